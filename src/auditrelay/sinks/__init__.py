@@ -1,0 +1,194 @@
+"""
+What a sink is: a product that takes batches of events and says what became of each.
+
+A sink is one file here: its settings, how an event is written for it, how a batch is sent, and
+what each of its answers means. It has no retry, sleep, clock, log or store; those belong to
+``http`` and ``deliver``. The name of the module is the ``type`` in the configuration.
+
+Below the contract stand the three things that every sink does alike: write JSON, compress a body,
+and read a refusal.
+"""
+
+import asyncio
+import pkgutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+import orjson
+from isal import igzip
+
+from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
+from auditrelay.events import AuditEvent
+from auditrelay.http import Reply, check
+from auditrelay.telemetry import scrub
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An event on its way to one sink: its place in the spool, and its text for this sink."""
+
+    position: int
+    event: AuditEvent
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """
+    An event that the sink will never accept: the *index* in the batch, and why.
+
+    *reason* is a short code, *message* the sink's own words (bounded, scrubbed by whoever shows
+    or stores them).
+    """
+
+    index: int
+    reason: str
+    message: str
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    What became of a batch: each event that is named nowhere here was delivered.
+
+    *retry* are the indices of events that the sink did not take but may take later; *because*
+    says why and how long to wait, or is None if they can be sent again at once. *alone* are the
+    indices of events that must be offered again at once, each in a batch of its own: the answer
+    points at them, but too vaguely to judge them by it. *duplicates* counts events that the sink
+    recognised as already stored.
+    """
+
+    rejected: tuple[Rejection, ...] = ()
+    retry: tuple[int, ...] = ()
+    because: Retryable | None = None
+    alone: tuple[int, ...] = ()
+    duplicates: int = 0
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    The most that one request of a sink may hold.
+
+    *bytes* counts the uncompressed body; *overhead* is what each event adds to it beyond its own
+    text (separators), *event_bytes* the largest single text that the product accepts.
+    """
+
+    events: int
+    bytes: int
+    event_bytes: int
+    overhead: int = 1
+
+
+class Sink(Protocol):
+    """One configured destination."""
+
+    @property
+    def limits(self) -> Limits:
+        """The most that one call of :meth:`send` may hold."""
+
+    def render(self, event: AuditEvent) -> bytes:
+        """Return *event* as this sink wants it. Total: every event renders."""
+
+    async def send(self, batch: Sequence[Item]) -> Verdict:
+        """
+        Offer *batch*, and say what became of each event.
+
+        Returning means that the sink has taken responsibility for every event that the verdict
+        does not name. Raising means that it has taken none: Retryable (with *sent* true if it may
+        hold them all the same), Refused, Rejected, or TooLarge.
+        """
+
+    async def check(self) -> str:
+        """
+        Prove address and credentials with a harmless request that stores nothing.
+
+        Returns a plain sentence for the operator, raises RelayError.
+        """
+
+    async def close(self) -> None:
+        """Release connections and files."""
+
+
+def available() -> list[str]:
+    """Return the types of sink that exist: the names of the modules in this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def dump(document: dict[str, Any]) -> bytes:
+    """
+    Return *document* as JSON on one line. Total: what JSON cannot hold becomes text.
+
+    A record that is spliced in verbatim may hold line ends between its tokens, where they mean
+    nothing; in a format of lines they would cut the document in two.
+    """
+    try:
+        text = orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        text = orjson.dumps(_writable(document))
+    if b"\n" in text or b"\r" in text:
+        text = text.replace(b"\n", b" ").replace(b"\r", b" ")
+    return text
+
+
+def _writable(value: Any) -> Any:
+    """Return *value* in a form that orjson writes: valid Unicode, 64-bit numbers, plain kinds."""
+    if isinstance(value, bool | float | orjson.Fragment) or value is None:
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return value
+    if isinstance(value, dict):
+        return {_writable(str(key)): _writable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(each) for each in value]
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+_OFF_LOOP = 64 * 1024
+"""Bytes above which compressing takes longer (0.1 ms) than handing it to a thread costs."""
+
+
+async def packed(
+    body: bytes, compression: Literal["gzip", "none"]
+) -> tuple[bytes, dict[str, str]]:
+    """Return *body* as it is to be sent, and the headers that say how."""
+    if compression == "none":
+        return body, {}
+    if len(body) > _OFF_LOOP:
+        content = await asyncio.to_thread(igzip.compress, body, 1)
+    else:
+        content = igzip.compress(body, 1)
+    return content, {"Content-Encoding": "gzip"}
+
+
+async def without_oversized(
+    batch: Sequence[Item], most: int, send: Callable[[Sequence[Item]], Awaitable[Verdict]]
+) -> Verdict:
+    """
+    *send* what of *batch* has at most *most* bytes an event; reject the others without sending.
+
+    For products that truncate in silence, or drop the rest of a batch, when an event is too large.
+    """
+    fits = [index for index, item in enumerate(batch) if len(item.text) <= most]
+    if len(fits) == len(batch):
+        return await send(batch)
+    verdict = await send([batch[index] for index in fits]) if fits else Verdict()
+    oversized = [
+        Rejection(index, "too_large", f"{len(item.text)} bytes; the most is {most}")
+        for index, item in enumerate(batch)
+        if len(item.text) > most
+    ]
+    return replace(
+        verdict,
+        rejected=(*oversized, *(replace(each, index=fits[each.index]) for each in verdict.rejected)),
+        retry=tuple(fits[index] for index in verdict.retry),
+        alone=tuple(fits[index] for index in verdict.alone),
+    )
+
+
+def words(text: str) -> str:
+    """Return what a product said in a form that can be shown: without secrets, bounded."""
+    return scrub(text, 300)

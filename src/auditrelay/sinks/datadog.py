@@ -1,0 +1,191 @@
+"""
+Send events to Datadog's log intake.
+
+A request is taken whole or not at all, and there is no key that would make sending twice
+harmless; every event carries its uid as ``evt.id``. The form is ``datadog`` (standard attributes)
+unless the configuration says otherwise; any other form is put under its own name, so that time,
+source, service, tags and ``evt.id`` stay where Datadog looks for them.
+
+Protocol: docs.datadoghq.com/api/latest/logs/#send-logs and .../authentication/#validate-api-key.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from auditrelay.errors import Retryable
+from auditrelay.events import AuditEvent, datadog
+from auditrelay.http import Peer, Reply, retry_after
+from auditrelay.settings import Address, Secret, SinkSettings, Size
+from auditrelay.sinks import (
+    FORMS,
+    Form,
+    Item,
+    Limits,
+    Verdict,
+    dump,
+    fault,
+    packed,
+    unproven,
+    without_oversized,
+)
+from auditrelay.telemetry import Metrics
+
+EVENT_BYTES = 1_000_000
+"""A larger log is taken and cut in silence."""
+
+REQUEST_BYTES = 5_000_000
+_BRACKETS = 1
+"""A list of n logs has n - 1 commas and two brackets: this much above one byte a log."""
+
+_ADVICE = "check api_key, and that site is the one your Datadog account is on"
+
+
+def _tags(value: object) -> object:
+    """Read a list or a table of tags, or words between commas, as ``key:value`` texts."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, dict):
+        value = [f"{key}:{each}" for key, each in value.items()]
+    if isinstance(value, list):
+        for tag in value:
+            if not isinstance(tag, str) or not tag.strip() or "," in tag or len(tag) > 200:
+                raise ValueError(
+                    f"{tag!r} is not a tag: write key:value, at most 200 letters, no comma"
+                )
+        return [tag.strip() for tag in value]
+    return value
+
+
+class Settings(SinkSettings):
+    """The keys of a ``datadog`` sink."""
+
+    type: Literal["datadog"]
+    site: str = "datadoghq.com"
+    """Datadog's site, such as ``us3.datadoghq.com`` or ``datadoghq.eu``."""
+    url: Address | None = None
+    """Where to send instead: a proxy of your own in front of the intake."""
+    api_key: Secret
+    service: str | None = Field(None, min_length=1, max_length=100)
+    """By default the name of the vendor."""
+    tags: Annotated[list[str], BeforeValidator(_tags), Field(max_length=80)] = []
+    """Added to every event: ``["env:prod"]`` or ``{ env = "prod" }``."""
+    format: Form = "datadog"
+    batch_events: int = Field(1000, ge=1, le=1000)
+    batch_bytes: Size = Field(4_500_000, le=REQUEST_BYTES)
+
+    @property
+    def intake(self) -> str:
+        """The address that logs are sent to."""
+        return self.url or f"https://http-intake.logs.{self.site}"
+
+    @property
+    def api(self) -> str:
+        """The address that tells whether the key is valid."""
+        return self.url or f"https://api.{self.site}"
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Both addresses."""
+        return {"url": self.url} if self.url else {"site": self.intake}
+
+    @field_validator("site")
+    @classmethod
+    def _is_a_site(cls, site: str) -> str:
+        if not re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", site, re.ASCII):
+            raise ValueError(
+                f'{site!r} is not a site: write "datadoghq.com", "us3.datadoghq.com", '
+                '"datadoghq.eu"... without https:// and app.'
+            )
+        if site.startswith(("app.", "api.", "http-intake.")):
+            raise ValueError(f"leave out what stands before the site: {site.partition('.')[2]!r}")
+        return site
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if self.url is not None and "site" in self.model_fields_set:
+            raise ValueError("site and url exclude each other: url is sent to as it stands")
+        return self
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+    """Return the sink that the configuration calls *name*."""
+    return Sink(name, settings, metrics)
+
+
+class Sink:
+    """One Datadog organisation, known by its API key."""
+
+    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._tags = ",".join(settings.tags)
+        self._peer = Peer(
+            name,
+            settings,
+            base_url=settings.intake,
+            headers=lambda: {"DD-API-KEY": settings.api_key.reveal()},
+            secrets=[settings.api_key],
+            metrics=metrics,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """As configured, and no log that Datadog would cut."""
+        settings = self._settings
+        return Limits(settings.batch_events, settings.batch_bytes - _BRACKETS, EVENT_BYTES)
+
+    def render(self, event: AuditEvent) -> bytes:
+        """Return *event* as one log."""
+        log = datadog.render(event)
+        form = self._settings.format
+        if form != "datadog":
+            log = {key: log[key] for key in _KEPT if key in log}
+            log["evt"] = {"id": event.uid}
+            log[form] = FORMS[form](event)
+        if self._settings.service is not None:
+            log["service"] = self._settings.service
+        if self._tags:
+            log["ddtags"] = f"{log['ddtags']},{self._tags}" if log.get("ddtags") else self._tags
+        return dump(log)
+
+    async def send(self, batch: Sequence[Item]) -> Verdict:
+        """Offer *batch*; logs that Datadog would cut are rejected without being sent."""
+        return await without_oversized(batch, EVENT_BYTES, self._send)
+
+    async def _send(self, batch: Sequence[Item]) -> Verdict:
+        body = b"[%b]" % b",".join([item.text for item in batch])
+        content, headers = await packed(body, self._settings.compression)
+        headers["Content-Type"] = "application/json"
+        reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)
+        if reply.status not in (200, 202):
+            raise _fault(reply)
+        if _object(reply) is None:
+            raise unproven(reply, "Datadog")
+        return Verdict()
+
+    async def check(self) -> str:
+        """Ask Datadog whether it knows the key."""
+        settings = self._settings
+        reply = await self._peer.request("GET", "/api/v1/validate", base_url=settings.api)
+        if reply.status != 200:
+            raise _fault(reply)
+        if (_object(reply) or {}).get("valid") is not True:
+            raise unproven(reply, "Datadog")
+        return f"{settings.url or settings.site} knows the API key"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._peer.aclose()
+
+
+_KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "timestamp")
+
+
+def _object(reply: Reply) -> dict[str, Any] | None:
+    try:
+        answer = reply.json()
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None

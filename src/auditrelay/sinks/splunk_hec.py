@@ -1,0 +1,264 @@
+"""
+Send events to a Splunk HTTP Event Collector (HEC).
+
+HEC reads a request as a stream: when it refuses event N it has already indexed those before it,
+and drops those after it. It has no key that would make sending twice harmless, so every event
+carries its uid as the indexed field ``event_id``. The form is ``cim`` unless the configuration
+says otherwise.
+
+Protocol: help.splunk.com, "Format events for HTTP Event Collector" and "Troubleshoot HTTP Event
+Collector"; replies and their codes as listed there for 10.4.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import orjson
+from pydantic import Field, field_validator
+
+from auditrelay.errors import Refused, Rejected, Retryable
+from auditrelay.events import AuditEvent
+from auditrelay.http import Peer, Reply
+from auditrelay.settings import Address, Secret, SinkSettings, Size
+from auditrelay.sinks import (
+    FORMS,
+    Form,
+    Item,
+    Limits,
+    Rejection,
+    Verdict,
+    dump,
+    fault,
+    packed,
+    unproven,
+    without_oversized,
+    words,
+)
+from auditrelay.telemetry import Metrics
+
+EVENT_BYTES = 5 * 1024 * 1024
+"""maxEventSize; a larger event is refused with code 6, and the rest of its batch with it."""
+
+_TAKEN_WITH_A_WARNING = (24, 25)
+_BAD_EVENT = {
+    6: "invalid_data_format",
+    12: "event_required",
+    13: "event_blank",
+    15: "invalid_fields",
+}
+_NO_DATA = 5
+_INCORRECT_INDEX = 7
+_CONFIGURATION = {
+    1: "the token is disabled: enable it in Splunk",
+    2: "no token arrived: check what stands between here and Splunk",
+    3: "check token",
+    4: "Splunk does not know the token: check token",
+    10: "the token demands indexer acknowledgement: switch useACK off for it, or use another token",
+    11: "the token demands indexer acknowledgement: switch useACK off for it, or use another token",
+    14: "acknowledgement is disabled for the token",
+    16: "check what stands between here and Splunk: the token was sent in a header",
+    21: "Splunk does not know the token: check token",
+    22: "the token is disabled: enable it in Splunk",
+}
+_ADVICE = "check url, token, and what stands between here and Splunk"
+
+
+class Settings(SinkSettings):
+    """The keys of a ``splunk_hec`` sink."""
+
+    type: Literal["splunk_hec"]
+    url: Address
+    """Scheme, host and port of the collector: ``https://splunk.example.com:8088``."""
+    token: Secret
+    index: str | None = None
+    """Where Splunk stores the events; by default the token's own index."""
+    sourcetype: str | None = Field(None, min_length=1)
+    """By default ``auditrelay:<vendor>:audit``, or the form instead of audit if it is not cim."""
+    source: str | None = Field(None, min_length=1)
+    """By default ``auditrelay:<source>``."""
+    host: str | None = Field(None, min_length=1)
+    """By default the host of the vendor's API."""
+    format: Form = "cim"
+    batch_bytes: Size = Field(2_000_000, le=838_860_800)
+    """At most [http_input] max_content_length of limits.conf, as Splunk 9 and 10 ship it."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The collector's address."""
+        return {"url": self.url}
+
+    @field_validator("url")
+    @classmethod
+    def _is_the_root(cls, url: str) -> str:
+        if "/services/collector" in url:
+            raise ValueError("leave out /services/collector and what follows; it is added")
+        return url
+
+    @field_validator("index")
+    @classmethod
+    def _is_an_index(cls, index: str | None) -> str | None:
+        if index is not None and not re.fullmatch(r"_?[a-z0-9][a-z0-9_-]*", index, re.ASCII):
+            raise ValueError(
+                f"{index!r} is not the name of an index: lower-case letters, digits, _ and -, "
+                "the first a letter or a digit"
+            )
+        return index
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+    """Return the sink that the configuration calls *name*."""
+    return Sink(name, settings, metrics)
+
+
+class Sink:
+    """One HTTP Event Collector and one token."""
+
+    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._form = FORMS[settings.format]
+        self._kind = "audit" if settings.format == "cim" else settings.format
+        self._peer = Peer(
+            name,
+            settings,
+            base_url=settings.url,
+            headers=lambda: {"Authorization": f"Splunk {settings.token.reveal()}"},
+            secrets=[settings.token],
+            metrics=metrics,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """As configured; no event above Splunk's own maximum."""
+        return Limits(self._settings.batch_events, self._settings.batch_bytes, EVENT_BYTES)
+
+    def render(self, event: AuditEvent) -> bytes:
+        """
+        Return *event* in HEC's envelope.
+
+        Its time is spelled out of integers, since Splunk refuses an exponent. What describes the
+        event stands on each one: within a request, Splunk lets it stick to those that follow.
+        """
+        settings = self._settings
+        seconds, microseconds = divmod(abs(event.at), 1_000_000)
+        sign = b"-" if event.at < 0 else b""
+        envelope: dict[str, Any] = {
+            "time": orjson.Fragment(b"%b%d.%06d" % (sign, seconds, microseconds)),
+            "host": settings.host or event.api_host or "auditrelay",
+            "source": settings.source or f"auditrelay:{event.source}",
+            "sourcetype": settings.sourcetype or f"auditrelay:{event.vendor}:{self._kind}",
+        }
+        if settings.index is not None:
+            envelope["index"] = settings.index
+        envelope["event"] = self._form(event)
+        envelope["fields"] = {
+            "event_id": event.uid,
+            "auditrelay_kind": event.kind,
+            "auditrelay_verb": event.verb,
+        }
+        return dump(envelope)
+
+    async def send(self, batch: Sequence[Item]) -> Verdict:
+        """Offer *batch*; events above maxEventSize are rejected without being sent."""
+        return await without_oversized(batch, EVENT_BYTES, self._send)
+
+    async def _send(self, batch: Sequence[Item]) -> Verdict:
+        body = b"\n".join([item.text for item in batch])
+        return self._judge(await self._post(body), len(batch))
+
+    async def _post(self, body: bytes) -> Reply:
+        content, headers = await packed(body, self._settings.compression)
+        headers["Content-Type"] = "application/json"
+        return await self._peer.request(
+            "POST", "/services/collector/event", headers=headers, content=content
+        )
+
+    def _judge(self, reply: Reply, count: int) -> Verdict:
+        """Return what the *reply* to a batch of *count* events says of each, or raise."""
+        text, code, number = _read(reply)
+        if reply.status == 200:
+            if code == 0:
+                return Verdict()
+            if code in _TAKEN_WITH_A_WARNING:
+                return Verdict(warnings=(text,))
+            raise unproven(reply, "HEC")
+        if code in _CONFIGURATION and 400 <= reply.status < 500:
+            raise Refused(f"{reply.where}: {text}; {_CONFIGURATION[code]}", status=reply.status)
+        if reply.status != 400:
+            error = fault(reply, _ADVICE)
+            if isinstance(error, Retryable) and number is not None and 0 < number < count:
+                # It filled up in the middle of the batch: what came before is indexed.
+                return Verdict(retry=tuple(range(number, count)), because=error)
+            raise error
+        if code is None:
+            raise Refused(f"{reply.where} did not answer as HEC does; {_ADVICE}", status=400)
+        if code == _INCORRECT_INDEX:
+            return self._incorrect_index(reply, text, number, count)
+        if code != _NO_DATA and number is not None and 0 <= number < count:
+            bad = Rejection(number, _BAD_EVENT.get(code, f"hec_{code}"), text, 400)
+            return Verdict(rejected=(bad,), retry=tuple(range(number + 1, count)))
+        if code in _BAD_EVENT or code == _NO_DATA:
+            reason = _BAD_EVENT.get(code, "no_data")
+            raise Rejected(f"{reply.where}: {text}", reason=reason, status=400)
+        raise Refused(f"{reply.where}: {text}; {_ADVICE}", status=400)
+
+    def _incorrect_index(self, reply: Reply, text: str, number: int | None, count: int) -> Verdict:
+        """
+        Return what code 7 says; its *number* is one too high (seen on 10.4.2), or is not.
+
+        So the event before it is sent once more, alone: if it is taken after all it is there
+        twice, but whichever it was, nothing is lost.
+        """
+        if count == 1:
+            index = self._settings.index
+            if index is not None:  # every event has it, so every event would be refused
+                raise Refused(
+                    f"{reply.where}: {text}; index: {index!r} does not exist, or the token may "
+                    "not write to it",
+                    status=400,
+                )
+            return Verdict(rejected=(Rejection(0, "incorrect_index", text, 400),))
+        if number is None or not 0 <= number <= count:
+            raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
+        suspect = max(number - 1, 0)
+        return Verdict(alone=(suspect,), retry=tuple(range(suspect + 1, count)))
+
+    async def check(self) -> str:
+        """
+        Ask after HEC's health, then prove the token with a request that holds no event.
+
+        Splunk looks at the token first and answers "No data" (code 5) only to one that it knows.
+        """
+        health = await self._peer.request("GET", "/services/collector/health")
+        if health.status != 200:
+            raise fault(health, "check url")
+        reply = await self._peer.request(
+            "POST",
+            "/services/collector/event",
+            headers={"Content-Type": "application/json"},
+            content=b"",
+        )
+        if _read(reply)[1] != _NO_DATA:
+            self._judge(reply, 0)
+            raise unproven(reply, "HEC")
+        return f"HEC at {self._settings.url} is healthy and knows the token"
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._peer.aclose()
+
+
+def _read(reply: Reply) -> tuple[str, int | None, int | None]:
+    """Return the text, the code and the number of the event that is to blame, as far as given."""
+    try:
+        answer = reply.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        return "", None, None
+    code, number = answer.get("code"), answer.get("invalid-event-number")
+    return (
+        words(f"{answer.get('text')} (code {code})"),
+        code if type(code) is int else None,
+        number if type(number) is int else None,
+    )

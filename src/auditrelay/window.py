@@ -1,0 +1,117 @@
+"""
+Windows and intervals of event time: pure functions, no clock, no I/O.
+
+The ledger of a source is a set of half-open intervals, covered or declared as a gap. From it the
+checkpoint is read off, and from the checkpoint the next window. The newest event that was seen
+plays no part: an event time says nothing about what else was there to read.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+MOST = timedelta(days=30)
+"""No window is ever longer than this, whatever the configuration says."""
+
+FINEST = timedelta(seconds=1)
+"""A window shorter than this is not halved again."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """A half-open span of event time: *start* is included, *end* is not."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse a span that is empty or runs backwards: it would claim what nobody read."""
+        if not self.start < self.end:
+            raise ValueError(f"an interval must end after it starts: {self.start} .. {self.end}")
+
+    @property
+    def length(self) -> timedelta:
+        """How much time the interval spans."""
+        return self.end - self.start
+
+
+def micros(moment: datetime) -> int:
+    """Return *moment* as whole microseconds since 1970 UTC, exactly."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def moment(micros: int) -> datetime:
+    """Return the moment that lies *micros* microseconds after 1970 UTC, exactly."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def covered_until(start: datetime, ledger: Iterable[Interval]) -> datetime:
+    """
+    Return the end of the unbroken run of intervals that begins at *start*.
+
+    What lies beyond the first hole does not count, however much of it there is: a single instant
+    that nobody has asked for must hold the checkpoint back.
+    """
+    for interval in sorted(ledger):
+        if interval.start > start:
+            break
+        start = max(start, interval.end)
+    return start
+
+
+def holes(wanted: Interval, ledger: Iterable[Interval]) -> Iterator[Interval]:
+    """Yield the parts of *wanted* that no interval of the *ledger* holds, in order of time."""
+    start = wanted.start
+    for interval in sorted(ledger):
+        if interval.end <= start:
+            continue
+        if interval.start >= wanted.end:
+            break
+        if interval.start > start:
+            yield Interval(start, interval.start)
+        start = max(start, interval.end)
+    if start < wanted.end:
+        yield Interval(start, wanted.end)
+
+
+def next_window(
+    checkpoint: datetime,
+    now: datetime,
+    *,
+    settle: timedelta,
+    overlap: timedelta,
+    max_window: timedelta,
+) -> Interval | None:
+    """
+    Return the next window to walk, or None if nothing new has settled.
+
+    It ends *settle* before *now*, because sources publish late, and starts *overlap* before
+    *checkpoint*, because they also publish out of order. It spans at most *max_window*, the
+    overlap included; a longer outage becomes several windows.
+    """
+    start = checkpoint - overlap
+    end = min(start + min(max_window, MOST), now - settle)
+    return Interval(start, end) if end > checkpoint else None
+
+
+def halves(window: Interval) -> tuple[Interval, Interval] | None:
+    """Cut *window* in two in the middle of its time, or return None if it is too fine to cut."""
+    if window.length <= FINEST:
+        return None
+    middle = window.start + window.length / 2
+    return Interval(window.start, middle), Interval(middle, window.end)
+
+
+def overdue(
+    checkpoint: datetime, now: datetime, *, catch_up_limit: timedelta | None
+) -> Interval | None:
+    """
+    Return the stretch that *catch_up_limit* gives up, or None.
+
+    The caller must declare it as a gap; it is never skipped in silence.
+    """
+    if catch_up_limit is None or now - checkpoint <= catch_up_limit:
+        return None
+    return Interval(checkpoint, now - catch_up_limit)
