@@ -16,7 +16,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,14 +26,21 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 import orjson
-import structlog
 import tenacity
 from isal import isal_zlib
 
 from auditrelay import __version__
-from auditrelay.errors import ConfigError, Refused, Rejected, Retryable, TooLarge, WalkBroken
+from auditrelay.errors import (
+    ConfigError,
+    Refused,
+    Rejected,
+    RelayError,
+    Retryable,
+    TooLarge,
+    WalkBroken,
+)
 from auditrelay.settings import PeerSettings, Secret
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry import Metrics, log, scrub
 
 MOST_BYTES = 32 * 2**20
 """Most of one reply's body that is read, after decompression."""
@@ -47,9 +54,8 @@ SOURCE_ATTEMPTS = 5
 SOURCE_PATIENCE = 900.0
 """A source that asks for more seconds than this is left alone until a later poll."""
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 # --- replies -----------------------------------------------------------------
@@ -86,11 +92,11 @@ def _lenient(body: bytes) -> Any:
 
 
 @functools.cache
-def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
+def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(shape)
 
 
-def decode(reply: Reply, shape: type[T]) -> T:
+def decode(reply: Reply, shape: type[S]) -> S:
     """
     Return the JSON body of *reply* as *shape*, usually a Struct with records left as Raw.
 
@@ -100,56 +106,44 @@ def decode(reply: Reply, shape: type[T]) -> T:
     between, shown with a status of 200.
     """
     try:
-        return _decoder(shape).decode(reply.body)
+        try:
+            decoded: S = _decoder(shape).decode(reply.body)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, RecursionError):
+            value = _as_raw(_lenient(reply.body), msgspec.inspect.type_info(shape))
+            decoded = msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
         raise _misshapen(reply, str(error)) from error
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    try:
-        return msgspec.convert(_as_raw(_lenient(reply.body), shape), shape)
-    except msgspec.ValidationError as error:
-        raise _misshapen(reply, str(error)) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _misshapen(reply, "it is not JSON") from error
+    return decoded
 
 
-def _as_raw(value: Any, shape: Any) -> Any:
-    """Write the parts of *value* that *shape* wants to have as text; check nothing else."""
-    if shape is msgspec.Raw:
-        return msgspec.Raw(json.dumps(value).encode())
-    kind = msgspec.inspect.type_info(shape) if isinstance(shape, type) else shape
-    match kind, value:
+def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
+    """Write the parts of *value* that *shape* wants as text; leave the checking to msgspec."""
+    match shape, value:
         case msgspec.inspect.RawType(), _:
             return msgspec.Raw(json.dumps(value).encode())
         case msgspec.inspect.ListType(item_type=item), list():
             return [_as_raw(part, item) for part in value]
         case msgspec.inspect.StructType(fields=fields), dict():
             types = {field.encode_name: field.type for field in fields}
-            return {
-                key: _as_raw(part, types[key]) if key in types else None
-                for key, part in value.items()
-            }
-        case msgspec.inspect.UnionType(types=types), dict() | list():
-            for arm in types:
-                if isinstance(arm, msgspec.inspect.StructType | msgspec.inspect.ListType):
-                    return _as_raw(value, arm)
+            return {key: _as_raw(value[key], types[key]) for key in types.keys() & value.keys()}
+        case msgspec.inspect.UnionType(types=arms), dict() | list():
+            wanted = msgspec.inspect.StructType | msgspec.inspect.ListType
+            return next((_as_raw(value, arm) for arm in arms if isinstance(arm, wanted)), value)
     return value
 
 
 def _misshapen(reply: Reply, what: str) -> Retryable:
-    kind = plain(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
+    kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
     return Retryable(
         f"{reply.status} from {reply.where}, but the body is not what the API answers: {what} "
         f"(content type {kind}, {len(reply.body)} bytes)",
         reason="bad_reply",
         sent=True,
     )
-
-
-def plain(text: object, most: int = 200) -> str:
-    """Return a server's own words fit for one line of a message: printable, and cut to *most*."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return words if len(words) <= most else words[: most - 1] + "…"
 
 
 # --- what a status means -----------------------------------------------------
@@ -162,20 +156,21 @@ _ADVICE = {
 }
 
 
-def check(reply: Reply, *, words: str = "", wait: float | None = None) -> Reply:
+def check(reply: Reply, *, words: str = "", hint: str = "", wait: float | None = None) -> Reply:
     """
     Return *reply* if it is a success, else raise what the caller should do.
 
     Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
     or Rejected (any other 4xx). *words* is the server's own short explanation, where the caller
-    found one; *wait* the seconds it asks for in a way of its own, used without ``Retry-After``.
+    found one; *hint* is what the operator should do, where the caller knows more than the status
+    tells; *wait* the seconds that the server asks for in its own way, used without ``Retry-After``.
     """
     status = reply.status
     if 200 <= status < 300:
         return reply
     said = f"{status} from {reply.where}"
     if words:
-        said = f"{said}: {plain(words)}"
+        said = f"{said}: {scrub(words, 200)}"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, datetime.now(UTC))
         raise Retryable(
@@ -186,7 +181,7 @@ def check(reply: Reply, *, words: str = "", wait: float | None = None) -> Reply:
             sent=status in (500, 502, 504),
         )
     if status in _ADVICE:
-        raise Refused(f"{said}; {_ADVICE[status]}", status=status)
+        raise Refused(f"{said}; {hint or _ADVICE[status]}", status=status)
     if status < 400:
         raise Refused(f"{said}; {_redirection(reply)}", status=status)
     if status == 413:
@@ -200,7 +195,7 @@ def _redirection(reply: Reply) -> str:
         host = urlsplit(reply.headers.get("location", "")).hostname
     except ValueError:
         host = None
-    target = f"to {plain(host, 100)}" if host else "elsewhere"
+    target = f"to {scrub(host, 100)}" if host else "elsewhere"
     return (
         f"it redirects {target}, and redirects are never followed, because the credentials would "
         "go along; check the address in the configuration"
@@ -276,7 +271,7 @@ def retrying(peer: str, metrics: Metrics, *, attempts: int | None = None) -> ten
     def note(state: tenacity.RetryCallState) -> None:
         reason = _failure(state).reason
         metrics.requests_retried.labels(peer, reason).inc()
-        _log.warning(
+        log.warning(
             "request_retried",
             peer=peer,
             attempt=state.attempt_number,
@@ -315,7 +310,7 @@ class Pace:
         booked = max(self._next, now)
         self._next = booked + self._spacing
         wait = booked - self._slack - now
-        if wait > 0:
+        if wait > 0.001:  # less is the rounding of sums
             await pause(wait)
 
 
@@ -361,12 +356,10 @@ def _tls(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLContext:
     return context
 
 
-class _TooMuch(Exception):
-    """A reply is larger than *MOST_BYTES*."""
-
-
-class _Garbled(Exception):
-    """A reply's body cannot be decompressed; the text says what it claims to be."""
+def _proxy(address: str | None, tls: ssl.SSLContext) -> httpx.Proxy | None:
+    if address is None:
+        return None
+    return httpx.Proxy(address, ssl_context=tls if address.startswith("https:") else None)
 
 
 class Peer:
@@ -412,7 +405,7 @@ class Peer:
             verify=tls,
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            proxy=httpx.Proxy(settings.proxy, ssl_context=tls) if settings.proxy else None,
+            proxy=_proxy(settings.proxy, tls),
         )
 
     async def request(
@@ -495,33 +488,34 @@ class Peer:
             content=content,
             extensions=self._extensions,
         )
-        where = f"{method} {url}"
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._timeout):
-                reply = await self._exchange(request, where)
-        except (OSError, httpx.TransportError, _TooMuch, _Garbled) as error:
-            failure = _no_reply(error, where, self._timeout)
+            reply = await self._exchange(request, f"{method} {url}")
+        except Retryable as failure:
             self._observe(failure.reason, started)
-            raise failure from error
+            raise
         self._observe(str(reply.status), started)
         return reply
 
     async def _exchange(self, request: httpx.Request, where: str) -> Reply:
-        response = await self._transport.handle_async_request(request)
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # the transport is async
         try:
-            encoding = response.headers.get("content-encoding", "identity").strip().lower()
-            body = await _read(stream, encoding)
-        finally:
-            # Closing before the end of the body drops the connection with it.
-            await stream.aclose()
+            # httpx limits each read, not the whole: a peer that trickles would hold us for ever.
+            async with asyncio.timeout(self._timeout):
+                response = await self._transport.handle_async_request(request)
+                stream = response.stream
+                assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # it is async
+                try:
+                    body = await _read(stream, response.headers.get("content-encoding"), where)
+                finally:
+                    # Closing before the end of the body drops the connection with it.
+                    await stream.aclose()
+        except (OSError, httpx.TransportError) as error:
+            raise _no_reply(error, where, self._timeout) from error
         return Reply(response.status_code, response.headers, body, where)
 
     def _observe(self, code: str, started: float) -> None:
         seconds = time.perf_counter() - started
-        self._metrics.request_duration.labels(self.name, code).observe(seconds)
+        self._metrics.request_duration_seconds.labels(self.name, code).observe(seconds)
 
 
 _STANDING_HEADERS = {
@@ -531,94 +525,106 @@ _STANDING_HEADERS = {
 }
 
 
-async def _read(stream: httpx.AsyncByteStream, encoding: str) -> bytes:
-    """Return the whole body, decompressed as it comes so that a small bomb stays small."""
-    if encoding not in ("identity", "gzip", "x-gzip"):
-        raise _Garbled(f"content encoding {plain(encoding, 40)}, which was not asked for")
-    unzip = None if encoding == "identity" else _Unzip()
+async def _read(stream: httpx.AsyncByteStream, encoding: str | None, where: str) -> bytes:
+    """Return the whole body, decompressed as it comes, so that a bomb is never unfolded."""
+    unzip: _Unzip | None = None
+    if encoding is not None and encoding.lower() != "identity":
+        if encoding.lower() not in ("gzip", "x-gzip"):
+            raise _unusable(where, f"has the content encoding {scrub(encoding, 40)}")
+        unzip = _Unzip()
     parts: list[bytes] = []
     room = MOST_BYTES
     async for chunk in stream:
-        part = chunk if unzip is None else unzip.feed(chunk, room + 1)
+        try:
+            part = chunk if unzip is None else unzip.feed(chunk, room + 1)
+        except _DAMAGED as error:
+            raise _unusable(where, "is damaged gzip") from error
         room -= len(part)
         if room < 0:
-            raise _TooMuch
+            raise _unusable(where, f"is larger than {MOST_BYTES:,} bytes", "reply_too_large")
         parts.append(part)
-    if unzip is not None:
-        unzip.finish()
-    return b"".join(parts) if len(parts) != 1 else parts[0]
+    if unzip is not None and not unzip.complete:
+        raise _unusable(where, "is gzip that breaks off")
+    return b"".join(parts)
+
+
+_DAMAGED: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # the stub is wrong
 
 
 class _Unzip:
-    """Decompress gzip, also of several members in a row, up to a maximum."""
+    """Decompress gzip piece by piece, also several members in a row."""
 
     def __init__(self) -> None:
-        self._stream: Any = None
+        self._member: Any = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last member has come to its end."""
+        return self._member is None
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Return what *data* holds, at most *most* bytes of it. Raises _Garbled."""
+        """Return what *data* holds, but stop at *most* bytes. Raises _DAMAGED."""
         parts: list[bytes] = []
         while data and most > 0:
-            if self._stream is None:
-                self._stream = isal_zlib.decompressobj(wbits=31)
-            try:
-                part = self._stream.decompress(data, most)
-            except isal_zlib.error as error:
-                raise _Garbled("gzip that is damaged") from error
-            parts.append(part)
+            if self._member is None:
+                self._member = isal_zlib.decompressobj(wbits=31)
+            part = self._member.decompress(data, most)
             most -= len(part)
-            if self._stream.eof:
-                data, self._stream = self._stream.unused_data, None
+            parts.append(part)
+            if self._member.eof:
+                data, self._member = self._member.unused_data, None
             else:
-                data = self._stream.unconsumed_tail
+                data = self._member.unconsumed_tail
         return b"".join(parts)
 
-    def finish(self) -> None:
-        """Raise _Garbled if the last member has no end."""
-        if self._stream is not None:
-            raise _Garbled("gzip that breaks off")
+
+def _unusable(where: str, what: str, reason: str = "bad_reply") -> Retryable:
+    return Retryable(f"the reply to {where} {what}", reason=reason, sent=True)
 
 
 def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
     """Say why there is no reply, and whether the peer may have had the request."""
-    causes = [error]
-    while isinstance(cause := causes[-1].__cause__, Exception):
-        causes.append(cause)
-    connecting = isinstance(
+    causes = list(_causes(error))
+    sent = not isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
     )
-    if refusal := next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None):
-        why = getattr(refusal, "verify_message", None) or refusal.reason or "TLS failed"
-        return Retryable(f"no TLS connection for {where}: {why}", reason="tls", sent=not connecting)
-    if isinstance(error, httpx.ConnectTimeout):
-        return Retryable(f"no connection for {where} within {timeout / 2:g} s", reason="connect")
-    if connecting:
-        why = next(filter(None, map(_system_words, reversed(causes))), plain(error))
-        return Retryable(f"no connection for {where}: {why}", reason="connect")
-    if isinstance(error, TimeoutError):
-        return Retryable(
-            f"no complete reply to {where} within {timeout:g} s", reason="timeout", sent=True
-        )
-    if isinstance(error, _TooMuch):
-        return Retryable(
-            f"the reply to {where} is larger than {MOST_BYTES // 2**20} MiB",
-            reason="reply_too_large",
-            sent=True,
-        )
-    if isinstance(error, _Garbled):
-        return Retryable(f"the reply to {where} has {error}", reason="bad_reply", sent=True)
-    # h11 has one class for a peer that hangs up and for one that does not speak HTTP.
-    if isinstance(error, httpx.ProtocolError) and not re.search("disconnected|closed", str(error)):
-        return Retryable(f"the reply to {where} is not HTTP", reason="bad_reply", sent=True)
-    return Retryable(
-        f"the connection broke before the reply to {where} was complete", reason="reset", sent=True
-    )
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if tls is not None:
+        reason = "tls"
+        why = getattr(tls, "verify_message", "") or tls.reason or "the handshake failed"
+        said = f"no TLS connection for {where}: {why}"
+    elif isinstance(error, httpx.ConnectTimeout):
+        reason, said = "connect", f"no connection for {where} within {timeout / 2:g} s"
+    elif not sent:
+        reason = "connect"
+        why = next(filter(None, map(_system_words, reversed(causes))), scrub(str(error), 200))
+        said = f"no connection for {where}: {why}"
+    elif isinstance(error, TimeoutError):
+        reason, said = "timeout", f"no complete reply to {where} within {timeout:g} s"
+    elif isinstance(error, httpx.ProtocolError) and not _hung_up(error):
+        reason, said = "bad_reply", f"the reply to {where} is not HTTP"
+    else:
+        reason = "reset"
+        said = f"the connection broke before the reply to {where} was complete"
+    return Retryable(said, reason=reason, sent=sent)
 
 
-def _system_words(error: Exception) -> str | None:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield *error* and what it came from, down to the system's own, which httpx does not tell."""
+    while error is not None and not isinstance(error, RelayError):
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _hung_up(error: httpx.ProtocolError) -> bool:
+    """Tell a peer that hangs up from one that does not speak HTTP: httpx has one class for both."""
+    return re.search("disconnected|closed", str(error)) is not None
+
+
+def _system_words(error: BaseException) -> str | None:
     """Return the operating system's words for *error*, if it is the system's."""
     if isinstance(error, socket.gaierror):
-        return f"{error.strerror}"
+        return error.strerror
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return None

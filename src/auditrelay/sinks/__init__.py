@@ -11,17 +11,21 @@ and read a refusal.
 
 import asyncio
 import pkgutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import orjson
 from isal import igzip
 
-from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
+from auditrelay.events.marks import NO_MARKS
 from auditrelay.http import Reply, check
 from auditrelay.telemetry import scrub
+
+Form = Literal["cim", "datadog", "ecs", "raw"]
+"""The forms that a sink can be asked for: the keys of ``events.forms.FORMS``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +90,20 @@ class Limits:
 class Sink(Protocol):
     """One configured destination."""
 
+    recognises_duplicates: bool
+    """Whether an event that is sent twice is stored once, by its uid."""
+
     @property
     def limits(self) -> Limits:
         """The most that one call of :meth:`send` may hold."""
 
-    def render(self, event: AuditEvent) -> bytes:
-        """Return *event* as this sink wants it. Total: every event renders."""
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+        """
+        Return *event* as this sink wants it. Total: every event renders.
+
+        *marks* are added under ``auditrelay``: what is true of this delivery, such as that it is
+        a replay.
+        """
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """
@@ -151,9 +163,7 @@ _OFF_LOOP = 64 * 1024
 """Bytes above which compressing takes longer (0.1 ms) than handing it to a thread costs."""
 
 
-async def packed(
-    body: bytes, compression: Literal["gzip", "none"]
-) -> tuple[bytes, dict[str, str]]:
+async def packed(body: bytes, compression: Literal["gzip", "none"]) -> tuple[bytes, dict[str, str]]:
     """Return *body* as it is to be sent, and the headers that say how."""
     if compression == "none":
         return body, {}
@@ -183,9 +193,44 @@ async def without_oversized(
     ]
     return replace(
         verdict,
-        rejected=(*oversized, *(replace(each, index=fits[each.index]) for each in verdict.rejected)),
+        rejected=(
+            *oversized,
+            *(replace(each, index=fits[each.index]) for each in verdict.rejected),
+        ),
         retry=tuple(fits[index] for index in verdict.retry),
         alone=tuple(fits[index] for index in verdict.alone),
+    )
+
+
+def fault(reply: Reply, *, said: str = "", wait: float | None = None) -> RelayError:
+    """
+    Return what a *reply* that is no success means for the batch.
+
+    Only 400 and 422 can be about an event. Any other refusal would meet every event alike, so
+    it holds the sink instead of filling the dead letters. *said* are the product's own words,
+    *wait* the seconds that it asks for in a way of its own.
+    """
+    try:
+        check(reply, words=words(said), wait=wait)
+    except Rejected as error:
+        if isinstance(error, TooLarge) or error.status in (400, 422):
+            return error
+        return Refused(
+            f"{error}; no event is the cause, check the address and what stands in between",
+            status=error.status,
+        )
+    except RelayError as error:
+        return error
+    return unproven(reply, "the product's")
+
+
+def unproven(reply: Reply, whose: str) -> Retryable:
+    """Return the error for a success that proves nothing: its body is not *whose* it should be."""
+    return Retryable(
+        f"{reply.status} from {reply.where}, but the body is not {whose} answer "
+        f"({len(reply.body)} bytes): something in between may have given it",
+        reason="bad_reply",
+        sent=True,
     )
 
 

@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from auditrelay.errors import Retryable
+from auditrelay.errors import Refused, RelayError
 from auditrelay.events import AuditEvent, datadog
-from auditrelay.http import Peer, Reply, retry_after
+from auditrelay.events.forms import FORMS
+from auditrelay.events.marks import NO_MARKS
+from auditrelay.http import Peer, Reply
 from auditrelay.settings import Address, Secret, SinkSettings, Size
 from auditrelay.sinks import (
-    FORMS,
     Form,
     Item,
     Limits,
@@ -39,8 +40,6 @@ EVENT_BYTES = 1_000_000
 REQUEST_BYTES = 5_000_000
 _BRACKETS = 1
 """A list of n logs has n - 1 commas and two brackets: this much above one byte a log."""
-
-_ADVICE = "check api_key, and that site is the one your Datadog account is on"
 
 
 def _tags(value: object) -> object:
@@ -70,7 +69,7 @@ class Settings(SinkSettings):
     api_key: Secret
     service: str | None = Field(None, min_length=1, max_length=100)
     """By default the name of the vendor."""
-    tags: Annotated[list[str], BeforeValidator(_tags), Field(max_length=80)] = []
+    tags: Annotated[tuple[str, ...], BeforeValidator(_tags), Field(max_length=80)] = ()
     """Added to every event: ``["env:prod"]`` or ``{ env = "prod" }``."""
     format: Form = "datadog"
     batch_events: int = Field(1000, ge=1, le=1000)
@@ -118,6 +117,8 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One Datadog organisation, known by its API key."""
 
+    recognises_duplicates = False
+
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._tags = ",".join(settings.tags)
@@ -136,14 +137,14 @@ class Sink:
         settings = self._settings
         return Limits(settings.batch_events, settings.batch_bytes - _BRACKETS, EVENT_BYTES)
 
-    def render(self, event: AuditEvent) -> bytes:
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* as one log."""
-        log = datadog.render(event)
+        log = datadog.render(event, marks=marks)
         form = self._settings.format
         if form != "datadog":
             log = {key: log[key] for key in _KEPT if key in log}
             log["evt"] = {"id": event.uid}
-            log[form] = FORMS[form](event)
+            log[form] = FORMS[form](event, marks=marks)
         if self._settings.service is not None:
             log["service"] = self._settings.service
         if self._tags:
@@ -162,7 +163,7 @@ class Sink:
         if reply.status not in (200, 202):
             raise _fault(reply)
         if _object(reply) is None:
-            raise unproven(reply, "Datadog")
+            raise unproven(reply, "Datadog's")
         return Verdict()
 
     async def check(self) -> str:
@@ -172,7 +173,7 @@ class Sink:
         if reply.status != 200:
             raise _fault(reply)
         if (_object(reply) or {}).get("valid") is not True:
-            raise unproven(reply, "Datadog")
+            raise unproven(reply, "Datadog's")
         return f"{settings.url or settings.site} knows the API key"
 
     async def close(self) -> None:
@@ -181,6 +182,26 @@ class Sink:
 
 
 _KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "timestamp")
+
+
+def _fault(reply: Reply) -> RelayError:
+    """Return what a refused request means, in Datadog's own words."""
+    errors = (_object(reply) or {}).get("errors")
+    said = "; ".join(
+        str(error.get("detail") or error.get("title")) if isinstance(error, dict) else str(error)
+        for error in (errors if isinstance(errors, list) else [])
+    )
+    error = fault(reply, said=said, wait=_seconds(reply.headers.get("x-ratelimit-reset")))
+    if isinstance(error, Refused) and reply.status in (401, 403):
+        return Refused(
+            f"{error}; check also that the key belongs to this site", status=reply.status
+        )
+    return error
+
+
+def _seconds(text: str | None) -> float | None:
+    """Read X-RateLimit-Reset: how many seconds until the limit allows more."""
+    return float(text) if text is not None and re.fullmatch(r"\d{1,6}(\.\d+)?", text) else None
 
 
 def _object(reply: Reply) -> dict[str, Any] | None:

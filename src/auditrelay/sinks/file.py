@@ -16,7 +16,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -25,11 +25,16 @@ from pydantic import Field, field_validator, model_validator
 
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
+from auditrelay.events.forms import FORMS
+from auditrelay.events.marks import NO_MARKS
 from auditrelay.settings import SinkSettings, Size
-from auditrelay.sinks import FORMS, Form, Item, Limits, Verdict, dump
+from auditrelay.sinks import Form, Item, Limits, Verdict, dump
 from auditrelay.telemetry import Metrics
 
 T = TypeVar("T")
+
+STDOUT = 1
+"""The descriptor; Python's own stdout has a buffer that could hide what was not written."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PASSING = (errno.EIO, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
@@ -79,6 +84,8 @@ class Sink:
     middle of a batch cannot let the next one in before the last line of this one is written.
     """
 
+    recognises_duplicates = False
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
@@ -95,9 +102,9 @@ class Sink:
         size = self._settings.batch_bytes
         return Limits(events=self._settings.batch_events, bytes=size, event_bytes=2**63)
 
-    def render(self, event: AuditEvent) -> bytes:
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* as one line, without its end."""
-        return dump(self._form(event))
+        return dump(self._form(event, marks=marks))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """
@@ -241,24 +248,23 @@ class _Stdout:
 
     def add(self, lines: bytes) -> None:
         """Write *lines*; a reader that stops reading is given *timeout* seconds."""
-        file = 1
         deadline = time.monotonic() + self._timeout
         rest = memoryview(b"\n" + lines if self._torn else lines)
         try:
             while rest:
-                _wait_for_reader(file, deadline)
-                written = os.write(file, rest[:_PIPE_PIECE])
+                _wait_for_reader(deadline)
+                written = os.write(STDOUT, rest[:_PIPE_PIECE])
                 self._torn = rest[written - 1] != ord("\n")
                 rest = rest[written:]
-            if stat.S_ISREG(os.fstat(file).st_mode):
-                os.fsync(file)
+            if stat.S_ISREG(os.fstat(STDOUT).st_mode):
+                os.fsync(STDOUT)
         except OSError as error:
             raise _fault(error, "stdout") from error
 
     def check(self) -> str:
         """Say that there is an stdout."""
         try:
-            os.fstat(1)
+            os.fstat(STDOUT)
         except OSError as error:
             raise _fault(error, "stdout") from error
         return "stdout is open"
@@ -267,9 +273,9 @@ class _Stdout:
         """Leave stdout open: it belongs to the process."""
 
 
-def _wait_for_reader(file: int, deadline: float) -> None:
+def _wait_for_reader(deadline: float) -> None:
     left = deadline - time.monotonic()
-    if left <= 0 or not select.select([], [file], [], left)[1]:
+    if left <= 0 or not select.select([], [STDOUT], [], left)[1]:
         raise Retryable("stdout: its reader does not read", reason="timeout", sent=True)
 
 

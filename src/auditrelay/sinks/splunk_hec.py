@@ -18,11 +18,13 @@ import orjson
 from pydantic import Field, field_validator
 
 from auditrelay.errors import Refused, Rejected, Retryable
-from auditrelay.events import AuditEvent
+from auditrelay.events import AuditEvent, cim
+from auditrelay.events.forms import FORMS
+from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.timestamp import epoch_seconds
 from auditrelay.http import Peer, Reply
 from auditrelay.settings import Address, Secret, SinkSettings, Size
 from auditrelay.sinks import (
-    FORMS,
     Form,
     Item,
     Limits,
@@ -41,7 +43,8 @@ EVENT_BYTES = 5 * 1024 * 1024
 """maxEventSize; a larger event is refused with code 6, and the rest of its batch with it."""
 
 _TAKEN_WITH_A_WARNING = (24, 25)
-_BAD_EVENT = {
+_ABOUT_EVENTS = {
+    5: "no_data",
     6: "invalid_data_format",
     12: "event_required",
     13: "event_blank",
@@ -61,7 +64,7 @@ _CONFIGURATION = {
     21: "Splunk does not know the token: check token",
     22: "the token is disabled: enable it in Splunk",
 }
-_ADVICE = "check url, token, and what stands between here and Splunk"
+_ADVICE = "check url, and what stands between here and Splunk"
 
 
 class Settings(SinkSettings):
@@ -114,6 +117,8 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One HTTP Event Collector and one token."""
 
+    recognises_duplicates = False
+
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
@@ -132,7 +137,7 @@ class Sink:
         """As configured; no event above Splunk's own maximum."""
         return Limits(self._settings.batch_events, self._settings.batch_bytes, EVENT_BYTES)
 
-    def render(self, event: AuditEvent) -> bytes:
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """
         Return *event* in HEC's envelope.
 
@@ -140,22 +145,18 @@ class Sink:
         event stands on each one: within a request, Splunk lets it stick to those that follow.
         """
         settings = self._settings
-        seconds, microseconds = divmod(abs(event.at), 1_000_000)
-        sign = b"-" if event.at < 0 else b""
         envelope: dict[str, Any] = {
-            "time": orjson.Fragment(b"%b%d.%06d" % (sign, seconds, microseconds)),
+            "time": orjson.Fragment(epoch_seconds(event.at)),
             "host": settings.host or event.api_host or "auditrelay",
             "source": settings.source or f"auditrelay:{event.source}",
             "sourcetype": settings.sourcetype or f"auditrelay:{event.vendor}:{self._kind}",
         }
         if settings.index is not None:
             envelope["index"] = settings.index
-        envelope["event"] = self._form(event)
-        envelope["fields"] = {
-            "event_id": event.uid,
-            "auditrelay_kind": event.kind,
-            "auditrelay_verb": event.verb,
-        }
+        envelope["event"] = self._form(event, marks=marks)
+        fields = envelope["fields"] = cim.indexed(event)
+        if settings.format != "cim":
+            del fields["cim_model"]  # it would promise keys that other forms do not have
         return dump(envelope)
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
@@ -181,26 +182,24 @@ class Sink:
                 return Verdict()
             if code in _TAKEN_WITH_A_WARNING:
                 return Verdict(warnings=(text,))
-            raise unproven(reply, "HEC")
+            raise unproven(reply, "HEC's")
         if code in _CONFIGURATION and 400 <= reply.status < 500:
             raise Refused(f"{reply.where}: {text}; {_CONFIGURATION[code]}", status=reply.status)
         if reply.status != 400:
-            error = fault(reply, _ADVICE)
+            error = fault(reply, said=text)
             if isinstance(error, Retryable) and number is not None and 0 < number < count:
                 # It filled up in the middle of the batch: what came before is indexed.
                 return Verdict(retry=tuple(range(number, count)), because=error)
             raise error
-        if code is None:
-            raise Refused(f"{reply.where} did not answer as HEC does; {_ADVICE}", status=400)
         if code == _INCORRECT_INDEX:
             return self._incorrect_index(reply, text, number, count)
-        if code != _NO_DATA and number is not None and 0 <= number < count:
-            bad = Rejection(number, _BAD_EVENT.get(code, f"hec_{code}"), text, 400)
-            return Verdict(rejected=(bad,), retry=tuple(range(number + 1, count)))
-        if code in _BAD_EVENT or code == _NO_DATA:
-            reason = _BAD_EVENT.get(code, "no_data")
+        if code is None or (number is None and code not in _ABOUT_EVENTS):
+            raise Refused(f"{reply.where}: {text or 'not an answer of HEC'}; {_ADVICE}", status=400)
+        reason = _ABOUT_EVENTS.get(code, f"hec_{code}")
+        if number is None or not 0 <= number < count:
             raise Rejected(f"{reply.where}: {text}", reason=reason, status=400)
-        raise Refused(f"{reply.where}: {text}; {_ADVICE}", status=400)
+        bad = Rejection(number, reason, text, 400)
+        return Verdict(rejected=(bad,), retry=tuple(range(number + 1, count)))
 
     def _incorrect_index(self, reply: Reply, text: str, number: int | None, count: int) -> Verdict:
         """
@@ -231,7 +230,7 @@ class Sink:
         """
         health = await self._peer.request("GET", "/services/collector/health")
         if health.status != 200:
-            raise fault(health, "check url")
+            self._judge(health, 0)
         reply = await self._peer.request(
             "POST",
             "/services/collector/event",
@@ -240,7 +239,7 @@ class Sink:
         )
         if _read(reply)[1] != _NO_DATA:
             self._judge(reply, 0)
-            raise unproven(reply, "HEC")
+            raise unproven(reply, "HEC's")
         return f"HEC at {self._settings.url} is healthy and knows the token"
 
     async def close(self) -> None:

@@ -8,6 +8,8 @@ the module is the ``type`` in the configuration.
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pkgutil import iter_modules
 from typing import Protocol
 
 from auditrelay.window import Interval
@@ -46,3 +48,32 @@ class Source(Protocol):
         when the vendor does not answer even after retries, Refused when it will not answer until
         an operator acts, and WalkBroken when its answers cannot be a whole window.
         """
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+def available() -> list[str]:
+    """Return the types of source that there are: the names of the modules in this folder."""
+    return sorted(module.name for module in iter_modules(__path__))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def widened(window: Interval, granule: timedelta) -> Interval:
+    """
+    Return bounds in whole *granules* that hold all of *window* whether a vendor includes them.
+
+    A vendor that shows only what is strictly after a bound must be asked from a granule earlier.
+    The end is not part of *window*, so rounding it up is enough.
+    """
+    return Interval(
+        window.start - (window.start - _EPOCH) % granule - granule,
+        window.end + (_EPOCH - window.end) % granule,
+    )
+
+
+def in_milliseconds(at: datetime) -> str:
+    """Return *at* in the one spelling that every vendor reads: ``2026-03-01T00:00:00.000Z``."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

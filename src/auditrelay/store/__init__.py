@@ -169,5 +169,9 @@ class Store(Protocol):
     async def prune(self, now: datetime) -> int:
         """Delete what every sink has and retention has passed; return how many events went."""
 
-    def room(self) -> bool:
-        """Whether collecting may go on: the spool is below its limit, and the disk takes writes."""
+    async def make_room(self) -> bool:
+        """
+        Give up delivered events before their retention has passed, oldest first, if room is short.
+
+        Keeping them is a convenience; collecting is the purpose. Returns whether there is room.
+        """

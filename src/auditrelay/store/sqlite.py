@@ -52,6 +52,7 @@ _REMEMBER = (
     f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
 )
 _DAY = 86_400_000_000
+_READ_BYTES = 1 << 20
 _DIGEST_STEP = 20_000
 _FORGET_STEP = 50_000
 _NO_DIGEST = bytes(20)
@@ -125,8 +126,8 @@ class SqliteStore:
         self, source: str, events: Sequence[AuditEvent], *, covers: Interval | None = None
     ) -> Added:
         """See Store."""
-        if events and not self.room():
-            raise StoreFull("the spool is full")
+        if self._disk_full:
+            raise StoreFull("the disk is full")
         keys = [_key(event) for event in events]
         now = time.time_ns() // 1000
 
@@ -227,8 +228,8 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> list[SpoolPage]:
             progress, readable = _sink(db, sink)
             pages: list[SpoolPage] = []
-            position, taken = max(after, progress.position), 0
-            while taken < most:
+            position, taken, size = max(after, progress.position), 0, 0
+            while taken < most and size < _READ_BYTES:
                 row = db.execute(
                     "select first, count, (select name from source where id = spool.source), "
                     "events from spool where first >= coalesce((select max(first) from spool "
@@ -245,6 +246,7 @@ class SqliteStore:
                     pages.append(SpoolPage(start, source, events[start - first : end - first]))
                     taken += end - start
                 position = first + count
+                size += len(blob)
             return pages
 
         return await self._read(work)
@@ -308,21 +310,13 @@ class SqliteStore:
         await self._writer.write(_shrink)
         return gone
 
-    def room(self) -> bool:
-        """See Store."""
-        return not self._disk_full and self._spool_bytes < self._max_bytes
-
     async def make_room(self) -> bool:
-        """
-        Give up delivered events before their retention has passed, oldest first, if room is short.
-
-        Keeping them is a convenience; collecting is the purpose. Returns whether there is room.
-        """
-        if self._spool_bytes >= self._max_bytes or self._disk_full:
-            await self._writer.write(self._give_up_delivered)
+        """See Store."""
+        given_up = await self._writer.write(self._give_up_delivered)
         if self._disk_full and await asyncio.to_thread(files.take_ballast, self._dir):
             self._disk_full = False
-        return self.room()
+            return True
+        return given_up
 
     async def sources(self) -> list[SourceState]:
         """Return what is known of every source that was ever started here."""
@@ -361,7 +355,7 @@ class SqliteStore:
             self._resize(db, -int(size))
         return int(gone)
 
-    def _give_up_delivered(self, db: sqlite3.Connection) -> None:
+    def _give_up_delivered(self, db: sqlite3.Connection) -> bool:
         floor, excess = _floor(db), max(self._spool_bytes - self._max_bytes, 0) + (4 << 20)
         last, freed = -1, 0
         for first, size in db.execute(
@@ -374,6 +368,7 @@ class SqliteStore:
         if last >= 0:
             db.execute("delete from spool where first <= ?", (last,))
             self._resize(db, -freed)
+        return last >= 0
 
 
 class StateView:

@@ -1,0 +1,325 @@
+"""
+One instance: builds every part from the configuration, starts them, and stops them in order.
+
+This is the only module that knows all parts. The scheduler says when; the task group owns the
+work, so that a bug in any of it ends the service visibly. The store makes that safe.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from auditrelay import __version__
+from auditrelay.collect import Collector
+from auditrelay.config import Config
+from auditrelay.deliver import Deliverer
+from auditrelay.errors import RelayError, StateError
+from auditrelay.events.normalize import Normalizer
+from auditrelay.sinks import Sink
+from auditrelay.sources import Source
+from auditrelay.status import StatusPort
+from auditrelay.status.report import report
+from auditrelay.store import files
+from auditrelay.store.sqlite import SqliteStore
+from auditrelay.telemetry import Metrics
+
+GRACE: Final = timedelta(seconds=8)
+"""How long requests in flight may take to end after a stop was asked for."""
+
+STUCK: Final = timedelta(minutes=20)
+"""A loop that is busy for so long without any progress is stuck: retries included, none is."""
+
+PRUNE_INTERVAL: Final = timedelta(hours=1)
+
+ATTEMPTS_ONCE: Final = 5
+"""How often a request is made in a run that shall end."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""
+How long a thread may keep the interpreter from the others.
+
+The writer thread gives the interpreter up for every statement, and at Python's own 5 ms each time
+a busy loop would make it wait ten times longer than the statement takes.
+"""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class App:
+    """
+    One running instance of *config*. Use :meth:`open`.
+
+    *attempts* bounds how often a sink's request is made, for a run that shall end.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: SqliteStore,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime] = _now,
+        attempts: int | None = None,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self.metrics = metrics
+        self._sources: list[Source] = []
+        self._sinks: list[Sink] = []
+        self._deliverers = [
+            self._deliverer(name, attempts)
+            for name, settings in config.sinks.items()
+            if settings.enabled
+        ]
+        self._collectors = [
+            self._collector(name) for name, settings in config.sources.items() if settings.enabled
+        ]
+        self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: Config, *, attempts: int | None = None) -> AsyncIterator[Self]:
+        """
+        Take possession of the state directory and build everything that is enabled.
+
+        Raises StateError if another instance holds the state or it cannot be used, ConfigError if
+        a part cannot be built.
+        """
+        config.require_work()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        files.prepare(config.state_dir)
+        with files.locked(config.state_dir, __version__):
+            store = await SqliteStore.open(
+                config.state_dir,
+                max_bytes=config.spool.max_bytes,
+                retention=config.spool.retention,
+                remember=config.spool.remember,
+            )
+            app = None
+            try:
+                feeds = {sink: config.feeds(sink) for sink in config.sinks}
+                metrics = Metrics(
+                    sources=config.sources,
+                    sinks=config.sinks,
+                    pairs=[(source, sink) for sink, sources in feeds.items() for source in sources],
+                )
+                app = cls(config, store, metrics, attempts=attempts)
+                for sink, sources in feeds.items():
+                    await store.start_sink(sink, sources)
+                yield app
+            finally:
+                if app is not None:
+                    for peer in (*app._sources, *app._sinks):
+                        await peer.close()
+                await store.close()
+
+    def _collector(self, name: str) -> Collector:
+        settings = self._config.sources[name]
+        module = importlib.import_module(f"auditrelay.sources.{settings.type}")
+        source: Source = module.build(name, settings, self.metrics)
+        self._sources.append(source)
+        readers = [
+            deliverer
+            for deliverer in self._deliverers
+            if name in self._config.feeds(deliverer.name)
+        ]
+
+        def announce() -> None:
+            for reader in readers:
+                reader.wake.set()
+
+        return Collector(
+            name,
+            settings,
+            source,
+            normalizer=normalizer(name, self._config, source),
+            store=self._store,
+            metrics=self.metrics,
+            clock=self._clock,
+            announce=announce,
+        )
+
+    def _deliverer(self, name: str, attempts: int | None) -> Deliverer:
+        settings = self._config.sinks[name]
+        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
+        sink: Sink = module.build(name, settings, self.metrics)
+        self._sinks.append(sink)
+        return Deliverer(
+            name,
+            settings,
+            sink,
+            store=self._store,
+            metrics=self.metrics,
+            clock=self._clock,
+            attempts=attempts,
+        )
+
+    # -- running -----------------------------------------------------------------------------------
+
+    async def serve(self, stop: asyncio.Event, started: Callable[[str], None]) -> None:
+        """
+        Work until *stop* is set, then hand back what is in hand within *GRACE*.
+
+        *started* is called with the address of the status port once everything runs.
+        """
+        port = StatusPort(self._config.status.listen, self)
+        scheduler = self._scheduler()
+        async with asyncio.TaskGroup() as tasks:
+            status = tasks.create_task(port.serve())
+            delivering = [
+                tasks.create_task(deliverer.keep_delivering()) for deliverer in self._deliverers
+            ]
+            delivering += [tasks.create_task(sink.greet()) for sink in self._deliverers]
+            collecting = [
+                tasks.create_task(collector.keep_polling()) for collector in self._collectors
+            ]
+            scheduler.start()
+            started(port.address)
+            await stop.wait()
+            scheduler.shutdown(wait=False)
+            for task in collecting:
+                task.cancel()  # free: a walk that broke off is walked again
+            for deliverer in self._deliverers:
+                deliverer.stop()
+            # Dear: a batch cut off in flight may arrive twice.
+            landing = [asyncio.ensure_future(deliverer.land()) for deliverer in self._deliverers]
+            await asyncio.wait(landing, timeout=GRACE.total_seconds())
+            for task in (*landing, *delivering):
+                task.cancel()
+            port.stop()
+            await asyncio.wait([status])
+
+    async def once(self) -> list[str]:
+        """Read every source to its settled end, deliver everything, return what failed."""
+        failures: list[str] = []
+
+        async def collect(collector: Collector) -> None:
+            try:
+                await collector.poll()
+            except StateError:
+                raise
+            except RelayError as error:
+                failures.append(f"{collector.name}: {error}")
+
+        async def deliver(deliverer: Deliverer) -> None:
+            try:
+                await deliverer.keep_delivering()
+            except* StateError:
+                raise
+            except* RelayError as group:
+                failures.append(f"{deliverer.name}: {group.exceptions[0]}")
+
+        await self._store.prune(self._clock())
+        async with asyncio.TaskGroup() as tasks:
+            for deliverer in self._deliverers:
+                tasks.create_task(deliver(deliverer))
+            async with asyncio.TaskGroup() as polls:
+                for collector in self._collectors:
+                    polls.create_task(collect(collector))
+            for deliverer in self._deliverers:
+                deliverer.finish()
+        return failures
+
+    def _scheduler(self) -> AsyncIOScheduler:
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        for collector in self._collectors:
+            interval = self._config.sources[collector.name].poll_interval.total_seconds()
+            scheduler.add_job(
+                collector.due.set,
+                "interval",
+                seconds=interval,
+                # Many instances that were started together should not poll together for ever.
+                jitter=interval * 0.05,
+                **common,
+            )
+            collector.due.set()
+        scheduler.add_job(
+            self._prune,
+            "interval",
+            seconds=PRUNE_INTERVAL.total_seconds(),
+            next_run_time=self._clock(),
+            **common,
+        )
+        return scheduler
+
+    async def _prune(self) -> None:
+        gone = await self._store.prune(self._clock())
+        if gone:
+            _log.info("spool_pruned", events=gone)
+
+    # -- what the status port asks -----------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` prints."""
+        return report(
+            self._config,
+            await self._store.sources(),
+            await self._store.sinks(),
+            spool_bytes=self._store.spool_bytes,
+            now=self._clock(),
+        )
+
+    async def measured(self) -> tuple[bytes, str]:
+        """Return the metrics, brought up to date, and their content type."""
+        for collector in self._collectors:
+            collector.measure()
+        now = self._clock()
+        for sink in await self._store.sinks():
+            if sink.name not in self._config.sinks:
+                continue
+            self.metrics.sink_backlog_events.labels(sink.name).set(sink.backlog_events)
+            self.metrics.dead_letters.labels(sink.name).set(sink.dead_letters)
+            oldest = sink.oldest_undelivered
+            self.metrics.sink_oldest_undelivered_seconds.labels(sink.name).set(
+                0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+            )
+        self.metrics.spool_bytes.set(self._store.spool_bytes)
+        return self.metrics.render()
+
+    def stuck(self) -> list[str]:
+        """Return the names of the loops that are busy and make no progress."""
+        now = asyncio.get_running_loop().time()
+        return [
+            loop.name
+            for loop in self._loops
+            if loop.worked_at is not None and now - loop.worked_at > STUCK.total_seconds()
+        ]
+
+    def unready(self) -> list[str]:
+        """Return what is not ready yet, and why: each has to have worked, and none be held."""
+        reasons = []
+        for loop in self._loops:
+            condition = loop.condition
+            if condition.held:
+                reasons.append(f"{loop.name} is held: {condition.last_error}")
+            elif not loop.worked_once:
+                why = condition.last_error or "nothing was heard of it yet"
+                reasons.append(f"{loop.name} has not worked since the start: {why}")
+        return reasons
+
+
+def normalizer(name: str, config: Config, source: Source) -> Normalizer:
+    """Return what turns the records of the source *name* into events."""
+    settings = config.sources[name]
+    return Normalizer(
+        vendor=settings.type,
+        source=name,
+        api_host=urlsplit(settings.base_url).hostname or "",
+        scope=source.scope,
+        redact=settings.redact,
+        tags=settings.tags,
+    )

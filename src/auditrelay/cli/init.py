@@ -1,0 +1,71 @@
+"""``auditrelay init``: a configuration to start from."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auditrelay.errors import ConfigError
+
+STARTER = """\
+# auditrelay: a configuration to start from.
+#
+# Fill in what is empty, set the variables that ${env:...} names, and run `auditrelay check`.
+# A secret can also come from ${file:/path} or ${credential:NAME} (systemd's LoadCredential=).
+# Every other key is explained in config.example.toml, and all of them in `auditrelay schema`.
+
+# state_dir = "/var/lib/auditrelay"   # default: $STATE_DIRECTORY, else ~/.local/state/auditrelay
+
+[status]
+listen = "127.0.0.1:9464"             # page, health, metrics
+
+# A source is an audit log that is polled. Its name is yours; it stands in metrics and events.
+[sources.cekura]
+type = "cekura"
+organization_id = ""                  # the "id" that GET /user/organizations/ shows
+api_key = "${env:CEKURA_API_KEY}"
+
+# [sources.bland]
+# type = "bland"
+# api_key = "${env:BLAND_API_KEY}"
+
+# A sink is where the events go. Each sink receives every source, unless it says otherwise.
+[sinks.splunk]
+type = "splunk_hec"
+url = ""                              # such as https://splunk.example.com:8088
+token = "${env:SPLUNK_HEC_TOKEN}"
+
+# [sinks.datadog]
+# type = "datadog"
+# api_key = "${env:DD_API_KEY}"
+
+# [sinks.elastic]
+# type = "elasticsearch"
+# urls = ["https://es.example.com:9200"]
+# api_key = "${env:ELASTIC_API_KEY}"
+
+# [sinks.archive]
+# type = "file"
+# path = "/var/log/audit.ndjson"      # or "-" for stdout
+"""
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("auditrelay.toml"),
+) -> None:
+    """Write a commented configuration to start from. Never overwrites a file."""
+    try:
+        # One step: nobody can put a file there in between, nor read it before its mode is set.
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigError(f"{path}: is there already, and is left as it is") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(file, "w", encoding="utf-8") as stream:
+            stream.write(STARTER)
+    except OSError as error:
+        path.unlink()
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    typer.echo(f"Wrote {path}. Fill in what is empty, then run: auditrelay -c {path} check")

@@ -1,0 +1,107 @@
+"""``auditrelay run``: the service, or with ``--once`` one catch-up."""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditrelay import __version__
+from auditrelay.cli.given import Given
+from auditrelay.errors import RelayError
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.app import App
+    from auditrelay.config import Config
+
+
+def run(
+    context: typer.Context,
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="Catch up, deliver everything, then end.")
+    ] = False,
+) -> None:
+    """Poll every source and deliver to every sink until told to stop."""
+    given: Given = context.obj
+    config = given.load()
+    failures = asyncio.run(_once(config) if once else serve(config))
+    for failure in failures:
+        typer.echo(f"auditrelay: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+async def serve(config: "Config") -> list[str]:
+    """Run the service of *config* until SIGTERM or SIGINT; a second one ends it at once."""
+    from auditrelay.app import App  # noqa: PLC0415  # see given
+
+    stop = stop_on_signals()
+    async with App.open(config) as app:
+        await _serving(app, stop)
+    _log().info("stopped")
+    return []
+
+
+async def _serving(app: "App", stop: asyncio.Event) -> None:
+    def started(address: str) -> None:
+        _log().info("started", version=__version__, status=address)
+
+    try:
+        await app.serve(stop, started)
+    except* RelayError as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+async def _once(config: "Config") -> list[str]:
+    from auditrelay.app import ATTEMPTS_ONCE, App  # noqa: PLC0415  # see given
+
+    stop = stop_on_signals()
+    async with App.open(config, attempts=ATTEMPTS_ONCE) as app:
+        catching_up = asyncio.ensure_future(app.once())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([catching_up, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not catching_up.done():
+            catching_up.cancel()
+            await asyncio.wait([catching_up])
+            return ["stopped before everything was caught up; the next run goes on from here"]
+        try:
+            return catching_up.result()
+        except BaseExceptionGroup as group:
+            relay, bugs = group.split(RelayError)
+            if bugs is not None or relay is None:
+                raise
+            raise _first(relay) from group
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def first(number: signal.Signals) -> None:
+        _log().info("stopping", signal=number.name)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, first, number)
+    # Without a handler a reload asked for by habit would end the service.
+    loop.add_signal_handler(signal.SIGHUP, lambda: _log().warning("reload_needs_a_restart"))
+    return stop
+
+
+def _log():  # type: ignore[no-untyped-def]  # structlog's own type is Any
+    from auditrelay.telemetry import log  # noqa: PLC0415  # see given
+
+    return log
+
+

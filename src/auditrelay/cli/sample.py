@@ -1,0 +1,95 @@
+"""``auditrelay sample``: what a source shows, and what a sink would get of it."""
+
+import asyncio
+import contextlib
+import importlib
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import orjson
+import typer
+
+from auditrelay.cli.given import Given
+from auditrelay.errors import ConfigError
+from auditrelay.window import Interval, micros
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.config import Config
+    from auditrelay.events import AuditEvent
+
+
+class Form(StrEnum):
+    """What to print of an event."""
+
+    raw = "raw"
+    event = "event"
+    ecs = "ecs"
+    cim = "cim"
+    datadog = "datadog"
+
+
+def sample(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
+    *,
+    form: Annotated[Form, typer.Option("--as", help="The form to print.")] = Form.event,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many events.")] = 3,
+) -> None:
+    """Fetch the newest few events and print them; stores and sends nothing."""
+    given: Given = context.obj
+    config = given.load(default_level="warning")
+    if source not in config.sources:
+        known = ", ".join(config.sources) or "none"
+        raise ConfigError(f"there is no source {source!r} in the configuration; there is: {known}")
+    events = asyncio.run(_newest(config, source, count))
+    for event in events:
+        typer.echo(_print(event, form))
+    if not events:
+        typer.echo(f"{source} shows no event in the last 30 days.", err=True)
+
+
+async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]":
+    from auditrelay.app import normalizer  # noqa: PLC0415  # see given
+    from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
+
+    settings = config.sources[name]
+    module = importlib.import_module(f"auditrelay.sources.{settings.type}")
+    source = module.build(name, settings, Metrics(sources=[name]))
+    normalize = normalizer(name, config, source)
+    now = datetime.now(UTC)
+    events: dict[str, AuditEvent] = {}
+    try:
+        # Not every vendor can be asked for its newest: look back in ever longer windows instead.
+        for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
+            window = Interval(now - min(back, settings.max_window), now)
+            async with contextlib.aclosing(source.walk(window)) as pages:
+                async for page in pages:
+                    for event in normalize(page.records, micros(now)):
+                        events[event.uid] = event
+                    for old in sorted(events.values(), key=lambda one: one.at)[:-count]:
+                        del events[old.uid]
+                    if page.last:
+                        break
+            if len(events) >= count:
+                break
+    finally:
+        await source.close()
+    return sorted(events.values(), key=lambda one: one.at, reverse=True)
+
+
+def _print(event: "AuditEvent", form: Form) -> str:
+    if form is Form.raw:
+        document = orjson.loads(bytes(event.raw))
+    elif form is Form.event:
+        document = {
+            name: orjson.Fragment(bytes(value)) if isinstance(value, msgspec.Raw) else value
+            for name, value in msgspec.structs.asdict(event).items()
+        }
+        document = orjson.loads(orjson.dumps(document, default=msgspec.structs.asdict))
+    else:
+        from auditrelay.events.forms import FORMS  # noqa: PLC0415  # see given
+
+        document = orjson.loads(orjson.dumps(FORMS[form.value](event)))
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()

@@ -1,0 +1,12 @@
+"""``auditrelay schema``: what the configuration file may hold, for editors and checkers."""
+
+import json
+
+import typer
+
+from auditrelay import config
+
+
+def schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    typer.echo(json.dumps(config.json_schema(), indent=2))

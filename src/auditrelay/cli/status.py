@@ -1,0 +1,92 @@
+"""``auditrelay status``: how everything fares, beside a running service or without one."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditrelay.cli.given import Given
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.config import Config
+
+
+def status(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show checkpoints, lag, backlogs, dead letters and gaps."""
+    given: Given = context.obj
+    told = current(given.load(default_level="warning"))
+    if as_json:
+        typer.echo(json.dumps(told, indent=2))
+        return
+    _print(told)
+
+
+def current(config: "Config") -> dict[str, Any]:
+    """Return the state in ``state_dir``; one that does not exist yet is an empty one."""
+    from auditrelay.status.report import report  # noqa: PLC0415  # see given
+    from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
+    from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # see given
+
+    now = datetime.now(UTC)
+    if not (config.state_dir / DATABASE).exists():
+        return report(config, (), (), spool_bytes=0, now=now)
+    with StateView(config.state_dir) as view:
+        return report(
+            config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now
+        )
+
+
+def _print(told: dict[str, Any]) -> None:
+    from rich.console import Console  # noqa: PLC0415  # only for people
+    from rich.table import Table  # noqa: PLC0415  # as above
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    console = Console()
+    sources = Table("source", "state", "read up to", "lag", "last event", "not read", "last error")
+    for row in told["sources"]:
+        sources.add_row(
+            row["name"],
+            _state(row),
+            _time(row["last_fetched_timestamp"]) or "never",
+            _words(row["lag_seconds"]),
+            _time(row["last_event_at"]) or "none yet",
+            _words(row["gap_seconds"]),
+            Text(row["last_error"] or ""),
+        )
+    sinks = Table("sink", "state", "backlog", "oldest waits", "dead letters", "last error")
+    for row in told["sinks"]:
+        sinks.add_row(
+            row["name"],
+            _state(row),
+            f"{row['backlog_events']:,}",
+            _words(row["oldest_undelivered_seconds"]),
+            f"{row['dead_letters']:,}",
+            Text(row["last_error"] or ""),
+        )
+    console.print(sources)
+    console.print(sinks)
+    spool = told["spool"]
+    console.print(f"spool: {spool['bytes']:,} of {spool['max_bytes']:,} bytes")
+
+
+def _state(row: dict[str, Any]) -> str:
+    if row.get("leftover"):
+        return "not configured"
+    if not row["enabled"]:
+        return "disabled"
+    if row["held"]:
+        return "HELD"
+    return "up" if row["up"] else "not up"
+
+
+def _time(iso: str | None) -> str:
+    return "" if iso is None else datetime.fromisoformat(iso).strftime("%m-%d %H:%M:%SZ")
+
+
+def _words(seconds: float | None) -> str:
+    return "" if seconds is None else str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,382 @@
+"""
+Deliver to one sink: events off the spool, batches in flight side by side, verdicts into the store.
+
+Every sink has its own position and moves at its own pace. Whatever the sink does not take for
+good stays in the spool: it is sent again for as long as it takes, a batch that is refused as a
+whole is halved down to the event that is to blame, and only that one becomes a dead letter, in the
+same transaction in which the position moves past it.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
+from auditrelay.events import AuditEvent
+from auditrelay.http import pause, retrying
+from auditrelay.settings import SinkSettings
+from auditrelay.sinks import Item, Rejection, Sink, Verdict
+from auditrelay.store import DeadLetter, Store
+from auditrelay.store.progress import Range
+from auditrelay.telemetry import Metrics, scrub
+
+HOLD_FIRST: Final = 5.0
+"""Seconds until a sink that refuses is tried again; doubled each time."""
+
+HOLD_MOST: Final = 300.0
+"""Most seconds between two tries of a sink that refuses."""
+
+ROOM_INTERVAL: Final = 1.0
+"""Seconds between two tries to write a verdict on a full disk."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class SinkCondition:
+    """How a sink fares, as ``status`` shows it; times are ISO 8601."""
+
+    up: bool = False
+    held: bool = False
+    last_delivered_at: str | None = None
+    last_error: str | None = None
+
+
+class Deliverer:
+    """
+    Everything that writes to one sink.
+
+    *clock* returns now, in UTC. With *attempts*, a request is given up after so many and the
+    failure is raised, for a run that shall end; without, it is repeated for ever.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: SinkSettings,
+        sink: Sink,
+        *,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+        attempts: int | None = None,
+    ) -> None:
+        self.name = name
+        self.wake = asyncio.Event()
+        """Set when new events may lie in the spool."""
+        self.condition = SinkCondition()
+        self.worked_at: float | None = None
+        """When a request last began or ended (monotonic); None while none is in flight."""
+        self.worked_once = False
+        """Whether the sink has answered well since the start."""
+        self._settings = settings
+        self._sink = sink
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._attempts = attempts
+        self._finishing = False
+        self._stopping = False
+        self._ready: deque[tuple[int, AuditEvent]] = deque()
+        self._ready_bytes = 0
+        self._passed: list[Range] = []
+        self._read_to = 0
+        self._width = settings.concurrency
+        self._in_flight = 0
+        self._landed = asyncio.Event()
+        self._on_wire = 0
+        self._off_wire = asyncio.Event()
+        self._gate = asyncio.Lock()
+
+    async def keep_delivering(self) -> None:
+        """Deliver whatever comes, until cancelled, or until told to finish and all is done."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._slot()
+                batch = await self._next_batch()
+                if not batch:
+                    return
+                self._in_flight += 1
+                tasks.create_task(self._deliver(batch))
+
+    async def greet(self) -> None:
+        """Find out how the sink fares before the first event does; it changes nothing."""
+        try:
+            await self._sink.check()
+        except RelayError as error:
+            if not self.worked_once:
+                await self._fare(up=False, held=isinstance(error, Refused), error=str(error))
+        else:
+            await self._work_again()
+
+    def stop(self) -> None:
+        """Begin no new batch and repeat no request; what is in flight may end."""
+        self._stopping = True
+
+    def finish(self) -> None:
+        """End :meth:`keep_delivering` once nothing waits any more."""
+        self._finishing = True
+        self.wake.set()
+
+    async def land(self) -> None:
+        """Wait until no request is on the wire and no verdict unwritten."""
+        while self._on_wire:
+            self._off_wire.clear()
+            await self._off_wire.wait()
+
+    # -- batches -----------------------------------------------------------------------------------
+
+    async def _slot(self) -> None:
+        """Wait until one more batch may be in flight: a peer that struggles gets fewer."""
+        while self._in_flight >= self._width or (self.condition.held and self._in_flight):
+            self._landed.clear()
+            await self._landed.wait()
+
+    async def _next_batch(self) -> list[Item]:
+        """Return the next batch, as full as it gets within *linger*; empty when finished."""
+        while True:
+            self.wake.clear()
+            if await self._fill():
+                return self._cut()
+            if self._ready:
+                if not self._finishing:
+                    await self._linger()
+                    await self._fill()
+                return self._cut()
+            if self._finishing:
+                return []
+            await self.wake.wait()
+
+    async def _linger(self) -> None:
+        deadline = self._settings.linger.total_seconds()
+        if deadline:
+            await asyncio.sleep(deadline)
+
+    async def _fill(self) -> bool:
+        """Read until a batch is full, and return whether it is; never more than about one batch."""
+        limits = self._sink.limits
+        while len(self._ready) < limits.events and self._ready_bytes < limits.bytes:
+            missing = limits.events - len(self._ready)
+            pages = await self._store.read(self.name, self._read_to, missing)
+            if not pages:
+                return False
+            for page in pages:
+                if page.first > self._read_to:
+                    # What lies between belongs to sources of other sinks, or was done before.
+                    self._passed.append((self._read_to, page.first))
+                self._read_to = page.first + len(page.events)
+                for position, event in enumerate(page.events, page.first):
+                    self._ready.append((position, event))
+                    self._ready_bytes += _size(event)
+        return True
+
+    def _cut(self) -> list[Item]:
+        limits = self._sink.limits
+        items: list[Item] = []
+        room = limits.bytes
+        while self._ready and len(items) < limits.events:
+            position, event = self._ready[0]
+            text = self._sink.render(event)
+            room -= len(text) + limits.overhead
+            if room < 0 and items:
+                break
+            self._ready.popleft()
+            self._ready_bytes -= _size(event)
+            items.append(Item(position, event, text))
+        return items
+
+    # -- one batch ---------------------------------------------------------------------------------
+
+    async def _deliver(self, batch: list[Item]) -> None:
+        try:
+            parts: list[Sequence[Item]] = [batch]
+            while parts:
+                parts += reversed(await self._offer(parts.pop()))
+        finally:
+            self._in_flight -= 1
+            self._landed.set()
+
+    async def _offer(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """Send *items* until the sink has said something of each; return what to send anew."""
+        first_at = self._clock()
+        async for attempt in retrying(self.name, self._metrics, attempts=self._attempts):
+            with attempt:
+                number = attempt.retry_state.attempt_number
+                try:
+                    verdict = await self._send(items)
+                except Rejected as error:
+                    if len(items) > 1:
+                        middle = len(items) // 2
+                        return [items[:middle], items[middle:]]
+                    reason = "too_large" if isinstance(error, TooLarge) else error.reason
+                    verdict = Verdict(rejected=(Rejection(0, reason, str(error), error.status),))
+                except Retryable as error:
+                    await self._struggle(error, len(items))
+                    raise
+                await self._settle(items, verdict, first_at, number)
+                items, alone = _left(items, verdict)
+                if verdict.because is not None and items:
+                    await self._struggle(verdict.because, 0)
+                    raise verdict.because
+                return [part for part in (*alone, items) if part]
+        raise AssertionError("the policy ended without a result")  # pragma: no cover
+
+    async def _send(self, items: Sequence[Item]) -> Verdict:
+        """Send *items* once; a sink that refuses is held, and they wait until it no longer does."""
+        while True:
+            try:
+                return await self._request(items)
+            except Refused as error:
+                await self._hold(error)
+                if self._attempts is not None:
+                    raise
+            wait = HOLD_FIRST
+            # One of those in flight goes on asking; the others wait behind it.
+            async with self._gate:
+                while self.condition.held:
+                    await pause(wait)
+                    try:
+                        return await self._request(items)
+                    except Refused as error:
+                        await self._hold(error)
+                        wait = min(wait * 2, HOLD_MOST)
+
+    async def _request(self, items: Sequence[Item]) -> Verdict:
+        if self._stopping:
+            await asyncio.Event().wait()  # until cancelled: it stays in the spool
+        self._on_wire += 1
+        self.worked_at = self.worked_at or time.monotonic()
+        try:
+            verdict = await self._sink.send(items)
+        finally:
+            self._on_wire -= 1
+            self.worked_at = time.monotonic() if self._on_wire else None
+            self._off_wire.set()
+        await self._work_again()
+        return verdict
+
+    async def _settle(
+        self, items: Sequence[Item], verdict: Verdict, first_at: datetime, attempts: int
+    ) -> None:
+        """Write down what the sink said of *items*: position and dead letters in one."""
+        now = self._clock()
+        open_ = {*verdict.retry, *verdict.alone}
+        refused = {rejection.index for rejection in verdict.rejected}
+        dead = [
+            DeadLetter(
+                items[rejection.index].event,
+                rejection.reason,
+                scrub(rejection.message),
+                rejection.status,
+                attempts,
+                first_at,
+                now,
+            )
+            for rejection in verdict.rejected
+        ]
+        done = items
+        if open_:
+            done = [item for index, item in enumerate(items) if index not in open_]
+        passed, self._passed = self._passed, []
+        ranges = [*passed, *_ranges(item.position for item in done)]
+        self._on_wire += 1
+        try:
+            await self._patiently(lambda: self._store.settle(self.name, ranges, dead))
+        finally:
+            self._on_wire -= 1
+            self._off_wire.set()
+        delivered = done
+        if refused:
+            delivered = [
+                item
+                for index, item in enumerate(items)
+                if index not in open_ and index not in refused
+            ]
+        self._count(delivered, dead, now)
+
+    def _count(self, delivered: Sequence[Item], dead: Sequence[DeadLetter], now: datetime) -> None:
+        seconds = now.timestamp()
+        for source, count in Counter(item.event.source for item in delivered).items():
+            self._metrics.events_delivered.labels(self.name, source).inc(count)
+            self._metrics.end_to_end_seconds.labels(source, self.name).observe_all(
+                seconds - item.event.at / 1e6 for item in delivered if item.event.source == source
+            )
+        for letter in dead:
+            self._metrics.dead_letters_total.labels(self.name, letter.reason).inc()
+            _log.error(
+                "event_dead_lettered",
+                sink=self.name,
+                source=letter.event.source,
+                uid=letter.event.uid,
+                reason=letter.reason,
+                status=letter.status,
+            )
+        if delivered:
+            self.condition.last_delivered_at = now.isoformat()
+            _log.debug("batch_delivered", sink=self.name, events=len(delivered), rejected=len(dead))
+
+    async def _patiently(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Repeat *write* until the disk takes it: a verdict that is lost is an event sent twice."""
+        while True:
+            try:
+                return await write()
+            except StoreFull as error:
+                _log.warning("verdict_unwritten", sink=self.name, reason=str(error))
+                await asyncio.sleep(ROOM_INTERVAL)
+
+    # -- how the sink fares ------------------------------------------------------------------------
+
+    async def _struggle(self, error: Retryable, resent: int) -> None:
+        """Give a sink that cannot answer less to do, and count what it may get twice."""
+        self._width = max(1, self._width // 2)
+        if error.sent and resent and not self._sink.recognises_duplicates:
+            self._metrics.events_possible_duplicate.labels(self.name).inc(resent)
+        await self._fare(up=False, held=False, error=str(error))
+
+    async def _hold(self, error: Refused) -> None:
+        if not self.condition.held:
+            _log.error("sink_held", sink=self.name, status=error.status, reason=scrub(str(error)))
+        await self._fare(up=False, held=True, error=str(error))
+
+    async def _work_again(self) -> None:
+        if self.condition.held:
+            _log.warning("sink_released", sink=self.name)
+        self.worked_once = True
+        self._width = min(self._width + 1, self._settings.concurrency)
+        await self._fare(up=True, held=False, error=None)
+
+    async def _fare(self, *, up: bool, held: bool, error: str | None) -> None:
+        self._metrics.sink_up.labels(self.name).set(up)
+        said = None if error is None else scrub(error)
+        condition = self.condition
+        if (condition.up, condition.held, condition.last_error) == (up, held, said):
+            return
+        condition.up, condition.held, condition.last_error = up, held, said
+        await self._patiently(lambda: self._store.note("sink", self.name, asdict(condition)))
+
+
+def _size(event: AuditEvent) -> int:
+    return memoryview(event.raw).nbytes
+
+
+def _ranges(positions: Iterable[int]) -> list[Range]:
+    """Return *positions*, which rise, as half-open ranges."""
+    ranges: list[Range] = []
+    for position in positions:
+        if ranges and ranges[-1][1] == position:
+            ranges[-1] = (ranges[-1][0], position + 1)
+        else:
+            ranges.append((position, position + 1))
+    return ranges
+
+
+def _left(items: Sequence[Item], verdict: Verdict) -> tuple[Sequence[Item], list[Sequence[Item]]]:
+    """Return the items to send again together, and those to send again each alone."""
+    again = [items[index] for index in verdict.retry]
+    return again, [[items[index]] for index in verdict.alone]

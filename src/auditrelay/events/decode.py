@@ -1,0 +1,174 @@
+"""
+From the text of one record to values and back, for any bytes that a vendor may send.
+
+What comes out can be written as strict JSON: no NaN, no lone surrogates, no key twice, no nesting
+that a JSON library refuses. orjson does the work for every usual record; the standard library
+reads the odd one, so that it costs itself and not its page.
+"""
+
+import json
+import re
+from codecs import BOM_UTF8
+from math import isfinite
+from typing import Any, NamedTuple
+
+import msgspec
+import orjson
+
+DEEPEST = 200
+"""Levels of nesting beyond which a value is kept as text only: orjson writes no more than 254."""
+
+TOO_DEEP = "[nested too deeply: see the raw record]"
+
+_BLANKS = b" \t\r\n"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LONGEST_NUMBER = 4000  # Python refuses to write an integer of more than 4300 digits
+
+
+class Undecodable(ValueError):
+    """The text is not JSON, or nested beyond what any parser here can read."""
+
+
+class Decoded(NamedTuple):
+    """
+    The *value* of a text.
+
+    *verbatim* says that the text itself is strict JSON that says the same, so that it may be
+    passed on as it came. *whole* is false if values nested too deeply were left out. *compact*
+    is the value written as short as JSON can be.
+    """
+
+    value: Any
+    verbatim: bool
+    whole: bool
+    compact: bytes
+    warnings: tuple[str, ...] = ()
+
+
+def encode(value: Any) -> bytes:
+    """Return *value* as compact JSON, with every digit of an integer beyond 64 bits."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # such an integer
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+        ).encode()
+
+
+def splice(text: msgspec.Raw) -> orjson.Fragment:
+    """Return JSON *text* as part of a value for orjson, on one line, without decoding it."""
+    whole = bytes(text)
+    if b"\n" in whole or b"\r" in whole:
+        whole = whole.translate(None, b"\r\n")  # strict JSON has these between tokens only
+    return orjson.Fragment(whole)
+
+
+def decode(text: bytes) -> Decoded:
+    """Return the value of *text*, or raise Undecodable."""
+    try:
+        value = orjson.loads(text)
+        compact = orjson.dumps(value)
+    except (orjson.JSONDecodeError, TypeError):
+        return _decode_carefully(text)
+    # A key that stands twice, an integer beyond 64 bits and the like do not survive reading and
+    # writing: only a text that does, but for blanks, may be taken at its word.
+    if compact == text or compact.translate(None, _BLANKS) == text.translate(None, _BLANKS):
+        return Decoded(value, True, True, compact)  # noqa: FBT003  # by position is twice as fast
+    return _decode_carefully(text)
+
+
+def _decode_carefully(text: bytes) -> Decoded:
+    care = _Care()
+    try:
+        unicode = text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        unicode = text.decode("utf-8-sig", "replace")
+        care.warn("replaced_characters")
+    try:
+        value = json.loads(
+            unicode,
+            object_pairs_hook=care.object,
+            parse_constant=care.constant,
+            parse_int=care.integer,
+            parse_float=care.real,
+        )
+        value = care.clean(value, 1)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise Undecodable(str(error)) from error
+    return Decoded(
+        value,
+        verbatim=not care.warnings and not text.startswith(BOM_UTF8),
+        whole="too_deep" not in care.warnings,
+        compact=encode(value),
+        warnings=tuple(care.warnings),
+    )
+
+
+class _Care:
+    """Reads what is not strict JSON as something that is, and notes what it had to change."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, code: str) -> None:
+        if code not in self.warnings:
+            self.warnings.append(code)
+
+    def constant(self, word: str) -> str:
+        """Keep NaN and Infinity as words."""
+        self.warn("replaced_numbers")
+        return word
+
+    def integer(self, digits: str) -> int | str:
+        """Keep every digit; beyond what Python will write again, as a text."""
+        if len(digits) <= _LONGEST_NUMBER:
+            return int(digits)
+        self.warn("replaced_numbers")
+        return digits
+
+    def real(self, digits: str) -> float | str:
+        """Keep a number that is larger than any float as a text."""
+        number = float(digits)
+        if isfinite(number):
+            return number
+        self.warn("replaced_numbers")
+        return digits
+
+    def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """
+        Keep the earlier value of a key that stands twice as ``key#1``.
+
+        The last one keeps the name, as in most parsers; Elasticsearch refuses the document.
+        """
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                self.warn("duplicate_keys")
+                number = 1
+                while f"{key}#{number}" in found:
+                    number += 1
+                found[f"{key}#{number}"] = found[key]
+            found[key] = value
+        return found
+
+    def text(self, text: str) -> str:
+        """Replace lone surrogates, which no UTF-8 can hold."""
+        if _SURROGATE.search(text) is None:
+            return text
+        self.warn("replaced_characters")
+        return _SURROGATE.sub("\ufffd", text)
+
+    def clean(self, node: Any, depth: int) -> Any:
+        """Return *node* with valid texts only, and without what is nested too deeply."""
+        if isinstance(node, str):
+            return self.text(node)
+        if not isinstance(node, dict | list):
+            return node
+        if depth > DEEPEST:
+            self.warn("too_deep")
+            return TOO_DEEP
+        if isinstance(node, list):
+            return [self.clean(item, depth + 1) for item in node]
+        return self.object(
+            [(self.text(key), self.clean(item, depth + 1)) for key, item in node.items()]
+        )

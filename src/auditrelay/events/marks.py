@@ -1,0 +1,35 @@
+"""What every form says alike: auditrelay's own words about an event on its way."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from auditrelay.events import AuditEvent
+
+NO_MARKS: Mapping[str, object] = MappingProxyType({})
+
+NOT_NORMALIZED = "not_normalized"
+"""The warning on an event whose record could not be understood."""
+
+
+def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object]) -> None:
+    """Add the markers that hold for *event* to *own*, and the *marks* of who delivers it."""
+    if event.late_by_s is not None:
+        own["late_by_s"] = event.late_by_s
+    if event.backfill:
+        own["backfill"] = True
+    if marks:
+        own.update(marks)
+
+
+def changes_of(event: AuditEvent) -> list[dict[str, str]]:
+    """Return what changed, without what is not known."""
+    found = []
+    for change in event.changes:
+        entry = {"field": change.field}
+        if change.before is not None:
+            entry["before"] = change.before
+        if change.after is not None:
+            entry["after"] = change.after
+        found.append(entry)
+    return found

@@ -1,0 +1,233 @@
+"""From a vendor's records to audit events: pure, and total over anything a vendor may send."""
+
+import hashlib
+import pkgutil
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal, cast
+
+import msgspec
+
+import auditrelay.events
+from auditrelay.events import NOTHING, AuditEvent, TimeQuality
+from auditrelay.events.decode import Decoded, Undecodable, decode, encode
+from auditrelay.events.marks import NOT_NORMALIZED
+from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Vendor, text
+from auditrelay.events.redact import Redactor
+from auditrelay.events.timestamp import parse
+from auditrelay.events.uid import Uids, canonical
+
+_FETCHED: TimeQuality = "fetched"
+
+
+@cache
+def available() -> Mapping[str, Vendor]:
+    """Return the vendors that can be understood: each a module of this folder, by its name."""
+    modules = {
+        module.name: import_module(f"{auditrelay.events.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(auditrelay.events.__path__)
+    }
+    return {
+        name: cast("Vendor", module)
+        for name, module in sorted(modules.items())
+        if hasattr(module, "read") and hasattr(module, "FIELDS")
+    }
+
+
+class Normalizer:
+    """
+    Turns the records of one source into events.
+
+    *vendor* is the type of the source, *source* its name, *api_host* the host it was read from.
+    *scope* is the organisation that ids are unique in, where a record does not tell; *redact* and
+    *tags* are the source's settings. Raises LookupError for a vendor that is not available.
+    """
+
+    def __init__(
+        self,
+        *,
+        vendor: str,
+        source: str,
+        api_host: str,
+        scope: str,
+        redact: Literal["default", "off"] | list[str],
+        tags: Mapping[str, str],
+    ) -> None:
+        vendors = available()
+        if vendor not in vendors:
+            raise LookupError(f"no vendor {vendor!r}: there are {', '.join(vendors)}")
+        self._vendor = vendors[vendor]
+        self._vendor_name = vendor
+        self._source = source
+        self._api_host = api_host
+        self._scope = scope
+        self._tags = tuple(tags.items())
+        self._uids = Uids(vendor)
+        self._redactor = Redactor(redact, self._vendor.FIELDS)
+
+    def __call__(self, records: list[bytes], fetched: int) -> list[AuditEvent]:
+        """
+        Return one event for each of *records*, in their order.
+
+        *records* are JSON texts of one page; *fetched* is when it was read, in microseconds
+        since 1970 UTC, and stands in for the time of an event that tells none.
+        """
+        twins: Counter[tuple[str, bytes]] = Counter()
+        return [self._event(record, fetched, twins) for record in records]
+
+    def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
+        digest = hashlib.sha256(record).hexdigest()
+        try:
+            decoded = decode(record)
+        except Undecodable:
+            uid = self._content_uid(self._scope, record, twins)
+            return self._not_normalized(uid, self._as_text(record), digest, fetched, ())
+        if type(decoded.value) is not dict:
+            uid = self._content_uid(self._scope, _content(record, decoded), twins)
+            redacted = self._redactor.record(decoded.value, decoded.compact)
+            raw = self._raw(record, decoded, redacted=redacted)
+            return self._not_normalized(uid, raw, digest, fetched, decoded.warnings)
+
+        # The uid and the time come from the record as it was sent: what is redacted today, by
+        # other settings than yesterday's, must not change them.
+        value: dict[str, Any] = decoded.value
+        vendor, warnings = self._vendor, decoded.warnings
+        misfits: list[str] = []
+        native_id = text(value, vendor.ID, misfits)
+        org_id = text(value, vendor.ORGANISATION, misfits)
+        if native_id is not None:
+            uid = self._uids.native(org_id or self._scope, native_id)
+        else:
+            warnings += ("no_id",)
+            uid = self._content_uid(org_id or self._scope, _content(record, decoded), twins)
+        time_raw = value.get(vendor.TIME)
+        parsed = parse(time_raw) if type(time_raw) is str else None
+        if parsed is None:
+            warnings += ("no_time",)
+        at, quality = parsed or (fetched, _FETCHED)
+
+        redacted = self._redactor.record(value, decoded.compact)
+        if redacted:
+            native_id = text(value, vendor.ID, [])
+            org_id = text(value, vendor.ORGANISATION, [])
+            time_raw = value.get(vendor.TIME)
+        reading = vendor.read(value, misfits)
+        if reading.warnings:
+            warnings += reading.warnings
+        if len(record) > LONGEST and _has_long_text(value):
+            warnings += ("shortened",)
+        metadata, unmapped = reading.metadata, NOTHING
+        if misfits or not value.keys() <= vendor.FIELDS:
+            unmapped = _left_over(value, vendor.FIELDS.difference(misfits))
+        return AuditEvent(
+            uid=uid,
+            source=self._source,
+            vendor=self._vendor_name,
+            product=vendor.NAME,
+            api_host=self._api_host,
+            at=at,
+            fetched=fetched,
+            time_raw=_written(time_raw),
+            time_quality=quality,
+            native_id=native_id,
+            native_action=reading.native_action,
+            native_category=reading.native_category,
+            kind=reading.kind,
+            verb=reading.verb,
+            outcome=reading.outcome,
+            actor=reading.actor,
+            target=reading.target,
+            org_id=org_id,
+            org_name=reading.org_name,
+            project_id=reading.project_id,
+            project_name=reading.project_name,
+            privilege=reading.privilege,
+            changes=reading.changes,
+            reason=reading.reason,
+            message=reading.message[:LONGEST],
+            metadata=NOTHING if metadata is None else msgspec.Raw(encode(metadata)),
+            unmapped=unmapped,
+            raw=msgspec.Raw(self._raw(record, decoded, redacted=redacted)),
+            raw_sha256=digest,
+            warnings=warnings,
+            tags=self._tags,
+        )
+
+    def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> bytes:
+        """Return the record for keeping: as it was sent if possible, else written again."""
+        if not decoded.whole:
+            return self._as_text(record)
+        if redacted:
+            return encode(decoded.value)
+        return record if decoded.verbatim else decoded.compact
+
+    def _as_text(self, record: bytes) -> bytes:
+        """Return a record that cannot be kept as JSON as a JSON string."""
+        return encode(self._redactor.text(record.decode("utf-8", "replace")))
+
+    def _not_normalized(
+        self, uid: str, raw: bytes, digest: str, fetched: int, warnings: tuple[str, ...]
+    ) -> AuditEvent:
+        """Return an event that carries nothing but a record which is no JSON object."""
+        return AuditEvent(
+            uid=uid,
+            source=self._source,
+            vendor=self._vendor_name,
+            product=self._vendor.NAME,
+            api_host=self._api_host,
+            at=fetched,
+            fetched=fetched,
+            time_raw=None,
+            time_quality="fetched",
+            native_id=None,
+            native_action="unknown",
+            native_category=None,
+            kind="other",
+            verb="other",
+            outcome=None,
+            actor=NOBODY,
+            target=NO_TARGET,
+            org_id=None,
+            org_name=None,
+            project_id=None,
+            project_name=None,
+            privilege=None,
+            changes=(),
+            reason=None,
+            message=f"{self._vendor.NAME} sent an audit record that could not be understood",
+            metadata=NOTHING,
+            unmapped=NOTHING,
+            raw=msgspec.Raw(raw),
+            raw_sha256=digest,
+            warnings=(NOT_NORMALIZED, *warnings),
+            tags=self._tags,
+        )
+
+    def _content_uid(self, scope: str, content: bytes, twins: Counter[tuple[str, bytes]]) -> str:
+        key = (scope, hashlib.sha256(content).digest())
+        ordinal = twins[key]
+        twins[key] += 1
+        return self._uids.content(scope, content, ordinal)
+
+
+def _content(record: bytes, decoded: Decoded) -> bytes:
+    """Return what a record without an id is known by: its text, if reading it changed it."""
+    return canonical(decoded.value) if decoded.verbatim else record
+
+
+def _has_long_text(value: dict[str, Any]) -> bool:
+    return any(type(item) is str and len(item) > LONGEST for item in value.values())
+
+
+def _written(time: Any) -> str | None:
+    """Return the vendor's time as it was written."""
+    if time is None or type(time) is str:
+        return time and time[:LONGEST]
+    return encode(time).decode()[:LONGEST]
+
+
+def _left_over(value: dict[str, Any], placed: frozenset[str]) -> msgspec.Raw:
+    left = {key: item for key, item in value.items() if key not in placed}
+    return msgspec.Raw(encode(left))

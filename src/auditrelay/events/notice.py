@@ -1,0 +1,76 @@
+"""Events that auditrelay itself has to tell: for now, that a span of time was not read."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+
+import msgspec
+
+from auditrelay.events import NOTHING, AuditEvent
+from auditrelay.events.decode import encode
+from auditrelay.events.normalize import available
+from auditrelay.events.reading import NO_TARGET, NOBODY
+from auditrelay.events.timestamp import iso_ms, iso_us
+from auditrelay.events.uid import Uids
+from auditrelay.window import micros
+
+GAP = "auditrelay.gap_declared"
+
+
+def gap_event(
+    *,
+    source: str,
+    vendor: str,
+    scope: str,
+    start: datetime,
+    end: datetime,
+    reason: str,
+    now: datetime,
+    tags: Mapping[str, str],
+) -> AuditEvent:
+    """
+    Return the event that tells of a declared gap: events from *start* to *end* were not read.
+
+    It happens *now*, when it is declared, so that a detection which looks at recent events finds
+    it; its uid is that of the gap, whenever and however often it is declared.
+    """
+    first, last = micros(start), micros(end)
+    named = available().get(vendor)
+    gap = {"reason": reason, "start": iso_us(first), "end": iso_us(last)}
+    raw = encode({"gap": gap})
+    return AuditEvent(
+        uid=Uids(vendor).content(scope, encode(["gap", first, last, reason]), 0),
+        source=source,
+        vendor=vendor,
+        product=named.NAME if named else vendor,
+        api_host="",
+        at=micros(now),
+        fetched=micros(now),
+        time_raw=None,
+        time_quality="source",
+        native_id=None,
+        native_action=GAP,
+        native_category="coverage",
+        kind="audit_log",
+        verb="other",
+        outcome=None,
+        actor=NOBODY,
+        target=NO_TARGET,
+        org_id=scope or None,
+        org_name=None,
+        project_id=None,
+        project_name=None,
+        privilege=None,
+        changes=(),
+        reason=reason,
+        message=(
+            f"Coverage gap: audit events of {source} from {iso_ms(first)} to {iso_ms(last)} were "
+            f"not read and are missing here ({reason})"
+        ),
+        metadata=msgspec.Raw(encode(gap)),
+        unmapped=NOTHING,
+        raw=msgspec.Raw(raw),
+        raw_sha256=sha256(raw).hexdigest(),
+        warnings=("coverage_gap",),
+        tags=tuple(tags.items()),
+    )

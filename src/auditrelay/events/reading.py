@@ -1,0 +1,82 @@
+"""
+What a vendor's module says: how to read one of its records.
+
+A vendor is one module in this folder that fulfils :class:`Vendor`. Adding one changes no other
+file.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from auditrelay.events import Actor, Change, Outcome, Target
+
+LONGEST = 8191
+"""
+Characters that a text field keeps; the rest stands in the raw record. At four bytes each they fit
+into the 32,766 bytes that Elasticsearch accepts for one term.
+"""
+
+NOBODY = Actor()
+NO_TARGET = Target()
+
+
+class Reading(msgspec.Struct, gc=False, kw_only=True):
+    """What a record says, in the words of :class:`auditrelay.events.AuditEvent`."""
+
+    native_action: str
+    kind: str
+    verb: str
+    outcome: Outcome | None
+    message: str
+    native_category: str | None = None
+    actor: Actor = NOBODY
+    target: Target = NO_TARGET
+    org_name: str | None = None
+    project_id: str | None = None
+    project_name: str | None = None
+    privilege: str | None = None
+    changes: tuple[Change, ...] = ()
+    reason: str | None = None
+    metadata: Any = None
+    warnings: tuple[str, ...] = ()
+
+
+class Vendor(Protocol):
+    """One vendor's module."""
+
+    NAME: str
+    """The product as a SIEM should show it."""
+    FIELDS: frozenset[str]
+    """Every documented field of a record; any other is ``unmapped``."""
+    ID: str
+    """The field with the vendor's id of the record."""
+    ORGANISATION: str
+    """The field with the organisation that ids are unique in."""
+    TIME: str
+    """The field that says when it happened."""
+
+    def read(self, record: dict[str, Any], misfits: list[str]) -> Reading:
+        """
+        Read *record*, whatever its fields hold: missing, null, of wrong types, unknown words.
+
+        The names of documented fields whose value has no place are added to *misfits*.
+        """
+
+
+def text(record: Mapping[str, Any], key: str, misfits: list[str]) -> str | None:
+    """
+    Return the text or whole number under *key* as text, or None.
+
+    Anything else that is there, such as a list, is a misfit.
+    """
+    value = record.get(key)
+    if value is None:
+        return None
+    if type(value) is str:
+        return value[:LONGEST] or None
+    if type(value) is int:
+        return str(value)
+    misfits.append(key)
+    return None

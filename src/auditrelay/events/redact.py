@@ -1,0 +1,347 @@
+"""
+Taking secrets out of a record before it is stored or sent.
+
+By default a value is replaced when its key says that it is a secret. The rule, on the words of
+the key (``clientSecret``, ``X-Api-Key`` and ``CLIENT_SECRET`` have the same ones as
+``client_secret``):
+
+* a secret word is in it (``password``, ``token``, ``credentials``...), or two words that make
+  one (``api key``, ``private key``, ``connection string``...);
+* unless the last word says that the key only describes the secret (``token_type``,
+  ``api_key_name``, ``secretId``, ``password_updated_at``), or the first one that it asks a
+  question (``has_password``), or it counts the tokens of a language model (``max_tokens``).
+
+So what is not known to be harmless goes: ``token_value``, ``password_hash``. A null stays: there
+is nothing to hide. The same holds for the ``value`` beside such a name
+(``{"name": "Authorization", "value": "..."}``), for keys inside of JSON that is itself a text, and
+for the credentials in an address (``https://user:password@host/?token=...``).
+
+With globs the operator says which keys, and nothing but values under those keys is replaced.
+"""
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from typing import Any, Literal
+from urllib.parse import unquote_plus
+
+import orjson
+
+MARK = "[redacted]"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SECRET_WORDS = _words(
+    "authorization bearer cookie cookies credential credentials creds csrf dsn jwt otp "
+    "passcode passphrase passwd password passwords psk pwd secret secrets token tokens totp "
+    "xsrf"
+)
+_SECRET_ENDINGS = (
+    "apikey",
+    "apikeys",
+    "accesskey",
+    "privatekey",
+    "secretkey",
+    "signingkey",
+    "encryptionkey",
+    "credential",
+    "credentials",
+    "passphrase",
+    "passwd",
+    "password",
+    "passwords",
+    "secret",
+    "secrets",
+    "token",
+    "tokens",
+)
+_SECRET_KEYS = _words(
+    "access account api auth client decryption encryption hmac host license master "
+    "private secret service shared signing ssh ssl storage subscription tls webhook"
+)
+"""With ``key`` or ``keys`` behind it, each of these is a secret."""
+_SECRET_PAIRS = frozenset(
+    {
+        ("auth", "header"),
+        ("basic", "auth"),
+        ("connection", "string"),
+        ("db", "pass"),
+        ("recovery", "code"),
+        ("recovery", "codes"),
+        ("smtp", "pass"),
+        ("user", "pass"),
+    }
+)
+_DESCRIBING = _words(
+    "age alg algorithm at budget by cost count created date description email enabled endpoint "
+    "expiration expires expiry format id ids in kind label last length limit limits method mode "
+    "name names owner policies policy prefix protocol provider providers required role rotated "
+    "rotation scope scopes size source state status time timestamp total ttl type types "
+    "updated uri url usage used user uuid version"
+)
+_ASKING = frozenset(("has", "is", "needs", "num", "requires", "uses"))
+_COUNTING = _words("cached completion input max min num number output prompt reasoning total usage")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_LOWER_WORD = re.compile(r"[a-z]+")
+
+_NAMING = ("name", "key", "field", "header", "Name", "Key", "Field", "Header")
+_VALUES = (
+    "value",
+    "values",
+    "Value",
+    "before",
+    "after",
+    "old",
+    "new",
+    "old_value",
+    "new_value",
+    "oldValue",
+    "newValue",
+    "from",
+    "to",
+)
+_VALUE_SET = frozenset(_VALUES)
+
+_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+_PARAMETER = re.compile(r"([?&;#])([^=&;?#\s]{1,128})=([^&;#\s\"'<>]+)")
+_QUERY_SECRETS = frozenset(("code", "key", "sig", "signature", "x-amz-signature"))
+"""Parameters that are credentials in an address, though not as the key of a record."""
+
+_AFTER_KEY = re.compile(r"([\"']?)\s{0,20}[:=]\s{0,20}")
+_BARE_KEY = re.compile(r"[\w.\-]+\Z")
+_LONGEST_KEY = 200
+"""Characters before a colon that are looked at in a text that is not JSON."""
+_QUOTED_END = {quote: re.compile(rf"(?:[^{quote}\\]|\\.)*", re.DOTALL) for quote in "\"'"}
+_BARE_END = re.compile(r"[^,;&}\]\r\n\"']*")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+
+Mode = Literal["default", "off"] | list[str]
+
+
+def looks_secret(key: str) -> bool:
+    """Return whether a value under *key* is a secret, by the rule above."""
+    # Camel case gives one list of words, the key in lower case another: neither aPi_KeY nor
+    # apiKey gets away.
+    lists = [[word.lower() for word in _WORD.findall(key)], _LOWER_WORD.findall(key.lower())]
+    if not any(_names_secret(words) for words in lists):
+        return False
+    return not any(words and _describes(words) for words in lists)
+
+
+def _names_secret(words: list[str]) -> bool:
+    if not _SECRET_WORDS.isdisjoint(words) or any(word.endswith(_SECRET_ENDINGS) for word in words):
+        return True
+    return any(
+        (second in ("key", "keys") and first in _SECRET_KEYS) or (first, second) in _SECRET_PAIRS
+        for first, second in pairwise(words)
+    )
+
+
+def _describes(words: list[str]) -> bool:
+    if words[-1] in _DESCRIBING or words[0] in _ASKING:
+        return True
+    return words[-1] == "tokens" and not _COUNTING.isdisjoint(words)
+
+
+_MOST_KEYS = 8192
+
+
+class _Verdicts(dict[str, bool]):
+    """Which keys are secret; each is thought about once, within bounds."""
+
+    def __init__(self, globs: Iterable[str] | None) -> None:
+        super().__init__()
+        self.harmless: set[str] = set()
+        """Keys that are no secret and not the name of a value beside one: most keys."""
+        self._globs = None if globs is None else [glob.lower() for glob in globs]
+
+    def __missing__(self, key: str) -> bool:
+        if self._globs is None:
+            verdict = looks_secret(key)
+        else:
+            # key#1 is the earlier value of a key that stood twice
+            names = (key.lower(), key.lower().rpartition("#")[0])
+            verdict = any(fnmatchcase(name, glob) for name in names for glob in self._globs)
+        if len(key) <= 200:
+            if len(self) >= _MOST_KEYS:
+                self.clear()
+                self.harmless.clear()
+            self[key] = verdict
+            if not verdict and key not in _VALUE_SET:
+                self.harmless.add(key)
+        return verdict
+
+
+class Redactor:
+    """
+    Replaces secret values. *documented* are the vendor's own fields at the top of a record.
+
+    Those are known to hold no secret, and by default are left alone; globs of the operator are
+    obeyed there too.
+    """
+
+    def __init__(self, mode: Mode, documented: frozenset[str]) -> None:
+        self._on = mode != "off"
+        self._default = mode == "default"
+        self._secret = _Verdicts(None if isinstance(mode, str) else mode)
+        self._spared = documented if self._default else frozenset[str]()
+
+    def record(self, record: Any, compact: bytes) -> bool:
+        """
+        Replace every secret in *record*, in place, and return whether there was one.
+
+        *compact* is the record as JSON. It tells whether texts have to be searched at all.
+        """
+        if not self._on:
+            return False
+        # One byte is found ten times faster than two or three; most records do not have it.
+        search = (b"/" in compact and b"://" in compact) or (b"\\" in compact and b'\\"' in compact)
+        if type(record) is not dict:
+            return type(record) is list and self._items(record, enumerate(record), search=search)
+        if search or not self._spared.issuperset(record):
+            return self._object(record, self._spared, search=search)
+        return self._inside(record)
+
+    def _inside(self, node: dict[str, Any]) -> bool:
+        """Redact the objects and lists in *node*, whose own keys are harmless."""
+        changed = False
+        for value in node.values():
+            kind = type(value)
+            if kind is dict:
+                changed |= self._object(value, _NONE, search=False)
+            elif kind is list:
+                changed |= self._items(value, enumerate(value), search=False)
+        return changed
+
+    def _object(self, node: dict[str, Any], spared: frozenset[str], *, search: bool) -> bool:
+        if not search and self._secret.harmless.issuperset(node):
+            return self._inside(node)
+        changed = False
+        harmless: list[tuple[str, Any]] = []
+        for key, value in node.items():
+            if not self._secret[key] or key in spared:
+                harmless.append((key, value))
+            elif value is not None and value != MARK:
+                node[key] = MARK
+                changed = True
+        changed |= self._items(node, harmless, search=search)
+        if not _VALUE_SET.isdisjoint(node):
+            changed |= self._named_values(node, spared)
+        return changed
+
+    def _items(
+        self,
+        node: dict[str, Any] | list[Any],
+        items: Iterable[tuple[Any, Any]],
+        *,
+        search: bool,
+    ) -> bool:
+        """Redact what *items* of *node* hold: what stands there itself is no secret."""
+        changed = False
+        for place, value in items:
+            kind = type(value)
+            if kind is dict:
+                changed |= self._object(value, _NONE, search=search)
+            elif kind is list:
+                changed |= self._items(value, enumerate(value), search=search)
+            elif kind is str and search:
+                safe = self._string(value)
+                if safe != value:
+                    node[place] = safe
+                    changed = True
+        return changed
+
+    def _named_values(self, node: dict[str, Any], spared: frozenset[str]) -> bool:
+        """Replace the value of ``{"name": "password", "value": ...}``."""
+        names = (node.get(naming) for naming in _NAMING)
+        if not any(type(name) is str and self._secret[name] for name in names):
+            return False
+        changed = False
+        for key in _VALUES:
+            if key not in spared and node.get(key) not in (None, MARK):
+                node[key] = MARK
+                changed = True
+        return changed
+
+    def _string(self, text: str) -> str:
+        """Return *text* without the secrets of JSON or of an address in it."""
+        if '"' in text and text.lstrip()[:1] in ("{", "["):
+            text = self._json_text(text)
+        if "://" in text:
+            if self._default:
+                text = _USERINFO.sub(f"{MARK}@", text)
+            text = _PARAMETER.sub(self._parameter, text)
+        return text
+
+    def _json_text(self, text: str) -> str:
+        try:
+            value = orjson.loads(text)
+            compact = orjson.dumps(value)
+        except (orjson.JSONDecodeError, TypeError):
+            return self.text(text)
+        if self.record(value if type(value) is list else [value], compact):
+            return orjson.dumps(value).decode()
+        # A key that stands twice was read once; only the text has both.
+        return text if len(compact) >= len(text) else self.text(text)
+
+    def _parameter(self, found: re.Match[str]) -> str:
+        name = unquote_plus(found[2])
+        secret = self._secret[name] or (self._default and name.lower() in _QUERY_SECRETS)
+        return f"{found[1]}{found[2]}={MARK}" if secret else found[0]
+
+    def text(self, text: str) -> str:
+        """
+        Return *text*, which no parser understands, without what follows secret-looking keys.
+
+        Errs on the side of hiding: of a secret that begins like an object or a list the end
+        cannot be told, so all that follows goes.
+        """
+        if not self._on:
+            return text
+        kept: list[str] = []
+        done = 0
+        for found in _AFTER_KEY.finditer(text):
+            if found.start() < done or not self._secret[_key_before(found, text, done)]:
+                continue
+            kept.append(text[done : found.end()])
+            opening = text[found.end() : found.end() + 1]
+            if opening in ("{", "["):
+                done = len(text)
+            elif opening in _QUOTED_END:
+                kept.append(opening)
+                done = _match_end(_QUOTED_END[opening], text, found.end() + 1)
+            else:
+                done = _match_end(_BARE_END, text, found.end())
+            kept.append(MARK)
+            if done == len(text):
+                break
+        kept.append(text[done:])
+        whole = "".join(kept)
+        if "://" not in whole:
+            return whole
+        if self._default:
+            whole = _USERINFO.sub(f"{MARK}@", whole)
+        return _PARAMETER.sub(self._parameter, whole)
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+def _key_before(found: re.Match[str], text: str, start: int) -> str:
+    """Return the key that ends where *found* begins, or as much of its end as counts."""
+    before = text[max(start, found.start() - _LONGEST_KEY) : found.start()]
+    if found[1]:
+        key = before[before.rfind(found[1]) + 1 :]
+    else:
+        bare = _BARE_KEY.search(before)
+        key = bare[0] if bare else ""
+    return _ESCAPE.sub(lambda code: chr(int(code[1], 16)), key)
+
+
+def _match_end(pattern: re.Pattern[str], text: str, start: int) -> int:
+    found = pattern.match(text, start)
+    return found.end() if found else start

@@ -1,0 +1,143 @@
+"""
+Reading a vendor's times, and writing them for a SIEM, in whole microseconds since 1970 UTC.
+
+A time is truncated to microseconds, never rounded up, and never passes through a float.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from auditrelay.events import TimeQuality
+
+_SECOND = 1_000_000
+_MINUTE = 60 * _SECOND
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on naive times cannot overflow at the ends
+_FIRST = -62_135_596_800 * _SECOND
+_LAST = 253_402_300_800 * _SECOND - 1
+_TWO_DIGITS = {f"{number:02d}": number * _SECOND for number in range(60)}
+
+_SHAPE = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))? ?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII
+)
+
+Parsed = tuple[int, TimeQuality]
+
+
+def parse(text: str) -> Parsed | None:
+    """
+    Return *text* as microseconds and how good that is, or None if it tells no time.
+
+    Reads RFC 3339 and what else ISO 8601 allows. Without an offset UTC is assumed. A leap second
+    ``:60`` becomes the last microsecond of its minute. Numbers are not taken for epochs: a
+    vendor that sends such says so in its own module.
+    """
+    # What stands before the seconds is the same for a whole page of events, mostly: it is read
+    # properly once, then remembered.
+    minute = _minutes.get(text[:17])
+    if minute is not None:
+        second = _TWO_DIGITS.get(text[17:19])
+        rest = text[19:]
+        if second is not None and rest:
+            if rest in ("Z", "+00:00"):
+                return minute + second, "source"
+            if rest[0] == ".":
+                digits = rest[1:-1] if rest[-1] == "Z" else rest[1:].removesuffix("+00:00")
+                if digits.isdecimal() and digits.isascii() and len(digits) < len(rest) - 1:
+                    return minute + second + int(digits[:6].ljust(6, "0")), "source"
+    return _parse_slowly(text)
+
+
+_minutes: dict[str, int] = {}
+
+
+def _parse_slowly(text: str) -> Parsed | None:
+    if len(text) > 64:
+        return None
+    found = _SHAPE.fullmatch(text.strip().upper())
+    if found is None:
+        return _parse_rare(text.strip())
+    day, hour, minute, second, fraction, offset = found.groups()
+    start = _midnight(day)
+    time = _time_of_day(int(hour), int(minute), int(second), fraction or "")
+    away = _minutes_ahead(offset or "Z")
+    if start is None or time is None or away is None:
+        return None
+    if offset in ("Z", "+00:00") and text[:11] == f"{day}T" and hour != "24":
+        if len(_minutes) >= 4096:
+            _minutes.clear()
+        _minutes[text[:17]] = start + (int(hour) * 60 + int(minute)) * _MINUTE
+    return _bounded(start + time - away * _MINUTE, "source" if offset else "assumed_utc")
+
+
+def _midnight(day: str) -> int | None:
+    try:
+        return (datetime.fromisoformat(day) - _EPOCH) // timedelta(microseconds=1)
+    except ValueError:
+        return None
+
+
+def _time_of_day(hour: int, minute: int, second: int, fraction: str) -> int | None:
+    micros = int(fraction[:6].ljust(6, "0"))
+    if second == 60:  # a leap second, which the count of seconds since 1970 does not have
+        second, micros = 59, 999_999
+    since = (hour * 60 + minute) * _MINUTE + second * _SECOND + micros
+    # 24:00:00 is the midnight that ends the day.
+    return since if minute < 60 and second < 60 and since <= 1440 * _MINUTE else None
+
+
+def _minutes_ahead(offset: str) -> int | None:
+    """Return by how many minutes clocks of *offset*, such as ``+05:30``, are ahead of UTC."""
+    if offset == "Z":
+        return 0
+    minutes = int(offset[1:3]) * 60 + int(offset[-2:] if len(offset) > 3 else 0)
+    if minutes >= 1440:
+        return None
+    return -minutes if offset[0] == "-" else minutes
+
+
+def _parse_rare(text: str) -> Parsed | None:
+    """Read the forms of ISO 8601 that vendors hardly use: bare dates, week dates, no colons."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    at = (moment.replace(tzinfo=None) - _EPOCH) // timedelta(microseconds=1)
+    away = moment.utcoffset()
+    if away is None:
+        return _bounded(at, "assumed_utc")
+    return _bounded(at - away // timedelta(microseconds=1), "source")
+
+
+def _bounded(at: int, quality: TimeQuality) -> Parsed | None:
+    """Return a time that has a year of four digits; an offset can push one out of them."""
+    return (at, quality) if _FIRST <= at <= _LAST else None
+
+
+@lru_cache(maxsize=8192)
+def _to_second(second: int) -> str:
+    """Return the text of a whole second; a page has few of them, and one of its reading."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+    return moment.isoformat()[:19]
+
+
+def iso_ms(at: int) -> str:
+    """Return *at* as ``2026-05-11T08:15:01.990Z``, truncated."""
+    second, micros = divmod(at, _SECOND)
+    return f"{_to_second(second)}.{micros // 1000:03d}Z"
+
+
+def iso_us(at: int) -> str:
+    """Return *at* as ``2026-05-11T08:15:01.990052Z``."""
+    second, micros = divmod(at, _SECOND)
+    return f"{_to_second(second)}.{micros:06d}Z"
+
+
+def epoch_seconds(at: int) -> str:
+    """
+    Return *at* as seconds since 1970, a plain decimal with six places.
+
+    Splunk's HEC refuses a number with an exponent, which a float can print.
+    """
+    seconds, micros = divmod(abs(at), _SECOND)
+    return f"{'-' if at < 0 else ''}{seconds}.{micros:06d}"

@@ -1,0 +1,219 @@
+"""
+Bland AI's audit logs: pages of numbers, newest first, without a limit of the window.
+
+https://docs.bland.ai/api-v1/get/audit-logs. Audit logs are an Enterprise feature that Bland must
+enable. What an account without it gets is not documented: a refusal holds the source and says so,
+but an empty list cannot be told from a quiet organisation (set ``max_silence`` to notice).
+
+The documentation does not say whether a window's bounds are included, nor what a page past the
+last one answers; nothing here depends on it.
+"""
+
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Any, Literal
+
+import msgspec
+from pydantic import Field
+
+from auditrelay.errors import Refused, Retryable, WalkBroken
+from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.settings import Address, Duration, Secret, SourceSettings
+from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.telemetry import Metrics, scrub
+from auditrelay.window import MOST, Interval
+
+PATH = "/v1/audit/logs"
+
+GRANULE = timedelta(milliseconds=1)
+"""The vendor's times have this precision, and "after" may mean strictly after."""
+
+
+class Settings(SourceSettings):
+    """One organisation at Bland AI: the one that the key belongs to."""
+
+    type: Literal["bland"]
+    base_url: Address = "https://api.bland.ai"
+    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
+    """The vendor states no delay."""
+    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    """Two polls, for records that are stamped before they are stored."""
+    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
+    """The vendor states no limit."""
+    page_size: int = Field(100, ge=1, le=100)
+    """The documented maximum."""
+    api_key: Secret
+    """A key of an admin or owner."""
+    auth_scheme: str = Field("", pattern=r"^[A-Za-z-]*$")
+    """A word before the key, such as ``Bearer``. The documentation shows the bare key."""
+
+
+class _Data(msgspec.Struct):
+    """One page. Records keep their text byte for byte."""
+
+    events: list[msgspec.Raw]
+    total: int | None = None
+    total_pages: int | None = None
+    current_page: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    data: _Data | None = None
+    errors: Any = None
+    message: Any = None
+
+
+class Source:
+    """The audit logs of the key's organisation."""
+
+    def __init__(self, settings: Settings, peer: Peer) -> None:
+        self._settings = settings
+        self._peer = peer
+
+    @property
+    def scope(self) -> str:
+        """Nothing: every record names its organisation, and ids are UUIDs."""
+        return ""
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
+        span = widened(window, GRANULE)
+        params = {
+            "created_after": in_milliseconds(span.start),
+            # Without the upper bound every new record would push others to the next page.
+            "created_before": in_milliseconds(span.end),
+            "page_size": str(self._settings.page_size),
+        }
+        number = most = 0
+        last = False
+        while not last:
+            number += 1
+            data = await self._peer.get(
+                PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
+            )
+            if data is None:  # rows have vanished, and with them the page that was announced
+                yield Page([], last=True, shrunk=True)
+                return
+            pages, shown = data.total_pages, data.current_page
+            last = not data.events if pages is None else number >= pages
+            if not last and not data.events:
+                raise WalkBroken(
+                    f"Bland AI announces {pages} pages, but page {number} of {window.start} .. "
+                    f"{window.end} is empty",
+                    reason="no_progress",
+                )
+            if not last and shown is not None and shown != number:
+                raise WalkBroken(
+                    f"Bland AI was asked for page {number} and shows page {shown}",
+                    reason="repeated_page",
+                )
+            most = max(most, data.total or 0)
+            fewer = data.total is not None and data.total < most
+            beyond = pages is not None and number > max(pages, 1)
+            yield Page(
+                [bytes(event) for event in data.events],
+                last=last,
+                total=data.total,
+                shrunk=fewer or beyond,
+            )
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._peer.aclose()
+
+
+# --- what an answer means ----------------------------------------------------
+
+_ENTERPRISE = (
+    "audit logs are an Enterprise feature of Bland AI, which Bland must enable for the "
+    "organisation, and the key must be one of its admins or owners"
+)
+
+_REFUSALS = {
+    "AUTH_FAILURE": "check the key",
+    "UNAUTHORIZED": "check the key; it must be one of an admin or owner of the organisation",
+    "FEATURE_NOT_ENABLED": _ENTERPRISE,
+}
+
+
+_HINTS = {403: _ENTERPRISE, 404: f"if the address is right: {_ENTERPRISE}"}
+
+
+def _read(reply: Reply) -> _Data | None:
+    """Return the page that *reply* holds, or None if the walk has run past the last one."""
+    if reply.status == 404 and _explained(reply)[0] == "NOT_FOUND":
+        return None
+    return _read_first(reply)
+
+
+def _read_first(reply: Reply) -> _Data:
+    """Return the page that *reply* holds. Raises what the caller should do."""
+    if reply.status != 200:
+        code, words = _explained(reply)
+        hint = _REFUSALS.get(code, _HINTS.get(reply.status, ""))
+        check(reply, words=_said(code, words), hint=hint)
+    answer = decode(reply, _Answer)
+    if answer.errors or answer.data is None:
+        raise _failure(reply, *_first(answer.errors, answer.message))
+    return answer.data
+
+
+def _failure(reply: Reply, code: str, words: str) -> Refused | Retryable:
+    """Say what is to be done about a success that holds errors."""
+    said = f"{reply.status} from {reply.where} with an error inside: {_said(code, words)}"
+    if "rate limit" in words.lower() or "RATE_LIMIT" in code:
+        return Retryable(said, reason="rate_limited")
+    if not (code or words) or code.startswith("INTERNAL"):
+        return Retryable(said, reason="bad_reply")
+    hint = _REFUSALS.get(code)
+    return Refused(f"{said}; {hint}" if hint else said)
+
+
+def _said(code: str, words: str) -> str:
+    return scrub(f"{words} ({code})" if code else words, 200)
+
+
+def _explained(reply: Reply) -> tuple[str, str]:
+    """Return the vendor's code and words for a failure, either of which may be empty."""
+    try:
+        body = reply.json()
+    except ValueError:
+        return "", ""
+    if not isinstance(body, dict):
+        return "", ""
+    return _first(body.get("errors"), body.get("message"))
+
+
+def _first(errors: Any, message: Any) -> tuple[str, str]:
+    """
+    Return code and words of the first of *errors*, else *message*.
+
+    Both forms occur: ``{"data": null, "errors": [{"error": "CODE", "message": "..."}]}`` and the
+    older ``{"status": "error", "message": "..."}``.
+    """
+    error = errors[0] if isinstance(errors, list) and errors else errors
+    if isinstance(error, dict):
+        code, message = error.get("error"), error.get("message")
+        return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
+    words = error if isinstance(error, str) else message
+    return "", words if isinstance(words, str) else ""
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+    """Return the source that the configuration calls *name*."""
+
+    def identity() -> dict[str, str]:
+        key = settings.api_key.reveal()
+        scheme = settings.auth_scheme
+        return {"authorization": f"{scheme} {key}" if scheme else key}
+
+    peer = Peer(
+        name,
+        settings,
+        base_url=settings.base_url,
+        headers=identity,
+        secrets=(settings.api_key,),
+        metrics=metrics,
+        requests_per_minute=settings.requests_per_minute,
+    )
+    return Source(settings, peer)

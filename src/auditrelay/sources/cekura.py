@@ -1,0 +1,219 @@
+"""
+Cekura's audit logs: pages of numbers, at most 30 days in one request.
+
+https://docs.cekura.ai/api-reference/user/list-audit-logs and the vendor's OpenAPI file
+(https://github.com/cekura-ai/docs, ``openapi.json``). The shapes of pages and errors are those of
+Django REST framework, https://www.django-rest-framework.org/api-guide/pagination/.
+
+The documentation does not say whether a window's bounds are included, in which order records come,
+or how many a page may have; nothing here depends on it.
+"""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import BeforeValidator, Field
+
+from auditrelay.errors import WalkBroken
+from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.settings import Address, Duration, Secret, SourceSettings
+from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.telemetry import Metrics
+from auditrelay.window import MOST, Interval
+
+PATH = "/user/v1/audit-logs/"
+"""With its slash at the end: Django redirects the address without it."""
+
+GRANULE = timedelta(milliseconds=1)
+"""How much earlier than its window a request starts, should the bound itself be left out."""
+
+
+def _number_as_text(value: object) -> object:
+    """Let an id be written without quotes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Id = Annotated[str, BeforeValidator(_number_as_text), Field(pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class Settings(SourceSettings):
+    """One organisation at Cekura."""
+
+    type: Literal["cekura"]
+    base_url: Address = "https://api.cekura.ai"
+    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
+    """The vendor promises "near real-time" and gives no figure."""
+    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    """Two polls: records are stamped before they are stored, and no order is promised."""
+    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
+    """The vendor refuses more."""
+    page_size: int = Field(200, ge=1, le=200)
+    """Undocumented for this list; the vendor's others end at 200. A server that wants less cuts
+    it down without a word, and the walk does not mind."""
+    organization_id: Id
+    """The ``id`` in ``GET /user/organizations/``."""
+    api_key: Secret
+    """An organisation-level key."""
+    project_id: Id | None = None
+    """Only this project's records."""
+
+
+class _Answer(msgspec.Struct):
+    """One page. Records keep their text byte for byte."""
+
+    results: list[msgspec.Raw]
+    count: int | None = None
+    next: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Source:
+    """The audit logs of one organisation."""
+
+    def __init__(self, settings: Settings, peer: Peer) -> None:
+        self._settings = settings
+        self._peer = peer
+
+    @property
+    def scope(self) -> str:
+        """The organisation's id; records may leave theirs out."""
+        return self._settings.organization_id
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
+        spans = _spans(window)
+        for span in spans:
+            async with aclosing(self._pages(span)) as pages:
+                async for page in pages:
+                    if len(spans) == 1:
+                        yield page
+                    else:  # the vendor's total is of one span; only the last one ends the walk
+                        yield replace(page, last=page.last and span is spans[-1], total=None)
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._peer.aclose()
+
+    async def _pages(self, span: Interval) -> AsyncGenerator[Page]:
+        params = {
+            "organization_id": self._settings.organization_id,
+            # Both, always: without them the vendor shows the last week only.
+            "start_time": in_milliseconds(span.start),
+            "end_time": in_milliseconds(span.end),
+            "page_size": str(self._settings.page_size),
+        }
+        if self._settings.project_id is not None:
+            params["project_id"] = self._settings.project_id
+        number = per_page = most = 0
+        last = False
+        while not last:
+            number += 1
+            # Never the address in ``next``: it may be of another host, which must not see the key.
+            answer = await self._peer.get(
+                PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
+            )
+            if answer is None:  # rows have vanished, and with them the page that was announced
+                yield Page([], last=True, shrunk=True)
+                return
+            count, per_page = answer.count, per_page or len(answer.results)
+            if answer.next is not msgspec.UNSET:
+                last = answer.next is None
+            elif count is not None:
+                last = number * per_page >= count
+            else:
+                last = not answer.results
+            if not answer.results and not last:
+                raise WalkBroken(
+                    f"Cekura announces more pages, but page {number} of {span.start} .. "
+                    f"{span.end} is empty",
+                    reason="no_progress",
+                )
+            most = max(most, count or 0)
+            yield Page(
+                [bytes(record) for record in answer.results],
+                last=last,
+                total=count,
+                shrunk=count is not None and count < most,
+            )
+
+
+def _spans(window: Interval) -> list[Interval]:
+    """
+    Return what to ask for, so that *window* is held whether its bounds are included or not.
+
+    That is one span, except for a window of 30 days, which the widening makes too long.
+    """
+    whole = widened(window, GRANULE)
+    if whole.length <= MOST:
+        return [whole]
+    middle = window.start + window.length / 2
+    return [
+        widened(Interval(window.start, middle), GRANULE),
+        widened(Interval(middle, window.end), GRANULE),
+    ]
+
+
+# --- what an answer means ----------------------------------------------------
+
+_NEEDED_KEY = (
+    "the key must be an organisation-level key, made by an admin of the organisation that "
+    "organization_id names; a project's key may not read audit logs"
+)
+
+_THROTTLED = re.compile(r"available in (\d{1,6}) second")
+
+
+def _read(reply: Reply) -> _Answer | None:
+    """Return the page that *reply* holds, or None if the walk has run past the last one."""
+    if reply.status == 404 and _words(reply) == "Invalid page.":
+        return None
+    return _read_first(reply)
+
+
+def _read_first(reply: Reply) -> _Answer:
+    """Return the page that *reply* holds. Raises what the caller should do."""
+    if reply.status != 200:
+        words = _words(reply)
+        throttled = _THROTTLED.search(words)
+        check(
+            reply,
+            words=words,
+            hint=_NEEDED_KEY if reply.status == 403 else "",
+            wait=float(throttled[1]) if throttled else None,
+        )
+    return decode(reply, _Answer)
+
+
+def _words(reply: Reply) -> str:
+    """Return the vendor's explanation: ``{"detail": "..."}`` or ``{"field": ["...", ...]}``."""
+    try:
+        body = reply.json()
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    parts = []
+    for field, said in body.items():
+        texts = said if isinstance(said, list) else [said]
+        text = " ".join(text for text in texts if isinstance(text, str))
+        if text:
+            parts.append(text if field in ("detail", "non_field_errors") else f"{field}: {text}")
+    return " ".join(parts)
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+    """Return the source that the configuration calls *name*."""
+    peer = Peer(
+        name,
+        settings,
+        base_url=settings.base_url,
+        headers=lambda: {"x-cekura-api-key": settings.api_key.reveal()},
+        secrets=(settings.api_key,),
+        metrics=metrics,
+        requests_per_minute=settings.requests_per_minute,
+    )
+    return Source(settings, peer)

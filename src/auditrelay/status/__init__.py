@@ -1,0 +1,120 @@
+"""
+The status port: health, readiness, metrics, and what there is to see, on one small HTTP server.
+
+It shows names, numbers and reasons; never an event's contents and never a secret.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from auditrelay.errors import ConfigError
+from auditrelay.status.page import page
+
+
+class Instance(Protocol):
+    """What the status port asks of the running instance."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` prints."""
+
+    async def measured(self) -> tuple[bytes, str]:
+        """Return the metrics as text, and their content type."""
+
+    def stuck(self) -> list[str]:
+        """Return the names of the loops that make no progress."""
+
+    def unready(self) -> list[str]:
+        """Return the reasons why not everything has worked yet."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the instance: it has more to stop than this."""
+        yield
+
+
+class StatusPort:
+    """
+    The server behind ``[status] listen``: *listen* is ``host:port``, with port 0 for any.
+
+    Raises ConfigError if the address cannot be had.
+    """
+
+    def __init__(self, listen: str, instance: Instance) -> None:
+        self._instance = instance
+        host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
+        try:
+            family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+            self._socket = socket.create_server((host, int(port)), family=family)
+        except OSError as error:
+            raise ConfigError(
+                f"status.listen: cannot listen on {listen}: {error.strerror}; choose another port "
+                "or stop what uses it"
+            ) from error
+        bound = self._socket.getsockname()[1]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{bound}/"
+        self._server = _Server(
+            uvicorn.Config(
+                Starlette(
+                    routes=[
+                        Route("/", self._page),
+                        Route("/healthz", self._health),
+                        Route("/readyz", self._ready),
+                        Route("/metrics", self._metrics),
+                        Route("/api/status", self._status),
+                    ]
+                ),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    async def serve(self) -> None:
+        """Answer until stopped."""
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """End :meth:`serve`."""
+        self._server.should_exit = True
+
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(
+            page(await self._instance.status(), self._instance.unready()),
+            headers={
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+            },
+        )
+
+    async def _health(self, _: Request) -> Response:
+        stuck = self._instance.stuck()
+        return JSONResponse({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
+
+    async def _ready(self, _: Request) -> Response:
+        reasons = self._instance.unready()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def _metrics(self, _: Request) -> Response:
+        text, content_type = await self._instance.measured()
+        return Response(text, media_type=content_type)
+
+    async def _status(self, _: Request) -> Response:
+        return JSONResponse(await self._instance.status())

@@ -1,0 +1,563 @@
+"""
+What auditrelay tells about itself: metrics, log lines, and the scrubber that keeps secrets out.
+
+Names of metrics and of log events are promises to other people's dashboards (docs/metrics.md).
+Labels are names from the configuration and our own codes, never addresses, messages or the
+contents of events.
+"""
+
+import base64
+import contextlib
+import logging
+import os
+import re
+import sys
+import traceback
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TextIO
+
+import orjson
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from auditrelay import __version__
+from auditrelay.settings import Secret
+
+# A second series for every counter, whose value nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
+
+REQUEST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""From a peer in the same network to twice the usual ``timeout``."""
+
+LATENESS_SECONDS = (1, 5, 15, 30, 60, 300, 900, 3600, 7200, 21600, 86400, 172800, 604800)
+"""The values that ``settle``, ``overlap`` and ``resweep`` are chosen from, up to a week."""
+
+END_TO_END_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 2592000)
+"""Fine around ``settle`` and ``poll_interval``, coarse for an outage, 30 days for a backfill."""
+
+
+class Observations:
+    """The observed values of one set of labels: how many lie in each bucket, and their sum."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one *value*."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def observe_all(self, values: Iterable[float]) -> None:
+        """Count each of *values*: a batch at a time, because this is done for every event."""
+        bounds, counts, total = self._bounds, self.counts, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self.sum += total
+
+
+class Histogram(Collector):
+    """
+    A histogram that costs little an event.
+
+    The library's own takes a lock for each value and searches its buckets one by one, about
+    1.5 µs; this takes a tenth of it in batches. It must be fed from one thread (the loop's).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        labelnames: tuple[str, ...],
+        *,
+        buckets: tuple[float, ...],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labelnames = labelnames
+        self._bounds = buckets
+        self._children: dict[tuple[str, ...], Observations] = {}
+        registry.register(self)
+
+    def labels(self, *values: str, **named: str) -> Observations:
+        """Return the observations with these label values, in order or by name."""
+        if named:
+            values = tuple(named[label] for label in self._labelnames)
+        child = self._children.get(values)
+        if child is None:
+            if len(values) != len(self._labelnames):
+                raise ValueError(f"{self._name} has the labels {', '.join(self._labelnames)}")
+            child = self._children[values] = Observations(self._bounds)
+        return child
+
+    def remove_by_labels(self, labels: dict[str, str]) -> None:
+        """Forget the observations whose labels hold all of *labels*."""
+        wanted = labels.items()
+        for values in list(self._children):
+            if wanted <= dict(zip(self._labelnames, values, strict=True)).items():
+                del self._children[values]
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the whole as the library wants it, counts added up from the lowest bucket."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for values, child in list(self._children.items()):
+            total, buckets = 0, []
+            for bound, count in zip(bounds, child.counts, strict=True):
+                total += count
+                buckets.append((bound, float(total)))
+            family.add_metric(values, buckets, child.sum)
+        yield family
+
+
+_Labels = tuple[str, ...]
+_Metric = Counter | Gauge | Histogram
+
+
+class Metrics:
+    """
+    Every metric, on a registry of its own, each exposed before its first event.
+
+    The attributes are named as the metrics are, without ``auditrelay_`` and ``_total`` (but for
+    ``dead_letters_total``, which stands beside the gauge ``dead_letters``). *sources*, *sinks* and
+    *pairs* (source, sink) are the names in the configuration: what is labelled by them alone
+    starts with a sample of nought. Feed it from one thread.
+    """
+
+    def __init__(
+        self,
+        version: str = __version__,
+        *,
+        sources: Iterable[str] = (),
+        sinks: Iterable[str] = (),
+        pairs: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        registry = CollectorRegistry()
+        # The library takes a counter's name without _total for the counter's own. So the gauge
+        # auditrelay_dead_letters cannot be in one registry with auditrelay_dead_letters_total.
+        second = CollectorRegistry()
+        self._registries = (registry, second)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"auditrelay_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"auditrelay_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"auditrelay_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.events_collected = counter(
+            "events_collected", "New events read from a source into the spool.", "source"
+        )
+        self.events_duplicate = counter(
+            "events_duplicate", "Events that a source showed again; not forwarded.", "source"
+        )
+        self.events_late = counter("events_late", "Events that only a second look found.", "source")
+        self.events_delivered = counter(
+            "events_delivered", "Events that a sink acknowledged.", "sink", "source"
+        )
+        self.events_possible_duplicate = counter(
+            "events_possible_duplicate",
+            "Events sent again after a request whose outcome is unknown.",
+            "sink",
+        )
+        self.dead_letters_total = counter(
+            "dead_letters", "Events put aside as dead letters.", "sink", "reason"
+        )
+        self.dead_letters = Gauge(
+            "auditrelay_dead_letters",
+            "Dead letters that wait for an operator.",
+            ("sink",),
+            registry=second,
+        )
+        self.source_lag_seconds = gauge("source_lag_seconds", "Now minus the checkpoint.", "source")
+        self.source_last_event_timestamp_seconds = gauge(
+            "source_last_event_timestamp_seconds",
+            "Time of the newest event seen; 0 before the first.",
+            "source",
+        )
+        self.source_up = gauge("source_up", "1 while the last request succeeded, else 0.", "source")
+        self.sink_up = gauge("sink_up", "1 while the last request succeeded, else 0.", "sink")
+        self.gap_seconds = counter(
+            "gap_seconds", "Event time that was declared as not read.", "source", "reason"
+        )
+        self.sink_backlog_events = gauge(
+            "sink_backlog_events", "Events in the spool that the sink has yet to take.", "sink"
+        )
+        self.sink_oldest_undelivered_seconds = gauge(
+            "sink_oldest_undelivered_seconds",
+            "How long the oldest of the backlog has waited; 0 without a backlog.",
+            "sink",
+        )
+        self.spool_bytes = gauge("spool_bytes", "Bytes that the spool takes on disk.")
+        self.request_duration_seconds = histogram(
+            "request_duration_seconds",
+            "Time of one request, by the peer's name and the status or error code.",
+            "peer",
+            "code",
+            buckets=REQUEST_SECONDS,
+        )
+        self.requests_retried = counter(
+            "requests_retried", "Requests that had to be made again.", "peer", "reason"
+        )
+        self.event_lateness_seconds = histogram(
+            "event_lateness_seconds",
+            "Age of the events that only a second look found.",
+            "source",
+            buckets=LATENESS_SECONDS,
+        )
+        self.end_to_end_seconds = histogram(
+            "end_to_end_seconds",
+            "From when an event occurred to when a sink acknowledged it.",
+            "source",
+            "sink",
+            buckets=END_TO_END_SECONDS,
+        )
+        self.build_info = gauge("build_info", "Always 1; the version is in the label.", "version")
+        self.build_info.labels(version).set(1)
+
+        # By the names that label them: those that start at nought, and those that also carry a
+        # code of our own and so start with their first event.
+        self._labelled: dict[_Labels, tuple[tuple[_Metric, ...], tuple[_Metric, ...]]] = {
+            ("source",): (
+                (
+                    self.events_collected,
+                    self.events_duplicate,
+                    self.events_late,
+                    self.source_lag_seconds,
+                    self.source_last_event_timestamp_seconds,
+                    self.source_up,
+                    self.event_lateness_seconds,
+                ),
+                (self.gap_seconds,),
+            ),
+            ("sink",): (
+                (
+                    self.events_possible_duplicate,
+                    self.dead_letters,
+                    self.sink_up,
+                    self.sink_backlog_events,
+                    self.sink_oldest_undelivered_seconds,
+                ),
+                (self.dead_letters_total,),
+            ),
+            ("source", "sink"): ((self.events_delivered, self.end_to_end_seconds), ()),
+            ("peer",): ((), (self.request_duration_seconds, self.requests_retried)),
+        }
+        self._names: dict[_Labels, set[_Labels]] = {}
+        self.configure(sources=sources, sinks=sinks, pairs=pairs)
+
+    def configure(
+        self,
+        *,
+        sources: Iterable[str] = (),
+        sinks: Iterable[str] = (),
+        pairs: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        """
+        Take the names of a configuration that was read again.
+
+        New names start at nought. Names that are gone lose their samples, or an alert on a source
+        that nobody polls any more would never end. What stays keeps counting.
+        """
+        by_source: set[_Labels] = {(name,) for name in sources}
+        by_sink: set[_Labels] = {(name,) for name in sinks}
+        names: dict[_Labels, set[_Labels]] = {
+            ("source",): by_source,
+            ("sink",): by_sink,
+            ("source", "sink"): set(pairs),
+            ("peer",): by_source | by_sink,
+        }
+        for labels, (at_nought, later) in self._labelled.items():
+            for gone in self._names.get(labels, set()) - names[labels]:
+                for metric in (*at_nought, *later):
+                    metric.remove_by_labels(dict(zip(labels, gone, strict=True)))
+            for values in names[labels]:
+                for metric in at_nought:
+                    metric.labels(**dict(zip(labels, values, strict=True)))
+        self._names = names
+
+    def render(self) -> tuple[bytes, str]:
+        """Return all metrics in Prometheus' text format, and its content type."""
+        text = b"".join(generate_latest(registry) for registry in self._registries)
+        return text, CONTENT_TYPE_PLAIN_0_0_4
+
+
+# --- secrets -----------------------------------------------------------------------------------
+
+SHORT = 6
+"""Secrets with fewer characters are replaced only where they stand alone, see Scrubber."""
+
+STARS = "***"
+
+_BASE64 = "A-Za-z0-9+/_-"
+_UNPRINTABLE = re.compile(
+    # C0, DEL, C1; zero width and direction marks; line separators; BOM; surrogates
+    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+
+
+def _any_spelling(text: str) -> str:
+    """
+    Return a pattern for *text* as it stands in plain text, an address, JSON, HTML or a repr.
+
+    Letters and digits are themselves everywhere; every other character may be percent-encoded, a
+    JSON escape, an HTML entity, or stand behind a backslash, whatever the encoder spared.
+    """
+    parts = []
+    for character in text:
+        if character.isalnum() and character.isascii():
+            parts.append(character)
+            continue
+        code = ord(character)
+        spellings = [
+            rf"\\?{re.escape(character)}",
+            f"%{code:02x}",
+            rf"\\u{code:04x}",
+            f"&#0*{code};",
+            f"&#x0*{code:x};",
+        ]
+        if character in _ENTITIES:
+            spellings.append(_ENTITIES[character])
+        if character == " ":
+            spellings.append(r"\+")
+        parts.append(f"(?:{'|'.join(spellings)})")
+    return "".join(parts)
+
+
+def _in_base64(secret: bytes) -> Iterator[tuple[str, str]]:
+    """
+    Yield what is left of *secret* in any base64 text that holds it, with a pattern for it.
+
+    What stands before it (the user name of Basic, the id of an Elasticsearch key) shifts it by
+    nought, one or two bytes. At its ends a character holds bits of its neighbour too; those
+    are left out of the fixed part and matched as any character.
+    """
+    for shift in range(3):
+        text = base64.b64encode(bytes(shift) + secret).decode()
+        first, last = -(-shift * 8 // 6), (shift + len(secret)) * 8 // 6
+        core = text[first:last]
+        pattern = "".join(
+            {"+": r"(?:[+-]|%2[Bb])", "/": r"(?:\\?/|_|%2[Ff])"}.get(character, character)
+            for character in core
+        )
+        before = f"[{_BASE64}]" if shift else ""
+        yield core, f"{before}{pattern}(?:[={_BASE64}]|%[23][BDFbdf])*"
+
+
+def _anchor(text: str) -> str:
+    """Return the longest run of letters and digits: they are spelled the same everywhere."""
+    return max(re.findall("[A-Za-z0-9]+", text), key=len, default="").lower()
+
+
+class Scrubber:
+    """
+    Replaces every secret that it has learned by stars, however it is spelled.
+
+    A secret is found as it is, in addresses, JSON, HTML and reprs, and inside of any base64 text
+    (so ``user:password`` is found in an ``Authorization: Basic`` too). A secret of fewer than
+    ``SHORT`` characters would shred ordinary text: it is replaced only where no letter or digit
+    stands next to it, and not in base64.
+    """
+
+    def __init__(self) -> None:
+        self._secrets: list[Secret] = []
+        self._known: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+        self._longest = 0
+
+    def learn(self, *secrets: Secret) -> None:
+        """Hide these from now on, whatever they hold now or after they were read again."""
+        self._secrets.extend(secrets)
+
+    def scrub(self, text: str, limit: int = 500) -> str:
+        """
+        Return *text* without secrets and control characters, cut to *limit* characters.
+
+        For whatever a peer said, before it is shown or stored.
+        """
+        return _escape(self._hide(text, limit), limit)
+
+    def _hide(self, text: str, limit: int) -> str:
+        for secret in self._secrets:
+            if secret.reveal() not in self._known:
+                self._add(secret.reveal())
+        # A secret on the edge of the cut must be seen whole, or its first part would pass.
+        room = limit + 1 + self._longest
+        cut = len(text) > room
+        text = text[:room]
+        lowered = text.lower()
+        for forms in self._known.values():
+            for anchor, pattern in forms:
+                if anchor in lowered:
+                    text = pattern.sub(STARS, text)
+        return text[: -self._longest or None] if cut else text
+
+    def _add(self, value: str) -> None:
+        plain = _any_spelling(value)
+        if len(value) < SHORT:
+            plain = f"(?<![A-Za-z0-9]){plain}(?![A-Za-z0-9])"
+        forms = [(_anchor(value), re.compile(plain, re.IGNORECASE))]
+        if len(value) >= SHORT:
+            forms.extend(
+                (_anchor(core), re.compile(pattern)) for core, pattern in _in_base64(value.encode())
+            )
+        self._known[value] = forms
+        # The longest spelling of a character is an entity, ``&#x0022;``.
+        self._longest = max(self._longest, 8 * len(value))
+
+
+def _escape(text: str, limit: int) -> str:
+    """Return *text* with control characters made visible, cut to *limit* characters."""
+    text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+scrubber = Scrubber()
+"""The one that the log and everybody else uses; the configuration teaches it."""
+
+scrub = scrubber.scrub
+
+
+# --- logs --------------------------------------------------------------------------------------
+
+LONGEST = 2000
+"""Most characters of one text in a log line."""
+
+LONGEST_TRACEBACK = 32_000
+
+log = structlog.get_logger()
+"""``log.info("window_collected", source=...)``: a fixed name and fields, never a sentence."""
+
+
+def _tidy(value: object, depth: int = 4) -> object:
+    """Return *value* as something that JSON can hold, with every text scrubbed."""
+    if isinstance(value, bool | float | None) or (
+        isinstance(value, int) and value.bit_length() < 64
+    ):
+        return value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if depth and isinstance(value, Mapping):
+        return {scrubber.scrub(str(key)): _tidy(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_tidy(item, depth - 1) for item in value]
+    if isinstance(value, datetime):
+        value = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return scrubber.scrub(str(value), LONGEST)
+
+
+def _line(
+    _logger: object, level: str, fields: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Put a log line's fields in order, and let nothing out that must stay in."""
+    line: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": level,
+        "event": _tidy(fields.pop("event", "")),
+    }
+    error = fields.pop("exc_info", None)
+    for key, value in fields.items():
+        line[key] = _tidy(value)
+    if error:
+        line["exception"] = _traceback(error)
+    return line
+
+
+def _traceback(error: object) -> str:
+    """Return the traceback of what is given as ``exc_info``: an exception, a triple, or true."""
+    if isinstance(error, tuple):
+        error = error[1]
+    elif not isinstance(error, BaseException):
+        error = sys.exc_info()[1]
+    if not isinstance(error, BaseException):
+        return ""
+    text = scrubber._hide("".join(traceback.format_exception(error)), LONGEST_TRACEBACK)  # noqa: SLF001  # same module
+    return "\n".join(_escape(line, LONGEST) for line in text.rstrip().split("\n"))
+
+
+def _json(_logger: object, _level: str, line: Mapping[str, Any]) -> str:
+    return orjson.dumps(line).decode()
+
+
+class _Stream:
+    """Writes finished lines to a stream."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Write one *line*, in one piece."""
+        # A full disk or a broken pipe behind the log must not stop the delivery of events.
+        with contextlib.suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
+class _FromLibraries(logging.Handler):
+    """Brings the log records of libraries (uvicorn, APScheduler, httpx) into the same log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record* as an event ``library_message``."""
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # the library's arguments do not fit its text
+            message = str(record.msg)
+        log.log(
+            min(record.levelno // 10 * 10, logging.CRITICAL),  # the levels that have a name
+            "library_message",
+            logger=record.name,
+            message=message,
+            **({"exc_info": record.exc_info} if record.exc_info else {}),
+        )
+
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "console", "json"]
+
+
+def setup(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002  # the name of the key
+    """
+    Send the log to *stream* (stderr): one JSON object a line, or for the eye on a terminal.
+
+    May be called again. Libraries are heard from WARNING on, whatever the *level*: httpx logs
+    every address in full at INFO, with whatever the query holds.
+    """
+    stream = sys.stderr if stream is None else stream
+    renderer: Callable[..., str] = _json
+    if format == "console" or (format == "auto" and stream.isatty()):
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty() and "NO_COLOR" not in os.environ,
+            exception_formatter=structlog.dev.plain_traceback,
+            sort_keys=False,
+        )
+    structlog.configure(
+        processors=[_line, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        context_class=dict,
+        logger_factory=lambda *_names: _Stream(stream),
+        cache_logger_on_first_use=False,  # so that a level that is read again counts at once
+    )
+    logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    for library in ("httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)

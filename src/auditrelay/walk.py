@@ -1,0 +1,119 @@
+"""
+Walk one window: every page of it, until it is proved that all of it was shown.
+
+Many vendors number their pages, so a record that appears, vanishes or changes its place between
+two requests moves others past the walk. A vendor that says how many there are gives that away;
+then the window is walked again, and what all walks have shown counts together. Whatever cannot be
+a whole window is WalkBroken, and the caller tries the halves.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import structlog
+
+from auditrelay.errors import WalkBroken
+from auditrelay.events import AuditEvent
+from auditrelay.sources import Page, Source
+from auditrelay.window import Interval
+
+MOST_EVENTS: Final = 100_000
+"""A window that holds more is halved: a walk that breaks off then costs little to repeat."""
+
+MOST_PAGES: Final = 5_000
+"""The same in pages, for a source whose pages are small or never end."""
+
+MOST_WALKS: Final = 4
+"""How often a window is walked when records move between its pages."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+async def walk(
+    source: Source,
+    window: Interval,
+    normalize: Callable[[list[bytes]], list[AuditEvent]],
+    *,
+    bounded: bool = True,
+) -> AsyncIterator[tuple[list[AuditEvent], bool]]:
+    """
+    Yield the events of every page of *window*, and with each whether the window is now complete.
+
+    It is complete with the last page of the last walk, and at no other. Without *bounded* a walk
+    may be as long as it takes: for windows that are too fine to be halved. Raises WalkBroken, and
+    what the source raises.
+    """
+    before: set[int] = set()
+    for attempt in range(MOST_WALKS):
+        guard = _Guard(bounded=bounded)
+        async with contextlib.aclosing(source.walk(window)) as pages:  # type: ignore[type-var]  # each is a generator
+            async for page in pages:
+                events = normalize(page.records)
+                guard.admit(page, events)
+                if not page.last:
+                    yield events, False
+                    continue
+                seen = before | guard.seen
+                complete = guard.whole(len(seen))
+                # Two walks that agree, while nothing moved: what the vendor says of the total is
+                # not so, and all that it shows has been seen.
+                agreed = attempt > 0 and not guard.moved and len(seen) == len(before)
+                if agreed and not complete:
+                    _log.warning(
+                        "total_not_borne_out",
+                        start=window.start.isoformat(),
+                        end=window.end.isoformat(),
+                        total=page.total,
+                        events=len(seen),
+                    )
+                yield events, complete or agreed
+                if complete or agreed:
+                    return
+                break
+            else:
+                raise WalkBroken("the pages ended without a last one", reason="no_last_page")
+        before = seen
+    raise WalkBroken("records kept moving between the pages", reason="pages_moved")
+
+
+class _Guard:
+    """What one walk has shown so far, and whether it still makes sense."""
+
+    def __init__(self, *, bounded: bool) -> None:
+        self.seen: set[int] = set()
+        """Hashes of the uids: a bounded walk stays within a few megabytes."""
+        self.moved = False
+        """Whether records vanished while the walk went on."""
+        self._bounded = bounded
+        self._pages = 0
+        self._total: int | None = None
+
+    def admit(self, page: Page, events: list[AuditEvent]) -> None:
+        """Take *page* into account, or raise WalkBroken if it cannot belong to an honest walk."""
+        self._pages += 1
+        count = len(self.seen)
+        self.seen.update([hash(event.uid) for event in events])
+        if not page.last and len(self.seen) == count:
+            if events:
+                raise WalkBroken("a page came a second time", reason="repeated_page")
+            raise WalkBroken("an empty page that is not the last", reason="no_progress")
+        if self._total is not None and page.total is not None and page.total < self._total:
+            self.moved = True
+        self.moved |= page.shrunk
+        self._total = page.total
+        if self._bounded and (
+            (page.total or 0) > MOST_EVENTS
+            or len(self.seen) > MOST_EVENTS
+            or self._pages > MOST_PAGES
+        ):
+            raise WalkBroken(
+                f"the window holds more than {MOST_EVENTS:,} events or {MOST_PAGES:,} pages",
+                reason="over_budget",
+            )
+
+    def whole(self, seen: int) -> bool:
+        """Tell whether *seen* distinct events can be all that there are."""
+        if self._pages == 1:
+            return True  # nothing can move between the pages of one page
+        return not self.moved and (self._total is None or seen >= self._total)

@@ -1,0 +1,158 @@
+"""The tables of kinds and verbs, and what follows from them."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditrelay.events import AuditEvent
+from auditrelay.events.classify import KINDS, MEANINGS, VERBS, guess
+
+ACCOUNTS = {"user", "member", "end_user", "group", "session"}
+SIGN_INS = {"login", "login_failed", "logout", "join", "leave", "role_change", "invite"}
+
+
+def test_there_are_34_kinds_and_33_verbs() -> None:
+    assert (len(KINDS), len(VERBS)) == (34, 33)
+
+
+@pytest.mark.parametrize(
+    "row",
+    """
+    agent/create          configuration           creation           Change/created/agent
+    api_key/delete        iam                     admin,deletion     Change/deleted/api_key credential_change
+    run/execute           api                     start              Change/started/run
+    session/login         authentication,session  start              Authentication/None/session
+    session/logout        authentication,session  end                Change/logoff/session
+    pathway/publish       configuration           change             Change/modified/pathway prod_change
+    prompt/deploy         configuration           change             Change/modified/prompt ai_context_change,prod_change
+    provider_key/rotate   iam,configuration       admin,change       Change/modified/provider_key credential_change
+    member/join           iam                     user,group,change  Change/created/user
+    member/role_change    iam                     user,change        Change/modified/user privilege_change
+    memory/delete         database                change             Change/deleted/memory ai_context_change
+    audit_log/delete      configuration           deletion           Change/deleted/audit_log audit_tamper
+    audit_log/export      configuration           access             Data_Access/downloaded/audit_log data_export
+    export/export         database                access             Data_Access/downloaded/export data_export
+    webhook/create        configuration           creation           Change/created/webhook egress_path_change
+    webhook/delete        configuration           deletion           Change/deleted/webhook
+    session/create        authentication,session  info               Change/created/session
+    other/other           configuration           -                  Change/None/other
+    """.strip().splitlines(),  # noqa: E501  # a table
+)
+def test_a_kind_and_a_verb_say_everything(row: str) -> None:
+    pair, categories, types, splunk, *risks = row.split()
+    kind, verb = pair.split("/")
+    meaning = MEANINGS[kind, verb]
+    assert ",".join(meaning.categories) == categories
+    assert ",".join(meaning.types) == types.strip("-")
+    assert f"{meaning.cim_model}/{meaning.cim_action}/{meaning.object_category}" == splunk
+    assert ",".join(sorted(meaning.risks)) == "".join(risks)
+
+
+def test_the_object_category_user_is_for_accounts_alone_and_file_for_nothing() -> None:
+    for name, kind in KINDS.items():
+        assert (kind.object_category == "user") == kind.account, name
+        assert kind.object_category not in ("directory", "file", "registry")
+
+
+def test_a_kind_or_verb_of_a_later_version_counts_as_other() -> None:
+    assert MEANINGS["hologram", "teleport"] == MEANINGS["other", "other"]
+    assert MEANINGS["agent", "teleport"] == MEANINGS["agent", "other"]
+
+
+@given(st.text(max_size=80) | st.sampled_from([f"{k}_{v}" for k in KINDS for v in VERBS]))
+def test_a_guess_is_never_an_account_a_group_or_a_sign_in(action: str) -> None:
+    guessed = guess(action)
+    assert guessed.kind in KINDS.keys() - ACCOUNTS
+    assert guessed.verb is None or guessed.verb in VERBS.keys() - SIGN_INS
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "verb", "failed"),
+    [
+        ("agent.created", "agent", "create", False),
+        ("knowledge_base.purged", "knowledge_base", "delete", False),
+        ("ApiKeyRotated", "api_key", "rotate", False),
+        ("user_added_to_usergroup", "other", "create", False),
+        ("auth.login_failed", "other", None, True),
+        ("zzz", "other", None, False),
+        ("", "other", None, False),
+    ],
+)
+def test_words_are_guessed_cautiously(
+    action: str,
+    kind: str,
+    verb: str | None,
+    failed: bool,
+) -> None:
+    assert guess(action) == (kind, verb, failed)
+
+
+@pytest.mark.parametrize(
+    ("action", "operation", "thing", "expected"),
+    [
+        ("object", "create", "aiagent", ("aiagent.create", "agent", "create", "success", ())),
+        (None, "update", "metric", ("metric.update", "metric", "update", "success", ())),
+        ("object", "delete", "cron_job", ("cron_job.delete", "cron_job", "delete", "success", ())),
+        ("run_scenarios", None, None, ("run_scenarios", "run", "execute", "success", ())),
+        ("run_scenarios_text", None, "x", ("run_scenarios_text", "run", "execute", "success", ())),
+        ("generate_scenarios", None, None,
+         ("generate_scenarios", "scenario", "create", "success", ())),
+        ("observability", None, None, ("observability", "other", "other", "success", ())),
+        ("run_scenarios", "delete", None, ("run_scenarios", "run", "delete", "success", ())),
+        ("object", "delete", "user",
+         ("user.delete", "other", "delete", "success", ("unknown_action",))),
+        ("teleport", None, None,
+         ("teleport", "other", "other", "unknown", ("unknown_action",))),
+        ("teleport", "delete", None,
+         ("teleport", "other", "delete", "success", ("unknown_action",))),
+        ("object", "purged", "aiagent",
+         ("aiagent.purged", "agent", "delete", "unknown", ("unknown_action", "heuristic_verb"))),
+        ("object", None, None, ("object", "other", "other", "unknown", ("unknown_action",))),
+        (None, None, None, ("unknown", "other", "other", "unknown", ("unknown_action",))),
+    ],
+)  # fmt: skip
+def test_cekura_says_what_happened_in_three_fields(
+    action: str | None,
+    operation: str | None,
+    thing: str | None,
+    expected: tuple[str, str, str, str, tuple[str, ...]],
+    one: Callable[..., AuditEvent],
+) -> None:
+    record = {"id": 1, "organization": 2, "timestamp": "2026-05-11T08:15:00Z", "user": 3}
+    record |= {"action_type": action, "operation_type": operation, "object_type": thing}
+    event = one(record, "cekura")
+    found = (event.native_action, event.kind, event.verb, event.outcome, event.warnings)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("event_type", "expected"),
+    [
+        ("auth.sso_login", ("session", "login", "success", ())),
+        ("auth.logout", ("session", "logout", "success", ())),
+        ("pathway.created", ("pathway", "create", "success", ())),
+        ("pathway.updated", ("pathway", "update", "success", ())),
+        ("pathway.deleted", ("pathway", "delete", "success", ())),
+        ("pathway.published", ("pathway", "publish", "success", ())),
+        ("kb.content_updated", ("knowledge_base", "update", "success", ())),
+        ("kb.file_replaced", ("knowledge_base", "replace", "success", ())),
+        ("kb.urls_replaced", ("knowledge_base", "replace", "success", ())),
+        ("kb.version_restored", ("knowledge_base", "restore", "success", ())),
+        ("pathway.archived", ("pathway", "other", "unknown", ("unknown_action",))),
+        ("kb.purged",
+         ("knowledge_base", "delete", "unknown", ("unknown_action", "heuristic_verb"))),
+        ("auth.login_failed", ("other", "other", "failure", ("unknown_action",))),
+        ("member.created", ("other", "create", "unknown", ("unknown_action", "heuristic_verb"))),
+        (None, ("other", "other", "unknown", ("unknown_action",))),
+        (["x"], ("other", "other", "unknown", ("unknown_action",))),
+    ],
+)  # fmt: skip
+def test_bland_says_what_happened_in_one_word(
+    event_type: object,
+    expected: tuple[str, str, str, tuple[str, ...]],
+    one: Callable[..., AuditEvent],
+) -> None:
+    event = one({"id": "1", "created_at": "2026-03-02T14:32:00.000Z", "event_type": event_type})
+    assert (event.kind, event.verb, event.outcome, event.warnings) == expected

@@ -1,0 +1,26 @@
+"""What the tests of all sinks need: batches."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from auditrelay.events import AuditEvent
+from auditrelay.sinks import Item, Sink
+
+
+@pytest.fixture
+def batch() -> Callable[[Sink, Sequence[AuditEvent]], list[Item]]:
+    """Turn events into the items that the spool would hand to a sink."""
+
+    def made(sink: Sink, events: Sequence[AuditEvent]) -> list[Item]:
+        return [Item(place, each, sink.render(each)) for place, each in enumerate(events)]
+
+    return made
+
+
+@pytest.fixture
+def items(
+    event: Callable[[int], AuditEvent], batch: Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+) -> Callable[[Sink, int], list[Item]]:
+    """Make a batch of so many events for a sink."""
+    return lambda sink, count: batch(sink, [event(number) for number in range(count)])

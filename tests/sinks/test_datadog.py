@@ -1,0 +1,234 @@
+"""Datadog: what a log looks like there, and what the intake's answers mean."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
+from auditrelay.events import AuditEvent
+from auditrelay.sandbox.datadog import API_KEY, Datadog, throttled
+from auditrelay.sandbox.faults import answer
+from auditrelay.sinks import Item, Sink, Verdict, datadog
+from auditrelay.telemetry import Metrics
+
+MakeEvent = Callable[..., AuditEvent]
+Items = Callable[[Sink, int], list[Item]]
+Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+
+NOON = 1_767_268_800
+
+
+@pytest.fixture
+async def intake() -> AsyncIterator[Datadog]:
+    async with Datadog(clock=lambda: NOON) as double:
+        yield double
+
+
+@pytest.fixture
+async def make(intake: Datadog) -> AsyncIterator[Callable[..., Sink]]:
+    made: list[Sink] = []
+
+    def build(**keys: Any) -> Sink:
+        settings = datadog.Settings.model_validate(
+            {"type": "datadog", "url": intake.url, "api_key": API_KEY, "timeout": "2s", **keys}
+        )
+        made.append(datadog.build("datadog", settings, Metrics()))
+        return made[-1]
+
+    yield build
+    for sink in made:
+        await sink.close()
+
+
+async def test_a_log_has_its_time_source_tags_and_id(
+    intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch
+) -> None:
+    sink = make(service="audit", tags={"env": "prod"})
+    sent = event(1, message="fünf ☃", tags=(("team", "sec"),))
+    assert await sink.send(batch(sink, [sent])) == Verdict()
+    (log,) = intake.stored.documents
+    assert log["timestamp"] == "2026-01-01T12:00:01.000Z"
+    assert (log["ddsource"], log["service"], log["hostname"], log["message"]) == (
+        "bland",
+        "audit",
+        "api.bland.ai",
+        "fünf ☃",
+    )
+    assert log["evt"]["id"] == sent.uid
+    assert {"source_instance:voice", "team:sec", "env:prod"} <= set(log["ddtags"].split(","))
+
+
+@pytest.mark.parametrize("form", ["cim", "ecs", "raw"])
+async def test_another_form_stands_under_its_own_name(
+    intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch, form: str
+) -> None:
+    own, other = make(), make(format=form, service="audit")
+    await own.send(batch(own, [event(1)]))
+    await other.send(batch(other, [event(1)]))
+    log, wrapped = intake.stored.documents
+    kept = ("ddsource", "ddtags", "hostname", "message", "status", "timestamp")
+    assert {key: wrapped[key] for key in kept} == {key: log[key] for key in kept}
+    assert wrapped["evt"] == {"id": event(1).uid}
+    assert wrapped["service"] == "audit"
+    assert set(wrapped) == {*kept, "evt", "service", form}
+    assert event(1).uid in json.dumps(wrapped[form])
+
+
+async def test_a_request_never_exceeds_what_datadog_takes(
+    intake: Datadog, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make(batch_bytes=5_000_000)
+    text = b'{"x":"%b"}'
+    most = sink.limits
+    size = most.bytes // 10 - most.overhead
+    batch = items(sink, 10)
+    full = [Item(item.position, item.event, text % (b"x" * (size - 8))) for item in batch]
+    assert len(full[0].text) == size
+    last = full[-1].text[:-2] + b"x" * (most.bytes - 10 * (size + most.overhead)) + b'"}'
+    full[-1] = Item(9, batch[9].event, last)
+    await sink.send(full)  # to the byte
+    assert intake.answered[202] == 1
+    full[-1] = Item(9, batch[9].event, last[:-2] + b'x"}')
+    with pytest.raises(TooLarge):
+        await sink.send(full)
+
+
+async def test_a_log_that_datadog_would_cut_is_rejected_unsent_and_costs_no_other(
+    intake: Datadog, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    sent = items(sink, 4)
+    for place, size in ((1, 1_000_000), (2, 1_000_001)):
+        fill = b'{"y":"%b",' % (b"x" * (size - len(sent[place].text) - 7))
+        sent[place] = Item(place, sent[place].event, fill + sent[place].text[1:])
+        assert len(sent[place].text) == size
+    verdict = await sink.send(sent)
+    assert [(each.index, each.reason) for each in verdict.rejected] == [(2, "too_large")]
+    assert intake.truncated == 0
+    assert intake.stored.uids == [sent[place].event.uid for place in (0, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, Rejected),
+        (401, Refused),
+        (403, Refused),
+        (404, Refused),
+        (405, Refused),
+        (408, Retryable),
+        (413, TooLarge),
+        (415, Refused),
+        (429, Retryable),
+        (500, Retryable),
+        (503, Retryable),
+    ],
+)
+async def test_a_status_says_what_to_do_with_the_batch(
+    intake: Datadog,
+    make: Callable[..., Sink],
+    items: Items,
+    status: int,
+    error: type[Exception],
+) -> None:
+    sink = make()
+    detail = f"words of Datadog about {API_KEY}"
+    body = {"errors": [{"status": str(status), "title": "T", "detail": detail}]}
+    intake.faults.add(answer(status, json.dumps(body).encode()))
+    with pytest.raises(error, match="words of Datadog") as caught:
+        await sink.send(items(sink, 2))
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize(("reset", "wait"), [(12, 12.0), (2.5, 2.5), (None, None)])
+async def test_datadogs_own_reset_says_how_long_to_wait(
+    intake: Datadog,
+    make: Callable[..., Sink],
+    items: Items,
+    reset: float | None,
+    wait: float | None,
+) -> None:
+    sink = make()
+    intake.faults.add(throttled(reset=reset))
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert (caught.value.reason, caught.value.retry_after) == ("status_429", wait)
+
+
+@pytest.mark.parametrize("reset", ["soon", "-1", "nan", "1e999", ""])
+async def test_a_reset_that_is_no_number_is_ignored(
+    intake: Datadog, make: Callable[..., Sink], items: Items, reset: str
+) -> None:
+    sink = make()
+    intake.faults.add(answer(429, b"", {"X-RateLimit-Reset": reset}))
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert caught.value.retry_after is None
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"ok"', b"null", b"{", b""])
+async def test_a_202_without_datadogs_object_is_no_proof(
+    intake: Datadog, make: Callable[..., Sink], items: Items, body: bytes
+) -> None:
+    sink = make()
+    intake.faults.add(answer(202, body))
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
+
+
+async def test_check_asks_whether_the_key_is_valid_and_stores_nothing(
+    intake: Datadog, make: Callable[..., Sink]
+) -> None:
+    assert await make().check() == f"{intake.url} knows the API key"
+    with pytest.raises(Refused, match="belongs to this site"):
+        await make(api_key="wrong").check()
+    intake.faults.add(answer(200, b'{"valid":false}'))
+    with pytest.raises(Retryable):
+        await make().check()
+    assert intake.stored.total == 0
+
+
+REQUIRED: dict[str, Any] = {"type": "datadog", "api_key": "k"}
+
+
+def test_the_site_gives_both_addresses() -> None:
+    settings = datadog.Settings.model_validate({**REQUIRED, "site": "us3.datadoghq.com"})
+    assert settings.intake == "https://http-intake.logs.us3.datadoghq.com"
+    assert settings.api == "https://api.us3.datadoghq.com"
+    assert datadog.Settings.model_validate(REQUIRED).site == "datadoghq.com"
+
+
+@pytest.mark.parametrize(
+    ("tags", "read"),
+    [
+        ({"env": "prod", "team": "sec"}, ("env:prod", "team:sec")),
+        (["env:prod", "critical"], ("env:prod", "critical")),
+        ("env:prod, team:sec", ("env:prod", "team:sec")),
+    ],
+)
+def test_tags_may_be_a_table_a_list_or_words(tags: object, read: tuple[str, ...]) -> None:
+    assert datadog.Settings.model_validate({**REQUIRED, "tags": tags}).tags == read
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"site": "https://app.datadoghq.com"}, "without https:// and app."),
+        ({"site": "app.datadoghq.eu"}, "leave out what stands before the site: 'datadoghq.eu'"),
+        ({"site": "datadoghq.eu", "url": "https://proxy.example.com"}, "exclude each other"),
+        ({"url": "http://proxy.example.com"}, "url: plain http"),
+        ({"batch_events": 1001}, "less than or equal to 1000"),
+        ({"batch_bytes": "6MB"}, "less than or equal to 5000000"),
+        ({"tags": ["a,b"]}, "'a,b' is not a tag"),
+        ({"tags": [" "]}, "is not a tag"),
+        ({"tags": 3}, "valid tuple"),
+        ({"max_age": "1h"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        datadog.Settings.model_validate({**REQUIRED, **keys})

@@ -1,0 +1,520 @@
+"""Elasticsearch and OpenSearch: where a document goes, and what each item's answer means."""
+
+import base64
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
+from auditrelay.events import AuditEvent
+from auditrelay.sandbox.elastic import KEY_ID, KEY_SECRET, PASSWORD, USERNAME, Elastic
+from auditrelay.sandbox.faults import answer
+from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
+from auditrelay.telemetry import Metrics
+
+MakeEvent = Callable[..., AuditEvent]
+Items = Callable[[Sink, int], list[Item]]
+Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+Make = Callable[..., Sink]
+
+STREAM = "logs-auditrelay.bland-default"
+
+
+@pytest.fixture
+async def elastic() -> AsyncIterator[Elastic]:
+    async with Elastic() as double:
+        yield double
+
+
+@pytest.fixture
+async def make(elastic: Elastic) -> AsyncIterator[Make]:
+    made: list[Sink] = []
+
+    def build(**keys: Any) -> Sink:
+        settings = elasticsearch.Settings.model_validate(
+            {
+                "type": "elasticsearch",
+                "urls": [elastic.url],
+                "username": USERNAME,
+                "password": PASSWORD,
+                "timeout": "2s",
+                **keys,
+            }
+        )
+        made.append(elasticsearch.build("elastic", settings, Metrics()))
+        return made[-1]
+
+    yield build
+    for sink in made:
+        await sink.close()
+
+
+def bulk(*results: object) -> Any:
+    """Answer the next bulk request with these items."""
+    return answer(200, json.dumps({"items": results}).encode())
+
+
+def item(status: object, kind: str = "", reason: str = "why") -> dict[str, Any]:
+    result: dict[str, Any] = {"status": status}
+    if kind:
+        result["error"] = {"type": kind, "reason": reason}
+    return {"create": result}
+
+
+# --- documents and where they go ----------------------------------------------
+
+
+async def test_an_event_is_created_under_its_uid_in_the_stream_of_its_vendor(
+    elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
+) -> None:
+    sink = make()
+    sent = event(1, message="fünf ☃ \u2028")
+    assert await sink.send(batch(sink, [sent])) == Verdict()
+    ((backing, uid, document),) = elastic.indices[STREAM].documents
+    assert (uid, elastic.indices[STREAM].stream) == (sent.uid, True)
+    assert backing.startswith(f".ds-{STREAM}-")
+    assert document["@timestamp"] == "2026-01-01T12:00:01.000Z"
+    assert document["message"] == sent.message
+    assert document["data_stream"] == {
+        "type": "logs",
+        "dataset": "auditrelay.bland",
+        "namespace": "default",
+    }
+
+
+@pytest.mark.parametrize(
+    ("index", "name", "stream"),
+    [
+        ("logs-{source}-prod", "logs-my_voice__2_-prod", ("logs", "my_voice__2_", "prod")),
+        ("audit-{vendor}-%Y.%m", "audit-bland-2026.01", None),
+        ("audit-{source}", "audit-my-voice__2_", None),
+        ("logs-{vendor}-{source}-x", "logs-bland-my-voice__2_-x", None),
+        ("%Y-%m-%d-%H", "2026-01-01-12", None),
+        ("{source}", "my-voice__2_", None),
+    ],
+)
+async def test_an_index_is_filled_in_and_the_stream_fields_are_those_of_its_name(
+    elastic: Elastic,
+    make: Make,
+    batch: Batch,
+    event: MakeEvent,
+    *,
+    index: str,
+    name: str,
+    stream: tuple[str, str, str] | None,
+) -> None:
+    sink = make(index=index)
+    await sink.send(batch(sink, [event(1, source="My-Voice #2|")]))
+    assert list(elastic.indices) == [name]
+    found = elastic.stored.documents[0].get("data_stream")
+    assert (found and tuple(found.values())) == stream
+
+
+async def test_a_date_in_the_index_is_that_of_the_event(
+    elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
+) -> None:
+    sink = make(index="audit-%Y.%m.%d", format="raw")
+    last = 1_767_225_599_999_999  # the last microsecond of 2025
+    await sink.send(batch(sink, [event(1, at=last), event(2, at=last + 1)]))
+    assert {name: len(each.ids) for name, each in elastic.indices.items()} == {
+        "audit-2025.12.31": 1,
+        "audit-2026.01.01": 1,
+    }
+
+
+@pytest.mark.parametrize("form", ["cim", "datadog", "raw"])
+async def test_any_form_has_the_timestamp_that_a_data_stream_demands(
+    elastic: Elastic, make: Make, event: MakeEvent, batch: Batch, form: str
+) -> None:
+    sink = make(format=form)
+    assert await sink.send(batch(sink, [event(1, at=1_767_268_800_123_456)])) == Verdict()
+    (document,) = elastic.stored.documents
+    assert document["@timestamp"] == "2026-01-01T12:00:00.123456Z"
+    assert "data_stream" not in document
+
+
+async def test_what_was_sent_before_is_recognised_and_counted(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    sink = make()
+    sent = items(sink, 3)
+    await sink.send(sent[:2])
+    assert await sink.send(sent) == Verdict(duplicates=2)
+    assert elastic.stored.total == 3
+
+
+async def test_a_dated_index_recognises_an_event_whenever_it_is_sent_again(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    stream, dated = make(), make(index="audit-%Y.%m")
+    for sink in (stream, dated):
+        await sink.send(items(sink, 1))
+    elastic.rollover(STREAM)
+    assert (await stream.send(items(stream, 1))).duplicates == 0
+    assert (await dated.send(items(dated, 1))).duplicates == 1
+
+
+async def test_a_pipeline_is_named_in_the_request(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(pipeline="audit")
+    await sink.send(items(sink, 1))
+    assert elastic.seen[-1].query["pipeline"] == "audit"
+
+
+# --- what an item's status means ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (400, "document_parsing_exception", "mapping"),
+        (400, "mapper_parsing_exception", "mapping"),
+        (400, "strict_dynamic_mapping_exception", "mapping"),
+        (400, "illegal_argument_exception", "illegal_argument"),
+        (400, "max_bytes_length_exceeded_exception", "too_large"),
+        (400, "a_new_exception", "status_400"),
+        (404, "index_not_found_exception", "status_404"),
+        (409, "another_exception", "status_409"),
+        (422, "", "status_422"),
+    ],
+)
+async def test_a_document_that_is_refused_is_rejected_and_costs_no_other(
+    elastic: Elastic, make: Make, items: Items, *, status: int, kind: str, reason: str
+) -> None:
+    sink = make()
+    await sink.send(items(sink, 1))
+    elastic.faults.add(bulk(item(201), item(status, kind), item(201)))
+    verdict = await sink.send(items(sink, 3))
+    (rejection,) = verdict.rejected
+    assert (rejection.index, rejection.reason, rejection.status) == (1, reason, status)
+    why = f"{kind}: why" if kind else "no type: "
+    assert rejection.message == f"{status}, {why}"
+    assert (verdict.retry, verdict.duplicates) == ((), 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (429, "es_rejected_execution_exception"),
+        (429, "circuit_breaking_exception"),
+        (429, "cluster_block_exception"),
+        (500, "exception"),
+        (502, ""),
+        (503, "unavailable_shards_exception"),
+        (504, ""),
+        (408, ""),
+    ],
+)
+async def test_an_item_under_pressure_goes_again_and_the_others_are_done(
+    elastic: Elastic, make: Make, items: Items, status: int, kind: str
+) -> None:
+    sink = make()
+    await sink.send(items(sink, 1))
+    elastic.faults.add(
+        bulk(item(status, kind), item(201), item(400), item(status), item(200), item(201))
+    )
+    verdict = await sink.send(items(sink, 6))
+    assert verdict.retry == (0, 3)
+    assert [each.index for each in verdict.rejected] == [2]
+    assert verdict.because is not None
+    assert verdict.because.reason == f"status_{status}"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (403, "security_exception"),
+        (403, "cluster_block_exception"),
+        (401, "security_exception"),
+        (400, "index_closed_exception"),
+    ],
+)
+async def test_an_item_that_an_operator_must_mend_holds_the_sink(
+    elastic: Elastic, make: Make, items: Items, status: int, kind: str
+) -> None:
+    sink = make()
+    await sink.send(items(sink, 1))
+    elastic.faults.add(bulk(item(201), item(status, kind)))
+    with pytest.raises(Refused, match=f"{status}, {kind}: why; check") as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.status == status
+
+
+async def test_an_index_that_exists_for_no_event_holds_the_sink(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    elastic.switches.auto_create = False
+    sink = make()
+    with pytest.raises(Refused, match="no such index") as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.status == 404
+
+
+async def test_a_pipeline_that_does_not_exist_holds_the_sink(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    missing = item(400, "illegal_argument_exception", "pipeline with id [audit] does not exist")
+    sink = make(pipeline="audit")
+    elastic.faults.add(bulk(missing), path="/_bulk")
+    with pytest.raises(Refused, match=r"pipeline with id \[audit\]"):
+        await sink.send(items(sink, 1))
+    other = make()
+    elastic.faults.add(bulk(missing), path="/_bulk")
+    assert len((await other.send(items(other, 1))).rejected) == 1
+
+
+async def test_what_went_to_the_failure_store_is_delivered_and_told(
+    elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
+) -> None:
+    elastic.switches.failure_store = True
+    sink = make(format="raw")
+    sent = batch(sink, [event(1)])
+    broken = Item(
+        1, event(2), batch(sink, [event(2)])[0].text.replace(b'"record":{', b'"record":3,"x":{')
+    )
+    verdict = await sink.send([*sent, broken])
+    assert verdict == Verdict(warnings=("stored in the failure store, not in the stream: 1",))
+    assert elastic.failures.total == 1
+
+
+# --- answers that prove nothing ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b'{"errors":false}',
+        b'{"errors":false,"items":{}}',
+        b'{"errors":false,"items":[]}',
+        b'{"items":[{"create":{"status":201}}]}',
+        b'{"items":[{"create":{"status":201}},{"create":{"status":201}},{"create":{"status":201}}]}',
+        b'{"items":[{"create":{"status":201}},{"create":{"status":"201"}}]}',
+        b'{"items":[{"create":{"status":201}},{"create":{"status":true}}]}',
+        b'{"items":[{"create":{"status":201}},{"index":{"status":201}}]}',
+        b'{"items":[{"create":{"status":201}},null]}',
+        b'{"items":[{"create":{"status":201}},{}]}',
+    ],
+)
+async def test_an_answer_that_does_not_name_every_event_proves_nothing(
+    elastic: Elastic, make: Make, items: Items, body: bytes
+) -> None:
+    sink = make()
+    elastic.faults.add(answer(200, body), path="/_bulk")
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
+
+
+async def test_fewer_items_than_events_prove_nothing(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    elastic.answer_fewer_items(1)
+    sink = make()
+    sent = items(sink, 3)
+    with pytest.raises(Retryable):
+        await sink.send(sent)
+    assert await sink.send(sent) == Verdict(duplicates=3)
+
+
+@pytest.mark.parametrize("spaces", [b'{"errors" : false , "items" : [%b]}', b'{"items":[%b]}'])
+async def test_the_items_decide_and_not_the_errors_flag(
+    elastic: Elastic, make: Make, items: Items, spaces: bytes
+) -> None:
+    sink = make()
+    body = spaces % b'{"create" : {"status" : 400, "error" : {"type" : "x"}}}'
+    elastic.faults.add(answer(200, body), path="/_bulk")
+    assert len((await sink.send(items(sink, 1))).rejected) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (400, b'{"error":{"type":"t","reason":"malformed"},"status":400}', Rejected),
+        (400, b"<html>The plain HTTP request was sent to HTTPS port</html>", Refused),
+        (400, b'{"error":"no handler found for uri [/_bulk]","status":400}', Refused),
+        (401, b"Unauthorized", Refused),
+        (403, b'{"error":{"type":"security_exception","reason":"no"}}', Refused),
+        (404, b"", Refused),
+        (405, b"", Refused),
+        (406, b'{"error":"Content-Type header is not supported"}', Refused),
+        (415, b"", Refused),
+        (413, b"", TooLarge),
+        (429, b"", Retryable),
+        (503, b"", Retryable),
+    ],
+)
+async def test_a_request_that_is_refused_as_a_whole_says_what_to_do(
+    elastic: Elastic,
+    make: Make,
+    items: Items,
+    *,
+    status: int,
+    body: bytes,
+    error: type[RelayError],
+) -> None:
+    sink = make()
+    elastic.faults.add(answer(status, body), path="/_bulk", times=2)
+    with pytest.raises(error) as caught:
+        await sink.send(items(sink, 2))
+    assert type(caught.value) is error
+
+
+async def test_a_refused_document_is_not_shown_in_the_reason(
+    elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
+) -> None:
+    sink = make(format="raw")
+    first, second = batch(sink, [event(1), event(2)])
+    broken = Item(1, second.event, second.text.replace(b'"record":{', b'"record":"hush","x":{'))
+    (rejection,) = (await sink.send([first, broken])).rejected
+    assert "hush" not in rejection.message
+    elastic.switches.version = "8.17.9"
+    (rejection,) = (await make(format="raw").send([first, broken])).rejected
+    assert len(rejection.message) <= 300
+
+
+# --- the cluster ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "hides"),
+    [("8.17.9", False), ("8.18.0", True), ("9.0.0", True), ("10.1.0", True), ("7.10.2", False)],
+)
+async def test_only_a_cluster_that_knows_it_is_asked_to_hide_documents(
+    elastic: Elastic, make: Make, items: Items, number: str, *, hides: bool
+) -> None:
+    elastic.switches.version = number
+    sink = make()
+    for _ in range(3):
+        await sink.send(items(sink, 1))
+    asked = [each for each in elastic.seen if each.path == "/"]
+    assert len(asked) == 1
+    assert elastic.seen[-1].query.get("include_source_on_error") == ("false" if hides else None)
+
+
+async def test_opensearch_gets_no_parameter_that_it_does_not_know(make: Make, items: Items) -> None:
+    async with Elastic(flavour="opensearch", switches=None) as opensearch:
+        opensearch.switches.version = "9.9.9"
+        sink = make(urls=[opensearch.url])
+        assert await sink.send(items(sink, 2)) == Verdict()
+        assert opensearch.stored.total == 2
+        assert "it cannot be asked" in await sink.check()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405])
+async def test_a_key_or_a_proxy_that_may_not_ask_who_the_cluster_is_can_still_write(
+    elastic: Elastic, make: Make, items: Items, status: int
+) -> None:
+    elastic.faults.add(answer(status), method="GET", path="/")
+    sink = make()
+    assert await sink.send(items(sink, 1)) == Verdict()
+
+
+async def test_a_node_that_does_not_know_the_parameter_after_all_costs_nothing(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    unknown = b'{"error":{"type":"illegal_argument_exception","reason":"unrecognized parameter"}}'
+    elastic.faults.add(
+        answer(400, unknown),
+        path="/_bulk",
+        when=lambda request: "include_source_on_error" in request.query,
+        times=None,
+    )
+    sink = make()
+    assert await sink.send(items(sink, 1)) == Verdict()
+    requests = elastic.requests
+    assert await sink.send(items(sink, 1)) == Verdict(duplicates=1)
+    assert elastic.requests == requests + 1
+
+
+async def test_the_next_node_is_asked_when_one_cannot_be_reached(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    async with Elastic() as gone:
+        dead = gone.url
+    sink = make(urls=[dead, elastic.url])
+    assert await sink.send(items(sink, 1)) == Verdict()
+    assert await sink.send(items(sink, 2)) == Verdict(duplicates=1)
+    with pytest.raises(Retryable) as caught:
+        await make(urls=[dead, dead]).send(items(sink, 1))
+    assert (caught.value.reason, caught.value.sent) == ("connect", False)
+
+
+async def test_each_way_to_log_in_works(elastic: Elastic, make: Make, items: Items) -> None:
+    pair = f"{KEY_ID}:{KEY_SECRET}"
+    for key in (pair, base64.b64encode(pair.encode()).decode()):
+        sink = make(api_key=key, username=None, password=None)
+        await sink.send(items(sink, 1))
+    elastic.security = False
+    sink = make(username=None, password=None)
+    await sink.send(items(sink, 1))
+    assert "authorization" not in elastic.seen[-1].headers
+
+
+# --- check -----------------------------------------------------------------------
+
+
+async def test_check_proves_the_right_to_write_and_stores_nothing(
+    elastic: Elastic, make: Make
+) -> None:
+    said = await make(index="audit-{vendor}-%Y.%m").check()
+    assert re.search(r"audit-\*-\*\.\* can be written to$", said)
+    elastic.switches.missing_privileges = frozenset({"auto_configure"})
+    assert "must exist" in await make().check()
+    elastic.switches.missing_privileges = frozenset({"create_doc"})
+    with pytest.raises(Refused, match=r"create_doc"):
+        await make().check()
+    assert elastic.stored.total == 0
+
+
+async def test_check_refuses_wrong_credentials_and_what_is_no_cluster(
+    elastic: Elastic, make: Make
+) -> None:
+    with pytest.raises(Refused, match="401"):
+        await make(password="wrong").check()
+    elastic.faults.add(answer(200, b"<html></html>"), path="/")
+    with pytest.raises(Retryable, match="not a cluster's"):
+        await make().check()
+
+
+# --- settings --------------------------------------------------------------------
+
+REQUIRED: dict[str, Any] = {"type": "elasticsearch", "urls": ["https://es.example.com:9200"]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"urls": []}, "at least 1 item"),
+        ({"urls": ["https://a.example.com", "http://b.example.com"]}, r"urls\[1\]: plain http"),
+        ({"api_key": "k", "username": "u", "password": "p"}, "excludes username and password"),
+        ({"username": "u"}, "username and password go together"),
+        ({"username": "a:b", "password": "p"}, "must not hold a colon"),
+        ({"index": "Audit"}, "no capital letters"),
+        ({"index": "audit-{tenant}"}, "{tenant} is unknown: only {vendor} and {source} exist"),
+        ({"index": "audit-%y"}, "%y is unknown: only %Y, %m"),
+        ({"index": "audit-%"}, "% is unknown"),
+        ({"index": "audit logs"}, "must not hold ' '"),
+        ({"index": "audit-{vendor"}, "must not hold '{'"),
+        ({"index": "-audit"}, "starts with a letter or a digit"),
+        ({"index": ""}, "starts with a letter or a digit"),
+        ({"index": "a" * 256}, "at most 255 bytes"),
+        ({"batch_bytes": "101MiB"}, "less than or equal to 104857600"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        elasticsearch.Settings.model_validate({**REQUIRED, **keys})
+
+
+def test_urls_may_be_words_between_commas() -> None:
+    urls = elasticsearch.Settings.model_validate(
+        {**REQUIRED, "urls": "https://a.example.com, https://b.example.com/es/"}
+    ).urls
+    assert urls == ["https://a.example.com", "https://b.example.com/es"]

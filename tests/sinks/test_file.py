@@ -1,0 +1,318 @@
+# ruff: noqa: ASYNC240  # a test may look at a small file from the loop
+"""The file sink: lines that are whole, on the disk, and never mixed."""
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from auditrelay.errors import Refused, Retryable
+from auditrelay.events import AuditEvent
+from auditrelay.sinks import Item, Sink, Verdict, file
+from auditrelay.telemetry import Metrics
+
+MakeEvent = Callable[..., AuditEvent]
+MakeSink = Callable[..., Sink]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.ndjson"
+
+
+@pytest.fixture
+async def make(path: Path) -> AsyncIterator[MakeSink]:
+    made: list[Sink] = []
+
+    def build(**keys: Any) -> Sink:
+        settings = file.Settings.model_validate({"type": "file", "path": str(path), **keys})
+        made.append(file.build("archive", settings, Metrics()))
+        return made[-1]
+
+    yield build
+    for sink in made:
+        await sink.close()
+
+
+def lines(*texts: bytes) -> list[Item]:
+    event: Any = None
+    return [Item(place, event, text) for place, text in enumerate(texts)]
+
+
+async def test_a_batch_is_one_line_an_event_on_a_file_that_only_its_owner_reads(
+    make: MakeSink, path: Path, event: MakeEvent, batch: Callable[..., list[Item]]
+) -> None:
+    sink = make()
+    events = [event(1, message="fünf ☃ \u2028"), event(2)]
+    assert await sink.send(batch(sink, events)) == Verdict()
+    written = path.read_bytes()
+    assert written.endswith(b"\n")
+    assert [json.loads(line)["message"] for line in written.split(b"\n")[:-1]] == [
+        each.message for each in events
+    ]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_the_next_batch_is_added_after_the_first_and_after_a_restart(
+    make: MakeSink, path: Path
+) -> None:
+    sink = make()
+    await sink.send(lines(b"1", b"2"))
+    await sink.send(lines(b"3"))
+    await make().send(lines(b"4"))
+    assert path.read_bytes() == b"1\n2\n3\n4\n"
+
+
+async def test_a_batch_counts_only_when_the_disk_has_it(
+    make: MakeSink, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def seen(number: int) -> None:
+        synced.append(path.read_bytes())
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    await make().send(lines(b"1", b"2"))
+    assert synced[-1] == b"1\n2\n"
+
+
+async def test_half_a_line_left_by_a_crash_is_ended_before_the_next_one(
+    make: MakeSink, path: Path
+) -> None:
+    path.write_bytes(b'{"a":1}\n{"b":')
+    await make().send(lines(b'{"c":3}'))
+    assert path.read_bytes() == b'{"a":1}\n{"b":\n{"c":3}\n'
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_full_disk_is_waited_for_and_leaves_no_half_batch(
+    make: MakeSink, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    sink = make()
+    await sink.send(lines(b"1"))
+    write = os.write
+    calls = 0
+
+    def short(number: int, data: memoryview) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return write(number, data[:3])
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", short)
+        with pytest.raises(Retryable) as caught:
+            await sink.send(lines(b"22", b"33"))
+    assert caught.value.reason == "disk_full"
+    assert path.read_bytes() == b"1\n"
+    await sink.send(lines(b"22", b"33"))
+    assert path.read_bytes() == b"1\n22\n33\n"
+
+
+async def test_a_failing_fsync_is_not_a_delivery(
+    make: MakeSink, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make()
+    await sink.send(lines(b"1"))
+
+    def broken(number: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", broken)
+        with pytest.raises(Retryable) as caught:
+            await sink.send(lines(b"2"))
+    assert caught.value.reason == "io_error"
+    assert path.read_bytes() == b"1\n"
+
+
+async def test_a_cancelled_batch_is_written_to_its_end_before_the_next(
+    make: MakeSink, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make()
+    await sink.send(lines(b"0"))
+    write = os.write
+    writing, go_on = threading.Event(), threading.Event()
+
+    def slow(number: int, data: memoryview) -> int:
+        writing.set()
+        assert go_on.wait(10)
+        return write(number, data[:2])
+
+    monkeypatch.setattr(os, "write", slow)
+    first = asyncio.create_task(sink.send(lines(b"1", b"2")))
+    await asyncio.to_thread(writing.wait, 10)
+    first.cancel()
+    second = asyncio.create_task(sink.send(lines(b"3")))
+    await asyncio.sleep(0)
+    go_on.set()
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert path.read_bytes() == b"0\n1\n2\n3\n"
+
+
+async def test_rotation_loses_no_line_and_overwrites_no_file(make: MakeSink, path: Path) -> None:
+    older = path.with_name(f"{path.name}.7")
+    older.write_bytes(b"old\n")
+    path.with_name(f"{path.name}.gz").write_bytes(b"not a number\n")
+    sink = make(rotate_bytes=6)
+    for number in range(7):
+        await sink.send(lines(b"%d" % number, b"x"))
+    assert older.read_bytes() == b"old\n"
+    pieces = [path.with_name(f"{path.name}.{number}") for number in range(8, 14)]
+    assert b"".join(piece.read_bytes() for piece in [*pieces, path]) == b"".join(
+        b"%d\nx\n" % number for number in range(7)
+    )
+    assert all(piece.stat().st_size <= 6 for piece in pieces)
+
+
+async def test_a_batch_larger_than_rotate_bytes_is_still_written(
+    make: MakeSink, path: Path
+) -> None:
+    sink = make(rotate_bytes=4)
+    await sink.send(lines(b"too long for it"))
+    await sink.send(lines(b"1"))
+    assert path.with_name(f"{path.name}.1").read_bytes() == b"too long for it\n"
+    assert path.read_bytes() == b"1\n"
+
+
+async def test_a_file_that_others_renamed_or_removed_is_begun_anew(
+    make: MakeSink, path: Path
+) -> None:
+    sink = make()
+    await sink.send(lines(b"1"))
+    moved = path.rename(path.with_name("moved"))
+    await sink.send(lines(b"2"))
+    assert (moved.read_bytes(), path.read_bytes()) == (b"1\n", b"2\n")
+    path.unlink()
+    await sink.send(lines(b"3"))
+    assert path.read_bytes() == b"3\n"
+
+
+async def test_another_writer_of_the_same_file_is_waited_for(make: MakeSink, path: Path) -> None:
+    with path.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Retryable, match="another process") as caught:
+            await make().send(lines(b"1"))
+    assert caught.value.reason == "busy"
+    await make().send(lines(b"1"))
+    assert path.read_bytes() == b"1\n"
+
+
+async def test_two_sinks_on_one_path_mix_no_lines_while_they_rotate(
+    make: MakeSink, path: Path
+) -> None:
+    sinks = [make(rotate_bytes=200), make(rotate_bytes=200)]
+    waited: list[str] = []
+
+    async def write(sink: Sink, letter: bytes) -> None:
+        for number in range(40):
+            while True:
+                try:
+                    await sink.send(lines(b"%b%d" % (letter, number), letter * 20))
+                    break
+                except Retryable as error:
+                    waited.append(error.reason)
+
+    await asyncio.gather(write(sinks[0], b"a"), write(sinks[1], b"b"))
+    assert set(waited) <= {"busy"}
+    written = b"".join(each.read_bytes() for each in path.parent.iterdir()).splitlines()
+    assert sorted(written) == sorted(
+        line
+        for letter in (b"a", b"b")
+        for number in range(40)
+        for line in (b"%b%d" % (letter, number), letter * 20)
+    )
+
+
+async def test_a_missing_folder_or_a_folder_in_the_files_place_holds_the_sink(
+    make: MakeSink, tmp_path: Path
+) -> None:
+    for wrong in (tmp_path / "none" / "x", tmp_path):
+        sink = make(path=str(wrong))
+        with pytest.raises(Refused, match="check the path"):
+            await sink.send(lines(b"1"))
+    with pytest.raises(Refused, match="does not exist; create it"):
+        await make(path=str(tmp_path / "none" / "x")).check()
+
+
+async def test_a_pipe_in_the_files_place_holds_the_sink(make: MakeSink, path: Path) -> None:
+    os.mkfifo(path)
+    sink = make()
+    for work in (sink.send(lines(b"1")), sink.check()):
+        with pytest.raises(Refused, match="not a plain file"):
+            await work
+
+
+async def test_check_creates_nothing(make: MakeSink, path: Path) -> None:
+    sink = make()
+    assert await sink.check() == f"{path} will be created"
+    assert not path.exists()
+    await sink.send(lines(b"1"))
+    assert await sink.check() == f"{path} can be written"
+    assert path.read_bytes() == b"1\n"
+
+
+async def test_stdout_gets_every_line_through_a_small_pipe(
+    make: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, into = os.pipe()
+    monkeypatch.setattr(file, "STDOUT", into)
+    batch = lines(*(b"%d" % number * 100 for number in range(2000)))
+    sink = make(path="-")
+    sending = asyncio.create_task(sink.send(batch))
+    expected = b"".join(item.text + b"\n" for item in batch)
+    got = b""
+    while len(got) < len(expected):
+        got += await asyncio.to_thread(os.read, out, 65536)
+    assert await sending == Verdict()
+    assert got == expected
+    os.close(into)
+    os.close(out)
+
+
+async def test_a_reader_of_stdout_that_stops_reading_does_not_hold_the_process(
+    make: MakeSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, into = os.pipe()
+    monkeypatch.setattr(file, "STDOUT", into)
+    sink = make(path="-", timeout="50ms")
+    with pytest.raises(Retryable) as caught:
+        await sink.send(lines(b"x" * 200_000))
+    assert (caught.value.reason, caught.value.sent) == ("timeout", True)
+    held = os.read(out, 200_000)
+    await sink.send(lines(b"1"))
+    assert os.read(out, 100) == b"\n1\n"  # half a line is ended first
+    assert held == b"x" * len(held)
+    os.close(out)
+    with pytest.raises(Refused, match="stdout: Broken pipe"):
+        await sink.send(lines(b"2"))
+    os.close(into)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"path": ""}, "at least 1 character"),
+        ({"path": "logs/"}, "not the name of a file"),
+        ({"path": "-", "rotate_bytes": "1MB"}, "rotate_bytes: stdout cannot be rotated"),
+        ({"path": "x", "compression": "gzip"}, "none"),
+        ({"path": "x", "concurrency": 2}, "less than or equal to 1"),
+        ({"path": "x", "format": "xml"}, "'ecs'"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        file.Settings.model_validate({"type": "file", **keys})

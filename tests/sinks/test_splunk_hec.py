@@ -1,0 +1,440 @@
+"""Splunk HEC: the envelope, and what every one of its codes says about a batch."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable
+from auditrelay.events import AuditEvent
+from auditrelay.sandbox.faults import answer, html
+from auditrelay.sandbox.splunk import CODES, TOKEN, Splunk
+from auditrelay.sinks import Item, Sink, Verdict, splunk_hec
+from auditrelay.telemetry import Metrics
+
+MakeEvent = Callable[..., AuditEvent]
+Items = Callable[[Sink, int], list[Item]]
+Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+
+
+@pytest.fixture
+async def splunk() -> AsyncIterator[Splunk]:
+    async with Splunk() as double:
+        yield double
+
+
+@pytest.fixture
+async def make(splunk: Splunk) -> AsyncIterator[Callable[..., Sink]]:
+    made: list[Sink] = []
+
+    def build(**keys: Any) -> Sink:
+        settings = splunk_hec.Settings.model_validate(
+            {"type": "splunk_hec", "url": splunk.url, "token": TOKEN, "timeout": "2s", **keys}
+        )
+        made.append(splunk_hec.build("splunk", settings, Metrics()))
+        return made[-1]
+
+    yield build
+    for sink in made:
+        await sink.close()
+
+
+def hec(status: int, code: object, number: object = None, **headers: str) -> Any:
+    body: dict[str, object] = {"text": "words of Splunk", "code": code}
+    if number is not None:
+        body["invalid-event-number"] = number
+    return answer(status, json.dumps(body).encode(), headers)
+
+
+# --- the envelope ------------------------------------------------------------
+
+
+async def test_what_is_indexed_is_what_happened(
+    splunk: Splunk, make: Callable[..., Sink], event: MakeEvent, batch: Batch
+) -> None:
+    sink = make()
+    sent = event(1, at=1_767_268_800_123_456, message="fünf ☃")
+    assert await sink.send(batch(sink, [sent])) == Verdict()
+    (stored,) = splunk.stored.documents
+    assert stored["time"] == 1_767_268_800.123456
+    assert (stored["host"], stored["source"], stored["sourcetype"], stored["index"]) == (
+        "api.bland.ai",
+        "auditrelay:voice",
+        "auditrelay:bland:audit",
+        "main",
+    )
+    assert stored["fields"] == {
+        "event_id": sent.uid,
+        "cim_model": "Change",
+        "auditrelay_kind": "pathway",
+        "auditrelay_verb": "update",
+    }
+    assert stored["event"]["description"] == "fünf ☃"
+    assert stored["event"]["vendor"] == {"id": 1, "event_type": "pathway.updated"}
+
+
+async def test_the_settings_win_over_what_the_event_says(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make(index="audit", sourcetype="st", source="src", host="h", format="raw")
+    await sink.send(items(sink, 1))
+    (stored,) = splunk.stored.documents
+    assert [stored[key] for key in ("index", "sourcetype", "source", "host")] == [
+        "audit",
+        "st",
+        "src",
+        "h",
+    ]
+    assert stored["event"]["auditrelay"]["uid"] == stored["fields"]["event_id"]
+    assert "cim_model" not in stored["fields"]
+
+
+@pytest.mark.parametrize(
+    ("at", "time"),
+    [
+        (0, b"0.000000"),
+        (1, b"0.000001"),
+        (-1, b"-0.000001"),
+        (-1_500_000, b"-1.500000"),
+        (10**22, b"10000000000000000.000000"),  # 1e+16 as a float
+    ],
+)
+def test_the_time_is_a_plain_decimal_at_any_time(
+    make: Callable[..., Sink], event: MakeEvent, at: int, time: bytes
+) -> None:
+    sink = make(format="raw")
+    # No calendar has the last of them, so no form is asked to write it.
+    sink._form = lambda _event, *, marks: {"a": 1}  # type: ignore[attr-defined]
+    assert sink.render(event(1, at=at)).startswith(b'{"time":%b,' % time)
+
+
+@pytest.mark.parametrize("form", ["cim", "datadog", "ecs", "raw"])
+async def test_every_form_is_accepted(
+    splunk: Splunk, make: Callable[..., Sink], event: MakeEvent, batch: Batch, form: str
+) -> None:
+    sink = make(format=form)
+    await sink.send(batch(sink, [event(1), event(2, api_host="")]))
+    assert splunk.stored.uids == [event(1).uid, event(2).uid]
+
+
+# --- what the codes mean ------------------------------------------------------
+
+
+def retry(*indices: int) -> Verdict:
+    return Verdict(retry=indices)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(6, "invalid_data_format"), (12, "event_required"), (13, "event_blank"), (15, None)],
+)
+async def test_a_bad_event_is_rejected_those_before_it_are_in_and_the_rest_goes_again(
+    splunk: Splunk,
+    make: Callable[..., Sink],
+    items: Items,
+    code: int,
+    reason: str | None,
+) -> None:
+    sink = make()
+    sent = items(sink, 5)
+    splunk.script(code, after=2)
+    verdict = await sink.send(sent)
+    (rejection,) = verdict.rejected
+    assert (rejection.index, rejection.reason, rejection.status) == (
+        2,
+        reason or "invalid_fields",
+        400,
+    )
+    assert rejection.message == f"{CODES[code][1]} (code {code})"
+    assert (verdict.retry, verdict.because, verdict.alone) == ((3, 4), None, ())
+    assert splunk.stored.uids == [sent[0].event.uid, sent[1].event.uid]
+
+
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [(6, 5), *((code, odd) for code in (6, 7) for odd in (-1, 6, 99, True, 2.0, "2", [2]))],
+)
+async def test_a_number_that_names_no_event_rejects_the_batch_as_a_whole(
+    splunk: Splunk,
+    make: Callable[..., Sink],
+    items: Items,
+    code: int,
+    number: object,
+) -> None:
+    sink = make()
+    splunk.faults.add(hec(400, code, number))
+    with pytest.raises(Rejected) as caught:
+        await sink.send(items(sink, 5))
+    assert caught.value.status == 400
+
+
+async def test_a_bad_event_without_a_number_rejects_the_batch_as_a_whole(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    splunk.script(6)
+    with pytest.raises(Rejected, match=r"Invalid data format \(code 6\)"):
+        await sink.send(items(sink, 2))
+
+
+@pytest.mark.parametrize("quirk", [True, False])
+async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, *, quirk: bool
+) -> None:
+    splunk.switches.index_quirk = quirk
+    splunk.configure(indexes=("main",))
+    sink = make()
+    sent = items(sink, 5)
+    # No setting gives events different indexes; a token whose list changes does.
+    bad = Item(3, sent[3].event, sent[3].text.replace(b'"event":', b'"index":"no","event":', 1))
+    sent[3] = bad
+    rejected: list[int] = []
+    todo = [sent]
+    while todo:
+        now = todo.pop(0)
+        verdict = await sink.send(now)
+        rejected += [now[each.index].position for each in verdict.rejected]
+        assert {each.reason for each in verdict.rejected} <= {"incorrect_index"}
+        todo += [[now[index]] for index in verdict.alone]
+        if verdict.retry:
+            todo.append([now[index] for index in verdict.retry])
+    assert rejected == [3]
+    assert set(splunk.stored.by_uid) == {item.event.uid for item in sent if item is not bad}
+    repeated = splunk.stored.repeated()
+    assert repeated == ({} if quirk else {sent[2].event.uid: 2})
+
+
+async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_the_sink(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    splunk.configure(indexes=("main",))
+    sink = make(index="typo")
+    sent = items(sink, 3)
+    verdict = await sink.send(sent)
+    assert (verdict.rejected, verdict.alone, verdict.retry) == ((), (0,), (1, 2))
+    with pytest.raises(Refused, match="index: 'typo' does not exist"):
+        await sink.send(sent[:1])
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(503, 9), (503, 18), (503, 23), (500, 8), (429, 26), (429, 27)]
+)
+async def test_a_full_splunk_is_waited_for_and_what_it_has_taken_is_not_sent_again(
+    splunk: Splunk,
+    make: Callable[..., Sink],
+    items: Items,
+    status: int,
+    code: int,
+) -> None:
+    sink = make()
+    sent = items(sink, 5)
+    splunk.faults.add(hec(status, code, 3, **{"Retry-After": "7"}))
+    verdict = await sink.send(sent)
+    assert (verdict.rejected, verdict.retry) == ((), (3, 4))
+    assert verdict.because is not None
+    assert (verdict.because.reason, verdict.because.retry_after) == (f"status_{status}", 7.0)
+    for number in (None, 0, 5, -2, "3"):
+        splunk.faults.add(hec(status, code, number))
+        with pytest.raises(Retryable) as caught:
+            await sink.send(sent)
+        assert caught.value.reason == f"status_{status}"
+        assert caught.value.sent is (status == 500)
+
+
+@pytest.mark.parametrize("code", [24, 25])
+async def test_a_queue_that_fills_has_taken_the_batch_and_is_warned_about(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, code: int
+) -> None:
+    sink = make()
+    splunk.script(code)
+    verdict = await sink.send(items(sink, 1))
+    assert verdict == Verdict(warnings=(f"{CODES[code][1]} (code {code})",))
+    assert splunk.stored.total == 1
+
+
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 10, 11, 14, 16, 21, 22])
+async def test_a_configuration_that_splunk_refuses_holds_the_sink(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, code: int
+) -> None:
+    sink = make()
+    splunk.script(code)
+    with pytest.raises(Refused) as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.status == CODES[code][0]
+    assert CODES[code][1] in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+async def test_a_token_that_demands_acknowledgement_says_what_to_do(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    splunk.configure(use_ack=True)
+    sink = make()
+    with pytest.raises(Refused, match="switch useACK off"):
+        await sink.send(items(sink, 1))
+    with pytest.raises(Refused, match="switch useACK off"):
+        await sink.check()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>400</html>", b"[]", b'{"text":"x"}'])
+async def test_a_400_that_is_not_hecs_blames_no_event(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, body: bytes
+) -> None:
+    sink = make()
+    splunk.faults.add(answer(400, body))
+    with pytest.raises(Refused, match="check url"):
+        await sink.send(items(sink, 1))
+
+
+async def test_a_code_of_a_later_splunk_blames_the_event_that_it_names_or_nobody(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    sent = items(sink, 3)
+    splunk.faults.add(hec(400, 99, 1))
+    verdict = await sink.send(sent)
+    assert [(each.index, each.reason) for each in verdict.rejected] == [(1, "hec_99")]
+    assert verdict.retry == (2,)
+    splunk.faults.add(hec(400, 99))
+    with pytest.raises(Refused):
+        await sink.send(sent)
+
+
+async def test_no_data_is_a_rejection_that_names_itself(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    splunk.script(5)
+    with pytest.raises(Rejected) as caught:
+        await sink.send(items(sink, 1))
+    assert caught.value.reason == "no_data"
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"text":"Success"}', b'{"code":"0"}', b'{"code":false}', b'{"code":9}', b"0"]
+)
+async def test_a_200_without_hecs_own_success_is_no_proof(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, body: bytes
+) -> None:
+    sink = make()
+    splunk.faults.add(answer(200, body))
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
+
+
+async def test_an_event_above_the_maximum_is_rejected_unsent_and_costs_no_other(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make(format="raw")
+    sent = items(sink, 5)
+    fits, exceeds = (
+        Item(place, sent[place].event, sent[place].text.replace(b'"record":', fill, 1))
+        for place, fill in (
+            (1, b'"x":"%b","record":' % (b"x" * (5 * 2**20 - len(sent[1].text) - 7))),
+            (3, b'"x":"%b","record":' % (b"x" * (5 * 2**20 - len(sent[3].text) - 6))),
+        )
+    )
+    assert (len(fits.text), len(exceeds.text)) == (5 * 2**20, 5 * 2**20 + 1)
+    sent[1], sent[3] = fits, exceeds
+    verdict = await sink.send(sent)
+    assert [(each.index, each.reason) for each in verdict.rejected] == [(3, "too_large")]
+    assert splunk.stored.uids == [sent[place].event.uid for place in (0, 1, 2, 4)]
+
+
+async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    sent = items(sink, 6)
+    for place in (0, 3):
+        sent[place] = Item(place, sent[place].event, b" " * (5 * 2**20 + 1))
+    splunk.script(6, after=1)
+    verdict = await sink.send(sent)
+    assert [(each.index, each.reason) for each in verdict.rejected] == [
+        (0, "too_large"),
+        (3, "too_large"),
+        (2, "invalid_data_format"),
+    ]
+    assert verdict.retry == (4, 5)
+    splunk.faults.add(hec(400, 7, 2))
+    verdict = await sink.send(sent)
+    assert (verdict.alone, verdict.retry) == ((2,), (4, 5))
+    splunk.faults.clear()
+    requests = splunk.requests
+    verdict = await sink.send([sent[0]])
+    assert (len(verdict.rejected), splunk.requests) == (1, requests)
+
+
+# --- check --------------------------------------------------------------------
+
+
+async def test_check_proves_the_token_and_stores_nothing(
+    splunk: Splunk, make: Callable[..., Sink]
+) -> None:
+    assert await make().check() == f"HEC at {splunk.url} is healthy and knows the token"
+    assert splunk.stored.total == 0
+
+
+@pytest.mark.parametrize("token", ["wrong", "disabled"])
+async def test_check_refuses_a_token_that_splunk_does_not_accept(
+    splunk: Splunk, make: Callable[..., Sink], token: str
+) -> None:
+    if token == "disabled":
+        splunk.configure(enabled=False)
+        token = TOKEN
+    with pytest.raises(Refused):
+        await make(token=token).check()
+    # A health endpoint that takes any token must not be the proof.
+    splunk.faults.add(hec(200, 17), method="GET")
+    with pytest.raises(Refused):
+        await make(token=token).check()
+
+
+async def test_check_tells_a_sick_splunk_from_something_that_is_not_splunk(
+    splunk: Splunk, make: Callable[..., Sink]
+) -> None:
+    splunk.switches.health = 18
+    with pytest.raises(Retryable, match="queues are full"):
+        await make().check()
+    splunk.switches.health = 17
+    splunk.faults.add(html(200), method="POST")
+    with pytest.raises(RelayError, match="not HEC's"):
+        await make().check()
+
+
+# --- settings -----------------------------------------------------------------
+
+HTTPS: dict[str, Any] = {"type": "splunk_hec", "url": "https://splunk.example.com", "token": "t"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"url": "http://splunk.example.com:8088"}, "plain http would show the credentials"),
+        ({"url": "https://u:p@splunk.example.com"}, "user name or password"),
+        ({"url": "https://splunk.example.com/services/collector/event"}, "leave out /services"),
+        ({"index": "Main"}, "'Main' is not the name of an index"),
+        ({"index": ""}, "'' is not the name of an index"),
+        ({"batch_bytes": 838_860_801}, "less than or equal to 838860800"),
+        ({"ack": True}, "Extra inputs are not permitted"),
+        ({"format": "ocsf"}, "'cim'"),
+        ({"token": ""}, "is empty"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        splunk_hec.Settings.model_validate({**HTTPS, **keys})
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    settings = splunk_hec.Settings.model_validate(HTTPS)
+    assert (settings.format, settings.index, settings.compression, settings.concurrency) == (
+        "cim",
+        None,
+        "gzip",
+        4,
+    )
+    assert "'t'" not in repr(settings)

@@ -1,0 +1,43 @@
+"""What the tests of every source need: no waiting, and a whole walk at once."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from auditrelay import http
+from auditrelay.sources import Page, Source
+from auditrelay.window import Interval
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record every wait instead of waiting."""
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(http, "pause", pause)
+    return waited
+
+
+@pytest.fixture
+def day() -> Interval:
+    return Interval(START, START + timedelta(days=1))
+
+
+@pytest.fixture
+def clock(day: Interval) -> Callable[[], float]:
+    """Stand an hour after the window."""
+    return lambda: day.end.timestamp() + 3600
+
+
+@pytest.fixture
+def walk(day: Interval) -> Callable[..., object]:
+    async def every_page(source: Source, window: Interval = day) -> list[Page]:
+        return [page async for page in source.walk(window)]
+
+    return every_page

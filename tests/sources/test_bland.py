@@ -1,0 +1,461 @@
+"""Bland AI against its double, under every switch that its documentation leaves open."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from pydantic import ValidationError
+
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.bland import PATH, Bland
+from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sources import Page, bland
+from auditrelay.telemetry import Metrics
+from auditrelay.window import Interval
+
+Walk = Callable[..., Awaitable[list[Page]]]
+Connect = Callable[..., bland.Source]
+
+BASE = "https://api.bland.ai"
+
+
+def settings(**changes: Any) -> bland.Settings:
+    return bland.Settings.model_validate({"type": "bland", "api_key": "k", **changes})
+
+
+@pytest.fixture
+async def vendor(clock: Callable[[], float]) -> AsyncIterator[Bland]:
+    async with Bland(clock=clock) as vendor:
+        yield vendor
+
+
+@pytest.fixture
+async def connect(vendor: Bland) -> AsyncIterator[Connect]:
+    sources: list[bland.Source] = []
+
+    def make(**changes: Any) -> bland.Source:
+        keys = {"base_url": vendor.url, "api_key": vendor.api_key, "page_size": 4, **changes}
+        sources.append(bland.build("voice", settings(**keys), Metrics()))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        await source.close()
+
+
+def ids(pages: list[Page]) -> list[str]:
+    return [json.loads(record)["id"] for page in pages for record in page.records]
+
+
+def body(events: int = 0, **data: Any) -> bytes:
+    """Return a page with as many *events*, and whatever else its *data* shall say."""
+    return json.dumps({"data": {"events": [{}] * events, **data}, "errors": None}).encode()
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"api_key": "two\nlines"},
+        {"auth_scheme": "Bearer "},
+        {"page_size": 101},
+        {"page_size": 0},
+        {"max_window": "31d"},
+        {"overlap": "0s"},
+        {"type": "cekura"},
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        settings(**change)
+
+
+# --- whole walks
+
+
+@pytest.mark.parametrize("past_end", ["404", "empty"])
+@pytest.mark.parametrize("count", [0, 1, 3, 6, 7])
+@pytest.mark.parametrize("cap", [3, 100])
+async def test_every_record_is_shown_once_however_the_vendor_pages(
+    *,
+    vendor: Bland,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    past_end: Any,
+    count: int,
+    cap: int,
+) -> None:
+    vendor.switches.past_end, vendor.switches.page_size_cap = past_end, cap
+    made = vendor.fill(count, day.start, day.end)
+    pages = await walk(connect())
+    assert sorted(ids(pages)) == sorted(made)
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert {page.total for page in pages} == {count}
+    assert not any(page.shrunk for page in pages)
+    assert len(pages) == max(1, -(-count // min(4, cap)))
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("sub", [0, 1, 500, 999])
+async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
+    *, vendor: Bland, connect: Connect, walk: Walk, day: Interval, inclusive: bool, sub: int
+) -> None:
+    vendor.switches.lower_inclusive = vendor.switches.upper_inclusive = inclusive
+    part = timedelta(microseconds=sub)
+    window = Interval(day.start + part, day.end - timedelta(hours=1) + part)
+    last = window.end - timedelta(microseconds=1)
+    made = [vendor.add(at) for at in (window.start, last)]
+    assert set(made) <= set(ids(await walk(connect(), window)))
+
+
+async def test_the_whole_window_is_asked_for_on_every_page(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    await walk(connect())
+    for number, seen in enumerate(vendor.seen, 1):
+        assert seen.path == PATH
+        assert seen.headers["authorization"] == vendor.api_key
+        assert seen.query == {
+            "created_after": "2026-02-28T23:59:59.999Z",
+            "created_before": "2026-03-02T00:00:00.000Z",
+            "page": str(number),
+            "page_size": "4",
+        }
+
+
+async def test_records_keep_their_text_byte_for_byte(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(3, day.start, day.end)
+    texts = {entry.text for entry in vendor.history._entries}
+    assert {record for page in await walk(connect()) for record in page.records} == texts
+
+
+async def test_a_scheme_can_be_put_before_the_key(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    with pytest.raises(Refused):
+        await walk(connect(auth_scheme="Bearer"))
+    vendor.switches.bearer = "accept"
+    assert (await walk(connect(auth_scheme="Bearer")))[-1].last
+
+
+async def test_a_redirect_holds_the_source_and_the_key_stays(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    async with Trap() as trap:
+        vendor.faults.add(faults.redirect(trap.url, 308), times=None)
+        with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1"):
+            await walk(connect())
+        assert not trap.caught
+
+
+# --- rows that come and go
+
+
+@pytest.mark.parametrize("past_end", ["404", "empty"])
+async def test_a_page_that_vanished_ends_the_walk_and_says_so(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval, past_end: Any
+) -> None:
+    vendor.switches.past_end = past_end
+    made = vendor.fill(5, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.history.remove(made[0])
+    pages = await walk(connect())
+    assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
+
+
+async def test_rows_that_all_vanish_are_noticed(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(9, day.start, day.end)
+    vendor.before_page[2] = lambda: list(map(vendor.history.remove, made))
+    pages = await walk(connect())
+    assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
+
+
+async def test_rows_that_vanish_in_the_middle_are_noticed(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(13, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.history.remove(made[-1])
+    assert [page.shrunk for page in await walk(connect())] == [False, True, True]
+
+
+async def test_rows_that_arrive_in_the_middle_are_no_trouble(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(8, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.add(day.end - timedelta(seconds=1))
+    pages = await walk(connect())
+    assert set(made) <= set(ids(pages))
+    assert (len(pages), pages[-1].total, pages[-1].shrunk) == (3, 9, False)
+
+
+async def test_a_first_page_that_is_not_found_is_no_end(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    vendor.faults.add(faults.answer(404, b'{"data":null,"errors":[{"error":"NOT_FOUND"}]}'))
+    with pytest.raises(Refused) as caught:
+        await walk(connect())
+    assert caught.value.status == 404
+
+
+async def test_another_404_in_the_middle_is_no_end(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    vendor.faults.add(faults.html(404), nth=2)
+    with pytest.raises(Refused, match="404"):
+        await walk(connect())
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([body(0, total=9, total_pages=3, current_page=1)], "no_progress"),
+        ([body(0, total_pages=3)], "no_progress"),
+        ([body(4, total_pages=3, current_page=1)] * 2, "repeated_page"),
+        ([body(4, total_pages=3, current_page=0)], "repeated_page"),
+    ],
+)
+async def test_answers_that_cannot_be_a_whole_window_break_the_walk(
+    vendor: Bland, connect: Connect, walk: Walk, answers: list[bytes], reason: str
+) -> None:
+    for answer in answers:
+        vendor.faults.add(faults.answer(200, answer))
+    with pytest.raises(WalkBroken) as caught:
+        await walk(connect())
+    assert caught.value.reason == reason
+
+
+async def test_without_any_count_an_empty_page_is_the_end(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    for answer in (body(2), body(1), body(0)):
+        vendor.faults.add(faults.answer(200, answer))
+    pages = await walk(connect())
+    assert [(len(page.records), page.last, page.total) for page in pages] == [
+        (2, False, None),
+        (1, False, None),
+        (0, True, None),
+    ]
+
+
+async def test_a_server_that_shows_its_last_page_for_one_past_the_end_has_shrunk(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    vendor.faults.add(faults.answer(200, body(4, total_pages=3, current_page=1)))
+    vendor.faults.add(faults.answer(200, body(4, total_pages=1, current_page=1)))
+    pages = await walk(connect())
+    assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
+
+
+# --- refusals, each to be understood by itself
+
+
+async def refusal(walk: Walk, source: bland.Source) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await walk(source)
+    return caught.value
+
+
+@pytest.mark.parametrize("envelope", ["modern", "older"])
+@pytest.mark.parametrize("code", ["AUTH_FAILURE", "UNAUTHORIZED"])
+async def test_a_wrong_key_is_refused(
+    vendor: Bland, connect: Connect, walk: Walk, envelope: Any, code: Any
+) -> None:
+    vendor.switches.envelope, vendor.switches.unauthorized = envelope, code
+    error = await refusal(walk, connect(api_key="wrong-key-secret"))
+    assert error.status == 401
+    assert ("Unauthorized" if code == "AUTH_FAILURE" else "Invalid API key") in str(error)
+    assert (code in str(error)) is (envelope == "modern")
+    assert "check the key" in str(error)
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize("envelope", ["modern", "older"])
+@pytest.mark.parametrize("feature", ["403", "404"])
+async def test_an_organisation_without_the_feature_is_told_who_can_enable_it(
+    vendor: Bland, connect: Connect, walk: Walk, envelope: Any, feature: Any
+) -> None:
+    vendor.switches.envelope, vendor.switches.feature = envelope, feature
+    error = await refusal(walk, connect())
+    assert error.status == int(feature)
+    assert "Enterprise feature of Bland AI, which Bland must enable" in str(error)
+
+
+async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    vendor.switches.oversize, vendor.switches.page_size_cap = "refuse", 3
+    error = await refusal(walk, connect())
+    assert error.status == 400
+    assert "Invalid page or page_size (BAD_REQUEST)" in str(error)
+
+
+@pytest.mark.parametrize("errors", ["without data", "beside data"])
+async def test_a_success_with_errors_inside_is_none(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval, errors: Any
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    vendor.switches.errors = errors
+    with pytest.raises(Retryable, match="Could not read all") as caught:
+        await walk(connect())
+    assert caught.value.reason == "bad_reply"
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ('[{"error":"AUTH_FAILURE","message":"Unauthorized"}]', "Unauthorized (AUTH_FAILURE); che"),
+        ('[{"error":"UNAUTHORIZED","message":"No."}]', "No. (UNAUTHORIZED); check the key"),
+        ('[{"error":"FEATURE_NOT_ENABLED","message":"Off"}]', "Enterprise feature"),
+        ('[{"error":"SOMETHING_NEW","message":"Oh"}]', "Oh (SOMETHING_NEW)"),
+        ('["plain words"]', "plain words"),
+        ('{"error":"X","message":"an object"}', "an object (X)"),
+    ],
+)
+async def test_errors_inside_of_a_success_say_what_they_are(
+    vendor: Bland, connect: Connect, walk: Walk, errors: str, words: str
+) -> None:
+    answer = f'{{"data":null,"errors":{errors}}}'.encode()
+    vendor.faults.add(faults.answer(200, answer), times=None)
+    error = await refusal(walk, connect())
+    assert words in str(error)
+    assert len(vendor.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b'{"status":"error","message":"Rate limit exceeded"}', "rate_limited"),
+        (b'{"data":null,"errors":[{"error":"RATE_LIMITED","message":"Slow"}]}', "rate_limited"),
+        (b'{"data":null,"errors":[{"error":{},"message":[]}]}', "bad_reply"),
+        (b'{"data":null,"errors":null}', "bad_reply"),
+        (b'{"data":{"events":[],"total_pages":"two"},"errors":null}', "bad_reply"),
+        (b'{"data":{"events":null},"errors":null}', "bad_reply"),
+        (b"{}", "bad_reply"),
+    ],
+)
+async def test_a_success_without_data_is_tried_again(
+    vendor: Bland, connect: Connect, walk: Walk, answer: bytes, reason: str
+) -> None:
+    vendor.faults.add(faults.answer(200, answer))
+    assert (await walk(connect()))[-1].last
+    vendor.faults.add(faults.answer(200, answer), times=None)
+    with pytest.raises(Retryable) as caught:
+        await walk(connect())
+    assert caught.value.reason == reason
+
+
+async def test_an_empty_list_of_errors_is_no_error(
+    vendor: Bland, connect: Connect, walk: Walk
+) -> None:
+    answer = body(1, total=1, total_pages=1, current_page=1).replace(b"null}", b"[]}")
+    vendor.faults.add(faults.answer(200, answer))
+    assert len((await walk(connect()))[0].records) == 1
+    assert len(vendor.seen) == 1
+
+
+@pytest.mark.parametrize("text", [b"<html>", b"[]", b'{"errors":7}', b'{"errors":[7]}'])
+async def test_a_refusal_without_words_is_told_all_the_same(
+    vendor: Bland, connect: Connect, walk: Walk, text: bytes
+) -> None:
+    vendor.faults.add(faults.answer(403, text))
+    error = await refusal(walk, connect())
+    assert str(error).startswith(f"403 from GET {vendor.url}{PATH}; audit logs are an Enterprise")
+
+
+# --- trouble that passes
+
+
+@pytest.mark.parametrize("retry_after", ["seconds", "date", "absent"])
+async def test_a_throttled_walk_waits_and_then_gives_up(
+    *,
+    vendor: Bland,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    waits: list[float],
+    retry_after: Any,
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    vendor.switches.rate, vendor.switches.retry_after = 2, retry_after
+    with pytest.raises(Retryable, match="Rate limit exceeded") as caught:
+        await walk(connect())
+    assert caught.value.reason == "status_429"
+    assert len(waits) == 4
+    assert (min(waits) >= 60) is (retry_after == "seconds")
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        faults.html(200),
+        faults.html(503),
+        faults.empty(),
+        faults.truncated(),
+        faults.truncated(honest_length=True),
+        faults.store_then_reset(),
+        faults.too_many(retry_after="1"),
+    ],
+)
+async def test_trouble_in_the_middle_costs_no_record(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval, action: faults.Action
+) -> None:
+    made = vendor.fill(9, day.start, day.end)
+    vendor.faults.add(action, nth=2)
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+    assert [seen.query["page"] for seen in vendor.seen] == ["1", "2", "2", "3"]
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b'"\\ud83d"'])
+async def test_one_odd_value_costs_neither_its_record_nor_its_page(
+    vendor: Bland, connect: Connect, walk: Walk, day: Interval, odd: bytes
+) -> None:
+    made = vendor.fill(5, day.start, day.end)
+
+    def change(_request: Request, response: Response) -> Response:
+        response.body = response.body.replace(b'"metadata":null', b'"metadata":' + odd)
+        return response
+
+    vendor.faults.add(faults.rewrite(change), times=None)
+    pages = await walk(connect())
+    assert sorted(ids(pages)) == sorted(made)
+    assert any(odd in record for page in pages for record in page.records)
+
+
+# --- the adapter alone
+
+
+@pytest.mark.respx(base_url=BASE)
+async def test_the_vendors_own_address_and_the_bare_key_are_the_defaults(
+    respx_mock: respx.MockRouter, walk: Walk
+) -> None:
+    data = {"events": [], "total": 0, "total_pages": 0, "current_page": 1, "page_size": 100}
+    route = respx_mock.get(PATH).mock(httpx.Response(200, json={"data": data, "errors": None}))
+    source = bland.build("voice", settings(), Metrics())
+    assert await walk(source) == [Page([], last=True, total=0)]
+    assert route.calls.last.request.headers["authorization"] == "k"
+    assert route.calls.last.request.url.params["page_size"] == "100"
+    assert source.scope == ""
+
+
+@pytest.mark.respx(base_url=BASE)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 418])
+async def test_no_window_is_skipped_whatever_the_vendor_refuses(
+    respx_mock: respx.MockRouter, walk: Walk, status: int
+) -> None:
+    respx_mock.get(PATH).mock(httpx.Response(status, json={"message": "No."}))
+    with pytest.raises(RelayError, match=rf"^{status} from GET {BASE}{PATH}: No\.") as caught:
+        await walk(bland.build("voice", settings(), Metrics()))
+    assert type(caught.value) is Refused

@@ -1,0 +1,470 @@
+"""Cekura against its double, under every switch that its documentation leaves open."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from pydantic import ValidationError
+
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.cekura import PATH, Cekura
+from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.settings import Resolved, Secret
+from auditrelay.sources import Page, cekura
+from auditrelay.telemetry import Metrics
+from auditrelay.window import Interval
+
+Walk = Callable[..., Awaitable[list[Page]]]
+Connect = Callable[..., cekura.Source]
+
+BASE = "https://api.cekura.ai"
+
+
+def settings(**changes: Any) -> cekura.Settings:
+    keys = {"type": "cekura", "organization_id": "42", "api_key": "k", **changes}
+    return cekura.Settings.model_validate(keys)
+
+
+@pytest.fixture
+async def vendor(clock: Callable[[], float]) -> AsyncIterator[Cekura]:
+    async with Cekura(clock=clock) as vendor:
+        yield vendor
+
+
+@pytest.fixture
+async def connect(vendor: Cekura) -> AsyncIterator[Connect]:
+    sources: list[cekura.Source] = []
+
+    def make(**changes: Any) -> cekura.Source:
+        keys = {"base_url": vendor.url, "api_key": vendor.api_key, "page_size": 4, **changes}
+        sources.append(cekura.build("voice", settings(**keys), Metrics()))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        await source.close()
+
+
+def ids(pages: list[Page]) -> list[str]:
+    return [str(json.loads(record)["id"]) for page in pages for record in page.records]
+
+
+def asked(vendor: Cekura) -> list[str]:
+    return [seen.query["page"] for seen in vendor.seen]
+
+
+# --- settings
+
+
+def test_an_organisations_id_may_be_a_number() -> None:
+    assert settings(organization_id=42).organization_id == "42"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"organization_id": ""},
+        {"organization_id": "a b"},
+        {"organization_id": True},
+        {"api_key": ""},
+        {"page_size": 201},
+        {"max_window": "31d"},
+        {"settle": "-1s"},
+        {"type": "bland"},
+        {"base_url": "http://api.cekura.ai"},
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        settings(**change)
+
+
+def test_the_scope_is_the_organisation(connect: Connect) -> None:
+    assert connect().scope == "42"
+
+
+# --- whole walks
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
+@pytest.mark.parametrize("next_at_end", ["null", "absent", "never"])
+@pytest.mark.parametrize("past_end", ["404", "empty"])
+@pytest.mark.parametrize("count", [0, 1, 3, 6, 7])
+@pytest.mark.parametrize("cap", [3, 200])
+async def test_every_record_is_shown_once_however_the_vendor_pages(
+    *,
+    vendor: Cekura,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    order: Any,
+    next_at_end: Any,
+    past_end: Any,
+    count: int,
+    cap: int,
+) -> None:
+    switches = vendor.switches
+    switches.order, switches.next_at_end, switches.past_end = order, next_at_end, past_end
+    switches.page_size_cap = cap
+    made = vendor.fill(count, day.start, day.end)
+    pages = await walk(connect())
+    assert sorted(ids(pages)) == sorted(made)
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert {page.total for page in pages} == {count}
+    assert not any(page.shrunk for page in pages)
+    assert len(pages) == max(1, -(-count // min(4, cap)))
+
+
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("upper", [True, False])
+@pytest.mark.parametrize("sub", [0, 1, 500, 999])
+async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
+    *,
+    vendor: Cekura,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    lower: bool,
+    upper: bool,
+    sub: int,
+) -> None:
+    vendor.switches.lower_inclusive, vendor.switches.upper_inclusive = lower, upper
+    part = timedelta(microseconds=sub)
+    window = Interval(day.start + part, day.end - timedelta(hours=1) + part)
+    last = window.end - timedelta(microseconds=1)
+    made = [vendor.add(at) for at in (window.start, last)]
+    assert set(made) <= set(ids(await walk(connect(), window)))
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+async def test_thirty_days_are_never_exceeded_and_nothing_is_missed_for_it(
+    *, vendor: Cekura, connect: Connect, walk: Walk, day: Interval, inclusive: bool
+) -> None:
+    vendor.switches.lower_inclusive = vendor.switches.upper_inclusive = inclusive
+    window = Interval(day.end - timedelta(days=30), day.end)
+    middle = window.start + window.length / 2
+    tick = timedelta(microseconds=1)
+    times = (window.start, middle - tick, middle, middle + tick, window.end - tick)
+    made = {vendor.add(at) for at in times}
+    pages = await walk(connect(), window)
+    assert set(ids(pages)) == made
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert {page.total for page in pages} == {None}
+    assert {seen.status for seen in vendor.seen} == {200}
+
+
+async def test_the_whole_window_is_asked_for_on_every_page(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    await walk(connect(project_id=7))
+    for number, seen in enumerate(vendor.seen, 1):
+        assert seen.path == PATH
+        assert seen.query == {
+            "organization_id": "42",
+            "project_id": "7",
+            "start_time": "2026-02-28T23:59:59.999Z",
+            "end_time": "2026-03-02T00:00:00.000Z",
+            "page": str(number),
+            "page_size": "4",
+        }
+
+
+async def test_records_keep_their_text_byte_for_byte(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(3, day.start, day.end)
+    texts = {entry.text for entry in vendor.history._entries}
+    assert {record for page in await walk(connect()) for record in page.records} == texts
+
+
+@pytest.mark.parametrize("base", ["http://internal.example", "trap"])
+async def test_the_key_never_follows_next_to_another_host(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, base: str
+) -> None:
+    async with Trap() as trap:
+        vendor.switches.next_base = trap.url if base == "trap" else base
+        made = vendor.fill(9, day.start, day.end)
+        assert sorted(ids(await walk(connect()))) == sorted(made)
+        assert not trap.caught
+
+
+async def test_a_redirect_holds_the_source_and_the_key_stays(
+    vendor: Cekura, connect: Connect, walk: Walk
+) -> None:
+    async with Trap() as trap:
+        vendor.faults.add(faults.redirect(trap.url), times=None)
+        with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1"):
+            await walk(connect())
+        assert not trap.caught
+
+
+# --- rows that come and go
+
+
+async def test_a_page_that_vanished_ends_the_walk_and_says_so(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(5, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.history.remove(made[0])
+    pages = await walk(connect())
+    assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("past_end", ["404", "empty"])
+async def test_rows_that_vanish_in_the_middle_are_noticed(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, past_end: Any
+) -> None:
+    vendor.switches.past_end = past_end
+    made = vendor.fill(13, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.history.remove(made[-1])
+    pages = await walk(connect())
+    assert [page.shrunk for page in pages] == [False, True, True]
+    assert len(set(ids(pages))) == 12  # the twelfth slipped to the page before
+
+
+async def test_rows_that_arrive_in_the_middle_are_no_trouble(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(8, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.add(day.end - timedelta(seconds=1))
+    pages = await walk(connect())
+    assert set(made) <= set(ids(pages))
+    assert (len(pages), pages[-1].total, pages[-1].shrunk) == (3, 9, False)
+
+
+async def test_an_invalid_first_page_is_no_end(
+    vendor: Cekura, connect: Connect, walk: Walk
+) -> None:
+    vendor.faults.add(faults.answer(404, b'{"detail":"Invalid page."}'))
+    with pytest.raises(Refused, match=r"404 .*: Invalid page\.; there is nothing"):
+        await walk(connect())
+
+
+async def test_another_404_in_the_middle_is_no_end(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    vendor.faults.add(faults.answer(404, b'{"detail":"Not found."}'), nth=2)
+    with pytest.raises(Refused, match="Not found"):
+        await walk(connect())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"count":9,"next":"x","results":[]}', b'{"count":9,"results":[]}'],
+)
+async def test_an_empty_page_with_more_to_come_breaks_the_walk(
+    vendor: Cekura, connect: Connect, walk: Walk, body: bytes
+) -> None:
+    vendor.faults.add(faults.answer(200, body), times=None)
+    with pytest.raises(WalkBroken) as caught:
+        await walk(connect())
+    assert caught.value.reason == "no_progress"
+
+
+async def test_without_next_and_count_an_empty_page_is_the_end(
+    vendor: Cekura, connect: Connect, walk: Walk
+) -> None:
+    for body in (b'{"results":[{"id":1}]}', b'{"results":[]}'):
+        vendor.faults.add(faults.answer(200, body))
+    pages = await walk(connect())
+    assert [(len(page.records), page.last, page.total) for page in pages] == [
+        (1, False, None),
+        (0, True, None),
+    ]
+
+
+# --- refusals, each to be understood by itself
+
+
+async def refusal(walk: Walk, source: cekura.Source) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await walk(source)
+    return caught.value
+
+
+async def test_a_wrong_key_is_refused(vendor: Cekura, connect: Connect, walk: Walk) -> None:
+    error = await refusal(walk, connect(api_key="wrong-key-secret"))
+    assert error.status == 401
+    assert "Invalid API key" in str(error)
+    assert "check the key" in str(error)
+    assert "secret" not in str(error)
+    assert len(vendor.seen) == 1
+
+
+async def test_a_projects_key_is_refused_with_the_key_that_is_needed(
+    vendor: Cekura, connect: Connect, walk: Walk
+) -> None:
+    vendor.switches.key_scope = "project"
+    error = await refusal(walk, connect())
+    assert error.status == 403
+    assert "permission to perform" in str(error)
+    assert "organisation-level key" in str(error)
+    assert "admin" in str(error)
+
+
+async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.switches.max_window_days = 7
+    with pytest.raises(Refused) as caught:
+        await walk(connect(), Interval(day.start - timedelta(days=8), day.start))
+    assert caught.value.status == 400
+    assert "start_time: The time range cannot exceed 7 days." in str(caught.value)
+    assert "organization_id=" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"detail":7}', b'{"a":[{"b":1}]}'])
+async def test_a_refusal_without_words_is_told_all_the_same(
+    vendor: Cekura, connect: Connect, walk: Walk, body: bytes
+) -> None:
+    vendor.faults.add(faults.answer(403, body))
+    error = await refusal(walk, connect())
+    assert str(error).startswith(f"403 from GET {vendor.url}{PATH}; the key must be")
+
+
+async def test_a_rotated_key_is_used_without_a_restart(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", vendor.api_key)
+    made = vendor.fill(9, day.start, day.end)
+    source = connect(api_key=Secret(Resolved("${env:KEY}")))
+
+    def rotate() -> None:
+        vendor.rotate("another-key")
+        monkeypatch.setenv("KEY", "another-key")
+
+    async with aclosing(source.walk(day)) as pages:
+        shown = [await anext(pages)]
+        rotate()
+        shown += [page async for page in pages]
+    assert sorted(ids(shown)) == sorted(made)
+    assert vendor.answered[401] == 1
+
+
+# --- trouble that passes
+
+
+@pytest.mark.parametrize("retry_after", ["seconds", "date", "absent"])
+async def test_a_throttled_walk_waits_as_long_as_it_is_told(
+    *,
+    vendor: Cekura,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    waits: list[float],
+    retry_after: Any,
+) -> None:
+    """The double answers no Date, so the date form counts from the real now: long ago."""
+    vendor.fill(9, day.start, day.end)
+    vendor.switches.rate, vendor.switches.retry_after = 2, retry_after
+    with pytest.raises(Retryable) as caught:
+        await walk(connect())
+    assert caught.value.reason == "status_429"
+    if retry_after == "date":
+        assert caught.value.retry_after is not None
+    else:
+        assert caught.value.retry_after == 60
+        assert waits == [60] * 4
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        faults.html(200),
+        faults.html(503),
+        faults.empty(),
+        faults.truncated(),
+        faults.truncated(honest_length=True),
+        faults.reset(),
+        faults.too_many(retry_after="1"),
+        faults.answer(200, b'{"results":{}}'),
+        faults.answer(200, b'{"count":"many","next":null,"results":[]}'),
+        faults.answer(200, b'{"count":1,"next":7,"results":[]}'),
+    ],
+)
+async def test_trouble_in_the_middle_costs_no_record(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, action: faults.Action
+) -> None:
+    made = vendor.fill(9, day.start, day.end)
+    vendor.faults.add(action, nth=2)
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+    assert asked(vendor) == ["1", "2", "2", "3"]
+
+
+@pytest.mark.parametrize("action", [faults.wrong_type(), faults.gzipped(), faults.chunked(7)])
+async def test_what_only_looks_odd_is_no_trouble(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, action: faults.Action
+) -> None:
+    made = vendor.fill(9, day.start, day.end)
+    vendor.faults.add(action, times=None)
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+    assert len(vendor.seen) == 3
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"Infinity", b'"\\udc00"'])
+async def test_one_odd_value_costs_neither_its_record_nor_its_page(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, odd: bytes
+) -> None:
+    made = vendor.fill(5, day.start, day.end)
+
+    def change(_request: Request, response: Response) -> Response:
+        response.body = response.body.replace(b'"Acme Voice"', odd, 1)
+        return response
+
+    vendor.faults.add(faults.rewrite(change), times=None)
+    pages = await walk(connect())
+    assert sorted(ids(pages)) == sorted(made)
+    assert odd in pages[0].records[0]
+
+
+async def test_trouble_that_stays_is_raised(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.faults.add(faults.html(200), times=None)
+    with pytest.raises(Retryable, match="content type text/html") as caught:
+        await walk(connect())
+    assert caught.value.reason == "bad_reply"
+
+
+async def test_the_sources_own_ceiling_is_kept(
+    vendor: Cekura, connect: Connect, walk: Walk, day: Interval, waits: list[float]
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    await walk(connect(requests_per_minute=1))
+    assert len(waits) == 2
+
+
+# --- the adapter alone
+
+
+@pytest.mark.respx(base_url=BASE)
+async def test_the_vendors_own_address_and_header_are_the_defaults(
+    respx_mock: respx.MockRouter, walk: Walk
+) -> None:
+    route = respx_mock.get(PATH).mock(
+        httpx.Response(200, json={"count": 0, "next": None, "previous": None, "results": []})
+    )
+    source = cekura.build("voice", settings(), Metrics())
+    assert await walk(source) == [Page([], last=True, total=0)]
+    request = route.calls.last.request
+    assert request.headers["X-CEKURA-API-KEY"] == "k"
+    assert request.url.params["page_size"] == "200"
+
+
+@pytest.mark.respx(base_url=BASE)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 418])
+async def test_no_window_is_skipped_whatever_the_vendor_refuses(
+    respx_mock: respx.MockRouter, walk: Walk, status: int
+) -> None:
+    respx_mock.get(PATH).mock(httpx.Response(status, json={"detail": "No."}))
+    with pytest.raises(RelayError, match=rf"^{status} from GET {BASE}{PATH}: No\.") as caught:
+        await walk(cekura.build("voice", settings(), Metrics()))
+    assert type(caught.value) is Refused
