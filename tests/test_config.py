@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pytest
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from auditrelay import config
 from auditrelay.config import Config, load
@@ -35,6 +35,12 @@ class Vendor(SourceSettings):
         if region not in ("eu", "us"):
             raise ValueError(f"{region!r} is not a region")
         return region
+
+    @model_validator(mode="after")
+    def _is_careless(self) -> Self:
+        if self.organization_id == "careless":
+            raise ValueError(f"the key {self.api_key.reveal()} is of another organisation")
+        return self
 
 
 class Product(SinkSettings):
@@ -565,6 +571,11 @@ def test_no_mistake_shows_a_secret(old: str, new: str, file: Path) -> None:
     said = "\n".join(problems(file, {"S": "hunter2-secret"}))
     assert said
     assert "hunter2-secret" not in said
+
+
+def test_not_even_a_careless_component_shows_a_secret(file: Path) -> None:
+    file.write_text(GOOD.replace('"42"', '"careless"'))
+    assert problems(file) == ["sources.acme-voice: the key *** is of another organisation"]
 
 
 def test_a_configuration_never_shows_a_secret(file: Path) -> None:

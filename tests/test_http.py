@@ -912,6 +912,11 @@ def test_one_odd_value_does_not_cost_a_page(odd: bytes, kept: bytes) -> None:
     assert texts(body) == [b'{"a": ' + kept + b"}", b'{"b": 2}']
 
 
+def test_an_odd_page_may_leave_out_what_has_a_default() -> None:
+    answer = decode(reply(200, b'{"data":{"rows":[NaN]}}'), Envelope)
+    assert answer == Envelope(Rows([msgspec.Raw(b"NaN")], more=False))
+
+
 def test_a_byte_order_mark_does_not_cost_a_page() -> None:
     assert texts(b'\xef\xbb\xbf{"data":{"rows":[1],"more":true}}') == [b"1"]
 

@@ -11,7 +11,7 @@ import importlib
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,13 +23,15 @@ from auditrelay.config import Config
 from auditrelay.deliver import Deliverer
 from auditrelay.errors import RelayError, StateError
 from auditrelay.events.normalize import Normalizer
-from auditrelay.sinks import Sink
 from auditrelay.sources import Source
 from auditrelay.status import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store import files
 from auditrelay.store.sqlite import SqliteStore
 from auditrelay.telemetry import Metrics
+
+if TYPE_CHECKING:  # only annotations name it
+    from auditrelay.sinks import Sink
 
 GRACE: Final = timedelta(seconds=8)
 """How long requests in flight may take to end after a stop was asked for."""
@@ -122,8 +124,7 @@ class App:
                 yield app
             finally:
                 if app is not None:
-                    for peer in (*app._sources, *app._sinks):
-                        await peer.close()
+                    await app._close()
                 await store.close()
 
     def _collector(self, name: str) -> Collector:
@@ -166,6 +167,12 @@ class App:
             clock=self._clock,
             attempts=attempts,
         )
+
+    async def _close(self) -> None:
+        for source in self._sources:
+            await source.close()
+        for sink in self._sinks:
+            await sink.close()
 
     # -- running -----------------------------------------------------------------------------------
 

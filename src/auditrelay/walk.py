@@ -8,7 +8,7 @@ a whole window is WalkBroken, and the caller tries the halves.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 import structlog
@@ -36,7 +36,7 @@ async def walk(
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
     bounded: bool = True,
-) -> AsyncIterator[tuple[list[AuditEvent], bool]]:
+) -> AsyncGenerator[tuple[list[AuditEvent], bool], None]:
     """
     Yield the events of every page of *window*, and with each whether the window is now complete.
 
@@ -47,7 +47,7 @@ async def walk(
     before: set[int] = set()
     for attempt in range(MOST_WALKS):
         guard = _Guard(bounded=bounded)
-        async with contextlib.aclosing(source.walk(window)) as pages:  # type: ignore[type-var]  # each is a generator
+        async with contextlib.aclosing(source.walk(window)) as pages:
             async for page in pages:
                 events = normalize(page.records)
                 guard.admit(page, events)

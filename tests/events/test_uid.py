@@ -98,3 +98,9 @@ def test_identical_twins_of_one_page_are_two_events_and_the_same_two_next_time(
     again = [event.uid for event in normalizer()([b'{"id":"2"}', twin, twin], fetched + 5)]
     assert len(set(first)) == 3
     assert [first[0], first[2]] == again[1:]
+
+
+def test_long_ids_that_begin_alike_are_two_events(one: Callable[..., AuditEvent]) -> None:
+    long = "x" * 20_000
+    assert one({"id": long + "a"}).uid != one({"id": long + "b"}).uid
+    assert one({"id": "1", "org_id": long + "a"}).uid != one({"id": "1", "org_id": long + "b"}).uid

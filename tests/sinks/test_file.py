@@ -146,16 +146,19 @@ async def test_a_cancelled_batch_is_written_to_its_end_before_the_next(
     writing, go_on = threading.Event(), threading.Event()
 
     def slow(number: int, data: memoryview) -> int:
+        written = write(number, data[:1])
         writing.set()
         assert go_on.wait(10)
-        return write(number, data[:2])
+        return written
 
     monkeypatch.setattr(os, "write", slow)
     first = asyncio.create_task(sink.send(lines(b"1", b"2")))
     await asyncio.to_thread(writing.wait, 10)
     first.cancel()
+    monkeypatch.setattr(os, "write", write)
     second = asyncio.create_task(sink.send(lines(b"3")))
-    await asyncio.sleep(0)
+    done, _ = await asyncio.wait({second}, timeout=0.1)
+    assert not done
     go_on.set()
     await second
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""``auditrelay check``: is the configuration right, and does everybody answer?"""
+"""``auditrelay check``: whether the configuration is right, and everybody answers."""
 
 import asyncio
 import contextlib
@@ -46,9 +46,10 @@ Row = tuple[str, str, str, str]
 
 
 def _offline(config: "Config") -> list[Row]:
+    members: dict[str, Any] = {**config.sources, **config.sinks}
     return [
         (name, settings.type, "valid" if settings.enabled else "disabled", "not asked")
-        for name, settings in (*config.sources.items(), *config.sinks.items())
+        for name, settings in members.items()
     ]
 
 
@@ -57,12 +58,11 @@ async def _ask_all(config: "Config") -> list[Row]:
 
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
     asking = [
-        _ask(name, settings, folder, ask, metrics)
-        for folder, members, ask in (
-            ("sources", config.sources, _ask_source),
-            ("sinks", config.sinks, _ask_sink),
-        )
-        for name, settings in members.items()
+        _ask(name, settings, "sources", _ask_source, metrics)
+        for name, settings in config.sources.items()
+    ]
+    asking += [
+        _ask(name, settings, "sinks", _ask_sink, metrics) for name, settings in config.sinks.items()
     ]
     return list(await asyncio.gather(*asking))
 

@@ -1,5 +1,380 @@
-"""``auditrelay demo``: the whole thing against the built-in sandbox."""
+"""
+``auditrelay demo``: the real daemon against the built-in sandbox, with trouble on the way.
+
+The doubles of the vendors and of the SIEMs run in this process; the daemon is a child process
+with a configuration and a state directory of its own, so that it can be killed like a real one.
+At the end the doubles' own books are compared: what was made, and what each SIEM stored.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditrelay.errors import ConfigError, RelayError
+
+if TYPE_CHECKING:  # only this command needs them
+    from rich.console import RenderableType
+
+    from auditrelay.sandbox import Bland, Cekura, Sandbox
+
+_CONFIG = """\
+state_dir = "{state}"
+[status]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+[sources.cekura]
+type = "cekura"
+base_url = "{cekura.url}"
+organization_id = "{cekura.organization_id}"
+api_key = "{cekura.api_key}"
+{pace}
+[sources.bland]
+type = "bland"
+base_url = "{bland.url}"
+api_key = "{bland.api_key}"
+{pace}
+[sinks.splunk]
+type = "splunk_hec"
+url = "{splunk.url}"
+token = "{splunk.token}"
+[sinks.datadog]
+type = "datadog"
+url = "{datadog.url}"
+api_key = "{datadog.api_key}"
+[sinks.elastic]
+type = "elasticsearch"
+urls = ["{elastic.url}"]
+api_key = "{elastic.api_key}"
+"""
+# Much faster than anybody would poll a vendor, so that there is something to watch.
+_PACE = """\
+poll_interval = "2s"
+settle = "1s"
+overlap = "5s"
+resweep = ["8s"]
+initial_lookback = "1h"
+"""
+_PAST_EVENTS = 2000
+_EVENTS_A_SECOND = 20
+_LATE_SHARE = 0.01
+_LATE_BY = timedelta(seconds=6)
+_CATCH_UP = 60.0
+"""Most seconds to wait at the end until everything has arrived."""
 
 
-def demo() -> None:
-    """Run the whole thing against the built-in sandbox; needs no credentials."""
+def demo(
+    duration: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to make events, such as 30s or 10m.")
+    ] = "30s",
+) -> None:
+    """Run everything against the built-in sandbox: no credentials, nothing left behind."""
+    from auditrelay.settings import parse_duration  # noqa: PLC0415  # see cli.given
+
+    try:
+        length = parse_duration(duration)
+    except ValueError as error:
+        raise ConfigError(f"--duration: {error}") from error
+    if not asyncio.run(_demo(length)):
+        raise typer.Exit(1)
+
+
+async def _demo(length: timedelta) -> bool:
+    from auditrelay.sandbox import Sandbox  # noqa: PLC0415  # see above
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="auditrelay-demo-") as folder:
+        async with Sandbox() as sandbox:
+            show = _Show(sandbox)
+            async with _running(_Daemon(Path(folder), sandbox, show), show) as daemon:
+                await _story(sandbox, daemon, show, length, stop)
+                await _caught_up(sandbox, show)
+            return _reckon(sandbox, show)
+
+
+async def _story(
+    sandbox: "Sandbox", daemon: "_Daemon", show: "_Show", length: timedelta, stop: asyncio.Event
+) -> None:
+    """Make events for *length* or until *stop*, with a piece of bad luck every few seconds."""
+    now = datetime.now(UTC)
+    vendors: tuple[Cekura | Bland, ...] = (sandbox.cekura, sandbox.bland)
+    for vendor in vendors:
+        vendor.fill(_PAST_EVENTS // 2, now - timedelta(minutes=55), now)
+    troubles = deque(_troubles(sandbox, daemon, show))
+    between = length / (len(troubles) + 1)
+    luck = random.Random(7)  # noqa: S311  # a story, not a secret
+    began = time.monotonic()
+    due = between.total_seconds()
+    for vendor in itertools.cycle(vendors):
+        passed = time.monotonic() - began
+        if passed >= length.total_seconds() or stop.is_set():
+            return
+        now = datetime.now(UTC)
+        late = luck.random() < _LATE_SHARE
+        vendor.add(now, visible_from=now + _LATE_BY if late else None)
+        if troubles and passed >= due:
+            due += between.total_seconds()
+            await troubles.popleft()()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1 / _EVENTS_A_SECOND)
+
+
+def _troubles(sandbox: "Sandbox", daemon: "_Daemon", show: "_Show") -> Iterator[Callable[[], Any]]:
+    from auditrelay.sandbox import faults  # noqa: PLC0415  # see above
+
+    async def throttle() -> None:
+        show.trouble("Cekura answers 429 with Retry-After: 2")
+        sandbox.cekura.faults.add(faults.too_many(retry_after=2))
+
+    async def refuse_items() -> None:
+        show.trouble("Elasticsearch refuses one event for good and one for now")
+        sandbox.elastic.fail_items(400, kind="document_parsing_exception", reason="a demonstration")
+        sandbox.elastic.fail_items(429)
+
+    async def be_down() -> None:
+        show.trouble("Splunk is down: 503 with an HTML page, three times")
+        sandbox.splunk.faults.add(faults.html(503), method="POST", times=3)
+
+    async def kill() -> None:
+        show.trouble("the daemon is killed (SIGKILL) and started again")
+        await daemon.kill()
+        await daemon.start()
+
+    async def lose_reply() -> None:
+        show.trouble("Datadog stores a batch, and the connection breaks before it says so")
+        sandbox.datadog.faults.add(faults.store_then_reset(), method="POST")
+
+    async def rotate() -> None:
+        show.trouble("Bland AI answers half a page, then HTML with status 200")
+        sandbox.bland.faults.add(faults.truncated())
+        sandbox.bland.faults.add(faults.html(200))
+
+    yield from (throttle, refuse_items, be_down, kill, lose_reply, rotate)
+
+
+async def _caught_up(sandbox: "Sandbox", show: "_Show") -> None:
+    """Wait until every intake has everything, or has had long enough."""
+    show.trouble("no more events are made; waiting for the rest, late ones too")
+    deadline = time.monotonic() + _CATCH_UP
+    while time.monotonic() < deadline and any(row.missing for row in _account(sandbox, show)):  # noqa: ASYNC110  # others change it
+        await asyncio.sleep(0.2)
+
+
+# -- the daemon ------------------------------------------------------------------------------------
+
+
+class _Daemon:
+    """The daemon as a child process, and what it logs."""
+
+    def __init__(self, folder: Path, sandbox: "Sandbox", show: "_Show") -> None:
+        self._config = folder / "auditrelay.toml"
+        self._config.touch(mode=0o600)
+        parts = {
+            name: getattr(sandbox, name)
+            for name in ("cekura", "bland", "splunk", "datadog", "elastic")
+        }
+        self._config.write_text(_CONFIG.format(state=folder / "state", pace=_PACE, **parts))
+        self._show = show
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it says that it runs."""
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "auditrelay", "-c", str(self._config), "run"),
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the demo; the daemon is told afterwards
+        )
+        self._reading = asyncio.create_task(self._read(self._process, started))
+        await started
+
+    async def kill(self) -> None:
+        """End it as a power cut would."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """End it as an operator would."""
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self._process is None or self._reading is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        await self._process.wait()
+        await self._reading
+        self._process = None
+
+    async def _read(
+        self, process: asyncio.subprocess.Process, started: asyncio.Future[None]
+    ) -> None:
+        assert process.stderr is not None  # noqa: S101  # it is a pipe
+        async for text in process.stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"level": "error", "event": text.decode(errors="replace").rstrip()}
+            if line.get("event") == "started":
+                self._show.address = line["status"]
+                started.set_result(None)
+            self._show.said(line)
+        if not started.done():
+            started.set_exception(RelayError("the daemon did not start; see the lines above"))
+
+
+@contextlib.asynccontextmanager
+async def _running(daemon: _Daemon, show: "_Show") -> AsyncIterator[_Daemon]:
+    try:
+        await daemon.start()
+        show.trouble(f"the status page is at {show.address}")
+        async with show:
+            yield daemon
+    finally:
+        await daemon.stop()
+
+
+# -- what there is to see --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The books of one intake, compared with those of the vendors."""
+
+    sink: str
+    made: int
+    stored: int
+    repeated: int
+    dead: int
+    missing: int
+
+
+def _account(sandbox: "Sandbox", show: "_Show") -> list[_Row]:
+    made = set(sandbox.cekura.records.ids()) | set(sandbox.bland.records.ids())
+    rows = []
+    for sink in ("splunk", "datadog", "elastic"):
+        stored = getattr(sandbox, sink).stored
+        dead = len(show.dead.get(sink, ()))
+        rows.append(
+            _Row(
+                sink,
+                len(made),
+                len(stored.by_uid),
+                sum(stored.repeated().values()) - len(stored.repeated()),
+                dead,
+                max(0, len(stored.lost(made)) - dead),
+            )
+        )
+    return rows
+
+
+@dataclass(slots=True)
+class _Show:
+    """A live view on a terminal, plain lines elsewhere."""
+
+    sandbox: "Sandbox"
+    address: str = ""
+    dead: dict[str, set[str]] = field(default_factory=dict)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=14))
+    _drawing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._drawing = asyncio.create_task(self._draw())
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._drawing is not None  # noqa: S101  # __aenter__ made it
+        self._drawing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._drawing
+
+    def trouble(self, text: str) -> None:
+        """Tell what the sandbox does."""
+        self._tell(f">> {text}")
+
+    def said(self, line: dict[str, Any]) -> None:
+        """Tell what the daemon logs, as far as it is news."""
+        event, level = line.get("event", ""), line.get("level", "")
+        if event == "event_dead_lettered":
+            self.dead.setdefault(line["sink"], set()).add(line["uid"])
+        if level in ("warning", "error") or event in ("started", "stopped"):
+            rest = " ".join(
+                f"{key}={value}"
+                for key, value in line.items()
+                if key not in ("timestamp", "level", "event") and value is not None
+            )
+            self._tell(f"   {level} {event} {rest}")
+
+    def _tell(self, text: str) -> None:
+        self.lines.append(f"{datetime.now(UTC):%H:%M:%S} {text}")
+        if not sys.stdout.isatty():
+            typer.echo(self.lines[-1])
+
+    async def _draw(self) -> None:
+        if sys.stdout.isatty():
+            from rich.live import Live  # noqa: PLC0415  # see above
+
+            with Live(refresh_per_second=4, transient=True) as live:
+                while True:
+                    live.update(self._picture())
+                    await asyncio.sleep(0.25)
+        while True:
+            await asyncio.sleep(5)
+            books = ", ".join(
+                f"{row.sink} {row.stored}/{row.made}" for row in _account(self.sandbox, self)
+            )
+            self._tell(f"   stored of made: {books}")
+
+    def _picture(self) -> "RenderableType":
+        from rich.console import Group  # noqa: PLC0415  # see above
+        from rich.text import Text  # noqa: PLC0415  # as above
+
+        return Group(
+            Text(f"auditrelay demo   status page: {self.address}   Ctrl-C ends it\n", style="bold"),
+            _table(_account(self.sandbox, self)),
+            Text("\n" + "\n".join(self.lines), no_wrap=True, overflow="ellipsis"),
+        )
+
+
+def _table(rows: list[_Row]) -> "RenderableType":
+    from rich.table import Table  # noqa: PLC0415  # see above
+
+    table = Table()
+    table.add_column("SIEM")
+    for title in ("made", "stored", "dead letters", "lost", "repeated"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        counts = (row.made, row.stored, row.dead, row.missing, row.repeated)
+        table.add_row(row.sink, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _reckon(sandbox: "Sandbox", show: _Show) -> bool:
+    """Print the reckoning; return whether nothing is lost."""
+    from rich.console import Console  # noqa: PLC0415  # see above
+
+    rows = _account(sandbox, show)
+    typer.echo("\nThe reckoning, by the books of the vendors and of the SIEMs themselves:")
+    Console().print(_table(rows))
+    typer.echo(
+        "Repeated: sent again after a reply was lost or the daemon was killed, with the same "
+        "event id.\nSplunk and Datadog cannot recognise that; Elasticsearch can."
+    )
+    lost = sum(row.missing for row in rows)
+    typer.echo("Nothing is lost." if not lost else f"LOST: {lost} events did not arrive.")
+    return not lost

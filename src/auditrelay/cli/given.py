@@ -31,13 +31,12 @@ class Given:
         from auditrelay.config import load  # noqa: PLC0415  # as above
 
         if self.log_level is not None and self.log_level not in _LEVELS:
-            raise ConfigError(
-                f"--log-level: {self.log_level!r} is none of {', '.join(_LEVELS)}"
-            )
+            raise ConfigError(f"--log-level: {self.log_level!r} is none of {', '.join(_LEVELS)}")
         config = load(self.config, os.environ)
-        telemetry.scrubber.learn(*config.secrets())
         level = self.log_level or default_level or config.log.level
-        telemetry.setup(cast('Literal["debug", "info", "warning", "error"]', level), config.log.format)
+        telemetry.setup(
+            cast('Literal["debug", "info", "warning", "error"]', level), config.log.format
+        )
         for warning in config.warnings:
             telemetry.log.warning("configuration_warning", reason=warning)
         return config

@@ -4,11 +4,14 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 
 from auditrelay import __version__
 from auditrelay.cli.given import Given
 from auditrelay.errors import RelayError
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:  # see given
     from auditrelay.app import App
@@ -39,13 +42,13 @@ async def serve(config: "Config") -> list[str]:
     stop = stop_on_signals()
     async with App.open(config) as app:
         await _serving(app, stop)
-    _log().info("stopped")
+    _log.info("stopped")
     return []
 
 
 async def _serving(app: "App", stop: asyncio.Event) -> None:
     def started(address: str) -> None:
-        _log().info("started", version=__version__, status=address)
+        _log.info("started", version=__version__, status=address)
 
     try:
         await app.serve(stop, started)
@@ -86,7 +89,7 @@ def stop_on_signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
 
     def first(number: signal.Signals) -> None:
-        _log().info("stopping", signal=number.name)
+        _log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
@@ -95,13 +98,5 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, first, number)
     # Without a handler a reload asked for by habit would end the service.
-    loop.add_signal_handler(signal.SIGHUP, lambda: _log().warning("reload_needs_a_restart"))
+    loop.add_signal_handler(signal.SIGHUP, lambda: _log.warning("reload_needs_a_restart"))
     return stop
-
-
-def _log():  # type: ignore[no-untyped-def]  # structlog's own type is Any
-    from auditrelay.telemetry import log  # noqa: PLC0415  # see given
-
-    return log
-
-

@@ -36,9 +36,7 @@ def current(config: "Config") -> dict[str, Any]:
     if not (config.state_dir / DATABASE).exists():
         return report(config, (), (), spool_bytes=0, now=now)
     with StateView(config.state_dir) as view:
-        return report(
-            config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now
-        )
+        return report(config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now)
 
 
 def _print(told: dict[str, Any]) -> None:

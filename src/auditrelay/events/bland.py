@@ -70,6 +70,10 @@ def _action(event_type: str) -> _Action:
     )
 
 
+def _changed(field: str, value: Any) -> Change:
+    return Change(field, None, encode(value).decode()[:LONGEST])
+
+
 def read(record: dict[str, Any], misfits: list[str]) -> Reading:
     """Read one record, whatever its fields hold."""
     event_type = text(record, "event_type", misfits) or "unknown"
@@ -86,11 +90,7 @@ def read(record: dict[str, Any], misfits: list[str]) -> Reading:
             email = text(metadata, "email", [])
         else:
             name = text(metadata, "name", []) or text(metadata, "filename", [])
-        changes = tuple(
-            Change(field=key, after=encode(metadata[key]).decode()[:LONGEST])
-            for key in _CHANGED
-            if key in metadata
-        )
+        changes = tuple([_changed(key, metadata[key]) for key in _CHANGED if key in metadata])
     who = email or actor_id or "somebody"
     what = name or thing_id
     return Reading(

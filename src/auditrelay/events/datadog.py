@@ -8,6 +8,7 @@ would break one is sent as a text.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.classify import MEANINGS
 from auditrelay.events.decode import splice
 from auditrelay.events.depth import deeper_than
-from auditrelay.events.marks import NO_MARKS, add_marks, changes_of
+from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, present
 from auditrelay.events.timestamp import iso_ms
 
 _DEEPEST_RECORD = 7
@@ -42,24 +43,25 @@ def _record(text: msgspec.Raw) -> object:
     return splice(text) if _fits(whole) else whole.decode()
 
 
-def _tags(event: AuditEvent, risks: list[str]) -> str:
-    pairs = [("source_instance", event.source), ("forwarder", "auditrelay")]
-    if event.org_id:
-        pairs.append(("org_id", event.org_id))
-    if event.project_id:
-        pairs.append(("project_id", event.project_id))
-    pairs += [("risk", risk) for risk in risks]
-    pairs += event.tags
-    text = ",".join([f"{key}:{value}" for key, value in pairs])
-    if len(pairs) <= _MOST_TAGS and len(text) <= _LONGEST_TAG and text.count(",") < len(pairs):
-        return text if " " not in text else _NOT_IN_A_TAG.sub("_", text)
+@lru_cache(maxsize=1024)
+def _tags(
+    source: str,
+    org_id: str | None,
+    project_id: str | None,
+    meaning_of: tuple[str, str],
+    tags: tuple[tuple[str, str], ...],
+) -> str:
+    """Return ``ddtags``, which one comma too many would break."""
+    pairs = [("source_instance", source), ("forwarder", "auditrelay")]
+    if org_id:
+        pairs.append(("org_id", org_id))
+    if project_id:
+        pairs.append(("project_id", project_id))
+    pairs += [("risk", risk) for risk in MEANINGS[meaning_of].risks]
+    pairs += tags
     return ",".join(
         _NOT_IN_A_TAG.sub("_", f"{key}:{value}")[:_LONGEST_TAG] for key, value in pairs[:_MOST_TAGS]
     )
-
-
-def _present(**fields: str | None) -> dict[str, str]:
-    return {key: value for key, value in fields.items() if value}
 
 
 def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
     """Add who acted, from where, on what, and for which organisation and project."""
     actor, target = event.actor, event.target
     if actor.id or actor.name or actor.email:
-        log["usr"] = _present(
+        log["usr"] = present(
             id=actor.id, name=actor.name or actor.email, email=actor.email, type=actor.kind
         )
     if actor.ip:
@@ -88,13 +90,13 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
     if actor.user_agent:
         log["http"] = {"useragent": actor.user_agent}
     if target.type or target.id or target.name or target.email:
-        log["target"] = _present(
+        log["target"] = present(
             id=target.id, name=target.name, email=target.email, type=target.type
         )
     if event.org_id or event.org_name:
-        log["organization"] = _present(id=event.org_id, name=event.org_name)
+        log["organization"] = present(id=event.org_id, name=event.org_name)
     if event.project_id or event.project_name:
-        log["project"] = _present(id=event.project_id, name=event.project_name)
+        log["project"] = present(id=event.project_id, name=event.project_name)
 
 
 def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:
@@ -112,7 +114,9 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     log: dict[str, Any] = {
         "ddsource": vendor,
         "service": vendor,
-        "ddtags": _tags(event, meaning.risks),
+        "ddtags": _tags(
+            event.source, event.org_id, event.project_id, (event.kind, event.verb), event.tags
+        ),
         "message": event.message,
         "status": "info",
         "timestamp": iso_ms(event.at),

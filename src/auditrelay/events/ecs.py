@@ -17,7 +17,7 @@ import orjson
 from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
 from auditrelay.events.depth import deeper_than
-from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of
+from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, present
 from auditrelay.events.timestamp import iso_ms
 
 VERSION = "9.4.0"
@@ -79,9 +79,9 @@ def render(
     if data_stream:
         document["data_stream"] = _data_stream(event.vendor)
     if event.org_id or event.org_name:
-        document["organization"] = _present(id=event.org_id, name=event.org_name)
+        document["organization"] = present(id=event.org_id, name=event.org_name)
     if event.kind == "group" and (event.target.id or event.target.name):
-        document["group"] = _present(id=event.target.id, name=event.target.name)
+        document["group"] = present(id=event.target.id, name=event.target.name)
     if NOT_NORMALIZED in event.warnings:
         document["error"] = {"message": event.message}
     _add_people(event, meaning, document)
@@ -160,7 +160,7 @@ def _audit(event: AuditEvent) -> dict[str, Any]:
     if target.name:
         audit["object_name"] = target.name
     if event.project_id or event.project_name:
-        audit["project"] = _present(id=event.project_id, name=event.project_name)
+        audit["project"] = present(id=event.project_id, name=event.project_name)
     if event.metadata != NOTHING:
         audit["metadata"] = _flattened(event.metadata)
     return audit
@@ -170,14 +170,12 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
     """Add who acted, on whose account and from where, and the ``related`` fields."""
     actor, target = event.actor, event.target
     # Where an address is all that identifies someone, it is both id and email.
-    user: dict[str, Any] = _present(
+    user: dict[str, Any] = present(
         id=actor.id or actor.email, name=actor.name or actor.email, email=actor.email
     )
     names = [actor.id, actor.name, actor.email]
     if meaning.account and (target.id or target.name or target.email):
-        user["target"] = _present(
-            id=target.id, name=target.name or target.email, email=target.email
-        )
+        user["target"] = present(id=target.id, name=target.name or target.email, email=target.email)
         names += target.id, target.name, target.email
     if event.privilege:
         user["changes"] = {"roles": [event.privilege]}
@@ -196,19 +194,3 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
         document["related"] = related
     if actor.user_agent:
         document["user_agent"] = {"original": actor.user_agent}
-
-
-def _present(
-    *,
-    id: str | None,  # noqa: A002  # ECS's word
-    name: str | None,
-    email: str | None = None,  # ECS's word
-) -> dict[str, str]:
-    found = {}
-    if id:
-        found["id"] = id
-    if name:
-        found["name"] = name
-    if email:
-        found["email"] = email
-    return found

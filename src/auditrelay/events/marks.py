@@ -33,3 +33,23 @@ def changes_of(event: AuditEvent) -> list[dict[str, str]]:
             entry["after"] = change.after
         found.append(entry)
     return found
+
+
+def present(
+    *,
+    id: str | None,  # noqa: A002  # what every form calls it
+    name: str | None,
+    email: str | None = None,
+    type: str | None = None,  # noqa: A002  # likewise
+) -> dict[str, Any]:
+    """Return who or what something is, without what is not known."""
+    found = {}
+    if id:
+        found["id"] = id
+    if name:
+        found["name"] = name
+    if email:
+        found["email"] = email
+    if type:
+        found["type"] = type
+    return found

@@ -90,6 +90,16 @@ class Normalizer:
             raw = self._raw(record, decoded, redacted=redacted)
             return self._not_normalized(uid, raw, digest, fetched, decoded.warnings)
 
+        return self._from_object(record, decoded, digest, fetched, twins)
+
+    def _from_object(
+        self,
+        record: bytes,
+        decoded: Decoded,
+        digest: str,
+        fetched: int,
+        twins: Counter[tuple[str, bytes]],
+    ) -> AuditEvent:
         # The uid and the time come from the record as it was sent: what is redacted today, by
         # other settings than yesterday's, must not change them.
         value: dict[str, Any] = decoded.value
@@ -97,11 +107,12 @@ class Normalizer:
         misfits: list[str] = []
         native_id = text(value, vendor.ID, misfits)
         org_id = text(value, vendor.ORGANISATION, misfits)
-        if native_id is not None:
-            uid = self._uids.native(org_id or self._scope, native_id)
+        scope = str(value[vendor.ORGANISATION]) if org_id else self._scope
+        if native_id:
+            uid = self._uids.native(scope, str(value[vendor.ID]))  # whole, however long
         else:
             warnings += ("no_id",)
-            uid = self._content_uid(org_id or self._scope, _content(record, decoded), twins)
+            uid = self._content_uid(scope, _content(record, decoded), twins)
         time_raw = value.get(vendor.TIME)
         parsed = parse(time_raw) if type(time_raw) is str else None
         if parsed is None:
@@ -119,7 +130,7 @@ class Normalizer:
         if len(record) > LONGEST and _has_long_text(value):
             warnings += ("shortened",)
         metadata, unmapped = reading.metadata, NOTHING
-        if misfits or not value.keys() <= vendor.FIELDS:
+        if misfits or not vendor.FIELDS.issuperset(value):
             unmapped = _left_over(value, vendor.FIELDS.difference(misfits))
         return AuditEvent(
             uid=uid,

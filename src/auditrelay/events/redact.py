@@ -209,17 +209,19 @@ class Redactor:
     def _inside(self, node: dict[str, Any]) -> bool:
         """Redact the objects and lists in *node*, whose own keys are harmless."""
         changed = False
+        harmless = self._secret.harmless
         for value in node.values():
             kind = type(value)
             if kind is dict:
-                changed |= self._object(value, _NONE, search=False)
-            elif kind is list:
+                if harmless.issuperset(value):
+                    changed |= self._inside(value)
+                else:
+                    changed |= self._object(value, _NONE, search=False)
+            elif kind is list and value:
                 changed |= self._items(value, enumerate(value), search=False)
         return changed
 
     def _object(self, node: dict[str, Any], spared: frozenset[str], *, search: bool) -> bool:
-        if not search and self._secret.harmless.issuperset(node):
-            return self._inside(node)
         changed = False
         harmless: list[tuple[str, Any]] = []
         for key, value in node.items():

@@ -6,7 +6,7 @@ It has no retry, sleep, clock, log or store; those belong to ``http`` and ``coll
 the module is the ``type`` in the configuration.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pkgutil import iter_modules
@@ -39,7 +39,7 @@ class Source(Protocol):
     def scope(self) -> str:
         """The organisation or tenant that record ids are unique in, where records do not tell."""
 
-    def walk(self, window: Interval) -> AsyncIterator[Page]:
+    def walk(self, window: Interval) -> AsyncGenerator[Page, None]:
         """
         Yield every page of *window*, pages and records in any order.
 

@@ -1,0 +1,5 @@
+"""Let ``python -m auditrelay`` be the same as the ``auditrelay`` script."""
+
+from auditrelay.cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""
+Doubles of the vendors' audit-log APIs and of the SIEMs' intakes: faithful, strict and scriptable.
+
+They speak HTTP on loopback, remember what they were asked, and count what they really stored apart
+from what they answered, so that loss and repetition can be reckoned without trusting either side.
+Nothing here knows anything else of auditrelay: a misreading of a protocol must not be shared.
+
+::
+
+    async with Sandbox() as sandbox:
+        sandbox.cekura.fill(100, start, end)
+        sandbox.splunk.faults.add(faults.store_then_reset(), method="POST", nth=2)
+        ...
+        assert not sandbox.splunk.stored.lost(sandbox.cekura.history.ids())
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Literal, Self
+
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.bland import Bland
+from auditrelay.sandbox.cekura import Cekura
+from auditrelay.sandbox.datadog import Datadog
+from auditrelay.sandbox.elastic import Elastic
+from auditrelay.sandbox.server import Double, Request, Response, Trap
+from auditrelay.sandbox.splunk import Splunk
+
+__all__ = [
+    "Bland",
+    "Cekura",
+    "Datadog",
+    "Double",
+    "Elastic",
+    "Request",
+    "Response",
+    "Sandbox",
+    "Splunk",
+    "Trap",
+    "faults",
+]
+
+
+class Sandbox:
+    """All five doubles, each on its own port of loopback, for the length of a ``with`` block."""
+
+    def __init__(
+        self,
+        *,
+        flavour: Literal["elasticsearch", "opensearch"] = "elasticsearch",
+        clock: Callable[[], float] = time.time,
+        seed: int = 0,
+    ) -> None:
+        self.cekura = Cekura(clock=clock, seed=seed)
+        self.bland = Bland(clock=clock, seed=seed)
+        self.splunk = Splunk(clock=clock, seed=seed)
+        self.datadog = Datadog(clock=clock, seed=seed)
+        self.elastic = Elastic(flavour=flavour, clock=clock, seed=seed)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for double in (self.cekura, self.bland, self.splunk, self.datadog, self.elastic):
+                await stack.enter_async_context(double)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()

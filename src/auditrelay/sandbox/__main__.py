@@ -1,0 +1,187 @@
+"""
+All doubles in one process, to try the daemon by hand or to load it.
+
+::
+
+    python -m auditrelay.sandbox --events 100000 --record-bytes 700 --span 1h --lean
+
+It prints one line of JSON with the addresses and credentials, and on SIGTERM, SIGINT, or when a
+pipe on its standard input closes, one with the reckoning: what was made, what each intake stored,
+what is lost (by the vendor's id) and what is repeated (by uid).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import stat
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from auditrelay.sandbox import Sandbox, bland, cekura
+from auditrelay.sandbox.stored import Stored
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SHOWN = 20
+
+
+def main() -> None:
+    """Parse the command line and serve until told to stop."""
+    asyncio.run(_serve(_arguments()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m auditrelay.sandbox", description="Serve the doubles on loopback."
+    )
+    parser.add_argument("--events", type=int, default=100, help="records of each vendor")
+    parser.add_argument(
+        "--vendor", choices=["cekura", "bland", "both"], default="both", help="who has records"
+    )
+    parser.add_argument(
+        "--record-bytes",
+        "--page-records-bytes",
+        type=int,
+        default=0,
+        help="about how long each record is; 0: natural and varied records",
+    )
+    parser.add_argument(
+        "--span", type=_duration, default=timedelta(hours=1), help="time they lie in, e.g. 1h"
+    )
+    parser.add_argument(
+        "--until", type=_duration, default=timedelta(), help="how long ago the last one lies"
+    )
+    parser.add_argument("--page-cap", type=int, default=0, help="largest page, instead of theirs")
+    parser.add_argument(
+        "--flavour", choices=["elasticsearch", "opensearch"], default="elasticsearch"
+    )
+    parser.add_argument(
+        "--lean",
+        action="store_true",
+        help="intakes decompress and count ids, but check nothing and keep nothing else",
+    )
+    return parser.parse_args()
+
+
+def _duration(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number and s, m, h or d, like 1h")
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    sandbox = Sandbox(flavour=arguments.flavour)
+    _fill(sandbox, arguments)
+    for intake in (sandbox.splunk, sandbox.datadog, sandbox.elastic):
+        intake.lean = arguments.lean
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with sandbox:
+        _say(_addresses(sandbox))
+        if _is_pipe(sys.stdin.fileno()):
+            loop.add_reader(sys.stdin.fileno(), _watch, loop, stopping)
+        await stopping.wait()
+    _say(_reckoning(sandbox))
+
+
+def _fill(sandbox: Sandbox, arguments: argparse.Namespace) -> None:
+    end = datetime.fromtimestamp(time.time(), UTC) - arguments.until
+    start, count, size = end - arguments.span, arguments.events, arguments.record_bytes
+    if arguments.page_cap:
+        sandbox.cekura.switches.page_size_cap = arguments.page_cap
+        sandbox.bland.switches.page_size_cap = arguments.page_cap
+    if arguments.vendor in {"cekura", "both"}:
+        if size:
+            sandbox.cekura.records = cekura.steady(count, start, arguments.span, size)
+        else:
+            sandbox.cekura.fill(count, start, end)
+    if arguments.vendor in {"bland", "both"}:
+        if size:
+            sandbox.bland.records = bland.steady(count, start, arguments.span, size)
+        else:
+            sandbox.bland.fill(count, start, end)
+
+
+def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+    return {
+        "cekura": {
+            "url": sandbox.cekura.url,
+            "api_key": sandbox.cekura.api_key,
+            "organization_id": sandbox.cekura.organization_id,
+        },
+        "bland": {"url": sandbox.bland.url, "api_key": sandbox.bland.api_key},
+        "splunk": {"url": sandbox.splunk.url, "token": sandbox.splunk.token},
+        "datadog": {"url": sandbox.datadog.url, "api_key": sandbox.datadog.api_key},
+        "elastic": {
+            "url": sandbox.elastic.url,
+            "api_key": sandbox.elastic.api_key,
+            "username": sandbox.elastic.username,
+            "password": sandbox.elastic.password,
+        },
+    }
+
+
+def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
+    made = {
+        "cekura": set(sandbox.cekura.records.ids()),
+        "bland": set(sandbox.bland.records.ids()),
+    }
+    asked = {"cekura": sandbox.cekura.requests, "bland": sandbox.bland.requests}
+    intakes = {
+        "splunk": (sandbox.splunk.stored, sandbox.splunk.requests),
+        "datadog": (sandbox.datadog.stored, sandbox.datadog.requests),
+        "elastic": (sandbox.elastic.stored, sandbox.elastic.requests),
+    }
+    return {
+        "made": {
+            name: {"events": len(made[name]), "requests": requests}
+            for name, requests in asked.items()
+        },
+        "stored": {
+            name: {**_account(stored, made), "requests": requests}
+            for name, (stored, requests) in intakes.items()
+        },
+        "not_indexed": {"datadog": _account(sandbox.datadog.not_indexed, {})},
+    }
+
+
+def _account(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
+    repeated = stored.repeated()
+    lost = {name: stored.lost(ids) for name, ids in made.items()}
+    known: set[str] = set().union(*made.values())
+    return {
+        "events": stored.total,
+        "uids": len(stored.by_uid),
+        "lost": {name: len(ids) for name, ids in lost.items()},
+        "lost_ids": {name: sorted(ids)[:_SHOWN] for name, ids in lost.items() if ids},
+        "repeated": sum(repeated.values()) - len(repeated),
+        "repeated_uids": list(repeated)[:_SHOWN],
+        "unknown": len(stored.by_native_id.keys() - known) if made else 0,
+    }
+
+
+def _say(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def _is_pipe(descriptor: int) -> bool:
+    mode = os.fstat(descriptor).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _watch(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        stopping.set()
+
+
+if __name__ == "__main__":
+    main()

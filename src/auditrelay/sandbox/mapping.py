@@ -1,0 +1,164 @@
+"""
+A simple dynamic mapping: the first document decides a field's type, a later one may not contradict.
+
+Dates and addresses of ECS are fixed beforehand, as its component templates do.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any
+
+_DATES = (
+    "@timestamp",
+    "event.created",
+    "event.ingested",
+    "event.start",
+    "event.end",
+)
+_ADDRESSES = ("source.ip", "client.ip", "destination.ip", "host.ip", "related.ip")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+_DATE = re.compile(
+    r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2}(:\d{2}([.,]\d{1,9})?)?)?(Z|[+-]\d{2}:?\d{2})?)?)?)?"
+)
+
+
+class Conflict(Exception):  # it is about a document, not about us
+    """A document does not fit the mapping; *kind* is the error type if not the usual one."""
+
+    def __init__(self, reason: str, kind: str = "") -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class Mapping:
+    """The fields of one index and their types."""
+
+    def __init__(
+        self, constant: dict[str, str], flattened: tuple[str, ...], total_fields: int
+    ) -> None:
+        self._constant = constant
+        self._flattened = flattened
+        self._total = total_fields
+        self.types: dict[str, str] = {
+            **dict.fromkeys(_DATES, "date"),
+            **dict.fromkeys(_ADDRESSES, "ip"),
+            **dict.fromkeys(constant, "constant_keyword"),
+            **dict.fromkeys(("event", "source", "client", "destination", "host"), "object"),
+        }
+
+    def check(self, document: dict[str, Any]) -> None:
+        """Take in the fields of *document*, or raise Conflict and leave the mapping as it was."""
+        new: dict[str, str] = {}
+        for path, value in self._leaves("", document, new):
+            self._check_value(path, value, new)
+        if len(self.types) + len(new) > self._total:
+            text = f"Limit of total fields [{self._total}] has been exceeded"
+            raise Conflict(text, "illegal_argument_exception")
+        self.types.update(new)
+
+    def _leaves(
+        self, prefix: str, value: dict[str, Any], new: dict[str, str]
+    ) -> Iterator[tuple[str, Any]]:
+        for key, part in value.items():
+            if not key.strip(".") or ".." in key:
+                raise Conflict(f"field name [{key}] cannot be empty or contain only dots")
+            path = f"{prefix}{key}"
+            # a dotted key is the same as nested objects
+            for dot in [at for at, letter in enumerate(key) if letter == "."]:
+                self._claim(f"{prefix}{key[:dot]}", "object", new)
+            yield from self._part(path, part, new)
+
+    def _part(self, path: str, part: Any, new: dict[str, str]) -> Iterator[tuple[str, Any]]:
+        if any(fnmatchcase(path, pattern) for pattern in self._flattened):
+            values = part if isinstance(part, list) else [part]
+            if not all(isinstance(value, dict | None) for value in values):
+                raise Conflict(f"failed to parse field [{path}] of type [flattened]")
+            self._claim(path, "flattened", new)
+        elif isinstance(part, dict):
+            self._claim(path, "object", new)
+            yield from self._leaves(f"{path}.", part, new)
+        elif isinstance(part, list):
+            for value in part:
+                yield from self._part(path, value, new)
+        elif part is not None:
+            yield path, part
+
+    def _claim(self, path: str, kind: str, new: dict[str, str]) -> None:
+        known = self.types.get(path) or new.get(path)
+        if known is None:
+            new[path] = kind
+        elif known != kind:
+            raise Conflict(
+                f"object mapping for [{path}] tried to parse field [{path}] as object, but found a "
+                f"concrete value"
+                if kind != "object"
+                else f"failed to parse field [{path}] of type [{known}]: found an object"
+            )
+
+    def _check_value(self, path: str, value: Any, new: dict[str, str]) -> None:
+        known = self.types.get(path) or new.get(path)
+        if known is None:
+            new[path] = _kind(value)
+            return
+        if known == "object":
+            raise Conflict(
+                f"object mapping for [{path}] tried to parse field [{path}] as object, but found a "
+                "concrete value"
+            )
+        if known == "constant_keyword" and value != self._constant[path]:
+            raise Conflict(
+                f"failed to parse field [{path}] of type [constant_keyword]: [constant_keyword] "
+                f"field [{path}] only accepts values that are equal to the value defined in the "
+                f"mappings [{self._constant[path]}], but got [{value}]"
+            )
+        if not _fits(known, value):
+            raise Conflict(f"failed to parse field [{path}] of type [{known}]")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "long"
+    return "float" if isinstance(value, float) else "keyword"
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind == "date":
+        return _is_date(value)
+    if kind == "ip":
+        return _is_address(value)
+    if kind == "boolean":
+        return isinstance(value, bool) or value in ("true", "false", "")
+    if kind in {"long", "float"}:
+        return not isinstance(value, bool) and (
+            isinstance(value, int | float)
+            or (isinstance(value, str) and _NUMBER.fullmatch(value) is not None)
+        )
+    return True
+
+
+def _is_date(value: Any) -> bool:
+    """Return whether *value* is of the format strict_date_optional_time or epoch_millis."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return True
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(f"{value[:10]}" if len(value) >= 10 else f"{value}-01-01"[:10])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_address(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True

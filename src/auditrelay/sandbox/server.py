@@ -1,0 +1,427 @@
+"""
+An HTTP/1.1 server on loopback that gives a double control over every byte and every failure.
+
+The parsing is our own and strict: what a real front end refuses (two lengths, no Host, a broken
+chunk) is refused here too. A bug inside a double is not hidden behind a 500: it is raised when the
+double stops.
+"""
+
+import asyncio
+import json
+import socket
+import struct
+import time
+import zlib
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, unquote
+
+from isal import isal_zlib
+
+from auditrelay.sandbox.faults import NOTHING, Action, Faults
+
+_READ_AHEAD = 4 * 1024 * 1024
+_MOST_DECODED = 1024 * 1024 * 1024
+_REMEMBERED = 20_000
+
+
+class BadRequest(Exception):  # it is an answer (*status*), not a fault of ours
+    """What a client sent cannot be read; the answer is *status* with *reason* as its text."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    One request as it came over the wire.
+
+    *headers* have lower-case names, repeated ones joined by a comma. *query* holds the last value
+    of each parameter, percent-decoded. *body* is what was sent, still encoded. *at* is the
+    double's clock in epoch seconds. *number* counts the double's requests from 1.
+    """
+
+    number: int
+    method: str
+    target: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    at: float
+
+    def content(self, *accepted: str) -> bytes:
+        """
+        Return the body, decoded if its Content-Encoding is one of *accepted*.
+
+        Raises BadRequest: 415 for another encoding, 400 for data that does not decode.
+        """
+        encoding = self.headers.get("content-encoding", "identity").strip().lower()
+        if encoding in {"", "identity"}:
+            return self.body
+        if encoding not in accepted:
+            raise BadRequest(415, f"Content-Encoding [{encoding}] is not supported")
+        try:
+            return _inflate(self.body, raw_allowed=encoding == "deflate")
+        except (zlib.error, isal_zlib.error) as error:  # type: ignore[misc]  # a class; the stub errs
+            raise BadRequest(400, f"the body is not {encoding}: {error}") from error
+
+
+@dataclass(slots=True)
+class Response:
+    """
+    An answer: *status*, *headers*, and *body* or, for what would not fit in memory, *chunks*.
+
+    Content-Length is added unless *headers* has one or *chunked* asks for chunked coding.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    chunks: Iterable[bytes] | None = None
+    chunked: bool = False
+
+
+@dataclass(slots=True)
+class Seen:
+    """A request that a double remembers, without its body, and the status answered (0: none)."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body_bytes: int
+    at: float
+    status: int = 0
+    fault: bool = False
+
+
+def json_response(
+    status: int, value: Any, headers: dict[str, str] | None = None, *, kind: str = ""
+) -> Response:
+    """Return *value* as a JSON answer of type *kind* (default application/json)."""
+    return Response(
+        status,
+        json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(),
+        {"Content-Type": kind or "application/json", **(headers or {})},
+    )
+
+
+class Double:
+    """
+    What all doubles share: a port, faults, a memory of requests, and a life.
+
+    Subclasses implement :meth:`respond`. *clock* gives epoch seconds. *on_request* is called with
+    every request before it is processed and may be asynchronous. After :meth:`stop`, :meth:`start`
+    takes the same port again, so an outage is ``await double.stop()`` and back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
+        self.clock = clock
+        self.faults = Faults(seed)
+        self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self.answered: Counter[int] = Counter()
+        self.requests = 0
+        self.connections = 0
+        self.on_request: Callable[[Request], Awaitable[None] | None] | None = None
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._bugs: list[Exception] = []
+
+    def respond(self, request: Request) -> Response:
+        """Do what the real product would do with *request*, and return its answer."""
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        """The address of the double, without a slash at the end; it must have been started."""
+        if not self.port:
+            raise RuntimeError(f"{type(self).__name__} has not been started")
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> Self:
+        """Listen on a free port, or again on the port that the double had before."""
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, limit=_READ_AHEAD, backlog=512
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def stop(self) -> None:
+        """Refuse new connections and break the open ones. Raises what went wrong inside."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = dict(self._open)
+        for task, writer in tasks.items():
+            task.cancel()
+            writer.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the transports report that they are gone
+        if self._bugs:
+            bugs, self._bugs = self._bugs, []
+            raise ExceptionGroup(f"{type(self).__name__} itself failed", bugs)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._open[task] = writer
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._open[task]
+        if not task.cancelled() and isinstance(bug := task.exception(), Exception):
+            self._bugs.append(bug)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client went away; what it had sent has been dealt with
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Read one request and answer it; return whether the connection lives on."""
+        try:
+            request = await self._read(reader, writer)
+        except BadRequest as error:
+            self.answered[error.status] += 1
+            await _send(writer, Response(error.status, error.reason.encode()), NOTHING, "GET")
+            return False
+        if request is None:
+            return False
+        action = self.faults.pick(request)
+        seen = Seen(
+            request.method,
+            request.path,
+            request.query,
+            request.headers,
+            len(request.body),
+            request.at,
+            fault=action is not NOTHING,
+        )
+        self.seen.append(seen)
+        if self.on_request is not None:
+            pending = self.on_request(request)
+            if pending is not None:
+                await pending
+        response = await self._process(request, action)
+        if action.ending == "reset":
+            _reset(writer)
+            return False
+        if action.ending == "hang":
+            while await reader.read(65536):
+                pass
+            return False
+        seen.status = response.status
+        self.answered[response.status] += 1
+        await _send(writer, response, action, request.method)
+        wants_close = request.headers.get("connection", "").lower() == "close"
+        return not (action.close or wants_close)
+
+    async def _process(self, request: Request, action: Action) -> Response:
+        """Do the work that *action* leaves to be done, and return the answer to give."""
+        if action.delay:
+            await asyncio.sleep(action.delay)
+        response = Response(500)
+        if action.process:
+            try:
+                response = self.respond(request)
+            except BadRequest as error:
+                response = Response(
+                    error.status, error.reason.encode(), {"Content-Type": "text/plain"}
+                )
+        return response if action.answer is None else action.answer(request, response)
+
+    async def _read(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Request | None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError as error:
+            raise BadRequest(431, "Request Header Fields Too Large") from error
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise
+            return None
+        lines = head[:-4].decode("latin-1").split("\r\n")
+        try:
+            method, target, version = lines[0].split(" ")
+        except ValueError as error:
+            raise BadRequest(400, "malformed request line") from error
+        if version != "HTTP/1.1":
+            raise BadRequest(505, "HTTP Version Not Supported")
+        headers = _headers(lines[1:])
+        if "host" not in headers:
+            raise BadRequest(400, "missing Host header")
+        if headers.get("expect", "").lower() == "100-continue":
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await _body(reader, headers)
+        path, _, query = target.partition("?")
+        self.requests += 1
+        return Request(
+            self.requests,
+            method,
+            target,
+            unquote(path),
+            dict(parse_qsl(query, keep_blank_values=True)),
+            headers,
+            body,
+            self.clock(),
+        )
+
+
+class Trap(Double):
+    """
+    A stranger's server: answers 200 to everything and keeps all that reaches it.
+
+    For redirects and links to a foreign host: no secret may ever arrive here.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(clock=clock)
+        self.caught: list[Request] = []
+
+    def respond(self, request: Request) -> Response:
+        """Keep *request* whole and answer an empty JSON object."""
+        self.caught.append(request)
+        return json_response(200, {})
+
+    def knows(self, secret: str) -> bool:
+        """Return whether *secret* arrived in an address, a header or a body."""
+        return any(
+            secret in request.target
+            or any(secret in value for value in request.headers.values())
+            or secret.encode() in request.content("gzip", "deflate")
+            for request in self.caught
+        )
+
+
+def _headers(lines: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            raise BadRequest(400, "malformed header line")
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    length = headers.get("content-length")
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        if length is not None or coding.lower() != "chunked":
+            raise BadRequest(400, "ambiguous or unknown message length")
+        return await _chunks(reader)
+    if length is None:
+        return b""
+    if not (length.isascii() and length.isdigit()):
+        raise BadRequest(400, "malformed Content-Length")
+    return await reader.readexactly(int(length))
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        line = (await reader.readuntil(b"\r\n"))[:-2].partition(b";")[0].strip()
+        try:
+            size = int(line, 16)
+        except ValueError as error:
+            raise BadRequest(400, "malformed chunk size") from error
+        if size == 0:
+            while await reader.readuntil(b"\r\n") != b"\r\n":
+                pass  # trailers
+            return b"".join(parts)
+        parts.append(await reader.readexactly(size))
+        if await reader.readexactly(2) != b"\r\n":
+            raise BadRequest(400, "malformed chunk")
+
+
+def _inflate(data: bytes, *, raw_allowed: bool) -> bytes:
+    """Decode gzip (all members) or zlib data, or bare deflate if *raw_allowed*."""
+    if raw_allowed and (not data or data[0] & 0x0F != 8 or data[0] >> 4 > 7):
+        return isal_zlib.decompress(data, wbits=-15)
+    parts: list[bytes] = []
+    total = 0
+    while True:
+        stream = isal_zlib.decompressobj(wbits=47)
+        parts.append(stream.decompress(data, _MOST_DECODED))
+        total += len(parts[-1])
+        if not stream.eof:
+            why = "too large" if total >= _MOST_DECODED else "it ends too early"
+            raise zlib.error(why)
+        data = stream.unused_data
+        if not data:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a RST, as a crashed or impatient peer does, instead of a FIN."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _send(
+    writer: asyncio.StreamWriter, response: Response, action: Action, method: str
+) -> None:
+    head = [f"HTTP/1.1 {response.status} {_phrase(response.status)}"]
+    names = {name.lower() for name in response.headers}
+    if response.chunked:
+        head.append("Transfer-Encoding: chunked")
+    elif "content-length" not in names and response.status != 204:
+        head.append(f"Content-Length: {len(response.body)}")
+    if action.close == "announced":
+        head.append("Connection: close")
+    head.extend(f"{name}: {value}" for name, value in response.headers.items())
+    writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
+    if method == "HEAD":
+        await writer.drain()
+        return
+    pieces: Iterable[bytes] = response.chunks if response.chunks is not None else (response.body,)
+    if action.drip:
+        size, pause = action.drip
+        for start in range(0, len(response.body), size):
+            writer.write(response.body[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(pause)
+        return
+    for piece in pieces:
+        if response.chunked:
+            writer.write(b"%x\r\n" % len(piece) + piece + b"\r\n" if piece else b"")
+        else:
+            writer.write(piece)
+        await writer.drain()
+    if response.chunked:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

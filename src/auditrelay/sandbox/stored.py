@@ -1,0 +1,92 @@
+"""What an intake really kept, apart from what it answered: the reckoning of lost and repeated."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+class Stored:
+    """
+    The events that one intake keeps, counted by the sender's uid and by the vendor's native id.
+
+    *documents* are the events themselves in order of arrival, and *uids* their uids in the same
+    order; neither is kept when *lean*, so that a million events cost only their counters.
+    """
+
+    def __init__(self) -> None:
+        self.lean = False
+        self.total = 0
+        self.by_uid: Counter[str] = Counter()
+        self.by_native_id: Counter[str] = Counter()
+        self.uids: list[str | None] = []
+        self.documents: list[Any] = []
+
+    def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
+        """Keep one event."""
+        self.total += 1
+        if uid is not None:
+            self.by_uid[uid] += 1
+        if native_id is not None:
+            self.by_native_id[native_id] += 1
+        if not self.lean:
+            self.uids.append(uid)
+            self.documents.append(document)
+
+    def lost(self, made: Iterable[str]) -> list[str]:
+        """Return those native ids of *made* that never arrived."""
+        return [native_id for native_id in made if native_id not in self.by_native_id]
+
+    def repeated(self) -> dict[str, int]:
+        """Return how often each uid that arrived more than once did arrive."""
+        return {uid: count for uid, count in self.by_uid.items() if count > 1}
+
+
+def first_at(document: Any, paths: Iterable[str]) -> str | None:
+    """Return as text the first of the dotted *paths* that holds something in *document*."""
+    for path in paths:
+        value = at_path(document, path)
+        if isinstance(value, str | int) and value != "":
+            return str(value)
+    return None
+
+
+def at_path(document: Any, path: str) -> Any:
+    """Return what lies at a dotted *path*, nested or under the dotted key itself; else None."""
+    if not isinstance(document, dict):
+        return None
+    if path in document:
+        return document[path]
+    for head, tail in _splits(path):
+        if head in document:
+            return at_path(document[head], tail)
+    return None
+
+
+def _splits(path: str) -> Iterator[tuple[str, str]]:
+    dot = path.find(".")
+    while dot >= 0:
+        yield path[:dot], path[dot + 1 :]
+        dot = path.find(".", dot + 1)
+
+
+def scan(body: bytes, marker: bytes, key: bytes) -> list[str]:
+    """
+    Return, without parsing, the JSON text or number that follows *key* after each *marker*.
+
+    For lean mode only: a marker inside of a text value would count as well. Keys inside of JSON
+    that is itself a string are escaped and do not.
+    """
+    found = []
+    for part in body.split(marker)[1:]:
+        start = part.find(key)
+        if start < 0:
+            continue
+        start += len(key)
+        if part[start : start + 1] == b'"':
+            found.append(part[start + 1 : part.index(b'"', start + 1)].decode())
+        else:
+            end = start
+            while part[end : end + 1].isdigit():
+                end += 1
+            found.append(part[start:end].decode())
+    return found

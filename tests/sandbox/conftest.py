@@ -1,0 +1,36 @@
+"""What the tests of the doubles share: a clock that stands still, and a plain client."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Epoch seconds that move only when a test moves them."""
+
+    def __init__(self) -> None:
+        self.now = NOW.timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    # everything is plain HTTP on loopback: reading the certificates would cost most of a test
+    async with httpx.AsyncClient(trust_env=False, timeout=5, verify=False) as client:
+        yield client

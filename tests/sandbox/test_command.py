@@ -1,0 +1,71 @@
+"""``python -m auditrelay.sandbox``: addresses first, the reckoning last."""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+
+def start(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auditrelay.sandbox", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, json.loads(process.stdout.readline())
+
+
+@pytest.mark.parametrize("ending", ["stdin", "SIGTERM"])
+@pytest.mark.parametrize("extra", [(), ("--record-bytes", "700", "--lean", "--page-cap", "1000")])
+def test_the_sandbox_serves_and_reckons(ending: str, extra: tuple[str, ...]) -> None:
+    process, told = start("--events", "300", "--span", "2h", "--vendor", "bland", *extra)
+    key = {"authorization": told["bland"]["api_key"]}
+    page = httpx.get(f"{told['bland']['url']}/v1/audit/logs?page_size=1000", headers=key).json()
+    data = page["data"]
+    assert data["total"] == 300
+    assert len(data["events"]) == (300 if extra else 100)
+    native = [row["id"] for row in data["events"]]
+    events = [
+        {
+            "event": {"native_event_id": one, "event_id": f"u-{one}"},
+            "fields": {"event_id": f"u-{one}"},
+        }
+        for one in [*native[:40], native[0], "stranger"]
+    ]
+    reply = httpx.post(
+        f"{told['splunk']['url']}/services/collector/event",
+        content="".join(json.dumps(event, separators=(",", ":")) for event in events),
+        headers={"Authorization": f"Splunk {told['splunk']['token']}"},
+    )
+    assert reply.status_code == 200
+    if ending == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+    out, problems = process.communicate(timeout=10)  # closes its standard input
+    assert (process.returncode, problems) == (0, "")
+    reckoning = json.loads(out)
+    assert reckoning["made"]["bland"] == {"events": 300, "requests": 1}
+    splunk = reckoning["stored"]["splunk"]
+    assert (splunk["events"], splunk["uids"], splunk["repeated"]) == (42, 41, 1)
+    assert splunk["lost"] == {"cekura": 0, "bland": 260}
+    assert (splunk["repeated_uids"], splunk["unknown"]) == ([f"u-{native[0]}"], 1)
+    assert native[0] not in splunk["lost_ids"]["bland"]
+
+
+def test_a_bad_duration_is_explained() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "auditrelay.sandbox", "--span", "soon"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "write a number and s, m, h or d" in done.stderr
+    assert "Traceback" not in done.stderr
