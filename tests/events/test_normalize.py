@@ -158,6 +158,12 @@ def test_an_integer_beyond_64_bits_keeps_its_digits(
         assert digits in text
 
 
+def test_blanks_around_a_record_are_no_part_of_it(one: Callable[..., AuditEvent]) -> None:
+    event = one(b'\n {"id": "1"}\r\n')
+    assert bytes(event.raw) == b'{"id": "1"}'
+    assert event == one(b'{"id": "1"}')
+
+
 def test_a_byte_order_mark_is_taken_off(one: Callable[..., AuditEvent]) -> None:
     event = one(b'\xef\xbb\xbf{"id":"1"}')
     assert (event.native_id, bytes(event.raw)) == ("1", b'{"id":"1"}')

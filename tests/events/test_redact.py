@@ -141,6 +141,10 @@ def test_a_secret_at_any_depth_and_in_any_shape_is_nowhere_in_the_event(
         '{"metadata":{"body":"[{\\"a\\":{\\"clientSecret\\":[\\"MARKER\\"]}}]"}}',
         '{"metadata":{"body":"{\\"token\\": \\"MARKER\\", cut off"}}',
         '{"metadata":{"body":"{\\"token\\":\\"MARKER\\",\\"token\\":\\"x\\"}"}}',
+        '{"metadata":{"body":"{\\"a\\":{\\"token\\":\\"MARKER\\"},\\"a\\":1}"}}',
+        '{"metadata":{"body":'
+        + json.dumps('{"a":' * 300 + '{"token":"MARKER"}' + "}" * 300)
+        + "}}",
         '{"metadata":{"url":"https://user:MARKER@host/path"}}',
         '{"metadata":{"url":"https:\\/\\/user:MARKER@host\\/path"}}',
         '{"metadata":{"url":"https://user:p@MARKER@host/path"}}',
@@ -259,6 +263,14 @@ def test_the_order_of_seeing_keys_does_not_matter() -> None:
         assert record["outer"][key] == (MARK if key in SECRET_KEYS else "x")
 
 
+def test_a_value_beside_a_secret_name_goes_though_both_keys_were_harmless_before() -> None:
+    redactor = Redactor("default", frozenset(("outer",)))
+    for name, expected in (("Accept", "x"), ("Authorization", MARK), ("Accept", "x")):
+        record = {"outer": {"header": {"name": name, "value": "x"}}}
+        redactor.record(record, json.dumps(record).encode())
+        assert record["outer"]["header"]["value"] == expected
+
+
 def test_remembered_keys_are_bounded() -> None:
     redactor = Redactor("default", frozenset())
     for number in range(30_000):
@@ -294,6 +306,17 @@ def test_no_text_makes_redaction_slow(text: str) -> None:
     redactor.record({"a": {"b": text}}, b'"://\\"')
     redactor.record({"a": {"b": "{" + text}}, b'"://\\"')
     assert time.process_time() - begun < 8  # an accident would take minutes
+
+
+def test_json_in_a_text_loses_its_secrets_and_nothing_else(
+    one: Callable[..., AuditEvent],
+) -> None:
+    kept = '{"note": "token: abc", "max_tokens": 5}'
+    event = one({"id": "1", "metadata": {"kept": kept, "cut": '{"token": "s", "a": [1]}'}})
+    assert json.loads(bytes(event.metadata)) == {
+        "kept": kept,
+        "cut": f'{{"token":"{MARK}","a":[1]}}',
+    }
 
 
 def test_text_that_no_parser_reads_keeps_what_is_harmless() -> None:

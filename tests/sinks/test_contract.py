@@ -104,7 +104,7 @@ async def test_whatever_a_record_holds_it_arrives_as_it_is(
     odd = 'fünf ☃ \U0001f600 "q" \\ \u2028 \x00 \t'
     record = b'{\n "text": %b,\r\n "x": [1,\n2]}\n' % json.dumps(odd, ensure_ascii=False).encode()
     events = [
-        event(1, message=odd, raw=msgspec.Raw(record)),
+        event(1, message=odd, raw=msgspec.Raw(record), metadata=msgspec.Raw(b'{\n"a":\r\n1}')),
         event(2, message="lone \ud800 surrogate"),
         event(3),
     ]

@@ -110,8 +110,11 @@ async def test_an_index_is_filled_in_and_the_stream_fields_are_those_of_its_name
     sink = make(index=index)
     await sink.send(batch(sink, [event(1, source="My-Voice #2|")]))
     assert list(elastic.indices) == [name]
-    found = elastic.stored.documents[0].get("data_stream")
-    assert (found and tuple(found.values())) == stream
+    (document,) = elastic.stored.documents
+    if stream is None:
+        assert "data_stream" not in document
+    else:
+        assert tuple(document["data_stream"].values()) == stream
 
 
 async def test_a_date_in_the_index_is_that_of_the_event(
@@ -404,6 +407,7 @@ async def test_opensearch_gets_no_parameter_that_it_does_not_know(make: Make, it
         sink = make(urls=[opensearch.url])
         assert await sink.send(items(sink, 2)) == Verdict()
         assert opensearch.stored.total == 2
+        assert opensearch.answered[400] == 0
         assert "it cannot be asked" in await sink.check()
 
 
@@ -441,6 +445,8 @@ async def test_the_next_node_is_asked_when_one_cannot_be_reached(
     sink = make(urls=[dead, elastic.url])
     assert await sink.send(items(sink, 1)) == Verdict()
     assert await sink.send(items(sink, 2)) == Verdict(duplicates=1)
+    assert isinstance(sink, elasticsearch.Sink)
+    assert sink._node == 1  # the dead one is not tried again each time
     with pytest.raises(Retryable) as caught:
         await make(urls=[dead, dead]).send(items(sink, 1))
     assert (caught.value.reason, caught.value.sent) == ("connect", False)

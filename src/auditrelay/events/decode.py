@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
+BLANKS = b" \t\r\n"
+"""What may stand between the parts of JSON."""
+
 DEEPEST = 200
 """Levels of nesting beyond which a value is kept as text only: orjson writes no more than 254."""
 
 TOO_DEEP = "[nested too deeply: see the raw record]"
 
-_BLANKS = b" \t\r\n"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_NUMBER = 4000  # Python refuses to write an integer of more than 4300 digits
 
@@ -72,7 +74,7 @@ def decode(text: bytes) -> Decoded:
         return _decode_carefully(text)
     # A key that stands twice, an integer beyond 64 bits and the like do not survive reading and
     # writing: only a text that does, but for blanks, may be taken at its word.
-    if compact == text or compact.translate(None, _BLANKS) == text.translate(None, _BLANKS):
+    if compact == text or compact.translate(None, BLANKS) == text.translate(None, BLANKS):
         return Decoded(value, True, True, compact)  # noqa: FBT003  # by position is twice as fast
     return _decode_carefully(text)
 

@@ -12,7 +12,7 @@ import msgspec
 
 import auditrelay.events
 from auditrelay.events import NOTHING, AuditEvent, TimeQuality
-from auditrelay.events.decode import Decoded, Undecodable, decode, encode
+from auditrelay.events.decode import BLANKS, Decoded, Undecodable, decode, encode
 from auditrelay.events.marks import NOT_NORMALIZED
 from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Vendor, text
 from auditrelay.events.redact import Redactor
@@ -78,6 +78,7 @@ class Normalizer:
         return [self._event(record, fetched, twins) for record in records]
 
     def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
+        record = record.strip(BLANKS)  # around a value they are no part of it
         digest = hashlib.sha256(record).hexdigest()
         try:
             decoded = decode(record)

@@ -26,7 +26,7 @@ from itertools import pairwise
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-import orjson
+from auditrelay.events.decode import Undecodable, decode, encode
 
 MARK = "[redacted]"
 
@@ -281,14 +281,13 @@ class Redactor:
 
     def _json_text(self, text: str) -> str:
         try:
-            value = orjson.loads(text)
-            compact = orjson.dumps(value)
-        except (orjson.JSONDecodeError, TypeError):
+            decoded = decode(text.encode())
+        except Undecodable:
             return self.text(text)
-        if self.record(value if type(value) is list else [value], compact):
-            return orjson.dumps(value).decode()
-        # A key that stands twice was read once; only the text has both.
-        return text if len(compact) >= len(text) else self.text(text)
+        if not decoded.whole:
+            return self.text(text)
+        redacted = self.record(decoded.value, decoded.compact)
+        return encode(decoded.value).decode() if redacted else text
 
     def _parameter(self, found: re.Match[str]) -> str:
         name = unquote_plus(found[2])

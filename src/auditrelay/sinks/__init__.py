@@ -5,8 +5,8 @@ A sink is one file here: its settings, how an event is written for it, how a bat
 what each of its answers means. It has no retry, sleep, clock, log or store; those belong to
 ``http`` and ``deliver``. The name of the module is the ``type`` in the configuration.
 
-Below the contract stand the three things that every sink does alike: write JSON, compress a body,
-and read a refusal.
+Below the contract stands what sinks do alike: write JSON, compress a body, keep back what is too
+large, and read a refusal.
 """
 
 import asyncio

@@ -52,6 +52,8 @@ class Settings(SinkSettings):
     """A file that would grow beyond this is renamed to ``path.1``, ``path.2``... (newest last)."""
     format: Form = "ecs"
     batch_events: int = Field(1000, ge=1, le=100_000)
+    batch_bytes: Size = 4_000_000
+    """Each batch waits for the disk once, so a thousand events should fit."""
     concurrency: int = Field(1, ge=1, le=1)
     """One writer: lines of two batches must not mix."""
     compression: Literal["none"] = "none"

@@ -1,0 +1,121 @@
+"""
+Measure the two choices behind the spool: a blob a page or a row an event, and how uids are kept.
+
+    python benchmarks/store.py [--events 200000]
+
+Every variant commits pages of 1,000 with SQLite in WAL mode and synchronous=FULL, checks each uid
+for having been seen, and remembers it. "beside a busy thread" runs the same while another thread
+computes, as the event loop does when pages come fast.
+"""
+
+import argparse
+import hashlib
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from isal import isal_zlib
+
+from auditrelay.store.sqlite import _FIND_KNOWN, _REMEMBER
+
+PAGE = 1000
+Commit = Callable[[sqlite3.Connection, int, list[bytes], list[bytes]], None]
+
+
+def row_an_event(db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]) -> None:
+    """One row for each event, its uid unique."""
+    db.executemany(
+        "insert or ignore into event values (?, ?, ?)",
+        zip(range(first, first + PAGE), (key[8:] for key in keys), texts, strict=True),
+    )
+
+
+def blob_and_random_uids(
+    db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]
+) -> None:
+    """One blob a page, and a row for each uid in the order of uids."""
+    db.executemany(
+        "insert or ignore into uid values (?, ?)",
+        zip((key[8:] for key in keys), range(first, first + PAGE), strict=True),
+    )
+    db.execute("insert into page values (?, ?)", (first, isal_zlib.compress(b"\n".join(texts), 1)))
+
+
+def blob_and_clustered_uids(
+    db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]
+) -> None:
+    """One blob a page, and uids in the order of event time, each step one statement: ours."""
+    joined = b"".join(keys)
+    db.execute(_FIND_KNOWN, (joined, PAGE, 1)).fetchone()
+    db.execute(_REMEMBER, (joined, PAGE, 1, first))
+    db.execute("insert into page values (?, ?)", (first, isal_zlib.compress(b"\n".join(texts), 1)))
+
+
+def measure(commit: Commit, events: int, *, busy: bool = False) -> tuple[float, float, float]:
+    """Return microseconds of CPU and of time an event, and megabytes on disk a million events."""
+    with tempfile.TemporaryDirectory(prefix="auditrelay-bench-") as folder:
+        path = Path(folder, "bench.db")
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        db.executescript(
+            "pragma journal_mode = wal; pragma synchronous = full;"
+            "create table event (position integer primary key, uid blob unique, text blob);"
+            "create table uid (uid blob primary key, position integer) without rowid;"
+            "create table known (source integer, key blob, position integer,"
+            " primary key (source, key)) without rowid;"
+            "create table page (first integer primary key, events blob)"
+        )
+        texts = [b'{"id":%d,"filler":"%s"}' % (n, _hex(n) * 10) for n in range(PAGE)]
+        pages = [[_key(n) for n in range(first, first + PAGE)] for first in range(0, events, PAGE)]
+        done = threading.Event()
+
+        def work() -> None:
+            for number, keys in enumerate(pages):
+                db.execute("begin immediate")
+                commit(db, number * PAGE, keys, texts)
+                db.execute("commit")
+            done.set()
+
+        began, cpu = time.perf_counter(), time.process_time()
+        if busy:
+            thread = threading.Thread(target=work)
+            thread.start()
+            while not done.is_set():
+                sum(range(1000))
+            thread.join()
+        else:
+            work()
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu
+        db.execute("pragma wal_checkpoint(truncate)").fetchone()
+        db.close()
+        return cpu / events * 1e6, took / events * 1e6, path.stat().st_size / events
+
+
+def _key(number: int) -> bytes:
+    return (number * 1_000_000).to_bytes(8) + hashlib.sha256(b"%d" % number).digest()[:20]
+
+
+def _hex(number: int) -> bytes:
+    return hashlib.sha256(b"text %d" % number).hexdigest().encode()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--events", type=int, default=200_000)
+    events = parser.parse_args().events
+    print(
+        "| variant | CPU µs/event | time µs/event | bytes/event | beside a busy thread µs/event |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for commit in (row_an_event, blob_and_random_uids, blob_and_clustered_uids):
+        cpu, took, size = measure(commit, events)
+        _, busy, _ = measure(commit, min(events, 5_000), busy=True)
+        name = commit.__name__.replace("_", " ")
+        print(f"| {name} | {cpu:.2f} | {took:.2f} | {size:.0f} | {busy:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

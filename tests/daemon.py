@@ -1,0 +1,259 @@
+"""The daemon as a child process against the sandbox, for the tests that prove things end to end."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from auditrelay.sandbox import Sandbox
+
+PATIENCE = 20.0
+"""Most seconds to wait for something that takes a moment."""
+
+Table = dict[str, Any]
+
+FAST = {"poll_interval": "1s", "settle": "0s", "overlap": "10s", "initial_lookback": "1h"}
+"""A source that is read so often that a test need not wait, without second looks."""
+
+
+def sources(sandbox: Sandbox, **changes: Any) -> Table:
+    """Return both vendors' tables, read fast."""
+    cekura, bland = sandbox.cekura, sandbox.bland
+    common = {**FAST, "resweep": [], **changes}
+    return {
+        "cekura": {
+            "type": "cekura",
+            "base_url": cekura.url,
+            "organization_id": str(cekura.organization_id),
+            "api_key": cekura.api_key,
+            **common,
+        },
+        "bland": {
+            "type": "bland",
+            "base_url": bland.url,
+            "api_key": bland.api_key,
+            **common,
+        },
+    }
+
+
+def sinks(sandbox: Sandbox, **changes: Any) -> Table:
+    """Return the tables of the three intakes, sent to at once."""
+    common = {"linger": "20ms", **changes}
+    splunk, datadog, elastic = sandbox.splunk, sandbox.datadog, sandbox.elastic
+    return {
+        "splunk": {"type": "splunk_hec", "url": splunk.url, "token": splunk.token, **common},
+        "datadog": {"type": "datadog", "url": datadog.url, "api_key": datadog.api_key, **common},
+        "elastic": {
+            "type": "elasticsearch",
+            "urls": [elastic.url],
+            "api_key": elastic.api_key,
+            **common,
+        },
+    }
+
+
+def configure(folder: Path, sources: Table, sinks: Table, **top: Any) -> Path:
+    """Write a configuration into *folder*, with the state beside it; return its path."""
+    config = {
+        "state_dir": str(folder / "state"),
+        "status": {"listen": "127.0.0.1:0"},
+        "log": {"format": "json"},
+        "sources": sources,
+        "sinks": sinks,
+        **top,
+    }
+    path = folder / "auditrelay.toml"
+    path.touch(mode=0o600)
+    path.write_text("\n".join(_toml(config)) + "\n")
+    return path
+
+
+def _toml(table: Mapping[str, Any], name: str = "") -> list[str]:
+    # what json.dumps writes for texts, numbers, booleans and lists is TOML, too
+    lines = [f"[{name}]"] if name else []
+    lines += [f"{key} = {json.dumps(v)}" for key, v in table.items() if not isinstance(v, dict)]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines += _toml(value, f"{name}.{key}" if name else key)
+    return lines
+
+
+async def eventually(
+    condition: Callable[[], object], *, within: float = PATIENCE, what: str = ""
+) -> None:
+    """Wait until *condition* is true; fail after *within* seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"still not, after {within} s: {what or condition}"
+        await asyncio.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended, what it printed, and what it logged."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The log, line by line."""
+        return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
+
+
+async def command(
+    config: Path, *words: str, within: float = 60.0, environ: Mapping[str, str] | None = None
+) -> Ended:
+    """Run ``auditrelay -c config words...`` to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "auditrelay", "-c", str(config), *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environ or {})},
+    )
+    try:
+        async with asyncio.timeout(within):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, out.decode(), err.decode())
+
+
+class Daemon:
+    """
+    ``auditrelay run`` for the length of a ``with`` block; it is killed if it is still there.
+
+    *log* is all that it has written to stderr, over all its lives. *program* is what is started
+    instead of the interpreter alone.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        *,
+        program: Sequence[str] = (sys.executable,),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config = config
+        self.log = ""
+        self.address = ""
+        self._program = program
+        self._environ = {**os.environ, **(environ or {})}
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._seen = 0
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The child; it must have been started."""
+        assert self._process is not None
+        return self._process
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The log, line by line."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    def said(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Return the log lines called *event* that have all of *fields*."""
+        wanted = {"event": event, **fields}.items()
+        return [
+            line for line in self.lines if all(line.get(key) == value for key, value in wanted)
+        ]
+
+    async def start(self) -> None:
+        """Start it, and wait until it says that it runs."""
+        before = len(self.said("started"))
+        self._process = await asyncio.create_subprocess_exec(
+            *(*self._program, "-m", "auditrelay", "-c", str(self.config), "run"),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._environ,
+        )
+        self._reading = asyncio.create_task(self._read(self._process))
+        process = self._process
+        await eventually(
+            lambda: len(self.said("started")) > before or process.returncode is not None,
+            what="started",
+        )
+        assert len(self.said("started")) > before, self.log
+        self.address = self.said("started")[-1]["status"].rstrip("/")
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        while chunk := await process.stderr.read(65536):
+            self.log += chunk.decode()
+
+    async def end(self, number: signal.Signals = signal.SIGTERM, *, within: float = 15.0) -> int:
+        """Send *number*, wait for the end, and return the exit status."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(within):
+            status = await self.process.wait()
+            if self._reading is not None:
+                await self._reading
+        return status
+
+    async def get(self, path: str) -> httpx.Response:
+        """Ask the status port."""
+        # it is plain HTTP on loopback: reading the certificates would cost more than all the rest
+        async with httpx.AsyncClient(trust_env=False, timeout=5, verify=False) as client:
+            return await client.get(self.address + path)
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return a sample of ``/metrics``; 0 if there is none."""
+        for line in (await self.get("/metrics")).text.splitlines():
+            series, _, value = line.rpartition(" ")
+            found, _, rest = series.partition("{")
+            if found == name and all(f'{k}="{v}"' in rest for k, v in labels.items()):
+                return float(value)
+        return 0.0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            if self._reading is not None:
+                stack.push_async_callback(asyncio.wait, [self._reading])
+            if self.process.returncode is None:
+                self.process.kill()
+                stack.push_async_callback(self.process.wait)
+
+
+def made(sandbox: Sandbox) -> set[str]:
+    """Return the native ids of all that the vendors ever made."""
+    return {*sandbox.cekura.records.ids(), *sandbox.bland.records.ids()}
+
+
+def intakes(sandbox: Sandbox) -> dict[str, Any]:
+    """Return what each intake stored, by the name of its sink."""
+    return {name: getattr(sandbox, name).stored for name in ("splunk", "datadog", "elastic")}
+
+
+def missing(sandbox: Sandbox) -> dict[str, list[str]]:
+    """Return what each intake lacks of what was made, if it lacks anything."""
+    wanted = made(sandbox)
+    lost = {name: stored.lost(wanted) for name, stored in intakes(sandbox).items()}
+    return {name: ids for name, ids in lost.items() if ids}
