@@ -53,7 +53,7 @@ The writer thread gives the interpreter up for every statement, and at Python's 
 a busy loop would make it wait ten times longer than the statement takes.
 """
 
-GC_THRESHOLD: Final = 50_000
+GC_THRESHOLD: Final = 10_000
 """
 How many more containers may be made than freed until the collector looks at the young ones.
 

@@ -13,24 +13,29 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
-from auditrelay.events import AuditEvent
 from auditrelay.http import pause, retrying
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Rejection, Sink, Verdict
+from auditrelay.sinks import Item, Origin, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
 from auditrelay.store.progress import Range
 from auditrelay.telemetry import Metrics, scrub
+
+if TYPE_CHECKING:  # only annotations name it
+    from auditrelay.events import AuditEvent
 
 HOLD_FIRST: Final = 5.0
 """Seconds until a sink that refuses is tried again; doubled each time."""
 
 HOLD_MOST: Final = 300.0
 """Most seconds between two tries of a sink that refuses."""
+
+READ_WEIGHT: Final = 1 << 20
+"""Bytes of the spool, compressed, that are held unsent at the most, but for the last page."""
 
 ROOM_INTERVAL: Final = 1.0
 """Seconds between two tries to write a verdict on a full disk."""
@@ -84,7 +89,7 @@ class Deliverer:
         self._finishing = False
         self._stopping = False
         self._ready: deque[tuple[int, AuditEvent]] = deque()
-        self._ready_bytes = 0
+        self._weight = 0
         self._passed: list[Range] = []
         self._read_to = 0
         self._width = settings.concurrency
@@ -106,14 +111,29 @@ class Deliverer:
                 tasks.create_task(self._deliver(batch))
 
     async def greet(self) -> None:
-        """Find out how the sink fares before the first event does; it changes nothing."""
-        try:
-            await self._sink.check()
-        except RelayError as error:
-            if not self.worked_once:
-                await self._fare(up=False, held=isinstance(error, Refused), error=str(error))
-        else:
-            await self._work_again()
+        """
+        Find out how the sink fares before the first event does; it changes nothing.
+
+        It is asked until it answers well, or a quiet sink would seem to be down long after it was
+        mended. Once there are events to send, they tell.
+        """
+        wait = HOLD_FIRST
+        while True:
+            trouble: RelayError | None = None
+            try:
+                await self._sink.check()
+            except RelayError as error:
+                trouble = error
+            if self.worked_once or self._in_flight:
+                return None
+            if trouble is None:
+                return await self._work_again()
+            if isinstance(trouble, Refused):
+                await self._hold(trouble)
+            else:
+                await self._fare(up=False, held=False, error=str(trouble))
+            await pause(wait)
+            wait = min(wait * 2, HOLD_MOST)
 
     def stop(self) -> None:
         """Begin no new batch and repeat no request; what is in flight may end."""
@@ -161,7 +181,7 @@ class Deliverer:
     async def _fill(self) -> bool:
         """Read until a batch is full, and return whether it is; never more than about one batch."""
         limits = self._sink.limits
-        while len(self._ready) < limits.events and self._ready_bytes < limits.bytes:
+        while len(self._ready) < limits.events and self._weight < READ_WEIGHT:
             missing = limits.events - len(self._ready)
             pages = await self._store.read(self.name, self._read_to, missing)
             if not pages:
@@ -171,24 +191,25 @@ class Deliverer:
                     # What lies between belongs to sources of other sinks, or was done before.
                     self._passed.append((self._read_to, page.first))
                 self._read_to = page.first + len(page.events)
-                for position, event in enumerate(page.events, page.first):
-                    self._ready.append((position, event))
-                    self._ready_bytes += _size(event)
+                self._ready.extend(enumerate(page.events, page.first))
+                self._weight += page.size
         return True
 
     def _cut(self) -> list[Item]:
-        limits = self._sink.limits
+        limits, ready, render = self._sink.limits, self._ready, self._sink.render
         items: list[Item] = []
         room = limits.bytes
-        while self._ready and len(items) < limits.events:
-            position, event = self._ready[0]
-            text = self._sink.render(event)
+        while ready and len(items) < limits.events:
+            position, event = ready[0]
+            text = render(event)
             room -= len(text) + limits.overhead
             if room < 0 and items:
                 break
-            self._ready.popleft()
-            self._ready_bytes -= _size(event)
-            items.append(Item(position, event, text))
+            ready.popleft()
+            # Not the event itself: it would hold on to its whole page.
+            items.append(Item(position, Origin(event.uid, event.source, event.at), text))
+        if not ready:
+            self._weight = 0
         return items
 
     # -- one batch ---------------------------------------------------------------------------------
@@ -270,7 +291,7 @@ class Deliverer:
         refused = {rejection.index for rejection in verdict.rejected}
         dead = [
             DeadLetter(
-                items[rejection.index].event,
+                await self._store.event_at(items[rejection.index].position),
                 rejection.reason,
                 scrub(rejection.message),
                 rejection.status,
@@ -359,10 +380,6 @@ class Deliverer:
             return
         condition.up, condition.held, condition.last_error = up, held, said
         await self._patiently(lambda: self._store.note("sink", self.name, asdict(condition)))
-
-
-def _size(event: AuditEvent) -> int:
-    return memoryview(event.raw).nbytes
 
 
 def _ranges(positions: Iterable[int]) -> list[Range]:

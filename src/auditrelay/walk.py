@@ -18,7 +18,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval
 
-MOST_EVENTS: Final = 100_000
+MOST_EVENTS: Final = 50_000
 """A window that holds more is halved: a walk that breaks off then costs little to repeat."""
 
 MOST_PAGES: Final = 5_000
@@ -54,7 +54,7 @@ async def walk(
                 if not page.last:
                     yield events, False
                     continue
-                seen = before | guard.seen
+                seen = before | guard.seen if before else guard.seen
                 complete = guard.whole(len(seen))
                 # Two walks that agree, while nothing moved: what the vendor says of the total is
                 # not so, and all that it shows has been seen.

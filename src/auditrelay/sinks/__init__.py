@@ -13,7 +13,7 @@ import asyncio
 import pkgutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
 from isal import igzip
@@ -28,12 +28,36 @@ Form = Literal["cim", "datadog", "ecs", "raw"]
 """The forms that a sink can be asked for: the keys of ``events.forms.FORMS``."""
 
 
+class Known(Protocol):
+    """What must be known of an event on its way; an AuditEvent is one, and so is an Origin."""
+
+    @property
+    def uid(self) -> str:
+        """The event's identity for life."""
+
+    @property
+    def source(self) -> str:
+        """The name of its source in the configuration."""
+
+    @property
+    def at(self) -> int:
+        """When it happened: microseconds since 1970 UTC."""
+
+
+class Origin(NamedTuple):
+    """All that is kept of an event once its text is made: the rest lies in the spool."""
+
+    uid: str
+    source: str
+    at: int
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """An event on its way to one sink: its place in the spool, and its text for this sink."""
 
     position: int
-    event: AuditEvent
+    event: Known
     text: bytes
 
 

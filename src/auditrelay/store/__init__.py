@@ -44,12 +44,13 @@ class SpoolPage:
     """
     Events from the spool, of one source, in positions [*first*, *first* + len(*events*)).
 
-    *size* is what it takes in the spool, in bytes.
+    *size* is what the whole page takes in the spool, in bytes.
     """
 
     first: int
     source: str
     events: list[AuditEvent]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +146,14 @@ class Store(Protocol):
 
     async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
         """
-        Return the next pages for *sink* from position *after* on, about *most* events or less.
+        Return the next pages for *sink* from position *after* on.
 
-        What the sink has acknowledged already is left out. An empty list means that nothing
-        waits.
+        They hold about *most* events, or fewer if they are large. What the sink has acknowledged
+        already is left out. An empty list means that nothing waits.
         """
+
+    async def event_at(self, position: int) -> AuditEvent:
+        """Return the event at *position* of the spool, which some sink has yet to settle."""
 
     async def settle(
         self, sink: str, done: Sequence[tuple[int, int]], dead: Sequence[DeadLetter] = ()

@@ -41,6 +41,9 @@ from auditrelay.window import Interval, holes, micros, moment
 
 T = TypeVar("T")
 
+READ_BYTES = 1 << 20
+"""How much of the spool, compressed, is read in one go."""
+
 _KEY = 28
 _NUMBERS = "with recursive n(i) as (values (0) union all select i + 1 from n where i + 1 < ?2)"
 _FIND_KNOWN = (
@@ -52,7 +55,6 @@ _REMEMBER = (
     f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
 )
 _DAY = 86_400_000_000
-_READ_BYTES = 1 << 20
 _DIGEST_STEP = 20_000
 _FORGET_STEP = 50_000
 _NO_DIGEST = bytes(20)
@@ -229,7 +231,7 @@ class SqliteStore:
             progress, readable = _sink(db, sink)
             pages: list[SpoolPage] = []
             position, taken, size = max(after, progress.position), 0, 0
-            while taken < most and size < _READ_BYTES:
+            while taken < most and size < READ_BYTES:
                 row = db.execute(
                     "select first, count, (select name from source where id = spool.source), "
                     "events from spool where first >= coalesce((select max(first) from spool "
@@ -243,11 +245,25 @@ class SqliteStore:
                 events = None
                 for start, end in progress.open_ranges(max(first, position), first + count):
                     events = events or unpack(isal_zlib.decompress(blob))
-                    pages.append(SpoolPage(start, source, events[start - first : end - first]))
+                    part = events[start - first : end - first]
+                    pages.append(SpoolPage(start, source, part, len(blob)))
                     taken += end - start
                 position = first + count
                 size += len(blob)
             return pages
+
+        return await self._read(work)
+
+    async def event_at(self, position: int) -> AuditEvent:
+        """See Store."""
+
+        def work(db: sqlite3.Connection) -> AuditEvent:
+            first, blob = db.execute(
+                "select first, events from spool where first <= ? order by first desc limit 1",
+                (position,),
+            ).fetchone()
+            event: AuditEvent = unpack(isal_zlib.decompress(blob))[position - first]
+            return event
 
         return await self._read(work)
 
