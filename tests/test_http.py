@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from auditrelay.errors import (
 from auditrelay.http import Pace, Peer, Reply, check, decode, retry_after, retrying
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Double, Request, Response, Trap, json_response
-from auditrelay.settings import PeerSettings, Resolved, Secret
+from auditrelay.settings import PeerSettings, Resolved, Secret, SourceSettings
 from auditrelay.telemetry import Metrics
 
 PLAIN = PeerSettings.model_validate({})
@@ -359,7 +360,7 @@ async def test_an_empty_body_may_claim_to_be_gzip(server: Server, connect: Conne
 @pytest.mark.parametrize(
     ("encoding", "body", "words"),
     [
-        ("gzip", gzip.compress(b"{}" * 500)[:-9], "breaks off"),
+        ("gzip", gzip.compress(b"{}" * 500, mtime=0)[:-9], "breaks off"),
         ("gzip", b"\x1f\x8bnot gzip", "damaged"),
         ("gzip", b'{"not": "gzip at all, and longer"}', "damaged"),
         ("br", b"\x0b", "content encoding br"),
@@ -610,6 +611,39 @@ async def test_a_key_file_that_is_being_written_is_not_believed(
     write(key_file, content)
     assert (await peer.request("GET", "/")).status == 401
     assert secret.reveal() == "old-key"
+
+
+# --- clocks
+
+
+def told(ago: timedelta, **more: str) -> dict[str, str]:
+    return {"Date": format_datetime(datetime.now(UTC) - ago, usegmt=True), **more}
+
+
+@pytest.mark.parametrize(
+    ("headers", "read"),
+    [
+        ({}, True),
+        ({"Date": "yesterday"}, True),
+        (told(timedelta(seconds=80)), True),
+        (told(timedelta(seconds=100)), False),
+        (told(timedelta(days=1)), False),
+        (told(timedelta(days=1), Age="86400"), True),
+        (told(timedelta(days=-1)), True),
+    ],
+)
+async def test_a_clock_ahead_of_the_vendors_stops_reading(
+    server: Server, metrics: Metrics, headers: dict[str, str], *, read: bool
+) -> None:
+    settings = SourceSettings.model_validate({"type": "x", "base_url": server.url, "settle": "30s"})
+    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics)
+    server.faults.add(faults.answer(200, b"{}", headers))
+    if read:
+        assert (await peer.get("/", {}, check)).status == 200
+    else:
+        with pytest.raises(Refused, match="ahead of that of"):
+            await peer.get("/", {}, check)
+    await peer.aclose()
 
 
 # --- what a status means

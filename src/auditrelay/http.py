@@ -18,7 +18,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -39,11 +39,14 @@ from auditrelay.errors import (
     TooLarge,
     WalkBroken,
 )
-from auditrelay.settings import PeerSettings, Secret
+from auditrelay.settings import PeerSettings, Secret, SourceSettings
 from auditrelay.telemetry import Metrics, log, scrub
 
 MOST_BYTES = 32 * 2**20
 """Most of one reply's body that is read, after decompression."""
+
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""How far our clock may be ahead of a vendor's, beside ``settle``: every overlap heals more."""
 
 LONGEST_WAIT = 86400.0
 """Most seconds that a peer can make us wait before the next attempt."""
@@ -395,6 +398,8 @@ class Peer:
         self._rotations = 0
         self._pace = Pace(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
+        held_back = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
+        self._most_ahead = held_back + CLOCK_TOLERANCE
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
         # TCP and TLS are timed apart), so that it is known whether the request was ever sent.
         self._extensions = {"timeout": {"connect": self._timeout / 2}}
@@ -445,7 +450,9 @@ class Peer:
         async for attempt in retrying(self.name, self._metrics, attempts=SOURCE_ATTEMPTS):
             with attempt:
                 try:
-                    return read(await self.request("GET", path, params=params))
+                    reply = await self.request("GET", path, params=params)
+                    self._compare_clocks(reply)
+                    return read(reply)
                 except Rejected as error:
                     raise Refused(str(error), status=error.status) from error
                 except Retryable as error:
@@ -453,6 +460,26 @@ class Peer:
                         raise
                     raise WalkBroken(str(error), reason=error.reason) from error
         raise AssertionError("the policy ended without a result")  # pragma: no cover
+
+    def _compare_clocks(self, reply: Reply) -> None:
+        """
+        Raise Refused if our clock runs ahead of the vendor's by more than the windows hold back.
+
+        A window would then end in the vendor's future, and what happens there later would count
+        as read. ``Age`` is how long a cache has kept the reply.
+        """
+        told = _http_date(reply.headers.get("date", ""))
+        if told is None:
+            return
+        age = reply.headers.get("age", "")
+        now = datetime.now(UTC) - timedelta(seconds=int(age) if age.isdecimal() else 0)
+        if now - told > self._most_ahead:
+            ahead = round((now - told).total_seconds())
+            raise Refused(
+                f"the clock of this machine is {ahead} s ahead of that of {self._base_url}: set "
+                "it right; until then nothing is read, or time that has yet to come would count "
+                "as read"
+            )
 
     async def aclose(self) -> None:
         """Close every connection."""
