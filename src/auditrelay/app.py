@@ -45,6 +45,9 @@ PRUNE_INTERVAL: Final = timedelta(hours=1)
 ATTEMPTS_ONCE: Final = 5
 """How often a request is made in a run that shall end."""
 
+ROOM_PATIENCE: Final = timedelta(seconds=30)
+"""How long a poll of a run that shall end waits for room that no sink makes."""
+
 SWITCH_SECONDS: Final = 0.0005
 """
 How long a thread may keep the interpreter from the others.
@@ -103,7 +106,9 @@ class App:
             if settings.enabled
         ]
         self._collectors = [
-            self._collector(name) for name, settings in config.sources.items() if settings.enabled
+            self._collector(name, None if attempts is None else ROOM_PATIENCE)
+            for name, settings in config.sources.items()
+            if settings.enabled
         ]
         self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
 
@@ -128,7 +133,11 @@ class App:
             )
             app = None
             try:
-                feeds = {sink: config.feeds(sink) for sink in config.sinks}
+                feeds = {
+                    sink: config.feeds(sink)
+                    for sink, settings in config.sinks.items()
+                    if settings.enabled
+                }
                 metrics = Metrics(
                     sources=config.sources,
                     sinks=config.sinks,
@@ -137,13 +146,15 @@ class App:
                 app = cls(config, store, metrics, attempts=attempts)
                 for sink, sources in feeds.items():
                     await store.start_sink(sink, sources)
+                for sink in await store.retire_sinks(list(feeds)):
+                    _log.warning("sink_left_over", sink=sink)
                 yield app
             finally:
                 if app is not None:
                     await app._close()
                 await store.close()
 
-    def _collector(self, name: str) -> Collector:
+    def _collector(self, name: str, patience: timedelta | None) -> Collector:
         settings = self._config.sources[name]
         module = importlib.import_module(f"auditrelay.sources.{settings.type}")
         source: Source = module.build(name, settings, self.metrics)
@@ -167,6 +178,7 @@ class App:
             metrics=self.metrics,
             clock=self._clock,
             announce=announce,
+            patience=patience,
         )
 
     def _deliverer(self, name: str, attempts: int | None) -> Deliverer:

@@ -8,10 +8,11 @@ walk; only what is new by uid is forwarded, so a walk may be repeated as often a
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from auditrelay.errors import Refused, RelayError, StateError, StoreFull, WalkBr
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notice import gap_event
+from auditrelay.http import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Source
 from auditrelay.store import Store
@@ -69,7 +71,8 @@ class Collector:
     """
     Everything that reads one source.
 
-    *clock* returns now, in UTC. *announce* is called when new events lie in the spool.
+    *clock* returns now, in UTC. *announce* is called when new events lie in the spool. *patience*
+    is how long a poll waits for room in the spool before it is given up; None: for ever.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Collector:
         metrics: Metrics,
         clock: Callable[[], datetime],
         announce: Callable[[], None],
+        patience: timedelta | None = None,
     ) -> None:
         self.name = name
         self.due = asyncio.Event()
@@ -100,6 +104,7 @@ class Collector:
         self._metrics = metrics
         self._clock = clock
         self._announce = announce
+        self._patience = math.inf if patience is None else patience.total_seconds()
 
     async def keep_polling(self) -> None:
         """Poll whenever it is due, until cancelled; what goes wrong waits for the next poll."""
@@ -135,7 +140,7 @@ class Collector:
                 await self._look_again()
         finally:
             self.worked_at = None
-            await self._store.note("source", self.name, asdict(self.condition))
+            await self._note()
 
     async def start(self) -> datetime:
         """
@@ -319,25 +324,35 @@ class Collector:
 
     async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         """Repeat *write* until the store has room for it: a full spool only pauses polling."""
-        paused = False
+        waited = 0.0
+        made_room = False
         while True:
             try:
                 result = await write()
             except StoreFull as error:
-                if await self._store.make_room() and not paused:
+                # Once at a time: room that was made and did not suffice will not do so at once.
+                made_room = not made_room and await self._store.make_room()
+                if made_room:
                     continue
-                if not paused:
+                if waited >= self._patience:
+                    raise
+                if not waited:
                     _log.error("polling_paused", source=self.name, reason=str(error))
                     self.condition.last_error = f"polling is paused: {error}"
-                    await self._store.note("source", self.name, asdict(self.condition))
-                paused = True
-                await asyncio.sleep(ROOM_INTERVAL)
+                    await self._note()
+                await pause(ROOM_INTERVAL)
+                waited += ROOM_INTERVAL
                 self.worked_at = time.monotonic()
                 continue
-            if paused:
+            if waited:
                 _log.warning("polling_resumed", source=self.name)
                 self.condition.last_error = None
             return result
+
+    async def _note(self) -> None:
+        """Write down how the source fares; on a full disk it stays untold, which harms nobody."""
+        with contextlib.suppress(StoreFull):
+            await self._store.note("source", self.name, asdict(self.condition))
 
     @contextlib.contextmanager
     def _faring(self) -> Iterator[None]:

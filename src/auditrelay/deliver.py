@@ -176,7 +176,7 @@ class Deliverer:
     async def _linger(self) -> None:
         deadline = self._settings.linger.total_seconds()
         if deadline:
-            await asyncio.sleep(deadline)
+            await pause(deadline)
 
     async def _fill(self) -> bool:
         """Read until a batch is full, and return whether it is; never more than about one batch."""
@@ -226,6 +226,7 @@ class Deliverer:
     async def _offer(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Send *items* until the sink has said something of each; return what to send anew."""
         first_at = self._clock()
+        singly: list[Sequence[Item]] = []
         async for attempt in retrying(self.name, self._metrics, attempts=self._attempts):
             with attempt:
                 number = attempt.retry_state.attempt_number
@@ -234,7 +235,7 @@ class Deliverer:
                 except Rejected as error:
                     if len(items) > 1:
                         middle = len(items) // 2
-                        return [items[:middle], items[middle:]]
+                        return [*singly, items[:middle], items[middle:]]
                     reason = "too_large" if isinstance(error, TooLarge) else error.reason
                     verdict = Verdict(rejected=(Rejection(0, reason, str(error), error.status),))
                 except Retryable as error:
@@ -242,10 +243,11 @@ class Deliverer:
                     raise
                 await self._settle(items, verdict, first_at, number)
                 items, alone = _left(items, verdict)
+                singly += alone
                 if verdict.because is not None and items:
                     await self._struggle(verdict.because, 0)
                     raise verdict.because
-                return [part for part in (*alone, items) if part]
+                return [part for part in (*singly, items) if part]
         raise AssertionError("the policy ended without a result")  # pragma: no cover
 
     async def _send(self, items: Sequence[Item]) -> Verdict:
@@ -349,7 +351,7 @@ class Deliverer:
                 return await write()
             except StoreFull as error:
                 _log.warning("verdict_unwritten", sink=self.name, reason=str(error))
-                await asyncio.sleep(ROOM_INTERVAL)
+                await pause(ROOM_INTERVAL)
 
     # -- how the sink fares ------------------------------------------------------------------------
 

@@ -219,6 +219,24 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqliteStore, event:
     assert (await store.add("voice", [event(1), timeless])).new == (0,)
 
 
+async def test_a_sink_that_is_gone_keeps_its_backlog_and_gets_nothing_more(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.start_sink("gone", ["voice"])
+    await store.add("voice", [event(1)])
+    assert await store.retire_sinks(["splunk"]) == ("gone",)
+    await store.add("voice", [event(2)])
+    later = datetime.now(UTC) + timedelta(days=8)
+    await store.settle("splunk", [(0, 2)])
+    assert await store.prune(later) == 0
+    assert {sink.name: sink.backlog_events for sink in await store.sinks()} == {
+        "gone": 1,
+        "splunk": 0,
+    }
+    await store.start_sink("gone", ["voice"])
+    assert await uids(store, "gone") == [event(1).uid, event(2).uid]
+
+
 async def test_a_full_spool_takes_nothing_and_gives_up_delivered_events_first(
     tmp_path: Path, event: Make
 ) -> None:

@@ -152,6 +152,13 @@ class Store(Protocol):
         already is left out. An empty list means that nothing waits.
         """
 
+    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
+        """
+        Let every sink but the *active* ones receive nothing from now on.
+
+        What waits for one of them is kept until it is made known again; their names are returned.
+        """
+
     async def event_at(self, position: int) -> AuditEvent:
         """Return the event at *position* of the spool, which some sink has yet to settle."""
 

@@ -64,6 +64,7 @@ create table sink (
     sources text not null,           -- JSON list of source names
     position integer not null,
     ahead text not null default '[]',
+    ends integer,                    -- no longer configured since this position; null: it is
     condition text not null default '{}'
 ) strict;
 create table dead_letter (

@@ -218,11 +218,25 @@ class SqliteStore:
             db.execute(
                 "insert into sink (name, sources, position) "
                 "select ?, ?, value from meta where name = 'next_position' "
-                "on conflict (name) do update set sources = excluded.sources",
+                "on conflict (name) do update set sources = excluded.sources, ends = null",
                 (sink, json.dumps(sorted(sources))),
             )
 
         await self._writer.write(work)
+
+    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
+        """See Store."""
+
+        def work(db: sqlite3.Connection) -> tuple[str, ...]:
+            db.execute(
+                "update sink set ends = ? where ends is null "
+                "and name not in (select value from json_each(?))",
+                (_meta(db, "next_position"), json.dumps(list(active))),
+            )
+            retired = db.execute("select name from sink where ends is not null order by name")
+            return tuple(name for (name,) in retired.fetchall() if _waiting(db, name)[0])
+
+        return await self._writer.write(work)
 
     async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
         """See Store."""
@@ -328,7 +342,10 @@ class SqliteStore:
 
     async def make_room(self) -> bool:
         """See Store."""
-        given_up = await self._writer.write(self._give_up_delivered)
+        try:
+            given_up = await self._writer.write(self._give_up_delivered)
+        except StoreFull:  # so full that not even a deletion can be written down
+            given_up = False
         if self._disk_full and await asyncio.to_thread(files.take_ballast, self._dir):
             self._disk_full = False
             return True
@@ -641,8 +658,9 @@ def _waiting(db: sqlite3.Connection, sink: str) -> tuple[int, int | None, int | 
     progress, readable = _sink(db, sink)
     count, first, stored = db.execute(
         "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "
-        "where first + count > ?1 and source in (select value from json_each(?2))",
-        (progress.position, readable),
+        "where first + count > ?1 and source in (select value from json_each(?2)) "
+        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3)",
+        (progress.position, readable, sink),
     ).fetchone()
     return int(count) - sum(end - start for start, end in progress.ahead), first, stored
 

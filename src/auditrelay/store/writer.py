@@ -1,6 +1,7 @@
 """The one thread that writes: transactions in the order of the calls, many to one fsync."""
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -109,6 +110,7 @@ class Writer:
                 reason = translate(error)
                 if isinstance(reason, StoreFull) and attempt == 1:
                     self._on_full()
+                    self._empty_log()
                     continue
                 reason.__cause__ = error
                 future.set_exception(reason)
@@ -138,6 +140,11 @@ class Writer:
             self._undo()
             return None
         return results
+
+    def _empty_log(self) -> None:
+        """Move what the write-ahead log holds into the database, so that its room can be used."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("pragma wal_checkpoint(passive)").fetchall()
 
     def _undo(self) -> None:
         # SQLite has undone some errors by itself already.
