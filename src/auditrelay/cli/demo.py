@@ -346,17 +346,17 @@ class _Show:
 
         return Group(
             Text(f"auditrelay demo   status page: {self.address}   Ctrl-C ends it\n", style="bold"),
-            _table(_account(self.sandbox, self)),
+            _table(_account(self.sandbox, self), missing="on the way"),
             Text("\n" + "\n".join(self.lines), no_wrap=True, overflow="ellipsis"),
         )
 
 
-def _table(rows: list[_Row]) -> "RenderableType":
+def _table(rows: list[_Row], *, missing: str) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415  # see above
 
     table = Table()
     table.add_column("SIEM")
-    for title in ("made", "stored", "dead letters", "lost", "repeated"):
+    for title in ("made", "stored", "dead letters", missing, "repeated"):
         table.add_column(title, justify="right")
     for row in rows:
         counts = (row.made, row.stored, row.dead, row.missing, row.repeated)
@@ -370,7 +370,7 @@ def _reckon(sandbox: "Sandbox", show: _Show) -> bool:
 
     rows = _account(sandbox, show)
     typer.echo("\nThe reckoning, by the books of the vendors and of the SIEMs themselves:")
-    Console().print(_table(rows))
+    Console().print(_table(rows, missing="lost"))
     typer.echo(
         "Repeated: sent again after a reply was lost or the daemon was killed, with the same "
         "event id.\nSplunk and Datadog cannot recognise that; Elasticsearch can."

@@ -1,0 +1,89 @@
+# What a developer types. Every target sets up what it needs: Python 3.11 or newer (with venv and
+# pip) and make are enough. The second time there is nothing to set up.
+#
+#   make demo [DEMO="--duration 2m"]   everything against the built-in sandbox, no credentials
+#   make test [TEST="-k spool -x"]     the tests, as .ci/run runs them
+#   make check                         format, lint, types
+#   make format                        mend what can be mended by itself
+#   make bench [BENCH="..."]           the numbers in docs/performance.md
+#   make install                       the virtual environment alone, with the development tools
+#   make lock [LOCK=--upgrade]         requirements*.txt anew from pyproject.toml
+#   make clean                         remove whatever the targets above have made
+#
+# PYTHON names the interpreter, VENV the folder of the environment.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+UV_VERSION := 0.13.8
+
+CAN_DO := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	if $$each -c '$(CAN_DO)' 2>/dev/null; then echo $$each; break; fi; done)
+
+TEST ?=
+BENCH ?=
+DEMO ?=
+LOCK ?=
+
+.PHONY: install demo test check check-format check-lint check-types format bench lock clean
+.DEFAULT_GOAL := install
+
+install: $(VENV)/.developer
+
+demo: $(VENV)/.user
+	@$(BIN)/auditrelay demo $(DEMO)
+
+test: $(VENV)/.developer
+	@$(BIN)/python -m pytest -n 2 $(TEST)
+
+check: check-format check-lint check-types
+
+check-format: $(VENV)/.developer
+	$(BIN)/ruff format --check
+
+check-lint: $(VENV)/.developer
+	$(BIN)/ruff check
+
+check-types: $(VENV)/.developer
+	$(BIN)/mypy
+
+format: $(VENV)/.developer
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.developer
+	@$(BIN)/python benchmarks/run.py $(BENCH)
+
+# The development lock holds everything; the other two are parts of it. Dependencies come from
+# wheels alone: what a source distribution runs while it is built is in no lock.
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url --only-binary :all: $(LOCK)
+
+lock: $(VENV)/.developer
+	$(PIP) install uv==$(UV_VERSION)
+	$(COMPILE) pyproject.toml --group dev --output-file requirements-dev.txt
+	$(COMPILE) pyproject.toml --constraint requirements-dev.txt --output-file requirements.txt
+	$(COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment ------------------------------------------------------------------------------
+
+$(VENV)/pyvenv.cfg:
+	@$(or $(PYTHON),false) -c '$(CAN_DO)' 2>/dev/null || { \
+	echo "auditrelay needs Python 3.11 or newer with venv and pip, and $(or $(PYTHON),no such python) is none." >&2; \
+	echo "Install one (Debian, Ubuntu: apt install python3-venv; Fedora: dnf install python3)," >&2; \
+	echo "or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: requirements.txt requirements-build.txt pyproject.toml | $(VENV)/pyvenv.cfg
+	$(PIP) install --only-binary :all: --require-hashes -r requirements.txt -r requirements-build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.developer: requirements-dev.txt $(VENV)/.user
+	$(PIP) install --only-binary :all: --require-hashes -r requirements-dev.txt
+	@touch $@

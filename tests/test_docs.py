@@ -1,0 +1,265 @@
+"""The documentation says what the code does: commands, log events, metrics, promises, links."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from auditrelay import sinks, sources
+from auditrelay.cli import cli
+from auditrelay.events.forms import FORMS
+from auditrelay.telemetry import Metrics
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "siem").rglob("*.md")])
+
+
+def rows(page: str) -> Iterator[list[str]]:
+    """Yield the cells of each row of a page's tables whose first cell is `code`."""
+    for line in (ROOT / "docs" / page).read_text("utf-8").splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("| ").split(" | ")]
+
+
+# --- promises ----------------------------------------------------------------------------------
+
+GUARANTEES = README.partition("\n## What it guarantees\n")[2].partition("\n## ")[0]
+PROMISES = re.findall(r"^\d\. \*\*(.+?)\.?\*\*", GUARANTEES, flags=re.MULTILINE)
+
+
+def test_there_are_seven_promises() -> None:
+    assert len(PROMISES) == 7
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_promise_has_a_test_of_the_same_words(promise: str) -> None:
+    words = "_".join(re.findall(r"\w+", promise.lower()))
+    tests = {
+        node.name
+        for module in (ROOT / "tests" / "promises").glob("test_*.py")
+        for node in ast.walk(ast.parse(module.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert any(name.startswith(f"test_{words}") for name in tests)
+
+
+# --- commands ----------------------------------------------------------------------------------
+
+
+def commands(group: Any, path: str = "auditrelay") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        whole = f"{path} {name}"
+        if hasattr(command, "commands"):
+            yield from commands(command, whole)
+        else:
+            yield whole, command
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli)))
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_command_is_in_the_readme_and_has_help(path: str) -> None:
+    assert re.search(rf"^\| `{path}\b", README, flags=re.MULTILINE)
+    command = COMMANDS[path]
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{path}: {parameter.name}"
+
+
+def test_the_readme_names_no_command_that_does_not_exist() -> None:
+    shown = re.findall(r"^\| `(auditrelay [a-z][^`]*)`", README, re.MULTILINE)
+    assert shown
+    for line in shown:
+        assert any(f"{line} ".startswith(f"{path} ") for path in COMMANDS), line
+
+
+# --- log events --------------------------------------------------------------------------------
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass
+class Logged:
+    """What the code says under one name."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
+def logged() -> dict[str, Logged]:
+    """Return every log event in the code: calls such as ``_log.info("name", field=...)``."""
+    found: dict[str, Logged] = {}
+    for module in sorted((ROOT / "src").rglob("*.py")):
+        for call in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                continue
+            logger, method = ast.unparse(call.func.value), call.func.attr
+            if logger.split(".")[-1] not in ("log", "_log") or method not in (*LEVELS, "log"):
+                continue
+            names = [
+                each.value
+                for each in ast.walk(call.args[1 if method == "log" else 0])
+                if isinstance(each, ast.Constant)
+            ]
+            assert names, f"{module}:{call.lineno}: the name of a log event must stand in the call"
+            for name in names:
+                assert isinstance(name, str)
+                event = found.setdefault(name, Logged())
+                event.levels.add("as given" if method == "log" else method)
+                event.fields |= {each.arg for each in call.keywords if each.arg}
+    return found
+
+
+LOGGED = logged()
+
+
+def test_log_events_are_found() -> None:
+    assert {"started", "window_collected", "window_looked_at_again", "request_retried"} <= {*LOGGED}
+
+
+def test_every_log_event_is_documented_and_every_documented_one_exists() -> None:
+    documented = [row[0].strip("`") for row in rows("log-events.md")]
+    assert sorted(documented) == sorted(LOGGED)
+
+
+@pytest.mark.parametrize("row", list(rows("log-events.md")), ids=lambda row: row[0].strip("`"))
+def test_a_log_event_has_the_level_and_the_fields_that_are_documented(row: list[str]) -> None:
+    event = LOGGED[row[0].strip("`")]
+    assert {row[1]} == event.levels
+    assert event.fields <= set(re.findall(r"`(\w+)`", row[2]))
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+def exposed() -> dict[str, str]:
+    """Return the type of every metric, by its name and labels: ``name{label,label}``."""
+    metrics = Metrics(version="1")
+    labels = {}
+    for attribute, metric in vars(metrics).items():
+        if hasattr(metric, "_labelnames"):
+            labels[attribute] = metric._labelnames
+    found = {}
+    text = metrics.render()[0].decode()
+    for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
+        # A counter's attribute is called without _total, where that does not clash.
+        short = name.removeprefix("auditrelay_")
+        named = ",".join(labels[short if short in labels else short.removesuffix("_total")])
+        found[f"{name}{{{named}}}" if named else name] = kind
+    return found
+
+
+def test_every_metric_is_documented_with_its_labels_and_type_and_the_other_way_round() -> None:
+    documented = {row[0].strip("`"): row[1] for row in rows("metrics.md")}
+    assert documented == exposed()
+
+
+def test_alerts_and_hints_speak_of_metrics_that_exist() -> None:
+    names = {name.partition("{")[0] for name in exposed()}
+    for page in PAGES:
+        for shown in re.findall(r"\bauditrelay_[a-z_]+[a-z]\b", page.read_text("utf-8")):
+            if shown not in ("auditrelay_kind", "auditrelay_verb", "auditrelay_tags"):
+                assert shown in names, f"{page.name}: {shown}"
+
+
+# --- configuration -----------------------------------------------------------------------------
+
+
+def test_the_example_configuration_is_mentioned() -> None:
+    assert "(config.example.toml)" in README
+
+
+@pytest.mark.parametrize("kind", [*sources.available(), *sinks.available()])
+def test_a_source_or_sink_has_its_section_in_the_readme(kind: str) -> None:
+    assert f'type = "{kind}"' in README
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_is_named_in_the_readme(form: str) -> None:
+    assert f'"{form}"' in README
+
+
+def test_every_configuration_in_the_readme_is_read_without_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditrelay import config  # noqa: PLC0415  # it is what this test is about
+
+    shown = re.findall(r"^```toml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    assert len(shown) == len([*sources.available(), *sinks.available()])
+    path = tmp_path / "auditrelay.toml"
+    path.write_text("".join(shown), "utf-8")
+    secrets = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", "".join(shown)), "a pretend secret")
+    loaded = config.load(path, {**secrets, "HOME": str(tmp_path)})
+    assert loaded.warnings == ()
+
+
+# --- links and words ---------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names that the headings of *page* can be linked by."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if re.match("https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_says_why_what_and_what_follows(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert re.match(rf"# {page.name[:4]}: ", text)
+    assert {"context", "decision", "consequences"} <= anchors(page)
+
+
+NOT_OURS = re.compile(
+    # Folders of one machine, and the hosts and options of package registries.
+    r"(?<![\w./])/(?:root|work|Users|farm)/"
+    r"|pypi\.org|pythonhosted\.org|npmjs\.|crates\.io|proxy\.golang"
+    r"|--(?:extra-)?index-url|--find-links"
+)
+
+
+def files() -> Iterator[Path]:
+    """Yield the files of the project, without what is made out of them."""
+    made = {"build", "dist", "__pycache__", ".git", ".hypothesis"}
+    folders = [ROOT]
+    while folders:
+        for path in sorted(folders.pop().iterdir()):
+            if path.name in made or path.name.endswith("_cache"):
+                continue
+            if path.is_dir():
+                if not (path / "pyvenv.cfg").exists():
+                    folders.append(path)
+            elif path != Path(__file__) and path.suffix != ".pyc":
+                yield path
+
+
+def test_no_file_speaks_of_one_machine_or_of_a_registry() -> None:
+    seen = 0
+    for path in files():
+        seen += 1
+        found = NOT_OURS.search(path.read_text("utf-8", errors="replace"))
+        assert found is None, f"{path.relative_to(ROOT)}: {found}"
+    assert seen > 100
