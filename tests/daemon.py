@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +90,17 @@ def _toml(table: Mapping[str, Any], name: str = "") -> list[str]:
 
 
 async def eventually(
-    condition: Callable[[], object], *, within: float = PATIENCE, what: str = ""
+    condition: Callable[[], object | Awaitable[object]],
+    *,
+    within: float = PATIENCE,
+    what: str = "",
 ) -> None:
-    """Wait until *condition* is true; fail after *within* seconds."""
+    """Wait until *condition* is true, or what it awaits is; fail after *within* seconds."""
     deadline = time.monotonic() + within
-    while not condition():
+    while True:
+        found = condition()
+        if await found if isinstance(found, Awaitable) else found:
+            return
         assert time.monotonic() < deadline, f"still not, after {within} s: {what or condition}"
         await asyncio.sleep(0.02)
 
@@ -138,15 +144,14 @@ class Daemon:
     """
     ``auditrelay run`` for the length of a ``with`` block; it is killed if it is still there.
 
-    *log* is all that it has written to stderr, over all its lives. *program* is what is started
-    instead of the interpreter alone.
+    *log* is all that it has written to stderr, over all its lives.
     """
 
     def __init__(
         self,
         config: Path,
         *,
-        program: Sequence[str] = (sys.executable,),
+        program: Sequence[str] = (sys.executable, "-m", "auditrelay"),
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
@@ -172,15 +177,13 @@ class Daemon:
     def said(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """Return the log lines called *event* that have all of *fields*."""
         wanted = {"event": event, **fields}.items()
-        return [
-            line for line in self.lines if all(line.get(key) == value for key, value in wanted)
-        ]
+        return [line for line in self.lines if all(line.get(key) == value for key, value in wanted)]
 
     async def start(self) -> None:
         """Start it, and wait until it says that it runs."""
         before = len(self.said("started"))
         self._process = await asyncio.create_subprocess_exec(
-            *(*self._program, "-m", "auditrelay", "-c", str(self.config), "run"),
+            *(*self._program, "-c", str(self.config), "run"),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env=self._environ,

@@ -24,10 +24,14 @@ ENVIRON = {
     "HOME": "/home/op",
     "CEKURA_API_KEY": "cekura-key-1",
     "BLAND_API_KEY": "bland-key-1",
+    "JITSUDO_API_KEY": "jitsudo-key-1",
+    "SLAUNCH_API_KEY": "slaunch-key-1",
     "SPLUNK_HEC_TOKEN": "splunk-token-1",
     "DD_API_KEY": "datadog-key-1",
     "ELASTIC_API_KEY": "elastic-key-1",
 }
+CHOSEN = {"jitsudo": {"api_key"}, "slaunch": {"tenant"}}
+"""What the example gives where one of several keys must be given."""
 PLAIN: Mapping[str, type[BaseModel]] = {"status": Status, "log": Log, "spool": Spool}
 
 
@@ -64,7 +68,12 @@ def peers() -> Iterator[tuple[str, type[PeerSettings], dict[str, Any]]]:
 
 
 def required(settings: type[PeerSettings], table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: table[key] for key, field in settings.model_fields.items() if field.is_required()}
+    chosen = CHOSEN.get(table["type"], ())
+    return {
+        key: table[key]
+        for key, field in settings.model_fields.items()
+        if field.is_required() or key in chosen
+    }
 
 
 def test_the_example_loads_as_it_stands() -> None:
@@ -108,9 +117,8 @@ def test_every_value_in_the_example_is_the_default() -> None:
             if field.is_required():
                 continue
             if field.default is None:
-                shown = key in tomllib.loads(EXAMPLE.read_text())["sinks"].get(
-                    section.removeprefix("sinks."), {}
-                )
+                kind, _, name = section.partition(".")
+                shown = key in tomllib.loads(EXAMPLE.read_text())[kind][name]
                 assert (section, key) in marked or shown, f"{section}.{key} has no default"
                 continue
             assert (section, key) not in marked, f"{section}.{key} has a default"
@@ -134,6 +142,7 @@ def other(key: str, default: Any, folder: Path) -> Any:
         "format": "raw",
         "compression": "none",
         "redact": ["*pin*"],
+        "pseudonymize": ["actor.email"],
         "resweep": ["2h"],
         "sources": ["acme-*"],
         "site": "datadoghq.eu",
@@ -141,6 +150,8 @@ def other(key: str, default: Any, folder: Path) -> Any:
         "urls": ["https://other.example"],
         "index": "other-index",
         "auth_scheme": "Bearer",
+        "params": {"tag": "x"},
+        "tenant_id": "11111111-2222-3333-4444-555555555555",
         "allow_insecure_http": True,
         "enabled": False,
     }
@@ -170,6 +181,8 @@ ALONE = {
     # What excludes other keys is given without them.
     ("datadog", "site"): {"url"},
     ("elasticsearch", "api_key"): {"username", "password"},
+    ("jitsudo", "api_key"): {"bearer_token"},
+    ("slaunch", "base_url"): {"tenant"},
     ("file", "concurrency"): {"concurrency"},  # it has one value only
     ("file", "compression"): {"compression"},
 }

@@ -27,6 +27,7 @@ PROMISED = {
     "auditrelay_events_collected_total": {"source"},
     "auditrelay_events_duplicate_total": {"source"},
     "auditrelay_events_late_total": {"source"},
+    "auditrelay_events_unknown_total": {"source"},
     "auditrelay_events_delivered_total": {"sink", "source"},
     "auditrelay_events_possible_duplicate_total": {"sink"},
     "auditrelay_dead_letters_total": {"sink", "reason"},

@@ -24,6 +24,7 @@ from auditrelay.config import Config
 from auditrelay.deliver import Deliverer
 from auditrelay.errors import RelayError, StateError
 from auditrelay.events.normalize import Normalizer
+from auditrelay.events.pseudonym import Pseudonyms
 from auditrelay.sources import Source
 from auditrelay.status import StatusPort
 from auditrelay.status.report import report
@@ -357,4 +358,10 @@ def normalizer(name: str, config: Config, source: Source) -> Normalizer:
         scope=source.scope,
         redact=settings.redact,
         tags=settings.tags,
+        pseudonyms=(
+            Pseudonyms(settings.pseudonym_key.reveal(), settings.pseudonymize)
+            if settings.pseudonym_key and settings.pseudonymize
+            else None
+        ),
+        **settings.places,
     )

@@ -20,6 +20,7 @@ import structlog
 
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull, WalkBroken
 from auditrelay.events import AuditEvent
+from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notice import gap_event
 from auditrelay.http import pause
@@ -56,6 +57,8 @@ class SourceCondition:
     last_poll_at: str | None = None
     last_event_at: str | None = None
     last_error: str | None = None
+    unknown_actions: int = 0
+    """New events of a type that stands in no table, since the start."""
 
 
 @dataclass(slots=True)
@@ -316,6 +319,9 @@ class Collector:
         self.condition.last_event_at = newest.isoformat()
         gauge = self._metrics.source_last_event_timestamp_seconds.labels(self.name)
         gauge.set(newest.timestamp())
+        unknown = sum(UNKNOWN_ACTION in event.warnings for event in new)
+        self.condition.unknown_actions += unknown
+        self._metrics.events_unknown.labels(self.name).inc(unknown)
         # What lies before the checkpoint came after its window was read, whatever found it.
         covered = micros(self.checkpoint)
         self._metrics.event_lateness_seconds.labels(self.name).observe_all(

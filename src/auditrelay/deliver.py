@@ -238,6 +238,7 @@ class Deliverer:
                         return [*singly, items[:middle], items[middle:]]
                     reason = "too_large" if isinstance(error, TooLarge) else error.reason
                     verdict = Verdict(rejected=(Rejection(0, reason, str(error), error.status),))
+                    self._take_off()
                 except Retryable as error:
                     await self._struggle(error, len(items))
                     raise
@@ -273,47 +274,54 @@ class Deliverer:
     async def _request(self, items: Sequence[Item]) -> Verdict:
         if self._stopping:
             await asyncio.Event().wait()  # until cancelled: it stays in the spool
-        self._on_wire += 1
-        self.worked_at = self.worked_at or time.monotonic()
+        self._take_off()
         try:
             verdict = await self._sink.send(items)
-        finally:
-            self._on_wire -= 1
-            self.worked_at = time.monotonic() if self._on_wire else None
-            self._off_wire.set()
-        await self._work_again()
+            await self._work_again()
+        except BaseException:
+            self._touch_down()
+            raise
+        # It is still in the air: it has landed when its verdict is written, see _settle.
         return verdict
+
+    def _take_off(self) -> None:
+        self._on_wire += 1
+        self.worked_at = self.worked_at or time.monotonic()
+
+    def _touch_down(self) -> None:
+        self._on_wire -= 1
+        self.worked_at = time.monotonic() if self._on_wire else None
+        self._off_wire.set()
 
     async def _settle(
         self, items: Sequence[Item], verdict: Verdict, first_at: datetime, attempts: int
     ) -> None:
-        """Write down what the sink said of *items*: position and dead letters in one."""
+        """Write down what the sink said of *items*, which have landed with that."""
         now = self._clock()
         open_ = {*verdict.retry, *verdict.alone}
         refused = {rejection.index for rejection in verdict.rejected}
-        dead = [
-            DeadLetter(
-                await self._store.event_at(items[rejection.index].position),
-                rejection.reason,
-                scrub(rejection.message),
-                rejection.status,
-                attempts,
-                first_at,
-                now,
-            )
-            for rejection in verdict.rejected
-        ]
         done = items
         if open_:
             done = [item for index, item in enumerate(items) if index not in open_]
-        passed, self._passed = self._passed, []
-        ranges = [*passed, *_ranges(item.position for item in done)]
-        self._on_wire += 1
         try:
+            dead = [
+                DeadLetter(
+                    await self._store.event_at(items[rejection.index].position),
+                    rejection.reason,
+                    scrub(rejection.message),
+                    rejection.status,
+                    attempts,
+                    first_at,
+                    now,
+                )
+                for rejection in verdict.rejected
+            ]
+            passed, self._passed = self._passed, []
+            ranges = [*passed, *_ranges(item.position for item in done)]
+            # Position and dead letters in one: neither is right without the other.
             await self._patiently(lambda: self._store.settle(self.name, ranges, dead))
         finally:
-            self._on_wire -= 1
-            self._off_wire.set()
+            self._touch_down()
         delivered = done
         if refused:
             delivered = [

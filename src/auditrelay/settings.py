@@ -25,6 +25,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     PlainSerializer,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -135,6 +136,17 @@ def _redact(value: object) -> object:
         raise ValueError('must be "default", "off", or a list of key patterns')
     return value
 
+
+Identifying = Literal[
+    "actor.id",
+    "actor.name",
+    "actor.email",
+    "actor.ip",
+    "target.id",
+    "target.name",
+    "target.email",
+]
+"""The fields of an event that can tell who somebody is."""
 
 Words = Annotated[list[str], BeforeValidator(_words)]
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
@@ -413,6 +425,10 @@ class SourceSettings(PeerSettings):
     """A source without new events for this long is reported as stale."""
     redact: Annotated[Literal["default", "off"] | list[str], BeforeValidator(_redact)] = "default"
     """Whose values are redacted: keys that look secret, none, or keys that match these globs."""
+    pseudonymize: Annotated[list[Identifying], BeforeValidator(_words)] = []
+    """The fields of an event whose values are replaced by pseudonyms, wherever they stand."""
+    pseudonym_key: Secret | None = None
+    """What pseudonyms are made with; another key makes others."""
     tags: Labels = {}
     """Static labels put on every event."""
 
@@ -420,6 +436,24 @@ class SourceSettings(PeerSettings):
     def addresses(self) -> Mapping[str, str]:
         """The API's address."""
         return {"base_url": self.base_url}
+
+    @property
+    def places(self) -> Mapping[str, list[str]]:
+        """Where records have their id and their time, as ``Normalizer`` takes it, if it is set."""
+        return {}
+
+    @field_validator("pseudonym_key")
+    @classmethod
+    def _cannot_be_guessed(cls, key: Secret | None) -> Secret | None:
+        if key is not None and len(key.reveal()) < 16:
+            raise ValueError("must have at least 16 characters: a shorter one can be guessed")
+        return key
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.pseudonymize and self.pseudonym_key is None:
+            raise ValueError("pseudonym_key: is missing, and pseudonymize needs it")
+        return self
 
     @model_validator(mode="after")
     def _moves_on(self) -> Self:

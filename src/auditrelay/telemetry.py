@@ -170,6 +170,9 @@ class Metrics:
             "events_duplicate", "Events that a source showed again; not forwarded.", "source"
         )
         self.events_late = counter("events_late", "Events that only a second look found.", "source")
+        self.events_unknown = counter(
+            "events_unknown", "New events of a type that stands in no table.", "source"
+        )
         self.events_delivered = counter(
             "events_delivered", "Events that a sink acknowledged.", "sink", "source"
         )
@@ -241,6 +244,7 @@ class Metrics:
                     self.events_collected,
                     self.events_duplicate,
                     self.events_late,
+                    self.events_unknown,
                     self.source_lag_seconds,
                     self.source_last_event_timestamp_seconds,
                     self.source_up,

@@ -114,6 +114,4 @@ class _Guard:
 
     def whole(self, seen: int) -> bool:
         """Tell whether *seen* distinct events can be all that there are."""
-        if self._pages == 1:
-            return True  # nothing can move between the pages of one page
         return not self.moved and (self._total is None or seen >= self._total)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from tests.events.ocsf_check import faults
 
 from auditrelay.events import AuditEvent, ecs
 from auditrelay.events.forms import FORMS
@@ -54,6 +55,7 @@ def test_a_record_becomes_the_event_and_the_documents_that_were_reviewed(
     found["ecs"] = json.loads(orjson.dumps(ecs.render(event, data_stream=True)))
     valid_ecs(found["ecs"], vendor)
     valid_cim(found["cim"])
+    assert faults(found["ocsf"]) == []
     if os.environ.get("AUDITRELAY_WRITE_GOLDEN"):
         path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     assert found == case

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.events.ocsf_check import faults
 
 from auditrelay.events import AuditEvent, pack, unpack
 from auditrelay.events.notice import GAP, gap_event
@@ -67,6 +68,11 @@ def test_a_gap_renders_in_every_form(
     assert forms["datadog"]["message"] == event.message
     assert forms["ecs"]["event"]["reason"] == "retention"
     assert forms["ecs"]["cekura"]["audit"]["metadata"]["start"] == "2026-05-01T00:00:00.000000Z"
+    assert faults(forms["ocsf"]) == []
+    assert forms["ocsf"]["class_name"] == "Event Log Activity"
+    assert forms["ocsf"]["activity_name"] == GAP
+    assert forms["ocsf"]["status_detail"] == "retention"
+    assert forms["ocsf"]["log_name"] == "cekura.audit"
     assert forms["raw"]["record"]["gap"]["end"] == "2026-05-01T03:00:00.000000Z"
 
 

@@ -42,7 +42,6 @@ def test_a_time_is_read_to_the_microsecond_and_never_rounded_up(
     text: str, at: int, quality: str
 ) -> None:
     assert parse(text) == (at, quality)
-    assert parse(text) == (at, quality), "remembering the minute must not change the answer"
 
 
 def test_a_leap_second_is_the_last_microsecond_of_its_minute() -> None:

@@ -61,7 +61,7 @@ async def test_a_log_has_its_time_source_tags_and_id(
     assert {"source_instance:voice", "team:sec", "env:prod"} <= set(log["ddtags"].split(","))
 
 
-@pytest.mark.parametrize("form", ["cim", "ecs", "raw"])
+@pytest.mark.parametrize("form", ["cim", "ecs", "ocsf", "raw"])
 async def test_another_form_stands_under_its_own_name(
     intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch, form: str
 ) -> None:

@@ -129,7 +129,7 @@ async def test_a_date_in_the_index_is_that_of_the_event(
     }
 
 
-@pytest.mark.parametrize("form", ["cim", "datadog", "raw"])
+@pytest.mark.parametrize("form", ["cim", "datadog", "ocsf", "raw"])
 async def test_any_form_has_the_timestamp_that_a_data_stream_demands(
     elastic: Elastic, make: Make, event: MakeEvent, batch: Batch, form: str
 ) -> None:

@@ -110,13 +110,15 @@ def test_the_time_is_a_plain_decimal_at_any_time(
     assert sink.render(event(1, at=at)).startswith(b'{"time":%b,' % time)
 
 
-@pytest.mark.parametrize("form", ["cim", "datadog", "ecs", "raw"])
+@pytest.mark.parametrize("form", ["cim", "datadog", "ecs", "ocsf", "raw"])
 async def test_every_form_is_accepted(
     splunk: Splunk, make: Callable[..., Sink], event: MakeEvent, batch: Batch, form: str
 ) -> None:
     sink = make(format=form)
     await sink.send(batch(sink, [event(1), event(2, api_host="")]))
     assert splunk.stored.uids == [event(1).uid, event(2).uid]
+    kind = "audit" if form == "cim" else form
+    assert splunk.stored.documents[0]["sourcetype"] == f"auditrelay:bland:{kind}"
 
 
 # --- what the codes mean ------------------------------------------------------
@@ -420,7 +422,7 @@ HTTPS: dict[str, Any] = {"type": "splunk_hec", "url": "https://splunk.example.co
         ({"index": ""}, "'' is not the name of an index"),
         ({"batch_bytes": 838_860_801}, "less than or equal to 838860800"),
         ({"ack": True}, "Extra inputs are not permitted"),
-        ({"format": "ocsf"}, "'cim'"),
+        ({"format": "leef"}, "'cim'"),
         ({"token": ""}, "is empty"),
     ],
 )

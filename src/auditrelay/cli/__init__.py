@@ -21,6 +21,7 @@ from auditrelay.cli.init import init
 from auditrelay.cli.run import run
 from auditrelay.cli.sample import sample
 from auditrelay.cli.schema import schema
+from auditrelay.cli.setup import setup
 from auditrelay.cli.status import status
 from auditrelay.errors import ConfigError, RelayError, StateError
 
@@ -61,6 +62,7 @@ def _main(
 for _command in (run, check, status, sample, demo, init, schema):
     cli.command()(_command)
 cli.add_typer(dead_letters, name="dead-letters")
+cli.add_typer(setup, name="setup")
 
 
 def main() -> None:

@@ -30,6 +30,17 @@ api_key = "${env:CEKURA_API_KEY}"
 # type = "bland"
 # api_key = "${env:BLAND_API_KEY}"
 
+# [sources.jitsudo]
+# type = "jitsudo"
+# base_url = "https://jitsudo.example.com"
+# tenant_id = "2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
+# api_key = "${env:JITSUDO_API_KEY}"
+
+# [sources.slaunch]
+# type = "slaunch"
+# tenant = "acme"                     # the first part of your host, acme.s-launch.com
+# api_key = "${env:SLAUNCH_API_KEY}"
+
 # A sink is where the events go. Each sink receives every source, unless it says otherwise.
 [sinks.splunk]
 type = "splunk_hec"

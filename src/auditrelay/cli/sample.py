@@ -28,6 +28,7 @@ class Form(StrEnum):
     ecs = "ecs"
     cim = "cim"
     datadog = "datadog"
+    ocsf = "ocsf"
 
 
 def sample(

@@ -45,7 +45,9 @@ def _print(told: dict[str, Any]) -> None:
     from rich.text import Text  # noqa: PLC0415  # as above
 
     console = Console()
-    sources = Table("source", "state", "read up to", "lag", "last event", "not read", "last error")
+    sources = Table("source", "state", "read up to", "lag", "last event", "not read")
+    sources.add_column("unknown types", justify="right")
+    sources.add_column("last error")
     for row in told["sources"]:
         sources.add_row(
             row["name"],
@@ -54,6 +56,7 @@ def _print(told: dict[str, Any]) -> None:
             _words(row["lag_seconds"]),
             _time(row["last_event_at"]) or "none yet",
             _words(row["gap_seconds"]),
+            f"{row['unknown_actions']:,}",
             Text(row["last_error"] or ""),
         )
     sinks = Table("sink", "state", "backlog", "oldest waits", "dead letters", "last error")

@@ -2,8 +2,8 @@
 The canonical audit event: who did what to what, when, from where, and how it ended.
 
 Every source's records become :class:`AuditEvent` (``normalize``), and every form that a SIEM
-understands is rendered from it (``ecs``, ``cim``, ``datadog``, ``raw``): sources plus forms, not
-sources times forms. Everything here is pure: no I/O and no clock.
+understands is rendered from it (``ecs``, ``cim``, ``datadog``, ``ocsf``, ``raw``): sources plus
+forms, not sources times forms. Everything here is pure: no I/O and no clock.
 """
 
 from typing import Literal

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import encode
-from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Reading, text
+from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Reading, text, texts
 
 NAME = "Bland AI"
 ID = "id"
@@ -28,6 +28,7 @@ FIELDS = frozenset(
         "created_at",
     )
 )
+_TEXTS = ("event_type", "actor_id", "resource_type", "resource_id")
 
 _EVENTS = {
     "auth.sso_login": ("session", "login"),
@@ -76,10 +77,8 @@ def _changed(field: str, value: Any) -> Change:
 
 def read(record: dict[str, Any], misfits: list[str]) -> Reading:
     """Read one record, whatever its fields hold."""
-    event_type = text(record, "event_type", misfits) or "unknown"
-    actor_id = text(record, "actor_id", misfits)
-    thing = text(record, "resource_type", misfits)
-    thing_id = text(record, "resource_id", misfits)
+    event_type, actor_id, thing, thing_id = texts(record, _TEXTS, misfits)
+    event_type = event_type or "unknown"
     metadata = record.get("metadata")
     action = _action(event_type)
     email = name = None

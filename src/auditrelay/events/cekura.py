@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from auditrelay.events import Actor, Outcome, Target
 from auditrelay.events.classify import guess
-from auditrelay.events.reading import NO_TARGET, NOBODY, Reading, text
+from auditrelay.events.reading import NO_TARGET, NOBODY, Reading, texts
 
 NAME = "Cekura"
 ID = "id"
@@ -32,6 +32,18 @@ FIELDS = frozenset(
         "object_id",
         "timestamp",
     )
+)
+_TEXTS = (
+    "action_type",
+    "operation_type",
+    "object_type",
+    "object_id",
+    "user",
+    "user_email",
+    "api_key_name",
+    "organization_name",
+    "project",
+    "project_name",
 )
 
 _OBJECTS = {
@@ -108,13 +120,19 @@ def _settle(name: str, kind: str | None, verb: str | None, *, known: bool) -> _A
 
 def read(record: dict[str, Any], misfits: list[str]) -> Reading:
     """Read one record, whatever its fields hold."""
-    native_action_type = text(record, "action_type", misfits)
-    thing = text(record, "object_type", misfits)
-    thing_id = text(record, "object_id", misfits)
-    user = text(record, "user", misfits)
-    email = text(record, "user_email", misfits)
-    key_name = text(record, "api_key_name", misfits)
-    action = _action(native_action_type, text(record, "operation_type", misfits), thing)
+    (
+        native_action_type,
+        operation,
+        thing,
+        thing_id,
+        user,
+        email,
+        key_name,
+        org_name,
+        project_id,
+        project_name,
+    ) = texts(record, _TEXTS, misfits)
+    action = _action(native_action_type, operation, thing)
     actor = NOBODY
     if email or user:
         # never with a key's name, says the documentation; if it is, both are kept
@@ -131,8 +149,8 @@ def read(record: dict[str, Any], misfits: list[str]) -> Reading:
         warnings=action.warnings,
         actor=actor,
         target=Target(type=thing, id=thing_id) if thing or thing_id else NO_TARGET,
-        org_name=text(record, "organization_name", misfits),
-        project_id=text(record, "project", misfits),
-        project_name=text(record, "project_name", misfits),
+        org_name=org_name,
+        project_id=project_id,
+        project_name=project_name,
         message=f"{who} {action.name} {thing_id}" if thing_id else f"{who} {action.name}",
     )

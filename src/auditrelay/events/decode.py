@@ -10,7 +10,7 @@ import json
 import re
 from codecs import BOM_UTF8
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import orjson
@@ -31,7 +31,7 @@ class Undecodable(ValueError):
     """The text is not JSON, or nested beyond what any parser here can read."""
 
 
-class Decoded(NamedTuple):
+class Decoded(msgspec.Struct, frozen=True, gc=False):
     """
     The *value* of a text.
 

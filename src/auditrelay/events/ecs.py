@@ -8,13 +8,13 @@ text is short enough for one term (:data:`auditrelay.events.reading.LONGEST`).
 
 from collections.abc import Mapping
 from functools import lru_cache
-from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 import orjson
 
 from auditrelay.events import NOTHING, AuditEvent
+from auditrelay.events.address import is_ip
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
 from auditrelay.events.depth import deeper_than
 from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, present
@@ -34,16 +34,6 @@ _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "supe
 @lru_cache(maxsize=64)
 def _data_stream(vendor: str) -> dict[str, str]:
     return {"type": "logs", "dataset": f"auditrelay.{vendor}", "namespace": "default"}
-
-
-@lru_cache(maxsize=4096)
-def _is_ip(text: str) -> bool:
-    """Return whether *text* is an address that a field of type ``ip`` accepts."""
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
 
 
 def _flattened(text: msgspec.Raw) -> object:
@@ -187,7 +177,7 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
         related["user"] = users
     if actor.ip:
         document["source"] = {"address": actor.ip}
-        if _is_ip(actor.ip):
+        if is_ip(actor.ip):
             document["source"]["ip"] = actor.ip
             related["ip"] = [actor.ip]
     if related:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from auditrelay.events import AuditEvent, cim, datadog, ecs, raw
+from auditrelay.events import AuditEvent, cim, datadog, ecs, ocsf, raw
 from auditrelay.events.marks import NO_MARKS
 
 
@@ -13,12 +13,13 @@ class Render(Protocol):
     def __call__(
         self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS
     ) -> dict[str, Any]:
-        """Return *event* in this form, with *marks* under ``auditrelay``."""
+        """Return *event* in this form, with *marks* among our own words."""
 
 
 FORMS: Mapping[str, Render] = {
     "cim": cim.render,
     "datadog": datadog.render,
     "ecs": ecs.render,
+    "ocsf": ocsf.render,
     "raw": raw.render,
 }

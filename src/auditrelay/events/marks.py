@@ -11,6 +11,9 @@ NO_MARKS: Mapping[str, object] = MappingProxyType({})
 NOT_NORMALIZED = "not_normalized"
 """The warning on an event whose record could not be understood."""
 
+UNKNOWN_ACTION = "unknown_action"
+"""The warning on an event of a type that stands in no table."""
+
 
 def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object]) -> None:
     """Add the markers that hold for *event* to *own*, and the *marks* of who delivers it."""

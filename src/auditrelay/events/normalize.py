@@ -3,7 +3,7 @@
 import hashlib
 import pkgutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any, Literal, cast
@@ -14,7 +14,8 @@ import auditrelay.events
 from auditrelay.events import NOTHING, AuditEvent, TimeQuality
 from auditrelay.events.decode import BLANKS, Decoded, Undecodable, decode, encode
 from auditrelay.events.marks import NOT_NORMALIZED
-from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Vendor, text
+from auditrelay.events.pseudonym import Pseudonyms
+from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Vendor, finder, text
 from auditrelay.events.redact import Redactor
 from auditrelay.events.timestamp import parse
 from auditrelay.events.uid import Uids, canonical
@@ -42,7 +43,11 @@ class Normalizer:
 
     *vendor* is the type of the source, *source* its name, *api_host* the host it was read from.
     *scope* is the organisation that ids are unique in, where a record does not tell; *redact* and
-    *tags* are the source's settings. Raises LookupError for a vendor that is not available.
+    *tags* are the source's settings. *id_path* and *time_path* are the places, the likeliest
+    first, where a record has its id and its time, if not in the vendor's documented fields (see
+    :func:`auditrelay.events.reading.finder`). *pseudonyms* replaces who somebody is, after the uid
+    is made. Raises LookupError for a vendor that is not
+    available.
     """
 
     def __init__(
@@ -54,6 +59,9 @@ class Normalizer:
         scope: str,
         redact: Literal["default", "off"] | list[str],
         tags: Mapping[str, str],
+        id_path: Sequence[str] = (),
+        time_path: Sequence[str] = (),
+        pseudonyms: Pseudonyms | None = None,
     ) -> None:
         vendors = available()
         if vendor not in vendors:
@@ -64,8 +72,11 @@ class Normalizer:
         self._api_host = api_host
         self._scope = scope
         self._tags = tuple(tags.items())
+        self._id = finder(id_path or (self._vendor.ID,))
+        self._time = finder(time_path or (self._vendor.TIME,))
         self._uids = Uids(vendor)
         self._redactor = Redactor(redact, self._vendor.FIELDS)
+        self._pseudonyms = pseudonyms
 
     def __call__(self, records: list[bytes], fetched: int) -> list[AuditEvent]:
         """
@@ -75,7 +86,8 @@ class Normalizer:
         since 1970 UTC, and stands in for the time of an event that tells none.
         """
         twins: Counter[tuple[str, bytes]] = Counter()
-        return [self._event(record, fetched, twins) for record in records]
+        events = [self._event(record, fetched, twins) for record in records]
+        return events if self._pseudonyms is None else [*map(self._pseudonyms, events)]
 
     def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
         record = record.strip(BLANKS)  # around a value they are no part of it
@@ -106,15 +118,21 @@ class Normalizer:
         value: dict[str, Any] = decoded.value
         vendor, warnings = self._vendor, decoded.warnings
         misfits: list[str] = []
-        native_id = text(value, vendor.ID, misfits)
-        org_id = text(value, vendor.ORGANISATION, misfits)
-        scope = str(value[vendor.ORGANISATION]) if org_id else self._scope
+        holder, key = self._id(value)
+        native_id = text(holder, key, misfits)
+        scope = self._scope
+        org_id: str | None = scope or None
+        if vendor.ORGANISATION is not None:
+            org_id = text(value, vendor.ORGANISATION, misfits)
+            if org_id:
+                scope = str(value[vendor.ORGANISATION])
         if native_id:
-            uid = self._uids.native(scope, str(value[vendor.ID]))  # whole, however long
+            uid = self._uids.native(scope, str(holder[key]))  # whole, however long
         else:
             warnings += ("no_id",)
             uid = self._content_uid(scope, _content(record, decoded), twins)
-        time_raw = value.get(vendor.TIME)
+        holder, key = self._time(value)
+        time_raw = holder.get(key)
         parsed = parse(time_raw) if type(time_raw) is str else None
         if parsed is None:
             warnings += ("no_time",)
@@ -122,9 +140,13 @@ class Normalizer:
 
         redacted = self._redactor.record(value, decoded.compact)
         if redacted:
-            native_id = text(value, vendor.ID, [])
-            org_id = text(value, vendor.ORGANISATION, [])
-            time_raw = value.get(vendor.TIME)
+            # Found anew: an object on the way to them may have been replaced as a whole.
+            holder, key = self._id(value)
+            native_id = text(holder, key, [])
+            if vendor.ORGANISATION is not None:
+                org_id = text(value, vendor.ORGANISATION, [])
+            holder, key = self._time(value)
+            time_raw = holder.get(key)
         reading = vendor.read(value, misfits)
         if reading.warnings:
             warnings += reading.warnings

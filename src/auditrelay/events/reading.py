@@ -5,7 +5,7 @@ A vendor is one module in this folder that fulfils :class:`Vendor`. Adding one c
 file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -52,8 +52,11 @@ class Vendor(Protocol):
     """Every documented field of a record; any other is ``unmapped``."""
     ID: str
     """The field with the vendor's id of the record."""
-    ORGANISATION: str
-    """The field with the organisation that ids are unique in."""
+    ORGANISATION: str | None
+    """
+    The field with the organisation that ids are unique in; None if records have none, and it is
+    the configured one.
+    """
     TIME: str
     """The field that says when it happened."""
 
@@ -80,3 +83,48 @@ def text(record: Mapping[str, Any], key: str, misfits: list[str]) -> str | None:
         return str(value)
     misfits.append(key)
     return None
+
+
+def texts(record: Mapping[str, Any], keys: Sequence[str], misfits: list[str]) -> list[str | None]:
+    """Return what :func:`text` returns for each of *keys*, at half its cost."""
+    found: list[str | None] = []
+    for key in keys:
+        value = record.get(key)
+        if type(value) is str:
+            found.append(value[:LONGEST] or None)
+        elif type(value) is int:
+            found.append(str(value))
+        else:
+            found.append(None)
+            if value is not None:
+                misfits.append(key)
+    return found
+
+
+Place = tuple[dict[str, Any], str]
+"""An object, and the key in it."""
+
+
+def finder(paths: Sequence[str]) -> Callable[[dict[str, Any]], Place]:
+    """
+    Return what finds, in a record, the place of the first of *paths* where there is something.
+
+    A path is a key, or several with dots between, each in the object that the one before it
+    holds. Null and an empty text are nothing. Where no path leads anywhere, the place is one that
+    holds nothing.
+    """
+    if len(paths) == 1 and "." not in paths[0]:
+        only = paths[0]
+        return lambda record: (record, only)
+    steps = [path.split(".") for path in paths]
+
+    def find(record: dict[str, Any]) -> Place:
+        for *parents, key in steps:
+            holder: Any = record
+            for parent in parents:
+                holder = holder.get(parent) if type(holder) is dict else None
+            if type(holder) is dict and holder.get(key) not in (None, ""):
+                return holder, key
+        return {}, steps[0][-1]
+
+    return find

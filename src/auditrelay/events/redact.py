@@ -212,12 +212,14 @@ class Redactor:
         harmless = self._secret.harmless
         for value in node.values():
             kind = type(value)
+            if kind not in _HOLDERS:
+                continue
             if kind is dict:
                 if harmless.issuperset(value):
                     changed |= self._inside(value)
                 else:
                     changed |= self._object(value, _NONE, search=False)
-            elif kind is list and value:
+            elif not _HOLDERS.isdisjoint(map(type, value)):
                 changed |= self._items(value, enumerate(value), search=False)
         return changed
 
@@ -330,6 +332,8 @@ class Redactor:
 
 
 _NONE: frozenset[str] = frozenset()
+_HOLDERS = frozenset((dict, list))
+"""The types of values that hold others."""
 
 
 def _key_before(found: re.Match[str], text: str, start: int) -> str:

@@ -13,9 +13,9 @@ from auditrelay.events import TimeQuality
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on naive times cannot overflow at the ends
+_EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 _FIRST = -62_135_596_800 * _SECOND
 _LAST = 253_402_300_800 * _SECOND - 1
-_TWO_DIGITS = {f"{number:02d}": number * _SECOND for number in range(60)}
 
 _SHAPE = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))? ?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII
@@ -32,28 +32,19 @@ def parse(text: str) -> Parsed | None:
     ``:60`` becomes the last microsecond of its minute. Numbers are not taken for epochs: a
     vendor that sends such says so in its own module.
     """
-    # What stands before the seconds is the same for a whole page of events, mostly: it is read
-    # properly once, then remembered.
-    minute = _minutes.get(text[:17])
-    if minute is not None:
-        second = _TWO_DIGITS.get(text[17:19])
-        rest = text[19:]
-        if second is not None and rest:
-            if rest in ("Z", "+00:00"):
-                return minute + second, "source"
-            if rest[0] == ".":
-                digits = rest[1:-1] if rest[-1] == "Z" else rest[1:].removesuffix("+00:00")
-                if digits.isdecimal() and digits.isascii() and len(digits) < len(rest) - 1:
-                    return minute + second + int(digits[:6].ljust(6, "0")), "source"
-    return _parse_slowly(text)
-
-
-_minutes: dict[str, int] = {}
+    if len(text) > 64:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)  # truncates, too
+    except ValueError:
+        return _parse_slowly(text)
+    if moment.tzinfo is not UTC:
+        return _parse_slowly(text)
+    since = moment - _EPOCH_UTC
+    return (since.days * 86_400 + since.seconds) * _SECOND + since.microseconds, "source"
 
 
 def _parse_slowly(text: str) -> Parsed | None:
-    if len(text) > 64:
-        return None
     found = _SHAPE.fullmatch(text.strip().upper())
     if found is None:
         return _parse_rare(text.strip())
@@ -63,10 +54,6 @@ def _parse_slowly(text: str) -> Parsed | None:
     away = _minutes_ahead(offset or "Z")
     if start is None or time is None or away is None:
         return None
-    if offset in ("Z", "+00:00") and text[:11] == f"{day}T" and hour != "24":
-        if len(_minutes) >= 4096:
-            _minutes.clear()
-        _minutes[text[:17]] = start + (int(hour) * 60 + int(minute)) * _MINUTE
     return _bounded(start + time - away * _MINUTE, "source" if offset else "assumed_utc")
 
 

@@ -43,7 +43,8 @@ class Uids:
             self._begun[how, scope] = begun
         digest = begun.copy()
         digest.update(_part(last))
-        return str(digest.hexdigest()[:40])
+        uid: str = digest.hexdigest()[:40]
+        return uid
 
     def native(self, scope: str, native_id: str) -> str:
         """Return the uid of the record that the vendor calls *native_id* within *scope*."""

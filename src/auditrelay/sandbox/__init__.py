@@ -25,7 +25,9 @@ from auditrelay.sandbox.bland import Bland
 from auditrelay.sandbox.cekura import Cekura
 from auditrelay.sandbox.datadog import Datadog
 from auditrelay.sandbox.elastic import Elastic
+from auditrelay.sandbox.jitsudo import Jitsudo
 from auditrelay.sandbox.server import Double, Request, Response, Trap
+from auditrelay.sandbox.slaunch import SLaunch
 from auditrelay.sandbox.splunk import Splunk
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "Datadog",
     "Double",
     "Elastic",
+    "Jitsudo",
     "Request",
     "Response",
+    "SLaunch",
     "Sandbox",
     "Splunk",
     "Trap",
@@ -44,7 +48,7 @@ __all__ = [
 
 
 class Sandbox:
-    """All five doubles, each on its own port of loopback, for the length of a ``with`` block."""
+    """All doubles, each on its own port of loopback, for the length of a ``with`` block."""
 
     def __init__(
         self,
@@ -55,6 +59,8 @@ class Sandbox:
     ) -> None:
         self.cekura = Cekura(clock=clock, seed=seed)
         self.bland = Bland(clock=clock, seed=seed)
+        self.jitsudo = Jitsudo(clock=clock, seed=seed)
+        self.slaunch = SLaunch(clock=clock, seed=seed)
         self.splunk = Splunk(clock=clock, seed=seed)
         self.datadog = Datadog(clock=clock, seed=seed)
         self.elastic = Elastic(flavour=flavour, clock=clock, seed=seed)
@@ -62,7 +68,15 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for double in (self.cekura, self.bland, self.splunk, self.datadog, self.elastic):
+            for double in (
+                self.cekura,
+                self.bland,
+                self.jitsudo,
+                self.slaunch,
+                self.splunk,
+                self.datadog,
+                self.elastic,
+            ):
                 await stack.enter_async_context(double)
             self._stack = stack.pop_all()
         return self

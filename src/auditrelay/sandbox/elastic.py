@@ -640,7 +640,9 @@ class Elastic(Double):
     def _template(self, method: str, kind: str, name: str, request: Request) -> Response | None:
         key = f"{kind}/{name}"
         if method == "PUT":
-            self.templates[key] = _object(request)
+            template = _object(request)
+            self._check_template(kind, name, template)
+            self.templates[key] = template
             return _json(request, {"acknowledged": True})
         if method not in {"GET", "HEAD"}:
             return None
@@ -649,6 +651,36 @@ class Elastic(Double):
             raise _Refused(404, "resource_not_found_exception", reason)
         body = {"name": name, kind.strip("_"): self.templates[key]}
         return _json(request, {f"{kind.strip('_')}s": [body]})
+
+    def _check_template(self, kind: str, name: str, template: dict[str, Any]) -> None:
+        """Refuse a template that this flavour does not take, or that the key may not install."""
+        if "manage_index_templates" in self.switches.missing_privileges:
+            action = "cluster:admin/component_template/put"
+            if kind == "_index_template":
+                action = "indices:admin/index_template/put"
+            reason = f"action [{action}] is unauthorized for user [{self.username}]"
+            if self.flavour == "opensearch":
+                reason = f"no permissions for [{action}] and User [name={self.username}]"
+            raise _Refused(403, "security_exception", reason)
+        optional = template.get("ignore_missing_component_templates", [])
+        if optional and self.flavour == "opensearch":
+            reason = "[index_template] unknown field [ignore_missing_component_templates]"
+            raise _Refused(400, "x_content_parse_exception", reason)
+        absent = [
+            part
+            for part in template.get("composed_of", [])
+            if f"_component_template/{part}" not in self.templates and part not in optional
+        ]
+        if absent:
+            reason = (
+                f"index_template [{name}] invalid, cause [index template [{name}] specifies "
+                f"component templates [{', '.join(absent)}] that do not exist]"
+            )
+            raise _Refused(400, "invalid_index_template_exception", reason)
+        foreign = "flattened" if self.flavour == "opensearch" else "flat_object"
+        if f'"type": "{foreign}"' in json.dumps(template):
+            reason = f"No handler for type [{foreign}] declared on a field"
+            raise _Refused(400, "mapper_parsing_exception", reason)
 
     def _indices(self, names: str) -> list[Index]:
         found: list[Index] = []

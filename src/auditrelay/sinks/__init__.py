@@ -24,7 +24,7 @@ from auditrelay.events.marks import NO_MARKS
 from auditrelay.http import Reply, check
 from auditrelay.telemetry import scrub
 
-Form = Literal["cim", "datadog", "ecs", "raw"]
+Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
 """The forms that a sink can be asked for: the keys of ``events.forms.FORMS``."""
 
 

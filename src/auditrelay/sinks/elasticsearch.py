@@ -352,6 +352,24 @@ class Sink:
             return f"{who}: {target} can be written to, but must exist: no right to create it"
         return f"{who}: {target} can be written to"
 
+    async def is_opensearch(self) -> bool:
+        """Ask whether the cluster is OpenSearch; one that may not be asked is taken not to be."""
+        reply = await self._request("GET", "/")
+        if reply.status not in (200, *_NO_SAY):
+            raise _fault(reply)
+        version = (_object(reply) or {}).get("version")
+        return isinstance(version, dict) and version.get("distribution") == "opensearch"
+
+    async def put(self, path: str, document: Mapping[str, Any]) -> None:
+        """Put *document*, such as a template, to *path*, in the place of one that is there."""
+        headers = {"Content-Type": "application/json"}
+        content = orjson.dumps(document)
+        reply = await self._request("PUT", path, headers=headers, content=content)
+        if reply.status != 200:
+            raise _fault(reply)
+        if (_object(reply) or {}).get("acknowledged") is not True:
+            raise unproven(reply, "a cluster's")
+
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()

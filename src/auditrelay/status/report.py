@@ -61,6 +61,7 @@ def _source(name: str, config: Config, state: SourceState | None, now: datetime)
         "last_poll_at": condition.get("last_poll_at"),
         "last_error": condition.get("last_error"),
         "gap_seconds": gap_seconds,
+        "unknown_actions": condition.get("unknown_actions", 0),
     }
 
 

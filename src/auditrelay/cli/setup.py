@@ -1,0 +1,137 @@
+"""``auditrelay setup``: what a SIEM has to know before the first event arrives."""
+
+import asyncio
+import contextlib
+import importlib
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditrelay.cli.given import Given
+from auditrelay.errors import ConfigError, Refused
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.config import Config
+
+setup = typer.Typer(
+    help="Prepares a SIEM for the events.", no_args_is_help=True, rich_markup_mode=None
+)
+
+_COMPONENT = "auditrelay@mappings"
+_PATTERN = "logs-auditrelay."
+_RIGHTS = {
+    False: "the cluster privilege manage_index_templates",
+    True: "the permissions of the action group cluster_manage_index_templates",
+}
+
+
+@setup.command()
+def elasticsearch(
+    context: typer.Context,
+    *,
+    only_print: Annotated[
+        bool, typer.Option("--print", help="Print the templates, and ask no cluster.")
+    ] = False,
+    opensearch: Annotated[
+        bool, typer.Option("--opensearch", help="With --print: as OpenSearch takes them.")
+    ] = False,
+    sink: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The sink, if there are several.")
+    ] = None,
+) -> None:
+    """Install the templates that map the events, in Elasticsearch or OpenSearch."""
+    if only_print:
+        for path, body in templates(opensearch=opensearch).items():
+            typer.echo(f"PUT {path}\n{json.dumps(body, indent=2)}\n")
+        return
+    if opensearch:
+        raise ConfigError("--opensearch goes with --print: a cluster says itself what it is")
+    given: Given = context.obj
+    config = given.load(default_level="error")
+    name = _chosen(config, sink)
+    settings: Any = config.sinks[name]
+    for path in asyncio.run(_install(name, settings)):
+        typer.echo(f"{name}: {path} is installed")
+    if not settings.index.startswith(_PATTERN):
+        typer.echo(
+            f"sinks.{name}.index is {settings.index}, which is no data stream {_PATTERN}*: name "
+            f"{_COMPONENT} under composed_of in the template of that index",
+            err=True,
+        )
+
+
+def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
+    """
+    Return the component template and the index template, by the path that each is put to.
+
+    OpenSearch calls flattened fields ``flat_object``, and has no parts that come with it, nor a
+    word for parts that may be missing.
+    """
+    folder = files("auditrelay") / "siem" / "elasticsearch"
+    component = json.loads((folder / "component_template.json").read_bytes())
+    index = json.loads((folder / "index_template.json").read_bytes())
+    if opensearch:
+        component = _with_flat_objects(component)
+        mappings = component["template"]["mappings"]
+        mappings["dynamic_templates"] = [
+            rule for rule in mappings["dynamic_templates"] if "audit_metadata" not in rule
+        ]  # a type for whole objects cannot be relied on in a rule there
+        index["composed_of"] = [_COMPONENT]
+        del index["ignore_missing_component_templates"]
+    return {
+        f"/_component_template/{_COMPONENT}": component,
+        "/_index_template/logs-auditrelay": index,
+    }
+
+
+def _with_flat_objects(node: Any) -> Any:
+    if node == {"type": "flattened"}:
+        return {"type": "flat_object"}
+    if isinstance(node, dict):
+        return {key: _with_flat_objects(value) for key, value in node.items()}
+    return node
+
+
+def _chosen(config: "Config", wanted: str | None) -> str:
+    """Return the name of the sink that is meant."""
+    names = [name for name, sink in config.sinks.items() if sink.type == "elasticsearch"]
+    known = ", ".join(names) or "none"
+    if wanted is not None and wanted not in names:
+        raise ConfigError(f"--sink: {wanted!r} is no elasticsearch sink; there is: {known}")
+    if wanted is None and len(names) != 1:
+        say = "choose one with --sink" if names else "there is none to set up"
+        raise ConfigError(f"the configuration has {len(names)} elasticsearch sinks: {say}; {known}")
+    return wanted or names[0]
+
+
+async def _install(name: str, settings: Any) -> list[str]:
+    """Put the templates where the sink sends its events; return their paths."""
+    from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
+
+    module = importlib.import_module("auditrelay.sinks.elasticsearch")
+    async with contextlib.aclosing(_Closing(module.build(name, settings, Metrics()))) as closing:
+        opensearch = await closing.sink.is_opensearch()
+        wanted = templates(opensearch=opensearch)
+        for path, body in wanted.items():
+            try:
+                await closing.sink.put(path, body)
+            except Refused as error:
+                if error.status != 403:
+                    raise
+                raise Refused(
+                    f"{error}; to install templates takes {_RIGHTS[opensearch]}, which sending "
+                    f"events does not: give them to the key or user of sinks.{name} for this "
+                    "once, or let an administrator install what --print prints",
+                    status=error.status,
+                ) from error
+        return list(wanted)
+
+
+class _Closing:
+    def __init__(self, sink: Any) -> None:
+        self.sink = sink
+
+    async def aclose(self) -> None:
+        await self.sink.close()

@@ -1,0 +1,228 @@
+"""
+Cencori's audit-log records, as its dashboard and its JSON export show them.
+
+They are undocumented, and read off the vendor's source (github.com/cencori/cencori, audit-logs
+route and ``lib/audit-log.ts``). What happened is two words: the ``category`` says to what kind of
+thing, the ``action`` what was done to it.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
+from auditrelay.events.classify import guess
+from auditrelay.events.decode import encode
+from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Reading, text
+
+NAME = "Cencori"
+ID = "id"
+ORGANISATION = "organization_id"
+TIME = "created_at"
+FIELDS = frozenset(
+    (
+        "id",
+        "organization_id",
+        "project_id",
+        "category",
+        "action",
+        "resource_type",
+        "resource_id",
+        "actor_id",
+        "actor_email",
+        "actor_ip",
+        "actor_type",
+        "description",
+        "metadata",
+        "created_at",
+    )
+)
+
+_CATEGORIES = {
+    "agent": "agent",
+    "api_key": "api_key",
+    "billing": "billing",
+    "budget": "budget",
+    "cache": "cache",
+    "end_user": "end_user",
+    "export": "export",
+    "integration": "integration",
+    "member": "member",
+    "memory": "memory",
+    "project": "project",
+    "prompt": "prompt",
+    "provider": "provider_key",  # what is added is the key for a provider of models
+    "rate_plan": "rate_plan",
+    "security": "security_policy",
+    "settings": "settings",
+    "sso": "sso",
+    "webhook": "webhook",
+}
+_ACTIONS = {
+    "activated": "activate",
+    "configured": "configure",
+    "created": "create",
+    "deactivated": "deactivate",
+    "deleted": "delete",
+    "deployed": "deploy",
+    "enforced": "enable",
+    "exported": "export",
+    "invited": "invite",
+    "joined": "join",
+    "left": "leave",
+    "removed": "delete",
+    "reviewed": "review",
+    "revoked": "revoke",
+    "role_changed": "role_change",
+    "tier_changed": "update",
+    "topup": "purchase",
+    "updated": "update",
+}
+_PAIRS = {
+    # not what their two words say by themselves
+    "member.removed": ("member", "leave"),
+    "security.reviewed": ("security_incident", "review"),
+    # named in the documentation of the dashboard, but not spelled: likely spellings
+    "api_key.rotated": ("api_key", "rotate"),
+    "billing.credit_top_up": ("billing", "purchase"),
+    "billing.stripe_connected": ("billing", "connect"),
+    "billing.stripe_disconnected": ("billing", "disconnect"),
+    "billing.subscription_changed": ("billing", "update"),
+    "budget.alert_set": ("budget", "configure"),
+    "budget.limit_configured": ("budget", "configure"),
+    "end_user.blocked": ("end_user", "block"),
+    "end_user.unblocked": ("end_user", "unblock"),
+    "export.audit": ("audit_log", "export"),
+    "export.billing": ("export", "export"),
+    "export.logs": ("export", "export"),
+    "integration.added": ("integration", "create"),
+    "memory.modified": ("memory", "update"),
+    "prompt.version_published": ("prompt", "version_publish"),
+    "provider.added": ("provider_key", "create"),
+    "provider.rotated": ("provider_key", "rotate"),
+    "security.incident_reviewed": ("security_incident", "review"),
+    "security.rule_created": ("security_policy", "create"),
+    "security.rule_deleted": ("security_policy", "delete"),
+    "security.rule_updated": ("security_policy", "update"),
+    "security.settings_changed": ("security_policy", "update"),
+}
+_ACTORS: dict[str, ActorKind] = {
+    "user": "user",
+    "system": "system",
+    "api": "api_key",
+    "webhook": "service",
+}
+_NAMES = ("name", "key_name", "project_name", "agent_name", "provider_name", "title")
+"""Where the metadata may name what was acted on; the vendor spells only ``key_name``."""
+
+
+class _Action(NamedTuple):
+    name: str
+    kind: str
+    verb: str
+    outcome: Outcome
+    warnings: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _action(category: str | None, action: str | None) -> _Action:
+    """Say what the two words mean: the vendor's code has completed actions only."""
+    name = ".".join(part for part in (category, action) if part) or "unknown"
+    pair = _PAIRS.get(name)
+    if pair is not None:
+        return _Action(name, *pair, "success", ())
+    kind, verb = _CATEGORIES.get(category or ""), _ACTIONS.get(action or "")
+    if verb is not None:
+        known = kind is not None
+        kind = kind or guess(category or "").kind
+        return _Action(name, kind, verb, "success", () if known else ("unknown_action",))
+    guessed = guess(action or "")
+    return _Action(
+        name,
+        kind or guess(name).kind,
+        guessed.verb or "other",
+        "failure" if guessed.failed else "unknown",
+        ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
+    )
+
+
+def _as_json(value: Any) -> str | None:
+    return None if value is None else encode(value).decode()[:LONGEST]
+
+
+def _changes(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Return what differs between the states before and after, where the metadata has them."""
+    before, after = metadata.get("before"), metadata.get("after")
+    if before is None and after is None:
+        return ()
+    if isinstance(before, dict | None) and isinstance(after, dict | None):
+        old: dict[str, Any] = before or {}
+        new: dict[str, Any] = after or {}
+        return tuple(
+            [
+                Change(field[:LONGEST], _as_json(old.get(field)), _as_json(new.get(field)))
+                for field in dict.fromkeys((*old, *new))
+                if field not in old or field not in new or old[field] != new[field]
+            ]
+        )
+    field = text(metadata, "field", []) or "value"
+    return (Change(field, _as_json(before), _as_json(after)),)
+
+
+def _role(metadata: Mapping[str, Any]) -> str | None:
+    """Return the role that somebody has now."""
+    after = metadata.get("after")
+    if isinstance(after, dict):
+        return text(after, "role", [])
+    return text(metadata, "new_role", []) or text(metadata, "role", [])
+
+
+def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+    """Read one record, whatever its fields hold."""
+    category = text(record, "category", misfits)
+    actor_id = text(record, "actor_id", misfits)
+    email = text(record, "actor_email", misfits)
+    ip = text(record, "actor_ip", misfits)
+    actor_type = text(record, "actor_type", misfits)
+    thing = text(record, "resource_type", misfits)
+    thing_id = text(record, "resource_id", misfits)
+    message = text(record, "description", misfits)
+    action = _action(category, text(record, "action", misfits))
+    actor = NOBODY
+    if actor_id or email or ip or actor_type:
+        # Who has an address is a user, if nothing else is said.
+        kind = _ACTORS.get(actor_type or ("user" if email else ""), "unknown")
+        actor = Actor(kind=kind, id=actor_id, email=email, ip=ip, native_type=actor_type)
+    metadata = record.get("metadata")
+    target_email = name = privilege = None
+    changes: tuple[Change, ...] = ()
+    if type(metadata) is dict and metadata:
+        # What is of a wrong type here stays where it is, in the metadata.
+        if action.kind in ("member", "end_user"):
+            target_email = text(metadata, "email", [])
+        name = next((found for key in _NAMES if (found := text(metadata, key, []))), None)
+        changes = _changes(metadata)
+        if action.verb == "role_change":
+            privilege = _role(metadata)
+    target = NO_TARGET
+    if thing or thing_id or name or target_email:
+        target = Target(type=thing, id=thing_id, name=name, email=target_email)
+    if message is None:
+        who = email or actor_id or actor_type or "somebody"
+        what = target_email or name or thing_id
+        message = f"{who} {action.name} {what}" if what else f"{who} {action.name}"
+    return Reading(
+        native_action=action.name,
+        native_category=category,
+        kind=action.kind,
+        verb=action.verb,
+        outcome=action.outcome,
+        warnings=action.warnings,
+        actor=actor,
+        target=target,
+        project_id=text(record, "project_id", misfits),
+        privilege=privilege,
+        changes=changes,
+        metadata=metadata,
+        message=message,
+    )

@@ -1,0 +1,163 @@
+"""
+OCSF 1.8.0 (https://schema.ocsf.io/1.8.0/): which class and activity a kind and a verb are.
+
+Version 1.9 replaces Account Change and User Access Management by classes of its own: whoever
+raises :data:`VERSION` changes the tables here.
+"""
+
+from typing import Any, NamedTuple
+
+VERSION = "1.8.0"
+
+BASE_EVENT = 0
+EVENT_LOG_ACTIVITY = 1008
+ACCOUNT_CHANGE = 3001
+AUTHENTICATION = 3002
+ENTITY_MANAGEMENT = 3004
+USER_ACCESS = 3005
+GROUP_MANAGEMENT = 3006
+WEB_RESOURCES = 6001
+
+OTHER = 99
+"""The activity that ``activity_name`` tells in the vendor's word."""
+
+
+class _Class(NamedTuple):
+    name: str
+    category_uid: int
+    category_name: str
+    activities: dict[int, str]
+
+
+def _iam(name: str, activities: dict[int, str]) -> _Class:
+    return _Class(name, 3, "Identity & Access Management", activities)
+
+
+_CLASSES: dict[int, _Class] = {
+    BASE_EVENT: _Class("Base Event", 0, "Uncategorized", {}),
+    EVENT_LOG_ACTIVITY: _Class(
+        "Event Log Activity", 1, "System Activity", {2: "Delete", 3: "Export"}
+    ),
+    ACCOUNT_CHANGE: _iam("Account Change", {1: "Create", 2: "Enable", 5: "Disable", 6: "Delete"}),
+    AUTHENTICATION: _iam("Authentication", {1: "Logon", 2: "Logoff"}),
+    ENTITY_MANAGEMENT: _iam(
+        "Entity Management",
+        {
+            1: "Create",
+            2: "Read",
+            3: "Update",
+            4: "Delete",
+            6: "Enroll",
+            7: "Unenroll",
+            8: "Enable",
+            9: "Disable",
+            10: "Activate",
+            11: "Deactivate",
+            12: "Suspend",
+            13: "Resume",
+        },
+    ),
+    USER_ACCESS: _iam("User Access Management", {1: "Assign Privileges"}),
+    GROUP_MANAGEMENT: _iam(
+        "Group Management", {3: "Add User", 4: "Remove User", 5: "Delete", 6: "Create"}
+    ),
+    WEB_RESOURCES: _Class("Web Resources Activity", 6, "Application Activity", {7: "Export"}),
+}
+"""The classes that are used, each with those of its activities that are."""
+
+EXCEPTIONS: dict[tuple[str, str], tuple[int, int]] = {
+    ("session", "login"): (AUTHENTICATION, 1),
+    ("session", "login_failed"): (AUTHENTICATION, 1),
+    ("session", "logout"): (AUTHENTICATION, 2),
+    ("member", "join"): (GROUP_MANAGEMENT, 3),
+    ("member", "leave"): (GROUP_MANAGEMENT, 4),
+    ("group", "create"): (GROUP_MANAGEMENT, 6),
+    ("group", "delete"): (GROUP_MANAGEMENT, 5),
+    ("member", "role_change"): (USER_ACCESS, 1),
+    ("user", "role_change"): (USER_ACCESS, 1),
+    ("user", "create"): (ACCOUNT_CHANGE, 1),
+    ("user", "update"): (ACCOUNT_CHANGE, OTHER),  # the class has no activity for it
+    ("user", "delete"): (ACCOUNT_CHANGE, 6),
+    ("user", "enable"): (ACCOUNT_CHANGE, 2),
+    ("user", "disable"): (ACCOUNT_CHANGE, 5),
+    ("user", "block"): (ACCOUNT_CHANGE, 5),
+    ("user", "unblock"): (ACCOUNT_CHANGE, 2),
+    ("end_user", "create"): (ACCOUNT_CHANGE, 1),
+    ("end_user", "update"): (ACCOUNT_CHANGE, OTHER),
+    ("end_user", "delete"): (ACCOUNT_CHANGE, 6),
+    ("end_user", "block"): (ACCOUNT_CHANGE, 5),
+    ("end_user", "unblock"): (ACCOUNT_CHANGE, 2),
+    ("export", "export"): (WEB_RESOURCES, 7),
+    ("audit_log", "export"): (EVENT_LOG_ACTIVITY, 3),
+    ("audit_log", "delete"): (EVENT_LOG_ACTIVITY, 2),
+    ("audit_log", "read"): (EVENT_LOG_ACTIVITY, OTHER),
+    ("audit_log", "other"): (EVENT_LOG_ACTIVITY, OTHER),  # such as a gap in what was read
+}
+"""Kinds and verbs that have a class of their own, and its activity."""
+
+ACTIVITIES: dict[str, int] = {
+    "create": 1,
+    "read": 2,
+    "update": 3,
+    "version_publish": 3,
+    "restore": 3,
+    "replace": 3,
+    "configure": 3,
+    "rotate": 3,
+    "review": 3,
+    "purchase": 3,
+    "role_change": 3,
+    "permission_change": 3,
+    "delete": 4,
+    "revoke": 4,
+    "connect": 6,
+    "invite": 6,
+    "join": 6,
+    "disconnect": 7,
+    "leave": 7,
+    "enable": 8,
+    "disable": 9,
+    "activate": 10,
+    "publish": 10,
+    "deploy": 10,
+    "deactivate": 11,
+    "block": 12,
+    "unblock": 13,
+}
+"""Activities of Entity Management; any other verb is :data:`OTHER`."""
+
+ENTITY_TYPES: dict[str, tuple[int, str, str]] = {
+    "user": (2, "User", "user"),
+    "member": (2, "User", "user"),
+    "end_user": (2, "User", "user"),
+    "group": (3, "Group", "group"),
+    "organization": (4, "Organization", "org"),
+    "security_policy": (5, "Policy", "policy"),
+}
+"""Kinds that ``managed_entity`` has a type and an attribute for; of others it has the name."""
+
+
+def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
+    """Return what events of one class and activity have in common."""
+    its = _CLASSES[class_uid]
+    named = its.activities.get(activity_id, "Other")
+    return {
+        "class_uid": class_uid,
+        "class_name": its.name,
+        "category_uid": its.category_uid,
+        "category_name": its.category_name,
+        "activity_id": activity_id,
+        "activity_name": named,
+        "type_uid": class_uid * 100 + activity_id,
+        "type_name": f"{its.name}: {named}",
+        "severity_id": 1,  # how bad it is, a detection decides
+        "severity": "Informational",
+    }
+
+
+STARTS: dict[tuple[int, int], dict[str, Any]] = {
+    (class_uid, activity_id): _start(class_uid, activity_id)
+    for class_uid, its in _CLASSES.items()
+    for activity_id in (*its.activities, OTHER)
+}
+"""What every event of a class and an activity begins with."""

@@ -1,0 +1,257 @@
+"""
+JITSudo's audit log: pages behind opaque cursors, at an address of one's own.
+
+https://jitsudo-docs.pages.dev/api/operations/listauditlog/. (Not ``jitsudo.dev``, which is another
+product.) The documentation does not say whether a window's bounds are included, in which order
+records come, or how long a cursor lives; nothing here depends on it. A cursor is never kept beyond
+its walk.
+"""
+
+import re
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+import msgspec
+import orjson
+from pydantic import AfterValidator, Field, model_validator
+
+from auditrelay.errors import WalkBroken
+from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.settings import Address, Duration, Secret, SourceSettings
+from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.telemetry import Metrics, scrub
+from auditrelay.window import MOST, Interval
+
+PATH = "/v1/audit-log"
+"""Without a slash at its end."""
+
+GRANULE = timedelta(milliseconds=1)
+"""How much earlier than its window a request starts, should the bound itself be left out."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+def _tenant(text: str) -> str:
+    # The value is never shown: a key that was put into the wrong line would be.
+    if _UUID.fullmatch(text) is None:
+        raise ValueError(
+            "is not a UUID: write the tenant's id, such as 2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
+        )
+    return text.lower()  # one spelling: it is part of what an event is known by
+
+
+class Settings(SourceSettings):
+    """One tenant of a JITSudo server."""
+
+    type: Literal["jitsudo"]
+    base_url: Address
+    """The server's address; every organisation runs its own."""
+    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
+    """The vendor states no delay."""
+    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    """Two polls, for records that are stamped before they are stored."""
+    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
+    """The vendor states no limit."""
+    page_size: int = Field(250, ge=1, le=250)
+    """The maximum of the vendor's other lists; it is not documented for this one. A server that
+    gives less than was asked for is fine."""
+    tenant_id: Annotated[str, AfterValidator(_tenant)]
+    """The tenant that the credential belongs to."""
+    api_key: Secret | None = None
+    bearer_token: Secret | None = None
+    """A JWT of the system, instead of a key; it expires after an hour by default."""
+
+    @property
+    def credential(self) -> Secret:
+        """The key or the token, whichever there is."""
+        credential = self.bearer_token if self.api_key is None else self.api_key
+        assert credential is not None  # noqa: S101  # see _one_credential
+        return credential
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> Self:
+        if self.api_key is not None and self.bearer_token is not None:
+            raise ValueError("api_key and bearer_token exclude each other: give one of them")
+        if self.api_key is None and self.bearer_token is None:
+            raise ValueError("a credential is missing: give api_key or bearer_token")
+        return self
+
+
+class _Answer(msgspec.Struct):
+    """One page. Records keep their text byte for byte."""
+
+    data: list[msgspec.Raw]
+    has_more: bool
+    next_cursor: str | None = None
+
+
+class Source:
+    """The audit log of one tenant."""
+
+    def __init__(self, settings: Settings, peer: Peer) -> None:
+        self._settings = settings
+        self._peer = peer
+
+    @property
+    def scope(self) -> str:
+        """The tenant's id: records do not tell theirs."""
+        return self._settings.tenant_id
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
+        span = widened(window, GRANULE)
+        params = {
+            "from": in_milliseconds(span.start),
+            "to": in_milliseconds(span.end),
+            "limit": str(self._settings.page_size),
+        }
+        answer = await self._peer.get(PATH, params, self._read_first)
+        sent: set[str] = set()
+        while answer.has_more:
+            # What it shows is worth having, even if there is no way on from here.
+            if answer.data:
+                yield _page(answer)
+            cursor = _next(answer, sent)
+            sent.add(cursor)
+            answer = await self._peer.get(PATH, {**params, "cursor": cursor}, self._read)
+        yield _page(answer)
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._peer.aclose()
+
+    def _read(self, reply: Reply) -> _Answer:
+        """Return the page behind a cursor that *reply* holds. Raises what the caller should do."""
+        # What such an answer looks like is not documented. The first page was not refused, so it
+        # must be for the cursor; if not, the first page of a smaller window will be refused.
+        if reply.status in (400, 404, 410, 422):
+            raise WalkBroken(
+                f"{reply.status} from {reply.where} for the cursor of its last page: "
+                f"{_explained(reply).words or 'no reason given'}",
+                reason="cursor_expired",
+            )
+        return self._read_first(reply)
+
+    def _read_first(self, reply: Reply) -> _Answer:
+        """Return the page that *reply* holds. Raises what the caller should do."""
+        if reply.status != 200:
+            said = _explained(reply)
+            check(reply, words=said.words, hint=self._hint(reply.status, said))
+        return decode(reply, _Answer)
+
+    def _hint(self, status: int, said: "_Explanation") -> str:
+        """Say what the operator should do, where more is known than the status tells."""
+        tenant = self._settings.tenant_id
+        if said.code == "tenant_mismatch":
+            told = f" (the server's details: {said.details})" if said.details else ""
+            return (
+                f"tenant_id is {tenant} in the configuration, and the credential belongs to "
+                f"another tenant{told}: this is a configuration error; set tenant_id to the "
+                "credential's tenant, or make a credential in this one"
+            )
+        if status == 401 and self._settings.bearer_token is not None:
+            return (
+                "bearer_token is not accepted; by default such a token expires after an hour: "
+                "have the file that it is read from renewed, or use an api_key"
+            )
+        if status == 403:
+            return f"the credential may not read the audit log of tenant {tenant}; check its rights"
+        return ""
+
+
+def _page(answer: _Answer) -> Page:
+    return Page([bytes(record) for record in answer.data], last=not answer.has_more)
+
+
+def _next(answer: _Answer, sent: set[str]) -> str:
+    """Return the cursor of the page after *answer*. Raises WalkBroken if it leads nowhere."""
+    cursor = answer.next_cursor
+    if not cursor:
+        raise WalkBroken(
+            "JITSudo announces another page and gives no cursor for it", reason="cursor_missing"
+        )
+    if cursor in sent:
+        raise WalkBroken(
+            "JITSudo gives a cursor that it has given before: its pages never end",
+            reason="cursor_repeats",
+        )
+    if not answer.data:
+        raise WalkBroken("JITSudo announces another page on an empty one", reason="no_progress")
+    return cursor
+
+
+# --- what an answer means ----------------------------------------------------
+
+_MOST_WORDS = 200
+"""Characters of the server's words that are passed on; :func:`check` cuts there too."""
+
+
+class _Explanation(msgspec.Struct):
+    """What the server says about a failure, ready to be shown; any of it may be empty."""
+
+    code: str = ""
+    words: str = ""
+    details: str = ""
+
+
+def _explained(reply: Reply) -> _Explanation:
+    """
+    Return what *reply* says about its failure, however foreign its body is.
+
+    ``{"code": "...", "message": "...", "details": {...}, "notices": ["...", ...]}``; the notices
+    are the words of the policies that decided.
+    """
+    try:
+        body = reply.json()
+    except ValueError:
+        return _Explanation()
+    if not isinstance(body, dict):
+        return _Explanation()
+    code, message = _text(body.get("code")), _text(body.get("message"))
+    listed = body.get("notices")
+    notices = "; ".join(filter(None, map(_text, listed if isinstance(listed, list) else [])))
+    if code:
+        message = f"{message} ({code})" if message else code
+    # A long message leaves some room for the notices, and short ones leave the rest to it.
+    notices = scrub(notices, _MOST_WORDS // 2)
+    if notices:
+        notices = f"notices: {notices}"
+        room = _MOST_WORDS - len(notices) - len("; ")
+        message = f"{scrub(message, room)}; {notices}" if message else notices
+    details = body.get("details")
+    return _Explanation(code, scrub(message, _MOST_WORDS), _compact(details) if details else "")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _compact(value: Any) -> str:
+    """Return *value* on one line, short enough to be shown."""
+    try:
+        text = orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # a lone surrogate, many digits, or nested without end
+        return ""
+    return scrub(text, _MOST_WORDS)
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+    """Return the source that the configuration calls *name*."""
+
+    def identity() -> dict[str, str]:
+        secret = settings.credential.reveal()
+        bearer = settings.bearer_token is not None
+        credential = {"authorization": f"Bearer {secret}"} if bearer else {"x-api-key": secret}
+        return {"x-tenant-id": settings.tenant_id, **credential}
+
+    peer = Peer(
+        name,
+        settings,
+        base_url=settings.base_url,
+        headers=identity,
+        secrets=(settings.credential,),
+        metrics=metrics,
+        requests_per_minute=settings.requests_per_minute,
+    )
+    return Source(settings, peer)

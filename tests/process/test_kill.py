@@ -1,0 +1,196 @@
+"""
+The daemon is killed with SIGKILL before and after every durable write, and started again.
+
+What is asked: nothing is lost; Elasticsearch, which knows an event by its uid, keeps each once;
+Splunk and Datadog, which cannot, get again at most what was in flight.
+"""
+
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.daemon import (
+    Daemon,
+    configure,
+    eventually,
+    intakes,
+    missing,
+    sinks,
+    sources,
+)
+
+from auditrelay.sandbox import Sandbox, faults
+
+BATCH = 5
+CONCURRENCY = 2
+EVENTS = 24
+
+WRITES = {
+    "prune": (1, 3),
+    "start_sink": (1, 3),
+    "retire_sinks": (1,),
+    "start_source": (1, 2, 3),
+    "declare_gap": (1, 2),
+    "add": (1, 2, 3, 5, 8),
+    "resweep_done": (1, 2),
+    "note": (1, 3, 5),
+    "settle": (1, 2, 3, 6, 10, 15),
+}
+"""What a short run writes, and which of these writes it shall not survive."""
+
+
+class Nursery:
+    """Starts children that die on order, see dying.py."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("dying.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    async def run(
+        self, config: Path, *, name: str = "", number: int = 0, side: str = ""
+    ) -> tuple[int, Path]:
+        """Run one catch-up that dies at a write, or at none; return its status and its log."""
+        log = config.with_name("log")
+        order = {
+            "config": str(config),
+            "log": str(log),
+            "journal": str(config.with_name("journal")),
+            "name": name,
+            "number": number,
+            "side": side,
+        }
+
+        def exchange() -> int:
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
+
+        return await asyncio.to_thread(exchange), log
+
+    def close(self) -> None:
+        """End it; its children have ended."""
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        now = datetime.now(UTC)
+        for vendor in (sandbox.cekura, sandbox.bland):
+            vendor.fill(EVENTS // 2, now - timedelta(minutes=50), now - timedelta(minutes=1))
+        yield sandbox
+
+
+@pytest.fixture
+def config(tmp_path: Path, sandbox: Sandbox) -> Path:
+    """A run with a declared gap, a second look, several pages and several batches."""
+    return configure(
+        tmp_path,
+        sources(
+            sandbox,
+            page_size=4,
+            initial_lookback="2h",
+            catch_up_limit="1h",
+            resweep=["10m"],
+        ),
+        sinks(sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s"),
+    )
+
+
+def gaps(documents: list[Any]) -> list[str]:
+    return [text for text in map(json.dumps, documents) if "catch_up_limit" in text]
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, number) for name, numbers in WRITES.items() for number in numbers],
+)
+async def test_nothing_is_lost_wherever_the_process_is_killed(
+    nursery: Nursery, sandbox: Sandbox, config: Path, name: str, number: int, side: str
+) -> None:
+    status, _ = await nursery.run(config, name=name, number=number, side=side)
+    assert status == -signal.SIGKILL, "it was to be killed and was not"
+    status, log = await nursery.run(config)
+    assert status == 0, log.read_text()
+    assert missing(sandbox) == {}
+    in_flight = BATCH * CONCURRENCY
+    for intake, stored in intakes(sandbox).items():
+        extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
+        assert extra <= (0 if intake == "elastic" else in_flight), intake
+        assert len(gaps(stored.documents)) >= 2, "a source's gap is not told"
+    assert Counter(sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
+
+
+async def test_the_kills_fall_on_every_kind_of_write_that_a_run_makes(
+    nursery: Nursery, config: Path
+) -> None:
+    status, log = await nursery.run(config)
+    assert status == 0, log.read_text()
+    written = Counter(config.with_name("journal").read_text().split())
+    assert written.keys() == WRITES.keys()
+
+
+@pytest.mark.parametrize("seed", [1])
+async def test_nothing_is_lost_when_the_service_is_killed_at_random_times_under_load(
+    tmp_path: Path, seed: int
+) -> None:
+    luck = random.Random(seed)
+    async with Sandbox(seed=seed) as sandbox:
+        config = configure(
+            tmp_path,
+            sources(sandbox, page_size=10, overlap="5s", resweep=["5s"]),
+            sinks(sandbox, batch_events=BATCH, concurrency=CONCURRENCY),
+        )
+        for double in (sandbox.splunk, sandbox.datadog, sandbox.elastic):
+            double.faults.add(faults.delay(0.02), method="POST", times=None, chance=0.5)
+        now = datetime.now(UTC)
+        for vendor in (sandbox.cekura, sandbox.bland):
+            vendor.fill(100, now - timedelta(minutes=50), now)
+        making = asyncio.create_task(_make(sandbox, luck))
+        daemon = Daemon(config)
+        kills = 2
+        for _ in range(kills):
+            await daemon.start()
+            await asyncio.wait([making], timeout=luck.uniform(0.02, 0.8))
+            assert await daemon.end(signal.SIGKILL) == -signal.SIGKILL
+        making.cancel()
+        async with daemon:
+            await eventually(lambda: not missing(sandbox), what="caught up")
+            assert await daemon.end() == 0
+        assert "Traceback" not in daemon.log
+        for intake, stored in intakes(sandbox).items():
+            extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
+            assert extra <= (0 if intake == "elastic" else kills * BATCH * CONCURRENCY), intake
+
+
+async def _make(sandbox: Sandbox, luck: random.Random) -> None:
+    """Let both vendors record things, some of which can be seen only later."""
+    while True:
+        for vendor in (sandbox.cekura, sandbox.bland):
+            now = datetime.now(UTC)
+            late = luck.random() < 0.05
+            vendor.add(now, visible_from=now + timedelta(seconds=2) if late else None)
+        await asyncio.sleep(0.01)

@@ -1,0 +1,638 @@
+"""JITSudo against its double, under every switch that its documentation leaves open."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from pydantic import ValidationError
+
+from auditrelay.collect import Collector
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.events.normalize import Normalizer
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.jitsudo import PATH, TENANT, Jitsudo
+from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.settings import Resolved
+from auditrelay.sources import Page, jitsudo
+from auditrelay.store import files
+from auditrelay.store.sqlite import SqliteStore
+from auditrelay.telemetry import Metrics, scrubber
+from auditrelay.window import Interval
+
+Walk = Callable[..., Awaitable[list[Page]]]
+Connect = Callable[..., jitsudo.Source]
+
+BASE = "https://jitsudo.acme.example"
+OTHER = "11111111-2222-3333-4444-555555555555"
+
+
+def settings(**changes: Any) -> jitsudo.Settings:
+    keys = {"type": "jitsudo", "base_url": BASE, "tenant_id": TENANT, "api_key": "k", **changes}
+    return jitsudo.Settings.model_validate(
+        {key: value for key, value in keys.items() if value is not None}
+    )
+
+
+@pytest.fixture
+async def vendor(clock: Callable[[], float]) -> AsyncIterator[Jitsudo]:
+    async with Jitsudo(clock=clock) as vendor:
+        yield vendor
+
+
+@pytest.fixture
+async def connect(vendor: Jitsudo) -> AsyncIterator[Connect]:
+    sources: list[jitsudo.Source] = []
+
+    def make(**changes: Any) -> jitsudo.Source:
+        keys = {"base_url": vendor.url, "api_key": vendor.api_key, "page_size": 4, **changes}
+        sources.append(jitsudo.build("access", settings(**keys), Metrics()))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        await source.close()
+
+
+def ids(pages: list[Page]) -> list[str]:
+    return [json.loads(record)["id"] for page in pages for record in page.records]
+
+
+def body(records: int = 0, *, has_more: bool = False, **more: Any) -> bytes:
+    """Return a page with as many *records*, and whatever *more* it shall say."""
+    return json.dumps({"data": [{}] * records, "has_more": has_more, **more}).encode()
+
+
+async def broken(walk: Walk, source: jitsudo.Source) -> WalkBroken:
+    with pytest.raises(WalkBroken) as caught:
+        await walk(source)
+    return caught.value
+
+
+async def refusal(walk: Walk, source: jitsudo.Source) -> Refused:
+    with pytest.raises(Refused) as caught:
+        await walk(source)
+    return caught.value
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"api_key": "two\nlines"}, "api_key"),
+        ({"page_size": 251}, "page_size"),
+        ({"page_size": 0}, "page_size"),
+        ({"max_window": "31d"}, "max_window"),
+        ({"overlap": "0s"}, "overlap"),
+        ({"type": "bland"}, "type"),
+        ({"base_url": None}, "base_url"),
+        ({"base_url": "http://jitsudo.acme.example"}, "plain http would show the credentials"),
+        ({"tenant_id": None}, "tenant_id"),
+        ({"tenant_id": "acme"}, r"tenant_id\s+Value error, is not a UUID: write the tenant's id"),
+        ({"tenant_id": f"{TENANT}\n"}, "is not a UUID"),
+        ({"tenant_id": "{" + TENANT + "}"}, "is not a UUID"),
+        ({"api_key": None}, "a credential is missing: give api_key or bearer_token"),
+        ({"bearer_token": "t"}, "api_key and bearer_token exclude each other"),
+        ({"api_key": None, "bearer_token": "two\nlines"}, "bearer_token"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        settings(**change)
+
+
+def test_the_tenant_has_one_spelling_whatever_the_operator_wrote(connect: Connect) -> None:
+    assert settings(tenant_id=TENANT.upper()).tenant_id == TENANT
+    assert connect(tenant_id=TENANT.upper()).scope == TENANT
+
+
+# --- whole walks
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
+@pytest.mark.parametrize("at_end", ["null", "absent", "empty"])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
+@pytest.mark.parametrize("cap", [3, 250])
+async def test_every_record_is_shown_once_however_the_vendor_pages(
+    *,
+    vendor: Jitsudo,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    order: Any,
+    at_end: Any,
+    count: int,
+    cap: int,
+) -> None:
+    switches = vendor.switches
+    switches.order, switches.at_end, switches.limit_cap = order, at_end, cap
+    made = vendor.fill(count, day.start, day.end)
+    pages = await walk(connect())
+    assert sorted(ids(pages)) == sorted(made)
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert {page.total for page in pages} == {None}
+    assert len(pages) == max(1, -(-count // min(4, cap)))
+
+
+async def test_equal_times_on_a_border_between_pages_are_all_shown(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = [vendor.add(day.start, nanos=number) for number in range(10)]
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("sub", [0, 1, 500, 999])
+async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
+    *, vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval, inclusive: bool, sub: int
+) -> None:
+    vendor.switches.lower_inclusive = vendor.switches.upper_inclusive = inclusive
+    part = timedelta(microseconds=sub)
+    window = Interval(day.start + part, day.end - timedelta(hours=1) + part)
+    last = window.end - timedelta(microseconds=1)
+    made = [vendor.add(window.start), vendor.add(last, nanos=999)]
+    assert set(made) <= set(ids(await walk(connect(), window)))
+
+
+async def test_tenant_filters_and_limit_go_with_every_page(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    await walk(connect())
+    first, *others = vendor.seen
+    assert len(others) == 2
+    for seen in vendor.seen:
+        assert seen.path == PATH
+        assert seen.headers["x-api-key"] == vendor.api_key
+        assert seen.headers["x-tenant-id"] == TENANT
+        assert "authorization" not in seen.headers
+        assert {name: seen.query[name] for name in first.query} == {
+            "from": "2026-02-28T23:59:59.999Z",
+            "to": "2026-03-02T00:00:00.000Z",
+            "limit": "4",
+        }
+    assert [seen.query.keys() - first.query.keys() for seen in others] == [{"cursor"}] * 2
+
+
+async def test_records_keep_their_text_byte_for_byte(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    texts = {entry.text for entry in vendor.history._entries}
+    assert {record for page in await walk(connect()) for record in page.records} == texts
+
+
+async def test_a_bearer_token_goes_in_place_of_a_key(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    token = vendor.issue()
+    assert (await walk(connect(api_key=None, bearer_token=token)))[-1].last
+    [seen] = vendor.seen
+    assert seen.headers["authorization"] == f"Bearer {token}"
+    assert seen.headers["x-tenant-id"] == TENANT
+    assert "x-api-key" not in seen.headers
+
+
+async def test_a_redirect_holds_the_source_and_the_key_stays(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    async with Trap() as trap:
+        vendor.faults.add(faults.redirect(trap.url, 308), nth=2, times=None)
+        with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1"):
+            await walk(connect())
+        assert not trap.caught
+
+
+# --- rows that come and go
+
+
+async def test_rows_that_vanish_in_the_middle_cost_no_other(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(13, day.start, day.end)
+    vendor.before_page[2] = lambda: list(map(vendor.history.remove, (made[-1], made[-5], made[0])))
+    assert sorted(ids(await walk(connect()))) == sorted(made[1:-5] + made[-4:])
+
+
+async def test_rows_that_arrive_in_the_middle_are_no_trouble(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(8, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.add(day.end - timedelta(seconds=1))
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+
+
+async def test_the_last_page_may_have_become_empty(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(5, day.start, day.end)
+    vendor.before_page[2] = lambda: vendor.history.remove(made[0])
+    pages = await walk(connect())
+    assert [(len(page.records), page.last) for page in pages] == [(4, False), (0, True)]
+
+
+# --- cursors that lead nowhere
+
+
+@pytest.mark.parametrize(
+    ("more", "reason", "pages"),
+    [
+        ("absent", "cursor_missing", 1),
+        ("null", "cursor_missing", 1),
+        ("empty", "cursor_missing", 1),
+        ("repeating", "cursor_repeats", 2),
+    ],
+)
+async def test_a_cursor_that_leads_nowhere_breaks_the_walk_after_what_it_showed(
+    *,
+    vendor: Jitsudo,
+    connect: Connect,
+    day: Interval,
+    more: Any,
+    reason: str,
+    pages: int,
+) -> None:
+    vendor.switches.more = more
+    vendor.fill(13, day.start, day.end)
+    shown: list[Page] = []
+
+    async def walked() -> None:
+        async for page in connect().walk(day):
+            shown.append(page)  # noqa: PERF401  # what came before the failure counts
+
+    with pytest.raises(WalkBroken) as caught:
+        await walked()
+    assert caught.value.reason == reason
+    assert [(len(page.records), page.last) for page in shown] == [(4, False)] * pages
+    assert len(vendor.seen) == pages
+
+
+async def test_any_cursor_that_was_sent_before_in_the_walk_counts_as_repeated(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    for cursor in ("one", "two", "three", "one"):
+        vendor.faults.add(faults.answer(200, body(1, has_more=True, next_cursor=cursor)))
+    assert (await broken(walk, connect())).reason == "cursor_repeats"
+    assert [seen.query.get("cursor") for seen in vendor.seen] == [None, "one", "two", "three"]
+
+
+async def test_cursors_of_one_walk_do_not_count_in_the_next(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    source = connect()
+    for _ in range(2):
+        vendor.faults.add(faults.answer(200, body(1, has_more=True, next_cursor="one")))
+        vendor.faults.add(faults.answer(200, body(1)))
+        assert len(await walk(source)) == 2
+
+
+async def test_an_empty_page_that_announces_another_breaks_the_walk(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    vendor.faults.add(faults.answer(200, body(0, has_more=True, next_cursor="one")))
+    assert (await broken(walk, connect())).reason == "no_progress"
+
+
+async def test_a_cursor_on_the_last_page_is_not_followed(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    vendor.faults.add(faults.answer(200, body(2, next_cursor="more")))
+    assert [page.last for page in await walk(connect())] == [True]
+    assert len(vendor.seen) == 1
+
+
+async def test_a_cursor_may_hold_any_character(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    cursor = "a+b/c=&limit=1 %20\u00fc"
+    vendor.faults.add(faults.answer(200, body(1, has_more=True, next_cursor=cursor)))
+    vendor.faults.add(faults.answer(200, body(1)))
+    assert len(await walk(connect())) == 2
+    assert vendor.seen[-1].query["cursor"] == cursor
+    assert vendor.seen[-1].query["limit"] == "4"
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+@pytest.mark.parametrize("envelope", ["own", "foreign", "html"])
+async def test_a_cursor_that_expired_breaks_the_walk(
+    *,
+    vendor: Jitsudo,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    status: Any,
+    envelope: Any,
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    switches = vendor.switches
+    switches.cursor_life, switches.cursor_status, switches.envelope = 0, status, envelope
+    error = await broken(walk, connect())
+    assert error.reason == "cursor_expired"
+    assert f"{status} from GET" in str(error)
+    words = "the cursor is invalid or has expired (invalid_cursor)"
+    assert (words if envelope == "own" else "no reason given") in str(error)
+    assert len(vendor.seen) == 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+@pytest.mark.parametrize("envelope", ["own", "foreign", "html"])
+async def test_the_same_answer_to_the_first_page_holds_the_source(
+    *, vendor: Jitsudo, connect: Connect, walk: Walk, status: int, envelope: Any
+) -> None:
+    vendor.switches.failing, vendor.switches.envelope = status, envelope
+    error = await refusal(walk, connect())
+    assert error.status == status
+    assert ("cannot be read (failed)" in str(error)) is (envelope == "own")
+    assert len(vendor.seen) == 1
+
+
+async def test_only_the_half_in_which_a_cursor_expired_is_walked_again(
+    vendor: Jitsudo, connect: Connect, day: Interval, tmp_path: Path
+) -> None:
+    files.prepare(tmp_path)
+    store = await SqliteStore.open(
+        tmp_path, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
+    )
+    made = vendor.fill(64, day.start, day.end)
+    source, metrics = connect(), Metrics(sources=["access"], sinks=["archive"])
+    collector = Collector(
+        "access",
+        settings(settle="0s", overlap="1s", resweep=[], initial_lookback="1d"),
+        source,
+        normalizer=Normalizer(
+            vendor="jitsudo",
+            source="access",
+            api_host="localhost",
+            scope=source.scope,
+            redact="default",
+            tags={},
+        ),
+        store=store,
+        metrics=metrics,
+        clock=lambda: day.end,
+        announce=lambda: None,
+    )
+    # the whole window breaks on its third page, and of its halves the second on its second page
+    expired = faults.answer(410, b'{"code":"invalid_cursor","message":"expired"}')
+    vendor.faults.add(expired, nth=(3, 3 + 9 + 2))
+    try:
+        await store.start_sink("archive", ["access"])
+        await collector.poll()
+        ledger = await store.ledger("access")
+        events = [e for page in await store.read("archive", 0, 1000) for e in page.events]
+    finally:
+        await store.close()
+    assert sorted(str(event.native_id) for event in events) == sorted(made)
+    assert {event.org_id for event in events} == {TENANT}
+    assert (ledger[0].interval.start, ledger[-1].interval.end) == (day.start, day.end)
+    asked = Counter((seen.query["from"], seen.query["to"]) for seen in vendor.seen)
+    noon, evening = "2026-03-01T12:00:00.000Z", "2026-03-01T18:00:00.000Z"
+    before = {noon: "2026-03-01T11:59:59.999Z", evening: "2026-03-01T17:59:59.999Z"}
+    start, end = "2026-02-28T23:59:59.999Z", "2026-03-02T00:00:00.000Z"
+    assert asked == {
+        (start, end): 3,
+        # a record that lies on a bound is shown by both sides of it
+        (start, noon): 9,
+        (before[noon], end): 2,
+        (before[noon], evening): 5,
+        (before[evening], end): 4,
+    }
+
+
+# --- refusals, each to be understood by itself
+
+
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize("notices", [(), ("tenant isolation: forbid",)])
+async def test_another_tenants_credential_names_both_sides(
+    *, vendor: Jitsudo, connect: Connect, walk: Walk, details: bool, notices: tuple[str, ...]
+) -> None:
+    vendor.switches.details, vendor.switches.notices = details, notices
+    vendor.tenant = OTHER
+    error = await refusal(walk, connect())
+    assert error.status == 403
+    said = str(error)
+    assert "the credential does not belong to the requested tenant (tenant_mismatch)" in said
+    assert f"tenant_id is {TENANT} in the configuration" in said
+    assert "this is a configuration error" in said
+    assert (f'"credential_tenant":"{OTHER}"' in said) is details
+    assert ("notices: tenant isolation: forbid" in said) is bool(notices)
+    assert len(vendor.seen) == 1
+
+
+async def test_a_wrong_key_is_refused_and_not_shown(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    error = await refusal(walk, connect(api_key="wrong-key-secret"))
+    assert error.status == 401
+    assert "invalid API key (unauthorized); the credentials are not accepted" in str(error)
+    assert "wrong-key-secret" not in str(error)
+
+
+async def test_an_expired_token_says_that_tokens_expire(
+    vendor: Jitsudo, connect: Connect, walk: Walk, clock: Callable[[], float]
+) -> None:
+    token = vendor.issue()
+    vendor.clock = lambda: clock() + 3600
+    error = await refusal(walk, connect(api_key=None, bearer_token=token))
+    assert error.status == 401
+    assert "by default such a token expires after an hour" in str(error)
+    assert token not in str(error)
+
+
+async def test_a_token_that_was_renewed_in_its_file_is_used_at_once(
+    vendor: Jitsudo, connect: Connect, walk: Walk, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("an-expired-token")
+    source = connect(api_key=None, bearer_token=Resolved(f"${{file:{file}}}"))
+    file.write_text(vendor.issue())
+    assert (await walk(source))[-1].last
+    assert vendor.answered == {401: 1, 200: 1}
+
+
+async def test_what_the_policies_say_reaches_the_operator_in_bounds(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    answer = {
+        "code": "forbidden",
+        "message": "m" * 5000,
+        "notices": ["auditors only", "ask\x1b[31m the admins", 7, None, "n" * 5000],
+    }
+    vendor.faults.add(faults.answer(403, json.dumps(answer).encode()))
+    said = str(await refusal(walk, connect()))
+    assert "mmm…; notices: auditors only; ask\\x1b[31m the admins; nnn" in said
+    assert f"the credential may not read the audit log of tenant {TENANT}" in said
+    assert len(said) < 500
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"code": "x", "message": "Words."}, ": Words. (x)"),
+        ({"code": "x"}, ": x"),
+        ({"message": "Words."}, ": Words."),
+        ({"notices": ["One.", "Two."]}, ": notices: One.; Two."),
+        ({"code": 7, "message": ["no"], "notices": "no", "details": 7}, ""),
+        ({"code": "tenant_mismatch", "details": {"n": 2**70}}, ": tenant_mismatch"),
+        ([], ""),
+    ],
+)
+async def test_a_refusal_of_any_form_is_told(
+    vendor: Jitsudo, connect: Connect, walk: Walk, answer: Any, words: str
+) -> None:
+    vendor.faults.add(faults.answer(403, json.dumps(answer).encode()))
+    said = str(await refusal(walk, connect()))
+    assert said.startswith(f"403 from GET {vendor.url}{PATH}{words}; ")
+
+
+async def test_details_nested_without_end_are_left_out(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    deep = b"[" * 900 + b"]" * 900
+    answer = b'{"code":"tenant_mismatch","message":"No.","details":%b}' % deep
+    vendor.faults.add(faults.answer(403, answer))
+    said = str(await refusal(walk, connect()))
+    assert "belongs to another tenant: this is a configuration error" in said
+
+
+async def test_a_secret_that_the_server_repeats_is_not_passed_on(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    source = connect()
+    scrubber.learn(source._settings.credential)
+    key = vendor.api_key
+    answer = {
+        "code": "tenant_mismatch",
+        "message": f"key {key}",
+        "details": {"k": key},
+        "notices": [key],
+    }
+    vendor.faults.add(faults.answer(403, json.dumps(answer).encode()))
+    assert key not in str(await refusal(walk, source))
+
+
+async def test_a_limit_that_the_server_refuses_holds_the_source_in_its_words(
+    vendor: Jitsudo, connect: Connect, walk: Walk
+) -> None:
+    vendor.switches.oversize, vendor.switches.limit_cap = "refuse", 3
+    error = await refusal(walk, connect())
+    assert error.status == 400
+    assert "limit must be between 1 and 3 (invalid_request)" in str(error)
+
+
+# --- trouble that passes
+
+
+@pytest.mark.parametrize("retry_after", ["seconds", "date", "absent"])
+async def test_a_throttled_walk_waits_and_then_gives_up(
+    *,
+    vendor: Jitsudo,
+    connect: Connect,
+    walk: Walk,
+    day: Interval,
+    waits: list[float],
+    retry_after: Any,
+) -> None:
+    vendor.fill(9, day.start, day.end)
+    vendor.switches.rate, vendor.switches.retry_after = 2, retry_after
+    with pytest.raises(Retryable, match=r"too many requests \(rate_limited\)") as caught:
+        await walk(connect())
+    assert caught.value.reason == "status_429"
+    assert len(waits) == 4
+    assert (min(waits) >= 60) is (retry_after == "seconds")
+
+
+@pytest.mark.parametrize("envelope", ["own", "foreign", "html"])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+async def test_a_failing_server_is_tried_again_whatever_its_answer_looks_like(
+    *, vendor: Jitsudo, connect: Connect, walk: Walk, envelope: Any, status: int
+) -> None:
+    vendor.switches.failing, vendor.switches.envelope = status, envelope
+    with pytest.raises(Retryable, match=f"^{status} from GET") as caught:
+        await walk(connect())
+    assert caught.value.reason == f"status_{status}"
+    assert len(vendor.seen) == 5
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        faults.html(200),
+        faults.html(503),
+        faults.empty(),
+        faults.truncated(),
+        faults.truncated(honest_length=True),
+        faults.reset(),
+        faults.store_then_reset(),
+        faults.hang(),
+        faults.too_many(),
+        faults.too_many(retry_after="1"),
+        faults.too_many(retry_after=datetime.fromisoformat("2026-03-02T01:00:05Z")),
+        faults.answer(200, b'{"code":"failed","message":"an error inside of a success"}'),
+        faults.answer(200, b'{"data":[]}'),
+        faults.answer(200, b'{"data":null,"has_more":false}'),
+        faults.answer(200, b'{"data":[],"has_more":"no"}'),
+        faults.answer(200, b'{"data":[],"has_more":true,"next_cursor":7}'),
+    ],
+)
+async def test_trouble_in_the_middle_costs_no_record(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval, action: faults.Action
+) -> None:
+    made = vendor.fill(9, day.start, day.end)
+    vendor.faults.add(action, nth=2)
+    # half a second is long for a page from loopback, and ends the silence of the one that hangs
+    assert sorted(ids(await walk(connect(timeout="500ms")))) == sorted(made)
+    cursors = [seen.query.get("cursor") for seen in vendor.seen]
+    assert len(cursors) == 4
+    assert cursors[1] == cursors[2] != cursors[3]
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b'"\\ud83d"'])
+async def test_one_odd_value_costs_neither_its_record_nor_its_page(
+    vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval, odd: bytes
+) -> None:
+    made = vendor.fill(6, day.start, day.end)
+
+    def change(_request: Request, response: Response) -> Response:
+        response.body = response.body.replace(b'"metadata":{}', b'"metadata":' + odd)
+        return response
+
+    vendor.faults.add(faults.rewrite(change), times=None)
+    pages = await walk(connect())
+    assert sorted(ids(pages)) == sorted(made)
+    assert any(odd in record for page in pages for record in page.records)
+
+
+# --- the adapter alone
+
+
+@pytest.mark.respx(base_url=BASE)
+async def test_the_greatest_page_of_the_vendors_other_lists_is_the_default(
+    respx_mock: respx.MockRouter, walk: Walk
+) -> None:
+    route = respx_mock.get(PATH).mock(
+        httpx.Response(200, json={"data": [], "has_more": False, "next_cursor": None})
+    )
+    source = jitsudo.build("access", settings(), Metrics())
+    assert await walk(source) == [Page([], last=True)]
+    assert route.calls.last.request.url.params["limit"] == "250"
+
+
+@pytest.mark.respx(base_url=BASE)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 418, 422])
+async def test_no_window_is_skipped_whatever_the_vendor_refuses(
+    respx_mock: respx.MockRouter, walk: Walk, status: int
+) -> None:
+    respx_mock.get(PATH).mock(httpx.Response(status, json={"message": "No."}))
+    with pytest.raises(RelayError, match=rf"^{status} from GET {BASE}{PATH}: No\.") as caught:
+        await walk(jitsudo.build("access", settings(), Metrics()))
+    assert type(caught.value) is Refused

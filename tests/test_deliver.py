@@ -1,0 +1,617 @@
+"""Delivering to one sink: what it says of each event becomes position and dead letters, exactly."""
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from tests.daemon import eventually
+
+from auditrelay.deliver import HOLD_FIRST, HOLD_MOST, Deliverer
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
+from auditrelay.events import AuditEvent
+from auditrelay.settings import SinkSettings
+from auditrelay.sinks import Item, Limits, Rejection, Verdict
+from auditrelay.store.sqlite import SqliteStore, StateView
+from auditrelay.telemetry import Metrics
+
+NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
+Make = Callable[..., AuditEvent]
+Answer = Callable[[Sequence[Item]], Verdict | Awaitable[Verdict]]
+
+
+def name_of(item: Item) -> str:
+    return str(json.loads(item.text)["id"])
+
+
+@dataclass
+class Intake:
+    """
+    A sink that keeps to the contract: what it has not named or raised about, it has taken.
+
+    *script* answers the requests in their order, *always* those after it.
+    """
+
+    limits: Limits = field(default_factory=lambda: Limits(1000, 10**9, 10**9))
+    script: list[Answer | RelayError | Verdict] = field(default_factory=list)
+    always: Answer = lambda _: Verdict()
+    recognises_duplicates: bool = False
+    offered: list[list[str]] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    checks: list[RelayError] = field(default_factory=list)
+    asked: int = 0
+
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
+        return bytes(event.raw)
+
+    async def send(self, batch: Sequence[Item]) -> Verdict:
+        assert batch, "an empty batch"
+        assert len(batch) <= self.limits.events
+        assert len({item.position for item in batch}) == len(batch)
+        self.offered.append([name_of(item) for item in batch])
+        answer = self.script.pop(0) if self.script else self.always
+        if isinstance(answer, RelayError):
+            raise answer
+        found = answer if isinstance(answer, Verdict) else answer(batch)
+        verdict = found if isinstance(found, Verdict) else await found
+        named = {*verdict.retry, *verdict.alone, *(each.index for each in verdict.rejected)}
+        self.taken += [name_of(item) for index, item in enumerate(batch) if index not in named]
+        return verdict
+
+    async def check(self) -> str:
+        self.asked += 1
+        if self.checks:
+            raise self.checks.pop(0)
+        return "well"
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class World:
+    """A store with a spool, and what it takes to deliver from it."""
+
+    store: SqliteStore
+    folder: Path
+    metrics: Metrics
+    event: Make
+
+    async def spool(self, count: int, *, first: int = 0, source: str = "voice") -> list[str]:
+        made = [self.event(first + number, source=source) for number in range(count)]
+        await self.store.add(source, made)
+        return [str(each.native_id) for each in made]
+
+    def deliverer(
+        self, intake: Intake, *, name: str = "sink", attempts: int | None = None, **changes: Any
+    ) -> Deliverer:
+        keys = {"type": "test", "format": "raw", "linger": "0s", "concurrency": 1, **changes}
+        return Deliverer(
+            name,
+            SinkSettings.model_validate(keys),
+            intake,
+            store=self.store,
+            metrics=self.metrics,
+            clock=lambda: NOON,
+            attempts=attempts,
+        )
+
+    async def run(self, intake: Intake, **changes: Any) -> Deliverer:
+        """Deliver until nothing waits."""
+        deliverer = self.deliverer(intake, **changes)
+        deliverer.finish()
+        async with asyncio.timeout(20):
+            await deliverer.keep_delivering()
+        return deliverer
+
+    async def backlog(self, name: str = "sink") -> int:
+        (state,) = [state for state in await self.store.sinks() if state.name == name]
+        return state.backlog_events
+
+    def dead(self) -> list[tuple[str, str, int | None, int]]:
+        """Return id, reason, status and attempts of each dead letter."""
+        with StateView(self.folder) as view:
+            return [
+                (
+                    str(each.letter.event.native_id),
+                    each.letter.reason,
+                    each.letter.status,
+                    each.letter.attempts,
+                )
+                for each in view.dead_letters()
+            ]
+
+    def counted(self, name: str) -> float:
+        text = self.metrics.render()[0].decode()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.startswith(f"auditrelay_{name}{{")
+        )
+
+
+@pytest.fixture
+async def world(tmp_path: Path, event: Make) -> AsyncIterator[World]:
+    async with opened(tmp_path, event) as world:
+        yield world
+
+
+class opened:  # noqa: N801  # it reads as a verb
+    """A store in *folder* for the length of a ``with`` block."""
+
+    def __init__(self, folder: Path, event: Make) -> None:
+        self._folder, self._event = folder, event
+
+    async def __aenter__(self) -> World:
+        store = await SqliteStore.open(
+            self._folder,
+            max_bytes=1 << 30,
+            retention=timedelta(days=7),
+            remember=timedelta(days=400),
+        )
+        for source in ("voice", "calls"):
+            await store.start_source(source, NOON - timedelta(days=7))
+        await store.start_sink("sink", ["voice"])
+        self._world = World(store, self._folder, Metrics(sinks=["sink"]), self._event)
+        return self._world
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._world.store.close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nobody sleep; return how long they would have."""
+    waited: list[float] = []
+
+    async def instantly(seconds: float) -> None:
+        waited.append(seconds)
+        await asyncio.sleep(0)
+
+    for module in ("http", "collect", "deliver"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+    return waited
+
+
+def busy(**changes: Any) -> Retryable:
+    return Retryable("busy", reason="status_503", **changes)
+
+
+# --- verdicts
+
+
+async def test_everything_is_taken_in_order_and_once(world: World) -> None:
+    made = await world.spool(25)
+    intake = Intake(limits=Limits(10, 10**9, 10**9))
+    await world.run(intake)
+    assert intake.taken == made
+    assert [len(batch) for batch in intake.offered] == [10, 10, 5]
+    assert await world.backlog() == 0
+    assert world.counted("events_delivered_total") == 25
+
+
+async def test_what_is_refused_for_now_is_sent_again_and_the_rest_is_not(
+    world: World, waits: list[float]
+) -> None:
+    made = await world.spool(6)
+    intake = Intake(script=[Verdict(retry=(1, 4), because=busy(retry_after=7.0)), busy()])
+    await world.run(intake)
+    assert intake.offered == [made, [made[1], made[4]], [made[1], made[4]]]
+    assert sorted(intake.taken) == made
+    assert waits[0] >= 7
+    assert world.dead() == []
+
+
+async def test_what_may_be_sent_again_at_once_is_not_waited_for(
+    world: World, waits: list[float]
+) -> None:
+    made = await world.spool(4)
+    await world.run(intake := Intake(script=[Verdict(retry=(2, 3))]))
+    assert intake.offered == [made, made[2:]]
+    assert waits == []
+
+
+async def test_a_rejected_event_is_a_dead_letter_and_nothing_else_is(world: World) -> None:
+    made = await world.spool(5)
+    rejection = Rejection(2, "mapping", "a field is odd", 400)
+    with capture_logs() as logs:
+        await world.run(intake := Intake(script=[busy(), Verdict(rejected=(rejection,))]))
+    assert sorted(intake.taken) == [name for name in made if name != made[2]]
+    assert world.dead() == [(made[2], "mapping", 400, 2)]
+    assert await world.backlog() == 0
+    assert world.counted("dead_letters_total") == 1
+    (line,) = [line for line in logs if line["event"] == "event_dead_lettered"]
+    assert (line["reason"], line["status"]) == ("mapping", 400)
+
+
+@pytest.mark.parametrize("because", [None, busy()])
+async def test_what_must_go_alone_does_and_is_not_forgotten(
+    world: World, because: Retryable | None
+) -> None:
+    made = await world.spool(5)
+    intake = Intake(script=[Verdict(alone=(0, 2), retry=(3, 4), because=because)])
+    await world.run(intake)
+    assert sorted(intake.taken) == made
+    assert sorted(intake.offered[1:]) == sorted([[made[0]], [made[2]], made[3:]])
+    assert await world.backlog() == 0
+
+
+async def test_what_must_go_alone_survives_that_the_rest_is_rejected(world: World) -> None:
+    made = await world.spool(5)
+    intake = Intake(
+        script=[
+            Verdict(alone=(0,), retry=(3, 4), because=busy()),
+            Rejected("no", reason="status_400", status=400),
+        ]
+    )
+    await world.run(intake)
+    assert sorted(intake.taken) == made
+    assert await world.backlog() == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Rejected("no", reason="status_400", status=400), "status_400"),
+        (TooLarge("too large", reason="status_413", status=413), "too_large"),
+    ],
+)
+async def test_one_bad_event_among_1000_costs_one_dead_letter_and_few_requests(
+    world: World, error: Rejected, reason: str
+) -> None:
+    made = await world.spool(1000)
+    bad = made[617]
+
+    def judge(batch: Sequence[Item]) -> Verdict:
+        if any(name_of(item) == bad for item in batch):
+            raise error
+        return Verdict()
+
+    intake = Intake(always=judge)
+    await world.run(intake)
+    assert sorted(intake.taken) == sorted(set(made) - {bad})
+    assert world.dead() == [(bad, reason, error.status, 1)]
+    assert len(intake.offered) <= 2 * math.ceil(math.log2(1000)) + 1
+    assert await world.backlog() == 0
+
+
+# --- a sink that refuses
+
+
+async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[float]) -> None:
+    made = await world.spool(30)
+    refusals = 9
+    intake = Intake(
+        limits=Limits(10, 10**9, 10**9),
+        script=[Refused("403: no right", status=403) for _ in range(refusals)],
+    )
+    with capture_logs() as logs:
+        deliverer = await world.run(intake, concurrency=3)
+    assert sorted(intake.taken) == sorted(made)
+    assert world.dead() == []
+    assert [line["event"] for line in logs if line["event"].startswith("sink_")] == [
+        "sink_held",
+        "sink_released",
+    ]
+    assert waits[0] == HOLD_FIRST
+    assert max(waits) == HOLD_MOST
+    assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
+
+
+async def test_while_it_is_held_one_request_asks_and_the_others_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(40)
+    in_flight = most = 0
+    waiting = asyncio.Event()
+
+    async def pause(_: float) -> None:
+        await waiting.wait()
+
+    monkeypatch.setattr("auditrelay.deliver.pause", pause)
+
+    async def refuse(_: Sequence[Item]) -> Verdict:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0)
+        in_flight -= 1
+        raise Refused("401", status=401)
+
+    intake = Intake(limits=Limits(10, 10**9, 10**9), always=refuse)
+    deliverer = world.deliverer(intake, concurrency=4)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: deliverer.condition.held)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    asked = len(intake.offered)
+    assert asked <= 4
+    waiting.set()
+    most = 0
+    await eventually(lambda: len(intake.offered) >= asked + 20)
+    assert most == 1
+    task.cancel()
+    await asyncio.wait([task])
+    assert await world.backlog() == 40
+
+
+async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_events(
+    world: World,
+) -> None:
+    made = await world.spool(5)
+    intake = Intake(always=lambda _: (_ for _ in ()).throw(busy()))
+    with pytest.raises(ExceptionGroup) as group:
+        await world.run(intake, attempts=3)
+    assert group.group_contains(Retryable)
+    assert intake.offered == [made] * 3
+    assert await world.backlog() == 5
+
+
+# --- greeting
+
+
+async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_not(
+    world: World, waits: list[float]
+) -> None:
+    intake = Intake(checks=[Refused("403", status=403), busy(), Refused("403", status=403)])
+    deliverer = world.deliverer(intake)
+    with capture_logs() as logs:
+        await deliverer.greet()
+    assert deliverer.worked_once
+    assert [line["event"] for line in logs] == ["sink_held", "sink_held", "sink_released"]
+    assert waits == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
+
+
+async def test_a_greeting_says_nothing_once_there_is_something_to_deliver(world: World) -> None:
+    await world.spool(1)
+    intake = Intake(checks=[Refused("403", status=403)])
+    deliverer = await world.run(intake)
+    await deliverer.greet()
+    assert not deliverer.condition.held
+    assert intake.asked == 1
+
+
+# --- several in flight
+
+
+async def test_a_crash_sends_again_only_what_was_in_flight(world: World) -> None:
+    made = await world.spool(50)
+    gates: dict[str, asyncio.Event] = {}
+
+    async def gated(batch: Sequence[Item]) -> Verdict:
+        gate = gates[name_of(batch[0])] = asyncio.Event()
+        await gate.wait()
+        return Verdict()
+
+    intake = Intake(limits=Limits(10, 10**9, 10**9), always=gated)
+    deliverer = world.deliverer(intake, concurrency=5)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: len(gates) == 5)
+    for first in (made[30], made[10]):  # the fourth batch lands first, then the second
+        gates[first].set()
+
+    async def both_landed() -> bool:
+        return await world.backlog() == 30
+
+    await eventually(both_landed)
+    (state,) = await world.store.sinks()
+    assert state.position == 0, "the position has passed what was not acknowledged"
+    task.cancel()
+    await asyncio.wait([task])
+    second = Intake(limits=Limits(100, 10**9, 10**9))
+    await world.run(second)
+    assert sorted(second.taken) == sorted([*made[:10], *made[20:30], *made[40:]])
+    assert await world.backlog() == 0
+
+
+async def test_one_slow_sink_does_not_hold_another(world: World) -> None:
+    await world.store.start_sink("slow", ["voice"])
+    made = await world.spool(20)
+
+    async def never(_: Sequence[Item]) -> Verdict:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    slow = world.deliverer(Intake(always=never), name="slow")
+    stuck = asyncio.ensure_future(slow.keep_delivering())
+    await world.run(intake := Intake())
+    assert intake.taken == made
+    assert (await world.backlog(), await world.backlog("slow")) == (0, 20)
+    stuck.cancel()
+    await asyncio.wait([stuck])
+
+
+async def test_a_sink_gets_the_events_of_its_sources_only(world: World) -> None:
+    made = await world.spool(3)
+    await world.spool(3, first=100, source="calls")
+    made += await world.spool(3, first=200)
+    await world.run(intake := Intake())
+    assert intake.taken == made
+    (state,) = await world.store.sinks()
+    assert state.position == 9
+
+
+async def test_a_sink_that_struggles_gets_fewer_requests_at_a_time(world: World) -> None:
+    await world.spool(200)
+    flying = most = 0
+
+    async def count(_: Sequence[Item]) -> Verdict:
+        nonlocal flying, most
+        flying += 1
+        most = max(most, flying)
+        await asyncio.sleep(0.001)
+        flying -= 1
+        return Verdict()
+
+    intake = Intake(limits=Limits(1, 10**9, 10**9), always=count)
+    deliverer = world.deliverer(intake, concurrency=8)
+    for _ in range(5):
+        await deliverer._struggle(busy(), 0)
+    assert deliverer._width == 1
+    deliverer.finish()
+    await deliverer.keep_delivering()
+    assert 1 < most <= 8
+
+
+@pytest.mark.parametrize(
+    ("sent", "recognises", "counted"), [(True, False, 5), (True, True, 0), (False, False, 0)]
+)
+async def test_only_what_a_sink_may_hold_twice_is_counted_as_that(
+    world: World, *, sent: bool, recognises: bool, counted: int
+) -> None:
+    await world.spool(5)
+    intake = Intake(script=[busy(sent=sent)], recognises_duplicates=recognises)
+    await world.run(intake)
+    assert world.counted("events_possible_duplicate_total") == counted
+
+
+async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(5)
+    note = world.store.note
+
+    async def slowly(*args: Any) -> None:
+        deliverer.stop()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await note(*args)
+
+    monkeypatch.setattr(world.store, "note", slowly)
+    intake = Intake(script=[Verdict(rejected=(Rejection(0, "mapping", "odd", 400),))])
+    deliverer = world.deliverer(intake)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: intake.taken)
+    async with asyncio.timeout(10):
+        await deliverer.land()
+    task.cancel()
+    await asyncio.wait([task])
+    assert await world.backlog() == 0, "it would be sent again"
+    assert len(world.dead()) == 1
+
+
+# --- batches
+
+
+async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
+    world: World, event: Make
+) -> None:
+    made = await world.spool(30)
+    size = len(bytes(event(10).raw)) + 1
+    intake = Intake(limits=Limits(100, 5 * size, 10**9))
+    await world.run(intake)
+    assert intake.taken == made
+    # numbers below ten are a byte shorter; the rest fits exactly five times
+    assert {len(batch) for batch in intake.offered[2:-1]} == {5}
+
+
+async def test_an_event_larger_than_a_batch_goes_alone(world: World) -> None:
+    made = await world.spool(3)
+    await world.run(intake := Intake(limits=Limits(100, 5, 10**9)))
+    assert intake.offered == [[name] for name in made]
+
+
+async def test_a_batch_waits_to_fill_and_not_longer(world: World, waits: list[float]) -> None:
+    made = await world.spool(2)
+    deliverer = world.deliverer(intake := Intake(), linger="3s")
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: intake.taken)
+    more = await world.spool(1, first=10)
+    deliverer.wake.set()
+    await eventually(lambda: len(intake.taken) == 3)
+    assert intake.offered == [made, more]
+    assert waits == [3.0, 3.0]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_full_batch_does_not_wait(world: World, waits: list[float]) -> None:
+    await world.spool(20)
+    intake = Intake(limits=Limits(10, 10**9, 10**9))
+    await world.run(intake, linger="3s")
+    assert waits == []
+
+
+# --- the disk
+
+
+async def test_a_verdict_that_cannot_be_written_is_kept_until_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    made = await world.spool(5)
+    settle, refusals = world.store.settle, iter(range(4))
+
+    async def full(*args: Any, **kwargs: Any) -> None:
+        if next(refusals, None) is not None:
+            raise StoreFull("no room")
+        await settle(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "settle", full)
+    rejection = Rejection(0, "mapping", "odd", 400)
+    intake = Intake(script=[Verdict(rejected=(rejection,))])
+    await world.run(intake)
+    assert intake.offered == [made], "it was sent twice"
+    assert len(waits) == 4
+    assert [name for name, *_ in world.dead()] == [made[0]]
+    assert await world.backlog() == 0
+
+
+# --- whatever it says
+
+verdicts = st.lists(
+    st.sampled_from(["taken", "retry", "wait", "alone", "bad", "busy", "no", "refuse"]),
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(verdicts, st.randoms(use_true_random=False), st.integers(1, 4), st.integers(1, 8))
+async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
+    tmp_path_factory: pytest.TempPathFactory,
+    event: Make,
+    says: list[str],
+    luck: Any,
+    concurrency: int,
+    batch: int,
+) -> None:
+    script = iter(says)
+
+    def answer(items: Sequence[Item]) -> Verdict:
+        said = next(script, "taken")
+        some = tuple(index for index in range(len(items)) if luck.random() < 0.5)
+        match said:
+            case "busy":
+                raise busy(sent=luck.random() < 0.5)
+            case "no":
+                raise Rejected("no", reason="status_400", status=400)
+            case "refuse":
+                raise Refused("403", status=403)
+            case "retry":
+                return Verdict(retry=some)
+            case "wait":
+                return Verdict(retry=some, because=busy())
+            case "alone":
+                first = some[: len(some) // 2]
+                return Verdict(alone=first, retry=some[len(first) :], because=busy())
+            case "bad":
+                return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
+        return Verdict()
+
+    async with opened(tmp_path_factory.mktemp("state"), event) as world:
+        made = await world.spool(20)
+        intake = Intake(limits=Limits(batch, 10**9, 10**9), always=answer)
+        await world.run(intake, concurrency=concurrency)
+        dead = [name for name, *_ in world.dead()]
+        assert sorted([*intake.taken, *dead]) == sorted(made)
+        assert await world.backlog() == 0
+        (state,) = await world.store.sinks()
+        assert state.position == 20

@@ -1,0 +1,159 @@
+"""One walk of one window: when it is whole, and when it proves nothing."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from auditrelay import walk as walking
+from auditrelay.errors import WalkBroken
+from auditrelay.events import AuditEvent
+from auditrelay.sources import Page
+from auditrelay.walk import walk
+from auditrelay.window import Interval
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+WINDOW = Interval(NOON, NOON + timedelta(hours=1))
+Make = Callable[..., AuditEvent]
+
+
+class Scripted:
+    """A source that shows one script of pages after the other, the last one for ever."""
+
+    scope = "org-1"
+
+    def __init__(self, *scripts: Iterable[Page]) -> None:
+        self.scripts = [list(script) for script in scripts]
+        self.walks = 0
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        script = self.scripts[min(self.walks, len(self.scripts) - 1)]
+        self.walks += 1
+        for page in script:
+            yield page
+
+    async def close(self) -> None: ...
+
+
+def page(*numbers: int, last: bool = False, total: int | None = None, shrunk: bool = False) -> Page:
+    return Page([b"%d" % number for number in numbers], last=last, total=total, shrunk=shrunk)
+
+
+Shown = Callable[..., Awaitable[list[tuple[list[int], bool]]]]
+
+
+@pytest.fixture
+def shown(event: Make) -> Shown:
+    """Walk a source, and return the numbers of each page and whether it completed the window."""
+
+    async def run(source: Scripted, *, bounded: bool = True) -> list[tuple[list[int], bool]]:
+        def normalize(records: list[bytes]) -> list[AuditEvent]:
+            return [event(int(record)) for record in records]
+
+        return [
+            ([int(each.native_id or "") for each in events], complete)
+            async for events, complete in walk(source, WINDOW, normalize, bounded=bounded)
+        ]
+
+    return run
+
+
+async def test_only_the_last_page_makes_a_window_complete(shown: Shown) -> None:
+    source = Scripted([page(1, 2), page(3), page(last=True)])
+    assert await shown(source) == [([1, 2], False), ([3], False), ([], True)]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ([page(1), page(2)], "no_last_page"),
+        ([], "no_last_page"),
+        ([page(1, 2), page(1, 2), page(3, last=True)], "repeated_page"),
+        ([page(1, 2), page(), page(3, last=True)], "no_progress"),
+    ],
+)
+async def test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name(
+    shown: Shown, script: list[Page], reason: str
+) -> None:
+    with pytest.raises(WalkBroken) as broken:
+        await shown(Scripted(script))
+    assert broken.value.reason == reason
+
+
+async def test_a_page_that_repeats_some_and_brings_others_is_no_loop(shown: Shown) -> None:
+    source = Scripted([page(1, 2), page(2, 3), page(3, 4, last=True)])
+    assert [complete for _, complete in await shown(source)] == [False, False, True]
+
+
+async def test_a_window_that_shrank_is_walked_again_and_both_walks_count(shown: Shown) -> None:
+    # 1 vanished between the pages, so 3 slipped from the second page to the first
+    source = Scripted(
+        [page(1, 2, total=4), page(4, last=True, total=3)],
+        [page(2, 3, total=3), page(4, last=True, total=3)],
+    )
+    pages = await shown(source)
+    assert [complete for _, complete in pages] == [False, False, False, True]
+    assert {number for numbers, _ in pages for number in numbers} == {1, 2, 3, 4}
+
+
+async def test_a_page_beyond_the_last_one_means_that_records_vanished(shown: Shown) -> None:
+    source = Scripted(
+        [page(1, 2, total=3), page(last=True, shrunk=True)], [page(2, 3, last=True, total=2)]
+    )
+    assert (await shown(source))[-1] == ([2, 3], True)
+    assert source.walks == 2
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+async def test_a_total_that_is_not_shown_is_asked_for_once_more_and_then_told(
+    shown: Shown, pages: int
+) -> None:
+    script = [page(1, 2, last=True, total=5)]
+    if pages == 2:
+        script = [page(1, total=5), page(2, last=True, total=5)]
+    source = Scripted(script)
+    with capture_logs() as logs:
+        walked = await shown(source)
+    assert [complete for _, complete in walked] == [False] * (2 * pages - 1) + [True]
+    assert source.walks == 2
+    (line,) = logs
+    assert (line["event"], line["total"], line["events"]) == ("total_not_borne_out", 5, 2)
+
+
+async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(shown: Shown) -> None:
+    scripts = [
+        [page(number, total=9), page(number + 100, last=True, total=8)] for number in range(20)
+    ]
+    source = Scripted(*scripts)
+    with pytest.raises(WalkBroken) as broken:
+        await shown(source)
+    assert broken.value.reason == "pages_moved"
+    assert source.walks == walking.MOST_WALKS
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [page(1, total=11), page(2, last=True, total=11)],
+        [page(*range(11)), page(last=True)],
+        [*(page(number) for number in range(6)), page(last=True)],
+    ],
+)
+async def test_a_window_over_budget_is_broken_unless_it_cannot_be_cut(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, script: list[Page]
+) -> None:
+    monkeypatch.setattr(walking, "MOST_EVENTS", 10)
+    monkeypatch.setattr(walking, "MOST_PAGES", 5)
+    with pytest.raises(WalkBroken) as broken:
+        await shown(Scripted(script))
+    assert broken.value.reason == "over_budget"
+    assert (await shown(Scripted(script), bounded=False))[-1][1]
+
+
+async def test_a_window_at_the_budget_is_not_over_it(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "MOST_EVENTS", 10)
+    monkeypatch.setattr(walking, "MOST_PAGES", 2)
+    assert (await shown(Scripted([page(*range(9), total=10), page(9, last=True, total=10)])))[-1][1]

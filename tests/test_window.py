@@ -1,0 +1,144 @@
+"""Windows and intervals: whatever happens, no instant is skipped and none is claimed unread."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditrelay.window import (
+    FINEST,
+    MOST,
+    Interval,
+    covered_until,
+    halves,
+    holes,
+    micros,
+    moment,
+    next_window,
+    overdue,
+)
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
+
+seconds = st.integers(0, 400)
+spans = st.tuples(seconds, seconds).filter(lambda pair: pair[0] != pair[1]).map(sorted)
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # hypothesis wants them naive
+
+
+def interval(pair: Any) -> Interval:
+    return Interval(NOON + pair[0] * SECOND, NOON + pair[1] * SECOND)
+
+
+def held(intervals: list[Interval]) -> set[int]:
+    """Return the seconds after noon that *intervals* hold."""
+    return {
+        second
+        for each in intervals
+        for second in range((each.start - NOON) // SECOND, (each.end - NOON) // SECOND)
+    }
+
+
+@pytest.mark.parametrize("length", [timedelta(0), -SECOND])
+def test_an_interval_that_is_empty_or_runs_backwards_is_refused(length: timedelta) -> None:
+    with pytest.raises(ValueError, match="must end after it starts"):
+        Interval(NOON, NOON + length)
+
+
+@given(moments)
+def test_microseconds_and_moments_are_the_same_thing(at: datetime) -> None:
+    assert moment(micros(at)) == at
+
+
+@given(st.lists(spans.map(interval), max_size=8))
+def test_the_checkpoint_is_the_first_instant_that_nobody_has_read(ledger: list[Interval]) -> None:
+    reached = (covered_until(NOON, ledger) - NOON) // SECOND
+    read = held(ledger)
+    assert reached not in read
+    assert read.issuperset(range(reached))
+
+
+@given(spans.map(interval), st.lists(spans.map(interval), max_size=8))
+def test_the_holes_are_what_is_wanted_and_not_held(
+    wanted: Interval, ledger: list[Interval]
+) -> None:
+    found = list(holes(wanted, ledger))
+    assert held(found) == held([wanted]) - held(ledger)
+    assert found == sorted(found)
+
+
+@given(
+    st.lists(st.integers(0, 20 * 86_400), min_size=1, max_size=12),
+    st.integers(0, 3600),
+    st.integers(1, 7200),
+    st.integers(1, 60 * 86_400),
+)
+def test_however_the_clock_moves_no_instant_is_skipped_and_no_window_is_too_long(
+    pauses: list[int], settle: int, overlap: int, further: int
+) -> None:
+    checkpoint = now = NOON
+    # the clock may also step back: every third pause does
+    for number, pause in enumerate(pauses):
+        now += SECOND * (pause if number % 3 < 2 else -pause // 4)
+        windows = 0
+        while window := next_window(
+            checkpoint,
+            now,
+            settle=settle * SECOND,
+            overlap=overlap * SECOND,
+            max_window=(overlap + further) * SECOND,
+        ):
+            assert window.start <= checkpoint, "an instant was skipped"
+            assert window.end > checkpoint, "the checkpoint does not move"
+            assert window.end <= now - settle * SECOND, "not settled yet"
+            assert window.length <= min(MOST, (overlap + further) * SECOND)
+            checkpoint = window.end
+            windows += 1
+            if windows > 50:
+                break
+        else:
+            assert checkpoint >= now - settle * SECOND, "settled time is left over"
+
+
+def test_an_outage_of_45_days_is_two_windows_and_not_a_loss() -> None:
+    def step(checkpoint: datetime) -> Interval | None:
+        return next_window(
+            checkpoint, NOON, settle=SECOND, overlap=600 * SECOND, max_window=90 * DAY
+        )
+
+    first = step(NOON - 45 * DAY)
+    assert first is not None
+    assert first.length == MOST
+    second = step(first.end)
+    assert second is not None
+    assert second.start < first.end < second.end == NOON - SECOND
+    assert step(second.end) is None
+
+
+@given(spans.map(interval))
+def test_halves_are_the_whole_and_meet(window: Interval) -> None:
+    cut = halves(window)
+    if window.length <= FINEST:
+        assert cut is None
+        return
+    assert cut is not None
+    one, other = cut
+    assert (one.start, other.end) == (window.start, window.end)
+    assert one.end == other.start
+
+
+@pytest.mark.parametrize(
+    ("age", "limit", "given_up"),
+    [
+        (10 * DAY, None, None),
+        (DAY, DAY, None),
+        (10 * DAY, 3 * DAY, Interval(NOON - 10 * DAY, NOON - 3 * DAY)),
+    ],
+)
+def test_only_what_lies_beyond_the_limit_is_given_up(
+    age: timedelta, limit: timedelta | None, given_up: Interval | None
+) -> None:
+    assert overdue(NOON - age, NOON, catch_up_limit=limit) == given_up
