@@ -22,7 +22,7 @@ from auditrelay import __version__
 from auditrelay.collect import Collector
 from auditrelay.config import Config
 from auditrelay.deliver import Deliverer
-from auditrelay.errors import RelayError, StateError
+from auditrelay.errors import RelayError, StateError, StoreFull
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonym import Pseudonyms
 from auditrelay.sources import Source
@@ -111,6 +111,7 @@ class App:
             for name, settings in config.sources.items()
             if settings.enabled
         ]
+        self._prune_due = asyncio.Event()
         self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
 
     @classmethod
@@ -222,6 +223,7 @@ class App:
             collecting = [
                 tasks.create_task(collector.keep_polling()) for collector in self._collectors
             ]
+            collecting.append(tasks.create_task(self._keep_pruning()))
             scheduler.start()
             started(port.address)
             await stop.wait()
@@ -258,7 +260,7 @@ class App:
             except* RelayError as group:
                 failures.append(f"{deliverer.name}: {group.exceptions[0]}")
 
-        await self._store.prune(self._clock())
+        await self._prune()
         async with asyncio.TaskGroup() as tasks:
             for deliverer in self._deliverers:
                 tasks.create_task(deliver(deliverer))
@@ -284,16 +286,23 @@ class App:
             )
             collector.due.set()
         scheduler.add_job(
-            self._prune,
-            "interval",
-            seconds=PRUNE_INTERVAL.total_seconds(),
-            next_run_time=self._clock(),
-            **common,
+            self._prune_due.set, "interval", seconds=PRUNE_INTERVAL.total_seconds(), **common
         )
+        self._prune_due.set()
         return scheduler
 
+    async def _keep_pruning(self) -> None:
+        while True:
+            await self._prune_due.wait()
+            self._prune_due.clear()
+            await self._prune()
+
     async def _prune(self) -> None:
-        gone = await self._store.prune(self._clock())
+        try:
+            gone = await self._store.prune(self._clock())
+        except StoreFull as error:  # a deletion takes room, too; the next one may find some
+            _log.warning("spool_not_pruned", reason=str(error))
+            return
         if gone:
             _log.info("spool_pruned", events=gone)
 

@@ -297,6 +297,40 @@ async def test_missing_privileges_are_told_and_enforced(
     assert es.stored.total == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "elastic", "open_search"),
+    [
+        ({}, 200, 200),
+        ({"composed_of": ["absent"]}, 400, 400),
+        ({"composed_of": ["a"], "ignore_missing_component_templates": ["a"]}, 200, 400),
+        ({"template": {"mappings": {"properties": {"x": {"type": "flattened"}}}}}, 200, 400),
+        ({"template": {"mappings": {"properties": {"x": {"type": "flat_object"}}}}}, 400, 200),
+    ],
+)
+async def test_a_template_is_taken_by_the_flavour_that_knows_its_words(
+    changes: dict[str, Any],
+    elastic: int,
+    open_search: int,
+    es: Elastic,
+    opensearch: Elastic,
+    client: httpx.AsyncClient,
+) -> None:
+    template = {"index_patterns": ["x-*"], **changes}
+    for double, status in ((es, elastic), (opensearch, open_search)):
+        reply = await call(client, double, "/_index_template/x", template, "PUT")
+        assert reply.status_code == status
+        assert double.templates == ({"_index_template/x": template} if status == 200 else {})
+
+
+async def test_a_template_takes_a_privilege(es: Elastic, client: httpx.AsyncClient) -> None:
+    es.switches.missing_privileges = frozenset({"manage_index_templates"})
+    for kind in ("_index_template", "_component_template"):
+        reply = await call(client, es, f"/{kind}/x", {"index_patterns": ["x-*"]}, "PUT")
+        assert reply.status_code == 403
+        assert reply.json()["error"]["type"] == "security_exception"
+    assert es.templates == {}
+
+
 async def test_sizes_and_gzip(es: Elastic, client: httpx.AsyncClient) -> None:
     zipped = gzip.compress(lines(("1", document(note="x" * 1000))))
     assert errors(await call(client, es, body=zipped, Content_Encoding="gzip")) == [(201, None)]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from auditrelay.sandbox import jitsudo
-from auditrelay.sandbox.history import History, Span, micros
+from auditrelay.sandbox.history import History, Span, joined, micros
 from auditrelay.sandbox.jitsudo import PATH, TENANT, Jitsudo
 
 HOUR = timedelta(hours=1)
@@ -86,7 +86,7 @@ def test_a_steady_history_selects_like_one_that_was_filled(now: datetime, size: 
         history.add(entry.record, id=entry.id, at=at)
     span = Span(micros(now + HOUR / 7), micros(now + HOUR * 3 / 7))
     late = (now + 2 * HOUR).timestamp()
-    assert steady.select(span, late).joined() == b",".join(
+    assert joined(steady.select(span, late)) == b",".join(
         entry.text for entry in history.select(span, late)
     )
 
@@ -206,7 +206,8 @@ async def test_a_limit_is_clamped(
     for name, value in switches.items():
         setattr(vendor.switches, name, value)
     vendor.fill(260, now - HOUR, now)
-    reply = await ask(client, vendor, **({} if limit is None else {"limit": limit}))
+    query: dict[str, Any] = {} if limit is None else {"limit": limit}
+    reply = await ask(client, vendor, **query)
     assert len(ids(reply)) == count
     assert reply.json()["has_more"] is True
     assert reply.json().keys() == {"data", "next_cursor", "has_more"}
@@ -233,16 +234,17 @@ async def test_a_cursor_holds_for_its_own_filters_only(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.fill(9, now - HOUR, now)
-    bounds = {"from_": "2026-11-20T11:00:00Z", "to": "2026-11-20T12:00:00Z"}
+    bounds: dict[str, Any] = {"from_": "2026-11-20T11:00:00Z", "to": "2026-11-20T12:00:00Z"}
     cursor = (await ask(client, vendor, limit=2, **bounds)).json()["next_cursor"]
     good = await ask(client, vendor, limit=3, cursor=cursor, **bounds)
     assert len(ids(good)) == 3
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {},
         {**bounds, "to": "2026-11-20T12:00:00.001Z"},
         {"to": bounds["to"]},
         {**bounds, "action": "grant.active"},
-    ):
+    )
+    for wrong in wrongs:
         assert (await ask(client, vendor, cursor=cursor, **wrong)).status_code == 400
 
 
@@ -371,7 +373,7 @@ async def test_a_refusal_has_details_and_notices_by_switch(
 async def test_what_cannot_be_answered_is_refused(
     vendor: Jitsudo,
     client: httpx.AsyncClient,
-    query: dict[str, str],
+    query: dict[str, Any],
     switches: dict[str, Any],
     word: str,
 ) -> None:

@@ -226,6 +226,15 @@ async def test_equal_times_on_a_bound_and_over_the_border_of_a_page_are_all_show
     assert sorted(ids(await walk(connect()))) == made
 
 
+async def test_equal_times_are_in_order(
+    vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(6, day.start - HOUR, day.start)
+    made = [vendor.add(day.start + HOUR) for _ in range(3)]
+    assert sorted(ids(await walk(connect()))) == made
+    assert len(vendor.seen) == 1  # one old item is enough
+
+
 async def test_every_request_asks_for_the_same_list(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
@@ -355,7 +364,12 @@ async def test_a_cursor_that_expires_twice_breaks_the_walk(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(14, day.start, day.end)
-    vendor.on_request = lambda _request: vendor.expire_cursors()
+
+    def age(_request: Request) -> None:
+        assert len(vendor.seen) < 9, "it begins again and again"
+        vendor.expire_cursors()
+
+    vendor.on_request = age
     with pytest.raises(WalkBroken) as caught:
         await walk(connect())
     assert caught.value.reason == "cursor_expired"
@@ -471,6 +485,12 @@ async def test_records_that_are_no_objects_are_shown(
 ) -> None:
     vendor.faults.add(faults.answer(200, body("text", None, [], 7, more=False)))
     assert (await walk(connect()))[0].records == [b'"text"', b"null", b"[]", b"7"]
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"7", b'{"timestamp":7}', b'{"timestamp":[]}'])
+async def test_the_time_of_anything_can_be_asked_for(connect: Connect, text: bytes) -> None:
+    assert connect()._at(text) is None
+    assert connect(time_path=["timestamp"])._at(text) is None
 
 
 async def test_a_history_whose_times_stand_elsewhere_holds_the_source_and_says_what_to_set(
@@ -642,6 +662,17 @@ async def test_nothing_is_remembered_of_a_list_that_is_out_of_order(
     early = Interval(day.start, day.start + 6 * HOUR)
     assert set(ids(await walk(source, early))) == {*made[:10], made[-1]}
     assert "cursor" not in vendor.seen[0].query
+
+
+async def test_a_walk_from_the_top_forgets_what_earlier_ones_remembered(
+    vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(48, day.start, day.end)
+    source = connect()
+    await walk(source)
+    assert len(source._marks) == 11
+    await walk(source, Interval(day.end - 3 * HOUR, day.end))
+    assert len(source._marks) == 1
 
 
 async def test_what_is_remembered_stays_small(

@@ -61,7 +61,7 @@ class Pseudonyms:
     def __call__(self, event: AuditEvent) -> AuditEvent:
         """Return *event* with pseudonyms; its uid stays."""
         found = {getattr(getattr(event, part), name) for part, name in self._places}
-        values = frozenset(value for value in found if value)
+        values = frozenset(value for value in found if value and value != MARK)
         if not values:
             return event
         swap = _swap(self._key, values)

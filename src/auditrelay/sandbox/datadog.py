@@ -59,6 +59,8 @@ class Datadog(Double):
             "evt.native_id",
             "vendor.cekura.id",
             "vendor.bland.id",
+            "vendor.jitsudo.id",
+            "vendor.slaunch.id",
             "ocsf.metadata.original_event_uid",
             "metadata.original_event_uid",
         )

@@ -234,8 +234,7 @@ class Jitsudo(Double):
             raise _Refusal(405, "method_not_allowed", "method not allowed")
 
     def _entry(self, path: str) -> Entry:
-        native_id = path.removeprefix(f"{PATH}/")
-        entry = None if native_id == path else self.records.find(native_id, self.clock())
+        entry = self.records.find(path.removeprefix(f"{PATH}/"), self.clock())
         if entry is None:
             raise _Refusal(404, "not_found", "no such resource")
         return entry
