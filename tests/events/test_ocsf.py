@@ -188,6 +188,29 @@ def test_a_class_is_chosen_only_if_the_event_tells_what_it_requires(event: Audit
             assert rendered(bare)["class_uid"] == 3004
 
 
+@pytest.mark.parametrize(
+    ("kind", "verb", "type_name"),
+    [
+        ("user", "update", "Account Change: Other"),
+        ("user", "delete", "Account Change: Delete"),
+        ("end_user", "block", "Account Change: Disable"),
+        ("session", "logout", "Authentication: Logoff"),
+        ("member", "leave", "Group Management: Remove User"),
+        ("member", "invite", "Entity Management: Enroll"),
+        ("group", "create", "Group Management: Create"),
+        ("export", "export", "Web Resources Activity: Export"),
+        ("audit_log", "delete", "Event Log Activity: Delete"),
+        ("pathway", "publish", "Entity Management: Activate"),
+        ("api_key", "revoke", "Entity Management: Delete"),
+    ],
+)
+def test_what_was_done_has_the_name_that_ocsf_gives_it(
+    kind: str, verb: str, type_name: str, event: AuditEvent
+) -> None:
+    full = replace(event, kind=kind, verb=verb, actor=DANA, target=SAM, **WORDS)
+    assert rendered(full)["type_name"] == type_name
+
+
 def test_a_guessed_verb_never_speaks_of_a_person(event: AuditEvent) -> None:
     for kind, verb in EXCEPTIONS:
         guessed = replace(

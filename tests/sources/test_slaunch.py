@@ -502,6 +502,16 @@ async def test_a_history_whose_times_stand_elsewhere_holds_the_source_and_says_w
     assert len(vendor.seen) == -(-slaunch.MOST_UNTIMED // 4)
 
 
+async def test_odd_records_here_and_there_hold_nothing(
+    vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slaunch, "MOST_UNTIMED", 3)
+    for number in range(24):
+        odd: dict[str, Any] = {} if number % 3 else {"timestamp": "soon"}
+        vendor.add(day.start + number * HOUR, **odd)
+    assert len(ids(await walk(connect()))) == 24
+
+
 async def test_a_short_list_without_times_is_read_to_its_end(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:

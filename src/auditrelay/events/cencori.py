@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.classify import guess
-from auditrelay.events.decode import encode
-from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Reading, text
+from auditrelay.events.reading import NO_TARGET, NOBODY, Reading, as_json, differences, text
 
 NAME = "Cencori"
 ID = "id"
@@ -146,27 +145,13 @@ def _action(category: str | None, action: str | None) -> _Action:
     )
 
 
-def _as_json(value: Any) -> str | None:
-    return None if value is None else encode(value).decode()[:LONGEST]
-
-
 def _changes(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return what differs between the states before and after, where the metadata has them."""
+    """Return what differs between before and after; states that are no objects are one field."""
     before, after = metadata.get("before"), metadata.get("after")
-    if before is None and after is None:
-        return ()
     if isinstance(before, dict | None) and isinstance(after, dict | None):
-        old: dict[str, Any] = before or {}
-        new: dict[str, Any] = after or {}
-        return tuple(
-            [
-                Change(field[:LONGEST], _as_json(old.get(field)), _as_json(new.get(field)))
-                for field in dict.fromkeys((*old, *new))
-                if field not in old or field not in new or old[field] != new[field]
-            ]
-        )
+        return differences(metadata)
     field = text(metadata, "field", []) or "value"
-    return (Change(field, _as_json(before), _as_json(after)),)
+    return (Change(field, as_json(before), as_json(after)),)
 
 
 def _role(metadata: Mapping[str, Any]) -> str | None:

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.address import is_ip
 from auditrelay.events.classify import guess
-from auditrelay.events.decode import encode
-from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Reading, text
+from auditrelay.events.reading import NO_TARGET, NOBODY, Reading, differences, text
 
 NAME = "JITSudo"
 ID = "id"
@@ -74,26 +73,6 @@ def _action(action: str, resource_type: str | None) -> _Action:
     )
 
 
-def _as_json(value: Any) -> str | None:
-    return None if value is None else encode(value).decode()[:LONGEST]
-
-
-def _changes(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return what differs between the states before and after, if the metadata has such."""
-    before, after = metadata.get("before"), metadata.get("after")
-    if not isinstance(before, dict | None) or not isinstance(after, dict | None):
-        return ()  # what else may be called so here is not known
-    old: dict[str, Any] = before or {}
-    new: dict[str, Any] = after or {}
-    return tuple(
-        [
-            Change(field[:LONGEST], _as_json(old.get(field)), _as_json(new.get(field)))
-            for field in dict.fromkeys((*old, *new))
-            if field not in old or field not in new or old[field] != new[field]
-        ]
-    )
-
-
 def _address(metadata: Mapping[str, Any]) -> str | None:
     for key in _ADDRESSES:
         ip = metadata.get(key)
@@ -117,7 +96,7 @@ def read(record: dict[str, Any], misfits: list[str]) -> Reading:
         # What is of a wrong type here stays where it is, in the metadata.
         ip = _address(metadata)
         if "before" in metadata or "after" in metadata:
-            changes = _changes(metadata)
+            changes = differences(metadata)
     actor = NOBODY
     if actor_id or actor_type or ip:
         kind = _ACTORS.get(actor_type or "", "unknown")

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from auditrelay.events import Actor, Change, Outcome, Target
+from auditrelay.events.decode import encode
 
 LONGEST = 8191
 """
@@ -128,3 +129,24 @@ def finder(paths: Sequence[str]) -> Callable[[dict[str, Any]], Place]:
         return {}, steps[0][-1]
 
     return find
+
+
+def as_json(value: Any) -> str | None:
+    """Return *value* as JSON text for a Change, or None if there is none."""
+    return None if value is None else encode(value).decode()[:LONGEST]
+
+
+def differences(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Return what differs between the objects *before* and *after*, where the metadata has them."""
+    before, after = metadata.get("before"), metadata.get("after")
+    if not isinstance(before, dict | None) or not isinstance(after, dict | None):
+        return ()  # what else may be called so here is not known
+    old: dict[str, Any] = before or {}
+    new: dict[str, Any] = after or {}
+    return tuple(
+        [
+            Change(field[:LONGEST], as_json(old.get(field)), as_json(new.get(field)))
+            for field in dict.fromkeys((*old, *new))
+            if field not in old or field not in new or old[field] != new[field]
+        ]
+    )
