@@ -463,3 +463,35 @@ async def test_the_ledger_counts_what_it_covers(world: World) -> None:
     for uid in uids:
         digest ^= uid
     assert int(span.digest, 16) == digest
+
+
+async def test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks(
+    world: World,
+) -> None:
+    world.vendor.add(NOON - HOUR)
+    collector = world.collector(max_silence="90m")
+    with capture_logs() as logs:
+        await collector.poll()
+        assert not collector.condition.silent
+        for _ in range(3):
+            world.clock.now += HOUR
+            await collector.poll()
+        assert collector.condition.silent
+        assert [line["since"] for line in logs if line["event"] == "source_silent"] == [
+            (NOON - HOUR).isoformat()
+        ]
+        world.vendor.add(world.clock.now)
+        world.clock.now += HOUR
+        await collector.poll()
+        assert not collector.condition.silent
+
+
+async def test_the_last_event_is_remembered_over_a_restart(world: World) -> None:
+    world.vendor.add(NOON - HOUR)
+    await world.collector().poll()
+    (state,) = await world.store.sources()
+    again = world.collector()
+    again.recall(state.condition)
+    await again.poll()
+    (state,) = await world.store.sources()
+    assert state.condition["last_event_at"] == (NOON - HOUR).isoformat()

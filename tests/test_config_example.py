@@ -146,6 +146,8 @@ def other(key: str, default: Any, folder: Path) -> Any:
         "resweep": ["2h"],
         "sources": ["acme-*"],
         "site": "datadoghq.eu",
+        "max_age": "6h",
+        "too_old": "dead_letter",
         "tags": {"env": "prod"},
         "urls": ["https://other.example"],
         "index": "other-index",

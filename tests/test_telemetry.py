@@ -30,6 +30,7 @@ PROMISED = {
     "auditrelay_events_unknown_total": {"source"},
     "auditrelay_events_delivered_total": {"sink", "source"},
     "auditrelay_events_possible_duplicate_total": {"sink"},
+    "auditrelay_events_restamped_total": {"sink"},
     "auditrelay_dead_letters_total": {"sink", "reason"},
     "auditrelay_dead_letters": {"sink"},
     "auditrelay_source_lag_seconds": {"source"},

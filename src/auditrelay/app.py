@@ -150,6 +150,7 @@ class App:
                     await store.start_sink(sink, sources)
                 for sink in await store.retire_sinks(list(feeds)):
                     _log.warning("sink_left_over", sink=sink)
+                await app._recall()
                 yield app
             finally:
                 if app is not None:
@@ -197,6 +198,14 @@ class App:
             clock=self._clock,
             attempts=attempts,
         )
+
+    async def _recall(self) -> None:
+        sources = {state.name: state.condition for state in await self._store.sources()}
+        sinks = {state.name: state.condition for state in await self._store.sinks()}
+        for collector in self._collectors:
+            collector.recall(sources.get(collector.name, {}))
+        for deliverer in self._deliverers:
+            deliverer.recall(sinks.get(deliverer.name, {}))
 
     async def _close(self) -> None:
         for source in self._sources:

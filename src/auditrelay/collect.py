@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -57,6 +57,8 @@ class SourceCondition:
     last_poll_at: str | None = None
     last_event_at: str | None = None
     last_error: str | None = None
+    silent: bool = False
+    """Whether it has shown nothing new for longer than ``max_silence``."""
     unknown_actions: int = 0
     """New events of a type that stands in no table, since the start."""
 
@@ -141,9 +143,16 @@ class Collector:
                     await self._pass_over(window, now)
                     await self.start()
                 await self._look_again()
+            self._listen(started)
         finally:
             self.worked_at = None
             await self._note()
+
+    def recall(self, condition: Mapping[str, object]) -> None:
+        """Take over from *condition*, as the last process left it, what is still true."""
+        last_event_at = condition.get("last_event_at")
+        if isinstance(last_event_at, str):
+            self.condition.last_event_at = last_event_at
 
     async def start(self) -> datetime:
         """
@@ -302,6 +311,17 @@ class Collector:
                     self._count(new)
                     self._announce()
                 self.worked_at = time.monotonic()
+
+    def _listen(self, started: datetime) -> None:
+        """Notice when a source has shown nothing new for too long: silence is news, too."""
+        if self._settings.max_silence is None:
+            return
+        last = self.condition.last_event_at
+        since = started if last is None else datetime.fromisoformat(last)
+        silent = self._clock() - since > self._settings.max_silence
+        if silent and not self.condition.silent:
+            _log.warning("source_silent", source=self.name, since=since.isoformat())
+        self.condition.silent = silent
 
     def _normalize(self, records: list[bytes]) -> list[AuditEvent]:
         return self._normalizer(records, micros(self._clock()))

@@ -10,7 +10,7 @@ same transaction in which the position moves past it.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -98,6 +98,7 @@ class Deliverer:
         self._on_wire = 0
         self._off_wire = asyncio.Event()
         self._gate = asyncio.Lock()
+        self._warned: tuple[str, ...] = ()
 
     async def keep_delivering(self) -> None:
         """Deliver whatever comes, until cancelled, or until told to finish and all is done."""
@@ -134,6 +135,12 @@ class Deliverer:
                 await self._fare(up=False, held=False, error=str(trouble))
             await pause(wait)
             wait = min(wait * 2, HOLD_MOST)
+
+    def recall(self, condition: Mapping[str, object]) -> None:
+        """Take over from *condition*, as the last process left it, what is still true."""
+        last_delivered_at = condition.get("last_delivered_at")
+        if isinstance(last_delivered_at, str):
+            self.condition.last_delivered_at = last_delivered_at
 
     def stop(self) -> None:
         """Begin no new batch and repeat no request; what is in flight may end."""
@@ -243,6 +250,7 @@ class Deliverer:
                     await self._struggle(error, len(items))
                     raise
                 await self._settle(items, verdict, first_at, number)
+                self._heed(verdict)
                 items, alone = _left(items, verdict)
                 singly += alone
                 if verdict.because is not None and items:
@@ -369,6 +377,16 @@ class Deliverer:
         if error.sent and resent and not self._sink.recognises_duplicates:
             self._metrics.events_possible_duplicate.labels(self.name).inc(resent)
         await self._fare(up=False, held=False, error=str(error))
+
+    def _heed(self, verdict: Verdict) -> None:
+        """Take to heart what a sink says beside its verdict."""
+        if verdict.crowded:
+            self._width = max(1, self._width // 2)
+        if verdict.restamped:
+            self._metrics.events_restamped.labels(self.name).inc(verdict.restamped)
+        if verdict.warnings and verdict.warnings != self._warned:
+            _log.warning("sink_warned", sink=self.name, words=scrub("; ".join(verdict.warnings)))
+        self._warned = verdict.warnings
 
     async def _hold(self, error: Refused) -> None:
         if not self.condition.held:

@@ -181,6 +181,11 @@ class Metrics:
             "Events sent again after a request whose outcome is unknown.",
             "sink",
         )
+        self.events_restamped = counter(
+            "events_restamped",
+            "Events sent with another time than their own, which the sink would not index.",
+            "sink",
+        )
         self.dead_letters_total = counter(
             "dead_letters", "Events put aside as dead letters.", "sink", "reason"
         )
@@ -255,6 +260,7 @@ class Metrics:
             ("sink",): (
                 (
                     self.events_possible_duplicate,
+                    self.events_restamped,
                     self.dead_letters,
                     self.sink_up,
                     self.sink_backlog_events,

@@ -1,11 +1,21 @@
 """What the tests of all sinks need: batches."""
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import Item, Sink
+
+NOON = 1_767_268_800
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be the noon around which the test events happened, for the sink that minds."""
+    clock = SimpleNamespace(time_ns=lambda: NOON * 10**9)
+    monkeypatch.setattr("auditrelay.sinks.datadog.time", clock)
 
 
 @pytest.fixture

@@ -111,6 +111,53 @@ async def test_a_log_that_datadog_would_cut_is_rejected_unsent_and_costs_no_othe
     assert intake.stored.uids == [sent[place].event.uid for place in (0, 1, 3)]
 
 
+HOUR = 3_600_000_000
+OUTSIDE = (-18 * HOUR, 2 * HOUR)
+INSIDE = (-18 * HOUR + 120_000_000, 0, 2 * HOUR - 120_000_000)
+
+
+async def test_a_log_of_a_time_that_datadog_does_not_index_goes_out_stamped_now(
+    intake: Datadog,
+    make: Callable[..., Sink],
+    event: Callable[..., AuditEvent],
+    batch: Callable[[Sink, Sequence[AuditEvent]], list[Item]],
+) -> None:
+    sink = make()
+    times = [NOON * 10**6 + offset for offset in (*OUTSIDE, *INSIDE)]
+    verdict = await sink.send(batch(sink, [event(n, at=at) for n, at in enumerate(times)]))
+    assert (verdict.rejected, verdict.restamped) == ((), 2)
+    assert (intake.stored.total, intake.not_indexed.total) == (5, 0)
+    logs = {log["evt"]["id"]: log for log in intake.stored.documents}
+    for number, original in enumerate(
+        ("2025-12-31T18:00:00.000000Z", "2026-01-01T14:00:00.000000Z")
+    ):
+        log = logs[event(number).uid]
+        assert log["timestamp"] == "2026-01-01T12:00:00.000Z"
+        assert log["evt"]["original_timestamp"] == original
+        assert log["auditrelay"]["restamped"] is True
+    for number in (2, 3, 4):
+        log = logs[event(number).uid]
+        assert "restamped" not in log["auditrelay"]
+        assert "original_timestamp" not in log["evt"]
+
+
+async def test_a_log_of_a_time_that_datadog_does_not_index_is_a_dead_letter_if_so_configured(
+    intake: Datadog,
+    make: Callable[..., Sink],
+    event: Callable[..., AuditEvent],
+    batch: Callable[[Sink, Sequence[AuditEvent]], list[Item]],
+) -> None:
+    sink = make(too_old="dead_letter")
+    times = [NOON * 10**6 + offset for offset in (*OUTSIDE, *INSIDE)]
+    verdict = await sink.send(batch(sink, [event(n, at=at) for n, at in enumerate(times)]))
+    assert [(each.index, each.reason) for each in verdict.rejected] == [
+        (0, "too_old"),
+        (1, "too_old"),
+    ]
+    assert verdict.restamped == 0
+    assert (intake.stored.total, intake.not_indexed.total) == (3, 0)
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [
@@ -226,7 +273,8 @@ def test_tags_may_be_a_table_a_list_or_words(tags: object, read: tuple[str, ...]
         ({"tags": ["a,b"]}, "'a,b' is not a tag"),
         ({"tags": [" "]}, "is not a tag"),
         ({"tags": 3}, "valid tuple"),
-        ({"max_age": "1h"}, "Extra inputs are not permitted"),
+        ({"max_age": "1m"}, "greater than"),
+        ({"too_old": "drop"}, "'restamp' or 'dead_letter'"),
     ],
 )
 def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:

@@ -73,7 +73,7 @@ def test_an_organisations_id_may_be_a_number() -> None:
         {"organization_id": "a b"},
         {"organization_id": True},
         {"api_key": ""},
-        {"page_size": 201},
+        {"page_size": 1001},
         {"max_window": "31d"},
         {"settle": "-1s"},
         {"type": "bland"},

@@ -82,6 +82,8 @@ def _state(row: dict[str, Any]) -> str:
         return "disabled"
     if row["held"]:
         return "HELD"
+    if row.get("silent"):
+        return "SILENT"
     return "up" if row["up"] else "not up"
 
 

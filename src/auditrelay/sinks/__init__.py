@@ -82,7 +82,9 @@ class Verdict:
     What became of a batch: each event that is named nowhere here was delivered.
 
     *retry* are the indices of events that the sink did not take but may take later; *because*
-    says why and how long to wait, or is None if they can be sent again at once. *alone* are the
+    says why and how long to wait, or is None if they can be sent again at once. *restamped* counts
+    events that went with another time than their own; *crowded* says that the sink took everything
+    and asks for less. *alone* are the
     indices of events that must be offered again at once, each in a batch of its own: the answer
     points at them, but too vaguely to judge them by it. *duplicates* counts events that the sink
     recognised as already stored.
@@ -93,6 +95,8 @@ class Verdict:
     because: Retryable | None = None
     alone: tuple[int, ...] = ()
     duplicates: int = 0
+    restamped: int = 0
+    crowded: bool = False
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -206,19 +210,32 @@ async def without_oversized(
 
     For products that truncate in silence, or drop the rest of a batch, when an event is too large.
     """
-    fits = [index for index, item in enumerate(batch) if len(item.text) <= most]
-    if len(fits) == len(batch):
+    return await without(
+        batch,
+        [
+            Rejection(index, "too_large", f"{len(item.text)} bytes; the most is {most}")
+            for index, item in enumerate(batch)
+            if len(item.text) > most
+        ],
+        send,
+    )
+
+
+async def without(
+    batch: Sequence[Item],
+    unfit: Sequence[Rejection],
+    send: Callable[[Sequence[Item]], Awaitable[Verdict]],
+) -> Verdict:
+    """*send* what of *batch* is not *unfit*, and add those rejections to the verdict."""
+    if not unfit:
         return await send(batch)
+    refused = {rejection.index for rejection in unfit}
+    fits = [index for index in range(len(batch)) if index not in refused]
     verdict = await send([batch[index] for index in fits]) if fits else Verdict()
-    oversized = [
-        Rejection(index, "too_large", f"{len(item.text)} bytes; the most is {most}")
-        for index, item in enumerate(batch)
-        if len(item.text) > most
-    ]
     return replace(
         verdict,
         rejected=(
-            *oversized,
+            *unfit,
             *(replace(each, index=fits[each.index]) for each in verdict.rejected),
         ),
         retry=tuple(fits[index] for index in verdict.retry),

@@ -6,11 +6,20 @@ harmless; every event carries its uid as ``evt.id``. The form is ``datadog`` (st
 unless the configuration says otherwise; any other form is put under its own name, so that time,
 source, service, tags and ``evt.id`` stay where Datadog looks for them.
 
+Datadog answers 202 to a log that is older than 18 hours or more than 2 hours ahead, and then does
+not index it (docs.datadoghq.com/logs/log_configuration/processors/#log-date-remapper). So the age
+is looked at before sending: such a log goes out stamped now, with its own time beside it, or
+becomes a dead letter.
+
 Protocol: docs.datadoghq.com/api/latest/logs/#send-logs and .../authentication/#validate-api-key.
 """
 
+import json
 import re
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -19,17 +28,20 @@ from auditrelay.errors import Refused, RelayError
 from auditrelay.events import AuditEvent, datadog
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.timestamp import iso_ms, iso_us
 from auditrelay.http import Peer, Reply
-from auditrelay.settings import Address, Secret, SinkSettings, Size
+from auditrelay.settings import Address, Duration, Secret, SinkSettings, Size
 from auditrelay.sinks import (
     Form,
     Item,
     Limits,
+    Rejection,
     Verdict,
     dump,
     fault,
     packed,
     unproven,
+    without,
     without_oversized,
 )
 from auditrelay.telemetry import Metrics
@@ -38,6 +50,10 @@ EVENT_BYTES = 1_000_000
 """A larger log is taken and cut in silence."""
 
 REQUEST_BYTES = 5_000_000
+_AHEAD = timedelta(hours=2)
+_ON_THE_WAY = timedelta(minutes=1)
+"""How long a log may take from here to Datadog's clock."""
+_MICROSECOND = timedelta(microseconds=1)
 _BRACKETS = 1
 """A list of n logs has n - 1 commas and two brackets: this much above one byte a log."""
 
@@ -69,6 +85,10 @@ class Settings(SinkSettings):
     api_key: Secret
     service: str | None = Field(None, min_length=1, max_length=100)
     """By default the name of the vendor."""
+    max_age: Duration = Field(timedelta(hours=18), gt=timedelta(minutes=1))
+    """An older log would be taken and not indexed."""
+    too_old: Literal["restamp", "dead_letter"] = "restamp"
+    """What becomes of a log outside of the time that Datadog indexes."""
     tags: Annotated[tuple[str, ...], BeforeValidator(_tags), Field(max_length=80)] = ()
     """Added to every event: ``["env:prod"]`` or ``{ env = "prod" }``."""
     format: Form = "datadog"
@@ -152,7 +172,25 @@ class Sink:
         return dump(log)
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Offer *batch*; logs that Datadog would cut are rejected without being sent."""
+        """Offer *batch*; logs that Datadog would cut or not index are not sent as they are."""
+        now = time.time_ns() // 1000
+        oldest = now - (self._settings.max_age - _ON_THE_WAY) // _MICROSECOND
+        newest = now + (_AHEAD - _ON_THE_WAY) // _MICROSECOND
+        outside = [i for i, item in enumerate(batch) if not oldest <= item.event.at <= newest]
+        if not outside:
+            return await self._send_whole(batch)
+        if self._settings.too_old == "dead_letter":
+            unfit = [
+                Rejection(i, "too_old", f"of {iso_us(batch[i].event.at)}: Datadog indexes no such")
+                for i in outside
+            ]
+            return await without(batch, unfit, self._send_whole)
+        restamped = list(batch)
+        for i in outside:
+            restamped[i] = replace(batch[i], text=_restamped(batch[i], now))
+        return replace(await self._send_whole(restamped), restamped=len(outside))
+
+    async def _send_whole(self, batch: Sequence[Item]) -> Verdict:
         return await without_oversized(batch, EVENT_BYTES, self._send)
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
@@ -179,6 +217,15 @@ class Sink:
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
+
+
+def _restamped(item: Item, now: int) -> bytes:
+    """Return the log of *item* with *now* for its time, and its own time as an attribute."""
+    log = json.loads(item.text)  # the standard one keeps every digit of a long integer
+    log["timestamp"] = iso_ms(now)
+    log.setdefault("evt", {})["original_timestamp"] = iso_us(item.event.at)
+    log.setdefault("auditrelay", {})["restamped"] = True
+    return json.dumps(log, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 _KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "timestamp")

@@ -181,7 +181,7 @@ class Sink:
             if code == 0:
                 return Verdict()
             if code in _TAKEN_WITH_A_WARNING:
-                return Verdict(warnings=(text,))
+                return Verdict(warnings=(text,), crowded=True)
             raise unproven(reply, "HEC's")
         if code in _CONFIGURATION and 400 <= reply.status < 500:
             raise Refused(f"{reply.where}: {text}; {_CONFIGURATION[code]}", status=reply.status)

@@ -70,6 +70,8 @@ def _row(row: dict[str, Any], *cells: str) -> str:
         state = "<td>disabled"
     elif row["held"]:
         state = '<td class="bad">held'
+    elif row.get("silent"):
+        state = '<td class="bad">silent'
     else:
         state = '<td class="good">up' if row["up"] else '<td class="bad">not up'
     return (

@@ -55,6 +55,7 @@ def _source(name: str, config: Config, state: SourceState | None, now: datetime)
         **({"leftover": True} if settings is None else {}),
         "up": bool(condition.get("up")),
         "held": bool(condition.get("held")),
+        "silent": bool(condition.get("silent")),
         "last_fetched_timestamp": None if checkpoint is None else _iso(checkpoint),
         "lag_seconds": None if checkpoint is None else round((now - checkpoint).total_seconds(), 3),
         "last_event_at": condition.get("last_event_at"),
