@@ -53,6 +53,7 @@ format: $(VENV)/.developer
 	$(BIN)/ruff check --fix
 
 bench: $(VENV)/.developer
+	@$(BIN)/python benchmarks/normalize.py
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 # The development lock holds everything; the other two are parts of it. Dependencies come from
