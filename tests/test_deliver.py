@@ -173,6 +173,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     async def instantly(seconds: float) -> None:
         waited.append(seconds)
+        assert len(waited) < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
     for module in ("http", "collect", "deliver"):
@@ -352,6 +353,29 @@ async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_eve
     assert group.group_contains(Retryable)
     assert intake.offered == [made] * 3
     assert await world.backlog() == 5
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Verdict(retry=(1, 3), because=Retryable("busy", reason="status_503")),
+        Verdict(retry=(1, 3)),
+        Verdict(alone=(1, 3)),
+    ],
+)
+async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
+    world: World, verdict: Verdict
+) -> None:
+    made = await world.spool(5)
+    down = Intake(script=[verdict], always=lambda _: (_ for _ in ()).throw(busy()))
+    with pytest.raises(ExceptionGroup):
+        await world.run(down, attempts=2)
+    assert down.taken == [made[0], made[2], made[4]]
+    assert await world.backlog() == 2
+    (state,) = await world.store.sinks()
+    assert state.position == 1
+    await world.run(up := Intake())
+    assert up.taken == [made[1], made[3]]
 
 
 # --- greeting

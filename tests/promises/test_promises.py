@@ -252,7 +252,7 @@ async def test_no_sink_holds_another_back(tmp_path: Path, sandbox: Sandbox) -> N
     splunk = sandbox.splunk
     splunk.faults.add(faults.hang(), method="POST", times=None)
     sandbox.elastic.fail_items(400, kind="document_parsing_exception")
-    config = configure(tmp_path, sources(sandbox), sinks(sandbox, timeout="5s", batch_events=10))
+    config = configure(tmp_path, sources(sandbox), sinks(sandbox, timeout="3s", batch_events=10))
     async with Daemon(config) as daemon:
         await eventually(lambda: daemon.said("event_dead_lettered"))
         for _ in range(2):
