@@ -235,9 +235,9 @@ def test_a_decision_says_why_what_and_what_follows(page: Path) -> None:
 
 NOT_OURS = re.compile(
     # Folders of one machine, and the hosts and options of package registries.
-    r"(?<![\w./])/(?:root|work|Users|farm)/"
+    r"(?<![\w./])/(?:root|Users)/"
     r"|pypi\.org|pythonhosted\.org|npmjs\.|crates\.io|proxy\.golang"
-    r"|--(?:extra-)?index-url|--find-links"
+    r"|--(?:extra-)?index[-]url|--find[-]links"
 )
 
 
