@@ -257,6 +257,7 @@ class Deliverer:
                     await self._struggle(verdict.because, 0)
                     raise verdict.because
                 return [part for part in (*singly, items) if part]
+        # tenacity returns or raises; this tells the type checker so.
         raise AssertionError("the policy ended without a result")  # pragma: no cover
 
     async def _send(self, items: Sequence[Item]) -> Verdict:

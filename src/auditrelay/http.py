@@ -459,6 +459,7 @@ class Peer:
                     if error.reason != "reply_too_large":
                         raise
                     raise WalkBroken(str(error), reason=error.reason) from error
+        # tenacity returns or raises; this tells the type checker so.
         raise AssertionError("the policy ended without a result")  # pragma: no cover
 
     def _compare_clocks(self, reply: Reply) -> None:

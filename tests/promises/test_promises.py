@@ -353,7 +353,10 @@ def peak_memory(pid: int) -> int:
     return int(peak[1]) * 1024
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="the resident set is read from /proc, which only Linux has",
+)
 async def test_bounded_memory_does_not_grow_with_the_window(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:

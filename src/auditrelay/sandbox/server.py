@@ -138,7 +138,7 @@ class Double:
 
     def respond(self, request: Request) -> Response:
         """Do what the real product would do with *request*, and return its answer."""
-        raise NotImplementedError
+        raise NotImplementedError  # each double is one product; this class is only the server
 
     @property
     def url(self) -> str:

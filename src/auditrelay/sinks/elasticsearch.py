@@ -260,6 +260,7 @@ class Sink:
                 if error.sent or not left:
                     raise
             self._node = node = (node + 1) % len(urls)
+        # The settings refuse an empty list; this tells the type checker so.
         raise AssertionError("there is at least one address")  # pragma: no cover
 
     def _judge(self, reply: Reply, count: int) -> Verdict:
