@@ -675,3 +675,15 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     references = re.findall(r'"\$ref": "#/\$defs/([^"]+)"', text)
     assert len(references) == len(config.SOURCES) + len(config.SINKS) + 3
     assert set(references) == set(schema["$defs"])
+
+
+def test_a_key_that_was_left_empty_is_called_empty(tmp_path: Path) -> None:
+    path = tmp_path / "auditrelay.toml"
+    path.touch(mode=0o600)
+    path.write_text('[sources.voice]\ntype = "cekura"\norganization_id = ""\napi_key = "key-one"\n')
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    assert any(
+        problem.startswith("sources.voice.organization_id: is empty")
+        for problem in caught.value.problems
+    )

@@ -620,6 +620,8 @@ def _sentence(detail: ErrorDetails, value: object, inside: type[BaseModel] | Non
         return str(detail["ctx"]["error"])
     if kind == "string_type" and isinstance(value, int | float):
         return f'must be a text: write it in quotes, "{str(value).lower()}"'
+    if value == "":
+        return "is empty: fill it in, or leave the key out if it has a default"
     # A table or list in the wrong place is not repeated: there may be a secret in it.
     given = f", not {_shown(value)}" if isinstance(value, str | int | float) else ""
     return f"must {_rule(detail)}{given}"
