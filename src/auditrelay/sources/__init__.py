@@ -6,7 +6,7 @@ It has no retry, sleep, clock, log or store; those belong to ``http`` and ``coll
 the module is the ``type`` in the configuration.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pkgutil import iter_modules
@@ -24,12 +24,19 @@ class Page:
     vendor has shown the whole window. *total* is how many records the vendor says the window has,
     or None if it does not say. *shrunk* is true when the vendor's answer shows that records
     vanished while the walk went on, so that others may have slipped past it.
+
+    *partial* is the reason, a short code, for which the vendor leaves a part of what happened in
+    this window out of its answers. If the last page of a walk has it, the window enters the ledger
+    as a gap of that reason instead of as covered; its events are forwarded all the same. *gaps*
+    are spans of the window that could not be read, each with its reason; the rest is covered.
     """
 
     records: list[bytes]
     last: bool
     total: int | None = None
     shrunk: bool = False
+    partial: str | None = None
+    gaps: tuple[tuple[Interval, str], ...] = ()
 
 
 class Source(Protocol):
@@ -51,6 +58,74 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that is no record: its *text* as it lies in the file, its *line*, and *why*."""
+
+    text: bytes
+    line: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParcelPage:
+    """
+    One page of a parcel.
+
+    *records* are JSON texts of records; *bad* are rows that are none. With the *last* page, and no
+    other, comes what the parcel claims: the spans that it *covers*, and *gaps* that it may have,
+    each with its reason.
+    """
+
+    records: list[bytes]
+    last: bool
+    bad: tuple[BadRow, ...] = ()
+    covers: tuple[Interval, ...] = ()
+    gaps: tuple[tuple[Interval, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """
+    A file of records that somebody has put before a source.
+
+    *key* is the digest of its content, by which it is known whatever it is called; *name* is for
+    people. *identified* tells whether its records have the vendor's ids: without them they cannot
+    be matched with the same records from elsewhere. *pages* raises Rejected if the file as a whole
+    is of no use; nothing has been claimed by then.
+    """
+
+    key: bytes
+    name: str
+    identified: bool
+    pages: AsyncGenerator[ParcelPage, None]
+
+
+class Drop(Protocol):
+    """One configured place where files are put, instead of an API that is asked for windows."""
+
+    @property
+    def scope(self) -> str:
+        """The organisation or tenant that record ids are unique in, where records do not tell."""
+
+    def parcels(
+        self, known: Callable[[bytes], Awaitable[bool]], now: datetime
+    ) -> AsyncGenerator[Parcel, None]:
+        """
+        Yield every file that lies there and is complete, the oldest first.
+
+        *known* tells whether the content of a key was read whole before; such a file is passed
+        over. The pages of a parcel are read before the next parcel is asked for. Raises Refused
+        when the place cannot be read until an operator acts.
+        """
+
+    async def check(self) -> str:
+        """Return what lies there, in words for people. Raises Refused."""
+
+    async def close(self) -> None:
+        """Release what is open."""
 
 
 def available() -> list[str]:
