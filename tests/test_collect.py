@@ -167,7 +167,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(waited) < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
-    for module in ("http", "collect", "deliver"):
+    for module in ("http", "cover", "deliver"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
     return waited
 
@@ -455,7 +455,7 @@ async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
 
     monkeypatch.setattr(world.store, "add", full)
     monkeypatch.setattr(world.store, "note", full_later)
-    monkeypatch.setattr("auditrelay.collect.pause", pause)
+    monkeypatch.setattr("auditrelay.cover.pause", pause)
     polling = asyncio.ensure_future(collector.keep_polling())
     collector.due.set()
     async with asyncio.timeout(5):

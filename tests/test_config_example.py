@@ -170,6 +170,7 @@ def other(key: str, default: Any, folder: Path) -> Any:
 
 _DURATIONS = {
     "catch_up_limit",
+    "retention",
     "initial_lookback",
     "linger",
     "max_silence",

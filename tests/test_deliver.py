@@ -176,7 +176,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(waited) < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
-    for module in ("http", "collect", "deliver"):
+    for module in ("http", "cover", "deliver"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
     return waited
 

@@ -13,6 +13,7 @@ LEVELS = (
     ("cli",),
     ("app",),
     ("collect", "deliver", "status"),
+    ("cover",),
     ("config", "walk"),
     ("sources", "sinks", "store"),
     ("events",),

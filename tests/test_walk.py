@@ -10,7 +10,7 @@ from auditrelay import walk as walking
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
-from auditrelay.walk import walk
+from auditrelay.walk import MOST_EVENTS, walk
 from auditrelay.window import Interval
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -47,13 +47,15 @@ Shown = Callable[..., Awaitable[list[tuple[list[int], bool]]]]
 def shown(event: Make) -> Shown:
     """Walk a source, and return the numbers of each page and whether it completed the window."""
 
-    async def run(source: Scripted, *, bounded: bool = True) -> list[tuple[list[int], bool]]:
+    async def run(
+        source: Scripted, *, most: int | None = MOST_EVENTS
+    ) -> list[tuple[list[int], bool]]:
         def normalize(records: list[bytes]) -> list[AuditEvent]:
             return [event(int(record)) for record in records]
 
         return [
-            ([int(each.native_id or "") for each in events], complete)
-            async for events, complete in walk(source, WINDOW, normalize, bounded=bounded)
+            ([int(each.native_id or "") for each in events], last is not None)
+            async for events, last in walk(source, WINDOW, normalize, most=most)
         ]
 
     return run
@@ -143,17 +145,16 @@ async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(show
 async def test_a_window_over_budget_is_broken_unless_it_cannot_be_cut(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, script: list[Page]
 ) -> None:
-    monkeypatch.setattr(walking, "MOST_EVENTS", 10)
     monkeypatch.setattr(walking, "MOST_PAGES", 5)
     with pytest.raises(WalkBroken) as broken:
-        await shown(Scripted(script))
+        await shown(Scripted(script), most=10)
     assert broken.value.reason == "over_budget"
-    assert (await shown(Scripted(script), bounded=False))[-1][1]
+    assert (await shown(Scripted(script), most=None))[-1][1]
 
 
 async def test_a_window_at_the_budget_is_not_over_it(
     shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "MOST_EVENTS", 10)
     monkeypatch.setattr(walking, "MOST_PAGES", 2)
-    assert (await shown(Scripted([page(*range(9), total=10), page(9, last=True, total=10)])))[-1][1]
+    script = [page(*range(9), total=10), page(9, last=True, total=10)]
+    assert (await shown(Scripted(script), most=10))[-1][1]

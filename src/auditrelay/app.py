@@ -232,6 +232,9 @@ class App:
             collecting = [
                 tasks.create_task(collector.keep_polling()) for collector in self._collectors
             ]
+            collecting += [
+                tasks.create_task(collector.keep_looking_again()) for collector in self._collectors
+            ]
             collecting.append(tasks.create_task(self._keep_pruning()))
             scheduler.start()
             started(port.address)

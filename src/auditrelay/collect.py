@@ -1,49 +1,49 @@
 """
-Read one source: windows off the ledger, walks over them, events into the store.
+Keep one source read: windows off the ledger, second looks, files that are put before it.
 
-A poll takes the next window off the ledger, walks it, and enters it into the ledger together with
-its last page. A second look walks what is covered already, for what came late. Both are the same
-walk; only what is new by uid is forwarded, so a walk may be repeated as often as it takes.
+A poll takes the next window off the ledger and has it read (``cover``). A second look reads again
+what is covered already, for what came late; it goes on beside the polls and gives way to them. Only
+what is new by uid is forwarded, so anything may be read as often as it takes.
 """
 
 import asyncio
 import contextlib
-import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 
-import msgspec
 import structlog
 
-from auditrelay.errors import Refused, RelayError, StateError, StoreFull, WalkBroken
-from auditrelay.events import AuditEvent
-from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.cover import POLL, Found, Purpose, Reader
+from auditrelay.errors import Refused, Rejected, RelayError, StateError, StoreFull, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.events.notice import gap_event
-from auditrelay.http import pause
-from auditrelay.settings import SourceSettings
-from auditrelay.sources import Source
-from auditrelay.store import Store
+from auditrelay.http import in_background
+from auditrelay.settings import SourceSettings, format_duration
+from auditrelay.sources import Drop, Parcel, ParcelPage, Source
+from auditrelay.store import DeadLetter, Proof, Store
+from auditrelay.store import Parcel as KnownParcel
 from auditrelay.telemetry import Metrics, scrub
-from auditrelay.walk import walk
 from auditrelay.window import (
     Interval,
     covered_until,
-    halves,
     holes,
-    micros,
-    moment,
     next_window,
     overdue,
 )
 
-T = TypeVar("T")
+CATCH_UP_LIMIT: Final = "catch_up_limit"
+RETENTION: Final = "retention"
+UNREADABLE: Final = "unreadable"
+GIVEN_UP: Final = (CATCH_UP_LIMIT, RETENTION, UNREADABLE)
+"""The reasons of gaps that are left alone until a backfill is asked for."""
 
-ROOM_INTERVAL: Final = 1.0
-"""Seconds between two looks whether there is room again."""
+UNREADABLE_AFTER: Final = timedelta(hours=1)
+"""How long a span that cannot be read holds a source up before it is declared as a gap."""
+
+UNREADABLE_TRIES: Final = 5
+"""How many polls must have failed at it by then."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -63,15 +63,6 @@ class SourceCondition:
     """New events of a type that stands in no table, since the start."""
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What one window has shown, over all its walks."""
-
-    pages: int = 0
-    events: int = 0
-    new: int = 0
-
-
 class Collector:
     """
     Everything that reads one source.
@@ -84,7 +75,7 @@ class Collector:
         self,
         name: str,
         settings: SourceSettings,
-        source: Source,
+        source: Source | Drop,
         *,
         normalizer: Normalizer,
         store: Store,
@@ -94,22 +85,47 @@ class Collector:
         patience: timedelta | None = None,
     ) -> None:
         self.name = name
+        self.settings = settings
+        self.source = source
         self.due = asyncio.Event()
         """Set when a poll is due."""
         self.condition = SourceCondition()
-        self.worked_at: float | None = None
-        """When the poll that is under way last made progress (monotonic); None between polls."""
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
+        self._look_due = asyncio.Event()
         self._checkpoint: datetime | None = None
-        self._settings = settings
-        self._source = source
-        self._normalizer = normalizer
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._announce = announce
-        self._patience = math.inf if patience is None else patience.total_seconds()
+        self._found = Found()
+        self._stuck_at: tuple[datetime, datetime, int] | None = None
+        self._refused: dict[bytes, str] = {}
+
+        def reader() -> Reader:
+            return Reader(
+                name,
+                settings,
+                source,
+                normalizer=normalizer,
+                store=store,
+                metrics=metrics,
+                clock=clock,
+                announce=announce,
+                patience=patience,
+                complain=self._complain,
+                found=self._found,
+            )
+
+        self.reader: Callable[[], Reader] = reader
+        """Makes another reader of the same source, for a backfill or a comparison."""
+        self._live = reader()
+        self._again = reader()
+
+    @property
+    def worked_at(self) -> float | None:
+        """When that of its loops which is stuck the longest last made progress (monotonic)."""
+        moments = (self._live.worked_at, self._again.worked_at)
+        return min((at for at in moments if at is not None), default=None)
 
     async def keep_polling(self) -> None:
         """Poll whenever it is due, until cancelled; what goes wrong waits for the next poll."""
@@ -117,11 +133,25 @@ class Collector:
             await self.due.wait()
             self.due.clear()
             try:
-                await self.poll()
+                await self._poll()
             except StateError:
                 raise
             except RelayError as error:
                 _log.debug("poll_ended_early", source=self.name, reason=type(error).__name__)
+            self._look_due.set()
+
+    async def keep_looking_again(self) -> None:
+        """Take the second looks that are due, beside the polls and after them, until cancelled."""
+        in_background()
+        while True:
+            await self._look_due.wait()
+            self._look_due.clear()
+            try:
+                await self._look_again()
+            except StateError:
+                raise
+            except RelayError as error:
+                _log.warning("second_look_failed", source=self.name, reason=scrub(str(error)))
 
     async def poll(self) -> None:
         """
@@ -130,28 +160,61 @@ class Collector:
         Raises RelayError if it could not; what was read until then is kept, and nothing that was
         not read is claimed.
         """
-        self.worked_at = time.monotonic()
+        await self._poll()
+        await self._look_again()
+
+    async def _poll(self) -> None:
+        self._live.worked_at = time.monotonic()
         try:
             with self._faring():
                 started = await self.start()
-                await self._declare_overdue()
-                # One now for the whole poll: while a window is walked more time settles, and a
-                # poll that went after it would never end.
-                now = self._clock()
-                while window := self._next_window(started, now):
-                    await self._cover(window)
-                    await self._pass_over(window, now)
-                    await self.start()
-                await self._look_again()
+                if isinstance(self.source, Drop):
+                    await self._read_parcels(self.source)
+                else:
+                    await self._declare_overdue()
+                    await self._catch_up(started)
             self._listen(started)
         finally:
-            self.worked_at = None
+            self._live.worked_at = None
             await self._note()
+
+    async def _catch_up(self, started: datetime) -> None:
+        # One now for the whole poll: while a window is walked more time settles, and a poll that
+        # went after it would never end.
+        now = self._clock()
+        while window := self._next_window(started, now):
+            given_up = [
+                span.interval
+                for span in await self._store.ledger(self.name)
+                if span.gap in GIVEN_UP
+            ]
+            for part in holes(window, given_up):
+                try:
+                    await self._live.cover(part, POLL)
+                except WalkBroken as error:
+                    if not await self._give_up(error, now):
+                        raise
+                    break
+            else:
+                await self._pass_over(window, now)
+            await self.start()
+
+    async def _give_up(self, error: WalkBroken, now: datetime) -> bool:
+        """Declare what cannot be read as a gap, if it has held the source up for too long."""
+        since, tries = now, 0
+        if self._stuck_at is not None and self._stuck_at[0] == self.checkpoint:
+            since, tries = self._stuck_at[1:]
+        self._stuck_at = (self.checkpoint, since, tries + 1)
+        if error.window is None or tries + 1 < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
+            return False
+        await self._live.declare(error.window, UNREADABLE)
+        return True
 
     def recall(self, condition: Mapping[str, object]) -> None:
         """Take over from *condition*, as the last process left it, what is still true."""
         last_event_at = condition.get("last_event_at")
         if isinstance(last_event_at, str):
+            self._found.last_event_at = datetime.fromisoformat(last_event_at)
             self.condition.last_event_at = last_event_at
 
     async def start(self) -> datetime:
@@ -160,7 +223,7 @@ class Collector:
 
         The first time, the start is stored before any request is made.
         """
-        first = self._clock() - self._settings.initial_lookback
+        first = self._clock() - self.settings.initial_lookback
         started = await self._store.start_source(self.name, first)
         ledger = await self._store.ledger(self.name)
         self._checkpoint = covered_until(started, (span.interval for span in ledger))
@@ -183,47 +246,27 @@ class Collector:
         window = next_window(
             self.checkpoint,
             now,
-            settle=self._settings.settle,
-            overlap=self._settings.overlap,
-            max_window=self._settings.max_window,
+            settle=self.settings.settle,
+            overlap=self.settings.overlap,
+            max_window=self.settings.max_window,
         )
         if window is None or window.start >= started:
             return window
         return Interval(started, window.end)
 
     async def _declare_overdue(self) -> None:
-        limit = self._settings.catch_up_limit
-        late = overdue(self.checkpoint, self._clock(), catch_up_limit=limit)
-        if late is None:
-            return
-        reason = "catch_up_limit"
-        notice = gap_event(
-            source=self.name,
-            vendor=self._settings.type,
-            scope=self._source.scope,
-            start=late.start,
-            end=late.end,
-            reason=reason,
-            now=self._clock(),
-            tags=self._settings.tags,
-        )
-        for gap in await self._patiently(
-            lambda: self._store.declare_gap(self.name, late, reason, notice)
+        for limit, reason in (
+            (self.settings.catch_up_limit, CATCH_UP_LIMIT),
+            (self.settings.retention, RETENTION),
         ):
-            self._metrics.gap_seconds.labels(self.name, reason).inc(gap.length.total_seconds())
-            _log.error(
-                "gap_declared",
-                source=self.name,
-                start=gap.start.isoformat(),
-                end=gap.end.isoformat(),
-                reason=reason,
-            )
-            self._announce()
-        await self.start()
+            late = overdue(self.checkpoint, self._clock(), catch_up_limit=limit)
+            if late is not None:
+                await self._live.declare(late, reason)
+                await self.start()
 
     async def _pass_over(self, window: Interval, walked: datetime) -> None:
         """Count as looked at again what was so old when it was *walked* that it was late anyway."""
-        for delay in self._settings.resweep:
+        for delay in self.settings.resweep:
             reach = min(window.end, walked - delay)
             if reach <= window.start:
                 continue
@@ -233,23 +276,34 @@ class Collector:
 
     async def _look_again(self) -> None:
         """Walk what was covered so long ago that a second look is due, in few large windows."""
-        for delay in sorted(self._settings.resweep):
-            done = await self._store.resweep_from(self.name, delay)
-            until = min(self.checkpoint, self._clock() - delay)
-            # A look with every poll would double the requests; one a quarter of the delay later
-            # is still soon, measured against the delay.
-            if until - done < max(delay / 4, self._settings.poll_interval):
-                continue
-            gaps = [span.interval for span in await self._store.ledger(self.name) if span.gap]
-            while done < until:
-                step = min(until, done + self._settings.max_window)
-                for window in holes(Interval(done, step), gaps):
-                    await self._look(window)
-                await self._store.resweep_done(self.name, delay, step)
-                done = step
+        if isinstance(self.source, Drop):
+            return
+        self._again.worked_at = time.monotonic()
+        try:
+            await self.start()
+            for delay in sorted(self.settings.resweep):
+                await self._look_after(delay)
+        finally:
+            self._again.worked_at = None
 
-    async def _look(self, window: Interval) -> None:
-        tally = await self._cover(window, second_look=True)
+    async def _look_after(self, delay: timedelta) -> None:
+        done = await self._store.resweep_from(self.name, delay)
+        until = min(self.checkpoint, self._clock() - delay)
+        # A look with every poll would double the requests; one a quarter of the delay later
+        # is still soon, measured against the delay.
+        if until - done < max(delay / 4, self.settings.poll_interval):
+            return
+        gaps = [span.interval for span in await self._store.ledger(self.name) if span.gap]
+        purpose = Purpose(f"second look {format_duration(delay)}", second_look=True)
+        while done < until:
+            step = min(until, done + self.settings.max_window)
+            for window in holes(Interval(done, step), gaps):
+                await self._look(window, purpose)
+            await self._store.resweep_done(self.name, delay, step)
+            done = step
+
+    async def _look(self, window: Interval, purpose: Purpose) -> None:
+        tally = await self._again.cover(window, purpose)
         if tally.new:
             self._metrics.events_late.labels(self.name).inc(tally.new)
             _log.warning(
@@ -260,123 +314,99 @@ class Collector:
                 end=window.end.isoformat(),
             )
 
-    async def _cover(self, window: Interval, *, second_look: bool = False) -> _Tally:
-        """Walk *window*, in halves of halves if need be, and enter each part into the ledger."""
-        tally = _Tally()
-        parts = [window]
-        while parts:
-            part = parts.pop()
-            smaller = halves(part)
-            try:
-                await self._walk(part, tally, second_look=second_look, bounded=smaller is not None)
-            except WalkBroken as error:
-                if smaller is None:
-                    raise
-                _log.warning(
-                    "window_halved",
-                    source=self.name,
-                    start=part.start.isoformat(),
-                    end=part.end.isoformat(),
-                    reason=error.reason,
-                )
-                parts += reversed(smaller)
-        _log.info(
-            "window_looked_at_again" if second_look else "window_collected",
-            source=self.name,
-            start=window.start.isoformat(),
-            end=window.end.isoformat(),
-            pages=tally.pages,
-            events=tally.events,
-            new=tally.new,
-        )
-        return tally
+    # -- files that are put before it --------------------------------------------------------------
 
-    async def _walk(
-        self, window: Interval, tally: _Tally, *, second_look: bool, bounded: bool
-    ) -> None:
-        async with contextlib.aclosing(
-            walk(self._source, window, self._normalize, bounded=bounded)
-        ) as pages:
-            async for events, complete in pages:
-                if second_look:
-                    events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
-                # The interval goes in with the last page, in one transaction: coverage is claimed
-                # only together with everything that proves it.
-                covers = window if complete and not second_look else None
-                new = await self._add(events, covers)
-                tally.pages += 1
-                tally.events += len(events)
-                tally.new += len(new)
-                if new:
-                    self._count(new)
-                    self._announce()
-                self.worked_at = time.monotonic()
+    async def _read_parcels(self, drop: Drop) -> None:
+        refused: dict[bytes, str] = {}
+
+        async def known(key: bytes) -> bool:
+            return await self._store.is_parcel_known(self.name, key)
+
+        async with contextlib.aclosing(drop.parcels(known, self._clock())) as parcels:
+            async for parcel in parcels:
+                try:
+                    await self._read_parcel(parcel)
+                except Rejected as error:
+                    refused[parcel.key] = scrub(str(error))
+                    if parcel.key not in self._refused:
+                        _log.error(
+                            "parcel_refused",
+                            source=self.name,
+                            parcel=parcel.name,
+                            reason=refused[parcel.key],
+                        )
+        self._refused = refused
+
+    async def _read_parcel(self, parcel: Parcel) -> None:
+        rows = new = bad = ambiguous = 0
+        async with contextlib.aclosing(parcel.pages) as pages:
+            async for page in pages:
+                proof = None
+                if page.last:
+                    known = KnownParcel(parcel.key, parcel.name)
+                    proof = Proof(covers=page.covers, gaps=page.gaps, parcel=known)
+                added = await self._live.add(
+                    self._live.normalize(page.records),
+                    f"export {parcel.name}",
+                    proof,
+                    self._bad_rows(parcel, page),
+                )
+                rows += len(page.records)
+                new += len(added.new)
+                bad += len(page.bad)
+                ambiguous += len(added.late)
+                self._live.worked_at = time.monotonic()
+        # What is new in a span that was read before came late, or is known by another uid: an
+        # export without ids cannot tell.
+        self._metrics.events_ambiguous.labels(self.name).inc(ambiguous)
+        _log.info(
+            "parcel_collected",
+            source=self.name,
+            parcel=parcel.name,
+            events=rows,
+            new=new,
+            bad=bad,
+            ambiguous=ambiguous,
+        )
+
+    def _bad_rows(self, parcel: Parcel, page: ParcelPage) -> list[DeadLetter]:
+        now = self._clock()
+        letters = []
+        for row in page.bad:
+            (event,) = self._live.normalize([row.text])
+            message = f"{parcel.name}, line {row.line}: {row.why}"
+            letters.append(DeadLetter(event, "bad_row", scrub(message), None, 1, now, now))
+            _log.error(
+                "row_dead_lettered",
+                source=self.name,
+                parcel=parcel.name,
+                line=row.line,
+                reason=row.why,
+            )
+        return letters
+
+    # -- how the source fares ----------------------------------------------------------------------
 
     def _listen(self, started: datetime) -> None:
         """Notice when a source has shown nothing new for too long: silence is news, too."""
-        if self._settings.max_silence is None:
+        if self.settings.max_silence is None:
             return
-        last = self.condition.last_event_at
-        since = started if last is None else datetime.fromisoformat(last)
-        silent = self._clock() - since > self._settings.max_silence
+        since = self._found.last_event_at or started
+        silent = self._clock() - since > self.settings.max_silence
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self.name, since=since.isoformat())
         self.condition.silent = silent
 
-    def _normalize(self, records: list[bytes]) -> list[AuditEvent]:
-        return self._normalizer(records, micros(self._clock()))
-
-    async def _add(self, events: list[AuditEvent], covers: Interval | None) -> list[AuditEvent]:
-        added = await self._patiently(lambda: self._store.add(self.name, events, covers=covers))
-        self._metrics.events_collected.labels(self.name).inc(len(added.new))
-        self._metrics.events_duplicate.labels(self.name).inc(added.known)
-        return [events[index] for index in added.new]
-
-    def _count(self, new: Sequence[AuditEvent]) -> None:
-        newest = moment(max(event.at for event in new))
-        if self.condition.last_event_at is not None:
-            newest = max(newest, datetime.fromisoformat(self.condition.last_event_at))
-        self.condition.last_event_at = newest.isoformat()
-        gauge = self._metrics.source_last_event_timestamp_seconds.labels(self.name)
-        gauge.set(newest.timestamp())
-        unknown = sum(UNKNOWN_ACTION in event.warnings for event in new)
-        self.condition.unknown_actions += unknown
-        self._metrics.events_unknown.labels(self.name).inc(unknown)
-        # What lies before the checkpoint came after its window was read, whatever found it.
-        covered = micros(self.checkpoint)
-        self._metrics.event_lateness_seconds.labels(self.name).observe_all(
-            (event.fetched - event.at) / 1e6 for event in new if event.at < covered
-        )
-
-    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Repeat *write* until the store has room for it: a full spool only pauses polling."""
-        waited = 0.0
-        made_room = False
-        while True:
-            try:
-                result = await write()
-            except StoreFull as error:
-                # Once at a time: room that was made and did not suffice will not do so at once.
-                made_room = not made_room and await self._store.make_room()
-                if made_room:
-                    continue
-                if waited >= self._patience:
-                    raise
-                if not waited:
-                    _log.error("polling_paused", source=self.name, reason=str(error))
-                    self.condition.last_error = f"polling is paused: {error}"
-                    await self._note()
-                await pause(ROOM_INTERVAL)
-                waited += ROOM_INTERVAL
-                self.worked_at = time.monotonic()
-                continue
-            if waited:
-                _log.warning("polling_resumed", source=self.name)
-                self.condition.last_error = None
-            return result
+    async def _complain(self, error: str | None) -> None:
+        self.condition.last_error = error
+        if error is not None:
+            await self._note()
 
     async def _note(self) -> None:
         """Write down how the source fares; on a full disk it stays untold, which harms nobody."""
+        self.condition.unknown_actions = self._found.unknown_actions
+        if self._found.last_event_at is not None:
+            self.condition.last_event_at = self._found.last_event_at.isoformat()
         with contextlib.suppress(StoreFull):
             await self._store.note("source", self.name, asdict(self.condition))
 
@@ -400,13 +430,9 @@ class Collector:
             else:
                 _log.warning("poll_failed", source=self.name, reason=condition.last_error)
             raise
-        condition.up, condition.held, condition.last_error = True, False, None
+        condition.up, condition.held = True, False
+        condition.last_error = "; ".join(self._refused.values()) or None
         self.worked_once = True
         up.set(1)
         if was_held:
             _log.warning("source_released", source=self.name)
-
-
-def _late(event: AuditEvent) -> AuditEvent:
-    seconds = max(0, event.fetched - event.at) // 10**6
-    return msgspec.structs.replace(event, late_by_s=seconds)

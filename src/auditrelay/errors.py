@@ -12,6 +12,8 @@ What can go wrong, named after what the caller does next.
     - WalkBroken    the walk proved nothing: cut the window in half in time, walk both halves
 """
 
+from typing import Any
+
 
 class RelayError(Exception):
     """Anything that auditrelay expects to go wrong; every other exception is a bug."""
@@ -90,9 +92,11 @@ class WalkBroken(RelayError):
     A walk ended without having shown the whole window.
 
     *reason* is a short code: ``repeated_page``, ``no_progress``, ``over_budget``,
-    ``reply_too_large``, ``cursor_missing``...
+    ``reply_too_large``, ``cursor_missing``... *window* is the part that cannot be read, once it
+    is too fine to be halved.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+        self.window: Any = None  # an Interval; errors know nobody else

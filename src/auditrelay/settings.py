@@ -418,6 +418,8 @@ class SourceSettings(PeerSettings):
     """Where the very first checkpoint lies."""
     catch_up_limit: Duration | None = Field(None, gt=timedelta(0))
     """Time older than this is declared a gap instead of being caught up."""
+    retention: Duration | None = Field(None, gt=timedelta(0))
+    """How long the vendor keeps its records: what is older is declared a gap, not asked for."""
     page_size: int = Field(100, ge=1)
     requests_per_minute: int | None = Field(None, ge=1)
     """The daemon's own ceiling."""

@@ -173,6 +173,14 @@ class Metrics:
         self.events_unknown = counter(
             "events_unknown", "New events of a type that stands in no table.", "source"
         )
+        self.events_vanished = counter(
+            "events_vanished", "Forwarded events that a source does not show any more.", "source"
+        )
+        self.events_ambiguous = counter(
+            "events_ambiguous",
+            "New events of an export in a span that was read before: late, or known otherwise.",
+            "source",
+        )
         self.events_delivered = counter(
             "events_delivered", "Events that a sink acknowledged.", "sink", "source"
         )
@@ -227,7 +235,7 @@ class Metrics:
         )
         self.event_lateness_seconds = histogram(
             "event_lateness_seconds",
-            "Age of the events that only a second look found.",
+            "Age of events that were found after their span had been read.",
             "source",
             buckets=LATENESS_SECONDS,
         )
@@ -250,6 +258,8 @@ class Metrics:
                     self.events_duplicate,
                     self.events_late,
                     self.events_unknown,
+                    self.events_vanished,
+                    self.events_ambiguous,
                     self.source_lag_seconds,
                     self.source_last_event_timestamp_seconds,
                     self.source_up,

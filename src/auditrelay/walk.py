@@ -8,7 +8,7 @@ a whole window is WalkBroken, and the caller tries the halves.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -16,7 +16,7 @@ import structlog
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
-from auditrelay.window import Interval
+from auditrelay.window import Interval, halves
 
 MOST_EVENTS: Final = 50_000
 """A window that holds more is halved: a walk that breaks off then costs little to repeat."""
@@ -35,24 +35,24 @@ async def walk(
     window: Interval,
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
-    bounded: bool = True,
-) -> AsyncGenerator[tuple[list[AuditEvent], bool], None]:
+    most: int | None = MOST_EVENTS,
+) -> AsyncGenerator[tuple[list[AuditEvent], Page | None], None]:
     """
-    Yield the events of every page of *window*, and with each whether the window is now complete.
+    Yield the events of every page of *window*, and with them the page that makes it complete.
 
-    It is complete with the last page of the last walk, and at no other. Without *bounded* a walk
-    may be as long as it takes: for windows that are too fine to be halved. Raises WalkBroken, and
-    what the source raises.
+    It is complete with the last page of the last walk; with any other page comes None. Without
+    *most*, the number of events that it may hold, a walk may be as long as it takes: for windows
+    that are too fine to be halved. Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
     for attempt in range(MOST_WALKS):
-        guard = _Guard(bounded=bounded)
+        guard = _Guard(most)
         async with contextlib.aclosing(source.walk(window)) as pages:
             async for page in pages:
                 events = normalize(page.records)
                 guard.admit(page, events)
                 if not page.last:
-                    yield events, False
+                    yield events, None
                     continue
                 seen = before | guard.seen if before else guard.seen
                 complete = guard.whole(len(seen))
@@ -67,9 +67,10 @@ async def walk(
                         total=page.total,
                         events=len(seen),
                     )
-                yield events, complete or agreed
                 if complete or agreed:
+                    yield events, page
                     return
+                yield events, None
                 break
             else:
                 raise WalkBroken("the pages ended without a last one", reason="no_last_page")
@@ -77,15 +78,48 @@ async def walk(
     raise WalkBroken("records kept moving between the pages", reason="pages_moved")
 
 
+async def in_halves(
+    source: str,
+    window: Interval,
+    read: Callable[[Interval, int | None], Awaitable[None]],
+    *,
+    most: int = MOST_EVENTS,
+) -> None:
+    """
+    Have *window* read, in halves of halves if need be: a part that breaks costs only itself.
+
+    *read* is given each part and the most events that it may hold, None for the finest. *source*
+    is its name, for the log. Raises WalkBroken, with the part, if the finest cannot be read.
+    """
+    parts = [window]
+    while parts:
+        part = parts.pop()
+        smaller = halves(part)
+        try:
+            await read(part, None if smaller is None else most)
+        except WalkBroken as error:
+            if smaller is None:
+                error.window = part
+                raise
+            _log.warning(
+                "window_halved",
+                source=source,
+                start=part.start.isoformat(),
+                end=part.end.isoformat(),
+                reason=error.reason,
+            )
+            parts += reversed(smaller)
+
+
 class _Guard:
     """What one walk has shown so far, and whether it still makes sense."""
 
-    def __init__(self, *, bounded: bool) -> None:
+    def __init__(self, most: int | None) -> None:
         self.seen: set[int] = set()
         """Hashes of the uids: a bounded walk stays within a few megabytes."""
         self.moved = False
         """Whether records vanished while the walk went on."""
-        self._bounded = bounded
+        self._most = most
         self._pages = 0
         self._total: int | None = None
 
@@ -102,13 +136,13 @@ class _Guard:
             self.moved = True
         self.moved |= page.shrunk
         self._total = page.total
-        if self._bounded and (
-            (page.total or 0) > MOST_EVENTS
-            or len(self.seen) > MOST_EVENTS
+        if self._most is not None and (
+            (page.total or 0) > self._most
+            or len(self.seen) > self._most
             or self._pages > MOST_PAGES
         ):
             raise WalkBroken(
-                f"the window holds more than {MOST_EVENTS:,} events or {MOST_PAGES:,} pages",
+                f"the window holds more than {self._most:,} events or {MOST_PAGES:,} pages",
                 reason="over_budget",
             )
 

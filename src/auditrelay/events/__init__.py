@@ -111,6 +111,8 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     """Seconds between the event and the second look that found it; None if it came in time."""
     backfill: bool = False
     """True if a backfill fetched it."""
+    replayed: bool = False
+    """True if it is sent once more, after it was a dead letter."""
 
 
 _ENCODE = msgspec.json.Encoder()

@@ -21,6 +21,8 @@ def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object
         own["late_by_s"] = event.late_by_s
     if event.backfill:
         own["backfill"] = True
+    if event.replayed:
+        own["replayed"] = True
     if marks:
         own.update(marks)
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pkgutil import iter_modules
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from auditrelay.window import Interval
 
@@ -103,6 +103,7 @@ class Parcel:
     pages: AsyncGenerator[ParcelPage, None]
 
 
+@runtime_checkable
 class Drop(Protocol):
     """One configured place where files are put, instead of an API that is asked for windows."""
 

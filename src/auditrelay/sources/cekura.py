@@ -52,6 +52,8 @@ class Settings(SourceSettings):
     """Two polls: records are stamped before they are stored, and no order is promised."""
     max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
     """The vendor refuses more."""
+    retention: Duration | None = Field(timedelta(days=365), gt=timedelta(0))
+    """The vendor's default; it shows nothing older, and does not say so."""
     page_size: int = Field(200, ge=1, le=1000)
     """Undocumented for this list; the vendor's others end at 200. A server that wants less cuts
     it down without a word, and the walk does not mind."""

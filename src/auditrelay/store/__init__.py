@@ -7,12 +7,14 @@ A caller that is cancelled does not undo a write, so every write is right whethe
 waits for the answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from auditrelay.events import AuditEvent
+from auditrelay.store.journal import Record
 from auditrelay.window import Interval
 
 
@@ -32,11 +34,66 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """
+    A gap that was declared, or one that was read after all.
+
+    *new* is false where it only carries an earlier entry of the same day on.
+    """
+
+    interval: Interval
+    reason: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Something that was read as a whole: its *key* is a digest of its content."""
+
+    key: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """
+    What the last page of a walk proves; it is entered in the same transaction as that page.
+
+    *covers* are spans that were read to their end, *gaps* spans that cannot be read, with a reason
+    each. *parcel* has been read whole. *backfill* is the number of the backfill whose part this
+    was.
+    """
+
+    covers: tuple[Interval, ...] = ()
+    gaps: tuple[tuple[Interval, str], ...] = ()
+    parcel: Parcel | None = None
+    backfill: int | None = None
+    part: Interval | None = None
+    """What of the backfill is done with this."""
+    read: int = 0
+    """How many events that part showed."""
+    new: int = 0
+    """How many of them were new on the pages before this one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a page: the indices of the events that were *new* and went to the spool."""
+    """
+    What became of a page: the indices of the events that were *new* and went to the spool.
+
+    *late* are the indices of those among them that lie in a span that was covered before.
+    *declared* and *filled* are the gaps that the proof declared, and those that it closed.
+    """
 
     new: tuple[int, ...]
     known: int
+    late: tuple[int, ...] = ()
+    declared: tuple[Declared, ...] = ()
+    filled: tuple[Declared, ...] = ()
+
+
+Notice = Callable[[Declared, bool], AuditEvent]
+"""Makes the event that tells of a gap: that it was declared, or (true) that it was filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +125,61 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
-    """A dead letter as it lies in the store."""
+    """
+    A dead letter as it lies in the store; *sink* is None if it never came as far as a sink.
+
+    *replayed* is true while it is on its way once more.
+    """
 
     id: int
-    sink: str
+    sink: str | None
     source: str
     letter: DeadLetter
+    replayed: bool = False
+
+
+Fate = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
+"""
+What became of a forwarded event at one sink.
+
+``dropped``: a dead letter that an operator gave up. ``before_sink``: it was forwarded before the
+sink received that source.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """A backfill that was begun: its number, its range, and which parts of it are done."""
+
+    id: int
+    interval: Interval
+    done: tuple[Interval, ...]
+    events: int = 0
+    new: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """
+    How many events were found late *via* whom, in one bucket.
+
+    They were at most *seconds* old, and more than half of that.
+    """
+
+    via: str
+    seconds: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Everything that is known of what was read of a source; *head* ends its *journal*."""
+
+    spans: tuple[Span, ...]
+    journal: tuple[Record, ...]
+    head: bytes | None
+    lateness: tuple[Lateness, ...]
+    vanished: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +204,25 @@ class SinkState:
     condition: Mapping[str, object]
 
 
+TIMELESS: Final = bytes(8)
+
+
+def known_key(event: AuditEvent) -> bytes:
+    """
+    Return how *event* is known: its time, so that neighbours in time lie together, and its uid.
+
+    A time that we made up at fetching is no part of it: the next fetch would make up another.
+    """
+    if event.time_quality == "fetched":
+        return TIMELESS + bytes.fromhex(event.uid)
+    return sortable(event.at) + bytes.fromhex(event.uid)
+
+
+def sortable(at: int) -> bytes:
+    """Return eight bytes that sort as the moment *at* does, before 1970 too."""
+    return (at + (1 << 63)).to_bytes(8)
+
+
 class Store(Protocol):
     """The contract between the two loops and whatever keeps their state."""
 
@@ -113,23 +238,87 @@ class Store(Protocol):
         """Return the ledger of *source*, in order of time."""
 
     async def add(
-        self, source: str, events: Sequence[AuditEvent], *, covers: Interval | None = None
+        self,
+        source: str,
+        events: Sequence[AuditEvent],
+        *,
+        via: str = "poll",
+        proof: Proof | None = None,
+        notice: Notice | None = None,
+        bad: Sequence[DeadLetter] = (),
     ) -> Added:
         """
         Put those *events* into the spool whose uid is not known yet, and remember them.
 
-        *covers* comes with the last page of a walk: the interval is covered in the same
-        transaction as the events that prove it. Raises StoreFull if there is no room.
+        *via* says in plain words who read them, for the journal. *proof* comes with the last page
+        of a walk; whatever it says of gaps is told by an event of *notice*, in the same
+        transaction. *bad* are records that are no events; those not known yet become dead letters
+        of no sink. Raises StoreFull if there is no room.
         """
 
-    async def declare_gap(
-        self, source: str, interval: Interval, reason: str, notice: AuditEvent
-    ) -> tuple[Interval, ...]:
-        """
-        Declare what the ledger does not hold of *interval* as a gap; spool *notice* if there was.
+    async def is_parcel_known(self, source: str, key: bytes) -> bool:
+        """Tell whether *source* has read the parcel with that digest whole."""
 
-        Returns the new gaps: none if all of it was covered or declared before.
+    async def end_of_spool(self) -> int:
+        """Return the position that the next event will have."""
+
+    async def vanished(
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
+    ) -> int:
         """
+        Note which events of *span* are known and not among those *seen*; return how many are new.
+
+        *seen* are keys as :func:`known_key` makes them. Only what was spooled *before* that
+        position counts: the rest may have come while the source was read. That an event is not
+        shown any more is evidence, not an error.
+        """
+
+    async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
+        """Return how many of *events* have never been forwarded."""
+
+    async def fates(
+        self, source: str, events: Sequence[AuditEvent]
+    ) -> list[Mapping[str, Fate] | None]:
+        """Return for each event what became of it at every sink, or None if it is not known."""
+
+    async def shown_no_more(
+        self, source: str, span: Interval, seen: AbstractSet[bytes]
+    ) -> list[tuple[str, datetime]]:
+        """Return uid and time of the events of *span* that are known and not among those *seen*."""
+
+    async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+        """Return how many events of *span* are known, and the exclusive-or of their uids."""
+
+    async def begin_backfill(
+        self, source: str, span: Interval, sinks: Sequence[str], now: datetime
+    ) -> Backfill:
+        """
+        Return the backfill of *source* into *sinks* (none: all) that overlaps *span*, or a new one.
+
+        One that was broken off is taken up again; what is done of it need not be done twice.
+        """
+
+    async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
+        """Record that everything of the backfill is done."""
+
+    async def refill(
+        self, source: str, sink: str, events: Sequence[AuditEvent], proof: Proof
+    ) -> None:
+        """Put *events*, known or not, into the spool for *sink* alone, with the *proof*."""
+
+    async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
+        """Return all known events of *span* from the spool, or None if it lacks some of them."""
+
+    async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
+        """
+        Send the dead letters *ids* once more, each to its sink; return those that are on their way.
+
+        What is on its way already is left alone. A dead letter leaves with its delivery, and stays
+        with one attempt more if the sink refuses it again.
+        """
+
+    async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
+        """Give the dead letters *ids* up; that they were stays on record, their events do not."""
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
         """Return how far the second look of *delay* has come: at first, where *source* starts."""

@@ -16,28 +16,44 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
+import msgspec
 from isal import isal_zlib
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent, pack, unpack
 from auditrelay.store import (
     Added,
+    Backfill,
+    Coverage,
     DeadLetter,
+    Declared,
+    Fate,
+    Lateness,
+    Notice,
+    Proof,
     SinkState,
     SourceState,
     Span,
     SpoolPage,
     StoredDeadLetter,
+    backfills,
     files,
+    known_key,
+    ledger,
+    letters,
+    sortable,
 )
+from auditrelay.store.journal import NO_DIGEST, Scribe, record, records, xor
 from auditrelay.store.progress import Progress, Range
 from auditrelay.store.writer import Writer, translate
-from auditrelay.window import Interval, holes, micros, moment
+from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
 
@@ -54,11 +70,7 @@ _REMEMBER = (
     f"insert into known {_NUMBERS} "  # noqa: S608  # constants
     f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
 )
-_DAY = 86_400_000_000
-_DIGEST_STEP = 20_000
 _FORGET_STEP = 50_000
-_NO_DIGEST = bytes(20)
-_TIMELESS = bytes(8)
 _FIRST_TIME = (1).to_bytes(8)
 
 
@@ -122,31 +134,70 @@ class SqliteStore:
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
         """See Store."""
-        return await self._read(lambda db: _ledger(db, _source_id(db, source)))
+        return await self._read(lambda db: ledger.spans(db, _source_id(db, source)))
 
     async def add(
-        self, source: str, events: Sequence[AuditEvent], *, covers: Interval | None = None
+        self,
+        source: str,
+        events: Sequence[AuditEvent],
+        *,
+        via: str = "poll",
+        proof: Proof | None = None,
+        notice: Notice | None = None,
+        bad: Sequence[DeadLetter] = (),
     ) -> Added:
         """See Store."""
         if self._disk_full:
             raise StoreFull("the disk is full")
-        keys = [_key(event) for event in events]
+        keys = [known_key(event) for event in events]
         now = time.time_ns() // 1000
 
         def work(db: sqlite3.Connection) -> Added:
             owner = _source_id(db, source)
+            scribe = Scribe(db, owner, now, via)
             new = _unknown(db, owner, keys)
+            late: list[int] = []
             if new:
                 first = self._spool(db, owner, [events[index] for index in new], now)
                 db.execute(_REMEMBER, (b"".join(keys[i] for i in new), len(new), owner, first))
-                _count_late(db, owner, [keys[index] for index in new])
-            if covers is not None:
-                _cover(db, owner, covers, now)
-            return Added(tuple(new), len(events) - len(new))
+                found = ledger.count_late(
+                    scribe,
+                    [(_time_of(keys[index]), keys[index][8:]) for index in new],
+                    [events[index].fetched - events[index].at for index in new],
+                )
+                late = [new[index] for index in found]
+            if bad:
+                self._put_aside(db, owner, bad)
+            added = Added(tuple(new), len(events) - len(new), tuple(late))
+            if proof is None:
+                return added
+            declared, filled = _enter(scribe, proof, len(new))
+            notices = [
+                notice(each, was_filled)
+                for group, was_filled in ((declared, False), (filled, True))
+                for each in group
+                if each.new and notice is not None
+            ]
+            if notices:
+                self._spool(db, owner, notices, now)
+            return replace(added, declared=tuple(declared), filled=tuple(filled))
 
         return await self._writer.write(work)
 
-    def _spool(self, db: sqlite3.Connection, owner: int, events: list[AuditEvent], now: int) -> int:
+    def _put_aside(self, db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) -> None:
+        keys = [known_key(letter.event) for letter in bad]
+        for index in _unknown(db, owner, keys):
+            db.execute(_REMEMBER, (keys[index], 1, owner, -1))
+            letters.insert(db, None, bad[index])
+
+    def _spool(
+        self,
+        db: sqlite3.Connection,
+        owner: int,
+        events: list[AuditEvent],
+        now: int,
+        only: str | None = None,
+    ) -> int:
         """Put *events* at the end of the spool; return the position of the first."""
         blob = isal_zlib.compress(pack(events), 1)
         held = _meta(db, "spool_bytes")
@@ -154,8 +205,8 @@ class SqliteStore:
             raise StoreFull(f"the spool holds {held} bytes, {self._max_bytes} are allowed")
         first = _meta(db, "next_position")
         db.execute(
-            "insert into spool values (?, ?, ?, ?, ?, ?)",
-            (first, len(events), owner, now, len(blob), blob),
+            "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
+            (first, len(events), owner, now, len(blob), blob, only),
         )
         _set_meta(db, "next_position", first + len(events))
         self._resize(db, len(blob))
@@ -166,25 +217,130 @@ class SqliteStore:
         self._spool_bytes = _meta(db, "spool_bytes") + change
         _set_meta(db, "spool_bytes", self._spool_bytes)
 
-    async def declare_gap(
-        self, source: str, interval: Interval, reason: str, notice: AuditEvent
-    ) -> tuple[Interval, ...]:
+    async def is_parcel_known(self, source: str, key: bytes) -> bool:
+        """See Store."""
+        query = (
+            "select 1 from parcel where source = (select id from source where name = ?) and key = ?"
+        )
+        return await self._read(lambda db: db.execute(query, (source, key)).fetchone() is not None)
+
+    async def end_of_spool(self) -> int:
+        """See Store."""
+        return await self._read(lambda db: _meta(db, "next_position"))
+
+    async def vanished(
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
+    ) -> int:
         """See Store."""
         now = time.time_ns() // 1000
 
-        def work(db: sqlite3.Connection) -> tuple[Interval, ...]:
+        def find(db: sqlite3.Connection) -> list[bytes]:
             owner = _source_id(db, source)
-            gaps = tuple(holes(interval, [span.interval for span in _ledger(db, owner)]))
-            for gap in gaps:
-                db.execute(
-                    "insert into coverage values (?, ?, ?, ?, 0, ?, ?)",
-                    (owner, micros(gap.start), micros(gap.end), reason, _NO_DIGEST, now),
+            return [key for key in _keys_in(db, owner, span, before) if key not in seen]
+
+        missing = await self._read(find)
+        if not missing:
+            return 0
+
+        def work(db: sqlite3.Connection) -> int:
+            owner = _source_id(db, source)
+            gone = [
+                key
+                for key in missing
+                if db.execute(
+                    "insert into vanished values (?, ?, ?) on conflict do nothing",
+                    (owner, key, now),
+                ).rowcount
+            ]
+            if gone:
+                digest = NO_DIGEST
+                for key in gone:
+                    digest = xor(digest, key[8:])
+                record(
+                    Scribe(db, owner, now, "second look"),
+                    "vanished",
+                    micros(span.start),
+                    micros(span.end),
+                    events=len(gone),
+                    digest=digest,
                 )
-            if gaps:
-                self._spool(db, owner, [notice], now)
-            return gaps
+            return len(gone)
 
         return await self._writer.write(work)
+
+    # -- comparing with a source -----------------------------------------------------------------
+
+    async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
+        """See Store."""
+        keys = [known_key(event) for event in events]
+        return await self._read(lambda db: len(_unknown(db, _source_id(db, source), keys)))
+
+    async def fates(
+        self, source: str, events: Sequence[AuditEvent]
+    ) -> list[Mapping[str, Fate] | None]:
+        """See Store."""
+        keys = [known_key(event) for event in events]
+        return await self._read(lambda db: fates(db, source, _source_id(db, source), keys))
+
+    async def shown_no_more(
+        self, source: str, span: Interval, seen: AbstractSet[bytes]
+    ) -> list[tuple[str, datetime]]:
+        """See Store."""
+        return await self._read(
+            lambda db: [
+                (key[8:].hex(), moment(_time_of(key)))
+                for key in _keys_in(db, _source_id(db, source), span)
+                if key not in seen
+            ]
+        )
+
+    async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+        """See Store."""
+
+        def work(db: sqlite3.Connection) -> tuple[int, str]:
+            owner = _source_id(db, source)
+            count, digest = ledger.digest_of(db, owner, micros(span.start), micros(span.end))
+            return count, digest.hex()
+
+        return await self._read(work)
+
+    # -- backfill --------------------------------------------------------------------------------
+
+    async def begin_backfill(
+        self, source: str, span: Interval, sinks: Sequence[str], now: datetime
+    ) -> Backfill:
+        """See Store."""
+        return await self._writer.write(
+            lambda db: backfills.begin(db, _source_id(db, source), span, sinks, now)
+        )
+
+    async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
+        """See Store."""
+        await self._writer.write(
+            lambda db: db.execute("update backfill set ended = ? where id = ?", (micros(now), id))
+        )
+
+    async def refill(
+        self, source: str, sink: str, events: Sequence[AuditEvent], proof: Proof
+    ) -> None:
+        """See Store."""
+        if self._disk_full:
+            raise StoreFull("the disk is full")
+        now = time.time_ns() // 1000
+
+        def work(db: sqlite3.Connection) -> None:
+            owner = _source_id(db, source)
+            if events:
+                self._spool(db, owner, list(events), now, only=sink)
+            _enter(Scribe(db, owner, now, "backfill"), proof, len(events))
+
+        await self._writer.write(work)
+
+    async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
+        """See Store."""
+        return await self._read(lambda db: _held(db, _source_id(db, source), span))
+
+    # -- second looks ----------------------------------------------------------------------------
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
         """See Store."""
@@ -221,6 +377,17 @@ class SqliteStore:
                 "on conflict (name) do update set sources = excluded.sources, ends = null",
                 (sink, json.dumps(sorted(sources))),
             )
+            db.execute(
+                "insert into feed select sink.id, each.value, meta.value from sink, meta, "
+                "json_each(sink.sources) as each where sink.name = ? "
+                "and meta.name = 'next_position' on conflict do nothing",
+                (sink,),
+            )
+            db.execute(
+                "delete from feed where sink = (select id from sink where name = ?1) and source "
+                "not in (select value from sink, json_each(sink.sources) where sink.name = ?1)",
+                (sink,),
+            )
 
         await self._writer.write(work)
 
@@ -250,8 +417,9 @@ class SqliteStore:
                     "select first, count, (select name from source where id = spool.source), "
                     "events from spool where first >= coalesce((select max(first) from spool "
                     "where first <= ?1), 0) and first + count > ?1 and source in "
-                    "(select value from json_each(?2)) order by first limit 1",
-                    (position, readable),
+                    "(select value from json_each(?2)) and (only is null or "
+                    "only = (select id from sink where name = ?3)) order by first limit 1",
+                    (position, readable, sink),
                 ).fetchone()
                 if row is None:
                     break
@@ -293,27 +461,44 @@ class SqliteStore:
                 (progress.position, json.dumps(progress.ahead), sink),
             )
             for letter in dead:
-                event = letter.event
-                db.execute(
-                    "insert into dead_letter (sink, source, uid, native_id, reason, status, "
-                    "message, attempts, first_at, last_at, event) values ((select id from sink "
-                    "where name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        sink,
-                        event.source,
-                        event.uid,
-                        event.native_id,
-                        letter.reason,
-                        letter.status,
-                        letter.message,
-                        letter.attempts,
-                        micros(letter.first_at),
-                        micros(letter.last_at),
-                        pack([event]),
-                    ),
-                )
+                letters.insert(db, sink, letter)
+            letters.delivered(db, sink, done)
 
         await self._writer.write(work)
+
+    # -- dead letters ----------------------------------------------------------------------------
+
+    async def dead_letters(
+        self,
+        *,
+        sinks: Sequence[str] = (),
+        sources: Sequence[str] = (),
+        reasons: Sequence[str] = (),
+        ids: Sequence[int] = (),
+    ) -> list[StoredDeadLetter]:
+        """Return the dead letters that match every filter given, oldest first."""
+        return await self._read(
+            lambda db: letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
+        )
+
+    async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
+        """See Store."""
+        now = time.time_ns() // 1000
+
+        def work(db: sqlite3.Connection) -> list[StoredDeadLetter]:
+            found = [letter for letter in letters.find(db, ids=ids) if not letter.replayed]
+            for each in found:
+                event = msgspec.structs.replace(each.letter.event, replayed=True)
+                owner = _source_id(db, each.source)
+                position = self._spool(db, owner, [event], now, only=each.sink)
+                letters.on_its_way(db, each.id, None if each.sink is None else position)
+            return found
+
+        return await self._writer.write(work)
+
+    async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
+        """See Store."""
+        return await self._writer.write(lambda db: letters.drop(db, ids, micros(now)))
 
     # -- both ------------------------------------------------------------------------------------
 
@@ -443,37 +628,13 @@ class StateView:
         ids: Sequence[int] = (),
     ) -> list[StoredDeadLetter]:
         """Return the dead letters that match every filter given, oldest first."""
-        wanted = {"sink.name": sinks, "source": sources, "reason": reasons, "dead_letter.id": ids}
-        where = [
-            f"{column} in (select value from json_each(?))"  # noqa: S608  # columns are ours
-            for column, values in wanted.items()
-            if values
-        ]
-        query = (
-            "select dead_letter.id, sink.name, source, reason, message, status, attempts, "  # noqa: S608  # columns are ours
-            "first_at, last_at, event from dead_letter join sink on sink.id = dead_letter.sink "
-            f"{'where ' + ' and '.join(where) if where else ''} order by dead_letter.id"
-        )
-        values = [json.dumps(list(values)) for values in wanted.values() if values]
         return self._get(
-            lambda db: [
-                StoredDeadLetter(
-                    row[0],
-                    row[1],
-                    row[2],
-                    DeadLetter(
-                        unpack(row[9])[0],
-                        row[3],
-                        row[4],
-                        row[5],
-                        row[6],
-                        moment(row[7]),
-                        moment(row[8]),
-                    ),
-                )
-                for row in db.execute(query, values)
-            ]
+            lambda db: letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
         )
+
+    def coverage(self, source: str) -> Coverage | None:
+        """Return everything that is known of what was read of *source*; None if it is not known."""
+        return self._get(lambda db: _coverage(db, source))
 
     def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -489,20 +650,8 @@ def _micros(delay: timedelta) -> int:
     return delay // timedelta(microseconds=1)
 
 
-def _key(event: AuditEvent) -> bytes:
-    """
-    Return how *event* is known: its time, so that neighbours in time lie together, and its uid.
-
-    A time that we made up at fetching is no part of it: the next fetch would make up another.
-    """
-    if event.time_quality == "fetched":
-        return _TIMELESS + bytes.fromhex(event.uid)
-    return _time(event.at) + bytes.fromhex(event.uid)
-
-
-def _time(at: int) -> bytes:
-    """Return eight bytes that sort as the moment *at* does, before 1970 too."""
-    return (at + (1 << 63)).to_bytes(8)
+def _time_of(key: bytes) -> int:
+    return int.from_bytes(key[:8]) - (1 << 63)
 
 
 def _meta(db: sqlite3.Connection, name: str) -> int:
@@ -539,96 +688,112 @@ def _unknown(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]
     return [i for i, key in enumerate(keys) if i not in known and first_of[key] == i]
 
 
-def _ledger(db: sqlite3.Connection, owner: int) -> tuple[Span, ...]:
-    rows = db.execute(
-        "select start, end, gap, events, hex(digest) from coverage where source = ? order by start",
-        (owner,),
-    ).fetchall()
-    return tuple(
-        Span(Interval(moment(start), moment(end)), gap, events, digest.lower())
-        for start, end, gap, events, digest in rows
-    )
+def _enter(scribe: Scribe, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
+    """Enter what *proof* says; return the gaps that it declared, and those that it filled."""
+    filled = [each for span in proof.covers for each in ledger.cover(scribe, span)]
+    declared = [
+        each for span, reason in proof.gaps for each in ledger.declare(scribe, span, reason)
+    ]
+    if proof.parcel is not None:
+        scribe.db.execute(
+            "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
+            (scribe.owner, proof.parcel.key, proof.parcel.name, scribe.now),
+        )
+    if proof.backfill is not None and proof.part is not None:
+        backfills.part_done(scribe.db, proof.backfill, proof.part, proof.read, proof.new + new)
+    return declared, filled
 
 
-def _cover(db: sqlite3.Connection, owner: int, covers: Interval, now: int) -> None:
-    """Enter *covers* into the ledger: gaps give way, and what was covered stays as it is."""
-    start, end = micros(covers.start), micros(covers.end)
-    near = db.execute(
-        "select start, end, gap, events, digest from coverage "
-        "where source = ? and start <= ? and end >= ?",
-        (owner, end, start),
-    ).fetchall()
-    for gap_start, gap_end, reason, _, _ in near:
-        if reason is None or gap_end <= start or gap_start >= end:
-            continue
-        db.execute("delete from coverage where source = ? and start = ?", (owner, gap_start))
-        for left, right in ((gap_start, start), (end, gap_end)):
-            if left < right:
-                db.execute(
-                    "insert into coverage values (?, ?, ?, ?, 0, ?, ?)",
-                    (owner, left, right, reason, _NO_DIGEST, now),
-                )
-    covered = [Interval(moment(row[0]), moment(row[1])) for row in near if row[2] is None]
-    for hole in holes(covers, covered):
-        hole_start, hole_end = micros(hole.start), micros(hole.end)
-        events, digest = _digest(db, owner, hole_start, hole_end)
-        # One entry a day, so that years of five-minute polls stay small and can still be read.
-        grown = db.execute(
-            "select start, events, digest from coverage where source = ? and end = ? "
-            "and gap is null and start / ? = ? / ?",
-            (owner, hole_start, _DAY, hole_start, _DAY),
-        ).fetchone()
-        if grown is None:
-            db.execute(
-                "insert into coverage values (?, ?, ?, null, ?, ?, ?)",
-                (owner, hole_start, hole_end, events, digest, now),
-            )
-        else:
-            db.execute(
-                "update coverage set end = ?, events = ?, digest = ?, recorded = ? "
-                "where source = ? and start = ?",
-                (hole_end, grown[1] + events, _xor(grown[2], digest), now, owner, grown[0]),
-            )
+def _keys_in(
+    db: sqlite3.Connection, owner: int, span: Interval, before: int = 1 << 62
+) -> list[bytes]:
+    """Return the keys of all events of *span* that were spooled *before* that position."""
+    return [
+        key
+        for (key,) in db.execute(
+            "select key from known where source = ? and key >= ? and key < ? and position < ?",
+            (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
+        )
+    ]
 
 
-def _count_late(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> None:
-    """Bring the count and digest of entries up to date that were covered before *keys* came."""
-    times = [int.from_bytes(key[:8]) - (1 << 63) for key in keys]
-    for start, end, events, digest in db.execute(
-        "select start, end, events, digest from coverage "
-        "where source = ? and gap is null and start <= ? and end > ?",
-        (owner, max(times), min(times)),
+def _held(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
+    wanted = {
+        position
+        for (position,) in db.execute(
+            "select position from known where source = ? and key >= ? and key < ?",
+            (owner, sortable(micros(span.start)), sortable(micros(span.end))),
+        )
+    }
+    events: list[AuditEvent] = []
+    if not wanted:
+        return events
+    for first, count, blob in db.execute(
+        "select first, count, events from spool where first + count > ? and first <= ? "
+        "and source = ? and only is null order by first",
+        (min(wanted), max(wanted), owner),
+    ):
+        inside = sorted(wanted.intersection(range(first, first + count)))
+        if inside:
+            page = unpack(isal_zlib.decompress(blob))
+            events += [page[position - first] for position in inside]
+    return events if len(events) == len(wanted) else None
+
+
+def fates(
+    db: sqlite3.Connection, source: str, owner: int, keys: list[bytes]
+) -> list[Mapping[str, Fate] | None]:
+    """Return for each of *keys* what became of its event at every sink; None if it is unknown."""
+    sinks = []
+    for name, since in db.execute(
+        "select sink.name, feed.since from sink join feed on feed.sink = sink.id "
+        "where feed.source = ? and sink.ends is null order by sink.name",
+        (source,),
     ).fetchall():
-        late = [key for key, at in zip(keys, times, strict=True) if start <= at < end]
-        if late:
-            for key in late:
-                digest = _xor(digest, key[8:])  # noqa: PLW2901  # it is the running value
-            db.execute(
-                "update coverage set events = ?, digest = ? where source = ? and start = ?",
-                (events + len(late), digest, owner, start),
-            )
-
-
-def _digest(db: sqlite3.Connection, owner: int, start: int, end: int) -> tuple[int, bytes]:
-    """Return how many known events lie in [*start*, *end*), and the exclusive-or of their uids."""
-    last, stop = _time(start), _time(end)
-    count, total = 0, 0
-    while True:
-        uids, last_key, found = db.execute(
-            "select group_concat(hex(substr(key, 9)), ''), max(key), count(*) from "
-            "(select key from known where source = ? and key > ? and key < ? order by key limit ?)",
-            (owner, last, stop, _DIGEST_STEP),
+        sinks.append((name, since, _sink(db, name)[0]))
+    aside = letters.states(db, [key[8:].hex() for key in keys])
+    found: list[Mapping[str, Fate] | None] = []
+    for key in keys:
+        row = db.execute(
+            "select position from known where source = ? and key = ?", (owner, key)
         ).fetchone()
-        if not found:
-            return count, total.to_bytes(20)
-        text = bytes.fromhex(uids)
-        for place in range(0, len(text), 20):
-            total ^= int.from_bytes(text[place : place + 20])
-        count, last = count + found, last_key
+        if row is None:
+            found.append(None)
+            continue
+        uid, position = key[8:].hex(), row[0]
+        found.append(
+            {
+                name: aside.get((uid, name))
+                or aside.get((uid, None))
+                or (
+                    "before_sink"
+                    if position < since
+                    else "waiting"
+                    if progress.open_ranges(position, position + 1)
+                    else "delivered"
+                )
+                for name, since, progress in sinks
+            }
+        )
+    return found
 
 
-def _xor(one: bytes, other: bytes) -> bytes:
-    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(20)
+def _coverage(db: sqlite3.Connection, source: str) -> Coverage | None:
+    row = db.execute("select id, head from source where name = ?", (source,)).fetchone()
+    if row is None:
+        return None
+    owner, head = row
+    lateness = db.execute(
+        "select via, seconds, events from lateness where source = ? order by via, seconds", (owner,)
+    ).fetchall()
+    (gone,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
+    return Coverage(
+        spans=ledger.spans(db, owner),
+        journal=tuple(records(db, owner)),
+        head=head,
+        lateness=tuple(Lateness(*each) for each in lateness),
+        vanished=gone,
+    )
 
 
 def _forget(db: sqlite3.Connection, before: int) -> int:
@@ -636,7 +801,7 @@ def _forget(db: sqlite3.Connection, before: int) -> int:
     return db.execute(
         "delete from known where (source, key) in (select source, key from known, "
         "(select id from source) where source = id and key >= ? and key < ? limit ?)",
-        (_FIRST_TIME, _time(before), _FORGET_STEP),
+        (_FIRST_TIME, sortable(before), _FORGET_STEP),
     ).rowcount
 
 
@@ -659,7 +824,8 @@ def _waiting(db: sqlite3.Connection, sink: str) -> tuple[int, int | None, int | 
     count, first, stored = db.execute(
         "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "
         "where first + count > ?1 and source in (select value from json_each(?2)) "
-        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3)",
+        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3) "
+        "and (only is null or only = (select id from sink where name = ?3))",
         (progress.position, readable, sink),
     ).fetchone()
     return int(count) - sum(end - start for start, end in progress.ahead), first, stored
@@ -680,7 +846,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
     """Return what is known of every source."""
     rows = db.execute("select id, name, started, condition from source order by name").fetchall()
     return [
-        SourceState(name, moment(started), _ledger(db, owner), json.loads(condition))
+        SourceState(name, moment(started), ledger.spans(db, owner), json.loads(condition))
         for owner, name, started, condition in rows
     ]
 
@@ -689,7 +855,7 @@ def sink_states(db: sqlite3.Connection) -> list[SinkState]:
     """Return what is known of every sink."""
     rows = db.execute(
         "select name, position, condition, (select count(*) from dead_letter "
-        "where dead_letter.sink = sink.id) from sink order by name"
+        "where dead_letter.sink = sink.id and dropped is null) from sink order by name"
     ).fetchall()
     states = []
     for name, position, condition, dead in rows:

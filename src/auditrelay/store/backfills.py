@@ -1,0 +1,53 @@
+"""Backfills in the database: works on a connection, within the caller's transaction."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+from auditrelay.store import Backfill
+from auditrelay.window import Interval, micros, moment
+
+
+def begin(
+    db: sqlite3.Connection, owner: int, span: Interval, sinks: Sequence[str], now: datetime
+) -> Backfill:
+    """Return the unfinished backfill that overlaps *span*, widened to it, or a new one."""
+    names, start, end = json.dumps(sorted(sinks)), micros(span.start), micros(span.end)
+    row = db.execute(
+        "select id from backfill where source = ? and sinks = ? and ended is null "
+        "and start < ? and end > ? order by id desc limit 1",
+        (owner, names, end, start),
+    ).fetchone()
+    if row is None:
+        found = db.execute(
+            "insert into backfill (source, sinks, start, end, began) values (?, ?, ?, ?, ?) "
+            "returning id",
+            (owner, names, start, end, micros(now)),
+        ).fetchone()
+        return Backfill(found[0], span, ())
+    number = row[0]
+    db.execute(
+        "update backfill set start = min(start, ?), end = max(end, ?) where id = ?",
+        (start, end, number),
+    )
+    parts = db.execute(
+        "select start, end, events, new from backfill_part where backfill = ? order by start",
+        (number,),
+    ).fetchall()
+    return Backfill(
+        number,
+        span,
+        tuple(Interval(moment(part[0]), moment(part[1])) for part in parts),
+        sum(part[2] for part in parts),
+        sum(part[3] for part in parts),
+    )
+
+
+def part_done(db: sqlite3.Connection, number: int, part: Interval, events: int, new: int) -> None:
+    """Record that *part* of a backfill is done, and what it showed."""
+    db.execute(
+        "insert into backfill_part values (?, ?, ?, ?, ?) on conflict (backfill, start) "
+        "do update set end = max(end, excluded.end), events = excluded.events, new = excluded.new",
+        (number, micros(part.start), micros(part.end), events, new),
+    )

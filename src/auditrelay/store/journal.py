@@ -1,0 +1,205 @@
+"""
+The journal of a source: who read what when, each record bound to the one before it.
+
+The ledger says what is covered now; the journal says how it came about. Every record carries a
+hash over itself and over the hash of the record before it, and the source carries the hash of its
+last record. So a record that was edited, removed or put elsewhere no longer fits, and neither does
+a ledger that says anything else than its journal. The hash is without a key: whoever can write the
+database can make all of it anew. The heads that were logged (``ledger_sealed``) or printed
+(``coverage --json``) before that bear witness then.
+
+A record grows as long as its day lasts (UTC), so that years of five-minute polls stay a few
+records a day.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from hashlib import sha256
+
+import orjson
+
+DAY = 86_400_000_000
+"""Microseconds."""
+
+NO_DIGEST = bytes(20)
+_FIRST = bytes(32)
+_COLUMNS = "seq, recorded, what, start, end, reason, via, events, digest, hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """
+    One record: times are microseconds since 1970, *end* is not part of the span.
+
+    *what* is ``covered``, ``gap``, ``filled`` (a gap that was read after all), ``late`` (events
+    that were found in the ledger's entry that starts at *start* after it was covered) or
+    ``vanished`` (events that the source does not show any more).
+    """
+
+    seq: int
+    recorded: int
+    what: str
+    start: int
+    end: int
+    reason: str | None
+    via: str
+    events: int
+    digest: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scribe:
+    """
+    Who enters what: on the connection *db*, for the source *owner*, at *now* (microseconds).
+
+    *via* says in plain words who read it.
+    """
+
+    db: sqlite3.Connection
+    owner: int
+    now: int
+    via: str
+
+
+def record(
+    scribe: Scribe,
+    what: str,
+    start: int,
+    end: int,
+    *,
+    reason: str | None = None,
+    events: int = 0,
+    digest: bytes = NO_DIGEST,
+) -> None:
+    """Enter something into the journal; today's records may grow."""
+    db, owner, now, via = scribe.db, scribe.owner, scribe.now, scribe.via
+    # What was found late belongs to its entry of the ledger; all else grows at its end.
+    place, at = ("start", start) if what in ("late", "vanished") else ("end", start)
+    row = db.execute(
+        f"select {_COLUMNS} from journal where source = ? and {place} = ? and what = ? "  # noqa: S608  # constants
+        "and reason is ? and via = ? and start / ? = ? and recorded / ? = ? and seq >= "
+        "(select coalesce(max(seq), 0) from journal where source = ?) - ? "
+        "order by seq desc limit 1",
+        (owner, at, what, reason, via, DAY, start // DAY, DAY, now // DAY, owner, _REACH),
+    ).fetchone()
+    if row is None:
+        (seq,) = db.execute(
+            "select coalesce(max(seq), 0) + 1 from journal where source = ?", (owner,)
+        ).fetchone()
+        grown = (now, what, start, end, reason, via, events, digest)
+    else:
+        last = Record(*row)
+        seq = last.seq
+        grown = (
+            now,
+            what,
+            last.start,
+            max(end, last.end),
+            reason,
+            via,
+            last.events + events,
+            xor(last.digest, digest),
+        )
+    db.execute(
+        "insert into journal values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(32)) "
+        "on conflict (source, seq) do update set recorded = excluded.recorded, "
+        "start = excluded.start, end = excluded.end, events = excluded.events, "
+        "digest = excluded.digest",
+        (owner, seq, *grown),
+    )
+    _bind(db, owner, seq)
+
+
+_REACH = 50
+"""How many records back one may still grow: what follows it is hashed anew each time."""
+
+
+def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
+    """Hash the records from *seq* on, and keep the last hash with the source."""
+    name, before = db.execute(
+        "select name, coalesce((select hash from journal where source = ?1 and seq = ?2 - 1), ?3) "
+        "from source where id = ?1",
+        (owner, seq, _FIRST),
+    ).fetchone()
+    rows = db.execute(
+        f"select {_COLUMNS} from journal where source = ? and seq >= ? order by seq",  # noqa: S608  # constants
+        (owner, seq),
+    ).fetchall()
+    for row in rows:
+        each = Record(*row)
+        before = _hash(name, before, each)
+        db.execute(
+            "update journal set hash = ? where source = ? and seq = ?", (before, owner, each.seq)
+        )
+    db.execute("update source set head = ? where id = ?", (before, owner))
+
+
+def _hash(name: str, before: bytes, each: Record) -> bytes:
+    text = orjson.dumps(
+        [
+            name,
+            each.seq,
+            each.recorded,
+            each.what,
+            each.start,
+            each.end,
+            each.reason,
+            each.via,
+            each.events,
+            each.digest.hex(),
+        ]
+    )
+    return sha256(before + text).digest()
+
+
+def take_over(db: sqlite3.Connection) -> None:
+    """Enter what ledgers hold that were begun before there was a journal."""
+    for owner, start, end, gap, events, digest, recorded in db.execute(
+        "select source, start, end, gap, events, digest, recorded from coverage"
+    ).fetchall():
+        what = "covered" if gap is None else "gap"
+        record(
+            Scribe(db, owner, recorded, "before the journal"),
+            what,
+            start,
+            end,
+            reason=gap,
+            events=events,
+            digest=digest,
+        )
+
+
+def records(db: sqlite3.Connection, owner: int) -> list[Record]:
+    """Return the journal of the source *owner*, oldest record first."""
+    return [
+        Record(*row)
+        for row in db.execute(
+            f"select {_COLUMNS} from journal where source = ? order by seq",  # noqa: S608  # constants
+            (owner,),
+        )
+    ]
+
+
+def broken(name: str, head: bytes | None, journal: list[Record]) -> str | None:
+    """Return what is wrong with the chain of the source *name*, or None if nothing is."""
+    before = _FIRST
+    for number, each in enumerate(journal, 1):
+        if each.seq != number:
+            return f"record {number} of the journal is missing"
+        before_it, before = before, _hash(name, before, each)
+        if before != each.hash:
+            at = "or the one before it was" if before_it != _FIRST else "was"
+            return f"record {number} of the journal {at} edited or put elsewhere"
+    if journal and before != head:
+        return (
+            f"the journal does not end with its last record: some after {len(journal)} is missing"
+        )
+    if not journal and head is not None:
+        return "the whole journal is missing"
+    return None
+
+
+def xor(one: bytes, other: bytes) -> bytes:
+    """Return the exclusive-or of two digests."""
+    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(len(one))
