@@ -414,6 +414,7 @@ class Peer:
         self._identity = headers
         self._secrets = secrets
         self._rotations = 0
+        self._rotating = asyncio.Lock()
         self._pace = Pace(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
         held_back = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
@@ -506,9 +507,11 @@ class Peer:
 
     async def _rotated_since(self, rotations: int) -> bool:
         """Read the secrets again; return True if they are others than at that count."""
-        for secret in self._secrets:
-            if await asyncio.to_thread(secret.reload):
-                self._rotations += 1
+        # One at a time: who reads after another finds no change, and must see that it was counted.
+        async with self._rotating:
+            for secret in self._secrets:
+                if await asyncio.to_thread(secret.reload):
+                    self._rotations += 1
         # Another request may have found the new secret while this one was on its way.
         return self._rotations != rotations
 
