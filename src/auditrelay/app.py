@@ -18,14 +18,16 @@ from urllib.parse import urlsplit
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from auditrelay import __version__
+from auditrelay import __version__, control
 from auditrelay.collect import Collector
 from auditrelay.config import Config
+from auditrelay.control import Tell
 from auditrelay.deliver import Deliverer
 from auditrelay.errors import RelayError, StateError, StoreFull
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonym import Pseudonyms
-from auditrelay.sources import Source
+from auditrelay.operations import Operations
+from auditrelay.sources import Drop, Source
 from auditrelay.status import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store import files
@@ -99,8 +101,8 @@ class App:
         self._store = store
         self._clock = clock
         self.metrics = metrics
-        self._sources: list[Source] = []
-        self._sinks: list[Sink] = []
+        self._sources: list[Source | Drop] = []
+        self._sinks: dict[str, Sink] = {}
         self._deliverers = [
             self._deliverer(name, attempts)
             for name, settings in config.sinks.items()
@@ -111,6 +113,14 @@ class App:
             for name, settings in config.sources.items()
             if settings.enabled
         ]
+        self._operations = Operations(
+            config,
+            store,
+            collectors=self._collectors,
+            deliverers=self._deliverers,
+            sinks=self._sinks,
+            clock=clock,
+        )
         self._prune_due = asyncio.Event()
         self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
 
@@ -160,7 +170,7 @@ class App:
     def _collector(self, name: str, patience: timedelta | None) -> Collector:
         settings = self._config.sources[name]
         module = importlib.import_module(f"auditrelay.sources.{settings.type}")
-        source: Source = module.build(name, settings, self.metrics)
+        source: Source | Drop = module.build(name, settings, self.metrics)
         self._sources.append(source)
         readers = [
             deliverer
@@ -188,7 +198,7 @@ class App:
         settings = self._config.sinks[name]
         module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
         sink: Sink = module.build(name, settings, self.metrics)
-        self._sinks.append(sink)
+        self._sinks[name] = sink
         return Deliverer(
             name,
             settings,
@@ -210,7 +220,7 @@ class App:
     async def _close(self) -> None:
         for source in self._sources:
             await source.close()
-        for sink in self._sinks:
+        for sink in self._sinks.values():
             await sink.close()
 
     # -- running -----------------------------------------------------------------------------------
@@ -236,6 +246,9 @@ class App:
                 tasks.create_task(collector.keep_looking_again()) for collector in self._collectors
             ]
             collecting.append(tasks.create_task(self._keep_pruning()))
+            collecting.append(
+                tasks.create_task(control.serve(self._config.state_dir, self._operations.do))
+            )
             scheduler.start()
             started(port.address)
             await stop.wait()
@@ -251,6 +264,31 @@ class App:
                 task.cancel()
             port.stop()
             await asyncio.wait([status])
+
+    async def alone(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """
+        Do *request* without a service, deliver what came of it, and return the result.
+
+        What a sink did not take stays in the spool for the service; the result says so under
+        ``undelivered``.
+        """
+        undelivered: list[str] = []
+
+        async def deliver(deliverer: Deliverer) -> None:
+            try:
+                await deliverer.keep_delivering()
+            except* StateError:
+                raise
+            except* RelayError as group:
+                undelivered.append(f"{deliverer.name}: {group.exceptions[0]}")
+
+        async with asyncio.TaskGroup() as tasks:
+            for deliverer in self._deliverers:
+                tasks.create_task(deliver(deliverer))
+            result = await self._operations.do(request, tell)
+            for deliverer in self._deliverers:
+                deliverer.finish()
+        return {**result, "undelivered": undelivered}
 
     async def once(self) -> list[str]:
         """Read every source to its settled end, deliver everything, return what failed."""
@@ -369,7 +407,7 @@ class App:
         return reasons
 
 
-def normalizer(name: str, config: Config, source: Source) -> Normalizer:
+def normalizer(name: str, config: Config, source: Source | Drop) -> Normalizer:
     """Return what turns the records of the source *name* into events."""
     settings = config.sources[name]
     return Normalizer(

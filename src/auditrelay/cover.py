@@ -108,7 +108,7 @@ class Reader:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._announce = announce
+        self.announce = announce
         self._patience = math.inf if patience is None else patience.total_seconds()
         self._complain = complain
 
@@ -213,7 +213,7 @@ class Reader:
             )
         self._tell(added)
         if added.new or added.declared or added.filled:
-            self._announce()
+            self.announce()
         return added
 
     async def declare(self, span: Interval, reason: str) -> None:

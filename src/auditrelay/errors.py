@@ -3,7 +3,8 @@ What can go wrong, named after what the caller does next.
 
 * RelayError
     - ConfigError   stop: the operator must edit the configuration
-    - StateError    stop: the state is locked, damaged, newer than this program, or unreadable
+    - StateError    stop: the state is damaged, newer than this program, or unreadable
+        - Locked    the same, because another instance holds it; it may be asked instead
     - StoreFull     stop collecting, keep delivering, try again when there is room
     - Retryable     wait (``retry_after`` seconds if known), then repeat the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
@@ -29,6 +30,10 @@ class ConfigError(RelayError):
 
 class StateError(RelayError):
     """The state directory cannot be used; nothing in it has been changed."""
+
+
+class Locked(StateError):
+    """Another instance holds the state."""
 
 
 class StoreFull(RelayError):

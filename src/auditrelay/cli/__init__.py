@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 
 from auditrelay import __version__
+from auditrelay.cli.backfill import backfill
 from auditrelay.cli.check import check
+from auditrelay.cli.coverage import coverage
 from auditrelay.cli.dead_letters import dead_letters
 from auditrelay.cli.demo import demo
 from auditrelay.cli.given import Given
@@ -23,6 +25,7 @@ from auditrelay.cli.sample import sample
 from auditrelay.cli.schema import schema
 from auditrelay.cli.setup import setup
 from auditrelay.cli.status import status
+from auditrelay.cli.verify import verify
 from auditrelay.errors import ConfigError, RelayError, StateError
 
 cli = typer.Typer(
@@ -59,7 +62,18 @@ def _main(
     context.obj = Given(config, log_level)
 
 
-for _command in (run, check, status, sample, demo, init, schema):
+for _command in (
+    run,
+    backfill,
+    check,
+    status,
+    coverage,
+    verify,
+    sample,
+    demo,
+    init,
+    schema,
+):
     cli.command()(_command)
 cli.add_typer(dead_letters, name="dead-letters")
 cli.add_typer(setup, name="setup")

@@ -180,6 +180,8 @@ class Coverage:
     head: bytes | None
     lateness: tuple[Lateness, ...]
     vanished: int
+    differs: str | None
+    """Where the ledger counts other events than are known, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class SourceState:
     name: str
     started: datetime
     ledger: tuple[Span, ...]
+    lateness: tuple[Lateness, ...]
     condition: Mapping[str, object]
 
 
@@ -282,9 +285,9 @@ class Store(Protocol):
         """Return for each event what became of it at every sink, or None if it is not known."""
 
     async def shown_no_more(
-        self, source: str, span: Interval, seen: AbstractSet[bytes]
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
-        """Return uid and time of the events of *span* that are known and not among those *seen*."""
+        """Return uid and time of what :meth:`vanished` would note, and note nothing."""
 
     async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Return how many events of *span* are known, and the exclusive-or of their uids."""
@@ -302,9 +305,9 @@ class Store(Protocol):
         """Record that everything of the backfill is done."""
 
     async def refill(
-        self, source: str, sink: str, events: Sequence[AuditEvent], proof: Proof
+        self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
-        """Put *events*, known or not, into the spool for *sink* alone, with the *proof*."""
+        """Put *events*, known or not, into the spool for those *sinks* alone, with the *proof*."""
 
     async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
         """Return all known events of *span* from the spool, or None if it lacks some of them."""

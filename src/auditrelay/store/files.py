@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from auditrelay.errors import StateError
+from auditrelay.errors import Locked, StateError
 from auditrelay.store import journal
 
 DATABASE = "state.db"
@@ -194,7 +194,7 @@ def locked(state_dir: Path, version: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StateError(
+            raise Locked(
                 f"the state directory {state_dir} is in use by {_holder(file)}; "
                 "stop that instance first, or give this one its own state_dir"
             ) from None

@@ -283,13 +283,13 @@ class SqliteStore:
         return await self._read(lambda db: fates(db, source, _source_id(db, source), keys))
 
     async def shown_no_more(
-        self, source: str, span: Interval, seen: AbstractSet[bytes]
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
         """See Store."""
         return await self._read(
             lambda db: [
                 (key[8:].hex(), moment(_time_of(key)))
-                for key in _keys_in(db, _source_id(db, source), span)
+                for key in _keys_in(db, _source_id(db, source), span, before)
                 if key not in seen
             ]
         )
@@ -321,7 +321,7 @@ class SqliteStore:
         )
 
     async def refill(
-        self, source: str, sink: str, events: Sequence[AuditEvent], proof: Proof
+        self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
         """See Store."""
         if self._disk_full:
@@ -330,7 +330,7 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection) -> None:
             owner = _source_id(db, source)
-            if events:
+            for sink in sinks if events else ():
                 self._spool(db, owner, list(events), now, only=sink)
             _enter(Scribe(db, owner, now, "backfill"), proof, len(events))
 
@@ -520,6 +520,13 @@ class SqliteStore:
             lambda db: self._prune(db, before=micros(now - self._retention))
         )
         oldest = micros(now - self._remember)
+        await self._writer.write(
+            lambda db: db.execute(
+                "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
+                "set value = max(value, excluded.value)",
+                (oldest,),
+            )
+        )
         while await self._writer.write(lambda db: _forget(db, oldest)) == _FORGET_STEP:
             pass
         await self._writer.write(_shrink)
@@ -783,17 +790,44 @@ def _coverage(db: sqlite3.Connection, source: str) -> Coverage | None:
     if row is None:
         return None
     owner, head = row
-    lateness = db.execute(
-        "select via, seconds, events from lateness where source = ? order by via, seconds", (owner,)
-    ).fetchall()
     (gone,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
+    spans = ledger.spans(db, owner)
     return Coverage(
-        spans=ledger.spans(db, owner),
+        spans=spans,
         journal=tuple(records(db, owner)),
         head=head,
-        lateness=tuple(Lateness(*each) for each in lateness),
+        lateness=_lateness(db, owner),
         vanished=gone,
+        differs=_differs(db, owner, spans),
     )
+
+
+def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
+    return tuple(
+        Lateness(*row)
+        for row in db.execute(
+            "select via, seconds, events from lateness where source = ? order by via, seconds",
+            (owner,),
+        )
+    )
+
+
+def _differs(db: sqlite3.Connection, owner: int, spans: Sequence[Span]) -> str | None:
+    """Return which entry counts other events than are known, if they are all still known."""
+    (oldest,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone() or (
+        None,
+    )
+    for span in spans:
+        start, end = micros(span.interval.start), micros(span.interval.end)
+        if span.gap is not None or (oldest is not None and start < oldest):
+            continue
+        events, digest = ledger.digest_of(db, owner, start, end)
+        if (events, digest.hex()) != (span.events, span.digest):
+            return (
+                f"the ledger counts {span.events} events from {span.interval.start} to "
+                f"{span.interval.end}, and {events} are known, or others than those"
+            )
+    return None
 
 
 def _forget(db: sqlite3.Connection, before: int) -> int:
@@ -846,7 +880,13 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
     """Return what is known of every source."""
     rows = db.execute("select id, name, started, condition from source order by name").fetchall()
     return [
-        SourceState(name, moment(started), ledger.spans(db, owner), json.loads(condition))
+        SourceState(
+            name,
+            moment(started),
+            ledger.spans(db, owner),
+            _lateness(db, owner),
+            json.loads(condition),
+        )
         for owner, name, started, condition in rows
     ]
 

@@ -1,0 +1,227 @@
+"""``auditrelay coverage``: what was read of each source, what was not, and who read it when."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from auditrelay.cli.beside import moment
+from auditrelay.cli.given import Given
+from auditrelay.errors import ConfigError
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.config import Config
+    from auditrelay.store import Coverage, Span
+    from auditrelay.window import Interval
+
+_WIDTH = 60
+"""Characters of the timeline."""
+
+
+def coverage(
+    context: typer.Context,
+    source: Annotated[str | None, typer.Argument(help="Only this source.")] = None,
+    *,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="T", help="Only from then on.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="Only what was before.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Prove that nobody has edited the ledger.")
+    ] = False,
+) -> None:
+    """Show which spans of event time were read, with how many events, and every gap."""
+    given: Given = context.obj
+    config = given.load(default_level="warning")
+    now = datetime.now(UTC)
+    wanted = _wanted(since, until, now)
+    found = {
+        name: known for name, known in _read(config).items() if source is None or name == source
+    }
+    if source is not None and source not in found:
+        if source not in config.sources:
+            known = ", ".join(config.sources) or "none"
+            raise ConfigError(f"there is no source {source!r}; there is: {known}")
+        found = {source: None}
+    if check:
+        _check(found)
+        return
+    if as_json:
+        told = [_json(name, each, wanted) for name, each in found.items()]
+        typer.echo(json.dumps(told if source is None else told[0], indent=2))
+        return
+    for name, each in found.items():
+        _print(name, each, wanted)
+
+
+def _wanted(since: str | None, until: str | None, now: datetime) -> "Interval | None":
+    from auditrelay.window import Interval  # noqa: PLC0415  # see given
+
+    if since is None and until is None:
+        return None
+    start = datetime.min.replace(tzinfo=UTC) if since is None else moment("--from", since, now)
+    end = datetime.max.replace(tzinfo=UTC) if until is None else moment("--to", until, now)
+    if start >= end:
+        raise ConfigError("--to must be later than --from")
+    return Interval(start, end)
+
+
+def _read(config: "Config") -> "dict[str, Coverage | None]":
+    from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
+    from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # as above
+
+    if not (config.state_dir / DATABASE).exists():
+        return dict.fromkeys(config.sources)
+    with StateView(config.state_dir) as view:
+        names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))
+        return {name: view.coverage(name) for name in names}
+
+
+def _within(spans: "Sequence[Span]", wanted: "Interval | None") -> "list[Span]":
+    return [
+        span
+        for span in spans
+        if wanted is None or (span.interval.start < wanted.end and span.interval.end > wanted.start)
+    ]
+
+
+def _json(name: str, known: "Coverage | None", wanted: "Interval | None") -> dict[str, Any]:
+    spans = _within(known.spans, wanted) if known else []
+    return {
+        "source": name,
+        "spans": [
+            {
+                "start": _iso(span.interval.start),
+                "end": _iso(span.interval.end),
+                "state": "covered" if span.gap is None else "gap",
+                "reason": span.gap,
+                "events": span.events,
+                "digest": span.digest,
+            }
+            for span in spans
+        ],
+        "vanished": known.vanished if known else 0,
+        "late": [
+            {"via": each.via, "within_seconds": each.seconds, "events": each.events}
+            for each in (known.lateness if known else ())
+        ],
+        "journal": [
+            {
+                "recorded": _iso_micros(each.recorded),
+                "what": each.what,
+                "start": _iso_micros(each.start),
+                "end": _iso_micros(each.end),
+                "reason": each.reason,
+                "via": each.via,
+                "events": each.events,
+                "digest": each.digest.hex(),
+                "hash": each.hash.hex(),
+            }
+            for each in (known.journal if known else ())
+        ],
+        "head": known.head.hex() if known and known.head else None,
+    }
+
+
+def _check(found: "dict[str, Coverage | None]") -> None:
+    from auditrelay.store.journal import broken  # noqa: PLC0415  # see given
+    from auditrelay.store.ledger import contradicted  # noqa: PLC0415  # as above
+
+    bad = False
+    for name, known in found.items():
+        if known is None:
+            typer.echo(f"{name}: nothing is known yet")
+            continue
+        wrong = (
+            broken(name, known.head, known.journal)
+            or contradicted(known.spans, known.journal)
+            or known.differs
+        )
+        if wrong:
+            bad = True
+            typer.echo(f"{name}: TAMPERED WITH: {wrong}")
+            continue
+        head = known.head.hex() if known.head else "none yet"
+        typer.echo(f"{name}: whole: {len(known.journal)} records, the last one is {head}")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _print(name: str, known: "Coverage | None", wanted: "Interval | None") -> None:
+    spans = _within(known.spans, wanted) if known else []
+    if known is None or not spans:
+        typer.echo(f"{name}: nothing was read yet\n")
+        return
+    start = (
+        spans[0].interval.start if wanted is None else max(wanted.start, spans[0].interval.start)
+    )
+    end = spans[-1].interval.end if wanted is None else min(wanted.end, spans[-1].interval.end)
+    events = sum(span.events for span in spans)
+    typer.echo(f"{name}: {_short(start)} to {_short(end)}, {events:,} events")
+    typer.echo(f"  {_timeline(spans, start, end)}")
+    typer.echo("  # read   ! not read   . not asked for yet")
+    for run_start, run_end, gap, count in _runs(spans):
+        state = "read" if gap is None else f"NOT READ ({gap})"
+        typer.echo(f"  {_short(run_start)}  {_short(run_end)}  {count:>12,} events  {state}")
+    late = sum(each.events for each in known.lateness)
+    if late:
+        typer.echo(f"  {late:,} of them came late, and were found")
+    if known.vanished:
+        typer.echo(f"  {known.vanished:,} forwarded events are not shown by the source any more")
+    for each in known.journal:
+        if each.via not in ("poll", "before the journal") and each.what in ("covered", "filled"):
+            done = "filled" if each.what == "filled" else "read"
+            typer.echo(
+                f"  {_iso_micros(each.recorded)[:16]} {each.via} {done} "
+                f"{_iso_micros(each.start)[:16]} to {_iso_micros(each.end)[:16]}"
+            )
+    typer.echo("")
+
+
+def _runs(spans: "Sequence[Span]") -> list[tuple[datetime, datetime, str | None, int]]:
+    """Return the spans with those joined that follow each other and are alike."""
+    runs: list[tuple[datetime, datetime, str | None, int]] = []
+    for span in spans:
+        if runs and runs[-1][1] == span.interval.start and runs[-1][2] == span.gap:
+            start, _, gap, events = runs.pop()
+            runs.append((start, span.interval.end, gap, events + span.events))
+        else:
+            runs.append((span.interval.start, span.interval.end, span.gap, span.events))
+    return runs
+
+
+def _timeline(spans: "Sequence[Span]", start: datetime, end: datetime) -> str:
+    """Return a character for each part of the time: the worst that is true of any of it."""
+    from auditrelay.window import Interval, holes  # noqa: PLC0415  # see given
+
+    cell = max((end - start) / _WIDTH, timedelta(microseconds=1))
+    line = ""
+    for number in range(_WIDTH):
+        part = Interval(start + number * cell, start + (number + 1) * cell)
+        touching = _within(spans, part)
+        if any(span.gap for span in touching):
+            line += "!"
+        elif any(holes(Interval(part.start, min(part.end, end)), [s.interval for s in touching])):
+            line += "."
+        else:
+            line += "#"
+    return line
+
+
+def _short(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _iso_micros(at: int) -> str:
+    from auditrelay.window import moment as of  # noqa: PLC0415  # see given
+
+    return _iso(of(at))

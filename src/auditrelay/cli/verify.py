@@ -1,0 +1,85 @@
+"""``auditrelay verify``: compare a past range with its source, event by event."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from auditrelay.cli.beside import moment, operate
+from auditrelay.cli.given import Given
+
+_SHOWN = 20
+"""How many missing events are listed for people; --json lists all."""
+
+
+def verify(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="The name of a source in the configuration.")],
+    *,
+    since: Annotated[
+        str, typer.Option("--from", metavar="T", help="2026-03-01T00:00:00Z, 2026-03-01, or 36h.")
+    ],
+    until: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="Default: what has been read by now.")
+    ] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Forward what is missing.")] = False,
+    at_sink: Annotated[
+        bool,
+        typer.Option("--at-sink", help="Ask Elasticsearch itself whether it holds each event."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Read a range again at the source, and compare it with what was forwarded."""
+    given: Given = context.obj
+    config = given.load(default_level="error")
+    now = datetime.now(UTC)
+    request = {
+        "do": "verify",
+        "source": source,
+        "start": moment("--from", since, now).isoformat(),
+        "end": None if until is None else moment("--to", until, now).isoformat(),
+        "repair": repair,
+        "at_sink": at_sink,
+    }
+    report = operate(config, request, _told)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _print(report)
+    for each in report.get("undelivered", ()):
+        typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
+    unrepaired = len(report["missing"]) - report["repaired"]
+    if (unrepaired > 0 if repair else report["missing"]) or report.get("undelivered"):
+        raise typer.Exit(1)
+
+
+async def _told(_: dict[str, Any]) -> None:
+    """Stay silent: the report says it all."""
+
+
+def _print(report: dict[str, Any]) -> None:
+    typer.echo(f"{report['source']} from {report['from']} to {report['to']}")
+    typer.echo(f"  {report['checked']:,} events at the source, {report['forwarded']:,} forwarded")
+    for sink, fates in report["sinks"].items():
+        words = ", ".join(f"{count:,} {fate.replace('_', ' ')}" for fate, count in fates.items())
+        typer.echo(f"  {sink}: {words or 'nothing'}")
+    for each in report["not_shown"]:
+        typer.echo(f"  not shown by the source: {each['start']} .. {each['end']}, {each['reason']}")
+    if report["deleted_at_source"]:
+        typer.echo(
+            f"  {len(report['deleted_at_source']):,} forwarded events are not shown by the source "
+            "any more: deleted there"
+        )
+    missing = report["missing"]
+    if not missing:
+        typer.echo("  nothing is missing")
+        return
+    typer.echo(f"  MISSING: {len(missing):,}, {report['repaired']:,} of them forwarded now")
+    for each in missing[:_SHOWN]:
+        typer.echo(
+            f"    {each['occurred_at']} {each['native_id'] or each['uid']} "
+            f"(not in {', '.join(each['sinks']) or 'any sink'})"
+        )
+    if len(missing) > _SHOWN:
+        typer.echo(f"    and {len(missing) - _SHOWN:,} more, see --json")

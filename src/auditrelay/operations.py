@@ -1,0 +1,157 @@
+"""What a command has the instance do, beside its loops: backfill, verify, replay, drop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from auditrelay import __version__
+from auditrelay.backfill import Backfiller
+from auditrelay.collect import Collector
+from auditrelay.config import Config
+from auditrelay.control import Tell
+from auditrelay.deliver import Deliverer
+from auditrelay.errors import ConfigError
+from auditrelay.settings import format_duration
+from auditrelay.sinks import Sink
+from auditrelay.store import Store
+from auditrelay.verify import Holder, Verifier
+from auditrelay.window import Interval
+
+
+class Operations:
+    """What can be asked of one instance. The parts are the instance's own, and may change."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        *,
+        collectors: Sequence[Collector],
+        deliverers: Sequence[Deliverer],
+        sinks: Mapping[str, Sink],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._collectors = collectors
+        self._deliverers = deliverers
+        self._sinks = sinks
+        self._clock = clock
+
+    async def do(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """
+        Do what a command asks for, see the modules of ``cli``; return the result for it.
+
+        Raises ConfigError for what cannot be done with this configuration, and RelayError.
+        """
+        do = {
+            "backfill": self._backfill,
+            "verify": self._verify,
+            "replay": self._replay,
+            "drop": self._drop,
+        }.get(request["do"])
+        if do is None:
+            raise ConfigError(
+                f"this instance (auditrelay {__version__}) knows no {request['do']}: it was "
+                "started by another version; restart it"
+            )
+        return await do(request, tell)
+
+    async def _backfill(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        collector = self._polled(request["source"])
+        span = self._span(collector, request)
+        fed = self._fed(collector.name, request["sinks"])
+        for note in self._beforehand(span, fed):
+            await tell({"note": note})
+        backfiller = Backfiller(
+            collector,
+            self._store,
+            span=span,
+            sinks=fed if request["sinks"] else [],
+            clock=self._clock,
+            tell=tell,
+        )
+        concurrency = request["concurrency"]
+        if request["dry_run"]:
+            return await backfiller.count(concurrency=concurrency)
+        return await backfiller.run(concurrency=concurrency, newest_first=request["newest_first"])
+
+    async def _verify(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        collector = self._polled(request["source"])
+        await collector.start()
+        span = self._span(collector, request)
+        if span.start >= collector.checkpoint:
+            raise ConfigError(
+                f"{collector.name} has been read up to {collector.checkpoint.isoformat()} only: "
+                "there is nothing to compare from --from on"
+            )
+        holders = {}
+        if request["at_sink"]:
+            holders = {
+                name: sink
+                for name, sink in self._sinks.items()
+                if isinstance(sink, Holder) and name in self._fed(collector.name, [])
+            }
+        return await Verifier(
+            collector,
+            self._store,
+            span=Interval(span.start, min(span.end, collector.checkpoint)),
+            sinks=self._fed(collector.name, []),
+            holders=holders,
+            repair=request["repair"],
+            clock=self._clock,
+            tell=tell,
+        ).run()
+
+    async def _replay(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
+        sent = await self._store.replay(request["ids"])
+        for deliverer in self._deliverers:
+            deliverer.wake.set()
+        return {"replayed": [letter.id for letter in sent]}
+
+    async def _drop(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
+        gone = await self._store.drop(request["ids"], self._clock())
+        return {"dropped": [letter.id for letter in gone]}
+
+    def _polled(self, name: str) -> Collector:
+        for collector in self._collectors:
+            if collector.name == name:
+                return collector
+        known = ", ".join(collector.name for collector in self._collectors) or "none"
+        raise ConfigError(f"there is no enabled source {name!r}; there is: {known}")
+
+    def _fed(self, source: str, wanted: list[str]) -> list[str]:
+        """Return the sinks *wanted* (empty: all) as far as they receive *source*."""
+        fed = [sink.name for sink in self._deliverers if source in self._config.feeds(sink.name)]
+        for name in wanted:
+            if name not in fed:
+                known = ", ".join(fed) or "none"
+                raise ConfigError(f"no enabled sink {name!r} receives {source}; there is: {known}")
+        return wanted or fed
+
+    def _span(self, collector: Collector, request: dict[str, Any]) -> Interval:
+        settled = self._clock() - collector.settings.settle
+        start = datetime.fromisoformat(request["start"])
+        end = settled if request["end"] is None else datetime.fromisoformat(request["end"])
+        end = min(end, settled)
+        if start >= end:
+            raise ConfigError(
+                f"the range ends before it starts: {start.isoformat()} .. {end.isoformat()} (what "
+                f"is newer than {format_duration(collector.settings.settle)} has not settled yet)"
+            )
+        return Interval(start, end)
+
+    def _beforehand(self, span: Interval, sinks: Sequence[str]) -> list[str]:
+        """Return what an operator should know before *span* is filled."""
+        notes = []
+        remember = self._config.spool.remember
+        if span.start < self._clock() - remember:
+            notes.append(
+                f"what is older than spool.remember ({format_duration(remember)}) is not known any "
+                "more: events of that time are forwarded again, under the same uid"
+            )
+        for name in sinks:
+            said = self._sinks[name].foresee(span.start, span.end, self._clock())
+            if said:
+                notes.append(f"{name}: {said}")
+        return notes
