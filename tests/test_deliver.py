@@ -19,7 +19,7 @@ from auditrelay.deliver import HOLD_FIRST, HOLD_MOST, Deliverer
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Limits, Rejection, Verdict
+from auditrelay.sinks import Item, Known, Limits, Rejection, Verdict
 from auditrelay.store.sqlite import SqliteStore, StateView
 from auditrelay.telemetry import Metrics
 
@@ -71,6 +71,12 @@ class Intake:
         if self.checks:
             raise self.checks.pop(0)
         return "well"
+
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+        return None
+
+    def query(self, event: Known) -> Sequence[str]:
+        return ()
 
     async def close(self) -> None: ...
 

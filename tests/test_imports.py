@@ -20,7 +20,7 @@ LEVELS = (
     ("config", "walk", "lateness"),
     ("sources", "sinks", "store"),
     ("events",),
-    ("http",),
+    ("http", "siem"),
     ("telemetry",),
     ("settings", "window"),
     ("errors",),

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import importlib
 import json
-from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from auditrelay.cli.given import Given
 from auditrelay.errors import ConfigError, Refused
+from auditrelay.siem.templates import COMPONENT, templates
 
 if TYPE_CHECKING:  # see given
     from auditrelay.config import Config
@@ -19,7 +19,6 @@ setup = typer.Typer(
     help="Prepares a SIEM for the events.", no_args_is_help=True, rich_markup_mode=None
 )
 
-_COMPONENT = "auditrelay@mappings"
 _PATTERN = "logs-auditrelay."
 _RIGHTS = {
     False: "the cluster privilege manage_index_templates",
@@ -57,41 +56,9 @@ def elasticsearch(
     if not settings.index.startswith(_PATTERN):
         typer.echo(
             f"sinks.{name}.index is {settings.index}, which is no data stream {_PATTERN}*: name "
-            f"{_COMPONENT} under composed_of in the template of that index",
+            f"{COMPONENT} under composed_of in the template of that index",
             err=True,
         )
-
-
-def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
-    """
-    Return the component template and the index template, by the path that each is put to.
-
-    OpenSearch calls flattened fields ``flat_object``, and has no parts that come with it, nor a
-    word for parts that may be missing.
-    """
-    folder = files("auditrelay") / "siem" / "elasticsearch"
-    component = json.loads((folder / "component_template.json").read_bytes())
-    index = json.loads((folder / "index_template.json").read_bytes())
-    if opensearch:
-        component = _with_flat_objects(component)
-        mappings = component["template"]["mappings"]
-        mappings["dynamic_templates"] = [
-            rule for rule in mappings["dynamic_templates"] if "audit_metadata" not in rule
-        ]  # a type for whole objects cannot be relied on in a rule there
-        index["composed_of"] = [_COMPONENT]
-        del index["ignore_missing_component_templates"]
-    return {
-        f"/_component_template/{_COMPONENT}": component,
-        "/_index_template/logs-auditrelay": index,
-    }
-
-
-def _with_flat_objects(node: Any) -> Any:
-    if node == {"type": "flattened"}:
-        return {"type": "flat_object"}
-    if isinstance(node, dict):
-        return {key: _with_flat_objects(value) for key, value in node.items()}
-    return node
 
 
 def _chosen(config: "Config", wanted: str | None) -> str:

@@ -87,8 +87,9 @@ class Switches:
     *streams* are the name patterns that have a data stream template. Without *auto_create* an
     index must exist. With *failure_store* (Elasticsearch) a stream takes what does not map into
     its failure store, and answers 201. *missing_privileges* are refused: as a 403 item for
-    ``create_doc`` and ``index``, and in the answer of ``_has_privileges``. *flattened* fields take
-    objects of any content.
+    ``create_doc`` and ``index``, as a 403 for ``read`` and ``view_index_metadata``, and in the
+    answer of ``_has_privileges``. *flattened* fields take objects of any content. *unsearchable*
+    are backing indices whose shards fail in a search.
     """
 
     streams: tuple[str, ...] = ("logs-*-*",)
@@ -99,6 +100,7 @@ class Switches:
     missing_privileges: frozenset[str] = frozenset()
     flattened: tuple[str, ...] = ("*.audit.metadata", "auditrelay.changes", "auditrelay.unmapped")
     version: str = ""
+    unsearchable: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -106,21 +108,40 @@ class Index:
     """
     An index or a data stream: its documents and, for the write index only, the ids in use.
 
-    *documents* are ``(backing index, _id, source)`` in order of arrival.
+    *documents* are ``(backing index, _id, source)`` in order of arrival, *backing* the name of
+    each index behind it and when that was made (epoch seconds), the one that is written to last.
     """
 
     name: str
     stream: bool
     mapping: Mapping
-    generation: int = 1
+    backing: dict[str, float]
     ids: set[str] = field(default_factory=set)
     documents: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
-    def backing(self, date: str) -> str:
-        """Return the name of the index that is written to."""
-        if not self.stream:
-            return self.name
-        return f".ds-{self.name}-{date}-{self.generation:06d}"
+    @classmethod
+    def made(cls, name: str, mapping: Mapping, now: float, *, stream: bool) -> "Index":
+        """Return a new one, empty."""
+        made = cls(name, stream, mapping, {} if stream else {name: now})
+        if stream:
+            made.roll_over(now)
+        return made
+
+    @property
+    def generation(self) -> int:
+        """How many indices there have been behind it."""
+        return len(self.backing)
+
+    @property
+    def written(self) -> str:
+        """The name of the index that is written to."""
+        return next(reversed(self.backing))
+
+    def roll_over(self, now: float) -> None:
+        """Begin a new index, which knows none of the ids of the others."""
+        date = time.strftime("%Y.%m.%d", time.gmtime(now))
+        self.backing[f".ds-{self.name}-{date}-{len(self.backing) + 1:06d}"] = now
+        self.ids = set()
 
 
 @dataclass(slots=True)
@@ -225,8 +246,7 @@ class Elastic(Double):
         index = self.indices[name]
         if not index.stream:
             raise ValueError(f"{name} is not a data stream")
-        index.generation += 1
-        index.ids = set()
+        index.roll_over(self.clock())
 
     def respond(self, request: Request) -> Response:
         """Answer as a node of the cluster would."""
@@ -430,7 +450,7 @@ class Elastic(Double):
         try:
             self._apply_script(position, doc_id)
             index = self._index(operation)
-            result["_index"] = index.backing(self._today())
+            result["_index"] = index.written
             return {**result, **self._write(index, operation, doc_id, with_source=with_source)}
         except _Refused as refused:
             return {
@@ -480,7 +500,7 @@ class Elastic(Double):
             names = ("data_stream.type", "data_stream.dataset", "data_stream.namespace")
             constant = dict(zip(names, parts, strict=True))
         mapping = Mapping(constant, self.switches.flattened, self.switches.total_fields)
-        self.indices[name] = Index(name, stream, mapping)
+        self.indices[name] = Index.made(name, mapping, self.clock(), stream=stream)
         return self.indices[name]
 
     def _write(
@@ -511,7 +531,7 @@ class Elastic(Double):
                 reason += f"; source: {operation.source[:256].decode(errors='replace')}"
             raise _Refused(400, conflict.kind or kind, reason) from conflict
         index.ids.add(doc_id)
-        index.documents.append((index.backing(self._today()), doc_id, document))
+        index.documents.append((index.written, doc_id, document))
         self.stored.add(document, doc_id, first_at(document, self.native_id_paths))
         self._sequence += 1
         return {
@@ -542,9 +562,6 @@ class Elastic(Double):
     def _new_id(self) -> str:
         self._sequence += 1
         return f"auto-{self._sequence:015d}"
-
-    def _today(self) -> str:
-        return time.strftime("%Y.%m.%d", time.gmtime(self.clock()))
 
     # -- what a client looks at -----------------------------------------------------------------
 
@@ -592,6 +609,12 @@ class Elastic(Double):
                 return _json(request, {"count": len(hits), "_shards": shards})
             case ["GET" | "POST", *names, "_search"] if len(names) <= 1:
                 return self._search(names, request)
+            case ["GET", names, "_settings", "index.creation_date"]:
+                return _json(request, self._creation_dates(names))
+            case ["GET", names, "_mapping"]:
+                return _json(request, self._mappings(names))
+            case ["GET", "_index_template"]:
+                return self._all_templates(request)
             case ["GET" | "POST", *names, "_mget"] if len(names) <= 1:
                 return self._mget(names, request)
             case ["HEAD" | "GET", name] if not name.startswith("_"):
@@ -702,9 +725,83 @@ class Elastic(Double):
             if matches(query, doc_id, source)
         ]
 
+    def _visible(self, names: str, privilege: str) -> list[Index]:
+        """
+        Return the indices that *names* stand for, for whoever has the *privilege*.
+
+        Without it a pattern stands for nothing, and a plain name is refused; OpenSearch refuses
+        both.
+        """
+        if privilege in self.switches.missing_privileges:
+            if "*" in names and self.flavour == "elasticsearch":
+                return []
+            reason = f"action is unauthorized for user [{self.username}] on indices [{names}]"
+            raise _Refused(403, "security_exception", reason)
+        return self._indices(names)
+
+    def _creation_dates(self, names: str) -> dict[str, Any]:
+        return {
+            backing: {"settings": {"index": {"creation_date": str(int(made * 1000))}}}
+            for index in self._visible(names, "view_index_metadata")
+            for backing, made in index.backing.items()
+        }
+
+    def _mappings(self, names: str) -> dict[str, Any]:
+        return {
+            backing: {
+                "mappings": {
+                    "properties": index.mapping.properties(
+                        "keyword" if index.stream or self._is_ours(index.name) else "text"
+                    )
+                }
+            }
+            for index in self._visible(names, "view_index_metadata")
+            for backing in index.backing
+        }
+
+    def _is_ours(self, name: str) -> bool:
+        """Return whether a template that was installed here says how text is mapped in *name*."""
+        return any(
+            fnmatchcase(name, pattern)
+            for key, template in self.templates.items()
+            if key.startswith("_index_template/")
+            for pattern in template.get("index_patterns", [])
+        )
+
+    def _all_templates(self, request: Request) -> Response:
+        if "manage_index_templates" in self.switches.missing_privileges:
+            reason = f"action [indices:admin/index_template/get] is unauthorized ({self.username})"
+            raise _Refused(403, "security_exception", reason)
+        kind = "_index_template/"
+        listed: list[dict[str, Any]] = [
+            {
+                "name": "logs",
+                "index_template": {
+                    "index_patterns": list(self.switches.streams),
+                    "priority": 100,
+                    "data_stream": {"hidden": False},
+                    "composed_of": ["logs@mappings", "ecs@mappings"],
+                },
+            }
+        ]
+        listed += [
+            {"name": key.removeprefix(kind), "index_template": template}
+            for key, template in self.templates.items()
+            if key.startswith(kind)
+        ]
+        return _json(request, {"index_templates": listed})
+
     def _search(self, names: list[str], request: Request) -> Response:
         body = _object(request)
-        hits = self._hits(names, body)
+        behind = [
+            backing
+            for index in self._visible(names[0] if names else "*", "read")
+            for backing in index.backing
+        ]
+        failed = [backing for backing in behind if backing in self.switches.unsearchable]
+        if failed and len(failed) == len(behind):
+            raise _Refused(503, "search_phase_execution_exception", "all shards failed")
+        hits = [hit for hit in self._hits(names, body) if hit[0] not in failed]
         first = body.get("from", 0)
         size = body.get("size", int(request.query.get("size", 10)))
         if first + size > 10_000:
@@ -722,7 +819,12 @@ class Elastic(Double):
             {
                 "took": 1,
                 "timed_out": False,
-                "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0},
+                "_shards": {
+                    "total": len(behind),
+                    "successful": len(behind) - len(failed),
+                    "skipped": 0,
+                    "failed": len(failed),
+                },
                 "hits": {
                     "total": {"value": len(hits), "relation": "eq"},
                     "max_score": 1.0 if hits else None,

@@ -59,6 +59,19 @@ class Mapping:
             raise Conflict(text, "illegal_argument_exception")
         self.types.update(new)
 
+    def properties(self, text: str) -> dict[str, Any]:
+        """Return the fields as ``GET _mapping`` shows them; *text* is the type of a free text."""
+        shown: dict[str, Any] = {}
+        for path, kind in self.types.items():
+            if kind == "object":
+                continue
+            *parents, last = path.split(".")
+            place = shown
+            for name in parents:
+                place = place.setdefault(name, {}).setdefault("properties", {})
+            place[last] = {"type": text if kind == "keyword" else kind}
+        return shown
+
     def _leaves(
         self, prefix: str, value: dict[str, Any], new: dict[str, str]
     ) -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ import asyncio
 import pkgutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 import orjson
@@ -149,6 +150,17 @@ class Sink(Protocol):
         Returns a plain sentence for the operator, raises RelayError.
         """
 
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+        """
+        Say what will become of events of *start* to *end*, sent *now*, if it is not the usual.
+
+        For whoever is about to fetch a past range (a backfill), before it begins. None: nothing
+        out of the ordinary. Asks nobody.
+        """
+
+    def query(self, event: Known) -> Sequence[str]:
+        """Return how to find *event* in the product: a line for each way, its name before it."""
+
     async def close(self) -> None:
         """Release connections and files."""
 
@@ -230,16 +242,22 @@ async def without(
     if not unfit:
         return await send(batch)
     refused = {rejection.index for rejection in unfit}
-    fits = [index for index in range(len(batch)) if index not in refused]
-    verdict = await send([batch[index] for index in fits]) if fits else Verdict()
+    verdict = await only([i for i in range(len(batch)) if i not in refused], batch, send)
+    return replace(verdict, rejected=(*unfit, *verdict.rejected))
+
+
+async def only(
+    fit: Sequence[int],
+    batch: Sequence[Item],
+    send: Callable[[Sequence[Item]], Awaitable[Verdict]],
+) -> Verdict:
+    """*send* the events of *batch* at the indices *fit*; the verdict is about *batch*."""
+    verdict = await send([batch[index] for index in fit]) if fit else Verdict()
     return replace(
         verdict,
-        rejected=(
-            *unfit,
-            *(replace(each, index=fits[each.index]) for each in verdict.rejected),
-        ),
-        retry=tuple(fits[index] for index in verdict.retry),
-        alone=tuple(fits[index] for index in verdict.alone),
+        rejected=tuple(replace(each, index=fit[each.index]) for each in verdict.rejected),
+        retry=tuple(fit[index] for index in verdict.retry),
+        alone=tuple(fit[index] for index in verdict.alone),
     )
 
 
@@ -278,3 +296,11 @@ def unproven(reply: Reply, whose: str) -> Retryable:
 def words(text: str) -> str:
     """Return what a product said in a form that can be shown: without secrets, bounded."""
     return scrub(text, 300)
+
+
+def in_words(length: timedelta) -> str:
+    """Return *length* as days, hours and minutes, the largest two that there are: ``3 d 7 h``."""
+    minutes = length // timedelta(minutes=1)
+    parts = ((minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min"))
+    said = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(said[:2]) or "less than a minute"

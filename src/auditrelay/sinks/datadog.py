@@ -8,23 +8,22 @@ source, service, tags and ``evt.id`` stay where Datadog looks for them.
 
 Datadog answers 202 to a log that is older than 18 hours or more than 2 hours ahead, and then does
 not index it (docs.datadoghq.com/logs/log_configuration/processors/#log-date-remapper). So the age
-is looked at before sending: such a log goes out stamped now, with its own time beside it, or
-becomes a dead letter.
+is looked at before sending, each time anew: such a log goes out stamped now, with its own time
+beside it, or becomes a dead letter.
 
 Protocol: docs.datadoghq.com/api/latest/logs/#send-logs and .../authentication/#validate-api-key.
 """
 
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from auditrelay.errors import Refused, RelayError
+from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent, datadog
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
@@ -34,11 +33,13 @@ from auditrelay.settings import Address, Duration, Secret, SinkSettings, Size
 from auditrelay.sinks import (
     Form,
     Item,
+    Known,
     Limits,
     Rejection,
     Verdict,
     dump,
     fault,
+    in_words,
     packed,
     unproven,
     without,
@@ -56,6 +57,32 @@ _ON_THE_WAY = timedelta(minutes=1)
 _MICROSECOND = timedelta(microseconds=1)
 _BRACKETS = 1
 """A list of n logs has n - 1 commas and two brackets: this much above one byte a log."""
+
+SITES = (
+    "datadoghq.com",
+    "us3.datadoghq.com",
+    "us5.datadoghq.com",
+    "ap1.datadoghq.com",
+    "ap2.datadoghq.com",
+    "uk1.datadoghq.com",
+    "datadoghq.eu",
+    "ddog-gov.com",
+    "us2.ddog-gov.com",
+)
+"""
+The sites that Datadog's own client knows (github.com/DataDog/datadog-api-client-python), for hints
+alone: Datadog opens new ones.
+"""
+
+_MISTAKEN = {
+    **dict.fromkeys(("us", "us1", "us1.datadoghq.com", "us.datadoghq.com"), "datadoghq.com"),
+    **dict.fromkeys(("eu", "eu1", "eu1.datadoghq.eu", "eu.datadoghq.com"), "datadoghq.eu"),
+    "eu1.datadoghq.com": "datadoghq.eu",
+    "us1-fed": "ddog-gov.com",
+    "us2-fed": "us2.ddog-gov.com",
+    **{site.partition(".")[0]: site for site in SITES if site.count(".") == 2},
+}
+"""What people write instead: Datadog's documentation names its sites US1, EU1, US1-FED..."""
 
 
 def _tags(value: object) -> object:
@@ -113,6 +140,9 @@ class Settings(SinkSettings):
     @field_validator("site")
     @classmethod
     def _is_a_site(cls, site: str) -> str:
+        meant = _MISTAKEN.get(site.lower())
+        if meant is not None:
+            raise ValueError(f"{site!r} is no address; the site of that name is {meant!r}")
         if not re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", site, re.ASCII):
             raise ValueError(
                 f'{site!r} is not a site: write "datadoghq.com", "us3.datadoghq.com", '
@@ -180,15 +210,44 @@ class Sink:
         if not outside:
             return await self._send_whole(batch)
         if self._settings.too_old == "dead_letter":
-            unfit = [
-                Rejection(i, "too_old", f"of {iso_us(batch[i].event.at)}: Datadog indexes no such")
-                for i in outside
-            ]
+            unfit = [self._unindexed(i, batch[i], oldest) for i in outside]
             return await without(batch, unfit, self._send_whole)
         restamped = list(batch)
         for i in outside:
-            restamped[i] = replace(batch[i], text=_restamped(batch[i], now))
-        return replace(await self._send_whole(restamped), restamped=len(outside))
+            restamped[i] = replace(batch[i], text=self._restamped(batch[i], now))
+        verdict = await self._send_whole(restamped)
+        unsent = {rejection.index for rejection in verdict.rejected}
+        return replace(verdict, restamped=sum(i not in unsent for i in outside))
+
+    def _unindexed(self, index: int, item: Item, oldest: int) -> Rejection:
+        """Return why Datadog would take *item* and never show it."""
+        happened, age = iso_us(item.event.at), in_words(self._settings.max_age)
+        if item.event.at < oldest:
+            why = f"happened at {happened}, more than {age} ago: Datadog would not index it"
+            return Rejection(index, "too_old", why)
+        why = f"happens at {happened}, more than {in_words(_AHEAD)} ahead: Datadog would not index"
+        return Rejection(index, "in_future", f"{why} it; is the clock here right?")
+
+    def _restamped(self, item: Item, now: int) -> bytes:
+        """
+        Return the log of *item* with *now* for its time, and its own time as an attribute.
+
+        It is cut open where :meth:`render` has put its time, ``evt`` and ``auditrelay``: to decode
+        it and write it anew would change numbers, and fail on text that is no valid Unicode. No
+        value that came from outside stands before these keys, and within a text a quote is never
+        bare.
+        """
+        start, stamp, rest = item.text.partition(b',"timestamp":"')
+        _, about, rest = rest.partition(b'","evt":{')
+        if not (stamp and about):
+            raise AssertionError("a log has its timestamp, then evt")  # pragma: no cover
+        if self._settings.format == "datadog":
+            before, own, after = rest.partition(b'"auditrelay":{')
+            rest = b'%b%b"restamped":true,%b' % (before, own, after)
+        else:
+            about = b'","auditrelay":{"restamped":true},"evt":{'
+        first = b'"original_timestamp":"%b",' % iso_us(item.event.at).encode()
+        return b"".join((start, stamp, iso_ms(now).encode(), about, first, rest))
 
     async def _send_whole(self, batch: Sequence[Item]) -> Verdict:
         return await without_oversized(batch, EVENT_BYTES, self._send)
@@ -207,25 +266,48 @@ class Sink:
     async def check(self) -> str:
         """Ask Datadog whether it knows the key."""
         settings = self._settings
-        reply = await self._peer.request("GET", "/api/v1/validate", base_url=settings.api)
+        try:
+            reply = await self._peer.request("GET", "/api/v1/validate", base_url=settings.api)
+        except Retryable as error:
+            if settings.url is not None or settings.site in SITES or error.sent:
+                raise
+            raise Retryable(
+                f"{error}; is {settings.site!r} your site? Known ones are {', '.join(SITES)}",
+                reason=error.reason,
+            ) from error
         if reply.status != 200:
             raise _fault(reply)
         if (_object(reply) or {}).get("valid") is not True:
             raise unproven(reply, "Datadog's")
         return f"{settings.url or settings.site} knows the API key"
 
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+        """Say how much of the span lies outside of the time that Datadog indexes."""
+        settings = self._settings
+        limit = now - settings.max_age + _ON_THE_WAY
+        if start >= limit:
+            return None
+        outside = min(end, limit)
+        share = "all" if outside == end else f"the first {in_words(outside - start)}"
+        if settings.too_old == "dead_letter":
+            fate = "their events become dead letters (too_old)"
+        else:
+            fate = (
+                "their events go out stamped with the time of sending, with their own in "
+                "evt.original_timestamp"
+            )
+        return (
+            f"{share} of {in_words(end - start)} lie more than {in_words(settings.max_age)} back, "
+            f"which Datadog does not index: {fate} (max_age, too_old)"
+        )
+
+    def query(self, event: Known) -> Sequence[str]:
+        """Return the search that finds *event* in Datadog's log explorer."""
+        return (f"Datadog: @evt.id:{event.uid}",)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
-
-
-def _restamped(item: Item, now: int) -> bytes:
-    """Return the log of *item* with *now* for its time, and its own time as an attribute."""
-    log = json.loads(item.text)  # the standard one keeps every digit of a long integer
-    log["timestamp"] = iso_ms(now)
-    log.setdefault("evt", {})["original_timestamp"] = iso_us(item.event.at)
-    log.setdefault("auditrelay", {})["restamped"] = True
-    return json.dumps(log, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 _KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "timestamp")

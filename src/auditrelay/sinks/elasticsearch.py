@@ -2,9 +2,12 @@
 Send events to Elasticsearch or OpenSearch, by the bulk API.
 
 Every event is a ``create`` under its uid, so an event that is sent twice is stored once and the
-second answer is 409. That holds within one index: a data stream that rolls over in between stores
-it again, which an ``index`` with a date pattern avoids, since it is filled in by event time. The
-form is ``ecs`` unless the configuration says otherwise.
+second answer is 409. The cluster itself sees to that within one index only. So where several stand
+behind a name (a data stream, or an alias, that has rolled over), the cluster is asked which of the
+events it holds before any is sent that happened before the newest of them was made: those that
+happened later cannot be in an older one (docs/decisions/0015). With a date pattern in ``index``,
+which is filled in by event time, one event always meets the same index, and nobody needs to ask.
+The form is ``ecs`` unless the configuration says otherwise.
 
 Protocol: www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk and
 docs.opensearch.org/latest/api-reference/document-apis/bulk/.
@@ -13,10 +16,13 @@ docs.opensearch.org/latest/api-reference/document-apis/bulk/.
 import asyncio
 import base64
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
+from urllib.parse import quote
 
 import orjson
 from pydantic import Field, field_validator, model_validator
@@ -28,14 +34,17 @@ from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.timestamp import iso_us
 from auditrelay.http import Peer, Reply
 from auditrelay.settings import Address, Secret, SinkSettings, Size
+from auditrelay.siem.templates import COMPONENT, Match, misfits
 from auditrelay.sinks import (
     Form,
     Item,
+    Known,
     Limits,
     Rejection,
     Verdict,
     dump,
     fault,
+    only,
     packed,
     unproven,
     words,
@@ -70,10 +79,52 @@ _HIDE = "include_source_on_error"
 _HIDES_SOURCE_SINCE = (8, 18)
 """github.com/elastic/elasticsearch/pull/121010; OpenSearch does not know it."""
 
-_NO_SAY = (400, 403, 404, 405)
-"""Answers to ``GET /`` that say: this key, or this proxy, may not show who the cluster is."""
+_SILENT = (400, 403, 404, 405)
+"""Answers that say: this key, or this proxy, may not ask that, or there is nothing to tell."""
+
+_NODE_TROUBLE = (502, 503, 504)
+"""Answers of one node, or of what stands before it, that another may not give."""
+
+_RIGHTS = ("create_doc", "auto_configure", "read", "view_index_metadata")
+"""Of these the first is needed, the second to make an index, the others to look for duplicates."""
+
+_TEMPLATES = ",".join(
+    f"index_templates.{key}"
+    for key in (
+        "name",
+        "index_template.index_patterns",
+        "index_template.priority",
+        "index_template.composed_of",
+        "index_template.data_stream",
+    )
+)
+_GENERATION = re.compile(r"-\d{4}\.\d\d\.\d\d-\d{6}$")
+"""The end of a backing index's name."""
 
 _ADVICE = "check urls, index, pipeline, and the rights of the key or user"
+
+_TRUSTED: Final = 60.0
+"""Seconds for which it is taken for known which indices stand behind a name."""
+
+_BLIND: Final = 3600.0
+"""Seconds until a cluster that refused to say it is asked again: its audit log notes each time."""
+
+_AHEAD: Final = 3_600_000_000
+"""How far, in microseconds, a vendor's clock may be ahead of the cluster's."""
+
+_MOST_IDS = 1000
+"""Ids in one search, which must stay below index.max_result_window even if many are there twice."""
+
+_MOST_HITS = 10_000
+_ALWAYS: Final = 2**63
+
+_UNREADABLE = (
+    "the key or user may not read what is stored, so an event that is sent again after a rollover "
+    "is stored twice: grant read and view_index_metadata on the index, or put a date into its name"
+)
+_HALF_READ = (
+    "some shards did not say which events they hold: what is sent again may be stored twice"
+)
 
 
 class Settings(SinkSettings):
@@ -154,6 +205,7 @@ class Sink:
         self._settings = settings
         self._form = FORMS[settings.format]
         self._places: dict[tuple[str, str, int], _Place] = {}
+        self._behind: dict[str, _Behind] = {}
         self._node = 0
         self._parameters: dict[str, str] | None = None
         self._asking = asyncio.Lock()
@@ -205,7 +257,30 @@ class Sink:
         return place
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Offer *batch*; offering it again is harmless within one index (see above)."""
+        """Offer *batch*, but for what the cluster holds already; to offer it again is harmless."""
+        targets: dict[str, list[int]] = {}
+        for index, item in enumerate(batch):
+            targets.setdefault(_target(item), []).append(index)
+        try:
+            held, warnings = await self._held(batch, targets)
+            if not held:
+                verdict = await self._bulk(batch)
+            else:
+                new = [index for index in range(len(batch)) if index not in held]
+                verdict = await only(new, batch, self._bulk)
+        except BaseException:
+            # The outcome is not known, and time passes until it is sent again.
+            self._forget(targets)
+            raise
+        if verdict.retry:
+            self._forget(targets)
+        return replace(
+            verdict,
+            duplicates=verdict.duplicates + len(held),
+            warnings=(*verdict.warnings, *sorted(warnings)),
+        )
+
+    async def _bulk(self, batch: Sequence[Item]) -> Verdict:
         body = b"%b\n" % b"\n".join([item.text for item in batch])
         content, headers = await packed(body, self._settings.compression)
         headers["Content-Type"] = "application/x-ndjson"
@@ -219,7 +294,103 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise _fault(reply)
-        return self._judge(reply, len(batch))
+        return self._judge(reply, batch)
+
+    # -- what the cluster holds already --------------------------------------------------------
+
+    async def _held(
+        self, batch: Sequence[Item], targets: Mapping[str, Sequence[int]]
+    ) -> tuple[set[int], set[str]]:
+        """Return the indices of the events that are stored already, and what is to be warned of."""
+        held: set[int] = set()
+        warnings: set[str] = set()
+        for target, places in targets.items():
+            behind = await self._indices_behind(target)
+            if behind.blind:
+                warnings.add(_UNREADABLE)
+            old = [place for place in places if batch[place].event.at < behind.since]
+            for first in range(0, len(old), _MOST_IDS):
+                part = {batch[place].event.uid: place for place in old[first : first + _MOST_IDS]}
+                found = await self._search(target, part)
+                if found is None:
+                    self._behind[target] = _Behind(blind=True)
+                    warnings.add(_UNREADABLE)
+                    break
+                held.update(part[uid] for uid in found.uids if uid in part)
+                if not found.whole:
+                    warnings.add(_HALF_READ)
+        return held, warnings
+
+    async def _indices_behind(self, target: str) -> "_Behind":
+        """Return what stands behind *target*, asked anew if that was long ago."""
+        behind = self._behind.get(target)
+        now = time.monotonic()
+        if behind is None or now - behind.told > (_BLIND if behind.blind else _TRUSTED):
+            if len(self._behind) >= _MOST_PLACES:
+                self._behind.clear()
+            listed = await self._creation_dates(target)
+            behind = self._behind[target] = _Behind.of(listed)
+            behind.told = now
+        return behind
+
+    async def _creation_dates(self, target: str) -> dict[str, Any] | None:
+        """Return the settings by index of all that stand behind *target*; None: it will not say."""
+        path = f"/{quote(target, safe='*')}/_settings/index.creation_date"
+        reply = await self._request("GET", path)
+        if reply.status == 404:
+            return {}
+        return self._answer(reply)
+
+    async def _search(self, target: str, uids: Collection[str]) -> "_Found | None":
+        """Return which of *uids* stand in *target*, or None if the cluster will not say."""
+        reply = await self._request(
+            "POST",
+            f"/{quote(target, safe='*')}/_search",
+            {"filter_path": "timed_out,_shards.failed,hits.hits._id"},
+            {"Content-Type": "application/json"},
+            orjson.dumps(
+                {
+                    "query": {"ids": {"values": list(uids)}},
+                    "size": _MOST_HITS,
+                    "_source": False,
+                    "track_total_hits": False,
+                }
+            ),
+        )
+        answer = self._answer(reply)
+        return None if answer is None else _Found.of(answer, reply)
+
+    def _answer(self, reply: Reply) -> dict[str, Any] | None:
+        """Return the object that *reply* holds, or None if the cluster will not say."""
+        if reply.status in _SILENT:
+            return None
+        if reply.status != 200:
+            raise _fault(reply)
+        answer = _object(reply)
+        if answer is None:
+            raise unproven(reply, "a cluster's")
+        return answer
+
+    def _forget(self, targets: Iterable[str]) -> None:
+        """Ask anew what stands behind *targets*, unless it may not be asked."""
+        for target in targets:
+            behind = self._behind.get(target)
+            if behind is not None and not behind.blind:
+                del self._behind[target]
+
+    def _confirm(self, batch: Sequence[Item], results: Sequence[Mapping[str, Any]]) -> None:
+        """Trust on, without asking, what is known, as long as nothing went to another index."""
+        written = {result.get("_index") for result in results}
+        targets = {_target(item) for item in batch}
+        known = {
+            name for each in targets if each in self._behind for name in self._behind[each].names
+        }
+        if written <= known | targets:
+            for target in targets & self._behind.keys():
+                if not self._behind[target].blind:
+                    self._behind[target].told = time.monotonic()
+        else:
+            self._forget(targets)
 
     async def _bulk_parameters(self) -> dict[str, str]:
         """Return the parameters of a bulk request, which depend on what the cluster is."""
@@ -229,7 +400,7 @@ class Sink:
                 if self._settings.pipeline is not None:
                     parameters["pipeline"] = self._settings.pipeline
                 reply = await self._request("GET", "/")
-                if reply.status not in (200, *_NO_SAY):
+                if reply.status not in (200, *_SILENT):
                     raise _fault(reply)
                 if _hides_source(reply):
                     parameters[_HIDE] = "false"
@@ -244,11 +415,16 @@ class Sink:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> Reply:
-        """Ask the node that answered last; if it cannot be reached, the others in turn."""
+        """
+        Ask the node that answered last; if it cannot be reached or is in trouble, the others.
+
+        One that was reached and does not answer is not replaced at once: it may be at work. The
+        next request goes to another.
+        """
         urls, node = self._settings.urls, self._node
         for left in reversed(range(len(urls))):
             try:
-                return await self._peer.request(
+                reply = await self._peer.request(
                     method,
                     path,
                     params=params,
@@ -257,14 +433,21 @@ class Sink:
                     base_url=urls[node],
                 )
             except Retryable as error:
+                self._node = node = (node + 1) % len(urls)
                 if error.sent or not left:
                     raise
-            self._node = node = (node + 1) % len(urls)
+            else:
+                if reply.status not in _NODE_TROUBLE:
+                    return reply
+                self._node = node = (node + 1) % len(urls)
+                if not left:
+                    return reply
         # The settings refuse an empty list; this tells the type checker so.
         raise AssertionError("there is at least one address")  # pragma: no cover
 
-    def _judge(self, reply: Reply, count: int) -> Verdict:
-        """Return what a bulk *reply* says of each of *count* events, which it lists in order."""
+    def _judge(self, reply: Reply, batch: Sequence[Item]) -> Verdict:
+        """Return what a bulk *reply* says of each event of *batch*, which it lists in order."""
+        count = len(batch)
         results = _results(reply)
         if results is None or len(results) != count:
             raise unproven(reply, "a bulk request's")
@@ -291,6 +474,7 @@ class Sink:
                 missing += status == 404
                 reason = _REASONS.get(refusal.kind, f"status_{status}")
                 rejected.append(Rejection(index, reason, refusal.words, status))
+        self._confirm(batch, results)
         if missing == count:
             raise Refused(f"{reply.where}: {rejected[0].message}; {_ADVICE}", status=404)
         warnings = (
@@ -311,24 +495,76 @@ class Sink:
         pipeline = self._settings.pipeline
         return pipeline is not None and refusal.reason.startswith(f"pipeline with id [{pipeline}]")
 
+    # -- check -----------------------------------------------------------------------------------
+
     async def check(self) -> str:
         """
-        Ask who the cluster is, then whether we may create documents where we want to.
+        Ask every node who it is, then what becomes of events that go where ours would.
 
-        OpenSearch, and Elasticsearch without security, cannot be asked the second question.
+        That is: may they be created there, will one that is sent again be recognised, and does a
+        template or an index that is there fit. What a key may not ask is said, and no failure.
         """
         settings = self._settings
-        reply = await self._request("GET", "/")
-        if reply.status not in (200, 403):  # 403: known, without the right to ask this
-            raise _fault(reply)
-        about = _object(reply) if reply.status == 200 else {}
-        if about is None:
-            raise unproven(reply, "a cluster's")
+        who, notes = await self._nodes()
+        target = _DIRECTIVE.sub("*", _PLACEHOLDER.sub("*", settings.index))
+        rights = await self._rights(target)
+        if rights is None:
+            notes.append(f"it cannot be asked about the right to write to {target}")
+        elif not rights["create_doc"]:
+            raise Refused(
+                f"{who}: no right to write to {target}; give the key or user the privilege "
+                "create_doc on it",
+                status=403,
+            )
+        elif not rights["auto_configure"]:
+            notes.append(f"{target} can be written to, but must exist: no right to create it")
+        else:
+            notes.append(f"{target} can be written to")
+        template, said = await self._template()
+        notes.append(await self._recognition(target, rights, template))
+        notes += said
+        notes += await self._mapping(target)
+        return f"{who}: {'; '.join(notes)}"
+
+    async def _nodes(self) -> tuple[str, list[str]]:
+        """Return who the cluster is, and what its nodes give cause to say."""
+        urls = self._settings.urls
+        answers = await asyncio.gather(*(self._who(url) for url in urls))
+        failed = [answer for answer in answers if isinstance(answer, RelayError)]
+        there = {
+            url: answer
+            for url, answer in zip(urls, answers, strict=True)
+            if not isinstance(answer, RelayError)
+        }
+        if not there:
+            raise failed[0]
+        clusters: dict[object, str] = {}
+        for url, answer in there.items():
+            clusters.setdefault(answer.get("cluster_uuid"), url)
+        known = [url for uuid, url in clusters.items() if uuid not in (None, "_na_")]
+        if len(known) > 1:
+            raise Refused(f"urls: {' and '.join(known)} are nodes of different clusters")
+        first, about = next(iter(there.items()))
+        self._node = urls.index(first)
         version = about.get("version")
         number = version.get("number") if isinstance(version, dict) else None
-        who = f"{settings.urls[self._node]} (version {words(str(number or 'unknown'))})"
-        target = _DIRECTIVE.sub("*", _PLACEHOLDER.sub("*", settings.index))
-        wanted = {"index": [{"names": [target], "privileges": ["create_doc", "auto_configure"]}]}
+        notes = [f"no use for now: {error}" for error in failed]
+        return f"{first} (version {words(str(number or 'unknown'))})", notes
+
+    async def _who(self, url: str) -> dict[str, Any] | RelayError:
+        """Ask the node at *url* who it is; {} if the key may not know."""
+        try:
+            reply = await self._peer.request("GET", "/", base_url=url)
+            if reply.status not in (200, 403):
+                return _fault(reply)
+            about = _object(reply) if reply.status == 200 else {}
+            return unproven(reply, "a cluster's") if about is None else about
+        except RelayError as error:
+            return error
+
+    async def _rights(self, target: str) -> dict[str, bool] | None:
+        """Return which rights on *target* the key has; None: it cannot be asked (OpenSearch)."""
+        wanted = {"index": [{"names": [target], "privileges": list(_RIGHTS)}]}
         reply = await self._request(
             "POST",
             "/_security/user/_has_privileges",
@@ -339,24 +575,81 @@ class Sink:
             raise _fault(reply)
         answer = _object(reply) if reply.status == 200 else None
         if answer is None:
-            return f"{who} answers; it cannot be asked about the right to write to {target}"
+            return None
         rights = answer.get("index")
         rights = rights.get(target) if isinstance(rights, dict) else None
         rights = rights if isinstance(rights, dict) else {}
-        if rights.get("create_doc") is not True:
-            raise Refused(
-                f"{who}: no right to write to {target}; give the key or user the privilege "
-                "create_doc on it",
-                status=403,
+        return {right: rights.get(right) is True for right in _RIGHTS}
+
+    async def _recognition(
+        self, target: str, rights: Mapping[str, bool] | None, template: Match | None
+    ) -> str:
+        """Say until when an event that is sent again is recognised."""
+        if self._settings.dated and not (template and template.makes_stream):
+            return "an event that is sent again is recognised at any time: it meets the same index"
+        if rights is None:
+            # Asked as send would ask it.
+            listed = await self._creation_dates(target)
+            readable = listed is not None and await self._search(target, ()) is not None
+        else:
+            readable = rights["read"] and rights["view_index_metadata"]
+        if readable:
+            return (
+                "an event that is sent again is recognised, after a rollover by a search in the "
+                "older indices"
             )
-        if rights.get("auto_configure") is not True:
-            return f"{who}: {target} can be written to, but must exist: no right to create it"
-        return f"{who}: {target} can be written to"
+        return (
+            "an event that is sent again is recognised until the next rollover, after that it is "
+            f"stored twice: grant read and view_index_metadata on {target}, or put a date into "
+            'the name, such as index = "audit-{vendor}-%Y.%m"'
+        )
+
+    async def _template(self) -> tuple[Match | None, list[str]]:
+        """Return the template that a new index will have, and what is to be said of it."""
+        index = self._settings.index
+        reply = await self._request("GET", "/_index_template", {"filter_path": _TEMPLATES})
+        answer = self._answer(reply)
+        if answer is None:
+            return None, ["which template fits cannot be asked with this key"]
+        listed = answer.get("index_templates", [])
+        example = _DIRECTIVE.sub("0", _PLACEHOLDER.sub("x", index))
+        template = Match.of(example, listed) if isinstance(listed, list) else None
+        said = []
+        if template is None or (_is_stream(index) and not template.makes_stream):
+            if _is_stream(index):
+                said.append(
+                    "no template makes it a data stream, so it would be one ever larger index"
+                )
+            else:
+                said.append("no template fits it, so that field types are guessed")
+        if template is not None:
+            kind = "data stream" if template.makes_stream else "index"
+            said.append(f"{kind} by the template {words(template.name)}")
+        if self._settings.format == "ecs" and not (template and template.holds_ours):
+            said.append(f"{COMPONENT} is not in it, see auditrelay setup elasticsearch")
+        return template, said
+
+    async def _mapping(self, target: str) -> list[str]:
+        """Say which fields are mapped otherwise than they should be, in what is there already."""
+        if self._settings.format != "ecs":
+            return []
+        path = f"/{quote(target, safe='*')}/_mapping"
+        reply = await self._request("GET", path, {"filter_path": "*.mappings.properties"})
+        newest: dict[str, Any] = {}
+        for name, index in sorted((self._answer(reply) or {}).items()):
+            newest[_GENERATION.sub("", name)] = name, index
+        said = []
+        for name, index in newest.values():
+            wrong = misfits(index.get("mappings", {}).get("properties", {}))
+            if wrong:
+                shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if wrong[3:] else "")
+                said.append(f"mapped otherwise in {words(name)}: {words(shown)}")
+        return said
 
     async def is_opensearch(self) -> bool:
         """Ask whether the cluster is OpenSearch; one that may not be asked is taken not to be."""
         reply = await self._request("GET", "/")
-        if reply.status not in (200, *_NO_SAY):
+        if reply.status not in (200, *_SILENT):
             raise _fault(reply)
         version = (_object(reply) or {}).get("version")
         return isinstance(version, dict) and version.get("distribution") == "opensearch"
@@ -371,9 +664,28 @@ class Sink:
         if (_object(reply) or {}).get("acknowledged") is not True:
             raise unproven(reply, "a cluster's")
 
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
+        """Nothing: an event of any age is stored."""
+        return None
+
+    def query(self, event: Known) -> Sequence[str]:
+        """Return the search that finds *event* in Kibana or Dashboards, and one for a shell."""
+        settings = self._settings
+        index = quote(_DIRECTIVE.sub("*", _PLACEHOLDER.sub("*", settings.index)), safe="*")
+        login = ""
+        if settings.api_key is not None:
+            login = '-H "Authorization: ApiKey $API_KEY" '
+        elif settings.username is not None:
+            login = f"-u {shlex.quote(settings.username)} "
+        address = shlex.quote(f"{settings.urls[self._node]}/{index}/_search?q=_id:{event.uid}")
+        return (f'KQL: _id : "{event.uid}"', f"curl -sS {login}{address}")
+
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
+
+
+_CREATE = b'{"create":{"_index":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +710,65 @@ class _Place:
         if name.startswith("logs-") and len(parts) == 3:
             # Constant within a stream: another value would have the document refused.
             stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
-        return cls(b'{"create":{"_index":%b,"_id":"' % orjson.dumps(name), stream)
+        return cls(b'%b%b","_id":"' % (_CREATE, name.encode()), stream)
+
+
+def _target(item: Item) -> str:
+    """Return the name of the index or stream that :meth:`Sink.render` has put into *item*."""
+    text = item.text
+    return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
+
+
+@dataclass(slots=True)
+class _Behind:
+    """
+    What stands behind a name: the *names* of the indices.
+
+    An event that happened before *since* (microseconds since 1970) may lie in another of them than
+    the one that is written to; 0 if there is one alone. *blind* says that the cluster will not
+    tell. *told* is when it did (monotonic).
+    """
+
+    names: frozenset[str] = frozenset()
+    since: int = 0
+    blind: bool = False
+    told: float = 0.0
+
+    @classmethod
+    def of(cls, listed: Mapping[str, Any] | None) -> Self:
+        """Read it out of the settings by index."""
+        if listed is None:
+            return cls(blind=True)
+        since = 0
+        if len(listed) > 1:
+            since = max(_made_at(settings) for settings in listed.values()) + _AHEAD
+        return cls(frozenset(listed), since)
+
+
+def _made_at(settings: Any) -> int:
+    """Return when an index was made, in microseconds since 1970; if it does not say, just now."""
+    try:
+        return int(settings["settings"]["index"]["creation_date"]) * 1000
+    except (KeyError, TypeError, ValueError):
+        return _ALWAYS
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The *uids* that a search has found; *whole* says that every shard has answered."""
+
+    uids: list[str]
+    whole: bool
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any], reply: Reply) -> Self:
+        """Read it out of a search's *answer*. Raises Retryable if that is no such."""
+        try:
+            whole = answer["_shards"]["failed"] == 0 and answer["timed_out"] is False
+            hits = answer.get("hits", {}).get("hits", [])  # filter_path leaves out what is empty
+            return cls([hit["_id"] for hit in hits], whole)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise unproven(reply, "a search's") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ import errno
 import fcntl
 import os
 import select
+import shlex
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -28,7 +30,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.settings import SinkSettings, Size
-from auditrelay.sinks import Form, Item, Limits, Verdict, dump
+from auditrelay.sinks import Form, Item, Known, Limits, Verdict, dump
 from auditrelay.telemetry import Metrics
 
 T = TypeVar("T")
@@ -121,6 +123,15 @@ class Sink:
     async def check(self) -> str:
         """Say whether the file can be written, without writing to it."""
         return await self._on_thread(self._lines.check)
+
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
+        """Nothing: an event of any age is taken."""
+        return None
+
+    def query(self, event: Known) -> Sequence[str]:
+        """Return the command that finds *event*."""
+        path = self._settings.path
+        return (f"grep {event.uid} {'-' if path == '-' else shlex.quote(path)}",)
 
     async def close(self) -> None:
         """Finish what is being written, and close the file."""

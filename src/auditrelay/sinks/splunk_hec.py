@@ -12,6 +12,7 @@ Collector"; replies and their codes as listed there for 10.4.
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import orjson
@@ -27,6 +28,7 @@ from auditrelay.settings import Address, Secret, SinkSettings, Size
 from auditrelay.sinks import (
     Form,
     Item,
+    Known,
     Limits,
     Rejection,
     Verdict,
@@ -241,6 +243,15 @@ class Sink:
             self._judge(reply, 0)
             raise unproven(reply, "HEC's")
         return f"HEC at {self._settings.url} is healthy and knows the token"
+
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
+        """Nothing: an event of any age is taken."""
+        return None
+
+    def query(self, event: Known) -> Sequence[str]:
+        """Return the search that finds *event* in Splunk."""
+        index = self._settings.index or "*"
+        return (f"SPL: search index={index} event_id::{event.uid}",)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,1 @@
+"""What a SIEM has to know before the first event arrives."""
