@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ from pydantic import ValidationError
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.elastic import KEY_ID, KEY_SECRET, PASSWORD, USERNAME, Elastic
-from auditrelay.sandbox.faults import answer, store_then_reset
+from auditrelay.sandbox.faults import Action, answer, hang, reset, store_then_reset
+from auditrelay.siem.templates import COMPONENT, templates
 from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
 from auditrelay.telemetry import Metrics
 
@@ -322,8 +324,10 @@ async def test_a_dated_name_that_is_a_data_stream_is_asked_as_well(
 
 
 async def test_a_key_that_may_not_read_still_delivers_and_says_what_that_costs(
-    cluster: Elastic, make: Make, items: Items
+    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 10_000.0)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.time", clock)
     for missing, question in (("view_index_metadata", "index.creation_date"), ("read", "_search")):
         cluster.switches.missing_privileges = frozenset({missing})
         sink = make(urls=[cluster.url])
@@ -423,7 +427,7 @@ async def test_an_index_that_does_not_say_when_it_was_made_is_searched(
     sink = make(urls=[cluster.url])
     await sink.send(items(sink, 2))
     cluster.rollover(STREAM)  # before the events: by its date nobody would be asked
-    listed = {name: {"settings": {}} for name in cluster.indices[STREAM].backing}
+    listed: dict[str, Any] = {name: {"settings": {}} for name in cluster.indices[STREAM].backing}
     cluster.faults.add(
         answer(200, json.dumps(listed).encode()), path=f"/{STREAM}/_settings/index.creation_date"
     )
@@ -727,6 +731,117 @@ async def test_the_next_node_is_asked_when_one_cannot_be_reached(
     assert (caught.value.reason, caught.value.sent) == ("connect", False)
 
 
+@pytest.fixture
+async def nodes() -> AsyncIterator[list[Elastic]]:
+    """Three nodes. They share nothing, so that it shows which of them has taken an event."""
+    async with Elastic() as one, Elastic() as two, Elastic() as three:
+        yield [one, two, three]
+
+
+async def test_a_dead_node_is_passed_over_and_found_again(
+    nodes: list[Elastic], make: Make, items: Items
+) -> None:
+    one, two, _ = nodes
+    sink = make(urls=[one.url, two.url])
+    await sink.send(items(sink, 1))
+    assert (one.stored.total, two.stored.total) == (1, 0)
+    await one.stop()
+    await sink.send(items(sink, 2))
+    assert two.stored.total == 2
+    await two.stop()
+    for _ in range(3):
+        with pytest.raises(Retryable) as caught:
+            await sink.send(items(sink, 2))
+        assert (caught.value.reason, caught.value.sent) == ("connect", False)
+    await one.start()
+    await sink.send(items(sink, 3))
+    assert one.stored.total == 3
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_node_in_trouble_is_passed_over_at_once(
+    nodes: list[Elastic], make: Make, items: Items, status: int
+) -> None:
+    one, two, three = nodes
+    sink = make(urls=[each.url for each in nodes])
+    for node in (one, two):
+        node.faults.add(answer(status, b"<html>"), times=None)
+    await sink.send(items(sink, 2))
+    assert [each.stored.total for each in nodes] == [0, 0, 2]
+    requests = one.requests + two.requests
+    await sink.send(items(sink, 3))
+    assert three.stored.total == 3
+    assert one.requests + two.requests == requests  # they are not asked first each time
+
+
+async def test_when_every_node_is_in_trouble_each_is_asked_once_and_then_it_is_waited(
+    nodes: list[Elastic], make: Make, items: Items
+) -> None:
+    sink = make(urls=[each.url for each in nodes])
+    await sink.send(items(sink, 1))
+    for node in nodes:
+        node.faults.add(answer(503, b"", {"Retry-After": "7"}), times=None)
+        node.seen.clear()
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert (caught.value.reason, caught.value.retry_after) == ("status_503", 7.0)
+    assert [len(each.seen) for each in nodes] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500])
+async def test_what_every_node_would_say_is_asked_of_one_alone(
+    nodes: list[Elastic], make: Make, items: Items, status: int
+) -> None:
+    one, two, _ = nodes
+    sink = make(urls=[one.url, two.url])
+    one.faults.add(answer(status, b"{}"), path="/_bulk", times=None)
+    with pytest.raises(RelayError, match="/_bulk"):
+        await sink.send(items(sink, 1))
+    assert two.requests == 0
+
+
+@pytest.mark.parametrize("trouble", [hang(), reset()])
+async def test_a_node_that_does_not_answer_is_left_for_the_next_attempt(
+    nodes: list[Elastic], make: Make, items: Items, trouble: Action
+) -> None:
+    one, two, _ = nodes
+    sink = make(urls=[one.url, two.url], timeout="300ms")
+    await sink.send(items(sink, 1))
+    one.faults.add(trouble, path="/_bulk", times=None)
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.sent
+    await sink.send(items(sink, 2))
+    assert two.stored.total == 2
+
+
+async def test_check_asks_every_node_and_tells_which_do_not_answer(
+    nodes: list[Elastic], make: Make
+) -> None:
+    one, two, three = nodes
+    sink = make(urls=[each.url for each in nodes])
+    assert "no use for now" not in await sink.check()
+    await one.stop()
+    two.faults.add(answer(503, b""), path="/")
+    said = await sink.check()
+    assert said.startswith(three.url)
+    assert f"no use for now: no connection for GET {one.url}/" in said
+    assert f"no use for now: 503 from GET {two.url}/" in said
+    await two.stop()
+    await three.stop()
+    with pytest.raises(Retryable):
+        await sink.check()
+
+
+async def test_check_refuses_nodes_of_different_clusters(nodes: list[Elastic], make: Make) -> None:
+    one, two, _ = nodes
+    two.uuid = "another"
+    with pytest.raises(Refused, match=f"{one.url} and {two.url} are nodes of different clusters"):
+        await make(urls=[one.url, two.url]).check()
+    two.uuid = "_na_"  # one that has not joined yet
+    await make(urls=[one.url, two.url]).check()
+
+
 async def test_each_way_to_log_in_works(elastic: Elastic, make: Make, items: Items) -> None:
     pair = f"{KEY_ID}:{KEY_SECRET}"
     for key in (pair, base64.b64encode(pair.encode()).decode()):
@@ -749,6 +864,7 @@ async def test_check_proves_the_right_to_write_and_stores_nothing(
     elastic.switches.missing_privileges = frozenset({"auto_configure"})
     assert "must exist" in await make().check()
     elastic.switches.missing_privileges = frozenset({"create_doc"})
+    elastic.switches.missing_privileges = frozenset({"create_doc"})
     with pytest.raises(Refused, match=r"create_doc"):
         await make().check()
     assert elastic.stored.total == 0
@@ -762,6 +878,115 @@ async def test_check_refuses_wrong_credentials_and_what_is_no_cluster(
     elastic.faults.add(answer(200, b"<html></html>"), path="/")
     with pytest.raises(Retryable, match="not a cluster's"):
         await make().check()
+
+
+READABLE = "is recognised, after a rollover by a search in the older indices"
+UNREADABLE = "is recognised until the next rollover, after that it is stored twice"
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize(
+    ("index", "missing", "said"),
+    [
+        (None, (), READABLE),
+        (None, ("read",), UNREADABLE),
+        (None, ("view_index_metadata",), UNREADABLE),
+        ("audit-{vendor}-%Y.%m", (), "is recognised at any time"),
+        ("audit-{vendor}-%Y.%m", ("read", "view_index_metadata"), "is recognised at any time"),
+        ("logs-audit-%Y.%m", (), READABLE),  # a data stream, whatever its name says
+        ("logs-audit-%Y.%m", ("read",), UNREADABLE),
+        ("audit", (), READABLE),
+    ],
+)
+async def test_check_says_until_when_an_event_that_is_sent_again_is_recognised(
+    make: Make, *, flavour: Any, index: str | None, missing: tuple[str, ...], said: str
+) -> None:
+    async with Elastic(flavour=flavour) as cluster:
+        cluster.switches.missing_privileges = frozenset(missing)
+        keys = {} if index is None else {"index": index}
+        assert said in await make(urls=[cluster.url], **keys).check()
+        assert cluster.answered[400] == (1 if flavour == "opensearch" else 0)  # _has_privileges
+        assert not cluster.indices
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+async def test_check_says_which_template_an_index_would_have(make: Make, *, flavour: Any) -> None:
+    async with Elastic(flavour=flavour) as cluster:
+
+        async def said(**keys: Any) -> str:
+            return await make(urls=[cluster.url], **keys).check()
+
+        ours = f"{COMPONENT} is not in it"
+        before = await said()
+        assert "data stream by the template logs;" in before
+        assert ours in before
+        cluster.switches.streams = ()
+        assert "no template makes it a data stream" in await said()
+        assert "no template fits it, so that field types are guessed" in await said(index="audit")
+        for path, body in templates(opensearch=flavour == "opensearch").items():
+            cluster.templates[path.lstrip("/")] = body
+        after = await said()
+        assert "data stream by the template logs-auditrelay" in after
+        assert ours not in after
+        assert ours in await said(index="audit-%Y")
+        assert ours not in await said(index="audit-%Y", format="raw")
+        cluster.templates["_index_template/audit"] = {
+            "index_patterns": ["audit-*"],
+            "composed_of": [COMPONENT],
+        }
+        dated = await said(index="audit-%Y")
+        assert "; index by the template audit" in dated
+        assert ours not in dated
+        cluster.switches.missing_privileges = frozenset({"manage_index_templates"})
+        assert "cannot be asked with this key" in await said()
+
+
+async def test_check_says_which_fields_are_mapped_otherwise_in_an_index_that_is_there(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(index="audit")
+    await sink.send(items(sink, 1))
+    said = await sink.check()
+    assert "mapped otherwise in audit: tags is text, not keyword, " in said
+    assert re.search(r"and \d+ more$", said)
+    assert "mapped otherwise" not in await make(index="audit", format="raw").check()
+    elastic.templates["_index_template/audit"] = {
+        "index_patterns": ["audit"],
+        "composed_of": [COMPONENT],
+    }
+    assert "mapped otherwise" not in await sink.check()
+
+
+async def test_check_looks_at_the_newest_index_of_a_stream_only(
+    elastic: Elastic, make: Make
+) -> None:
+    wrong = {"mappings": {"properties": {"source": {"properties": {"ip": {"type": "keyword"}}}}}}
+    right = {"mappings": {"properties": {"source": {"properties": {"ip": {"type": "ip"}}}}}}
+    old, new = (f".ds-{STREAM}-2026.0{month}.01-00000{month}" for month in (1, 2))
+    mapping = "/logs-auditrelay.*-default/_mapping"
+    for shown, expected in (
+        ({new: right, old: wrong}, False),
+        ({new: wrong, old: right}, True),
+        ({new: {}, old: {"mappings": {}}}, False),
+    ):
+        elastic.faults.add(answer(200, json.dumps(shown).encode()), path=mapping)
+        said = await make().check()
+        assert (f"mapped otherwise in {new}: source.ip is keyword, not ip" in said) is expected
+
+
+def test_the_search_for_an_event_is_a_line_to_copy(event: MakeEvent) -> None:
+    def lines(**keys: Any) -> Sequence[str]:
+        settings = elasticsearch.Settings.model_validate({**REQUIRED, **keys})
+        return elasticsearch.build("elastic", settings, Metrics()).query(event(1))
+
+    uid = event(1).uid
+    kql, curl = lines(username="o'brien", password="hush", index="audit-{vendor}-%Y.%m")
+    assert kql == f'KQL: _id : "{uid}"'
+    where = f"https://es.example.com:9200/audit-*-*.*/_search?q=_id:{uid}"
+    assert shlex.split(curl) == ["curl", "-sS", "-u", "o'brien", where]
+    _, curl = lines(api_key="hush")
+    assert "Authorization: ApiKey $API_KEY" in shlex.split(curl)
+    assert "hush" not in curl
 
 
 # --- settings --------------------------------------------------------------------

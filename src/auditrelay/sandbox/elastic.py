@@ -195,6 +195,7 @@ class Elastic(Double):
         self.password = PASSWORD
         self.api_key = base64.b64encode(f"{KEY_ID}:{KEY_SECRET}".encode()).decode()
         self.security = True
+        self.uuid = "c2FuZGJveC1jbHVzdGVyLQ"
         self.stored = Stored()
         self.failures = Stored()
         self.indices: dict[str, Index] = {}
@@ -636,7 +637,7 @@ class Elastic(Double):
         return {
             "name": "sandbox",
             "cluster_name": "sandbox",
-            "cluster_uuid": "c2FuZGJveC1jbHVzdGVyLQ",
+            "cluster_uuid": self.uuid,
             "version": version,
             "tagline": "You Know, for Search",
         }

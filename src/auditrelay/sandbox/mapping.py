@@ -69,7 +69,10 @@ class Mapping:
             place = shown
             for name in parents:
                 place = place.setdefault(name, {}).setdefault("properties", {})
-            place[last] = {"type": text if kind == "keyword" else kind}
+            shown_as = kind
+            if kind == "keyword":
+                shown_as = "match_only_text" if path == "message" else text
+            place[last] = {"type": shown_as}
         return shown
 
     def _leaves(

@@ -21,6 +21,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Final, Literal, Self
 from urllib.parse import quote
 
@@ -117,6 +118,11 @@ _MOST_IDS = 1000
 
 _MOST_HITS = 10_000
 _ALWAYS: Final = 2**63
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_NO_HITS: Final[Mapping[str, Any]] = MappingProxyType(
+    {"_shards": {"failed": 0}, "timed_out": False}
+)
 
 _UNREADABLE = (
     "the key or user may not read what is stored, so an event that is sent again after a rollover "
@@ -313,7 +319,7 @@ class Sink:
                 part = {batch[place].event.uid: place for place in old[first : first + _MOST_IDS]}
                 found = await self._search(target, part)
                 if found is None:
-                    self._behind[target] = _Behind(blind=True)
+                    self._behind[target] = _Behind(time.monotonic(), blind=True)
                     warnings.add(_UNREADABLE)
                     break
                 held.update(part[uid] for uid in found.uids if uid in part)
@@ -329,17 +335,13 @@ class Sink:
             if len(self._behind) >= _MOST_PLACES:
                 self._behind.clear()
             listed = await self._creation_dates(target)
-            behind = self._behind[target] = _Behind.of(listed)
-            behind.told = now
+            behind = self._behind[target] = _Behind.of(listed, now)
         return behind
 
-    async def _creation_dates(self, target: str) -> dict[str, Any] | None:
+    async def _creation_dates(self, target: str) -> Mapping[str, Any] | None:
         """Return the settings by index of all that stand behind *target*; None: it will not say."""
         path = f"/{quote(target, safe='*')}/_settings/index.creation_date"
-        reply = await self._request("GET", path)
-        if reply.status == 404:
-            return {}
-        return self._answer(reply)
+        return self._answer(await self._request("GET", path))
 
     async def _search(self, target: str, uids: Collection[str]) -> "_Found | None":
         """Return which of *uids* stand in *target*, or None if the cluster will not say."""
@@ -357,11 +359,19 @@ class Sink:
                 }
             ),
         )
-        answer = self._answer(reply)
+        answer = self._answer(reply, absent=_NO_HITS)
         return None if answer is None else _Found.of(answer, reply)
 
-    def _answer(self, reply: Reply) -> dict[str, Any] | None:
-        """Return the object that *reply* holds, or None if the cluster will not say."""
+    def _answer(
+        self, reply: Reply, absent: Mapping[str, Any] = _NOTHING
+    ) -> Mapping[str, Any] | None:
+        """
+        Return the object that *reply* holds, or None if the cluster will not say.
+
+        *absent* is what it would be for an index that does not exist.
+        """
+        if reply.status == 404 and isinstance((_object(reply) or {}).get("error"), dict):
+            return absent
         if reply.status in _SILENT:
             return None
         if reply.status != 200:
@@ -722,27 +732,27 @@ def _target(item: Item) -> str:
 @dataclass(slots=True)
 class _Behind:
     """
-    What stands behind a name: the *names* of the indices.
+    What stands behind a name: the *names* of the indices, as *told* by the cluster (monotonic).
 
     An event that happened before *since* (microseconds since 1970) may lie in another of them than
     the one that is written to; 0 if there is one alone. *blind* says that the cluster will not
-    tell. *told* is when it did (monotonic).
+    tell.
     """
 
+    told: float
     names: frozenset[str] = frozenset()
     since: int = 0
     blind: bool = False
-    told: float = 0.0
 
     @classmethod
-    def of(cls, listed: Mapping[str, Any] | None) -> Self:
+    def of(cls, listed: Mapping[str, Any] | None, told: float) -> Self:
         """Read it out of the settings by index."""
         if listed is None:
-            return cls(blind=True)
+            return cls(told, blind=True)
         since = 0
         if len(listed) > 1:
             since = max(_made_at(settings) for settings in listed.values()) + _AHEAD
-        return cls(frozenset(listed), since)
+        return cls(told, frozenset(listed), since)
 
 
 def _made_at(settings: Any) -> int:
