@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests.conftest import make_event
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
@@ -13,12 +19,14 @@ from auditrelay.sandbox.datadog import API_KEY, Datadog, throttled
 from auditrelay.sandbox.faults import answer
 from auditrelay.sinks import Item, Sink, Verdict, datadog
 from auditrelay.telemetry import Metrics
+from auditrelay.window import micros
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
 Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
 
 NOON = 1_767_268_800
+REQUIRED: dict[str, Any] = {"type": "datadog", "api_key": "k"}
 
 
 @pytest.fixture
@@ -152,10 +160,171 @@ async def test_a_log_of_a_time_that_datadog_does_not_index_is_a_dead_letter_if_s
     verdict = await sink.send(batch(sink, [event(n, at=at) for n, at in enumerate(times)]))
     assert [(each.index, each.reason) for each in verdict.rejected] == [
         (0, "too_old"),
-        (1, "too_old"),
+        (1, "in_future"),
     ]
+    assert verdict.rejected[0].message == (
+        "happened at 2025-12-31T18:00:00.000000Z, more than 18 h ago: Datadog would not index it"
+    )
+    assert "more than 2 h ahead" in verdict.rejected[1].message
     assert verdict.restamped == 0
     assert (intake.stored.total, intake.not_indexed.total) == (3, 0)
+
+
+async def test_how_old_a_log_is_is_judged_when_it_is_sent_however_long_it_has_waited(
+    intake: Datadog, make: Callable[..., Sink], items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make()
+    rendered = items(sink, 2)
+    two_days_later = NOON + 2 * 86400
+    clock = SimpleNamespace(time_ns=lambda: two_days_later * 10**9)
+    monkeypatch.setattr("auditrelay.sinks.datadog.time", clock)
+    intake.clock = lambda: two_days_later
+    assert (await sink.send(rendered)).restamped == 2
+    assert (intake.stored.total, intake.not_indexed.total) == (2, 0)
+
+
+async def test_a_restamped_log_that_has_grown_too_large_is_not_counted_as_sent(
+    intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch
+) -> None:
+    sink = make()
+    old = [event(n, at=(NOON - 86400) * 10**6) for n in range(2)]
+    sent = batch(sink, old)
+    room = datadog.EVENT_BYTES - len(sent[1].text)
+    text = sent[1].text.replace(b'"message":"', b'"message":"' + b"x" * room)
+    sent[1] = Item(1, sent[1].event, text)
+    assert len(text) == datadog.EVENT_BYTES
+    verdict = await sink.send(sent)
+    assert [(each.index, each.reason) for each in verdict.rejected] == [(1, "too_large")]
+    assert verdict.restamped == 1
+    assert intake.truncated == 0
+
+
+ODD = '","timestamp":"1","evt":{"id":"x"},"auditrelay":{"restamped":'
+FORM_NAMES = ["datadog", "cim", "ecs", "ocsf", "raw"]
+
+
+@pytest.mark.parametrize("form", FORM_NAMES)
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"t":"\\ud800"}',
+        b'{"n":1e400,"m":1.10,"o":123456789012345678901234567890}',
+        b'{"a":1,"a":2}',
+        b'{"timestamp":"2020","evt":{"id":"7"},"auditrelay":{"x":1}}',
+        json.dumps({"t": ODD}).encode(),
+    ],
+)
+async def test_a_restamped_log_is_the_same_to_the_byte_but_for_its_time(
+    intake: Datadog,
+    make: Callable[..., Sink],
+    event: MakeEvent,
+    batch: Batch,
+    raw: bytes,
+    form: str,
+) -> None:
+    sink = make(format=form, compression="none")
+    bodies: list[bytes] = []
+    intake.on_request = lambda request: bodies.append(request.body)
+    old = event(1, at=(NOON - 86400) * 10**6, raw=msgspec.Raw(raw), message=ODD, reason=ODD)
+    (item,) = batch(sink, [old])
+    assert (await sink.send([item])).restamped == 1
+    (body,) = bodies
+    sent = body[1:-1]
+    if raw in item.text:  # a form may hold the record as a text, or not at all
+        assert raw in sent
+    before, after = json.loads(item.text), json.loads(sent)
+    assert after.pop("timestamp") == "2026-01-01T12:00:00.000Z"
+    del before["timestamp"]
+    assert after["evt"].pop("original_timestamp") == "2025-12-31T12:00:00.000000Z"
+    assert after["auditrelay"].pop("restamped") is True
+    if form != "datadog":
+        assert after.pop("auditrelay") == {}
+    assert after == before
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(message=TEXT, source=TEXT, tag=TEXT, host=TEXT, form=st.sampled_from(FORM_NAMES))
+def test_a_log_of_whatever_content_can_be_restamped(
+    message: str, source: str, tag: str, host: str, form: str
+) -> None:
+    sink = datadog.build(
+        "datadog", datadog.Settings.model_validate({**REQUIRED, "format": form}), Metrics()
+    )
+    odd = f"{message}{ODD}{message}"
+    sent = make_event(1, message=odd, source=odd + source, tags=((tag, ODD),), api_host=host)
+    text = sink.render(sent)
+    restamped = json.loads(sink._restamped(Item(0, sent, text), NOON * 10**6))
+    whole = json.loads(text)
+    assert restamped["message"] == odd
+    assert restamped["evt"]["id"] == sent.uid
+    assert restamped["timestamp"] == "2026-01-01T12:00:00.000Z"
+    assert restamped["auditrelay"]["restamped"] is True
+    assert restamped.keys() == whole.keys() | {"auditrelay"}
+    assert restamped.get("vendor") == whole.get("vendor")
+
+
+DAY = timedelta(days=1)
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "keys", "said"),
+    [
+        (NOW - timedelta(hours=17), NOW, {}, None),
+        (NOW - timedelta(hours=17, minutes=59), NOW, {}, None),
+        (
+            NOW - timedelta(hours=18),
+            NOW,
+            {},
+            "the first 1 min of 18 h are more than 18 h back, which Datadog does not index: their ",
+        ),
+        (NOW - 30 * DAY, NOW, {}, "the first 29 d 6 h of 30 d are more than 18 h back"),
+        (NOW - 3 * DAY, NOW - 2 * DAY, {}, "all 1 d are more than 18 h back"),
+        (NOW - 30 * DAY, NOW, {"max_age": "6h"}, "the first 29 d 18 h of 30 d are more than 6 h"),
+        (NOW - 3 * DAY, NOW, {}, "stamped with the time of sending, with their own in evt.orig"),
+        (
+            NOW - 3 * DAY,
+            NOW,
+            {"too_old": "dead_letter"},
+            "their events become dead letters (too_old)",
+        ),
+    ],
+)
+def test_what_becomes_of_a_past_range_is_known_before_it_is_fetched(
+    start: datetime, end: datetime, keys: dict[str, Any], said: str | None
+) -> None:
+    found = datadog.build(
+        "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics()
+    ).foresee(start, end, NOW)
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert said in found
+
+
+async def test_what_is_foreseen_is_what_becomes_of_each_event(
+    make: Callable[..., Sink], event: MakeEvent, batch: Batch
+) -> None:
+    sink = make()
+    limit = NOW - timedelta(hours=18) + timedelta(minutes=1)
+    for at in (limit - timedelta(microseconds=1), limit):
+        happened = micros(at)
+        foreseen = sink.foresee(at, NOW, NOW)
+        verdict = await sink.send(batch(sink, [event(1, at=happened)]))
+        assert (foreseen is not None) == (verdict.restamped == 1) == (at < limit)
+
+
+async def test_the_search_finds_the_event_by_its_uid(
+    intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch
+) -> None:
+    sink = make()
+    await sink.send(batch(sink, [event(1)]))
+    (line,) = sink.query(event(1))
+    assert line == f"Datadog: @evt.id:{intake.stored.documents[0]['evt']['id']}"
 
 
 @pytest.mark.parametrize(
@@ -239,14 +408,28 @@ async def test_check_asks_whether_the_key_is_valid_and_stores_nothing(
     assert intake.stored.total == 0
 
 
-REQUIRED: dict[str, Any] = {"type": "datadog", "api_key": "k"}
-
-
 def test_the_site_gives_both_addresses() -> None:
     settings = datadog.Settings.model_validate({**REQUIRED, "site": "us3.datadoghq.com"})
     assert settings.intake == "https://http-intake.logs.us3.datadoghq.com"
     assert settings.api == "https://api.us3.datadoghq.com"
     assert datadog.Settings.model_validate(REQUIRED).site == "datadoghq.com"
+
+
+@pytest.mark.parametrize("site", [*datadog.SITES, "ap9.datadoghq.com", "datadoghq.uk"])
+def test_a_site_that_is_known_or_new_is_taken_as_it_stands(site: str) -> None:
+    settings = datadog.Settings.model_validate({**REQUIRED, "site": site})
+    assert settings.intake == f"https://http-intake.logs.{site}"
+
+
+async def test_check_of_an_unknown_site_that_is_not_there_names_the_known_ones() -> None:
+    for site, named in (("datadohgq.invalid", True), ("datadoghq.eu", False)):
+        keys = {**REQUIRED, "site": site, "timeout": "5s", "proxy": "http://127.0.0.1:1"}
+        sink = datadog.build("datadog", datadog.Settings.model_validate(keys), Metrics())
+        with pytest.raises(Retryable) as caught:
+            await sink.check()
+        assert ("is 'datadohgq.invalid' your site? Known ones are" in str(caught.value)) is named
+        assert caught.value.reason == "connect"
+        await sink.close()
 
 
 @pytest.mark.parametrize(
@@ -266,6 +449,10 @@ def test_tags_may_be_a_table_a_list_or_words(tags: object, read: tuple[str, ...]
     [
         ({"site": "https://app.datadoghq.com"}, "without https:// and app."),
         ({"site": "app.datadoghq.eu"}, "leave out what stands before the site: 'datadoghq.eu'"),
+        ({"site": "US3"}, "'US3' is no address; the site of that name is 'us3.datadoghq.com'"),
+        ({"site": "us1.datadoghq.com"}, "the site of that name is 'datadoghq.com'"),
+        ({"site": "eu1.datadoghq.com"}, "the site of that name is 'datadoghq.eu'"),
+        ({"site": "us1-fed"}, "the site of that name is 'ddog-gov.com'"),
         ({"site": "datadoghq.eu", "url": "https://proxy.example.com"}, "exclude each other"),
         ({"url": "http://proxy.example.com"}, "url: plain http"),
         ({"batch_events": 1001}, "less than or equal to 1000"),

@@ -238,6 +238,10 @@ class Elastic(Double):
         kind = kind or _KINDS.get(status, "exception")
         self._items.append(ScriptedItem(where, times, status, kind, reason))
 
+    def heal_items(self) -> None:
+        """Refuse no more items."""
+        self._items.clear()
+
     def answer_fewer_items(self, missing: int = 1) -> None:
         """Leave the last *missing* items out of the next bulk answer; they are stored."""
         self._fewer.append(missing)

@@ -288,7 +288,12 @@ class Sink:
         if start >= limit:
             return None
         outside = min(end, limit)
-        share = "all" if outside == end else f"the first {in_words(outside - start)}"
+        share = in_words(end - start)
+        share = (
+            f"all {share}"
+            if outside == end
+            else f"the first {in_words(outside - start)} of {share}"
+        )
         if settings.too_old == "dead_letter":
             fate = "their events become dead letters (too_old)"
         else:
@@ -297,8 +302,8 @@ class Sink:
                 "evt.original_timestamp"
             )
         return (
-            f"{share} of {in_words(end - start)} lie more than {in_words(settings.max_age)} back, "
-            f"which Datadog does not index: {fate} (max_age, too_old)"
+            f"{share} are more than {in_words(settings.max_age)} back, which Datadog does not "
+            f"index: {fate} (max_age, too_old)"
         )
 
     def query(self, event: Known) -> Sequence[str]:
