@@ -292,9 +292,21 @@ async def test_a_rollover_is_noticed_by_the_answers_and_otherwise_nothing_is_ask
     assert asked(cluster) == ["index.creation_date"] * 2
     assert await sink.send(items(sink, 5)) == Verdict(duplicates=4)
     assert asked(cluster) == [*["index.creation_date"] * 3, "_search"]
-    now += 61
+
+
+async def test_a_sink_that_was_quiet_for_a_minute_asks_before_it_sends(
+    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.time", clock)
+    sink = make(urls=[cluster.url])
+    for _ in range(2):
+        await sink.send(items(sink, 3))
+    at(cluster, NOON + DAY)
     cluster.rollover(STREAM)
-    assert await sink.send(items(sink, 5)) == Verdict(duplicates=5)
+    now += 61
+    assert await sink.send(items(sink, 3)) == Verdict(duplicates=3)
 
 
 async def test_a_dated_index_recognises_an_event_whenever_it_is_sent_again(
