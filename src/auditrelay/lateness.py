@@ -78,7 +78,7 @@ def _percent(share: float) -> str:
 
 
 def _spell(seconds: int) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+    for size in (86_400, 3_600, 60):
         if seconds >= size:
             return format_duration(timedelta(seconds=-(-seconds // size) * size))
     return f"{seconds}s"

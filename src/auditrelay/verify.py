@@ -20,7 +20,7 @@ from auditrelay.control import Tell
 from auditrelay.cover import MARGIN
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
-from auditrelay.http import in_background
+from auditrelay.http import in_background, pause
 from auditrelay.sources import Drop
 from auditrelay.store import Fate, Proof, Store, known_key
 from auditrelay.walk import in_halves, walk
@@ -30,12 +30,16 @@ LACKING: Final = "lacking"
 """What became of an event that was forwarded and that the sink itself does not hold."""
 
 
+REFRESH_SECONDS: Final = 2.0
+"""How long what a sink does not find may take to show up; Elasticsearch refreshes every second."""
+
+
 @runtime_checkable
 class Holder(Protocol):
     """A sink that can be asked which events it holds."""
 
-    async def held(self, uids: Sequence[str]) -> frozenset[str]:
-        """Return those of *uids* that the sink holds. Raises RelayError."""
+    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+        """Return the uids of those *events* that the sink holds. Raises RelayError."""
 
 
 class Verifier:
@@ -171,11 +175,17 @@ class Verifier:
         lacking: dict[str, set[str]] = {}
         for sink, holder in self._holders.items():
             given = [
-                event.uid
+                event
                 for event, fate in zip(found, fates, strict=True)
                 if fate is not None and fate.get(sink) == "delivered"
             ]
-            lacking[sink] = set(given) - await holder.held(given) if given else set()
+            for wait in (REFRESH_SECONDS, None):
+                holds = await holder.holds(given) if given else frozenset()
+                given = [event for event in given if event.uid not in holds]
+                if not given or wait is None:
+                    break
+                await pause(wait)
+            lacking[sink] = {event.uid for event in given}
         return lacking
 
     async def _note_deleted(self, part: Interval, found: Sequence[AuditEvent], before: int) -> None:

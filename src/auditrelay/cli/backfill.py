@@ -52,10 +52,7 @@ def backfill(
         "newest_first": newest_first,
         "concurrency": concurrency,
     }
-    if at_terminal:
-        result = _with_bar(config, request)
-    else:
-        result = operate(config, request, _line)
+    result = _with_bar(config, request) if at_terminal else operate(config, request, _line)
     _report(source, result, dry_run=dry_run)
 
 

@@ -1,7 +1,6 @@
 """``auditrelay coverage``: what was read of each source, what was not, and who read it when."""
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,8 @@ from auditrelay.cli.given import Given
 from auditrelay.errors import ConfigError
 
 if TYPE_CHECKING:  # see given
+    from collections.abc import Sequence
+
     from auditrelay.config import Config
     from auditrelay.store import Coverage, Span
     from auditrelay.window import Interval

@@ -70,9 +70,21 @@ def _print(told: dict[str, Any]) -> None:
             Text(row["last_error"] or ""),
         )
     console.print(sources)
+    for row in told["sources"]:
+        if row["lateness"] is not None:
+            console.print(f"{row['name']}: {row['lateness']}{_advice(row)}", markup=False)
     console.print(sinks)
     spool = told["spool"]
     console.print(f"spool: {spool['bytes']:,} of {spool['max_bytes']:,} bytes")
+
+
+def _advice(row: dict[str, Any]) -> str:
+    return (
+        f" To have caught nearly all of them at once: settle {row['suggested_settle']}, "
+        f"overlap {row['suggested_overlap']}."
+        if "came later" in row["lateness"]
+        else ""
+    )
 
 
 def _state(row: dict[str, Any]) -> str:

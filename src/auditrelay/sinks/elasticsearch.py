@@ -327,6 +327,30 @@ class Sink:
                     warnings.add(_HALF_READ)
         return held, warnings
 
+    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+        """
+        Return the uids of those *events* that the cluster finds, in whatever index they lie.
+
+        What was stored a moment ago is found only after the index's next refresh. Raises Refused
+        if the cluster will not say, and Retryable if a shard has not answered.
+        """
+        targets: dict[str, list[str]] = {}
+        for event in events:
+            targets.setdefault(self._place(event).target, []).append(event.uid)
+        held: set[str] = set()
+        for target, uids in targets.items():
+            for first in range(0, len(uids), _MOST_IDS):
+                found = await self._search(target, uids[first : first + _MOST_IDS])
+                if found is None:
+                    raise Refused(
+                        f"the cluster does not let us search {target}: give the key the privilege "
+                        "read on it"
+                    )
+                if not found.whole:
+                    raise Retryable(f"a shard of {target} has not answered", reason="shard_failed")
+                held.update(found.uids)
+        return frozenset(held)
+
     async def _indices_behind(self, target: str) -> "_Behind":
         """Return what stands behind *target*, asked anew if that was long ago."""
         behind = self._behind.get(target)
@@ -722,10 +746,18 @@ class _Place:
             stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
         return cls(b'%b%b","_id":"' % (_CREATE, name.encode()), stream)
 
+    @property
+    def target(self) -> str:
+        """The name of the index or stream."""
+        return _named(self.action)
+
 
 def _target(item: Item) -> str:
     """Return the name of the index or stream that :meth:`Sink.render` has put into *item*."""
-    text = item.text
+    return _named(item.text)
+
+
+def _named(text: bytes) -> str:
     return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
 
 

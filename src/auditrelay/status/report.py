@@ -6,6 +6,8 @@ from typing import Any
 
 from auditrelay import __version__
 from auditrelay.config import Config
+from auditrelay.lateness import assess
+from auditrelay.settings import format_duration
 from auditrelay.store import SinkState, SourceState
 from auditrelay.window import covered_until
 
@@ -48,6 +50,14 @@ def _source(name: str, config: Config, state: SourceState | None, now: datetime)
         checkpoint = covered_until(state.started, [span.interval for span in state.ledger])
         gap_seconds = sum(span.interval.length.total_seconds() for span in state.ledger if span.gap)
     condition = {} if state is None else state.condition
+    found = None
+    if state is not None and settings is not None:
+        found = assess(
+            sum(span.events for span in state.ledger),
+            state.lateness,
+            settle=settings.settle,
+            overlap=settings.overlap,
+        )
     return {
         "name": name,
         "type": None if settings is None else settings.type,
@@ -63,6 +73,9 @@ def _source(name: str, config: Config, state: SourceState | None, now: datetime)
         "last_error": condition.get("last_error"),
         "gap_seconds": gap_seconds,
         "unknown_actions": condition.get("unknown_actions", 0),
+        "lateness": None if found is None else found.sentence,
+        "suggested_settle": None if found is None else format_duration(found.settle),
+        "suggested_overlap": None if found is None else format_duration(found.overlap),
     }
 
 

@@ -13,6 +13,7 @@ records a day.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -181,7 +182,7 @@ def records(db: sqlite3.Connection, owner: int) -> list[Record]:
     ]
 
 
-def broken(name: str, head: bytes | None, journal: list[Record]) -> str | None:
+def broken(name: str, head: bytes | None, journal: Sequence[Record]) -> str | None:
     """Return what is wrong with the chain of the source *name*, or None if nothing is."""
     before = _FIRST
     for number, each in enumerate(journal, 1):
