@@ -11,7 +11,7 @@ import gc
 import importlib
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -122,6 +122,7 @@ class App:
             clock=clock,
         )
         self._prune_due = asyncio.Event()
+        self._sealed_on: date | None = None
         self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
 
     @classmethod
@@ -346,6 +347,16 @@ class App:
             await self._prune_due.wait()
             self._prune_due.clear()
             await self._prune()
+            await self._seal()
+
+    async def _seal(self) -> None:
+        """Once a day log the heads of the journals: a copy elsewhere bears witness for them."""
+        today = self._clock().date()
+        if self._sealed_on == today:
+            return
+        self._sealed_on = today
+        for source, (records, head) in (await self._store.heads()).items():
+            _log.info("ledger_sealed", source=source, records=records, head=head)
 
     async def _prune(self) -> None:
         try:

@@ -17,7 +17,7 @@ import structlog
 
 from auditrelay.collect import RETENTION, UNREADABLE, Collector
 from auditrelay.control import Tell
-from auditrelay.cover import Purpose, Reader
+from auditrelay.cover import Purpose, Reader, belongs
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http import in_background
@@ -193,7 +193,7 @@ class Backfiller:
                 self._progress.gaps += 1
                 todo += holes(part, [error.window])
                 continue
-            self._progress.events += tally.events
+            self._progress.events += tally.read
             self._progress.new += tally.new
 
     async def _refill(self, reader: Reader, piece: Interval) -> None:
@@ -227,15 +227,16 @@ class Backfiller:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
         async for events, _ in walk(self._source, part, reader.normalize, most=most):
-            found.update((event.uid, event) for event in events)
+            found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
 
     async def _look(self, reader: Reader, piece: Interval) -> None:
         async def read(part: Interval, most: int | None) -> None:
             found = new = 0
             async for events, _ in walk(self._source, part, reader.normalize, most=most):
-                found += len(events)
-                new += await self._store.unknown(self._collector.name, events)
+                inside = [event for event in events if belongs(event, part)]
+                found += len(inside)
+                new += await self._store.unknown(self._collector.name, inside)
             self._progress.events += found
             self._progress.new += new
 

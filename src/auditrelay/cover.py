@@ -62,6 +62,8 @@ class Tally:
     events: int = 0
     new: int = 0
     late: int = 0
+    read: int = 0
+    """How many events of the window itself a backfill was shown, each walk counted once."""
     vanished: int = 0
 
 
@@ -160,7 +162,7 @@ class Reader:
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
                 elif purpose.backfill is not None:
                     events = [_backfilled(event) for event in events]  # noqa: PLW2901  # as above
-                read += len(events)
+                    read += sum(belongs(event, window) for event in events)
                 # The interval goes in with the last page, in one transaction: coverage is claimed
                 # only together with everything that proves it.
                 proof = None if last is None else _proof(window, last, purpose, read, new)
@@ -171,7 +173,10 @@ class Reader:
                 tally.new += len(added.new)
                 tally.late += len(added.late)
                 self.worked_at = time.monotonic()
-                if last is not None and purpose.second_look and not (last.partial or last.gaps):
+                if last is None:
+                    continue
+                tally.read += read
+                if purpose.second_look and not (last.partial or last.gaps):
                     tally.vanished += await self._miss(window, seen, before)
 
     async def _miss(self, window: Interval, seen: set[bytes], before: int) -> int:
@@ -279,6 +284,11 @@ class Reader:
                 _log.warning("polling_resumed", source=self.name)
                 await self._complain(None)
             return result
+
+
+def belongs(event: AuditEvent, window: Interval) -> bool:
+    """Tell whether *event* is of *window*: vendors also show what lies on its bounds."""
+    return event.time_quality == "fetched" or micros(window.start) <= event.at < micros(window.end)
 
 
 def _proof(window: Interval, last: Page, purpose: Purpose, read: int, new: int) -> Proof:

@@ -17,14 +17,14 @@ from auditrelay import __version__
 from auditrelay.backfill import MOST_AT_ONCE
 from auditrelay.collect import Collector
 from auditrelay.control import Tell
-from auditrelay.cover import MARGIN
+from auditrelay.cover import MARGIN, belongs
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
 from auditrelay.http import in_background, pause
 from auditrelay.sources import Drop
 from auditrelay.store import Fate, Proof, Store, known_key
 from auditrelay.walk import in_halves, walk
-from auditrelay.window import Interval, micros, moment
+from auditrelay.window import Interval, moment
 
 LACKING: Final = "lacking"
 """What became of an event that was forwarded and that the sink itself does not hold."""
@@ -126,7 +126,7 @@ class Verifier:
             walk(self._source, part, self._reader.normalize, most=most)
         ) as pages:
             async for events, last in pages:  # noqa: B007  # the last of them is wanted
-                shown.update((event.uid, event) for event in events if _inside(event, part))
+                shown.update((event.uid, event) for event in events if belongs(event, part))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
             self._partial += [
@@ -214,11 +214,6 @@ class Verifier:
             await self._store.refill(self._collector.name, [sink], again, Proof())
             self._reader.announce()
             self._repaired += len(again)
-
-
-def _inside(event: AuditEvent, part: Interval) -> bool:
-    """Tell whether *event* is of *part*: vendors show some just outside of it."""
-    return event.time_quality == "fetched" or micros(part.start) <= event.at < micros(part.end)
 
 
 def _iso(at: datetime) -> str:

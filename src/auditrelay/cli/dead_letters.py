@@ -1,14 +1,23 @@
 """``auditrelay dead-letters``: what a sink would never accept, and why."""
 
 import json
-from typing import Annotated, Any
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
+from auditrelay.cli.beside import operate
 from auditrelay.cli.given import Given
 from auditrelay.errors import ConfigError
 from auditrelay.store import StoredDeadLetter
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.config import Config
+
+_PATIENCE = 60.0
+"""Most seconds to wait for what a running service makes of a replay."""
 
 dead_letters = typer.Typer(
     help="What sinks would never accept, and why.", no_args_is_help=True, rich_markup_mode=None
@@ -71,12 +80,123 @@ def show(
     typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
 
 
+_All = Annotated[bool, typer.Option("--all", help="Every dead letter that there is.")]
+
+
+@dead_letters.command("replay")
+def replay(
+    context: typer.Context,
+    *,
+    sink: _Sink = None,
+    source: _Source = None,
+    reason: _Reason = None,
+    id: _Id = None,  # noqa: A002  # the name of the option
+    everything: _All = False,
+    as_json: _Json = False,
+) -> None:
+    """Send dead letters once more, each to its own sink, and say what became of them."""
+    config, found = _chosen(context, sink, source, reason, id, everything=everything)
+    result = operate(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
+    outcomes = _outcomes(config, found)
+    if as_json:
+        typer.echo(json.dumps(outcomes, indent=2))
+    else:
+        counts = Counter(each["outcome"] for each in outcomes)
+        for outcome, count in counts.items():
+            typer.echo(f"{count:,} {outcome.replace('_', ' ')}")
+        for each in outcomes:
+            if each["outcome"] == "refused_again":
+                typer.echo(f"  {each['id']} {each['sink']}: {each['message']}")
+        if not outcomes:
+            typer.echo("no dead letter matches")
+    for each in result.get("undelivered", ()):
+        typer.echo(f"auditrelay: {each}", err=True)
+    if any(each["outcome"] not in ("delivered", "forwarded") for each in outcomes):
+        raise typer.Exit(1)
+
+
+@dead_letters.command("drop")
+def drop(
+    context: typer.Context,
+    *,
+    sink: _Sink = None,
+    source: _Source = None,
+    reason: _Reason = None,
+    id: _Id = None,  # noqa: A002  # the name of the option
+    everything: _All = False,
+    as_json: _Json = False,
+) -> None:
+    """Give dead letters up for good: their events are deleted, that they were is remembered."""
+    config, found = _chosen(context, sink, source, reason, id, everything=everything)
+    result = operate(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
+    if as_json:
+        typer.echo(json.dumps(result["dropped"]))
+    else:
+        typer.echo(f"{len(result['dropped']):,} dropped")
+        if left := len(found) - len(result["dropped"]):
+            typer.echo(f"{left:,} left alone: they are on their way once more")
+
+
+def _chosen(
+    context: typer.Context,
+    sinks: list[str] | None,
+    sources: list[str] | None,
+    reasons: list[str] | None,
+    ids: list[int] | None,
+    *,
+    everything: bool,
+) -> "tuple[Config, list[StoredDeadLetter]]":
+    """Return the configuration and the dead letters that are meant, which must be said."""
+    if everything == bool(sinks or sources or reasons or ids):
+        raise ConfigError(
+            "say which dead letters are meant: --sink, --source, --reason or --id, or --all"
+        )
+    given: Given = context.obj
+    config = given.load(default_level="error")
+    filters = {
+        "sinks": sinks or (),
+        "sources": sources or (),
+        "reasons": reasons or (),
+        "ids": ids or (),
+    }
+    return config, _read(config, **filters)
+
+
+def _outcomes(config: "Config", sent: list[StoredDeadLetter]) -> list[dict[str, Any]]:
+    """Return what became of each of *sent*, once that is known or _PATIENCE has passed."""
+    began = time.monotonic()
+    ids = [each.id for each in sent]
+    while True:
+        left = {each.id: each for each in _read(config, ids=ids)} if ids else {}
+        waiting = any(each.replayed for each in left.values())
+        if not waiting or time.monotonic() - began > _PATIENCE:
+            break
+        time.sleep(0.2)
+    outcomes = []
+    for each in sent:
+        after = left.get(each.id)
+        row = _row(after or each)
+        if after is None:
+            outcome = "delivered" if each.sink is not None else "forwarded"
+        else:
+            outcome = "on_its_way" if after.replayed else "refused_again"
+        outcomes.append({**row, "outcome": outcome})
+    return outcomes
+
+
+async def _silent(_: dict[str, Any]) -> None:
+    """Progress is of no interest here."""
+
+
 def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
+    given: Given = context.obj
+    return _read(given.load(default_level="warning"), **filters)
+
+
+def _read(config: "Config", **filters: Any) -> list[StoredDeadLetter]:
     from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
     from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # as above
 
-    given: Given = context.obj
-    config = given.load(default_level="warning")
     if not (config.state_dir / DATABASE).exists():
         return []
     with StateView(config.state_dir) as view:
@@ -97,4 +217,5 @@ def _row(stored: StoredDeadLetter) -> dict[str, Any]:
         "attempts": letter.attempts,
         "first_at": letter.first_at.isoformat().replace("+00:00", "Z"),
         "last_at": letter.last_at.isoformat().replace("+00:00", "Z"),
+        "replayed": stored.replayed,
     }

@@ -372,6 +372,9 @@ class Store(Protocol):
     async def prune(self, now: datetime) -> int:
         """Delete what every sink has and retention has passed; return how many events went."""
 
+    async def heads(self) -> Mapping[str, tuple[int, str]]:
+        """Return by source how many records its journal has, and the hash of the last one."""
+
     async def make_room(self) -> bool:
         """
         Give up delivered events before their retention has passed, oldest first, if room is short.

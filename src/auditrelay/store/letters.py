@@ -96,6 +96,12 @@ def find(
     ]
 
 
+def at_rest(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
+    """Return those of the dead letters *ids* that are not on their way once more."""
+    # For find no ids at all would mean all of them.
+    return [letter for letter in find(db, ids=ids) if not letter.replayed] if ids else []
+
+
 def on_its_way(db: sqlite3.Connection, number: int, position: int | None) -> None:
     """Remember that a dead letter lies in the spool at *position*; None: it is an event for all."""
     if position is None:
@@ -106,7 +112,7 @@ def on_its_way(db: sqlite3.Connection, number: int, position: int | None) -> Non
 
 def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDeadLetter]:
     """Empty those dead letters that are not on their way; return what they were."""
-    found = [letter for letter in find(db, ids=ids) if not letter.replayed]
+    found = at_rest(db, ids)
     for letter in found:
         db.execute(
             "update dead_letter set dropped = ?, event = zeroblob(0) where id = ?", (now, letter.id)

@@ -486,7 +486,7 @@ class SqliteStore:
         now = time.time_ns() // 1000
 
         def work(db: sqlite3.Connection) -> list[StoredDeadLetter]:
-            found = [letter for letter in letters.find(db, ids=ids) if not letter.replayed]
+            found = letters.at_rest(db, ids)
             for each in found:
                 event = msgspec.structs.replace(each.letter.event, replayed=True)
                 owner = _source_id(db, each.source)
@@ -542,6 +542,16 @@ class SqliteStore:
             self._disk_full = False
             return True
         return given_up
+
+    async def heads(self) -> Mapping[str, tuple[int, str]]:
+        """See Store."""
+        query = (
+            "select name, (select max(seq) from journal where journal.source = source.id), head "
+            "from source where head is not null order by name"
+        )
+        return await self._read(
+            lambda db: {name: (seq, head.hex()) for name, seq, head in db.execute(query)}
+        )
 
     async def sources(self) -> list[SourceState]:
         """Return what is known of every source that was ever started here."""
