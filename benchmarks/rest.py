@@ -11,6 +11,7 @@ polls of each source, a second apart.
 """
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -30,13 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SOURCES = 5
-IMPORTS = (
-    "import auditrelay.cli, auditrelay.app, auditrelay.sources.cekura, auditrelay.sources.bland, "
-    "auditrelay.sinks.splunk_hec, auditrelay.sinks.elasticsearch"
-)
-"""What `run` imports, with the parts that the configuration below names."""
+import auditrelay
 
+SOURCES = 5
 COMMON = 'initial_lookback = "1h"\npoll_interval = "{poll}"\n'
 SOURCE = {
     "cekura": 'base_url = "{url}"\norganization_id = "{organization_id}"\napi_key = "{api_key}"\n',
@@ -68,9 +65,8 @@ class Spent:
         cpu = wakeups = 0
         for task in Path(f"/proc/{process}/task").iterdir():
             cpu += int((task / "schedstat").read_text().split()[0])
-            found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", (task / "status").read_text(), re.M)
-            assert found is not None
-            wakeups += int(found[1])
+            status = dict(line.split(":") for line in (task / "status").read_text().splitlines())
+            wakeups += int(status["voluntary_ctxt_switches"])
         return cls(time.monotonic(), cpu / 1e9, wakeups)
 
 
@@ -81,37 +77,6 @@ def memory(process: int) -> tuple[float, float]:
         name, size = line.split()[:2]
         sizes[name.strip(":")] = int(size)
     return sizes["Rss"] / 1024, (sizes["Private_Clean"] + sizes["Private_Dirty"]) / 1024
-
-
-# --- imports ---------------------------------------------------------------------------------
-
-
-def imports(repeat: int) -> tuple[float, float, Counter[str]]:
-    """Return the CPU seconds of a bare interpreter, those with our imports, and µs by package."""
-    bare = statistics.median(_cpu("pass") for _ in range(repeat))
-    ours = statistics.median(_cpu(IMPORTS) for _ in range(repeat))
-    best: dict[str, int] = {}
-    for _ in range(repeat):
-        told = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", IMPORTS],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stderr
-        for own, name in re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", told, re.M):
-            best[name] = min(best.get(name, int(own)), int(own))
-    by_package: Counter[str] = Counter()
-    for name, own in best.items():
-        by_package[name.partition(".")[0]] += own
-    return bare, ours, by_package
-
-
-def _cpu(statements: str) -> float:
-    process = subprocess.Popen([sys.executable, "-c", statements])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    assert status == 0
-    return usage.ru_utime + usage.ru_stime
 
 
 # --- the daemon ------------------------------------------------------------------------------
@@ -131,8 +96,12 @@ def sandbox() -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def daemon(addresses: dict[str, Any], poll: str) -> Iterator[int]:
-    """Run the service with five sources; yield its process id."""
+def daemon(addresses: dict[str, Any], poll: str, *, log: int | None = None) -> Iterator[int]:
+    """
+    Run the service with five sources; yield its process id.
+
+    With the file descriptor *log*, its imports are timed and it writes there.
+    """
     folder = Path(tempfile.mkdtemp(prefix="auditrelay-rest-"))
     text = f'state_dir = "{folder}/state"\n[status]\nlisten = "127.0.0.1:0"\n'
     for number in range(SOURCES):
@@ -142,8 +111,9 @@ def daemon(addresses: dict[str, Any], poll: str) -> Iterator[int]:
     config = folder / "config.toml"
     config.touch(mode=0o600)
     config.write_text(text + SINKS.format(**addresses))
-    command = [sys.executable, "-m", "auditrelay", "-c", str(config)]
-    process = subprocess.Popen([*command, "--log-level", "warning", "run"])
+    command = [sys.executable, *(["-X", "importtime"] if log else []), "-m", "auditrelay"]
+    command += ["-c", str(config), "--log-level", "error", "run"]
+    process = subprocess.Popen(command, stderr=log)
     try:
         yield process.pid
     finally:
@@ -154,18 +124,66 @@ def daemon(addresses: dict[str, Any], poll: str) -> Iterator[int]:
         sys.exit(f"the daemon ended with status {status}")
 
 
-def first_poll(addresses: dict[str, Any]) -> float:
-    """Return the seconds from the start of the daemon to its first connection to a vendor."""
+def first_poll(addresses: dict[str, Any], *, log: int | None = None) -> tuple[float, float]:
+    """Return the seconds, and the CPU seconds, from the start to the first vendor's connection."""
     with socket.create_server(("127.0.0.1", 0)) as vendor:
         ours = dict(addresses)
         for name in SOURCE:
             ours[name] = {**ours[name], "url": f"http://127.0.0.1:{vendor.getsockname()[1]}"}
         began = time.perf_counter()
-        with daemon(ours, "1m"):
+        with daemon(ours, "1m", log=log) as process:
             connection, _ = vendor.accept()
-            seconds = time.perf_counter() - began
+            seconds, cpu = time.perf_counter() - began, Spent.by(process).cpu
             connection.close()
-    return seconds
+    return seconds, cpu
+
+
+def start(addresses: dict[str, Any], repeat: int) -> None:
+    """Print what lies between the start and the first poll, and what the imports have of it."""
+    runs = [first_poll(addresses) for _ in range(repeat)]
+    best: dict[str, int] = {}
+    for _ in range(repeat):
+        with tempfile.TemporaryFile("w+") as log:
+            first_poll(addresses, log=log.fileno())
+            log.seek(0)
+            told = log.read()
+        for own, name in re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", told, re.MULTILINE):
+            best[name] = min(best.get(name, int(own)), int(own))
+    packages: Counter[str] = Counter()
+    for name, own in best.items():
+        packages[name.partition(".")[0]] += own
+    seconds, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
+    print(f"start to first poll: {seconds:.2f} s, {cpu:.2f} of CPU")
+    most = ", ".join(f"{name} {own / 1000:.0f}" for name, own in packages.most_common(12))
+    print(f"  imports: {len(best)} modules, {sum(best.values()) / 1000:.0f} ms; of it {most}")
+
+
+def rest(addresses: dict[str, Any], minutes: float) -> None:
+    """Print what the daemon costs while next to nothing happens."""
+    with daemon(addresses, "1m") as process:
+        time.sleep(10)
+        print("after the start: {:.1f} MB, {:.1f} of them its own".format(*memory(process)))
+        before = Spent.by(process)
+        time.sleep(60 * minutes)
+        after = Spent.by(process)
+    seconds = after.at - before.at
+    share = 100 * (after.cpu - before.cpu) / seconds
+    wakeups = 60 * (after.wakeups - before.wakeups) / seconds
+    print(f"over {minutes:g} min: {share:.3f} % of a core, {wakeups:.0f} wake-ups a minute")
+
+
+def hour(addresses: dict[str, Any], polls: int) -> None:
+    """Print what *polls* of each source leave behind."""
+    with daemon(addresses, "1s") as process:
+        time.sleep(5)
+        before = Spent.by(process)
+        time.sleep(polls)
+        after = Spent.by(process)
+        megabytes = memory(process)
+    cpu = 1000 * (after.cpu - before.cpu) / polls / SOURCES
+    wakeups = (after.wakeups - before.wakeups) / polls / SOURCES
+    print(f"a poll that finds nothing: {cpu:.1f} ms of CPU, {wakeups:.0f} wake-ups")
+    print("after {} polls of each: {:.1f} MB, {:.1f} of them its own".format(polls, *megabytes))
 
 
 def main() -> None:
@@ -175,43 +193,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3, help="how long it rests")
     parser.add_argument("--polls", type=int, default=60, help="polls of each source for the hour")
     options = parser.parse_args()
-    minutes, polls, repeat = options.minutes, options.polls, 5
+    minutes, polls, repeat = options.minutes, options.polls, 7
     if options.quick:
         minutes, polls, repeat = 0.5, 10, 3
+    # As an installer does; from source each start would compile, where bytecode is not kept.
+    compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
-    bare, ours, by_package = imports(repeat)
-    print(f"imports: {1000 * (ours - bare):.0f} ms of CPU, beside {1000 * bare:.0f} of Python's own")
-    most = ", ".join(f"{name} {own / 1000:.0f}" for name, own in by_package.most_common(12))
-    print(f"  of it, in ms: {most}")
     with sandbox() as addresses:
-        starts = [first_poll(addresses) for _ in range(repeat)]
-        print(f"start to first poll: {statistics.median(starts):.2f} s (best {min(starts):.2f})")
-        with daemon(addresses, "1m") as process:
-            time.sleep(10)
-            print("rest, after start: {:.0f} MB, {:.0f} its own".format(*memory(process)))
-            before = Spent.by(process)
-            time.sleep(60 * minutes)
-            after = Spent.by(process)
-        seconds = after.at - before.at
-        print(
-            f"rest, over {minutes:g} min: {100 * (after.cpu - before.cpu) / seconds:.3f} % of a core, "
-            f"{60 * (after.wakeups - before.wakeups) / seconds:.0f} wake-ups a minute"
-        )
-        with daemon(addresses, "1s") as process:
-            time.sleep(5)
-            before = Spent.by(process)
-            time.sleep(polls)
-            after = Spent.by(process)
-            print(
-                "after {} polls of each source: {:.0f} MB, {:.0f} its own".format(
-                    polls, *memory(process)
-                )
-            )
-        made = polls * SOURCES
-        print(
-            f"a poll: {1000 * (after.cpu - before.cpu) / made:.1f} ms of CPU, "
-            f"{(after.wakeups - before.wakeups) / made:.0f} wake-ups"
-        )
+        start(addresses, repeat)
+        rest(addresses, minutes)
+        hour(addresses, polls)
 
 
 if __name__ == "__main__":

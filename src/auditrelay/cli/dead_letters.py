@@ -1,14 +1,16 @@
 """``auditrelay dead-letters``: what a sink would never accept, and why."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from auditrelay.cli.given import Given
 from auditrelay.errors import ConfigError
-from auditrelay.store import StoredDeadLetter
+
+if TYPE_CHECKING:  # see given
+    from auditrelay.store import StoredDeadLetter
 
 dead_letters = typer.Typer(
     help="What sinks would never accept, and why.", no_args_is_help=True, rich_markup_mode=None
@@ -71,7 +73,7 @@ def show(
     typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
 
 
-def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
+def _find(context: typer.Context, **filters: Any) -> "list[StoredDeadLetter]":
     from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
     from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # as above
 
@@ -83,7 +85,7 @@ def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
         return view.dead_letters(**filters)
 
 
-def _row(stored: StoredDeadLetter) -> dict[str, Any]:
+def _row(stored: "StoredDeadLetter") -> dict[str, Any]:
     letter = stored.letter
     return {
         "id": stored.id,
