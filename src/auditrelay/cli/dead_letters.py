@@ -11,10 +11,10 @@ import typer
 from auditrelay.cli.beside import operate
 from auditrelay.cli.given import Given
 from auditrelay.errors import ConfigError
-from auditrelay.store import StoredDeadLetter
 
 if TYPE_CHECKING:  # see given
     from auditrelay.config import Config
+    from auditrelay.store import StoredDeadLetter
 
 _PATIENCE = 60.0
 """Most seconds to wait for what a running service makes of a replay."""
@@ -162,7 +162,7 @@ def _chosen(
     return config, _read(config, **filters)
 
 
-def _outcomes(config: "Config", sent: list[StoredDeadLetter]) -> list[dict[str, Any]]:
+def _outcomes(config: "Config", sent: "list[StoredDeadLetter]") -> list[dict[str, Any]]:
     """Return what became of each of *sent*, once that is known or _PATIENCE has passed."""
     began = time.monotonic()
     ids = [each.id for each in sent]
@@ -188,12 +188,12 @@ async def _silent(_: dict[str, Any]) -> None:
     """Progress is of no interest here."""
 
 
-def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
+def _find(context: typer.Context, **filters: Any) -> "list[StoredDeadLetter]":
     given: Given = context.obj
     return _read(given.load(default_level="warning"), **filters)
 
 
-def _read(config: "Config", **filters: Any) -> list[StoredDeadLetter]:
+def _read(config: "Config", **filters: Any) -> "list[StoredDeadLetter]":
     from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
     from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # as above
 
@@ -203,7 +203,7 @@ def _read(config: "Config", **filters: Any) -> list[StoredDeadLetter]:
         return view.dead_letters(**filters)
 
 
-def _row(stored: StoredDeadLetter) -> dict[str, Any]:
+def _row(stored: "StoredDeadLetter") -> dict[str, Any]:
     letter = stored.letter
     return {
         "id": stored.id,

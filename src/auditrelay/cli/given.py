@@ -1,6 +1,9 @@
 """What stands before the command: the configuration file, and how much to log."""
 
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -27,8 +30,9 @@ class Given:
         *default_level* is for commands whose result matters more than their log. Raises
         ConfigError.
         """
-        from auditrelay import telemetry  # noqa: PLC0415  # help should not wait for it
-        from auditrelay.config import load  # noqa: PLC0415  # as above
+        with _without("rich", "pygments"):
+            from auditrelay import telemetry  # noqa: PLC0415  # help should not wait for it
+            from auditrelay.config import load  # noqa: PLC0415  # as above
 
         if self.log_level is not None and self.log_level not in _LEVELS:
             raise ConfigError(f"--log-level: {self.log_level!r} is none of {', '.join(_LEVELS)}")
@@ -40,3 +44,22 @@ class Given:
         for warning in config.warnings:
             telemetry.log.warning("configuration_warning", reason=warning)
         return config
+
+
+@contextlib.contextmanager
+def _without(*packages: str) -> Iterator[None]:
+    """
+    Let no import in the block find *packages*, unless they are loaded already.
+
+    httpx (for a command line of its own) and structlog (for coloured tracebacks) take rich along
+    wherever it is installed, and typer installs it: 4 MB and a tenth of a second in a service that
+    paints nothing. Both do without; a command that prints a table imports rich later, as ever.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]  # documented: it cannot be imported
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -4,14 +4,11 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
 from auditrelay import __version__
 from auditrelay.cli.given import Given
 from auditrelay.errors import RelayError
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:  # see given
     from auditrelay.app import App
@@ -38,17 +35,20 @@ def run(
 async def serve(config: "Config") -> list[str]:
     """Run the service of *config* until SIGTERM or SIGINT; a second one ends it at once."""
     from auditrelay.app import App  # noqa: PLC0415  # see given
+    from auditrelay.telemetry import log  # noqa: PLC0415  # as above
 
     stop = stop_on_signals()
     async with App.open(config) as app:
         await _serving(app, stop)
-    _log.info("stopped")
+    log.info("stopped")
     return []
 
 
 async def _serving(app: "App", stop: asyncio.Event) -> None:
+    from auditrelay.telemetry import log  # noqa: PLC0415  # see given
+
     def started(address: str) -> None:
-        _log.info("started", version=__version__, status=address)
+        log.info("started", version=__version__, status=address)
 
     try:
         await app.serve(stop, started)
@@ -85,11 +85,13 @@ async def _once(config: "Config") -> list[str]:
 
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
+    from auditrelay.telemetry import log  # noqa: PLC0415  # see given
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def first(number: signal.Signals) -> None:
-        _log.info("stopping", signal=number.name)
+        log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             signal.signal(each, signal.SIG_DFL)
@@ -98,5 +100,5 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, first, number)
     # Without a handler a reload asked for by habit would end the service.
-    loop.add_signal_handler(signal.SIGHUP, lambda: _log.warning("reload_needs_a_restart"))
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_needs_a_restart"))
     return stop

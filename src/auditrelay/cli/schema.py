@@ -4,9 +4,9 @@ import json
 
 import typer
 
-from auditrelay import config
-
 
 def schema() -> None:
     """Print the JSON Schema of the configuration file."""
+    from auditrelay import config  # noqa: PLC0415  # see given
+
     typer.echo(json.dumps(config.json_schema(), indent=2))

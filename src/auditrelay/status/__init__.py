@@ -4,9 +4,11 @@ The status port: health, readiness, metrics, and what there is to see, on one sm
 It shows names, numbers and reasons; never an event's contents and never a secret.
 """
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from email.utils import formatdate
 from typing import Any, Protocol
 
 import uvicorn
@@ -14,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from auditrelay.errors import ConfigError
 from auditrelay.status.page import page
@@ -35,11 +38,26 @@ class Instance(Protocol):
         """Return the reasons why not everything has worked yet."""
 
 
+class _Protocol(H11Protocol):
+    def data_received(self, data: bytes) -> None:
+        """Set the header Date, which uvicorn would do in the loop that is not run here."""
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        super().data_received(data)
+
+
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the instance: it has more to stop than this."""
         yield
+
+    async def main_loop(self) -> None:
+        """Wait for the stop; uvicorn would wake ten times a second to look whether it is there."""
+        await self.stopping.wait()
 
 
 class StatusPort:
@@ -74,6 +92,7 @@ class StatusPort:
                         Route("/api/status", self._status),
                     ]
                 ),
+                http=_Protocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -93,6 +112,7 @@ class StatusPort:
     def stop(self) -> None:
         """End :meth:`serve`."""
         self._server.should_exit = True
+        self._server.stopping.set()
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(
