@@ -1,6 +1,6 @@
 """A double of every vendor that there is, and a source pointed at it."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -16,7 +16,6 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.events.normalize import available as vendors_understood
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.history import Span
-from auditrelay.settings import SourceSettings
 from auditrelay.sources import Page, Source
 from auditrelay.telemetry import Metrics
 from auditrelay.window import Interval, micros
@@ -46,8 +45,8 @@ class Rig:
 
     def normalizer(self, source: Source) -> Normalizer:
         """Return what understands the records of *source*."""
-        settings: type[SourceSettings] = import_module(f"auditrelay.sources.{self.kind}").Settings
-        given = settings.model_validate(self.double.settings())
+        module = import_module(f"auditrelay.sources.{self.kind}")
+        given = module.Settings.model_validate(self.double.settings())
         return Normalizer(
             vendor=self.kind,
             source="it",
@@ -90,29 +89,29 @@ class Rig:
         source = source or self.build()
         normalize = self.normalizer(source)
         found: dict[str, AuditEvent] = {}
-        complete = False
-        async for events, complete in walks.walk(
+        async for events, _ in walks.walk(
             source, self.window, lambda records: normalize(records, 0)
         ):
             found |= {event.uid: event for event in events}
-        assert complete
         return list(found.values())
 
     async def shown(self, source: Source | None = None) -> list[bytes]:
-        """Walk the window until it is complete; return each record once, oldest first."""
+        """
+        Walk the window until it is complete; return each record of it once, oldest first.
+
+        A source may show some that lie just outside; they are left out.
+        """
         source = source or self.build()
         normalize = self.normalizer(source)
-        found: dict[bytes, None] = {}
+        found: set[bytes] = set()
 
         def seen(records: list[bytes]) -> list[AuditEvent]:
-            found.update(dict.fromkeys(records))
+            found.update(records)
             return normalize(records, 0)
 
-        complete = False
-        async for _, complete in walks.walk(source, self.window, seen):
-            pass
-        assert complete
-        return sorted(found, key=_places(self.made()).__getitem__)
+        ends = [done async for _, done in walks.walk(source, self.window, seen)]
+        assert ends == [False] * (len(ends) - 1) + [True]
+        return [record for record in self.made() if record in found]
 
     async def whole_or_error(self, source: Source | None = None) -> RelayError | None:
         """Walk the window; return why it could not be done. What is claimed must be true."""
@@ -122,16 +121,6 @@ class Rig:
             return error
         assert shown == self.made()
         return None
-
-
-class _places(dict[bytes, int]):  # noqa: N801  # it reads as a function
-    """Where each record stands; one that was not made stands at the end."""
-
-    def __init__(self, records: Iterable[bytes]) -> None:
-        super().__init__((record, place) for place, record in enumerate(records))
-
-    def __missing__(self, record: bytes) -> int:
-        return len(self)
 
 
 @pytest.fixture(autouse=True)
