@@ -220,9 +220,7 @@ def redirect(to: str, status: int = 302) -> Action:
     return Action(process=False, answer=made)
 
 
-def truncated(
-    *, keep: float = 0.5, honest_length: bool = False, reset: bool = False
-) -> Action:
+def truncated(*, keep: float = 0.5, honest_length: bool = False, reset: bool = False) -> Action:
     """
     Answer only the first part (*keep* of 1) of the real reply.
 
