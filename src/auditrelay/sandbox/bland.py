@@ -115,6 +115,7 @@ class Bland(Vendor):
         }
     )
     HIDING: ClassVar[frozenset[Answer]] = frozenset({("feature", "empty")})
+    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
 
     def __init__(
         self,

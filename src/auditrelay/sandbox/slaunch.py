@@ -101,6 +101,8 @@ class SLaunch(Vendor):
     REFUSING: ClassVar[frozenset[Answer]] = frozenset(
         ("next_cursor", answer) for answer in ("null", "empty", "absent", "repeating")
     )
+    # Newest first is documented; a list in another order cannot be read without a filter for time.
+    HIDING: ClassVar[frozenset[Answer]] = frozenset({("order", "as stored")})
     TOTAL: ClassVar[bool] = False
 
     def __init__(

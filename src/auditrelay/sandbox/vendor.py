@@ -71,6 +71,9 @@ class Vendor(Double):
     HIDING: ClassVar[frozenset[Answer]] = frozenset()
     """Switches under which rows are left out, and nothing in the answers tells."""
 
+    RESTLESS: ClassVar[frozenset[Answer]] = frozenset()
+    """Switches under which rows change places by themselves: one walk may not be enough."""
+
     TOTAL: ClassVar[bool] = True
     """Whether a page tells how many rows the whole list has."""
 
