@@ -77,7 +77,7 @@ async def test_two_windows_that_meet_show_everything_between_them(
             rig.double.add(middle + timedelta(microseconds=micros))
     source = rig.build()
     normalize = rig.normalizer(source)
-    whole, shown = rig.window, set()
+    whole, shown = rig.window, set[str]()
     for window in (Interval(whole.start, middle), Interval(middle, whole.end)):
         async for events, _ in walk(source, window, lambda records: normalize(records, 0)):
             shown.update(event.uid for event in events)

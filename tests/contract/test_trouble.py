@@ -46,7 +46,7 @@ WRAPPED = {
 """What makes no difference."""
 
 
-def named(cases: dict[str, Any]) -> Any:
+def named(cases: dict[str, faults.Action]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("action", cases.values(), ids=cases)
 
 

@@ -1,6 +1,7 @@
 """Every source shows the whole of its window, whatever moves between the pages."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from typing import Any
@@ -119,7 +120,7 @@ async def test_rows_that_vanish_in_the_middle_of_a_walk_take_no_other_with_them(
 # --- what stands in a record
 
 
-SPELLINGS = {
+SPELLINGS: dict[str, Callable[[datetime], str]] = {
     "no fraction": lambda at: f"{at:%Y-%m-%dT%H:%M:%S}Z",
     "one digit": lambda at: f"{at:%Y-%m-%dT%H:%M:%S}.5Z",
     "milliseconds": lambda at: f"{at:%Y-%m-%dT%H:%M:%S}.990Z",
@@ -137,7 +138,8 @@ async def test_times_are_understood_however_they_are_spelled(rig: Rig) -> None:
     for number, spell in enumerate(SPELLINGS.values()):
         at = start + number * timedelta(seconds=1)
         text = spell(at)
-        rig.double.add(at, **{rig.time_field: text})
+        fields: dict[str, Any] = {rig.time_field: text}
+        rig.double.add(at, **fields)
         whole = text.replace("052123", "052")
         wanted.add(micros(datetime.fromisoformat(whole)))
     events = await rig.events()
