@@ -109,7 +109,7 @@ class Rig:
             found.update(records)
             return normalize(records, 0)
 
-        ends = [done async for _, done in walks.walk(source, self.window, seen)]
+        ends = [last is not None async for _, last in walks.walk(source, self.window, seen)]
         assert ends == [False] * (len(ends) - 1) + [True]
         return [record for record in self.made() if record in found]
 
