@@ -158,3 +158,32 @@ async def test_a_window_at_the_budget_is_not_over_it(
     monkeypatch.setattr(walking, "MOST_PAGES", 2)
     script = [page(*range(9), total=10), page(9, last=True, total=10)]
     assert (await shown(Scripted(script), most=10))[-1][1]
+
+
+TWICE = [page(1, 2, total=4), page(2, 3, last=True, total=4)]
+"""A list that leaves ties open: 2 has taken the place of 4."""
+
+
+async def test_a_record_that_came_twice_may_hide_another_so_halves_are_asked_for(
+    shown: Shown,
+) -> None:
+    source = Scripted(TWICE)
+    with pytest.raises(WalkBroken) as broken:
+        await shown(source)
+    assert broken.value.reason == "pages_moved"
+    assert source.walks == walking.MOST_WALKS
+
+
+async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Shown) -> None:
+    source = Scripted(TWICE)
+    with capture_logs() as logs:
+        assert (await shown(source, most=None))[-1] == ([2, 3], True)
+    assert source.walks == 2
+    assert [line["event"] for line in logs] == ["total_not_borne_out"]
+
+
+async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
+    source = Scripted(TWICE, [page(3, 2, total=4), page(2, 1, last=True, total=4)], TWICE)
+    source.scripts += [[page(4, 3, total=4), page(3, 2, last=True, total=4)]]
+    assert (await shown(source, most=None))[-1] == ([3, 2], True)
+    assert source.walks == 4

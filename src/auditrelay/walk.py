@@ -45,6 +45,7 @@ async def walk(
     that are too fine to be halved. Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
+    order: int | None = None
     for attempt in range(MOST_WALKS):
         guard = _Guard(most)
         async with contextlib.aclosing(source.walk(window)) as pages:
@@ -57,8 +58,11 @@ async def walk(
                 seen = before | guard.seen if before else guard.seen
                 complete = guard.whole(len(seen))
                 # Two walks that agree, while nothing moved: what the vendor says of the total is
-                # not so, and all that it shows has been seen.
+                # not so, and all that it shows has been seen. But a record that came twice in a
+                # walk has most likely taken the place of another, as in a list whose order leaves
+                # ties open. Halves may show that one; where there are none, two walks alike.
                 agreed = attempt > 0 and not guard.moved and len(seen) == len(before)
+                agreed &= not guard.repeated or (most is None and guard.order == order)
                 if agreed and not complete:
                     _log.warning(
                         "total_not_borne_out",
@@ -71,6 +75,7 @@ async def walk(
                     yield events, page
                     return
                 yield events, None
+                order = guard.order
                 break
             else:
                 raise WalkBroken("the pages ended without a last one", reason="no_last_page")
@@ -119,6 +124,10 @@ class _Guard:
         """Hashes of the uids: a bounded walk stays within a few megabytes."""
         self.moved = False
         """Whether records vanished while the walk went on."""
+        self.repeated = False
+        """Whether a record came more than once."""
+        self.order = 0
+        """A hash of the records in the order in which they came."""
         self._most = most
         self._pages = 0
         self._total: int | None = None
@@ -127,7 +136,10 @@ class _Guard:
         """Take *page* into account, or raise WalkBroken if it cannot belong to an honest walk."""
         self._pages += 1
         count = len(self.seen)
-        self.seen.update([hash(event.uid) for event in events])
+        shown = [hash(event.uid) for event in events]
+        self.seen.update(shown)
+        self.repeated |= len(self.seen) < count + len(shown)
+        self.order = hash((self.order, *shown))
         if not page.last and len(self.seen) == count:
             if events:
                 raise WalkBroken("a page came a second time", reason="repeated_page")

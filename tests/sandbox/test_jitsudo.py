@@ -191,7 +191,7 @@ async def test_filters_are_exact(vendor: Jitsudo, client: httpx.AsyncClient, now
         ("9" * 30, {}, 250),
         ("0", {}, 50),
         ("x", {}, 50),
-        ("250", {"limit_cap": 30}, 30),
+        ("250", {"page_size_cap": 30}, 30),
         (None, {"limit": 7}, 7),
     ],
 )

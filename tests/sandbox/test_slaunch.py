@@ -91,7 +91,7 @@ async def test_a_large_page_is_cut_down_without_a_word(
     vendor: SLaunch, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.fill(5, now - HOUR, now)
-    vendor.switches.page_cap = 3
+    vendor.switches.page_size_cap = 3
     reply = await ask(client, vendor, limit=250)
     assert (len(ids(reply)), reply.json()["next_page"]) == (3, True)
 

@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from auditrelay.sandbox import Bland, Cekura, bland, cekura
+from auditrelay.sandbox import bland, cekura
+from auditrelay.sandbox.bland import Bland
+from auditrelay.sandbox.cekura import Cekura
 from auditrelay.sandbox.history import History, Span, micros
 
 HOUR = timedelta(hours=1)

@@ -132,7 +132,7 @@ async def test_every_record_is_shown_once_however_the_vendor_pages(
     cap: int,
 ) -> None:
     switches = vendor.switches
-    switches.order, switches.at_end, switches.limit_cap = order, at_end, cap
+    switches.order, switches.at_end, switches.page_size_cap = order, at_end, cap
     made = vendor.fill(count, day.start, day.end)
     pages = await walk(connect())
     assert sorted(ids(pages)) == sorted(made)
@@ -523,7 +523,7 @@ async def test_a_secret_that_the_server_repeats_is_not_passed_on(
 async def test_a_limit_that_the_server_refuses_holds_the_source_in_its_words(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
-    vendor.switches.oversize, vendor.switches.limit_cap = "refuse", 3
+    vendor.switches.oversize, vendor.switches.page_size_cap = "refuse", 3
     error = await refusal(walk, connect())
     assert error.status == 400
     assert "limit must be between 1 and 3 (invalid_request)" in str(error)

@@ -175,7 +175,7 @@ async def test_every_record_is_shown_once_however_the_vendor_pages(
     cap: int,
     count: int,
 ) -> None:
-    shape(vendor, cursors=cursors, page_cap=cap)
+    shape(vendor, cursors=cursors, page_size_cap=cap)
     made = vendor.fill(count, day.start, day.end)
     pages = await walk(connect())
     assert ids(pages) == made[::-1]

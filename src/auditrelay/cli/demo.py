@@ -29,7 +29,7 @@ from auditrelay.errors import ConfigError, RelayError
 if TYPE_CHECKING:  # only this command needs them
     from rich.console import RenderableType
 
-    from auditrelay.sandbox import Bland, Cekura, Sandbox
+    from auditrelay.sandbox import Sandbox, Vendor
 
 _CONFIG = """\
 state_dir = "{state}"
@@ -37,17 +37,7 @@ state_dir = "{state}"
 listen = "127.0.0.1:0"
 [log]
 format = "json"
-[sources.cekura]
-type = "cekura"
-base_url = "{cekura.url}"
-organization_id = "{cekura.organization_id}"
-api_key = "{cekura.api_key}"
-{pace}
-[sources.bland]
-type = "bland"
-base_url = "{bland.url}"
-api_key = "{bland.api_key}"
-{pace}
+{sources}
 [sinks.splunk]
 type = "splunk_hec"
 url = "{splunk.url}"
@@ -69,6 +59,7 @@ overlap = "5s"
 resweep = ["8s"]
 initial_lookback = "1h"
 """
+_SIEMS = ("splunk", "datadog", "elastic")
 _PAST_EVENTS = 2000
 _EVENTS_A_SECOND = 20
 _LATE_SHARE = 0.01
@@ -80,7 +71,7 @@ _CATCH_UP = 60.0
 def demo(
     duration: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to make events, such as 30s or 10m.")
-    ] = "30s",
+    ] = "20s",
 ) -> None:
     """Run everything against the built-in sandbox: no credentials, nothing left behind."""
     from auditrelay.settings import parse_duration  # noqa: PLC0415  # see cli.given
@@ -113,9 +104,9 @@ async def _story(
 ) -> None:
     """Make events for *length* or until *stop*, with a piece of bad luck every few seconds."""
     now = datetime.now(UTC)
-    vendors: tuple[Cekura | Bland, ...] = (sandbox.cekura, sandbox.bland)
+    vendors = list(sandbox.vendors.values())
     for vendor in vendors:
-        vendor.fill(_PAST_EVENTS // 2, now - timedelta(minutes=55), now)
+        vendor.fill(_PAST_EVENTS // len(vendors), now - timedelta(minutes=55), now)
     troubles = deque(_troubles(sandbox, daemon, show))
     between = length / (len(troubles) + 1)
     luck = random.Random(7)  # noqa: S311  # a story, not a secret
@@ -138,9 +129,32 @@ async def _story(
 def _troubles(sandbox: "Sandbox", daemon: "_Daemon", show: "_Show") -> Iterator[Callable[[], Any]]:
     from auditrelay.sandbox import faults  # noqa: PLC0415  # see above
 
-    async def throttle() -> None:
-        show.trouble("Cekura answers 429 with Retry-After: 2")
-        sandbox.cekura.faults.add(faults.too_many(retry_after=2))
+    def of_vendors(count: int) -> Callable[[], Any]:
+        """Let the next *count* vendors fail, each in the next way."""
+
+        async def fail() -> None:
+            for name, vendor in itertools.islice(vendors, count):
+                words, *actions = next(ways)
+                show.trouble(f"{name} {words}")
+                for action in actions:
+                    vendor.faults.add(action)
+
+        return fail
+
+    vendors: Iterator[tuple[str, Vendor]] = itertools.cycle(sandbox.vendors.items())
+    ways: Iterator[tuple[Any, ...]] = itertools.cycle(
+        (
+            ("answers 429 with Retry-After: 2", faults.too_many(retry_after=2)),
+            (
+                "answers half a page, then HTML with status 200",
+                faults.truncated(),
+                faults.html(200),
+            ),
+            ("breaks two connections instead of answering", faults.reset(), faults.reset()),
+            ("answers 503, then something that is no JSON", faults.html(503), faults.empty()),
+            ("answers with a redirect to somebody else", faults.redirect("http://127.0.0.1:9")),
+        )
+    )
 
     async def refuse_items() -> None:
         show.trouble("Elasticsearch refuses one event for good and one for now")
@@ -160,12 +174,10 @@ def _troubles(sandbox: "Sandbox", daemon: "_Daemon", show: "_Show") -> Iterator[
         show.trouble("Datadog stores a batch, and the connection breaks before it says so")
         sandbox.datadog.faults.add(faults.store_then_reset(), method="POST")
 
-    async def rotate() -> None:
-        show.trouble("Bland AI answers half a page, then HTML with status 200")
-        sandbox.bland.faults.add(faults.truncated())
-        sandbox.bland.faults.add(faults.html(200))
-
-    yield from (throttle, refuse_items, be_down, kill, lose_reply, rotate)
+    half = len(sandbox.vendors) // 2
+    yield of_vendors(half)
+    yield from (refuse_items, be_down, kill, lose_reply)
+    yield of_vendors(len(sandbox.vendors) - half)
 
 
 async def _caught_up(sandbox: "Sandbox", show: "_Show") -> None:
@@ -185,11 +197,15 @@ class _Daemon:
     def __init__(self, folder: Path, sandbox: "Sandbox", show: "_Show") -> None:
         self._config = folder / "auditrelay.toml"
         self._config.touch(mode=0o600)
-        parts = {
-            name: getattr(sandbox, name)
-            for name in ("cekura", "bland", "splunk", "datadog", "elastic")
-        }
-        self._config.write_text(_CONFIG.format(state=folder / "state", pace=_PACE, **parts))
+        self._config.write_text(
+            _CONFIG.format(
+                state=folder / "state",
+                sources="".join(map(_table_of, sandbox.vendors.values())),
+                splunk=sandbox.splunk,
+                datadog=sandbox.datadog,
+                elastic=sandbox.elastic,
+            )
+        )
         self._show = show
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -239,6 +255,14 @@ class _Daemon:
             started.set_exception(RelayError("the daemon did not start; see the lines above"))
 
 
+def _table_of(vendor: "Vendor") -> str:
+    """Return what the configuration says of *vendor*."""
+    settings = vendor.settings()
+    # What JSON writes for texts, numbers, booleans and lists is TOML, too.
+    keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+    return f"[sources.{settings['type']}]\n{keys}{_PACE}"
+
+
 @contextlib.asynccontextmanager
 async def _running(daemon: _Daemon, show: "_Show") -> AsyncIterator[_Daemon]:
     try:
@@ -266,9 +290,9 @@ class _Row:
 
 
 def _account(sandbox: "Sandbox", show: "_Show") -> list[_Row]:
-    made = set(sandbox.cekura.records.ids()) | set(sandbox.bland.records.ids())
+    made = {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
     rows = []
-    for sink in ("splunk", "datadog", "elastic"):
+    for sink in _SIEMS:
         stored = getattr(sandbox, sink).stored
         dead = len(show.dead.get(sink, ()))
         rows.append(
@@ -364,12 +388,29 @@ def _table(rows: list[_Row], *, missing: str) -> "RenderableType":
     return table
 
 
+def _vendors_table(sandbox: "Sandbox") -> "RenderableType":
+    """Return what each vendor made, how it was asked, and what each SIEM has of it."""
+    from rich.table import Table  # noqa: PLC0415  # see above
+
+    table = Table()
+    table.add_column("vendor")
+    for title in ("made", "requests", "spoilt", *_SIEMS):
+        table.add_column(title, justify="right")
+    for name, vendor in sandbox.vendors.items():
+        made = list(vendor.records.ids())
+        stored = [len(made) - len(getattr(sandbox, siem).stored.lost(made)) for siem in _SIEMS]
+        counts = (len(made), vendor.requests, sum(seen.fault for seen in vendor.seen), *stored)
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    return table
+
+
 def _reckon(sandbox: "Sandbox", show: _Show) -> bool:
     """Print the reckoning; return whether nothing is lost."""
     from rich.console import Console  # noqa: PLC0415  # see above
 
     rows = _account(sandbox, show)
     typer.echo("\nThe reckoning, by the books of the vendors and of the SIEMs themselves:")
+    Console().print(_vendors_table(sandbox))
     Console().print(_table(rows, missing="lost"))
     typer.echo(
         "Repeated: sent again after a reply was lost or the daemon was killed, with the same "

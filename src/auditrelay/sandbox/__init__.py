@@ -18,37 +18,37 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.bland import Bland
-from auditrelay.sandbox.cekura import Cekura
 from auditrelay.sandbox.datadog import Datadog
 from auditrelay.sandbox.elastic import Elastic
-from auditrelay.sandbox.jitsudo import Jitsudo
 from auditrelay.sandbox.server import Double, Request, Response, Trap
-from auditrelay.sandbox.slaunch import SLaunch
 from auditrelay.sandbox.splunk import Splunk
+from auditrelay.sandbox.vendor import Vendor, vendors
 
 __all__ = [
-    "Bland",
-    "Cekura",
     "Datadog",
     "Double",
     "Elastic",
-    "Jitsudo",
     "Request",
     "Response",
-    "SLaunch",
     "Sandbox",
     "Splunk",
     "Trap",
+    "Vendor",
     "faults",
+    "vendors",
 ]
 
 
 class Sandbox:
-    """All doubles, each on its own port of loopback, for the length of a ``with`` block."""
+    """
+    All doubles, each on its own port of loopback, for the length of a ``with`` block.
+
+    *vendors* holds a double of every vendor that there is, by the type of its source; each is an
+    attribute of that name, too.
+    """
 
     def __init__(
         self,
@@ -57,26 +57,23 @@ class Sandbox:
         clock: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
-        self.cekura = Cekura(clock=clock, seed=seed)
-        self.bland = Bland(clock=clock, seed=seed)
-        self.jitsudo = Jitsudo(clock=clock, seed=seed)
-        self.slaunch = SLaunch(clock=clock, seed=seed)
+        self.vendors: dict[str, Vendor] = {
+            name: vendor(clock=clock, seed=seed) for name, vendor in vendors().items()
+        }
         self.splunk = Splunk(clock=clock, seed=seed)
         self.datadog = Datadog(clock=clock, seed=seed)
         self.elastic = Elastic(flavour=flavour, clock=clock, seed=seed)
         self._stack = AsyncExitStack()
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["vendors"][name]
+        except KeyError:
+            raise AttributeError(f"there is no double {name!r}") from None
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for double in (
-                self.cekura,
-                self.bland,
-                self.jitsudo,
-                self.slaunch,
-                self.splunk,
-                self.datadog,
-                self.elastic,
-            ):
+            for double in (*self.vendors.values(), self.splunk, self.datadog, self.elastic):
                 await stack.enter_async_context(double)
             self._stack = stack.pop_all()
         return self

@@ -22,7 +22,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from auditrelay.sandbox import Sandbox, bland, cekura
+from auditrelay.sandbox import Sandbox, Vendor, vendors
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -40,7 +40,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--events", type=int, default=100, help="records of each vendor")
     parser.add_argument(
-        "--vendor", choices=["cekura", "bland", "both"], default="both", help="who has records"
+        "--vendor",
+        choices=list(vendors()),
+        action="append",
+        help="who has records; may be given more than once, and is all of them if it is not",
     )
     parser.add_argument(
         "--record-bytes",
@@ -91,32 +94,29 @@ async def _serve(arguments: argparse.Namespace) -> None:
     _say(_reckoning(sandbox))
 
 
+def _chosen(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
+    """Return the vendors that shall have records."""
+    return {name: sandbox.vendors[name] for name in arguments.vendor or sandbox.vendors}
+
+
 def _fill(sandbox: Sandbox, arguments: argparse.Namespace) -> None:
     end = datetime.fromtimestamp(time.time(), UTC) - arguments.until
     start, count, size = end - arguments.span, arguments.events, arguments.record_bytes
-    if arguments.page_cap:
-        sandbox.cekura.switches.page_size_cap = arguments.page_cap
-        sandbox.bland.switches.page_size_cap = arguments.page_cap
-    if arguments.vendor in {"cekura", "both"}:
+    for vendor in _chosen(sandbox, arguments).values():
+        if arguments.page_cap:
+            vendor.switches.page_size_cap = arguments.page_cap
         if size:
-            sandbox.cekura.records = cekura.steady(count, start, arguments.span, size)
+            vendor.load(count, start, end, size)
         else:
-            sandbox.cekura.fill(count, start, end)
-    if arguments.vendor in {"bland", "both"}:
-        if size:
-            sandbox.bland.records = bland.steady(count, start, arguments.span, size)
-        else:
-            sandbox.bland.fill(count, start, end)
+            vendor.fill(count, start, end)
 
 
 def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     return {
-        "cekura": {
-            "url": sandbox.cekura.url,
-            "api_key": sandbox.cekura.api_key,
-            "organization_id": sandbox.cekura.organization_id,
+        **{
+            name: {"url": vendor.url, **vendor.settings()}
+            for name, vendor in sandbox.vendors.items()
         },
-        "bland": {"url": sandbox.bland.url, "api_key": sandbox.bland.api_key},
         "splunk": {"url": sandbox.splunk.url, "token": sandbox.splunk.token},
         "datadog": {"url": sandbox.datadog.url, "api_key": sandbox.datadog.api_key},
         "elastic": {
@@ -129,11 +129,7 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 
 
 def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
-    made = {
-        "cekura": set(sandbox.cekura.records.ids()),
-        "bland": set(sandbox.bland.records.ids()),
-    }
-    asked = {"cekura": sandbox.cekura.requests, "bland": sandbox.bland.requests}
+    made = {name: set(vendor.records.ids()) for name, vendor in sandbox.vendors.items()}
     intakes = {
         "splunk": (sandbox.splunk.stored, sandbox.splunk.requests),
         "datadog": (sandbox.datadog.stored, sandbox.datadog.requests),
@@ -141,8 +137,8 @@ def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
     }
     return {
         "made": {
-            name: {"events": len(made[name]), "requests": requests}
-            for name, requests in asked.items()
+            name: {"events": len(made[name]), "requests": vendor.requests}
+            for name, vendor in sandbox.vendors.items()
         },
         "stored": {
             name: {**_account(stored, made), "requests": requests}

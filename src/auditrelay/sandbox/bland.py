@@ -7,27 +7,24 @@ accounts without the feature, pages past the end) is a switch.
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
 from itertools import groupby
 from math import ceil
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from auditrelay.sandbox.history import (
     Entry,
-    History,
     Records,
     Span,
     Steady,
     joined,
-    over_rate,
     parse_time,
     second,
 )
-from auditrelay.sandbox.server import Double, Request, Response, json_response
+from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.vendor import Answer, Refusal, Vendor, turned
 
 PATH = "/v1/audit/logs"
 API_KEY = "org_sandbox-bland-key-not-a-real-secret"
@@ -69,13 +66,56 @@ class Switches:
     retry_after: Literal["seconds", "date", "absent"] = "absent"
 
 
-class Bland(Double):
-    """
-    Bland AI's API. Put records in with :meth:`add`; turn :attr:`switches` at any time.
+class Bland(Vendor):
+    """Bland AI's API, see :class:`auditrelay.sandbox.vendor.Vendor`."""
 
-    *before_page* holds what is to be done once, just before page *n* of a list is read: rows that
-    arrive or vanish in the middle of a walk.
-    """
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal(
+            "wrong key", 401, "Unauthorized (AUTH_FAILURE)", turned({"api_key": "wrong-key-1"})
+        ),
+        Refusal(
+            "key of no admin",
+            401,
+            "Invalid API key or insufficient permissions (UNAUTHORIZED)",
+            turned({"api_key": "wrong-key-1"}, unauthorized="UNAUTHORIZED"),
+        ),
+        Refusal(
+            "wrong key, in the older form",
+            401,
+            "Unauthorized",
+            turned({"api_key": "wrong-key-1"}, envelope="older"),
+        ),
+        Refusal(
+            "feature not enabled",
+            403,
+            "Audit logs are not enabled for this organization (FEATURE_NOT_ENABLED)",
+            turned(feature="403"),
+        ),
+        Refusal("feature not there", 404, "Not found (NOT_FOUND)", turned(feature="404")),
+        Refusal(
+            "wrong page size",
+            400,
+            "Invalid page or page_size (BAD_REQUEST)",
+            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+        ),
+        Refusal(
+            "wrong address",
+            404,
+            "Route not found (NOT_FOUND)",
+            lambda it: {"base_url": f"{it.url}/elsewhere"},
+        ),
+    )
+    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+        {
+            ("feature", "403"),
+            ("feature", "404"),
+            ("errors", "without data"),
+            ("errors", "beside data"),
+        }
+    )
+    HIDING: ClassVar[frozenset[Answer]] = frozenset({("feature", "empty")})
+    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
 
     def __init__(
         self,
@@ -85,19 +125,19 @@ class Bland(Double):
         clock: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
-        super().__init__(clock=clock, seed=seed)
+        super().__init__(history=history, clock=clock, seed=seed)
         self.switches = switches or Switches()
-        self.history = History()
-        self.records: Records = history or self.history
         self.api_key = API_KEY
-        self.before_page: dict[int, Callable[[], object]] = {}
         self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
         self._made = 0
-        self._recent: deque[float] = deque()
 
-    def rotate(self, key: str) -> None:
-        """Accept only *key* from now on."""
-        self.api_key = key
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double; it must have been started."""
+        return {"type": "bland", "base_url": self.url, "api_key": self.api_key}
+
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
+        self.records = steady(count, start, end - start, record_bytes)
 
     def add(
         self,
@@ -116,10 +156,6 @@ class Bland(Double):
             record, id=native_id, at=at, visible_from=visible_from, gone_from=gone_from
         )
         return native_id
-
-    def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
-        """Make *count* records at equal distances over ``[start, end)``; return their ids."""
-        return [self.add(start + (end - start) * number / count) for number in range(count)]
 
     def respond(self, request: Request) -> Response:
         """Answer as api.bland.ai would."""
@@ -146,24 +182,16 @@ class Bland(Double):
                 else "Invalid API key or insufficient permissions"
             )
             return self._error(401, switches.unauthorized, text)
-        if switches.rate is not None:
-            wait = over_rate(self._recent, switches.rate, self.clock())
-            if wait:
-                return self._throttled(wait)
+        wait = self._over_rate()
+        if wait:
+            told = {"status": "error", "message": "Rate limit exceeded"}
+            return json_response(429, told, self._come_back(wait))
         if switches.feature == "403":
             text = "Audit logs are not enabled for this organization"
             return self._error(403, "FEATURE_NOT_ENABLED", text)
         if switches.feature == "404":
             return self._error(404, "NOT_FOUND", "Not found")
         return None
-
-    def _throttled(self, wait: int) -> Response:
-        headers = {}
-        if self.switches.retry_after == "seconds":
-            headers["Retry-After"] = str(wait)
-        elif self.switches.retry_after == "date":
-            headers["Retry-After"] = formatdate(self.clock() + wait, usegmt=True)
-        return json_response(429, {"status": "error", "message": "Rate limit exceeded"}, headers)
 
     def _list(  # noqa: C901  # filter, page, and write, in that order
         self, query: dict[str, str]

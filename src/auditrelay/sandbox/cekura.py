@@ -9,27 +9,24 @@ API is evidently built.
 import random
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
 from math import ceil
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 from auditrelay.sandbox.history import (
     Entry,
-    History,
     Records,
     Span,
     Steady,
     joined,
-    over_rate,
     parse_time,
     second,
 )
-from auditrelay.sandbox.server import Double, Request, Response, json_response
+from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.vendor import Answer, Refusal, Vendor, turned
 
 PATH = "/user/v1/audit-logs/"
 API_KEY = "sandbox-cekura-key-not-a-real-secret"
@@ -101,13 +98,34 @@ class Switches:
     retry_after: Literal["seconds", "date", "absent"] = "seconds"
 
 
-class Cekura(Double):
-    """
-    Cekura's API. Put records in with :meth:`add`; turn :attr:`switches` at any time.
+class Cekura(Vendor):
+    """Cekura's API, see :class:`auditrelay.sandbox.vendor.Vendor`."""
 
-    *before_page* holds what is to be done once, just before page *n* of a list is read: rows that
-    arrive or vanish in the middle of a walk.
-    """
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal("wrong key", 401, "Invalid API key.", turned({"api_key": "wrong-key-1"})),
+        Refusal("project's key", 403, "You do not have permission", turned(key_scope="project")),
+        Refusal(
+            "another organisation",
+            403,
+            "You do not have permission",
+            turned({"organization_id": "43"}),
+        ),
+        Refusal(
+            "not an organisation",
+            400,
+            "organization_id: A valid integer is required.",
+            turned({"organization_id": "acme"}),
+        ),
+        Refusal(
+            "wrong page size",
+            400,
+            "page_size: Ensure this value",
+            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+        ),
+        Refusal("wrong address", 404, "Not found.", lambda it: {"base_url": f"{it.url}/elsewhere"}),
+    )
+    REFUSING: ClassVar[frozenset[Answer]] = frozenset({("key_scope", "project")})
 
     def __init__(
         self,
@@ -117,19 +135,24 @@ class Cekura(Double):
         clock: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
-        super().__init__(clock=clock, seed=seed)
+        super().__init__(history=history, clock=clock, seed=seed)
         self.switches = switches or Switches()
-        self.history = History()
-        self.records: Records = history or self.history
         self.api_key = API_KEY
         self.organization_id = ORGANIZATION
-        self.before_page: dict[int, Callable[[], object]] = {}
         self._next_id = 90_000
-        self._recent: deque[float] = deque()
 
-    def rotate(self, key: str) -> None:
-        """Accept only *key* from now on."""
-        self.api_key = key
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double; it must have been started."""
+        return {
+            "type": "cekura",
+            "base_url": self.url,
+            "organization_id": str(self.organization_id),
+            "api_key": self.api_key,
+        }
+
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
+        self.records = steady(count, start, end - start, record_bytes)
 
     def add(
         self,
@@ -148,10 +171,6 @@ class Cekura(Double):
             record, id=native_id, at=at, visible_from=visible_from, gone_from=gone_from
         )
         return native_id
-
-    def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
-        """Make *count* records at equal distances over ``[start, end)``; return their ids."""
-        return [self.add(start + (end - start) * number / count) for number in range(count)]
 
     def respond(self, request: Request) -> Response:  # noqa: PLR0911  # an answer a line
         """Answer as api.cekura.ai would."""
@@ -183,20 +202,11 @@ class Cekura(Double):
             return _detail(401, "Invalid API key.")
         if switches.key_scope == "project":
             return _detail(403, "You do not have permission to perform this action.")
-        if switches.rate is not None:
-            wait = over_rate(self._recent, switches.rate, self.clock())
-            if wait:
-                return self._throttled(wait)
+        wait = self._over_rate()
+        if wait:
+            text = f"Request was throttled. Expected available in {wait} seconds."
+            return json_response(429, {"detail": text}, self._come_back(wait))
         return None
-
-    def _throttled(self, wait: int) -> Response:
-        headers = {}
-        if self.switches.retry_after == "seconds":
-            headers["Retry-After"] = str(wait)
-        elif self.switches.retry_after == "date":
-            headers["Retry-After"] = formatdate(self.clock() + wait, usegmt=True)
-        text = f"Request was throttled. Expected available in {wait} seconds."
-        return json_response(429, {"detail": text}, headers)
 
     def _list(self, query: dict[str, str]) -> Response:
         problem = self._problem(query)

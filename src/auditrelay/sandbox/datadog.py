@@ -57,10 +57,6 @@ class Datadog(Double):
         self.uid_paths = ("evt.id", "ocsf.metadata.uid", "metadata.uid")
         self.native_id_paths = (
             "evt.native_id",
-            "vendor.cekura.id",
-            "vendor.bland.id",
-            "vendor.jitsudo.id",
-            "vendor.slaunch.id",
             "ocsf.metadata.original_event_uid",
             "metadata.original_event_uid",
         )
@@ -136,7 +132,7 @@ class Datadog(Double):
 
     def _store(self, log: dict[str, Any]) -> None:
         uid = first_at(log, self.uid_paths)
-        native_id = first_at(log, self.native_id_paths)
+        native_id = first_at(log, self.native_id_paths) or _id_of_record(log)
         text = json.dumps(log, ensure_ascii=False, separators=(",", ":"))
         if len(text.encode(errors="surrogatepass")) > self.switches.max_log_bytes:
             self.truncated += 1
@@ -161,6 +157,20 @@ class Datadog(Double):
             if at.tzinfo is not None:
                 return at.timestamp()
         return self.clock()
+
+
+def _id_of_record(log: dict[str, Any]) -> str | None:
+    """Return the id of the vendor's own record in *log*, an object or a text under its name."""
+    records = log.get("vendor")
+    for record in records.values() if isinstance(records, dict) else ():
+        try:
+            value = json.loads(record) if isinstance(record, str) else record
+        except ValueError:
+            continue
+        found = first_at(value, ("id", "_id"))
+        if found is not None:
+            return found
+    return None
 
 
 def throttled(*, reset: float | None = None) -> Action:

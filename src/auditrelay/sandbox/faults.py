@@ -39,7 +39,7 @@ class Action:
     *delay* seconds pass; the double does its work (stores) if *process*; *answer* replaces its
     reply; the *ending* is the reply, a reset, or silence until the client gives up. *drip* is a
     number of bytes and the seconds after each such piece. *close* ends the connection afterwards,
-    with or without having said so in a header.
+    with or without having said so in a header, or breaks it.
     """
 
     delay: float = 0.0
@@ -47,7 +47,7 @@ class Action:
     answer: Callable[[Request, Response], Response] | None = None
     ending: Literal["reply", "reset", "hang"] = "reply"
     drip: tuple[int, float] | None = None
-    close: Literal["", "announced", "silent"] = ""
+    close: Literal["", "announced", "silent", "reset"] = ""
 
 
 NOTHING = Action()
@@ -220,12 +220,12 @@ def redirect(to: str, status: int = 302) -> Action:
     return Action(process=False, answer=made)
 
 
-def truncated(*, keep: float = 0.5, honest_length: bool = False) -> Action:
+def truncated(*, keep: float = 0.5, honest_length: bool = False, reset: bool = False) -> Action:
     """
     Answer only the first part (*keep* of 1) of the real reply.
 
-    Without *honest_length*, Content-Length promises the whole and the connection closes early;
-    with it, the reply is complete HTTP and only its text is cut.
+    Without *honest_length*, Content-Length promises the whole and the connection closes early, or
+    breaks with *reset*; with it, the reply is complete HTTP and only its text is cut.
     """
 
     def made(_request: Request, response: Response) -> Response:
@@ -235,7 +235,8 @@ def truncated(*, keep: float = 0.5, honest_length: bool = False) -> Action:
             headers["Content-Length"] = str(len(response.body) + 1)
         return replace(response, body=body, headers=headers)
 
-    return Action(answer=made, close="" if honest_length else "silent")
+    close: Literal["", "silent", "reset"] = "reset" if reset else "silent"
+    return Action(answer=made, close="" if honest_length else close)
 
 
 def wrong_type(kind: str = "text/plain") -> Action:

@@ -11,26 +11,23 @@ import re
 import time
 import zlib
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import formatdate
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from auditrelay.sandbox.faults import HTML
 from auditrelay.sandbox.history import (
     Entry,
-    History,
     Records,
     Span,
     Steady,
     joined,
-    over_rate,
     parse_time,
     second,
 )
-from auditrelay.sandbox.server import Double, Request, Response, json_response
+from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.vendor import Answer, Refusal, Vendor, turned
 
 PATH = "/v1/audit-log"
 API_KEY = "jsk_sandbox-jitsudo-key-not-a-real-secret"
@@ -51,7 +48,7 @@ class Switches:
     How this JITSudo behaves where the documentation is silent, and its adjustable limits.
 
     *order* of the list; "shuffled" is the same on every request. *limit* is the default, *oversize*
-    what a limit outside 1..*limit_cap* gets. *cursor_life* is for how many seconds a cursor is
+    what a limit outside 1..*page_size_cap* gets. *cursor_life* is for how many seconds a cursor is
     taken, and *cursor_status* what an expired, damaged or foreign one gets. *more* is what a page
     that is not the last one gives as ``next_cursor``; "repeating" is the cursor of the page itself.
     *at_end* is ``next_cursor`` on the last page. *failing* is answered to every list in place of
@@ -64,7 +61,7 @@ class Switches:
     lower_inclusive: bool = True
     upper_inclusive: bool = True
     limit: int = 50
-    limit_cap: int = 250
+    page_size_cap: int = 250
     oversize: Literal["clamp", "refuse"] = "clamp"
     unknown: Literal["ignore", "refuse"] = "ignore"
     cursor_life: float = float("inf")
@@ -125,13 +122,61 @@ class _Cursor(NamedTuple):
         return cls(page, (rank, at, native_id), filters, born)
 
 
-class Jitsudo(Double):
-    """
-    JITSudo's API. Put records in with :meth:`add`; turn :attr:`switches` at any time.
+_OTHER_TENANT = "2489e9ad-2ee2-4e00-8ec9-000000000000"
 
-    *before_page* holds what is to be done once, just before page *n* of a list is read: rows that
-    arrive or vanish in the middle of a walk.
-    """
+
+class Jitsudo(Vendor):
+    """JITSudo's API, see :class:`auditrelay.sandbox.vendor.Vendor`."""
+
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal(
+            "wrong key",
+            401,
+            "invalid API key (unauthorized)",
+            turned({"api_key": "wrong-key-1"}),
+        ),
+        Refusal(
+            "expired token",
+            401,
+            "token is invalid or has expired (unauthorized)",
+            turned({"api_key": None, "bearer_token": "expired-token-1"}),
+        ),
+        Refusal(
+            "another tenant",
+            403,
+            "does not belong to the requested tenant (tenant_mismatch)",
+            turned({"tenant_id": _OTHER_TENANT}),
+        ),
+        Refusal(
+            "another tenant, with details",
+            403,
+            "requested_tenant",
+            turned({"tenant_id": _OTHER_TENANT}, details=True),
+        ),
+        Refusal(
+            "missing right",
+            403,
+            "notices: auditors only",
+            turned(failing=403, notices=("auditors only",)),
+        ),
+        Refusal(
+            "wrong page size",
+            400,
+            "limit must be between 1 and 3",
+            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+        ),
+        Refusal(
+            "wrong address",
+            404,
+            "no such resource (not_found)",
+            lambda it: {"base_url": f"{it.url}/elsewhere"},
+        ),
+    )
+    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+        ("more", answer) for answer in ("absent", "null", "empty", "repeating")
+    )
+    TOTAL: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -141,21 +186,26 @@ class Jitsudo(Double):
         clock: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
-        super().__init__(clock=clock, seed=seed)
+        super().__init__(history=history, clock=clock, seed=seed)
         self.switches = switches or Switches()
-        self.history = History()
-        self.records: Records = history or self.history
         self.api_key = API_KEY
         self.tenant = TENANT
-        self.before_page: dict[int, Callable[[], object]] = {}
         self._seed = seed
         self._made = 0
         self._tokens: dict[str, float] = {}
-        self._recent: deque[float] = deque()
 
-    def rotate(self, key: str) -> None:
-        """Accept only *key* from now on, beside bearer tokens."""
-        self.api_key = key
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double; it must have been started."""
+        return {
+            "type": "jitsudo",
+            "base_url": self.url,
+            "tenant_id": self.tenant,
+            "api_key": self.api_key,
+        }
+
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
+        self.records = steady(count, start, end - start, record_bytes)
 
     def issue(self) -> str:
         """Return a new bearer token, which is accepted for an hour."""
@@ -226,10 +276,9 @@ class Jitsudo(Double):
                 "the credential does not belong to the requested tenant",
                 {"credential_tenant": self.tenant, "requested_tenant": tenant},
             )
-        if self.switches.rate is not None:
-            wait = over_rate(self._recent, self.switches.rate, self.clock())
-            if wait:
-                raise _Refusal(429, "rate_limited", "too many requests", wait=wait)
+        wait = self._over_rate()
+        if wait:
+            raise _Refusal(429, "rate_limited", "too many requests", wait=wait)
         if request.method != "GET":
             raise _Refusal(405, "method_not_allowed", "method not allowed")
 
@@ -300,12 +349,12 @@ class Jitsudo(Double):
         if text is None:
             return switches.limit
         number = int(text) if text.isascii() and text.isdigit() else 0
-        if 1 <= number <= switches.limit_cap:
+        if 1 <= number <= switches.page_size_cap:
             return number
         if switches.oversize == "refuse":
-            most = switches.limit_cap
+            most = switches.page_size_cap
             raise _Refusal(400, "invalid_request", f"limit must be between 1 and {most}")
-        return switches.limit_cap if number else switches.limit
+        return switches.page_size_cap if number else switches.limit
 
     def _place(self, entry: Entry) -> tuple[int, int, str]:
         """Return where *entry* stands in the list, oldest first: no two stand at one place."""
@@ -357,12 +406,8 @@ class Jitsudo(Double):
                 value["details"] = refusal.details
             if switches.notices:
                 value["notices"] = list(switches.notices)
-        reply = json_response(refusal.status, value)
-        if refusal.wait and switches.retry_after == "seconds":
-            reply.headers["Retry-After"] = str(refusal.wait)
-        elif refusal.wait and switches.retry_after == "date":
-            reply.headers["Retry-After"] = formatdate(self.clock() + refusal.wait, usegmt=True)
-        return reply
+        headers = self._come_back(refusal.wait) if refusal.wait else {}
+        return json_response(refusal.status, value, headers)
 
 
 def _time(text: str) -> int:

@@ -237,6 +237,9 @@ class Double:
         seen.status = response.status
         self.answered[response.status] += 1
         await _send(writer, response, action, request.method)
+        if action.close == "reset":
+            await asyncio.sleep(0.01)  # so that what was sent arrives before the break
+            _reset(writer)
         wants_close = request.headers.get("connection", "").lower() == "close"
         return not (action.close or wants_close)
 

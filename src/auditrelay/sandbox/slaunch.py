@@ -11,17 +11,16 @@ import json
 import secrets
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import formatdate
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs
 from zlib import crc32
 
-from auditrelay.sandbox.history import Entry, History, Span, joined, over_rate
-from auditrelay.sandbox.server import Double, Request, Response, json_response
+from auditrelay.sandbox.history import Entry, Span, joined
+from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.vendor import Answer, Refusal, Vendor, turned
 
 PATH = "/api/logging/audit/"
 LOGIN = "/api/login/access-token"
@@ -43,9 +42,9 @@ class Switches:
     the place of a row or a mere count of rows; one is refused with *bad_cursor* when it is damaged,
     of another sort or filter, or older than *cursor_life* seconds. *next_cursor* is what stands
     there while *next_page* is true: the last three are faults. *order* "as stored" is a list that
-    is not really sorted by time. *page_cap* cuts large pages down without a word. *filters_by_key*
-    is whether ``/filters`` takes an API key. *rate* is the number of requests a minute,
-    *retry_after* how its 429 says when to come back.
+    is not really sorted by time. *page_size_cap* cuts large pages down without a word.
+    *filters_by_key* is whether ``/filters`` takes an API key. *rate* is the number of requests a
+    minute, *retry_after* how its 429 says when to come back.
     """
 
     id_field: Literal["id", "_id", "none"] = "id"
@@ -58,19 +57,53 @@ class Switches:
     next_cursor: Literal["given", "null", "empty", "absent", "repeating"] = "given"
     unknown: Literal["ignore", "refuse"] = "ignore"
     filters_by_key: Literal["refuse", "accept"] = "refuse"
-    page_cap: int = _MOST
+    page_size_cap: int = _MOST
     rate: int | None = None
     retry_after: Literal["seconds", "date", "absent"] = "absent"
 
 
-class SLaunch(Double):
-    """
-    S-Launch's API. Put records in with :meth:`add`; turn :attr:`switches` at any time.
+def _expired_key(double: "SLaunch") -> dict[str, Any]:
+    double.key_expires = double.clock()
+    return {}
 
-    *before_page* holds what is to be done once, just before page *n* of a walk is read: rows that
-    arrive or vanish in the middle of it. *scopes* are those of the key, *key_expires* when it ends
-    (epoch seconds). *failures* has a sentence for everything that no client may do.
+
+def _other_scope(double: "SLaunch") -> dict[str, Any]:
+    double.scopes = {"assets:read"}
+    return {}
+
+
+class SLaunch(Vendor):
     """
+    S-Launch's API, see :class:`auditrelay.sandbox.vendor.Vendor`.
+
+    *scopes* are those of the key, *key_expires* when it ends (epoch seconds). *failures* has a
+    sentence for everything that no client may do.
+    """
+
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal(
+            "wrong key",
+            401,
+            "Could not validate credentials",
+            turned({"api_key": "wrong-key-1"}),
+        ),
+        Refusal("expired key", 401, "API key has expired", _expired_key),
+        Refusal("missing scope", 403, "Not enough permissions: audit:read", _other_scope),
+        Refusal(
+            "unknown parameter",
+            422,
+            "query.colour: Extra inputs are not permitted",
+            turned({"params": {"colour": "red"}}, unknown="refuse"),
+        ),
+        Refusal("wrong address", 404, "Not Found", lambda it: {"base_url": f"{it.url}/elsewhere"}),
+    )
+    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+        ("next_cursor", answer) for answer in ("null", "empty", "absent", "repeating")
+    )
+    # Newest first is documented; a list in another order cannot be read without a filter for time.
+    HIDING: ClassVar[frozenset[Answer]] = frozenset({("order", "as stored")})
+    TOTAL: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,21 +114,18 @@ class SLaunch(Double):
     ) -> None:
         super().__init__(clock=clock, seed=seed)
         self.switches = switches or Switches()
-        self.history = History()
         self.api_key = API_KEY
         self.key_expires: float | None = None
         self.scopes = {"audit:read"}
-        self.before_page: dict[int, Callable[[], object]] = {}
         self.failures: list[str] = []
         self._made = 0
         self._stored: dict[str, int] = {}
         self._era = 0
         self._tokens: set[str] = set()
-        self._recent: deque[float] = deque()
 
-    def rotate(self, key: str) -> None:
-        """Accept only *key* from now on."""
-        self.api_key = key
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double; it must have been started."""
+        return {"type": "slaunch", "base_url": self.url, "api_key": self.api_key}
 
     def expire_cursors(self) -> None:
         """Know none of the cursors any more that were given so far."""
@@ -122,10 +152,6 @@ class SLaunch(Double):
         self.history.add(record, id=known, at=at, visible_from=visible_from, gone_from=gone_from)
         self._stored[known] = self._made
         return known
-
-    def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
-        """Make *count* records at equal distances over ``[start, end)``; return their ids."""
-        return [self.add(start + (end - start) * number / count) for number in range(count)]
 
     def respond(self, request: Request) -> Response:
         """Answer as a tenant of s-launch.com would."""
@@ -172,22 +198,14 @@ class SLaunch(Double):
                 return _error(401, "Could not validate credentials")
             if self.key_expires is not None and self.clock() >= self.key_expires:
                 return _error(401, "API key has expired")
-        if self.switches.rate is not None:
-            wait = over_rate(self._recent, self.switches.rate, self.clock())
-            if wait:
-                return self._throttled(wait)
+        wait = self._over_rate()
+        if wait:
+            told = {"detail": "Too many requests"}
+            return json_response(429, told, self._come_back(wait))
         needed = "audit:write" if request.method == "DELETE" else "audit:read"
         if not {needed, "admin"} & self.scopes:
             return _error(403, f"Not enough permissions: {needed} is required")
         return None
-
-    def _throttled(self, wait: int) -> Response:
-        headers = {}
-        if self.switches.retry_after == "seconds":
-            headers["Retry-After"] = str(wait)
-        elif self.switches.retry_after == "date":
-            headers["Retry-After"] = formatdate(self.clock() + wait, usegmt=True)
-        return json_response(429, {"detail": "Too many requests"}, headers)
 
     # -- what is asked ---------------------------------------------------------------------------
 
@@ -241,7 +259,7 @@ class SLaunch(Double):
                 for row, key in zip(rows, keys, strict=True)
                 if (key > after if rising else key < after)
             ]
-        size = min(limit, switches.page_cap)
+        size = min(limit, switches.page_size_cap)
         shown, more = rows[:size], len(rows) > size
         page: dict[str, Any] = {"next_cursor": None, "next_page": more, "limit": limit}
         if more:
