@@ -208,6 +208,9 @@ class Collector:
         if error.window is None or tries + 1 < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
             return False
         await self._live.declare(error.window, UNREADABLE)
+        await self.start()
+        # What lies beside it and cannot be read either need not wait for another hour.
+        self._stuck_at = (self.checkpoint, since, tries + 1)
         return True
 
     def recall(self, condition: Mapping[str, object]) -> None:

@@ -1,0 +1,441 @@
+"""
+Whatever happens, what was forwarded, put aside or declared as a gap is the whole history.
+
+Histories with a heavy tail of lateness, settings, faults and kills are drawn at random; one source
+in this process, on a clock that only the test moves. What came so late that no second look was
+left for it is what ``verify`` finds, and nothing else.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from auditrelay import collect, cover, http
+from auditrelay.backfill import Backfiller
+from auditrelay.collect import Collector
+from auditrelay.errors import RelayError, Retryable, WalkBroken
+from auditrelay.events.normalize import Normalizer
+from auditrelay.sources import Page, bland
+from auditrelay.store import files, ledger
+from auditrelay.store.journal import Scribe, broken, records
+from auditrelay.store.sqlite import SqliteStore, StateView
+from auditrelay.store.writer import Writer
+from auditrelay.telemetry import Metrics
+from auditrelay.verify import Verifier
+from auditrelay.window import Interval, covered_until, micros
+
+START = datetime(2026, 1, 10, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+HISTORY = 6 * 3600
+"""Seconds after START in which things happen."""
+
+
+@dataclass(frozen=True)
+class Happened:
+    """A thing that happened *at* so many seconds after START, to be seen *late* seconds later."""
+
+    at: int
+    late: int
+
+
+@dataclass
+class Vendor:
+    """An API that shows, oldest first and in pages of three, what can be seen by now."""
+
+    now: Callable[[], datetime]
+    history: list[Happened]
+    trouble: dict[int, str] = field(default_factory=dict)
+    unreadable: Interval | None = None
+    pages: int = 0
+    scope: str = ""
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        if self.unreadable is not None and (
+            window.start < self.unreadable.end and window.end > self.unreadable.start
+        ):
+            raise WalkBroken("poison", reason="repeated_page")
+        shown = [
+            b'{"id":"e%d","event_type":"auth.logout","created_at":"%b"}'
+            % (number, (START + thing.at * SECOND).isoformat().encode())
+            for number, thing in sorted(enumerate(self.history), key=lambda each: each[1].at)
+            if window.start <= START + thing.at * SECOND < window.end
+            and START + (thing.at + thing.late) * SECOND <= self.now()
+        ]
+        for first in range(0, max(1, len(shown)), 3):
+            self.pages += 1
+            match self.trouble.pop(self.pages, ""):
+                case "retry":
+                    raise Retryable("no", reason="status_500")
+                case "broken":
+                    raise WalkBroken("no", reason="no_progress")
+            yield Page(shown[first : first + 3], last=first + 3 >= len(shown), total=len(shown))
+
+    async def close(self) -> None: ...
+
+
+class World:
+    """One source with its state, which lives again and again."""
+
+    def __init__(self, folder: Path, history: list[Happened], **keys: Any) -> None:
+        self.now = START
+        self.vendor = Vendor(lambda: self.now, history)
+        self.folder = folder
+        self.keys = keys
+        files.prepare(folder)
+
+    @contextlib.asynccontextmanager
+    async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
+        """Let the source live with the state of its former lives."""
+        store = await SqliteStore.open(
+            self.folder, max_bytes=2**30, retention=timedelta(30), remember=timedelta(400)
+        )
+        table = {"type": "bland", "api_key": "k", "initial_lookback": "0s", **self.keys}
+        collector = Collector(
+            "it",
+            bland.Settings.model_validate(table),
+            self.vendor,
+            normalizer=Normalizer(
+                vendor="bland", source="it", api_host="", scope="", redact="default", tags={}
+            ),
+            store=store,
+            metrics=Metrics(sources=["it"], sinks=["sink"]),
+            clock=lambda: self.now,
+            announce=lambda: None,
+        )
+        try:
+            await store.start_source("it", START)
+            await store.start_sink("sink", ["it"])
+            yield store, collector
+        finally:
+            await store.close()
+
+    async def live(self, seconds: int, poll_every: int, kill: int | None) -> None:
+        """Poll for so long, or until the *kill*-th write is done and nobody heard of it."""
+        end = self.now + seconds * SECOND
+        real, count = Writer.write, 0
+        ended = asyncio.Event()
+
+        async def write(self: Writer, work: Callable[..., Any]) -> Any:
+            nonlocal count
+            count += 1
+            result = await real(self, work)
+            if count == kill:
+                ended.set()
+                await asyncio.Event().wait()
+            return result
+
+        async def poll(collector: Collector) -> None:
+            while self.now < end:
+                with contextlib.suppress(RelayError):
+                    await collector.poll()
+                self.now += poll_every * SECOND
+
+        async with self.living() as (_, collector):
+            with mock.patch.object(Writer, "write", write):
+                polling = asyncio.ensure_future(poll(collector))
+                dying = asyncio.ensure_future(ended.wait())
+                await asyncio.wait([polling, dying], return_when=asyncio.FIRST_COMPLETED)
+                dying.cancel()
+                if not polling.done():
+                    polling.cancel()
+                    await asyncio.wait([polling])
+                else:
+                    polling.result()
+
+    async def forwarded(self) -> list[str]:
+        """Return the ids in the spool, as often as they are there; notices of gaps are left out."""
+        async with self.living() as (store, _):
+            pages = await store.read("sink", 0, 10**6)
+        return [event.native_id for page in pages for event in page.events if event.native_id]
+
+    def whole(self) -> None:
+        """Fail unless the ledger is what its journal says, and what is known."""
+        with StateView(self.folder) as view:
+            known = view.coverage("it")
+        assert known is not None
+        assert broken("it", known.head, known.journal) is None
+        assert ledger.contradicted(known.spans, known.journal) is None
+        assert known.differs is None
+
+
+async def no_pause(_: float) -> None:
+    await asyncio.sleep(0)
+
+
+def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> None:
+    async def bounded(folder: str) -> None:
+        async with asyncio.timeout(60):
+            await story(World(Path(folder), history, **keys))
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(http, "pause", no_pause),
+        mock.patch.object(cover, "pause", no_pause),
+        capture_logs(),
+    ):
+        asyncio.run(bounded(folder))
+
+
+lateness = st.one_of(
+    st.just(0),
+    st.integers(0, 60),
+    st.integers(60, 1800),
+    st.integers(1800, 6 * 3600),
+    st.integers(6 * 3600, 30 * 3600),  # the heavy tail: later than any second look
+)
+happened = st.builds(
+    Happened,
+    at=st.one_of(st.integers(0, HISTORY // 600).map(lambda n: n * 600), st.integers(0, HISTORY)),
+    late=lateness,
+)
+lives = st.tuples(
+    st.integers(0, 3 * 3600),  # how long
+    st.none() | st.integers(1, 40),  # killed at which write
+    st.integers(0, 4 * 3600),  # how long nobody polls after it
+    st.dictionaries(st.integers(1, 30), st.sampled_from(["retry", "broken"]), max_size=4),
+)
+BOUNDED = settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@given(
+    history=st.lists(happened, max_size=25),
+    story=st.lists(lives, max_size=4),
+    settle=st.sampled_from(["0s", "60s"]),
+    overlap=st.sampled_from(["10s", "10m"]),
+    max_window=st.sampled_from(["20m", "30d"]),
+    resweep=st.sampled_from([[], ["1h"], ["1h", "8h"]]),
+    limit=st.none() | st.sampled_from(["2h"]),
+)
+@BOUNDED
+def test_forwarded_and_declared_together_are_the_whole_history(
+    history: list[Happened],
+    story: list[tuple[int, int | None, int, dict[int, str]]],
+    settle: str,
+    overlap: str,
+    max_window: str,
+    resweep: list[str],
+    limit: str | None,
+) -> None:
+    async def told(world: World) -> None:
+        for length, kill, pause, trouble in story:
+            world.vendor.pages, world.vendor.trouble = 0, dict(trouble)
+            await world.live(length, 600, kill)
+            world.now += pause * SECOND
+        world.vendor.trouble = {}
+        world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
+        await world.live(9 * 3600, 1800, None)
+        forwarded = await world.forwarded()
+        assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
+        world.whole()
+
+        world.now = START + (HISTORY + 40 * 3600) * SECOND  # by now all can be seen
+        async with world.living() as (store, collector):
+            await collector.start()
+            spans = await store.ledger("it")
+            end = covered_until(START, [span.interval for span in spans])
+            gaps = [span.interval for span in spans if span.gap]
+            report = await _verify(world, store, collector, Interval(START, end), repair=True)
+        missing = {row["native_id"] for row in report["missing"]}
+        for number, thing in enumerate(history):
+            name, at = f"e{number}", START + thing.at * SECOND
+            if name in forwarded or at >= end:
+                assert name not in missing
+                continue
+            assert name in missing, "what was not forwarded is found by verify"
+            declared = any(gap.start <= at < gap.end for gap in gaps)
+            reach = max((_seconds(each) for each in resweep), default=0)
+            patience = max(reach, _seconds(settle))
+            assert declared or thing.late >= patience, "it was neither late nor declared"
+        assert report["repaired"] == len(missing)
+        after = await world.forwarded()
+        assert len(after) == len(set(after)), "nothing is repeated by the repair"
+        assert {f"e{n}" for n, one in enumerate(history) if START + one.at * SECOND < end} == set(
+            after
+        )
+        world.whole()
+
+    run(
+        told,
+        history,
+        settle=settle,
+        overlap=overlap,
+        max_window=max_window,
+        resweep=resweep,
+        **({} if limit is None else {"catch_up_limit": limit}),
+    )
+
+
+def _seconds(text: str) -> int:
+    return int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]]
+
+
+async def _verify(
+    world: World, store: SqliteStore, collector: Collector, span: Interval, *, repair: bool
+) -> dict[str, Any]:
+    async def silent(_: dict[str, Any]) -> None: ...
+
+    return await Verifier(
+        collector,
+        store,
+        span=span,
+        sinks=["sink"],
+        holders={},
+        repair=repair,
+        clock=lambda: world.now,
+        tell=silent,
+    ).run()
+
+
+@given(
+    history=st.lists(happened, min_size=1, max_size=25),
+    kills=st.lists(st.integers(1, 60), max_size=4),
+    concurrency=st.integers(1, 4),
+    newest_first=st.booleans(),
+    refill=st.booleans(),
+)
+@BOUNDED
+def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
+    history: list[Happened],
+    kills: list[int],
+    concurrency: int,
+    newest_first: bool,
+    refill: bool,
+) -> None:
+    async def told(world: World) -> None:
+        world.now = START + (HISTORY + 40 * 3600) * SECOND
+        span = Interval(START, START + (HISTORY + 3600) * SECOND)
+        for kill in (*kills, None):
+            async with world.living() as (store, collector):
+                working = asyncio.ensure_future(
+                    _backfill(
+                        world,
+                        store,
+                        collector,
+                        span,
+                        concurrency=concurrency,
+                        newest_first=newest_first,
+                        sinks=["sink"] if refill else [],
+                    )
+                )
+                with _killed_at(kill, working):
+                    await asyncio.wait([working])
+                if kill is None:
+                    working.result()
+        forwarded = await world.forwarded()
+        # A backfill that had ended is a new one when it is asked for again; to a single sink it
+        # brings everything once more.
+        once = sorted(f"e{number}" for number in range(len(history)))
+        assert sorted(set(forwarded)) == once
+        if not refill:
+            assert sorted(forwarded) == once
+        world.whole()
+
+    run(told, history, resweep=[])
+
+
+async def _backfill(
+    world: World,
+    store: SqliteStore,
+    collector: Collector,
+    span: Interval,
+    *,
+    concurrency: int = 1,
+    newest_first: bool = False,
+    sinks: list[str] | None = None,
+) -> dict[str, Any]:
+    async def silent(_: dict[str, Any]) -> None: ...
+
+    return await Backfiller(
+        collector,
+        store,
+        span=span,
+        sinks=sinks or [],
+        clock=lambda: world.now,
+        tell=silent,
+    ).run(concurrency=concurrency, newest_first=newest_first)
+
+
+@contextlib.contextmanager
+def _killed_at(number: int | None, working: asyncio.Future[Any]) -> Any:
+    real, count = Writer.write, 0
+
+    async def write(self: Writer, work: Callable[..., Any]) -> Any:
+        nonlocal count
+        count += 1
+        result = await real(self, work)
+        if count == number:
+            working.cancel()
+            await asyncio.Event().wait()
+        return result
+
+    with mock.patch.object(Writer, "write", write):
+        yield
+
+
+def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up() -> None:
+    history = [Happened(number * 600, 0) for number in range(30)]
+
+    async def told(world: World) -> None:
+        world.vendor.unreadable = Interval(START + 3599 * SECOND, START + 3601 * SECOND)
+        await world.live(5 * 3600, 300, None)
+        async with world.living() as (store, collector):
+            await collector.start()
+            gaps = [span for span in await store.ledger("it") if span.gap]
+            assert {span.gap for span in gaps} == {collect.UNREADABLE}
+            lost = sum(span.interval.length.total_seconds() for span in gaps)
+            assert lost < 5, "no more than could not be read"
+            assert collector.checkpoint > START + 4 * 3600 * SECOND
+            world.vendor.unreadable = None
+            result = await _backfill(
+                world, store, collector, Interval(START, START + 2 * 3600 * SECOND)
+            )
+            assert result["new"] == 1
+            assert not [span for span in await store.ledger("it") if span.gap], "it is filled"
+        world.whole()
+
+    run(told, history, resweep=[], settle="0s")
+
+
+def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path) -> None:
+    files.create(tmp_path)
+    with contextlib.closing(files.connect(tmp_path, write=True)) as db:
+        db.execute("pragma synchronous = off")
+        db.execute("insert into source (id, name, started) values (1, 'it', ?)", (micros(START),))
+        db.execute("begin")
+        step = timedelta(minutes=5)
+        for number in range(365 * 24 * 12):
+            window = Interval(START + number * step - step, START + (number + 1) * step)
+            ledger.cover(Scribe(db, 1, micros(window.end), "poll"), window)
+        db.execute("commit")
+        spans, journal = ledger.spans(db, 1), records(db, 1)
+        assert spans[0].interval.start == START - step
+        assert spans[-1].interval.end == START + timedelta(days=365)
+        assert len(spans) <= 367
+        assert len(journal) <= 2 * 367
+        assert broken("it", _head(db), journal) is None
+        assert ledger.contradicted(spans, journal) is None
+        (pages,) = db.execute("pragma page_count").fetchone()
+        assert pages * 4096 < 600_000
+
+
+def _head(db: sqlite3.Connection) -> bytes:
+    head: bytes = db.execute("select head from source").fetchone()[0]
+    return head
