@@ -12,7 +12,7 @@ LEVELS = (
     ("__main__",),
     ("cli",),
     ("app",),
-    ("collect", "deliver", "status"),
+    ("collect", "deliver", "status", "supervise"),
     ("config", "walk"),
     ("sources", "sinks", "store"),
     ("events",),

@@ -99,6 +99,8 @@ class Collector:
         self.condition = SourceCondition()
         self.worked_at: float | None = None
         """When the poll that is under way last made progress (monotonic); None between polls."""
+        self.rested_at = time.monotonic()
+        """When the last poll ended, or when there was none yet, the start (monotonic)."""
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
         self._checkpoint: datetime | None = None
@@ -146,6 +148,7 @@ class Collector:
             self._listen(started)
         finally:
             self.worked_at = None
+            self.rested_at = time.monotonic()
             await self._note()
 
     def recall(self, condition: Mapping[str, object]) -> None:

@@ -1,6 +1,7 @@
 """``auditrelay run``: the service, or with ``--once`` one catch-up."""
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from auditrelay import __version__
 from auditrelay.cli.given import Given
 from auditrelay.errors import RelayError
+from auditrelay.supervise import Supervisor
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -51,7 +53,7 @@ async def _serving(app: "App", stop: asyncio.Event) -> None:
         _log.info("started", version=__version__, status=address)
 
     try:
-        await app.serve(stop, started)
+        await app.serve(stop, started, Supervisor(os.environ))
     except* RelayError as group:
         raise _first(group) from group
 
