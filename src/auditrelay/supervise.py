@@ -19,6 +19,9 @@ import structlog
 LONGEST: Final = 800
 """Most characters of a sentence: systemd drops a datagram of more than 4,096 bytes whole."""
 
+FIRST: Final = 2.0
+"""Seconds after the start until the first look: most peers have answered by then."""
+
 SEND_SECONDS: Final = 1.0
 """How long a datagram may wait for the service manager, and so hold up everything else."""
 
@@ -72,9 +75,13 @@ class Supervisor:
         loop that is stuck silences it; and if the event loop is blocked nothing gets here. Returns
         at once if no sign of life is wanted.
         """
+        if self._pulse is None:
+            return
         before: list[str] = []
-        while self._pulse is not None:
-            await asyncio.sleep(self._pulse)
+        wait = min(FIRST, self._pulse)
+        while True:
+            await asyncio.sleep(wait)
+            wait = self._pulse
             stuck = instance.stuck()
             if not stuck:
                 self._send("WATCHDOG=1")
