@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "auditrelay"
 
 LEVELS = (
-    ("__main__",),
+    ("__main__", "healthcheck"),
     ("cli",),
     ("app",),
     ("collect", "deliver", "status", "supervise"),
