@@ -22,8 +22,8 @@ LABEL org.opencontainers.image.title="auditrelay" \
       org.opencontainers.image.description="Carries SaaS audit logs into SIEMs: every event, once, soon, with proof that nothing is missing." \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN groupadd --system --gid 10001 auditrelay \
- && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/auditrelay \
+RUN groupadd --gid 10001 auditrelay \
+ && useradd --no-log-init --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/auditrelay \
     --shell /usr/sbin/nologin auditrelay \
  && install -d -m 0700 -o auditrelay -g auditrelay /var/lib/auditrelay
 COPY --from=build /opt/auditrelay /opt/auditrelay

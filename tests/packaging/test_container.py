@@ -4,10 +4,13 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -18,7 +21,7 @@ import yaml
 from tests.daemon import Daemon, configure, sinks, sources
 
 from auditrelay import __version__, config, healthcheck
-from auditrelay.sandbox import Sandbox
+from auditrelay.sandbox import Sandbox, faults
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -174,6 +177,42 @@ def test_the_image_is_of_this_version_not_root_and_takes_its_signals_itself() ->
     assert "curl" not in DOCKERFILE
 
 
+@pytest.mark.skipif(
+    subprocess.run(
+        ["unshare", "--pid", "--fork", "true"], capture_output=True, check=False
+    ).returncode
+    != 0,
+    reason="needs the right to be process 1 of a namespace",
+)
+async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
+    tmp_path: Path,
+) -> None:
+    program = ("unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "auditrelay")
+    async with Sandbox() as sandbox:
+        config = configure(tmp_path, sources(sandbox), sinks(sandbox))
+        async with Daemon(config, program=program) as daemon:
+            await eventually(lambda: daemon.said("window_collected"))
+            os.kill(child(daemon), signal.SIGTERM)
+            assert await daemon.process.wait() == 0
+        sandbox.splunk.faults.add(faults.hang(), method="POST", times=None)
+        sandbox.cekura.fill(5, datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC))
+        async with Daemon(config, program=program) as daemon:
+            await eventually(lambda: any(seen.body_bytes for seen in sandbox.splunk.seen))
+            one = child(daemon)
+            os.kill(one, signal.SIGTERM)
+            await eventually(lambda: daemon.said("stopping"))
+            began = time.monotonic()
+            os.kill(one, signal.SIGTERM)
+            assert await daemon.process.wait() == 128 + signal.SIGTERM
+            assert time.monotonic() - began < 2
+
+
+def child(daemon: Daemon) -> int:
+    """Return process 1 of the daemon's namespace, by the number that it has here."""
+    pid = daemon.process.pid
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
 # --- what runs it ------------------------------------------------------------------------------
 
 
@@ -189,9 +228,9 @@ def test_the_compose_file_configures_the_service_for_the_sandbox_by_environment_
     (mounted,) = relay["configs"]
     secret = tmp_path / "secret"
     secret.write_text(compose["configs"][mounted["source"]]["content"])
-    *words, port = [*sandbox["entrypoint"][1:], *sandbox["command"]]
-    assert (words[-1], port) == ("--first-port", "8801")
-    double, first = start(words)
+    words = [*sandbox["entrypoint"][1:], *sandbox["command"]]
+    assert words[-2:] == ["--first-port", "8801"]
+    double, first = start(words[:-1])
     environ = {
         name: re.sub(r":880(\d)", lambda found: f":{first + int(found[1]) - 1}", value)
         .replace("$$", "$")

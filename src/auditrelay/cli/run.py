@@ -85,6 +85,10 @@ async def _once(config: "Config") -> list[str]:
             raise _first(relay) from group
 
 
+def _end_at_once(number: int, _frame: object) -> None:
+    os._exit(128 + number)
+
+
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
     stop = asyncio.Event()
@@ -94,7 +98,8 @@ def stop_on_signals() -> asyncio.Event:
         _log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+            # The default does nothing to process 1, which it is in a container.
+            signal.signal(each, signal.SIG_DFL if os.getpid() != 1 else _end_at_once)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
