@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -197,7 +197,7 @@ async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
             os.kill(child(daemon), signal.SIGTERM)
             assert await daemon.process.wait() == 0
         sandbox.splunk.faults.add(faults.hang(), method="POST", times=None)
-        sandbox.cekura.fill(5, datetime.now(UTC) - timedelta(minutes=5), datetime.now(UTC))
+        sandbox.cekura.add(datetime.now(UTC))
         async with Daemon(config, program=program) as daemon:
             await eventually(lambda: any(seen.body_bytes for seen in sandbox.splunk.seen))
             one = child(daemon)
