@@ -1,12 +1,14 @@
 """Delivering to one sink: what it says of each event becomes position and dead letters, exactly."""
 
 import asyncio
+import itertools
 import json
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -591,6 +593,32 @@ async def test_a_verdict_that_cannot_be_written_is_kept_until_it_can(
     assert len(waits) == 4
     assert [name for name, *_ in world.dead()] == [made[0]]
     assert await world.backlog() == 0
+
+
+async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    await world.spool(5)
+    hours = itertools.count(1, 3600)
+    clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
+    monkeypatch.setattr("auditrelay.deliver.time", clock)
+    settle, moved = world.store.settle, list[float]()
+
+    async def full(*args: Any, **kwargs: Any) -> None:
+        assert deliverer.worked_at is not None
+        moved.append(deliverer.worked_at)
+        if len(moved) < 4:
+            raise StoreFull("no room")
+        await settle(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "settle", full)
+    deliverer = world.deliverer(Intake())
+    deliverer.finish()
+    async with asyncio.timeout(20):
+        await deliverer.keep_delivering()
+    assert len(waits) == 3
+    assert moved == sorted(set(moved)), "it moves while it waits"
+    assert deliverer.worked_at is None
 
 
 # --- whatever it says

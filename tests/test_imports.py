@@ -9,11 +9,11 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "auditrelay"
 
 LEVELS = (
-    ("__main__",),
+    ("__main__", "healthcheck"),
     ("cli",),
     ("app",),
     ("operations",),
-    ("verify", "status"),
+    ("verify", "status", "supervise"),
     ("backfill",),
     ("collect", "deliver", "control"),
     ("cover",),

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import logging
+import os
 import re
 import urllib.parse
 import warnings
@@ -352,6 +353,22 @@ def test_auto_is_json_unless_it_is_a_terminal(
     telemetry.log.info("started", sources=2)
     assert re.search(r"\[info +\] started +sources=2\n", terminal.getvalue())
     assert json.loads(file.getvalue())["sources"] == 2
+
+
+def test_the_journal_is_told_how_grave_a_line_is_and_nobody_else(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "stderr"
+    with path.open("w+") as stream:
+        status = os.fstat(stream.fileno())
+        for journal in (f"{status.st_dev}:{status.st_ino}", "8:12345"):
+            monkeypatch.setenv("JOURNAL_STREAM", journal)
+            telemetry.setup("debug", "auto", stream)
+            for level in ("debug", "info", "warning", "error"):
+                telemetry.log.log(getattr(logging, level.upper()), "started")
+    lines = path.read_text().splitlines()
+    assert [line.partition("{")[0] for line in lines] == ["<7>", "<6>", "<4>", "<3>", *[""] * 4]
+    assert {json.loads(line[line.index("{") :])["event"] for line in lines} == {"started"}
 
 
 def test_libraries_are_heard_from_warning_on_and_httpx_shows_no_address(log: io.StringIO) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -26,12 +27,14 @@ from auditrelay.deliver import Deliverer
 from auditrelay.errors import RelayError, StateError, StoreFull
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonym import Pseudonyms
+from auditrelay.http import SOURCE_ATTEMPTS, SOURCE_PATIENCE
 from auditrelay.operations import Operations
 from auditrelay.sources import Drop, Source
 from auditrelay.status import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store import files
 from auditrelay.store.sqlite import SqliteStore
+from auditrelay.supervise import Supervisor
 from auditrelay.telemetry import Metrics
 
 if TYPE_CHECKING:  # only annotations name it
@@ -41,7 +44,11 @@ GRACE: Final = timedelta(seconds=8)
 """How long requests in flight may take to end after a stop was asked for."""
 
 STUCK: Final = timedelta(minutes=20)
-"""A loop that is busy for so long without any progress is stuck: retries included, none is."""
+"""
+How long a loop may be busy without any progress, beside what it may have to wait for its peer.
+
+The service is restarted when one is stuck: a peer that is merely slow must never be taken for it.
+"""
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -124,6 +131,7 @@ class App:
         self._prune_due = asyncio.Event()
         self._sealed_on: date | None = None
         self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
+        self._limits = self._how_long_may_it_take()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -224,13 +232,28 @@ class App:
         for sink in self._sinks.values():
             await sink.close()
 
+    def _how_long_may_it_take(self) -> dict[Collector | Deliverer, timedelta]:
+        """Return for each loop how long it may be busy without progress, and not be stuck."""
+        most = timedelta(seconds=SOURCE_PATIENCE)
+        sources, sinks = self._config.sources, self._config.sinks
+        return {
+            **{
+                collector: STUCK + SOURCE_ATTEMPTS * (sources[collector.name].timeout + most)
+                for collector in self._collectors
+            },
+            **{deliverer: STUCK + sinks[deliverer.name].timeout for deliverer in self._deliverers},
+        }
+
     # -- running -----------------------------------------------------------------------------------
 
-    async def serve(self, stop: asyncio.Event, started: Callable[[str], None]) -> None:
+    async def serve(
+        self, stop: asyncio.Event, started: Callable[[str], None], supervisor: Supervisor
+    ) -> None:
         """
         Work until *stop* is set, then hand back what is in hand within *GRACE*.
 
-        *started* is called with the address of the status port once everything runs.
+        *started* is called with the address of the status port once everything runs; *supervisor*
+        is told how it goes from then on.
         """
         port = StatusPort(self._config.status.listen, self)
         scheduler = self._scheduler()
@@ -252,7 +275,10 @@ class App:
             )
             scheduler.start()
             started(port.address)
+            supervisor.ready(self.summary())
+            collecting.append(tasks.create_task(supervisor.keep_telling(self)))
             await stop.wait()
+            supervisor.stopping()
             scheduler.shutdown(wait=False)
             for task in collecting:
                 task.cancel()  # free: a walk that broke off is walked again
@@ -397,13 +423,37 @@ class App:
         return self.metrics.render()
 
     def stuck(self) -> list[str]:
-        """Return the names of the loops that are busy and make no progress."""
-        now = asyncio.get_running_loop().time()
+        """
+        Return the names of the loops that make no progress.
+
+        A poll or a batch that is under way has to move; and polls have to come, whatever became of
+        the scheduler.
+        """
+        now = time.monotonic()
         return [
             loop.name
-            for loop in self._loops
-            if loop.worked_at is not None and now - loop.worked_at > STUCK.total_seconds()
+            for loop, limit in self._limits.items()
+            if loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
+        ] + [
+            collector.name
+            for collector in self._collectors
+            if collector.worked_at is None
+            and now - collector.rested_at
+            > (self._config.sources[collector.name].poll_interval + STUCK).total_seconds()
         ]
+
+    def summary(self) -> str:
+        """Return in a sentence how everything fares: what is amiss, or that nothing is."""
+        amiss = []
+        for loop in self._loops:
+            condition = loop.condition
+            if condition.held:
+                amiss.append(f"{loop.name} is held: {condition.last_error}")
+            elif not loop.worked_once:
+                amiss.append(f"{loop.name} has not worked yet: {condition.last_error or 'wait'}")
+            elif condition.last_error:
+                amiss.append(f"{loop.name}: {condition.last_error}")
+        return "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._loops)}"
 
     def unready(self) -> list[str]:
         """Return what is not ready yet, and why: each has to have worked, and none be held."""

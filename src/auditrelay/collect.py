@@ -90,6 +90,8 @@ class Collector:
         self.due = asyncio.Event()
         """Set when a poll is due."""
         self.condition = SourceCondition()
+        self.rested_at = time.monotonic()
+        """When the last poll ended, or when there was none yet, the start (monotonic)."""
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
         self._look_due = asyncio.Event()
@@ -176,6 +178,7 @@ class Collector:
             self._listen(started)
         finally:
             self._live.worked_at = None
+            self.rested_at = time.monotonic()
             await self._note()
 
     async def _catch_up(self, started: datetime) -> None:

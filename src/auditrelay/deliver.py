@@ -369,6 +369,8 @@ class Deliverer:
             except StoreFull as error:
                 _log.warning("verdict_unwritten", sink=self.name, reason=str(error))
                 await pause(ROOM_INTERVAL)
+                if self._on_wire:  # waiting for room is no reason to be taken for stuck
+                    self.worked_at = time.monotonic()
 
     # -- how the sink fares ------------------------------------------------------------------------
 

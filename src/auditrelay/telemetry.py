@@ -517,6 +517,26 @@ def _json(_logger: object, _level: str, line: Mapping[str, Any]) -> str:
     return orjson.dumps(line).decode()
 
 
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether *stream* leads to systemd's journal, as it says of the stderr it gave us."""
+    with contextlib.suppress(OSError, ValueError):  # closed, or no file at all
+        status = os.fstat(stream.fileno())
+        return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    return False
+
+
+def _for_journal(renderer: Callable[..., str]) -> Callable[..., str]:
+    """Return *renderer* with the priority in front that `journalctl -p` looks at."""
+
+    def render(logger: object, level: str, line: Mapping[str, Any]) -> str:
+        return f"<{_PRIORITIES[level]}>{renderer(logger, level, line)}"
+
+    return render
+
+
 class _Stream:
     """Writes finished lines to a stream."""
 
@@ -570,6 +590,8 @@ def setup(level: Level = "info", format: Format = "auto", stream: TextIO | None 
             exception_formatter=structlog.dev.plain_traceback,
             sort_keys=False,
         )
+    if _is_journal(stream):
+        renderer = _for_journal(renderer)
     structlog.configure(
         processors=[_line, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

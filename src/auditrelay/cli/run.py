@@ -1,6 +1,7 @@
 """``auditrelay run``: the service, or with ``--once`` one catch-up."""
 
 import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 from auditrelay import __version__
 from auditrelay.cli.given import Given
 from auditrelay.errors import RelayError
+from auditrelay.supervise import Supervisor
 
 if TYPE_CHECKING:  # see given
     from auditrelay.app import App
@@ -51,7 +53,7 @@ async def _serving(app: "App", stop: asyncio.Event) -> None:
         log.info("started", version=__version__, status=address)
 
     try:
-        await app.serve(stop, started)
+        await app.serve(stop, started, Supervisor(os.environ))
     except* RelayError as group:
         raise _first(group) from group
 
@@ -83,6 +85,10 @@ async def _once(config: "Config") -> list[str]:
             raise _first(relay) from group
 
 
+def _end_at_once(number: int, _frame: object) -> None:
+    os._exit(128 + number)
+
+
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
     from auditrelay.telemetry import log  # noqa: PLC0415  # see given
@@ -94,7 +100,8 @@ def stop_on_signals() -> asyncio.Event:
         log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+            # The default does nothing to process 1, which it is in a container.
+            signal.signal(each, signal.SIG_DFL if os.getpid() != 1 else _end_at_once)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

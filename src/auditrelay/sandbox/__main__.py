@@ -63,6 +63,12 @@ def _arguments() -> argparse.Namespace:
         "--flavour", choices=["elasticsearch", "opensearch"], default="elasticsearch"
     )
     parser.add_argument(
+        "--first-port",
+        type=int,
+        default=0,
+        help="listen on this port and those after it, in the order of the addresses; 0: on any",
+    )
+    parser.add_argument(
         "--lean",
         action="store_true",
         help="intakes decompress and count ids, but check nothing and keep nothing else",
@@ -79,6 +85,10 @@ def _duration(text: str) -> timedelta:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(flavour=arguments.flavour)
+    if arguments.first_port:
+        named = (sandbox.cekura, sandbox.bland, sandbox.splunk, sandbox.datadog, sandbox.elastic)
+        for port, double in enumerate(named, arguments.first_port):
+            double.port = port
     _fill(sandbox, arguments)
     for intake in (sandbox.splunk, sandbox.datadog, sandbox.elastic):
         intake.lean = arguments.lean

@@ -1,0 +1,345 @@
+"""The image, what runs it, and how its health is asked: as far as that goes without an engine."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+from tests.daemon import Daemon, configure, eventually, sinks, sources
+
+from auditrelay import __version__, config, healthcheck
+from auditrelay.sandbox import Sandbox, faults
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+MANIFESTS = sorted((ROOT / "kubernetes").glob("*.yaml"))
+
+
+# --- the health check --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"),
+    [
+        ("127.0.0.1:9464", "127.0.0.1", 9464),
+        ("0.0.0.0:80", "127.0.0.1", 80),
+        ("[::]:9464", "::1", 9464),
+        ("[fe80::1]:1", "fe80::1", 1),
+        ("relay.local:9464", "relay.local", 9464),
+    ],
+)
+def test_it_asks_where_the_status_port_listens(
+    tmp_path: Path, listen: str, host: str, port: int
+) -> None:
+    assert healthcheck.address({"AUDITRELAY_STATUS__LISTEN": listen}) == (host, port)
+    path = tmp_path / "config.toml"
+    path.write_text(f'[status]\nlisten = "{listen}"\n')
+    assert healthcheck.address({"AUDITRELAY_CONFIG": str(path)}) == (host, port)
+    path.write_text('[status]\nlisten = "10.0.0.1:1"\n')
+    both = {"AUDITRELAY_CONFIG": str(path), "AUDITRELAY_STATUS__LISTEN": listen}
+    assert healthcheck.address(both) == (host, port), "the environment wins"
+
+
+def test_it_knows_the_places_and_the_default_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert healthcheck.PLACES == config.PLACES
+    assert config.Status().listen == healthcheck.LISTEN
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "auditrelay.toml").write_text("[log]\n")
+    assert healthcheck.address({}) == ("127.0.0.1", 9464)
+    (tmp_path / "auditrelay.toml").write_text('[status]\nlisten = "127.0.0.1:7"\n')
+    assert healthcheck.address({}) == ("127.0.0.1", 7)
+
+
+def ask(listen: str) -> subprocess.CompletedProcess[str]:
+    """Run the health check as the image does."""
+    health = re.search(r"HEALTHCHECK [^[]*\[([^]]*)\]", DOCKERFILE)
+    assert health
+    python, *words = re.findall(r'"([^"]+)"', health[1])
+    assert python == "python"
+    return subprocess.run(
+        [sys.executable, *words],
+        env={"AUDITRELAY_STATUS__LISTEN": listen},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    )
+
+
+async def test_a_healthy_instance_passes_and_one_that_is_gone_does_not(tmp_path: Path) -> None:
+    async with Sandbox() as sandbox:
+        async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
+            listen = daemon.address.removeprefix("http://")
+            passed = ask(listen)
+            assert (passed.returncode, passed.stderr) == (0, "")
+            assert '"ok":true' in passed.stdout
+            assert await daemon.end() == 0
+        gone = ask(listen)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith("the status port does not answer: ")
+
+
+class Sick(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert self.path == "/healthz"
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"ok":false,"stuck":["bland"]}')
+
+    def log_message(self, *_: Any) -> None:
+        """Be quiet."""
+
+
+@pytest.fixture
+def sick() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Sick) as server:
+        Thread(target=server.serve_forever).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_instance_with_a_stuck_loop_fails_and_says_which(sick: str) -> None:
+    ended = ask(sick)
+    assert ended.returncode == 1
+    assert '"stuck":["bland"]' in ended.stderr
+
+
+def test_an_instance_that_never_answers_fails_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = ask(f"127.0.0.1:{server.getsockname()[1]}")
+    assert ended.returncode == 1
+    assert "timed out" in ended.stderr
+    timeout = re.search(r"HEALTHCHECK.*--timeout=(\d+)s", DOCKERFILE)
+    assert timeout
+    assert int(timeout[1]) > healthcheck.SECONDS
+
+
+@pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:http"])
+def test_an_address_that_makes_no_sense_fails_without_a_traceback(listen: str) -> None:
+    ended = ask(listen)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_it_imports_nothing_but_the_standard_library() -> None:
+    code = (
+        "import sys, auditrelay.healthcheck\n"
+        "tops = {name.partition('.')[0] for name in sys.modules} - {'auditrelay', '__main__'}\n"
+        "print(*sorted(top for top in tops if top not in sys.stdlib_module_names))"
+    )
+    # -S, because what .pth files of a development environment import is no doing of ours.
+    paths = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    said = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=paths, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split() == []
+
+
+# --- the image ---------------------------------------------------------------------------------
+
+
+HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
+def test_hadolint_has_nothing_to_say_against_the_dockerfile() -> None:
+    said = subprocess.run(
+        [str(HADOLINT), "--no-color", str(ROOT / "Dockerfile")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+
+
+def test_the_image_is_of_this_version_not_root_and_takes_its_signals_itself() -> None:
+    final = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert f'org.opencontainers.image.version="{__version__}"' in final
+    assert re.search(r"^USER \d+:\d+$", final, re.MULTILINE)
+    assert 'ENTRYPOINT ["auditrelay"]' in final, "a shell would not pass signals on"
+    assert "\nSTOPSIGNAL SIGTERM\n" in final
+    assert "curl" not in DOCKERFILE
+
+
+def may_be_process_1() -> bool:
+    try:
+        subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+@pytest.mark.skipif(not may_be_process_1(), reason="needs the right to make a PID namespace")
+async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
+    tmp_path: Path,
+) -> None:
+    program = ("unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "auditrelay")
+    async with Sandbox() as sandbox:
+        config = configure(tmp_path, sources(sandbox), sinks(sandbox))
+        async with Daemon(config, program=program) as daemon:
+            await eventually(lambda: daemon.said("window_collected"))
+            os.kill(child(daemon), signal.SIGTERM)
+            assert await daemon.process.wait() == 0
+        sandbox.splunk.faults.add(faults.hang(), method="POST", times=None)
+        sandbox.cekura.add(datetime.now(UTC))
+        async with Daemon(config, program=program) as daemon:
+            await eventually(lambda: any(seen.body_bytes for seen in sandbox.splunk.seen))
+            one = child(daemon)
+            os.kill(one, signal.SIGTERM)
+            await eventually(lambda: daemon.said("stopping"))
+            began = time.monotonic()
+            os.kill(one, signal.SIGTERM)
+            assert await daemon.process.wait() == 128 + signal.SIGTERM
+            assert time.monotonic() - began < 2
+
+
+def child(daemon: Daemon) -> int:
+    """Return process 1 of the daemon's namespace, by the number that it has here."""
+    pid = daemon.process.pid
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+# --- what runs it ------------------------------------------------------------------------------
+
+
+def test_the_compose_file_configures_the_service_for_the_sandbox_by_environment_alone(
+    tmp_path: Path,
+) -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+    sandbox, relay = compose["services"]["sandbox"], compose["services"]["auditrelay"]
+    for service in (sandbox, relay):
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+    assert relay["network_mode"] == "service:sandbox"
+    (mounted,) = relay["configs"]
+    secret = tmp_path / "secret"
+    secret.write_text(compose["configs"][mounted["source"]]["content"])
+    words = [*sandbox["entrypoint"][1:], *sandbox["command"]]
+    assert words[-2:] == ["--first-port", "8801"]
+    double, first = start(words[:-1])
+    environ = {
+        name: re.sub(r":880(\d)", lambda found: f":{first + int(found[1]) - 1}", value)
+        .replace("$$", "$")
+        .replace(mounted["target"], str(secret))
+        for name, value in relay["environment"].items()
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "auditrelay", "run", "--once"],
+        cwd=tmp_path,
+        env={"AUDITRELAY_STATE_DIR": str(tmp_path / "state"), "HOME": str(tmp_path), **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    told, _ = double.communicate(timeout=20)  # closes its standard input, and so ends it
+    assert ended.returncode == 0, ended.stderr
+    for name, stored in json.loads(told)["stored"].items():
+        assert stored["lost"] == {"cekura": 0, "bland": 0}, name
+        assert stored["uids"] == 4000, name
+
+
+def start(words: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """Start the sandbox on a few ports that follow each other; return the first of them, too."""
+    for _ in range(10):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            first = probe.getsockname()[1]
+        double = subprocess.Popen(
+            [sys.executable, *words, str(first)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert double.stdout is not None
+        if line := double.stdout.readline():
+            assert json.loads(line)["cekura"]["url"].endswith(f":{first}")
+            return double, first
+        double.communicate()  # one of the ports was taken
+    pytest.fail("no five free ports in a row")
+
+
+def documents() -> Iterator[Any]:
+    for path in MANIFESTS:
+        yield from yaml.safe_load_all(path.read_text("utf-8"))
+
+
+def relays() -> Iterator[tuple[Any, Any]]:
+    """Yield the specification of each pod, and of the container auditrelay in it."""
+    for document in documents():
+        pod = document.get("spec", {}).get("template", {}).get("spec")
+        if pod:
+            for container in (*pod.get("initContainers", ()), *pod["containers"]):
+                if container["name"] == "auditrelay":
+                    yield pod, container
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_a_manifest_is_what_kubernetes_understands(path: Path) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "kubernetes_validate", "--strict", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_a_pod_is_locked_down_probed_limited_and_keeps_its_state() -> None:
+    found = list(relays())
+    assert len(found) == 2
+    for pod, container in found:
+        assert container["image"] == f"auditrelay:{__version__}"
+        assert pod["enableServiceLinks"] is False
+        assert pod["automountServiceAccountToken"] is False
+        security = {**pod["securityContext"], **container["securityContext"]}
+        assert security["readOnlyRootFilesystem"] is security["runAsNonRoot"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        user = f"{security['runAsUser']}:{security['runAsGroup']}"
+        assert f"\nUSER {user}\n" in DOCKERFILE
+        assert str(security["fsGroup"]) == user.partition(":")[2]
+        for probe in ("livenessProbe", "startupProbe"):
+            assert container[probe]["httpGet"] == {"path": "/healthz", "port": "status"}
+        assert {"memory"} <= container["resources"]["limits"].keys()
+        assert "/var/lib/auditrelay" in [each["mountPath"] for each in container["volumeMounts"]]
+
+
+def test_the_configurations_in_the_manifests_are_read_without_a_problem(tmp_path: Path) -> None:
+    shown = 0
+    for document in documents():
+        if document["kind"] == "ConfigMap":
+            path = tmp_path / "config.toml"
+            path.write_text(with_secrets(document["data"]["config.toml"], tmp_path))
+            config.load(path, {"HOME": str(tmp_path)})
+            shown += 1
+    for _, container in relays():
+        named = {each["name"]: with_secrets(each["value"], tmp_path) for each in container["env"]}
+        if "AUDITRELAY_CONFIG" not in named:
+            config.load(None, {"HOME": str(tmp_path), **named})
+            shown += 1
+    assert shown == 2
+
+
+def with_secrets(text: str, folder: Path) -> str:
+    """Let the files that *text* refers to lie in *folder*."""
+    for name in re.findall(r"\$\{file:/run/secrets/auditrelay/(\w+)\}", text):
+        (folder / name).write_text("a pretend secret")
+    return text.replace("/run/secrets/auditrelay", str(folder))
