@@ -27,6 +27,7 @@ from auditrelay.errors import (
     code_of,
 )
 from auditrelay.http import pause, retrying
+from auditrelay.pace import Pace
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Origin, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
@@ -92,6 +93,8 @@ class Deliverer:
         """When a request last began or ended (monotonic); None while none is in flight."""
         self.worked_once = False
         """Whether the sink has answered well since the start."""
+        self.pace = Pace(clock())
+        """What it has acknowledged of late."""
         self._fared: tuple[bool, bool] | None = None
         self._settings = settings
         self._sink = sink
@@ -375,6 +378,7 @@ class Deliverer:
                 status=letter.status,
             )
         if delivered:
+            self.pace.add(now, len(delivered))
             self.condition.last_delivered_at = now.isoformat()
             _log.debug("batch_delivered", sink=self.name, events=len(delivered), rejected=len(dead))
 
