@@ -1,4 +1,4 @@
-"""How many events went by in each of the last minutes; written a batch at a time, never by itself."""
+"""How many events went by in each of the last minutes: counted a batch at a time, no timer runs."""
 
 from datetime import datetime
 from typing import Final

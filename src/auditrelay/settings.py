@@ -262,7 +262,7 @@ class Secret:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Return the references that it is made of, such as ``${env:NAME}``; what is between not."""
+        """The references that it is made of, such as ``${env:NAME}``; not what is between them."""
         if self._template is None:
             return ()
         return tuple(found[0] for found in _REFERENCE.finditer(self._template))
