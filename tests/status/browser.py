@@ -209,7 +209,7 @@ class Tab:
         shot = await self.call(
             "Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True
         )
-        path.write_bytes(base64.b64decode(shot["data"]))
+        path.write_bytes(base64.b64decode(shot["data"]))  # noqa: ASYNC240  # once, of some 100 KB
 
 
 @contextlib.asynccontextmanager
@@ -220,7 +220,7 @@ async def running() -> AsyncIterator[Browser]:
         # Well above 3 and 4, so that neither is overwritten before it is copied.
         theirs_in, ours_out = _pipe()
         ours_in, theirs_out = _pipe()
-        process = os.posix_spawn(
+        process = os.posix_spawn(  # noqa: ASYNC221  # it only starts it
             CHROMIUM,
             [CHROMIUM, *_OPTIONS, f"--user-data-dir={profile}", "about:blank"],
             {**os.environ, "HOME": profile},

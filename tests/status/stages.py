@@ -8,7 +8,7 @@ What is shown is really in the store, written by the store's own methods; only t
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,7 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
     path = folder / "auditrelay.toml"
     path.write_text(SETTINGS.format(folder=folder, room=room))
     config = load(path, {"HOME": str(folder), **ENVIRON})
+    config = replace(config, path=Path("/etc/auditrelay/config.toml"))
     prepare(config.state_dir)
     store = await SqliteStore.open(
         config.state_dir,
@@ -212,11 +213,16 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
         await store.close()
 
 
-async def _work(staged: Stage, *, but: str = "") -> None:
-    """Let all sources but one be read up to now, and all sinks have it."""
-    for name, busy in zip(SOURCES, (2, 1, 1), strict=True):
+BUSY = {"acme-voice": 30, "acme-calls": 18, "acme-access": 7}
+"""How many times WORKLOAD each source brings."""
+SETTLED = timedelta(seconds=95)
+
+
+async def _work(staged: Stage, *, but: str = "", until: timedelta = SETTLED) -> None:
+    """Let all sources but one be read up to *until* ago, and all sinks have it."""
+    for name, busy in BUSY.items():
         if name != but:
-            await staged.week(name, busy, staged.now - 95 * timedelta(seconds=1))
+            await staged.week(name, busy, staged.now - until)
     await staged.delivered(*SINKS)
     for sink in SINKS:
         _hum(staged, sink, range(1, 60))
@@ -235,17 +241,18 @@ async def healthy(staged: Stage) -> None:
 
 async def sink_down(staged: Stage) -> None:
     """One sink cannot be reached for hours, and events wait for it."""
-    await _work(staged)
+    down = 3 * HOUR + 14 * MINUTE
+    await _work(staged, until=down)
     staged.pace["splunk"] = Pace(staged.now - 9 * DAY)
-    waiting = staged.events("acme-voice", 1204, staged.now - 3 * HOUR, staged.now)
-    await staged.store.add("acme-voice", waiting)
+    for name, busy in BUSY.items():
+        await staged.read(name, staged.now - down, staged.now - SETTLED, 6 * busy)
     await staged.delivered("datadog", "elastic")
-    await staged.wait_since(staged.now - 3 * HOUR - 12 * MINUTE)
+    await staged.wait_since(staged.now - down + 2 * MINUTE)
     await staged.sink(
         "splunk",
         up=False,
-        since=staged.ago(3 * HOUR + 14 * MINUTE),
-        last_delivered_at=staged.ago(3 * HOUR + 15 * MINUTE),
+        since=staged.ago(down),
+        last_delivered_at=staged.ago(down + MINUTE),
         last_error="cannot connect to https://splunk.example.com:8088: Connection refused",
         error_code="connect",
     )
@@ -255,7 +262,7 @@ async def source_held(staged: Stage) -> None:
     """One source refuses our key since last night."""
     await _work(staged, but="acme-calls")
     begun = 9 * HOUR + 46 * MINUTE
-    await staged.week("acme-calls", 1, staged.now - begun)
+    await staged.week("acme-calls", BUSY["acme-calls"], staged.now - begun)
     await staged.delivered(*SINKS)
     await staged.source(
         "acme-calls",
@@ -272,11 +279,11 @@ async def gap(staged: Stage) -> None:
     """One source was not read for a while, and a second look has found late events."""
     await _work(staged, but="acme-voice")
     begin, end = staged.now - 3 * DAY - 5 * HOUR, staged.now - 2 * DAY - 20 * HOUR
-    await staged.week("acme-voice", 2, begin)
+    await staged.week("acme-voice", BUSY["acme-voice"], begin)
     await staged.gap("acme-voice", begin, end)
     middle = staged.now - 1 * DAY
-    await staged.read("acme-voice", end, middle, 140)
-    await staged.read("acme-voice", middle, staged.now - 95 * timedelta(seconds=1), 80)
+    await staged.read("acme-voice", end, middle, 1900)
+    await staged.read("acme-voice", middle, staged.now - SETTLED, 1300)
     await staged.delivered(*SINKS)
     for days, events in ((5.3, 2), (1.6, 1), (0.4, 4)):
         found = staged.now - days * DAY
@@ -307,7 +314,7 @@ STAGES = {
     "gap": gap,
     "long-backlog": long_backlog,
 }
-ROOM = {"long-backlog": "1200KiB"}
+ROOM = {"long-backlog": "2600KiB"}
 """What the spool may hold where that matters."""
 
 

@@ -101,11 +101,11 @@ def _lines(states: list[State], more: int, *, to_the_right: bool) -> Markup:
         paths.append(
             tag("path", d=path, class_=f"line {level}", vector_effect="non-scaling-stroke")
         )
-    return tag(
+    drawing = tag(
         "svg",
         *paths,
         viewBox=f"0 0 100 {max(100, 100 * len(levels))}",
         preserveAspectRatio="none",
         aria_hidden="true",
-        class_="lines",
     )
+    return tag("div", drawing, class_="lines")

@@ -54,12 +54,12 @@ def judge(report: Report) -> list[Finding]:
         *_paused(report),
         *_held(report, "source"),
         *_held(report, "sink"),
+        *_filling(report),
         *_down(report, "source"),
         *_down(report, "sink"),
         *_gaps(report),
         *_dead_letters(report),
         *_silent(report),
-        *_filling(report),
         *_backlogs(report),
         *_left_over(report),
         *_behind(report),
@@ -373,8 +373,7 @@ def _backlogs(report: Report) -> Iterator[Finding]:
             "wait" if moves else "act",
             "sink",
             row["name"],
-            f"{backlog} {_wait(row)} for {row['name']}, the oldest for "
-            f"{wording.span(oldest.total_seconds())}.",
+            f"{row['name']} is behind: {backlog} {_wait(row)} for it.",
             since=(_at(report["at"]) - oldest).isoformat(),
             effect="Nothing is lost: they wait in the spool"
             f"{', and it is delivering them' if moves else ''}.",

@@ -11,7 +11,7 @@ from typing import Any
 
 from auditrelay.status import wording
 from auditrelay.status.flow import flow
-from auditrelay.status.markup import Markup, join, tag
+from auditrelay.status.markup import Markup, tag
 from auditrelay.status.state import state_of
 from auditrelay.status.timeline import timeline
 
@@ -86,19 +86,24 @@ def _top(report: Row, now: datetime) -> Markup:
 
 def _verdict(report: Row, now: datetime) -> Markup:
     findings = report["findings"]
-    level = "act" if any(finding["level"] == "act" for finding in findings) else "well"
+    acts = sum(finding["level"] == "act" for finding in findings)
+    level = "act" if acts else "well"
+    # What needs somebody comes first; if that is one thing alone, the headline is its sentence.
+    told = [
+        _finding(finding, now, titled=acts != 1 or number > 0)
+        for number, finding in enumerate(findings)
+    ]
     return tag(
         "section",
         tag(
             "h1",
-            tag("span", "▲" if level == "act" else "●", class_="mark", aria_hidden="true"),
+            tag("span", "▲" if acts else "●", class_="mark", aria_hidden="true"),
             tag("span", headline(report), id="headline"),
             class_=level,
         ),
+        tag("p", _since(findings[0]["since"], now), class_="what act") if acts == 1 else None,
+        tag("ol", *told, class_="findings") if findings else None,
         tag("p", _summary(report), class_="summary"),
-        tag("ol", *(_finding(finding, now) for finding in findings), class_="findings")
-        if findings
-        else None,
         id="verdict",
         tabindex="-1",
     )
@@ -121,8 +126,7 @@ def _summary(report: Row) -> str:
     )
 
 
-def _finding(finding: Row, now: datetime) -> Markup:
-    # Of a finding with a level of its own the mark says it, and the word for those who do not see.
+def _finding(finding: Row, now: datetime, *, titled: bool) -> Markup:
     act = finding["level"] == "act"
     return tag(
         "li",
@@ -131,9 +135,12 @@ def _finding(finding: Row, now: datetime) -> Markup:
             tag("span", "▲" if act else "△", class_="mark", aria_hidden="true"),
             tag("span", "Act: " if act else "Wait: ", class_="hidden"),
             tag("strong", finding["what"]),
+            " ",
             _since(finding["since"], now),
             class_="what",
-        ),
+        )
+        if titled
+        else None,
         tag("p", finding["effect"]) if finding["effect"] else None,
         tag("p", "It said: ", tag("q", finding["said"]), class_="said")
         if finding["said"]
@@ -150,7 +157,7 @@ def _since(iso: str | None, now: datetime) -> Markup | None:
     at = datetime.fromisoformat(iso)
     age = wording.span((now - at).total_seconds())
     words = tag("time", wording.moment(at, now), datetime=iso)
-    return tag("span", " Since ", words, f" ({age}).", class_="since")
+    return tag("span", "since ", words, f" ({age})", class_="since")
 
 
 # -- sources and sinks -----------------------------------------------------------------------------
@@ -173,7 +180,7 @@ def _source(report: Row, row: Row, now: datetime) -> Markup:
         "last event": _moment(row["last_event_at"], now) or "none yet",
         "last poll": _moment(row["last_poll_at"], now) or "none yet",
         "not read": wording.span(row["gap_seconds"]) if row["gap_seconds"] else "nothing",
-        "found late": wording.count(sum(find["events"] for find in row["late"]), "event"),
+        "found late": f"{sum(find['events'] for find in row['late']):,}",
     }
     if row["unknown_actions"]:
         facts["of unknown type"] = wording.count(row["unknown_actions"], "event")
@@ -184,12 +191,16 @@ def _sink(report: Row, row: Row, now: datetime) -> Markup:
     backlog = row["backlog_events"]
     facts = {
         "backlog": wording.count(backlog, "event") if backlog else "nothing",
-        "oldest waits": wording.span(row["oldest_undelivered_seconds"]) if backlog else "nothing",
         "dead letters": f"{row['dead_letters']:,}",
         "last delivery": _moment(row["last_delivered_at"], now) or "none yet",
     }
+    if backlog:
+        facts["oldest waits"] = wording.span(row["oldest_undelivered_seconds"])
     if row["enabled"]:
-        facts["receives"] = wording.join(row["sources"]) or "no source"
+        everything = len(row["sources"]) == sum(
+            not each.get("leftover") for each in report["sources"]
+        )
+        facts["receives"] = "all sources" if everything else wording.join(row["sources"]) or "none"
     return _peer(report, "sink", row, now, facts=facts, picture=_throughput(row))
 
 
@@ -207,7 +218,7 @@ def _peer(
                 "p",
                 tag("span", state.mark, class_="mark", aria_hidden="true"),
                 tag("span", state.word, class_="word"),
-                None if state.level == "well" or row["up"] else _since(row["since"], now),
+                *(() if state.level == "well" or row["up"] else (" ", _since(row["since"], now))),
                 class_=f"state {state.level}",
             ),
             class_="who",
@@ -272,33 +283,28 @@ def _bars(counts: list[int]) -> Iterator[Markup]:
 
 
 def _legend() -> Markup:
+    words = (
+        ("covered", "read to the last page"),
+        ("gap", "gap: given up, with its reason"),
+        ("unread", "not read yet"),
+        ("volume", "events an hour"),
+        ("late", "found late, by a second look"),
+    )
     return tag(
         "p",
         *(
-            join(
-                tag(
-                    "svg",
-                    tag("rect", class_=name, width=18, height=10),
-                    width=18,
-                    height=10,
-                    aria_hidden="true",
-                ),
-                f" {words} ",
+            tag(
+                "span",
+                tag("svg", _swatch(name), width=18, height=10, aria_hidden="true"),
+                f" {text}",
             )
-            for name, words in (
-                ("covered", "read to the last page"),
-                ("gap", "gap: given up, with its reason"),
-                ("unread", "not read yet"),
-                ("volume", "events an hour"),
-            )
+            for name, text in words
         ),
-        tag(
-            "svg",
-            tag("path", class_="late", d="M9 1 13 5 9 9 5 5Z"),
-            width=18,
-            height=10,
-            aria_hidden="true",
-        ),
-        " found late, by a second look",
         class_="legend",
     )
+
+
+def _swatch(name: str) -> Markup:
+    if name == "late":
+        return tag("path", class_=name, d="M9 0.5 13.5 5 9 9.5 4.5 5Z")
+    return tag("rect", class_=name, x=0.5, y=0.5, width=17, height=9)

@@ -57,7 +57,7 @@ def _picture(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axis
         tag("title", _in_words(row, spans, axis)),
         *_days(axis),
         *_volumes(spans, axis),
-        tag("rect", class_="unread", x=0, y=_y(), width="100%", height=_BAND),
+        tag("rect", class_="unread", x=1, y=_y() + 1, width="100%", height=_BAND - 2),
         *_bands(spans, axis),
         *_late(row, axis),
         role="img",
@@ -78,6 +78,7 @@ def _days(axis: _Axis) -> Iterator[Markup]:
         # A label that would be cut off at the edge is left out; its line is not.
         if axis.end - midnight > timedelta(hours=18):
             yield tag("text", f"{midnight:%a} {midnight.day}", x=x, dx=4, y=_HEIGHT + 14)
+    yield tag("text", "now", x="100%", y=_HEIGHT + 14, text_anchor="end")
 
 
 def _volumes(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
@@ -159,6 +160,7 @@ def _at(iso: str) -> datetime:
 
 
 def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime) -> Markup:
+    told = [*spans, *({**find, "state": "late"} for find in row["late"])]
     rows = [
         tag(
             "tr",
@@ -167,7 +169,7 @@ def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime
             tag("td", _state(span)),
             tag("td", f"{span['events']:,}", class_="number"),
         )
-        for span in reversed([*spans, *({**find, "state": "late"} for find in row["late"])])
+        for span in sorted(told, key=lambda span: _at(span["start"]), reverse=True)
     ]
     if not rows:
         return Markup()
