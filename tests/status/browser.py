@@ -60,7 +60,8 @@ class Browser:
     async def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """Return what the browser answers to *method*."""
         number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
         message = {"id": number, "method": method, "params": params}
         if session is not None:
             message["sessionId"] = session
@@ -96,8 +97,14 @@ class Browser:
         dark: bool = False,
         scripts: bool = True,
         headers: dict[str, str] | None = None,
+        before: str = "",
     ) -> AsyncIterator["Tab"]:
-        """Open a tab that shares nothing with any other, for the length of a ``with`` block."""
+        """
+        Open a tab that shares nothing with any other, for the length of a ``with`` block.
+
+        *scripts* is whether pages may run theirs, *headers* go with every request, and the script
+        *before* runs in every page before its own.
+        """
         context = (await self.call("Target.createBrowserContext"))["browserContextId"]
         target = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
         attached = await self.call(
@@ -112,6 +119,8 @@ class Browser:
             await tab.call("Emulation.setEmulatedMedia", features=[scheme])
             await tab.call("Emulation.setScriptExecutionDisabled", value=not scripts)
             await tab.resize(width, height)
+            if before:
+                await tab.call("Page.addScriptToEvaluateOnNewDocument", source=before)
             if headers:
                 await tab.call("Network.setExtraHTTPHeaders", headers=headers)
             yield tab

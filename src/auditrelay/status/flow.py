@@ -78,6 +78,7 @@ def _side(kind: str, chosen: _Chosen, more: int) -> Markup:
                 tag("span", state.mark, class_="mark", aria_hidden="true"),
                 tag("span", state.word, class_="word"),
                 href=f"#{kind}-{row['name']}",
+                id=f"to-{kind}-{row['name']}",
             ),
             class_=f"node {state.level}",
         )

@@ -39,7 +39,7 @@ function swap(fresh) {
 const FOCUSABLE = "a[href], button, summary, [tabindex]";
 
 function place(element) {
-  const holder = element?.closest("main [id]");
+  const holder = element?.closest("main[id], main [id]");
   if (!holder) return null;
   return [holder.id, [...holder.querySelectorAll(FOCUSABLE)].indexOf(element)];
 }
