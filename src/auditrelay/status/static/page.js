@@ -15,7 +15,7 @@ function say(text) {
   if (news.textContent !== text) news.textContent = text;
 }
 
-// What the reader has opened or stands on is kept: both are known by their id.
+// What the reader has opened, stands on or looks at is kept: all are known by their id.
 function swap(fresh) {
   const old = document.getElementById("main");
   const next = fresh.getElementById("main");
@@ -27,12 +27,20 @@ function swap(fresh) {
   const selection = window.getSelection();
   if (!selection.isCollapsed && old.contains(selection.anchorNode)) return; // it is being copied
   for (const id of open) next.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
+  const seen = [...old.querySelectorAll("article")].find((each) => edge(each) > 0);
+  const height = seen && edge(seen);
   old.replaceWith(document.adoptNode(next));
   document.getElementById("at").replaceWith(document.adoptNode(at));
   document.title = fresh.title;
   find(focused)?.focus({ preventScroll: true });
   const after = document.getElementById("headline").textContent;
   say(after === before ? "" : after);
+  const again = window.scrollY && seen && document.getElementById(seen.id);
+  if (again) window.scrollBy(0, edge(again) - height);
+}
+
+function edge(element) {
+  return element.getBoundingClientRect().top;
 }
 
 // Where an element lies: the nearest id, and which focusable it is below that.
