@@ -19,7 +19,7 @@ from auditrelay.config import Config, load
 from auditrelay.events import AuditEvent
 from auditrelay.pace import Pace
 from auditrelay.status.report import report
-from auditrelay.store import DeadLetter, LateFind
+from auditrelay.store import DeadLetter, Declared, Proof
 from auditrelay.store.files import DATABASE, prepare
 from auditrelay.store.sqlite import SqliteStore
 from auditrelay.window import Interval, micros
@@ -80,7 +80,6 @@ class Stage:
     store: SqliteStore
     now: datetime
     pace: dict[str, Pace] = field(default_factory=dict)
-    late: dict[str, list[LateFind]] = field(default_factory=dict)
     loops_stuck: list[str] = field(default_factory=list)
     _numbers: int = 0
 
@@ -91,7 +90,6 @@ class Stage:
             await self.store.sinks(),
             spool_bytes=self.store.spool_bytes,
             now=self.now,
-            late=self.late,
             pace=self.pace,
             stuck=self.loops_stuck,
         )
@@ -136,7 +134,7 @@ class Stage:
     async def read(self, source: str, start: datetime, end: datetime, events: int) -> None:
         """Cover a span in which *events* occurred."""
         made = self.events(source, events, start, end)
-        await self.store.add(source, made, covers=Interval(start, end))
+        await self.store.add(source, made, proof=Proof(covers=(Interval(start, end),)))
 
     async def week(self, source: str, busy: int, until: datetime) -> None:
         """Cover what *source* has begun with, up to *until*, day by day."""
@@ -152,8 +150,13 @@ class Stage:
 
     async def gap(self, source: str, start: datetime, end: datetime) -> None:
         """Give a span up, with the reason that exists."""
-        notice = self.events(source, 1, start, end)[0]
-        await self.store.declare_gap(source, Interval(start, end), "catch_up_limit", notice)
+
+        def notice(gap: Declared, filled: bool) -> AuditEvent:
+            assert not filled
+            return self.events(source, 1, gap.interval.start, gap.interval.end)[0]
+
+        proof = Proof(gaps=((Interval(start, end), "catch_up_limit"),))
+        await self.store.add(source, [], proof=proof, notice=notice)
 
     async def delivered(self, *sinks: str) -> None:
         """Let *sinks* have everything that lies in the spool."""
@@ -287,9 +290,9 @@ async def gap(staged: Stage) -> None:
     await staged.delivered(*SINKS)
     for days, events in ((5.3, 2), (1.6, 1), (0.4, 4)):
         found = staged.now - days * DAY
-        staged.late.setdefault("acme-voice", []).append(
-            LateFind(Interval(found, found + 6 * HOUR), events, found + 30 * HOUR)
-        )
+        made = staged.events("acme-voice", events, found, found + HOUR)
+        await staged.store.add("acme-voice", made, via="second look 24h")
+    await staged.delivered(*SINKS)
 
 
 async def long_backlog(staged: Stage) -> None:

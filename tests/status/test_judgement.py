@@ -230,6 +230,12 @@ def test_a_gap_is_told_with_the_command_that_reads_it_after_all() -> None:
     assert finding.effect.endswith("The reason: plan gate.")
 
 
+def test_a_file_of_no_use_is_told_while_the_rest_is_read() -> None:
+    finding = only(told(source(last_error="march.csv: no header")))
+    assert (finding.level, finding.said) == ("act", "march.csv: no header")
+    assert finding.what == "voice was given a file that is of no use."
+
+
 def test_a_paused_source_tells_whether_the_spool_or_the_disk_is_full() -> None:
     paused = source(paused_since=ago(minutes=20), last_error="polling is paused: no room")
     other = source(name="calls", paused_since=ago(minutes=3))
@@ -325,8 +331,9 @@ def test_a_stuck_loop_is_the_worst() -> None:
 
 def test_commands_are_safe_to_paste_and_exist() -> None:
     name = "a'; reboot #"
+    gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
     rows = (
-        source(name=name, silent=True),
+        source(name=name, silent=True, coverage=[gap]),
         held(sink, "status_401", dead_letters=1),
     )
     commands = [
@@ -334,12 +341,18 @@ def test_commands_are_safe_to_paste_and_exist() -> None:
         for finding in judge(told(*rows, config="/etc/my relay.toml"))
         if finding.command
     ]
-    assert len(commands) == 3
+    assert [words[3] for words in commands] == ["check", "backfill", "dead-letters", "sample"]
     known = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # it is a group
     for program, option, path, command, *rest in commands:
         assert (program, option, path) == ("auditrelay", "-c", "/etc/my relay.toml")
         assert command in known
         if hasattr(known[command], "commands"):
-            assert rest[0] in known[command].commands
+            known_below = known[command].commands
+            assert rest[0] in known_below
+            options = known_below[rest[0]].params
+        else:
+            options = known[command].params
+        given = {word for word in rest if word.startswith("--")}
+        assert given <= {name for option in options for name in option.opts}
     assert ["sample", name, "--count", "3"] in [words[3:] for words in commands]
     assert only(told(held(source, "status_401"), config=None)).command == "auditrelay check"

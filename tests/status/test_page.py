@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.status.stages import ENVIRON, SECRET, STAGES, Stage, stage, staged
+from tests.status.stages import ENVIRON, SECRET, STAGES, stage, staged
 
 from auditrelay.status.flow import MOST
 from auditrelay.status.page import page
-from auditrelay.window import Interval
 
 VOID = {"link", "meta"}
 EVIL = """<script>alert(1)</script>"' onload=x {x} &amp;"""
@@ -110,7 +109,7 @@ async def test_the_timeline_shows_what_was_read_given_up_and_found_late(tmp_path
     width = sum(float((found["width"] or "").strip("%")) for found in covered)
     assert width == pytest.approx(100 * (1 - 9 / 168), abs=0.6)
     assert "gap: catch up limit" in outline.text
-    assert "found late by a second look" in outline.text
+    assert "found late (second look 24h)" in outline.text
 
 
 async def test_a_gap_older_than_the_timeline_is_still_told(tmp_path: Path) -> None:
@@ -207,12 +206,17 @@ async def test_throughput_says_how_long_it_was_watched(tmp_path: Path) -> None:
         assert " in the last 5 min, " in text
 
 
-def late(instance: Stage) -> list[Interval]:
-    return [find.window for find in instance.late["acme-voice"]]
-
-
-async def test_late_finds_are_counted_and_listed(tmp_path: Path) -> None:
+async def test_late_events_are_told_as_the_journal_has_them(tmp_path: Path) -> None:
     async with staged("gap", tmp_path) as instance:
         told = await instance.status()
-        assert len(told["sources"][0]["late"]) == len(late(instance)) == 3
-        assert sum(find["events"] for find in told["sources"][0]["late"]) == 7
+        late = told["sources"][0]["late"]
+        assert sorted(find["events"] for find in late) == [1, 2, 4]
+        assert {find["via"] for find in late} == {"second look 24h"}
+        assert told["sources"][1]["late"] == []
+        instance.now += timedelta(days=5)
+        assert sorted(
+            find["events"] for find in (await instance.status())["sources"][0]["late"]
+        ) == [
+            1,
+            4,
+        ]

@@ -58,6 +58,7 @@ def judge(report: Report) -> list[Finding]:
         *_down(report, "source"),
         *_down(report, "sink"),
         *_gaps(report),
+        *_bad_files(report),
         *_dead_letters(report),
         *_silent(report),
         *_backlogs(report),
@@ -307,10 +308,29 @@ def _gaps(report: Report) -> Iterator[Finding]:
 
 
 def _reasons(reasons: Iterable[str]) -> str:
-    known = {"catch_up_limit": "It was longer ago than catch_up_limit allows."}
+    known = {
+        "catch_up_limit": "It was longer ago than catch_up_limit allows.",
+        "retention": "The vendor kept nothing that old.",
+        "unreadable": "It could not be read for an hour, whatever was tried.",
+    }
     return " ".join(
         known.get(reason, f"The reason: {reason.replace('_', ' ')}.") for reason in sorted(reasons)
     )
+
+
+def _bad_files(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report, "source"):
+        # What is read as files goes on with the next one, and so stays up.
+        if row["up"] and row["last_error"] is not None and not row["paused_since"]:
+            yield Finding(
+                "act",
+                "source",
+                row["name"],
+                f"{row['name']} was given a file that is of no use.",
+                effect="It was left alone; the others were read.",
+                said=row["last_error"],
+                do="Put the right file in its place; it is read by itself.",
+            )
 
 
 def _silent(report: Report) -> Iterator[Finding]:
@@ -357,7 +377,9 @@ def _dead_letters(report: Report) -> Iterator[Finding]:
                 f"{row['name']} will never accept {wording.count(dead, 'event')} as {them}.",
                 effect=f"{'It lies' if dead == 1 else 'They lie'} in the dead letters, each with "
                 "its reason; the rest was not held up.",
-                do="See why.",
+                do="See why, and mend the cause. Then dead-letters replay sends "
+                f"{'it' if dead == 1 else 'them'} again; dead-letters drop gives "
+                f"{'it' if dead == 1 else 'them'} up.",
                 command=_command(report, "dead-letters", "list", "--sink", row["name"]),
             )
 

@@ -180,8 +180,9 @@ def _source(report: Row, row: Row, now: datetime) -> Markup:
         "last event": _moment(row["last_event_at"], now) or "none yet",
         "last poll": _moment(row["last_poll_at"], now) or "none yet",
         "not read": wording.span(row["gap_seconds"]) if row["gap_seconds"] else "nothing",
-        "found late": f"{sum(find['events'] for find in row['late']):,}",
     }
+    if row["late"]:
+        facts["found late"] = wording.count(sum(find["events"] for find in row["late"]), "event")
     if row["unknown_actions"]:
         facts["of unknown type"] = wording.count(row["unknown_actions"], "event")
     return _peer(report, "source", row, now, facts=facts, picture=timeline(row, now))
@@ -228,6 +229,7 @@ def _peer(
             "dl",
             *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
         ),
+        tag("p", row["lateness"], class_="said") if row.get("late") else None,
         tag("p", "Last error: ", tag("q", row["last_error"]), class_="said")
         if row["last_error"]
         else None,
@@ -288,7 +290,7 @@ def _legend() -> Markup:
         ("gap", "gap: given up, with its reason"),
         ("unread", "not read yet"),
         ("volume", "events an hour"),
-        ("late", "found late, by a second look"),
+        ("late", "some of it found late"),
     )
     return tag(
         "p",

@@ -112,11 +112,9 @@ def _bands(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
 
 
 def _late(row: Mapping[str, Any], axis: _Axis) -> Iterator[Markup]:
-    for find in row["late"]:
-        start, end = _ends(find)
-        if end <= axis.start:
-            continue
-        middle = axis.place(start + (end - start) / 2)
+    """Mark each span in which events were found late, in its middle: when they were is not kept."""
+    for start, end in sorted({_ends(find) for find in row["late"]}):
+        middle = axis.place(max(start, axis.start) + (end - max(start, axis.start)) / 2)
         yield tag(
             "svg",
             tag("path", d="M0 -4.5 4.5 0 0 4.5 -4.5 0Z"),
@@ -185,4 +183,4 @@ def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime
 def _state(span: Mapping[str, Any]) -> Markup:
     if span["state"] == "gap":
         return tag("strong", f"gap: {str(span['reason']).replace('_', ' ')}")
-    return join("found late by a second look" if span["state"] == "late" else "read")
+    return join(f"found late ({span['via']})" if span["state"] == "late" else "read")
