@@ -403,6 +403,45 @@ async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(wor
     assert row.condition["last_error"] is None
 
 
+async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_recovery(
+    world: World,
+) -> None:
+    async def fail(collector: Collector, error: RelayError) -> tuple[object, object]:
+        world.clock.now += HOUR
+        world.vendor.trouble = {world.vendor.pages + 1: error}
+        with pytest.raises(RelayError):
+            await collector.poll()
+        (row,) = await world.store.sources()
+        assert row.condition["last_poll_at"] == world.clock.now.isoformat()
+        return row.condition["since"], row.condition["error_code"]
+
+    def hours(number: int) -> str:
+        return (NOON + number * HOUR).isoformat()
+
+    collector = world.collector()
+    await collector.poll()
+    assert collector.condition.since == NOON.isoformat()
+    assert await fail(collector, Retryable("no", reason="connect")) == (hours(1), "connect")
+    assert await fail(collector, Retryable("no", reason="timeout")) == (hours(1), "timeout")
+    assert await fail(collector, Refused("401: no", status=401)) == (hours(3), "status_401")
+
+    (row,) = await world.store.sources()
+    collector = world.collector()
+    collector.recall(row.condition)
+    assert await fail(collector, Refused("clock")) == (hours(3), "refused")
+    collector = world.collector()
+    collector.recall(row.condition)
+    await collector.poll()
+    assert (collector.condition.since, collector.condition.error_code) == (hours(4), None)
+
+    (row,) = await world.store.sources()
+    world.clock.now += HOUR
+    collector = world.collector()
+    collector.recall(row.condition)
+    await collector.poll()
+    assert collector.condition.since == hours(5), "nobody knows of the time between the two"
+
+
 async def test_no_room_pauses_the_poll_until_there_is_some(
     world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:

@@ -626,6 +626,24 @@ def test_a_short_secret_and_plain_http_are_warned_of(file: Path) -> None:
     assert plain.startswith("sinks.splunk: allow_insecure_http")
 
 
+def test_the_token_of_the_status_port_is_a_secret_like_any_other(
+    file: Path, scrubber: Scrubber
+) -> None:
+    file.chmod(0o640)
+    file.write_text(GOOD + '\n[status]\ntoken = "literal-status-token"\n')
+    found = read(file)
+    assert found.status.token is not None
+    assert found.status.token.reveal() == "literal-status-token"
+    assert "literal-status-token" not in repr(found)
+    assert "status.token" in found.warnings[0]
+    assert scrubber.scrub("a literal-status-token") == "a ***"
+    (said,) = problems(file, {"AUDITRELAY_STATUS__TOKEN": "fifteen-letters"})
+    assert said == (
+        "status.token (from AUDITRELAY_STATUS__TOKEN): must have at least 16 characters: "
+        "a shorter one can be guessed"
+    )
+
+
 # --- types -------------------------------------------------------------------------------------
 
 

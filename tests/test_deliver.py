@@ -314,6 +314,56 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
     assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
 
 
+async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_recovery(
+    world: World,
+) -> None:
+    await world.spool(1)
+    hour = timedelta(hours=1)
+    troubles = [
+        Retryable("503", reason="status_503"),
+        Retryable("late", reason="timeout"),
+        Refused("403", status=403),
+        Refused("404", status=404),
+    ]
+    told: list[tuple[str | None, str | None]] = []
+
+    async def run(*script: RelayError, restarted: bool = False) -> Deliverer:
+        intake = Intake(script=list(script))
+        deliverer = world.deliverer(intake)
+        deliverer._clock = lambda: NOON + len(told) * hour
+        if restarted:
+            (state,) = await world.store.sinks()
+            deliverer.recall(state.condition)
+        deliverer.finish()
+        send = intake.send
+
+        async def watched(batch: Sequence[Item]) -> Verdict:
+            try:
+                return await send(batch)
+            finally:
+                told.append((deliverer.condition.since, deliverer.condition.error_code))
+
+        intake.send = watched  # type: ignore[method-assign]  # to look before each answer
+        await deliverer.keep_delivering()
+        return deliverer
+
+    deliverer = await run(*troubles)
+    first, second, third = (NOON + number * hour for number in (1, 3, 5))
+    assert told == [
+        (None, None),
+        (first.isoformat(), "status_503"),
+        (first.isoformat(), "timeout"),
+        (second.isoformat(), "status_403"),
+        (second.isoformat(), "status_404"),
+    ]
+    assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
+
+    await world.store.note("sink", "sink", {"up": False, "held": True, "since": second.isoformat()})
+    await world.spool(1, first=1)
+    await run(Refused("403", status=403), restarted=True)
+    assert told[-2:] == [(second.isoformat(), None), (second.isoformat(), "status_403")]
+
+
 async def test_while_it_is_held_one_request_asks_and_the_others_wait(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

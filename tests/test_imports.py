@@ -22,7 +22,7 @@ LEVELS = (
     ("events",),
     ("http", "siem"),
     ("telemetry",),
-    ("settings", "window"),
+    ("settings", "window", "pace"),
     ("errors",),
     ("__init__",),
 )

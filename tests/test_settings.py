@@ -193,6 +193,14 @@ def test_a_literal_secret_is_never_read_again() -> None:
     assert not secret.reload()
 
 
+def test_a_secret_tells_where_it_comes_from_and_nothing_of_what_is_between(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hidden-1")
+    written = f"literal-${{env:A}}-${{file:{tmp_path}/key}}"
+    secret = Secret(Resolved(written, {"A": "hidden-2"}))
+    assert secret.references == ("${env:A}", f"${{file:{tmp_path}/key}}")
+    assert Secret("literal-key").references == ()
+
+
 def test_settings_differ_when_their_secrets_do() -> None:
     assert vendor(api_key="key-a") == vendor(api_key="key-a")
     assert vendor(api_key="key-a") != vendor(api_key="key-b")

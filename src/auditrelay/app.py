@@ -12,6 +12,7 @@ import importlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -255,7 +256,7 @@ class App:
         *started* is called with the address of the status port once everything runs; *supervisor*
         is told how it goes from then on.
         """
-        port = StatusPort(self._config.status.listen, self)
+        port = StatusPort(self._config.status.listen, self, token=self._config.status.token)
         scheduler = self._scheduler()
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
@@ -396,13 +397,25 @@ class App:
     # -- what the status port asks -----------------------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` prints."""
+        """Return what ``status --json`` prints, and what only the running instance knows."""
+        # How they fare is told as it is now: what the store has of it waits for the next poll or,
+        # on a full disk, for room.
+        sources = {loop.name: asdict(loop.condition) for loop in self._collectors}
+        sinks = {loop.name: asdict(loop.condition) for loop in self._deliverers}
         return report(
             self._config,
-            await self._store.sources(),
-            await self._store.sinks(),
+            [
+                replace(state, condition=sources.get(state.name, state.condition))
+                for state in await self._store.sources()
+            ],
+            [
+                replace(state, condition=sinks.get(state.name, state.condition))
+                for state in await self._store.sinks()
+            ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
+            pace={deliverer.name: deliverer.pace for deliverer in self._deliverers},
+            stuck=self.stuck(),
         )
 
     async def measured(self) -> tuple[bytes, str]:

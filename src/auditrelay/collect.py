@@ -17,7 +17,15 @@ from typing import Final
 import structlog
 
 from auditrelay.cover import POLL, Found, Purpose, Reader
-from auditrelay.errors import Refused, Rejected, RelayError, StateError, StoreFull, WalkBroken
+from auditrelay.errors import (
+    Refused,
+    Rejected,
+    RelayError,
+    StateError,
+    StoreFull,
+    WalkBroken,
+    code_of,
+)
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import in_background
 from auditrelay.settings import SourceSettings, format_duration
@@ -54,9 +62,15 @@ class SourceCondition:
 
     up: bool = False
     held: bool = False
+    since: str | None = None
+    """When it became up, held, or neither: whichever it is now."""
+    paused_since: str | None = None
+    """Since when there is no room for what it shows."""
     last_poll_at: str | None = None
     last_event_at: str | None = None
     last_error: str | None = None
+    error_code: str | None = None
+    """The short code of ``last_error``, where that is why a poll failed."""
     silent: bool = False
     """Whether it has shown nothing new for longer than ``max_silence``."""
     unknown_actions: int = 0
@@ -95,6 +109,7 @@ class Collector:
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
         self._look_due = asyncio.Event()
+        self._fared: tuple[bool, bool] | None = None
         self._checkpoint: datetime | None = None
         self._store = store
         self._metrics = metrics
@@ -222,6 +237,13 @@ class Collector:
         if isinstance(last_event_at, str):
             self._found.last_event_at = datetime.fromisoformat(last_event_at)
             self.condition.last_event_at = last_event_at
+        last_poll_at = condition.get("last_poll_at")
+        if isinstance(last_poll_at, str):
+            self.condition.last_poll_at = last_poll_at
+        since, up = condition.get("since"), bool(condition.get("up"))
+        if isinstance(since, str) and not up:
+            # A trouble that outlasts a restart has not begun with it.
+            self.condition.since, self._fared = since, (up, bool(condition.get("held")))
 
     async def start(self) -> datetime:
         """
@@ -405,7 +427,10 @@ class Collector:
 
     async def _complain(self, error: str | None) -> None:
         self.condition.last_error = error
+        self.condition.error_code = None
+        self.condition.paused_since = None
         if error is not None:
+            self.condition.paused_since = self._clock().astimezone(UTC).isoformat()
             await self._note()
 
     async def _note(self) -> None:
@@ -428,7 +453,8 @@ class Collector:
             raise
         except RelayError as error:
             condition.up, condition.held = False, isinstance(error, Refused)
-            condition.last_error = scrub(str(error))
+            condition.last_error, condition.error_code = scrub(str(error)), code_of(error)
+            self._note_turn()
             up.set(0)
             if isinstance(error, Refused):
                 if not was_held:
@@ -438,7 +464,16 @@ class Collector:
             raise
         condition.up, condition.held = True, False
         condition.last_error = "; ".join(self._refused.values()) or None
+        condition.error_code = None
+        self._note_turn()
         self.worked_once = True
         up.set(1)
         if was_held:
             _log.warning("source_released", source=self.name)
+
+    def _note_turn(self) -> None:
+        """Remember when it became what it is now: up, held, or neither."""
+        condition = self.condition
+        if self._fared != (condition.up, condition.held):
+            self._fared = (condition.up, condition.held)
+            condition.since = self._clock().astimezone(UTC).isoformat()

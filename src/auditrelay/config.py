@@ -73,11 +73,20 @@ def _listen(value: str) -> str:
 
 
 class Status(BaseModel):
-    """Where the status page, health and metrics are served."""
+    """Where the status page, health and metrics are served, and to whom."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9464"
+    token: Secret | None = None
+    """What whoever looks has to know; without one, nothing."""
+
+    @field_validator("token")
+    @classmethod
+    def _cannot_be_guessed(cls, token: Secret | None) -> Secret | None:
+        if token is not None and len(token.reveal()) < 16:
+            raise ValueError("must have at least 16 characters: a shorter one can be guessed")
+        return token
 
     @property
     def host(self) -> str:
@@ -174,8 +183,8 @@ class Config:
         )
 
     def secrets(self) -> Iterator[Secret]:
-        """Yield every secret of every source and sink, for the scrubber."""
-        for settings in (*self.sources.values(), *self.sinks.values()):
+        """Yield every secret of the status port and of every source and sink, for the scrubber."""
+        for settings in (self.status, *self.sources.values(), *self.sinks.values()):
             for _path, secret in _secrets(settings):
                 yield secret
 
@@ -257,7 +266,7 @@ def load(
             spool=whole.spool,
             sources=found_sources,
             sinks=found_sinks,
-            warnings=tuple(_warnings(path, table, found_sources, found_sinks)),
+            warnings=tuple(_warnings(path, table, whole.status, found_sources, found_sinks)),
         )
         problems.extend(_together(config))
         if not problems:
@@ -661,7 +670,7 @@ def _together(config: Config) -> Iterator[str]:
             )
 
 
-def _secrets(settings: PeerSettings) -> Iterator[tuple[str, Secret]]:
+def _secrets(settings: BaseModel) -> Iterator[tuple[str, Secret]]:
     for key in type(settings).model_fields:
         value = getattr(settings, key)
         if isinstance(value, Secret):
@@ -671,23 +680,28 @@ def _secrets(settings: PeerSettings) -> Iterator[tuple[str, Secret]]:
 def _warnings(
     path: Path | None,
     table: Mapping[str, Any],
+    status: Status,
     sources: Mapping[str, SourceSettings],
     sinks: Mapping[str, SinkSettings],
 ) -> Iterator[str]:
-    literal = []
+    tables: list[tuple[str, BaseModel, Mapping[str, Any]]] = [
+        ("status", status, table.get("status", {}))
+    ]
     for kind, components in (("sources", sources), ("sinks", sinks)):
         for name, settings in components.items():
-            written = table.get(kind, {}).get(name, {})
-            for key, secret in _secrets(settings):
-                if secret.literal and secret.reveal() == written.get(key):
-                    literal.append(f"{kind}.{name}.{key}")
-                if len(secret.reveal()) < SHORT:
-                    yield (
-                        f"{kind}.{name}.{key}: a secret of fewer than {SHORT} characters is "
-                        "hidden in logs only where it stands alone"
-                    )
-            if settings.allow_insecure_http:
-                yield f"{kind}.{name}: allow_insecure_http sends credentials in plain text"
+            tables.append((f"{kind}.{name}", settings, table.get(kind, {}).get(name, {})))
+    literal = []
+    for section, model, written in tables:
+        for key, secret in _secrets(model):
+            if secret.literal and secret.reveal() == written.get(key):
+                literal.append(f"{section}.{key}")
+            if len(secret.reveal()) < SHORT:
+                yield (
+                    f"{section}.{key}: a secret of fewer than {SHORT} characters is "
+                    "hidden in logs only where it stands alone"
+                )
+        if isinstance(model, PeerSettings) and model.allow_insecure_http:
+            yield f"{section}: allow_insecure_http sends credentials in plain text"
     if literal and path and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         yield (
             f"{path}: others on this machine can read the secrets in it ({', '.join(literal)}): "

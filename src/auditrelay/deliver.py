@@ -12,13 +12,22 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
+from auditrelay.errors import (
+    Refused,
+    Rejected,
+    RelayError,
+    Retryable,
+    StoreFull,
+    TooLarge,
+    code_of,
+)
 from auditrelay.http import pause, retrying
+from auditrelay.pace import Pace
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Origin, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
@@ -49,8 +58,12 @@ class SinkCondition:
 
     up: bool = False
     held: bool = False
+    since: str | None = None
+    """When it became up, held, or neither: whichever it is now."""
     last_delivered_at: str | None = None
     last_error: str | None = None
+    error_code: str | None = None
+    """The short code of ``last_error``."""
 
 
 class Deliverer:
@@ -80,6 +93,9 @@ class Deliverer:
         """When a request last began or ended (monotonic); None while none is in flight."""
         self.worked_once = False
         """Whether the sink has answered well since the start."""
+        self.pace = Pace(clock())
+        """What it has acknowledged of late."""
+        self._fared: tuple[bool, bool] | None = None
         self._settings = settings
         self._sink = sink
         self._store = store
@@ -132,7 +148,7 @@ class Deliverer:
             if isinstance(trouble, Refused):
                 await self._hold(trouble)
             else:
-                await self._fare(up=False, held=False, error=str(trouble))
+                await self._fare(up=False, held=False, error=trouble)
             await pause(wait)
             wait = min(wait * 2, HOLD_MOST)
 
@@ -141,6 +157,10 @@ class Deliverer:
         last_delivered_at = condition.get("last_delivered_at")
         if isinstance(last_delivered_at, str):
             self.condition.last_delivered_at = last_delivered_at
+        since, up = condition.get("since"), bool(condition.get("up"))
+        if isinstance(since, str) and not up:
+            # A trouble that outlasts a restart has not begun with it.
+            self.condition.since, self._fared = since, (up, bool(condition.get("held")))
 
     def stop(self) -> None:
         """Begin no new batch and repeat no request; what is in flight may end."""
@@ -358,6 +378,7 @@ class Deliverer:
                 status=letter.status,
             )
         if delivered:
+            self.pace.add(now, len(delivered))
             self.condition.last_delivered_at = now.isoformat()
             _log.debug("batch_delivered", sink=self.name, events=len(delivered), rejected=len(dead))
 
@@ -379,7 +400,7 @@ class Deliverer:
         self._width = max(1, self._width // 2)
         if error.sent and resent and not self._sink.recognises_duplicates:
             self._metrics.events_possible_duplicate.labels(self.name).inc(resent)
-        await self._fare(up=False, held=False, error=str(error))
+        await self._fare(up=False, held=False, error=error)
 
     def _heed(self, verdict: Verdict) -> None:
         """Take to heart what a sink says beside its verdict."""
@@ -394,7 +415,7 @@ class Deliverer:
     async def _hold(self, error: Refused) -> None:
         if not self.condition.held:
             _log.error("sink_held", sink=self.name, status=error.status, reason=scrub(str(error)))
-        await self._fare(up=False, held=True, error=str(error))
+        await self._fare(up=False, held=True, error=error)
 
     async def _work_again(self) -> None:
         if self.condition.held:
@@ -403,13 +424,17 @@ class Deliverer:
         self._width = min(self._width + 1, self._settings.concurrency)
         await self._fare(up=True, held=False, error=None)
 
-    async def _fare(self, *, up: bool, held: bool, error: str | None) -> None:
+    async def _fare(self, *, up: bool, held: bool, error: RelayError | None) -> None:
         self._metrics.sink_up.labels(self.name).set(up)
-        said = None if error is None else scrub(error)
+        said = None if error is None else scrub(str(error))
         condition = self.condition
         if (condition.up, condition.held, condition.last_error) == (up, held, said):
             return
         condition.up, condition.held, condition.last_error = up, held, said
+        condition.error_code = None if error is None else code_of(error)
+        if self._fared != (up, held):
+            self._fared = (up, held)
+            condition.since = self._clock().astimezone(UTC).isoformat()
         await self._patiently(lambda: self._store.note("sink", self.name, asdict(condition)))
 
 

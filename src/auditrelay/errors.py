@@ -20,6 +20,17 @@ class RelayError(Exception):
     """Anything that auditrelay expects to go wrong; every other exception is a bug."""
 
 
+def code_of(error: RelayError) -> str:
+    """Return the short code of *error*: its reason, the status of a refusal, or what it is."""
+    reason = getattr(error, "reason", None)
+    status = getattr(error, "status", None)
+    if isinstance(reason, str):
+        return reason
+    if isinstance(error, StoreFull):
+        return "store_full"
+    return "refused" if status is None else f"status_{status}"
+
+
 class ConfigError(RelayError):
     """The configuration is wrong. *problems* has one sentence for each thing to mend."""
 

@@ -260,6 +260,13 @@ class Secret:
         """True if the secret stands in the configuration itself, not behind a reference."""
         return self._template is None
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The references that it is made of, such as ``${env:NAME}``; not what is between them."""
+        if self._template is None:
+            return ()
+        return tuple(found[0] for found in _REFERENCE.finditer(self._template))
+
     def reload(self) -> bool:
         """Read the secret again where it came from; return True if it has changed."""
         if self._template is None:

@@ -195,7 +195,8 @@ async def test_the_status_port_tells_what_the_status_command_tells(
         port = (await daemon.get("/api/status")).json()
         printed = json.loads((await command(config, "status", "--json")).stdout)
         page = await daemon.get("/")
-    assert port.keys() == printed.keys() == {"version", "sources", "sinks", "spool"}
+    assert port.keys() == printed.keys()
+    assert {"version", "sources", "sinks", "spool"} < port.keys()
     for kind in ("sources", "sinks"):
         assert [row.keys() for row in port[kind]] == [row.keys() for row in printed[kind]]
         assert [row["name"] for row in port[kind]] == [row["name"] for row in printed[kind]]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any, Protocol
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,7 +20,12 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from auditrelay.errors import ConfigError
+from auditrelay.settings import Secret
+from auditrelay.status.assets import Assets
+from auditrelay.status.door import Door, allowed_hosts, is_loopback
 from auditrelay.status.page import page
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Instance(Protocol):
@@ -64,10 +70,12 @@ class StatusPort:
     """
     The server behind ``[status] listen``: *listen* is ``host:port``, with port 0 for any.
 
+    With *token*, whoever looks has to know it, see ``door``.
+
     Raises ConfigError if the address cannot be had.
     """
 
-    def __init__(self, listen: str, instance: Instance) -> None:
+    def __init__(self, listen: str, instance: Instance, *, token: Secret | None = None) -> None:
         self._instance = instance
         host, _, port = listen.rpartition(":")
         host = host.strip("[]")
@@ -79,19 +87,13 @@ class StatusPort:
                 f"status.listen: cannot listen on {listen}: {error.strerror}; choose another port "
                 "or stop what uses it"
             ) from error
-        bound = self._socket.getsockname()[1]
+        ip, bound = self._socket.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{bound}/"
+        if token is None and not is_loopback(ip):
+            _log.warning("status_port_open", listen=listen)
         self._server = _Server(
             uvicorn.Config(
-                Starlette(
-                    routes=[
-                        Route("/", self._page),
-                        Route("/healthz", self._health),
-                        Route("/readyz", self._ready),
-                        Route("/metrics", self._metrics),
-                        Route("/api/status", self._status),
-                    ]
-                ),
+                self._behind_door(token, allowed_hosts(listen, ip)),
                 http=_Protocol,
                 log_config=None,
                 access_log=False,
@@ -101,6 +103,17 @@ class StatusPort:
                 timeout_graceful_shutdown=1,
             )
         )
+
+    def _behind_door(self, token: Secret | None, hosts: frozenset[str] | None) -> Door:
+        routes = [
+            Route("/", self._page),
+            Route("/static/{name}", Assets().serve),
+            Route("/healthz", self._health),
+            Route("/readyz", self._ready),
+            Route("/metrics", self._metrics),
+            Route("/api/status", self._status),
+        ]
+        return Door(Starlette(routes=routes), token=token, hosts=hosts)
 
     async def serve(self) -> None:
         """Answer until stopped."""
@@ -115,14 +128,7 @@ class StatusPort:
         self._server.stopping.set()
 
     async def _page(self, _: Request) -> Response:
-        return HTMLResponse(
-            page(await self._instance.status(), self._instance.unready()),
-            headers={
-                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
-                "Cache-Control": "no-store",
-                "X-Content-Type-Options": "nosniff",
-            },
-        )
+        return HTMLResponse(page(await self._instance.status()))
 
     async def _health(self, _: Request) -> Response:
         stuck = self._instance.stuck()

@@ -1,15 +1,25 @@
 """What ``status`` and the status port tell of an instance: a value for JSON, from the state."""
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from auditrelay import __version__
 from auditrelay.config import Config
 from auditrelay.lateness import assess
-from auditrelay.settings import format_duration
-from auditrelay.store import SinkState, SourceState
-from auditrelay.window import covered_until
+from auditrelay.pace import Pace
+from auditrelay.settings import PeerSettings, Secret, format_duration
+from auditrelay.status.judgement import judge
+from auditrelay.store import SinkState, SourceState, Span
+from auditrelay.store.journal import Record
+from auditrelay.window import covered_until, moment
+
+SHOWN: Final = timedelta(days=7)
+"""How far back the ledger is told."""
+
+GAPS_SHOWN: Final = timedelta(days=30)
+"""How far back gaps are told, and are trouble; what is older is part of ``gap_seconds`` alone."""
 
 
 def report(
@@ -19,36 +29,51 @@ def report(
     *,
     spool_bytes: int,
     now: datetime,
+    pace: Mapping[str, Pace] | None = None,
+    stuck: Iterable[str] = (),
 ) -> dict[str, Any]:
     """
     Return the state of everything in *config*, and of what the store still holds beside it.
 
     Times are ISO 8601 UTC. What is in the store and not in the configuration any more is listed
-    with ``enabled`` false and ``leftover`` true: its backlog is kept.
+    with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink) and
+    *stuck* are known to a running instance alone. ``findings`` is what is wrong,
+    worst first, see ``judgement``.
     """
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
-    return {
+    pace = pace or {}
+    told: dict[str, Any] = {
         "version": __version__,
+        "at": _iso(now),
+        "config": None if config.path is None else str(config.path),
         "sources": [
             _source(name, config, known_sources.get(name), now)
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ],
         "sinks": [
-            _sink(name, config, known_sinks.get(name), now)
+            _sink(name, config, known_sinks.get(name), pace.get(name), now)
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ],
         "spool": {"bytes": spool_bytes, "max_bytes": config.spool.max_bytes},
+        "stuck": list(stuck),
     }
+    told["findings"] = [asdict(finding) for finding in judge(told)]
+    return told
 
 
-def _source(name: str, config: Config, state: SourceState | None, now: datetime) -> dict[str, Any]:
+def _source(
+    name: str,
+    config: Config,
+    state: SourceState | None,
+    now: datetime,
+) -> dict[str, Any]:
     settings = config.sources.get(name)
     checkpoint = None
-    gap_seconds = 0.0
+    ledger: tuple[Span, ...] = ()
     if state is not None:
-        checkpoint = covered_until(state.started, [span.interval for span in state.ledger])
-        gap_seconds = sum(span.interval.length.total_seconds() for span in state.ledger if span.gap)
+        ledger = state.ledger
+        checkpoint = covered_until(state.started, [span.interval for span in ledger])
     condition = {} if state is None else state.condition
     found = None
     if state is not None and settings is not None:
@@ -59,19 +84,32 @@ def _source(name: str, config: Config, state: SourceState | None, now: datetime)
             overlap=settings.overlap,
         )
     return {
-        "name": name,
-        "type": None if settings is None else settings.type,
-        "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else {}),
+        **_peer(name, settings),
         "up": bool(condition.get("up")),
         "held": bool(condition.get("held")),
+        "since": condition.get("since"),
+        "paused_since": condition.get("paused_since"),
         "silent": bool(condition.get("silent")),
+        "started": None if state is None else _iso(state.started),
         "last_fetched_timestamp": None if checkpoint is None else _iso(checkpoint),
         "lag_seconds": None if checkpoint is None else round((now - checkpoint).total_seconds(), 3),
+        "poll_interval_seconds": settings and settings.poll_interval.total_seconds(),
+        "settle_seconds": settings and settings.settle.total_seconds(),
         "last_event_at": condition.get("last_event_at"),
         "last_poll_at": condition.get("last_poll_at"),
         "last_error": condition.get("last_error"),
-        "gap_seconds": gap_seconds,
+        "error_code": condition.get("error_code"),
+        "gap_seconds": sum(span.interval.length.total_seconds() for span in ledger if span.gap),
+        "coverage": [
+            _span(span)
+            for span in ledger
+            if span.interval.end > now - (GAPS_SHOWN if span.gap else SHOWN)
+        ],
+        "late": [
+            _late(record)
+            for record in (state.late if state else ())
+            if moment(record.end) > now - SHOWN
+        ],
         "unknown_actions": condition.get("unknown_actions", 0),
         "lateness": None if found is None else found.sentence,
         "suggested_settle": None if found is None else format_duration(found.settle),
@@ -79,25 +117,66 @@ def _source(name: str, config: Config, state: SourceState | None, now: datetime)
     }
 
 
-def _sink(name: str, config: Config, state: SinkState | None, now: datetime) -> dict[str, Any]:
+def _late(record: Record) -> dict[str, Any]:
+    return {
+        "start": _iso(moment(record.start)),
+        "end": _iso(moment(record.end)),
+        "events": record.events,
+        "via": record.via,
+        "found_at": _iso(moment(record.recorded)),
+    }
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {
+        "start": _iso(span.interval.start),
+        "end": _iso(span.interval.end),
+        "state": "gap" if span.gap else "covered",
+        "reason": span.gap,
+        "events": span.events,
+    }
+
+
+def _sink(
+    name: str, config: Config, state: SinkState | None, pace: Pace | None, now: datetime
+) -> dict[str, Any]:
     settings = config.sinks.get(name)
     condition = {} if state is None else state.condition
     oldest = None if state is None else state.oldest_undelivered
     return {
-        "name": name,
-        "type": None if settings is None else settings.type,
-        "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else {}),
+        **_peer(name, settings),
+        "sources": [] if settings is None else list(config.feeds(name)),
         "up": bool(condition.get("up")),
         "held": bool(condition.get("held")),
+        "since": condition.get("since"),
         "backlog_events": 0 if state is None else state.backlog_events,
         "oldest_undelivered_seconds": (
             0 if oldest is None else max(0.0, round((now - oldest).total_seconds(), 3))
         ),
         "dead_letters": 0 if state is None else state.dead_letters,
+        "delivered_per_minute": None if pace is None else pace.per_minute(now),
         "last_delivered_at": condition.get("last_delivered_at"),
         "last_error": condition.get("last_error"),
+        "error_code": condition.get("error_code"),
     }
+
+
+def _peer(name: str, settings: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "type": None if settings is None else settings.type,
+        "enabled": settings is not None and settings.enabled,
+        **({"leftover": True} if settings is None else {"credentials": _credentials(settings)}),
+    }
+
+
+def _credentials(settings: PeerSettings) -> list[dict[str, Any]]:
+    """Return which keys hold what the peer is shown, and what they refer to; never the value."""
+    return [
+        {"key": key, "references": list(secret.references)}
+        for key in type(settings).model_fields
+        if key != "pseudonym_key" and isinstance(secret := getattr(settings, key), Secret)
+    ]
 
 
 def _iso(at: datetime) -> str:

@@ -186,12 +186,17 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """What the store knows of a source: where it *started*, its ledger, its *condition*."""
+    """
+    What the store knows of a source: where it *started*, its ledger, its *condition*.
+
+    *late* are the newest records of events that were found in time that was covered before.
+    """
 
     name: str
     started: datetime
     ledger: tuple[Span, ...]
     lateness: tuple[Lateness, ...]
+    late: tuple[Record, ...]
     condition: Mapping[str, object]
 
 

@@ -182,6 +182,18 @@ def records(db: sqlite3.Connection, owner: int) -> list[Record]:
     ]
 
 
+def newest(db: sqlite3.Connection, owner: int, what: str, most: int) -> tuple[Record, ...]:
+    """Return the newest records of the source *owner* that tell of *what*, newest first."""
+    return tuple(
+        Record(*row)
+        for row in db.execute(
+            f"select {_COLUMNS} from journal where source = ? and what = ? "  # noqa: S608  # constants
+            "order by seq desc limit ?",
+            (owner, what, most),
+        )
+    )
+
+
 def broken(name: str, head: bytes | None, journal: Sequence[Record]) -> str | None:
     """Return what is wrong with the chain of the source *name*, or None if nothing is."""
     before = _FIRST

@@ -50,12 +50,15 @@ from auditrelay.store import (
     letters,
     sortable,
 )
-from auditrelay.store.journal import NO_DIGEST, Scribe, record, records, xor
+from auditrelay.store.journal import NO_DIGEST, Scribe, newest, record, records, xor
 from auditrelay.store.progress import Progress, Range
 from auditrelay.store.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
+
+LATE_SHOWN = 50
+"""How many records of late events are told with the state of a source."""
 
 READ_BYTES = 1 << 20
 """How much of the spool, compressed, is read in one go."""
@@ -895,6 +898,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             moment(started),
             ledger.spans(db, owner),
             _lateness(db, owner),
+            newest(db, owner, "late", LATE_SHOWN),
             json.loads(condition),
         )
         for owner, name, started, condition in rows

@@ -1,0 +1,49 @@
+"""
+HTML and SVG from values: whatever is not markup already is escaped, so nothing can be forgotten.
+
+What peers say ends up on the page, and a peer may be anybody.
+"""
+
+from html import escape
+from typing import Final
+
+_VOID: Final = frozenset({"link", "meta"})
+
+
+class Markup(str):
+    """A text that is markup, and safe as it stands."""
+
+    __slots__ = ()
+
+
+def tag(element: str, *content: str | None, **attributes: str | float | None) -> Markup:
+    """
+    Return *element* with *content* in it, escaped unless it is Markup; None is left out.
+
+    In the name of an attribute ``_`` stands for ``-``, and a last one is left out (``class_``). An
+    attribute that is None is left out, one that is ``""`` stands without a value.
+    """
+    text = f"<{element}"
+    for name, value in attributes.items():
+        if value is None:
+            continue
+        name = name.removesuffix("_").replace("_", "-")  # noqa: PLW2901  # the same, as HTML has it
+        text += f" {name}" if value == "" else f' {name}="{escape(_shown(value))}"'
+    if element in _VOID:
+        return Markup(f"{text}>")
+    return Markup(f"{text}>{join(*content)}</{element}>")
+
+
+def join(*content: str | None) -> Markup:
+    """Return *content* side by side, escaped unless it is Markup."""
+    return Markup(
+        "".join(
+            each if isinstance(each, Markup) else escape(each)
+            for each in content
+            if each is not None
+        )
+    )
+
+
+def _shown(value: str | float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
