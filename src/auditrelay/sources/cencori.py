@@ -234,10 +234,10 @@ class Source:
         held: list[bytes] = []  # the page before: whether it is the last is not known yet
         gaps: tuple[tuple[Interval, str], ...] = ()
         while True:
-            look, limited, range_ = await self._top(wanted)
-            floor = _floor(range_, look.now)
+            top, limited, range_ = await self._top(wanted)
+            look, floor = top, _floor(range_, top.now)
             if floor is None or floor < window.end:
-                async for look in self._looks(look, range_, window):
+                async for look in self._looks(top, range_, window):
                     inside = [
                         text
                         for text, at, known in look.rows
