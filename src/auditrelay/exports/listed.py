@@ -50,7 +50,7 @@ class Export:
                         self.told[name] = json.loads(text)
                     except (ValueError, RecursionError) as error:
                         raise Unreadable(
-                            f"line {line}: the value of {name[:40]!r} is not JSON",
+                            f"line {line}: a value is not JSON",
                             reason="not_an_export",
                         ) from error
                 if self._peek(feed) != b",":

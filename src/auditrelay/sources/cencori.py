@@ -541,7 +541,8 @@ class Drop:
         self._slug = settings.organization_slug
         self._settle = settings.settle
         self._folder = Folder(settings.directory)
-        self._rejected: set[bytes] = set()
+        self._rejected: dict[bytes, tuple[str, str]] = {}
+        """The files that are of no use, by their content, and why."""
 
     @property
     def scope(self) -> str:
@@ -564,7 +565,7 @@ class Drop:
                 continue
             except OSError as error:
                 key, problem = file.mark(), error
-            if key is None or key in self._rejected or await known(key):
+            if key is None or await known(key):
                 continue
             yield Parcel(
                 key=key,
@@ -618,6 +619,9 @@ class Drop:
     async def _pages(
         self, file: Found, key: bytes, now: datetime, problem: OSError | None
     ) -> AsyncGenerator[ParcelPage]:
+        if key in self._rejected:
+            message, reason = self._rejected[key]  # not read again while it stays as it is
+            raise Rejected(message, reason=reason)
         try:
             if problem is not None:
                 raise problem
@@ -635,8 +639,9 @@ class Drop:
             finally:
                 reading.close()
         except Unreadable as error:
-            self._rejected.add(key)  # not looked at again while it stays as it is
-            raise Rejected(f"{file.path}: {scrub(str(error))}", reason=error.reason) from error
+            message = f"{file.path}: {scrub(str(error))}"
+            self._rejected[key] = message, error.reason
+            raise Rejected(message, reason=error.reason) from error
         except OSError as error:
             raise Rejected(f"{file.path}: {error.strerror}", reason="file_not_read") from error
 
