@@ -353,9 +353,7 @@ async def test_whatever_moves_no_row_that_was_there_all_along_is_lost(data: st.D
         seconds = st.integers(-3, 10).map(lambda n: start + n * 6 * MINUTE)
         stay = [vendor.add(at) for at in data.draw(st.lists(seconds, max_size=25), "stay")]
         going = [vendor.add(at) for at in data.draw(st.lists(seconds, max_size=8), "going")]
-        moves = st.lists(
-            st.tuples(st.integers(2, 14), st.one_of(st.none(), seconds)), max_size=10
-        )
+        moves = st.lists(st.tuples(st.integers(2, 14), st.one_of(st.none(), seconds)), max_size=10)
         steps: dict[int, list[datetime | None]] = {}
         for page, at in data.draw(moves, "moves"):
             steps.setdefault(page, []).append(at)
@@ -795,4 +793,3 @@ def test_a_crash_while_writing_leaves_the_old_file(
 
 def test_rows_belong_to_the_organisation_of_the_configuration_unless_they_say() -> None:
     assert cencori.build("labs", make_settings(), Metrics()).scope == "acme-labs"
-

@@ -14,7 +14,6 @@ from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import msgspec
-import orjson
 
 from auditrelay.events.decode import BLANKS, Undecodable, decode
 from auditrelay.events.timestamp import parse
@@ -38,6 +37,8 @@ HEADER = (
     "Metadata",
 )
 TWIN = "Twin"
+
+_ENCODE = msgspec.json.Encoder().encode
 
 PAGE_ROWS = 1_000
 PAGE_BYTES = 4 * 2**20
@@ -170,7 +171,7 @@ def _from_csv(feed: Feed, tally: _Tally) -> Iterator[bytes | Bad]:
         if ordinal := twins.get(row.fields, 0):
             record[TWIN] = ordinal
         twins[row.fields] = ordinal + 1
-        yield orjson.dumps(record)
+        yield _ENCODE(record)
 
 
 # --- JSON --------------------------------------------------------------------

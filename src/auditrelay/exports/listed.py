@@ -15,7 +15,7 @@ from auditrelay.exports import Feed, Unreadable
 
 _BLANKS = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[\[{]|[\]}]', re.DOTALL)
+_UP_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _WORD = re.compile(rb"[^\s,\[\]{}\":]++")
 
 
@@ -140,16 +140,16 @@ def _end(buffer: bytes, start: int) -> int | None:
     if first not in (b"{", b"["):
         found = _WORD.match(buffer, start)
         return start if found is None else found.end()
-    depth = 0
-    for token in _TOKEN.finditer(buffer, start):
-        mark = token[0][:1]
-        if mark == b'"':
-            if not token[1]:
-                return None  # a string that has not ended
-        elif mark in (b"{", b"["):
+    depth, place = 0, start
+    while (found := _UP_TO_BRACKET.match(buffer, place)) is not None:
+        place = found.end() + 1
+        mark = buffer[place - 1 : place]
+        if mark in (b"{", b"["):
             depth += 1
-        else:
+        elif mark in (b"}", b"]"):
             depth -= 1
             if depth == 0:
-                return token.end()
+                return place
+        else:
+            break  # the end of the buffer, or of a string, is not there yet
     return None
