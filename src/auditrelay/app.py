@@ -30,7 +30,7 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonym import Pseudonyms
 from auditrelay.http import SOURCE_ATTEMPTS, SOURCE_PATIENCE
 from auditrelay.operations import Operations
-from auditrelay.sources import Drop, Source
+from auditrelay.sources import Drop, Source, make
 from auditrelay.status import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store import files
@@ -179,8 +179,7 @@ class App:
 
     def _collector(self, name: str, patience: timedelta | None) -> Collector:
         settings = self._config.sources[name]
-        module = importlib.import_module(f"auditrelay.sources.{settings.type}")
-        source: Source | Drop = module.build(name, settings, self.metrics)
+        source = make(name, settings, self.metrics, self._config.state_dir)
         self._sources.append(source)
         readers = [
             deliverer

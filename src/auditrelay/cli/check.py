@@ -54,33 +54,37 @@ def _offline(config: "Config") -> list[Row]:
 
 
 async def _ask_all(config: "Config") -> list[Row]:
+    from auditrelay.sources import make  # noqa: PLC0415  # see given
     from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
 
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
+
+    def source(name: str, settings: Any) -> Any:
+        return make(name, settings, metrics, config.state_dir)
+
+    def sink(name: str, settings: Any) -> Any:
+        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
+        return module.build(name, settings, metrics)
+
     asking = [
-        _ask(name, settings, "sources", _ask_source, metrics)
-        for name, settings in config.sources.items()
+        _ask(name, settings, source, _ask_source) for name, settings in config.sources.items()
     ]
-    asking += [
-        _ask(name, settings, "sinks", _ask_sink, metrics) for name, settings in config.sinks.items()
-    ]
+    asking += [_ask(name, settings, sink, _ask_sink) for name, settings in config.sinks.items()]
     return list(await asyncio.gather(*asking))
 
 
 async def _ask(
     name: str,
     settings: Any,
-    folder: str,
+    build: Callable[[str, Any], Any],
     ask: Callable[[Any], Awaitable[str]],
-    metrics: object,
 ) -> Row:
     from auditrelay.telemetry import scrub  # noqa: PLC0415  # see given
 
     if not settings.enabled:
         return name, settings.type, "disabled", ""
     try:
-        module = importlib.import_module(f"auditrelay.{folder}.{settings.type}")
-        async with contextlib.aclosing(_Closing(module.build(name, settings, metrics))) as peer:
+        async with contextlib.aclosing(_Closing(build(name, settings))) as peer:
             return name, settings.type, "ok", await ask(peer.it)
     except RelayError as error:
         return name, settings.type, "failed", scrub(str(error))
@@ -95,8 +99,11 @@ class _Closing:
 
 
 async def _ask_source(source: Any) -> str:
+    from auditrelay.sources import Drop  # noqa: PLC0415  # see given
     from auditrelay.window import Interval  # noqa: PLC0415  # see given
 
+    if isinstance(source, Drop):
+        return await source.check()
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import importlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -12,12 +12,13 @@ import orjson
 import typer
 
 from auditrelay.cli.given import Given
-from auditrelay.errors import ConfigError
+from auditrelay.errors import ConfigError, Rejected
 from auditrelay.window import Interval, micros
 
 if TYPE_CHECKING:  # see given
     from auditrelay.config import Config
     from auditrelay.events import AuditEvent
+    from auditrelay.sources import Drop
 
 
 class Form(StrEnum):
@@ -53,24 +54,31 @@ def sample(
 
 async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]":
     from auditrelay.app import normalizer  # noqa: PLC0415  # see given
+    from auditrelay.sources import Drop, make  # noqa: PLC0415  # see given
     from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
 
     settings = config.sources[name]
-    module = importlib.import_module(f"auditrelay.sources.{settings.type}")
-    source = module.build(name, settings, Metrics(sources=[name]))
+    source = make(name, settings, Metrics(sources=[name]), config.state_dir)
     normalize = normalizer(name, config, source)
     now = datetime.now(UTC)
     events: dict[str, AuditEvent] = {}
+
+    def admit(records: list[bytes]) -> None:
+        for event in normalize(records, micros(now)):
+            events[event.uid] = event
+        for old in sorted(events.values(), key=lambda one: one.at)[:-count]:
+            del events[old.uid]
+
     try:
+        if isinstance(source, Drop):
+            await _newest_dropped(source, now, admit, lambda: len(events) >= count)
+            return sorted(events.values(), key=lambda one: one.at, reverse=True)
         # Not every vendor can be asked for its newest: look back in ever longer windows instead.
         for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
             window = Interval(now - min(back, settings.max_window), now)
             async with contextlib.aclosing(source.walk(window)) as pages:
                 async for page in pages:
-                    for event in normalize(page.records, micros(now)):
-                        events[event.uid] = event
-                    for old in sorted(events.values(), key=lambda one: one.at)[:-count]:
-                        del events[old.uid]
+                    admit(page.records)
                     if page.last:
                         break
             if len(events) >= count:
@@ -78,6 +86,27 @@ async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]"
     finally:
         await source.close()
     return sorted(events.values(), key=lambda one: one.at, reverse=True)
+
+
+async def _newest_dropped(
+    source: "Drop", now: datetime, admit: Callable[[list[bytes]], None], enough: Callable[[], bool]
+) -> None:
+    """Read the newest files that can be read, until there is enough: they are newest first."""
+
+    async def is_known(_key: bytes) -> bool:
+        return False
+
+    async with contextlib.aclosing(source.parcels(is_known, now)) as parcels:
+        newest_first = [parcel async for parcel in parcels][::-1]
+    for parcel in newest_first:
+        async with contextlib.aclosing(parcel.pages) as pages:
+            try:
+                async for page in pages:
+                    admit(page.records)
+                    if enough():
+                        return
+            except Rejected as error:
+                typer.echo(str(error), err=True)
 
 
 def _print(event: "AuditEvent", form: Form) -> str:

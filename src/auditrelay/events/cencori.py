@@ -1,23 +1,42 @@
 """
-Cencori's audit-log records, as its dashboard and its JSON export show them.
+Cencori's audit-log records, as its dashboard and its exports show them.
 
 They are undocumented, and read off the vendor's source (github.com/cencori/cencori, audit-logs
 route and ``lib/audit-log.ts``). What happened is two words: the ``category`` says to what kind of
 thing, the ``action`` what was done to it.
+
+A row of a CSV export is a record of its own form, with the columns as they lie there: a ``-``
+stands for what is missing, and the metadata are JSON in a text. It has neither id nor
+organisation, and one column for who acted: the address, else the kind of actor.
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
+from types import NoneType
 from typing import Any, NamedTuple
 
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.classify import guess
+from auditrelay.events.decode import Undecodable, decode
 from auditrelay.events.reading import NO_TARGET, NOBODY, Reading, as_json, differences, text
 
 NAME = "Cencori"
 ID = "id"
 ORGANISATION = "organization_id"
 TIME = "created_at"
+_ROW = (
+    "Timestamp",
+    "Category",
+    "Action",
+    "Resource Type",
+    "Resource ID",
+    "Project ID",
+    "Actor",
+    "IP Address",
+    "Description",
+    "Metadata",
+    "Twin",  # ours: which of several rows that are the same in everything
+)
 FIELDS = frozenset(
     (
         "id",
@@ -34,6 +53,7 @@ FIELDS = frozenset(
         "description",
         "metadata",
         "created_at",
+        *_ROW,
     )
 )
 
@@ -162,8 +182,47 @@ def _role(metadata: Mapping[str, Any]) -> str | None:
     return text(metadata, "new_role", []) or text(metadata, "role", [])
 
 
+_COLUMNS = {
+    "Category": "category",
+    "Action": "action",
+    "Resource Type": "resource_type",
+    "Resource ID": "resource_id",
+    "Project ID": "project_id",
+    "IP Address": "actor_ip",
+    "Description": "description",
+}
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of CSV as the fields that its columns stand for."""
+    fields: dict[str, Any] = {
+        field: None if record.get(column) == "-" else record.get(column)
+        for column, field in _COLUMNS.items()
+    }
+    actor = record.get("Actor")
+    if isinstance(actor, str) and actor != "-":
+        # A word such as "system" is the kind of actor; "System" stands where there is none.
+        fields["actor_email" if "@" in actor else "actor_type"] = (
+            actor if "@" in actor else actor.lower()
+        )
+    metadata = record.get("Metadata")
+    if isinstance(metadata, str) and metadata != "-":
+        try:
+            fields["metadata"] = decode(metadata.encode("utf-8", "replace")).value
+        except Undecodable:
+            fields["metadata"] = metadata
+    return fields
+
+
 def read(record: dict[str, Any], misfits: list[str]) -> Reading:
     """Read one record, whatever its fields hold."""
+    if "Timestamp" not in record:
+        return _read(record, misfits)
+    misfits += [name for name in _ROW if type(record.get(name)) not in (str, int, NoneType)]
+    return _read(record if "category" in record else _row(record), misfits)
+
+
+def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
     category = text(record, "category", misfits)
     actor_id = text(record, "actor_id", misfits)
     email = text(record, "actor_email", misfits)

@@ -9,9 +9,13 @@ the module is the ``type`` in the configuration.
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Protocol, runtime_checkable
 
+from auditrelay.settings import SourceSettings
+from auditrelay.telemetry import Metrics
 from auditrelay.window import Interval
 
 
@@ -118,8 +122,9 @@ class Drop(Protocol):
         Yield every file that lies there and is complete, the oldest first.
 
         *known* tells whether the content of a key was read whole before; such a file is passed
-        over. The pages of a parcel are read before the next parcel is asked for. Raises Refused
-        when the place cannot be read until an operator acts.
+        over. It is asked when the parcel's turn comes, so that of two files with one content the
+        second is known once the first was read. A file whose content was rejected is not shown
+        again. Raises Refused when the place cannot be read until an operator acts.
         """
 
     async def check(self) -> str:
@@ -127,6 +132,24 @@ class Drop(Protocol):
 
     async def close(self) -> None:
         """Release what is open."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A source that has something of its own to keep between two runs, such as a session."""
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep it in *folder*, which nobody else uses, and make that for its owner only."""
+
+
+def make(name: str, settings: SourceSettings, metrics: Metrics, state_dir: Path) -> Source | Drop:
+    """Return the source that the configuration calls *name*, of the type that *settings* are of."""
+    source: Source | Drop = import_module(f"{__name__}.{settings.type}").build(
+        name, settings, metrics
+    )
+    if isinstance(source, Keeper):
+        source.keep_in(state_dir / "sources" / name)
+    return source
 
 
 def available() -> list[str]:
