@@ -13,6 +13,7 @@ LEVELS = (
     ("cli",),
     ("app",),
     ("operations",),
+    ("parts",),
     ("verify", "status", "supervise"),
     ("backfill",),
     ("collect", "deliver", "control"),

@@ -8,14 +8,12 @@ work, so that a bug in any of it ends the service visibly. The store makes that 
 import asyncio
 import contextlib
 import gc
-import importlib
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Any, Final, Self
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -25,24 +23,16 @@ from auditrelay.collect import Collector
 from auditrelay.config import Config
 from auditrelay.control import Tell
 from auditrelay.deliver import Deliverer
-from auditrelay.errors import RelayError, StateError, StoreFull
-from auditrelay.events.normalize import Normalizer
-from auditrelay.events.pseudonym import Pseudonyms
+from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
 from auditrelay.http import SOURCE_ATTEMPTS, SOURCE_PATIENCE
 from auditrelay.operations import Operations
-from auditrelay.sources import Drop, Source, make
+from auditrelay.parts import JOB, Parts
 from auditrelay.status import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store import files
 from auditrelay.store.sqlite import SqliteStore
 from auditrelay.supervise import Supervisor
 from auditrelay.telemetry import Metrics
-
-if TYPE_CHECKING:  # only annotations name it
-    from auditrelay.sinks import Sink
-
-GRACE: Final = timedelta(seconds=8)
-"""How long requests in flight may take to end after a stop was asked for."""
 
 STUCK: Final = timedelta(minutes=20)
 """
@@ -105,34 +95,24 @@ class App:
         clock: Callable[[], datetime] = _now,
         attempts: int | None = None,
     ) -> None:
-        self._config = config
         self._store = store
         self._clock = clock
         self.metrics = metrics
-        self._sources: list[Source | Drop] = []
-        self._sinks: dict[str, Sink] = {}
-        self._deliverers = [
-            self._deliverer(name, attempts)
-            for name, settings in config.sinks.items()
-            if settings.enabled
-        ]
-        self._collectors = [
-            self._collector(name, None if attempts is None else ROOM_PATIENCE)
-            for name, settings in config.sources.items()
-            if settings.enabled
-        ]
-        self._operations = Operations(
+        self._parts = Parts(
             config,
             store,
-            collectors=self._collectors,
-            deliverers=self._deliverers,
-            sinks=self._sinks,
+            metrics,
             clock=clock,
+            attempts=attempts,
+            patience=None if attempts is None else ROOM_PATIENCE,
         )
+        self._operations = Operations(self._parts, store, clock=clock)
         self._prune_due = asyncio.Event()
         self._sealed_on: date | None = None
-        self._loops: list[Collector | Deliverer] = [*self._collectors, *self._deliverers]
-        self._limits = self._how_long_may_it_take()
+
+    @property
+    def _config(self) -> Config:
+        return self._parts.config
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -155,103 +135,38 @@ class App:
             )
             app = None
             try:
-                feeds = {
-                    sink: config.feeds(sink)
-                    for sink, settings in config.sinks.items()
-                    if settings.enabled
-                }
                 metrics = Metrics(
                     sources=config.sources,
                     sinks=config.sinks,
-                    pairs=[(source, sink) for sink, sources in feeds.items() for source in sources],
+                    pairs=[
+                        (source, sink)
+                        for sink, settings in config.sinks.items()
+                        if settings.enabled
+                        for source in config.feeds(sink)
+                    ],
                 )
                 app = cls(config, store, metrics, attempts=attempts)
-                for sink, sources in feeds.items():
-                    await store.start_sink(sink, sources)
-                for sink in await store.retire_sinks(list(feeds)):
-                    _log.warning("sink_left_over", sink=sink)
-                await app._recall()
+                await app._parts.make_known()
                 yield app
             finally:
                 if app is not None:
-                    await app._close()
+                    await app._parts.close()
                 await store.close()
-
-    def _collector(self, name: str, patience: timedelta | None) -> Collector:
-        settings = self._config.sources[name]
-        source = make(name, settings, self.metrics, self._config.state_dir)
-        self._sources.append(source)
-        readers = [
-            deliverer
-            for deliverer in self._deliverers
-            if name in self._config.feeds(deliverer.name)
-        ]
-
-        def announce() -> None:
-            for reader in readers:
-                reader.wake.set()
-
-        return Collector(
-            name,
-            settings,
-            source,
-            normalizer=normalizer(name, self._config, source),
-            store=self._store,
-            metrics=self.metrics,
-            clock=self._clock,
-            announce=announce,
-            patience=patience,
-        )
-
-    def _deliverer(self, name: str, attempts: int | None) -> Deliverer:
-        settings = self._config.sinks[name]
-        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
-        sink: Sink = module.build(name, settings, self.metrics)
-        self._sinks[name] = sink
-        return Deliverer(
-            name,
-            settings,
-            sink,
-            store=self._store,
-            metrics=self.metrics,
-            clock=self._clock,
-            attempts=attempts,
-        )
-
-    async def _recall(self) -> None:
-        sources = {state.name: state.condition for state in await self._store.sources()}
-        sinks = {state.name: state.condition for state in await self._store.sinks()}
-        for collector in self._collectors:
-            collector.recall(sources.get(collector.name, {}))
-        for deliverer in self._deliverers:
-            deliverer.recall(sinks.get(deliverer.name, {}))
-
-    async def _close(self) -> None:
-        for source in self._sources:
-            await source.close()
-        for sink in self._sinks.values():
-            await sink.close()
-
-    def _how_long_may_it_take(self) -> dict[Collector | Deliverer, timedelta]:
-        """Return for each loop how long it may be busy without progress, and not be stuck."""
-        most = timedelta(seconds=SOURCE_PATIENCE)
-        sources, sinks = self._config.sources, self._config.sinks
-        return {
-            **{
-                collector: STUCK + SOURCE_ATTEMPTS * (sources[collector.name].timeout + most)
-                for collector in self._collectors
-            },
-            **{deliverer: STUCK + sinks[deliverer.name].timeout for deliverer in self._deliverers},
-        }
 
     # -- running -----------------------------------------------------------------------------------
 
     async def serve(
-        self, stop: asyncio.Event, started: Callable[[str], None], supervisor: Supervisor
+        self,
+        stop: asyncio.Event,
+        reload: asyncio.Event,
+        reread: Callable[[], Config],
+        started: Callable[[str], None],
+        supervisor: Supervisor,
     ) -> None:
         """
         Work until *stop* is set, then hand back what is in hand within *GRACE*.
 
+        Whenever *reload* is set, *reread* returns the configuration anew, or raises ConfigError.
         *started* is called with the address of the status port once everything runs; *supervisor*
         is told how it goes from then on.
         """
@@ -259,38 +174,42 @@ class App:
         scheduler = self._scheduler()
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
-            delivering = [
-                tasks.create_task(deliverer.keep_delivering()) for deliverer in self._deliverers
+            self._parts.begin(tasks, scheduler)
+            others = [
+                tasks.create_task(self._keep_pruning()),
+                tasks.create_task(control.serve(self._config.state_dir, self._operations.do)),
             ]
-            delivering += [tasks.create_task(sink.greet()) for sink in self._deliverers]
-            collecting = [
-                tasks.create_task(collector.keep_polling()) for collector in self._collectors
-            ]
-            collecting += [
-                tasks.create_task(collector.keep_looking_again()) for collector in self._collectors
-            ]
-            collecting.append(tasks.create_task(self._keep_pruning()))
-            collecting.append(
-                tasks.create_task(control.serve(self._config.state_dir, self._operations.do))
-            )
             scheduler.start()
             started(port.address)
             supervisor.ready(self.summary())
-            collecting.append(tasks.create_task(supervisor.keep_telling(self)))
+            others += [
+                tasks.create_task(supervisor.keep_telling(self)),
+                tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
+            ]
             await stop.wait()
             supervisor.stopping()
             scheduler.shutdown(wait=False)
-            for task in collecting:
-                task.cancel()  # free: a walk that broke off is walked again
-            for deliverer in self._deliverers:
-                deliverer.stop()
-            # Dear: a batch cut off in flight may arrive twice.
-            landing = [asyncio.ensure_future(deliverer.land()) for deliverer in self._deliverers]
-            await asyncio.wait(landing, timeout=GRACE.total_seconds())
-            for task in (*landing, *delivering):
+            for task in others:
                 task.cancel()
+            await self._parts.end()
             port.stop()
             await asyncio.wait([status])
+
+    async def _keep_reloading(
+        self, due: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
+    ) -> None:
+        """Work by another configuration whenever that is *due*; a bad one changes nothing."""
+        while True:
+            await due.wait()
+            due.clear()
+            supervisor.reloading()
+            try:
+                changes = await self._parts.change(reread())
+            except ConfigError as error:
+                _log.error("reload_refused", problems=list(error.problems))
+            else:
+                _log.info("reloaded", **asdict(changes))
+            supervisor.ready(self.summary())
 
     async def alone(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """
@@ -310,10 +229,10 @@ class App:
                 undelivered.append(f"{deliverer.name}: {group.exceptions[0]}")
 
         async with asyncio.TaskGroup() as tasks:
-            for deliverer in self._deliverers:
+            for deliverer in self._parts.deliverers.values():
                 tasks.create_task(deliver(deliverer))
             result = await self._operations.do(request, tell)
-            for deliverer in self._deliverers:
+            for deliverer in self._parts.deliverers.values():
                 deliverer.finish()
         return {**result, "undelivered": undelivered}
 
@@ -339,31 +258,19 @@ class App:
 
         await self._prune()
         async with asyncio.TaskGroup() as tasks:
-            for deliverer in self._deliverers:
+            for deliverer in self._parts.deliverers.values():
                 tasks.create_task(deliver(deliverer))
             async with asyncio.TaskGroup() as polls:
-                for collector in self._collectors:
+                for collector in self._parts.collectors.values():
                     polls.create_task(collect(collector))
-            for deliverer in self._deliverers:
+            for deliverer in self._parts.deliverers.values():
                 deliverer.finish()
         return failures
 
     def _scheduler(self) -> AsyncIOScheduler:
         scheduler = AsyncIOScheduler(timezone=UTC)
-        common = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        for collector in self._collectors:
-            interval = self._config.sources[collector.name].poll_interval.total_seconds()
-            scheduler.add_job(
-                collector.due.set,
-                "interval",
-                seconds=interval,
-                # Many instances that were started together should not poll together for ever.
-                jitter=interval * 0.05,
-                **common,
-            )
-            collector.due.set()
         scheduler.add_job(
-            self._prune_due.set, "interval", seconds=PRUNE_INTERVAL.total_seconds(), **common
+            self._prune_due.set, "interval", seconds=PRUNE_INTERVAL.total_seconds(), **JOB
         )
         self._prune_due.set()
         return scheduler
@@ -399,8 +306,8 @@ class App:
         """Return what ``status --json`` prints, and what only the running instance knows."""
         # How they fare is told as it is now: what the store has of it waits for the next poll or,
         # on a full disk, for room.
-        sources = {loop.name: asdict(loop.condition) for loop in self._collectors}
-        sinks = {loop.name: asdict(loop.condition) for loop in self._deliverers}
+        sources = {loop.name: asdict(loop.condition) for loop in self._parts.collectors.values()}
+        sinks = {loop.name: asdict(loop.condition) for loop in self._parts.deliverers.values()}
         return report(
             self._config,
             [
@@ -413,13 +320,13 @@ class App:
             ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
-            pace={deliverer.name: deliverer.pace for deliverer in self._deliverers},
+            pace={name: sink.pace for name, sink in self._parts.deliverers.items()},
             stuck=self.stuck(),
         )
 
     async def measured(self) -> tuple[bytes, str]:
         """Return the metrics, brought up to date, and their content type."""
-        for collector in self._collectors:
+        for collector in self._parts.collectors.values():
             collector.measure()
         now = self._clock()
         for sink in await self._store.sinks():
@@ -442,22 +349,23 @@ class App:
         the scheduler.
         """
         now = time.monotonic()
-        return [
-            loop.name
-            for loop, limit in self._limits.items()
-            if loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
-        ] + [
-            collector.name
-            for collector in self._collectors
-            if collector.worked_at is None
-            and now - collector.rested_at
-            > (self._config.sources[collector.name].poll_interval + STUCK).total_seconds()
-        ]
+        return [loop.name for loop in self._parts.loops if self._is_stuck(loop, now)]
+
+    def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
+        limit = STUCK + loop.settings.timeout
+        if isinstance(loop, Collector):
+            if loop.worked_at is None:
+                due = loop.settings.poll_interval + STUCK
+                return now - loop.rested_at > due.total_seconds()
+            limit = STUCK + SOURCE_ATTEMPTS * (
+                loop.settings.timeout + timedelta(seconds=SOURCE_PATIENCE)
+            )
+        return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
 
     def summary(self) -> str:
         """Return in a sentence how everything fares: what is amiss, or that nothing is."""
         amiss = []
-        for loop in self._loops:
+        for loop in self._parts.loops:
             condition = loop.condition
             if condition.held:
                 amiss.append(f"{loop.name} is held: {condition.last_error}")
@@ -465,12 +373,12 @@ class App:
                 amiss.append(f"{loop.name} has not worked yet: {condition.last_error or 'wait'}")
             elif condition.last_error:
                 amiss.append(f"{loop.name}: {condition.last_error}")
-        return "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._loops)}"
+        return "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._parts.loops)}"
 
     def unready(self) -> list[str]:
         """Return what is not ready yet, and why: each has to have worked, and none be held."""
         reasons = []
-        for loop in self._loops:
+        for loop in self._parts.loops:
             condition = loop.condition
             if condition.held:
                 reasons.append(f"{loop.name} is held: {condition.last_error}")
@@ -478,22 +386,3 @@ class App:
                 why = condition.last_error or "nothing was heard of it yet"
                 reasons.append(f"{loop.name} has not worked since the start: {why}")
         return reasons
-
-
-def normalizer(name: str, config: Config, source: Source | Drop) -> Normalizer:
-    """Return what turns the records of the source *name* into events."""
-    settings = config.sources[name]
-    return Normalizer(
-        vendor=settings.type,
-        source=name,
-        api_host=urlsplit(settings.base_url).hostname or "",
-        scope=source.scope,
-        redact=settings.redact,
-        tags=settings.tags,
-        pseudonyms=(
-            Pseudonyms(settings.pseudonym_key.reveal(), settings.pseudonymize)
-            if settings.pseudonym_key and settings.pseudonymize
-            else None
-        ),
-        **settings.places,
-    )

@@ -96,7 +96,7 @@ class Deliverer:
         self.pace = Pace(clock())
         """What it has acknowledged of late."""
         self._fared: tuple[bool, bool] | None = None
-        self._settings = settings
+        self.settings = settings
         self._sink = sink
         self._store = store
         self._metrics = metrics
@@ -201,7 +201,7 @@ class Deliverer:
             await self.wake.wait()
 
     async def _linger(self) -> None:
-        deadline = self._settings.linger.total_seconds()
+        deadline = self.settings.linger.total_seconds()
         if deadline:
             await pause(deadline)
 
@@ -421,7 +421,7 @@ class Deliverer:
         if self.condition.held:
             _log.warning("sink_released", sink=self.name)
         self.worked_once = True
-        self._width = min(self._width + 1, self._settings.concurrency)
+        self._width = min(self._width + 1, self.settings.concurrency)
         await self._fare(up=True, held=False, error=None)
 
     async def _fare(self, *, up: bool, held: bool, error: RelayError | None) -> None:

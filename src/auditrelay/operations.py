@@ -1,41 +1,27 @@
 """What a command has the instance do, beside its loops: backfill, verify, replay, drop."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from auditrelay import __version__
 from auditrelay.backfill import Backfiller
 from auditrelay.collect import Collector
-from auditrelay.config import Config
 from auditrelay.control import Tell
-from auditrelay.deliver import Deliverer
 from auditrelay.errors import ConfigError
+from auditrelay.parts import Parts
 from auditrelay.settings import format_duration
-from auditrelay.sinks import Sink
-from auditrelay.store import Store
+from auditrelay.store import SinkState, SourceState, Store
 from auditrelay.verify import Holder, Verifier
 from auditrelay.window import Interval
 
 
 class Operations:
-    """What can be asked of one instance. The parts are the instance's own, and may change."""
+    """What can be asked of an instance that has these *parts*."""
 
-    def __init__(
-        self,
-        config: Config,
-        store: Store,
-        *,
-        collectors: Sequence[Collector],
-        deliverers: Sequence[Deliverer],
-        sinks: Mapping[str, Sink],
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._config = config
+    def __init__(self, parts: Parts, store: Store, *, clock: Callable[[], datetime]) -> None:
+        self._parts = parts
         self._store = store
-        self._collectors = collectors
-        self._deliverers = deliverers
-        self._sinks = sinks
         self._clock = clock
 
     async def do(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -49,6 +35,7 @@ class Operations:
             "verify": self._verify,
             "replay": self._replay,
             "drop": self._drop,
+            "forget": self._forget,
         }.get(request["do"])
         if do is None:
             raise ConfigError(
@@ -89,7 +76,7 @@ class Operations:
         if request["at_sink"]:
             holders = {
                 name: sink
-                for name, sink in self._sinks.items()
+                for name, sink in self._parts.sinks.items()
                 if isinstance(sink, Holder) and name in self._fed(collector.name, [])
             }
         return await Verifier(
@@ -105,7 +92,7 @@ class Operations:
 
     async def _replay(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
         sent = await self._store.replay(request["ids"])
-        for deliverer in self._deliverers:
+        for deliverer in self._parts.deliverers.values():
             deliverer.wake.set()
         return {"replayed": [letter.id for letter in sent]}
 
@@ -113,16 +100,49 @@ class Operations:
         gone = await self._store.drop(request["ids"], self._clock())
         return {"dropped": [letter.id for letter in gone]}
 
+    async def _forget(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
+        name = request["name"]
+        if name in self._parts.config.sources or name in self._parts.config.sinks:
+            raise ConfigError(
+                f"{name} is still in the configuration of this instance: take it out, and reload "
+                "or restart the service"
+            )
+        sources = {state.name: state for state in await self._store.sources()}
+        sinks = {state.name: state for state in await self._store.sinks()}
+        if name not in sources and name not in sinks:
+            left = sorted(
+                (sources.keys() - self._parts.config.sources.keys())
+                | (sinks.keys() - self._parts.config.sinks.keys())
+            )
+            raise ConfigError(
+                f"nothing is known of {name!r}; left over: {', '.join(left) or 'nothing'}"
+            )
+        if not request["yes"] and (lost := self._lost_with(sources.get(name), sinks.get(name))):
+            raise ConfigError(f"with {name} goes {lost}; if that is meant, say --yes")
+        await self._parts.abandon(name)
+        await self._store.forget(name)
+        return {"forgotten": name}
+
+    def _lost_with(self, source: SourceState | None, sink: SinkState | None) -> str:
+        """Return what would be lost for good with a source or sink, in words; empty: nothing."""
+        lost = []
+        if sink is not None and sink.backlog_events:
+            lost.append(f"what waits for it ({sink.backlog_events:,} events)")
+        if sink is not None and sink.dead_letters:
+            lost.append(f"its dead letters ({sink.dead_letters:,})")
+        if source is not None and source.waiting:
+            lost.append(f"what sinks have yet to take of it (up to {source.waiting:,} events)")
+        return " and ".join(lost)
+
     def _polled(self, name: str) -> Collector:
-        for collector in self._collectors:
-            if collector.name == name:
-                return collector
-        known = ", ".join(collector.name for collector in self._collectors) or "none"
+        if name in self._parts.collectors:
+            return self._parts.collectors[name]
+        known = ", ".join(self._parts.collectors) or "none"
         raise ConfigError(f"there is no enabled source {name!r}; there is: {known}")
 
     def _fed(self, source: str, wanted: list[str]) -> list[str]:
         """Return the sinks *wanted* (empty: all) as far as they receive *source*."""
-        fed = [sink.name for sink in self._deliverers if source in self._config.feeds(sink.name)]
+        fed = [sink for sink in self._parts.sinks if source in self._parts.config.feeds(sink)]
         for name in wanted:
             if name not in fed:
                 known = ", ".join(fed) or "none"
@@ -144,14 +164,14 @@ class Operations:
     def _beforehand(self, span: Interval, sinks: Sequence[str]) -> list[str]:
         """Return what an operator should know before *span* is filled."""
         notes = []
-        remember = self._config.spool.remember
+        remember = self._parts.config.spool.remember
         if span.start < self._clock() - remember:
             notes.append(
                 f"what is older than spool.remember ({format_duration(remember)}) is not known any "
                 "more: events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            said = self._sinks[name].foresee(span.start, span.end, self._clock())
+            said = self._parts.sinks[name].foresee(span.start, span.end, self._clock())
             if said:
                 notes.append(f"{name}: {said}")
         return notes

@@ -16,16 +16,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import auditrelay.collect
+import auditrelay.cover
 from auditrelay import app
 from auditrelay.cli import main
 from auditrelay.collect import Collector
+from auditrelay.parts import Parts
 
 FOLDER = Path(os.environ["FALTER_IN"])
 
-_walk = vars(auditrelay.collect)["walk"]
-_recall = app.App._recall
-_poll = Collector.poll
+_walk = vars(auditrelay.cover)["walk"]
+_make_known = Parts.make_known
+_poll = Collector._poll
 
 
 async def _falter(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
@@ -40,8 +41,8 @@ async def _poll_or_not(self: Collector) -> None:
         await _poll(self)
 
 
-async def _recall_and_block(self: app.App) -> None:
-    await _recall(self)
+async def _make_known_and_block(self: Parts) -> None:
+    await _make_known(self)
     loop = asyncio.get_running_loop()
 
     def block() -> None:
@@ -52,9 +53,9 @@ async def _recall_and_block(self: app.App) -> None:
     block()
 
 
-vars(auditrelay.collect)["walk"] = _falter
-Collector.poll = _poll_or_not  # type: ignore[method-assign]  # as above
-app.App._recall = _recall_and_block  # type: ignore[method-assign]  # as above
+vars(auditrelay.cover)["walk"] = _falter
+Collector._poll = _poll_or_not  # type: ignore[method-assign]  # as above
+Parts.make_known = _make_known_and_block  # type: ignore[method-assign]  # as above
 vars(app).update(STUCK=timedelta(seconds=1), SOURCE_PATIENCE=0.0)  # nobody waits for hours
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ class World:
                 await asyncio.wait([once])
             return [] if once.cancelled() else once.result()
         finally:
-            await app._close()
+            await app._parts.close()
             await store.close()
 
     async def live_through(self, story: list[Life]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 
-from auditrelay import app
+from auditrelay import parts
 from auditrelay import walk as walks
 from auditrelay.config import load
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
@@ -154,7 +154,7 @@ def test_the_paths_of_the_configuration_are_those_that_events_are_read_by(tmp_pa
     assert isinstance(made, slaunch.Settings)
     source = slaunch.build("shop", made, Metrics())
     record = b'{"_id":{"$oid":"a1"},"meta":{"at":"2026-03-01T01:00:00Z"},"id":"x","timestamp":"x"}'
-    [event] = app.normalizer("shop", config, source)([record], 0)
+    [event] = parts.normalizer("shop", config, source)([record], 0)
     assert (event.native_id, event.time_raw) == ("a1", "2026-03-01T01:00:00Z")
     assert (event.api_host, event.org_id) == ("acme.s-launch.com", "acme")
 

@@ -19,6 +19,7 @@ from auditrelay.cli.check import check
 from auditrelay.cli.coverage import coverage
 from auditrelay.cli.dead_letters import dead_letters
 from auditrelay.cli.demo import demo
+from auditrelay.cli.forget import forget
 from auditrelay.cli.given import Given
 from auditrelay.cli.init import init
 from auditrelay.cli.run import run
@@ -71,6 +72,7 @@ for _command in (
     coverage,
     verify,
     sample,
+    forget,
     demo,
     init,
     schema,

@@ -13,6 +13,8 @@ from auditrelay.errors import RelayError
 from auditrelay.supervise import Supervisor
 
 if TYPE_CHECKING:  # see given
+    from collections.abc import Callable
+
     from auditrelay.app import App
     from auditrelay.config import Config
 
@@ -27,33 +29,39 @@ def run(
     """Poll every source and deliver to every sink until told to stop."""
     given: Given = context.obj
     config = given.load()
-    failures = asyncio.run(_once(config) if once else serve(config))
+    failures = asyncio.run(_once(config) if once else serve(config, given.load))
     for failure in failures:
         typer.echo(f"auditrelay: {failure}", err=True)
     if failures:
         raise typer.Exit(1)
 
 
-async def serve(config: "Config") -> list[str]:
-    """Run the service of *config* until SIGTERM or SIGINT; a second one ends it at once."""
+async def serve(config: "Config", reread: "Callable[[], Config]") -> list[str]:
+    """
+    Run the service of *config* until SIGTERM or SIGINT; a second one ends it at once.
+
+    SIGHUP has it work by what *reread* returns.
+    """
     from auditrelay.app import App  # noqa: PLC0415  # see given
     from auditrelay.telemetry import log  # noqa: PLC0415  # as above
 
     stop = stop_on_signals()
     async with App.open(config) as app:
-        await _serving(app, stop)
+        await _serving(app, stop, reread)
     log.info("stopped")
     return []
 
 
-async def _serving(app: "App", stop: asyncio.Event) -> None:
+async def _serving(app: "App", stop: asyncio.Event, reread: "Callable[[], Config]") -> None:
     from auditrelay.telemetry import log  # noqa: PLC0415  # see given
 
     def started(address: str) -> None:
         log.info("started", version=__version__, status=address)
 
+    reload = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     try:
-        await app.serve(stop, started, Supervisor(os.environ))
+        await app.serve(stop, reload, reread, started, Supervisor(os.environ))
     except* RelayError as group:
         raise _first(group) from group
 
@@ -106,6 +114,6 @@ def stop_on_signals() -> asyncio.Event:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, first, number)
-    # Without a handler a reload asked for by habit would end the service.
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_needs_a_restart"))
+    # Without a handler a reload asked for too early, or of a run that ends by itself, would end it.
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_ignored"))
     return stop

@@ -53,7 +53,7 @@ def sample(
 
 
 async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]":
-    from auditrelay.app import normalizer  # noqa: PLC0415  # see given
+    from auditrelay.parts import normalizer  # noqa: PLC0415  # see given
     from auditrelay.sources import Drop, make  # noqa: PLC0415  # see given
     from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
 

@@ -190,6 +190,7 @@ class SourceState:
     What the store knows of a source: where it *started*, its ledger, its *condition*.
 
     *late* are the newest records of events that were found in time that was covered before.
+    *waiting* is how many of its events, at the most, some sink has yet to take.
     """
 
     name: str
@@ -197,6 +198,7 @@ class SourceState:
     ledger: tuple[Span, ...]
     lateness: tuple[Lateness, ...]
     late: tuple[Record, ...]
+    waiting: int
     condition: Mapping[str, object]
 
 
@@ -376,6 +378,19 @@ class Store(Protocol):
 
     async def prune(self, now: datetime) -> int:
         """Delete what every sink has and retention has passed; return how many events went."""
+
+    async def sources(self) -> list[SourceState]:
+        """Return the state of every source that was ever started here."""
+
+    async def sinks(self) -> list[SinkState]:
+        """Return the state of every sink that was ever started here."""
+
+    async def forget(self, name: str) -> None:
+        """
+        Delete everything that is known of the source or sink *name*, which nobody may use.
+
+        What waits for it, or came from it and waits for others, is gone with it.
+        """
 
     async def heads(self) -> Mapping[str, tuple[int, str]]:
         """Return by source how many records its journal has, and the hash of the last one."""

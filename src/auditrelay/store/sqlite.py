@@ -45,6 +45,7 @@ from auditrelay.store import (
     StoredDeadLetter,
     backfills,
     files,
+    forgetting,
     known_key,
     ledger,
     letters,
@@ -111,6 +112,10 @@ class SqliteStore:
         return await asyncio.to_thread(
             lambda: cls(state_dir, max_bytes=max_bytes, retention=retention, remember=remember)
         )
+
+    def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
+        """Let other limits hold from now on."""
+        self._max_bytes, self._retention, self._remember = max_bytes, retention, remember
 
     async def close(self) -> None:
         """Finish what was asked for, then release the files."""
@@ -420,7 +425,8 @@ class SqliteStore:
                     "select first, count, (select name from source where id = spool.source), "
                     "events from spool where first >= coalesce((select max(first) from spool "
                     "where first <= ?1), 0) and first + count > ?1 and source in "
-                    "(select value from json_each(?2)) and (only is null or "
+                    "(select value from json_each(?2)) and first < (select coalesce(ends, 1 << 62) "
+                    "from sink where name = ?3) and (only is null or "
                     "only = (select id from sink where name = ?3)) order by first limit 1",
                     (position, readable, sink),
                 ).fetchone()
@@ -545,6 +551,14 @@ class SqliteStore:
             self._disk_full = False
             return True
         return given_up
+
+    async def forget(self, name: str) -> None:
+        """See Store."""
+        # Its uids may be millions: they go step by step, and the row that leads to them at last.
+        while await self._writer.write(lambda db: forgetting.some_known(db, name)):
+            pass
+        await self._writer.write(lambda db: self._resize(db, -forgetting.source(db, name)))
+        await self._writer.write(lambda db: self._resize(db, -forgetting.sink(db, name)))
 
     async def heads(self) -> Mapping[str, tuple[int, str]]:
         """See Store."""
@@ -889,9 +903,19 @@ def _floor(db: sqlite3.Connection) -> int:
     return found
 
 
+def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
+    (count,) = db.execute(
+        "select total(first + count - max(first, ?1)) from spool where first + count > ?1 "
+        "and source = ?2",
+        (floor, owner),
+    ).fetchone()
+    return int(count)
+
+
 def source_states(db: sqlite3.Connection) -> list[SourceState]:
     """Return what is known of every source."""
     rows = db.execute("select id, name, started, condition from source order by name").fetchall()
+    floor = _floor(db)
     return [
         SourceState(
             name,
@@ -899,6 +923,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             ledger.spans(db, owner),
             _lateness(db, owner),
             newest(db, owner, "late", LATE_SHOWN),
+            _undelivered(db, owner, floor),
             json.loads(condition),
         )
         for owner, name, started, condition in rows

@@ -1,0 +1,27 @@
+"""``auditrelay forget``: let go of what the state holds of a source or sink that is gone."""
+
+from typing import Annotated, Any
+
+import typer
+
+from auditrelay.cli.beside import operate
+from auditrelay.cli.given import Given
+
+
+def forget(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A source or sink that is not configured any more.")],
+    *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also if something is lost with it for good.")
+    ] = False,
+) -> None:
+    """Delete what the state holds of a source or sink that was taken out or renamed."""
+    given: Given = context.obj
+    config = given.load(default_level="error")
+    operate(config, {"do": "forget", "name": name, "yes": yes}, _silent)
+    typer.echo(f"{name} is forgotten")
+
+
+async def _silent(_: dict[str, Any]) -> None:
+    """There is nothing to tell on the way."""

@@ -1,0 +1,64 @@
+"""
+Deleting all that is known of a source or a sink: works on a connection, within a transaction.
+
+For what is not configured any more, when an operator asks for it.
+"""
+
+import sqlite3
+from typing import Final
+
+_STEP: Final = 50_000
+_OF_A_SOURCE: Final = (
+    "coverage",
+    "resweep",
+    "known",
+    "spool",
+    "journal",
+    "vanished",
+    "lateness",
+    "parcel",
+    "backfill",
+)
+
+
+def some_known(db: sqlite3.Connection, name: str) -> int:
+    """Forget some of the uids of the source *name*; return how many."""
+    return db.execute(
+        "delete from known where (source, key) in (select source, key from known where source = "
+        "(select id from source where name = ?) limit ?)",
+        (name, _STEP),
+    ).rowcount
+
+
+def source(db: sqlite3.Connection, name: str) -> int:
+    """Delete the source *name* with its ledger and spool; return how many bytes of it went."""
+    row = db.execute("select id from source where name = ?", (name,)).fetchone()
+    if row is None:
+        return 0
+    (size,) = db.execute("select total(bytes) from spool where source = ?", row).fetchone()
+    db.execute(
+        "delete from backfill_part where backfill in (select id from backfill where source = ?)",
+        row,
+    )
+    for table in _OF_A_SOURCE:
+        db.execute(f"delete from {table} where source = ?", row)  # noqa: S608  # constants
+    db.execute("delete from feed where source = ?", (name,))
+    db.execute("delete from dead_letter where source = ? and sink is null", (name,))
+    db.execute("delete from source where id = ?", row)
+    return int(size)
+
+
+def sink(db: sqlite3.Connection, name: str) -> int:
+    """Delete the sink *name*, its dead letters and what is for it alone; return the bytes."""
+    row = db.execute("select id from sink where name = ?", (name,)).fetchone()
+    if row is None:
+        return 0
+    (size,) = db.execute("select total(bytes) from spool where only = ?", row).fetchone()
+    for table, column in (
+        ("spool", "only"),
+        ("feed", "sink"),
+        ("dead_letter", "sink"),
+        ("sink", "id"),
+    ):
+        db.execute(f"delete from {table} where {column} = ?", row)  # noqa: S608  # constants
+    return int(size)
