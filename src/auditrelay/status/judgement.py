@@ -7,7 +7,7 @@ that heals by itself says so, and one that needs somebody names the key or the c
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -45,26 +45,32 @@ class Finding:
     said: str | None = None
     do: str = ""
     command: str | None = None
+    code: str = ""
+    """The kind of trouble, in a word."""
 
 
 def judge(report: Report) -> list[Finding]:
     """Return what is wrong by *report*, worst first; nothing if all is well."""
     findings = [
-        *_stuck(report),
-        *_paused(report),
-        *_held(report, "source"),
-        *_held(report, "sink"),
-        *_filling(report),
-        *_down(report, "source"),
-        *_down(report, "sink"),
-        *_gaps(report),
-        *_bad_files(report),
-        *_dead_letters(report),
-        *_silent(report),
-        *_backlogs(report),
-        *_left_over(report),
-        *_behind(report),
-        *_unheard(report),
+        replace(finding, code=code)
+        for code, found in (
+            ("stuck", _stuck(report)),
+            ("paused", _paused(report)),
+            ("held", _held(report, "source")),
+            ("held", _held(report, "sink")),
+            ("filling", _filling(report)),
+            ("down", _down(report, "source")),
+            ("down", _down(report, "sink")),
+            ("gaps", _gaps(report)),
+            ("bad_files", _bad_files(report)),
+            ("dead_letters", _dead_letters(report)),
+            ("silent", _silent(report)),
+            ("backlogs", _backlogs(report)),
+            ("left_over", _left_over(report)),
+            ("behind", _behind(report)),
+            ("unheard", _unheard(report)),
+        )
+        for finding in found
     ]
     return sorted(findings, key=lambda finding: finding.level != "act")
 
