@@ -709,6 +709,14 @@ class Elastic(Double):
         if f'"type": "{foreign}"' in json.dumps(template):
             reason = f"No handler for type [{foreign}] declared on a field"
             raise _Refused(400, "mapper_parsing_exception", reason)
+        if self.flavour == "opensearch" and '{"type": "constant_keyword"}' in json.dumps(template):
+            # Elasticsearch takes the first document's value for it; OpenSearch (seen on 2.19) must
+            # be told.
+            reason = (
+                "Failed to parse mapping [_doc]: Field [namespace] is missing required parameter "
+                "[value]"
+            )
+            raise _Refused(400, "mapper_parsing_exception", reason)
 
     def _indices(self, names: str) -> list[Index]:
         found: list[Index] = []
