@@ -17,7 +17,7 @@ def main() -> int:
     findings = Findings()
     try:
         with Receiver(arguments.receiver) as receiver:
-            cluster = Cluster(receiver.url, arguments.receiver)
+            cluster = Cluster(receiver.url, arguments.receiver, receiver.identity)
             asyncio.run(prove(cluster, findings))
             cluster.close()
     except Missing as missing:

@@ -17,6 +17,7 @@ from tests import daemon
 from tests.siem import test_detections as detections
 from tests.siem.seen import GOLDEN, normalized
 
+from auditrelay.cli.setup import templates
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
@@ -32,10 +33,13 @@ STREAMS = "logs-auditrelay.*"
 class Cluster:
     """A cluster as one asks it by hand."""
 
-    def __init__(self, url: str, flavour: str) -> None:
+    def __init__(self, url: str, flavour: str, identity: dict[str, str]) -> None:
         self.url = url
         self.flavour = flavour
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=120)
+        self.identity = identity
+        """``username`` and ``password``, or nothing if the cluster knows no users."""
+        auth = (identity["username"], identity["password"]) if identity else None
+        self._client = httpx.Client(base_url=url, auth=auth, trust_env=False, timeout=120)
 
     def ask(self, method: str, path: str, body: Any = None, **parameters: str) -> Any:
         """Return the JSON answer, whatever its status."""
@@ -75,11 +79,17 @@ async def prove(cluster: Cluster, findings: Findings) -> None:
     await _detect(cluster, findings)
 
 
-def configure(folder: Path, name: str, sandbox: Sandbox, url: str, **sink: Any) -> Path:
+def configure(folder: Path, name: str, sandbox: Sandbox, cluster: Cluster, **sink: Any) -> Path:
     """Write a configuration with a state of its own, so that everything is new to it."""
     place = folder / name
     place.mkdir()
-    table = {"type": "elasticsearch", "urls": [url], "linger": "20ms", **sink}
+    table = {
+        "type": "elasticsearch",
+        "urls": [cluster.url],
+        "linger": "20ms",
+        **cluster.identity,
+        **sink,
+    }
     return daemon.configure(place, vendors.sources(sandbox), {"cluster": table})
 
 
@@ -100,7 +110,7 @@ async def state(config: Path) -> dict[str, Any]:
 
 async def _prepare(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
     print("check and setup")
-    config = configure(folder, "prepare", sandbox, cluster.url)
+    config = configure(folder, "prepare", sandbox, cluster)
     version = cluster.ask("GET", "/")["version"]["number"]
     ended = await daemon.command(config, "check")
     findings.same("check ends with 0", ended.status, 0)
@@ -109,10 +119,7 @@ async def _prepare(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: F
         holds=f"(version {version})" in _joined(ended.stdout),
         seen=ended.stdout,
     )
-    ended = await daemon.command(config, "setup", "elasticsearch")
-    findings.check(
-        "setup installs the templates", holds=ended.status == 0, seen=ended.stdout + ended.stderr
-    )
+    await _set_up(cluster, config, findings)
     simulated = cluster.ask(
         "POST", "/_index_template/_simulate_index/logs-auditrelay.bland-default"
     )
@@ -125,6 +132,31 @@ async def _prepare(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: F
     )
 
 
+async def _set_up(cluster: Cluster, config: Path, findings: Findings) -> None:
+    """Install the templates: by the command, or what it prints if the server is not whole."""
+    if cluster.flavour == "opensearch":
+        ended = await daemon.command(config, "setup", "elasticsearch")
+        said = ended.stdout + ended.stderr
+        findings.check("setup installs the templates", holds=ended.status == 0, seen=said)
+        return
+    # Two types come with plugins of Elasticsearch that are not in the central repository.
+    ended = await daemon.command(config, "setup", "elasticsearch")
+    findings.check(
+        "setup says what is missing, and ends with 1",
+        holds=ended.status == 1 and "The mapper type [match_only_text]" in ended.stderr,
+        seen=ended.stdout + ended.stderr,
+    )
+    for path, template in templates(opensearch=False).items():
+        text = json.dumps(template)
+        for missing, instead in (("constant_keyword", "keyword"), ("match_only_text", "text")):
+            text = text.replace(f'"type": "{missing}"', f'"type": "{instead}"')
+        findings.same(
+            f"PUT {path} with types that are there",
+            cluster.ask("PUT", path, json.loads(text)),
+            {"acknowledged": True},
+        )
+
+
 def _joined(table: str) -> str:
     """Return the words of a table whose cells are wrapped."""
     cells = [line.split("│")[-2].strip() for line in table.splitlines() if line.count("│") > 2]
@@ -135,12 +167,13 @@ async def _deliver(
     cluster: Cluster, sandbox: Sandbox, made: list[Made], folder: Path, findings: Findings
 ) -> None:
     print(f"{len(made)} events, gzip, into data streams")
-    config = configure(folder, "gzip", sandbox, cluster.url)
+    config = configure(folder, "gzip", sandbox, cluster)
     await once(config, findings)
     sink = await state(config)
     findings.same("no dead letters", sink["dead_letters"], 0)
     findings.same("no backlog", sink["backlog_events"], 0)
-    streams = cluster.ask("GET", f"/_data_stream/{STREAMS}").get("data_streams", [])
+    # not _data_stream, which this Elasticsearch has no handler for: it comes with a module
+    streams = cluster.ask("GET", f"/_resolve/index/{STREAMS}").get("data_streams", [])
     findings.same(
         "a data stream for each vendor",
         sorted(stream["name"] for stream in streams),
@@ -183,7 +216,7 @@ async def _repeat(
     cluster: Cluster, sandbox: Sandbox, count: int, folder: Path, findings: Findings
 ) -> None:
     print("the same again, by an instance that knows nothing of the first")
-    config = configure(folder, "again", sandbox, cluster.url)
+    config = configure(folder, "again", sandbox, cluster)
     await once(config, findings)
     findings.same("no dead letters", (await state(config))["dead_letters"], 0)
     findings.same("nothing is there twice", len(list(cluster.documents(STREAMS))), count)
@@ -194,7 +227,7 @@ async def _plain(
 ) -> None:
     print("uncompressed, into plain indices by month")
     config = configure(
-        folder, "plain", sandbox, cluster.url, compression="none", index="audit-{vendor}-%Y.%m"
+        folder, "plain", sandbox, cluster, compression="none", index="audit-{vendor}-%Y.%m"
     )
     # plain indices have no template of ours unless the operator writes one
     template = {
@@ -228,7 +261,7 @@ async def _plain(
 async def _refusals(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
     print("a mapping that refuses some of the events")
     cluster.ask("PUT", "/refusing", {"mappings": {"properties": {"source": {"type": "keyword"}}}})
-    config = configure(folder, "refusals", sandbox, cluster.url, index="refusing")
+    config = configure(folder, "refusals", sandbox, cluster, index="refusing")
     await once(config, findings)
     documents = list(cluster.documents(STREAMS))
     wanted = {each["_id"] for each in documents}
@@ -267,7 +300,7 @@ def _search(cluster: Cluster, findings: Findings) -> None:
         ),
         "event.created, as a time": (
             {"range": {"event.created": {"gte": "now-1h", "lte": "now"}}},
-            where(lambda s: True),
+            set(documents),
         ),
         "user.email": (
             {"term": {"user.email": user}},
@@ -328,6 +361,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
             "type": "elasticsearch",
             "urls": [cluster.url],
             "index": "logs-auditrelay.{vendor}-detections",
+            **cluster.identity,
         }
     )
     sink = elasticsearch.build("cluster", settings, Metrics())

@@ -5,6 +5,7 @@ The build leaves its classes and libraries in the folder's ``target``, so the se
 once. A server prints its address when it is ready, and ends when its standard input closes.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -44,13 +45,18 @@ def build(name: str) -> Path:
 
 
 class Receiver:
-    """The server *name* for the length of a ``with`` block; :attr:`url` is its address."""
+    """
+    The server *name* for the length of a ``with`` block.
+
+    :attr:`url` is its address, :attr:`identity` who may do everything there, if it asks.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._folder = tempfile.TemporaryDirectory(prefix=f"interop-{name}-")
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.identity: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         target = build(self._name)
@@ -59,19 +65,31 @@ class Receiver:
         home = folder / "home"
         home.mkdir()
         classes = os.pathsep.join([str(target / "classes"), str(target / "lib" / "*")])
+        words = ["java", "-Xmx768m", "-cp", classes, "Receiver", str(home), str(target / "plugins")]
         with log.open("wb") as errors:
             process = self._process = subprocess.Popen(
-                ["java", "-Xmx768m", "-cp", classes, "Receiver", str(home)],
+                [
+                    "java",
+                    "-Xmx768m",
+                    "-cp",
+                    classes,
+                    "Receiver",
+                    str(home),
+                    str(target / "plugins"),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
         assert process.stdout is not None
-        self.url = _first_line(process.stdout)
-        if not self.url:
-            said = log.read_text("utf-8", errors="replace")[-3000:]
+        said = _first_line(process.stdout)
+        if said:
+            self.identity = json.loads(said)
+            self.url = self.identity.pop("url")
+        else:
+            errors_said = log.read_text("utf-8", errors="replace")[-3000:]
             self.__exit__(None, None, None)
-            raise Missing(f"{self._name} did not start:\n{said}")
+            raise Missing(f"{self._name} did not start:\n{errors_said}")
         return self
 
     def __exit__(

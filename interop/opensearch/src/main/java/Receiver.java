@@ -15,7 +15,7 @@ import org.opensearch.transport.Netty4Plugin;
 /**
  * One node of OpenSearch on a free port of loopback.
  *
- * <p>Started with an empty folder, it prints its address and serves until standard input closes.
+ * <p>Started with an empty folder, it prints its address as JSON and serves until standard input closes.
  */
 final class Receiver extends Node {
     private static final Collection<Class<? extends Plugin>> PLUGINS =
@@ -46,7 +46,8 @@ final class Receiver extends Node {
         try (Receiver node = new Receiver(environment)) {
             node.start();
             HttpServerTransport http = node.injector().getInstance(HttpServerTransport.class);
-            System.out.println("http:/" + "/" + http.boundAddress().publishAddress());
+            System.out.printf(
+                    "{\"url\": \"http://%s\"}%n", http.boundAddress().publishAddress());
             while (System.in.read() != -1) {}
         }
     }
