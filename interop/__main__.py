@@ -4,6 +4,8 @@ import argparse
 import asyncio
 import sys
 
+from auditrelay.sandbox.elastic import Elastic
+from interop.answers import compare
 from interop.cluster import Cluster, prove
 from interop.findings import Findings
 from interop.receiver import Missing, Receiver
@@ -18,13 +20,19 @@ def main() -> int:
     try:
         with Receiver(arguments.receiver) as receiver:
             cluster = Cluster(receiver.url, arguments.receiver, receiver.identity)
-            asyncio.run(prove(cluster, findings))
+            asyncio.run(_cluster(cluster, findings))
             cluster.close()
     except Missing as missing:
         print(missing, file=sys.stderr)
         return 2
     print(f"{findings.held} held, {len(findings.failed)} did not")
     return 1 if findings.failed else 0
+
+
+async def _cluster(cluster: Cluster, findings: Findings) -> None:
+    await prove(cluster, findings)
+    async with Elastic(flavour=cluster.flavour) as double:
+        await compare(cluster.url, cluster.identity, double, findings)
 
 
 if __name__ == "__main__":

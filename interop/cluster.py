@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import httpx
 import msgspec
@@ -27,13 +27,16 @@ from interop import vendors
 from interop.findings import Findings
 from interop.vendors import Made
 
-STREAMS = "logs-auditrelay.*"
+STREAMS = "logs-auditrelay.*-default"
+
+
+Flavour = Literal["elasticsearch", "opensearch"]
 
 
 class Cluster:
     """A cluster as one asks it by hand."""
 
-    def __init__(self, url: str, flavour: str, identity: dict[str, str]) -> None:
+    def __init__(self, url: str, flavour: Flavour, identity: dict[str, str]) -> None:
         self.url = url
         self.flavour = flavour
         self.identity = identity
@@ -75,6 +78,8 @@ async def prove(cluster: Cluster, findings: Findings) -> None:
             await _repeat(cluster, sandbox, len(made), folder, findings)
             await _plain(cluster, sandbox, made, folder, findings)
             await _refusals(cluster, sandbox, folder, findings)
+            if cluster.identity:
+                await _rights(cluster, sandbox, folder, findings)
     _search(cluster, findings)
     await _detect(cluster, findings)
 
@@ -279,6 +284,53 @@ async def _refusals(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
     findings.same("every event is one or the other", len(dead | taken), len(wanted))
     findings.same("a dead letter has the status", {each["status"] for each in letters}, {400})
     print(f"        reason {letters[0]['reason']}: {letters[0]['message']}" if letters else "")
+
+
+async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
+    print("users who may do little, and one who is not known")
+    password = cluster.identity["password"]
+    before = len(list(cluster.documents(STREAMS)))
+    writer = {"username": "writer", "password": password}
+
+    stranger = {"username": "writer", "password": "wrong"}
+    config = configure(folder, "stranger", sandbox, cluster, **stranger)
+    await _fails("check with a wrong password", config, ["check"], "401", findings)
+    await _fails("run --once with a wrong password", config, ["run", "--once"], "401", findings)
+    findings.check("and holds the sink", holds=bool((await state(config))["held"]))
+    findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
+
+    config = configure(folder, "elsewhere", sandbox, cluster, index="other-{vendor}", **writer)
+    await _fails("check without a right", config, ["check"], "no right to write", findings)
+    await _fails("run --once without a right", config, ["run", "--once"], "unauthorized", findings)
+    findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
+
+    config = configure(folder, "writer", sandbox, cluster, **writer)
+    words = ["setup", "elasticsearch"]
+    await _fails("setup by one who may send", config, words, "manage_index_templates", findings)
+    ended = await daemon.command(config, "check")
+    findings.check(
+        "check by one who may send",
+        holds=ended.status == 0 and "can be written to" in _joined(ended.stdout),
+        seen=ended.stdout + ended.stderr,
+    )
+    await once(config, findings)
+    findings.same("no dead letters", (await state(config))["dead_letters"], 0)
+    findings.same("nothing is there twice", len(list(cluster.documents(STREAMS))), before)
+    index = "logs-auditrelay.{vendor}-writer"
+    config = configure(folder, "create", sandbox, cluster, index=index, **writer)
+    await once(config, findings)
+    made = len(list(cluster.documents("logs-auditrelay.*-writer")))
+    findings.same("create_doc and auto_configure are enough for new streams", made, before)
+
+
+async def _fails(what: str, config: Path, words: list[str], say: str, findings: Findings) -> None:
+    ended = await daemon.command(config, *words, within=400)
+    said = ended.stdout + ended.stderr
+    # a table on the standard output is wrapped
+    found = say in said or say in _joined(ended.stdout)
+    findings.check(
+        f"{what} ends with 1 and says {say!r}", holds=ended.status == 1 and found, seen=said[-600:]
+    )
 
 
 def _search(cluster: Cluster, findings: Findings) -> None:

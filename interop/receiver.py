@@ -68,15 +68,7 @@ class Receiver:
         words = ["java", "-Xmx768m", "-cp", classes, "Receiver", str(home), str(target / "plugins")]
         with log.open("wb") as errors:
             process = self._process = subprocess.Popen(
-                [
-                    "java",
-                    "-Xmx768m",
-                    "-cp",
-                    classes,
-                    "Receiver",
-                    str(home),
-                    str(target / "plugins"),
-                ],
+                words,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
