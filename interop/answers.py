@@ -35,7 +35,7 @@ def _bulk(*documents: Any, index: str = _STREAM, verb: str = "create", **meta: A
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def questions(flavour: str) -> Iterator[Question]:
+def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
     """Yield the requests, in the order in which they must be made."""
     good = {"@timestamp": _AT, "message": "m", "event": {"id": "1"}, "number": 1}
     yield Question("a document that is good", body=_bulk(good))
@@ -47,6 +47,7 @@ def questions(flavour: str) -> Iterator[Question]:
     yield Question("no newline at the end", body=_bulk(good).rstrip())
     yield Question("not JSON", body=b"not JSON\n")
     yield Question("half of an action", body=b'{"create":{"_index":\n{}\n')
+    yield Question("an open brace", body=b"{\n{}\n")
     yield Question("an action without a document", body=_bulk(good).split(b"\n")[0] + b"\n")
     yield Question("an unknown action", body=_bulk(good, verb="make"))
     yield Question("an unknown word in an action", body=_bulk(good, colour="red"))
@@ -89,13 +90,15 @@ def questions(flavour: str) -> Iterator[Question]:
     )
     yield Question("GET", method="GET", body=_bulk(good))
     yield Question("a wrong path", path="/_bulks", body=_bulk(good))
+    yield Question("a wrong path, longer", path="/a/b/c", body=_bulk(good))
     yield Question("another type of content", body=_bulk(good), headers={"Content-Type": "text/x"})
     yield Question("no type of content", body=_bulk(good), headers={})
     zipped = {**_NDJSON, "Content-Encoding": "gzip"}
     yield Question("gzip", body=gzip.compress(_bulk(good)), headers=zipped)
     yield Question("gzip, broken", body=b"not gzip", headers=zipped)
     yield Question("gzip, cut off", body=gzip.compress(_bulk(good) * 99)[:-20], headers=zipped)
-    unknown = {**_NDJSON, "Content-Encoding": "br"}
+    unknown = {**_NDJSON, "Content-Encoding": "zstd"}
+    yield Question("bytes in an unknown encoding", body=b"\x28\xb5\n", headers=unknown)
     yield Question("an unknown encoding", body=_bulk(good), headers=unknown)
     yield Question("a template that is not there", method="GET", path="/_index_template/none")
     privileges = {"index": [{"names": ["logs-x-y"], "privileges": ["create_doc"]}]}
@@ -138,7 +141,9 @@ async def compare(url: str, identity: dict[str, str], double: Elastic, findings:
     double.security = bool(identity)
     real = {"right": (identity["username"], identity["password"]) if identity else None}
     ours = {"right": (double.username, double.password)}
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+    # A connection for each request: servers close them after some of these.
+    once = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(trust_env=False, timeout=60, limits=once) as client:
         for question in questions(double.flavour):
             if question.identity != "right" and not identity:
                 continue

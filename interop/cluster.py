@@ -78,6 +78,7 @@ async def prove(cluster: Cluster, findings: Findings) -> None:
             await _repeat(cluster, sandbox, len(made), folder, findings)
             await _plain(cluster, sandbox, made, folder, findings)
             await _refusals(cluster, sandbox, folder, findings)
+            await _pipeline(cluster, sandbox, folder, findings)
             if cluster.identity:
                 await _rights(cluster, sandbox, folder, findings)
     _search(cluster, findings)
@@ -284,6 +285,15 @@ async def _refusals(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
     findings.same("every event is one or the other", len(dead | taken), len(wanted))
     findings.same("a dead letter has the status", {each["status"] for each in letters}, {400})
     print(f"        reason {letters[0]['reason']}: {letters[0]['message']}" if letters else "")
+
+
+async def _pipeline(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
+    print("a pipeline that is not there")
+    config = configure(folder, "pipeline", sandbox, cluster, pipeline="none")
+    say = "pipeline with id [none] does not exist"
+    await _fails("run --once", config, ["run", "--once"], say, findings)
+    findings.check("and holds the sink", holds=bool((await state(config))["held"]))
+    findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
 
 async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
