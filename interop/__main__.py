@@ -5,6 +5,7 @@ import asyncio
 import sys
 
 from auditrelay.sandbox.elastic import Elastic
+from interop import datadog
 from interop.answers import compare
 from interop.cluster import Cluster, prove
 from interop.findings import Findings
@@ -14,14 +15,17 @@ from interop.receiver import Missing, Receiver
 def main() -> int:
     """Run what was asked for; return 0 if all held, 1 if something did not, 2 if it cannot be."""
     parser = argparse.ArgumentParser(prog="python -m interop", description=__doc__)
-    parser.add_argument("receiver", choices=["opensearch", "elasticsearch"])
+    parser.add_argument("receiver", choices=["opensearch", "elasticsearch", "datadog"])
     arguments = parser.parse_args()
     findings = Findings()
     try:
-        with Receiver(arguments.receiver) as receiver:
-            cluster = Cluster(receiver.url, arguments.receiver, receiver.identity)
-            asyncio.run(_cluster(cluster, findings))
-            cluster.close()
+        if arguments.receiver == "datadog":
+            asyncio.run(datadog.prove(findings))
+        else:
+            with Receiver(arguments.receiver) as receiver:
+                cluster = Cluster(receiver.url, arguments.receiver, receiver.identity)
+                asyncio.run(_cluster(cluster, findings))
+                cluster.close()
     except Missing as missing:
         print(missing, file=sys.stderr)
         return 2
