@@ -171,7 +171,7 @@ def _compare(logs: list[dict[str, Any]], made: list[Made], findings: Findings) -
         at = datetime.fromisoformat(log["timestamp"]).timestamp()
         if round(at * 1000) != each.at // 1000:
             wrong_time.append((key, log["timestamp"]))
-        if whole != each.record:
+        if _rounded(whole) != _rounded(each.record):
             wrong_record.append(key)
     findings.none("every event is there", wanted.keys() - times.keys())
     findings.none("nothing else is there", times.keys() - wanted.keys())
