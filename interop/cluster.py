@@ -17,10 +17,10 @@ from tests import daemon
 from tests.siem import test_detections as detections
 from tests.siem.seen import GOLDEN, normalized
 
-from auditrelay.cli.setup import templates
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
+from auditrelay.siem.templates import templates
 from auditrelay.sinks import Item, elasticsearch
 from auditrelay.telemetry import Metrics
 from interop import vendors
