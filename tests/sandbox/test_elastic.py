@@ -72,7 +72,8 @@ GOOD = lines(("1", document()))
     [
         ("/_bulk", b"", {}, 400, "request body is required"),
         ("/_bulk", GOOD[:-1], {}, 400, "terminated by a newline"),
-        ("/_bulk", b"{\n{}\n", {}, 400, "Malformed action/metadata line [1]"),
+        ("/_bulk", b"{\n{}\n", {}, 400, "x_content_e_o_f_exception"),
+        ("/_bulk", b"text\n{}\n", {}, 400, "x_content_parse_exception"),
         ("/_bulk", b"[]\n{}\n", {}, 400, "expected START_OBJECT"),
         ("/_bulk", b'{"insert":{}}\n{}\n', {}, 400, "but found [insert]"),
         ("/_bulk", b'{"create":5}\n{}\n', {}, 400, "expected START_OBJECT"),
@@ -83,9 +84,10 @@ GOOD = lines(("1", document()))
         ("/_bulk?timestamp=1", GOOD, {}, 400, "unrecognized parameter: [timestamp]"),
         ("/_bulk?require_data_stream=yes", GOOD, {}, 400, "only [true] or [false]"),
         ("/_bulk", GOOD, {"Content_Type": "text/plain"}, 406, "Content-Type header [text/plain]"),
-        ("/_bulk", GOOD, {"Content_Encoding": "zstd"}, 415, "zstd"),
+        ("/_bulk", b"\x28\xb5\n", {"Content_Encoding": "zstd"}, 400, "x_content_parse_exception"),
         ("/_bulk", GOOD, {"Content_Encoding": "gzip"}, 400, "gzip"),
-        ("/_nothing", GOOD, {}, 400, "no handler found"),
+        ("/_nothing", GOOD, {}, 405, "Incorrect HTTP method for uri [/_nothing]"),
+        ("/_nothing/at/all", GOOD, {}, 400, "no handler found"),
     ],
 )
 async def test_a_malformed_request_is_refused_as_a_whole(
@@ -101,6 +103,29 @@ async def test_a_malformed_request_is_refused_as_a_whole(
     assert (reply.status_code, reply.json()["status"]) == (status, status)
     assert reason in reply.text
     assert reply.headers["x-elastic-product"] == "Elasticsearch"
+    assert es.stored.total == 0
+
+
+async def test_an_unknown_encoding_is_taken_for_none(
+    es: Elastic, client: httpx.AsyncClient
+) -> None:
+    reply = await call(client, es, body=GOOD, Content_Encoding="br")
+    assert errors(reply) == [(201, None)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/_bulk?pipeline=none", GOOD, "pipeline with id [none] does not exist"),
+        ("/_bulk", lines(("", document())), "if _id is specified it must not be empty"),
+    ],
+)
+async def test_an_item_is_refused_for_its_pipeline_or_empty_id(
+    es: Elastic, client: httpx.AsyncClient, path: str, body: bytes, reason: str
+) -> None:
+    [result] = results(await call(client, es, path, body))
+    assert result["status"] == 400
+    assert result["error"] == {"type": "illegal_argument_exception", "reason": reason}
     assert es.stored.total == 0
 
 

@@ -156,6 +156,7 @@ async def test_what_was_sent_before_is_recognised_and_counted(
 async def test_a_pipeline_is_named_in_the_request(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
+    elastic.switches.pipelines = frozenset({"audit"})
     sink = make(pipeline="audit")
     await sink.send(items(sink, 1))
     assert elastic.seen[-1].query["pipeline"] == "audit"
