@@ -148,6 +148,7 @@ def test_a_held_source_tells_which_refusal_and_which_key(code: str, what: str, d
         said=f"the words of {code}",
         do=do,
         command=CHECK,
+        code="held",
     )
 
 

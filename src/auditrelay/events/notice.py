@@ -40,7 +40,6 @@ def gap_event(
     tells that the span was read after all, and what was missing has been forwarded.
     """
     first, last = micros(start), micros(end)
-    named = available().get(vendor)
     span = f"audit events of {source} from {iso_ms(first)} to {iso_ms(last)}"
     gap = {"reason": reason, "start": iso_us(first), "end": iso_us(last)}
     return _event(
