@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,11 @@ async def test_a_running_service_tells_of_a_key_that_is_refused_since_when_and_w
         async with Daemon(config) as daemon, browser.tab(before=HURRY) as tab:
             await tab.open(daemon.address + "/")
             await tab.until("document.getElementById('headline').textContent === 'All is well.'")
+            now = datetime.now(UTC)
+            sandbox.cekura.fill(50, now - timedelta(seconds=3), now)
+            await tab.until(
+                "document.querySelector('#sink-splunk figcaption').textContent.startsWith('50 ')"
+            )
             sandbox.bland.rotate("another-key-of-the-organisation")
             await tab.until(
                 "document.getElementById('headline').textContent"
