@@ -335,7 +335,7 @@ def _bad_files(report: Report) -> Iterator[Finding]:
                 f"{row['name']} was given a file that is of no use.",
                 effect="It was left alone; the others were read.",
                 said=row["last_error"],
-                do="Put the right file in its place; it is read by itself.",
+                do=f"Put the right file into {row['directory']}; it is read by itself.",
             )
 
 
@@ -356,6 +356,8 @@ def _silent(report: Report) -> Iterator[Finding]:
 
 def _behind(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
+        if row["directory"] is not None:
+            continue  # it is as far as its files are, and that is somebody else's business
         lag = row["lag_seconds"]
         usual = MISSED_POLLS * row["poll_interval_seconds"] + row["settle_seconds"]
         if row["up"] and lag is not None and lag > usual and not row["paused_since"]:

@@ -229,7 +229,7 @@ def _peer(
             "dl",
             *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
         ),
-        tag("p", row["lateness"], class_="said") if row.get("late") else None,
+        tag("p", _lateness(row), class_="said") if row.get("late") else None,
         tag("p", "Last error: ", tag("q", row["last_error"]), class_="said")
         if row["last_error"]
         else None,
@@ -237,6 +237,13 @@ def _peer(
         class_=f"peer {state.level}",
         tabindex="-1",
         aria_label=f"{kind} {row['name']}",
+    )
+
+
+def _lateness(row: Row) -> str:
+    return (
+        f"{row['lateness']} To have caught nearly all of them at once: settle "
+        f"{row['suggested_settle']}, overlap {row['suggested_overlap']}."
     )
 
 
