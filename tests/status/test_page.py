@@ -158,6 +158,9 @@ async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -
         await instance.store.note("sink", "splunk", {})
         instance.pace.clear()
         told = await instance.status()
+    assert "3 sources read up to" in Outline(page(told)).text
+    told["sources"][0]["lag_seconds"] = None
+    assert "3 sources (1 not read yet), the others read up to" in Outline(page(told)).text
     outline = Outline(page(told))
     assert "Nothing needs you." in outline.text
     assert "acme-voice has not finished a poll since the start." in outline.text

@@ -101,7 +101,9 @@ def _verdict(report: Row, now: datetime) -> Markup:
             tag("span", headline(report), id="headline"),
             class_=level,
         ),
-        tag("p", _since(findings[0]["since"], now), class_="what act") if acts == 1 else None,
+        tag("p", _since(findings[0]["since"], now), class_="what act")
+        if acts == 1 and findings[0]["since"]
+        else None,
         tag("ol", *told, class_="findings") if findings else None,
         tag("p", _summary(report), class_="summary"),
         id="verdict",
@@ -117,6 +119,8 @@ def _summary(report: Row) -> str:
     waiting = max((row["backlog_events"] for row in report["sinks"]), default=0)
     dead = sum(row["dead_letters"] for row in report["sinks"])
     read = f"read up to {wording.span(max(lags))} ago or later" if lags else "not read yet"
+    if 0 < len(lags) < len(sources):
+        read = f"({len(sources) - len(lags)} not read yet), the others {read}"
     return (
         f"{wording.count(len(sources), 'source')} {read}. "
         f"{wording.count(len(sinks), 'sink')}, "
