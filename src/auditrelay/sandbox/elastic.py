@@ -825,6 +825,11 @@ class Elastic(Double):
 
     def _search(self, names: list[str], request: Request) -> Response:
         body = _object(request)
+        if "q" in request.query:  # of Lucene's syntax, field:value alone
+            name, colon, value = request.query["q"].partition(":")
+            if not colon or not value.isalnum():
+                raise UnknownQuery(request.query["q"])
+            body["query"] = {"term": {name: value}}
         behind = [
             backing
             for index in self._visible(names[0] if names else "*", "read")
