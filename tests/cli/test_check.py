@@ -16,6 +16,7 @@ from auditrelay.config import load
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.jitsudo import Jitsudo
 from auditrelay.sandbox.slaunch import SLaunch
+from auditrelay.sources import Page
 
 Table = dict[str, Any]
 
@@ -211,6 +212,50 @@ async def test_what_went_to_the_failure_store_is_told(tmp_path: Path, sandbox: S
     )
     told = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
     assert "stored in the failure store, not in the stream: 1" in told[-1].words
+
+
+# --- sources of another kind --------------------------------------------------------------------
+
+
+class Folder:
+    """A source that is no API."""
+
+    scope = ""
+
+    async def parcels(self, known: Any, now: Any) -> AsyncIterator[Any]:
+        yield None
+
+    async def check(self) -> str:
+        return "/exports: 2 files wait"
+
+    async def close(self) -> None: ...
+
+
+class Leaky:
+    """A vendor that leaves something out."""
+
+    scope = ""
+
+    async def walk(self, window: Any) -> AsyncIterator[Page]:
+        yield Page([b"{}"], last=True, partial="plan_categories")
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Folder, "/exports: 2 files wait"),
+        (Leaky, "answers; 1 events in the last hour; it leaves some out (plan_categories)"),
+    ],
+)
+async def test_a_source_tells_what_it_is(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, kind: Any, said: str
+) -> None:
+    monkeypatch.setattr("auditrelay.sources.bland.build", lambda *_: kind())
+    table = {"bland": sources(sandbox)["bland"]}
+    told = await rows(tmp_path, table, {"elastic": sinks(sandbox)["elastic"]})
+    assert (told[0].result, told[0].words) == ("ok", said)
 
 
 # --- why a vendor refuses -------------------------------------------------------------------------

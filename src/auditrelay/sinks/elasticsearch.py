@@ -264,9 +264,7 @@ class Sink:
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Offer *batch*, but for what the cluster holds already; to offer it again is harmless."""
-        targets: dict[str, list[int]] = {}
-        for index, item in enumerate(batch):
-            targets.setdefault(_target(item), []).append(index)
+        targets = _by_target(batch)
         try:
             held, warnings = await self._held(batch, targets)
             if not held:
@@ -300,7 +298,7 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise _fault(reply)
-        return self._judge(reply, batch)
+        return self._judge(reply, len(batch))
 
     # -- what the cluster holds already --------------------------------------------------------
 
@@ -412,19 +410,18 @@ class Sink:
             if behind is not None and not behind.blind:
                 del self._behind[target]
 
-    def _confirm(self, batch: Sequence[Item], results: Sequence[Mapping[str, Any]]) -> None:
-        """Trust on, without asking, what is known, as long as nothing went to another index."""
-        written = {result.get("_index") for result in results}
-        targets = {_target(item) for item in batch}
-        known = {
-            name for each in targets if each in self._behind for name in self._behind[each].names
-        }
-        if written <= known | targets:
-            for target in targets & self._behind.keys():
-                if not self._behind[target].blind:
-                    self._behind[target].told = time.monotonic()
-        else:
-            self._forget(targets)
+    def _confirm(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Trust on, without asking, what is known of where *results* say that events went."""
+        written = {result.get("_index") for result in results} - {None}
+        for target, behind in self._behind.items():
+            if not written:
+                return
+            if target in written or not behind.names.isdisjoint(written):
+                written -= behind.names | {target}
+                if not behind.blind:
+                    behind.told = time.monotonic()
+        if written:  # an index that is new: something has rolled over
+            self._forget(list(self._behind))
 
     async def _bulk_parameters(self) -> dict[str, str]:
         """Return the parameters of a bulk request, which depend on what the cluster is."""
@@ -479,9 +476,8 @@ class Sink:
         # The settings refuse an empty list; this tells the type checker so.
         raise AssertionError("there is at least one address")  # pragma: no cover
 
-    def _judge(self, reply: Reply, batch: Sequence[Item]) -> Verdict:
-        """Return what a bulk *reply* says of each event of *batch*, which it lists in order."""
-        count = len(batch)
+    def _judge(self, reply: Reply, count: int) -> Verdict:
+        """Return what a bulk *reply* says of each of *count* events, which it lists in order."""
         results = _results(reply)
         if results is None or len(results) != count:
             raise unproven(reply, "a bulk request's")
@@ -508,7 +504,7 @@ class Sink:
                 missing += status == 404
                 reason = _REASONS.get(refusal.kind, f"status_{status}")
                 rejected.append(Rejection(index, reason, refusal.words, status))
-        self._confirm(batch, results)
+        self._confirm(results)
         if missing == count:
             raise Refused(f"{reply.where}: {rejected[0].message}; {_ADVICE}", status=404)
         warnings = (
@@ -752,13 +748,22 @@ class _Place:
         return _named(self.action)
 
 
-def _target(item: Item) -> str:
-    """Return the name of the index or stream that :meth:`Sink.render` has put into *item*."""
-    return _named(item.text)
-
-
 def _named(text: bytes) -> str:
+    """Return the name of the index or stream that an action of ours holds."""
     return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
+
+
+def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
+    """Return the indices of *batch* by the name that :meth:`Sink.render` has put into its texts."""
+    targets: dict[str, list[int]] = {}
+    action, places = b"\n", []
+    for index, item in enumerate(batch):
+        if not item.text.startswith(action):  # most batches have one target
+            target = _named(item.text)
+            action = b'%b%b"' % (_CREATE, target.encode())
+            places = targets.setdefault(target, [])
+        places.append(index)
+    return targets
 
 
 @dataclass(slots=True)
