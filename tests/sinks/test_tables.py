@@ -375,6 +375,20 @@ async def test_item_409_is_done(bulk: Table) -> None:
     assert not bulk.double.stored.repeated()
     assert bulk.posts == [5, 5]
     assert bulk.counted("events_possible_duplicate_total") == 0  # it can tell
+    assert bulk.counted("events_already_stored_total") == 5
+
+
+async def test_item_that_went_to_the_failure_store_is_done_and_counted(bulk: Table) -> None:
+    items: list[dict[str, dict[str, Any]]] = [{"create": {"status": 201}} for _ in FIVE]
+    items[CULPRIT]["create"]["failure_store"] = "used"
+    bulk.strike(faults.answer(200, json.dumps({"items": items}).encode()), times=1)
+    with capture_logs() as logs:
+        await bulk.deliver()
+    assert bulk.posts == [5]
+    assert bulk.counted("events_diverted_total") == 1
+    assert bulk.counted("events_delivered_total") == 5
+    (warned,) = [line for line in logs if line["event"] == "sink_warned"]
+    assert "failure store" in warned["words"]
 
 
 async def test_items_with_every_fate_at_once(bulk: Table) -> None:

@@ -128,6 +128,10 @@ _UNREADABLE = (
     "the key or user may not read what is stored, so an event that is sent again after a rollover "
     "is stored twice: grant read and view_index_metadata on the index, or put a date into its name"
 )
+_DIVERTED = (
+    "events that do not fit the mapping went to the failure store, where no detection looks: see "
+    "GET STREAM::failures/_search"
+)
 _HALF_READ = (
     "some shards did not say which events they hold: what is sent again may be stored twice"
 )
@@ -507,15 +511,13 @@ class Sink:
         self._confirm(results)
         if missing == count:
             raise Refused(f"{reply.where}: {rejected[0].message}; {_ADVICE}", status=404)
-        warnings = (
-            (f"stored in the failure store, not in the stream: {diverted}",) if diverted else ()
-        )
         return Verdict(
             rejected=tuple(rejected),
             retry=tuple(retry),
             because=because,
             duplicates=duplicates,
-            warnings=warnings,
+            diverted=diverted,
+            warnings=(_DIVERTED,) if diverted else (),
         )
 
     def _is_configuration(self, refusal: "_Refusal") -> bool:
