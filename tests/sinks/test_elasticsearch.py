@@ -907,7 +907,10 @@ UNREADABLE = "is recognised until the next rollover, after that it is stored twi
         (None, ("view_index_metadata",), UNREADABLE),
         ("audit-{vendor}-%Y.%m", (), "is recognised at any time"),
         ("audit-{vendor}-%Y.%m", ("read", "view_index_metadata"), "is recognised at any time"),
+        ("audit-%Y", ("manage_index_templates",), "is recognised at any time"),
         ("logs-audit-%Y.%m", (), READABLE),  # a data stream, whatever its name says
+        ("logs-audit-%Y.%m", ("manage_index_templates",), READABLE),
+        ("logs-audit-%Y.%m", ("read", "manage_index_templates"), UNREADABLE),
         ("logs-audit-%Y.%m", ("read",), UNREADABLE),
         ("audit", (), READABLE),
     ],

@@ -102,6 +102,9 @@ _TEMPLATES = ",".join(
 _GENERATION = re.compile(r"-\d{4}\.\d\d\.\d\d-\d{6}$")
 """The end of a backing index's name."""
 
+_BUILT_IN = re.compile(r"(logs|metrics|traces|synthetics)-.*-")
+"""Names that Elasticsearch's own templates make data streams of."""
+
 _ADVICE = "check urls, index, pipeline, and the rights of the key or user"
 
 _TRUSTED: Final = 60.0
@@ -552,8 +555,8 @@ class Sink:
             notes.append(f"{target} can be written to, but must exist: no right to create it")
         else:
             notes.append(f"{target} can be written to")
-        template, said = await self._template()
-        notes.append(await self._recognition(target, rights, template))
+        stream, said = await self._template()
+        notes.append(await self._recognition(target, rights, stream=stream))
         notes += said
         notes += await self._mapping(target)
         return f"{who}: {'; '.join(notes)}"
@@ -614,10 +617,10 @@ class Sink:
         return {right: rights.get(right) is True for right in _RIGHTS}
 
     async def _recognition(
-        self, target: str, rights: Mapping[str, bool] | None, template: Match | None
+        self, target: str, rights: Mapping[str, bool] | None, *, stream: bool
     ) -> str:
-        """Say until when an event that is sent again is recognised."""
-        if self._settings.dated and not (template and template.makes_stream):
+        """Say until when an event that is sent again is recognised; *stream*: it may roll over."""
+        if self._settings.dated and not stream:
             return "an event that is sent again is recognised at any time: it meets the same index"
         if rights is None:
             # Asked as send would ask it.
@@ -636,13 +639,15 @@ class Sink:
             'the name, such as index = "audit-{vendor}-%Y.%m"'
         )
 
-    async def _template(self) -> tuple[Match | None, list[str]]:
-        """Return the template that a new index will have, and what is to be said of it."""
+    async def _template(self) -> tuple[bool, list[str]]:
+        """Return whether a new index will be a data stream, and what is to be said of that."""
         index = self._settings.index
         reply = await self._request("GET", "/_index_template", {"filter_path": _TEMPLATES})
         answer = self._answer(reply)
         if answer is None:
-            return None, ["which template fits cannot be asked with this key"]
+            return _BUILT_IN.match(index) is not None, [
+                "which template fits cannot be asked with this key"
+            ]
         listed = answer.get("index_templates", [])
         example = _DIRECTIVE.sub("0", _PLACEHOLDER.sub("x", index))
         template = Match.of(example, listed) if isinstance(listed, list) else None
@@ -659,7 +664,7 @@ class Sink:
             said.append(f"{kind} by the template {words(template.name)}")
         if self._settings.format == "ecs" and not (template and template.holds_ours):
             said.append(f"{COMPONENT} is not in it, see auditrelay setup elasticsearch")
-        return template, said
+        return template is not None and template.makes_stream, said
 
     async def _mapping(self, target: str) -> list[str]:
         """Say which fields are mapped otherwise than they should be, in what is there already."""
