@@ -450,12 +450,13 @@ async def test_an_index_that_does_not_say_when_it_was_made_is_searched(
 async def test_a_batch_of_thousands_is_asked_about_in_parts(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
-    sink = make(urls=[cluster.url], batch_events=2500)
-    sent = items(sink, 2500)
-    await sink.send(sent[:2400])
+    sink = make(urls=[cluster.url], timeout="60s")
+    sent = items(sink, 2010)
+    await sink.send(sent[:2005])
     at(cluster, NOON + DAY)
     cluster.rollover(STREAM)
-    assert await make(urls=[cluster.url]).send(sent) == Verdict(duplicates=2400)
+    again = make(urls=[cluster.url], timeout="60s")
+    assert await again.send(sent) == Verdict(duplicates=2005)
     assert asked(cluster).count("_search") == 3
 
 
