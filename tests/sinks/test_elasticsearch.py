@@ -957,6 +957,11 @@ async def test_check_says_which_template_an_index_would_have(make: Make, *, flav
         assert ours not in dated
         cluster.switches.missing_privileges = frozenset({"manage_index_templates"})
         assert "cannot be asked with this key" in await said()
+        cluster.switches.streams = ("logs-*-*",)
+        cluster.rollover(cluster.make_stream(STREAM))
+        assert "; data stream by the template logs" in await said()
+        cluster.switches.missing_privileges |= {"view_index_metadata"}
+        assert "cannot be asked with this key" in await said()
 
 
 async def test_check_says_which_fields_are_mapped_otherwise_in_an_index_that_is_there(

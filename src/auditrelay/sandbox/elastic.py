@@ -247,6 +247,10 @@ class Elastic(Double):
         """Leave the last *missing* items out of the next bulk answer; they are stored."""
         self._fewer.append(missing)
 
+    def make_stream(self, name: str) -> str:
+        """Make the data stream *name*, empty, and return its name."""
+        return self._made(name, stream=True).name
+
     def rollover(self, name: str) -> None:
         """Give the data stream *name* a new write index, which knows none of the old ids."""
         index = self.indices[name]
@@ -613,8 +617,9 @@ class Elastic(Double):
                         "timestamp_field": {"name": "@timestamp"},
                         "generation": index.generation,
                         "status": "GREEN",
+                        "template": "logs",
                     }
-                    for index in self._indices(name)
+                    for index in self._visible(name, "view_index_metadata")
                     if index.stream
                 ]
                 return _json(request, {"data_streams": streams})

@@ -555,7 +555,7 @@ class Sink:
             notes.append(f"{target} can be written to, but must exist: no right to create it")
         else:
             notes.append(f"{target} can be written to")
-        stream, said = await self._template()
+        stream, said = await self._template(target)
         notes.append(await self._recognition(target, rights, stream=stream))
         notes += said
         notes += await self._mapping(target)
@@ -639,15 +639,17 @@ class Sink:
             'the name, such as index = "audit-{vendor}-%Y.%m"'
         )
 
-    async def _template(self) -> tuple[bool, list[str]]:
+    async def _template(self, target: str) -> tuple[bool, list[str]]:
         """Return whether a new index will be a data stream, and what is to be said of that."""
         index = self._settings.index
         reply = await self._request("GET", "/_index_template", {"filter_path": _TEMPLATES})
         answer = self._answer(reply)
         if answer is None:
-            return _BUILT_IN.match(index) is not None, [
-                "which template fits cannot be asked with this key"
-            ]
+            used = await self._templates_of_streams(target)
+            if used:
+                return True, [f"data stream by the template {', '.join(used)}"]
+            said = ["which template a new index would have cannot be asked with this key"]
+            return _BUILT_IN.match(index) is not None, said
         listed = answer.get("index_templates", [])
         example = _DIRECTIVE.sub("0", _PLACEHOLDER.sub("x", index))
         template = Match.of(example, listed) if isinstance(listed, list) else None
@@ -665,6 +667,13 @@ class Sink:
         if self._settings.format == "ecs" and not (template and template.holds_ours):
             said.append(f"{COMPONENT} is not in it, see auditrelay setup elasticsearch")
         return template is not None and template.makes_stream, said
+
+    async def _templates_of_streams(self, target: str) -> list[str]:
+        """Return the templates of the data streams that are there: to see them takes less right."""
+        path = f"/_data_stream/{quote(target, safe='*')}"
+        reply = await self._request("GET", path, {"filter_path": "data_streams.template"})
+        streams = (self._answer(reply) or {}).get("data_streams", [])
+        return sorted({words(str(each.get("template"))) for each in streams})
 
     async def _mapping(self, target: str) -> list[str]:
         """Say which fields are mapped otherwise than they should be, in what is there already."""
