@@ -843,7 +843,8 @@ class Elastic(Double):
         failed = [backing for backing in behind if backing in self.switches.unsearchable]
         if failed and len(failed) == len(behind):
             raise _Refused(503, "search_phase_execution_exception", "all shards failed")
-        hits = [hit for hit in self._hits(names, body) if hit[0] not in failed]
+        seen = frozenset(behind).difference(failed)
+        hits = [hit for hit in self._hits(names, body) if hit[0] in seen]
         first = body.get("from", 0)
         size = body.get("size", int(request.query.get("size", 10)))
         if first + size > 10_000:
