@@ -14,6 +14,7 @@ from tests.daemon import Ended, command, configure, sinks, sources
 from auditrelay.cli.check import Row, ask_all
 from auditrelay.config import load
 from auditrelay.sandbox import Sandbox, faults
+from auditrelay.sandbox.cencori import Cencori
 from auditrelay.sandbox.jitsudo import Jitsudo
 from auditrelay.sandbox.slaunch import SLaunch
 from auditrelay.sources import Page
@@ -400,6 +401,77 @@ async def test_slaunch(
     prepare(slaunch)
     told = await words(tmp_path, table, sandbox)
     assert all(each in told for each in said), told
+
+
+@pytest.fixture
+async def cencori() -> AsyncIterator[Cencori]:
+    async with Cencori() as double:
+        yield double
+
+
+def dashboard(double: Cencori, **changes: Any) -> Table:
+    return {
+        "type": "cencori",
+        "mode": "dashboard",
+        "base_url": double.url,
+        "organization_slug": double.organization_slug,
+        "cookie": double.cookie,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("prepare", "change", "said"),
+    [
+        (
+            lambda double: setattr(double.switches, "role", "member"),
+            {},
+            ("403", "owner or admin"),
+        ),
+        (lambda double: double.end_session(), {}, ("401", "sign in to the dashboard")),
+        (
+            lambda _: None,
+            {"organization_slug": "another"},
+            ("404", "Organization not found", "check organization_slug"),
+        ),
+    ],
+)
+async def test_cencori(
+    tmp_path: Path,
+    sandbox: Sandbox,
+    cencori: Cencori,
+    prepare: Callable[[Any], None],
+    change: Table,
+    said: tuple[str, ...],
+) -> None:
+    table = dashboard(cencori, **change)
+    prepare(cencori)
+    told = await words(tmp_path, table, sandbox)
+    assert all(each in told for each in said), told
+    assert "base64" not in told
+
+
+async def test_cencori_says_what_the_plan_leaves_out(
+    tmp_path: Path, sandbox: Sandbox, cencori: Cencori
+) -> None:
+    cencori.switches.plan = "pro"
+    tables = {"one": dashboard(cencori)}
+    (row, _) = await rows(tmp_path, tables, {"elastic": sinks(sandbox)["elastic"]})
+    assert row.result == "ok"
+    assert "it leaves some out (plan_categories)" in row.words
+
+
+async def test_a_folder_of_exports_says_what_lies_there(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = tmp_path / "exports"
+    table = {"type": "cencori", "mode": "files", "directory": str(folder)}
+    elastic = {"elastic": sinks(sandbox)["elastic"]}
+    (row, _) = await rows(tmp_path, {"one": table}, elastic)
+    assert row.result == "failed"
+    assert str(folder) in row.words
+    folder.mkdir()
+    (row, _) = await rows(tmp_path, {"one": table}, elastic)
+    assert row.result == "ok"
+    assert row.words
 
 
 async def test_a_source_that_answers_says_how_much_there_is(
