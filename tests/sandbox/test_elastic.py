@@ -397,6 +397,64 @@ async def test_templates_health_and_streams_can_be_looked_at(
     assert (await call(client, es, "/_bulk", method="GET")).status_code == 405
 
 
+async def test_what_stands_behind_a_stream_is_told_to_whoever_may_know(
+    es: Elastic, client: httpx.AsyncClient, clock: Any
+) -> None:
+    dates = f"/{STREAM}/_settings/index.creation_date"
+    assert (await call(client, es, dates, method="GET")).status_code == 404
+    await call(client, es, body=GOOD)
+    clock.now += 86400
+    es.rollover(STREAM)
+    told = (await call(client, es, dates, method="GET")).json()
+    assert [name[-17:] for name in told] == ["2026.11.20-000001", "2026.11.21-000002"]
+    first, second = (int(each["settings"]["index"]["creation_date"]) for each in told.values())
+    assert second - first == 86_400_000
+    es.switches.missing_privileges = frozenset({"view_index_metadata", "read"})
+    for path, method in (
+        (dates, "GET"),
+        (f"/{STREAM}/_mapping", "GET"),
+        (f"/{STREAM}/_search", "POST"),
+    ):
+        assert (await call(client, es, path, method=method)).status_code == 403
+        hidden = await call(client, es, path.replace("cekura", "*"), method=method)
+        assert hidden.status_code == 200  # a pattern stands for what may be seen
+        assert STREAM not in hidden.text
+
+
+async def test_a_search_tells_of_shards_that_fail(es: Elastic, client: httpx.AsyncClient) -> None:
+    await call(client, es, body=GOOD)
+    first = es.indices[STREAM].written
+    es.rollover(STREAM)
+    await call(client, es, body=lines(("another", document())))
+    es.switches.unsearchable = frozenset({first})
+    found = (await call(client, es, f"/{STREAM}/_search", {"query": {"match_all": {}}})).json()
+    assert found["_shards"]["failed"] == 1
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["another"]
+    es.switches.unsearchable = frozenset(es.indices[STREAM].backing)
+    assert (await call(client, es, f"/{STREAM}/_search", {})).status_code == 503
+
+
+async def test_a_search_by_address_finds_the_field(es: Elastic, client: httpx.AsyncClient) -> None:
+    await call(client, es, body=lines(("one", document()), ("two", document())))
+    found = await call(client, es, f"/{STREAM}/_search?q=_id:two", method="GET")
+    assert [hit["_id"] for hit in found.json()["hits"]["hits"]] == ["two"]
+    assert (await call(client, es, f"/{STREAM}/_search?q=two", method="GET")).status_code == 400
+
+
+async def test_the_mapping_and_the_templates_are_shown(
+    es: Elastic, client: httpx.AsyncClient
+) -> None:
+    await call(client, es, body=lines(("1", document(user={"id": "u", "n": 3})), index="plain"))
+    shown = (await call(client, es, "/plain/_mapping", method="GET")).json()
+    fields = shown["plain"]["mappings"]["properties"]
+    assert fields["user"]["properties"] == {"id": {"type": "text"}, "n": {"type": "long"}}
+    assert fields["@timestamp"] == {"type": "date"}
+    listed = (await call(client, es, "/_index_template", method="GET")).json()
+    assert [each["name"] for each in listed["index_templates"]] == ["logs"]
+    es.switches.missing_privileges = frozenset({"manage_index_templates"})
+    assert (await call(client, es, "/_index_template", method="GET")).status_code == 403
+
+
 @pytest.mark.parametrize("parameter", ["require_data_stream", "include_source_on_error"])
 async def test_opensearch_does_not_know_the_parameters_of_elasticsearch(
     opensearch: Elastic, client: httpx.AsyncClient, parameter: str

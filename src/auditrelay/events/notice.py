@@ -1,4 +1,4 @@
-"""Events that auditrelay itself has to tell: gaps, gaps that were filled, and alerts."""
+"""Events of auditrelay itself: gaps, gaps that were filled, alerts, and tests of a sink."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,6 +16,7 @@ from auditrelay.window import micros
 
 GAP = "auditrelay.gap_declared"
 FILLED = "auditrelay.gap_filled"
+TEST = "auditrelay.test"
 OWN = "auditrelay"
 """The vendor of events about the instance itself."""
 
@@ -93,6 +94,32 @@ def alert_event(
     )
 
 
+def test_event(
+    *, source: str, vendor: str, nonce: str, now: datetime, tags: Mapping[str, str]
+) -> AuditEvent:
+    """
+    Return an event that says nothing, to see whether a sink takes it: it looks like *source*'s own.
+
+    It happens *now*; its uid is another for every *nonce*.
+    """
+    test = {"nonce": nonce}
+    return _event(
+        uid=Uids(vendor).content("", encode(["test", nonce]), 0),
+        source=source,
+        vendor=vendor,
+        action=TEST,
+        category="test",
+        scope="",
+        reason=None,
+        message=f"Test event of auditrelay for the events of {source}: nothing has happened",
+        detail={"test": test},
+        metadata=test,
+        warnings=(),
+        now=now,
+        tags=tags,
+    )
+
+
 def _event(
     *,
     uid: str,
@@ -101,7 +128,7 @@ def _event(
     action: str,
     category: str,
     scope: str,
-    reason: str,
+    reason: str | None,
     message: str,
     detail: Mapping[str, object],
     metadata: Mapping[str, object],

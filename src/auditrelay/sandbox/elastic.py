@@ -247,6 +247,10 @@ class Elastic(Double):
         """Leave the last *missing* items out of the next bulk answer; they are stored."""
         self._fewer.append(missing)
 
+    def make_stream(self, name: str) -> str:
+        """Make the data stream *name*, empty, and return its name."""
+        return self._made(name, stream=True).name
+
     def rollover(self, name: str) -> None:
         """Give the data stream *name* a new write index, which knows none of the old ids."""
         index = self.indices[name]
@@ -613,8 +617,9 @@ class Elastic(Double):
                         "timestamp_field": {"name": "@timestamp"},
                         "generation": index.generation,
                         "status": "GREEN",
+                        "template": "logs",
                     }
-                    for index in self._indices(name)
+                    for index in self._visible(name, "view_index_metadata")
                     if index.stream
                 ]
                 return _json(request, {"data_streams": streams})
@@ -825,6 +830,11 @@ class Elastic(Double):
 
     def _search(self, names: list[str], request: Request) -> Response:
         body = _object(request)
+        if "q" in request.query:  # of Lucene's syntax, field:value alone
+            name, colon, value = request.query["q"].partition(":")
+            if not colon or not value.isalnum():
+                raise UnknownQuery(request.query["q"])
+            body["query"] = {"term": {name: value}}
         behind = [
             backing
             for index in self._visible(names[0] if names else "*", "read")
@@ -833,7 +843,8 @@ class Elastic(Double):
         failed = [backing for backing in behind if backing in self.switches.unsearchable]
         if failed and len(failed) == len(behind):
             raise _Refused(503, "search_phase_execution_exception", "all shards failed")
-        hits = [hit for hit in self._hits(names, body) if hit[0] not in failed]
+        seen = frozenset(behind).difference(failed)
+        hits = [hit for hit in self._hits(names, body) if hit[0] in seen]
         first = body.get("from", 0)
         size = body.get("size", int(request.query.get("size", 10)))
         if first + size > 10_000:
