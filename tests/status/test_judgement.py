@@ -125,13 +125,13 @@ def test_what_is_disabled_is_no_trouble() -> None:
             "voice does not know what it is asked for (404).",
             (
                 "See whether sources.voice.base_url and the names in [sources.voice] are "
-                "right, mend them, and restart the service."
+                "right, mend them, and reload the service."
             ),
         ),
         (
             "status_302",
             "voice sends us elsewhere (302), where no key may follow.",
-            "Set sources.voice.base_url to the address that it names, and restart the service.",
+            "Set sources.voice.base_url to the address that it names, and reload the service.",
         ),
         ("refused", "voice refuses.", "Do what its own words say."),
         ("status_402", "voice refuses (402).", "Do what its own words say."),

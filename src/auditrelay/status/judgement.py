@@ -99,7 +99,7 @@ def _paused(report: Report) -> Iterator[Finding]:
     names = wording.join([row["name"] for row in paused])
     if _fill(spool) > NEARLY_FULL:
         what = f"The spool is full, so {names} {_is(paused)} not read."
-        do = f"{_mend_slowest(report)}, or raise spool.max_bytes and restart the service."
+        do = f"{_mend_slowest(report)}, or raise spool.max_bytes and reload the service."
     else:
         what = f"The disk is full, so {names} {_is(paused)} not read."
         do = "Make room on the disk that state_dir lies on; reading then goes on by itself."
@@ -126,7 +126,7 @@ def _filling(report: Report) -> Iterator[Finding]:
             "spool",
             f"The spool is {_fill(spool):.0%} full.",
             effect="When it is full, reading waits until there is room. Nothing is dropped.",
-            do=f"{_mend_slowest(report)}, or raise spool.max_bytes and restart the service.",
+            do=f"{_mend_slowest(report)}, or raise spool.max_bytes and reload the service.",
             command=_command(report, "status"),
         )
 
@@ -186,12 +186,12 @@ def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[s
         names = f"{table}.{address} and the names in [{table}]"
         return (
             f"{name} does not know what it is asked for (404).",
-            f"See whether {names} are right, mend them, and {_RESTART}.",
+            f"See whether {names} are right, mend them, and reload the service.",
         )
     if status is not None and 300 <= status < 400:
         return (
             f"{name} sends us elsewhere ({status}), where no key may follow.",
-            f"Set {table}.{address} to the address that it names, and {_RESTART}.",
+            f"Set {table}.{address} to the address that it names, and reload the service.",
         )
     with_status = "" if status is None else f" ({status})"
     return f"{name} refuses{with_status}.", "Do what its own words say."
@@ -424,7 +424,7 @@ def _left_over(report: Report) -> Iterator[Finding]:
                 row["name"],
                 f"{backlog} {_wait(row)} for {row['name']}, which {why}.",
                 effect="They are kept, and take room in the spool.",
-                do=f"Put [sinks.{row['name']}] back or enable it, and restart the service.",
+                do=f"Put [sinks.{row['name']}] back or enable it, and reload the service.",
             )
 
 
