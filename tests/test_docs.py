@@ -136,6 +136,12 @@ def test_a_log_event_has_the_level_and_the_fields_that_are_documented(row: list[
     assert event.fields <= set(re.findall(r"`(\w+)`", row[2]))
 
 
+@pytest.mark.parametrize("row", list(rows("log-events.md")), ids=lambda row: row[0].strip("`"))
+def test_a_log_event_says_what_to_do(row: list[str]) -> None:
+    assert len(row) == 5
+    assert all(row[3:])
+
+
 # --- metrics -----------------------------------------------------------------------------------
 
 
@@ -167,6 +173,59 @@ def test_alerts_and_hints_speak_of_metrics_that_exist() -> None:
         for shown in re.findall(r"\bauditrelay_[a-z_]+[a-z]\b", page.read_text("utf-8")):
             if shown not in ("auditrelay_kind", "auditrelay_verb", "auditrelay_tags"):
                 assert shown in names, f"{page.name}: {shown}"
+
+
+def test_every_metric_says_what_to_do() -> None:
+    for row in rows("metrics.md"):
+        assert len(row) == 4, row
+        assert all(row), row
+
+
+# --- the operator's book -----------------------------------------------------------------------
+
+
+def exit_statuses() -> set[str]:
+    """Return every status that a command ends with, as it stands in the code."""
+    found = {"0"}
+    for module in sorted((ROOT / "src" / "auditrelay" / "cli").glob("*.py")):
+        for call in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("sys.exit", "typer.Exit"):
+                for argument in call.args:
+                    found |= {
+                        str(each.value)
+                        for each in ast.walk(argument)
+                        if isinstance(each, ast.Constant) and isinstance(each.value, int)
+                    }
+    return found
+
+
+def test_every_exit_status_is_in_the_book_with_what_to_do() -> None:
+    shown = {row[0].strip("`"): row for row in rows("operations.md") if row[0].strip("`").isdigit()}
+    assert shown.keys() == exit_statuses() == {"0", "1", "2", "3"}
+    for status, row in shown.items():
+        assert len(row) == 4
+        assert row[3], status
+
+
+def test_every_event_that_asks_for_somebody_is_found_from_its_words() -> None:
+    """An error in the log has something to do, and 'nothing' is not something."""
+    for row in rows("log-events.md"):
+        if row[1] == "error":
+            assert row[4] != "nothing", row[0]
+
+
+def test_the_pages_of_the_book_are_all_named_on_its_first_one() -> None:
+    first = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    for page in (
+        "if-you-see-this",
+        "log-events",
+        "metrics",
+        "systemd",
+        "container",
+        "upgrade",
+        "sizing",
+    ):
+        assert f"]({page}.md)" in first, page
 
 
 # --- configuration -----------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import shutil
+import subprocess
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +20,9 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from auditrelay import telemetry
@@ -29,6 +34,10 @@ PROMISED = {
     "auditrelay_events_duplicate_total": {"source"},
     "auditrelay_events_late_total": {"source"},
     "auditrelay_events_unknown_total": {"source"},
+    "auditrelay_events_vanished_total": {"source"},
+    "auditrelay_events_ambiguous_total": {"source"},
+    "auditrelay_events_vanished_total": {"source"},
+    "auditrelay_events_ambiguous_total": {"source"},
     "auditrelay_events_delivered_total": {"sink", "source"},
     "auditrelay_events_possible_duplicate_total": {"sink"},
     "auditrelay_events_restamped_total": {"sink"},
@@ -44,6 +53,7 @@ PROMISED = {
     "auditrelay_sink_backlog_events": {"sink"},
     "auditrelay_sink_oldest_undelivered_seconds": {"sink"},
     "auditrelay_spool_bytes": set(),
+    "auditrelay_spool_max_bytes": set(),
     "auditrelay_request_duration_seconds": {"peer", "code"},
     "auditrelay_requests_retried_total": {"peer", "reason"},
     "auditrelay_event_lateness_seconds": {"source"},
@@ -96,6 +106,69 @@ def test_what_is_labelled_by_configured_names_alone_starts_at_nought() -> None:
     assert value(of, "end_to_end_seconds_count", source="a", sink="s") == 0
     assert value(of, "events_delivered_total", source="b", sink="s") is None
     assert value(of, "build_info", version="1.2.3") == 1
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;q=0.75,application/openmetrics-text;version=0.0.1"
+    ";q=0.5,text/plain;version=0.0.4;q=0.25,*/*;q=0.1"
+)
+"""What Prometheus 2 sends as Accept."""
+
+
+def busy() -> Metrics:
+    """Return metrics with a sample of everything, and with names that need escaping."""
+    of = Metrics("1.2.3", sources=['a"\\\n', "b"], sinks=["s"], pairs=[('a"\\\n', "s")])
+    of.dead_letters_total.labels("s", "too_old").inc(3)
+    of.dead_letters.labels("s").set(2)
+    of.gap_seconds.labels("b", "limit").inc(0.5)
+    of.requests_retried.labels("s", "timeout").inc()
+    of.request_duration_seconds.labels("s", "200").observe(0.1)
+    of.event_lateness_seconds.labels("b").observe_all([1, 1e9])
+    of.source_lag_seconds.labels("b").set(1.5)
+    return of
+
+
+def test_who_asks_for_openmetrics_gets_it_with_the_same_values_under_the_same_names() -> None:
+    text, content_type = busy().render(PROMETHEUS)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert text.endswith(b"# EOF\n")
+    assert text.count(b"# EOF") == 1
+    # It refuses what the format forbids.
+    strict = list(openmetrics_families(text.decode()))  # type: ignore[no-untyped-call]  # its gap
+    names = [family.name for family in strict]
+    assert len(names) == len(set(names)) == len(PROMISED)
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in strict
+        for sample in family.samples
+    }
+    assert found == samples(busy())
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "text/plain",
+        "text/html, application/xhtml+xml, */*;q=0.8",
+        "text/plain;version=x",
+    ],
+)
+def test_who_asks_for_anything_else_gets_prometheus_text(accept: str) -> None:
+    text, content_type = busy().render(accept)
+    assert content_type.startswith("text/plain; version=0.0.4")
+    assert b"# EOF" not in text
+    assert b"# TYPE auditrelay_dead_letters_total counter\n" in text
+    assert b"# TYPE auditrelay_dead_letters gauge\n" in text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_nothing_wrong_with_the_exposition() -> None:
+    said = subprocess.run(
+        ["promtool", "check", "metrics"], input=busy().render()[0], capture_output=True, check=False
+    )
+    assert (said.returncode, said.stdout + said.stderr) == (0, b"")
 
 
 def test_a_histogram_counts_each_value_up_to_its_bound() -> None:

@@ -334,8 +334,8 @@ class App:
             stuck=self.stuck(),
         )
 
-    async def measured(self) -> tuple[bytes, str]:
-        """Return the metrics, brought up to date, and their content type."""
+    async def measured(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics, brought up to date, and their content type, as *accept* asks."""
         for collector in self._parts.collectors.values():
             collector.measure()
         now = self._clock()
@@ -349,7 +349,8 @@ class App:
                 0 if oldest is None else max(0.0, (now - oldest).total_seconds())
             )
         self.metrics.spool_bytes.set(self._store.spool_bytes)
-        return self.metrics.render()
+        self.metrics.spool_max_bytes.set(self._config.spool.max_bytes)
+        return self.metrics.render(accept)
 
     def stuck(self) -> list[str]:
         """

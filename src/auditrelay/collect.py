@@ -53,6 +53,9 @@ UNREADABLE_AFTER: Final = timedelta(hours=1)
 UNREADABLE_TRIES: Final = 5
 """How many polls must have failed at it by then."""
 
+SET_BACK: Final = timedelta(minutes=5)
+"""How far the clock may lie behind what was read until it must have been set back."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -146,8 +149,12 @@ class Collector:
 
     async def keep_polling(self) -> None:
         """Poll whenever it is due, until cancelled; what goes wrong waits for the next poll."""
+        # Who says when goes by the clock on the wall, which may be set back; this goes by another.
+        longest = 2 * self.settings.poll_interval.total_seconds()
         while True:
-            await self.due.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(longest):
+                    await self.due.wait()
             self.due.clear()
             try:
                 await self._poll()
@@ -200,6 +207,12 @@ class Collector:
         # One now for the whole poll: while a window is walked more time settles, and a poll that
         # went after it would never end.
         now = self._clock()
+        if self.checkpoint - now > SET_BACK:
+            raise Refused(
+                f"the clock of this machine says {now.isoformat(timespec='seconds')}, and time up "
+                f"to {self.checkpoint.isoformat(timespec='seconds')} has been read already: set it "
+                "right; until then nothing new can be read"
+            )
         while window := self._next_window(started, now):
             given_up = [
                 span.interval

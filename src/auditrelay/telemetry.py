@@ -29,6 +29,7 @@ from prometheus_client import (
 )
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from auditrelay import __version__
@@ -45,6 +46,9 @@ LATENESS_SECONDS = (1, 5, 15, 30, 60, 300, 900, 3600, 7200, 21600, 86400, 172800
 
 END_TO_END_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 2592000)
 """Fine around ``settle`` and ``poll_interval``, coarse for an outage, 30 days for a backfill."""
+
+
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Observations:
@@ -233,6 +237,7 @@ class Metrics:
             "sink",
         )
         self.spool_bytes = gauge("spool_bytes", "Bytes that the spool takes on disk.")
+        self.spool_max_bytes = gauge("spool_max_bytes", "Bytes at which polling waits.")
         self.request_duration_seconds = histogram(
             "request_duration_seconds",
             "Time of one request, by the peer's name and the status or error code.",
@@ -326,10 +331,29 @@ class Metrics:
                     metric.labels(**dict(zip(labels, values, strict=True)))
         self._names = names
 
-    def render(self) -> tuple[bytes, str]:
-        """Return all metrics in Prometheus' text format, and its content type."""
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """
+        Return all metrics and their content type: OpenMetrics, or Prometheus' text format.
+
+        OpenMetrics if *accept*, the header of a request, names it, as Prometheus does.
+        """
+        wanted = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
+        if _OPENMETRICS in wanted:
+            text: bytes = openmetrics.generate_latest(self)  # type: ignore[no-untyped-call]  # as above
+            return text, openmetrics.CONTENT_TYPE_LATEST
         text = b"".join(generate_latest(registry) for registry in self._registries)
         return text, CONTENT_TYPE_PLAIN_0_0_4
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics for OpenMetrics, which allows each name once."""
+        for registry in self._registries:
+            for family in registry.collect():
+                if family.name == "auditrelay_dead_letters" and family.type == "counter":
+                    # Its name without _total is that of the gauge: so it is of no type there.
+                    samples = family.samples
+                    family = Metric(f"{family.name}_total", family.documentation, "unknown")  # noqa: PLW2901  # the same, renamed
+                    family.samples = samples
+                yield family
 
 
 # --- secrets -----------------------------------------------------------------------------------

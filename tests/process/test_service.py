@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.daemon import (
     Daemon,
@@ -46,6 +47,7 @@ METRICS = [
     "auditrelay_sink_backlog_events",
     "auditrelay_sink_oldest_undelivered_seconds",
     "auditrelay_spool_bytes",
+    "auditrelay_spool_max_bytes",
     "auditrelay_request_duration_seconds",
     "auditrelay_requests_retried_total",
     "auditrelay_event_lateness_seconds",
@@ -239,6 +241,12 @@ async def test_every_metric_is_there_before_its_first_event(
         double.faults.add(faults.hang(), times=None)
     async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
         text = (await daemon.get("/metrics")).text
+        assert await daemon.metric("auditrelay_spool_max_bytes") == 2 << 30
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+            accept = {"Accept": "application/openmetrics-text;version=1.0.0"}
+            strict = await client.get(f"{daemon.address}/metrics", headers=accept)
+    assert strict.headers["content-type"].startswith("application/openmetrics-text")
+    assert strict.text.endswith("# EOF\n")
     declared = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
     assert [name for name in METRICS if name not in declared] == []
     for series in (

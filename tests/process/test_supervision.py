@@ -103,7 +103,8 @@ async def test_the_manager_is_told_when_it_runs_how_it_fares_and_that_it_ends(
     tables = sinks(sandbox)
     sandbox.splunk.faults.add(faults.answer(403, b'{"text":"Invalid token","code":4}'), times=None)
     async with supervised(configure(tmp_path, sources(sandbox), tables), manager) as daemon:
-        first = manager.listen()[0]
+        await eventually(manager.listen)  # the log said so a moment before
+        first = manager.told[0]
         assert first.startswith("READY=1\nSTATUS=")
         await eventually(lambda: manager.sentence().startswith("splunk is held: POST http"))
         sandbox.splunk.faults.clear()
@@ -130,8 +131,8 @@ async def test_a_stuck_loop_silences_the_signs_of_life_and_fails_the_health_chec
         await manager.falls_silent()
         health = await daemon.get("/healthz")
         assert (health.status_code, health.json()["ok"]) == (503, False)
-        assert set(health.json()["stuck"]) == {"cekura", "bland"}
-        assert set(daemon.said("loop_stuck")[-1]["loops"]) == {"cekura", "bland"}
+        await eventually(lambda: set(daemon.said("loop_stuck")[-1]["loops"]) == {"cekura", "bland"})
+        assert set((await daemon.get("/healthz")).json()["stuck"]) == {"cekura", "bland"}
         (tmp_path / "stuck").unlink()
         await manager.goes_on()
         assert (await daemon.get("/healthz")).status_code == 200
@@ -146,7 +147,11 @@ async def test_polls_that_do_not_come_any_more_silence_the_signs_of_life(
         await eventually(lambda: not missing(sandbox))
         (tmp_path / "unscheduled").touch()
         await manager.falls_silent()
-        assert set((await daemon.get("/healthz")).json()["stuck"]) == {"cekura", "bland"}
+
+        async def both() -> bool:
+            return set((await daemon.get("/healthz")).json()["stuck"]) == {"cekura", "bland"}
+
+        await eventually(both)
         (tmp_path / "unscheduled").unlink()
         await manager.goes_on()
 

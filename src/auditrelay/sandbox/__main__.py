@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
         "--first-port",
         type=int,
         default=0,
-        help="listen on this port and those after it, in the order of the addresses; 0: on any",
+        help="listen on this port and those after it: splunk, datadog, elastic, then the vendors",
     )
     parser.add_argument(
         "--lean",
@@ -86,8 +86,9 @@ def _duration(text: str) -> timedelta:
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(flavour=arguments.flavour)
     if arguments.first_port:
-        named = (sandbox.cekura, sandbox.bland, sandbox.splunk, sandbox.datadog, sandbox.elastic)
-        for port, double in enumerate(named, arguments.first_port):
+        intakes = (sandbox.splunk, sandbox.datadog, sandbox.elastic)
+        doubles = (*intakes, *sandbox.vendors.values())
+        for port, double in enumerate(doubles, arguments.first_port):
             double.port = port
     _fill(sandbox, arguments)
     for intake in (sandbox.splunk, sandbox.datadog, sandbox.elastic):

@@ -34,8 +34,8 @@ class Instance(Protocol):
     async def status(self) -> dict[str, Any]:
         """Return what ``status --json`` prints."""
 
-    async def measured(self) -> tuple[bytes, str]:
-        """Return the metrics as text, and their content type."""
+    async def measured(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics as text, and their content type, as the header *accept* asks."""
 
     def stuck(self) -> list[str]:
         """Return the names of the loops that make no progress."""
@@ -138,9 +138,9 @@ class StatusPort:
         reasons = self._instance.unready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    async def _metrics(self, _: Request) -> Response:
-        text, content_type = await self._instance.measured()
-        return Response(text, media_type=content_type)
+    async def _metrics(self, request: Request) -> Response:
+        text, content_type = await self._instance.measured(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     async def _status(self, _: Request) -> Response:
         return JSONResponse(await self._instance.status())
