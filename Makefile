@@ -54,6 +54,7 @@ format: $(VENV)/.developer
 
 bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/normalize.py
+	@$(BIN)/python benchmarks/rest.py $(filter --quick,$(BENCH))
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 # The development lock holds everything; the other two are parts of it. Dependencies come from
