@@ -56,6 +56,7 @@ format: $(VENV)/.developer
 
 bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/normalize.py
+	@$(BIN)/python benchmarks/rest.py $(filter --quick,$(BENCH))
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
 interop: $(VENV)/.developer

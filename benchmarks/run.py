@@ -11,6 +11,7 @@ a client that does nothing with what it gets.
 """
 
 import argparse
+import compileall
 import contextlib
 import gzip
 import http.client
@@ -29,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import auditrelay
 
 RECORD_BYTES = 700
 SINKS = {
@@ -163,6 +166,8 @@ def main() -> None:
     )
     parser.add_argument("--sinks", nargs="*", default=list(SINKS), help="only these sinks")
     options = parser.parse_args()
+    # As an installer does; from source each start would compile, where bytecode is not kept.
+    compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     events, repeat = options.events, options.repeat
     if options.quick:
         events, repeat = events // 10, 1

@@ -1,5 +1,7 @@
 """One walk of one window: when it is whole, and when it proves nothing."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -187,3 +189,80 @@ async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
     source.scripts += [[page(4, 3, total=4), page(3, 2, last=True, total=4)]]
     assert (await shown(source, most=None))[-1] == ([3, 2], True)
     assert source.walks == 4
+
+
+# --- one page ahead
+
+
+class Asked:
+    """A source that notes what it is asked for, and answers when the loop has had a turn."""
+
+    scope = "org-1"
+
+    def __init__(self, *pages: Page | WalkBroken | None) -> None:
+        self.pages = pages
+        self.asked = 0
+        self.closed = False
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        try:
+            for each in self.pages:
+                self.asked += 1
+                await asyncio.sleep(0)
+                if each is None:
+                    await asyncio.Event().wait()  # it never answers
+                elif isinstance(each, WalkBroken):
+                    raise each
+                else:
+                    yield each
+            self.asked += 1
+        finally:
+            self.closed = True
+
+    async def close(self) -> None: ...
+
+
+async def turns() -> None:
+    """Let the loop do whatever it can do."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_the_next_page_is_asked_for_while_one_is_worked_on_and_no_further(
+    event: Make,
+) -> None:
+    source = Asked(page(1), page(2), page(3), page(last=True))
+    asked = []
+    async with contextlib.aclosing(walk(source, WINDOW, lambda _: [event(source.asked)])) as pages:
+        async for _ in pages:
+            await turns()
+            asked.append(source.asked)
+    assert asked == [2, 3, 4, 4]  # and after the last one nothing
+    assert source.closed
+
+
+async def test_a_page_is_worked_on_before_the_failure_of_the_next_is_heard_of(event: Make) -> None:
+    broken = WalkBroken("the cursor has expired", reason="cursor_expired")
+    source = Asked(page(1), broken)
+    pages = walk(source, WINDOW, lambda _: [event(1)])
+    assert len((await anext(pages))[0]) == 1
+    await turns()
+    with pytest.raises(WalkBroken, match="expired"):
+        await anext(pages)
+
+
+@pytest.mark.parametrize("ahead", [page(2), WalkBroken("gone", reason="cursor_expired"), None])
+async def test_a_walk_that_is_left_early_leaves_nothing_behind(
+    event: Make, ahead: Page | WalkBroken | None
+) -> None:
+    source = Asked(page(1), ahead, page(last=True))
+    before = asyncio.all_tasks()
+    async with (
+        asyncio.timeout(10),
+        contextlib.aclosing(walk(source, WINDOW, lambda _: [event(1)])) as pages,
+    ):
+        await anext(pages)
+        if not isinstance(ahead, Page):
+            await turns()  # it is waiting, or has failed while nobody waited for it
+    assert source.closed
+    assert asyncio.all_tasks() == before

@@ -7,6 +7,7 @@ then the window is walked again, and what all walks have shown counts together. 
 a whole window is WalkBroken, and the caller tries the halves.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
@@ -48,7 +49,7 @@ async def walk(
     order: int | None = None
     for attempt in range(MOST_WALKS):
         guard = _Guard(most)
-        async with contextlib.aclosing(source.walk(window)) as pages:
+        async with contextlib.aclosing(_ahead(source.walk(window))) as pages:
             async for page in pages:
                 events = normalize(page.records)
                 guard.admit(page, events)
@@ -81,6 +82,32 @@ async def walk(
                 raise WalkBroken("the pages ended without a last one", reason="no_last_page")
         before = seen
     raise WalkBroken("records kept moving between the pages", reason="pages_moved")
+
+
+async def _ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
+    """
+    Yield what *pages* yields, and ask for the next page while one is worked on.
+
+    A vendor's answer takes as long as a page takes to be understood and stored, or longer. It is
+    one page ahead and no more, and nothing is asked for after the last.
+    """
+    coming = asyncio.ensure_future(_next(pages))
+    try:
+        while (page := await coming) is not None:
+            if not page.last:
+                coming = asyncio.ensure_future(_next(pages))
+            yield page
+            if page.last:
+                return
+    finally:
+        coming.cancel()
+        # What it raised while nobody waited for it matters to nobody: the walk is given up.
+        await asyncio.gather(coming, return_exceptions=True)
+        await pages.aclose()
+
+
+async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
+    return await anext(pages, None)
 
 
 async def in_halves(

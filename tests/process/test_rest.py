@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -24,6 +25,9 @@ main()
 
 NOT_NEEDED = {"rich", "pygments", "auditrelay.sandbox"}
 """What paints tables (httpx and structlog take it along where they find it), and the doubles."""
+
+HEAVY = {"structlog", "httpx", "pydantic", "sqlite3", "prometheus_client", "auditrelay.config"}
+"""What only a command that does something needs."""
 
 
 @pytest.fixture
@@ -71,6 +75,19 @@ async def test_the_status_port_tells_the_date_all_the_same(
     async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
         told = parsedate_to_datetime((await daemon.get("/healthz")).headers["date"])
         assert abs(datetime.now(UTC) - told) < timedelta(seconds=10)
+
+
+def test_the_commands_are_listed_before_anything_heavy_is_imported() -> None:
+    # What a command's module imports at its top, every command and --help wait for; and structlog
+    # or httpx that come this early bring rich along, see cli.given.
+    told = subprocess.run(
+        [sys.executable, "-c", "import auditrelay.cli, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "auditrelay.cli.run" in told
+    assert HEAVY.intersection(told) == set()
 
 
 async def test_the_service_imports_nothing_that_only_commands_and_tests_need(

@@ -85,7 +85,7 @@ cli.add_typer(setup, name="setup")
 def main() -> None:
     """Run the command line; the entry point of the ``auditrelay`` script."""
     # What is imported stays: at Python's own 700 the collector goes through it again and again,
-    # an eighth of the start. The service has its own figure, see app.
+    # a twelfth of the start. The service has its own figure, see app.
     gc.set_threshold(50_000)
     try:
         cli()

@@ -10,7 +10,6 @@ import typer
 from auditrelay import __version__
 from auditrelay.cli.given import Given
 from auditrelay.errors import RelayError
-from auditrelay.supervise import Supervisor
 
 if TYPE_CHECKING:  # see given
     from collections.abc import Callable
@@ -53,7 +52,8 @@ async def serve(config: "Config", reread: "Callable[[], Config]") -> list[str]:
 
 
 async def _serving(app: "App", stop: asyncio.Event, reread: "Callable[[], Config]") -> None:
-    from auditrelay.telemetry import log  # noqa: PLC0415  # see given
+    from auditrelay.supervise import Supervisor  # noqa: PLC0415  # see given
+    from auditrelay.telemetry import log  # noqa: PLC0415  # as above
 
     def started(address: str) -> None:
         log.info("started", version=__version__, status=address)

@@ -253,8 +253,11 @@ class Sink:
         return await without_oversized(batch, EVENT_BYTES, self._send)
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
-        body = b"[%b]" % b",".join([item.text for item in batch])
-        content, headers = await packed(body, self._settings.compression)
+        # No name holds the body: once packed it goes, or it would lie beside its texts till the
+        # reply.
+        content, headers = await packed(
+            b"[%b]" % b",".join([item.text for item in batch]), self._settings.compression
+        )
         headers["Content-Type"] = "application/json"
         reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)
         if reply.status not in (200, 202):

@@ -292,8 +292,11 @@ class Sink:
         )
 
     async def _bulk(self, batch: Sequence[Item]) -> Verdict:
-        body = b"%b\n" % b"\n".join([item.text for item in batch])
-        content, headers = await packed(body, self._settings.compression)
+        # No name holds the body: once packed it goes, or it would lie beside its texts till the
+        # reply. The last of its lines is to end, too.
+        content, headers = await packed(
+            b"\n".join([*[item.text for item in batch], b""]), self._settings.compression
+        )
         headers["Content-Type"] = "application/x-ndjson"
         parameters = await self._bulk_parameters()
         reply = await self._request("POST", "/_bulk", parameters, headers, content)

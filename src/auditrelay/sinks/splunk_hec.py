@@ -166,15 +166,16 @@ class Sink:
         return await without_oversized(batch, EVENT_BYTES, self._send)
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
-        body = b"\n".join([item.text for item in batch])
-        return self._judge(await self._post(body), len(batch))
-
-    async def _post(self, body: bytes) -> Reply:
-        content, headers = await packed(body, self._settings.compression)
+        # No name holds the body: once packed it goes, or it would lie beside its texts till the
+        # reply.
+        content, headers = await packed(
+            b"\n".join([item.text for item in batch]), self._settings.compression
+        )
         headers["Content-Type"] = "application/json"
-        return await self._peer.request(
+        reply = await self._peer.request(
             "POST", "/services/collector/event", headers=headers, content=content
         )
+        return self._judge(reply, len(batch))
 
     def _judge(self, reply: Reply, count: int) -> Verdict:
         """Return what the *reply* to a batch of *count* events says of each, or raise."""
