@@ -18,8 +18,10 @@ import http.client
 import json
 import os
 import platform
+import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -103,6 +105,74 @@ def relay(events: int, page: int, sinks: list[str]) -> Run:
         shutil.rmtree(folder)
 
 
+def outage(events: int, page: int) -> tuple[Run, Run]:
+    """
+    Run the service while one of three sinks is down, then with it back.
+
+    The first run is from the start until the other two hold all *events*, the second from the
+    start until the one that was down holds them.
+    """
+    three = ["splunk_hec", "elasticsearch", "datadog"]
+    folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
+    try:
+        with sandbox(events, page) as addresses, socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+            gone = {"url": f"http://127.0.0.1:{nobody.getsockname()[1]}"}
+            runs = []
+            for datadog, waited_for in ((gone, three[:2]), ({}, three[2:])):
+                values = {
+                    **addresses,
+                    "datadog": {**addresses["datadog"], **datadog},
+                    "folder": folder,
+                    "page": page,
+                }
+                text = SOURCE.format(**values)
+                text += '[status]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
+                for sink in three:
+                    text += f'[sinks.{sink}]\ntype = "{sink}"\n{SINKS[sink].format(**values)}\n'
+                runs.append(_serve_until(folder, text, waited_for, events))
+        _all_arrived(addresses["reckoning"]["stored"], events, three)
+        return runs[0], runs[1]
+    finally:
+        shutil.rmtree(folder)
+
+
+def _serve_until(folder: Path, text: str, sinks: list[str], events: int) -> Run:
+    """Run the service until each of *sinks* was delivered *events*, then stop it."""
+    config = folder / "config.toml"
+    config.touch(mode=0o600)
+    config.write_text(text)
+    log = folder / "log"
+    command = [sys.executable, "-m", "auditrelay", "-c", str(config), "run"]
+    began = time.perf_counter()
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
+    while '"started"' not in (said := log.read_text()):
+        time.sleep(0.02)
+    line = next(line for line in said.splitlines() if '"started"' in line)
+    connection = http.client.HTTPConnection(urlsplit(json.loads(line)["status"]).netloc)
+    while True:
+        connection.request("GET", "/metrics")
+        metrics = connection.getresponse().read().decode()
+        delivered = [
+            float(number)
+            for sink in sinks
+            for number in re.findall(
+                rf'auditrelay_events_delivered_total{{.*sink="{sink}".*}} (.+)', metrics
+            )
+        ]
+        if len(delivered) == len(sinks) and min(delivered) >= events:
+            break
+        time.sleep(0.1)
+    seconds = time.perf_counter() - began
+    process.terminate()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status:
+        sys.exit(f"the daemon ended with status {os.waitstatus_to_exitcode(status)}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
 def _all_arrived(stored: dict[str, Any], events: int, sinks: list[str]) -> None:
     for sink in sinks:
         books = stored.get({"splunk_hec": "splunk", "elasticsearch": "elastic"}.get(sink, sink))
@@ -184,6 +254,12 @@ def main() -> None:
         for sinks in [*rows, *([three] if len(three) == 3 else [])]:
             runs = [relay(events, page, sinks) for _ in range(repeat)]
             print(_row(f"{page:,} | {' + '.join(sinks)}", events, runs, start), flush=True)
+    if len(three) == 3:
+        pairs = [outage(events, 1000) for _ in range(repeat)]
+        title = "1,000 | splunk_hec + elasticsearch, while datadog is down"
+        print(_row(title, events, [down for down, _ in pairs], start))
+        title = "- | datadog, from the spool, when it is back"
+        print(_row(title, events, [back for _, back in pairs], start), flush=True)
     for page in (1000, 100):
         given, taken = ceiling(20_000, page)
         print(

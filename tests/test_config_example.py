@@ -164,6 +164,7 @@ def other(key: str, default: Any, folder: Path) -> Any:
         "auth_scheme": "Bearer",
         "params": {"tag": "x"},
         "tenant_id": "11111111-2222-3333-4444-555555555555",
+        "ack": True,
         "allow_insecure_http": True,
         "enabled": False,
     }
@@ -179,6 +180,7 @@ def other(key: str, default: Any, folder: Path) -> Any:
 
 
 _DURATIONS = {
+    "ack_timeout",
     "catch_up_limit",
     "retention",
     "initial_lookback",

@@ -36,8 +36,6 @@ PROMISED = {
     "auditrelay_events_unknown_total": {"source"},
     "auditrelay_events_vanished_total": {"source"},
     "auditrelay_events_ambiguous_total": {"source"},
-    "auditrelay_events_vanished_total": {"source"},
-    "auditrelay_events_ambiguous_total": {"source"},
     "auditrelay_events_delivered_total": {"sink", "source"},
     "auditrelay_events_possible_duplicate_total": {"sink"},
     "auditrelay_events_restamped_total": {"sink"},

@@ -78,12 +78,14 @@ class Refused(RelayError):
     """
     The peer refuses until an operator acts. Nothing is dropped; it is tried again slowly.
 
-    *status* is the HTTP status, or None where the refusal is of another kind.
+    *status* is the HTTP status, or None where the refusal is of another kind. *sent* is true when
+    the peer may hold what it was sent all the same.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, sent: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.sent = sent
 
 
 class Rejected(RelayError):

@@ -16,7 +16,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -257,13 +257,20 @@ def _wait(state: tenacity.RetryCallState) -> float:
     return max(_backoff(state), _failure(state).retry_after or 0.0)
 
 
-def retrying(peer: str, metrics: Metrics, *, attempts: int | None = None) -> tenacity.AsyncRetrying:
+def retrying(
+    peer: str,
+    metrics: Metrics,
+    *,
+    attempts: int | None = None,
+    sleep: Callable[[float], Awaitable[None]] | None = None,
+) -> tenacity.AsyncRetrying:
     """
     Return the policy by which a request to *peer* is repeated while it raises Retryable.
 
     To be used as ``async for attempt in retrying(...): with attempt: ...``. The last failure is
     raised as it is. With *attempts* it gives up after so many, or at once when the peer asks for
-    more than *SOURCE_PATIENCE*; without, it never gives up.
+    more than *SOURCE_PATIENCE*; without, it never gives up. *sleep* waits in the place of
+    :func:`pause`.
     """
 
     def enough(state: tenacity.RetryCallState) -> bool:
@@ -284,7 +291,7 @@ def retrying(peer: str, metrics: Metrics, *, attempts: int | None = None) -> ten
         )
 
     return tenacity.AsyncRetrying(
-        sleep=pause,
+        sleep=sleep or pause,
         stop=enough,
         wait=_wait,
         retry=tenacity.retry_if_exception_type(Retryable),

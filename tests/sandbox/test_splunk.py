@@ -194,6 +194,7 @@ async def test_sizes_are_limited(hec: Splunk, client: httpx.AsyncClient) -> None
         (25, None, (200, 25, None), 3),
         (26, None, (429, 26, None), 0),
         (26, 1, (429, 26, 1), 1),
+        (6, 3, (200, 0, None), 3),  # there is no fourth event to be bad
         (27, None, (429, 27, None), 0),
     ],
 )
@@ -235,6 +236,23 @@ async def test_an_ack_is_true_once(hec: Splunk, client: httpx.AsyncClient) -> No
     other = "1aeeac95-ac74-4aa9-b30d-6c4c0ac581ba"
     assert await ack(client, hec, 0, channel=other) == {"acks": {"0": False}}
     hec.forget_channels()
+    assert (await post(client, hec, OK, X_Splunk_Request_Channel=CHANNEL)).json()["ackId"] == 0
+
+
+async def test_a_crash_loses_what_was_not_acknowledged_and_nothing_else(
+    hec: Splunk, client: httpx.AsyncClient
+) -> None:
+    hec.configure(use_ack=True)
+    for name in ("a", "b"):
+        event = json.dumps({"event": {"native_event_id": name}, "fields": {"event_id": name}})
+        await post(client, hec, event, X_Splunk_Request_Channel=CHANNEL)
+    await post(client, hec, OK + '{"event":""}', X_Splunk_Request_Channel=CHANNEL)
+    assert hec.stored.total == 3
+    assert await ack(client, hec, 0) == {"acks": {"0": True}}
+    hec.crash()
+    assert (hec.stored.total, hec.stored.uids) == (1, ["a"])
+    assert (dict(hec.stored.by_uid), hec.stored.lost(["a", "b"])) == ({"a": 1}, ["b"])
+    assert await ack(client, hec, 1) == {"acks": {"1": False}}
     assert (await post(client, hec, OK, X_Splunk_Request_Channel=CHANNEL)).json()["ackId"] == 0
 
 

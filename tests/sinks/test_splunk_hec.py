@@ -1,17 +1,29 @@
 """Splunk HEC: the envelope, and what every one of its codes says about a batch."""
 
+import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.daemon import eventually
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox.faults import answer, html
+from auditrelay.sandbox.faults import (
+    Action,
+    answer,
+    hang,
+    html,
+    reset,
+    rewrite,
+    store_then_reset,
+)
 from auditrelay.sandbox.splunk import CODES, TOKEN, Splunk
-from auditrelay.sinks import Item, Sink, Verdict, splunk_hec
+from auditrelay.sinks import Item, Receipt, Sink, Verdict, splunk_hec
 from auditrelay.telemetry import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -370,6 +382,414 @@ async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
     assert (len(verdict.rejected), splunk.requests) == (1, requests)
 
 
+# --- every code, with and without the number of an event ------------------------
+
+FATES: dict[int, tuple[str | type[RelayError], str | type[RelayError]]] = {
+    # code: what becomes of four events, without a number and with the number 2.
+    # d delivered, x rejected, r sent again, a sent again alone; or the error that is raised
+    0: ("dddd", "dddd"),
+    1: (Refused, Refused),
+    2: (Refused, Refused),
+    3: (Refused, Refused),
+    4: (Refused, Refused),
+    5: (Rejected, "ddxr"),
+    6: (Rejected, "ddxr"),
+    7: (Rejected, "darr"),
+    8: (Retryable, "ddrr"),
+    9: (Retryable, "ddrr"),
+    10: (Refused, Refused),
+    11: (Refused, Refused),
+    12: (Rejected, "ddxr"),
+    13: (Rejected, "ddxr"),
+    14: (Refused, Refused),
+    15: (Rejected, "ddxr"),
+    16: (Refused, Refused),
+    17: (Retryable, Retryable),
+    18: (Retryable, "ddrr"),
+    19: (Retryable, "ddrr"),
+    20: (Retryable, "ddrr"),
+    21: (Refused, Refused),
+    22: (Refused, Refused),
+    23: (Retryable, "ddrr"),
+    24: ("dddd", "dddd"),
+    25: ("dddd", "dddd"),
+    26: (Retryable, "ddrr"),
+    27: (Retryable, "ddrr"),
+}
+
+
+def fate(verdict: Verdict, count: int) -> str:
+    """Return a letter for each event, and see that each is named once at the most."""
+    named = [*verdict.retry, *verdict.alone, *(each.index for each in verdict.rejected)]
+    assert len(named) == len(set(named))
+    letters = ["d"] * count
+    for letter, indices in (
+        ("r", verdict.retry),
+        ("a", verdict.alone),
+        ("x", [each.index for each in verdict.rejected]),
+    ):
+        for index in indices:
+            letters[index] = letter
+    return "".join(letters)
+
+
+def test_every_code_of_the_double_has_a_row() -> None:
+    assert set(FATES) == set(CODES)
+
+
+@pytest.mark.parametrize("ack", [False, True], ids=["plain", "ack"])
+@pytest.mark.parametrize("number", [None, 2])
+@pytest.mark.parametrize("code", FATES)
+async def test_what_a_code_says_of_each_event(
+    splunk: Splunk,
+    make: Callable[..., Sink],
+    items: Items,
+    *,
+    code: int,
+    number: int | None,
+    ack: bool,
+) -> None:
+    splunk.configure(use_ack=ack)
+    sink = make(ack=ack)
+    body: dict[str, object] = {"text": CODES[code][1], "code": code, "ackId": 0}
+    if number is not None:
+        body["invalid-event-number"] = number
+    splunk.faults.add(
+        answer(CODES[code][0], json.dumps(body).encode()), path="/services/collector/event"
+    )
+    expected = FATES[code][number is not None]
+    if not isinstance(expected, str):
+        with pytest.raises(expected) as caught:
+            await sink.send(items(sink, 4))
+        assert f"(code {code})" in str(caught.value) or code == 17
+        return
+    verdict = await sink.send(items(sink, 4))
+    whole = expected == "dddd"
+    # What came before the bad event has no ackId, so nobody could ever say that it is safe.
+    assert fate(verdict, 4) == (expected.replace("d", "r") if ack and not whole else expected)
+    assert (verdict.receipt is not None) == (ack and whole)
+    before = expected.count("d") if ack and not whole else 0
+    assert verdict.doubtful == before + ("a" in expected)
+    assert verdict.crowded == (code in (24, 25))
+    assert (verdict.because is not None) == (CODES[code][0] in (429, 500, 503))
+
+
+# --- indexer acknowledgement --------------------------------------------------
+
+
+@pytest.fixture
+def acking(splunk: Splunk, make: Callable[..., Sink]) -> Sink:
+    splunk.configure(use_ack=True)
+    return make(ack=True)
+
+
+async def taken(sink: Sink, batch: list[Item]) -> Receipt:
+    receipt = (await sink.send(batch)).receipt
+    assert receipt is not None
+    return receipt
+
+
+async def acknowledged(*receipts: Receipt) -> set[int]:
+    (channel,) = {receipt.channel for receipt in receipts}
+    return await channel.acknowledged([receipt.number for receipt in receipts])
+
+
+def polls(splunk: Splunk) -> list[Any]:
+    return [seen for seen in splunk.seen if seen.path == "/services/collector/ack"]
+
+
+def channels(splunk: Splunk) -> list[str]:
+    """Return the channels of the batches, in the order of their first batch."""
+    used = [
+        seen.headers["x-splunk-request-channel"]
+        for seen in splunk.seen
+        if seen.path == "/services/collector/event"
+    ]
+    return list(dict.fromkeys(used))
+
+
+async def test_what_is_taken_is_acknowledged_later_and_many_in_one_question(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    splunk.switches.ack_after = 1
+    receipts = [await taken(acking, items(acking, 2)) for _ in range(3)]
+    assert [receipt.number for receipt in receipts] == [0, 1, 2]
+    before = len(polls(splunk))
+    assert await acknowledged(*receipts) == set()
+    assert await acknowledged(*receipts) == {0, 1, 2}
+    assert len(polls(splunk)) == before + 2
+    assert await acknowledged(*receipts) == set(), "the double tells each only once"
+
+
+async def test_every_sink_has_a_channel_of_its_own_that_is_a_guid(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    splunk.configure(use_ack=True)
+    for _ in range(2):
+        sink = make(ack=True)
+        await taken(sink, items(sink, 1))
+        await taken(sink, items(sink, 1))
+    used = channels(splunk)
+    assert len(used) == 2
+    assert all(uuid.UUID(each).version == 4 for each in used)
+
+
+async def test_without_ack_there_is_no_channel_and_no_question(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    assert (await sink.send(items(sink, 1))).receipt is None
+    await sink.check()
+    assert not polls(splunk)
+    assert not any("x-splunk-request-channel" in seen.headers for seen in splunk.seen)
+
+
+async def test_questions_go_to_the_node_that_took_the_batch(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    splunk.switches.nodes = 3
+    receipts = await asyncio.gather(*(taken(acking, items(acking, 1)) for _ in range(8)))
+    assert sorted(receipt.number for receipt in receipts) == list(range(8))
+    assert await acknowledged(*receipts) == set(range(8))
+
+
+async def test_a_load_balancer_that_renews_its_cookie_with_every_answer_is_followed(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    count = iter(range(100))
+
+    def renewed(_: Any, response: Any) -> Any:
+        cookie = f"LB={next(count)}; Path=/; HttpOnly"
+        return replace(response, headers={**response.headers, "Set-Cookie": cookie})
+
+    splunk.faults.add(rewrite(renewed), times=None)
+    receipts = [await taken(acking, items(acking, 1)) for _ in range(3)]
+    assert await acknowledged(*receipts) == {0, 1, 2}
+    sent = [seen.headers.get("cookie") for seen in splunk.seen]
+    assert sent == [None, "LB=0", "LB=1", "LB=2", "LB=3"]
+
+
+async def test_an_ackid_that_comes_a_second_time_makes_nothing_delivered(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    first = await taken(acking, items(acking, 1))
+    splunk.forget_channels()
+    with pytest.raises(Retryable) as caught:
+        await acking.send(items(acking, 2))
+    assert (caught.value.reason, caught.value.sent) == ("channel_lost", True)
+    assert first.channel.lost
+    # The node would say true, but of the other batch.
+    assert await acknowledged(first) == set()
+    second = await taken(acking, items(acking, 1))
+    assert second.channel is not first.channel
+    assert len(channels(splunk)) == 2
+
+
+async def test_an_acknowledgement_that_may_be_for_a_batch_still_on_the_wire_is_not_believed(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    first = await taken(acking, items(acking, 1))
+    splunk.crash()
+    # The next batch gets the number 0 anew; while its answer drips, 0 is asked about.
+    splunk.faults.add(Action(drip=(10, 0.05)), path="/services/collector/event")
+    sending = asyncio.ensure_future(acking.send(items(acking, 1)))
+    await eventually(lambda: splunk.stored.total)
+    assert await acknowledged(first) == set(), "it was lost in the crash"
+    with pytest.raises(Retryable):
+        await sending
+
+
+async def test_a_channel_that_was_cleaned_up_while_idle_goes_on(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    for _ in range(3):
+        receipts = [await taken(acking, items(acking, 1)) for _ in range(2)]
+        assert await acknowledged(*receipts) == {0, 1}
+        splunk.forget_channels()
+    assert len(channels(splunk)) == 1
+
+
+@pytest.mark.parametrize("trouble", [reset(), store_then_reset(), hang(), html(502)])
+async def test_after_an_unknown_outcome_a_new_channel_is_used_and_the_old_one_still_asked(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, trouble: Any
+) -> None:
+    splunk.configure(use_ack=True)
+    sink = make(ack=True, timeout="300ms")
+    first = await taken(sink, items(sink, 1))
+    splunk.faults.add(trouble, path="/services/collector/event")
+    with pytest.raises(Retryable):
+        await sink.send(items(sink, 1))
+    second = await taken(sink, items(sink, 1))
+    assert second.channel is not first.channel
+    assert await acknowledged(first) == {0}
+    assert await acknowledged(second) == {0}
+
+
+async def test_a_full_ack_channel_is_left_for_a_new_one(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    await taken(acking, items(acking, 1))
+    splunk.script(27)
+    with pytest.raises(Retryable):
+        await acking.send(items(acking, 1))
+    await taken(acking, items(acking, 1))
+    assert len(channels(splunk)) == 2
+    splunk.script(25)
+    verdict = await acking.send(items(acking, 1))
+    assert verdict.crowded
+    assert verdict.receipt is not None
+
+
+async def test_a_token_that_does_not_acknowledge_is_found_out_before_anything_is_stored(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make(ack=True)
+    for work in (sink.send(items(sink, 1)), sink.send(items(sink, 1)), sink.check()):
+        with pytest.raises(Refused, match="switch useACK on") as caught:
+            await work
+        assert not caught.value.sent
+    assert splunk.stored.total == 0
+
+
+async def test_a_200_without_an_ackid_is_a_fault_of_the_configuration_and_not_waited_for(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    await taken(acking, items(acking, 1))
+    splunk.configure(use_ack=False)  # while we are on our way
+    with pytest.raises(Refused, match="no ackId") as caught:
+        await acking.send(items(acking, 1))
+    assert caught.value.sent, "it may be there twice by and by"
+    stored = splunk.stored.total
+    with pytest.raises(Refused, match="switch useACK on"):
+        await acking.send(items(acking, 1))
+    assert splunk.stored.total == stored, "every try would store it again"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [answer(404), answer(405), html(401), html(403), hec(400, 14), hec(400, 10), hec(400, 11)],
+)
+async def test_an_ack_endpoint_that_refuses_acknowledges_nothing(
+    splunk: Splunk, acking: Sink, items: Items, refusal: Any
+) -> None:
+    receipt = await taken(acking, items(acking, 1))
+    splunk.faults.add(refusal, path="*/ack")
+    with pytest.raises(Refused):
+        await acknowledged(receipt)
+    assert await acknowledged(receipt) == {0}
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        html(503),
+        html(200),
+        answer(200),
+        answer(200, b"{}"),
+        answer(200, b'{"acks":[true]}'),
+        hec(503, 19),
+        reset(),
+    ],
+)
+async def test_an_answer_that_says_nothing_acknowledges_nothing(
+    splunk: Splunk, acking: Sink, items: Items, nothing: Any
+) -> None:
+    receipt = await taken(acking, items(acking, 1))
+    splunk.faults.add(nothing, path="*/ack")
+    with pytest.raises(Retryable):
+        await acknowledged(receipt)
+    assert await acknowledged(receipt) == {0}
+
+
+@pytest.mark.parametrize("value", [b"1", b'"true"', b"null", b"[]"])
+async def test_only_true_is_true(splunk: Splunk, acking: Sink, items: Items, value: bytes) -> None:
+    receipt = await taken(acking, items(acking, 1))
+    said = b'{"acks":{"0":%b,"7":true}}' % value
+    splunk.faults.add(answer(200, said), path="*/ack")
+    assert await acknowledged(receipt) == set()
+
+
+async def test_an_ack_service_that_is_down_delays_and_is_no_duplicate(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    splunk.faults.add(html(500), path="*/ack")
+    with pytest.raises(Retryable) as caught:
+        await acking.send(items(acking, 1))
+    assert not caught.value.sent
+    assert splunk.stored.total == 0
+    await taken(acking, items(acking, 1))
+
+
+async def test_a_splunk_that_does_not_know_a_new_channel_yet_is_sent_to(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    splunk.faults.add(hec(400, 11), path="*/ack")
+    await taken(acking, items(acking, 1))
+    assert splunk.stored.total == 1
+
+
+async def test_check_with_ack_proves_that_the_token_acknowledges_and_stores_nothing(
+    splunk: Splunk, acking: Sink
+) -> None:
+    assert (await acking.check()).endswith("knows the token, which acknowledges")
+    assert splunk.stored.total == 0
+    splunk.switches.health = 19
+    with pytest.raises(Retryable, match="ack service"):
+        await acking.check()
+
+
+# --- what other clients got wrong ----------------------------------------------
+
+
+async def test_what_stands_behind_a_bad_event_is_not_taken_for_delivered(
+    splunk: Splunk, make: Callable[..., Sink], items: Items
+) -> None:
+    sink = make()
+    sent = items(sink, 9)
+    for place in (2, 5):  # broken for good, as no event of ours is
+        sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
+    todo, dead = [sent], []
+    while todo:
+        now = todo.pop(0)
+        verdict = await sink.send(now)
+        dead += [now[each.index].position for each in verdict.rejected]
+        if verdict.retry:
+            todo.append([now[index] for index in verdict.retry])
+    assert dead == [2, 5]
+    assert not splunk.stored.repeated()
+    assert len(splunk.stored.by_uid) == 7
+
+
+async def test_with_ack_no_event_is_stored_more_than_twice_however_many_are_bad(
+    splunk: Splunk, acking: Sink, items: Items
+) -> None:
+    sent = items(acking, 12)
+    for place in (2, 5, 9):
+        sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
+    now, doubtful = sent, 0
+    while True:
+        verdict = await acking.send(now)
+        doubtful += verdict.doubtful
+        if verdict.receipt is not None:
+            break
+        now = [now[index] for index in verdict.retry]
+    assert {item.position for item in now} == set(range(12)) - {2, 5, 9}
+    repeated = splunk.stored.repeated()
+    assert set(repeated.values()) <= {2}
+    assert len(repeated) == doubtful
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
+async def test_not_every_2xx_is_a_success(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, status: int
+) -> None:
+    sink = make()
+    splunk.faults.add(answer(status, b"" if status == 204 else b'{"text":"Success","code":0}'))
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert caught.value.sent
+
+
 # --- check --------------------------------------------------------------------
 
 
@@ -421,7 +841,8 @@ HTTPS: dict[str, Any] = {"type": "splunk_hec", "url": "https://splunk.example.co
         ({"index": "Main"}, "'Main' is not the name of an index"),
         ({"index": ""}, "'' is not the name of an index"),
         ({"batch_bytes": 838_860_801}, "less than or equal to 838860800"),
-        ({"ack": True}, "Extra inputs are not permitted"),
+        ({"ack_timeout": "0s"}, "greater than 0"),
+        ({"ack_timeout": 300}, "is not a duration"),
         ({"format": "leef"}, "'cim'"),
         ({"token": ""}, "is empty"),
     ],

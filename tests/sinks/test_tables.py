@@ -564,7 +564,7 @@ async def test_documents_are_not_sent_again_without_a_pause(
     async def pause(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("auditrelay.http.pause", pause)
+    monkeypatch.setattr("auditrelay.deliver.pause", pause)
     bulk.double.fail_items(429, times=15)
     await bulk.deliver()
     assert len(waited) == 3

@@ -108,11 +108,19 @@ class Scripted:
 
 
 @dataclass(slots=True)
+class Promise:
+    """A batch that is not acknowledged yet: *polls* until it is, and the *kept* documents."""
+
+    polls: float
+    kept: list[Any]
+
+
+@dataclass(slots=True)
 class Channel:
-    """The acknowledgements of one channel on one node: ackId → polls until it is true."""
+    """The acknowledgements of one channel on one node, by ackId."""
 
     next_id: int = 0
-    pending: dict[int, float] = field(default_factory=dict)
+    pending: dict[int, Promise] = field(default_factory=dict)
 
 
 class _Refused(Exception):  # an answer, not a fault of ours
@@ -166,6 +174,7 @@ class Splunk(Double):
         self.native_id_paths = ("event.native_event_id", "event.metadata.original_event_uid")
         self._script: deque[Scripted] = deque()
         self._channels: dict[tuple[int, str], Channel] = {}
+        self._unpromised: list[Any] = []
 
     @property
     def lean(self) -> bool:
@@ -199,13 +208,27 @@ class Splunk(Double):
         Let the next *times* event requests end with *code*.
 
         24 and 25 store everything. The others store the first *after* events and name the next one
-        in ``invalid-event-number``, or, with None, store nothing and name none.
+        in ``invalid-event-number``, if there is one; or, with None, store nothing and name none.
         """
         self._script.append(Scripted(code, after, times))
 
     def forget_channels(self) -> None:
         """Forget all channels, as a restart or the cleaning of idle ones does: ackIds restart."""
         self._channels.clear()
+
+    def crash(self) -> None:
+        """
+        Lose what was taken and not acknowledged yet, and with it all channels.
+
+        What was stored of a batch that was refused got no number: nobody ever acknowledges it.
+        """
+        for channel in self._channels.values():
+            for promise in channel.pending.values():
+                self._unpromised += promise.kept
+        for document in self._unpromised:
+            self.stored.lose(document)
+        self._unpromised.clear()
+        self.forget_channels()
 
     def respond(self, request: Request) -> Response:  # noqa: PLR0911  # an answer a line
         """Answer as HEC would."""
@@ -282,27 +305,34 @@ class Splunk(Double):
         if not body.strip():
             raise _Refused(5)
         scripted = self._scripted()
-        keep = not (token.use_ack and self.switches.acks == "lost")
-        code = 0
-        if scripted is None or scripted.code in {24, 25}:
-            code = 0 if scripted is None else scripted.code
-            limit = None
-        elif scripted.after is None:
+        warned = scripted is not None and scripted.code in {24, 25}
+        if scripted is not None and scripted.after is None and not warned:
             raise _Refused(scripted.code)
-        else:
-            limit = scripted.after
-        if raw:
-            self._store_lines(body, request.query, keep=keep)
-        elif self.lean:
-            self._store_lean(body, keep=keep)
-        else:
-            self._store(body, token, limit, keep=keep)
-        if scripted is not None and limit is not None:
-            raise _Refused(scripted.code, limit)
+        kept = self._keep(request, token, body, scripted, raw=raw)
+        code = scripted.code if scripted is not None and warned else 0
         if channel is None or not token.use_ack:
             return _reply(code)
         node, headers = self._node(request)
-        return _reply(code, ack=self._promise(node, channel), headers=headers)
+        return _reply(code, ack=self._promise(node, channel, kept), headers=headers)
+
+    def _keep(
+        self, request: Request, token: Token, body: bytes, scripted: Scripted | None, *, raw: bool
+    ) -> list[Any]:
+        """Store *body*, up to the first bad event, and return what was stored of it."""
+        keep = not (token.use_ack and self.switches.acks == "lost")
+        before = len(self.stored.documents)
+        try:
+            if raw:
+                self._store_lines(body, request.query, keep=keep)
+            elif self.lean:
+                self._store_lean(body, keep=keep)
+            else:
+                self._store(body, token, scripted, keep=keep)
+        except _Refused:
+            if token.use_ack:
+                self._unpromised += self.stored.documents[before:]
+            raise
+        return self.stored.documents[before:]
 
     def _scripted(self) -> Scripted | None:
         if not self._script:
@@ -313,12 +343,12 @@ class Splunk(Double):
             self._script.popleft()
         return scripted
 
-    def _store(self, body: bytes, token: Token, limit: int | None, *, keep: bool) -> None:
-        """Store envelope by envelope, up to the first bad one or to *limit*."""
+    def _store(self, body: bytes, token: Token, scripted: Scripted | None, *, keep: bool) -> None:
+        """Store envelope by envelope, up to the first bad one, real or *scripted*."""
         sticky: dict[str, Any] = {}
         for number, envelope in enumerate(self._envelopes(body)):
-            if number == limit:
-                return
+            if scripted is not None and number == scripted.after:
+                raise _Refused(scripted.code, number)
             document = self._checked(envelope, number, token, sticky)
             if keep:
                 self.stored.add(
@@ -408,12 +438,13 @@ class Splunk(Double):
         node = self.requests % self.switches.nodes
         return node, {"Set-Cookie": f"splunkd_node={node}; Path=/; HttpOnly"}
 
-    def _promise(self, node: int, name: str) -> int:
+    def _promise(self, node: int, name: str, kept: list[Any]) -> int:
         channel = self._channels.setdefault((node, name), Channel())
         ack = channel.next_id
         channel.next_id += 1
         prompt = self.switches.acks == "prompt"
-        channel.pending[ack] = self.switches.ack_after if prompt else float("inf")
+        polls = self.switches.ack_after if prompt else float("inf")
+        channel.pending[ack] = Promise(polls, kept)
         return ack
 
     def _ack(self, request: Request, token: Token) -> Response:
@@ -434,11 +465,11 @@ class Splunk(Double):
 
 def _tell(channel: Channel, ack: int) -> bool:
     """Say whether *ack* is indexed; true is told only once, then it is forgotten."""
-    polls = channel.pending.get(ack)
-    if polls is None:
+    promise = channel.pending.get(ack)
+    if promise is None:
         return False
-    if polls > 0:
-        channel.pending[ack] = polls - 1
+    if promise.polls > 0:
+        promise.polls -= 1
         return False
     del channel.pending[ack]
     return True

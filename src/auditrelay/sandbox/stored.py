@@ -20,6 +20,7 @@ class Stored:
         self.by_native_id: Counter[str] = Counter()
         self.uids: list[str | None] = []
         self.documents: list[Any] = []
+        self._native_ids: list[str | None] = []
 
     def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
         """Keep one event."""
@@ -30,7 +31,20 @@ class Stored:
             self.by_native_id[native_id] += 1
         if not self.lean:
             self.uids.append(uid)
+            self._native_ids.append(native_id)
             self.documents.append(document)
+
+    def lose(self, document: Any) -> None:
+        """Lose a *document* again, that very one: what was taken, and never reached a disk."""
+        place = next(i for i, each in enumerate(self.documents) if each is document)
+        del self.documents[place]
+        uid, native_id = self.uids.pop(place), self._native_ids.pop(place)
+        self.total -= 1
+        for counter, name in ((self.by_uid, uid), (self.by_native_id, native_id)):
+            if name is not None:
+                counter[name] -= 1
+                if not counter[name]:
+                    del counter[name]
 
     def lost(self, made: Iterable[str]) -> list[str]:
         """Return those native ids of *made* that never arrived."""

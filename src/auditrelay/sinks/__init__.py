@@ -68,13 +68,43 @@ class Rejection:
     An event that the sink will never accept: the *index* in the batch, and why.
 
     *reason* is a short code, *message* the sink's own words (bounded, scrubbed by whoever shows
-    or stores them).
+    or stores them). *status* is None if we have decided it ourselves, without asking the sink.
     """
 
     index: int
     reason: str
     message: str
     status: int | None = None
+
+
+class Channel(Protocol):
+    """
+    Where a sink tells later what it has acknowledged: the other half of a Verdict's receipt.
+
+    A channel is compared by identity. *patience* is how long an acknowledgement may take.
+    """
+
+    patience: timedelta
+    lost: bool
+    """Whether nothing can be learnt any more about what is outstanding."""
+
+    async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
+        """
+        Return which of *numbers* the sink has acknowledged. It may tell each of them only once.
+
+        Raises Retryable if it could not be asked, Refused if it will not answer.
+        """
+
+    def retire(self) -> None:
+        """Use the channel for no further batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The sink has a batch, and will acknowledge it later under *number* of *channel*."""
+
+    channel: Channel
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +117,25 @@ class Verdict:
     events that went with another time than their own; *crowded* says that the sink took everything
     and asks for less. *alone* are the
     indices of events that must be offered again at once, each in a batch of its own: the answer
-    points at them, but too vaguely to judge them by it. *duplicates* counts events that the sink
-    recognised as already stored, *diverted* those that it took and put elsewhere.
+    points at them, but too vaguely to judge them by it. *doubtful* counts those of both that the
+    sink may hold all the same. *duplicates* counts events that the sink recognised as already
+    stored, *diverted* those that it took and put elsewhere.
+
+    With a *receipt*, what would have been delivered was only taken: it is delivered once the sink
+    acknowledges it.
     """
 
     rejected: tuple[Rejection, ...] = ()
     retry: tuple[int, ...] = ()
     because: Retryable | None = None
     alone: tuple[int, ...] = ()
+    doubtful: int = 0
     duplicates: int = 0
     restamped: int = 0
     diverted: int = 0
     crowded: bool = False
     warnings: tuple[str, ...] = field(default=())
+    receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +176,9 @@ class Sink(Protocol):
         Offer *batch*, and say what became of each event.
 
         Returning means that the sink has taken responsibility for every event that the verdict
-        does not name. Raising means that it has taken none: Retryable (with *sent* true if it may
-        hold them all the same), Refused, Rejected, or TooLarge.
+        does not name, or with a receipt that it will. Raising means that it has taken none:
+        Retryable or Refused (with *sent* true if it may hold them all the same), Rejected, or
+        TooLarge.
         """
 
     async def check(self) -> str:
