@@ -74,6 +74,9 @@ class Vendor(Double):
     RESTLESS: ClassVar[frozenset[Answer]] = frozenset()
     """Switches under which rows change places by themselves: one walk may not be enough."""
 
+    ID_FIELDS: ClassVar[tuple[str, ...]] = ("id",)
+    """Where a record has its id: the first of them that it has."""
+
     TOTAL: ClassVar[bool] = True
     """Whether a page tells how many rows the whole list has."""
 

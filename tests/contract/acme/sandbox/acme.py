@@ -33,6 +33,7 @@ class Acme(Vendor):
         ),
     )
     REFUSING: ClassVar = frozenset({("role", "guest")})
+    ID_FIELDS: ClassVar = ("key",)
     TOTAL: ClassVar = False
 
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
