@@ -9,13 +9,14 @@ read everything.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import auditrelay.sandbox
 from auditrelay.sandbox.history import History, Records, over_rate
@@ -77,6 +78,12 @@ class Vendor(Double):
     ID_FIELDS: ClassVar[tuple[str, ...]] = ("id",)
     """Where a record has its id: the first of them that it has."""
 
+    SMALLEST_PAGE: ClassVar[int] = 1
+    """Rows that a source must be able to ask for at once."""
+
+    PROBES: ClassVar[int] = 0
+    """Requests that a source needs before the first page of a walk."""
+
     TOTAL: ClassVar[bool] = True
     """Whether a page tells how many rows the whole list has."""
 
@@ -95,6 +102,18 @@ class Vendor(Double):
         self.records: Records = history or self.history
         self.before_page: dict[int, Callable[[], object]] = {}
         self._recent: deque[float] = deque()
+
+    @classmethod
+    def answers(cls) -> Iterator[Answer]:
+        """Yield every switch with each of its values, where those are a few."""
+        for name, wanted in get_type_hints(cls.__annotations__["switches"]).items():
+            # A choice of words, which may be left out: Literal[...] | None.
+            parts = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+            if bool in parts:
+                yield from ((name, value) for value in (False, True))
+            elif any(get_origin(part) is Literal for part in parts):
+                for part in parts:
+                    yield from ((name, value) for value in get_args(part) or (None,))
 
     @property
     def secret(self) -> str:
