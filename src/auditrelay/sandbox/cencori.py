@@ -109,6 +109,7 @@ class Cencori(Vendor):
     RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
     SMALLEST_PAGE: ClassVar[int] = 20
     PROBES: ClassVar[int] = 1  # whether the plan shows everything
+    EXPORTS: ClassVar = ("json", "csv")
     TOTAL = False  # its total is of the range, and not of what lies in a window
 
     def __init__(
@@ -140,6 +141,10 @@ class Cencori(Vendor):
             "organization_slug": self.organization_slug,
             "cookie": self.cookie,
         }
+
+    def drop_settings(self, directory: Path) -> dict[str, Any]:
+        """Return the table of a source that reads the exports in *directory*."""
+        return {"type": "cencori", "mode": "files", "directory": str(directory)}
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
         """Hold *count* records of about *record_bytes* bytes, written when they are read."""

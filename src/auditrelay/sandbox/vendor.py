@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -84,6 +85,9 @@ class Vendor(Double):
     PROBES: ClassVar[int] = 0
     """Requests that a source needs before the first page of a walk."""
 
+    EXPORTS: ClassVar[tuple[str, ...]] = ()
+    """The kinds of files that the vendor exports, for people to drop into a folder."""
+
     TOTAL: ClassVar[bool] = True
     """Whether a page tells how many rows the whole list has."""
 
@@ -123,6 +127,14 @@ class Vendor(Double):
     def settings(self) -> dict[str, Any]:
         """Return the table of a source that reads this double; it must have been started."""
         raise NotImplementedError  # each vendor wants other keys
+
+    def drop_settings(self, directory: Path) -> dict[str, Any]:
+        """Return the table of a source that reads the exports in *directory*."""
+        raise NotImplementedError(f"{type(self).__name__} exports nothing")
+
+    def drop(self, directory: Path, kind: Any) -> Path:
+        """Export everything into *directory*, as one of :attr:`EXPORTS`; return the file."""
+        raise NotImplementedError(f"{type(self).__name__} exports nothing")
 
     def add(
         self,
