@@ -6,6 +6,7 @@
 #   make check                         format, lint, types
 #   make format                        mend what can be mended by itself
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
+#   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
 #   make lock [LOCK=--upgrade]         requirements*.txt anew from pyproject.toml
 #   make clean                         remove whatever the targets above have made
@@ -25,8 +26,9 @@ TEST ?=
 BENCH ?=
 DEMO ?=
 LOCK ?=
+INTEROP ?=
 
-.PHONY: install demo test check check-format check-lint check-types format bench lock clean
+.PHONY: install demo test check check-format check-lint check-types format bench interop lock clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.developer
@@ -56,6 +58,9 @@ bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/normalize.py
 	@$(BIN)/python benchmarks/run.py $(BENCH)
 
+interop: $(VENV)/.developer
+	@$(BIN)/python -m interop $(INTEROP)
+
 # The development lock holds everything; the other two are parts of it. Dependencies come from
 # wheels alone: what a source distribution runs while it is built is in no lock.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
@@ -69,7 +74,8 @@ lock: $(VENV)/.developer
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf interop/*/target
+	find src tests benchmarks interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment ------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect import Collector
-from auditrelay.config import Config, Log, Spool, Status
+from auditrelay.config import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import Refused, RelayError, Retryable, StoreFull, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
@@ -353,7 +353,7 @@ async def test_new_events_of_an_unknown_type_are_counted_once_and_told(world: Wo
     assert world.counted("events_collected_total") == 5
     assert world.counted("events_unknown_total") == 4
     [state] = await world.store.sources()
-    config = Config(None, world.folder, Status(), Log(), Spool(), {}, {})
+    config = Config(None, world.folder, Status(), Log(), Spool(), Alerts(), {}, {})
     [row] = report(config, [state], [], spool_bytes=0, now=world.clock.now)["sources"]
     assert row["unknown_actions"] == 4
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from auditrelay import config, telemetry
 from auditrelay.cli.init import STARTER, init
 from auditrelay.cli.schema import schema
-from auditrelay.config import SINKS, SOURCES, Log, Spool, Status, load
+from auditrelay.config import SINKS, SOURCES, Alerts, Log, Spool, Status, load
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, Secret
 
@@ -33,7 +33,12 @@ ENVIRON = {
 }
 CHOSEN = {"jitsudo": {"api_key"}, "slaunch": {"tenant"}, "cencori": {"directory"}}
 """What the example gives where one of several keys must be given."""
-PLAIN: Mapping[str, type[BaseModel]] = {"status": Status, "log": Log, "spool": Spool}
+PLAIN: Mapping[str, type[BaseModel]] = {
+    "status": Status,
+    "log": Log,
+    "alerts": Alerts,
+    "spool": Spool,
+}
 
 
 @pytest.fixture(autouse=True)

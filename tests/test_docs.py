@@ -243,7 +243,7 @@ NOT_OURS = re.compile(
 
 def files() -> Iterator[Path]:
     """Yield the files of the project, without what is made out of them."""
-    made = {"build", "dist", "__pycache__", ".git", ".hypothesis"}
+    made = {"build", "dist", "__pycache__", ".git", ".hypothesis", "target"}
     folders = [ROOT]
     while folders:
         for path in sorted(folders.pop().iterdir()):

@@ -12,7 +12,7 @@ LEVELS = (
     ("__main__", "healthcheck"),
     ("cli",),
     ("app",),
-    ("operations",),
+    ("operations", "alerts"),
     ("parts",),
     ("verify", "status", "supervise"),
     ("backfill",),

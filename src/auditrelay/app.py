@@ -19,6 +19,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__, control
+from auditrelay.alerts import Alerts
 from auditrelay.collect import Collector
 from auditrelay.config import Config
 from auditrelay.control import Tell
@@ -107,6 +108,13 @@ class App:
             patience=None if attempts is None else ROOM_PATIENCE,
         )
         self._operations = Operations(self._parts, store, clock=clock)
+        self._alerts = Alerts(
+            self.status,
+            store,
+            clock=clock,
+            forward=lambda: self._config.alerts.events,
+            announce=self._parts.announce,
+        )
         self._prune_due = asyncio.Event()
         self._sealed_on: date | None = None
 
@@ -179,11 +187,13 @@ class App:
                 tasks.create_task(self._keep_pruning()),
                 tasks.create_task(control.serve(self._config.state_dir, self._operations.do)),
             ]
+            self._store.on_note = self._alerts.due.set
             scheduler.start()
             started(port.address)
             supervisor.ready(self.summary())
             others += [
                 tasks.create_task(supervisor.keep_telling(self)),
+                tasks.create_task(self._alerts.keep_alerting()),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
             await stop.wait()

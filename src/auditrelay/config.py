@@ -33,6 +33,7 @@ import auditrelay.sinks
 import auditrelay.sources
 from auditrelay.errors import ConfigError
 from auditrelay.settings import (
+    ALERTS,
     Duration,
     PeerSettings,
     Resolved,
@@ -118,6 +119,15 @@ class Spool(BaseModel):
     remember: Duration = Field(default=timedelta(days=400), ge=timedelta(days=1))
 
 
+class Alerts(BaseModel):
+    """Whether trouble of the instance itself is told to the sinks, too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    events: bool = True
+    """Send an event when trouble begins and when it ends."""
+
+
 class _Whole(BaseSettings):
     """The whole file, with the sources and sinks still as they were written."""
 
@@ -130,6 +140,7 @@ class _Whole(BaseSettings):
     status: Status = Status()
     log: Log = Log()
     spool: Spool = Spool()
+    alerts: Alerts = Alerts()
     sources: dict[str, dict[str, Any]] = {}
     sinks: dict[str, dict[str, Any]] = {}
 
@@ -171,6 +182,7 @@ class Config:
     status: Status
     log: Log
     spool: Spool
+    alerts: Alerts
     sources: Mapping[str, SourceSettings]
     sinks: Mapping[str, SinkSettings]
     warnings: tuple[str, ...] = ()
@@ -264,6 +276,7 @@ def load(
             status=whole.status,
             log=whole.log,
             spool=whole.spool,
+            alerts=whole.alerts,
             sources=found_sources,
             sinks=found_sinks,
             warnings=tuple(_warnings(path, table, whole.status, found_sources, found_sinks)),
@@ -491,6 +504,8 @@ class _Check:
                     (kind, name),
                     "a name is made of letters, digits and single - _ . between them, at most 64",
                 )
+            if kind == "sources" and name == ALERTS:
+                self.problem((kind, name), "is the name of auditrelay's own alerts: choose another")
             twin = names.setdefault(_canonical(name), name)
             if twin != name:
                 self.problem((kind, name), f"cannot be told from {twin} in the environment")

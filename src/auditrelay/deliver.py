@@ -408,6 +408,10 @@ class Deliverer:
             self._width = max(1, self._width // 2)
         if verdict.restamped:
             self._metrics.events_restamped.labels(self.name).inc(verdict.restamped)
+        if verdict.duplicates:
+            self._metrics.events_already_stored.labels(self.name).inc(verdict.duplicates)
+        if verdict.diverted:
+            self._metrics.events_diverted.labels(self.name).inc(verdict.diverted)
         if verdict.warnings and verdict.warnings != self._warned:
             _log.warning("sink_warned", sink=self.name, words=scrub("; ".join(verdict.warnings)))
         self._warned = verdict.warnings

@@ -21,6 +21,7 @@ from auditrelay.deliver import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonym import Pseudonyms
+from auditrelay.settings import ALERTS
 from auditrelay.sources import Drop, Source, make
 from auditrelay.telemetry import Metrics
 
@@ -89,10 +90,16 @@ class Parts:
         """Everything that works, sources first."""
         return [*self.collectors.values(), *self.deliverers.values()]
 
+    def announce(self) -> None:
+        """Wake every sink: there may be something for it."""
+        for deliverer in self.deliverers.values():
+            deliverer.wake.set()
+
     async def make_known(self) -> None:
         """Tell the store who reads what, and take over how each fared when it was last seen."""
+        await self._store.start_source(ALERTS, self._clock())
         for name in self.deliverers:
-            await self._store.start_sink(name, self.config.feeds(name))
+            await self._store.start_sink(name, [*self.config.feeds(name), ALERTS])
         for name in await self._store.retire_sinks(list(self.deliverers)):
             _log.warning("sink_left_over", sink=name)
         for state in await self._store.sources():

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -360,6 +360,10 @@ def _is_loopback(address: str) -> bool:
     host = urlsplit(address).hostname or ""
     ip = _ip(host)
     return host == "localhost" if ip is None else ip.is_loopback
+
+
+ALERTS: Final = "auditrelay"
+"""The name under which the instance's own alerts are spooled; no source may have it."""
 
 
 class PeerSettings(BaseModel):

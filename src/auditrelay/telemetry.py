@@ -194,6 +194,16 @@ class Metrics:
             "Events sent with another time than their own, which the sink would not index.",
             "sink",
         )
+        self.events_already_stored = counter(
+            "events_already_stored",
+            "Events that the sink recognised: it had them from before.",
+            "sink",
+        )
+        self.events_diverted = counter(
+            "events_diverted",
+            "Events that the sink took, and put elsewhere than they were sent to.",
+            "sink",
+        )
         self.dead_letters_total = counter(
             "dead_letters", "Events put aside as dead letters.", "sink", "reason"
         )
@@ -271,6 +281,8 @@ class Metrics:
                 (
                     self.events_possible_duplicate,
                     self.events_restamped,
+                    self.events_already_stored,
+                    self.events_diverted,
                     self.dead_letters,
                     self.sink_up,
                     self.sink_backlog_events,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tests.events.ocsf_check import faults
 
-from auditrelay.events import AuditEvent, pack, unpack
+from auditrelay.events import AuditEvent, notice, pack, unpack
 from auditrelay.events.notice import GAP, gap_event
+from auditrelay.window import micros
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 NOW = datetime(2026, 5, 11, 8, 15, 1, 990052, tzinfo=UTC)
@@ -78,3 +79,37 @@ def test_a_gap_renders_in_every_form(
 
 def test_a_gap_of_a_source_without_a_vendors_module_is_told_too() -> None:
     assert gap_event(**GAP_FIELDS | {"vendor": "acme"}).product == "acme"
+
+
+TEST_FIELDS: dict[str, Any] = {
+    "source": "acme-voice",
+    "vendor": "cekura",
+    "nonce": "n1",
+    "now": START,
+    "tags": {"team": "sec"},
+}
+
+
+def test_a_test_event_is_another_each_time_and_says_what_it_is() -> None:
+    event = notice.test_event(**TEST_FIELDS)
+    assert event.native_action == "auditrelay.test"
+    assert (event.at, event.source, event.vendor) == (micros(START), "acme-voice", "cekura")
+    assert event.product == gap_event(**GAP_FIELDS).product
+    assert "nothing has happened" in event.message
+    assert event.tags == (("team", "sec"),)
+    assert len(event.uid) == 40
+    assert notice.test_event(**TEST_FIELDS | {"nonce": "n2"}).uid != event.uid
+
+
+def test_a_test_event_renders_in_every_form(
+    written: Callable[[AuditEvent], dict[str, bytes]],
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    event = notice.test_event(**TEST_FIELDS)
+    assert unpack(pack([event])) == [event]
+    forms = {name: json.loads(text) for name, text in written(event).items()}
+    valid_ecs(forms["ecs"], "cekura")
+    valid_cim(forms["cim"])
+    assert faults(forms["ocsf"]) == []
+    assert forms["raw"]["record"] == {"test": {"nonce": "n1"}}

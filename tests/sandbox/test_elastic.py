@@ -72,7 +72,8 @@ GOOD = lines(("1", document()))
     [
         ("/_bulk", b"", {}, 400, "request body is required"),
         ("/_bulk", GOOD[:-1], {}, 400, "terminated by a newline"),
-        ("/_bulk", b"{\n{}\n", {}, 400, "Malformed action/metadata line [1]"),
+        ("/_bulk", b"{\n{}\n", {}, 400, "x_content_e_o_f_exception"),
+        ("/_bulk", b"text\n{}\n", {}, 400, "x_content_parse_exception"),
         ("/_bulk", b"[]\n{}\n", {}, 400, "expected START_OBJECT"),
         ("/_bulk", b'{"insert":{}}\n{}\n', {}, 400, "but found [insert]"),
         ("/_bulk", b'{"create":5}\n{}\n', {}, 400, "expected START_OBJECT"),
@@ -83,9 +84,10 @@ GOOD = lines(("1", document()))
         ("/_bulk?timestamp=1", GOOD, {}, 400, "unrecognized parameter: [timestamp]"),
         ("/_bulk?require_data_stream=yes", GOOD, {}, 400, "only [true] or [false]"),
         ("/_bulk", GOOD, {"Content_Type": "text/plain"}, 406, "Content-Type header [text/plain]"),
-        ("/_bulk", GOOD, {"Content_Encoding": "zstd"}, 415, "zstd"),
+        ("/_bulk", b"\x28\xb5\n", {"Content_Encoding": "zstd"}, 400, "x_content_parse_exception"),
         ("/_bulk", GOOD, {"Content_Encoding": "gzip"}, 400, "gzip"),
-        ("/_nothing", GOOD, {}, 400, "no handler found"),
+        ("/_nothing", GOOD, {}, 405, "Incorrect HTTP method for uri [/_nothing]"),
+        ("/_nothing/at/all", GOOD, {}, 400, "no handler found"),
     ],
 )
 async def test_a_malformed_request_is_refused_as_a_whole(
@@ -101,6 +103,29 @@ async def test_a_malformed_request_is_refused_as_a_whole(
     assert (reply.status_code, reply.json()["status"]) == (status, status)
     assert reason in reply.text
     assert reply.headers["x-elastic-product"] == "Elasticsearch"
+    assert es.stored.total == 0
+
+
+async def test_an_unknown_encoding_is_taken_for_none(
+    es: Elastic, client: httpx.AsyncClient
+) -> None:
+    reply = await call(client, es, body=GOOD, Content_Encoding="br")
+    assert errors(reply) == [(201, None)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "reason"),
+    [
+        ("/_bulk?pipeline=none", GOOD, "pipeline with id [none] does not exist"),
+        ("/_bulk", lines(("", document())), "if _id is specified it must not be empty"),
+    ],
+)
+async def test_an_item_is_refused_for_its_pipeline_or_empty_id(
+    es: Elastic, client: httpx.AsyncClient, path: str, body: bytes, reason: str
+) -> None:
+    [result] = results(await call(client, es, path, body))
+    assert result["status"] == 400
+    assert result["error"] == {"type": "illegal_argument_exception", "reason": reason}
     assert es.stored.total == 0
 
 
@@ -370,6 +395,64 @@ async def test_templates_health_and_streams_can_be_looked_at(
     streams = (await call(client, es, f"/_data_stream/{STREAM}", method="GET")).json()
     assert streams["data_streams"][0]["name"] == STREAM
     assert (await call(client, es, "/_bulk", method="GET")).status_code == 405
+
+
+async def test_what_stands_behind_a_stream_is_told_to_whoever_may_know(
+    es: Elastic, client: httpx.AsyncClient, clock: Any
+) -> None:
+    dates = f"/{STREAM}/_settings/index.creation_date"
+    assert (await call(client, es, dates, method="GET")).status_code == 404
+    await call(client, es, body=GOOD)
+    clock.now += 86400
+    es.rollover(STREAM)
+    told = (await call(client, es, dates, method="GET")).json()
+    assert [name[-17:] for name in told] == ["2026.11.20-000001", "2026.11.21-000002"]
+    first, second = (int(each["settings"]["index"]["creation_date"]) for each in told.values())
+    assert second - first == 86_400_000
+    es.switches.missing_privileges = frozenset({"view_index_metadata", "read"})
+    for path, method in (
+        (dates, "GET"),
+        (f"/{STREAM}/_mapping", "GET"),
+        (f"/{STREAM}/_search", "POST"),
+    ):
+        assert (await call(client, es, path, method=method)).status_code == 403
+        hidden = await call(client, es, path.replace("cekura", "*"), method=method)
+        assert hidden.status_code == 200  # a pattern stands for what may be seen
+        assert STREAM not in hidden.text
+
+
+async def test_a_search_tells_of_shards_that_fail(es: Elastic, client: httpx.AsyncClient) -> None:
+    await call(client, es, body=GOOD)
+    first = es.indices[STREAM].written
+    es.rollover(STREAM)
+    await call(client, es, body=lines(("another", document())))
+    es.switches.unsearchable = frozenset({first})
+    found = (await call(client, es, f"/{STREAM}/_search", {"query": {"match_all": {}}})).json()
+    assert found["_shards"]["failed"] == 1
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["another"]
+    es.switches.unsearchable = frozenset(es.indices[STREAM].backing)
+    assert (await call(client, es, f"/{STREAM}/_search", {})).status_code == 503
+
+
+async def test_a_search_by_address_finds_the_field(es: Elastic, client: httpx.AsyncClient) -> None:
+    await call(client, es, body=lines(("one", document()), ("two", document())))
+    found = await call(client, es, f"/{STREAM}/_search?q=_id:two", method="GET")
+    assert [hit["_id"] for hit in found.json()["hits"]["hits"]] == ["two"]
+    assert (await call(client, es, f"/{STREAM}/_search?q=two", method="GET")).status_code == 400
+
+
+async def test_the_mapping_and_the_templates_are_shown(
+    es: Elastic, client: httpx.AsyncClient
+) -> None:
+    await call(client, es, body=lines(("1", document(user={"id": "u", "n": 3})), index="plain"))
+    shown = (await call(client, es, "/plain/_mapping", method="GET")).json()
+    fields = shown["plain"]["mappings"]["properties"]
+    assert fields["user"]["properties"] == {"id": {"type": "text"}, "n": {"type": "long"}}
+    assert fields["@timestamp"] == {"type": "date"}
+    listed = (await call(client, es, "/_index_template", method="GET")).json()
+    assert [each["name"] for each in listed["index_templates"]] == ["logs"]
+    es.switches.missing_privileges = frozenset({"manage_index_templates"})
+    assert (await call(client, es, "/_index_template", method="GET")).status_code == 403
 
 
 @pytest.mark.parametrize("parameter", ["require_data_stream", "include_source_on_error"])

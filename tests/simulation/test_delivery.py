@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 
 from auditrelay import http
 from auditrelay.app import App
-from auditrelay.config import Config, Log, Spool, Status
+from auditrelay.config import Alerts, Config, Log, Spool, Status
 from auditrelay.sandbox import Elastic, Request, Vendor, faults, vendors
 from auditrelay.sources import available
 from auditrelay.store.sqlite import SqliteStore
@@ -190,6 +190,7 @@ class World:
             status=Status(),
             log=Log(),
             spool=Spool(),
+            alerts=Alerts(),
             sources={"it": source},
             sinks={"es": sink},
         )

@@ -408,6 +408,18 @@ async def test_check_says_what_is_wrong_when_something_else_answers(rig: Rig) ->
         rig.double.faults.clear()
 
 
+async def test_a_search_names_the_event_and_no_secret(rig: Rig, event: MakeEvent) -> None:
+    lines = rig.build().query(event(1))
+    assert lines
+    assert all(event(1).uid in line and rig.secret not in line for line in lines)
+
+
+def test_only_what_is_out_of_the_ordinary_is_foreseen(rig: Rig) -> None:
+    now = datetime.fromtimestamp(NOON, UTC)
+    said = rig.build().foresee(now - timedelta(days=30), now, now)
+    assert (said is None) == (rig.kind != "datadog")
+
+
 # --- every sink ---------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from tests.daemon import eventually
 from auditrelay.deliver import Deliverer
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox import Datadog, Elastic, faults
+from auditrelay.sandbox.datadog import throttled
 from auditrelay.sandbox.faults import Action
 from auditrelay.sandbox.server import Request
 from auditrelay.sinks import datadog, elasticsearch
@@ -258,19 +259,39 @@ async def test_datadog_again_with_an_unknown_outcome(
     assert intake.counted("events_possible_duplicate_total") == 5  # it is said, and never too low
 
 
-@pytest.mark.parametrize("case", ["slow", "chunked", "gzipped", "closed", "other type"])
-async def test_datadog_done_however_it_is_said(intake: Table, case: str) -> None:
-    action = {
-        "slow": faults.delay(0.05),
-        "chunked": faults.chunked(3),
-        "gzipped": faults.gzipped(),
-        "closed": faults.close(),
-        "other type": faults.wrong_type(),
-    }[case]
+HOWEVER_SAID = [
+    faults.delay(0.05),
+    faults.drip(size=200, seconds=0.001),
+    faults.chunked(3),
+    faults.gzipped(),
+    faults.close(),
+    faults.close(announced=True),
+    faults.wrong_type(),
+]
+
+
+@pytest.mark.parametrize("action", HOWEVER_SAID)
+async def test_datadog_done_however_it_is_said(intake: Table, action: Action) -> None:
     intake.strike(action, times=1)
     await intake.deliver()
     assert intake.fates() == TAKEN
     assert intake.posts == [5]
+
+
+async def test_datadog_again_after_as_long_as_it_asks_for(
+    intake: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("auditrelay.http.pause", pause)
+    intake.strike(throttled(reset=1234), times=1)
+    intake.strike(faults.too_many(retry_after="2345"), times=1)
+    await intake.deliver()
+    assert intake.fates() == TAKEN
+    assert [seconds for seconds in waited if seconds > 1000] == [1234.0, 2345.0]
 
 
 # --- Elasticsearch: each item has an answer of its own ------------------------------------------
@@ -354,6 +375,20 @@ async def test_item_409_is_done(bulk: Table) -> None:
     assert not bulk.double.stored.repeated()
     assert bulk.posts == [5, 5]
     assert bulk.counted("events_possible_duplicate_total") == 0  # it can tell
+    assert bulk.counted("events_already_stored_total") == 5
+
+
+async def test_item_that_went_to_the_failure_store_is_done_and_counted(bulk: Table) -> None:
+    items: list[dict[str, dict[str, Any]]] = [{"create": {"status": 201}} for _ in FIVE]
+    items[CULPRIT]["create"]["failure_store"] = "used"
+    bulk.strike(faults.answer(200, json.dumps({"items": items}).encode()), times=1)
+    with capture_logs() as logs:
+        await bulk.deliver()
+    assert bulk.posts == [5]
+    assert bulk.counted("events_diverted_total") == 1
+    assert bulk.counted("events_delivered_total") == 5
+    (warned,) = [line for line in logs if line["event"] == "sink_warned"]
+    assert "failure store" in warned["words"]
 
 
 async def test_items_with_every_fate_at_once(bulk: Table) -> None:
@@ -368,6 +403,14 @@ async def test_items_with_every_fate_at_once(bulk: Table) -> None:
 
 
 # --- Elasticsearch: the request as a whole -----------------------------------------------------
+
+
+@pytest.mark.parametrize("action", HOWEVER_SAID)
+async def test_bulk_done_however_it_is_said(bulk: Table, action: Action) -> None:
+    bulk.strike(action, times=1)
+    await bulk.deliver()
+    assert bulk.fates() == TAKEN
+    assert bulk.posts == [5]
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
@@ -413,9 +456,13 @@ async def test_bulk_413_is_halved_and_a_single_document_is_a_dead_letter(bulk: T
         faults.store_then_reset(),
         faults.hang(),
         faults.hang(process=True),
+        faults.drip(seconds=0.2),
+        faults.huge(40 * 2**20),
+        faults.gzip_bomb(40 * 2**20),
         faults.truncated(),
         faults.truncated(honest_length=True),
         faults.html(200),
+        faults.html(200, process=True),
         faults.empty(200),
         faults.answer(200, b'{"took":0,"errors":false,"items":[]}'),
         faults.answer(200, b'{"took":0,"errors":false}'),

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,26 @@ async def test_it_does_not_ask_while_it_is_paused_or_nobody_looks(
         await goes_on()
 
 
+async def test_what_is_being_copied_is_left_alone_for_a_while(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with shown(browser, "sink-down", tmp_path, before=HURRY) as (tab, instance):
+        await tab.ask(
+            "document.querySelector('pre code').id = 'mine';"
+            "getSelection().selectAllChildren(document.getElementById('mine'))"
+        )
+        instance.now += timedelta(seconds=30)
+        asked = asked_for_the_page(tab)
+        await eventually(lambda: asked_for_the_page(tab) >= asked + 3, what="it asks")
+        assert await tab.ask("getSelection().toString()") != ""
+        assert await tab.ask("document.getElementById('mine') !== null") is True
+        await tab.until("document.getElementById('mine') === null")
+        assert asked_for_the_page(tab) >= 1 + 6 + 1
+        assert await tab.ask("document.getElementById('at').textContent") == (
+            f"{instance.now:%H:%M:%S} UTC"
+        )
+
+
 async def test_it_says_when_the_service_does_not_answer_and_when_it_does_again(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -383,6 +404,11 @@ async def test_a_running_service_tells_of_a_key_that_is_refused_since_when_and_w
         async with Daemon(config) as daemon, browser.tab(before=HURRY) as tab:
             await tab.open(daemon.address + "/")
             await tab.until("document.getElementById('headline').textContent === 'All is well.'")
+            now = datetime.now(UTC)
+            sandbox.cekura.fill(50, now - timedelta(seconds=3), now)
+            await tab.until(
+                "document.querySelector('#sink-splunk figcaption').textContent.startsWith('50 ')"
+            )
             sandbox.bland.rotate("another-key-of-the-organisation")
             await tab.until(
                 "document.getElementById('headline').textContent"

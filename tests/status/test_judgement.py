@@ -27,6 +27,7 @@ def source(**changes: Any) -> Table:
         "credentials": [{"key": "api_key", "references": ["${env:KEY}"]}],
         "up": True,
         "held": False,
+        "directory": None,
         "since": ago(days=2),
         "paused_since": None,
         "silent": False,
@@ -148,6 +149,7 @@ def test_a_held_source_tells_which_refusal_and_which_key(code: str, what: str, d
         said=f"the words of {code}",
         do=do,
         command=CHECK,
+        code="held",
     )
 
 
@@ -231,9 +233,10 @@ def test_a_gap_is_told_with_the_command_that_reads_it_after_all() -> None:
 
 
 def test_a_file_of_no_use_is_told_while_the_rest_is_read() -> None:
-    finding = only(told(source(last_error="march.csv: no header")))
+    finding = only(told(source(last_error="march.csv: no header", directory="/srv/exports")))
     assert (finding.level, finding.said) == ("act", "march.csv: no header")
     assert finding.what == "voice was given a file that is of no use."
+    assert finding.do == "Put the right file into /srv/exports; it is read by itself."
 
 
 def test_a_paused_source_tells_whether_the_spool_or_the_disk_is_full() -> None:
@@ -298,6 +301,7 @@ def test_a_source_that_catches_up_needs_patience_alone() -> None:
     finding = only(told(source(lag_seconds=961)))
     assert (finding.level, finding.command) == ("wait", None)
     assert finding.what == "voice is catching up: it is read up to 16 min 1 s ago."
+    assert judge(told(source(lag_seconds=9e6, directory="/srv/exports"))) == []
 
 
 def test_what_has_not_been_heard_of_since_the_start_is_told_without_alarm() -> None:

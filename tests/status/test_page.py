@@ -1,16 +1,18 @@
 """The status page as text: whole, escaped, without secrets, and true to the report."""
 
 from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.status.stages import ENVIRON, SECRET, STAGES, stage, staged
+from tests.status.stages import ENVIRON, SECRET, SETTINGS, STAGES, stage, staged
 
+from auditrelay.config import load
 from auditrelay.status.flow import MOST
 from auditrelay.status.page import page
+from auditrelay.status.report import report
 
 VOID = {"link", "meta"}
 EVIL = """<script>alert(1)</script>"' onload=x {x} &amp;"""
@@ -156,6 +158,9 @@ async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -
         await instance.store.note("sink", "splunk", {})
         instance.pace.clear()
         told = await instance.status()
+    assert "3 sources read up to" in Outline(page(told)).text
+    told["sources"][0]["lag_seconds"] = None
+    assert "3 sources (1 not read yet), the others read up to" in Outline(page(told)).text
     outline = Outline(page(told))
     assert "Nothing needs you." in outline.text
     assert "acme-voice has not finished a poll since the start." in outline.text
@@ -220,3 +225,16 @@ async def test_late_events_are_told_as_the_journal_has_them(tmp_path: Path) -> N
             1,
             4,
         ]
+
+
+def test_what_pseudonyms_are_made_with_is_no_credential(tmp_path: Path) -> None:
+    path = tmp_path / "auditrelay.toml"
+    pseudonyms = (
+        'pseudonymize = ["actor.email"]\npseudonym_key = "sixteen-letters-x"\n[sinks.splunk]'
+    )
+    path.write_text(
+        SETTINGS.format(folder=tmp_path, room="1GiB").replace("[sinks.splunk]", pseudonyms)
+    )
+    config = load(path, {"HOME": str(tmp_path), **ENVIRON})
+    told = report(config, (), (), spool_bytes=0, now=datetime.now(UTC))
+    assert [each["key"] for each in told["sources"][2]["credentials"]] == ["api_key"]

@@ -3,17 +3,20 @@
 import asyncio
 import contextlib
 import importlib
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from auditrelay.cli.given import Given
-from auditrelay.errors import RelayError
+from auditrelay.errors import ConfigError, RelayError, Retryable
 
 if TYPE_CHECKING:  # see given
     from auditrelay.config import Config
+    from auditrelay.events import AuditEvent
+    from auditrelay.sinks import Sink, Verdict
 
 
 def check(
@@ -22,38 +25,69 @@ def check(
     offline: Annotated[
         bool, typer.Option("--offline", help="Only read the configuration; ask nobody.")
     ] = False,
+    send_test_event: Annotated[
+        bool,
+        typer.Option(
+            "--send-test-event",
+            help="Send one marked event to every sink, and say how to find it there.",
+        ),
+    ] = False,
 ) -> None:
     """Validate the configuration, then make one harmless request to every source and sink."""
+    if offline and send_test_event:
+        raise ConfigError("--offline and --send-test-event exclude each other")
     given: Given = context.obj
     config = given.load(default_level="error")
     config.require_work()
-    rows = _offline(config) if offline else asyncio.run(_ask_all(config))
+    rows = _offline(config) if offline else asyncio.run(ask_all(config, test=send_test_event))
+    _show(rows)
+    for warning in config.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if any(row.result == "failed" for row in rows):
+        raise typer.Exit(1)
+
+
+class Row(NamedTuple):
+    """
+    What one source or sink answered.
+
+    *queries* are searches for the test event that was sent to it: not a part of the table, which
+    would break the lines that are there to be copied.
+    """
+
+    name: str
+    type: str
+    result: str
+    words: str
+    queries: Sequence[str] = ()
+
+
+def _show(rows: Sequence[Row]) -> None:
     from rich.console import Console  # noqa: PLC0415  # see given
     from rich.table import Table  # noqa: PLC0415  # see given
     from rich.text import Text  # noqa: PLC0415  # see given
 
     table = Table("name", "type", "result", "what it says")
-    for name, kind, result, words in rows:
-        table.add_row(Text(name), kind, result, Text(words))
+    for row in rows:
+        table.add_row(Text(row.name), row.type, row.result, Text(row.words))
     Console().print(table)
-    for warning in config.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    if any(result == "failed" for _, _, result, _ in rows):
-        raise typer.Exit(1)
-
-
-Row = tuple[str, str, str, str]
+    for row in rows:
+        if row.queries:
+            typer.echo(f"\nThe test event in {row.name}, after some seconds:")
+        for query in row.queries:
+            typer.echo(f"  {query}")
 
 
 def _offline(config: "Config") -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
     return [
-        (name, settings.type, "valid" if settings.enabled else "disabled", "not asked")
+        Row(name, settings.type, "valid" if settings.enabled else "disabled", "not asked")
         for name, settings in members.items()
     ]
 
 
-async def _ask_all(config: "Config") -> list[Row]:
+async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
+    """Return what every source and sink answers; with *test*, each sink gets a test event."""
     from auditrelay.sources import make  # noqa: PLC0415  # see given
     from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
 
@@ -66,10 +100,16 @@ async def _ask_all(config: "Config") -> list[Row]:
         module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
         return module.build(name, settings, metrics)
 
+    def ask_sink(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+        event = _test_event(config, name) if test and config.sinks[name].enabled else None
+        return lambda built: _ask_sink(built, event)
+
     asking = [
         _ask(name, settings, source, _ask_source) for name, settings in config.sources.items()
     ]
-    asking += [_ask(name, settings, sink, _ask_sink) for name, settings in config.sinks.items()]
+    asking += [
+        _ask(name, settings, sink, ask_sink(name)) for name, settings in config.sinks.items()
+    ]
     return list(await asyncio.gather(*asking))
 
 
@@ -77,17 +117,17 @@ async def _ask(
     name: str,
     settings: Any,
     build: Callable[[str, Any], Any],
-    ask: Callable[[Any], Awaitable[str]],
+    ask: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
 ) -> Row:
     from auditrelay.telemetry import scrub  # noqa: PLC0415  # see given
 
     if not settings.enabled:
-        return name, settings.type, "disabled", ""
+        return Row(name, settings.type, "disabled", "")
     try:
         async with contextlib.aclosing(_Closing(build(name, settings))) as peer:
-            return name, settings.type, "ok", await ask(peer.it)
+            return Row(name, settings.type, "ok", *await ask(peer.it))
     except RelayError as error:
-        return name, settings.type, "failed", scrub(str(error))
+        return Row(name, settings.type, "failed", scrub(str(error)))
 
 
 class _Closing:
@@ -98,20 +138,57 @@ class _Closing:
         await self.it.close()
 
 
-async def _ask_source(source: Any) -> str:
+async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
     from auditrelay.sources import Drop  # noqa: PLC0415  # see given
     from auditrelay.window import Interval  # noqa: PLC0415  # see given
 
     if isinstance(source, Drop):
-        return await source.check()
+        return await source.check(), ()
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
-            return f"answers; {count} events in the last hour"
-    return "answers"
+            words = f"answers; {count} events in the last hour"
+            if page.partial is not None:
+                words += f"; it leaves some out ({page.partial})"
+            return words, ()
+    return "answers", ()
 
 
-async def _ask_sink(sink: Any) -> str:
-    words: str = await sink.check()
-    return words
+async def _ask_sink(sink: "Sink", test: "AuditEvent | None") -> tuple[str, Sequence[str]]:
+    words = await sink.check()
+    if test is None:
+        return words, ()
+    from auditrelay.sinks import Item  # noqa: PLC0415  # see given
+
+    verdict = await sink.send([Item(0, test, sink.render(test, marks={"test": True}))])
+    refusal = next(_refusals(verdict), None)
+    if refusal is not None:
+        raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")
+    return "; ".join((words, "took the test event", *verdict.warnings)), sink.query(test)
+
+
+def _refusals(verdict: "Verdict") -> Iterator[str]:
+    """Yield why a *verdict* on one event is none that it was taken."""
+    for rejection in verdict.rejected:
+        yield f"{rejection.message} ({rejection.reason})"
+    if verdict.retry or verdict.alone:
+        yield str(verdict.because or "not this time")
+
+
+def _test_event(config: "Config", sink: str) -> "AuditEvent":
+    """Return an event for *sink* that goes where those of a source go that it receives."""
+    from auditrelay.events.notice import test_event  # noqa: PLC0415  # see given
+
+    names = config.feeds(sink)
+    if not names:
+        raise ConfigError(f"sinks.{sink}.sources: it receives nothing, so there is nothing to test")
+    name = next((name for name in names if config.sources[name].enabled), names[0])
+    settings = config.sources[name]
+    return test_event(
+        source=name,
+        vendor=settings.type,
+        nonce=secrets.token_hex(16),
+        now=datetime.now(UTC),
+        tags=settings.tags,
+    )

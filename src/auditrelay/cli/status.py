@@ -1,6 +1,7 @@
 """``auditrelay status``: how everything fares, beside a running service or without one."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,6 +77,18 @@ def _print(told: dict[str, Any]) -> None:
     console.print(sinks)
     spool = told["spool"]
     console.print(f"spool: {spool['bytes']:,} of {spool['max_bytes']:,} bytes")
+    for finding in told["findings"]:
+        console.print(Text("\n".join(_lines(finding))), soft_wrap=True)
+
+
+def _lines(finding: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong, and what to do, as the status page says it; a line each."""
+    since = finding["since"]
+    when = "" if since is None else f" (since {_time(since)})"
+    yield f"{'ACT ' if finding['level'] == 'act' else 'WAIT'} {finding['what']}{when}"
+    yield from (f"     {said}" for said in (finding["effect"], finding["do"]) if said)
+    if finding["command"]:
+        yield f"     $ {finding['command']}"
 
 
 def _advice(row: dict[str, Any]) -> str:

@@ -88,8 +88,8 @@ class Switches:
     index must exist. With *failure_store* (Elasticsearch) a stream takes what does not map into
     its failure store, and answers 201. *missing_privileges* are refused: as a 403 item for
     ``create_doc`` and ``index``, as a 403 for ``read`` and ``view_index_metadata``, and in the
-    answer of ``_has_privileges``. *flattened* fields take objects of any content. *unsearchable*
-    are backing indices whose shards fail in a search.
+    answer of ``_has_privileges``. *flattened* fields take objects of any content. *pipelines* are
+    those that may be named. *unsearchable* are backing indices whose shards fail in a search.
     """
 
     streams: tuple[str, ...] = ("logs-*-*",)
@@ -99,6 +99,7 @@ class Switches:
     total_fields: int = 1000
     missing_privileges: frozenset[str] = frozenset()
     flattened: tuple[str, ...] = ("*.audit.metadata", "auditrelay.changes", "auditrelay.unmapped")
+    pipelines: frozenset[str] = frozenset()
     version: str = ""
     unsearchable: frozenset[str] = frozenset()
 
@@ -246,6 +247,10 @@ class Elastic(Double):
         """Leave the last *missing* items out of the next bulk answer; they are stored."""
         self._fewer.append(missing)
 
+    def make_stream(self, name: str) -> str:
+        """Make the data stream *name*, empty, and return its name."""
+        return self._made(name, stream=True).name
+
     def rollover(self, name: str) -> None:
         """Give the data stream *name* a new write index, which knows none of the old ids."""
         index = self.indices[name]
@@ -280,10 +285,12 @@ class Elastic(Double):
             return self._bulk(request, parts[0] if len(parts) == 2 else None)
         self._check_parameters(request, _COMMON | _READ)
         value = self._look(request.method, parts, request)
+        if value is None and len(parts) == 1 and request.method == "POST":
+            return _wrong_method(request, "DELETE, GET, HEAD, PUT")  # it might be an index
         if value is None:
             return _error(
                 400,
-                "illegal_argument_exception",
+                "",
                 f"no handler found for uri [{request.target}] and method [{request.method}]",
             )
         return value
@@ -324,11 +331,7 @@ class Elastic(Double):
         self._check_media_type(request)
         if len(request.body) > self.switches.max_content_length:
             return Response(413, b"", {"Content-Type": "text/plain"})
-        try:
-            body = request.content("gzip", "deflate")
-        except BadRequest as error:
-            kind = "illegal_argument_exception" if error.status == 415 else "zip_exception"
-            raise _Refused(error.status, kind, error.reason) from error
+        body = _unpacked(request)
         if len(body) > self.switches.max_content_length:
             return Response(413, b"", {"Content-Type": "text/plain"})
         if not body:
@@ -339,9 +342,10 @@ class Elastic(Double):
         if self.lean:
             return self._bulk_lean(body)
         operations = self._operations(body, default, request.query)
+        pipeline = request.query.get("pipeline", "_none")
         with_source = request.query.get("include_source_on_error") != "false" and elasticsearch
         items = [
-            {operation.verb: self._apply(position, operation, with_source=with_source)}
+            {operation.verb: self._apply(position, operation, pipeline, with_source=with_source)}
             for position, operation in enumerate(operations)
         ]
         if self._fewer:
@@ -425,13 +429,21 @@ class Elastic(Double):
             raise _Refused(400, "action_request_validation_exception", reason)
         return operations
 
+    def _unreadable(self, how: str) -> str:
+        library = "x_content" if self.flavour == "elasticsearch" else "json"
+        return f"{library}_{how}_exception"
+
     def _action(self, line: bytes, number: int) -> tuple[str, dict[str, Any]]:
         malformed = f"Malformed action/metadata line [{number}], "
         kind = "illegal_argument_exception"
         try:
             action = json.loads(line)
-        except ValueError as error:
-            raise _Refused(400, kind, f"{malformed}not JSON") from error
+        except UnicodeDecodeError as error:
+            raise _Refused(400, self._unreadable("parse"), error.reason) from error
+        except json.JSONDecodeError as error:
+            cut = error.pos == len(error.doc)
+            kind = self._unreadable("e_o_f" if cut else "parse")
+            raise _Refused(400, kind, f"[1:{error.colno}] {error.msg}") from error
         if not isinstance(action, dict):
             raise _Refused(400, kind, f"{malformed}expected START_OBJECT")
         if len(action) != 1:
@@ -448,12 +460,15 @@ class Elastic(Double):
             raise _Refused(400, kind, text)
         return verb, meta
 
-    def _apply(self, position: int, operation: _Operation, *, with_source: bool) -> dict[str, Any]:
+    def _apply(
+        self, position: int, operation: _Operation, pipeline: str, *, with_source: bool
+    ) -> dict[str, Any]:
         """Do one operation and return its item."""
         doc_id = operation.id if operation.id is not None else self._new_id()
         result: dict[str, Any] = {"_index": operation.index, "_id": doc_id}
         try:
             self._apply_script(position, doc_id)
+            self._check_operation(doc_id, pipeline)
             index = self._index(operation)
             result["_index"] = index.written
             return {**result, **self._write(index, operation, doc_id, with_source=with_source)}
@@ -470,6 +485,14 @@ class Elastic(Double):
                 if item.times is not None:
                     item.times -= 1
                 raise _Refused(item.status, item.kind, item.reason)
+
+    def _check_operation(self, doc_id: str, pipeline: str) -> None:
+        if pipeline != "_none" and pipeline not in self.switches.pipelines:
+            reason = f"pipeline with id [{pipeline}] does not exist"
+            raise _Refused(400, "illegal_argument_exception", reason)
+        if not doc_id:
+            reason = "if _id is specified it must not be empty"
+            raise _Refused(400, "illegal_argument_exception", reason)
 
     def _index(self, operation: _Operation) -> Index:
         """Return the index or stream to write to, made if it may be."""
@@ -594,8 +617,9 @@ class Elastic(Double):
                         "timestamp_field": {"name": "@timestamp"},
                         "generation": index.generation,
                         "status": "GREEN",
+                        "template": "logs",
                     }
-                    for index in self._indices(name)
+                    for index in self._visible(name, "view_index_metadata")
                     if index.stream
                 ]
                 return _json(request, {"data_streams": streams})
@@ -709,6 +733,14 @@ class Elastic(Double):
         if f'"type": "{foreign}"' in json.dumps(template):
             reason = f"No handler for type [{foreign}] declared on a field"
             raise _Refused(400, "mapper_parsing_exception", reason)
+        if self.flavour == "opensearch" and '{"type": "constant_keyword"}' in json.dumps(template):
+            # Elasticsearch takes the first document's value for it; OpenSearch (seen on 2.19) must
+            # be told.
+            reason = (
+                "Failed to parse mapping [_doc]: Field [namespace] is missing required parameter "
+                "[value]"
+            )
+            raise _Refused(400, "mapper_parsing_exception", reason)
 
     def _indices(self, names: str) -> list[Index]:
         found: list[Index] = []
@@ -798,6 +830,11 @@ class Elastic(Double):
 
     def _search(self, names: list[str], request: Request) -> Response:
         body = _object(request)
+        if "q" in request.query:  # of Lucene's syntax, field:value alone
+            name, colon, value = request.query["q"].partition(":")
+            if not colon or not value.isalnum():
+                raise UnknownQuery(request.query["q"])
+            body["query"] = {"term": {name: value}}
         behind = [
             backing
             for index in self._visible(names[0] if names else "*", "read")
@@ -806,7 +843,8 @@ class Elastic(Double):
         failed = [backing for backing in behind if backing in self.switches.unsearchable]
         if failed and len(failed) == len(behind):
             raise _Refused(503, "search_phase_execution_exception", "all shards failed")
-        hits = [hit for hit in self._hits(names, body) if hit[0] not in failed]
+        seen = frozenset(behind).difference(failed)
+        hits = [hit for hit in self._hits(names, body) if hit[0] in seen]
         first = body.get("from", 0)
         size = body.get("size", int(request.query.get("size", 10)))
         if first + size > 10_000:
@@ -902,6 +940,18 @@ def _deleted(index: Index, doc_id: str) -> dict[str, Any]:
     index.ids.discard(doc_id)
     index.documents = [row for row in index.documents if row[1] != doc_id]
     return {"result": "deleted", "status": 200}
+
+
+def _unpacked(request: Request) -> bytes:
+    """Return the body; like the real servers, an unknown encoding is taken for none."""
+    try:
+        return request.content("gzip", "deflate")
+    except BadRequest as error:
+        if error.status == 415:
+            return request.body
+        started = request.body[:2] == b"\x1f\x8b"
+        kind = "illegal_argument_exception" if started else "parse_exception"
+        raise _Refused(400, kind, error.reason) from error
 
 
 def _decoded(secret: str) -> str:

@@ -21,14 +21,15 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
     """
     Return the component template and the index template, by the path that each is put to.
 
-    OpenSearch calls flattened fields ``flat_object``, and has no parts that come with it, nor a
-    word for parts that may be missing.
+    OpenSearch calls flattened fields ``flat_object``, wants the value of a ``constant_keyword`` in
+    the template, where it is not known yet, and has no parts that come with it, nor a word for
+    parts that may be missing.
     """
     folder = files("auditrelay") / "siem" / "elasticsearch"
     component = json.loads((folder / "component_template.json").read_bytes())
     index = json.loads((folder / "index_template.json").read_bytes())
     if opensearch:
-        component = _with_flat_objects(component)
+        component = _for_opensearch(component)
         mappings = component["template"]["mappings"]
         mappings["dynamic_templates"] = [
             rule for rule in mappings["dynamic_templates"] if "audit_metadata" not in rule
@@ -41,11 +42,15 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
     }
 
 
-def _with_flat_objects(node: Any) -> Any:
-    if node == {"type": "flattened"}:
-        return {"type": "flat_object"}
+_OPENSEARCH_TYPES = {"flattened": "flat_object", "constant_keyword": "keyword"}
+
+
+def _for_opensearch(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _with_flat_objects(value) for key, value in node.items()}
+        kind = node.get("type")
+        if isinstance(kind, str) and kind in _OPENSEARCH_TYPES:  # or "type" is a field's name
+            return {"type": _OPENSEARCH_TYPES[kind]}
+        return {key: _for_opensearch(value) for key, value in node.items()}
     return node
 
 

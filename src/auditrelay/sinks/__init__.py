@@ -88,7 +88,7 @@ class Verdict:
     and asks for less. *alone* are the
     indices of events that must be offered again at once, each in a batch of its own: the answer
     points at them, but too vaguely to judge them by it. *duplicates* counts events that the sink
-    recognised as already stored.
+    recognised as already stored, *diverted* those that it took and put elsewhere.
     """
 
     rejected: tuple[Rejection, ...] = ()
@@ -97,6 +97,7 @@ class Verdict:
     alone: tuple[int, ...] = ()
     duplicates: int = 0
     restamped: int = 0
+    diverted: int = 0
     crowded: bool = False
     warnings: tuple[str, ...] = field(default=())
 

@@ -102,6 +102,9 @@ _TEMPLATES = ",".join(
 _GENERATION = re.compile(r"-\d{4}\.\d\d\.\d\d-\d{6}$")
 """The end of a backing index's name."""
 
+_BUILT_IN = re.compile(r"(logs|metrics|traces|synthetics)-.*-")
+"""Names that Elasticsearch's own templates make data streams of."""
+
 _ADVICE = "check urls, index, pipeline, and the rights of the key or user"
 
 _TRUSTED: Final = 60.0
@@ -127,6 +130,10 @@ _NO_HITS: Final[Mapping[str, Any]] = MappingProxyType(
 _UNREADABLE = (
     "the key or user may not read what is stored, so an event that is sent again after a rollover "
     "is stored twice: grant read and view_index_metadata on the index, or put a date into its name"
+)
+_DIVERTED = (
+    "events that do not fit the mapping went to the failure store, where no detection looks: see "
+    "GET STREAM::failures/_search"
 )
 _HALF_READ = (
     "some shards did not say which events they hold: what is sent again may be stored twice"
@@ -264,9 +271,7 @@ class Sink:
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Offer *batch*, but for what the cluster holds already; to offer it again is harmless."""
-        targets: dict[str, list[int]] = {}
-        for index, item in enumerate(batch):
-            targets.setdefault(_target(item), []).append(index)
+        targets = _by_target(batch)
         try:
             held, warnings = await self._held(batch, targets)
             if not held:
@@ -300,7 +305,7 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise _fault(reply)
-        return self._judge(reply, batch)
+        return self._judge(reply, len(batch))
 
     # -- what the cluster holds already --------------------------------------------------------
 
@@ -412,19 +417,18 @@ class Sink:
             if behind is not None and not behind.blind:
                 del self._behind[target]
 
-    def _confirm(self, batch: Sequence[Item], results: Sequence[Mapping[str, Any]]) -> None:
-        """Trust on, without asking, what is known, as long as nothing went to another index."""
-        written = {result.get("_index") for result in results}
-        targets = {_target(item) for item in batch}
-        known = {
-            name for each in targets if each in self._behind for name in self._behind[each].names
-        }
-        if written <= known | targets:
-            for target in targets & self._behind.keys():
-                if not self._behind[target].blind:
-                    self._behind[target].told = time.monotonic()
-        else:
-            self._forget(targets)
+    def _confirm(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Trust on, without asking, what is known of where *results* say that events went."""
+        written = {result.get("_index") for result in results} - {None}
+        for target, behind in self._behind.items():
+            if not written:
+                return
+            if target in written or not behind.names.isdisjoint(written):
+                written -= behind.names | {target}
+                if not behind.blind:
+                    behind.told = time.monotonic()
+        if written:  # an index that is new: something has rolled over
+            self._forget(list(self._behind))
 
     async def _bulk_parameters(self) -> dict[str, str]:
         """Return the parameters of a bulk request, which depend on what the cluster is."""
@@ -479,9 +483,8 @@ class Sink:
         # The settings refuse an empty list; this tells the type checker so.
         raise AssertionError("there is at least one address")  # pragma: no cover
 
-    def _judge(self, reply: Reply, batch: Sequence[Item]) -> Verdict:
-        """Return what a bulk *reply* says of each event of *batch*, which it lists in order."""
-        count = len(batch)
+    def _judge(self, reply: Reply, count: int) -> Verdict:
+        """Return what a bulk *reply* says of each of *count* events, which it lists in order."""
         results = _results(reply)
         if results is None or len(results) != count:
             raise unproven(reply, "a bulk request's")
@@ -508,18 +511,16 @@ class Sink:
                 missing += status == 404
                 reason = _REASONS.get(refusal.kind, f"status_{status}")
                 rejected.append(Rejection(index, reason, refusal.words, status))
-        self._confirm(batch, results)
+        self._confirm(results)
         if missing == count:
             raise Refused(f"{reply.where}: {rejected[0].message}; {_ADVICE}", status=404)
-        warnings = (
-            (f"stored in the failure store, not in the stream: {diverted}",) if diverted else ()
-        )
         return Verdict(
             rejected=tuple(rejected),
             retry=tuple(retry),
             because=because,
             duplicates=duplicates,
-            warnings=warnings,
+            diverted=diverted,
+            warnings=(_DIVERTED,) if diverted else (),
         )
 
     def _is_configuration(self, refusal: "_Refusal") -> bool:
@@ -554,8 +555,8 @@ class Sink:
             notes.append(f"{target} can be written to, but must exist: no right to create it")
         else:
             notes.append(f"{target} can be written to")
-        template, said = await self._template()
-        notes.append(await self._recognition(target, rights, template))
+        stream, said = await self._template(target)
+        notes.append(await self._recognition(target, rights, stream=stream))
         notes += said
         notes += await self._mapping(target)
         return f"{who}: {'; '.join(notes)}"
@@ -616,10 +617,10 @@ class Sink:
         return {right: rights.get(right) is True for right in _RIGHTS}
 
     async def _recognition(
-        self, target: str, rights: Mapping[str, bool] | None, template: Match | None
+        self, target: str, rights: Mapping[str, bool] | None, *, stream: bool
     ) -> str:
-        """Say until when an event that is sent again is recognised."""
-        if self._settings.dated and not (template and template.makes_stream):
+        """Say until when an event that is sent again is recognised; *stream*: it may roll over."""
+        if self._settings.dated and not stream:
             return "an event that is sent again is recognised at any time: it meets the same index"
         if rights is None:
             # Asked as send would ask it.
@@ -638,13 +639,17 @@ class Sink:
             'the name, such as index = "audit-{vendor}-%Y.%m"'
         )
 
-    async def _template(self) -> tuple[Match | None, list[str]]:
-        """Return the template that a new index will have, and what is to be said of it."""
+    async def _template(self, target: str) -> tuple[bool, list[str]]:
+        """Return whether a new index will be a data stream, and what is to be said of that."""
         index = self._settings.index
         reply = await self._request("GET", "/_index_template", {"filter_path": _TEMPLATES})
         answer = self._answer(reply)
         if answer is None:
-            return None, ["which template fits cannot be asked with this key"]
+            used = await self._templates_of_streams(target)
+            if used:
+                return True, [f"data stream by the template {', '.join(used)}"]
+            said = ["which template a new index would have cannot be asked with this key"]
+            return _BUILT_IN.match(index) is not None, said
         listed = answer.get("index_templates", [])
         example = _DIRECTIVE.sub("0", _PLACEHOLDER.sub("x", index))
         template = Match.of(example, listed) if isinstance(listed, list) else None
@@ -661,7 +666,14 @@ class Sink:
             said.append(f"{kind} by the template {words(template.name)}")
         if self._settings.format == "ecs" and not (template and template.holds_ours):
             said.append(f"{COMPONENT} is not in it, see auditrelay setup elasticsearch")
-        return template, said
+        return template is not None and template.makes_stream, said
+
+    async def _templates_of_streams(self, target: str) -> list[str]:
+        """Return the templates of the data streams that are there: to see them takes less right."""
+        path = f"/_data_stream/{quote(target, safe='*')}"
+        reply = await self._request("GET", path, {"filter_path": "data_streams.template"})
+        streams = (self._answer(reply) or {}).get("data_streams", [])
+        return sorted({words(str(each.get("template"))) for each in streams})
 
     async def _mapping(self, target: str) -> list[str]:
         """Say which fields are mapped otherwise than they should be, in what is there already."""
@@ -752,13 +764,22 @@ class _Place:
         return _named(self.action)
 
 
-def _target(item: Item) -> str:
-    """Return the name of the index or stream that :meth:`Sink.render` has put into *item*."""
-    return _named(item.text)
-
-
 def _named(text: bytes) -> str:
+    """Return the name of the index or stream that an action of ours holds."""
     return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
+
+
+def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
+    """Return the indices of *batch* by the name that :meth:`Sink.render` has put into its texts."""
+    targets: dict[str, list[int]] = {}
+    action, places = b"\n", []
+    for index, item in enumerate(batch):
+        if not item.text.startswith(action):  # most batches have one target
+            target = _named(item.text)
+            action = b'%b%b"' % (_CREATE, target.encode())
+            places = targets.setdefault(target, [])
+        places.append(index)
+    return targets
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ that heals by itself says so, and one that needs somebody names the key or the c
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -45,26 +45,32 @@ class Finding:
     said: str | None = None
     do: str = ""
     command: str | None = None
+    code: str = ""
+    """The kind of trouble, in a word."""
 
 
 def judge(report: Report) -> list[Finding]:
     """Return what is wrong by *report*, worst first; nothing if all is well."""
     findings = [
-        *_stuck(report),
-        *_paused(report),
-        *_held(report, "source"),
-        *_held(report, "sink"),
-        *_filling(report),
-        *_down(report, "source"),
-        *_down(report, "sink"),
-        *_gaps(report),
-        *_bad_files(report),
-        *_dead_letters(report),
-        *_silent(report),
-        *_backlogs(report),
-        *_left_over(report),
-        *_behind(report),
-        *_unheard(report),
+        replace(finding, code=code)
+        for code, found in (
+            ("stuck", _stuck(report)),
+            ("paused", _paused(report)),
+            ("held", _held(report, "source")),
+            ("held", _held(report, "sink")),
+            ("filling", _filling(report)),
+            ("down", _down(report, "source")),
+            ("down", _down(report, "sink")),
+            ("gaps", _gaps(report)),
+            ("bad_files", _bad_files(report)),
+            ("dead_letters", _dead_letters(report)),
+            ("silent", _silent(report)),
+            ("backlogs", _backlogs(report)),
+            ("left_over", _left_over(report)),
+            ("behind", _behind(report)),
+            ("unheard", _unheard(report)),
+        )
+        for finding in found
     ]
     return sorted(findings, key=lambda finding: finding.level != "act")
 
@@ -329,7 +335,7 @@ def _bad_files(report: Report) -> Iterator[Finding]:
                 f"{row['name']} was given a file that is of no use.",
                 effect="It was left alone; the others were read.",
                 said=row["last_error"],
-                do="Put the right file in its place; it is read by itself.",
+                do=f"Put the right file into {row['directory']}; it is read by itself.",
             )
 
 
@@ -350,6 +356,8 @@ def _silent(report: Report) -> Iterator[Finding]:
 
 def _behind(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
+        if row["directory"] is not None:
+            continue  # it is as far as its files are, and that is somebody else's business
         lag = row["lag_seconds"]
         usual = MISSED_POLLS * row["poll_interval_seconds"] + row["settle_seconds"]
         if row["up"] and lag is not None and lag > usual and not row["paused_since"]:

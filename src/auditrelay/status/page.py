@@ -101,7 +101,9 @@ def _verdict(report: Row, now: datetime) -> Markup:
             tag("span", headline(report), id="headline"),
             class_=level,
         ),
-        tag("p", _since(findings[0]["since"], now), class_="what act") if acts == 1 else None,
+        tag("p", _since(findings[0]["since"], now), class_="what act")
+        if acts == 1 and findings[0]["since"]
+        else None,
         tag("ol", *told, class_="findings") if findings else None,
         tag("p", _summary(report), class_="summary"),
         id="verdict",
@@ -117,6 +119,8 @@ def _summary(report: Row) -> str:
     waiting = max((row["backlog_events"] for row in report["sinks"]), default=0)
     dead = sum(row["dead_letters"] for row in report["sinks"])
     read = f"read up to {wording.span(max(lags))} ago or later" if lags else "not read yet"
+    if 0 < len(lags) < len(sources):
+        read = f"({len(sources) - len(lags)} not read yet), the others {read}"
     return (
         f"{wording.count(len(sources), 'source')} {read}. "
         f"{wording.count(len(sinks), 'sink')}, "
@@ -229,7 +233,7 @@ def _peer(
             "dl",
             *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
         ),
-        tag("p", row["lateness"], class_="said") if row.get("late") else None,
+        tag("p", _lateness(row), class_="said") if row.get("late") else None,
         tag("p", "Last error: ", tag("q", row["last_error"]), class_="said")
         if row["last_error"]
         else None,
@@ -237,6 +241,13 @@ def _peer(
         class_=f"peer {state.level}",
         tabindex="-1",
         aria_label=f"{kind} {row['name']}",
+    )
+
+
+def _lateness(row: Row) -> str:
+    return (
+        f"{row['lateness']} To have caught nearly all of them at once: settle "
+        f"{row['suggested_settle']}, overlap {row['suggested_overlap']}."
     )
 
 

@@ -83,8 +83,11 @@ def _source(
             settle=settings.settle,
             overlap=settings.overlap,
         )
+    # Only a source that files are put before has one.
+    directory = getattr(settings, "directory", None)
     return {
         **_peer(name, settings),
+        "directory": None if directory is None else str(directory),
         "up": bool(condition.get("up")),
         "held": bool(condition.get("held")),
         "since": condition.get("since"),

@@ -28,6 +28,7 @@ from isal import isal_zlib
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent, pack, unpack
+from auditrelay.settings import ALERTS
 from auditrelay.store import (
     Added,
     Backfill,
@@ -96,6 +97,8 @@ class SqliteStore:
         self._disk_full = False
         self._disk_tried = 0.0
         self._ids: dict[str, int] = {}
+        self.on_note: Callable[[], None] = lambda: None
+        """Called whenever it is noted how somebody fares."""
         files.create(state_dir)
         write = files.connect(state_dir, write=True)
         self._spool_bytes = _meta(write, "spool_bytes")
@@ -516,6 +519,7 @@ class SqliteStore:
     ) -> None:
         """See Store."""
         text = json.dumps(condition)
+        self.on_note()
         await self._writer.write(
             lambda db: db.execute(
                 f"update {peer} set condition = ? where name = ?",  # noqa: S608  # a Literal
@@ -914,7 +918,9 @@ def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
 
 def source_states(db: sqlite3.Connection) -> list[SourceState]:
     """Return what is known of every source."""
-    rows = db.execute("select id, name, started, condition from source order by name").fetchall()
+    rows = db.execute(
+        "select id, name, started, condition from source where name <> ? order by name", (ALERTS,)
+    ).fetchall()
     floor = _floor(db)
     return [
         SourceState(

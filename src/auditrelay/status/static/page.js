@@ -3,6 +3,7 @@
 
 const EVERY = 10000;
 const PATIENCE = 8000;
+const MOST_SKIPPED = 6;
 
 const news = document.getElementById("news");
 const reload = document.getElementById("reload");
@@ -10,6 +11,8 @@ const pause = document.getElementById("pause");
 let timer = 0;
 let paused = false;
 let answered = true;
+let asking = false;
+let skipped = 0;
 
 function say(text) {
   if (news.textContent !== text) news.textContent = text;
@@ -25,7 +28,10 @@ function swap(fresh) {
   const open = [...old.querySelectorAll("details[open]")].map((each) => each.id);
   const focused = place(document.activeElement);
   const selection = window.getSelection();
-  if (!selection.isCollapsed && old.contains(selection.anchorNode)) return; // it is being copied
+  // What is being copied is left alone, but not for ever: the page would grow old unseen.
+  const copied = !selection.isCollapsed && old.contains(selection.anchorNode);
+  skipped = copied && skipped < MOST_SKIPPED ? skipped + 1 : 0;
+  if (skipped) return;
   for (const id of open) next.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
   const seen = [...old.querySelectorAll("article")].find((each) => edge(each) > 0);
   const height = seen && edge(seen);
@@ -59,9 +65,15 @@ function find(spot) {
 }
 
 async function refresh() {
+  if (asking) return;
+  asking = true;
   clearTimeout(timer);
   try {
-    const answer = await fetch("", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    // Not relative: an address with a name and password in it could not be asked for.
+    const answer = await fetch(location.origin + location.pathname, {
+      cache: "no-store",
+      signal: AbortSignal.timeout(PATIENCE),
+    });
     if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
     swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
     if (!answered) say("The service answers again.");
@@ -72,6 +84,7 @@ async function refresh() {
     say(`No answer from the service (${error.message}). What you see is as of ${at}.`);
   }
   document.body.classList.toggle("stale", !answered);
+  asking = false;
   plan();
 }
 

@@ -1,0 +1,58 @@
+"""Prove the sinks against what other people wrote: all of it, or what is named."""
+
+import argparse
+import asyncio
+import sys
+
+from auditrelay.sandbox.elastic import Elastic
+from interop import datadog
+from interop.answers import compare
+from interop.cluster import Cluster, Flavour, prove
+from interop.findings import Findings
+from interop.receiver import Missing, Receiver
+
+_CLUSTERS: dict[str, Flavour] = {"opensearch": "opensearch", "elasticsearch": "elasticsearch"}
+_ALL = [*_CLUSTERS, "datadog"]
+
+
+def main() -> int:
+    """Run what was asked for; return 0 if all held, 1 if something did not, 2 if it cannot be."""
+    parser = argparse.ArgumentParser(prog="python -m interop", description=__doc__)
+    parser.add_argument("receivers", nargs="*", metavar="RECEIVER", help=", ".join(_ALL))
+    names = parser.parse_args().receivers or _ALL
+    for name in names:
+        if name not in _ALL:
+            parser.error(f"{name!r} is no receiver; there are: {', '.join(_ALL)}")
+    findings = Findings()
+    missing = False
+    for name in names:
+        print(f"== {name}")
+        try:
+            if name in _CLUSTERS:
+                _cluster(_CLUSTERS[name], findings)
+            else:
+                asyncio.run(datadog.prove(findings))
+        except Missing as error:
+            print(f"{name} cannot be tried here: {error}", file=sys.stderr)
+            missing = True
+    print(f"{findings.held} held, {len(findings.failed)} did not")
+    if findings.failed:
+        return 1
+    return 2 if missing else 0
+
+
+def _cluster(flavour: Flavour, findings: Findings) -> None:
+    with Receiver(flavour) as receiver:
+        cluster = Cluster(receiver.url, flavour, receiver.identity)
+        asyncio.run(_prove(cluster, findings))
+        cluster.close()
+
+
+async def _prove(cluster: Cluster, findings: Findings) -> None:
+    await prove(cluster, findings)
+    async with Elastic(flavour=cluster.flavour) as double:
+        await compare(cluster.url, cluster.identity, double, findings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Which template a cluster would use, and what an index maps otherwise than ours."""
+
+from dataclasses import astuple
+from typing import Any
+
+import pytest
+
+from auditrelay.siem.templates import COMPONENT, Match, misfits, templates
+
+
+def listed(name: str, pattern: str, priority: int | None = None, **more: Any) -> dict[str, Any]:
+    template: dict[str, Any] = {"index_patterns": [pattern], **more}
+    if priority is not None:
+        template["priority"] = priority
+    return {"name": name, "index_template": template}
+
+
+LOGS = listed("logs", "logs-*-*", 100, data_stream={"hidden": False}, composed_of=["ecs@mappings"])
+OURS = listed("ours", "logs-auditrelay.*-*", 200, data_stream={}, composed_of=[COMPONENT])
+PLAIN = listed("plain", "audit-*", composed_of=[COMPONENT])
+ALL = listed("all", "*")
+
+
+@pytest.mark.parametrize(
+    ("index", "candidates", "found"),
+    [
+        ("logs-auditrelay.x-default", [LOGS, OURS], ("ours", True, True)),
+        ("logs-auditrelay.x-default", [OURS, LOGS], ("ours", True, True)),
+        ("logs-auditrelay.x-default", [LOGS], ("logs", True, False)),
+        ("logs-auditrelay.x-default", [ALL, LOGS], ("logs", True, False)),
+        ("audit-2026", [LOGS, OURS, PLAIN], ("plain", False, True)),
+        ("audit-2026", [LOGS, OURS], None),
+        ("audit", [PLAIN, ALL], ("all", False, False)),
+        ("audit", [], None),
+    ],
+)
+def test_the_template_with_the_highest_priority_is_used(
+    index: str, candidates: list[dict[str, Any]], found: tuple[str, bool, bool] | None
+) -> None:
+    match = Match.of(index, candidates)
+    assert (None if match is None else astuple(match)) == found
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"name": "x"}, {"name": "x", "index_template": None}, {"index_template": {}}]
+)
+def test_a_template_that_says_nothing_is_used_for_nothing(odd: dict[str, Any]) -> None:
+    assert Match.of("audit", [odd]) is None
+
+
+@pytest.mark.parametrize("opensearch", [True, False])
+def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
+    component = templates(opensearch=opensearch)[f"/_component_template/{COMPONENT}"]
+    assert misfits(component["template"]["mappings"]["properties"]) == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"source": {"properties": {"ip": {"type": "keyword"}}}}, ["source.ip is keyword, not ip"]),
+        ({"@timestamp": {"type": "date_nanos"}}, []),
+        ({"message": {"type": "text"}}, []),
+        ({"event": {"properties": {"id": {"type": "wildcard"}}}}, []),
+        (
+            {"event": {"properties": {"kind": {"type": "text"}}}},
+            ["event.kind is text, not keyword"],
+        ),
+        ({"event": {"type": "object", "properties": {}}}, []),
+        ({"of_another": {"type": "long"}}, []),
+        ({"event": "nonsense", "source": {"type": 7}}, []),
+    ],
+)
+def test_only_types_that_serve_a_search_otherwise_are_misfits(
+    properties: dict[str, Any], said: list[str]
+) -> None:
+    assert misfits(properties) == said
