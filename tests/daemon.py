@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,25 +26,14 @@ FAST = {"poll_interval": "1s", "settle": "0s", "overlap": "10s", "initial_lookba
 """A source that is read so often that a test need not wait, without second looks."""
 
 
-def sources(sandbox: Sandbox, **changes: Any) -> Table:
-    """Return both vendors' tables, read fast."""
-    cekura, bland = sandbox.cekura, sandbox.bland
+TWO = ("cekura", "bland")
+"""Whom most of these tests are about: that all vendors are alike is shown in ``contract``."""
+
+
+def sources(sandbox: Sandbox, *, of: Iterable[str] = TWO, **changes: Any) -> Table:
+    """Return the tables of these vendors, read fast."""
     common = {**FAST, "resweep": [], **changes}
-    return {
-        "cekura": {
-            "type": "cekura",
-            "base_url": cekura.url,
-            "organization_id": str(cekura.organization_id),
-            "api_key": cekura.api_key,
-            **common,
-        },
-        "bland": {
-            "type": "bland",
-            "base_url": bland.url,
-            "api_key": bland.api_key,
-            **common,
-        },
-    }
+    return {name: {**sandbox.vendors[name].settings(), **common} for name in of}
 
 
 def sinks(sandbox: Sandbox, **changes: Any) -> Table:
@@ -247,7 +236,7 @@ class Daemon:
 
 def made(sandbox: Sandbox) -> set[str]:
     """Return the native ids of all that the vendors ever made."""
-    return {*sandbox.cekura.records.ids(), *sandbox.bland.records.ids()}
+    return {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
 
 
 def intakes(sandbox: Sandbox) -> dict[str, Any]:

@@ -20,9 +20,6 @@ from auditrelay.sources import Page, Source
 from auditrelay.telemetry import Metrics
 from auditrelay.window import Interval, micros
 
-PAGE = 4
-"""Records on a page, so that a few make several pages."""
-
 
 @dataclass
 class Rig:
@@ -34,9 +31,9 @@ class Rig:
     sources: list[Source] = field(default_factory=list)
 
     def build(self, **changes: Any) -> Source:
-        """Return a source of pages of four that reads the double; *changes* are of its table."""
+        """Return a source of small pages that reads the double; *changes* are of its table."""
         module = import_module(f"auditrelay.sources.{self.kind}")
-        table = {**self.double.settings(), "page_size": PAGE, "timeout": "5s", **changes}
+        table = {**self.double.settings(), "page_size": self.page, "timeout": "5s", **changes}
         given = {key: value for key, value in table.items() if value is not None}
         settings = module.Settings.model_validate(given)
         source: Source = module.build("it", settings, Metrics())
@@ -56,6 +53,11 @@ class Rig:
             tags={},
             **given.places,
         )
+
+    @property
+    def page(self) -> int:
+        """Records on a page: few, so that some dozens make several pages."""
+        return max(4, self.double.SMALLEST_PAGE)
 
     @property
     def id_field(self) -> str:

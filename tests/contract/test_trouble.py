@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.contract.conftest import PAGE, Rig
+from tests.contract.conftest import Rig
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.http import SOURCE_ATTEMPTS
@@ -58,7 +58,7 @@ def named(cases: dict[str, faults.Action]) -> pytest.MarkDecorator:
 async def test_trouble_that_passes_costs_nothing(
     rig: Rig, action: faults.Action, page: int
 ) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     fault = rig.double.faults.add(action, nth=page)
     assert await rig.shown() == rig.made()
     assert fault.struck == 1
@@ -66,7 +66,7 @@ async def test_trouble_that_passes_costs_nothing(
 
 @named(WRAPPED)
 async def test_another_wrapping_makes_no_difference(rig: Rig, action: faults.Action) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     rig.double.faults.add(action, times=None)
     assert await rig.shown() == rig.made()
 
@@ -76,7 +76,7 @@ async def test_trouble_that_does_not_pass_is_given_up(
     rig: Rig, action: faults.Action, waits: list[float]
 ) -> None:
     """The poll ends with an error, after as many attempts as a poll has; the next one goes on."""
-    rig.fill(PAGE)
+    rig.fill(rig.page)
     fault = rig.double.faults.add(action, times=None)
     with pytest.raises(Retryable) as caught:
         await rig.pages()
@@ -88,7 +88,7 @@ async def test_trouble_that_does_not_pass_is_given_up(
 
 @pytest.mark.parametrize("page", [1, 2])
 async def test_a_hang_ends_with_the_timeout(rig: Rig, page: int) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     fault = rig.double.faults.add(faults.hang(), nth=page)
     async with asyncio.timeout(5):
         assert await rig.shown(rig.build(timeout="150ms")) == rig.made()
@@ -96,7 +96,7 @@ async def test_a_hang_ends_with_the_timeout(rig: Rig, page: int) -> None:
 
 
 async def test_a_reply_that_trickles_ends_with_the_timeout(rig: Rig) -> None:
-    rig.fill(PAGE)
+    rig.fill(rig.page)
     rig.double.faults.add(faults.drip(size=1, seconds=0.05), times=None)
     async with asyncio.timeout(5):
         with pytest.raises(Retryable) as caught:
@@ -105,7 +105,7 @@ async def test_a_reply_that_trickles_ends_with_the_timeout(rig: Rig) -> None:
 
 
 async def test_a_vendor_that_is_not_there_is_waited_for(rig: Rig) -> None:
-    rig.fill(PAGE)
+    rig.fill(rig.page)
     source = rig.build()
     await rig.double.stop()
     with pytest.raises(Retryable) as caught:
@@ -119,14 +119,14 @@ async def test_a_vendor_that_is_not_there_is_waited_for(rig: Rig) -> None:
 
 
 async def test_a_vendor_says_in_seconds_when_to_come_back(rig: Rig, waits: list[float]) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     rig.double.faults.add(faults.too_many(retry_after=77), nth=2)
     assert await rig.shown() == rig.made()
     assert waits == [77.0]
 
 
 async def test_a_vendor_says_by_a_date_when_to_come_back(rig: Rig, waits: list[float]) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     until = datetime.now(UTC) + timedelta(seconds=77)
     rig.double.faults.add(faults.too_many(retry_after=until), nth=2)
     assert await rig.shown() == rig.made()
@@ -135,7 +135,7 @@ async def test_a_vendor_says_by_a_date_when_to_come_back(rig: Rig, waits: list[f
 
 
 async def test_a_vendor_does_not_say_when_to_come_back(rig: Rig, waits: list[float]) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     rig.double.faults.add(faults.too_many(), nth=(2, 3, 4))
     assert await rig.shown() == rig.made()
     assert len(waits) == 3
@@ -156,7 +156,7 @@ async def test_a_vendor_that_wants_to_be_left_alone_for_hours_is(
 async def test_the_vendors_own_throttling_is_understood(
     rig: Rig, waits: list[float], answer: str
 ) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     rig.double.switches.rate = 2
     rig.double.switches.retry_after = answer
     with pytest.raises(Retryable) as caught:
@@ -175,7 +175,7 @@ async def test_the_vendors_own_throttling_is_understood(
 async def test_a_redirect_is_never_followed_and_nobody_else_sees_the_key(
     rig: Rig, status: int
 ) -> None:
-    rig.fill(PAGE)
+    rig.fill(rig.page)
     async with Trap() as trap:
         rig.double.faults.add(faults.redirect(trap.url, status), times=None)
         with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1") as caught:
@@ -193,7 +193,7 @@ STATUSES = [204, 205, 400, 401, 402, 403, 404, 405, 406, 409, 410, 412, 414, 415
 async def test_no_window_is_skipped_whatever_a_first_page_answers(
     rig: Rig, status: int, body: bytes
 ) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     rig.double.faults.add(faults.answer(status, b"" if status < 300 else body), times=None)
     with pytest.raises(RelayError) as caught:
         await rig.pages()
@@ -204,7 +204,7 @@ async def test_no_window_is_skipped_whatever_a_first_page_answers(
 
 @pytest.mark.parametrize("status", STATUSES)
 async def test_no_window_is_cut_short_whatever_a_later_page_answers(rig: Rig, status: int) -> None:
-    rig.fill(3 * PAGE)
+    rig.fill(3 * rig.page)
     body = b"" if status < 300 else b"<html>No</html>"
     rig.double.faults.add(faults.answer(status, body), nth=range(2, 50), times=None)
     assert await rig.whole_or_error() is not None
@@ -220,7 +220,7 @@ async def test_a_page_too_large_to_be_held_asks_for_a_smaller_window(rig: Rig) -
 @pytest.mark.parametrize("page", [1, 2])
 async def test_the_same_page_over_and_over_is_no_walk(rig: Rig, page: int) -> None:
     """A cache in between that knows one page only."""
-    rig.fill(5 * PAGE)
+    rig.fill(5 * rig.page)
     kept: list[bytes] = []
 
     def change(_request: Any, response: Any) -> Any:
@@ -228,7 +228,8 @@ async def test_the_same_page_over_and_over_is_no_walk(rig: Rig, page: int) -> No
         response.body = kept[0]
         return response
 
-    rig.double.faults.add(faults.rewrite(change), nth=range(page, 10_000), times=None)
+    first = page + rig.double.PROBES
+    rig.double.faults.add(faults.rewrite(change), nth=range(first, 10_000), times=None)
     async with asyncio.timeout(20):
         error = await rig.whole_or_error()
     assert isinstance(error, WalkBroken)

@@ -593,7 +593,9 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
     while parts:
         part = parts.pop()
         try:
-            async for events, _ in walks.walk(source, part, normalizer(source)):
+            async for events, _ in walks.walk(
+                source, part, normalizer(source), most=walks.MOST_EVENTS
+            ):
                 found.update(event.native_id or "" for event in events)
             done += 1
         except WalkBroken as error:

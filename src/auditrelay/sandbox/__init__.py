@@ -62,6 +62,7 @@ class Sandbox:
         }
         self.splunk = Splunk(clock=clock, seed=seed)
         self.datadog = Datadog(clock=clock, seed=seed)
+        self.datadog.id_fields = {name: it.ID_FIELDS for name, it in self.vendors.items()}
         self.elastic = Elastic(flavour=flavour, clock=clock, seed=seed)
         self._stack = AsyncExitStack()
 

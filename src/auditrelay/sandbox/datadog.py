@@ -60,6 +60,8 @@ class Datadog(Double):
             "ocsf.metadata.original_event_uid",
             "metadata.original_event_uid",
         )
+        self.id_fields: dict[str, tuple[str, ...]] = {}
+        """Where the records of a vendor have their id, for those whose field is not ``id``."""
 
     @property
     def lean(self) -> bool:
@@ -132,7 +134,7 @@ class Datadog(Double):
 
     def _store(self, log: dict[str, Any]) -> None:
         uid = first_at(log, self.uid_paths)
-        native_id = first_at(log, self.native_id_paths) or _id_of_record(log)
+        native_id = first_at(log, self.native_id_paths) or self._id_of_record(log)
         text = json.dumps(log, ensure_ascii=False, separators=(",", ":"))
         if len(text.encode(errors="surrogatepass")) > self.switches.max_log_bytes:
             self.truncated += 1
@@ -141,6 +143,19 @@ class Datadog(Double):
         age = self.clock() - self._time(log)
         indexed = -self.switches.newest <= age <= self.switches.oldest
         (self.stored if indexed else self.not_indexed).add(log, uid, native_id)
+
+    def _id_of_record(self, log: dict[str, Any]) -> str | None:
+        """Return the id of the vendor's own record in *log*, an object or a text under its name."""
+        records = log.get("vendor")
+        for vendor, record in records.items() if isinstance(records, dict) else ():
+            try:
+                value = json.loads(record) if isinstance(record, str) else record
+            except ValueError:
+                continue
+            found = first_at(value, self.id_fields.get(vendor, ("id",)))
+            if found is not None:
+                return found
+        return None
 
     def _time(self, log: dict[str, Any]) -> float:
         """Return when *log* says that it happened, in epoch seconds; now, if it does not say."""
@@ -157,20 +172,6 @@ class Datadog(Double):
             if at.tzinfo is not None:
                 return at.timestamp()
         return self.clock()
-
-
-def _id_of_record(log: dict[str, Any]) -> str | None:
-    """Return the id of the vendor's own record in *log*, an object or a text under its name."""
-    records = log.get("vendor")
-    for record in records.values() if isinstance(records, dict) else ():
-        try:
-            value = json.loads(record) if isinstance(record, str) else record
-        except ValueError:
-            continue
-        found = first_at(value, ("id", "_id"))
-        if found is not None:
-            return found
-    return None
 
 
 def throttled(*, reset: float | None = None) -> Action:

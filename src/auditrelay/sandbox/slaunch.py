@@ -103,6 +103,7 @@ class SLaunch(Vendor):
     )
     # Newest first is documented; a list in another order cannot be read without a filter for time.
     HIDING: ClassVar[frozenset[Answer]] = frozenset({("order", "as stored")})
+    ID_FIELDS: ClassVar[tuple[str, ...]] = ("id", "_id")
     TOTAL: ClassVar[bool] = False
 
     def __init__(

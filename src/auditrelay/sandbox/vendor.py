@@ -9,13 +9,15 @@ read everything.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import auditrelay.sandbox
 from auditrelay.sandbox.history import History, Records, over_rate
@@ -74,6 +76,18 @@ class Vendor(Double):
     RESTLESS: ClassVar[frozenset[Answer]] = frozenset()
     """Switches under which rows change places by themselves: one walk may not be enough."""
 
+    ID_FIELDS: ClassVar[tuple[str, ...]] = ("id",)
+    """Where a record has its id: the first of them that it has."""
+
+    SMALLEST_PAGE: ClassVar[int] = 1
+    """Rows that a source must be able to ask for at once."""
+
+    PROBES: ClassVar[int] = 0
+    """Requests that a source needs before the first page of a walk."""
+
+    EXPORTS: ClassVar[tuple[str, ...]] = ()
+    """The kinds of files that the vendor exports, for people to drop into a folder."""
+
     TOTAL: ClassVar[bool] = True
     """Whether a page tells how many rows the whole list has."""
 
@@ -93,6 +107,18 @@ class Vendor(Double):
         self.before_page: dict[int, Callable[[], object]] = {}
         self._recent: deque[float] = deque()
 
+    @classmethod
+    def answers(cls) -> Iterator[Answer]:
+        """Yield every switch with each of its values, where those are a few."""
+        for name, wanted in get_type_hints(cls.__annotations__["switches"]).items():
+            # A choice of words, which may be left out: Literal[...] | None.
+            parts = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+            if bool in parts:
+                yield from ((name, value) for value in (False, True))
+            elif any(get_origin(part) is Literal for part in parts):
+                for part in parts:
+                    yield from ((name, value) for value in get_args(part) or (None,))
+
     @property
     def secret(self) -> str:
         """What a source proves itself with, and must show to nobody else."""
@@ -101,6 +127,14 @@ class Vendor(Double):
     def settings(self) -> dict[str, Any]:
         """Return the table of a source that reads this double; it must have been started."""
         raise NotImplementedError  # each vendor wants other keys
+
+    def drop_settings(self, directory: Path) -> dict[str, Any]:
+        """Return the table of a source that reads the exports in *directory*."""
+        raise NotImplementedError(f"{type(self).__name__} exports nothing")
+
+    def drop(self, directory: Path, kind: Any) -> Path:
+        """Export everything into *directory*, as one of :attr:`EXPORTS`; return the file."""
+        raise NotImplementedError(f"{type(self).__name__} exports nothing")
 
     def add(
         self,

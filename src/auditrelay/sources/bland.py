@@ -130,7 +130,7 @@ _ENTERPRISE = (
 )
 
 _REFUSALS = {
-    "AUTH_FAILURE": "check the key",
+    "AUTH_FAILURE": "check the key, and whether it has been deleted",
     "UNAUTHORIZED": "check the key; it must be one of an admin or owner of the organisation",
     "FEATURE_NOT_ENABLED": _ENTERPRISE,
 }
