@@ -376,7 +376,7 @@ class Collector:
                             parcel=parcel.name,
                             reason=refused[parcel.key],
                         )
-        self._refused |= refused
+        self._refused = refused
 
     async def _read_parcel(self, parcel: Parcel) -> None:
         rows = new = bad = ambiguous = 0

@@ -360,7 +360,7 @@ class Sink:
         if ack:
             channel = Channel(self._ask, self._settings.ack_timeout)
             await self._ask(channel, [0], new=True)
-        reply = await self._post(b"", channel)
+        reply = await self._post([], channel)
         if _read(reply)[1] != _NO_DATA:
             self._judge(reply, 0, channel)
             raise unproven(reply, "HEC's")
