@@ -26,11 +26,12 @@ ENVIRON = {
     "BLAND_API_KEY": "bland-key-1",
     "JITSUDO_API_KEY": "jitsudo-key-1",
     "SLAUNCH_API_KEY": "slaunch-key-1",
+    "CENCORI_COOKIE": "sb-acme-auth-token=cookie-1",
     "SPLUNK_HEC_TOKEN": "splunk-token-1",
     "DD_API_KEY": "datadog-key-1",
     "ELASTIC_API_KEY": "elastic-key-1",
 }
-CHOSEN = {"jitsudo": {"api_key"}, "slaunch": {"tenant"}}
+CHOSEN = {"jitsudo": {"api_key"}, "slaunch": {"tenant"}, "cencori": {"directory"}}
 """What the example gives where one of several keys must be given."""
 PLAIN: Mapping[str, type[BaseModel]] = {
     "status": Status,
@@ -163,6 +164,8 @@ def other(key: str, default: Any, folder: Path) -> Any:
         "index": "other-index",
         "auth_scheme": "Bearer",
         "params": {"tag": "x"},
+        "mode": "files",
+        "directory": str(folder),
         "tenant_id": "11111111-2222-3333-4444-555555555555",
         "allow_insecure_http": True,
         "enabled": False,
@@ -196,6 +199,7 @@ ALONE = {
     ("elasticsearch", "api_key"): {"username", "password"},
     ("jitsudo", "api_key"): {"bearer_token"},
     ("slaunch", "base_url"): {"tenant"},
+    ("cencori", "directory"): {"cookie"},
     ("file", "concurrency"): {"concurrency"},  # it has one value only
     ("file", "compression"): {"compression"},
 }

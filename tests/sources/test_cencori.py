@@ -6,6 +6,7 @@ import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ SECOND = timedelta(seconds=1)
 MICROSECOND = timedelta(microseconds=1)
 DAY = timedelta(days=1)
 SIZE = 6
-"""Rows of a page: pages of up to 6 all end at one place only once in 60 rows."""
+"""Rows of a page, so that a few make several pages."""
 GIVEN = f"{COOKIE}=base64-abc"
 
 
@@ -69,7 +70,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(day: Interval) -> Clock:  # type: ignore[override]  # one that can be moved
+def clock(day: Interval) -> Clock:
     return Clock(day.end + HOUR)
 
 
@@ -126,7 +127,7 @@ def lists(vendor: Cencori) -> list[dict[str, str]]:
         ({"mode": "api"}, "mode"),
         ({"mode": None}, "mode"),
         ({"page_size": 101}, "page_size"),
-        ({"page_size": 19}, "page_size"),
+        ({"page_size": 0}, "page_size"),
         ({"max_window": "31d"}, "max_window"),
         ({"overlap": "0s"}, "overlap"),
         ({"base_url": "http://cencori.example"}, "plain http"),
@@ -147,7 +148,7 @@ def test_the_first_window_fits_into_what_the_smallest_plan_shows() -> None:
 # --- whole walks
 
 
-@pytest.mark.parametrize("size", [6, 7, 20, 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 20, 100])
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 12, 13, 58])
 async def test_every_row_is_shown_once_however_many_there_are(
     *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int, count: int
@@ -234,7 +235,7 @@ async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
     def an_hour_passes() -> None:
         clock.now += 3600
 
-    vendor.before_page = {4: an_hour_passes}
+    vendor.before_page = {2: an_hour_passes}
     pages = await walk(connect(), window)
     assert sorted(ids(pages)) == sorted(made)
     assert pages[-1].gaps == ()
@@ -294,13 +295,13 @@ async def test_a_list_that_shrinks_below_the_page_is_no_outage(
         for one in made[4:]:
             vendor.history.remove(one)
 
-    vendor.before_page = {3: vanish}
+    vendor.before_page = {2: vanish}
     assert set(made[:4]) <= set(ids(await walk(connect())))
     assert waits == []
     assert vendor.answered[500] == 1
 
 
-@pytest.mark.parametrize("size", [6, 7, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("tied", [2, 4, 5, 6, 7, 9, 25])
 async def test_rows_of_one_time_may_stand_in_any_order(
     *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int, tied: int
@@ -314,7 +315,7 @@ async def test_rows_of_one_time_may_stand_in_any_order(
         assert sorted(ids(await walk(connect(page_size=size)))) == sorted(made)
 
 
-@pytest.mark.parametrize("size", [6, 7, 13])
+@pytest.mark.parametrize("size", [1, 2, 6, 13])
 async def test_a_whole_list_of_one_time_is_shown(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int
 ) -> None:
@@ -365,11 +366,11 @@ async def test_whatever_moves_no_row_that_was_there_all_along_is_lost(data: st.D
                 elif going:
                     vendor.history.remove(going.pop())
 
-        vendor.before_page = {page: (lambda page=page: move(page)) for page in steps}
+        vendor.before_page = {page: partial(move, page) for page in steps}
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
         source = cencori.build("labs", make_settings(**keys), Metrics())
         assert isinstance(source, cencori.Source)
-        source._size = data.draw(st.integers(6, 9), "size")
+        source._size = data.draw(st.integers(1, 9), "size")
         try:
             found = await collected(source, window)
         except WalkBroken:
@@ -599,15 +600,15 @@ async def test_the_three_refusals_are_told_apart(
 async def test_other_refusals_say_what_to_do(
     vendor: Cencori, connect: Connect, walk: Walk, waits: list[float]
 ) -> None:
-    with pytest.raises(Refused, match="404 .*Organization not found; check organization_slug"):
+    with pytest.raises(Refused, match=r"404 .*Organization not found; check organization_slug"):
         await walk(connect(organization_slug="acme-lab"))
     source = connect()
     vendor.end_session()
-    with pytest.raises(Refused, match="401 .*sign in to the dashboard as an owner or admin") as it:
+    with pytest.raises(Refused, match=r"401 .*sign in to the dashboard as an owner or admin") as it:
         await walk(source)
     assert "base64" not in str(it.value)
     vendor.switches.misconfigured = True
-    with pytest.raises(Retryable, match="503 .*Server misconfiguration"):
+    with pytest.raises(Retryable, match=r"503 .*Server misconfiguration"):
         await walk(source)
 
 

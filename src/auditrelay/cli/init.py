@@ -41,6 +41,11 @@ api_key = "${env:CEKURA_API_KEY}"
 # tenant = "acme"                     # the first part of your host, acme.s-launch.com
 # api_key = "${env:SLAUNCH_API_KEY}"
 
+# [sources.cencori]
+# type = "cencori"
+# mode = "files"                      # exports that are dropped into a folder
+# directory = "/var/lib/auditrelay/cencori"
+
 # A sink is where the events go. Each sink receives every source, unless it says otherwise.
 [sinks.splunk]
 type = "splunk_hec"

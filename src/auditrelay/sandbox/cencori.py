@@ -13,7 +13,6 @@ import random
 import re
 import time
 from base64 import urlsafe_b64encode
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,10 +20,11 @@ from email.utils import formatdate
 from itertools import groupby
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from auditrelay.sandbox.history import Entry, History, Span, over_rate
-from auditrelay.sandbox.server import Double, Request, Response, json_response
+from auditrelay.sandbox.history import Entry, Records, Span, Steady, joined, second
+from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.vendor import Answer, Refusal, Vendor, turned
 
 ORGANIZATION_SLUG = "acme-labs"
 ORGANIZATION = "4c1d5f0e-91a7-4a52-b1f4-6f0f5a1c2d3e"
@@ -36,7 +36,6 @@ HEADER = (
     "Metadata"
 )
 MOST_EXPORTED = 50_000
-MOST_A_PAGE = 100
 
 _RANGES = {
     "1h": timedelta(hours=1),
@@ -59,16 +58,17 @@ class Switches:
     How this Cencori behaves, and its adjustable limits.
 
     *plan* is the organisation's, *role* that of the user in it (None: no member). *ties*: rows of
-    equal time are in one order, or in a new one for each request. *max_rows* is the Supabase
-    project's own limit on any select. *chunk* is how long a cookie may be before it comes in
-    pieces, *session_life* the seconds after which the server renews a session by itself.
-    *misconfigured* is a server without its settings. *rate* is the number of requests a minute,
-    *retry_after* how its 429 says when to come back: the source has no limit.
+    equal time are in one order, or in a new one for each request. *page_size_cap* is the largest
+    page, *max_rows* the Supabase project's own limit on any select. *chunk* is how long a cookie
+    may be before it comes in pieces, *session_life* the seconds after which the server renews a
+    session by itself. *misconfigured* is a server without its settings. *rate* is the number of
+    requests a minute, *retry_after* how its 429 says when to come back: the source has no limit.
     """
 
     plan: Literal["free", "pro", "team", "enterprise"] = "enterprise"
     role: Literal["owner", "admin", "member"] | None = "owner"
     ties: Literal["stable", "swapping"] = "stable"
+    page_size_cap: int = 100
     max_rows: int | None = None
     chunk: int = 3180
     session_life: float | None = None
@@ -77,36 +77,68 @@ class Switches:
     retry_after: Literal["seconds", "date", "absent"] = "absent"
 
 
-class Cencori(Double):
+class Cencori(Vendor):
     """
-    Cencori's dashboard. Put rows in with :meth:`add`; turn :attr:`switches` at any time.
+    Cencori's dashboard, see :class:`auditrelay.sandbox.vendor.Vendor`.
 
-    *before_page* holds what is to be done once, just before the *n*-th page of all is read: rows
-    that arrive or vanish in the middle of a walk. *failures* has a sentence for everything that no
-    client may do, such as to ask for a page beyond the last one that it was told of.
+    *before_page* counts the pages of the list from the start of the double, since clients may ask
+    for pages of any size. *failures* has a sentence for everything that no client may do, such as
+    to ask for a page beyond the last one that it was told of.
     """
+
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal(
+            "another session", 401, "Unauthorized; ", turned({"cookie": f"{COOKIE}=base64-wrong"})
+        ),
+        Refusal("no member", 403, "Forbidden; ", turned(role=None)),
+        Refusal("no owner or admin", 403, "Insufficient permissions; ", turned(role="member")),
+        Refusal(
+            "wrong organization",
+            404,
+            "Organization not found; ",
+            turned({"organization_slug": "acme-lab"}),
+        ),
+        Refusal("wrong address", 404, "404 ", lambda it: {"base_url": f"{it.url}/elsewhere"}),
+    )
+    REFUSING: ClassVar[frozenset[Answer]] = frozenset({("plan", "free"), ("misconfigured", True)})
+    HIDING: ClassVar[frozenset[Answer]] = frozenset({("plan", "pro")})
+    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
+    TOTAL = False  # its total is of the range, and not of what lies in a window
 
     def __init__(
         self,
         *,
         switches: Switches | None = None,
+        history: Records | None = None,
         clock: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
-        super().__init__(clock=clock, seed=seed)
+        super().__init__(history=history, clock=clock, seed=seed)
         self.switches = switches or Switches()
-        self.history = History()
         self.organization_slug = ORGANIZATION_SLUG
-        self.before_page: dict[int, Callable[[], object]] = {}
         self.failures: list[str] = []
-        self.pages = 0
-        """How many pages were shown or refused."""
+        self._pages = 0
         self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
         self._made = 0
         self._generation = 1
+        self._chosen: str | None = None
         self._expires: float | None = None
         self._told: dict[tuple[str, ...], int] = {}
-        self._recent: deque[float] = deque()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double; it must have been started."""
+        return {
+            "type": "cencori",
+            "mode": "dashboard",
+            "base_url": self.url,
+            "organization_slug": self.organization_slug,
+            "cookie": self.cookie,
+        }
+
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
+        self.records = steady(count, start, end - start, record_bytes)
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -121,10 +153,25 @@ class Cencori(Double):
 
     def end_session(self) -> None:
         """Sign the user out: whatever the client has is refused."""
+        self._begin(None)
+
+    def rotate(self, key: str) -> None:
+        """Sign the user out and in again, with a session that is worth *key*."""
+        self._begin(key)
+
+    def _begin(self, chosen: str | None) -> None:
         self._generation += 1
+        self._chosen = chosen
+
+    @property
+    def secret(self) -> str:
+        """What a source proves itself with, and must show to nobody else."""
+        return self._token()
 
     def _token(self) -> str:
         """Return the session as Supabase writes it: base64 of JSON, a few thousand letters."""
+        if self._chosen is not None:
+            return self._chosen
         generation = self._generation
         value = {
             "access_token": f"at-{generation}-" + "x" * 1800,
@@ -161,7 +208,7 @@ class Cencori(Double):
             self._expires = self.clock() + life
         if self._expires is None or self.clock() < self._expires:
             return {}
-        self._generation += 1
+        self._begin(None)
         self._expires = None if life is None else self.clock() + life
         after = self._cookies()
         lines = [
@@ -196,10 +243,6 @@ class Cencori(Double):
         )
         return native_id
 
-    def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
-        """Make *count* rows at equal distances over ``[start, end)``; return their ids."""
-        return [self.add(start + (end - start) * number / count) for number in range(count)]
-
     def backfill(self, at: datetime, **fields: Any) -> str:
         """Make a row as the vendor once did for what had happened before: it says so."""
         return self.add(at, description="Created project (backfilled)", **fields)
@@ -215,12 +258,12 @@ class Cencori(Double):
                 changed += 1
         return changed
 
-    def _rows(self, query: dict[str, str]) -> list[Entry]:
-        """Return what a query selects, newest first."""
+    def _select(self, query: dict[str, str]) -> Sequence[Entry]:
+        """Return what a query selects, oldest first; rows of one time as the switch has it."""
         length = _RANGES[self._range(query)]
         now = self.clock()
         lower = None if length is None else int((now - length.total_seconds()) * 1_000_000)
-        found: Sequence[Entry] = self.history.select(Span(lower, None), now)
+        found: Sequence[Entry] = self.records.select(Span(lower, None), now)
         category, project, search = (
             query.get(name, "") for name in ("category", "project_id", "search")
         )
@@ -229,15 +272,15 @@ class Cencori(Double):
             found = [
                 entry
                 for entry, record in ((entry, entry.record) for entry in found)
-                if not (hides and record["category"] in _IDENTITY)
+                if not (hides and record["category"] in (*_IDENTITY,))
                 and category in ("", "all", record["category"])
                 and project in ("", record["project_id"])
-                and search.lower() in record["description"].lower()
+                and search.lower() in str(record["description"]).lower()
             ]
         if self.switches.ties == "stable":
-            return list(reversed(found))
+            return found
         mixed: list[Entry] = []
-        for _, group in groupby(reversed(found), key=lambda entry: entry.at):
+        for _, group in groupby(found, key=lambda entry: entry.at):
             tied = list(group)
             self._random.shuffle(tied)
             mixed += tied
@@ -262,10 +305,9 @@ class Cencori(Double):
             return Response(404, b"<html>404</html>", {"Content-Type": "text/html"})
         if request.method != "GET":
             return Response(405)
-        if switches.rate is not None:
-            wait = over_rate(self._recent, switches.rate, self.clock())
-            if wait:
-                return self._too_many(wait)
+        wait = self._over_rate()
+        if wait:
+            return json_response(429, {"error": "Too many requests"}, self._come_back(wait))
         if switches.misconfigured:
             return json_response(503, {"error": "Server misconfiguration"})
         if not self._signed_in(request):
@@ -315,43 +357,30 @@ class Cencori(Double):
         )
 
     def _list(self, query: dict[str, str]) -> Response:
-        self.pages += 1
-        change = self.before_page.pop(self.pages, None)
-        if change is not None:
-            change()
+        if "category" not in query:
+            self._pages += 1
+            change = self.before_page.pop(self._pages, None)
+            if change is not None:
+                change()
         page = _number(query.get("page"), 1)
-        size = min(_number(query.get("per_page"), 50), MOST_A_PAGE)
-        rows = self._rows(query)
-        # One row more or less in the range may have come about since the client was told.
+        size = min(_number(query.get("per_page"), 50), self.switches.page_size_cap)
+        found = self._select(query)
+        total, offset = len(found), (page - 1) * size
         asked = tuple(query.get(name, "") for name in ("time_range", "category", "search"))
         told = self._told.get(asked)
-        if page > 1 and (told is None or (page - 1) * size >= told):
+        if offset and (told is None or offset >= told):
             known = "no total" if told is None else f"{told} rows"
             self.failures.append(f"page {page} of {size} was asked for, after {known} were told of")
-        offset = (page - 1) * size
-        if offset and offset >= len(rows):
+        if offset and offset >= total:
             return json_response(500, {"error": "Failed to fetch audit logs"})
-        self._told[asked] = len(rows)
-        part = b",".join([entry.text for entry in rows[offset : offset + size]])
-        told_too = b'{"page":%d,"per_page":%d,"total":%d,"total_pages":%d}' % (
-            page,
-            size,
-            len(rows),
-            ceil(len(rows) / size),
-        )
+        self._told[asked] = total
+        rows = found[max(0, total - offset - size) : total - offset][::-1]
         return Response(
             200,
-            b'{"logs":[%b],"pagination":%b}' % (part, told_too),
+            b'{"logs":[%b],"pagination":{"page":%d,"per_page":%d,"total":%d,"total_pages":%d}}'
+            % (joined(rows), page, size, total, ceil(total / size)),
             {"Content-Type": "application/json"},
         )
-
-    def _too_many(self, wait: int) -> Response:
-        headers = {}
-        if self.switches.retry_after == "seconds":
-            headers["Retry-After"] = str(wait)
-        elif self.switches.retry_after == "date":
-            headers["Retry-After"] = formatdate(self.clock() + wait, usegmt=True)
-        return json_response(429, {"error": "Too many requests"}, headers)
 
     # -- exports -----------------------------------------------------------------------------------
 
@@ -361,7 +390,8 @@ class Cencori(Double):
         """Return the name and the content of the file that an export button writes now."""
         query = {"time_range": time_range} if query is None else query
         most = min(MOST_EXPORTED, self.switches.max_rows or MOST_EXPORTED)
-        rows = [entry.record for entry in self._rows(query)[:most]]
+        found = self._select(query)
+        rows = [entry.record for entry in found[max(0, len(found) - most) :][::-1]]
         now = datetime.fromtimestamp(self.clock(), UTC)
         range_ = self._range(query)
         name = f"audit-log-{self.organization_slug}-{range_}-{now.date().isoformat()}.{kind}"
@@ -499,3 +529,23 @@ def make_record(number: int, at: datetime) -> dict[str, Any]:
 def native_id(number: int) -> str:
     """Return the id of row *number*."""
     return f"b7e2a0de-3f0d-4b8b-8c60-{number:012x}"
+
+
+def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+    """Return *count* records of about *record_bytes* bytes for a load test."""
+    note = b"x" * max(0, record_bytes - 600)
+    text = (
+        b'{"id":"b7e2a0de-3f0d-4b8b-8c60-%012x","organization_id":"' + ORGANIZATION.encode() + b'",'
+        b'"project_id":"9a77d1aa-5d5e-4c1b-8a10-%012x","category":"project","action":"updated",'
+        b'"resource_type":"project","resource_id":"res_%d",'
+        b'"actor_id":"51aa7c9e-2b1d-4f6a-9c3e-%012x","actor_email":"user%d@acme.example",'
+        b'"actor_ip":"203.0.113.7","actor_type":"user","description":"Updated project",'
+        b'"metadata":{"environment":"production","note":"' + note + b'"},"created_at":"%b"}'
+    )
+
+    def write(number: int, at: int) -> bytes:
+        seconds, fraction = divmod(at, 1_000_000)
+        when = b"%b.%06d+00:00" % (second(seconds), fraction)
+        return text % (number, number % 5, number % 997, number % 17, number % 17, when)
+
+    return Steady(count, start, span, native_id, write)

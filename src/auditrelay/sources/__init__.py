@@ -123,8 +123,9 @@ class Drop(Protocol):
 
         *known* tells whether the content of a key was read whole before; such a file is passed
         over. It is asked when the parcel's turn comes, so that of two files with one content the
-        second is known once the first was read. A file whose content was rejected is not shown
-        again. Raises Refused when the place cannot be read until an operator acts.
+        second is known once the first was read. A file that was rejected is shown again, and
+        rejected without being read while it stays as it is. Raises Refused when the place cannot
+        be read until an operator acts.
         """
 
     async def check(self) -> str:

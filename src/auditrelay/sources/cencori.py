@@ -36,6 +36,8 @@ import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken
+from auditrelay.events.decode import Undecodable
+from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamp import parse
 from auditrelay.exports import Unreadable
 from auditrelay.exports.cencori import Page as ExportPage
@@ -82,8 +84,8 @@ class Settings(SourceSettings):
     """The list is paged from its top, so few large windows are best."""
     initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MOST)
     """The smallest plan with an audit log shows the last seven days, and they go by."""
-    page_size: int = Field(100, ge=20, le=100)
-    """The maximum of the dashboard's list; see ``_page_at``. Files have pages of their own."""
+    page_size: int = Field(100, ge=1, le=100)
+    """The maximum of the dashboard's list. Files have pages of their own."""
     mode: Literal["files", "dashboard"]
     directory: Path | None = None
     """Where exported files are dropped."""
@@ -202,9 +204,18 @@ def _row(text: bytes) -> tuple[bytes, int | None, str | bytes]:
     try:
         head = _HEAD.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return text, None, text
+        head = _odd(text)
     at = parse(head.created_at) if isinstance(head.created_at, str) else None
     return text, None if at is None else at[0], head.id if isinstance(head.id, str) else text
+
+
+def _odd(text: bytes) -> _Head:
+    """Return what can be read of a row that is not strict JSON, or no object."""
+    try:
+        value = decode_record(text).value
+    except Undecodable:
+        return _Head()
+    return _Head(value.get("id"), value.get("created_at")) if isinstance(value, dict) else _Head()
 
 
 class Source:
@@ -301,6 +312,7 @@ class Source:
         yield look
         reached = look.last  # everything newer than that is shown
         behind = idle = 0
+        known: set[str | bytes] = set()
         while not look.exhausted and reached >= start:
             idle += 1
             if idle > MOST_IDLE:
@@ -317,12 +329,14 @@ class Source:
                 idle = 0
                 reached = found.last
                 yield found
-            elif found.last == reached and found.border(reached) == aim:
-                # Rows of one time fill more than a page: the next look would be the same.
-                async for look in self._crowd(found, range_):
-                    yield look
-                idle = 0
-                reached = look.last
+            elif found.border(reached) == aim:
+                # The next look would be the same: rows of one time that fill more than a page,
+                # or small pages that all end here.
+                async for each, whole in self._crowd(found, reached, known, range_):
+                    yield each
+                    if whole:
+                        look, reached, idle = each, each.last, 0
+                        known.clear()
 
     async def _skip(self, top: _Look, range_: str, end: int) -> _Look:
         """Return a look whose first row is not older than *end*, as far down as it is easy."""
@@ -346,38 +360,29 @@ class Source:
                 look = found
         return look
 
-    async def _crowd(self, first: _Look, range_: str) -> AsyncGenerator[_Look, None]:
+    async def _crowd(
+        self, first: _Look, at: float, known: set[str | bytes], range_: str
+    ) -> AsyncGenerator[tuple[_Look, bool], None]:
         """
-        Yield looks at all rows of the time that *first* ends with, and a little beyond.
+        Yield looks, from *first* on, at all rows of the time *at* and a little beyond.
 
         They fill more than a page, and their order may be another in each look. So they are
-        counted in a list that holds still, and looked at until as many different ones are known.
+        counted in a list that holds still, and are shown when as many are *known*, which is added
+        to: then the last look comes with True.
         """
-        at, look = first.last, first
-        known: set[str | bytes] = set()
-        for _ in range(MOST_IDLE):
-            if not look.first > at >= look.last:
-                break
-            begins = look.offset + sum(when is not None and when > at for _, when, _ in look.rows)
-            while True:
-                yield look
-                known.update(key for _, when, key in look.rows if when == at)
-                if look.last < at:
-                    ends = look.end - sum(
-                        when is not None and when < at for _, when, _ in look.rows
-                    )
-                    if len(known) >= ends - begins:
-                        return
-                    break
-                found = await self._look(range_, look.end)
-                if found is None or found.total != look.total or found.end <= look.end:
-                    break  # it moved
-                look = found
-            again = await self._look(range_, max(0, begins - 1))
-            if again is None:
-                break
-            look = again
-        raise WalkBroken("Cencori's list does not hold still", reason="pages_moved")
+        look = first
+        begins = look.offset + sum(when is not None and when > at for _, when, _ in look.rows)
+        while True:
+            known.update(key for _, when, key in look.rows if when == at)
+            if look.last < at:
+                older = sum(when is not None and when < at for _, when, _ in look.rows)
+                yield look, len(known) >= look.end - older - begins
+                return
+            yield look, False
+            found = await self._look(range_, look.end)
+            if found is None or found.total != look.total or found.end <= look.end:
+                return  # it moved
+            look = found
 
     async def _look(self, range_: str, offset: int) -> _Look | None:
         """
@@ -393,7 +398,10 @@ class Source:
                 return None
             answer = self._answer(reply)
             told = answer.pagination
-            if told.page != number + 1 or not 0 < told.per_page <= size:
+            # A cache that does not look at the query would show the look at the plan again, which
+            # is of one row, and often empty.
+            probe = told.total == 0 and told.per_page == 1 < size
+            if told.page != number + 1 or not 0 < told.per_page <= size or probe:
                 raise WalkBroken(
                     f"Cencori was asked for page {number + 1} of {size} rows and shows page "
                     f"{told.page} of {told.per_page}",
@@ -488,9 +496,8 @@ def _page_at(offset: int, most: int) -> tuple[int, int]:
     """
     Return number, from 0, and size of a page that holds the row at *offset*.
 
-    Of all sizes up to *most* it is the one whose page goes furthest. That there is one which goes
-    beyond that row takes a *most* that is not tiny: at some places pages of 2, 3 and 4 rows all
-    end, but those of 2 to 20 only once in 232,792,560 rows.
+    Of all sizes up to *most* it is the one whose page goes furthest. At some places the pages of
+    all small sizes end; but those of up to 20 rows do so only once in 232,792,560 rows.
     """
     if offset <= 0:
         return 0, most
