@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from auditrelay.events import AuditEvent, cim, ecs
+from auditrelay.events import NOTHING, Actor, AuditEvent, Target, cim, ecs
 
 One = Callable[..., AuditEvent]
 
@@ -211,3 +211,102 @@ def test_the_description_is_the_message_and_one_is_built_where_it_is_missing(one
 def test_what_has_no_place_is_kept_as_unmapped(one: One) -> None:
     event = one(row("project", "created", actor_ip=["10.0.0.1"], novel=1), "cencori")
     assert json.loads(bytes(event.unmapped)) == {"actor_ip": ["10.0.0.1"], "novel": 1}
+
+
+# --- rows of a CSV export
+
+
+def csv_row(**changes: object) -> dict[str, object]:
+    return {
+        "Timestamp": "2026-11-20T09:31:07.412Z",
+        "Category": "member",
+        "Action": "role_changed",
+        "Resource Type": "member",
+        "Resource ID": "m1",
+        "Project ID": "p1",
+        "Actor": "dana@acme.example",
+        "IP Address": "203.0.113.7",
+        "Description": "Changed role",
+        "Metadata": '{"before":{"role":"member"},"after":{"role":"admin"},"email":"sam@acme.example"}',
+        **changes,
+    }
+
+
+def of_csv(one: One, **changes: object) -> AuditEvent:
+    return one(csv_row(**changes), "cencori", time_path=["created_at", "Timestamp"])
+
+
+def test_a_row_of_csv_says_what_the_same_row_of_json_does(one: One) -> None:
+    event = of_csv(one)
+    assert (event.native_action, event.kind, event.verb) == (
+        "member.role_changed", "member", "role_change"
+    )  # fmt: skip
+    assert (event.at, event.time_quality) == (1_795_167_067_412_000, "source")
+    assert (event.actor.kind, event.actor.email, event.actor.ip) == (
+        "user", "dana@acme.example", "203.0.113.7"
+    )  # fmt: skip
+    assert (event.target.type, event.target.id, event.target.email) == (
+        "member", "m1", "sam@acme.example"
+    )  # fmt: skip
+    assert (event.project_id, event.privilege, event.message) == ("p1", "admin", "Changed role")
+    assert [(each.field, each.before, each.after) for each in event.changes] == [
+        ("role", '"member"', '"admin"')
+    ]
+    assert (event.native_id, event.warnings, event.unmapped) == (None, ("no_id",), NOTHING)
+    assert event.org_id == "configured-org"
+
+
+def test_a_dash_is_nothing(one: One) -> None:
+    row = dict.fromkeys(csv_row(), "-") | {"Timestamp": "2026-11-20T09:31:07.412Z"}
+    event = of_csv(one, **row)
+    assert (event.native_action, event.actor, event.target) == ("unknown", Actor(), Target())
+    assert event.metadata == NOTHING
+    assert event.project_id is None
+
+
+@pytest.mark.parametrize(
+    ("actor", "kind", "email"),
+    [
+        ("dana@acme.example", "user", "dana@acme.example"),
+        ("user", "user", None),
+        ("api", "api_key", None),
+        ("webhook", "service", None),
+        ("system", "system", None),
+        ("System", "system", None),
+        ("robot", "unknown", None),
+        (7, "unknown", None),
+        (None, "unknown", None),
+    ],
+)
+def test_one_column_says_who_acted(actor: object, kind: str, email: str | None, one: One) -> None:
+    event = of_csv(one, Actor=actor)
+    assert (event.actor.kind, event.actor.email) == (kind, email)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"a":[1,{"b":null}]}', {"a": [1, {"b": None}]}),
+        ("not json", "not json"),
+        ("5", 5),
+        ("", ""),
+        ('{"a":NaN}', {"a": "NaN"}),
+        ("[" * 9000, "[" * 9000),
+    ],
+)
+def test_metadata_in_a_text_are_read(text: str, expected: object, one: One) -> None:
+    assert json.loads(bytes(of_csv(one, Metadata=text).metadata)) == expected
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.5, True])
+@pytest.mark.parametrize("column", ["Category", "Actor", "Metadata", "Twin", "Description"])
+def test_a_column_of_another_type_is_unmapped(column: str, value: object, one: One) -> None:
+    assert json.loads(bytes(of_csv(one, **{column: value}).unmapped)) == {column: value}
+
+
+def test_twins_and_organisations_have_uids_of_their_own(one: One) -> None:
+    plain = of_csv(one).uid
+    assert of_csv(one).uid == plain
+    others = {of_csv(one, Twin=1).uid, of_csv(one, Twin=2).uid, of_csv(one, Description="x").uid}
+    other_scope = one(csv_row(), "cencori", scope="other").uid
+    assert len({plain, other_scope, *others}) == 5

@@ -123,9 +123,9 @@ class Normalizer:
         scope = self._scope
         org_id: str | None = scope or None
         if vendor.ORGANISATION is not None:
-            org_id = text(value, vendor.ORGANISATION, misfits)
-            if org_id:
-                scope = str(value[vendor.ORGANISATION])
+            told = text(value, vendor.ORGANISATION, misfits)
+            if told:
+                org_id, scope = told, str(value[vendor.ORGANISATION])
         if native_id:
             uid = self._uids.native(scope, str(holder[key]))  # whole, however long
         else:
@@ -144,7 +144,7 @@ class Normalizer:
             holder, key = self._id(value)
             native_id = text(holder, key, [])
             if vendor.ORGANISATION is not None:
-                org_id = text(value, vendor.ORGANISATION, [])
+                org_id = text(value, vendor.ORGANISATION, []) or self._scope or None
             holder, key = self._time(value)
             time_raw = holder.get(key)
         reading = vendor.read(value, misfits)

@@ -326,8 +326,8 @@ class Source:
             behind = 0
             look = found
             if found.last < reached:
-                idle = 0
-                reached = found.last
+                reached, idle = found.last, 0
+                known.clear()
                 yield found
             elif found.border(reached) == aim:
                 # The next look would be the same: rows of one time that fill more than a page,
