@@ -227,7 +227,8 @@ def csv_row(**changes: object) -> dict[str, object]:
         "Actor": "dana@acme.example",
         "IP Address": "203.0.113.7",
         "Description": "Changed role",
-        "Metadata": '{"before":{"role":"member"},"after":{"role":"admin"},"email":"sam@acme.example"}',
+        "Metadata": '{"before":{"role":"member"},"after":{"role":"admin"},'
+        '"email":"sam@acme.example"}',
         **changes,
     }
 

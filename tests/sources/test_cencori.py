@@ -286,6 +286,33 @@ async def test_rows_that_vanish_above_take_no_other_with_them(
     assert vendor.before_page == {}
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_rows_that_vanish_above_a_border_of_equal_times_take_none_of_them_along(
+    clock: Clock, day: Interval, seed: int
+) -> None:
+    """The next page then begins in the middle of them, in another order."""
+    async with Cencori(clock=clock, seed=seed) as vendor:
+        vendor.switches.ties = "swapping"
+        made = [vendor.add(day.start + n * HOUR) for n in range(3)]
+        made += [vendor.add(day.start + 6 * HOUR) for _ in range(3)]
+        newer = vendor.fill(5, day.start + 7 * HOUR, day.end)
+
+        def vanish() -> None:
+            for one in newer[-2:]:
+                vendor.history.remove(one)
+
+        vendor.before_page = {2: vanish}
+        keys = {"base_url": vendor.url, "cookie": vendor.cookie}
+        source = cencori.build("labs", make_settings(**keys), Metrics())
+        assert isinstance(source, cencori.Source)
+        source._size = SIZE
+        try:
+            assert set(made) <= await collected(source, day)
+        finally:
+            await source.close()
+        assert (vendor.failures, vendor.before_page) == ([], {})
+
+
 async def test_a_list_that_shrinks_below_the_page_is_no_outage(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval, waits: list[float]
 ) -> None:
@@ -313,6 +340,23 @@ async def test_rows_of_one_time_may_stand_in_any_order(
     made += [vendor.add(at + SECOND), vendor.add(at + 2 * SECOND), vendor.add(at + HOUR)]
     for _ in range(3):
         assert sorted(ids(await walk(connect(page_size=size)))) == sorted(made)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_crowds_one_after_the_other_are_counted_apart(
+    clock: Clock, day: Interval, seed: int
+) -> None:
+    async with Cencori(clock=clock, seed=seed) as vendor:
+        vendor.switches.ties = "swapping"
+        made = [vendor.add(day.start + n * HOUR) for n in range(4) for _ in range(9)]
+        keys = {"base_url": vendor.url, "cookie": vendor.cookie}
+        source = cencori.build("labs", make_settings(**keys), Metrics())
+        assert isinstance(source, cencori.Source)
+        source._size = 4
+        try:
+            assert await collected(source, day) == set(made)
+        finally:
+            await source.close()
 
 
 @pytest.mark.parametrize("size", [1, 2, 6, 13])

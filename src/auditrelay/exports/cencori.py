@@ -97,7 +97,7 @@ def is_csv(name: str) -> bool:
     kind = PurePath(name).suffix.lower()
     if kind not in (".csv", ".json"):
         raise Unreadable(
-            "neither a JSON nor a CSV file by its name: an export is called ....json or ....csv",
+            "neither a JSON nor a CSV file by its name: exports end in .json or .csv",
             reason="not_an_export",
         )
     return kind == ".csv"

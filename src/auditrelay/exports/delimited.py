@@ -122,8 +122,6 @@ def _quoted(
             closed = found is not None and bool(found[2])
             if found is None or not closed:
                 return (_OPEN, len(buffer)) if final else (None, end)
-            if found.end() == len(buffer) and not final:
-                return None, end  # the next byte may be a second quote
             fields.append(found[1].replace(b'""', b'"'))
             place = found.end()
             if returns and buffer[place : place + 2] in (b"\r\n", b"\r"):
@@ -132,7 +130,7 @@ def _quoted(
             found = _BARE.match(buffer, place)
             place = place if found is None else found.end()
             fields.append(buffer[place if found is None else found.start() : place])
-        if place == len(buffer):
+        if place == len(buffer):  # what follows may be a second quote
             return (fields, place) if final else (None, end)
         mark = buffer[place : place + 1]
         if mark == b"\n":

@@ -312,7 +312,7 @@ class Source:
         yield look
         reached = look.last  # everything newer than that is shown
         behind = idle = 0
-        known: set[str | bytes] = set()
+        crowded, known = math.inf, set[str | bytes]()
         while not look.exhausted and reached >= start:
             idle += 1
             if idle > MOST_IDLE:
@@ -327,16 +327,17 @@ class Source:
             look = found
             if found.last < reached:
                 reached, idle = found.last, 0
-                known.clear()
                 yield found
             elif found.border(reached) == aim:
                 # The next look would be the same: rows of one time that fill more than a page,
                 # or small pages that all end here.
+                if crowded != reached:
+                    crowded = reached
+                    known.clear()
                 async for each, whole in self._crowd(found, reached, known, range_):
                     yield each
                     if whole:
                         look, reached, idle = each, each.last, 0
-                        known.clear()
 
     async def _skip(self, top: _Look, range_: str, end: int) -> _Look:
         """Return a look whose first row is not older than *end*, as far down as it is easy."""
