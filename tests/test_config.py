@@ -674,7 +674,15 @@ def test_every_type_has_settings_that_name_it() -> None:
 def test_the_schema_describes_every_key_of_every_type() -> None:
     schema = config.json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert set(schema["properties"]) == {"state_dir", "status", "log", "spool", "sources", "sinks"}
+    assert set(schema["properties"]) == {
+        "state_dir",
+        "status",
+        "log",
+        "alerts",
+        "spool",
+        "sources",
+        "sinks",
+    }
     for kind, members in (("sources", config.SOURCES), ("sinks", config.SINKS)):
         choices = schema["properties"][kind]["additionalProperties"]["oneOf"]
         assert choices == [{"$ref": f"#/$defs/{kind}.{name}"} for name in members]

@@ -33,7 +33,7 @@ def alerts(documents: list[Any], state: str) -> list[Any]:
 async def test_a_sink_that_is_held_is_told_to_the_others_once_and_once_when_it_is_over(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
+    config = configure(tmp_path, only_bland(sandbox), sinks(sandbox), alerts={"events": True})
     async with Daemon(config) as daemon:
         await eventually(lambda: sandbox.elastic.stored.total == 3)
         sandbox.splunk.rotate("00000000-0000-0000-0000-000000000009")
@@ -56,7 +56,7 @@ async def test_a_sink_that_is_held_is_told_to_the_others_once_and_once_when_it_i
 
 
 async def test_trouble_that_is_over_is_told_too(sandbox: Sandbox, tmp_path: Path) -> None:
-    config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
+    config = configure(tmp_path, only_bland(sandbox), sinks(sandbox), alerts={"events": True})
     async with Daemon(config) as daemon:
         await eventually(lambda: sandbox.elastic.stored.total == 3)
         refused = sandbox.bland.faults.add(faults.empty(401), times=None)

@@ -286,7 +286,7 @@ async def test_datadog_again_after_as_long_as_it_asks_for(
     async def pause(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("auditrelay.http.pause", pause)
+    monkeypatch.setattr("auditrelay.deliver.pause", pause)
     intake.strike(throttled(reset=1234), times=1)
     intake.strike(faults.too_many(retry_after="2345"), times=1)
     await intake.deliver()

@@ -247,7 +247,7 @@ def test_a_paused_source_tells_whether_the_spool_or_the_disk_is_full() -> None:
     assert full.what == "The spool is full, so voice and calls are not read."
     assert full.since == ago(minutes=20)
     assert full.do == (
-        "Mend the sink splunk, for which 1,200 events wait, or raise spool.max_bytes and restart "
+        "Mend the sink splunk, for which 1,200 events wait, or raise spool.max_bytes and reload "
         "the service."
     )
     disk = only(told(paused))
