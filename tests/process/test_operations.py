@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -234,3 +235,38 @@ async def test_dead_letters_are_replayed_to_their_own_sink_or_dropped(
     assert fates == {"delivered": 3, "dropped": 1}
     if service:
         assert await daemon.end() == 0
+
+
+async def test_a_row_of_a_file_that_is_no_record_lies_in_the_dead_letters(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    day = datetime.now(UTC).date().isoformat()
+    header = (
+        "Timestamp,Category,Action,Resource Type,Resource ID,Project ID,Actor,IP Address,"
+        "Description,Metadata"
+    )
+    good = "2026-11-01T10:00:00.000Z,project,created,project,p1,-,dana@acme.example,-,Made,-"
+    export = drop / f"audit-log-acme-7d-{day}.csv"
+    export.write_bytes(f"{header}\nno,record\n{good}".encode())
+    old = datetime.now(UTC).timestamp() - 3600
+    os.utime(export, (old, old))
+    table = {"type": "cencori", "mode": "files", "directory": str(drop)}
+    config = configure(tmp_path, {"labs": table}, sinks(sandbox))
+    ran = await command(config, "run", "--once")
+    assert ran.status == 0, ran.stderr
+    assert sandbox.elastic.stored.total == 1
+    (row,) = json.loads((await command(config, "dead-letters", "list", "--json")).stdout)
+    assert (row["sink"], row["source"], row["reason"]) == (None, "labs", "bad_row")
+    assert row["message"].startswith(f"{export.name}, line 2: ")
+    told = json.loads((await command(config, "status", "--json")).stdout)
+    assert told["sources"][0]["dead_letters"] == 1
+    assert any("labs" in finding["what"] for finding in told["findings"])
+    assert (await command(config, "run", "--once")).status == 0
+    assert len(json.loads((await command(config, "dead-letters", "list", "--json")).stdout)) == 1
+    replayed = await command(config, "dead-letters", "replay", "--all")
+    assert (replayed.status, replayed.stdout) == (0, "1 forwarded\n")
+    for stored in intakes(sandbox).values():
+        assert stored.total == 2, "the row is forwarded as it is, to every sink"
+    assert export.exists()

@@ -31,6 +31,7 @@ def source(**changes: Any) -> Table:
         "since": ago(days=2),
         "paused_since": None,
         "silent": False,
+        "dead_letters": 0,
         "lag_seconds": 95.0,
         "poll_interval_seconds": 300.0,
         "settle_seconds": 60.0,
@@ -270,6 +271,13 @@ def test_dead_letters_are_told_with_the_command_that_lists_them() -> None:
         "auditrelay -c /etc/auditrelay/config.toml dead-letters list --sink splunk"
     )
     assert "3 events as they are" in only(told(sink(dead_letters=3))).what
+
+
+def test_rows_that_are_no_records_are_told_with_the_command_that_lists_them() -> None:
+    finding = only(told(source(dead_letters=2)))
+    assert finding.what == "2 rows of voice are no record."
+    assert finding.command is not None
+    assert finding.command.endswith(" dead-letters list --source voice")
 
 
 def test_a_silent_source_is_silent_since_its_last_event() -> None:

@@ -165,7 +165,10 @@ async def _ask_sink(sink: "Sink", test: "AuditEvent | None") -> tuple[str, Seque
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")
-    return "; ".join((words, "took the test event", *verdict.warnings)), sink.query(test)
+    took = "took the test event"
+    if verdict.receipt is not None:
+        took += ", which it acknowledges later: look whether it is there"
+    return "; ".join((words, took, *verdict.warnings)), sink.query(test)
 
 
 def _refusals(verdict: "Verdict") -> Iterator[str]:

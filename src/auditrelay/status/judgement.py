@@ -64,6 +64,7 @@ def judge(report: Report) -> list[Finding]:
             ("gaps", _gaps(report)),
             ("bad_files", _bad_files(report)),
             ("dead_letters", _dead_letters(report)),
+            ("bad_records", _bad_records(report)),
             ("silent", _silent(report)),
             ("backlogs", _backlogs(report)),
             ("left_over", _left_over(report)),
@@ -389,6 +390,22 @@ def _dead_letters(report: Report) -> Iterator[Finding]:
                 f"{'it' if dead == 1 else 'them'} again; dead-letters drop gives "
                 f"{'it' if dead == 1 else 'them'} up.",
                 command=_command(report, "dead-letters", "list", "--sink", row["name"]),
+            )
+
+
+def _bad_records(report: Report) -> Iterator[Finding]:
+    for row in report["sources"]:
+        if dead := row["dead_letters"]:
+            yield Finding(
+                "act",
+                "source",
+                row["name"],
+                f"{wording.count(dead, 'row')} of {row['name']} {'is' if dead == 1 else 'are'} no "
+                "record.",
+                effect="Nothing of them was forwarded; the rest of their files was.",
+                do="See which, by file and line. dead-letters replay forwards them as they are; "
+                "dead-letters drop gives them up.",
+                command=_command(report, "dead-letters", "list", "--source", row["name"]),
             )
 
 

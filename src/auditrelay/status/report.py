@@ -114,6 +114,7 @@ def _source(
             if moment(record.end) > now - SHOWN
         ],
         "unknown_actions": condition.get("unknown_actions", 0),
+        "dead_letters": 0 if state is None else state.dead_letters,
         "lateness": None if found is None else found.sentence,
         "suggested_settle": None if found is None else format_duration(found.settle),
         "suggested_overlap": None if found is None else format_duration(found.overlap),

@@ -190,7 +190,8 @@ class SourceState:
     What the store knows of a source: where it *started*, its ledger, its *condition*.
 
     *late* are the newest records of events that were found in time that was covered before.
-    *waiting* is how many of its events, at the most, some sink has yet to take.
+    *waiting* is how many of its events, at the most, some sink has yet to take. *dead_letters* are
+    records that never came as far as a sink.
     """
 
     name: str
@@ -199,6 +200,7 @@ class SourceState:
     lateness: tuple[Lateness, ...]
     late: tuple[Record, ...]
     waiting: int
+    dead_letters: int
     condition: Mapping[str, object]
 
 

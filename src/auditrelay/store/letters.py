@@ -131,3 +131,12 @@ def states(db: sqlite3.Connection, uids: Sequence[str]) -> dict[tuple[str, str |
             (json.dumps(list(uids)),),
         )
     }
+
+
+def of_no_sink(db: sqlite3.Connection, source: str) -> int:
+    """Return how many dead letters *source* has that never came as far as a sink."""
+    (count,) = db.execute(
+        "select count(*) from dead_letter where sink is null and dropped is null and source = ?",
+        (source,),
+    ).fetchone()
+    return int(count)

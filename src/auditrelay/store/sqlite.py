@@ -930,6 +930,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             _lateness(db, owner),
             newest(db, owner, "late", LATE_SHOWN),
             _undelivered(db, owner, floor),
+            letters.of_no_sink(db, name),
             json.loads(condition),
         )
         for owner, name, started, condition in rows
