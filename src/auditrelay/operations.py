@@ -13,7 +13,7 @@ from auditrelay.parts import Parts
 from auditrelay.settings import format_duration
 from auditrelay.store import SinkState, SourceState, Store
 from auditrelay.verify import Holder, Verifier
-from auditrelay.window import Interval
+from auditrelay.window import EPOCH, Interval
 
 _ASKED_WITH: Final = {
     "backfill": ("source", "start", "end", "sinks", "dry_run", "newest_first", "concurrency"),
@@ -170,6 +170,8 @@ class Operations:
         start = datetime.fromisoformat(request["start"])
         end = settled if request["end"] is None else datetime.fromisoformat(request["end"])
         end = min(end, settled)
+        if start < EPOCH:
+            raise ConfigError(f"there is no event as old as {start.isoformat()}: begin in 1970")
         if start >= end:
             raise ConfigError(
                 f"the range ends before it starts: {start.isoformat()} .. {end.isoformat()} (what "

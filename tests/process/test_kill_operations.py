@@ -34,6 +34,7 @@ BATCH = 5
 CONCURRENCY = 2
 IN_FLIGHT = BATCH * CONCURRENCY
 EVENTS = 24
+REFUSED = 12
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Scene:
         tables = sources(
             sandbox, page_size=4, resweep=["10m"] if case == "second look" else [], overlap="1s"
         )
+        if case == "backfill into one sink":
+            tables["bland"]["initial_lookback"] = "6h"  # so that it is more than one slice
         del tables["cekura"]
         self.config = configure(
             folder, tables, sinks(sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s")
@@ -130,11 +133,11 @@ class Scene:
                 self.words = ("backfill", "bland", "--from", start.isoformat())
                 self.words += ("--to", end.isoformat())
             case "backfill into one sink":
-                bland.fill(EVENTS, now - 40 * MINUTE, now - 5 * MINUTE)
+                bland.fill(EVENTS, now - 340 * MINUTE, now - 5 * MINUTE)
                 await self.catch_up()
                 # Somebody has emptied the index of this one.
                 self.sandbox.splunk.stored = Stored()
-                start, end = now - 58 * MINUTE, now - MINUTE
+                start, end = now - 358 * MINUTE, now - MINUTE
                 self.words = ("backfill", "bland", "--from", start.isoformat(), "--sink", "splunk")
                 self.words += ("--to", end.isoformat())
             case "second look":
@@ -159,8 +162,8 @@ class Scene:
                 self.words = ("verify", "bland", "--from", start.isoformat(), "--repair")
                 self.words += ("--at-sink",)
             case "replay" | "drop":
-                bland.fill(8, now - 50 * MINUTE, now - 20 * MINUTE)
-                self.sandbox.elastic.fail_items(400, times=3)
+                bland.fill(16, now - 50 * MINUTE, now - 20 * MINUTE)
+                self.sandbox.elastic.fail_items(400, times=REFUSED)
                 await self.catch_up()
                 self.words = ("dead-letters", self.case, "--all")
 
@@ -174,7 +177,7 @@ class Scene:
         """Fail unless everything arrived everywhere; *twice*: it was asked for two times."""
         lost = missing(self.sandbox)
         if self.case == "drop":
-            assert len(lost.pop("elastic")) == 3
+            assert len(lost.pop("elastic")) == REFUSED
         assert lost == {}
         assert Counter(self.sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
         if self.case == "repair":
@@ -185,7 +188,8 @@ class Scene:
             extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
             asked_again = EVENTS if intake == "splunk" and twice else 0
             assert extra <= IN_FLIGHT + asked_again, intake
-        start = self.now - (10 * DAY if self.case == "backfill" else 58 * MINUTE)
+        read = {"backfill": 10 * DAY, "backfill into one sink": 358 * MINUTE}
+        start = self.now - read.get(self.case, 58 * MINUTE)
         assert await self.run("coverage", "--check") == 0, "the ledger is not whole"
         assert await self.run("verify", "bland", "--from", start.isoformat(), "--at-sink") == 0
         if self.case == "second look":
@@ -230,3 +234,81 @@ async def test_the_kills_fall_on_every_kind_of_write_that_a_command_makes(
     assert written - CASES[case].others - CASES[case].writes.keys() == set()
     assert CASES[case].writes.keys() <= written
     await scene.all_is_well(twice=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_service_outlives_the_command_that_it_works_for(
+    sandbox: Sandbox, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with _backfilling(sandbox, tmp_path) as (daemon, client, words):
+        client.send_signal(number)
+        _, err = await client.communicate()
+        assert client.returncode == (-9 if number == signal.SIGKILL else 1)
+        assert b"Traceback" not in err
+        # What it had begun is broken off, and everything else goes on.
+        sandbox.bland.faults.clear()
+        fresh = sandbox.bland.add(datetime.now(UTC))
+        await eventually(lambda: fresh in sandbox.elastic.stored.by_native_id, what="still polls")
+        done = len(daemon.said("slice_backfilled"))
+        assert done < 60
+        ended = await command(daemon.config, *words)
+        assert ended.status == 0, ended.stderr
+        assert "going on from where an earlier run stopped" in ended.stdout
+        assert len(daemon.said("slice_backfilled")) <= 66, "what was done is not done again"
+        await eventually(lambda: not missing(sandbox), what="everything is there")
+        assert await daemon.end() == 0
+        assert "Traceback" not in daemon.log
+    assert {stored.total for stored in intakes(sandbox).values()} == {401}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_command_whose_service_dies_says_so_and_goes_on_when_it_is_given_again(
+    sandbox: Sandbox, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with _backfilling(sandbox, tmp_path) as (daemon, client, words):
+        assert await daemon.end(number) == (-9 if number == signal.SIGKILL else 0)
+        _, err = await client.communicate()
+        assert client.returncode == 1
+        assert b"Traceback" not in err
+        assert b"what was done is kept" in err.splitlines()[-1]
+        assert "Traceback" not in daemon.log
+        sandbox.bland.faults.clear()
+        await daemon.start()
+        ended = await command(daemon.config, *words)
+        assert ended.status == 0, ended.stderr
+        assert "going on from where an earlier run stopped" in ended.stdout
+        await eventually(lambda: not missing(sandbox), what="everything is there")
+        checked = await command(daemon.config, "coverage", "--check")
+        assert checked.status == 0, checked.stdout
+        verified = await command(daemon.config, "verify", *words[1:])
+        assert verified.status == 0, verified.stdout
+        assert await daemon.end() == 0
+    assert sandbox.elastic.stored.total == 400
+
+
+@contextlib.asynccontextmanager
+async def _backfilling(
+    sandbox: Sandbox, folder: Path
+) -> AsyncIterator[tuple[Daemon, asyncio.subprocess.Process, tuple[str, ...]]]:
+    """Yield a service in the middle of a backfill, the command that it works for, and its words."""
+    now = datetime.now(UTC)
+    sandbox.bland.fill(400, now - 9 * DAY, now - 5 * DAY)
+    tables = sources(sandbox)
+    del tables["cekura"]
+    config = configure(folder, tables, sinks(sandbox))
+    words = ("backfill", "bland", "--from", (now - 9 * DAY).isoformat())
+    words += ("--to", (now - 5 * DAY).isoformat())
+    async with Daemon(config) as daemon:
+        sandbox.bland.faults.add(faults.delay(0.05), times=None)
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "auditrelay", "-c", str(config), *words, "--concurrency", "1"),
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            await eventually(lambda: len(daemon.said("slice_backfilled")) >= 5, what="under way")
+            yield daemon, client, words
+        finally:
+            if client.returncode is None:
+                client.kill()
+                await client.wait()
