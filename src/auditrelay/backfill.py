@@ -232,12 +232,17 @@ class Backfiller:
 
     async def _look(self, reader: Reader, piece: Interval) -> None:
         async def read(part: Interval, most: int | None) -> None:
-            found = new = 0
+            shown: set[int] = set()  # hashes of uids, as in walk: pages that move come twice
+            new = 0
             async for events, _ in walk(self._source, part, reader.normalize, most=most):
-                inside = [event for event in events if belongs(event, part)]
-                found += len(inside)
+                inside = [
+                    event
+                    for event in events
+                    if belongs(event, part) and hash(event.uid) not in shown
+                ]
+                shown.update(hash(event.uid) for event in inside)
                 new += await self._store.unknown(self._collector.name, inside)
-            self._progress.events += found
+            self._progress.events += len(shown)
             self._progress.new += new
 
         await in_halves(self._collector.name, piece, read)
