@@ -312,3 +312,25 @@ async def _backfilling(
             if client.returncode is None:
                 client.kill()
                 await client.wait()
+
+
+async def test_a_backfill_goes_on_although_its_source_is_exchanged(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    async with _backfilling(sandbox, tmp_path) as (daemon, client, words):
+        tables = sources(sandbox)
+        del tables["cekura"]
+        tables["bland"]["timeout"] = "29s"
+        configure(tmp_path, tables, sinks(sandbox))
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: daemon.said("reloaded", changed=["bland"]), what="exchanged")
+        sandbox.bland.faults.clear()
+        _, err = await client.communicate()
+        assert client.returncode == 0, err
+        assert b"Traceback" not in err
+        verified = await command(daemon.config, "verify", *words[1:])
+        assert verified.status == 0, verified.stdout
+        await eventually(lambda: not missing(sandbox), what="everything is there")
+        assert await daemon.end() == 0
+        assert "Traceback" not in daemon.log
+    assert {stored.total for stored in intakes(sandbox).values()} == {400}
