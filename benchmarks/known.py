@@ -100,7 +100,7 @@ async def pages(folder: Path) -> tuple[float, list[str]]:
     normalize = Normalizer(
         vendor="cekura", source="voice", api_host="", scope="1", redact="default", tags={}
     )
-    luck = random.Random(1)  # noqa: S311  # repeatable, not secret
+    luck = random.Random(1)  # repeatable, not secret
     end = START + timedelta(days=DAYS)
     second = timedelta(seconds=1)
     rows = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.daemon import eventually
 
 from auditrelay.config import Alerts, Config, Log, Spool, Status
 from auditrelay.control import SOCKET, Tell, ask, serve
@@ -32,8 +33,7 @@ async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[No
     """Serve from *folder*; whoever still serves at the end is told to stop."""
     serving = asyncio.ensure_future(serve(folder, handle))
     async with asyncio.timeout(10):
-        while not (folder / SOCKET).exists() and not serving.done():
-            await asyncio.sleep(0)
+        await eventually(lambda: (folder / SOCKET).is_socket() or serving.done())
         yield serving
         serving.cancel()
         await asyncio.wait([serving])
@@ -72,8 +72,7 @@ async def test_a_socket_that_a_kill_left_over_is_replaced(tmp_path: Path) -> Non
     (tmp_path / SOCKET).write_text("or a file")
     serving = asyncio.ensure_future(serve(tmp_path, echo))
     async with asyncio.timeout(10):
-        while not (tmp_path / SOCKET).is_socket():
-            await asyncio.sleep(0)
+        await eventually((tmp_path / SOCKET).is_socket)
         assert await ask(tmp_path, {"say": 1}, silent) == {"echo": 1}
         serving.cancel()
         await asyncio.wait([serving])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.daemon import eventually
 from tests.test_collect import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 
 from auditrelay.collect import Collector
@@ -68,6 +69,10 @@ def telling(collector: Collector, source: Telling) -> Collector:
     for reader in (collector, collector._live, collector._again):
         reader.source = source  # type: ignore[assignment]  # as good as one
     return collector
+
+
+async def is_there(world: World, name: str) -> bool:
+    return name in await world.names()
 
 
 def notices(events: list[AuditEvent]) -> list[tuple[str, str]]:
@@ -368,12 +373,10 @@ async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World)
                 fresh = world.vendor.add(world.clock.now)
                 world.clock.now += 5 * MINUTE
                 collector.due.set()
-                while fresh not in await world.names():
-                    await asyncio.sleep(0)
+                await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
             late = world.vendor.add(NOON - HOUR)
             let_go.set()
-            while late not in await world.names():
-                await asyncio.sleep(0)
+            await eventually(lambda: is_there(world, late))
     finally:
         for task in tasks:
             task.cancel()

@@ -77,9 +77,7 @@ def test_what_is_suggested_would_have_caught_what_it_promises(
 ) -> None:
     rows = [Lateness("poll", 1 << power, count) for power, count in late]
     total = max(total, sum(count for _, count in late))
-    told = assess(
-        total, rows, settle=timedelta(seconds=settle), overlap=timedelta(seconds=overlap)
-    )
+    told = assess(total, rows, settle=timedelta(seconds=settle), overlap=timedelta(seconds=overlap))
     assert told is not None
     assert told.settle >= timedelta(seconds=settle)
     assert told.overlap >= timedelta(seconds=overlap)

@@ -1,4 +1,4 @@
-"""A past range compared with its source: what is missing where, what was deleted, what is mended."""
+"""A past range compared with its source: what is missing, what was deleted, what is mended."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -271,7 +271,10 @@ async def test_what_the_source_leaves_out_is_told_and_never_claimed(world: World
     world.vendor.records.pop()
     real = world.vendor.walk
     out = Interval(NOON - 20 * MINUTE, NOON - 10 * MINUTE)
-    for told, reason in (({"partial": "plan_limit"}, "plan_limit"), ({"gaps": ((out, "cut"),)}, "cut")):
+    for told, reason in (
+        ({"partial": "plan_limit"}, "plan_limit"),
+        ({"gaps": ((out, "cut"),)}, "cut"),
+    ):
 
         async def walk(window: Interval, told: Any = told) -> AsyncIterator[Page]:
             async for page in real(window):

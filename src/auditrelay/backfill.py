@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from auditrelay.collect import RETENTION, UNREADABLE, Collector
+from auditrelay.collect import MOST_UNREADABLE, RETENTION, UNREADABLE, Collector
 from auditrelay.control import Tell
 from auditrelay.cover import Purpose, Reader, belongs
 from auditrelay.errors import ConfigError, WalkBroken
@@ -34,9 +34,6 @@ SHORTEST: Final = timedelta(hours=1)
 
 MOST_AT_ONCE: Final = 5_000
 """Events that are refilled in one transaction; they are all in memory."""
-
-MOST_UNREADABLE: Final = 20
-"""How many gaps a slice may have before the whole backfill is given up."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

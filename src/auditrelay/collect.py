@@ -53,6 +53,13 @@ UNREADABLE_AFTER: Final = timedelta(hours=1)
 UNREADABLE_TRIES: Final = 5
 """How many polls must have failed at it by then."""
 
+MOST_UNREADABLE: Final = 20
+"""
+How many spans are declared in one go: where more cannot be read, it is the whole source.
+
+Then it is asked again with the next poll, and neither hammered nor given up second by second.
+"""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -200,6 +207,7 @@ class Collector:
         # One now for the whole poll: while a window is walked more time settles, and a poll that
         # went after it would never end.
         now = self._clock()
+        unreadable = 0
         while window := self._next_window(started, now):
             given_up = [
                 span.interval
@@ -210,8 +218,9 @@ class Collector:
                 try:
                     await self._live.cover(part, POLL)
                 except WalkBroken as error:
-                    if not await self._give_up(error, now):
+                    if unreadable == MOST_UNREADABLE or not await self._give_up(error, now):
                         raise
+                    unreadable += 1
                     break
             else:
                 await self._pass_over(window, now)

@@ -9,12 +9,11 @@ finds nothing missing.
 
 import asyncio
 import contextlib
-import json
 import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -170,7 +169,9 @@ class Scene:
     def ended(self) -> bool:
         """Tell whether a backfill has ended, so that the same command begins another."""
         with contextlib.closing(sqlite3.connect(self.state)) as db:
-            (count,) = db.execute("select count(*) from backfill where ended is not null").fetchone()
+            (count,) = db.execute(
+                "select count(*) from backfill where ended is not null"
+            ).fetchone()
         return bool(count)
 
     async def all_is_well(self, *, twice: bool) -> None:

@@ -119,9 +119,7 @@ def test_two_records_that_changed_places_are_noticed(db: sqlite3.Connection, seq
 
 def test_the_end_of_the_journal_cannot_be_cut_off(db: sqlite3.Connection) -> None:
     db.execute("delete from journal where source = 1 and seq > 4")
-    assert judged(db) == (
-        "the journal does not end with its last record: some after 4 is missing"
-    )
+    assert judged(db) == ("the journal does not end with its last record: some after 4 is missing")
     db.execute("delete from journal where source = 1")
     assert judged(db) == "the whole journal is missing"
 
@@ -166,9 +164,7 @@ def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection
     before = len(records(db, 2))
     for minute in range(60, 120, 5):
         now = NOON + timedelta(minutes=minute)
-        ledgers.cover(
-            Scribe(db, 2, micros(now), "poll"), Interval(now, now + timedelta(minutes=5))
-        )
+        ledgers.cover(Scribe(db, 2, micros(now), "poll"), Interval(now, now + timedelta(minutes=5)))
     assert len(records(db, 2)) == before
     (grown,) = records(db, 2)
     assert (grown.start, grown.end) == (micros(NOON), micros(NOON + 2 * HOUR))
@@ -291,7 +287,8 @@ def old_state(folder: Path, events: list[AuditEvent]) -> None:
             (first, last, len(events), digest.to_bytes(20), first),
         )
         db.execute(
-            "insert into dead_letter values (7, 1, 'voice', ?, ?, 'invalid', 400, 'no', 2, ?, ?, ?)",
+            "insert into dead_letter "
+            "values (7, 1, 'voice', ?, ?, 'invalid', 400, 'no', 2, ?, ?, ?)",
             (
                 events[-1].uid,
                 events[-1].native_id,
@@ -304,9 +301,7 @@ def old_state(folder: Path, events: list[AuditEvent]) -> None:
 
 
 async def opened(folder: Path) -> SqliteStore:
-    return await SqliteStore.open(
-        folder, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
+    return await SqliteStore.open(folder, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY)
 
 
 async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everything_in_it(
