@@ -58,6 +58,8 @@ bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/normalize.py
 	@$(BIN)/python benchmarks/rest.py $(filter --quick,$(BENCH))
 	@$(BIN)/python benchmarks/run.py $(BENCH)
+	@$(BIN)/python benchmarks/backfill.py $(if $(findstring --quick,$(BENCH)),--events 100000)
+	@$(BIN)/python benchmarks/known.py $(if $(findstring --quick,$(BENCH)),--known 1000000)
 
 interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)

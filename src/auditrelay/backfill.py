@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from auditrelay.collect import RETENTION, UNREADABLE, Collector
+from auditrelay.collect import MOST_UNREADABLE, RETENTION, UNREADABLE, Collector
 from auditrelay.control import Tell
 from auditrelay.cover import Purpose, Reader, belongs
 from auditrelay.errors import ConfigError, WalkBroken
@@ -34,9 +34,6 @@ SHORTEST: Final = timedelta(hours=1)
 
 MOST_AT_ONCE: Final = 5_000
 """Events that are refilled in one transaction; they are all in memory."""
-
-MOST_UNREADABLE: Final = 20
-"""How many gaps a slice may have before the whole backfill is given up."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -232,12 +229,17 @@ class Backfiller:
 
     async def _look(self, reader: Reader, piece: Interval) -> None:
         async def read(part: Interval, most: int | None) -> None:
-            found = new = 0
+            shown: set[int] = set()  # hashes of uids, as in walk: pages that move come twice
+            new = 0
             async for events, _ in walk(self._source, part, reader.normalize, most=most):
-                inside = [event for event in events if belongs(event, part)]
-                found += len(inside)
+                inside = [
+                    event
+                    for event in events
+                    if belongs(event, part) and hash(event.uid) not in shown
+                ]
+                shown.update(hash(event.uid) for event in inside)
                 new += await self._store.unknown(self._collector.name, inside)
-            self._progress.events += found
+            self._progress.events += len(shown)
             self._progress.new += new
 
         await in_halves(self._collector.name, piece, read)

@@ -56,6 +56,13 @@ UNREADABLE_TRIES: Final = 5
 SET_BACK: Final = timedelta(minutes=5)
 """How far the clock may lie behind what was read until it must have been set back."""
 
+MOST_UNREADABLE: Final = 20
+"""
+How many spans are declared in one go: where more cannot be read, it is the whole source.
+
+Then it is asked again with the next poll, and neither hammered nor given up second by second.
+"""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -213,6 +220,7 @@ class Collector:
                 f"to {self.checkpoint.isoformat(timespec='seconds')} has been read already: set it "
                 "right; until then nothing new can be read"
             )
+        unreadable = 0
         while window := self._next_window(started, now):
             given_up = [
                 span.interval
@@ -223,8 +231,9 @@ class Collector:
                 try:
                     await self._live.cover(part, POLL)
                 except WalkBroken as error:
-                    if not await self._give_up(error, now):
+                    if unreadable == MOST_UNREADABLE or not await self._give_up(error, now):
                         raise
+                    unreadable += 1
                     break
             else:
                 await self._pass_over(window, now)

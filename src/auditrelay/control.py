@@ -44,21 +44,23 @@ async def serve(state_dir: Path, handle: Handle) -> None:
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tasks.create_task(_answer(reader, writer, handle))
 
-        listening = _listen(state_dir)
-        try:
+        with contextlib.ExitStack() as stack:
+            # The path is good as long as the folder is open; asyncio may look the socket up by it.
+            path = stack.enter_context(_reachable(state_dir))
+            stack.callback((state_dir / SOCKET).unlink, missing_ok=True)
+            listening = stack.enter_context(_listen(state_dir, path))
             server = await asyncio.start_unix_server(accept, sock=listening, limit=_MOST_BYTES)
-            async with server:
-                await server.serve_forever()
-        finally:
-            (state_dir / SOCKET).unlink(missing_ok=True)
+            # Not waited for: later Pythons would wait for those who are still being answered, and
+            # they are cancelled only when this is over.
+            stack.callback(server.close)
+            await asyncio.Event().wait()
 
 
-def _listen(state_dir: Path) -> socket.socket:
+def _listen(state_dir: Path, path: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
     # A socket that is left over belongs to nobody: the lock on the state is ours.
     (state_dir / SOCKET).unlink(missing_ok=True)
-    with _reachable(state_dir) as path:
-        listening.bind(path)
+    listening.bind(path)
     (state_dir / SOCKET).chmod(0o600)
     return listening
 
@@ -71,21 +73,27 @@ async def _answer(
         await writer.drain()
 
     async def tell(progress: dict[str, Any]) -> None:
-        await say({"told": progress})
+        # Whoever has gone is noticed below, and the work ends there.
+        with contextlib.suppress(OSError):
+            await say({"told": progress})
 
     try:
-        request = json.loads(await reader.readline())
+        request = await _request(reader)
+        if request is None:
+            return
         working = asyncio.ensure_future(handle(request, tell))
         leaving = asyncio.ensure_future(reader.read())
         try:
             await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 return
-            await say({"result": working.result()})
+            result = working.result()
         finally:
             for task in (working, leaving):
                 task.cancel()
             await asyncio.gather(working, leaving, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            await say({"result": result})
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):
             await say({"error": "the service is stopping; what was done is kept", "status": 1})
@@ -94,12 +102,19 @@ async def _answer(
         status = 2 if isinstance(error, ConfigError) else 3 if isinstance(error, StateError) else 1
         with contextlib.suppress(OSError):
             await say({"error": str(error), "status": status})
-    except (OSError, ValueError):
-        return  # whoever asked has gone, or is no command of ours
     finally:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """Return what is asked, or None: whoever asked has gone, or is no command of ours."""
+    try:
+        request = json.loads(await reader.readline())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return request if isinstance(request, dict) else None
 
 
 async def ask(state_dir: Path, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -121,6 +136,8 @@ async def ask(state_dir: Path, request: dict[str, Any], tell: Tell) -> dict[str,
         writer.write(json.dumps(request).encode() + b"\n")
         await writer.drain()
         async for line in reader:
+            if not line.endswith(b"\n"):
+                break  # it was killed in the middle of a word
             answer = json.loads(line)
             if "result" in answer:
                 result: dict[str, Any] = answer["result"]

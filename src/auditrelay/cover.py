@@ -63,7 +63,7 @@ class Tally:
     new: int = 0
     late: int = 0
     read: int = 0
-    """How many events of the window itself a backfill was shown, each walk counted once."""
+    """How many events of the window itself a backfill was shown, each counted once."""
     vanished: int = 0
 
 
@@ -154,6 +154,7 @@ class Reader:
     ) -> None:
         seen: set[bytes] = set()
         before = await self._store.end_of_spool() if purpose.second_look else 0
+        shown: set[int] = set()  # hashes of uids, as in walk: pages that move come twice
         read = new = 0
         async with contextlib.aclosing(walk(source, window, self.normalize, most=most)) as pages:
             async for events, last in pages:
@@ -162,7 +163,8 @@ class Reader:
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
                 elif purpose.backfill is not None:
                     events = [_backfilled(event) for event in events]  # noqa: PLW2901  # as above
-                    read += sum(belongs(event, window) for event in events)
+                    shown.update(hash(event.uid) for event in events if belongs(event, window))
+                    read = len(shown)
                 # The interval goes in with the last page, in one transaction: coverage is claimed
                 # only together with everything that proves it.
                 proof = None if last is None else _proof(window, last, purpose, read, new)

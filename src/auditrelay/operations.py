@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from auditrelay import __version__
 from auditrelay.backfill import Backfiller
@@ -13,7 +13,16 @@ from auditrelay.parts import Parts
 from auditrelay.settings import format_duration
 from auditrelay.store import SinkState, SourceState, Store
 from auditrelay.verify import Holder, Verifier
-from auditrelay.window import Interval
+from auditrelay.window import EPOCH, Interval
+
+_ASKED_WITH: Final = {
+    "backfill": ("source", "start", "end", "sinks", "dry_run", "newest_first", "concurrency"),
+    "verify": ("source", "start", "end", "repair", "at_sink"),
+    "replay": ("ids",),
+    "drop": ("ids",),
+    "forget": ("name", "yes"),
+}
+"""What has to come with each request."""
 
 
 class Operations:
@@ -30,17 +39,24 @@ class Operations:
 
         Raises ConfigError for what cannot be done with this configuration, and RelayError.
         """
+        asked = str(request.get("do"))
         do = {
             "backfill": self._backfill,
             "verify": self._verify,
             "replay": self._replay,
             "drop": self._drop,
             "forget": self._forget,
-        }.get(request["do"])
+        }.get(asked)
         if do is None:
             raise ConfigError(
-                f"this instance (auditrelay {__version__}) knows no {request['do']}: it was "
-                "started by another version; restart it"
+                f"this instance (auditrelay {__version__}) knows no {asked}: it was started by "
+                "another version; restart it"
+            )
+        if left_out := [key for key in _ASKED_WITH[asked] if key not in request]:
+            raise ConfigError(
+                f"this instance (auditrelay {__version__}) has to be told {', '.join(left_out)} "
+                f"for a {asked}: the command is of another version; restart the instance, or use "
+                "the command that came with it"
             )
         return await do(request, tell)
 
@@ -154,6 +170,8 @@ class Operations:
         start = datetime.fromisoformat(request["start"])
         end = settled if request["end"] is None else datetime.fromisoformat(request["end"])
         end = min(end, settled)
+        if start < EPOCH:
+            raise ConfigError(f"there is no event as old as {start.isoformat()}: begin in 1970")
         if start >= end:
             raise ConfigError(
                 f"the range ends before it starts: {start.isoformat()} .. {end.isoformat()} (what "

@@ -146,7 +146,8 @@ class Verifier:
             without = []
             for sink, what in fate.items():
                 here = LACKING if event.uid in lacking.get(sink, ()) else what
-                self._fates[sink][here] += 1
+                # A sink may have been added since this began.
+                self._fates.setdefault(sink, Counter())[here] += 1
                 if here == LACKING:
                     without.append(sink)
                     wanted_by.setdefault(sink, []).append(event)

@@ -1,5 +1,5 @@
 """
-Runs the daemon as often as it is told to, and kills it at a chosen write.
+Runs a command as often as it is told to, and kills it at a chosen write.
 
 Every line on stdin is an order in JSON; a child is forked for it (importing everything once saves
 a second each time), and its exit status is printed. The product knows nothing of this: the
@@ -64,7 +64,7 @@ def _child(order: dict[str, Any]) -> None:
     for source, target in ((nothing, 0), (nothing, 1), (log, 2)):
         os.dup2(source, target)
     _plant(order["name"], order["number"], order["side"], order["journal"])
-    sys.argv = ["auditrelay", "-c", order["config"], "run", "--once"]
+    sys.argv = ["auditrelay", "-c", order["config"], *order["words"]]
     try:
         main()
     except SystemExit as end:

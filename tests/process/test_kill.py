@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,19 @@ class Nursery:
         )
 
     async def run(
-        self, config: Path, *, name: str = "", number: int = 0, side: str = ""
+        self,
+        config: Path,
+        words: Sequence[str] = ("run", "--once"),
+        *,
+        name: str = "",
+        number: int = 0,
+        side: str = "",
     ) -> tuple[int, Path]:
-        """Run one catch-up that dies at a write, or at none; return its status and its log."""
+        """Run a command that dies at a write, or at none; return its status and its log."""
         log = config.with_name("log")
         order = {
             "config": str(config),
+            "words": list(words),
             "log": str(log),
             "journal": str(config.with_name("journal")),
             "name": name,

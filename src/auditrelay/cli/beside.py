@@ -74,11 +74,11 @@ def moment(option: str, text: str, now: datetime) -> datetime:
         return datetime(day.year, day.month, day.day, tzinfo=UTC)
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError):  # in the year 1 there are times that UTC has no words for
         raise ConfigError(
             f"{option}: {text!r} is not a time: write 2026-03-01T00:00:00Z, 2026-03-01, or how "
             "long ago, such as 36h"
         ) from None
-    if at.tzinfo is None:
-        raise ConfigError(f"{option}: {text!r} has no offset: write {text}Z for UTC")
-    return at.astimezone(UTC)
+    raise ConfigError(f"{option}: {text!r} has no offset: write {text}Z for UTC")

@@ -42,7 +42,9 @@ def coverage(
     now = datetime.now(UTC)
     wanted = _wanted(since, until, now)
     found = {
-        name: known for name, known in _read(config).items() if source is None or name == source
+        name: known
+        for name, known in _read(config, prove=check).items()
+        if source is None or name == source
     }
     if source is not None and source not in found:
         if source not in config.sources:
@@ -72,7 +74,7 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> "Interval | 
     return Interval(start, end)
 
 
-def _read(config: "Config") -> "dict[str, Coverage | None]":
+def _read(config: "Config", *, prove: bool) -> "dict[str, Coverage | None]":
     from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
     from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # as above
 
@@ -80,7 +82,7 @@ def _read(config: "Config") -> "dict[str, Coverage | None]":
         return dict.fromkeys(config.sources)
     with StateView(config.state_dir) as view:
         names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))
-        return {name: view.coverage(name) for name in names}
+        return {name: view.coverage(name, prove=prove) for name in names}
 
 
 def _within(spans: "Sequence[Span]", wanted: "Interval | None") -> "list[Span]":

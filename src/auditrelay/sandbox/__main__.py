@@ -22,7 +22,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from auditrelay.sandbox import Sandbox, Vendor, vendors
+from auditrelay.sandbox import Sandbox, Vendor, faults, vendors
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -59,6 +59,9 @@ def _arguments() -> argparse.Namespace:
         "--until", type=_duration, default=timedelta(), help="how long ago the last one lies"
     )
     parser.add_argument("--page-cap", type=int, default=0, help="largest page, instead of theirs")
+    parser.add_argument(
+        "--delay", type=float, default=0.0, metavar="SECONDS", help="how late each vendor answers"
+    )
     parser.add_argument(
         "--flavour", choices=["elasticsearch", "opensearch"], default="elasticsearch"
     )
@@ -116,6 +119,8 @@ def _fill(sandbox: Sandbox, arguments: argparse.Namespace) -> None:
     for vendor in _chosen(sandbox, arguments).values():
         if arguments.page_cap:
             vendor.switches.page_size_cap = arguments.page_cap
+        if arguments.delay:
+            vendor.faults.add(faults.delay(arguments.delay), times=None)
         if size:
             vendor.load(count, start, end, size)
         else:

@@ -181,7 +181,7 @@ class Coverage:
     lateness: tuple[Lateness, ...]
     vanished: int
     differs: str | None
-    """Where the ledger counts other events than are known, or None."""
+    """Where the ledger counts other events than are known; None if nowhere, or not looked for."""
 
 
 @dataclass(frozen=True, slots=True)

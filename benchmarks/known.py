@@ -1,0 +1,224 @@
+"""
+Measure what it costs to remember: known uids, the ledger, and a year of polls.
+
+    python benchmarks/known.py [--known 10000000] [--polls 105120]
+
+The state of a source is filled with *known* uids over 400 days, as if that many events had been
+forwarded, with a ledger and a journal that fit them. Then pages of 1,000 are added by the store as
+a poll does (new ones at the end, new and known ones anywhere in the past), the commands are run as
+an operator runs them, and a year of five-minute polls is entered into an empty ledger.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import os
+import platform
+import random
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import Normalizer
+from auditrelay.store import files, known_key, ledger
+from auditrelay.store.journal import Scribe, records
+from auditrelay.store.sqlite import _REMEMBER, SqliteStore
+from auditrelay.window import Interval, micros
+
+PAGE = 1000
+PAGES = 30
+DAYS = 400
+START = datetime(2025, 1, 1, tzinfo=UTC)
+CONFIG = """\
+state_dir = "{folder}"
+[sources.voice]
+type = "cekura"
+organization_id = "1"
+api_key = "not-a-key"
+[sinks.out]
+type = "file"
+path = "{folder}/out.ndjson"
+"""
+
+
+def fill(folder: Path, known: int) -> float:
+    """Make a state that knows *known* uids; return the seconds that it took."""
+    files.prepare(folder)
+    files.create(folder)
+    a_day = known // DAYS
+    began = time.perf_counter()
+    with contextlib.closing(files.connect(folder, write=True)) as db:
+        db.execute("pragma synchronous = off")
+        db.execute(
+            "insert into source (id, name, started) values (1, 'voice', ?)", (micros(START),)
+        )
+        for day in range(DAYS):
+            span = Interval(START + timedelta(days=day), START + timedelta(days=day + 1))
+            first, step = micros(span.start), 86_400_000_000 // a_day
+            db.execute("begin")
+            for number in range(0, a_day, PAGE):
+                count = min(PAGE, a_day - number)
+                keys = b"".join(
+                    (first + step * place + (1 << 63)).to_bytes(8) + os.urandom(20)
+                    for place in range(number, number + count)
+                )
+                db.execute(_REMEMBER, (keys, count, 1, day * a_day + number))
+            ledger.cover(Scribe(db, 1, micros(span.end), "poll"), span)
+            db.execute("commit")
+        db.execute("update meta set value = ? where name = 'next_position'", (known,))
+        db.execute("pragma wal_checkpoint(truncate)").fetchall()
+    return time.perf_counter() - began
+
+
+def page(normalize: Normalizer, moments: list[datetime], seed: int) -> list[AuditEvent]:
+    """Return a page of events that nobody knows, one at each of *moments*."""
+    rows = [
+        b'{"id":"%b","timestamp":"%b","action":"update","object_type":"agent"}'
+        % (hashlib.sha256(b"%d %d" % (seed, number)).hexdigest().encode(), at.isoformat().encode())
+        for number, at in enumerate(moments)
+    ]
+    events = normalize(rows, micros(datetime.now(UTC)))
+    assert len({known_key(event) for event in events}) == len(moments)
+    return events
+
+
+async def pages(folder: Path) -> tuple[float, list[str]]:
+    """Return the seconds until the store is open, and rows of how long a page takes."""
+    began = time.perf_counter()
+    store = await SqliteStore.open(
+        folder, max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=10_000)
+    )
+    opened = time.perf_counter() - began
+    normalize = Normalizer(
+        vendor="cekura", source="voice", api_host="", scope="1", redact="default", tags={}
+    )
+    luck = random.Random(1)  # repeatable, not secret
+    end = START + timedelta(days=DAYS)
+    second = timedelta(seconds=1)
+    rows = []
+    made: list[tuple[list[datetime], int]] = []
+    for title, moments in (
+        ("new, at the end", lambda: [end + second * n for n in range(PAGE)]),
+        ("new, of one hour of the past", lambda: _an_hour(luck)),
+        (
+            "new, each of another time",
+            lambda: [START + timedelta(days=luck.uniform(0, DAYS)) for _ in range(PAGE)],
+        ),
+    ):
+        batch = [(moments(), luck.getrandbits(64)) for _ in range(PAGES)]
+        rows.append(
+            _row(title, [await _timed(store, page(normalize, *each), PAGE) for each in batch])
+        )
+        made += batch
+    luck.shuffle(made)
+    again = [await _timed(store, page(normalize, *each), 0) for each in made[:PAGES]]
+    rows.append(_row("all of them known", again))
+    await store.close()
+    return opened, rows
+
+
+def _an_hour(luck: random.Random) -> list[datetime]:
+    start = START + timedelta(days=luck.uniform(0, DAYS - 1))
+    return [start + timedelta(seconds=3.6 * number) for number in range(PAGE)]
+
+
+async def _timed(store: SqliteStore, events: list[AuditEvent], new: int) -> float:
+    began = time.perf_counter()
+    added = await store.add("voice", events)
+    took = time.perf_counter() - began
+    assert len(added.new) == new
+    return took * 1000
+
+
+def _row(title: str, took: list[float]) -> str:
+    return f"| {title} | {statistics.median(took):.1f} | {max(took):.1f} |"
+
+
+def command(folder: Path, *words: str) -> tuple[float, float]:
+    """Run a command; return the seconds that it took and its peak memory in MB."""
+    config = folder / "config.toml"
+    config.touch(mode=0o600)
+    config.write_text(CONFIG.format(folder=folder))
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auditrelay", "-c", str(config), *words], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status:
+        sys.exit(f"{' '.join(words)} ended with status {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def polls(folder: Path, count: int) -> str:
+    """Enter *count* five-minute polls, each with one event, and say what that took."""
+    files.create(folder)
+    with contextlib.closing(files.connect(folder, write=True)) as db:
+        db.execute("pragma synchronous = off")  # what the disk takes is in the table above
+        db.execute(
+            "insert into source (id, name, started) values (1, 'voice', ?)", (micros(START),)
+        )
+        step = timedelta(minutes=5)
+        began = time.perf_counter()
+        for number in range(count):
+            at = START + number * step
+            key = (micros(at) + (1 << 63)).to_bytes(8) + os.urandom(20)
+            db.execute("begin")
+            db.execute(_REMEMBER, (key, 1, 1, number))
+            # Each begins an overlap before the checkpoint, as polls do.
+            window = Interval(at - step, at + step)
+            ledger.cover(Scribe(db, 1, micros(window.end), "poll"), window)
+            db.execute("commit")
+        took = time.perf_counter() - began
+        spans, journal = ledger.spans(db, 1), records(db, 1)
+        (size,) = db.execute(
+            "select sum(pgsize) from dbstat where name in ('coverage', 'journal')"
+        ).fetchone()
+    return (
+        f"{count:,} polls: {took / count * 1e6:.0f} µs each, {len(spans):,} entries in the "
+        f"ledger, {len(journal):,} records in the journal, {size / 1024:,.0f} KiB."
+    )
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--known", type=int, default=10_000_000)
+    parser.add_argument("--polls", type=int, default=365 * 24 * 12)
+    options = parser.parse_args()
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")
+    folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
+    try:
+        state = folder / "state"
+        filled = fill(state, options.known)
+        size = (state / files.DATABASE).stat().st_size
+        print(
+            f"{options.known:,} known uids: {size / 2**20:,.0f} MiB on disk "
+            f"({size / options.known:.0f} bytes each), written in {filled:.0f} s."
+        )
+        print("\n| command | seconds | peak MB |\n| --- | --- | --- |")
+        for words in (("status",), ("coverage",), ("coverage", "--check")):
+            seconds, peak = command(state, *words)
+            print(f"| {' '.join(words)} | {seconds:.1f} | {peak:.0f} |", flush=True)
+        opened, rows = asyncio.run(pages(state))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"\nThe store is open after {opened * 1000:.0f} ms; peak memory {peak:.0f} MB.\n")
+        print(f"| page of {PAGE:,} | ms, median of {PAGES} | ms, worst |\n| --- | --- | --- |")
+        print("\n".join(rows), flush=True)
+        year = folder / "year"
+        files.prepare(year)
+        print(f"\n{polls(year, options.polls)}")
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

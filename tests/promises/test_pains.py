@@ -1,0 +1,447 @@
+"""
+What people suffer from who read audit logs, and the test that it is not so here.
+
+Each line is a wish of theirs, in their own situation, and the test that proves it. Where no other
+test proved exactly that, it is in this module; :func:`test_every_proof_that_is_named_exists` looks
+after the table.
+
+Late events, and events that were missed
+  pages that are out of order lose nothing
+      tests/promises/test_pains.py::test_pages_in_any_order_lose_nothing_wherever_the_walk_dies
+  no event is lost at the edge of a window, nor read twice
+      tests/promises/test_pains.py::test_events_on_the_edges_of_windows_are_read_once
+  nobody has to choose between one per cent of loss and hours of waiting
+      tests/promises/test_pains.py::test_nobody_has_to_choose_between_soon_and_complete
+  what an API shows later than the time it tells is found
+      tests/test_collect.py::test_what_appears_late_is_found_by_the_second_look_and_marked
+  how late the events of a source really are is measured
+      tests/test_cover.py::test_late_events_are_counted_wherever_they_are_found
+  a second, validating pass looks for what was missed
+      tests/simulation/test_coverage.py::test_forwarded_and_declared_together_are_the_whole_history
+      tests/process/test_operations.py::test_verify_finds_what_is_missing_and_repairs_it
+  overlapping reads repeat nothing
+      tests/promises/test_pains.py::test_a_long_overlap_repeats_nothing
+  an event is known however many came after it
+      tests/promises/test_pains.py::test_an_event_is_known_however_many_came_after_it
+  a large record is an event like any other
+      tests/contract/test_walk.py::test_a_record_of_ten_megabytes_is_a_record
+      tests/test_deliver.py::test_an_event_larger_than_a_batch_goes_alone
+
+Windows that are stuck
+  a burst does not hold a source up for days, nor is it read again and again
+      tests/promises/test_pains.py::test_a_burst_is_got_over_and_read_once_with_its_own_times
+  a span that cannot be read at all is given up after a while, aloud, and can be filled later
+      tests/simulation/test_coverage.py::\
+test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up
+  an API that is broken as a whole is neither hammered nor given up
+      tests/promises/test_pains.py::\
+test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
+  pages that never end are an error with a name
+      tests/contract/test_trouble.py::test_the_same_page_over_and_over_is_no_walk
+      tests/test_walk.py::test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name
+      tests/test_walk.py::test_a_window_over_budget_is_broken_unless_it_cannot_be_cut
+  a long catch-up that dies keeps what it has done
+      tests/promises/test_pains.py::test_a_long_catch_up_that_dies_keeps_what_it_has_done
+
+The place where reading goes on
+  a restart goes on where the last run had come to, and reads the outage
+      tests/promises/test_pains.py::test_a_restart_reads_the_time_in_which_nobody_was_there
+  what is read is never marked as read before it is kept
+      tests/test_collect.py::\
+test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_twice
+      tests/process/test_kill.py::test_nothing_is_lost_wherever_the_process_is_killed
+  what is read counts as delivered only once the sink says so
+      tests/test_deliver.py::test_what_the_sink_has_not_taken_is_still_there_after_a_crash
+      tests/process/test_kill_operations.py::test_nothing_is_lost_wherever_a_command_is_killed
+  how far back a first run reads is the operator's choice, and stays so if it fails
+      tests/test_collect.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled
+      tests/test_collect.py::test_a_source_down_on_its_first_day_still_gets_its_whole_lookback
+  the state is never half written, and a damaged one is not taken for an empty one
+      tests/store/test_sqlite.py::test_a_creation_that_was_cut_off_is_begun_anew
+      tests/store/test_sqlite.py::test_a_damaged_file_is_refused_and_left_as_it_is
+  a clock that is wrong loses nothing
+      tests/test_collect.py::test_a_clock_that_steps_loses_nothing
+
+Holes that could not be filled
+  an outage of any length is caught up
+      tests/test_collect.py::\
+test_an_outage_of_45_days_is_read_in_several_windows_of_30_days_at_most
+  a hole is filled by a command, as often as it takes, without repeating anything
+      tests/process/test_operations.py::test_a_backfill_forwards_a_past_range_once
+      tests/test_backfill.py::test_one_that_was_broken_off_goes_on_where_it_stopped
+  one SIEM alone is filled again after it lost its data
+      tests/process/test_operations.py::test_a_backfill_into_one_sink_fills_that_sink_alone
+  a limit never skips time in silence
+      tests/promises/test_promises.py::test_no_silent_gap
+      tests/test_cover.py::\
+test_what_the_vendor_does_not_keep_any_more_is_declared_and_not_asked_for
+
+Hanging, and failing in silence
+  a request that hangs ends
+      tests/contract/test_trouble.py::test_a_hang_ends_with_the_timeout
+      tests/contract/test_trouble.py::test_a_reply_that_trickles_ends_with_the_timeout
+  a source that hangs or fails holds no other up
+      tests/promises/test_pains.py::test_a_source_that_hangs_holds_no_other_up
+  a source that has failed for days is read again without a restart
+      tests/promises/test_pains.py::test_a_source_that_failed_for_days_is_read_again_by_itself
+  a loop that is stuck is noticed and restarted
+      tests/process/test_supervision.py::\
+test_a_stuck_loop_silences_the_signs_of_life_and_fails_the_health_check
+      tests/process/test_supervision.py::\
+test_polls_that_do_not_come_any_more_silence_the_signs_of_life
+  a source that has fallen silent is reported
+      tests/test_collect.py::\
+test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
+  a wait that a vendor asks for is kept
+      tests/test_http.py::test_retry_after_is_never_shortened
+  a SIEM that is down for long loses nothing
+      tests/test_http.py::test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded
+      tests/test_deliver.py::test_a_403_holds_the_sink_and_drops_nothing
+"""
+
+import asyncio
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.daemon import eventually
+from tests.test_collect import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.sources import Page
+from auditrelay.store import files
+from auditrelay.store.sqlite import SqliteStore
+from auditrelay.telemetry import Metrics
+from auditrelay.window import Interval
+
+MINUTE = timedelta(minutes=1)
+
+
+async def opened(folder: Path) -> SqliteStore:
+    return await SqliteStore.open(folder, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    store = await opened(tmp_path)
+    await store.start_sink("sink", ["calls"])
+    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def instantly(_: float) -> None:
+        await asyncio.sleep(0)
+
+    for module in ("http", "cover", "deliver"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+
+
+async def is_there(world: World, name: str) -> bool:
+    return name in await world.names()
+
+
+def test_every_proof_that_is_named_exists() -> None:
+    root = Path(__file__).parents[2]
+    named = re.findall(r"(tests/\S+\.py)::(\w+)", str(__doc__).replace("\\\n", ""))
+    assert len(named) >= 35
+    for path, name in named:
+        text = (root / path).read_text()
+        assert re.search(rf"^(async )?def {name}\(", text, re.MULTILINE), f"{path}::{name}"
+    here = {name for path, name in named if path.endswith("test_pains.py")}
+    proofs = re.findall(r"^async def (test_\w+)\(", Path(__file__).read_text(), re.MULTILINE)
+    assert here == set(proofs), "every proof of this module stands in the table"
+
+
+# --- late events, and events that were missed
+
+
+@pytest.mark.parametrize("page", [*range(1, 6), None])
+@pytest.mark.parametrize("order", ["newest first", "shuffled"])
+async def test_pages_in_any_order_lose_nothing_wherever_the_walk_dies(
+    world: World, order: str, page: int | None
+) -> None:
+    made = [world.vendor.add(NOON - 90 * MINUTE + number * MINUTE) for number in range(14)]
+    luck = random.Random(2)  # repeatable, not secret
+    real = world.vendor.walk
+
+    async def walk(window: Interval) -> AsyncIterator[Page]:
+        found = [record async for each in real(window) for record in each.records]
+        if order == "shuffled":
+            luck.shuffle(found)
+        else:
+            found.reverse()
+        for first in range(0, max(1, len(found)), 3):
+            if first // 3 + 1 == page and len(world.vendor.asked) == 1:
+                raise Retryable("it hangs up", reason="reset")
+            yield Page(found[first : first + 3], last=first + 3 >= len(found), total=len(found))
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, out of order
+    if page is not None:
+        with pytest.raises(Retryable):
+            await world.collector(overlap="1s").poll()
+        assert len(await world.names()) == 3 * (page - 1)
+    await world.collector(overlap="1s").poll()
+    assert Counter(await world.names()) == Counter(made)
+
+
+async def test_events_on_the_edges_of_windows_are_read_once(world: World) -> None:
+    collector = world.collector(settle="0s", overlap="1s", resweep=[])
+    edges = []
+    for _ in range(60):
+        await collector.poll()
+        edge = collector.checkpoint
+        for offset in (-2, -1, 0, 1):  # microseconds round the end of what was just read
+            at = edge + timedelta(microseconds=offset)
+            edges += [world.vendor.add(at, seen_from=NOON), world.vendor.add(at, seen_from=NOON)]
+        world.clock.now += 5 * MINUTE + timedelta(microseconds=333)
+    await collector.poll()
+    assert Counter(await world.names()) == Counter(edges)
+
+
+async def test_nobody_has_to_choose_between_soon_and_complete(world: World) -> None:
+    """Ninety-nine events are shown at once, one in a hundred an hour late or six hours late."""
+    collector = world.collector(settle="0s", overlap="5m", resweep=["1h", "8h"])
+    made: dict[str, tuple[object, timedelta]] = {}
+    seen: dict[str, object] = {}
+    for poll in range(200):
+        for number in range(3):
+            at = world.clock.now - number * SECOND
+            late = timedelta(0)
+            if (3 * poll + number) % 100 == 99:
+                late = HOUR - MINUTE if poll % 2 else 6 * HOUR
+            made[world.vendor.add(at, seen_from=at + late)] = (at, late)
+        world.clock.now += 5 * MINUTE
+        await collector.poll()
+        for name in await world.names():
+            seen.setdefault(name, world.clock.now)
+    for _ in range(3):
+        world.clock.now += 8 * HOUR
+        await collector.poll()
+    for name, (at, late) in made.items():
+        if not late:
+            assert seen[name] - at <= 5 * MINUTE + 3 * SECOND, "soon"  # type: ignore[operator]  # times
+    assert Counter(await world.names()) == Counter(made.keys()), "complete, and each once"
+    marked = {e.native_id for e in await world.spooled() if e.late_by_s is not None}
+    assert marked == {name for name, (_, late) in made.items() if late}
+
+
+async def test_a_long_overlap_repeats_nothing(world: World) -> None:
+    collector = world.collector(overlap="2h", max_window="1d", initial_lookback="3h")
+    made = []
+    for _ in range(40):
+        made.append(world.vendor.add(world.clock.now - 2 * MINUTE))
+        await collector.poll()
+        world.clock.now += 5 * MINUTE
+    await collector.poll()
+    assert await world.names() == made
+    assert world.counted("events_duplicate_total") > 10 * len(made), "they were shown over and over"
+
+
+async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> None:
+    clock = Clock()
+    first = Vendor(clock, size=1000)
+    old = first.add(NOON - HOUR)
+    for life in range(3):
+        store = await opened(tmp_path)
+        await store.start_sink("sink", ["calls"])
+        world = World(first, clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+        collector = world.collector()
+        for number in range(4000):
+            first.add(clock.now - 2 * MINUTE + number * timedelta(milliseconds=10))
+        clock.now += 5 * MINUTE
+        await collector.poll()
+        assert (await world.names()).count(old) == 1, life
+        again = collector.reader().normalize(
+            [b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
+             % (old.encode(), (NOON - HOUR).isoformat().encode())]
+        )  # fmt: skip
+        assert (await store.add("calls", again)).new == ()
+        await store.close()
+
+
+# --- windows that are stuck
+
+
+async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World) -> None:
+    """More in a minute than a window may hold, on an API that fails as well."""
+    collector = world.collector(overlap="1s")
+    await collector.poll()
+    world.vendor.too_many = 50
+    at = {}
+    for number in range(400):
+        moment = NOON + MINUTE + number * timedelta(milliseconds=150)
+        at[world.vendor.add(moment)] = moment
+    asked = len(world.vendor.asked)
+    for poll in range(4):
+        world.clock.now += 5 * MINUTE
+        if poll < 2:
+            world.vendor.trouble = {
+                world.vendor.pages + 40: Retryable("it hangs up", reason="reset")
+            }
+            with pytest.raises(Retryable):
+                await collector.poll()
+        else:
+            await collector.poll()
+    assert Counter(await world.names()) == Counter(at.keys())
+    for event in await world.spooled():
+        assert event.at == int(at[event.native_id or ""].timestamp() * 1e6)
+        assert event.late_by_s is None
+        assert not event.backfill
+    assert collector.checkpoint == world.clock.now - MINUTE
+    # What was read of it before a failure is not asked for again.
+    burst = [w for w in world.vendor.asked[asked:] if w.length < MINUTE]
+    assert Counter(window.start for window in burst).most_common(1)[0][1] <= 4
+
+
+async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up(
+    world: World,
+) -> None:
+    collector = world.collector(initial_lookback="5m", settle="0s", overlap="1s")
+    real, asked = world.vendor.walk, 0
+
+    async def walk(_: Interval) -> AsyncIterator[Page]:
+        nonlocal asked
+        asked += 1
+        raise WalkBroken("a page came a second time", reason="repeated_page")
+        yield
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # as broken as can be
+    made = []
+    for _ in range(24):
+        made.append(world.vendor.add(world.clock.now - MINUTE))
+        before = asked
+        with pytest.raises(WalkBroken):
+            await collector.poll()
+        assert asked - before < 500, "requests for five minutes of events"
+        world.clock.now += 5 * MINUTE
+    world.vendor.walk = real  # type: ignore[method-assign]  # it is mended
+    await collector.poll()
+    lost = sum(
+        (span.length for span, gap in await world.covered() if gap is not None), timedelta(0)
+    )
+    assert timedelta(0) < lost < 10 * MINUTE, "of the two hours"
+    assert len(set(made) & set(await world.names())) >= len(made) - 2
+
+
+async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) -> None:
+    collector = world.collector(max_window="10d", overlap="1s")
+    await collector.poll()
+    world.clock.now += 45 * DAY
+    made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24 - 1)]
+    for attempt in range(4):
+        world.vendor.trouble = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
+        before = collector.checkpoint
+        collector = world.collector(max_window="10d", overlap="1s")  # as after a restart
+        with pytest.raises(Retryable):
+            await collector.poll()
+        assert collector.checkpoint > before, attempt
+        assert min(world.vendor.asked[-1].start, before) >= before - SECOND
+    await collector.poll()
+    assert Counter(await world.names()) == Counter(made)
+    assert covered_from(await world.covered()).end == world.clock.now - MINUTE
+
+
+# --- the place where reading goes on
+
+
+async def test_a_restart_reads_the_time_in_which_nobody_was_there(tmp_path: Path) -> None:
+    clock = Clock()
+    vendor = Vendor(clock)
+    files.prepare(tmp_path)
+    made = []
+    checkpoint = None
+    for _ in range(4):
+        store = await opened(tmp_path)
+        await store.start_sink("sink", ["calls"])
+        world = World(vendor, clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+        collector = world.collector(overlap="10m")
+        vendor.asked.clear()
+        await collector.poll()
+        if checkpoint is not None:
+            (asked,) = vendor.asked
+            assert asked.start == checkpoint - 10 * MINUTE
+        checkpoint = collector.checkpoint
+        assert await world.names() == made
+        await store.close()
+        made += [vendor.add(clock.now + number * HOUR) for number in range(8)]
+        clock.now += 9 * HOUR
+
+
+# --- hanging, and failing in silence
+
+
+async def test_a_source_that_hangs_holds_no_other_up(world: World) -> None:
+    hanging = asyncio.Event()
+
+    class Hanging(Vendor):
+        async def walk(self, window: Interval) -> AsyncIterator[Page]:  # type: ignore[override]  # as good as one
+            hanging.set()
+            await asyncio.Event().wait()
+            yield Page([], last=True)
+
+    stuck = [
+        World(Hanging(world.clock), world.clock, world.store, world.metrics, world.folder)
+        for _ in range(60)
+    ]
+    collector = world.collector()
+    crowd = [each.collector() for each in stuck]
+    for number, each in enumerate(crowd):
+        each.name = each._live.name = f"stuck{number}"
+    tasks = [asyncio.ensure_future(each.keep_polling()) for each in (*crowd, collector)]
+    try:
+        async with asyncio.timeout(20):
+            for each in crowd:
+                each.due.set()
+            await hanging.wait()
+            for _ in range(3):
+                fresh = world.vendor.add(world.clock.now)
+                world.clock.now += 5 * MINUTE
+                collector.due.set()
+                await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_source_that_failed_for_days_is_read_again_by_itself(world: World) -> None:
+    failures: list[RelayError] = [
+        Retryable("down", reason="connect"),
+        Refused("401: no", status=401),
+    ]
+    collector = world.collector()
+    polling = asyncio.ensure_future(collector.keep_polling())
+    real, failing = world.vendor.walk, True
+
+    async def walk(window: Interval) -> AsyncIterator[Page]:
+        if failing and window.end > NOON:
+            raise failures[len(made) % 2]
+        async for page in real(window):
+            yield page
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, when it works
+    made: list[str] = []
+    try:
+        async with asyncio.timeout(20):
+            for _ in range(3 * 24):
+                made.append(world.vendor.add(world.clock.now))
+                world.clock.now += HOUR
+                rested = collector.rested_at
+                collector.due.set()
+                await eventually(lambda before=rested: collector.rested_at > before)  # type: ignore[misc]  # a default
+            assert not collector.condition.up
+            assert not polling.done(), "it goes on asking"
+            failing = False
+            collector.due.set()
+            await eventually(lambda: collector.condition.up)
+    finally:
+        polling.cancel()
+        await asyncio.wait([polling])
+    assert set(made[:-1]) <= set(await world.names())
