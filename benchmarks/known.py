@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -37,6 +38,7 @@ PAGE = 1000
 PAGES = 30
 DAYS = 400
 START = datetime(2025, 1, 1, tzinfo=UTC)
+Moments = Callable[[], list[datetime]]
 CONFIG = """\
 state_dir = "{folder}"
 [sources.voice]
@@ -105,14 +107,15 @@ async def pages(folder: Path) -> tuple[float, list[str]]:
     second = timedelta(seconds=1)
     rows = []
     made: list[tuple[list[datetime], int]] = []
-    for title, moments in (
+    kinds: tuple[tuple[str, Moments], ...] = (
         ("new, at the end", lambda: [end + second * n for n in range(PAGE)]),
         ("new, of one hour of the past", lambda: _an_hour(luck)),
         (
             "new, each of another time",
             lambda: [START + timedelta(days=luck.uniform(0, DAYS)) for _ in range(PAGE)],
         ),
-    ):
+    )
+    for title, moments in kinds:
         batch = [(moments(), luck.getrandbits(64)) for _ in range(PAGES)]
         rows.append(
             _row(title, [await _timed(store, page(normalize, *each), PAGE) for each in batch])

@@ -297,7 +297,7 @@ async def _backfilling(
     tables = sources(sandbox)
     del tables["cekura"]
     config = configure(folder, tables, sinks(sandbox))
-    words = ("backfill", "bland", "--from", (now - 9 * DAY).isoformat())
+    words: tuple[str, ...] = ("backfill", "bland", "--from", (now - 9 * DAY).isoformat())
     words += ("--to", (now - 5 * DAY).isoformat())
     async with Daemon(config) as daemon:
         sandbox.bland.faults.add(faults.delay(0.05), times=None)
