@@ -1,5 +1,6 @@
 """What a command has the instance do, beside its loops: backfill, verify, replay, drop."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -32,6 +33,8 @@ class Operations:
         self._parts = parts
         self._store = store
         self._clock = clock
+        self._busy: Counter[str | None] = Counter()
+        """How many requests work on each source."""
 
     async def do(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         """
@@ -58,7 +61,12 @@ class Operations:
                 f"for a {asked}: the command is of another version; restart the instance, or use "
                 "the command that came with it"
             )
-        return await do(request, tell)
+        name = request.get("source")
+        self._busy[name] += 1
+        try:
+            return await do(request, tell)
+        finally:
+            self._busy[name] -= 1
 
     async def _backfill(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
         collector = self._polled(request["source"])
@@ -133,6 +141,8 @@ class Operations:
             raise ConfigError(
                 f"nothing is known of {name!r}; left over: {', '.join(left) or 'nothing'}"
             )
+        if self._busy[name]:
+            raise ConfigError(f"{name} is still being read for another command: wait for its end")
         if not request["yes"] and (lost := self._lost_with(sources.get(name), sinks.get(name))):
             raise ConfigError(f"with {name} goes {lost}; if that is meant, say --yes")
         await self._parts.abandon(name)

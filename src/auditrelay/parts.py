@@ -99,7 +99,11 @@ class Parts:
         """Tell the store who reads what, and take over how each fared when it was last seen."""
         await self._store.start_source(ALERTS, self._clock())
         for name in self.deliverers:
-            await self._store.start_sink(name, [*self.config.feeds(name), ALERTS])
+            await self._store.start_sink(
+                name,
+                [*self.config.feeds(name), ALERTS],
+                configured=[*self.config.sources, ALERTS],
+            )
         for name in await self._store.retire_sinks(list(self.deliverers)):
             _log.warning("sink_left_over", sink=name)
         for state in await self._store.sources():

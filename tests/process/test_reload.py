@@ -171,3 +171,21 @@ async def test_what_waits_is_forgotten_only_with_yes(sandbox: Sandbox, tmp_path:
     assert "--yes" in refused.stderr
     assert (await command(config, "forget", "splunk", "--yes")).status == 0
     assert await left_over(config) == {"datadog"}
+
+
+async def test_what_waits_of_a_source_that_was_taken_out_is_still_delivered(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    tables, targets = sources(sandbox), sinks(sandbox)
+    sandbox.splunk.faults.add(faults.empty(503), times=None)
+    config = configure(tmp_path, tables, targets)
+    async with Daemon(config) as daemon:
+        await eventually(lambda: sandbox.elastic.stored.total == 20)
+        configure(tmp_path, {"bland": tables["bland"]}, targets)
+        assert (await reload(daemon))["removed"] == ["cekura"]
+        assert await daemon.end() == 0
+    assert (await command(config, "forget", "cekura")).status == 2, "it would be lost"
+    sandbox.splunk.faults.clear()
+    assert (await command(config, "run", "--once")).status == 0
+    assert not missing(sandbox), "also after a restart"
+    assert (await command(config, "forget", "cekura")).status == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from auditrelay.events import AuditEvent
-from auditrelay.store import DeadLetter, files
+from auditrelay.store import DeadLetter, Proof, files
 from auditrelay.store.sqlite import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -200,3 +200,14 @@ async def test_what_is_given_up_stays_on_record_without_its_event(
     with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
         sizes = db.execute("select length(event) from dead_letter order by id").fetchall()
     assert [size > 0 for (size,) in sizes] == [False, True, True, True]
+
+
+async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attempts(
+    store: SqliteStore, event: Make
+) -> None:
+    before = await listed(store)
+    await store.refill("voice", ["splunk"], [event(0)], Proof())
+    await store.settle("splunk", [(3, 4)], [letter(event(0), "too_old")])
+    assert await listed(store) == before
+    (again,) = await store.dead_letters(sinks=["splunk"], reasons=["too_old"])
+    assert again.letter.attempts == 4

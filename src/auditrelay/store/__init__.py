@@ -338,10 +338,14 @@ class Store(Protocol):
     async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
         """Record that the second look of *delay* has come to *until*."""
 
-    async def start_sink(self, sink: str, sources: Sequence[str]) -> None:
+    async def start_sink(
+        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
+    ) -> None:
         """
         Make *sink* known as a reader of *sources*; a new one begins at the end of the spool.
 
+        What waits for it of a source that is not *configured* any more (None: all are) it still
+        gets: nobody has said that it shall not.
         From then on, nothing that it has not acknowledged is pruned.
         """
 

@@ -11,12 +11,12 @@ from auditrelay.window import micros, moment
 
 
 def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None:
-    """Put *letter* aside for *sink*; one that was sent once more gets its attempts added."""
+    """Put *letter* aside for *sink*; one that lies there already gets its attempts added."""
     event = letter.event
     again = db.execute(
         "update dead_letter set replayed = null, reason = ?, status = ?, message = ?, "
-        "attempts = attempts + ?, last_at = ? where uid = ? and replayed is not null "
-        "and sink = (select id from sink where name = ?)",
+        "attempts = attempts + ?, last_at = ? where uid = ? and source = ? and dropped is null "
+        "and sink is (select id from sink where name = ?)",
         (
             letter.reason,
             letter.status,
@@ -24,6 +24,7 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None
             letter.attempts,
             micros(letter.last_at),
             event.uid,
+            event.source,
             sink,
         ),
     ).rowcount

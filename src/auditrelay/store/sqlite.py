@@ -378,15 +378,18 @@ class SqliteStore:
 
     # -- sinks -----------------------------------------------------------------------------------
 
-    async def start_sink(self, sink: str, sources: Sequence[str]) -> None:
+    async def start_sink(
+        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
+    ) -> None:
         """See Store."""
 
         def work(db: sqlite3.Connection) -> None:
+            left = set() if configured is None else _read_by(db, sink).difference(configured)
             db.execute(
                 "insert into sink (name, sources, position) "
                 "select ?, ?, value from meta where name = 'next_position' "
                 "on conflict (name) do update set sources = excluded.sources, ends = null",
-                (sink, json.dumps(sorted(sources))),
+                (sink, json.dumps(sorted(left.union(sources)))),
             )
             db.execute(
                 "insert into feed select sink.id, each.value, meta.value from sink, meta, "
@@ -886,6 +889,12 @@ def _sink(db: sqlite3.Connection, sink: str) -> tuple[Progress, str]:
         raise KeyError(f"sink {sink!r} was never started")
     position, ahead, readable = row
     return Progress(position, tuple((start, end) for start, end in json.loads(ahead))), readable
+
+
+def _read_by(db: sqlite3.Connection, sink: str) -> set[str]:
+    """Return the sources that *sink* has read until now."""
+    row = db.execute("select sources from sink where name = ?", (sink,)).fetchone()
+    return set() if row is None else set(json.loads(row[0]))
 
 
 def _waiting(db: sqlite3.Connection, sink: str) -> tuple[int, int | None, int | None]:
