@@ -424,6 +424,7 @@ def _reckon(sandbox: "Sandbox", show: _Show) -> bool:
     typer.echo("\nThe reckoning, by the books of the vendors and of the SIEMs themselves:")
     Console().print(_vendors_table(sandbox))
     Console().print(_table(rows, missing="lost"))
+    typer.echo("Stored beyond what was made: auditrelay's own alerts, which are events, too.")
     typer.echo(
         "Repeated: sent again after a reply was lost or the daemon was killed, with the same "
         "event id.\nSplunk and Datadog cannot recognise that; Elasticsearch can."
