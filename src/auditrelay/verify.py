@@ -22,7 +22,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
 from auditrelay.http import in_background, pause
 from auditrelay.sources import Drop
-from auditrelay.store import Fate, Proof, Store, known_key
+from auditrelay.store import Fate, Proof, Span, Store, known_key
 from auditrelay.walk import in_halves, walk
 from auditrelay.window import Interval, moment
 
@@ -84,6 +84,7 @@ class Verifier:
         self._deleted: list[dict[str, Any]] = []
         self._fates: dict[str, Counter[str]] = {sink: Counter() for sink in sinks}
         self._partial: list[dict[str, str]] = []
+        self._gaps: list[Span] = []
 
     async def run(self) -> dict[str, Any]:
         """Return the report, as ``verify --json`` prints it. Raises RelayError."""
@@ -91,6 +92,7 @@ class Verifier:
         began = self._clock()
         await self._collector.start()
         name, span = self._collector.name, self._span
+        self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
         longest = self._collector.settings.max_window
         start = span.start
         while start < span.end:
@@ -160,12 +162,21 @@ class Verifier:
         await self._tell({"checked": self._checked, "missing": len(self._missing)})
 
     def _lack(self, event: AuditEvent, sinks: Sequence[str]) -> None:
+        at = moment(event.at)
         self._missing.append(
             {
                 "uid": event.uid,
                 "native_id": event.native_id,
-                "occurred_at": _iso(moment(event.at)),
+                "occurred_at": _iso(at),
                 "sinks": list(sinks),
+                "gap": next(
+                    (
+                        span.gap
+                        for span in self._gaps
+                        if span.interval.start <= at < span.interval.end
+                    ),
+                    None,
+                ),
             }
         )
 

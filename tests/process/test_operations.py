@@ -149,6 +149,7 @@ async def test_verify_finds_what_is_missing_and_repairs_it(
     (row,) = json.loads(found.stdout)["missing"]
     assert row["native_id"] == lost
     assert row["sinks"] == ["splunk", "datadog", "elastic"]
+    assert row["gap"] is None
     assert (await command(config, *words, "--repair")).status == 0
     assert (await command(config, *words)).status == 0
     assert not missing(sandbox)
@@ -270,3 +271,38 @@ async def test_a_row_of_a_file_that_is_no_record_lies_in_the_dead_letters(
     for stored in intakes(sandbox).values():
         assert stored.total == 2, "the row is forwarded as it is, to every sink"
     assert export.exists()
+
+
+async def test_what_lies_in_a_gap_is_missing_with_that_reason_until_a_backfill_fills_it(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    sandbox.bland.fill(3, now - timedelta(minutes=55), now - timedelta(minutes=40))
+    config = configure(
+        tmp_path,
+        only_bland(sandbox, initial_lookback="1h", catch_up_limit="30m"),
+        sinks(sandbox),
+    )
+    assert (await command(config, "run", "--once")).status == 0
+    words = ("verify", "bland", "--from", iso(now - timedelta(minutes=58)))
+    found = await command(config, *words, "--json")
+    assert found.status == 1
+    assert {row["gap"] for row in json.loads(found.stdout)["missing"]} == {"catch_up_limit"}
+    assert "in a gap: catch_up_limit" in (await command(config, *words)).stdout
+    until = ("--to", iso(now - timedelta(minutes=20)))
+    assert (await command(config, "backfill", "bland", "--from", "2h", *until)).status == 0
+    assert (await command(config, *words)).status == 0
+    shown = (await command(config, "coverage", "bland")).stdout
+    day = now.date().isoformat()
+    assert sum(f"{day} backfill read" in line for line in shown.splitlines()) == 1, shown
+    assert not missing(sandbox)
+
+
+async def test_a_backfill_says_first_what_datadog_will_make_of_old_events(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
+    ended = await command(config, "backfill", "bland", "--from", "3d")
+    assert ended.status == 0
+    first = next(line for line in ended.stderr.splitlines() if line.startswith("note: "))
+    assert "datadog: " in first

@@ -176,14 +176,28 @@ def _print(name: str, known: "Coverage | None", wanted: "Interval | None") -> No
         typer.echo(f"  {late:,} of them came late, and were found")
     if known.vanished:
         typer.echo(f"  {known.vanished:,} forwarded events are not shown by the source any more")
-    for each in known.journal:
-        if each.via not in ("poll", "before the journal") and each.what in ("covered", "filled"):
-            done = "filled" if each.what == "filled" else "read"
-            typer.echo(
-                f"  {_iso_micros(each.recorded)[:16]} {each.via} {done} "
-                f"{_iso_micros(each.start)[:16]} to {_iso_micros(each.end)[:16]}"
-            )
+    for day, via, what, start_at, end_at in _done_by_others(known):
+        done = "filled" if what == "filled" else "read"
+        typer.echo(
+            f"  {day} {via} {done} {_iso_micros(start_at)[:16]} to {_iso_micros(end_at)[:16]}"
+        )
     typer.echo("")
+
+
+def _done_by_others(known: "Coverage") -> list[tuple[str, str, str, int, int]]:
+    """Return what others than polls have read: day, who, what and span; what meets is joined."""
+    done = sorted(
+        (_iso_micros(each.recorded)[:10], each.via, each.what, each.start, each.end)
+        for each in known.journal
+        if each.via not in ("poll", "before the journal") and each.what in ("covered", "filled")
+    )
+    joined: list[tuple[str, str, str, int, int]] = []
+    for *who, start, end in done:
+        if joined and list(joined[-1][:3]) == who and joined[-1][4] >= start:
+            joined[-1] = (*joined[-1][:4], max(end, joined[-1][4]))
+        else:
+            joined.append((who[0], who[1], who[2], start, end))
+    return joined
 
 
 def _runs(spans: "Sequence[Span]") -> list[tuple[datetime, datetime, str | None, int]]:

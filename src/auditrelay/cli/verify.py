@@ -79,7 +79,8 @@ def _print(report: dict[str, Any]) -> None:
     for each in missing[:_SHOWN]:
         typer.echo(
             f"    {each['occurred_at']} {each['native_id'] or each['uid']} "
-            f"(not in {', '.join(each['sinks']) or 'any sink'})"
+            f"(not in {', '.join(each['sinks']) or 'any sink'}"
+            f"{'' if each['gap'] is None else ', in a gap: ' + each['gap']})"
         )
     if len(missing) > _SHOWN:
         typer.echo(f"    and {len(missing) - _SHOWN:,} more, see --json")
