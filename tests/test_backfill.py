@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dropped import Dropped
 from tests.test_collect import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 
 from auditrelay.backfill import SLICES, Backfiller
@@ -351,18 +352,6 @@ async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run
 
 def test_files_cannot_be_asked_for_a_range(world: World, tmp_path: Path) -> None:
     collector = world.collector()
-
-    class Here:
-        scope = ""
-
-        def parcels(self, *_: object) -> Any:
-            raise NotImplementedError
-
-        async def check(self) -> str:
-            return ""
-
-        async def close(self) -> None: ...
-
-    collector.source = Here()
+    collector.source = Dropped()
     with pytest.raises(ConfigError, match="calls reads files and cannot be asked for a range"):
         Filling(world, collector)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dropped import Dropped
 from tests.test_collect import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 
 from auditrelay.collect import Collector
@@ -323,18 +324,6 @@ async def test_times_are_told_as_everywhere(world: World) -> None:
 
 async def test_files_cannot_be_compared_with(world: World) -> None:
     collector = world.collector()
-
-    class Here:
-        scope = ""
-
-        def parcels(self, *_: object) -> Any:
-            raise NotImplementedError
-
-        async def check(self) -> str:
-            return ""
-
-        async def close(self) -> None: ...
-
-    collector.source = Here()
+    collector.source = Dropped()
     with pytest.raises(ConfigError, match="calls reads files"):
         await verify(world, collector)

@@ -8,6 +8,7 @@ read everything.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def turned(
     return provoke
 
 
-class Vendor(Double):
+class Vendor(Double, ABC):
     """
     An audit-log API. Put records in with :meth:`add`; turn :attr:`switches` at any time.
 
@@ -124,9 +125,9 @@ class Vendor(Double):
         """What a source proves itself with, and must show to nobody else."""
         return self.api_key
 
+    @abstractmethod
     def settings(self) -> dict[str, Any]:
         """Return the table of a source that reads this double; it must have been started."""
-        raise NotImplementedError  # each vendor wants other keys
 
     def drop_settings(self, directory: Path) -> dict[str, Any]:
         """Return the table of a source that reads the exports in *directory*."""
@@ -136,6 +137,7 @@ class Vendor(Double):
         """Export everything into *directory*, as one of :attr:`EXPORTS`; return the file."""
         raise NotImplementedError(f"{type(self).__name__} exports nothing")
 
+    @abstractmethod
     def add(
         self,
         at: datetime,
@@ -145,7 +147,6 @@ class Vendor(Double):
         **fields: Any,
     ) -> str:
         """Make one record that happened *at*, with *fields* of its own; return its native id."""
-        raise NotImplementedError  # each vendor's records look different
 
     def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
         """Make *count* records at equal distances over ``[start, end)``; return their ids."""
