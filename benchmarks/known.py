@@ -29,9 +29,11 @@ from pathlib import Path
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
-from auditrelay.store import files, known_key, ledger
-from auditrelay.store.journal import Scribe, records
-from auditrelay.store.sqlite import _REMEMBER, SqliteStore
+from auditrelay.store import known_key
+from auditrelay.store.sqlite import ledger
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.journal import Scribe, records
+from auditrelay.store.sqlite.store import _REMEMBER, SqliteStore
 from auditrelay.window import Interval, micros
 
 PAGE = 1000

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from auditrelay.store.sqlite import _FIND_KNOWN, _REMEMBER
+from auditrelay.store.sqlite.store import _FIND_KNOWN, _REMEMBER
 
 PAGE = 1000
 Commit = Callable[[sqlite3.Connection, int, list[bytes], list[bytes]], None]

@@ -13,16 +13,16 @@ from typing import Any, Literal, get_args
 
 import httpx
 import msgspec
-from tests import daemon
 from tests.siem import test_detections as detections
 from tests.siem.seen import GOLDEN, normalized
+from tests.support import daemon
 
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
-from auditrelay.siem.templates import templates
 from auditrelay.sinks import Item, elasticsearch
-from auditrelay.telemetry import Metrics
+from auditrelay.sinks.elasticsearch.templates import templates
+from auditrelay.telemetry.logs import Metrics
 from interop import vendors
 from interop.findings import Findings
 from interop.vendors import Made

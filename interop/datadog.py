@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests import daemon
 from tests.siem.seen import SIEM
+from tests.support import daemon
 
 from auditrelay.sandbox import Sandbox
 from interop import vendors

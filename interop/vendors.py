@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests import daemon
+from tests.support import daemon
 
 from auditrelay.sandbox import Sandbox
 

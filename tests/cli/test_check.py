@@ -9,14 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.daemon import Ended, command, configure, sinks, sources
+from tests.support.daemon import Ended, command, configure, sinks, sources
 
 from auditrelay.cli.check import Row, ask_all
 from auditrelay.config import load
 from auditrelay.sandbox import Sandbox, faults
-from auditrelay.sandbox.cencori import Cencori
-from auditrelay.sandbox.jitsudo import Jitsudo
-from auditrelay.sandbox.slaunch import SLaunch
+from auditrelay.sandbox.vendors.cencori import Cencori
+from auditrelay.sandbox.vendors.jitsudo import Jitsudo
+from auditrelay.sandbox.vendors.slaunch import SLaunch
 from auditrelay.sources import Page
 
 Table = dict[str, Any]

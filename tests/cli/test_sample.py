@@ -4,9 +4,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.daemon import command, configure
+from tests.support.daemon import command, configure
 
-from auditrelay.sandbox.cencori import Cencori
+from auditrelay.sandbox.vendors.cencori import Cencori
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)

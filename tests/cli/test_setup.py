@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from auditrelay.sandbox.elastic import PASSWORD, USERNAME, Elastic
+from auditrelay.sandbox.siems.elastic import PASSWORD, USERNAME, Elastic
 
 PATHS = ["_component_template/auditrelay@mappings", "_index_template/logs-auditrelay"]
 

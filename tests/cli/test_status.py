@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.status.stages import staged
+from tests.support.stages import staged
 
 from auditrelay.cli.status import _print
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.daemon import Ended, command, configure
+from tests.support.daemon import Ended, command, configure
 
 from auditrelay.sandbox import Vendor, vendors
-from auditrelay.sandbox.vendor import Refusal
+from auditrelay.sandbox.vendors import Refusal
 
 WIDE = {"COLUMNS": "2000"}
 """So that no sentence is broken into the lines of its column."""

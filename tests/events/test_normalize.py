@@ -14,7 +14,7 @@ from auditrelay.events import NOTHING, AuditEvent, pack, unpack
 from auditrelay.events.decode import TOO_DEEP
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer, available
-from auditrelay.events.reading import LONGEST
+from auditrelay.events.vendors import LONGEST
 
 Written = Callable[[AuditEvent], dict[str, bytes]]
 NORMALIZERS = {

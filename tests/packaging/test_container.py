@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.daemon import Daemon, configure, eventually, sinks, sources
+from tests.support.daemon import Daemon, configure, eventually, sinks, sources
 
 from auditrelay import __version__, config, healthcheck
 from auditrelay.sandbox import Sandbox, faults

@@ -13,19 +13,19 @@ Late events, and events that were missed
   nobody has to choose between one per cent of loss and hours of waiting
       tests/promises/test_pains.py::test_nobody_has_to_choose_between_soon_and_complete
   what an API shows later than the time it tells is found
-      tests/test_collect.py::test_what_appears_late_is_found_by_the_second_look_and_marked
+      tests/collect/test_collector.py::test_what_appears_late_is_found_by_the_second_look_and_marked
   how late the events of a source really are is measured
-      tests/test_cover.py::test_late_events_are_counted_wherever_they_are_found
+      tests/collect/test_reader.py::test_late_events_are_counted_wherever_they_are_found
   a second, validating pass looks for what was missed
       tests/simulation/test_coverage.py::test_forwarded_and_declared_together_are_the_whole_history
-      tests/process/test_operations.py::test_verify_finds_what_is_missing_and_repairs_it
+      tests/system/test_operations.py::test_verify_finds_what_is_missing_and_repairs_it
   overlapping reads repeat nothing
       tests/promises/test_pains.py::test_a_long_overlap_repeats_nothing
   an event is known however many came after it
       tests/promises/test_pains.py::test_an_event_is_known_however_many_came_after_it
   a large record is an event like any other
-      tests/contract/test_walk.py::test_a_record_of_ten_megabytes_is_a_record
-      tests/test_deliver.py::test_an_event_larger_than_a_batch_goes_alone
+      tests/contract/sources/test_walk.py::test_a_record_of_ten_megabytes_is_a_record
+      tests/deliver/test_deliverer.py::test_an_event_larger_than_a_batch_goes_alone
 
 Windows that are stuck
   a burst does not hold a source up for days, nor is it read again and again
@@ -37,9 +37,9 @@ test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up
       tests/promises/test_pains.py::\
 test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
   pages that never end are an error with a name
-      tests/contract/test_trouble.py::test_the_same_page_over_and_over_is_no_walk
-      tests/test_walk.py::test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name
-      tests/test_walk.py::test_a_window_over_budget_is_broken_unless_it_cannot_be_cut
+      tests/contract/sources/test_trouble.py::test_the_same_page_over_and_over_is_no_walk
+      tests/collect/test_walk.py::test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name
+      tests/collect/test_walk.py::test_a_window_over_budget_is_broken_unless_it_cannot_be_cut
   a long catch-up that dies keeps what it has done
       tests/promises/test_pains.py::test_a_long_catch_up_that_dies_keeps_what_it_has_done
 
@@ -47,56 +47,56 @@ The place where reading goes on
   a restart goes on where the last run had come to, and reads the outage
       tests/promises/test_pains.py::test_a_restart_reads_the_time_in_which_nobody_was_there
   what is read is never marked as read before it is kept
-      tests/test_collect.py::\
+      tests/collect/test_collector.py::\
 test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_twice
-      tests/process/test_kill.py::test_nothing_is_lost_wherever_the_process_is_killed
+      tests/system/test_kill.py::test_nothing_is_lost_wherever_the_process_is_killed
   what is read counts as delivered only once the sink says so
-      tests/test_deliver.py::test_what_the_sink_has_not_taken_is_still_there_after_a_crash
-      tests/process/test_kill_operations.py::test_nothing_is_lost_wherever_a_command_is_killed
+      tests/deliver/test_deliverer.py::test_what_the_sink_has_not_taken_is_still_there_after_a_crash
+      tests/system/test_kill_operations.py::test_nothing_is_lost_wherever_a_command_is_killed
   how far back a first run reads is the operator's choice, and stays so if it fails
-      tests/test_collect.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled
-      tests/test_collect.py::test_a_source_down_on_its_first_day_still_gets_its_whole_lookback
+      tests/collect/test_collector.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled
+      tests/collect/test_collector.py::test_a_source_down_on_its_first_day_still_gets_its_whole_lookback
   the state is never half written, and a damaged one is not taken for an empty one
-      tests/store/test_sqlite.py::test_a_creation_that_was_cut_off_is_begun_anew
-      tests/store/test_sqlite.py::test_a_damaged_file_is_refused_and_left_as_it_is
+      tests/store/sqlite/test_store.py::test_a_creation_that_was_cut_off_is_begun_anew
+      tests/store/sqlite/test_store.py::test_a_damaged_file_is_refused_and_left_as_it_is
   a clock that is wrong loses nothing
-      tests/test_collect.py::test_a_clock_that_steps_loses_nothing
+      tests/collect/test_collector.py::test_a_clock_that_steps_loses_nothing
 
 Holes that could not be filled
   an outage of any length is caught up
-      tests/test_collect.py::\
+      tests/collect/test_collector.py::\
 test_an_outage_of_45_days_is_read_in_several_windows_of_30_days_at_most
   a hole is filled by a command, as often as it takes, without repeating anything
-      tests/process/test_operations.py::test_a_backfill_forwards_a_past_range_once
-      tests/test_backfill.py::test_one_that_was_broken_off_goes_on_where_it_stopped
+      tests/system/test_operations.py::test_a_backfill_forwards_a_past_range_once
+      tests/collect/test_backfill.py::test_one_that_was_broken_off_goes_on_where_it_stopped
   one SIEM alone is filled again after it lost its data
-      tests/process/test_operations.py::test_a_backfill_into_one_sink_fills_that_sink_alone
+      tests/system/test_operations.py::test_a_backfill_into_one_sink_fills_that_sink_alone
   a limit never skips time in silence
       tests/promises/test_promises.py::test_no_silent_gap
-      tests/test_cover.py::\
+      tests/collect/test_reader.py::\
 test_what_the_vendor_does_not_keep_any_more_is_declared_and_not_asked_for
 
 Hanging, and failing in silence
   a request that hangs ends
-      tests/contract/test_trouble.py::test_a_hang_ends_with_the_timeout
-      tests/contract/test_trouble.py::test_a_reply_that_trickles_ends_with_the_timeout
+      tests/contract/sources/test_trouble.py::test_a_hang_ends_with_the_timeout
+      tests/contract/sources/test_trouble.py::test_a_reply_that_trickles_ends_with_the_timeout
   a source that hangs or fails holds no other up
       tests/promises/test_pains.py::test_a_source_that_hangs_holds_no_other_up
   a source that has failed for days is read again without a restart
       tests/promises/test_pains.py::test_a_source_that_failed_for_days_is_read_again_by_itself
   a loop that is stuck is noticed and restarted
-      tests/process/test_supervision.py::\
+      tests/system/test_supervision.py::\
 test_a_stuck_loop_silences_the_signs_of_life_and_fails_the_health_check
-      tests/process/test_supervision.py::\
+      tests/system/test_supervision.py::\
 test_polls_that_do_not_come_any_more_silence_the_signs_of_life
   a source that has fallen silent is reported
-      tests/test_collect.py::\
+      tests/collect/test_collector.py::\
 test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
   a wait that a vendor asks for is kept
-      tests/test_http.py::test_retry_after_is_never_shortened
+      tests/http/test_peer.py::test_retry_after_is_never_shortened
   a SIEM that is down for long loses nothing
-      tests/test_http.py::test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded
-      tests/test_deliver.py::test_a_403_holds_the_sink_and_drops_nothing
+      tests/http/test_peer.py::test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded
+      tests/deliver/test_deliverer.py::test_a_403_holds_the_sink_and_drops_nothing
 """
 
 import asyncio
@@ -108,14 +108,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.daemon import eventually
-from tests.test_collect import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+from tests.collect.test_collector import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sources import Page
-from auditrelay.store import files
-from auditrelay.store.sqlite import SqliteStore
-from auditrelay.telemetry import Metrics
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -139,7 +139,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     async def instantly(_: float) -> None:
         await asyncio.sleep(0)
 
-    for module in ("http", "cover", "deliver"):
+    for module in ("http.peer", "collect.reader", "deliver.deliverer"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from isal import isal_zlib
-from tests.daemon import (
+from tests.support.daemon import (
     Daemon,
     command,
     configure,
@@ -34,8 +34,9 @@ from tests.daemon import (
     sources,
 )
 
-from auditrelay.sandbox import Sandbox, Trap, cekura, faults
+from auditrelay.sandbox import Sandbox, Trap, faults
 from auditrelay.sandbox.server import Request, Response
+from auditrelay.sandbox.vendors import cekura
 
 
 @pytest.fixture

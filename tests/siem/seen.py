@@ -12,7 +12,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Sink, datadog, elasticsearch, splunk_hec
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 
 TOP = Path(__file__).parents[2]
 SIEM = TOP / "siem"

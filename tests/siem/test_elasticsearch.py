@@ -16,7 +16,7 @@ from auditrelay.events import Actor, AuditEvent, Change, Target
 from auditrelay.events.marks import NOT_NORMALIZED
 from auditrelay.events.normalize import available
 
-FOLDER = files("auditrelay") / "siem" / "elasticsearch"
+FOLDER = files("auditrelay.sinks.elasticsearch")
 COMPONENT: dict[str, Any] = json.loads((FOLDER / "component_template.json").read_bytes())
 INDEX: dict[str, Any] = json.loads((FOLDER / "index_template.json").read_bytes())
 MAPPINGS: dict[str, Any] = COMPONENT["template"]["mappings"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from auditrelay.siem.templates import COMPONENT, Match, misfits, templates
+from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, misfits, templates
 
 
 def listed(name: str, pattern: str, priority: int | None = None, **more: Any) -> dict[str, Any]:

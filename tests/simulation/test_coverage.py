@@ -21,18 +21,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from auditrelay import collect, cover, http
-from auditrelay.backfill import Backfiller
-from auditrelay.collect import Collector
+from auditrelay.collect import collector as collect
+from auditrelay.collect import reader
+from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.collector import Collector
+from auditrelay.collect.verify import Verifier
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
+from auditrelay.http import peer as http
 from auditrelay.sources import Page, bland
-from auditrelay.store import files, ledger
-from auditrelay.store.journal import Scribe, broken, records
-from auditrelay.store.sqlite import SqliteStore, StateView
-from auditrelay.store.writer import Writer
-from auditrelay.telemetry import Metrics
-from auditrelay.verify import Verifier
+from auditrelay.store.sqlite import ledger
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.journal import Scribe, broken, records
+from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.store.sqlite.writer import Writer
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import Interval, covered_until, micros
 
 START = datetime(2026, 1, 10, tzinfo=UTC)
@@ -181,7 +184,7 @@ def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> 
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(http, "pause", no_pause),
-        mock.patch.object(cover, "pause", no_pause),
+        mock.patch.object(reader, "pause", no_pause),
         capture_logs(),
     ):
         asyncio.run(bounded(folder))

@@ -22,14 +22,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from auditrelay import http
-from auditrelay.app import App
 from auditrelay.config import Alerts, Config, Log, Spool, Status
+from auditrelay.http import peer as http
 from auditrelay.sandbox import Elastic, Request, Vendor, faults, vendors
+from auditrelay.service.app import App
 from auditrelay.sources import available
-from auditrelay.store.sqlite import SqliteStore
-from auditrelay.store.writer import Writer
-from auditrelay.telemetry import Metrics
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.writer import Writer
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import covered_until
 
 T = TypeVar("T")

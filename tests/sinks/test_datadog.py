@@ -15,10 +15,10 @@ from tests.conftest import make_event
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox.datadog import API_KEY, Datadog, throttled
 from auditrelay.sandbox.faults import answer
+from auditrelay.sandbox.siems.datadog import API_KEY, Datadog, throttled
 from auditrelay.sinks import Item, Sink, Verdict, datadog
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import micros
 
 MakeEvent = Callable[..., AuditEvent]

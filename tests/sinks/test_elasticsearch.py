@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox.elastic import KEY_ID, KEY_SECRET, PASSWORD, USERNAME, Elastic
 from auditrelay.sandbox.faults import Action, answer, hang, reset, store_then_reset
-from auditrelay.siem.templates import COMPONENT, templates
+from auditrelay.sandbox.siems.elastic import KEY_ID, KEY_SECRET, PASSWORD, USERNAME, Elastic
 from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
-from auditrelay.telemetry import Metrics
+from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
+from auditrelay.telemetry.logs import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.daemon import eventually
+from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.events import AuditEvent
@@ -22,9 +22,9 @@ from auditrelay.sandbox.faults import (
     rewrite,
     store_then_reset,
 )
-from auditrelay.sandbox.splunk import CODES, TOKEN, Splunk
+from auditrelay.sandbox.siems.splunk import CODES, TOKEN, Splunk
 from auditrelay.sinks import Item, Receipt, Sink, Verdict, splunk_hec
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from auditrelay import http
+from auditrelay.http import peer as http
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval
 

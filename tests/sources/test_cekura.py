@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.cekura import PATH, Cekura
 from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.vendors.cekura import PATH, Cekura
 from auditrelay.settings import Resolved, Secret
 from auditrelay.sources import Page, cekura
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]

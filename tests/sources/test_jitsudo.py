@@ -12,17 +12,17 @@ import pytest
 import respx
 from pydantic import ValidationError
 
-from auditrelay.collect import Collector
+from auditrelay.collect.collector import Collector
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.jitsudo import PATH, TENANT, Jitsudo
 from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.vendors.jitsudo import PATH, TENANT, Jitsudo
 from auditrelay.settings import Resolved
 from auditrelay.sources import Page, jitsudo
-from auditrelay.store import files
-from auditrelay.store.sqlite import SqliteStore
-from auditrelay.telemetry import Metrics, scrubber
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.logs import Metrics, scrubber
 from auditrelay.window import Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]

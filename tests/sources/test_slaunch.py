@@ -11,17 +11,17 @@ import pytest
 import respx
 from pydantic import ValidationError
 
-from auditrelay import parts
-from auditrelay import walk as walks
+from auditrelay.collect import walk as walks
 from auditrelay.config import load
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Request, Response, Trap
-from auditrelay.sandbox.slaunch import PATH, SLaunch
+from auditrelay.sandbox.vendors.slaunch import PATH, SLaunch
+from auditrelay.service import topology as parts
 from auditrelay.sources import Page, slaunch
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import Interval, halves
 
 Walk = Callable[..., Awaitable[list[Page]]]

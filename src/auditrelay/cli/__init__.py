@@ -20,8 +20,8 @@ from auditrelay.cli.coverage import coverage
 from auditrelay.cli.dead_letters import dead_letters
 from auditrelay.cli.demo import demo
 from auditrelay.cli.forget import forget
-from auditrelay.cli.given import Given
 from auditrelay.cli.init import init
+from auditrelay.cli.options import Given
 from auditrelay.cli.run import run
 from auditrelay.cli.sample import sample
 from auditrelay.cli.schema import schema

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditrelay.cli.beside import Tell, moment, operate
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
+from auditrelay.cli.remote import moment, operate
+from auditrelay.collect.progress import Tell
 
 if TYPE_CHECKING:  # only for people
     from rich.progress import Progress, TaskID

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
 from auditrelay.errors import ConfigError, RelayError, Retryable
 
 if TYPE_CHECKING:  # see given
@@ -89,7 +89,7 @@ def _offline(config: "Config") -> list[Row]:
 async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
     """Return what every source and sink answers; with *test*, each sink gets a test event."""
     from auditrelay.sources import make  # noqa: PLC0415  # see given
-    from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import Metrics  # noqa: PLC0415  # see given
 
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
@@ -119,7 +119,7 @@ async def _ask(
     build: Callable[[str, Any], Any],
     ask: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
 ) -> Row:
-    from auditrelay.telemetry import scrub  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import scrub  # noqa: PLC0415  # see given
 
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")
@@ -181,7 +181,7 @@ def _refusals(verdict: "Verdict") -> Iterator[str]:
 
 def _test_event(config: "Config", sink: str) -> "AuditEvent":
     """Return an event for *sink* that goes where those of a source go that it receives."""
-    from auditrelay.events.notice import test_event  # noqa: PLC0415  # see given
+    from auditrelay.events.notices import test_event  # noqa: PLC0415  # see given
 
     names = config.feeds(sink)
     if not names:

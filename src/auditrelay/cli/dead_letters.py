@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from auditrelay.cli.beside import operate
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
+from auditrelay.cli.remote import operate
 from auditrelay.errors import ConfigError
 
 if TYPE_CHECKING:  # see given
@@ -74,7 +74,7 @@ def show(
     found = list(_find(context, ids=[id]))
     if not found:
         raise ConfigError(f"there is no dead letter {id}; see: auditrelay dead-letters list")
-    from auditrelay.events import raw  # noqa: PLC0415  # see given
+    from auditrelay.events.forms import raw  # noqa: PLC0415  # see given
 
     event = orjson.loads(orjson.dumps(raw.render(found[0].letter.event)))
     typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
@@ -194,8 +194,8 @@ def _find(context: typer.Context, **filters: Any) -> "list[StoredDeadLetter]":
 
 
 def _read(config: "Config", **filters: Any) -> "list[StoredDeadLetter]":
-    from auditrelay.store.files import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite import StateView  # noqa: PLC0415  # as above
+    from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
+    from auditrelay.store.sqlite.store import StateView  # noqa: PLC0415  # as above
 
     if not (config.state_dir / DATABASE).exists():
         return []

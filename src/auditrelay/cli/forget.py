@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.beside import operate
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
+from auditrelay.cli.remote import operate
 
 
 def forget(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditrelay import __version__
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
 from auditrelay.errors import RelayError
 
 if TYPE_CHECKING:  # see given
     from collections.abc import Callable
 
-    from auditrelay.app import App
     from auditrelay.config import Config
+    from auditrelay.service.app import App
 
 
 def run(
@@ -41,8 +41,8 @@ async def serve(config: "Config", reread: "Callable[[], Config]") -> list[str]:
 
     SIGHUP has it work by what *reread* returns.
     """
-    from auditrelay.app import App  # noqa: PLC0415  # see given
-    from auditrelay.telemetry import log  # noqa: PLC0415  # as above
+    from auditrelay.service.app import App  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import log  # noqa: PLC0415  # as above
 
     stop = stop_on_signals()
     async with App.open(config) as app:
@@ -52,8 +52,8 @@ async def serve(config: "Config", reread: "Callable[[], Config]") -> list[str]:
 
 
 async def _serving(app: "App", stop: asyncio.Event, reread: "Callable[[], Config]") -> None:
-    from auditrelay.supervise import Supervisor  # noqa: PLC0415  # see given
-    from auditrelay.telemetry import log  # noqa: PLC0415  # as above
+    from auditrelay.service.systemd import Supervisor  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import log  # noqa: PLC0415  # as above
 
     def started(address: str) -> None:
         log.info("started", version=__version__, status=address)
@@ -72,7 +72,7 @@ def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
 
 
 async def _once(config: "Config") -> list[str]:
-    from auditrelay.app import ATTEMPTS_ONCE, App  # noqa: PLC0415  # see given
+    from auditrelay.service.app import ATTEMPTS_ONCE, App  # noqa: PLC0415  # see given
 
     stop = stop_on_signals()
     async with App.open(config, attempts=ATTEMPTS_ONCE) as app:
@@ -99,7 +99,7 @@ def _end_at_once(number: int, _frame: object) -> None:
 
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
-    from auditrelay.telemetry import log  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import log  # noqa: PLC0415  # see given
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

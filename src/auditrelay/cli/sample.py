@@ -11,7 +11,7 @@ import msgspec
 import orjson
 import typer
 
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
 from auditrelay.errors import ConfigError, Rejected
 from auditrelay.window import Interval, micros
 
@@ -53,9 +53,9 @@ def sample(
 
 
 async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]":
-    from auditrelay.parts import normalizer  # noqa: PLC0415  # see given
+    from auditrelay.service.topology import normalizer  # noqa: PLC0415  # see given
     from auditrelay.sources import Drop, make  # noqa: PLC0415  # see given
-    from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import Metrics  # noqa: PLC0415  # see given
 
     settings = config.sources[name]
     source = make(name, settings, Metrics(sources=[name]), config.state_dir)

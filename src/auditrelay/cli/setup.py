@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
 from auditrelay.errors import ConfigError, Refused
-from auditrelay.siem.templates import COMPONENT, templates
+from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
 
 if TYPE_CHECKING:  # see given
     from auditrelay.config import Config
@@ -75,7 +75,7 @@ def _chosen(config: "Config", wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any) -> list[str]:
     """Put the templates where the sink sends its events; return their paths."""
-    from auditrelay.telemetry import Metrics  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.logs import Metrics  # noqa: PLC0415  # see given
 
     module = importlib.import_module("auditrelay.sinks.elasticsearch")
     async with contextlib.aclosing(_Closing(module.build(name, settings, Metrics()))) as closing:

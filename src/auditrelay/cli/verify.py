@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.beside import moment, operate
-from auditrelay.cli.given import Given
+from auditrelay.cli.options import Given
+from auditrelay.cli.remote import moment, operate
 
 _SHOWN = 20
 """How many missing events are listed for people; --json lists all."""

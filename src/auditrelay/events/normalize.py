@@ -10,30 +10,24 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-import auditrelay.events
-from auditrelay.events import NOTHING, AuditEvent, TimeQuality
+from auditrelay.events import NOTHING, AuditEvent, TimeQuality, vendors
 from auditrelay.events.decode import BLANKS, Decoded, Undecodable, decode, encode
 from auditrelay.events.marks import NOT_NORMALIZED
-from auditrelay.events.pseudonym import Pseudonyms
-from auditrelay.events.reading import LONGEST, NO_TARGET, NOBODY, Vendor, finder, text
+from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
-from auditrelay.events.timestamp import parse
+from auditrelay.events.timestamps import parse
 from auditrelay.events.uid import Uids, canonical
+from auditrelay.events.vendors import LONGEST, NO_TARGET, NOBODY, Vendor, finder, text
 
 _FETCHED: TimeQuality = "fetched"
 
 
 @cache
 def available() -> Mapping[str, Vendor]:
-    """Return the vendors that can be understood: each a module of this folder, by its name."""
-    modules = {
-        module.name: import_module(f"{auditrelay.events.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(auditrelay.events.__path__)
-    }
+    """Return the vendors that can be understood: the modules of ``events/vendors``, by name."""
     return {
-        name: cast("Vendor", module)
-        for name, module in sorted(modules.items())
-        if hasattr(module, "read") and hasattr(module, "FIELDS")
+        module.name: cast("Vendor", import_module(f"{vendors.__name__}.{module.name}"))
+        for module in sorted(pkgutil.iter_modules(vendors.__path__), key=lambda each: each.name)
     }
 
 
@@ -45,7 +39,7 @@ class Normalizer:
     *scope* is the organisation that ids are unique in, where a record does not tell; *redact* and
     *tags* are the source's settings. *id_path* and *time_path* are the places, the likeliest
     first, where a record has its id and its time, if not in the vendor's documented fields (see
-    :func:`auditrelay.events.reading.finder`). *pseudonyms* replaces who somebody is, after the uid
+    :func:`auditrelay.events.vendors.finder`). *pseudonyms* replaces who somebody is, after the uid
     is made. Raises LookupError for a vendor that is not
     available.
     """

@@ -21,11 +21,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.datadog import Datadog
-from auditrelay.sandbox.elastic import Elastic
 from auditrelay.sandbox.server import Double, Request, Response, Trap
-from auditrelay.sandbox.splunk import Splunk
-from auditrelay.sandbox.vendor import Vendor, vendors
+from auditrelay.sandbox.siems.datadog import Datadog
+from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.splunk import Splunk
+from auditrelay.sandbox.vendors import Vendor, vendors
 
 __all__ = [
     "Datadog",

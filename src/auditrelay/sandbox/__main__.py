@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from auditrelay.sandbox import Sandbox, Vendor, faults, vendors
-from auditrelay.sandbox.stored import Stored
+from auditrelay.sandbox.siems.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN = 20

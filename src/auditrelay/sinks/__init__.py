@@ -22,8 +22,8 @@ from isal import igzip
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import NO_MARKS
-from auditrelay.http import Reply, check
-from auditrelay.telemetry import scrub
+from auditrelay.http.peer import Reply, check
+from auditrelay.telemetry.logs import scrub
 
 Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
 """The forms that a sink can be asked for: the keys of ``events.forms.FORMS``."""

@@ -24,11 +24,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from auditrelay.errors import Refused, RelayError, Retryable
-from auditrelay.events import AuditEvent, datadog
-from auditrelay.events.forms import FORMS
+from auditrelay.events import AuditEvent
+from auditrelay.events.forms import FORMS, datadog
 from auditrelay.events.marks import NO_MARKS
-from auditrelay.events.timestamp import iso_ms, iso_us
-from auditrelay.http import Peer, Reply
+from auditrelay.events.timestamps import iso_ms, iso_us
+from auditrelay.http.peer import Peer, Reply
 from auditrelay.settings import Address, Duration, Secret, SinkSettings, Size
 from auditrelay.sinks import (
     Form,
@@ -45,7 +45,7 @@ from auditrelay.sinks import (
     without,
     without_oversized,
 )
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 
 EVENT_BYTES = 1_000_000
 """A larger log is taken and cut in silence."""

@@ -31,7 +31,7 @@ from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.settings import SinkSettings, Size
 from auditrelay.sinks import Form, Item, Known, Limits, Verdict, dump
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 
 T = TypeVar("T")
 

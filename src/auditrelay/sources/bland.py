@@ -17,10 +17,10 @@ import msgspec
 from pydantic import Field
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
-from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.http.peer import Peer, Reply, check, decode
 from auditrelay.settings import Address, Duration, Secret, SourceSettings
 from auditrelay.sources import Page, in_milliseconds, widened
-from auditrelay.telemetry import Metrics, scrub
+from auditrelay.telemetry.logs import Metrics, scrub
 from auditrelay.window import MOST, Interval
 
 PATH = "/v1/audit/logs"

@@ -20,10 +20,10 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from auditrelay.errors import WalkBroken
-from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.http.peer import Peer, Reply, check, decode
 from auditrelay.settings import Address, Duration, Secret, SourceSettings
 from auditrelay.sources import Page, in_milliseconds, widened
-from auditrelay.telemetry import Metrics
+from auditrelay.telemetry.logs import Metrics
 from auditrelay.window import MOST, Interval
 
 PATH = "/user/v1/audit-logs/"

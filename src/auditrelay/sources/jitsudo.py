@@ -17,10 +17,10 @@ import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from auditrelay.errors import WalkBroken
-from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.http.peer import Peer, Reply, check, decode
 from auditrelay.settings import Address, Duration, Secret, SourceSettings
 from auditrelay.sources import Page, in_milliseconds, widened
-from auditrelay.telemetry import Metrics, scrub
+from auditrelay.telemetry.logs import Metrics, scrub
 from auditrelay.window import MOST, Interval
 
 PATH = "/v1/audit-log"

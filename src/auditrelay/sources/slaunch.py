@@ -36,12 +36,12 @@ from pydantic import Field, field_validator, model_validator
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
-from auditrelay.events.reading import finder
-from auditrelay.events.timestamp import parse
-from auditrelay.http import Peer, Reply, check, decode
+from auditrelay.events.timestamps import parse
+from auditrelay.events.vendors import finder
+from auditrelay.http.peer import Peer, Reply, check, decode
 from auditrelay.settings import Address, Duration, Labels, Secret, SourceSettings, Words
 from auditrelay.sources import Page
-from auditrelay.telemetry import Metrics, scrub
+from auditrelay.telemetry.logs import Metrics, scrub
 from auditrelay.window import MOST, Interval, micros
 
 PATH = "/api/logging/audit/"

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from auditrelay import __version__
 from auditrelay.config import Config
-from auditrelay.lateness import assess
-from auditrelay.pace import Pace
+from auditrelay.deliver.throughput import Pace
 from auditrelay.settings import PeerSettings, Secret, format_duration
-from auditrelay.status.judgement import judge
+from auditrelay.status.findings import judge
+from auditrelay.status.lateness import assess
 from auditrelay.store import SinkState, SourceState, Span
-from auditrelay.store.journal import Record
+from auditrelay.store.sqlite.journal import Record
 from auditrelay.window import covered_until, moment
 
 SHOWN: Final = timedelta(days=7)

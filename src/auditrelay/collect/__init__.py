@@ -1,0 +1,1 @@
+"""Collect: one source's windows, read page by page into the store."""

@@ -1,0 +1,186 @@
+"""
+An event as Elastic Common Schema 9.4.0 (https://www.elastic.co/docs/reference/ecs).
+
+No document can be refused for a value's sake: an address that is not an IP stays text, vendor
+details that a ``flattened`` field would refuse stand in ``event.original`` alone, and every other
+text is short enough for one term (:data:`auditrelay.events.vendors.LONGEST`).
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import orjson
+
+from auditrelay.events import NOTHING, AuditEvent
+from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
+from auditrelay.events.forms.addresses import is_ip
+from auditrelay.events.forms.nesting import deeper_than
+from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, present
+from auditrelay.events.timestamps import iso_ms
+
+VERSION = "9.4.0"
+
+_ECS = {"version": VERSION}
+_LARGEST_DETAILS = 32_000
+"""Bytes: a leaf of a ``flattened`` field is one term with its path, of at most 32,766 bytes."""
+_DEEPEST_DETAILS = 20
+"""``depth_limit`` of a ``flattened`` field, by default."""
+_OMITTED = {"omitted": "too large or too deep to be indexed: see event.original"}
+_ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "super_admin"))
+
+
+@lru_cache(maxsize=64)
+def _data_stream(vendor: str) -> dict[str, str]:
+    return {"type": "logs", "dataset": f"auditrelay.{vendor}", "namespace": "default"}
+
+
+def _flattened(text: msgspec.Raw) -> object:
+    """Return JSON *text* so that a ``flattened`` field takes it: an object of bounded size."""
+    whole = bytes(text)
+    if len(whole) > _LARGEST_DETAILS or deeper_than(_DEEPEST_DETAILS, whole):
+        return _OMITTED
+    if whole[:1] == b"{":
+        return orjson.Fragment(whole)
+    return {"value": orjson.Fragment(whole)}
+
+
+def render(
+    event: AuditEvent, *, data_stream: bool = False, marks: Mapping[str, object] = NO_MARKS
+) -> dict[str, Any]:
+    """
+    Return *event* as an ECS document, for orjson.
+
+    With *data_stream* it carries the ``data_stream`` fields, which must name the stream that it
+    is written to: ``logs-auditrelay.<vendor>-default``. *marks* are added under ``auditrelay``.
+    """
+    meaning = MEANINGS[event.kind, event.verb]
+    document: dict[str, Any] = {
+        "@timestamp": iso_ms(event.at),
+        "message": event.message,
+        "tags": ["auditrelay", *meaning.risks],
+        "ecs": _ECS,
+        "event": _event(event, meaning),
+        "labels": _labels(event),
+        "auditrelay": _own(event, marks),
+        event.vendor: {"audit": _audit(event)},
+    }
+    if data_stream:
+        document["data_stream"] = _data_stream(event.vendor)
+    if event.org_id or event.org_name:
+        document["organization"] = present(id=event.org_id, name=event.org_name)
+    if event.kind == "group" and (event.target.id or event.target.name):
+        document["group"] = present(id=event.target.id, name=event.target.name)
+    if NOT_NORMALIZED in event.warnings:
+        document["error"] = {"message": event.message}
+    _add_people(event, meaning, document)
+    return document
+
+
+def _event(event: AuditEvent, meaning: Meaning) -> dict[str, Any]:
+    """Return ``event.*``."""
+    about: dict[str, Any] = {
+        "kind": "event",
+        "category": meaning.categories,
+        "action": event.native_action,
+        "id": event.native_id or event.uid,
+        "created": iso_ms(event.fetched),
+        "dataset": f"auditrelay.{event.vendor}",
+        "module": event.vendor,
+        "provider": event.product,
+        "hash": event.raw_sha256,
+        "original": bytes(event.raw).decode(),
+    }
+    types = meaning.types
+    if event.privilege and event.privilege.lower() in _ADMIN_ROLES and "admin" not in types:
+        types = ecs_types(tuple(meaning.categories), [*types, "admin"])
+    if types:
+        about["type"] = types
+    if event.outcome:
+        about["outcome"] = event.outcome
+    if event.native_category:
+        about["code"] = event.native_category
+    if event.reason:
+        about["reason"] = event.reason
+    if NOT_NORMALIZED in event.warnings:
+        about["kind"] = "pipeline_error"
+        del about["category"]  # nothing is known of it
+    return about
+
+
+def _labels(event: AuditEvent) -> dict[str, str]:
+    """Return ``labels``: the operator's own, with no dot in a key, and two of ours."""
+    labels = {key.replace(".", "_"): value for key, value in event.tags}
+    labels["actor_type"] = event.actor.kind
+    if event.project_id:
+        labels["project_id"] = event.project_id
+    return labels
+
+
+def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
+    """Return ``auditrelay.*``."""
+    own: dict[str, Any] = {
+        "uid": event.uid,
+        "kind": event.kind,
+        "verb": event.verb,
+        "actor_kind": event.actor.kind,
+        "raw_sha256": event.raw_sha256,
+        "time_quality": event.time_quality,
+        "source_instance": event.source,
+    }
+    if event.warnings:
+        own["warnings"] = event.warnings
+    if event.changes:
+        own["changes"] = changes_of(event)
+    if event.unmapped != NOTHING:
+        own["unmapped"] = _flattened(event.unmapped)
+    add_marks(own, event, marks)
+    return own
+
+
+def _audit(event: AuditEvent) -> dict[str, Any]:
+    """Return ``<vendor>.audit.*``: what ECS has no field for, in the vendor's words."""
+    target = event.target
+    audit: dict[str, Any] = {"actor_type": event.actor.native_type or event.actor.kind}
+    if target.type:
+        audit["object_type"] = target.type
+    if target.id:
+        audit["object_id"] = target.id
+    if target.name:
+        audit["object_name"] = target.name
+    if event.project_id or event.project_name:
+        audit["project"] = present(id=event.project_id, name=event.project_name)
+    if event.metadata != NOTHING:
+        audit["metadata"] = _flattened(event.metadata)
+    return audit
+
+
+def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -> None:
+    """Add who acted, on whose account and from where, and the ``related`` fields."""
+    actor, target = event.actor, event.target
+    # Where an address is all that identifies someone, it is both id and email.
+    user: dict[str, Any] = present(
+        id=actor.id or actor.email, name=actor.name or actor.email, email=actor.email
+    )
+    names = [actor.id, actor.name, actor.email]
+    if meaning.account and (target.id or target.name or target.email):
+        user["target"] = present(id=target.id, name=target.name or target.email, email=target.email)
+        names += target.id, target.name, target.email
+    if event.privilege:
+        user["changes"] = {"roles": [event.privilege]}
+    if user:
+        document["user"] = user
+    related: dict[str, list[str]] = {}
+    users = [name for name in dict.fromkeys(names) if name]
+    if users:
+        related["user"] = users
+    if actor.ip:
+        document["source"] = {"address": actor.ip}
+        if is_ip(actor.ip):
+            document["source"]["ip"] = actor.ip
+            related["ip"] = [actor.ip]
+    if related:
+        document["related"] = related
+    if actor.user_agent:
+        document["user_agent"] = {"original": actor.user_agent}

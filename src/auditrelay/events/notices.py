@@ -1,0 +1,173 @@
+"""Events of auditrelay itself: gaps, gaps that were filled, alerts, and tests of a sink."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+
+import msgspec
+
+from auditrelay.events import NOTHING, AuditEvent
+from auditrelay.events.decode import encode
+from auditrelay.events.normalize import available
+from auditrelay.events.timestamps import iso_ms, iso_us
+from auditrelay.events.uid import Uids
+from auditrelay.events.vendors import NO_TARGET, NOBODY
+from auditrelay.window import micros
+
+GAP = "auditrelay.gap_declared"
+FILLED = "auditrelay.gap_filled"
+TEST = "auditrelay.test"
+OWN = "auditrelay"
+"""The vendor of events about the instance itself."""
+
+
+def gap_event(
+    *,
+    source: str,
+    vendor: str,
+    scope: str,
+    start: datetime,
+    end: datetime,
+    reason: str,
+    now: datetime,
+    tags: Mapping[str, str],
+    filled: bool = False,
+) -> AuditEvent:
+    """
+    Return the event that tells of a declared gap: events from *start* to *end* were not read.
+
+    It happens *now*, when it is declared, so that a detection which looks at recent events finds
+    it; its uid is that of the gap, whenever and however often it is declared. With *filled* it
+    tells that the span was read after all, and what was missing has been forwarded.
+    """
+    first, last = micros(start), micros(end)
+    span = f"audit events of {source} from {iso_ms(first)} to {iso_ms(last)}"
+    gap = {"reason": reason, "start": iso_us(first), "end": iso_us(last)}
+    return _event(
+        uid=Uids(vendor).content(
+            scope, encode(["filled" if filled else "gap", first, last, reason]), 0
+        ),
+        source=source,
+        vendor=vendor,
+        action=FILLED if filled else GAP,
+        category="coverage",
+        scope=scope,
+        reason=reason,
+        message=(
+            f"Coverage gap filled: {span} were read after all ({reason})"
+            if filled
+            else f"Coverage gap: {span} were not read and are missing here ({reason})"
+        ),
+        detail={"gap": {**gap, "filled": True} if filled else gap},
+        metadata=gap,
+        warnings=() if filled else ("coverage_gap",),
+        now=now,
+        tags=tags,
+    )
+
+
+def alert_event(
+    *, source: str, code: str, about: str, what: str, todo: str, over: bool, now: datetime
+) -> AuditEvent:
+    """
+    Return the event that tells of trouble in auditrelay itself, or (*over*) that it has ended.
+
+    *code* is the kind of trouble, *about* whom it concerns, *what* a sentence, *todo* what an
+    operator should do. Each is an event of its own, however often the same trouble comes.
+    """
+    state = "cleared" if over else "raised"
+    alert = {"code": code, "about": about, "state": state, "what": what, "todo": todo}
+    return _event(
+        uid=Uids(OWN).content("", encode([state, code, about, micros(now)]), 0),
+        source=source,
+        vendor=OWN,
+        action=f"auditrelay.alert_{state}",
+        category="alert",
+        scope="",
+        reason=code,
+        message=f"auditrelay: {'over: ' if over else ''}{what}",
+        detail={"alert": alert},
+        metadata=alert,
+        warnings=() if over else ("alert",),
+        now=now,
+        tags={},
+    )
+
+
+def test_event(
+    *, source: str, vendor: str, nonce: str, now: datetime, tags: Mapping[str, str]
+) -> AuditEvent:
+    """
+    Return an event that says nothing, to see whether a sink takes it: it looks like *source*'s own.
+
+    It happens *now*; its uid is another for every *nonce*.
+    """
+    test = {"nonce": nonce}
+    return _event(
+        uid=Uids(vendor).content("", encode(["test", nonce]), 0),
+        source=source,
+        vendor=vendor,
+        action=TEST,
+        category="test",
+        scope="",
+        reason=None,
+        message=f"Test event of auditrelay for the events of {source}: nothing has happened",
+        detail={"test": test},
+        metadata=test,
+        warnings=(),
+        now=now,
+        tags=tags,
+    )
+
+
+def _event(
+    *,
+    uid: str,
+    source: str,
+    vendor: str,
+    action: str,
+    category: str,
+    scope: str,
+    reason: str | None,
+    message: str,
+    detail: Mapping[str, object],
+    metadata: Mapping[str, object],
+    warnings: tuple[str, ...],
+    now: datetime,
+    tags: Mapping[str, str],
+) -> AuditEvent:
+    named = available().get(vendor)
+    raw = encode(detail)
+    return AuditEvent(
+        uid=uid,
+        source=source,
+        vendor=vendor,
+        product=named.NAME if named else vendor,
+        api_host="",
+        at=micros(now),
+        fetched=micros(now),
+        time_raw=None,
+        time_quality="source",
+        native_id=None,
+        native_action=action,
+        native_category=category,
+        kind="audit_log",
+        verb="other",
+        outcome=None,
+        actor=NOBODY,
+        target=NO_TARGET,
+        org_id=scope or None,
+        org_name=None,
+        project_id=None,
+        project_name=None,
+        privilege=None,
+        changes=(),
+        reason=reason,
+        message=message,
+        metadata=msgspec.Raw(encode(metadata)),
+        unmapped=NOTHING,
+        raw=msgspec.Raw(raw),
+        raw_sha256=sha256(raw).hexdigest(),
+        warnings=warnings,
+        tags=tuple(tags.items()),
+    )

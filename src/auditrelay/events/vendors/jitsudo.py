@@ -1,0 +1,117 @@
+"""
+JITSudo's audit-log records (https://jitsudo-docs.pages.dev/api/operations/listauditlog/).
+
+What happened is one word, ``action``, of the form ``resource.verb``. Which ones there are is not
+documented, but for two names of notifications; and since the vendor's policies can refuse what
+was asked for, no action is taken to have succeeded.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
+from auditrelay.events.classify import guess
+from auditrelay.events.forms.addresses import is_ip
+from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, differences, text
+
+NAME = "JITSudo"
+ID = "id"
+ORGANISATION = None
+"""Records do not tell their tenant: it is the one that was asked for."""
+TIME = "created_at"
+FIELDS = frozenset(
+    (
+        "id",
+        "actor_id",
+        "actor_type",
+        "action",
+        "resource_type",
+        "resource_id",
+        "metadata",
+        "reasoning",
+        "created_at",
+    )
+)
+
+_ACTIONS = {
+    # names of notifications; that the audit log has the same ones is likely, and not confirmed
+    "request.pending": ("other", "other"),
+    "grant.active": ("permission", "activate"),
+}
+_RESOURCES = {
+    # the API's own words for what it lists; others are guessed
+    "grant": "permission",
+    "policy": "security_policy",
+}
+_ACTORS: dict[str, ActorKind] = {"api_key": "api_key", "oidc": "user", "system": "system"}
+_ADDRESSES = ("ip", "ip_address")
+"""Where the metadata may hold the actor's address; what it really holds is not documented."""
+
+
+class _Action(NamedTuple):
+    kind: str
+    verb: str
+    outcome: Outcome
+    warnings: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _action(action: str, resource_type: str | None) -> _Action:
+    """Say what an action means. Only its last part is a verb: ``grant`` is a resource here."""
+    known = _ACTIONS.get(action)
+    if known is not None:
+        return _Action(*known, "unknown", ())
+    resource, _, verb = action.rpartition(".")
+    resource = resource_type or resource
+    guessed = guess(verb)
+    return _Action(
+        _RESOURCES.get(resource) or guess(resource).kind,
+        guessed.verb or "other",
+        "failure" if guessed.failed else "unknown",
+        ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
+    )
+
+
+def _address(metadata: Mapping[str, Any]) -> str | None:
+    for key in _ADDRESSES:
+        ip = metadata.get(key)
+        if type(ip) is str and is_ip(ip):
+            return ip
+    return None
+
+
+def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+    """Read one record, whatever its fields hold."""
+    native_action = text(record, "action", misfits) or "unknown"
+    actor_id = text(record, "actor_id", misfits)
+    actor_type = text(record, "actor_type", misfits)
+    thing = text(record, "resource_type", misfits)
+    thing_id = text(record, "resource_id", misfits)
+    metadata = record.get("metadata")
+    action = _action(native_action, thing)
+    ip = None
+    changes: tuple[Change, ...] = ()
+    if type(metadata) is dict and metadata:
+        # What is of a wrong type here stays where it is, in the metadata.
+        ip = _address(metadata)
+        if "before" in metadata or "after" in metadata:
+            changes = differences(metadata)
+    actor = NOBODY
+    if actor_id or actor_type or ip:
+        kind = _ACTORS.get(actor_type or "", "unknown")
+        actor = Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type)
+    who = actor_id or actor_type or "somebody"
+    return Reading(
+        native_action=native_action,
+        kind=action.kind,
+        verb=action.verb,
+        outcome=action.outcome,
+        warnings=action.warnings,
+        actor=actor,
+        target=Target(type=thing, id=thing_id) if thing or thing_id else NO_TARGET,
+        changes=changes,
+        reason=text(record, "reasoning", misfits),
+        metadata=metadata,
+        message=f"{who} {native_action} {thing_id}" if thing_id else f"{who} {native_action}",
+    )

@@ -1,0 +1,1 @@
+"""One HTTP peer: requests, replies, retries, rate, TLS."""

@@ -1,0 +1,530 @@
+"""
+Splunk's HTTP Event Collector: its endpoints, its codes, and its way of taking half of a batch.
+
+A batch is a stream of JSON objects; what stands before the first bad one is stored even though the
+request is refused. Codes follow Splunk's table of HEC status codes ("Troubleshoot HTTP Event
+Collector" in its documentation); the quirks were measured by others on Splunk 10.4.2.
+"""
+
+import base64
+import binascii
+import json
+import re
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+from auditrelay.sandbox.server import BadRequest, Double, Request, Response, json_response
+from auditrelay.sandbox.siems.stored import Stored, first_at, scan
+
+TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # opens nothing but this double
+
+_EVENT = frozenset(
+    {"/services/collector", "/services/collector/event", "/services/collector/event/1.0"}
+)
+_RAW = frozenset({"/services/collector/raw", "/services/collector/raw/1.0"})
+_HEALTH = frozenset({"/services/collector/health", "/services/collector/health/1.0"})
+_ACK = frozenset({"/services/collector/ack", "/services/collector/ack/1.0"})
+_METADATA = ("host", "source", "sourcetype", "index", "time")
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?")
+
+CODES: dict[int, tuple[int, str]] = {
+    0: (200, "Success"),
+    1: (403, "Token disabled"),
+    2: (401, "Token is required"),
+    3: (401, "Invalid authorization"),
+    4: (403, "Invalid token"),
+    5: (400, "No data"),
+    6: (400, "Invalid data format"),
+    7: (400, "Incorrect index"),
+    8: (500, "Internal server error"),
+    9: (503, "Server is busy"),
+    10: (400, "Data channel is missing"),
+    11: (400, "Invalid data channel"),
+    12: (400, "Event field is required"),
+    13: (400, "Event field cannot be blank"),
+    14: (400, "ACK is disabled"),
+    15: (400, "Error in handling indexed fields"),
+    16: (400, "Query string authorization is not enabled"),
+    17: (200, "HEC is healthy"),
+    18: (503, "HEC is unhealthy, queues are full"),
+    19: (503, "HEC is unhealthy, ack service unavailable"),
+    20: (503, "HEC is unhealthy, queues are full, ack service unavailable"),
+    21: (400, "Invalid token"),
+    22: (400, "Token disabled"),
+    23: (503, "Server is shutting down"),
+    24: (200, "HEC queue is approaching its capacity limit"),
+    25: (200, "HEC ACK is approaching its capacity limit"),
+    26: (429, "HEC queue is at capacity and cannot process any more requests"),
+    27: (429, "HEC ACK channel is at capacity"),
+}
+
+
+@dataclass(slots=True)
+class Token:
+    """
+    A HEC token: whether it is *enabled*, wants acknowledgement, and which indexes it may write.
+
+    No *indexes* means any, also one that does not exist. The first of them is the default.
+    """
+
+    value: str
+    enabled: bool = True
+    use_ack: bool = False
+    indexes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Switches:
+    """
+    How this Splunk is set up.
+
+    *acks*: "prompt" after *ack_after* polls; "never" although the events are stored; "lost", never
+    and not stored. *index_quirk*: code 7 names an event one too high. *nodes* behind a sticky load
+    balancer keep separate acknowledgements. *health* is the code that health answers.
+    """
+
+    max_content_length: int = 838_860_800
+    max_event_size: int = 5 * 1024 * 1024
+    query_string_auth: bool = False
+    accept_array: bool = False
+    index_quirk: bool = True
+    acks: Literal["prompt", "never", "lost"] = "prompt"
+    ack_after: int = 0
+    nodes: int = 1
+    health: int = 17
+
+
+@dataclass(slots=True)
+class Scripted:
+    """A code that event requests get by script: *after* N events were stored, or all if None."""
+
+    code: int
+    after: int | None
+    times: int
+
+
+@dataclass(slots=True)
+class Promise:
+    """A batch that is not acknowledged yet: *polls* until it is, and the *kept* documents."""
+
+    polls: float
+    kept: list[Any]
+
+
+@dataclass(slots=True)
+class Channel:
+    """The acknowledgements of one channel on one node, by ackId."""
+
+    next_id: int = 0
+    pending: dict[int, Promise] = field(default_factory=dict)
+
+
+class _Refused(Exception):  # an answer, not a fault of ours
+    def __init__(self, code: int, number: int | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.number = number
+
+
+class _Float(float):
+    """A JSON number with a fraction or an exponent, and how it was written."""
+
+    text: str
+
+
+def _float(text: str) -> _Float:
+    number = _Float(text)
+    number.text = text
+    return number
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_float, parse_constant=_no_constant)
+
+
+class Splunk(Double):
+    """
+    A HEC endpoint. :attr:`stored` is what it kept, whatever it answered.
+
+    A stored document is ``{"event", "fields", "host", "source", "sourcetype", "index", "time"}``
+    with the metadata that took effect. In lean mode (:attr:`lean`) a body is only decompressed and
+    scanned for ``fields.event_id`` and ``native_event_id``: no check of the events at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        switches: Switches | None = None,
+        clock: Callable[[], float] = time.time,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(clock=clock, seed=seed)
+        self.switches = switches or Switches()
+        self.tokens: dict[str, Token] = {TOKEN: Token(TOKEN)}
+        self.token = TOKEN
+        self.stored = Stored()
+        self.uid_paths = ("fields.event_id", "event.event_id", "event.metadata.uid")
+        self.native_id_paths = ("event.native_event_id", "event.metadata.original_event_uid")
+        self._script: deque[Scripted] = deque()
+        self._channels: dict[tuple[int, str], Channel] = {}
+        self._unpromised: list[Any] = []
+
+    @property
+    def lean(self) -> bool:
+        """Whether events are only counted; for load tests."""
+        return self.stored.lean
+
+    @lean.setter
+    def lean(self, lean: bool) -> None:
+        self.stored.lean = lean
+
+    def rotate(self, token: str) -> None:
+        """Replace the default token by *token*, which keeps its settings."""
+        settings = self.tokens.pop(self.token)
+        settings.value = token
+        self.tokens[token] = settings
+        self.token = token
+
+    def configure(
+        self,
+        *,
+        enabled: bool = True,
+        use_ack: bool = False,
+        indexes: tuple[str, ...] = (),
+    ) -> Token:
+        """Set up the default token."""
+        self.tokens[self.token] = Token(self.token, enabled, use_ack, indexes)
+        return self.tokens[self.token]
+
+    def script(self, code: int, *, after: int | None = None, times: int = 1) -> None:
+        """
+        Let the next *times* event requests end with *code*.
+
+        24 and 25 store everything. The others store the first *after* events and name the next one
+        in ``invalid-event-number``, if there is one; or, with None, store nothing and name none.
+        """
+        self._script.append(Scripted(code, after, times))
+
+    def forget_channels(self) -> None:
+        """Forget all channels, as a restart or the cleaning of idle ones does: ackIds restart."""
+        self._channels.clear()
+
+    def crash(self) -> None:
+        """
+        Lose what was taken and not acknowledged yet, and with it all channels.
+
+        What was stored of a batch that was refused got no number: nobody ever acknowledges it.
+        """
+        for channel in self._channels.values():
+            for promise in channel.pending.values():
+                self._unpromised += promise.kept
+        for document in self._unpromised:
+            self.stored.lose(document)
+        self._unpromised.clear()
+        self.forget_channels()
+
+    def respond(self, request: Request) -> Response:  # noqa: PLR0911  # an answer a line
+        """Answer as HEC would."""
+        path = request.path.rstrip("/") or "/"
+        try:
+            if path in _HEALTH:
+                return self._health(request)
+            if path not in _EVENT | _RAW | _ACK:
+                text = "The requested URL was not found on this server."
+                return json_response(404, {"text": text, "code": 404})
+            if request.method != "POST":
+                text = "The requested URL was not found on this server."
+                return json_response(405, {"text": text, "code": 404})
+            token = self._token(request)
+            if path in _ACK:
+                return self._ack(request, token)
+            if len(request.body) > self.switches.max_content_length:
+                page = b"<html><body>Content-Length exceeds maximum</body></html>"
+                return Response(413, page, {"Content-Type": "text/html"})
+            return self._take(request, token, raw=path in _RAW)
+        except _Refused as refused:
+            return _reply(refused.code, refused.number)
+
+    def _health(self, request: Request) -> Response:
+        if "authorization" in request.headers:
+            try:
+                self._token(request)
+            except _Refused as refused:
+                return _reply(22 if refused.code == 1 else 21)
+        if self.switches.health == 19 and request.query.get("ack") != "true":
+            return _reply(17)
+        return _reply(self.switches.health)
+
+    def _token(self, request: Request) -> Token:
+        value = request.headers.get("authorization")
+        if value is None:
+            if "token" in request.query:
+                if not self.switches.query_string_auth:
+                    raise _Refused(16)
+                value = f"Splunk {request.query['token']}"
+            else:
+                raise _Refused(2)
+        scheme, _, secret = value.partition(" ")
+        if scheme.lower() == "basic":
+            secret = _password(secret)
+        elif scheme.lower() != "splunk":
+            raise _Refused(3)
+        if not secret.strip():
+            raise _Refused(2)
+        token = self.tokens.get(secret.strip())
+        if token is None:
+            raise _Refused(4)
+        if not token.enabled:
+            raise _Refused(1)
+        return token
+
+    def _channel(self, request: Request) -> str:
+        channel = request.headers.get("x-splunk-request-channel") or request.query.get("channel")
+        if not channel:
+            raise _Refused(10)
+        try:
+            return str(uuid.UUID(channel))
+        except ValueError as error:
+            raise _Refused(11) from error
+
+    def _take(self, request: Request, token: Token, *, raw: bool) -> Response:
+        channel = self._channel(request) if token.use_ack or raw else None
+        try:
+            body = request.content("gzip")
+        except BadRequest as error:
+            if error.status == 415:
+                raise
+            raise _Refused(6) from error
+        if not body.strip():
+            raise _Refused(5)
+        scripted = self._scripted()
+        warned = scripted is not None and scripted.code in {24, 25}
+        if scripted is not None and scripted.after is None and not warned:
+            raise _Refused(scripted.code)
+        kept = self._keep(request, token, body, scripted, raw=raw)
+        code = scripted.code if scripted is not None and warned else 0
+        if channel is None or not token.use_ack:
+            return _reply(code)
+        node, headers = self._node(request)
+        return _reply(code, ack=self._promise(node, channel, kept), headers=headers)
+
+    def _keep(
+        self, request: Request, token: Token, body: bytes, scripted: Scripted | None, *, raw: bool
+    ) -> list[Any]:
+        """Store *body*, up to the first bad event, and return what was stored of it."""
+        keep = not (token.use_ack and self.switches.acks == "lost")
+        before = len(self.stored.documents)
+        try:
+            if raw:
+                self._store_lines(body, request.query, keep=keep)
+            elif self.lean:
+                self._store_lean(body, keep=keep)
+            else:
+                self._store(body, token, scripted, keep=keep)
+        except _Refused:
+            if token.use_ack:
+                self._unpromised += self.stored.documents[before:]
+            raise
+        return self.stored.documents[before:]
+
+    def _scripted(self) -> Scripted | None:
+        if not self._script:
+            return None
+        scripted = self._script[0]
+        scripted.times -= 1
+        if scripted.times <= 0:
+            self._script.popleft()
+        return scripted
+
+    def _store(self, body: bytes, token: Token, scripted: Scripted | None, *, keep: bool) -> None:
+        """Store envelope by envelope, up to the first bad one, real or *scripted*."""
+        sticky: dict[str, Any] = {}
+        for number, envelope in enumerate(self._envelopes(body)):
+            if scripted is not None and number == scripted.after:
+                raise _Refused(scripted.code, number)
+            document = self._checked(envelope, number, token, sticky)
+            if keep:
+                self.stored.add(
+                    document,
+                    first_at(document, self.uid_paths),
+                    first_at(document, self.native_id_paths),
+                )
+
+    def _envelopes(self, body: bytes) -> Iterator[Any]:
+        """Yield the concatenated JSON values of *body*; a broken one refuses with its number."""
+        number = 0
+        try:
+            text = body.decode()
+        except UnicodeDecodeError as error:
+            text = body[: error.start].decode()
+        place = 0
+        while True:
+            while place < len(text) and text[place] in " \t\r\n":
+                place += 1
+            if place == len(text):
+                break
+            try:
+                value, end = _DECODER.raw_decode(text, place)
+            except (ValueError, RecursionError) as error:
+                raise _Refused(6, number) from error
+            if isinstance(value, list) and self.switches.accept_array:
+                yield from value
+                number += len(value)
+            elif not isinstance(value, dict) or (
+                len(text[place:end].encode()) > self.switches.max_event_size
+            ):
+                raise _Refused(6, number)
+            else:
+                yield value
+                number += 1
+            place = end
+        if len(text.encode()) < len(body):
+            raise _Refused(6, number)
+
+    def _checked(
+        self, envelope: Any, number: int, token: Token, sticky: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the document that *envelope* becomes; refuses with the *number* of a bad one."""
+        if not isinstance(envelope, dict):
+            raise _Refused(6, number)
+        _check_event(envelope, number)
+        if "fields" in envelope:
+            _check_fields(envelope["fields"], number)
+        if "time" in envelope and not _is_decimal(envelope["time"]):
+            raise _Refused(15, number)
+        for name in ("host", "source", "sourcetype", "index"):
+            if name in envelope and not isinstance(envelope[name], str):
+                raise _Refused(6, number)
+        index = envelope.get("index", sticky.get("index"))
+        if token.indexes and index is not None and index not in token.indexes:
+            raise _Refused(7, number + 1 if self.switches.index_quirk else number)
+        sticky.update({name: envelope[name] for name in _METADATA if name in envelope})
+        return {
+            "time": self.clock(),
+            "index": token.indexes[0] if token.indexes else "main",
+            **sticky,
+            "event": envelope.get("event"),
+            "fields": envelope.get("fields", {}),
+        }
+
+    def _store_lines(self, body: bytes, query: dict[str, str], *, keep: bool) -> None:
+        metadata = {name: query[name] for name in _METADATA if name in query}
+        for line in body.decode(errors="replace").splitlines():
+            if line.strip() and keep:
+                self.stored.add({"event": line, "fields": {}, **metadata}, None, None)
+
+    def _store_lean(self, body: bytes, *, keep: bool) -> None:
+        if not keep:
+            return
+        uids = scan(body, b'"fields":{', b'"event_id":')
+        self.stored.total += len(uids)
+        self.stored.by_uid.update(uids)
+        self.stored.by_native_id.update(scan(body, b'"native_event_id"', b":"))
+
+    def _node(self, request: Request) -> tuple[int, dict[str, str]]:
+        """Return the node that the load balancer picks, and the cookie that it sets."""
+        if self.switches.nodes == 1:
+            return 0, {}
+        held = re.search(r"splunkd_node=(\d+)", request.headers.get("cookie", ""))
+        if held and int(held[1]) < self.switches.nodes:
+            return int(held[1]), {}
+        node = self.requests % self.switches.nodes
+        return node, {"Set-Cookie": f"splunkd_node={node}; Path=/; HttpOnly"}
+
+    def _promise(self, node: int, name: str, kept: list[Any]) -> int:
+        channel = self._channels.setdefault((node, name), Channel())
+        ack = channel.next_id
+        channel.next_id += 1
+        prompt = self.switches.acks == "prompt"
+        polls = self.switches.ack_after if prompt else float("inf")
+        channel.pending[ack] = Promise(polls, kept)
+        return ack
+
+    def _ack(self, request: Request, token: Token) -> Response:
+        if not token.use_ack:
+            raise _Refused(14)
+        name = self._channel(request)
+        try:
+            asked = json.loads(request.content("gzip"))["acks"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise _Refused(6) from error
+        if not isinstance(asked, list) or not all(type(ack) is int for ack in asked):
+            raise _Refused(6)
+        node, headers = self._node(request)
+        channel = self._channels.get((node, name), Channel())
+        told = {str(ack): _tell(channel, ack) for ack in asked}
+        return json_response(200, {"acks": told}, headers)
+
+
+def _tell(channel: Channel, ack: int) -> bool:
+    """Say whether *ack* is indexed; true is told only once, then it is forgotten."""
+    promise = channel.pending.get(ack)
+    if promise is None:
+        return False
+    if promise.polls > 0:
+        promise.polls -= 1
+        return False
+    del channel.pending[ack]
+    return True
+
+
+def _check_event(envelope: dict[str, Any], number: int) -> None:
+    if "event" not in envelope:
+        if "fields" not in envelope:
+            raise _Refused(12, number)
+        return
+    event = envelope["event"]
+    blank = event is None or event in ({}, []) or (isinstance(event, str) and not event.strip())
+    if blank:
+        raise _Refused(13, number)
+
+
+def _check_fields(fields: Any, number: int) -> None:
+    flat = isinstance(fields, dict) and all(
+        isinstance(value, str)
+        or (isinstance(value, list) and all(isinstance(part, str) for part in value))
+        for value in fields.values()
+    )
+    if not flat:
+        raise _Refused(15, number)
+
+
+def _is_decimal(value: Any) -> bool:
+    """Return whether a ``time`` is a plain decimal number, as a number or as text."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, _Float):
+        return _DECIMAL.fullmatch(value.text) is not None
+    return isinstance(value, int) or (
+        isinstance(value, str) and _DECIMAL.fullmatch(value) is not None
+    )
+
+
+def _password(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise _Refused(3) from error
+
+
+def _reply(
+    code: int,
+    number: int | None = None,
+    *,
+    ack: int | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    status, text = CODES[code]
+    body: dict[str, Any] = {"text": text, "code": code}
+    if number is not None:
+        body["invalid-event-number"] = number
+    if ack is not None:
+        body["ackId"] = ack
+    return json_response(status, body, headers)

@@ -1,0 +1,561 @@
+"""
+The audit-log route of Cencori's dashboard, and the files that its export buttons write.
+
+Both are read off the vendor's source (``app/api/organizations/[orgSlug]/audit-logs/route.ts``,
+``proxy.ts`` and ``lib/entitlements.ts`` in github.com/cencori/cencori); the documentation has the
+buttons only (https://cencori.com/docs/platform/audit-logs). Sessions are those of Supabase, in
+cookies that are renewed by ``Set-Cookie``. What may be otherwise is a switch.
+"""
+
+import json
+import os
+import random
+import re
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from auditrelay.sandbox.history import Entry, Records, Span, Steady, joined, second
+from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+
+ORGANIZATION_SLUG = "acme-labs"
+ORGANIZATION = "4c1d5f0e-91a7-4a52-b1f4-6f0f5a1c2d3e"
+ORGANIZATION_NAME = "Acme Labs"
+COOKIE = "sb-abcdefghijklmnopqrst-auth-token"
+
+HEADER = (
+    "Timestamp,Category,Action,Resource Type,Resource ID,Project ID,Actor,IP Address,Description,"
+    "Metadata"
+)
+MOST_EXPORTED = 50_000
+
+_RANGES = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+    "90d": timedelta(days=90),
+    "all": None,
+}
+_TIERS = ("free", "pro", "team", "enterprise")
+_NEEDED = {"1h": "pro", "24h": "pro", "7d": "pro", "30d": "team", "90d": "team"}
+_IDENTITY = frozenset({"member", "api_key", "sso"})
+
+Kind = Literal["json", "csv"]
+
+
+@dataclass(slots=True)
+class Switches:
+    """
+    How this Cencori behaves, and its adjustable limits.
+
+    *plan* is the organisation's, *role* that of the user in it (None: no member). *ties*: rows of
+    equal time are in one order, or in a new one for each request. *page_size_cap* is the largest
+    page, *max_rows* the Supabase project's own limit on any select. *chunk* is how long a cookie
+    may be before it comes in pieces, *session_life* the seconds after which the server renews a
+    session by itself. *misconfigured* is a server without its settings. *rate* is the number of
+    requests a minute, *retry_after* how its 429 says when to come back: the source has no limit.
+    """
+
+    plan: Literal["free", "pro", "team", "enterprise"] = "enterprise"
+    role: Literal["owner", "admin", "member"] | None = "owner"
+    ties: Literal["stable", "swapping"] = "stable"
+    page_size_cap: int = 100
+    max_rows: int | None = None
+    chunk: int = 3180
+    session_life: float | None = None
+    misconfigured: bool = False
+    rate: int | None = None
+    retry_after: Literal["seconds", "date", "absent"] = "absent"
+
+
+class Cencori(Vendor):
+    """
+    Cencori's dashboard, see :class:`auditrelay.sandbox.vendors.Vendor`.
+
+    *before_page* counts the pages of the list from the start of the double, since clients may ask
+    for pages of any size. *failures* has a sentence for everything that no client may do, such as
+    to ask for a page beyond the last one that it was told of.
+    """
+
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal(
+            "another session", 401, "Unauthorized; ", turned({"cookie": f"{COOKIE}=base64-wrong"})
+        ),
+        Refusal("plan without it", 403, "This feature requires the ", turned(plan="free")),
+        Refusal("no member", 403, "Forbidden; ", turned(role=None)),
+        Refusal("no owner or admin", 403, "Insufficient permissions; ", turned(role="member")),
+        Refusal(
+            "wrong organization",
+            404,
+            "Organization not found; ",
+            turned({"organization_slug": "acme-lab"}),
+        ),
+        Refusal("wrong address", 404, "404 ", lambda it: {"base_url": f"{it.url}/elsewhere"}),
+    )
+    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+        {("plan", "free"), ("role", None), ("role", "member"), ("misconfigured", True)}
+    )
+    HIDING: ClassVar[frozenset[Answer]] = frozenset({("plan", "pro")})
+    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
+    SMALLEST_PAGE: ClassVar[int] = 20
+    PROBES: ClassVar[int] = 1  # whether the plan shows everything
+    EXPORTS: ClassVar = ("json", "csv")
+    TOTAL = False  # its total is of the range, and not of what lies in a window
+
+    def __init__(
+        self,
+        *,
+        switches: Switches | None = None,
+        history: Records | None = None,
+        clock: Callable[[], float] = time.time,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(history=history, clock=clock, seed=seed)
+        self.switches = switches or Switches()
+        self.organization_slug = ORGANIZATION_SLUG
+        self.failures: list[str] = []
+        self._pages = 0
+        self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
+        self._made = 0
+        self._generation = 1
+        self._chosen: str | None = None
+        self._expires: float | None = None
+        self._told: dict[tuple[str, ...], int] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double; it must have been started."""
+        return {
+            "type": "cencori",
+            "mode": "dashboard",
+            "base_url": self.url,
+            "organization_slug": self.organization_slug,
+            "cookie": self.cookie,
+        }
+
+    def drop_settings(self, directory: Path) -> dict[str, Any]:
+        """Return the table of a source that reads the exports in *directory*."""
+        return {"type": "cencori", "mode": "files", "directory": str(directory)}
+
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
+        self.records = steady(count, start, end - start, record_bytes)
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    @property
+    def cookie(self) -> str:
+        """The header ``Cookie`` of the session as it is now."""
+        return "; ".join(f"{name}={value}" for name, value in self._cookies().items())
+
+    def renew_session(self) -> None:
+        """Renew the session with the next request; from then on the old cookies are refused."""
+        self._expires = 0.0
+
+    def end_session(self) -> None:
+        """Sign the user out: whatever the client has is refused."""
+        self._begin(None)
+
+    def rotate(self, key: str) -> None:
+        """Sign the user out and in again, with a session that is worth *key*."""
+        self._begin(key)
+
+    def _begin(self, chosen: str | None) -> None:
+        self._generation += 1
+        self._chosen = chosen
+
+    @property
+    def secret(self) -> str:
+        """What a source proves itself with, and must show to nobody else."""
+        return self._token()
+
+    def _token(self) -> str:
+        """Return the session as Supabase writes it: base64 of JSON, a few thousand letters."""
+        if self._chosen is not None:
+            return self._chosen
+        generation = self._generation
+        value = {
+            "access_token": f"at-{generation}-" + "x" * 1800,
+            "refresh_token": f"rt-{generation}",
+            "expires_at": 1_900_000_000 + generation,
+            "user": {"email": "dana@acme.example", "role": "authenticated"},
+        }
+        return "base64-" + urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    def _cookies(self) -> dict[str, str]:
+        token, size = self._token(), self.switches.chunk
+        if len(token) <= size:
+            return {COOKIE: token}
+        return {
+            f"{COOKIE}.{number}": token[number * size : (number + 1) * size]
+            for number in range(ceil(len(token) / size))
+        }
+
+    def _signed_in(self, request: Request) -> bool:
+        """Put the token together as the server does, and compare it; nothing else is read."""
+        given = _cookies_of(request)
+        token = given.get(COOKIE)
+        if token is None:
+            token, number = "", 0
+            while (chunk := given.get(f"{COOKIE}.{number}")) is not None:
+                token += chunk
+                number += 1
+        return token == self._token()
+
+    def _renewal(self, request: Request) -> dict[str, str]:
+        """Return the headers by which a session is renewed, if it is time."""
+        life = self.switches.session_life
+        if self._expires is None and life is not None:
+            self._expires = self.clock() + life
+        if self._expires is None or self.clock() < self._expires:
+            return {}
+        self._begin(None)
+        self._expires = None if life is None else self.clock() + life
+        after = self._cookies()
+        lines = [
+            f"{name}={value}; Path=/; Domain=.cencori.com; Max-Age=34560000; SameSite=Lax"
+            for name, value in after.items()
+        ]
+        lines += [
+            f"{name}=; Path=/; Domain=.cencori.com; Max-Age=0; SameSite=Lax"
+            for name in _cookies_of(request)
+            if name.startswith(COOKIE) and name not in after
+        ]
+        # One header for each: the server writes a value as it is.
+        return {"Set-Cookie": "\r\nSet-Cookie: ".join(lines)}
+
+    # -- rows --------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        at: datetime,
+        *,
+        visible_from: datetime | None = None,
+        gone_from: datetime | None = None,
+        **fields: Any,
+    ) -> str:
+        """Make one row that was stamped *at*, with *fields* of its own; return its native id."""
+        self._made += 1
+        record = make_record(self._made, at)
+        record.update(fields)
+        native_id = str(record["id"])
+        self.history.add(
+            record, id=native_id, at=at, visible_from=visible_from, gone_from=gone_from
+        )
+        return native_id
+
+    def backfill(self, at: datetime, **fields: Any) -> str:
+        """Make a row as the vendor once did for what had happened before: it says so."""
+        return self.add(at, description="Created project (backfilled)", **fields)
+
+    def delete_project(self, project_id: str) -> int:
+        """Let the rows of a project lose it, as when it is deleted; return how many did."""
+        changed = 0
+        for entry in self.history.select(Span(), self.clock()):
+            record = entry.record
+            if record["project_id"] == project_id:
+                record["project_id"] = None
+                entry.text = _compact(record)
+                changed += 1
+        return changed
+
+    def _select(self, query: dict[str, str]) -> Sequence[Entry]:
+        """Return what a query selects, oldest first; rows of one time as the switch has it."""
+        length = _RANGES[self._range(query)]
+        now = self.clock()
+        lower = None if length is None else int((now - length.total_seconds()) * 1_000_000)
+        found: Sequence[Entry] = self.records.select(Span(lower, None), now)
+        category, project, search = (
+            query.get(name, "") for name in ("category", "project_id", "search")
+        )
+        hides = self.switches.plan == "pro" and category in ("", "all")
+        if hides or category not in ("", "all") or project or search:
+            found = [
+                entry
+                for entry, record in ((entry, entry.record) for entry in found)
+                if not (hides and record["category"] in (*_IDENTITY,))
+                and category in ("", "all", record["category"])
+                and project in ("", record["project_id"])
+                and search.lower() in str(record["description"]).lower()
+            ]
+        if self.switches.ties == "stable":
+            return found
+        mixed: list[Entry] = []
+        for _, group in groupby(found, key=lambda entry: entry.at):
+            tied = list(group)
+            self._random.shuffle(tied)
+            mixed += tied
+        return mixed
+
+    def _range(self, query: dict[str, str]) -> str:
+        range_ = query.get("time_range", "7d")
+        return range_ if range_ in _RANGES else "7d"
+
+    # -- the route ---------------------------------------------------------------------------------
+
+    def respond(self, request: Request) -> Response:
+        """Answer as cencori.com would."""
+        response = self._respond(request)
+        response.headers["Date"] = formatdate(self.clock(), usegmt=True)
+        return response
+
+    def _respond(self, request: Request) -> Response:
+        switches = self.switches
+        route = re.fullmatch(r"/api/organizations/([^/]+)/audit-logs", request.path)
+        if route is None:
+            return Response(404, b"<html>404</html>", {"Content-Type": "text/html"})
+        if request.method != "GET":
+            return Response(405)
+        wait = self._over_rate()
+        if wait:
+            return json_response(429, {"error": "Too many requests"}, self._come_back(wait))
+        if switches.misconfigured:
+            return json_response(503, {"error": "Server misconfiguration"})
+        if not self._signed_in(request):
+            return json_response(401, {"error": "Unauthorized"})
+        response = self._for_user(route[1], request.query)
+        response.headers.update(self._renewal(request))
+        return response
+
+    def _for_user(self, slug: str, query: dict[str, str]) -> Response:
+        if slug != self.organization_slug:
+            return json_response(404, {"error": "Organization not found"})
+        if self.switches.role is None:
+            return json_response(403, {"error": "Forbidden"})
+        if self.switches.role == "member":
+            return json_response(403, {"error": "Insufficient permissions"})
+        gate = self._gate(query)
+        if gate is not None:
+            return gate
+        kind = query.get("format")
+        if kind in ("csv", "json"):
+            name, body = self.export("csv" if kind == "csv" else "json", query=query)
+            return Response(
+                200,
+                body,
+                {
+                    "Content-Type": "text/csv" if kind == "csv" else "application/json",
+                    "Content-Disposition": f'attachment; filename="{name}"',
+                },
+            )
+        return self._list(query)
+
+    def _gate(self, query: dict[str, str]) -> Response | None:
+        """Return what a plan answers that does not include what is asked for."""
+        needed = _NEEDED.get(self._range(query), "enterprise")
+        if query.get("format") in ("csv", "json") or query.get("category") in _IDENTITY:
+            needed = max(needed, "team", key=_TIERS.index)
+        if _TIERS.index(self.switches.plan) >= _TIERS.index(needed):
+            return None
+        return json_response(
+            403,
+            {
+                "error": f"This feature requires the {needed} plan",
+                "code": "FEATURE_NOT_INCLUDED",
+                "required_tier": needed,
+                "upgrade_url": "/billing",
+            },
+        )
+
+    def _list(self, query: dict[str, str]) -> Response:
+        if "category" not in query:
+            self._pages += 1
+            change = self.before_page.pop(self._pages, None)
+            if change is not None:
+                change()
+        page = _number(query.get("page"), 1)
+        size = min(_number(query.get("per_page"), 50), self.switches.page_size_cap)
+        found = self._select(query)
+        total, offset = len(found), (page - 1) * size
+        asked = tuple(query.get(name, "") for name in ("time_range", "category", "search"))
+        told = self._told.get(asked)
+        if offset and (told is None or offset >= told):
+            known = "no total" if told is None else f"{told} rows"
+            self.failures.append(f"page {page} of {size} was asked for, after {known} were told of")
+        if offset and offset >= total:
+            return json_response(500, {"error": "Failed to fetch audit logs"})
+        self._told[asked] = total
+        rows = found[max(0, total - offset - size) : total - offset][::-1]
+        return Response(
+            200,
+            b'{"logs":[%b],"pagination":{"page":%d,"per_page":%d,"total":%d,"total_pages":%d}}'
+            % (joined(rows), page, size, total, ceil(total / size)),
+            {"Content-Type": "application/json"},
+        )
+
+    # -- exports -----------------------------------------------------------------------------------
+
+    def export(
+        self, kind: Kind, time_range: str = "7d", *, query: dict[str, str] | None = None
+    ) -> tuple[str, bytes]:
+        """Return the name and the content of the file that an export button writes now."""
+        query = {"time_range": time_range} if query is None else query
+        most = min(MOST_EXPORTED, self.switches.max_rows or MOST_EXPORTED)
+        found = self._select(query)
+        rows = [entry.record for entry in found[max(0, len(found) - most) :][::-1]]
+        now = datetime.fromtimestamp(self.clock(), UTC)
+        range_ = self._range(query)
+        name = f"audit-log-{self.organization_slug}-{range_}-{now.date().isoformat()}.{kind}"
+        if kind == "csv":
+            return name, to_csv(rows).encode()
+        whole = {"organization": ORGANIZATION_NAME, "exported_at": stamp(now), "logs": rows}
+        return name, json.dumps(whole, indent=2, ensure_ascii=False).encode()
+
+    def drop(
+        self,
+        directory: Path,
+        kind: Kind,
+        time_range: str = "7d",
+        *,
+        name: str | None = None,
+        age: float = 60,
+    ) -> Path:
+        """
+        Export into *directory*, as a browser saves it, or under another *name*.
+
+        The file was last written *age* seconds ago.
+        """
+        documented, content = self.export(kind, time_range)
+        path = directory / (name or documented)
+        path.write_bytes(content)
+        written = self.clock() - age
+        os.utime(path, (written, written))
+        return path
+
+
+def _cookies_of(request: Request) -> dict[str, str]:
+    parts = (part.strip().partition("=") for part in request.headers.get("cookie", "").split(";"))
+    return {name: value for name, _, value in parts}
+
+
+def _number(text: str | None, default: int) -> int:
+    """Return a number as ``parseInt(...) || default`` does, and at least 1."""
+    found = re.match(r"\s*(-?\d+)", text or "")
+    return max(1, (int(found[1]) if found else 0) or default)
+
+
+def _compact(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def stamp(at: datetime) -> str:
+    """Write a time as JavaScript does: milliseconds, cut off, and ``Z``."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def postgrest(at: datetime) -> str:
+    """Write a time as PostgREST does: as many digits as there are, and ``+00:00``."""
+    text = at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
+    whole, _, fraction = text.partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction}+00:00" if fraction else f"{whole}+00:00"
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Write *rows* as the route does, which quotes for comma, quote and line feed alone."""
+    return "\n".join([HEADER, *(",".join(map(_field, _columns(row))) for row in rows)])
+
+
+def _columns(row: dict[str, Any]) -> list[str]:
+    metadata = row["metadata"]
+    return [
+        stamp(datetime.fromisoformat(row["created_at"])),
+        row["category"],
+        row["action"],
+        row["resource_type"],
+        row["resource_id"] or "-",
+        row["project_id"] or "-",
+        row["actor_email"] or row["actor_type"] or "System",
+        row["actor_ip"] or "-",
+        row["description"],
+        "-"
+        if metadata is None
+        else json.dumps(metadata, separators=(",", ":"), ensure_ascii=False),
+    ]
+
+
+def _field(text: str) -> str:
+    if any(mark in text for mark in ',"\n'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+_KINDS: tuple[tuple[str, str, str], ...] = (
+    ("project", "created", "Created project"),
+    ("api_key", "created", 'Created secret API key "ci" for production'),
+    ("member", "role_changed", "Changed role of sam@acme.example from member to admin"),
+    ("webhook", "created", "Created webhook"),
+    ("sso", "enforced", "Enforced SSO for acme.example, with no exception"),
+    ("budget", "configured", "Set budget"),
+    ("export", "exported", "Exported audit log"),
+    ("teleporter", "calibrated", "Calibrated the teleporter"),
+)
+
+
+def make_record(number: int, at: datetime) -> dict[str, Any]:
+    """
+    Return row *number*, of one of several categories or an unknown one in its turn.
+
+    What may be null sometimes is; some have an unknown field; descriptions and metadata hold what
+    a CSV file has to quote.
+    """
+    category, action, description = _KINDS[number % len(_KINDS)]
+    by = ("user", "system", "api", "webhook")[number % 4]
+    metadata: dict[str, Any] | None = None
+    if category == "member":
+        metadata = {"before": {"role": "member"}, "after": {"role": "admin"}}
+    elif number % 3:
+        metadata = {"key_name": f"key {number}", "note": 'two\nlines, "quoted"'}
+    record: dict[str, Any] = {
+        "id": native_id(number),
+        "organization_id": ORGANIZATION,
+        "project_id": f"9a77d1aa-5d5e-4c1b-8a10-{number % 5:012x}" if number % 2 else None,
+        "category": category,
+        "action": action,
+        "resource_type": category,
+        "resource_id": f"res_{number}" if number % 5 else None,
+        "actor_id": f"51aa7c9e-2b1d-4f6a-9c3e-{number % 17:012x}" if by == "user" else None,
+        "actor_email": f"user{number % 17}@acme.example" if by == "user" else None,
+        "actor_ip": f"203.0.113.{number % 250}" if number % 7 else None,
+        "actor_type": by,
+        "description": f"{description} #{number}",
+        "metadata": metadata,
+        "created_at": postgrest(at),
+    }
+    if number % 11 == 0:
+        record["request_id"] = f"req_{number}"
+    return record
+
+
+def native_id(number: int) -> str:
+    """Return the id of row *number*."""
+    return f"b7e2a0de-3f0d-4b8b-8c60-{number:012x}"
+
+
+def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+    """Return *count* records of about *record_bytes* bytes for a load test."""
+    note = b"x" * max(0, record_bytes - 600)
+    text = (
+        b'{"id":"b7e2a0de-3f0d-4b8b-8c60-%012x","organization_id":"' + ORGANIZATION.encode() + b'",'
+        b'"project_id":"9a77d1aa-5d5e-4c1b-8a10-%012x","category":"project","action":"updated",'
+        b'"resource_type":"project","resource_id":"res_%d",'
+        b'"actor_id":"51aa7c9e-2b1d-4f6a-9c3e-%012x","actor_email":"user%d@acme.example",'
+        b'"actor_ip":"203.0.113.7","actor_type":"user","description":"Updated project",'
+        b'"metadata":{"environment":"production","note":"' + note + b'"},"created_at":"%b"}'
+    )
+
+    def write(number: int, at: int) -> bytes:
+        seconds, fraction = divmod(at, 1_000_000)
+        when = b"%b.%06d+00:00" % (second(seconds), fraction)
+        return text % (number, number % 5, number % 997, number % 17, number % 17, when)
+
+    return Steady(count, start, span, native_id, write)

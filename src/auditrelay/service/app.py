@@ -1,0 +1,402 @@
+"""
+One instance: builds every part from the configuration, starts them, and stops them in order.
+
+This is the only module that knows all parts. The scheduler says when; the task group owns the
+work, so that a bug in any of it ends the service visibly. The store makes that safe.
+"""
+
+import asyncio
+import contextlib
+import gc
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, Self
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from auditrelay import __version__
+from auditrelay.collect.collector import Collector
+from auditrelay.collect.progress import Tell
+from auditrelay.config import Config
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
+from auditrelay.http.peer import SOURCE_ATTEMPTS, SOURCE_PATIENCE
+from auditrelay.service import control_socket
+from auditrelay.service.alerts import Alerts
+from auditrelay.service.commands import Operations
+from auditrelay.service.systemd import Supervisor
+from auditrelay.service.topology import JOB, Parts
+from auditrelay.status.port import StatusPort
+from auditrelay.status.report import report
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.logs import Metrics
+
+STUCK: Final = timedelta(minutes=20)
+"""
+How long a loop may be busy without any progress, beside what it may have to wait for its peer.
+
+The service is restarted when one is stuck: a peer that is merely slow must never be taken for it.
+"""
+
+PRUNE_INTERVAL: Final = timedelta(hours=1)
+
+ATTEMPTS_ONCE: Final = 5
+"""How often a request is made in a run that shall end."""
+
+ROOM_PATIENCE: Final = timedelta(seconds=30)
+"""How long a poll of a run that shall end waits for room that no sink makes."""
+
+SWITCH_SECONDS: Final = 0.0005
+"""
+How long a thread may keep the interpreter from the others.
+
+The writer thread gives the interpreter up for every statement, and at Python's own 5 ms each time
+a busy loop would make it wait ten times longer than the statement takes.
+"""
+
+GC_THRESHOLD: Final = 10_000
+"""
+How many more containers may be made than freed until the collector looks at the young ones.
+
+A page is thousands of dictionaries that live for a moment and are in no cycle: at Python's own
+700 the collector goes through them over and over.
+"""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def _tune() -> None:
+    """Fit the interpreter to a process that decodes many small objects and keeps few."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 50, 1000)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class App:
+    """
+    One running instance of *config*. Use :meth:`open`.
+
+    *attempts* bounds how often a sink's request is made, for a run that shall end.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: SqliteStore,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime] = _now,
+        attempts: int | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self.metrics = metrics
+        self._parts = Parts(
+            config,
+            store,
+            metrics,
+            clock=clock,
+            attempts=attempts,
+            patience=None if attempts is None else ROOM_PATIENCE,
+        )
+        self._operations = Operations(self._parts, store, clock=clock)
+        self._alerts = Alerts(
+            self.status,
+            store,
+            clock=clock,
+            forward=lambda: self._config.alerts.events,
+            announce=self._parts.announce,
+        )
+        self._prune_due = asyncio.Event()
+        self._sealed_on: date | None = None
+
+    @property
+    def _config(self) -> Config:
+        return self._parts.config
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, config: Config, *, attempts: int | None = None) -> AsyncIterator[Self]:
+        """
+        Take possession of the state directory and build everything that is enabled.
+
+        Raises StateError if another instance holds the state or it cannot be used, ConfigError if
+        a part cannot be built.
+        """
+        config.require_work()
+        _tune()
+        files.prepare(config.state_dir)
+        with files.locked(config.state_dir, __version__):
+            store = await SqliteStore.open(
+                config.state_dir,
+                max_bytes=config.spool.max_bytes,
+                retention=config.spool.retention,
+                remember=config.spool.remember,
+            )
+            app = None
+            try:
+                metrics = Metrics(
+                    sources=config.sources,
+                    sinks=config.sinks,
+                    pairs=[
+                        (source, sink)
+                        for sink, settings in config.sinks.items()
+                        if settings.enabled
+                        for source in config.feeds(sink)
+                    ],
+                )
+                app = cls(config, store, metrics, attempts=attempts)
+                await app._parts.make_known()
+                yield app
+            finally:
+                if app is not None:
+                    await app._parts.close()
+                await store.close()
+
+    # -- running -----------------------------------------------------------------------------------
+
+    async def serve(
+        self,
+        stop: asyncio.Event,
+        reload: asyncio.Event,
+        reread: Callable[[], Config],
+        started: Callable[[str], None],
+        supervisor: Supervisor,
+    ) -> None:
+        """
+        Work until *stop* is set, then hand back what is in hand within *GRACE*.
+
+        Whenever *reload* is set, *reread* returns the configuration anew, or raises ConfigError.
+        *started* is called with the address of the status port once everything runs; *supervisor*
+        is told how it goes from then on.
+        """
+        port = StatusPort(self._config.status.listen, self, token=self._config.status.token)
+        scheduler = self._scheduler()
+        async with asyncio.TaskGroup() as tasks:
+            status = tasks.create_task(port.serve())
+            self._parts.begin(tasks, scheduler)
+            others = [
+                tasks.create_task(self._keep_pruning()),
+                tasks.create_task(
+                    control_socket.serve(self._config.state_dir, self._operations.do)
+                ),
+            ]
+            self._store.on_note = self._alerts.due.set
+            scheduler.start()
+            started(port.address)
+            supervisor.ready(self.summary())
+            others += [
+                tasks.create_task(supervisor.keep_telling(self)),
+                tasks.create_task(self._alerts.keep_alerting()),
+                tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
+            ]
+            await stop.wait()
+            supervisor.stopping()
+            scheduler.shutdown(wait=False)
+            for task in others:
+                task.cancel()
+            await self._parts.end()
+            port.stop()
+            await asyncio.wait([status])
+
+    async def _keep_reloading(
+        self, due: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
+    ) -> None:
+        """Work by another configuration whenever that is *due*; a bad one changes nothing."""
+        while True:
+            await due.wait()
+            due.clear()
+            supervisor.reloading()
+            try:
+                changes = await self._parts.change(reread())
+            except ConfigError as error:
+                _log.error("reload_refused", problems=list(error.problems))
+            else:
+                _log.info("reloaded", **asdict(changes))
+            supervisor.ready(self.summary())
+
+    async def alone(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        """
+        Do *request* without a service, deliver what came of it, and return the result.
+
+        What a sink did not take stays in the spool for the service; the result says so under
+        ``undelivered``.
+        """
+        undelivered: list[str] = []
+
+        async def deliver(deliverer: Deliverer) -> None:
+            try:
+                await deliverer.keep_delivering()
+            except* StateError:
+                raise
+            except* RelayError as group:
+                undelivered.append(f"{deliverer.name}: {group.exceptions[0]}")
+
+        async with asyncio.TaskGroup() as tasks:
+            for deliverer in self._parts.deliverers.values():
+                tasks.create_task(deliver(deliverer))
+            result = await self._operations.do(request, tell)
+            for deliverer in self._parts.deliverers.values():
+                deliverer.finish()
+        return {**result, "undelivered": undelivered}
+
+    async def once(self) -> list[str]:
+        """Read every source to its settled end, deliver everything, return what failed."""
+        failures: list[str] = []
+
+        async def collect(collector: Collector) -> None:
+            try:
+                await collector.poll()
+            except StateError:
+                raise
+            except RelayError as error:
+                failures.append(f"{collector.name}: {error}")
+
+        async def deliver(deliverer: Deliverer) -> None:
+            try:
+                await deliverer.keep_delivering()
+            except* StateError:
+                raise
+            except* RelayError as group:
+                failures.append(f"{deliverer.name}: {group.exceptions[0]}")
+
+        await self._prune()
+        async with asyncio.TaskGroup() as tasks:
+            for deliverer in self._parts.deliverers.values():
+                tasks.create_task(deliver(deliverer))
+            async with asyncio.TaskGroup() as polls:
+                for collector in self._parts.collectors.values():
+                    polls.create_task(collect(collector))
+            for deliverer in self._parts.deliverers.values():
+                deliverer.finish()
+        return failures
+
+    def _scheduler(self) -> AsyncIOScheduler:
+        scheduler = AsyncIOScheduler(timezone=UTC)
+        scheduler.add_job(
+            self._prune_due.set, "interval", seconds=PRUNE_INTERVAL.total_seconds(), **JOB
+        )
+        self._prune_due.set()
+        return scheduler
+
+    async def _keep_pruning(self) -> None:
+        while True:
+            await self._prune_due.wait()
+            self._prune_due.clear()
+            await self._prune()
+            await self._seal()
+
+    async def _seal(self) -> None:
+        """Once a day log the heads of the journals: a copy elsewhere bears witness for them."""
+        today = self._clock().date()
+        if self._sealed_on == today:
+            return
+        self._sealed_on = today
+        for source, (records, head) in (await self._store.heads()).items():
+            _log.info("ledger_sealed", source=source, records=records, head=head)
+
+    async def _prune(self) -> None:
+        try:
+            gone = await self._store.prune(self._clock())
+        except StoreFull as error:  # a deletion takes room, too; the next one may find some
+            _log.warning("spool_not_pruned", reason=str(error))
+            return
+        if gone:
+            _log.info("spool_pruned", events=gone)
+
+    # -- what the status port asks -----------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` prints, and what only the running instance knows."""
+        # How they fare is told as it is now: what the store has of it waits for the next poll or,
+        # on a full disk, for room.
+        sources = {loop.name: asdict(loop.condition) for loop in self._parts.collectors.values()}
+        sinks = {loop.name: asdict(loop.condition) for loop in self._parts.deliverers.values()}
+        return report(
+            self._config,
+            [
+                replace(state, condition=sources.get(state.name, state.condition))
+                for state in await self._store.sources()
+            ],
+            [
+                replace(state, condition=sinks.get(state.name, state.condition))
+                for state in await self._store.sinks()
+            ],
+            spool_bytes=self._store.spool_bytes,
+            now=self._clock(),
+            pace={name: sink.pace for name, sink in self._parts.deliverers.items()},
+            stuck=self.stuck(),
+        )
+
+    async def measured(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics, brought up to date, and their content type, as *accept* asks."""
+        for collector in self._parts.collectors.values():
+            collector.measure()
+        now = self._clock()
+        for sink in await self._store.sinks():
+            if sink.name not in self._config.sinks:
+                continue
+            self.metrics.sink_backlog_events.labels(sink.name).set(sink.backlog_events)
+            self.metrics.dead_letters.labels(sink.name).set(sink.dead_letters)
+            oldest = sink.oldest_undelivered
+            self.metrics.sink_oldest_undelivered_seconds.labels(sink.name).set(
+                0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+            )
+        self.metrics.spool_bytes.set(self._store.spool_bytes)
+        self.metrics.spool_max_bytes.set(self._config.spool.max_bytes)
+        return self.metrics.render(accept)
+
+    def stuck(self) -> list[str]:
+        """
+        Return the names of the loops that make no progress.
+
+        A poll or a batch that is under way has to move; and polls have to come, whatever became of
+        the scheduler.
+        """
+        now = time.monotonic()
+        return [loop.name for loop in self._parts.loops if self._is_stuck(loop, now)]
+
+    def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
+        limit = STUCK + loop.settings.timeout
+        if isinstance(loop, Collector):
+            if loop.worked_at is None:
+                due = loop.settings.poll_interval + STUCK
+                return now - loop.rested_at > due.total_seconds()
+            limit = STUCK + SOURCE_ATTEMPTS * (
+                loop.settings.timeout + timedelta(seconds=SOURCE_PATIENCE)
+            )
+        return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
+
+    def summary(self) -> str:
+        """Return in a sentence how everything fares: what is amiss, or that nothing is."""
+        amiss = []
+        for loop in self._parts.loops:
+            condition = loop.condition
+            if condition.held:
+                amiss.append(f"{loop.name} is held: {condition.last_error}")
+            elif not loop.worked_once:
+                amiss.append(f"{loop.name} has not worked yet: {condition.last_error or 'wait'}")
+            elif condition.last_error:
+                amiss.append(f"{loop.name}: {condition.last_error}")
+        return "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._parts.loops)}"
+
+    def unready(self) -> list[str]:
+        """Return what is not ready yet, and why: each has to have worked, and none be held."""
+        reasons = []
+        for loop in self._parts.loops:
+            condition = loop.condition
+            if condition.held:
+                reasons.append(f"{loop.name} is held: {condition.last_error}")
+            elif not loop.worked_once:
+                why = condition.last_error or "nothing was heard of it yet"
+                reasons.append(f"{loop.name} has not worked since the start: {why}")
+        return reasons

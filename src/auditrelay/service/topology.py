@@ -1,0 +1,379 @@
+"""
+The running parts of an instance, one for each enabled source and sink, and how they are exchanged.
+
+When the configuration is read again, what has not changed is not interrupted. Whatever is new is
+built before anything is stopped: if it cannot be built, nothing has happened.
+"""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from auditrelay.collect.collector import Collector
+from auditrelay.config import Config
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.errors import ConfigError
+from auditrelay.events.normalize import Normalizer
+from auditrelay.events.pseudonyms import Pseudonyms
+from auditrelay.settings import ALERTS
+from auditrelay.sources import Drop, Source, make
+from auditrelay.telemetry.logs import Metrics
+
+if TYPE_CHECKING:  # only annotations name them
+    from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+    from auditrelay.sinks import Sink
+    from auditrelay.store.sqlite.store import SqliteStore
+
+GRACE: Final = timedelta(seconds=8)
+"""How long requests in flight may take to end after a stop was asked for."""
+
+JOB: Final[dict[str, Any]] = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+"""How everything is scheduled: a turn that was missed is taken once, as soon as possible."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What another configuration has changed: names of sources and sinks."""
+
+    added: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+
+class Parts:
+    """
+    The sources and sinks of *config* at work.
+
+    *attempts* bounds how often a sink's request is made, and *patience* how long a page waits for
+    room, for a run that shall end.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: "SqliteStore",
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
+        attempts: int | None = None,
+        patience: timedelta | None = None,
+    ) -> None:
+        self.config = config
+        self.collectors: dict[str, Collector] = {}
+        self.deliverers: dict[str, Deliverer] = {}
+        self.sinks: dict[str, Sink] = {}
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._attempts = attempts
+        self._patience = patience
+        self._tasks: asyncio.TaskGroup | None = None
+        self._scheduler: AsyncIOScheduler | None = None
+        self._at_work: dict[str, list[asyncio.Task[None]]] = {}
+        self._draining: dict[str, tuple[Deliverer, Sink]] = {}
+        for name in _enabled(config.sinks):
+            self.sinks[name], self.deliverers[name] = self._deliverer(config, name)
+        for name in _enabled(config.sources):
+            self.collectors[name] = self._collector(config, name)
+
+    @property
+    def loops(self) -> list[Collector | Deliverer]:
+        """Everything that works, sources first."""
+        return [*self.collectors.values(), *self.deliverers.values()]
+
+    def announce(self) -> None:
+        """Wake every sink: there may be something for it."""
+        for deliverer in self.deliverers.values():
+            deliverer.wake.set()
+
+    async def make_known(self) -> None:
+        """Tell the store who reads what, and take over how each fared when it was last seen."""
+        await self._store.start_source(ALERTS, self._clock())
+        for name in self.deliverers:
+            await self._store.start_sink(
+                name,
+                [*self.config.feeds(name), ALERTS],
+                configured=[*self.config.sources, ALERTS],
+            )
+        for name in await self._store.retire_sinks(list(self.deliverers)):
+            _log.warning("sink_left_over", sink=name)
+        for state in await self._store.sources():
+            if state.name not in self.config.sources:
+                _log.warning("source_left_over", source=state.name)
+        await self._recall(self.loops)
+
+    async def _recall(self, loops: list[Collector | Deliverer]) -> None:
+        sources = {state.name: state.condition for state in await self._store.sources()}
+        sinks = {state.name: state.condition for state in await self._store.sinks()}
+        for loop in loops:
+            known = sources if isinstance(loop, Collector) else sinks
+            loop.recall(known.get(loop.name, {}))
+
+    def begin(self, tasks: asyncio.TaskGroup, scheduler: "AsyncIOScheduler") -> None:
+        """Set everything to work in *tasks*, polled as *scheduler* says."""
+        self._tasks, self._scheduler = tasks, scheduler
+        for name in self.deliverers:
+            self._begin_delivering(name)
+        for name in self.collectors:
+            self._begin_polling(name)
+
+    def _begin_delivering(self, name: str) -> None:
+        assert self._tasks is not None  # noqa: S101  # begin() comes first
+        deliverer = self.deliverers[name]
+        self._at_work[f"sink {name}"] = [
+            self._tasks.create_task(deliverer.keep_delivering()),
+            self._tasks.create_task(deliverer.greet()),
+        ]
+
+    def _begin_polling(self, name: str) -> None:
+        assert self._tasks is not None  # noqa: S101  # as above
+        assert self._scheduler is not None  # noqa: S101  # as above
+        collector = self.collectors[name]
+        self._at_work[f"source {name}"] = [
+            self._tasks.create_task(collector.keep_polling()),
+            self._tasks.create_task(collector.keep_looking_again()),
+        ]
+        interval = collector.settings.poll_interval.total_seconds()
+        self._scheduler.add_job(
+            collector.due.set,
+            "interval",
+            seconds=interval,
+            # Many instances that were started together should not poll together for ever.
+            jitter=interval * 0.05,
+            id=f"poll {name}",
+            **JOB,
+        )
+        collector.due.set()
+
+    async def end(self) -> None:
+        """Stop polling at once and delivering within *GRACE*, and release everything."""
+        for name in self.collectors:
+            self._cancel(f"source {name}")  # free: a walk that broke off is walked again
+        deliverers = [
+            *self.deliverers.values(),
+            *(deliverer for deliverer, _ in self._draining.values()),
+        ]
+        await _land(deliverers)
+        for name in (*self.deliverers, *self._draining):
+            self._cancel(f"sink {name}")
+
+    async def close(self) -> None:
+        """Release every connection and file."""
+        for collector in self.collectors.values():
+            await collector.source.close()
+        for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
+            await sink.close()
+
+    def _cancel(self, work: str) -> list[asyncio.Task[None]]:
+        tasks = self._at_work.pop(work, [])
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    # -- another configuration ---------------------------------------------------------------------
+
+    async def change(self, config: Config) -> Changes:
+        """
+        Work by *config* from now on.
+
+        Raises ConfigError, and has changed nothing then, if a part of it cannot be built or if it
+        differs in what cannot change while the instance runs.
+        """
+        _refuse_what_is_fixed(self.config, config)
+        config.require_work()
+        old = self.config
+        sources = _difference(_enabled(old.sources), _enabled(config.sources))
+        sinks = _difference(_enabled(old.sinks), _enabled(config.sinks))
+        new_sinks, new_collectors = await self._build(config, sources, sinks)
+
+        for name in (*sources.removed, *sources.changed):
+            await self._stop_polling(name)
+        for name in sinks.changed:
+            await self._stop_delivering(name)
+        self.config = config
+        for name in sinks.removed:
+            self._drain(name)
+        for name, (sink, deliverer) in new_sinks.items():
+            await self._stop_draining(name)
+            self.sinks[name], self.deliverers[name] = sink, deliverer
+        self.collectors.update(new_collectors)
+        self._metrics.configure(
+            sources=config.sources,
+            sinks=config.sinks,
+            pairs=[(source, sink) for sink in self.deliverers for source in config.feeds(sink)],
+        )
+        self._store.resize(
+            max_bytes=config.spool.max_bytes,
+            retention=config.spool.retention,
+            remember=config.spool.remember,
+        )
+        await self.make_known()
+        for name in new_sinks:
+            self._begin_delivering(name)
+        for name in new_collectors:
+            self._begin_polling(name)
+        return Changes(
+            sources.added + sinks.added,
+            sources.removed + sinks.removed,
+            sources.changed + sinks.changed,
+        )
+
+    async def _build(
+        self, config: Config, sources: Changes, sinks: Changes
+    ) -> "tuple[dict[str, tuple[Sink, Deliverer]], dict[str, Collector]]":
+        """Build what is new or has changed; if one of them fails, release the others."""
+        new_sinks: dict[str, tuple[Sink, Deliverer]] = {}
+        new_collectors: dict[str, Collector] = {}
+        try:
+            for name in (*sinks.added, *sinks.changed):
+                new_sinks[name] = self._deliverer(config, name)
+            for name in (*sources.added, *sources.changed):
+                new_collectors[name] = self._collector(config, name)
+        except ConfigError:
+            for sink, _ in new_sinks.values():
+                await sink.close()
+            for collector in new_collectors.values():
+                await collector.source.close()
+            raise
+        return new_sinks, new_collectors
+
+    async def _stop_polling(self, name: str) -> None:
+        assert self._scheduler is not None  # noqa: S101  # as above
+        self._scheduler.remove_job(f"poll {name}")
+        await asyncio.wait(self._cancel(f"source {name}"))
+        await self.collectors.pop(name).source.close()
+
+    async def _stop_delivering(self, name: str) -> None:
+        """Let what *name* has in flight land; all else waits for the sink that takes its place."""
+        await _land([self.deliverers.pop(name)])
+        await asyncio.wait(self._cancel(f"sink {name}"))
+        await self.sinks.pop(name).close()
+
+    def _drain(self, name: str) -> None:
+        """Let *name*, which is not configured any more, deliver what waits for it, and then end."""
+        assert self._tasks is not None  # noqa: S101  # as above
+        deliverer = self.deliverers.pop(name)
+        self._draining[name] = deliverer, self.sinks.pop(name)
+        deliverer.finish()
+        self._tasks.create_task(self._see_off(name, deliverer))
+
+    async def _see_off(self, name: str, deliverer: Deliverer) -> None:
+        await asyncio.wait(self._at_work[f"sink {name}"][:1])
+        if self._draining.get(name, (None,))[0] is deliverer:
+            self._cancel(f"sink {name}")
+            await self._draining.pop(name)[1].close()
+            _log.info("sink_drained", sink=name)
+
+    async def _stop_draining(self, name: str) -> None:
+        if name in self._draining:
+            deliverer, sink = self._draining.pop(name)
+            await _land([deliverer])
+            await asyncio.wait(self._cancel(f"sink {name}"))
+            await sink.close()
+
+    async def abandon(self, name: str) -> None:
+        """Stop delivering to a sink that is not configured any more."""
+        await self._stop_draining(name)
+
+    # -- building ----------------------------------------------------------------------------------
+
+    def _collector(self, config: Config, name: str) -> Collector:
+        settings = config.sources[name]
+        source = make(name, settings, self._metrics, config.state_dir)
+
+        def announce() -> None:
+            for sink, deliverer in self.deliverers.items():
+                if name in self.config.feeds(sink):
+                    deliverer.wake.set()
+
+        return Collector(
+            name,
+            settings,
+            source,
+            normalizer=normalizer(name, config, source),
+            store=self._store,
+            metrics=self._metrics,
+            clock=self._clock,
+            announce=announce,
+            patience=self._patience,
+        )
+
+    def _deliverer(self, config: Config, name: str) -> "tuple[Sink, Deliverer]":
+        settings = config.sinks[name]
+        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
+        sink: Sink = module.build(name, settings, self._metrics)
+        return sink, Deliverer(
+            name,
+            settings,
+            sink,
+            store=self._store,
+            metrics=self._metrics,
+            clock=self._clock,
+            attempts=self._attempts,
+        )
+
+
+async def _land(deliverers: list[Deliverer]) -> None:
+    """Begin nothing new, and wait within *GRACE* for what is in flight."""
+    for deliverer in deliverers:
+        deliverer.stop()
+    # Dear: a batch cut off in flight may arrive twice.
+    landing = [asyncio.ensure_future(deliverer.land()) for deliverer in deliverers]
+    if landing:
+        await asyncio.wait(landing, timeout=GRACE.total_seconds())
+    for task in landing:
+        task.cancel()
+
+
+def _enabled(members: Any) -> dict[str, Any]:
+    return {name: settings for name, settings in members.items() if settings.enabled}
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> Changes:
+    return Changes(
+        added=[name for name in new if name not in old],
+        removed=[name for name in old if name not in new],
+        changed=[name for name in new if name in old and new[name] != old[name]],
+    )
+
+
+def _refuse_what_is_fixed(old: Config, new: Config) -> None:
+    """Raise ConfigError that names what cannot change while the instance runs."""
+    problems = [
+        f"{key} cannot change while the service runs: restart it"
+        for key, before, after in (
+            ("state_dir", old.state_dir, new.state_dir),
+            ("status", old.status, new.status),
+        )
+        if before != after
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def normalizer(name: str, config: Config, source: Source | Drop) -> Normalizer:
+    """Return what turns the records of the source *name* into events."""
+    settings = config.sources[name]
+    return Normalizer(
+        vendor=settings.type,
+        source=name,
+        api_host=urlsplit(settings.base_url).hostname or "",
+        scope=source.scope,
+        redact=settings.redact,
+        tags=settings.tags,
+        pseudonyms=(
+            Pseudonyms(settings.pseudonym_key.reveal(), settings.pseudonymize)
+            if settings.pseudonym_key and settings.pseudonymize
+            else None
+        ),
+        **settings.places,
+    )

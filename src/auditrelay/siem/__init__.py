@@ -1,1 +1,0 @@
-"""What a SIEM has to know before the first event arrives."""

@@ -1,0 +1,121 @@
+"""
+The templates that map the events in Elasticsearch and OpenSearch, and what stands in their place.
+
+Pure: what a cluster has is given, nobody is asked.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.resources import files
+from typing import Any, Self
+
+COMPONENT = "auditrelay@mappings"
+"""The name of the component template."""
+
+_PATH = f"/_component_template/{COMPONENT}"
+
+
+def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
+    """
+    Return the component template and the index template, by the path that each is put to.
+
+    OpenSearch calls flattened fields ``flat_object``, wants the value of a ``constant_keyword`` in
+    the template, where it is not known yet, and has no parts that come with it, nor a word for
+    parts that may be missing.
+    """
+    folder = files("auditrelay.sinks.elasticsearch")
+    component = json.loads((folder / "component_template.json").read_bytes())
+    index = json.loads((folder / "index_template.json").read_bytes())
+    if opensearch:
+        component = _for_opensearch(component)
+        mappings = component["template"]["mappings"]
+        mappings["dynamic_templates"] = [
+            rule for rule in mappings["dynamic_templates"] if "audit_metadata" not in rule
+        ]  # a type for whole objects cannot be relied on in a rule there
+        index["composed_of"] = [COMPONENT]
+        del index["ignore_missing_component_templates"]
+    return {
+        _PATH: component,
+        "/_index_template/logs-auditrelay": index,
+    }
+
+
+_OPENSEARCH_TYPES = {"flattened": "flat_object", "constant_keyword": "keyword"}
+
+
+def _for_opensearch(node: Any) -> Any:
+    if isinstance(node, dict):
+        kind = node.get("type")
+        if isinstance(kind, str) and kind in _OPENSEARCH_TYPES:  # or "type" is a field's name
+            return {"type": _OPENSEARCH_TYPES[kind]}
+        return {key: _for_opensearch(value) for key, value in node.items()}
+    return node
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The index template that a cluster will use for a name."""
+
+    name: str
+    makes_stream: bool
+    holds_ours: bool
+
+    @classmethod
+    def of(cls, index: str, listed: Sequence[Any]) -> Self | None:
+        """
+        Return which of the templates *listed* by ``GET _index_template`` will be used for *index*.
+
+        Of those whose pattern fits it is the one with the highest priority
+        (www.elastic.co/docs/manage-data/data-store/templates).
+        """
+        best: tuple[int, Self] | None = None
+        for entry in listed:
+            template = entry.get("index_template") or {}
+            if not any(fnmatchcase(index, each) for each in template.get("index_patterns") or ()):
+                continue
+            priority = template.get("priority") or 0
+            if best is None or priority > best[0]:
+                composed = template.get("composed_of") or ()
+                found = cls(
+                    str(entry.get("name")), "data_stream" in template, COMPONENT in composed
+                )
+                best = (priority, found)
+        return best[1] if best is not None else None
+
+
+_ALIKE = {
+    "constant_keyword": "keyword",
+    "wildcard": "keyword",
+    "match_only_text": "text",
+    "flat_object": "flattened",
+    "date_nanos": "date",
+}
+"""Types that serve a search as another does."""
+
+
+def misfits(properties: Mapping[str, Any]) -> list[str]:
+    """
+    Return which fields an index maps otherwise than our template, for people.
+
+    *properties* are those of ``GET _mapping``. Fields that it does not have yet are no misfits.
+    """
+    ours = dict(_types(templates(opensearch=False)[_PATH]["template"]["mappings"]["properties"]))
+    theirs = dict(_types(properties))
+    return [
+        f"{path} is {theirs[path]}, not {kind}"
+        for path, kind in ours.items()
+        if path in theirs and _ALIKE.get(theirs[path], theirs[path]) != _ALIKE.get(kind, kind)
+    ]
+
+
+def _types(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the type of each field."""
+    for name, field in properties.items():
+        if not isinstance(field, dict):
+            continue
+        if isinstance(field.get("type"), str) and field["type"] != "object":
+            yield f"{prefix}{name}", field["type"]
+        elif isinstance(field.get("properties"), dict):
+            yield from _types(field["properties"], f"{prefix}{name}.")

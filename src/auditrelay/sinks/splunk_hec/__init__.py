@@ -1,0 +1,528 @@
+"""
+Send events to a Splunk HTTP Event Collector (HEC).
+
+HEC reads a request as a stream: when it refuses event N it has already indexed those before it,
+and drops those after it. It has no key that would make sending twice harmless, so every event
+carries its uid as the indexed field ``event_id``. The form is ``cim`` unless the configuration
+says otherwise.
+
+A 200 says that Splunk has put a batch into a queue in memory. With ``ack`` it is asked afterwards
+whether the batch is indexed ("indexer acknowledgement"), and only that counts.
+
+Protocol: help.splunk.com, "Format events for HTTP Event Collector", "Troubleshoot HTTP Event
+Collector" and "About HTTP Event Collector Indexer Acknowledgment"; replies and their codes as
+listed there for 10.4.
+"""
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import orjson
+from pydantic import Field, field_validator
+
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable
+from auditrelay.events import AuditEvent
+from auditrelay.events.forms import FORMS, cim
+from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.timestamps import epoch_seconds
+from auditrelay.http.peer import Peer, Reply
+from auditrelay.settings import Address, Duration, Secret, SinkSettings, Size
+from auditrelay.sinks import (
+    Form,
+    Item,
+    Known,
+    Limits,
+    Receipt,
+    Rejection,
+    Verdict,
+    dump,
+    fault,
+    packed,
+    unproven,
+    without_oversized,
+    words,
+)
+from auditrelay.telemetry.logs import Metrics
+
+EVENT_BYTES = 5 * 1024 * 1024
+"""maxEventSize; a larger event is refused with code 6, and the rest of its batch with it."""
+
+_TAKEN_WITH_A_WARNING = (24, 25)
+_ABOUT_EVENTS = {
+    5: "no_data",
+    6: "invalid_data_format",
+    12: "event_required",
+    13: "event_blank",
+    15: "invalid_fields",
+}
+_NO_DATA = 5
+_INCORRECT_INDEX = 7
+_INVALID_CHANNEL = 11
+_ACK_CHANNEL_FULL = 27
+_CONFIGURATION = {
+    1: "the token is disabled: enable it in Splunk",
+    2: "no token arrived: check what stands between here and Splunk",
+    3: "check token",
+    4: "Splunk does not know the token: check token",
+    10: "the token demands indexer acknowledgement: set ack = true, or switch useACK off for it",
+    11: "the token demands indexer acknowledgement: set ack = true, or switch useACK off for it",
+    14: "the token does not acknowledge: switch useACK on for it, or set ack = false",
+    16: "check what stands between here and Splunk: the token was sent in a header",
+    21: "Splunk does not know the token: check token",
+    22: "the token is disabled: enable it in Splunk",
+}
+_CHANNEL_WAS_SENT = (
+    "a channel was sent (X-Splunk-Request-Channel): check what stands between here and Splunk"
+)
+_ADVICE = "check url, and what stands between here and Splunk"
+
+
+class Settings(SinkSettings):
+    """The keys of a ``splunk_hec`` sink."""
+
+    type: Literal["splunk_hec"]
+    url: Address
+    """Scheme, host and port of the collector: ``https://splunk.example.com:8088``."""
+    token: Secret
+    index: str | None = None
+    """Where Splunk stores the events; by default the token's own index."""
+    sourcetype: str | None = Field(None, min_length=1)
+    """By default ``auditrelay:<vendor>:audit``, or the form instead of audit if it is not cim."""
+    source: str | None = Field(None, min_length=1)
+    """By default ``auditrelay:<source>``."""
+    host: str | None = Field(None, min_length=1)
+    """By default the host of the vendor's API."""
+    ack: bool = False
+    """Whether events count as delivered only when Splunk says that they are indexed."""
+    ack_timeout: Duration = Field(timedelta(minutes=5), gt=timedelta(0))
+    """What is not indexed by then is sent again."""
+    format: Form = "cim"
+    batch_bytes: Size = Field(2_000_000, le=838_860_800)
+    """At most [http_input] max_content_length of limits.conf, as Splunk 9 and 10 ship it."""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The collector's address."""
+        return {"url": self.url}
+
+    @field_validator("url")
+    @classmethod
+    def _is_the_root(cls, url: str) -> str:
+        if "/services/collector" in url:
+            raise ValueError("leave out /services/collector and what follows; it is added")
+        return url
+
+    @field_validator("index")
+    @classmethod
+    def _is_an_index(cls, index: str | None) -> str | None:
+        if index is not None and not re.fullmatch(r"_?[a-z0-9][a-z0-9_-]*", index, re.ASCII):
+            raise ValueError(
+                f"{index!r} is not the name of an index: lower-case letters, digits, _ and -, "
+                "the first a letter or a digit"
+            )
+        return index
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+    """Return the sink that the configuration calls *name*."""
+    return Sink(name, settings, metrics)
+
+
+class Sink:
+    """One HTTP Event Collector and one token."""
+
+    recognises_duplicates = False
+
+    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._form = FORMS[settings.format]
+        self._kind = "audit" if settings.format == "cim" else settings.format
+        self._channel: Channel | None = None
+        self._opening = asyncio.Lock()
+        self._peer = Peer(
+            name,
+            settings,
+            base_url=settings.url,
+            headers=lambda: {"Authorization": f"Splunk {settings.token.reveal()}"},
+            secrets=[settings.token],
+            metrics=metrics,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """As configured; no event above Splunk's own maximum."""
+        return Limits(self._settings.batch_events, self._settings.batch_bytes, EVENT_BYTES)
+
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+        """
+        Return *event* in HEC's envelope.
+
+        Its time is spelled out of integers, since Splunk refuses an exponent. What describes the
+        event stands on each one: within a request, Splunk lets it stick to those that follow.
+        """
+        settings = self._settings
+        envelope: dict[str, Any] = {
+            "time": orjson.Fragment(epoch_seconds(event.at)),
+            "host": settings.host or event.api_host or "auditrelay",
+            "source": settings.source or f"auditrelay:{event.source}",
+            "sourcetype": settings.sourcetype or f"auditrelay:{event.vendor}:{self._kind}",
+        }
+        if settings.index is not None:
+            envelope["index"] = settings.index
+        envelope["event"] = self._form(event, marks=marks)
+        fields = envelope["fields"] = cim.indexed(event)
+        if settings.format != "cim":
+            del fields["cim_model"]  # it would promise keys that other forms do not have
+        return dump(envelope)
+
+    async def send(self, batch: Sequence[Item]) -> Verdict:
+        """Offer *batch*; events above maxEventSize are rejected without being sent."""
+        return await without_oversized(batch, EVENT_BYTES, self._send)
+
+    async def _send(self, batch: Sequence[Item]) -> Verdict:
+        if not self._settings.ack:
+            return self._judge(await self._post(batch), len(batch))
+        channel = await self._open_channel()
+        with channel.flight():
+            return self._judge(await self._post(batch, channel), len(batch), channel)
+
+    async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
+        # No name holds the body: once packed it goes, or it would lie beside its texts till the
+        # reply.
+        content, headers = await packed(
+            b"\n".join([item.text for item in batch]), self._settings.compression
+        )
+        headers["Content-Type"] = "application/json"
+        if channel is not None:
+            headers["X-Splunk-Request-Channel"] = channel.id
+            headers |= channel.cookies
+        reply = await self._peer.request(
+            "POST", "/services/collector/event", headers=headers, content=content
+        )
+        if channel is not None:
+            channel.keep_cookies(reply)
+        return reply
+
+    async def _open_channel(self) -> "Channel":
+        """
+        Return the channel in use, or a new one.
+
+        A new one is asked about first, once. That shows, before anything is stored, whether the
+        token acknowledges; and a load balancer sets its cookie then, before several requests at a
+        time could each be sent to a node of its own.
+        """
+        async with self._opening:
+            if self._channel is None or self._channel.retired:
+                channel = Channel(self._ask, self._settings.ack_timeout)
+                try:
+                    await self._ask(channel, [0], new=True)
+                except Retryable as error:  # whatever came of it, no event was sent
+                    raise Retryable(
+                        str(error), reason=error.reason, retry_after=error.retry_after
+                    ) from error
+                self._channel = channel
+            return self._channel
+
+    async def _ask(
+        self, channel: "Channel", numbers: Sequence[int], *, new: bool = False
+    ) -> set[int]:
+        """Return which of *numbers* are indexed. Raises Retryable or Refused."""
+        reply = await self._peer.request(
+            "POST",
+            "/services/collector/ack",
+            params={"channel": channel.id},
+            headers={"Content-Type": "application/json", **channel.cookies},
+            content=orjson.dumps({"acks": list(numbers)}),
+        )
+        channel.keep_cookies(reply)
+        if reply.status == 200:
+            acks = _object(reply).get("acks")
+            if not isinstance(acks, dict):
+                raise unproven(reply, "HEC's")
+            return {number for number in numbers if acks.get(str(number)) is True}
+        text, code, _ = _read(reply)
+        if new and code == _INVALID_CHANNEL:
+            return set()  # nothing was sent on it yet; the token is fine, or it would be code 14
+        if code in _CONFIGURATION and 400 <= reply.status < 500:
+            raise Refused(
+                f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
+            )
+        error = fault(reply, said=text)
+        if isinstance(error, Rejected):
+            raise Refused(f"{error}; {_ADVICE}, or set ack = false", status=error.status)
+        raise error
+
+    def _advice(self, code: int, channel: "Channel | None") -> str:
+        if channel is not None and code in (10, 11):
+            return _CHANNEL_WAS_SENT
+        return _CONFIGURATION[code]
+
+    def _judge(self, reply: Reply, count: int, channel: "Channel | None" = None) -> Verdict:
+        """Return what the *reply* to a batch of *count* events says of each, or raise."""
+        text, code, number = _read(reply)
+        if reply.status == 200:
+            return self._taken(reply, channel)
+        if code in _CONFIGURATION and 400 <= reply.status < 500:
+            raise Refused(
+                f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
+            )
+        if reply.status != 400:
+            if channel is not None and code == _ACK_CHANNEL_FULL:
+                channel.retire()
+            error = fault(reply, said=text)
+            if isinstance(error, Retryable) and number is not None and 0 < number < count:
+                # It filled up in the middle of the batch: what came before is indexed.
+                return _partly(number, number, count, channel, because=error)
+            raise error
+        if code == _INCORRECT_INDEX:
+            return self._incorrect_index(reply, text, number, count, channel)
+        if code is None or (number is None and code not in _ABOUT_EVENTS):
+            raise Refused(f"{reply.where}: {text or 'not an answer of HEC'}; {_ADVICE}", status=400)
+        reason = _ABOUT_EVENTS.get(code, f"hec_{code}")
+        if number is None or not 0 <= number < count:
+            raise Rejected(f"{reply.where}: {text}", reason=reason, status=400)
+        bad = Rejection(number, reason, text, 400)
+        return _partly(number, number + 1, count, channel, rejected=(bad,))
+
+    def _taken(self, reply: Reply, channel: "Channel | None") -> Verdict:
+        text, code, _ = _read(reply)
+        warned = code in _TAKEN_WITH_A_WARNING
+        if code != 0 and not warned:
+            raise unproven(reply, "HEC's")
+        receipt = None if channel is None else self._receipt(reply, channel)
+        return Verdict(warnings=(text,) if warned else (), crowded=warned, receipt=receipt)
+
+    def _receipt(self, reply: Reply, channel: "Channel") -> Receipt:
+        """Return where the batch will be acknowledged that *reply* has taken."""
+        number = _object(reply).get("ackId")
+        if type(number) is not int:
+            channel.retire()
+            raise Refused(
+                f"{reply.where}: it took the events and gave no ackId, so they can never be "
+                "acknowledged; switch useACK on for the token, or set ack = false",
+                status=200,
+                sent=True,
+            )
+        if not channel.issued(number):
+            raise Retryable(
+                f"{reply.where}: ackId {number} a second time: Splunk was started anew, or "
+                "another node answered; what was not acknowledged is sent again",
+                reason="channel_lost",
+                sent=True,
+            )
+        return Receipt(channel, number)
+
+    def _incorrect_index(
+        self, reply: Reply, text: str, number: int | None, count: int, channel: "Channel | None"
+    ) -> Verdict:
+        """
+        Return what code 7 says; its *number* is one too high (seen on 10.4.2), or is not.
+
+        So the event before it is sent once more, alone: if it is taken after all it is there
+        twice, but whichever it was, nothing is lost.
+        """
+        if count == 1:
+            index = self._settings.index
+            if index is not None:  # every event has it, so every event would be refused
+                raise Refused(
+                    f"{reply.where}: {text}; index: {index!r} does not exist, or the token may "
+                    "not write to it",
+                    status=400,
+                )
+            return Verdict(rejected=(Rejection(0, "incorrect_index", text, 400),))
+        if number is None or not 0 <= number <= count:
+            raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
+        suspect = max(number - 1, 0)
+        verdict = _partly(suspect, suspect + 1, count, channel, alone=(suspect,))
+        return replace(verdict, doubtful=verdict.doubtful + (number > 0))
+
+    async def check(self) -> str:
+        """
+        Ask after HEC's health, then prove the token with a request that holds no event.
+
+        Splunk looks at the token first and answers "No data" (code 5) only to one that it knows.
+        With ``ack``, a channel is opened, which shows that the token acknowledges. That indexers
+        will do so, and that a load balancer keeps to its cookies, only an event can show.
+        """
+        ack = self._settings.ack
+        health = await self._peer.request(
+            "GET", "/services/collector/health", params={"ack": "true"} if ack else None
+        )
+        if health.status != 200:
+            self._judge(health, 0)
+        channel = None
+        if ack:
+            channel = Channel(self._ask, self._settings.ack_timeout)
+            await self._ask(channel, [0], new=True)
+        reply = await self._post([], channel)
+        if _read(reply)[1] != _NO_DATA:
+            self._judge(reply, 0, channel)
+            raise unproven(reply, "HEC's")
+        well = f"HEC at {self._settings.url} is healthy and knows the token"
+        return f"{well}, which acknowledges" if ack else well
+
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
+        """Nothing: an event of any age is taken."""
+        return None
+
+    def query(self, event: Known) -> Sequence[str]:
+        """Return the search that finds *event* in Splunk."""
+        index = self._settings.index or "*"
+        return (f"SPL: search index={index} event_id::{event.uid}",)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._peer.aclose()
+
+
+class Channel:
+    """
+    One channel of HEC: its acknowledgements are numbered from nought and live on one node.
+
+    They are kept in the memory of that node, so they are numbered anew when it restarts or cleans
+    up; and a load balancer in front of it is held to it by the cookies that it sets. *ask* asks
+    Splunk about numbers on a channel.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[["Channel", Sequence[int]], Awaitable[set[int]]],
+        patience: timedelta,
+    ) -> None:
+        self.id = str(uuid.uuid4())
+        self.patience = patience
+        self.lost = False
+        self.retired = False
+        self._ask = ask
+        self._jar: dict[str, str] = {}
+        self._flying: set[_Flight] = set()
+        self._next = 0
+        self._ahead: set[int] = set()
+        self._outstanding: set[int] = set()
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The header that brings a request to the node where the channel lives."""
+        pairs = "; ".join(f"{name}={value}" for name, value in self._jar.items())
+        return {"Cookie": pairs} if pairs else {}
+
+    def keep_cookies(self, reply: Reply) -> None:
+        """Keep the cookies of *reply*, newer ones in the place of older ones."""
+        for line in reply.headers.get_list("set-cookie"):
+            name, equals, value = line.partition(";")[0].strip().partition("=")
+            if equals and name:
+                self._jar[name] = value
+
+    def flight(self) -> "_Flight":
+        """Return what tells how a batch on the channel fares, for the length of a ``with``."""
+        return _Flight(self, self._flying)
+
+    def issued(self, number: int) -> bool:
+        """
+        Note that *number* was given to a batch; False if it cannot be told from an earlier one.
+
+        A number comes twice when the node counts anew. While others are outstanding nobody knows
+        whom an acknowledgement will be for, so the channel is lost.
+        """
+        if number < self._next or number in self._ahead:
+            if self._outstanding:
+                self.lost = True
+                self.retire()
+                return False
+            self._next, self._ahead = 0, set()  # an idle channel was cleaned up: all is well
+        self._outstanding.add(number)
+        self._ahead.add(number)
+        while self._next in self._ahead:
+            self._ahead.remove(self._next)
+            self._next += 1
+        return True
+
+    async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
+        """See Channel of the contract."""
+        told = await self._ask(self, numbers)
+        # If the node has just begun to count anew, a low number may be that of a batch whose
+        # answer is still on its way here. That answer will tell.
+        flying = list(self._flying)
+        low = {number for number in told if number < len(flying)}
+        if low and not all([await flight.wait() for flight in flying]):
+            told -= low
+        if self.lost:
+            return set()
+        self._outstanding -= told
+        return told
+
+    def retire(self) -> None:
+        """See Channel of the contract."""
+        self.retired = True
+
+
+class _Flight:
+    """A batch on the wire, and whether its answer came."""
+
+    def __init__(self, channel: Channel, flying: set["_Flight"]) -> None:
+        self._channel = channel
+        self._flying = flying
+        self._answered = False
+        self._over = asyncio.Event()
+
+    async def wait(self) -> bool:
+        """Wait for its end; return whether the answer came."""
+        await self._over.wait()
+        return self._answered
+
+    def __enter__(self) -> Self:
+        self._flying.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        unknown = isinstance(error, Retryable | Refused) and error.sent
+        self._answered = error is None or (isinstance(error, RelayError) and not unknown)
+        if not self._answered:
+            self._channel.retire()  # whatever broke may have begun to count anew
+        self._flying.discard(self)
+        self._over.set()
+
+
+def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said: Any) -> Verdict:
+    """
+    Return the verdict on a batch of which Splunk took the first *stored*, and not from *rest* on.
+
+    On a channel they got no number, so they can never be acknowledged: they are sent again, behind
+    the others, so that one more bad event among those does not have them stored a third time.
+    """
+    retry = tuple(range(rest, count))
+    if channel is None:
+        return Verdict(retry=retry, **said)
+    return Verdict(retry=(*retry, *range(stored)), doubtful=stored, **said)
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    try:
+        answer = reply.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _read(reply: Reply) -> tuple[str, int | None, int | None]:
+    """Return the text, the code and the number of the event that is to blame, as far as given."""
+    answer = _object(reply)
+    if not answer:
+        return "", None, None
+    code, number = answer.get("code"), answer.get("invalid-event-number")
+    return (
+        words(f"{answer.get('text')} (code {code})"),
+        code if type(code) is int else None,
+        number if type(number) is int else None,
+    )

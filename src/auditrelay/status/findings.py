@@ -1,0 +1,491 @@
+"""
+What is wrong, since when, and what to do: from the report alone, worst first. Pure.
+
+Each kind of trouble is one function that yields findings; ``judge`` puts them in order. A finding
+that heals by itself says so, and one that needs somebody names the key or the command.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from auditrelay.status import humanize as wording
+
+PATIENCE: Final = timedelta(minutes=10)
+"""How long a peer may be out of reach, or an event wait, before somebody should look."""
+
+MISSED_POLLS: Final = 3
+"""A checkpoint that is so many poll intervals old is behind."""
+
+NEARLY_FULL: Final = 0.8
+"""The share of ``spool.max_bytes`` from which on the spool is trouble."""
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    One thing that is wrong.
+
+    *level* is ``act`` where somebody has to, ``wait`` where it heals by itself. *kind* and *name*
+    say what it is about: a ``source``, a ``sink``, the ``spool``, the ``instance``. *what*,
+    *effect* and *do* are sentences, *said* is what the peer said, *command* is for a shell.
+    *since* is ISO 8601 UTC, or None where nobody knows.
+    """
+
+    level: Literal["act", "wait"]
+    kind: Literal["source", "sink", "spool", "instance"]
+    name: str
+    what: str
+    since: str | None = None
+    effect: str = ""
+    said: str | None = None
+    do: str = ""
+    command: str | None = None
+    code: str = ""
+    """The kind of trouble, in a word."""
+
+
+def judge(report: Report) -> list[Finding]:
+    """Return what is wrong by *report*, worst first; nothing if all is well."""
+    findings = [
+        replace(finding, code=code)
+        for code, found in (
+            ("stuck", _stuck(report)),
+            ("paused", _paused(report)),
+            ("held", _held(report, "source")),
+            ("held", _held(report, "sink")),
+            ("filling", _filling(report)),
+            ("down", _down(report, "source")),
+            ("down", _down(report, "sink")),
+            ("gaps", _gaps(report)),
+            ("bad_files", _bad_files(report)),
+            ("dead_letters", _dead_letters(report)),
+            ("bad_records", _bad_records(report)),
+            ("silent", _silent(report)),
+            ("backlogs", _backlogs(report)),
+            ("left_over", _left_over(report)),
+            ("behind", _behind(report)),
+            ("unheard", _unheard(report)),
+        )
+        for finding in found
+    ]
+    return sorted(findings, key=lambda finding: finding.level != "act")
+
+
+# -- the instance ----------------------------------------------------------------------------------
+
+
+def _stuck(report: Report) -> Iterator[Finding]:
+    for name in report["stuck"]:
+        yield Finding(
+            "act",
+            "instance",
+            name,
+            f"The loop of {name} is busy and has made no progress for 20 minutes.",
+            effect="Nothing is lost; nothing moves either.",
+            do="Restart the service, and report this with the log: it is a defect of auditrelay.",
+            command="systemctl restart auditrelay",
+        )
+
+
+def _paused(report: Report) -> Iterator[Finding]:
+    paused = [row for row in report["sources"] if row["enabled"] and row["paused_since"]]
+    if not paused:
+        return
+    spool = report["spool"]
+    names = wording.join([row["name"] for row in paused])
+    if _fill(spool) > NEARLY_FULL:
+        what = f"The spool is full, so {names} {_is(paused)} not read."
+        do = f"{_mend_slowest(report)}, or raise spool.max_bytes and reload the service."
+    else:
+        what = f"The disk is full, so {names} {_is(paused)} not read."
+        do = "Make room on the disk that state_dir lies on; reading then goes on by itself."
+    yield Finding(
+        "act",
+        "spool",
+        "spool",
+        what,
+        since=min(row["paused_since"] for row in paused),
+        effect="Nothing is dropped: delivery goes on, and reading catches up.",
+        said=paused[0]["last_error"],
+        do=do,
+        command=_command(report, "status"),
+    )
+
+
+def _filling(report: Report) -> Iterator[Finding]:
+    spool = report["spool"]
+    paused = any(row["enabled"] and row["paused_since"] for row in report["sources"])
+    if _fill(spool) > NEARLY_FULL and not paused:
+        yield Finding(
+            "act",
+            "spool",
+            "spool",
+            f"The spool is {_fill(spool):.0%} full.",
+            effect="When it is full, reading waits until there is room. Nothing is dropped.",
+            do=f"{_mend_slowest(report)}, or raise spool.max_bytes and reload the service.",
+            command=_command(report, "status"),
+        )
+
+
+def _mend_slowest(report: Report) -> str:
+    waiting = [row for row in report["sinks"] if row["backlog_events"]]
+    if not waiting:
+        return "Wait until delivered events are given up"
+    slowest = max(waiting, key=lambda row: row["backlog_events"])
+    return (
+        f"Mend the sink {slowest['name']}, for which "
+        f"{wording.count(slowest['backlog_events'], 'event')} {_wait(slowest)}"
+    )
+
+
+# -- sources and sinks alike -----------------------------------------------------------------------
+
+_Kind = Literal["source", "sink"]
+
+_RESTART: Final = "restart the service"
+
+
+def _held(report: Report, kind: _Kind) -> Iterator[Finding]:
+    for row in _enabled(report, kind):
+        if not row["held"]:
+            continue
+        name, status = row["name"], _status(row["error_code"])
+        what, do = _refusal(kind, row, status)
+        yield Finding(
+            "act",
+            kind,
+            name,
+            what,
+            since=row["since"],
+            effect=f"{_kept(kind, row)} It is asked again by itself, slowly.",
+            said=row["last_error"],
+            do=do,
+            command=_command(report, "check"),
+        )
+
+
+def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[str, str]:
+    """Return what a refusal with *status* means, and what to do about it."""
+    name, table = row["name"], f"{kind}s.{row['name']}"
+    if status == 401:
+        return f"{name} does not accept its key (401).", _renew(row, table)
+    if status == 403:
+        right = "read the audit log" if kind == "source" else "store events there"
+        return (
+            f"{name} denies its key the right to {right} (403).",
+            f"Give the key that right, or use another. {_renew(row, table)}",
+        )
+    address = {"elasticsearch": "urls", "file": "path"}.get(row["type"], "url")
+    if kind == "source":
+        address = "base_url"
+    if status == 404:
+        names = f"{table}.{address} and the names in [{table}]"
+        return (
+            f"{name} does not know what it is asked for (404).",
+            f"See whether {names} are right, mend them, and reload the service.",
+        )
+    if status is not None and 300 <= status < 400:
+        return (
+            f"{name} sends us elsewhere ({status}), where no key may follow.",
+            f"Set {table}.{address} to the address that it names, and reload the service.",
+        )
+    with_status = "" if status is None else f" ({status})"
+    return f"{name} refuses{with_status}.", "Do what its own words say."
+
+
+def _renew(row: Mapping[str, Any], table: str) -> str:
+    """Say where the key of *row* comes from, and so where a new one goes."""
+    wanted, again = [], True
+    for credential in row["credentials"]:
+        where = f"{table}.{credential['key']}"
+        if not credential["references"]:
+            wanted.append(where)
+            again = False
+        for reference in credential["references"]:
+            kind, _, name = reference.strip("${}").partition(":")
+            # What systemd hands over is a copy, made when the service starts.
+            again &= kind == "file"
+            wanted.append(
+                {
+                    "file": f"the file {name} ({where})",
+                    "env": f"the variable {name} ({where})",
+                    "credential": f"the credential {name} ({where})",
+                }.get(kind, where)
+            )
+    if not wanted:
+        return "See whether the way there asks for a key of its own."
+    after = "it is read again by itself" if again else _RESTART
+    return f"Put a key that works into {' or '.join(wanted)}; {after}."
+
+
+_TROUBLE: Final = {
+    "connect": "cannot be reached",
+    "tls": "shows no certificate that can be trusted",
+    "timeout": "does not answer in time",
+    "reset": "breaks the connection off",
+    "bad_reply": "answers something that is not its own; a proxy in between may have",
+    "reply_too_large": "answers more than fits; lower page_size or batch_bytes",
+    "status_429": "asks for fewer requests (429)",
+}
+
+
+def _down(report: Report, kind: _Kind) -> Iterator[Finding]:
+    for row in _enabled(report, kind):
+        if row["up"] or row["held"] or row["last_error"] is None or row.get("paused_since"):
+            continue
+        code, name = row["error_code"] or "", row["name"]
+        status = _status(code)
+        if code in _TROUBLE:
+            trouble = _TROUBLE[code]
+        elif status is not None:
+            trouble = f"answers with an error ({status})"
+        else:
+            trouble = f"answers what cannot be used ({code.replace('_', ' ') or 'unknown'})"
+        lasting = _age(report, row["since"]) >= PATIENCE
+        yield Finding(
+            "act" if lasting else "wait",
+            kind,
+            name,
+            f"{name} {trouble}.",
+            since=row["since"],
+            effect=f"{_kept(kind, row)} It is tried again by itself.",
+            said=row["last_error"],
+            do=f"See whether {name}, and the way there, work." if lasting else "",
+            command=_command(report, "check") if lasting else None,
+        )
+
+
+def _kept(kind: _Kind, row: Mapping[str, Any]) -> str:
+    """Say that nothing is lost, and what waits."""
+    if kind == "source":
+        return "Nothing is lost: reading goes on from where it stopped."
+    if not row["backlog_events"]:
+        return "Nothing is lost, and nothing waits for it."
+    backlog = wording.count(row["backlog_events"], "event")
+    return f"Nothing is lost: {backlog} {_wait(row)} in the spool."
+
+
+def _unheard(report: Report) -> Iterator[Finding]:
+    kinds: tuple[tuple[_Kind, str], ...] = (
+        ("source", "has not finished a poll since the start"),
+        ("sink", "has not answered since the start"),
+    )
+    for kind, words in kinds:
+        for row in _enabled(report, kind):
+            quiet = not row["up"] and not row["held"] and row["last_error"] is None
+            if quiet and not row.get("paused_since"):
+                yield Finding("wait", kind, row["name"], f"{row['name']} {words}.")
+
+
+# -- sources ---------------------------------------------------------------------------------------
+
+
+def _gaps(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report, "source"):
+        gaps = [span for span in row["coverage"] if span["state"] == "gap"]
+        if not gaps:
+            continue
+        start, end = min(gap["start"] for gap in gaps), max(gap["end"] for gap in gaps)
+        length = sum((_at(gap["end"]) - _at(gap["start"])).total_seconds() for gap in gaps)
+        now = _at(report["at"])
+        spots = "" if len(gaps) == 1 else f", in {len(gaps)} pieces,"
+        yield Finding(
+            "act",
+            "source",
+            row["name"],
+            f"{row['name']} was not read for {wording.span(length)}{spots} between "
+            f"{wording.moment(_at(start), now)} and {wording.moment(_at(end), now)}.",
+            effect=_reasons({gap["reason"] for gap in gaps}),
+            do="If the vendor still shows that time, read it after all.",
+            command=_command(
+                report,
+                "backfill",
+                row["name"],
+                "--from",
+                _whole(start),
+                "--to",
+                _whole(end, up=True),
+            ),
+        )
+
+
+def _reasons(reasons: Iterable[str]) -> str:
+    known = {
+        "catch_up_limit": "It was longer ago than catch_up_limit allows.",
+        "retention": "The vendor kept nothing that old.",
+        "unreadable": "It could not be read for an hour, whatever was tried.",
+    }
+    return " ".join(
+        known.get(reason, f"The reason: {reason.replace('_', ' ')}.") for reason in sorted(reasons)
+    )
+
+
+def _bad_files(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report, "source"):
+        # What is read as files goes on with the next one, and so stays up.
+        if row["up"] and row["last_error"] is not None and not row["paused_since"]:
+            yield Finding(
+                "act",
+                "source",
+                row["name"],
+                f"{row['name']} was given a file that is of no use.",
+                effect="It was left alone; the others were read.",
+                said=row["last_error"],
+                do=f"Put the right file into {row['directory']}; it is read by itself.",
+            )
+
+
+def _silent(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report, "source"):
+        if row["silent"]:
+            yield Finding(
+                "act",
+                "source",
+                row["name"],
+                f"{row['name']} has shown nothing new for longer than its max_silence.",
+                since=row["last_event_at"],
+                do="Compare with the vendor's dashboard: is it quiet, or does the key see too "
+                "little? This shows the newest events that the key sees.",
+                command=_command(report, "sample", row["name"], "--count", "3"),
+            )
+
+
+def _behind(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report, "source"):
+        if row["directory"] is not None:
+            continue  # it is as far as its files are, and that is somebody else's business
+        lag = row["lag_seconds"]
+        usual = MISSED_POLLS * row["poll_interval_seconds"] + row["settle_seconds"]
+        if row["up"] and lag is not None and lag > usual and not row["paused_since"]:
+            yield Finding(
+                "wait",
+                "source",
+                row["name"],
+                f"{row['name']} is catching up: it is read up to {wording.span(lag)} ago.",
+                effect="Every poll reads on from there.",
+            )
+
+
+# -- sinks -----------------------------------------------------------------------------------------
+
+
+def _dead_letters(report: Report) -> Iterator[Finding]:
+    for row in report["sinks"]:
+        dead = row["dead_letters"]
+        if dead:
+            them = "it is" if dead == 1 else "they are"
+            yield Finding(
+                "act",
+                "sink",
+                row["name"],
+                f"{row['name']} will never accept {wording.count(dead, 'event')} as {them}.",
+                effect=f"{'It lies' if dead == 1 else 'They lie'} in the dead letters, each with "
+                "its reason; the rest was not held up.",
+                do="See why, and mend the cause. Then dead-letters replay sends "
+                f"{'it' if dead == 1 else 'them'} again; dead-letters drop gives "
+                f"{'it' if dead == 1 else 'them'} up.",
+                command=_command(report, "dead-letters", "list", "--sink", row["name"]),
+            )
+
+
+def _bad_records(report: Report) -> Iterator[Finding]:
+    for row in report["sources"]:
+        if dead := row["dead_letters"]:
+            yield Finding(
+                "act",
+                "source",
+                row["name"],
+                f"{wording.count(dead, 'row')} of {row['name']} {'is' if dead == 1 else 'are'} no "
+                "record.",
+                effect="Nothing of them was forwarded; the rest of their files was.",
+                do="See which, by file and line. dead-letters replay forwards them as they are; "
+                "dead-letters drop gives them up.",
+                command=_command(report, "dead-letters", "list", "--source", row["name"]),
+            )
+
+
+def _backlogs(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report, "sink"):
+        oldest = timedelta(seconds=row["oldest_undelivered_seconds"])
+        if not row["up"] or oldest < PATIENCE:
+            continue
+        moves = _age(report, row["last_delivered_at"]) < PATIENCE
+        backlog = wording.count(row["backlog_events"], "event")
+        yield Finding(
+            "wait" if moves else "act",
+            "sink",
+            row["name"],
+            f"{row['name']} is behind: {backlog} {_wait(row)} for it.",
+            since=(_at(report["at"]) - oldest).isoformat(),
+            effect="Nothing is lost: they wait in the spool"
+            f"{', and it is delivering them' if moves else ''}.",
+            do="If it does not shrink, raise concurrency or batch_events in "
+            f"[sinks.{row['name']}], or find out what slows the sink down.",
+            command=None if moves else _command(report, "check"),
+        )
+
+
+def _left_over(report: Report) -> Iterator[Finding]:
+    for row in report["sinks"]:
+        if not row["enabled"] and row["backlog_events"]:
+            why = "is not in the configuration any more" if row.get("leftover") else "is disabled"
+            backlog = wording.count(row["backlog_events"], "event")
+            yield Finding(
+                "act",
+                "sink",
+                row["name"],
+                f"{backlog} {_wait(row)} for {row['name']}, which {why}.",
+                effect="They are kept, and take room in the spool.",
+                do=f"Put [sinks.{row['name']}] back or enable it, and reload the service.",
+            )
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def _enabled(report: Report, kind: _Kind) -> Iterator[Mapping[str, Any]]:
+    return (row for row in report[f"{kind}s"] if row["enabled"])
+
+
+def _command(report: Report, *words: str) -> str:
+    config = report["config"]
+    return shlex.join(["auditrelay", *(("-c", config) if config else ()), *words])
+
+
+def _fill(spool: Mapping[str, int]) -> float:
+    return spool["bytes"] / spool["max_bytes"]
+
+
+def _status(code: str | None) -> int | None:
+    number = (code or "").removeprefix("status_")
+    return int(number) if number.isdigit() else None
+
+
+def _at(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
+
+
+def _age(report: Report, iso: str | None) -> timedelta:
+    """Return how long ago *iso* was; for ever, if it is not known."""
+    return timedelta.max if iso is None else _at(report["at"]) - _at(iso)
+
+
+def _whole(iso: str, *, up: bool = False) -> str:
+    """Return *iso* in whole seconds, so that it can be typed; never less than asked for."""
+    at = _at(iso)
+    if up and at.microsecond:
+        at += timedelta(seconds=1)
+    return at.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+def _is(rows: list[Any]) -> str:
+    return "is" if len(rows) == 1 else "are"
+
+
+def _wait(row: Mapping[str, Any]) -> str:
+    return "waits" if row["backlog_events"] == 1 else "wait"

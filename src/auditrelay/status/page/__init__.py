@@ -1,0 +1,323 @@
+"""
+The status page: one screen that answers whether anything is wrong, since when, and what to do.
+
+Plain HTML and drawings in it, whole without a script; ``static/page.js`` only asks for it again and
+puts the new one in the place of the old.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from auditrelay.status import humanize as wording
+from auditrelay.status.page.badge import state_of
+from auditrelay.status.page.diagram import flow
+from auditrelay.status.page.html import Markup, tag
+from auditrelay.status.page.timeline import timeline
+
+Row = Mapping[str, Any]
+
+
+def page(report: Row) -> str:
+    """Return the page that shows *report*, as ``status --json`` prints it."""
+    now = datetime.fromisoformat(report["at"])
+    acts = [finding for finding in report["findings"] if finding["level"] == "act"]
+    mark = "▲ " if acts else ""
+    return "<!doctype html>\n" + tag(
+        "html",
+        tag(
+            "head",
+            tag("meta", charset="utf-8"),
+            tag("title", f"{mark}{headline(report)} · auditrelay"),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("link", rel="icon", href="static/icon.svg", type="image/svg+xml"),
+            tag("link", rel="stylesheet", href="static/page.css"),
+            tag("script", src="static/page.js", defer=""),
+        ),
+        tag(
+            "body",
+            tag("a", "To what is wrong", href="#verdict", class_="skip"),
+            _top(report, now),
+            tag("p", id="news", role="status", class_="news"),
+            tag(
+                "main",
+                _verdict(report, now),
+                flow(report),
+                _section("Sources", [_source(report, row, now) for row in report["sources"]]),
+                _legend(),
+                _section("Sinks", [_sink(report, row, now) for row in report["sinks"]]),
+                id="main",
+            ),
+        ),
+        lang="en",
+    )
+
+
+def headline(report: Row) -> str:
+    """Return the one sentence that says whether anything is wrong."""
+    acts = [finding for finding in report["findings"] if finding["level"] == "act"]
+    if not acts:
+        return "All is well." if not report["findings"] else "Nothing needs you."
+    if len(acts) == 1:
+        return str(acts[0]["what"])
+    return f"{len(acts)} things need you."
+
+
+def _top(report: Row, now: datetime) -> Markup:
+    return tag(
+        "header",
+        tag("p", tag("strong", "auditrelay"), f" {report['version']}", class_="name"),
+        tag(
+            "p",
+            "as of ",
+            tag("time", f"{now:%H:%M:%S} UTC", datetime=report["at"], id="at"),
+            " ",
+            tag("a", "Reload", href="", id="reload"),
+            tag("button", "Pause", type="button", id="pause", hidden=""),
+            class_="as-of",
+        ),
+        class_="top",
+    )
+
+
+# -- what is wrong ---------------------------------------------------------------------------------
+
+
+def _verdict(report: Row, now: datetime) -> Markup:
+    findings = report["findings"]
+    acts = sum(finding["level"] == "act" for finding in findings)
+    level = "act" if acts else "well"
+    # What needs somebody comes first; if that is one thing alone, the headline is its sentence.
+    told = [
+        _finding(finding, now, titled=acts != 1 or number > 0)
+        for number, finding in enumerate(findings)
+    ]
+    return tag(
+        "section",
+        tag(
+            "h1",
+            tag("span", "▲" if acts else "●", class_="mark", aria_hidden="true"),
+            tag("span", headline(report), id="headline"),
+            class_=level,
+        ),
+        tag("p", _since(findings[0]["since"], now), class_="what act")
+        if acts == 1 and findings[0]["since"]
+        else None,
+        tag("ol", *told, class_="findings") if findings else None,
+        tag("p", _summary(report), class_="summary"),
+        id="verdict",
+        tabindex="-1",
+    )
+
+
+def _summary(report: Row) -> str:
+    """Say in numbers how it stands, whatever is wrong."""
+    sources = [row for row in report["sources"] if row["enabled"]]
+    sinks = [row for row in report["sinks"] if row["enabled"]]
+    lags = [row["lag_seconds"] for row in sources if row["lag_seconds"] is not None]
+    waiting = max((row["backlog_events"] for row in report["sinks"]), default=0)
+    dead = sum(row["dead_letters"] for row in report["sinks"])
+    read = f"read up to {wording.span(max(lags))} ago or later" if lags else "not read yet"
+    if 0 < len(lags) < len(sources):
+        read = f"({len(sources) - len(lags)} not read yet), the others {read}"
+    return (
+        f"{wording.count(len(sources), 'source')} {read}. "
+        f"{wording.count(len(sinks), 'sink')}, "
+        f"{wording.count(waiting, 'event') if waiting else 'nothing'} waiting"
+        f"{' for the slowest' if waiting and len(sinks) > 1 else ''}. "
+        f"{wording.count(dead, 'dead letter') if dead else 'No dead letters'}."
+    )
+
+
+def _finding(finding: Row, now: datetime, *, titled: bool) -> Markup:
+    act = finding["level"] == "act"
+    return tag(
+        "li",
+        tag(
+            "p",
+            tag("span", "▲" if act else "△", class_="mark", aria_hidden="true"),
+            tag("span", "Act: " if act else "Wait: ", class_="hidden"),
+            tag("strong", finding["what"]),
+            " ",
+            _since(finding["since"], now),
+            class_="what",
+        )
+        if titled
+        else None,
+        tag("p", finding["effect"]) if finding["effect"] else None,
+        tag("p", "It said: ", tag("q", finding["said"]), class_="said")
+        if finding["said"]
+        else None,
+        tag("p", tag("b", "What to do: "), finding["do"], class_="do") if finding["do"] else None,
+        tag("pre", tag("code", finding["command"]), tabindex="0") if finding["command"] else None,
+        class_=finding["level"],
+    )
+
+
+def _since(iso: str | None, now: datetime) -> Markup | None:
+    if iso is None:
+        return None
+    at = datetime.fromisoformat(iso)
+    age = wording.span((now - at).total_seconds())
+    words = tag("time", wording.moment(at, now), datetime=iso)
+    return tag("span", "since ", words, f" ({age})", class_="since")
+
+
+# -- sources and sinks -----------------------------------------------------------------------------
+
+
+def _section(title: str, articles: list[Markup]) -> Markup:
+    name = title.lower()
+    return tag(
+        "section",
+        tag("h2", title, id=name),
+        *(articles or [tag("p", "There are none.")]),
+        aria_labelledby=name,
+    )
+
+
+def _source(report: Row, row: Row, now: datetime) -> Markup:
+    lag = row["lag_seconds"]
+    facts = {
+        "lag": "not read yet" if lag is None else wording.span(lag),
+        "last event": _moment(row["last_event_at"], now) or "none yet",
+        "last poll": _moment(row["last_poll_at"], now) or "none yet",
+        "not read": wording.span(row["gap_seconds"]) if row["gap_seconds"] else "nothing",
+    }
+    if row["late"]:
+        facts["found late"] = wording.count(sum(find["events"] for find in row["late"]), "event")
+    if row["unknown_actions"]:
+        facts["of unknown type"] = wording.count(row["unknown_actions"], "event")
+    return _peer(report, "source", row, now, facts=facts, picture=timeline(row, now))
+
+
+def _sink(report: Row, row: Row, now: datetime) -> Markup:
+    backlog = row["backlog_events"]
+    facts = {
+        "backlog": wording.count(backlog, "event") if backlog else "nothing",
+        "dead letters": f"{row['dead_letters']:,}",
+        "last delivery": _moment(row["last_delivered_at"], now) or "none yet",
+    }
+    if backlog:
+        facts["oldest waits"] = wording.span(row["oldest_undelivered_seconds"])
+    if row["enabled"]:
+        everything = len(row["sources"]) == sum(
+            not each.get("leftover") for each in report["sources"]
+        )
+        facts["receives"] = "all sources" if everything else wording.join(row["sources"]) or "none"
+    return _peer(report, "sink", row, now, facts=facts, picture=_throughput(row))
+
+
+def _peer(
+    report: Row, kind: str, row: Row, now: datetime, *, facts: Mapping[str, str], picture: Markup
+) -> Markup:
+    state = state_of(report, kind, row)
+    return tag(
+        "article",
+        tag(
+            "div",
+            tag("h3", row["name"]),
+            tag("p", row["type"] or "", class_="type"),
+            tag(
+                "p",
+                tag("span", state.mark, class_="mark", aria_hidden="true"),
+                tag("span", state.word, class_="word"),
+                *(() if state.level == "well" or row["up"] else (" ", _since(row["since"], now))),
+                class_=f"state {state.level}",
+            ),
+            class_="who",
+        ),
+        picture,
+        tag(
+            "dl",
+            *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
+        ),
+        tag("p", _lateness(row), class_="said") if row.get("late") else None,
+        tag("p", "Last error: ", tag("q", row["last_error"]), class_="said")
+        if row["last_error"]
+        else None,
+        id=f"{kind}-{row['name']}",
+        class_=f"peer {state.level}",
+        tabindex="-1",
+        aria_label=f"{kind} {row['name']}",
+    )
+
+
+def _lateness(row: Row) -> str:
+    return (
+        f"{row['lateness']} To have caught nearly all of them at once: settle "
+        f"{row['suggested_settle']}, overlap {row['suggested_overlap']}."
+    )
+
+
+def _moment(iso: str | None, now: datetime) -> str | None:
+    return None if iso is None else wording.moment(datetime.fromisoformat(iso), now)
+
+
+def _throughput(row: Row) -> Markup:
+    """Draw what a sink took in each minute of the last hour, or since the start if that is less."""
+    counts = row["delivered_per_minute"]
+    if not counts:
+        return tag("p", "What it took of late is known while the service runs.", class_="pale")
+    minutes = "the last hour" if len(counts) >= 60 else f"the last {len(counts)} min"
+    words = (
+        f"{wording.count(sum(counts), 'event')} in {minutes}, {max(counts):,} in the busiest minute"
+    )
+    return tag(
+        "figure",
+        tag(
+            "svg",
+            tag("title", f"Delivered to {row['name']}: {words}."),
+            *_bars(counts),
+            tag("line", class_="day", x1=0, x2="100%", y1=31.5, y2=31.5),
+            role="img",
+            width="100%",
+            height=32,
+        ),
+        tag("figcaption", words),
+        class_="throughput",
+    )
+
+
+def _bars(counts: list[int]) -> Iterator[Markup]:
+    most, step = max(counts), 100 / 60
+    for number, delivered in enumerate(reversed(counts)):
+        if delivered:
+            height = max(1.5, 30 * delivered / most)
+            yield tag(
+                "rect",
+                class_="volume",
+                x=f"{100 - (number + 1) * step + 0.15:.2f}%",
+                y=31 - height,
+                width=f"{step - 0.3:.2f}%",
+                height=height,
+            )
+
+
+def _legend() -> Markup:
+    words = (
+        ("covered", "read to the last page"),
+        ("gap", "gap: given up, with its reason"),
+        ("unread", "not read yet"),
+        ("volume", "events an hour"),
+        ("late", "some of it found late"),
+    )
+    return tag(
+        "p",
+        *(
+            tag(
+                "span",
+                tag("svg", _swatch(name), width=18, height=10, aria_hidden="true"),
+                f" {text}",
+            )
+            for name, text in words
+        ),
+        class_="legend",
+    )
+
+
+def _swatch(name: str) -> Markup:
+    if name == "late":
+        return tag("path", class_=name, d="M9 0.5 13.5 5 9 9.5 4.5 5Z")
+    return tag("rect", class_=name, x=0.5, y=0.5, width=17, height=9)

@@ -1,0 +1,186 @@
+"""
+The coverage of one source as a picture: what was read, what was given up, what came late.
+
+Everything is placed by percentages and styled by classes, so that the picture fits any width and
+needs no style of its own. The same is told in words, and as a table.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from auditrelay.status import humanize as wording
+from auditrelay.status.page.html import Markup, join, tag
+
+DAYS = timedelta(days=7)
+"""How much time the picture spans."""
+
+_HEIGHT = 46.0
+_BAND = 12.0
+_TOP = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """From time to percent of the width."""
+
+    start: datetime
+    end: datetime
+
+    def place(self, at: datetime) -> float:
+        share = (at - self.start) / (self.end - self.start)
+        return 100 * min(1.0, max(0.0, share))
+
+    def box(self, start: datetime, end: datetime) -> tuple[float, float]:
+        """Return where a span begins and how wide it is; never so narrow that it cannot be seen."""
+        left, right = self.place(start), self.place(end)
+        width = max(right - left, 0.25)
+        return min(left, 100 - width), width
+
+
+def timeline(row: Mapping[str, Any], now: datetime) -> Markup:
+    """Return the picture of the source *row* of a report made *now*, and its table."""
+    axis = _Axis(now - DAYS, now)
+    spans = [span for span in row["coverage"] if datetime.fromisoformat(span["end"]) > axis.start]
+    return tag(
+        "figure",
+        _picture(row, spans, axis),
+        _table(row, spans, now),
+        class_="timeline",
+    )
+
+
+def _picture(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axis) -> Markup:
+    return tag(
+        "svg",
+        tag("title", _in_words(row, spans, axis)),
+        *_days(axis),
+        *_volumes(spans, axis),
+        tag("rect", class_="unread", x=1, y=_y() + 1, width="100%", height=_BAND - 2),
+        *_bands(spans, axis),
+        *_late(row, axis),
+        role="img",
+        height=_HEIGHT + 16,
+        width="100%",
+    )
+
+
+def _y() -> float:
+    return _HEIGHT - _BAND
+
+
+def _days(axis: _Axis) -> Iterator[Markup]:
+    midnight = axis.start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    while (midnight := midnight + timedelta(days=1)) < axis.end:
+        x = f"{axis.place(midnight):.2f}%"
+        yield tag("line", class_="day", x1=x, x2=x, y1=_TOP, y2=_HEIGHT + 4)
+        # A label that would be cut off at the edge is left out; its line is not.
+        if axis.end - midnight > timedelta(hours=18):
+            yield tag("text", f"{midnight:%a} {midnight.day}", x=x, dx=4, y=_HEIGHT + 14)
+    yield tag("text", "now", x="100%", y=_HEIGHT + 14, text_anchor="end")
+
+
+def _volumes(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
+    """Draw how many events an hour each span brought, against the busiest of them."""
+    rates = [_rate(span) for span in spans]
+    most = max(rates, default=0)
+    for span, rate in zip(spans, rates, strict=True):
+        if rate:
+            height = max(1.0, (_y() - _TOP - 2) * rate / most)
+            x, width = _placed(span, axis)
+            yield tag("rect", class_="volume", x=x, y=_y() - 2 - height, width=width, height=height)
+
+
+def _rate(span: Mapping[str, Any]) -> float:
+    start, end = _ends(span)
+    return float(span["events"]) / max((end - start).total_seconds() / 3600, 1 / 60)
+
+
+def _bands(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
+    for span in sorted(spans, key=lambda span: span["state"] == "gap"):
+        x, width = _placed(span, axis)
+        gap = span["state"] == "gap"
+        yield tag(
+            "rect",
+            class_="gap" if gap else "covered",
+            x=x,
+            y=_y() - (5 if gap else 0),
+            width=width,
+            height=_BAND + (5 if gap else 0),
+        )
+
+
+def _late(row: Mapping[str, Any], axis: _Axis) -> Iterator[Markup]:
+    """Mark each span in which events were found late, in its middle: when they were is not kept."""
+    for start, end in sorted({_ends(find) for find in row["late"]}):
+        middle = axis.place(max(start, axis.start) + (end - max(start, axis.start)) / 2)
+        yield tag(
+            "svg",
+            tag("path", d="M0 -4.5 4.5 0 0 4.5 -4.5 0Z"),
+            class_="late",
+            x=f"{middle:.2f}%",
+            y=_TOP - 2,
+        )
+
+
+def _ends(span: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    return datetime.fromisoformat(span["start"]), datetime.fromisoformat(span["end"])
+
+
+def _placed(span: Mapping[str, Any], axis: _Axis) -> tuple[str, str]:
+    left, width = axis.box(*_ends(span))
+    return f"{left:.2f}%", f"{width:.2f}%"
+
+
+# -- in words --------------------------------------------------------------------------------------
+
+
+def _in_words(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axis) -> str:
+    covered = [span for span in spans if span["state"] == "covered"]
+    gaps = [span for span in spans if span["state"] == "gap"]
+    if not covered and not gaps:
+        return f"{row['name']}: nothing of the last 7 days has been read yet."
+    events = sum(span["events"] for span in covered)
+    last = row["last_fetched_timestamp"]
+    words = [f"{row['name']}, the last 7 days: {wording.count(events, 'event')} read"]
+    if last is not None:
+        words[0] += f", without a hole up to {wording.moment(_at(last), axis.end)}"
+    words.append("no gap" if not gaps else wording.count(len(gaps), "gap"))
+    late = sum(find["events"] for find in row["late"])
+    if late:
+        words.append(f"{wording.count(late, 'event')} found late")
+    return "; ".join(words) + "."
+
+
+def _at(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
+
+
+def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime) -> Markup:
+    told = [*spans, *({**find, "state": "late"} for find in row["late"])]
+    rows = [
+        tag(
+            "tr",
+            tag("td", wording.moment(_at(span["start"]), now)),
+            tag("td", wording.moment(_at(span["end"]), now)),
+            tag("td", _state(span)),
+            tag("td", f"{span['events']:,}", class_="number"),
+        )
+        for span in sorted(told, key=lambda span: _at(span["start"]), reverse=True)
+    ]
+    if not rows:
+        return Markup()
+    head = tag("tr", *(tag("th", word, scope="col") for word in ("from", "to", "what", "events")))
+    return tag(
+        "details",
+        tag("summary", "as a table"),
+        tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll"),
+        id=f"table-{row['name']}",
+    )
+
+
+def _state(span: Mapping[str, Any]) -> Markup:
+    if span["state"] == "gap":
+        return tag("strong", f"gap: {str(span['reason']).replace('_', ' ')}")
+    return join(f"found late ({span['via']})" if span["state"] == "late" else "read")

@@ -1,0 +1,146 @@
+"""
+The status port: health, readiness, metrics, and what there is to see, on one small HTTP server.
+
+It shows names, numbers and reasons; never an event's contents and never a secret.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from email.utils import formatdate
+from typing import Any, Protocol
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from auditrelay.errors import ConfigError
+from auditrelay.settings import Secret
+from auditrelay.status.access import Door, allowed_hosts, is_loopback
+from auditrelay.status.page import page
+from auditrelay.status.page.assets import Assets
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Instance(Protocol):
+    """What the status port asks of the running instance."""
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` prints."""
+
+    async def measured(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics as text, and their content type, as the header *accept* asks."""
+
+    def stuck(self) -> list[str]:
+        """Return the names of the loops that make no progress."""
+
+    def unready(self) -> list[str]:
+        """Return the reasons why not everything has worked yet."""
+
+
+class _Protocol(H11Protocol):
+    def data_received(self, data: bytes) -> None:
+        """Set the header Date, which uvicorn would do in the loop that is not run here."""
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        super().data_received(data)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the instance: it has more to stop than this."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait for the stop; uvicorn would wake ten times a second to look whether it is there."""
+        await self.stopping.wait()
+
+
+class StatusPort:
+    """
+    The server behind ``[status] listen``: *listen* is ``host:port``, with port 0 for any.
+
+    With *token*, whoever looks has to know it, see ``door``.
+
+    Raises ConfigError if the address cannot be had.
+    """
+
+    def __init__(self, listen: str, instance: Instance, *, token: Secret | None = None) -> None:
+        self._instance = instance
+        host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
+        try:
+            family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+            self._socket = socket.create_server((host, int(port)), family=family)
+        except OSError as error:
+            raise ConfigError(
+                f"status.listen: cannot listen on {listen}: {error.strerror}; choose another port "
+                "or stop what uses it"
+            ) from error
+        ip, bound = self._socket.getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{bound}/"
+        if token is None and not is_loopback(ip):
+            _log.warning("status_port_open", listen=listen)
+        self._server = _Server(
+            uvicorn.Config(
+                self._behind_door(token, allowed_hosts(listen, ip)),
+                http=_Protocol,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    def _behind_door(self, token: Secret | None, hosts: frozenset[str] | None) -> Door:
+        routes = [
+            Route("/", self._page),
+            Route("/static/{name}", Assets().serve),
+            Route("/healthz", self._health),
+            Route("/readyz", self._ready),
+            Route("/metrics", self._metrics),
+            Route("/api/status", self._status),
+        ]
+        return Door(Starlette(routes=routes), token=token, hosts=hosts)
+
+    async def serve(self) -> None:
+        """Answer until stopped."""
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """End :meth:`serve`."""
+        self._server.should_exit = True
+        self._server.stopping.set()
+
+    async def _page(self, _: Request) -> Response:
+        return HTMLResponse(page(await self._instance.status()))
+
+    async def _health(self, _: Request) -> Response:
+        stuck = self._instance.stuck()
+        return JSONResponse({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
+
+    async def _ready(self, _: Request) -> Response:
+        reasons = self._instance.unready()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def _metrics(self, request: Request) -> Response:
+        text, content_type = await self._instance.measured(request.headers.get("accept", ""))
+        return Response(text, headers={"Content-Type": content_type, "Vary": "Accept"})
+
+    async def _status(self, _: Request) -> Response:
+        return JSONResponse(await self._instance.status())

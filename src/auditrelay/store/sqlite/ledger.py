@@ -1,0 +1,221 @@
+"""
+The ledger of a source in the database: spans of event time, each covered or a gap.
+
+Works on a connection, within the transaction of whoever calls. Every change goes into the journal
+as well.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+
+from auditrelay.store import Declared, Span, sortable
+from auditrelay.store.sqlite.journal import DAY, NO_DIGEST, Record, Scribe, record, xor
+from auditrelay.window import Interval, covered_until, holes, micros, moment
+
+_DIGEST_STEP = 20_000
+_OLDEST = 30
+"""Power of two of the last bucket of lateness: 34 years in seconds."""
+
+
+def spans(db: sqlite3.Connection, owner: int) -> tuple[Span, ...]:
+    """Return the ledger of the source *owner*, in order of time."""
+    rows = db.execute(
+        "select start, end, gap, events, hex(digest) from coverage where source = ? order by start",
+        (owner,),
+    ).fetchall()
+    return tuple(
+        Span(Interval(moment(start), moment(end)), gap, events, digest.lower())
+        for start, end, gap, events, digest in rows
+    )
+
+
+def cover(scribe: Scribe, covers: Interval) -> list[Declared]:
+    """Enter *covers*: gaps give way and are returned, what was covered stays as it is."""
+    db, owner = scribe.db, scribe.owner
+    start, end = micros(covers.start), micros(covers.end)
+    near = db.execute(
+        "select start, end, gap from coverage where source = ? and start <= ? and end >= ?",
+        (owner, end, start),
+    ).fetchall()
+    filled = []
+    for gap_start, gap_end, reason in near:
+        if reason is None or gap_end <= start or gap_start >= end:
+            continue
+        db.execute("delete from coverage where source = ? and start = ?", (owner, gap_start))
+        for left, right in ((gap_start, start), (end, gap_end)):
+            if left < right:
+                db.execute(
+                    "insert into coverage values (?, ?, ?, ?, ?, ?, ?)",
+                    (owner, left, right, reason, *digest_of(db, owner, left, right), scribe.now),
+                )
+        first, last = max(start, gap_start), min(end, gap_end)
+        record(scribe, "filled", first, last, reason=reason)
+        filled.append(Declared(Interval(moment(first), moment(last)), reason, new=True))
+    covered = [Interval(moment(row[0]), moment(row[1])) for row in near if row[2] is None]
+    for hole in holes(covers, covered):
+        _enter(scribe, hole, None)
+    return filled
+
+
+def declare(scribe: Scribe, interval: Interval, reason: str) -> list[Declared]:
+    """Enter what the ledger does not hold of *interval* as a gap; return what was entered."""
+    held = [
+        Interval(moment(start), moment(end))
+        for start, end in scribe.db.execute(
+            "select start, end from coverage where source = ? and start < ? and end > ?",
+            (scribe.owner, micros(interval.end), micros(interval.start)),
+        ).fetchall()
+    ]
+    return [
+        Declared(hole, reason, new=_enter(scribe, hole, reason)) for hole in holes(interval, held)
+    ]
+
+
+def _enter(scribe: Scribe, span: Interval, gap: str | None) -> bool:
+    """Enter *span*, which the ledger does not hold; return whether it is an entry of its own."""
+    db, owner, now = scribe.db, scribe.owner, scribe.now
+    start, end = micros(span.start), micros(span.end)
+    events, digest = digest_of(db, owner, start, end)
+    record(
+        scribe,
+        "covered" if gap is None else "gap",
+        start,
+        end,
+        reason=gap,
+        events=events,
+        digest=digest,
+    )
+    # One entry a day, so that years of five-minute polls stay small and can still be read.
+    grown = db.execute(
+        "select start, events, digest from coverage where source = ? and end = ? "
+        "and gap is ? and start / ? = ?",
+        (owner, start, gap, DAY, start // DAY),
+    ).fetchone()
+    if grown is None:
+        db.execute(
+            "insert into coverage values (?, ?, ?, ?, ?, ?, ?)",
+            (owner, start, end, gap, events, digest, now),
+        )
+        return True
+    db.execute(
+        "update coverage set end = ?, events = ?, digest = ?, recorded = ? "
+        "where source = ? and start = ?",
+        (end, grown[1] + events, xor(grown[2], digest), now, owner, grown[0]),
+    )
+    return False
+
+
+def count_late(
+    scribe: Scribe, found: Sequence[tuple[int, bytes]], ages: Sequence[int]
+) -> list[int]:
+    """
+    Bring entries up to date that were covered before the events *found* in them were.
+
+    *found* are times (microseconds) and uids, *ages* how old each event was when it was found
+    (microseconds). Returns the indices of those that lie in a covered span.
+    """
+    db, owner = scribe.db, scribe.owner
+    late: list[int] = []
+    for start, end, events, digest in db.execute(
+        "select start, end, events, digest from coverage "
+        "where source = ? and gap is null and start <= ? and end > ?",
+        (owner, max(found)[0], min(found)[0]),
+    ).fetchall():
+        inside = [index for index, (at, _) in enumerate(found) if start <= at < end]
+        if not inside:
+            continue
+        added = NO_DIGEST
+        for index in inside:
+            added = xor(added, found[index][1])
+        db.execute(
+            "update coverage set events = ?, digest = ? where source = ? and start = ?",
+            (events + len(inside), xor(digest, added), owner, start),
+        )
+        record(scribe, "late", start, end, events=len(inside), digest=added)
+        late += inside
+    for seconds, count in Counter(_bucket(ages[index]) for index in late).items():
+        db.execute(
+            "insert into lateness values (?, ?, ?, ?) on conflict (source, via, seconds) "
+            "do update set events = events + excluded.events",
+            (owner, scribe.via, seconds, count),
+        )
+    return sorted(late)
+
+
+def _bucket(age: int) -> int:
+    seconds = max(0, -(-age // 1_000_000))
+    return int(1 << min(_OLDEST, (seconds - 1).bit_length() if seconds > 1 else 0))
+
+
+def digest_of(db: sqlite3.Connection, owner: int, start: int, end: int) -> tuple[int, bytes]:
+    """Return how many known events lie in [*start*, *end*), and the exclusive-or of their uids."""
+    last, stop = sortable(start), sortable(end)
+    count, total = 0, 0
+    while True:
+        uids, last_key, found = db.execute(
+            "select group_concat(hex(substr(key, 9)), ''), max(key), count(*) from "
+            "(select key from known where source = ? and key > ? and key < ? order by key limit ?)",
+            (owner, last, stop, _DIGEST_STEP),
+        ).fetchone()
+        if not found:
+            return count, total.to_bytes(20)
+        text = bytes.fromhex(uids)
+        for place in range(0, len(text), 20):
+            total ^= int.from_bytes(text[place : place + 20])
+        count, last = count + found, last_key
+
+
+def contradicted(entries: Sequence[Span], journal: Sequence[Record]) -> str | None:
+    """Return where the ledger *entries* say anything else than their *journal*, or None."""
+    told = sorted(
+        Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "covered"
+    )
+    covered = sorted(entry.interval for entry in entries if entry.gap is None)
+    if differs := _first_difference(covered, told):
+        return f"the ledger and its journal differ in what is covered at {differs}"
+    gaps = sorted(
+        Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "gap"
+    )
+    open_gaps = [part for gap in _union(gaps) for part in holes(gap, covered)]
+    if differs := _first_difference(
+        sorted(entry.interval for entry in entries if entry.gap is not None), open_gaps
+    ):
+        return f"the ledger and its journal differ in what is a gap at {differs}"
+    for entry in entries:
+        if entry.gap is not None:
+            continue
+        events, digest = 0, NO_DIGEST
+        for each in journal:
+            if each.what in ("covered", "late") and (
+                micros(entry.interval.start) <= each.start < micros(entry.interval.end)
+            ):
+                events, digest = events + each.events, xor(digest, each.digest)
+        if (events, digest.hex()) != (entry.events, entry.digest):
+            return (
+                f"the ledger holds {entry.events} events from {entry.interval.start} on, its "
+                f"journal {events}, or others than those"
+            )
+    return None
+
+
+def _union(intervals: Sequence[Interval]) -> list[Interval]:
+    joined: list[Interval] = []
+    for each in intervals:
+        if joined and each.start <= joined[-1].end:
+            end = covered_until(joined[-1].start, [joined[-1], each])
+            joined[-1] = Interval(joined[-1].start, end)
+        else:
+            joined.append(each)
+    return joined
+
+
+def _first_difference(one: Sequence[Interval], other: Sequence[Interval]) -> str | None:
+    left, right = _union(one), _union(other)
+    for part in left:
+        for hole in holes(part, right):
+            return str(hole.start)
+    for part in right:
+        for hole in holes(part, left):
+            return str(hole.start)
+    return None

@@ -1,0 +1,1 @@
+"""Logs, metrics, and the scrubber that keeps secrets out of both."""

@@ -1,0 +1,488 @@
+"""Reading for a purpose: what each kind of walk marks, proves, counts and notes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.collect.test_collector import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.daemon import eventually
+
+from auditrelay.collect.collector import Collector
+from auditrelay.collect.reader import MARGIN, Purpose, belongs
+from auditrelay.errors import Refused, WalkBroken
+from auditrelay.events import AuditEvent
+from auditrelay.http.peer import Pace, in_background
+from auditrelay.sources import Page
+from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.telemetry.logs import Metrics
+from auditrelay.window import Interval, holes
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    store = await SqliteStore.open(
+        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
+    )
+    await store.start_sink("sink", ["calls"])
+    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nobody sleep; return how long they would have."""
+    waited: list[float] = []
+
+    async def instantly(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(waited) < 1000, "it waits for ever"
+        await asyncio.sleep(0)
+
+    for module in ("http.peer", "collect.reader"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+    return waited
+
+
+class Telling:
+    """A vendor that says of every window what it leaves out."""
+
+    def __init__(self, vendor: Vendor, *, partial: str | None, gaps: tuple[Any, ...] = ()) -> None:
+        self.vendor, self.partial, self.gaps = vendor, partial, gaps
+        self.scope = ""
+
+    async def walk(self, window: Interval) -> AsyncIterator[Page]:
+        async for page in self.vendor.walk(window):
+            # Only the last page may say it, and one that says it earlier is not believed.
+            yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
+
+    async def close(self) -> None: ...
+
+
+def telling(collector: Collector, source: Telling) -> Collector:
+    for reader in (collector, collector._live, collector._again):
+        reader.source = source  # type: ignore[assignment]  # as good as one
+    return collector
+
+
+async def is_there(world: World, name: str) -> bool:
+    return name in await world.names()
+
+
+def notices(events: list[AuditEvent]) -> list[tuple[str, str]]:
+    """Return what the notices of gaps among *events* tell: what, and of which start."""
+    return [
+        (event.native_action, event.message or "")
+        for event in events
+        if event.native_action.startswith("auditrelay.")
+    ]
+
+
+# --- what a page says
+
+
+async def test_a_window_that_the_vendor_shows_in_part_is_a_gap_and_its_events_are_forwarded(
+    world: World,
+) -> None:
+    made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(7)]
+    collector = telling(world.collector(), Telling(world.vendor, partial="plan_limit"))
+    await collector.poll()
+    assert {gap for _, gap in await world.covered()} == {"plan_limit"}
+    names = await world.names()
+    assert sorted(name for name in names if name != "None") == made
+    assert [what for what, _ in notices(await world.spooled())] == ["auditrelay.gap_declared"]
+    assert collector.checkpoint == NOON - 60 * SECOND, "it holds nothing up"
+    assert world.counted("gap_seconds_total") == pytest.approx(7200 - 60)
+
+
+async def test_a_span_that_the_vendor_leaves_out_is_a_gap_and_the_rest_is_covered(
+    world: World,
+) -> None:
+    out = Interval(NOON - 90 * MINUTE, NOON - 80 * MINUTE)
+    source = Telling(world.vendor, partial=None, gaps=((out, "truncated"),))
+    await telling(world.collector(overlap="1s"), source).poll()
+    assert await world.covered() == [
+        (Interval(NOON - 2 * HOUR, out.start), None),
+        (out, "truncated"),
+        (Interval(out.end, NOON - MINUTE), None),
+    ]
+    assert world.counted("gap_seconds_total") == pytest.approx(600)
+
+
+async def test_what_was_shown_in_part_is_covered_once_it_is_shown_whole(world: World) -> None:
+    source = Telling(world.vendor, partial="plan_limit")
+    collector = telling(world.collector(overlap="30m"), source)
+    await collector.poll()
+    source.partial = None
+    world.clock.now += 10 * MINUTE
+    with capture_logs() as logs:
+        await collector.poll()
+    ledger = await world.covered()
+    assert ledger[0] == (Interval(NOON - 2 * HOUR, NOON - 31 * MINUTE), "plan_limit")
+    assert all(gap is None for _, gap in ledger[1:])
+    (line,) = [line for line in logs if line["event"] == "gap_filled"]
+    assert line["start"] == (NOON - 31 * MINUTE).isoformat()
+    assert line["end"] == (NOON - MINUTE).isoformat()
+
+
+# --- gaps that are filled, and gaps that go on
+
+
+async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> None:
+    await world.store.start_sink("other", ["calls"])
+    collector = world.collector(initial_lookback="10d", catch_up_limit="5h")
+    await collector.poll()
+    number = await world.store.begin_backfill(
+        "calls", Interval(NOON - 2 * DAY, NOON - DAY), [], NOON
+    )
+    lost = world.vendor.add(NOON - 36 * HOUR)
+    tally = await collector.reader().cover(
+        Interval(NOON - 2 * DAY, NOON - DAY), Purpose("backfill", backfill=number.id)
+    )
+    assert (tally.new, tally.read) == (1, 1)
+    for sink in ("sink", "other"):
+        pages = await world.store.read(sink, 0, 100)
+        events = [event for page in pages for event in page.events]
+        assert [event.native_action for event in events] == [
+            *["auditrelay.gap_declared"],
+            *["auth.logout", "auditrelay.gap_filled"],
+        ], sink
+        assert events[1].native_id == lost
+        assert events[1].backfill
+        assert events[2].uid != events[0].uid
+    assert [gap for _, gap in await world.covered()][:3] == [
+        *("catch_up_limit", None, "catch_up_limit")
+    ]
+
+
+async def test_a_gap_that_goes_on_is_one_event_a_day(world: World) -> None:
+    world.clock.now = NOON - 12 * HOUR  # midnight
+    collector = telling(
+        world.collector(initial_lookback="5m", overlap="1s", settle="0s"),
+        Telling(world.vendor, partial="plan_limit"),
+    )
+    world.clock.now += 5 * MINUTE
+    for _ in range(3 * 24 * 4):
+        await collector.poll()
+        world.clock.now += 15 * MINUTE
+    days = {(NOON + timedelta(days=day)).date().isoformat() for day in (0, 1, 2)}
+    told = notices(await world.spooled())
+    assert len(told) == len(days), told
+    gaps = [gap for gap in await world.covered() if gap[1] == "plan_limit"]
+    assert len(gaps) == len(days)
+    assert world.counted("gap_seconds_total") == pytest.approx(
+        (gaps[-1][0].end - gaps[0][0].start).total_seconds()
+    ), "and every second of it is counted"
+
+
+async def test_what_the_vendor_does_not_keep_any_more_is_declared_and_not_asked_for(
+    world: World,
+) -> None:
+    collector = world.collector(initial_lookback="10d", retention="7d")
+    kept = world.vendor.add(NOON - 6 * DAY)
+    await collector.poll()
+    assert (await world.covered())[0] == (Interval(NOON - 10 * DAY, NOON - 7 * DAY), "retention")
+    oldest = min(window.start for window in world.vendor.asked)
+    assert oldest >= NOON - 7 * DAY - 10 * MINUTE, "no more than the overlap"
+    assert await world.names() == ["None", kept]
+    world.clock.now += 30 * DAY  # an outage for longer than that
+    await collector.poll()
+    gaps = [span for span, gap in await world.covered() if gap == "retention"]
+    assert gaps[-1].end == world.clock.now - 7 * DAY
+    assert not list(
+        holes(
+            Interval(NOON - 10 * DAY, world.clock.now - MINUTE),
+            [span for span, _ in await world.covered()],
+        )
+    )
+
+
+# --- late
+
+
+async def test_late_events_are_counted_wherever_they_are_found(world: World) -> None:
+    collector = world.collector(resweep=["1h"])
+    await collector.poll()
+    world.vendor.add(NOON - 5 * MINUTE)  # found by the overlap of the next poll
+    world.clock.now += 5 * MINUTE
+    await collector.poll()
+    world.vendor.add(NOON - 40 * MINUTE)  # by the second look
+    world.clock.now += 90 * MINUTE
+    await collector.poll()
+    (state,) = await world.store.sources()
+    assert [(each.via, each.seconds, each.events) for each in state.lateness] == [
+        ("poll", 1024, 1),  # 10 minutes old
+        ("second look 1h", 8192, 1),  # 135 minutes old
+    ]
+    assert sum(each.events for each in state.late) == 2
+    assert world.counted("event_lateness_seconds_count") == 2
+    assert world.counted("events_late_total") == 1, "only a second look's are late by our word"
+    with StateView(world.folder) as view:
+        known = view.coverage("calls")
+    assert known is not None
+    assert known.lateness == state.lateness
+
+
+async def test_what_is_found_in_time_that_nobody_had_read_is_not_late(world: World) -> None:
+    for number in range(5):
+        world.vendor.add(NOON - HOUR + number * MINUTE)
+    await world.collector().poll()
+    (state,) = await world.store.sources()
+    assert state.lateness == ()
+    assert world.counted("event_lateness_seconds_count") == 0
+
+
+# --- vanished
+
+
+async def looked_at_again(world: World, collector: Collector) -> int:
+    with capture_logs() as logs:
+        await collector.poll()
+    return sum(line["count"] for line in logs if line["event"] == "events_vanished")
+
+
+async def test_what_is_not_shown_any_more_is_noted_once_and_nothing_else_happens(
+    world: World,
+) -> None:
+    collector = world.collector(resweep=["1h", "6h"])
+    for number in range(9):
+        world.vendor.add(NOON + number * MINUTE)
+    world.clock.now += 30 * MINUTE
+    await collector.poll()
+    spooled = await world.names()
+    gone = world.vendor.records.pop(4)
+    world.clock.now += HOUR + 30 * MINUTE
+    assert await looked_at_again(world, collector) == 1
+    world.clock.now += 8 * HOUR
+    assert await looked_at_again(world, collector) == 0, "the next second look says it again"
+    with StateView(world.folder) as view:
+        known = view.coverage("calls")
+    assert known is not None
+    assert known.vanished == 1
+    (record,) = [each for each in known.journal if each.what == "vanished"]
+    assert record.events == 1
+    (event,) = [each for each in await world.spooled() if each.native_id == gone[0]]
+    assert record.digest.hex() == event.uid
+    assert world.counted("events_vanished_total") == 1
+    assert await world.names() == spooled
+
+
+async def test_what_came_while_it_was_looked_is_not_missed(world: World) -> None:
+    """A poll beside the look forwards an event that the look, being past it, has not seen."""
+    collector = world.collector(resweep=["1h"])
+    await collector.poll()
+    for number in range(8):
+        world.vendor.add(NOON + number * MINUTE)
+    world.clock.now += 30 * MINUTE
+    await collector.poll()
+    world.clock.now += 90 * MINUTE
+    window = Interval(NOON - HOUR, NOON + 20 * MINUTE)
+    # Behind the first page, somebody else finds an event that lay on it.
+    early = NOON - 30 * MINUTE
+
+    async def beside() -> None:
+        world.vendor.add(early)
+        events = collector.reader().normalize(
+            [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
+             % early.isoformat().encode()]
+        )  # fmt: skip
+        await world.store.add("calls", events, via="poll")
+
+    pages = 0
+    real = world.vendor.walk
+
+    async def walk(asked: Interval) -> AsyncIterator[Page]:
+        nonlocal pages
+        async for page in real(asked):
+            pages += 1
+            if pages == 2:
+                await beside()
+            yield Page(page.records, page.last, None)
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and watched
+    look = Purpose("second look 1h", second_look=True)
+    tally = await collector.reader().cover(window, look)
+    assert pages >= 3
+    assert tally.vanished == 0
+
+
+async def test_what_lies_close_to_a_bound_is_not_missed(world: World) -> None:
+    """Vendors round their bounds: an event on one may be shown or not."""
+    collector = world.collector(resweep=[])
+    for offset in (timedelta(0), MARGIN / 2):
+        world.vendor.add(NOON - HOUR + offset)
+        world.vendor.add(NOON - 30 * MINUTE - offset - timedelta(microseconds=1))
+    inside = world.vendor.add(NOON - 45 * MINUTE)
+    await collector.poll()
+    world.vendor.records.clear()
+    look = Purpose("second look 1h", second_look=True)
+    window = Interval(NOON - HOUR, NOON - 30 * MINUTE)
+    assert (await collector.reader().cover(window, look)).vanished == 1
+    short = Interval(NOON - HOUR, NOON - HOUR + 2 * MARGIN)
+    assert (await collector.reader().cover(short, look)).vanished == 0
+    assert inside
+
+
+async def test_a_walk_that_was_shown_in_part_misses_nothing(world: World) -> None:
+    collector = world.collector(resweep=[])
+    for number in range(5):
+        world.vendor.add(NOON - HOUR + number * MINUTE)
+    await collector.poll()
+    world.vendor.records.clear()
+    telling(collector, Telling(world.vendor, partial="plan_limit"))
+    reader = collector.reader()
+    reader.source = collector.source
+    look = Purpose("second look 1h", second_look=True)
+    tally = await reader.cover(Interval(NOON - HOUR, NOON), look)
+    assert (tally.pages, tally.vanished) == (1, 0)
+
+
+# --- second looks beside polls
+
+
+async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World) -> None:
+    collector = world.collector(resweep=["1h"], overlap="1s")
+    await collector.poll()
+    world.clock.now += 2 * HOUR
+    looking, let_go = asyncio.Event(), asyncio.Event()
+    real = world.vendor.walk
+
+    async def walk(window: Interval) -> AsyncIterator[Page]:
+        if window.start < NOON - 2 * MINUTE:  # a second look: polls are past that
+            looking.set()
+            await let_go.wait()
+        async for page in real(window):
+            yield page
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, but slow
+    tasks = [
+        asyncio.ensure_future(collector.keep_polling()),
+        asyncio.ensure_future(collector.keep_looking_again()),
+    ]
+    try:
+        async with asyncio.timeout(10):
+            collector.due.set()
+            await looking.wait()
+            for _ in range(3):
+                fresh = world.vendor.add(world.clock.now)
+                world.clock.now += 5 * MINUTE
+                collector.due.set()
+                await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
+            late = world.vendor.add(NOON - HOUR)
+            let_go.set()
+            await eventually(lambda: is_there(world, late))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_second_look_that_fails_is_taken_again_and_no_poll_suffers(world: World) -> None:
+    collector = world.collector(resweep=["1h"])
+    await collector.poll()
+    world.clock.now += 2 * HOUR
+    late = world.vendor.add(NOON - HOUR)
+    await collector._poll()
+    world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+    with pytest.raises(Refused):
+        await collector._look_again()
+    assert collector.condition.up, "how the source fares is what its polls say"
+    assert late not in await world.names()
+    await collector._look_again()
+    assert late in await world.names()
+
+
+class Turns:
+    """A ceiling of ten a minute, on a clock that goes on only while somebody waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.taken: list[tuple[str, float]] = []
+        self.pace = Pace(10, lambda: self.now)
+        self._sleepers: list[tuple[float, asyncio.Event]] = []
+        monkeypatch.setattr("auditrelay.http.peer.pause", self._pause)
+
+    async def _pause(self, seconds: float) -> None:
+        woken = asyncio.Event()
+        self._sleepers.append((self.now + seconds, woken))
+        await woken.wait()
+
+    async def go_on(self) -> None:
+        """Let everybody do what can be done now, then let time go on to the next who waits."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if self._sleepers:
+            self._sleepers.sort(key=lambda each: each[0])
+            self.now, woken = self._sleepers.pop(0)
+            woken.set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    async def ask(self, who: str, times: int, *, background: bool) -> None:
+        if background:
+            in_background()
+        for _ in range(times):
+            await self.pace.turn()
+            self.taken.append((who, self.now))
+
+
+async def test_what_goes_on_in_the_background_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = Turns(monkeypatch)
+    crowd = [
+        asyncio.ensure_future(turns.ask(f"look {number}", 10, background=True))
+        for number in range(5)
+    ]
+    for _ in range(5):
+        await turns.go_on()
+    began = turns.now
+    poll = asyncio.ensure_future(turns.ask("poll", 3, background=False))
+    while not poll.done():
+        await turns.go_on()
+    polls = [at for who, at in turns.taken if who == "poll"]
+    assert polls[0] - began <= 2 * 6.0, "it waits for one of them at the most, not for five"
+    assert polls[-1] - began <= 6 * 6.0, "and each time anew"
+    between = [who for who, at in turns.taken if began < at <= polls[-1]]
+    assert between.count("poll") == 3
+    assert len(between) <= 7, "in turns at the worst"
+    for task in crowd:
+        task.cancel()
+    await asyncio.wait(crowd)
+
+
+# --- what belongs to a window
+
+
+def test_an_event_belongs_to_the_window_that_its_time_is_in(world_event: AuditEvent) -> None:
+    at = NOON
+    assert belongs(world_event, Interval(at, at + SECOND))
+    assert not belongs(world_event, Interval(at - SECOND, at)), "the end is not part of it"
+    assert not belongs(world_event, Interval(at + SECOND, at + 2 * SECOND))
+
+
+@pytest.fixture
+def world_event(event: Any) -> AuditEvent:
+    made: AuditEvent = event(0, at=int(NOON.timestamp() * 1_000_000))
+    return made
+
+
+def test_an_event_without_a_time_of_its_own_belongs_to_whatever_showed_it(event: Any) -> None:
+    timeless = event(0, at=0, time_quality="fetched")
+    assert belongs(timeless, Interval(NOON, NOON + SECOND))
+
+
+async def test_what_cannot_be_read_however_fine_names_the_part(world: World) -> None:
+    collector = world.collector()
+    await collector.start()
+    for _ in range(9):
+        world.vendor.add(NOON - HOUR)
+    world.vendor.too_many = 7
+    with pytest.raises(WalkBroken) as caught:
+        await collector.reader().cover(Interval(NOON - 2 * HOUR, NOON), Purpose("poll"))
+    assert caught.value.window.start <= NOON - HOUR < caught.value.window.end
+    assert caught.value.window.length <= SECOND

@@ -1,0 +1,329 @@
+"""A past range compared with its source: what is missing, what was deleted, what is mended."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.collect.test_collector import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.dropped import Dropped
+
+from auditrelay.collect.collector import Collector
+from auditrelay.collect.verify import Verifier
+from auditrelay.errors import ConfigError, Refused, WalkBroken
+from auditrelay.events import AuditEvent
+from auditrelay.sources import Page
+from auditrelay.store import DeadLetter
+from auditrelay.store.sqlite.journal import broken
+from auditrelay.store.sqlite.ledger import contradicted
+from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.telemetry.logs import Metrics
+from auditrelay.window import Interval
+
+MINUTE = timedelta(minutes=1)
+LAST_HOUR = Interval(NOON - HOUR, NOON - MINUTE)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    store = await SqliteStore.open(
+        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
+    )
+    for sink in ("sink", "other"):
+        await store.start_sink(sink, ["calls"])
+    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+
+    async def instantly(seconds: float) -> None:
+        waited.append(seconds)
+        await asyncio.sleep(0)
+
+    for module in ("http.peer", "collect.reader", "collect.verify"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+    return waited
+
+
+class Index:
+    """A sink that can be asked, and that finds what it holds *after* so many questions."""
+
+    def __init__(self, lacks: Sequence[str] = (), *, after: int = 0) -> None:
+        self.lacks = list(lacks)
+        self.after = after
+        self.asked: list[list[str]] = []
+
+    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+        self.asked.append([event.native_id or "" for event in events])
+        slow = len(self.asked) <= self.after
+        return frozenset(
+            event.uid for event in events if not slow and event.native_id not in self.lacks
+        )
+
+
+async def verify(
+    world: World,
+    collector: Collector | None = None,
+    *,
+    span: Interval = LAST_HOUR,
+    repair: bool = False,
+    **holders: Index,
+) -> dict[str, Any]:
+    async def silent(_: dict[str, Any]) -> None: ...
+
+    return await Verifier(
+        collector or world.collector(),
+        world.store,
+        span=span,
+        sinks=["sink", "other"],
+        holders=holders,
+        repair=repair,
+        clock=world.clock,
+        tell=silent,
+    ).run()
+
+
+async def read_all(world: World, count: int) -> list[str]:
+    """Let *count* things happen in the last hour, have them read, and delivered to all."""
+    made = [world.vendor.add(NOON - 50 * MINUTE + number * SECOND) for number in range(count)]
+    await world.collector().poll()
+    for sink in ("sink", "other"):
+        await world.store.settle(sink, [(0, count)])
+    return made
+
+
+def missing(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    return [(row["native_id"], row["sinks"]) for row in report["missing"]]
+
+
+async def test_where_nothing_is_missing_both_digests_are_equal(world: World) -> None:
+    await read_all(world, 10)
+    asked = len(world.vendor.asked)
+    report = await verify(world)
+    assert len(world.vendor.asked) > asked, "the source itself is asked"
+    assert (report["checked"], report["forwarded"]) == (10, 10)
+    assert report["digest_at_source"] == report["digest_forwarded"] != "0" * 40
+    assert missing(report) == []
+    assert report["sinks"] == {"sink": {"delivered": 10}, "other": {"delivered": 10}}
+    assert report["deleted_at_source"] == report["not_shown"] == report["asked_at_sink"] == []
+
+
+async def test_what_was_never_forwarded_is_missing_in_every_sink(world: World) -> None:
+    await read_all(world, 10)
+    lost = world.vendor.add(NOON - 30 * MINUTE)
+    report = await verify(world)
+    assert missing(report) == [(lost, ["sink", "other"])]
+    assert report["missing"][0]["occurred_at"] == "2026-01-10T11:30:00Z"
+    assert report["digest_at_source"] != report["digest_forwarded"]
+    assert (report["checked"], report["forwarded"], report["repaired"]) == (11, 10, 0)
+    assert lost not in await world.names()
+
+
+async def test_what_became_of_each_event_is_told_by_sink(world: World) -> None:
+    for number in range(4):
+        world.vendor.add(NOON - 50 * MINUTE + number * SECOND)
+    await world.collector().poll()
+    first, second = (await world.spooled())[:2]
+    letters = [DeadLetter(event, "invalid", "no", 400, 1, NOON, NOON) for event in (first, second)]
+    await world.store.settle("sink", [(0, 3)], letters)
+    await world.store.drop([1], NOON)
+    await world.store.settle("other", [(0, 1)])
+    await world.store.start_sink("late", ["calls"])  # added while this goes on
+    report = await verify(world)
+    assert report["sinks"]["sink"] == {
+        "dropped": 1,
+        "dead_letter": 1,
+        "delivered": 1,
+        "waiting": 1,
+    }
+    assert report["sinks"]["other"] == {"delivered": 1, "waiting": 3}
+    assert report["sinks"]["late"] == {"before_sink": 4}
+    assert missing(report) == [], "all of it is accounted for"
+
+
+async def test_a_repair_forwards_what_is_missing_and_enters_it_into_the_journal(
+    world: World,
+) -> None:
+    await read_all(world, 10)
+    lost = [world.vendor.add(NOON - 30 * MINUTE + number * SECOND) for number in range(3)]
+    report = await verify(world, repair=True)
+    assert (len(missing(report)), report["repaired"]) == (3, 3)
+    again = await world.spooled()
+    assert [event.native_id for event in again] == lost, "and nothing else"
+    assert all(event.backfill for event in again)
+    after = await verify(world)
+    assert missing(after) == []
+    assert after["sinks"]["sink"] == {"delivered": 10, "waiting": 3}
+    with StateView(world.folder) as view:
+        known = view.coverage("calls")
+    assert known is not None
+    assert [(each.what, each.via, each.events) for each in known.journal if each.via != "poll"] == [
+        ("late", "repair", 3)
+    ]
+    assert broken("calls", known.head, known.journal) is None
+    assert contradicted(known.spans, known.journal) is None
+    assert known.differs is None
+
+
+async def test_a_repair_fills_a_gap_that_can_be_read_by_now(world: World) -> None:
+    collector = world.collector(initial_lookback="10d", catch_up_limit="5h")
+    await collector.poll()
+    lost = world.vendor.add(NOON - 2 * DAY)
+    report = await verify(
+        world, collector, span=Interval(NOON - 10 * DAY, NOON - 4 * HOUR), repair=True
+    )
+    assert missing(report) == [(lost, ["sink", "other"])]
+    assert [gap for _, gap in await world.covered() if gap] == []
+
+
+async def test_without_a_repair_nothing_is_changed(world: World) -> None:
+    collector = world.collector(initial_lookback="10d", catch_up_limit="5h")
+    await collector.poll()
+    world.vendor.add(NOON - 2 * DAY)
+    before = (await world.covered(), await world.names(), await world.store.heads())
+    await verify(world, collector, span=Interval(NOON - 10 * DAY, NOON - 4 * HOUR))
+    assert (await world.covered(), await world.names(), await world.store.heads()) == before
+
+
+async def test_what_a_sink_itself_lacks_is_sent_to_it_alone(world: World) -> None:
+    made = await read_all(world, 6)
+    index = Index(lacks=[made[2], made[4]])
+    report = await verify(world, other=index)
+    assert missing(report) == [(made[2], ["other"]), (made[4], ["other"])]
+    assert report["sinks"] == {
+        "sink": {"delivered": 6},
+        "other": {"delivered": 4, "lacking": 2},
+    }
+    assert report["asked_at_sink"] == ["other"]
+    report = await verify(world, repair=True, other=index)
+    assert report["repaired"] == 2
+    assert await world.spooled() == []
+    pages = await world.store.read("other", 0, 100)
+    assert [event.native_id for page in pages for event in page.events] == [made[2], made[4]]
+
+
+async def test_a_sink_that_needs_a_moment_to_find_things_is_asked_again(
+    world: World, waits: list[float]
+) -> None:
+    made = await read_all(world, 6)
+    index = Index(after=1)
+    report = await verify(world, other=index)
+    assert missing(report) == []
+    assert index.asked == [made, made]
+    assert waits == [2.0]
+
+
+async def test_a_sink_is_asked_only_for_what_it_was_given(world: World) -> None:
+    made = await read_all(world, 3)
+    world.vendor.add(NOON - 30 * MINUTE)
+    index = Index()
+    await verify(world, other=index)
+    assert index.asked == [made]
+
+
+async def test_what_the_source_does_not_show_any_more_is_told_and_not_missing(
+    world: World,
+) -> None:
+    await read_all(world, 6)
+    gone = world.vendor.records.pop(3)
+    (uid,) = [event.uid for event in await _known(world) if event.native_id == gone[0]]
+    for _ in range(2):  # it is evidence, and as true the second time
+        report = await verify(world)
+        assert report["deleted_at_source"] == [
+            {"uid": uid, "occurred_at": gone[1].isoformat().replace("+00:00", "Z")}
+        ]
+        assert missing(report) == []
+        assert (report["checked"], report["forwarded"]) == (5, 6)
+
+
+async def _known(world: World) -> list[AuditEvent]:
+    held = await world.store.held("calls", LAST_HOUR)
+    assert held is not None
+    return held
+
+
+async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: World) -> None:
+    await read_all(world, 6)
+    collector = world.collector()
+    real = world.vendor.walk
+
+    async def walk(window: Interval) -> AsyncIterator[Page]:
+        async for page in real(window):
+            if page.last:  # a poll beside it finds one that this walk is past
+                at = NOON - 55 * MINUTE
+                text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}'
+                events = collector.reader().normalize([text % at.isoformat().encode()])
+                await world.store.add("calls", events)
+            yield page
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and more
+    report = await verify(world, collector)
+    assert report["deleted_at_source"] == []
+
+
+async def test_what_the_source_leaves_out_is_told_and_never_claimed(world: World) -> None:
+    await read_all(world, 4)
+    world.vendor.records.pop()
+    real = world.vendor.walk
+    out = Interval(NOON - 20 * MINUTE, NOON - 10 * MINUTE)
+    for told, reason in (
+        ({"partial": "plan_limit"}, "plan_limit"),
+        ({"gaps": ((out, "cut"),)}, "cut"),
+    ):
+
+        async def walk(window: Interval, told: Any = told) -> AsyncIterator[Page]:
+            async for page in real(window):
+                yield Page(page.records, page.last, page.total, **told)
+
+        world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, less
+        report = await verify(world, span=Interval(NOON - 3 * HOUR, NOON - MINUTE), repair=True)
+        assert [row["reason"] for row in report["not_shown"]] == [reason]
+        ledger = await world.covered()
+        assert min(span.start for span, _ in ledger) == NOON - 2 * HOUR, "nothing new is covered"
+
+
+async def test_a_range_that_cannot_be_compared_whole_is_compared_in_parts(world: World) -> None:
+    await read_all(world, 40)
+    world.vendor.too_many = 7
+    report = await verify(world)
+    assert (report["checked"], missing(report)) == (40, [])
+    assert report["digest_at_source"] == report["digest_forwarded"]
+
+
+@pytest.mark.parametrize("error", [Refused("401: no", status=401)])
+async def test_a_source_that_refuses_is_no_finding(world: World, error: Refused) -> None:
+    await read_all(world, 4)
+    world.vendor.trouble = {world.vendor.pages + 1: error}
+    with pytest.raises(Refused):
+        await verify(world)
+
+
+async def test_a_moment_that_cannot_be_read_is_no_finding(world: World) -> None:
+    await read_all(world, 4)
+    for _ in range(9):
+        world.vendor.add(NOON - 30 * MINUTE)
+    world.vendor.too_many = 7
+    with pytest.raises(WalkBroken):
+        await verify(world)
+
+
+async def test_times_are_told_as_everywhere(world: World) -> None:
+    await read_all(world, 1)
+    report = await verify(world)
+    for key in ("from", "to", "began_at", "ended_at"):
+        assert report[key].endswith("Z")
+        assert datetime.fromisoformat(report[key]).utcoffset() == timedelta(0)
+    assert report["from"] == "2026-01-10T11:00:00Z"
+
+
+async def test_files_cannot_be_compared_with(world: World) -> None:
+    collector = world.collector()
+    collector.source = Dropped()
+    with pytest.raises(ConfigError, match="calls reads files"):
+        await verify(world, collector)

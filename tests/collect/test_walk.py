@@ -1,0 +1,268 @@
+"""One walk of one window: when it is whole, and when it proves nothing."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from auditrelay.collect import walk as walking
+from auditrelay.collect.walk import MOST_EVENTS, walk
+from auditrelay.errors import WalkBroken
+from auditrelay.events import AuditEvent
+from auditrelay.sources import Page
+from auditrelay.window import Interval
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+WINDOW = Interval(NOON, NOON + timedelta(hours=1))
+Make = Callable[..., AuditEvent]
+
+
+class Scripted:
+    """A source that shows one script of pages after the other, the last one for ever."""
+
+    scope = "org-1"
+
+    def __init__(self, *scripts: Iterable[Page]) -> None:
+        self.scripts = [list(script) for script in scripts]
+        self.walks = 0
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        script = self.scripts[min(self.walks, len(self.scripts) - 1)]
+        self.walks += 1
+        for page in script:
+            yield page
+
+    async def close(self) -> None: ...
+
+
+def page(*numbers: int, last: bool = False, total: int | None = None, shrunk: bool = False) -> Page:
+    return Page([b"%d" % number for number in numbers], last=last, total=total, shrunk=shrunk)
+
+
+Shown = Callable[..., Awaitable[list[tuple[list[int], bool]]]]
+
+
+@pytest.fixture
+def shown(event: Make) -> Shown:
+    """Walk a source, and return the numbers of each page and whether it completed the window."""
+
+    async def run(
+        source: Scripted, *, most: int | None = MOST_EVENTS
+    ) -> list[tuple[list[int], bool]]:
+        def normalize(records: list[bytes]) -> list[AuditEvent]:
+            return [event(int(record)) for record in records]
+
+        return [
+            ([int(each.native_id or "") for each in events], last is not None)
+            async for events, last in walk(source, WINDOW, normalize, most=most)
+        ]
+
+    return run
+
+
+async def test_only_the_last_page_makes_a_window_complete(shown: Shown) -> None:
+    source = Scripted([page(1, 2), page(3), page(last=True)])
+    assert await shown(source) == [([1, 2], False), ([3], False), ([], True)]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ([page(1), page(2)], "no_last_page"),
+        ([], "no_last_page"),
+        ([page(1, 2), page(1, 2), page(3, last=True)], "repeated_page"),
+        ([page(1, 2), page(), page(3, last=True)], "no_progress"),
+    ],
+)
+async def test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name(
+    shown: Shown, script: list[Page], reason: str
+) -> None:
+    with pytest.raises(WalkBroken) as broken:
+        await shown(Scripted(script))
+    assert broken.value.reason == reason
+
+
+async def test_a_page_that_repeats_some_and_brings_others_is_no_loop(shown: Shown) -> None:
+    source = Scripted([page(1, 2), page(2, 3), page(3, 4, last=True)])
+    assert [complete for _, complete in await shown(source)] == [False, False, True]
+
+
+async def test_a_window_that_shrank_is_walked_again_and_both_walks_count(shown: Shown) -> None:
+    # 1 vanished between the pages, so 3 slipped from the second page to the first
+    source = Scripted(
+        [page(1, 2, total=4), page(4, last=True, total=3)],
+        [page(2, 3, total=3), page(4, last=True, total=3)],
+    )
+    pages = await shown(source)
+    assert [complete for _, complete in pages] == [False, False, False, True]
+    assert {number for numbers, _ in pages for number in numbers} == {1, 2, 3, 4}
+
+
+async def test_a_page_beyond_the_last_one_means_that_records_vanished(shown: Shown) -> None:
+    source = Scripted(
+        [page(1, 2, total=3), page(last=True, shrunk=True)], [page(2, 3, last=True, total=2)]
+    )
+    assert (await shown(source))[-1] == ([2, 3], True)
+    assert source.walks == 2
+
+
+@pytest.mark.parametrize("pages", [1, 2])
+async def test_a_total_that_is_not_shown_is_asked_for_once_more_and_then_told(
+    shown: Shown, pages: int
+) -> None:
+    script = [page(1, 2, last=True, total=5)]
+    if pages == 2:
+        script = [page(1, total=5), page(2, last=True, total=5)]
+    source = Scripted(script)
+    with capture_logs() as logs:
+        walked = await shown(source)
+    assert [complete for _, complete in walked] == [False] * (2 * pages - 1) + [True]
+    assert source.walks == 2
+    (line,) = logs
+    assert (line["event"], line["total"], line["events"]) == ("total_not_borne_out", 5, 2)
+
+
+async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(shown: Shown) -> None:
+    scripts = [
+        [page(number, total=9), page(number + 100, last=True, total=8)] for number in range(20)
+    ]
+    source = Scripted(*scripts)
+    with pytest.raises(WalkBroken) as broken:
+        await shown(source)
+    assert broken.value.reason == "pages_moved"
+    assert source.walks == walking.MOST_WALKS
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        [page(1, total=11), page(2, last=True, total=11)],
+        [page(*range(11)), page(last=True)],
+        [*(page(number) for number in range(6)), page(last=True)],
+    ],
+)
+async def test_a_window_over_budget_is_broken_unless_it_cannot_be_cut(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch, script: list[Page]
+) -> None:
+    monkeypatch.setattr(walking, "MOST_PAGES", 5)
+    with pytest.raises(WalkBroken) as broken:
+        await shown(Scripted(script), most=10)
+    assert broken.value.reason == "over_budget"
+    assert (await shown(Scripted(script), most=None))[-1][1]
+
+
+async def test_a_window_at_the_budget_is_not_over_it(
+    shown: Shown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walking, "MOST_PAGES", 2)
+    script = [page(*range(9), total=10), page(9, last=True, total=10)]
+    assert (await shown(Scripted(script), most=10))[-1][1]
+
+
+TWICE = [page(1, 2, total=4), page(2, 3, last=True, total=4)]
+"""A list that leaves ties open: 2 has taken the place of 4."""
+
+
+async def test_a_record_that_came_twice_may_hide_another_so_halves_are_asked_for(
+    shown: Shown,
+) -> None:
+    source = Scripted(TWICE)
+    with pytest.raises(WalkBroken) as broken:
+        await shown(source)
+    assert broken.value.reason == "pages_moved"
+    assert source.walks == walking.MOST_WALKS
+
+
+async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Shown) -> None:
+    source = Scripted(TWICE)
+    with capture_logs() as logs:
+        assert (await shown(source, most=None))[-1] == ([2, 3], True)
+    assert source.walks == 2
+    assert [line["event"] for line in logs] == ["total_not_borne_out"]
+
+
+async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
+    source = Scripted(TWICE, [page(3, 2, total=4), page(2, 1, last=True, total=4)], TWICE)
+    source.scripts += [[page(4, 3, total=4), page(3, 2, last=True, total=4)]]
+    assert (await shown(source, most=None))[-1] == ([3, 2], True)
+    assert source.walks == 4
+
+
+# --- one page ahead
+
+
+class Asked:
+    """A source that notes what it is asked for, and answers when the loop has had a turn."""
+
+    scope = "org-1"
+
+    def __init__(self, *pages: Page | WalkBroken | None) -> None:
+        self.pages = pages
+        self.asked = 0
+        self.closed = False
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        try:
+            for each in self.pages:
+                self.asked += 1
+                await asyncio.sleep(0)
+                if each is None:
+                    await asyncio.Event().wait()  # it never answers
+                elif isinstance(each, WalkBroken):
+                    raise each
+                else:
+                    yield each
+            self.asked += 1
+        finally:
+            self.closed = True
+
+    async def close(self) -> None: ...
+
+
+async def turns() -> None:
+    """Let the loop do whatever it can do."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_the_next_page_is_asked_for_while_one_is_worked_on_and_no_further(
+    event: Make,
+) -> None:
+    source = Asked(page(1), page(2), page(3), page(last=True))
+    asked = []
+    async with contextlib.aclosing(walk(source, WINDOW, lambda _: [event(source.asked)])) as pages:
+        async for _ in pages:
+            await turns()
+            asked.append(source.asked)
+    assert asked == [2, 3, 4, 4]  # and after the last one nothing
+    assert source.closed
+
+
+async def test_a_page_is_worked_on_before_the_failure_of_the_next_is_heard_of(event: Make) -> None:
+    broken = WalkBroken("the cursor has expired", reason="cursor_expired")
+    source = Asked(page(1), broken)
+    pages = walk(source, WINDOW, lambda _: [event(1)])
+    assert len((await anext(pages))[0]) == 1
+    await turns()
+    with pytest.raises(WalkBroken, match="expired"):
+        await anext(pages)
+
+
+@pytest.mark.parametrize("ahead", [page(2), WalkBroken("gone", reason="cursor_expired"), None])
+async def test_a_walk_that_is_left_early_leaves_nothing_behind(
+    event: Make, ahead: Page | WalkBroken | None
+) -> None:
+    source = Asked(page(1), ahead, page(last=True))
+    before = asyncio.all_tasks()
+    async with (
+        asyncio.timeout(10),
+        contextlib.aclosing(walk(source, WINDOW, lambda _: [event(1)])) as pages,
+    ):
+        await anext(pages)
+        if not isinstance(ahead, Page):
+            await turns()  # it is waiting, or has failed while nobody waited for it
+    assert source.closed
+    assert asyncio.all_tasks() == before

@@ -1,0 +1,304 @@
+"""config.example.toml and the starter of ``init`` are true: they load, and show the defaults."""
+
+import json
+import re
+import stat
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from auditrelay import config
+from auditrelay.cli.init import STARTER, init
+from auditrelay.cli.schema import schema
+from auditrelay.config import SINKS, SOURCES, Alerts, Log, Spool, Status, load
+from auditrelay.errors import ConfigError
+from auditrelay.settings import PeerSettings, Secret
+from auditrelay.telemetry import logs as telemetry
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
+NONE = "# no default"
+ENVIRON = {
+    "HOME": "/home/op",
+    "CEKURA_API_KEY": "cekura-key-1",
+    "BLAND_API_KEY": "bland-key-1",
+    "JITSUDO_API_KEY": "jitsudo-key-1",
+    "SLAUNCH_API_KEY": "slaunch-key-1",
+    "CENCORI_COOKIE": "sb-acme-auth-token=cookie-1",
+    "SPLUNK_HEC_TOKEN": "splunk-token-1",
+    "DD_API_KEY": "datadog-key-1",
+    "ELASTIC_API_KEY": "elastic-key-1",
+}
+CHOSEN = {"jitsudo": {"api_key"}, "slaunch": {"tenant"}, "cencori": {"directory"}}
+"""What the example gives where one of several keys must be given."""
+PLAIN: Mapping[str, type[BaseModel]] = {
+    "status": Status,
+    "log": Log,
+    "alerts": Alerts,
+    "spool": Spool,
+}
+
+
+@pytest.fixture(autouse=True)
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "scrubber", telemetry.Scrubber())
+
+
+def opened() -> str:
+    """Return the example with the mark of a comment taken away before each default."""
+    return re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
+
+
+def written() -> dict[str, Any]:
+    return tomllib.loads(opened())
+
+
+def without_default() -> set[tuple[str, str]]:
+    """Return the section and key of each line that says that there is no default."""
+    found, section = set(), ""
+    for line in opened().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line.endswith(NONE):
+            found.add((section, line.partition(" = ")[0]))
+    return found
+
+
+def peers() -> Iterator[tuple[str, type[PeerSettings], dict[str, Any]]]:
+    """Yield the section, the settings and the written keys of every source and sink."""
+    for kind, members in (("sources", SOURCES), ("sinks", SINKS)):
+        for name, table in written()[kind].items():
+            yield f"{kind}.{name}", members[table["type"]], table
+
+
+def required(settings: type[PeerSettings], table: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = CHOSEN.get(table["type"], ())
+    return {
+        key: table[key]
+        for key, field in settings.model_fields.items()
+        if field.is_required() or key in chosen
+    }
+
+
+def test_the_example_loads_as_it_stands() -> None:
+    found = load(EXAMPLE, ENVIRON)
+    found.require_work()
+    assert found.warnings == ()
+    assert {type(each).__module__ for each in found.sources.values()} == {
+        f"auditrelay.sources.{name}" for name in SOURCES
+    }
+    assert {type(each).__module__ for each in found.sinks.values()} == {
+        f"auditrelay.sinks.{name}" for name in SINKS
+    }
+
+
+def test_every_key_of_every_component_stands_in_the_example() -> None:
+    first: dict[str, dict[str, Any]] = {}
+    for section, settings, table in peers():
+        common = first.setdefault(section.partition(".")[0], table)
+        for key in settings.model_fields:
+            assert key in table or key in common, f"{section}.{key}"
+        # A key that only the first table explains has the same default there and here.
+        for key in set(settings.model_fields) - set(table):
+            field = settings.model_fields[key]
+            if field.default is None:
+                continue
+            value = settings(**{**required(settings, table), key: common[key]})
+            assert getattr(value, key) == field.default, f"{section}.{key}"
+
+
+def test_nothing_in_the_example_is_unknown() -> None:
+    for section, settings, table in peers():
+        assert set(table) <= set(settings.model_fields), section
+    assert set(written()) == {"state_dir", *PLAIN, "sources", "sinks"}
+
+
+def test_every_value_in_the_example_is_the_default() -> None:
+    marked = without_default()
+    for section, settings, table in peers():
+        for key, value in table.items():
+            field = settings.model_fields[key]
+            if field.is_required():
+                continue
+            if field.default is None:
+                kind, _, name = section.partition(".")
+                shown = key in tomllib.loads(EXAMPLE.read_text())[kind][name]
+                assert (section, key) in marked or shown, f"{section}.{key} has no default"
+                continue
+            assert (section, key) not in marked, f"{section}.{key} has a default"
+            made = settings(**{**required(settings, table), key: value})
+            assert getattr(made, key) == field.default, f"{section}.{key}"
+
+
+def test_the_plain_tables_are_whole_and_show_the_defaults() -> None:
+    marked = without_default()
+    for name, model in PLAIN.items():
+        assert set(written()[name]) == set(model.model_fields)
+        given = {key: each for key, each in written()[name].items() if (name, key) not in marked}
+        assert model(**given) == model()
+        assert all(
+            model.model_fields[key].default is None for key in written()[name].keys() - given
+        )
+
+
+def other(key: str, default: Any, folder: Path) -> Any:
+    """Return a value for *key* that is not its default, as it would be written."""
+    special = {
+        "ca_file": str(folder / "x.pem"),
+        "client_cert": str(folder / "x.pem"),
+        "client_key": str(folder / "x.pem"),
+        "concurrency": 3,
+        "format": "raw",
+        "compression": "none",
+        "redact": ["*pin*"],
+        "pseudonymize": ["actor.email"],
+        "resweep": ["2h"],
+        "sources": ["acme-*"],
+        "site": "datadoghq.eu",
+        "max_age": "6h",
+        "too_old": "dead_letter",
+        "tags": {"env": "prod"},
+        "urls": ["https://other.example"],
+        "index": "other-index",
+        "auth_scheme": "Bearer",
+        "params": {"tag": "x"},
+        "mode": "files",
+        "directory": str(folder),
+        "tenant_id": "11111111-2222-3333-4444-555555555555",
+        "ack": True,
+        "allow_insecure_http": True,
+        "enabled": False,
+    }
+    if key in special:
+        return special[key]
+    if key in ("base_url", "url", "proxy"):
+        return "https://other.example"
+    if isinstance(default, int) or key in ("requests_per_minute", "rotate_bytes", "project_id"):
+        return 77
+    if key in _DURATIONS:
+        return "11m"
+    return f"other-{key}"
+
+
+_DURATIONS = {
+    "ack_timeout",
+    "catch_up_limit",
+    "retention",
+    "initial_lookback",
+    "linger",
+    "max_silence",
+    "max_window",
+    "overlap",
+    "poll_interval",
+    "settle",
+    "timeout",
+}
+ALONE = {
+    # What excludes other keys is given without them.
+    ("datadog", "site"): {"url"},
+    ("elasticsearch", "api_key"): {"username", "password"},
+    ("jitsudo", "api_key"): {"bearer_token"},
+    ("slaunch", "base_url"): {"tenant"},
+    ("cencori", "directory"): {"cookie"},
+    ("file", "concurrency"): {"concurrency"},  # it has one value only
+    ("file", "compression"): {"compression"},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("sources", n) for n in SOURCES), *(("sinks", n) for n in SINKS)]
+)
+def test_every_key_that_is_set_is_really_loaded(kind: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").touch()
+    settings = {"sources": SOURCES, "sinks": SINKS}[kind][name]
+    left_out = {key for (of, _), keys in ALONE.items() if of == name for key in keys}
+    table: dict[str, Any] = {"type": name}
+    for key, field in settings.model_fields.items():
+        if key != "type" and key not in left_out:
+            table[key] = other(key, field.default, tmp_path)
+    if "max_window" in table:
+        table["max_window"] = "29d"
+    text = f"[{kind}.x]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in table.items())
+    if kind == "sinks":
+        text += '\n[sources.acme-x]\ntype = "bland"\napi_key = "other-key"\n'
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    found = load(file, ENVIRON)
+    made: Any = (found.sources if kind == "sources" else found.sinks)["x"]
+    assert made.model_fields_set == set(table)
+    for key in set(table) - {"type"}:
+        value, default = getattr(made, key), settings.model_fields[key].default
+        assert value != default, key
+        if isinstance(value, Secret):
+            assert value.reveal() == table[key]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
+
+
+# --- init and schema ---------------------------------------------------------------------------
+
+
+def test_the_starter_loads_once_it_is_filled_in(tmp_path: Path) -> None:
+    file = tmp_path / "auditrelay.toml"
+    init(file)
+    with pytest.raises(ConfigError) as caught:
+        load(file, ENVIRON)
+    assert [said.partition(":")[0] for said in caught.value.problems] == [
+        "sources.cekura.organization_id",
+        "sinks.splunk.url",
+    ]
+    text = STARTER.replace('organization_id = ""', 'organization_id = "42"')
+    file.write_text(text.replace('url = ""', 'url = "https://splunk.example:8088"'))
+    found = load(file, ENVIRON)
+    found.require_work()
+    assert found.warnings == ()
+
+
+def test_what_the_starter_offers_in_comments_loads_too(tmp_path: Path) -> None:
+    text = STARTER.replace('organization_id = ""', 'organization_id = "42"')
+    text = text.replace('url = ""', 'url = "https://splunk.example:8088"')
+    text = re.sub(r"^# (\[|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    found = load(file, ENVIRON)
+    assert {each.type for each in found.sources.values()} == set(SOURCES)
+    assert {each.type for each in found.sinks.values()} == set(SINKS)
+
+
+def test_init_writes_a_file_for_its_owner_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "new.toml"
+    init(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.read_text() == STARTER
+    assert f"auditrelay -c {file} check" in capsys.readouterr().out
+
+
+def test_init_never_overwrites(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("mine")
+    with pytest.raises(ConfigError, match="is there already, and is left as it is"):
+        init(file)
+    assert file.read_text() == "mine"
+    link = tmp_path / "link.toml"
+    link.symlink_to(tmp_path / "nowhere.toml")
+    with pytest.raises(ConfigError, match="is there already"):
+        init(link)
+
+
+def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
+        init(tmp_path / "nowhere" / "c.toml")
+
+
+def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    schema()
+    assert json.loads(capsys.readouterr().out) == config.json_schema()

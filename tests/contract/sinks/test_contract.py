@@ -1,0 +1,435 @@
+"""What holds for every sink that speaks HTTP, against doubles of the products, over sockets."""
+
+import asyncio
+import importlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
+from auditrelay.events import AuditEvent
+from auditrelay.events.forms import FORMS
+from auditrelay.sandbox import Datadog, Double, Elastic, Splunk, Trap, faults
+from auditrelay.sandbox.siems.stored import Stored
+from auditrelay.settings import Resolved, Secret
+from auditrelay.sinks import Form, Item, Sink, Verdict, available
+from auditrelay.telemetry.logs import Metrics
+
+MakeEvent = Callable[..., AuditEvent]
+Items = Callable[[Sink, int], list[Item]]
+Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+
+NOON = 1_767_268_800.0
+OVER_HTTP = ["datadog", "elasticsearch", "splunk_hec"]
+
+
+@dataclass
+class Rig:
+    """A double, and sinks of the *kind* that send to it."""
+
+    kind: str
+    double: Any
+    keys: dict[str, Any]
+    secret_key: str
+    secret: str
+    made: list[Sink]
+
+    @property
+    def stored(self) -> Stored:
+        stored: Stored = self.double.stored
+        return stored
+
+    def build(self, **keys: Any) -> Sink:
+        module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
+        given = {"type": self.kind, self.secret_key: self.secret, "timeout": "5s"}
+        settings = module.Settings.model_validate({**given, **self.keys, **keys})
+        sink: Sink = module.build("siem", settings, Metrics())
+        self.made.append(sink)
+        return sink
+
+    def fail(self, action: faults.Action, times: int | None = 1) -> None:
+        """Let *action* strike the next batch."""
+        self.double.faults.add(action, method="POST", times=times)
+
+
+@pytest.fixture(params=OVER_HTTP)
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    kind: str = request.param
+    async with AsyncExitStack() as stack:
+        double: Double
+        if kind == "datadog":
+            datadog = Datadog(clock=lambda: NOON)
+            double, secret_key, secret = datadog, "api_key", datadog.api_key
+        elif kind == "elasticsearch":
+            elastic = Elastic()
+            double, secret_key, secret = elastic, "api_key", elastic.api_key
+        else:
+            splunk = Splunk()
+            double, secret_key, secret = splunk, "token", splunk.token
+        await stack.enter_async_context(double)
+        keys = {"urls": [double.url]} if kind == "elasticsearch" else {"url": double.url}
+        made = Rig(kind, double, keys, secret_key, secret, [])
+        yield made
+        for sink in made.made:
+            await sink.close()
+
+
+def uids(batch: Sequence[Item]) -> set[str]:
+    return {item.event.uid for item in batch}
+
+
+# --- delivery -----------------------------------------------------------------
+
+
+async def test_a_batch_is_stored_whole_and_once(rig: Rig, items: Items) -> None:
+    sink = rig.build()
+    batch = items(sink, 100)
+    assert await sink.send(batch) == Verdict()
+    assert set(rig.stored.by_uid) == uids(batch)
+    assert not rig.stored.repeated()
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+async def test_whatever_a_record_holds_it_arrives_as_it_is(
+    rig: Rig, event: MakeEvent, batch: Batch, form: str
+) -> None:
+    sink = rig.build(format=form)
+    odd = 'fünf ☃ \U0001f600 "q" \\ \u2028 \x00 \t'
+    record = b'{\n "text": %b,\r\n "x": [1,\n2]}\n' % json.dumps(odd, ensure_ascii=False).encode()
+    events = [
+        event(1, message=odd, raw=msgspec.Raw(record), metadata=msgspec.Raw(b'{\n"a":\r\n1}')),
+        event(2, message="lone \ud800 surrogate"),
+        event(3),
+    ]
+    assert await sink.send(batch(sink, events)) == Verdict()
+    assert set(rig.stored.by_uid) == {each.uid for each in events}
+    assert odd in _texts(rig.stored.documents[0])
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for part in value.values() for text in _texts(part)]
+    if isinstance(value, list):
+        return [text for part in value for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
+
+
+async def test_what_is_true_of_a_delivery_is_marked_on_the_event(
+    rig: Rig, event: MakeEvent
+) -> None:
+    for form in sorted(FORMS):
+        sink = rig.build(format=form)
+        sent = event(1)
+        text = sink.render(sent, marks={"replayed": True})
+        await sink.send([Item(0, sent, text)])
+        assert b'"replayed":true' in text
+        assert b'"replayed"' not in sink.render(sent)
+
+
+@pytest.mark.parametrize("count", [1, 500])
+async def test_a_body_is_compressed_or_not_as_configured(
+    rig: Rig, items: Items, count: int
+) -> None:
+    for compression in ("gzip", "none"):
+        sink = rig.build(compression=compression)
+        batch = items(sink, count)
+        await sink.send(batch)
+        seen = rig.double.seen[-1]
+        size = sum(len(item.text) for item in batch)
+        if compression == "gzip":
+            assert seen.headers["content-encoding"] == "gzip"
+            assert seen.body_bytes < size * 0.75
+        else:
+            assert "content-encoding" not in seen.headers
+            assert seen.body_bytes >= size
+
+
+async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -> None:
+    sink = rig.build(compression="none", batch_bytes=50_000)
+    limits = sink.limits
+    batch, size = [], 0
+    for item in items(sink, limits.events):
+        size += len(item.text) + limits.overhead
+        if size > limits.bytes:
+            break
+        batch.append(item)
+    # The last one is stretched until not a byte is left.
+    room = limits.bytes - sum(len(item.text) + limits.overhead for item in batch)
+    last = batch[-1].text.replace(b'"', b" " * room + b'"', 1)
+    batch[-1] = Item(batch[-1].position, batch[-1].event, last)
+    assert await sink.send(batch) == Verdict()
+    # No separator follows the last event, unless the product wants one.
+    assert rig.double.seen[-1].body_bytes in (49_999, 50_000)
+
+
+async def test_an_answer_may_be_compressed_or_come_in_pieces(rig: Rig, items: Items) -> None:
+    sink = rig.build()
+    for action in (faults.gzipped(), faults.chunked(7), faults.wrong_type(), faults.close()):
+        rig.fail(action)
+        verdict = await sink.send(items(sink, 3))
+        assert (verdict.rejected, verdict.retry) == ((), ())
+
+
+# --- trouble on the way ---------------------------------------------------------
+
+
+async def test_a_429_is_waited_for_as_long_as_it_says(rig: Rig, items: Items) -> None:
+    sink = rig.build()
+    now = datetime.now(UTC)
+    for asked, least, most in (
+        (None, None, None),
+        ("7", 7, 7),
+        (now + timedelta(seconds=90), 60, 91),
+    ):
+        rig.fail(faults.too_many(retry_after=asked))
+        with pytest.raises(Retryable) as caught:
+            await sink.send(items(sink, 2))
+        wait = caught.value.retry_after
+        assert (caught.value.reason, caught.value.sent) == ("status_429", False)
+        if least is None or most is None:
+            assert wait is None
+        else:
+            assert wait is not None
+            assert least <= wait <= most
+    assert rig.stored.total == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "sent"), [(408, False), (500, True), (502, True), (503, False), (504, True)]
+)
+async def test_a_broken_server_is_tried_again(
+    rig: Rig, items: Items, status: int, *, sent: bool
+) -> None:
+    sink = rig.build()
+    rig.fail(faults.html(status))
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert (caught.value.reason, caught.value.sent) == (f"status_{status}", sent)
+    await sink.send(items(sink, 2))
+    assert rig.stored.total == 2
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [("hang", "timeout"), ("reset", "reset"), ("truncated", "reset"), ("cut", "bad_reply")],
+)
+async def test_an_outcome_that_is_not_known_may_be_a_duplicate(
+    rig: Rig, items: Items, *, trouble: str, reason: str, stored: bool
+) -> None:
+    if trouble in ("truncated", "cut") and not stored:
+        stored = True  # an answer that is cut was given to a batch that was taken
+    actions = {
+        "hang": faults.hang(process=stored),
+        "reset": faults.store_then_reset() if stored else faults.reset(),
+        "truncated": faults.truncated(),
+        "cut": faults.truncated(honest_length=True),
+    }
+    sink = rig.build(timeout="300ms")
+    first = items(sink, 1)
+    await sink.send(first)
+    batch = items(sink, 4)[1:]
+    rig.fail(actions[trouble])
+    with pytest.raises(Retryable) as caught:
+        await sink.send(batch)
+    assert (caught.value.reason, caught.value.sent) == (reason, True)
+    assert rig.stored.total == (4 if stored else 1)
+    verdict = await sink.send(batch)
+    assert (verdict.rejected, verdict.retry) == ((), ())
+    assert uids(first + batch) == set(rig.stored.by_uid)
+    if rig.kind == "elasticsearch":
+        assert verdict.duplicates == (3 if stored else 0)
+        assert not rig.stored.repeated()
+    else:
+        assert len(rig.stored.repeated()) == (3 if stored else 0)
+
+
+@pytest.mark.parametrize("page", [faults.html(200), faults.empty(200), faults.empty(204)])
+async def test_a_success_that_is_not_the_products_is_no_delivery(
+    rig: Rig, items: Items, page: faults.Action
+) -> None:
+    sink = rig.build()
+    rig.fail(page)
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
+
+
+async def test_a_peer_that_is_down_has_certainly_stored_nothing(rig: Rig, items: Items) -> None:
+    sink = rig.build()
+    batch = items(sink, 2)
+    await rig.double.stop()
+    with pytest.raises(Retryable) as caught:
+        await sink.send(batch)
+    assert (caught.value.reason, caught.value.sent) == ("connect", False)
+    with pytest.raises(Retryable):
+        await sink.check()
+    await rig.double.start()
+    assert await sink.send(batch) == Verdict()
+
+
+async def test_a_cancelled_batch_leaves_the_sink_fit_for_work(rig: Rig, items: Items) -> None:
+    sink = rig.build()
+    await sink.send(items(sink, 1))
+    arrived = asyncio.Event()
+    rig.double.on_request = lambda asked: arrived.set() if asked.method == "POST" else None
+    rig.fail(faults.hang())
+    sending = asyncio.create_task(sink.send(items(sink, 3)))
+    await arrived.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    verdict = await sink.send(items(sink, 3))
+    assert (verdict.rejected, verdict.retry) == ((), ())
+
+
+# --- refusals -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_never_followed_and_no_secret_leaves(
+    rig: Rig, items: Items, status: int
+) -> None:
+    async with Trap() as trap:
+        sink = rig.build()
+        rig.double.faults.add(faults.redirect(trap.url, status), times=None)
+        for work in (sink.send(items(sink, 2)), sink.check()):
+            with pytest.raises(Refused, match="redirect") as caught:
+                await work
+            assert caught.value.status == status
+        assert trap.connections == 0
+
+
+async def test_a_secret_that_is_not_accepted_holds_the_sink_and_is_not_shown(
+    rig: Rig, items: Items
+) -> None:
+    wrong = "a-wrong-secret-of-ours"
+    sink = rig.build(**{rig.secret_key: wrong})
+    for work in (sink.send(items(sink, 2)), sink.check()):
+        with pytest.raises(Refused) as caught:
+            await work
+        assert caught.value.status in (400, 401, 403)
+        assert wrong not in str(caught.value)
+    assert rig.stored.total == 0
+
+
+async def test_a_secret_that_was_rotated_is_read_again(
+    rig: Rig, items: Items, tmp_path: Path
+) -> None:
+    held = tmp_path / "secret"
+    held.write_text(f"{rig.secret}\n")
+    sink = rig.build(**{rig.secret_key: Secret(Resolved(f"${{file:{held}}}"))})
+    assert await sink.send(items(sink, 1)) == Verdict()
+    rig.double.rotate("anewsecretthatisjustasgood")
+    new = rig.double.api_key if rig.secret_key == "api_key" else rig.double.token
+    held.write_text(new)
+    verdict = await sink.send(items(sink, 2))
+    assert (verdict.rejected, verdict.retry) == ((), ())
+    assert rig.stored.by_uid.keys() == uids(items(sink, 2))
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_wrong_address_holds_the_sink(rig: Rig, items: Items, status: int) -> None:
+    sink = rig.build()
+    rig.fail(faults.answer(status, b"not here"))
+    with pytest.raises(Refused, match="check the address") as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("status", [402, 407, 410, 411, 431, 451])
+async def test_a_refusal_that_no_event_can_have_caused_holds_the_sink(
+    rig: Rig, items: Items, status: int
+) -> None:
+    sink = rig.build()
+    rig.fail(faults.html(status))
+    with pytest.raises(Refused):
+        await sink.send(items(sink, 2))
+
+
+async def test_a_batch_that_is_too_large_goes_through_in_halves(rig: Rig, items: Items) -> None:
+    sink = rig.build(compression="none")
+    batch = items(sink, 16)
+    size = sum(len(item.text) for item in batch)
+    name = "max_bytes" if rig.kind == "datadog" else "max_content_length"
+    setattr(rig.double.switches, name, size // 3)
+
+    async def offer(part: Sequence[Item]) -> None:
+        try:
+            assert await sink.send(part) == Verdict()
+        except TooLarge:
+            middle = len(part) // 2
+            await offer(part[:middle])
+            await offer(part[middle:])
+
+    await offer(batch)
+    assert rig.double.answered[413] == 3
+    assert set(rig.stored.by_uid) == uids(batch)
+    assert not rig.stored.repeated()
+
+
+async def test_what_a_server_says_is_shown_bounded_and_on_one_line(rig: Rig, items: Items) -> None:
+    said = "line\nline\x1b[31m" + "x" * 5000
+    body = {
+        "text": said,
+        "code": 6,
+        "errors": [{"detail": said}],
+        "error": {"type": "t", "reason": said},
+    }
+    sink = rig.build()
+    rig.fail(faults.answer(422, json.dumps(body).encode()), times=2)
+    with pytest.raises(RelayError) as caught:
+        await sink.send(items(sink, 2))
+    assert len(str(caught.value)) < 800
+    assert str(caught.value).isprintable()
+
+
+# --- check ------------------------------------------------------------------------
+
+
+async def test_check_proves_the_credentials_and_stores_nothing(rig: Rig) -> None:
+    assert rig.double.url in await rig.build().check()
+    assert rig.stored.total == 0
+
+
+async def test_check_says_what_is_wrong_when_something_else_answers(rig: Rig) -> None:
+    sink = rig.build()
+    for action in (faults.html(200), faults.empty(200), faults.html(503)):
+        rig.double.faults.add(action, times=None)
+        with pytest.raises(Retryable):
+            await sink.check()
+        rig.double.faults.clear()
+
+
+async def test_a_search_names_the_event_and_no_secret(rig: Rig, event: MakeEvent) -> None:
+    lines = rig.build().query(event(1))
+    assert lines
+    assert all(event(1).uid in line and rig.secret not in line for line in lines)
+
+
+def test_only_what_is_out_of_the_ordinary_is_foreseen(rig: Rig) -> None:
+    now = datetime.fromtimestamp(NOON, UTC)
+    said = rig.build().foresee(now - timedelta(days=30), now, now)
+    assert (said is None) == (rig.kind != "datadog")
+
+
+# --- every sink ---------------------------------------------------------------------
+
+
+def test_every_module_of_the_folder_is_a_sink() -> None:
+    assert available() == ["datadog", "elasticsearch", "file", "splunk_hec"]
+    for kind in available():
+        module = importlib.import_module(f"auditrelay.sinks.{kind}")
+        assert get_args(module.Settings.model_fields["type"].annotation) == (kind,)
+        assert callable(module.build)
+
+
+def test_the_forms_that_can_be_asked_for_are_those_that_exist() -> None:
+    assert set(get_args(Form)) == set(FORMS)

@@ -1,0 +1,138 @@
+"""A sink that is down costs disk and nothing else, and catches up without holding others up."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from tests.support.daemon import eventually
+from tests.support.delivering import Intake, World, busy
+from tests.support.rigs import NOON, RIGS
+
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.errors import Refused, Retryable
+from auditrelay.sandbox import Datadog, Double, Elastic, Splunk
+from auditrelay.sinks import Limits
+
+BATCH = Limits(50, 10**9, 10**9)
+
+
+def down(_: object) -> Retryable:
+    raise Retryable("no connection", reason="connect")
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        Retryable("no connection", reason="connect"),
+        busy(sent=True),
+        Refused("403", status=403),
+    ],
+)
+async def test_a_sink_that_is_down_holds_few_events_and_is_asked_seldom(
+    world: World, waits: list[float], trouble: Exception
+) -> None:
+    def refuse(_: object) -> None:
+        raise trouble
+
+    await world.spool(1000)
+    intake = Intake(BATCH, always=refuse)  # type: ignore[arg-type]  # it never returns
+    deliverer = world.deliverer(intake, concurrency=4)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    for page in range(1, 4):  # a source goes on all the while
+        await eventually(lambda page=page: sum(waits) > page * 600)  # type: ignore[misc]  # mypy cannot infer a lambda's defaults
+        await world.spool(1000, first=page * 1000)
+        deliverer.wake.set()
+    offered = {name for batch in intake.offered for name in batch}
+    assert len(offered) <= 4 * 50
+    assert len(deliverer._batches._ready) <= 50 + 100, "a batch, and the last page of it"
+    asked, virtual = len(intake.offered), sum(waits)
+    minutes = 0.0
+    await eventually(lambda: sum(waits) > virtual + 1200)
+    minutes = (sum(waits) - virtual) / 60
+    assert len(intake.offered) - asked <= 4 * minutes
+    assert await world.backlog() == 4000
+    # It comes back.
+    intake.always = Intake.always
+
+    async def drained() -> bool:
+        return await world.backlog() == 0
+
+    await eventually(drained)
+    assert len(intake.taken) == 4000
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@contextlib.asynccontextmanager
+async def three(world: World) -> AsyncIterator[tuple[dict[str, Double], dict[str, Deliverer]]]:
+    """Run three products over real sockets, and a deliverer for each on one spool."""
+    doubles: dict[str, Double] = {
+        "splunk": Splunk(),
+        "datadog": Datadog(clock=lambda: NOON),
+        "elasticsearch": Elastic(),
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        deliverers: dict[str, Deliverer] = {}
+        tasks = []
+        for name, double in doubles.items():
+            await stack.enter_async_context(double)
+            await world.store.start_sink(name, ["voice"])
+            settings, sink = RIGS[name].build(
+                double, world.metrics, batch_events=500, timeout="5s", format="raw"
+            )
+            stack.push_async_callback(sink.close)
+            deliverers[name] = Deliverer(
+                name,
+                settings,
+                sink,
+                store=world.store,
+                metrics=world.metrics,
+                clock=lambda: datetime.fromtimestamp(NOON, UTC),
+            )
+            tasks.append(asyncio.ensure_future(deliverers[name].keep_delivering()))
+        try:
+            yield doubles, deliverers
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def test_one_of_three_is_down_and_comes_back_and_nobody_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
+    async with three(world) as (doubles, deliverers):
+        splunk, datadog, elastic = (
+            doubles[name].stored  # type: ignore[attr-defined]  # each of the three has it
+            for name in ("splunk", "datadog", "elasticsearch")
+        )
+        await doubles["datadog"].stop()
+
+        async def spool(count: int, first: int) -> None:
+            await world.spool(count, first=first)
+            for deliverer in deliverers.values():
+                deliverer.wake.set()
+
+        await spool(10_000, 0)
+        await eventually(lambda: len(splunk.by_uid) == len(elastic.by_uid) == 10_000)
+        assert await world.backlog("datadog") == 10_000
+        assert not deliverers["datadog"].condition.up
+        requests = doubles["datadog"].requests
+        await doubles["datadog"].start()
+        made, spooled = 10_000, 0
+        while len(datadog.by_uid) < 10_000:
+            await spool(10, made)
+            made, spooled = made + 10, spooled + 1
+            await eventually(
+                lambda: len(splunk.by_uid) == len(elastic.by_uid) == made,  # noqa: B023  # now
+                within=5,
+            )
+        await eventually(lambda: len(datadog.by_uid) == made)
+        # At full speed: whole batches, but for the ends.
+        assert doubles["datadog"].requests - requests <= 10_000 / 500 + spooled + 10
+    for stored in (splunk, datadog, elastic):
+        assert not stored.repeated()
+    assert world.counted("events_possible_duplicate_total") == 0

@@ -1,0 +1,100 @@
+"""The API of Acme, a vendor that does not exist."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
+
+from auditrelay.sandbox.history import Span, joined, parse_time
+from auditrelay.sandbox.server import Request, Response
+from auditrelay.sandbox.vendors import Refusal, Vendor, turned
+
+
+@dataclass(slots=True)
+class Switches:
+    """How this Acme behaves."""
+
+    role: Literal["auditor", "guest"] = "auditor"
+    page_size_cap: int = 50
+    rate: int | None = None
+    retry_after: Literal["seconds", "date", "absent"] = "seconds"
+
+
+class Acme(Vendor):
+    """Acme's API."""
+
+    switches: Switches
+    REFUSALS: ClassVar = (
+        Refusal("wrong key", 401, "who are you?", turned({"api_key": "wrong-key-1"})),
+        Refusal("guest", 403, "guests read nothing", turned(role="guest")),
+        Refusal(
+            "wrong address", 404, "nothing here", lambda it: {"base_url": f"{it.url}/elsewhere"}
+        ),
+    )
+    REFUSING: ClassVar = frozenset({("role", "guest")})
+    ID_FIELDS: ClassVar = ("key",)
+    TOTAL: ClassVar = False
+
+    def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
+        super().__init__(clock=clock, seed=seed)
+        self.switches = Switches()
+        self.api_key = "acme-key-not-a-real-secret"
+        self._made = 0
+
+    def settings(self) -> dict[str, Any]:
+        """Return the table of a source that reads this double."""
+        return {"type": "acme", "base_url": self.url, "api_key": self.api_key}
+
+    def add(
+        self,
+        at: datetime,
+        *,
+        visible_from: datetime | None = None,
+        gone_from: datetime | None = None,
+        **fields: Any,
+    ) -> str:
+        """Make one record that happened *at*; return its native id."""
+        self._made += 1
+        key = f"k{self._made:06d}"
+        record = {"key": key, "when": at.astimezone(UTC).isoformat(), "what": "tick", **fields}
+        self.history.add(record, id=key, at=at, visible_from=visible_from, gone_from=gone_from)
+        return key
+
+    def respond(self, request: Request) -> Response:
+        """Answer as Acme would, if there were one."""
+        if request.path != "/log":
+            return _says(404, "nothing here")
+        if request.headers.get("x-acme") != self.api_key:
+            return _says(401, "who are you?")
+        if self.switches.role == "guest":
+            return _says(403, "guests read nothing")
+        wait = self._over_rate()
+        if wait:
+            return Response(429, headers=self._come_back(wait))
+        return self._list(request.query)
+
+    def _list(self, query: dict[str, str]) -> Response:
+        number, _, after = query.get("after", "1-").partition("-")
+        change = self.before_page.pop(int(number), None)
+        if change is not None:
+            change()
+        span = Span(parse_time(query["from"]), parse_time(query["to"]))
+        rows = [
+            row
+            for row in self.history.select(span, self.clock())
+            if f"{row.at:020d} {row.id}" > after
+        ]
+        size = min(int(query["size"]), self.switches.page_size_cap)
+        part, following = rows[:size], b"null"
+        if len(rows) > size:
+            following = f'"{int(number) + 1}-{part[-1].at:020d} {part[-1].id}"'.encode()
+        return Response(
+            200,
+            b'{"rows":[%b],"after":%b}' % (joined(part), following),
+            {"Content-Type": "application/json"},
+        )
+
+
+def _says(status: int, text: str) -> Response:
+    return Response(status, headers={"X-Acme-Says": text})

@@ -1,0 +1,88 @@
+"""Acme's audit log, a vendor that does not exist: pages behind cursors, oldest first."""
+
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Literal
+
+import msgspec
+from pydantic import Field
+
+from auditrelay.errors import WalkBroken
+from auditrelay.http.peer import Peer, Reply, check, decode
+from auditrelay.settings import Address, Duration, Secret, SourceSettings
+from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.telemetry.logs import Metrics
+from auditrelay.window import MOST, Interval
+
+
+class Settings(SourceSettings):
+    """One organisation at Acme."""
+
+    type: Literal["acme"]
+    base_url: Address = "https://api.acme.example"
+    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
+    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
+    page_size: int = Field(50, ge=1, le=50)
+    api_key: Secret
+
+
+class _Answer(msgspec.Struct):
+    rows: list[msgspec.Raw]
+    after: str | None
+
+
+class Source:
+    """The audit log of the key's organisation."""
+
+    def __init__(self, settings: Settings, peer: Peer) -> None:
+        self._settings = settings
+        self._peer = peer
+
+    @property
+    def scope(self) -> str:
+        """Nothing: keys are unique everywhere."""
+        return ""
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        """Yield every page of *window*."""
+        span = widened(window, timedelta(milliseconds=1))
+        params = {
+            "from": in_milliseconds(span.start),
+            "to": in_milliseconds(span.end),
+            "size": str(self._settings.page_size),
+        }
+        known: set[str] = set()
+        while True:
+            answer = await self._peer.get("/log", params, _read)
+            yield Page([bytes(row) for row in answer.rows], last=answer.after is None)
+            if answer.after is None:
+                return
+            if answer.after in known:
+                raise WalkBroken("Acme goes in a circle", reason="cursor_repeats")
+            known.add(answer.after)
+            params["after"] = answer.after
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._peer.aclose()
+
+
+def _read(reply: Reply) -> _Answer:
+    if reply.status != 200:
+        check(reply, words=reply.headers.get("x-acme-says", ""))
+    return decode(reply, _Answer)
+
+
+def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+    """Return the source that the configuration calls *name*."""
+    peer = Peer(
+        name,
+        settings,
+        base_url=settings.base_url,
+        headers=lambda: {"x-acme": settings.api_key.reveal()},
+        secrets=(settings.api_key,),
+        metrics=metrics,
+        requests_per_minute=settings.requests_per_minute,
+    )
+    return Source(settings, peer)

@@ -1,0 +1,149 @@
+"""A double of every vendor that there is, and a source pointed at it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from auditrelay.collect import walk as walks
+from auditrelay.errors import RelayError
+from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import available as vendors_understood
+from auditrelay.http import peer as http
+from auditrelay.sandbox import Vendor, vendors
+from auditrelay.sandbox.history import Span
+from auditrelay.sources import Page, Source
+from auditrelay.telemetry.logs import Metrics
+from auditrelay.window import Interval, micros
+
+
+@dataclass
+class Rig:
+    """A double of the vendor *kind*, and sources that read it; *window* has settled."""
+
+    kind: str
+    double: Vendor
+    window: Interval
+    sources: list[Source] = field(default_factory=list)
+
+    def build(self, **changes: Any) -> Source:
+        """Return a source of small pages that reads the double; *changes* are of its table."""
+        module = import_module(f"auditrelay.sources.{self.kind}")
+        table = {**self.double.settings(), "page_size": self.page, "timeout": "5s", **changes}
+        given = {key: value for key, value in table.items() if value is not None}
+        settings = module.Settings.model_validate(given)
+        source: Source = module.build("it", settings, Metrics())
+        self.sources.append(source)
+        return source
+
+    def normalizer(self, source: Source) -> Normalizer:
+        """Return what understands the records of *source*."""
+        module = import_module(f"auditrelay.sources.{self.kind}")
+        given = module.Settings.model_validate(self.double.settings())
+        return Normalizer(
+            vendor=self.kind,
+            source="it",
+            api_host="h",
+            scope=source.scope,
+            redact="default",
+            tags={},
+            **given.places,
+        )
+
+    @property
+    def page(self) -> int:
+        """Records on a page: few, so that some dozens make several pages."""
+        return max(4, self.double.SMALLEST_PAGE)
+
+    @property
+    def id_field(self) -> str:
+        """The documented field of a record's id."""
+        return vendors_understood()[self.kind].ID
+
+    @property
+    def time_field(self) -> str:
+        """The documented field of a record's time."""
+        return vendors_understood()[self.kind].TIME
+
+    def fill(self, count: int) -> None:
+        """Let *count* things happen in the window, at equal distances of whole milliseconds."""
+        step = self.window.length / max(1, count)
+        step -= timedelta(microseconds=step.microseconds % 1000)
+        for number in range(count):
+            self.double.add(self.window.start + number * step)
+
+    def made(self, window: Interval | None = None) -> list[bytes]:
+        """Return the records of *window* that can be seen now, oldest first."""
+        window = window or self.window
+        span = Span(micros(window.start), micros(window.end), upper_inclusive=False)
+        return [entry.text for entry in self.double.history.select(span, self.double.clock())]
+
+    async def pages(self, source: Source | None = None) -> list[Page]:
+        """Walk the window once; return every page."""
+        return [page async for page in (source or self.build()).walk(self.window)]
+
+    async def events(self, source: Source | None = None) -> list[AuditEvent]:
+        """Walk the window until it is complete, as a poll does; return each event once."""
+        source = source or self.build()
+        normalize = self.normalizer(source)
+        found: dict[str, AuditEvent] = {}
+        async for events, _ in walks.walk(
+            source, self.window, lambda records: normalize(records, 0)
+        ):
+            found |= {event.uid: event for event in events}
+        return list(found.values())
+
+    async def shown(self, source: Source | None = None) -> list[bytes]:
+        """
+        Walk the window until it is complete; return each record of it once, oldest first.
+
+        A source may show some that lie just outside; they are left out.
+        """
+        source = source or self.build()
+        normalize = self.normalizer(source)
+        found: set[bytes] = set()
+
+        def seen(records: list[bytes]) -> list[AuditEvent]:
+            found.update(records)
+            return normalize(records, 0)
+
+        ends = [last is not None async for _, last in walks.walk(source, self.window, seen)]
+        assert ends == [False] * (len(ends) - 1) + [True]
+        return [record for record in self.made() if record in found]
+
+    async def whole_or_error(self, source: Source | None = None) -> RelayError | None:
+        """Walk the window; return why it could not be done. What is claimed must be true."""
+        try:
+            shown = await self.shown(source)
+        except RelayError as error:
+            return error
+        assert shown == self.made()
+        return None
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record every wait instead of waiting."""
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(http, "pause", pause)
+    return waited
+
+
+@pytest.fixture(params=vendors())
+async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+    """Stand two hours after a window of a day."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    window = Interval(now - timedelta(hours=26), now - timedelta(hours=2))
+    async with vendors()[request.param](clock=now.timestamp) as double:
+        made = Rig(request.param, double, window)
+        yield made
+        for source in made.sources:
+            await source.close()

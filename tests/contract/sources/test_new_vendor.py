@@ -1,0 +1,57 @@
+"""
+A new vendor is a source, a table of events and a double: nothing else is touched.
+
+The folder ``acme`` beside this file holds the three modules of a vendor that does not exist. They
+are put beside the real ones by the path alone, in child processes.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def with_acme(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m words...`` where there is one vendor more."""
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=HERE.parents[2],
+        env={**os.environ, "PYTHONPATH": str(HERE / "acme")},
+    )
+
+
+def test_the_daemon_reads_it_and_the_demo_shows_it() -> None:
+    ended = with_acme("auditrelay", "demo", "--duration", "2s")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "Nothing is lost." in ended.stdout
+    (row,) = re.findall(r"^│ acme .*$", ended.stdout, re.MULTILINE)
+    made, requests, _, *stored = (int(cell.replace(",", "")) for cell in row.split("│")[2:-1])
+    assert made > 100
+    assert requests > 1
+    assert sum(stored) >= 3 * made - 1, "at most one is a dead letter"
+
+
+def test_the_contract_is_held_against_it() -> None:
+    """Every test of this folder takes it in by itself; no more than a few are not for it."""
+    folder = str(HERE.relative_to(HERE.parents[2]))
+    ended = with_acme("pytest", folder, "-q", "-k", "acme", "-p", "no:cacheprovider", "-n", "0")
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    (passed,) = re.findall(r"(\d+) passed", ended.stdout)
+    assert int(passed) > 200
+
+
+def test_there_is_no_such_vendor_otherwise() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "from auditrelay.sources import available; print(available())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "acme" not in ended.stdout

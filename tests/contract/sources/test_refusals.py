@@ -1,0 +1,51 @@
+"""Every source says of each refusal of its vendor what the vendor says, and holds."""
+
+import pytest
+from tests.contract.sources.conftest import Rig
+
+from auditrelay.errors import Refused
+from auditrelay.sandbox import vendors
+from auditrelay.sandbox.vendors import Refusal
+
+CASES = [
+    pytest.param(kind, refusal, id=f"{kind}-{refusal.name.replace(' ', '_')}")
+    for kind, vendor in vendors().items()
+    for refusal in vendor.REFUSALS
+]
+
+
+@pytest.mark.parametrize("kind", vendors())
+def test_the_usual_refusals_are_among_them(kind: str) -> None:
+    """Whatever a vendor refuses, it refuses a wrong key and somebody without the right."""
+    statuses = {refusal.status for refusal in vendors()[kind].REFUSALS}
+    assert statuses >= {401, 403, 404}
+
+
+@pytest.mark.parametrize(("rig", "refusal"), CASES, indirect=["rig"])
+async def test_a_refusal_holds_the_source_in_the_vendors_words(
+    rig: Rig, refusal: Refusal, waits: list[float]
+) -> None:
+    rig.fill(rig.page + 1)
+    changes = refusal.provoke(rig.double)
+    with pytest.raises(Refused) as caught:
+        await rig.pages(rig.build(**changes))
+    assert caught.value.status == refusal.status
+    assert refusal.words in str(caught.value)
+    assert str(caught.value).startswith(f"{refusal.status} from GET {rig.double.url}")
+    for key, value in changes.items():
+        if "key" in key or "token" in key or "cookie" in key:
+            assert value is None or value not in str(caught.value)
+    assert rig.double.secret not in str(caught.value)
+    assert not waits, "asking again would change nothing"
+    asked = [sorted(seen.query.items()) for seen in rig.double.seen]
+    assert all(asked.count(query) == 1 for query in asked)
+
+
+async def test_a_rotated_key_holds_the_source_until_it_has_the_new_one(rig: Rig) -> None:
+    rig.fill(rig.page + 1)
+    old = rig.build()
+    rig.double.rotate("rotated-key-of-the-vendor")
+    with pytest.raises(Refused) as caught:
+        await rig.pages(old)
+    assert caught.value.status == 401
+    assert await rig.shown() == rig.made()

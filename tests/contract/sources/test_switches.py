@@ -1,0 +1,119 @@
+"""Every source is right under either answer to what its vendor's documentation leaves open."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.contract.sources.conftest import Rig
+
+from auditrelay.collect.walk import walk
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.sandbox import vendors
+from auditrelay.window import Interval
+
+HOUR = timedelta(hours=1)
+
+
+def fit(kind: str) -> list[Any]:
+    vendor = vendors()[kind]
+    return [
+        pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
+        for answer in vendor.answers()
+        if answer not in vendor.REFUSING | vendor.HIDING
+    ]
+
+
+def unfit(kind: str) -> list[Any]:
+    return [
+        pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
+        for answer in sorted(vendors()[kind].REFUSING, key=str)
+    ]
+
+
+FIT = [case for kind in vendors() for case in fit(kind)]
+UNFIT = [case for kind in vendors() for case in unfit(kind)]
+
+
+@pytest.mark.parametrize("kind", vendors())
+def test_what_a_double_says_of_its_switches_is_about_switches_that_it_has(kind: str) -> None:
+    vendor = vendors()[kind]
+    assert set(vendor.answers()) >= vendor.REFUSING | vendor.HIDING | vendor.RESTLESS
+    assert not vendor.REFUSING & vendor.HIDING
+    for name in ("rate", "retry_after", "page_size_cap"):
+        assert hasattr(vendor().switches, name)
+
+
+@pytest.mark.parametrize(("rig", "switch", "answer"), FIT, indirect=["rig"])
+@pytest.mark.parametrize("pages", [0, 2])
+async def test_either_answer_shows_the_whole_window(
+    rig: Rig, switch: str, answer: Any, pages: int
+) -> None:
+    """With rows on both bounds, and with several at one instant."""
+    setattr(rig.double.switches, switch, answer)
+    rig.fill(pages * rig.page + bool(pages))
+    for at in (rig.window.start, rig.window.end - timedelta(milliseconds=1), rig.window.end):
+        rig.double.add(at)
+    assert await rig.shown() == rig.made()
+
+
+@pytest.mark.parametrize(("rig", "switch", "answer"), FIT, indirect=["rig"])
+async def test_two_windows_that_meet_show_everything_between_them(
+    rig: Rig, switch: str, answer: Any
+) -> None:
+    setattr(rig.double.switches, switch, answer)
+    middle = rig.window.start + 7 * HOUR
+    for _ in range(2):
+        for micros in (-1000, 0, 1000):
+            rig.double.add(middle + timedelta(microseconds=micros))
+    source = rig.build()
+    normalize = rig.normalizer(source)
+    whole, shown = rig.window, set[str]()
+    for window in (Interval(whole.start, middle), Interval(middle, whole.end)):
+        async for events, _ in walk(source, window, lambda records: normalize(records, 0)):
+            shown.update(event.uid for event in events)
+    assert shown == {event.uid for event in normalize(rig.made(), 0)}
+    assert len(shown) == 6
+
+
+@pytest.mark.parametrize(("rig", "switch", "answer"), UNFIT, indirect=["rig"])
+async def test_a_list_that_cannot_be_read_to_its_end_is_an_error_and_no_end(
+    rig: Rig, switch: str, answer: Any
+) -> None:
+    rig.fill(3 * rig.page)
+    setattr(rig.double.switches, switch, answer)
+    error = await rig.whole_or_error()
+    assert isinstance(error, Refused | Retryable | WalkBroken)
+    assert rig.double.requests < 50
+
+
+async def test_rows_of_one_instant_that_change_places_are_all_shown_or_it_is_an_error(
+    rig: Rig,
+) -> None:
+    if not rig.double.RESTLESS:
+        pytest.skip("rows of one instant keep their places")
+    for switch, answer in rig.double.RESTLESS:
+        setattr(rig.double.switches, switch, answer)
+    for _ in range(3 * rig.page):
+        rig.double.add(rig.window.start + HOUR)
+    source = rig.build()
+    errors = [await rig.whole_or_error(source) for _ in range(20)]
+    assert None in errors, "one walk of many is whole"
+    assert all(error is None or isinstance(error, WalkBroken) for error in errors)
+
+
+async def test_a_cursor_that_expires_costs_no_record(rig: Rig) -> None:
+    """The walk begins anew, or says that it could not be done."""
+    if not hasattr(rig.double.switches, "cursor_life"):
+        pytest.skip("no cursors")
+    rig.fill(4 * rig.page)
+    rig.double.switches.cursor_life = 30.0
+    now = rig.double.clock()
+
+    def pass_by() -> None:
+        rig.double.clock = lambda: now + 60
+
+    rig.double.before_page[2] = pass_by
+    source = rig.build()
+    error: RelayError | None = await rig.whole_or_error(source)
+    assert error is None or isinstance(error, WalkBroken)
+    assert await rig.shown(source) == rig.made()

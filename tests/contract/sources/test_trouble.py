@@ -1,0 +1,236 @@
+"""What every source does when its vendor or the way to it fails: wait, hold, or say why."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.contract.sources.conftest import Rig
+
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.http.peer import SOURCE_ATTEMPTS
+from auditrelay.sandbox import Trap, faults
+
+PASSING = {
+    "html with 200": faults.html(200),
+    "no body": faults.empty(),
+    "half a reply": faults.truncated(),
+    "half a reply, then a reset": faults.truncated(reset=True),
+    "half a text": faults.truncated(honest_length=True),
+    "reset before": faults.reset(),
+    "reset after": faults.store_then_reset(),
+    "another JSON": faults.answer(200, b'{"hello":"world"}'),
+    "a list": faults.answer(200, b"[]"),
+    "null": faults.answer(200, b"null"),
+    "unknown encoding": faults.answer(200, b"?", {"Content-Encoding": "br"}),
+    "damaged gzip": faults.answer(200, b"?", {"Content-Encoding": "gzip"}),
+    "408": faults.html(408),
+    "425": faults.html(425),
+    "429": faults.too_many(),
+    "500": faults.html(500),
+    "502": faults.html(502),
+    "503": faults.answer(503, b'{"error":"upstream"}'),
+    "504": faults.empty(504),
+    "599": faults.empty(599),
+}
+"""What is over when it is asked again."""
+
+WRAPPED = {
+    "wrong type": faults.wrong_type(),
+    "gzip": faults.gzipped(),
+    "chunks": faults.chunked(7),
+    "closed": faults.close(),
+    "closed with notice": faults.close(announced=True),
+    "in pieces": faults.drip(size=400, seconds=0),
+}
+"""What makes no difference."""
+
+
+def named(cases: dict[str, faults.Action]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("action", cases.values(), ids=cases)
+
+
+# --- trouble that passes
+
+
+@named(PASSING)
+@pytest.mark.parametrize("page", [1, 2, 3])
+async def test_trouble_that_passes_costs_nothing(
+    rig: Rig, action: faults.Action, page: int
+) -> None:
+    rig.fill(3 * rig.page)
+    fault = rig.double.faults.add(action, nth=page)
+    assert await rig.shown() == rig.made()
+    assert fault.struck == 1
+
+
+@named(WRAPPED)
+async def test_another_wrapping_makes_no_difference(rig: Rig, action: faults.Action) -> None:
+    rig.fill(3 * rig.page)
+    rig.double.faults.add(action, times=None)
+    assert await rig.shown() == rig.made()
+
+
+@named(PASSING)
+async def test_trouble_that_does_not_pass_is_given_up(
+    rig: Rig, action: faults.Action, waits: list[float]
+) -> None:
+    """The poll ends with an error, after as many attempts as a poll has; the next one goes on."""
+    rig.fill(rig.page)
+    fault = rig.double.faults.add(action, times=None)
+    with pytest.raises(Retryable) as caught:
+        await rig.pages()
+    assert caught.value.reason
+    assert fault.struck == SOURCE_ATTEMPTS == len(waits) + 1
+    rig.double.faults.clear()
+    assert await rig.shown() == rig.made()
+
+
+@pytest.mark.parametrize("page", [1, 2])
+async def test_a_hang_ends_with_the_timeout(rig: Rig, page: int) -> None:
+    rig.fill(3 * rig.page)
+    fault = rig.double.faults.add(faults.hang(), nth=page)
+    async with asyncio.timeout(5):
+        assert await rig.shown(rig.build(timeout="150ms")) == rig.made()
+    assert fault.struck == 1
+
+
+async def test_a_reply_that_trickles_ends_with_the_timeout(rig: Rig) -> None:
+    rig.fill(rig.page)
+    rig.double.faults.add(faults.drip(size=1, seconds=0.05), times=None)
+    async with asyncio.timeout(5):
+        with pytest.raises(Retryable) as caught:
+            await rig.pages(rig.build(timeout="100ms"))
+    assert caught.value.reason == "timeout"
+
+
+async def test_a_vendor_that_is_not_there_is_waited_for(rig: Rig) -> None:
+    rig.fill(rig.page)
+    source = rig.build()
+    await rig.double.stop()
+    with pytest.raises(Retryable) as caught:
+        await rig.pages(source)
+    assert caught.value.reason == "connect"
+    await rig.double.start()
+    assert await rig.shown(source) == rig.made()
+
+
+# --- how long
+
+
+async def test_a_vendor_says_in_seconds_when_to_come_back(rig: Rig, waits: list[float]) -> None:
+    rig.fill(3 * rig.page)
+    rig.double.faults.add(faults.too_many(retry_after=77), nth=2)
+    assert await rig.shown() == rig.made()
+    assert waits == [77.0]
+
+
+async def test_a_vendor_says_by_a_date_when_to_come_back(rig: Rig, waits: list[float]) -> None:
+    rig.fill(3 * rig.page)
+    until = datetime.now(UTC) + timedelta(seconds=77)
+    rig.double.faults.add(faults.too_many(retry_after=until), nth=2)
+    assert await rig.shown() == rig.made()
+    (wait,) = waits
+    assert 60 < wait < 78
+
+
+async def test_a_vendor_does_not_say_when_to_come_back(rig: Rig, waits: list[float]) -> None:
+    rig.fill(3 * rig.page)
+    rig.double.faults.add(faults.too_many(), nth=(2, 3, 4))
+    assert await rig.shown() == rig.made()
+    assert len(waits) == 3
+    assert all(0 <= wait <= 60 for wait in waits)
+
+
+async def test_a_vendor_that_wants_to_be_left_alone_for_hours_is(
+    rig: Rig, waits: list[float]
+) -> None:
+    rig.double.faults.add(faults.too_many(retry_after=7200), times=None)
+    with pytest.raises(Retryable) as caught:
+        await rig.pages()
+    assert caught.value.retry_after == 7200
+    assert not waits
+
+
+@pytest.mark.parametrize("answer", ["seconds", "date", "absent"])
+async def test_the_vendors_own_throttling_is_understood(
+    rig: Rig, waits: list[float], answer: str
+) -> None:
+    rig.fill(3 * rig.page)
+    rig.double.switches.rate = 2
+    rig.double.switches.retry_after = answer
+    with pytest.raises(Retryable) as caught:
+        await rig.pages()
+    assert caught.value.reason == "status_429"
+    assert rig.double.answered[200] == 2
+    assert len(waits) == SOURCE_ATTEMPTS - 1
+    if answer == "seconds":
+        assert all(wait >= 60 for wait in waits)
+
+
+# --- what must never be taken for an answer
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_never_followed_and_nobody_else_sees_the_key(
+    rig: Rig, status: int
+) -> None:
+    rig.fill(rig.page)
+    async with Trap() as trap:
+        rig.double.faults.add(faults.redirect(trap.url, status), times=None)
+        with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1") as caught:
+            await rig.pages()
+        assert not trap.caught
+    assert caught.value.status == status
+    assert rig.double.secret not in str(caught.value)
+
+
+STATUSES = [204, 205, 400, 401, 402, 403, 404, 405, 406, 409, 410, 412, 414, 415, 418, 422, 451]
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("body", [b"", b"<html>No</html>", b'{"error":{"x":[]}}', b'["no"]'])
+async def test_no_window_is_skipped_whatever_a_first_page_answers(
+    rig: Rig, status: int, body: bytes
+) -> None:
+    rig.fill(3 * rig.page)
+    rig.double.faults.add(faults.answer(status, b"" if status < 300 else body), times=None)
+    with pytest.raises(RelayError) as caught:
+        await rig.pages()
+    assert isinstance(caught.value, Retryable if status < 300 else Refused)
+    assert rig.double.secret not in str(caught.value)
+    assert "<html>" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_no_window_is_cut_short_whatever_a_later_page_answers(rig: Rig, status: int) -> None:
+    rig.fill(3 * rig.page)
+    body = b"" if status < 300 else b"<html>No</html>"
+    rig.double.faults.add(faults.answer(status, body), nth=range(2, 50), times=None)
+    assert await rig.whole_or_error() is not None
+
+
+async def test_a_page_too_large_to_be_held_asks_for_a_smaller_window(rig: Rig) -> None:
+    rig.double.faults.add(faults.gzip_bomb(40 * 2**20), times=None)
+    with pytest.raises(WalkBroken) as caught:
+        await rig.pages()
+    assert caught.value.reason == "reply_too_large"
+
+
+@pytest.mark.parametrize("page", [1, 2])
+async def test_the_same_page_over_and_over_is_no_walk(rig: Rig, page: int) -> None:
+    """A cache in between that knows one page only."""
+    rig.fill(5 * rig.page)
+    kept: list[bytes] = []
+
+    def change(_request: Any, response: Any) -> Any:
+        kept.append(response.body)
+        response.body = kept[0]
+        return response
+
+    first = page + rig.double.PROBES
+    rig.double.faults.add(faults.rewrite(change), nth=range(first, 10_000), times=None)
+    async with asyncio.timeout(20):
+        error = await rig.whole_or_error()
+    assert isinstance(error, WalkBroken)
+    assert rig.double.requests < 200

@@ -1,0 +1,250 @@
+"""A sink that refuses everything is held; a few bad events among good ones are put aside."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.daemon import eventually
+from tests.support.delivering import Intake, World, busy, name_of
+
+from auditrelay.deliver.circuit_breaker import MOST, Flood
+from auditrelay.deliver.deliverer import HOLD_FIRST, HOLD_MOST, Deliverer
+from auditrelay.errors import Refused, Rejected
+from auditrelay.sinks import Item, Limits, Rejection, Verdict
+
+HUNDREDS = Limits(500, 10**9, 10**9)
+
+
+def each_refused(items: Sequence[Item]) -> Verdict:
+    """Refuse event by event, as Elasticsearch does."""
+    return Verdict(
+        rejected=tuple(
+            Rejection(index, "mapping", "a field is odd", 400) for index in range(len(items))
+        )
+    )
+
+
+def whole_refused(_: Sequence[Item]) -> Verdict:
+    """Refuse a batch as a whole, as Datadog does."""
+    raise Rejected("no such index", reason="status_400", status=400)
+
+
+def first_refused(items: Sequence[Item]) -> Verdict:
+    """Refuse the first and drop the rest, as HEC does."""
+    return Verdict(
+        rejected=(Rejection(0, "incorrect_index", "Incorrect index (code 7)", 400),),
+        retry=tuple(range(1, len(items))),
+    )
+
+
+REFUSALS = [each_refused, whole_refused, first_refused]
+
+
+@contextlib.asynccontextmanager
+async def running(deliverer: Deliverer) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    try:
+        yield
+    finally:
+        if task.done():
+            task.result()
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def held(deliverer: Deliverer) -> bool:
+    return deliverer.condition.held
+
+
+def reason(flood: Flood) -> str | None:
+    return flood.reason
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_sink_that_refuses_everything_is_held_and_buries_few(
+    world: World, waits: list[float], refuse: object, concurrency: int
+) -> None:
+    made = await world.spool(3000)
+    intake = Intake(HUNDREDS, always=refuse)  # type: ignore[arg-type]  # one of the three
+    deliverer = world.deliverer(intake, concurrency=concurrency)
+    with capture_logs() as logs:
+        async with running(deliverer):
+            await eventually(lambda: held(deliverer))
+            await eventually(lambda: sum(waits) > 1200)  # twenty minutes of it
+            dead = world.dead()
+            assert MOST <= len(dead) <= MOST + 1200 / HOLD_MOST + 8
+            assert await world.backlog() == 3000 - len(dead)
+            assert intake.taken == []
+            said = str(deliverer.condition.last_error)
+            assert "refuses every event" in said
+            assert dead[0][1] in said
+            assert "dead-letters list --sink sink" in said
+            # It is mended.
+            intake.always = lambda _: Verdict()
+            await eventually(lambda: len(intake.taken) + len(world.dead()) == 3000)
+            await eventually(lambda: not held(deliverer))
+    gone = {name for name, *_ in world.dead()}
+    assert len(gone) <= len(dead) + concurrency
+    assert sorted(intake.taken) == sorted(set(made) - gone)
+    assert [line["event"] for line in logs if line["event"].startswith("sink_")] == [
+        "sink_held",
+        "sink_released",
+    ]
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+async def test_bad_events_among_good_ones_are_put_aside_at_once(
+    world: World, waits: list[float], refuse: object
+) -> None:
+    made = await world.spool(2000)
+    bad = set(made[3::7])
+
+    def judge(items: Sequence[Item]) -> Verdict:
+        names = [name_of(item) for item in items]
+        if not bad & set(names):
+            return Verdict()
+        if refuse is whole_refused:
+            return whole_refused(items)
+        found = [index for index, name in enumerate(names) if name in bad]
+        if refuse is each_refused:
+            return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in found))
+        rejection = Rejection(found[0], "event_blank", "no", 400)
+        return Verdict(rejected=(rejection,), retry=tuple(range(found[0] + 1, len(items))))
+
+    intake = Intake(HUNDREDS, always=judge)
+    deliverer = await world.run(intake)
+    assert {name for name, *_ in world.dead()} == bad
+    assert sorted(intake.taken) == sorted(set(made) - bad)
+    assert not held(deliverer)
+    assert waits == []
+
+
+async def test_a_long_run_of_bad_events_is_got_over_while_there_are_good_ones(
+    world: World, waits: list[float]
+) -> None:
+    bad = set(await world.spool(700))
+    good = await world.spool(100, first=1000)
+
+    def judge(items: Sequence[Item]) -> Verdict:
+        return Verdict(
+            rejected=tuple(
+                Rejection(index, "mapping", "odd", 400)
+                for index, item in enumerate(items)
+                if name_of(item) in bad
+            )
+        )
+
+    intake = Intake(Limits(200, 10**9, 10**9), always=judge)
+    deliverer = world.deliverer(intake, concurrency=4)
+
+    async def over() -> bool:
+        good.extend(await world.spool(1, first=1000 + len(good)))
+        deliverer.wake.set()
+        return len(world.dead()) >= 700
+
+    async with running(deliverer):
+        await eventually(over)
+        assert {name for name, *_ in world.dead()} == bad
+        # Alone they would have taken two days.
+        assert sum(waits) < 7200
+        await eventually(lambda: len(intake.taken) == len(good))
+    assert not held(deliverer)
+
+
+async def test_a_run_of_bad_events_with_nothing_good_in_sight_crawls_on(
+    world: World, waits: list[float]
+) -> None:
+    await world.spool(MOST + 9)
+    intake = Intake(HUNDREDS, always=each_refused)
+    await world.run(intake)
+    assert len(world.dead()) == MOST + 9
+    assert waits[:3] == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
+    assert max(waits) == HOLD_MOST
+    assert len(waits) == 9
+
+
+async def test_what_we_refuse_ourselves_is_no_flood(world: World, waits: list[float]) -> None:
+    await world.spool(1000)
+
+    def ours(items: Sequence[Item]) -> Verdict:
+        return Verdict(rejected=tuple(Rejection(i, "too_old", "old") for i in range(len(items))))
+
+    await world.run(Intake(HUNDREDS, always=ours))
+    assert len(world.dead()) == 1000
+    assert waits == []
+
+
+async def test_a_flood_is_remembered_by_the_next_process_and_it_begins_with_one_event(
+    world: World,
+) -> None:
+    await world.spool(1000)
+    first = world.deliverer(Intake(HUNDREDS, always=each_refused))
+    async with running(first):
+        await eventually(lambda: held(first))
+        await eventually(lambda: len(world.dead()) >= MOST)
+    await world.store.settle("sink", [])  # behind what was being written
+    before = len(world.dead())
+    (state,) = await world.store.sinks()
+    for _ in range(3):
+        intake = Intake(HUNDREDS, always=each_refused)
+        again = world.deliverer(intake, attempts=3)
+        again.recall(state.condition)
+        assert held(again)
+        await again.greet()
+        assert held(again), "a check proves nothing about events"
+        again.finish()
+        with pytest.raises(ExceptionGroup) as group:
+            await again.keep_delivering()
+        assert group.group_contains(Refused, match="refuses every event")
+        assert [len(batch) for batch in intake.offered] == [1]
+    assert len(world.dead()) == before + 3
+    mended = world.deliverer(intake := Intake(HUNDREDS))
+    mended.recall(state.condition)
+    mended.finish()
+    await mended.keep_delivering()
+    assert not held(mended)
+    assert len(intake.taken) == 1000 - before - 3
+
+
+async def test_a_run_that_shall_end_gives_up_at_a_flood_and_keeps_the_rest(world: World) -> None:
+    await world.spool(1000)
+    with pytest.raises(ExceptionGroup) as group:
+        await world.run(Intake(HUNDREDS, always=each_refused), attempts=3)
+    assert group.group_contains(Refused, match="refuses every event")
+    assert len(world.dead()) == MOST
+    assert await world.backlog() == 1000 - MOST
+
+
+async def test_trouble_during_a_flood_does_not_end_it(world: World, waits: list[float]) -> None:
+    await world.spool(400)
+    intake = Intake(HUNDREDS, always=each_refused)
+    deliverer = world.deliverer(intake)
+    async with running(deliverer):
+        await eventually(lambda: held(deliverer))
+        intake.script = [busy(), busy(), Refused("403", status=403), busy()]
+        await eventually(lambda: not intake.script)
+        await eventually(lambda: held(deliverer))
+        asked, dead = len(intake.offered), len(world.dead())
+        await eventually(lambda: len(intake.offered) > asked + 3)
+        assert all(len(batch) == 1 for batch in intake.offered[asked:])
+        assert len(world.dead()) <= dead + 6
+
+
+def test_a_flood_is_counted_by_reason_and_ends_with_an_event_that_is_taken() -> None:
+    flood = Flood()
+    one, other = (Rejection(0, kind, "", 400) for kind in ("one", "other"))
+    for _ in range(MOST - 1):
+        assert flood.refused([one, other], alone=False) == [one, other]
+    assert reason(flood) is None
+    assert not flood.taken()
+    assert flood.refused([one] * 250, alone=False) == [one] * MOST
+    assert reason(flood) == "one"
+    ours = Rejection(0, "too_large", "")
+    assert flood.refused([one, ours], alone=False) == [ours]
+    assert flood.refused([one], alone=True) == [one]
+    assert flood.taken()
+    assert reason(flood) is None
+    assert flood.refused([one] * 3, alone=False) == [one] * 3

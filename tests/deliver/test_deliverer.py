@@ -1,0 +1,578 @@
+"""Delivering to one sink: what it says of each event becomes position and dead letters, exactly."""
+
+import asyncio
+import itertools
+import math
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from tests.support.daemon import eventually
+from tests.support.delivering import NOON, Intake, Make, World, busy, name_of, opened
+
+from auditrelay.deliver.deliverer import HOLD_FIRST, HOLD_MOST, Deliverer
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
+from auditrelay.sinks import Item, Limits, Rejection, Verdict
+
+
+@pytest.fixture
+async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterator[World]:
+    async with opened(tmp_path, event, lambda: sum(waits)) as world:
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nobody sleep; return how long they would have."""
+    waited: list[float] = []
+
+    async def instantly(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(waited) < 1000, "it waits for ever"
+        await asyncio.sleep(0)
+
+    for module in ("http.peer", "collect.reader", "deliver.deliverer"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+    return waited
+
+
+# --- verdicts
+
+
+async def test_everything_is_taken_in_order_and_once(world: World) -> None:
+    made = await world.spool(25)
+    intake = Intake(limits=Limits(10, 10**9, 10**9))
+    await world.run(intake)
+    assert intake.taken == made
+    assert [len(batch) for batch in intake.offered] == [10, 10, 5]
+    assert await world.backlog() == 0
+    assert world.counted("events_delivered_total") == 25
+
+
+async def test_what_is_refused_for_now_is_sent_again_and_the_rest_is_not(
+    world: World, waits: list[float]
+) -> None:
+    made = await world.spool(6)
+    intake = Intake(script=[Verdict(retry=(1, 4), because=busy(retry_after=7.0)), busy()])
+    await world.run(intake)
+    assert intake.offered == [made, [made[1], made[4]], [made[1], made[4]]]
+    assert sorted(intake.taken) == made
+    assert waits[0] >= 7
+    assert world.dead() == []
+
+
+async def test_what_may_be_sent_again_at_once_is_not_waited_for(
+    world: World, waits: list[float]
+) -> None:
+    made = await world.spool(4)
+    await world.run(intake := Intake(script=[Verdict(retry=(2, 3))]))
+    assert intake.offered == [made, made[2:]]
+    assert waits == []
+
+
+async def test_a_rejected_event_is_a_dead_letter_and_nothing_else_is(world: World) -> None:
+    made = await world.spool(5)
+    rejection = Rejection(2, "mapping", "a field is odd", 400)
+    with capture_logs() as logs:
+        await world.run(intake := Intake(script=[busy(), Verdict(rejected=(rejection,))]))
+    assert sorted(intake.taken) == [name for name in made if name != made[2]]
+    assert world.dead() == [(made[2], "mapping", 400, 2)]
+    assert await world.backlog() == 0
+    assert world.counted("dead_letters_total") == 1
+    (line,) = [line for line in logs if line["event"] == "event_dead_lettered"]
+    assert (line["reason"], line["status"]) == ("mapping", 400)
+
+
+@pytest.mark.parametrize("because", [None, busy()])
+async def test_what_must_go_alone_does_and_is_not_forgotten(
+    world: World, because: Retryable | None
+) -> None:
+    made = await world.spool(5)
+    intake = Intake(script=[Verdict(alone=(0, 2), retry=(3, 4), because=because)])
+    await world.run(intake)
+    assert sorted(intake.taken) == made
+    assert sorted(intake.offered[1:]) == sorted([[made[0]], [made[2]], made[3:]])
+    assert await world.backlog() == 0
+
+
+async def test_what_must_go_alone_survives_that_the_rest_is_rejected(world: World) -> None:
+    made = await world.spool(5)
+    intake = Intake(
+        script=[
+            Verdict(alone=(0,), retry=(3, 4), because=busy()),
+            Rejected("no", reason="status_400", status=400),
+        ]
+    )
+    await world.run(intake)
+    assert sorted(intake.taken) == made
+    assert await world.backlog() == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Rejected("no", reason="status_400", status=400), "status_400"),
+        (TooLarge("too large", reason="status_413", status=413), "too_large"),
+    ],
+)
+async def test_one_bad_event_among_1000_costs_one_dead_letter_and_few_requests(
+    world: World, error: Rejected, reason: str
+) -> None:
+    made = await world.spool(1000)
+    bad = made[617]
+
+    def judge(batch: Sequence[Item]) -> Verdict:
+        if any(name_of(item) == bad for item in batch):
+            raise error
+        return Verdict()
+
+    intake = Intake(always=judge)
+    await world.run(intake)
+    assert sorted(intake.taken) == sorted(set(made) - {bad})
+    assert world.dead() == [(bad, reason, error.status, 1)]
+    assert len(intake.offered) <= 2 * math.ceil(math.log2(1000)) + 1
+    assert await world.backlog() == 0
+
+
+# --- a sink that refuses
+
+
+async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[float]) -> None:
+    made = await world.spool(30)
+    refusals = 9
+    intake = Intake(
+        limits=Limits(10, 10**9, 10**9),
+        script=[Refused("403: no right", status=403) for _ in range(refusals)],
+    )
+    with capture_logs() as logs:
+        deliverer = await world.run(intake, concurrency=3)
+    assert sorted(intake.taken) == sorted(made)
+    assert world.dead() == []
+    assert [line["event"] for line in logs if line["event"].startswith("sink_")] == [
+        "sink_held",
+        "sink_released",
+    ]
+    assert waits[0] == HOLD_FIRST
+    assert max(waits) == HOLD_MOST
+    assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
+
+
+async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_recovery(
+    world: World,
+) -> None:
+    await world.spool(1)
+    hour = timedelta(hours=1)
+    troubles = [
+        Retryable("503", reason="status_503"),
+        Retryable("late", reason="timeout"),
+        Refused("403", status=403),
+        Refused("404", status=404),
+    ]
+    told: list[tuple[str | None, str | None]] = []
+
+    async def run(*script: RelayError, restarted: bool = False) -> Deliverer:
+        intake = Intake(script=list(script))
+        deliverer = world.deliverer(intake)
+        deliverer._clock = lambda: NOON + len(told) * hour
+        if restarted:
+            (state,) = await world.store.sinks()
+            deliverer.recall(state.condition)
+        deliverer.finish()
+        send = intake.send
+
+        async def watched(batch: Sequence[Item]) -> Verdict:
+            try:
+                return await send(batch)
+            finally:
+                told.append((deliverer.condition.since, deliverer.condition.error_code))
+
+        intake.send = watched  # type: ignore[method-assign]  # to look before each answer
+        await deliverer.keep_delivering()
+        return deliverer
+
+    deliverer = await run(*troubles)
+    first, second, third = (NOON + number * hour for number in (1, 3, 5))
+    assert told == [
+        (None, None),
+        (first.isoformat(), "status_503"),
+        (first.isoformat(), "timeout"),
+        (second.isoformat(), "status_403"),
+        (second.isoformat(), "status_404"),
+    ]
+    assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
+
+    await world.store.note("sink", "sink", {"up": False, "held": True, "since": second.isoformat()})
+    await world.spool(1, first=1)
+    await run(Refused("403", status=403), restarted=True)
+    assert told[-2:] == [(second.isoformat(), None), (second.isoformat(), "status_403")]
+
+
+async def test_while_it_is_held_one_request_asks_and_the_others_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(40)
+    in_flight = most = 0
+    waiting = asyncio.Event()
+
+    async def pause(_: float) -> None:
+        await waiting.wait()
+
+    monkeypatch.setattr("auditrelay.deliver.deliverer.pause", pause)
+
+    async def refuse(_: Sequence[Item]) -> Verdict:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0)
+        in_flight -= 1
+        raise Refused("401", status=401)
+
+    intake = Intake(limits=Limits(10, 10**9, 10**9), always=refuse)
+    deliverer = world.deliverer(intake, concurrency=4)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: deliverer.condition.held)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    asked = len(intake.offered)
+    assert asked <= 4
+    waiting.set()
+    most = 0
+    await eventually(lambda: len(intake.offered) >= asked + 20)
+    assert most == 1
+    task.cancel()
+    await asyncio.wait([task])
+    assert await world.backlog() == 40
+
+
+async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_events(
+    world: World,
+) -> None:
+    made = await world.spool(5)
+    intake = Intake(always=lambda _: (_ for _ in ()).throw(busy()))
+    with pytest.raises(ExceptionGroup) as group:
+        await world.run(intake, attempts=3)
+    assert group.group_contains(Retryable)
+    assert intake.offered == [made] * 3
+    assert await world.backlog() == 5
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        Verdict(retry=(1, 3), because=Retryable("busy", reason="status_503")),
+        Verdict(retry=(1, 3)),
+        Verdict(alone=(1, 3)),
+    ],
+)
+async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
+    world: World, verdict: Verdict
+) -> None:
+    made = await world.spool(5)
+    down = Intake(script=[verdict], always=lambda _: (_ for _ in ()).throw(busy()))
+    with pytest.raises(ExceptionGroup):
+        await world.run(down, attempts=2)
+    assert down.taken == [made[0], made[2], made[4]]
+    assert await world.backlog() == 2
+    (state,) = await world.store.sinks()
+    assert state.position == 1
+    await world.run(up := Intake())
+    assert up.taken == [made[1], made[3]]
+
+
+# --- greeting
+
+
+async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_not(
+    world: World, waits: list[float]
+) -> None:
+    intake = Intake(checks=[Refused("403", status=403), busy(), Refused("403", status=403)])
+    deliverer = world.deliverer(intake)
+    with capture_logs() as logs:
+        await deliverer.greet()
+    assert deliverer.worked_once
+    assert [line["event"] for line in logs] == ["sink_held", "sink_held", "sink_released"]
+    assert waits == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
+
+
+async def test_a_greeting_says_nothing_once_there_is_something_to_deliver(world: World) -> None:
+    await world.spool(1)
+    intake = Intake(checks=[Refused("403", status=403)])
+    deliverer = await world.run(intake)
+    await deliverer.greet()
+    assert not deliverer.condition.held
+    assert intake.asked == 1
+
+
+# --- several in flight
+
+
+async def test_a_crash_sends_again_only_what_was_in_flight(world: World) -> None:
+    made = await world.spool(50)
+    gates: dict[str, asyncio.Event] = {}
+
+    async def gated(batch: Sequence[Item]) -> Verdict:
+        gate = gates[name_of(batch[0])] = asyncio.Event()
+        await gate.wait()
+        return Verdict()
+
+    intake = Intake(limits=Limits(10, 10**9, 10**9), always=gated)
+    deliverer = world.deliverer(intake, concurrency=5)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: len(gates) == 5)
+    for first in (made[30], made[10]):  # the fourth batch lands first, then the second
+        gates[first].set()
+
+    async def both_landed() -> bool:
+        return await world.backlog() == 30
+
+    await eventually(both_landed)
+    (state,) = await world.store.sinks()
+    assert state.position == 0, "the position has passed what was not acknowledged"
+    task.cancel()
+    await asyncio.wait([task])
+    second = Intake(limits=Limits(100, 10**9, 10**9))
+    await world.run(second)
+    assert sorted(second.taken) == sorted([*made[:10], *made[20:30], *made[40:]])
+    assert await world.backlog() == 0
+
+
+async def test_one_slow_sink_does_not_hold_another(world: World) -> None:
+    await world.store.start_sink("slow", ["voice"])
+    made = await world.spool(20)
+
+    async def never(_: Sequence[Item]) -> Verdict:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    slow = world.deliverer(Intake(always=never), name="slow")
+    stuck = asyncio.ensure_future(slow.keep_delivering())
+    await world.run(intake := Intake())
+    assert intake.taken == made
+    assert (await world.backlog(), await world.backlog("slow")) == (0, 20)
+    stuck.cancel()
+    await asyncio.wait([stuck])
+
+
+async def test_a_sink_gets_the_events_of_its_sources_only(world: World) -> None:
+    made = await world.spool(3)
+    await world.spool(3, first=100, source="calls")
+    made += await world.spool(3, first=200)
+    await world.run(intake := Intake())
+    assert intake.taken == made
+    (state,) = await world.store.sinks()
+    assert state.position == 9
+
+
+async def test_a_sink_that_struggles_gets_fewer_requests_at_a_time(world: World) -> None:
+    made = await world.spool(200)
+    flying = landed = 0
+    most = {"first": 0, "landing": 0, "down": 0, "mended": 0}
+
+    async def count(_: Sequence[Item]) -> Verdict:
+        nonlocal flying, landed
+        flying += 1
+        asked = len(intake.offered)
+        phase = "first" if asked <= 8 else "down" if asked <= 40 else "mended"
+        if phase == "down" and landed < 8:
+            phase = "landing"  # the others of the first eight are on their way yet
+        most[phase] = max(most[phase], flying)
+        await asyncio.sleep(0.001)
+        flying -= 1
+        landed += 1
+        if phase != "mended":
+            raise busy()
+        return Verdict()
+
+    intake = Intake(limits=Limits(1, 10**9, 10**9), always=count)
+    await world.run(intake, concurrency=8)
+    assert sorted(intake.taken) == sorted(made)
+    assert (most["first"], most["down"], most["mended"]) == (8, 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("sent", "recognises", "counted"), [(True, False, 5), (True, True, 0), (False, False, 0)]
+)
+async def test_only_what_a_sink_may_hold_twice_is_counted_as_that(
+    world: World, *, sent: bool, recognises: bool, counted: int
+) -> None:
+    await world.spool(5)
+    intake = Intake(script=[busy(sent=sent)], recognises_duplicates=recognises)
+    await world.run(intake)
+    assert world.counted("events_possible_duplicate_total") == counted
+
+
+async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(5)
+    note = world.store.note
+
+    async def slowly(*args: Any) -> None:
+        deliverer.stop()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await note(*args)
+
+    monkeypatch.setattr(world.store, "note", slowly)
+    intake = Intake(script=[Verdict(rejected=(Rejection(0, "mapping", "odd", 400),))])
+    deliverer = world.deliverer(intake)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: intake.taken)
+    async with asyncio.timeout(10):
+        await deliverer.land()
+    task.cancel()
+    await asyncio.wait([task])
+    assert await world.backlog() == 0, "it would be sent again"
+    assert len(world.dead()) == 1
+
+
+# --- batches
+
+
+async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
+    world: World, event: Make
+) -> None:
+    made = await world.spool(30)
+    size = len(bytes(event(10).raw)) + 1
+    intake = Intake(limits=Limits(100, 5 * size, 10**9))
+    await world.run(intake)
+    assert intake.taken == made
+    # numbers below ten are a byte shorter; the rest fits exactly five times
+    assert {len(batch) for batch in intake.offered[2:-1]} == {5}
+
+
+async def test_an_event_larger_than_a_batch_goes_alone(world: World) -> None:
+    made = await world.spool(3)
+    await world.run(intake := Intake(limits=Limits(100, 5, 10**9)))
+    assert intake.offered == [[name] for name in made]
+
+
+async def test_a_batch_waits_to_fill_and_not_longer(world: World, waits: list[float]) -> None:
+    made = await world.spool(2)
+    deliverer = world.deliverer(intake := Intake(), linger="3s")
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: intake.taken)
+    more = await world.spool(1, first=10)
+    deliverer.wake.set()
+    await eventually(lambda: len(intake.taken) == 3)
+    assert intake.offered == [made, more]
+    assert waits == [3.0, 3.0]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_full_batch_does_not_wait(world: World, waits: list[float]) -> None:
+    await world.spool(20)
+    intake = Intake(limits=Limits(10, 10**9, 10**9))
+    await world.run(intake, linger="3s")
+    assert waits == []
+
+
+# --- the disk
+
+
+async def test_a_verdict_that_cannot_be_written_is_kept_until_it_can(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    made = await world.spool(5)
+    settle, refusals = world.store.settle, iter(range(4))
+
+    async def full(*args: Any, **kwargs: Any) -> None:
+        if next(refusals, None) is not None:
+            raise StoreFull("no room")
+        await settle(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "settle", full)
+    rejection = Rejection(0, "mapping", "odd", 400)
+    intake = Intake(script=[Verdict(rejected=(rejection,))])
+    await world.run(intake)
+    assert intake.offered == [made], "it was sent twice"
+    assert len(waits) == 4
+    assert [name for name, *_ in world.dead()] == [made[0]]
+    assert await world.backlog() == 0
+
+
+async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    await world.spool(5)
+    hours = itertools.count(1, 3600)
+    clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
+    monkeypatch.setattr("auditrelay.deliver.deliverer.time", clock)
+    settle, moved = world.store.settle, list[float]()
+
+    async def full(*args: Any, **kwargs: Any) -> None:
+        assert deliverer.worked_at is not None
+        moved.append(deliverer.worked_at)
+        if len(moved) < 4:
+            raise StoreFull("no room")
+        await settle(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "settle", full)
+    deliverer = world.deliverer(Intake())
+    deliverer.finish()
+    async with asyncio.timeout(20):
+        await deliverer.keep_delivering()
+    assert len(waits) == 3
+    assert moved == sorted(set(moved)), "it moves while it waits"
+    assert deliverer.worked_at is None
+
+
+# --- whatever it says
+
+verdicts = st.lists(
+    st.sampled_from(["taken", "retry", "wait", "alone", "bad", "busy", "no", "refuse"]),
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(verdicts, st.randoms(use_true_random=False), st.integers(1, 4), st.integers(1, 8))
+async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
+    tmp_path_factory: pytest.TempPathFactory,
+    event: Make,
+    says: list[str],
+    luck: Any,
+    concurrency: int,
+    batch: int,
+) -> None:
+    script = iter(says)
+
+    def answer(items: Sequence[Item]) -> Verdict:
+        said = next(script, "taken")
+        some = tuple(index for index in range(len(items)) if luck.random() < 0.5)
+        match said:
+            case "busy":
+                raise busy(sent=luck.random() < 0.5)
+            case "no":
+                raise Rejected("no", reason="status_400", status=400)
+            case "refuse":
+                raise Refused("403", status=403)
+            case "retry":
+                return Verdict(retry=some)
+            case "wait":
+                return Verdict(retry=some, because=busy())
+            case "alone":
+                first = some[: len(some) // 2]
+                return Verdict(alone=first, retry=some[len(first) :], because=busy())
+            case "bad":
+                return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
+        return Verdict()
+
+    async with opened(tmp_path_factory.mktemp("state"), event) as world:
+        made = await world.spool(20)
+        intake = Intake(limits=Limits(batch, 10**9, 10**9), always=answer)
+        await world.run(intake, concurrency=concurrency)
+        dead = [name for name, *_ in world.dead()]
+        assert sorted([*intake.taken, *dead]) == sorted(made)
+        assert await world.backlog() == 0
+        (state,) = await world.store.sinks()
+        assert state.position == 20

@@ -1,0 +1,252 @@
+"""What every form promises to the SIEM that reads it."""
+
+import json
+from collections.abc import Callable
+from itertools import product
+from typing import Any, get_args
+
+import msgspec
+import orjson
+import pytest
+
+from auditrelay.events import Actor, AuditEvent, Change, Outcome, Target
+from auditrelay.events.classify import KINDS, VERBS
+from auditrelay.events.forms import FORMS, cim, datadog, ecs, ocsf
+
+Written = Callable[[AuditEvent], dict[str, bytes]]
+replace = msgspec.structs.replace
+EVERYTHING: dict[str, Any] = {
+    "actor": Actor("user", "u1", "Dana", "dana@x.example", "203.0.113.7", "curl/8", "oidc"),
+    "target": Target("thing", "t1", "Thing", "sam@x.example"),
+    "org_id": "o",
+    "org_name": "Org",
+    "project_id": "p",
+    "project_name": "Project",
+    "privilege": "admin",
+    "changes": (Change("role", '"member"', '"admin"'),),
+    "reason": "asked for",
+    "native_category": "cat",
+}
+
+
+@pytest.fixture
+def event(one: Callable[..., AuditEvent]) -> AuditEvent:
+    return one(
+        {
+            "id": "1",
+            "org_id": "o",
+            "event_type": "pathway.published",
+            "created_at": "2026-05-11T08:15:01.990052Z",
+            "metadata": {"a": {"b": 1}},
+        }
+    )
+
+
+def test_every_kind_verb_and_outcome_is_valid_ecs_and_cim(
+    event: AuditEvent,
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    outcomes = (*get_args(Outcome), None)
+    for kind, verb, outcome in product(KINDS, VERBS, outcomes):
+        for fields in ({}, EVERYTHING):
+            changed = replace(event, kind=kind, verb=verb, outcome=outcome, **fields)
+            document = json.loads(orjson.dumps(ecs.render(changed, data_stream=True)))
+            valid_ecs(document, "bland")
+            found = json.loads(orjson.dumps(cim.render(changed)))
+            valid_cim(found)
+            assert outcome != "unknown" or "status" not in found
+            assert all(isinstance(value, str) for value in cim.indexed(changed).values())
+            orjson.dumps(datadog.render(changed))
+
+
+def test_the_uid_is_in_every_form_where_its_product_looks_for_it(event: AuditEvent) -> None:
+    assert ecs.render(event)["auditrelay"]["uid"] == event.uid
+    assert cim.render(event)["event_id"] == event.uid
+    assert cim.indexed(event)["event_id"] == event.uid
+    assert datadog.render(event)["evt"]["id"] == event.uid
+    assert ocsf.render(event)["metadata"]["uid"] == event.uid
+    assert FORMS["raw"](event)["auditrelay"]["uid"] == event.uid
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_markers_are_there_when_they_are_true_and_only_then(form: str, event: AuditEvent) -> None:
+    def own(*args: Any, **marks: Any) -> dict[str, Any]:
+        found = FORMS[form](*args, **marks)
+        words: dict[str, Any] = found.get("unmapped", found)["auditrelay"]
+        return words
+
+    names = {"late_by_s", "backfill", "replayed", "restamped"}
+    assert not names & own(event).keys()
+    marked = own(
+        replace(event, late_by_s=0, backfill=True), marks={"replayed": True, "restamped": 5}
+    )
+    assert {name: marked[name] for name in names} == {
+        "late_by_s": 0,
+        "backfill": True,
+        "replayed": True,
+        "restamped": 5,
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_empty_is_sent(form: str, one: Callable[..., AuditEvent]) -> None:
+    def check(node: object, path: str) -> None:
+        assert node not in (None, "", [], {}), path
+        if isinstance(node, dict):
+            for key, value in node.items():
+                check(value, f"{path}.{key}")
+
+    rendered = json.loads(orjson.dumps(FORMS[form](one({"id": "1"}, tags={}, api_host=""))))
+    check(rendered, form)
+
+
+def test_a_raw_record_over_several_lines_is_sent_on_one(
+    one: Callable[..., AuditEvent], written: Written
+) -> None:
+    text = b'{\n\t"id": "1",\r\n "metadata": {"text": "a\\nb"}\n}'
+    event = one(text)
+    assert bytes(event.raw) == text
+    for form in written(event).values():
+        assert b"\\n" in form
+
+
+def test_an_account_that_was_changed_is_the_user_and_who_did_it_the_src_user(
+    event: AuditEvent,
+) -> None:
+    changed = cim.render(replace(event, kind="member", verb="role_change", **EVERYTHING))
+    assert (changed["user"], changed["src_user"]) == ("sam@x.example", "dana@x.example")
+    assert changed["object_attrs"] == ["role"]
+    other = cim.render(replace(event, kind="agent", verb="update", **EVERYTHING))
+    assert other["user"] == "dana@x.example"
+    assert "src_user" not in other
+    unknown = replace(event, kind="user", verb="delete", actor=EVERYTHING["actor"])
+    assert "user" not in cim.render(unknown)
+
+
+def test_a_failed_sign_in_is_a_failure_whatever_the_outcome_says(event: AuditEvent) -> None:
+    failed = replace(event, kind="session", verb="login_failed", outcome="unknown")
+    assert cim.render(failed)["action"] == "failure"
+    assert "action" not in cim.render(replace(failed, verb="login"))
+    assert cim.render(replace(failed, verb="login", outcome="success"))["action"] == "success"
+
+
+def test_the_vendors_record_comes_last_for_splunk(event: AuditEvent) -> None:
+    assert list(cim.render(event, marks={"replayed": True}))[-1] == "vendor"
+
+
+def test_a_new_administrator_is_an_admin_event(event: AuditEvent) -> None:
+    changed = replace(event, kind="member", verb="role_change", privilege="Owner")
+    assert ecs.render(changed)["event"]["type"] == ["user", "change", "admin"]
+    changed = replace(changed, privilege="viewer")
+    assert ecs.render(changed)["event"]["type"] == ["user", "change"]
+    assert ecs.render(changed)["user"]["changes"] == {"roles": ["viewer"]}
+
+
+@pytest.mark.parametrize(
+    ("ip", "valid"),
+    [("203.0.113.7", True), ("2001:db8::1", True), ("fe80::1%eth0", False), ("unknown", False)],
+)
+def test_only_a_real_address_stands_in_a_field_of_type_ip(
+    ip: str, valid: bool, event: AuditEvent
+) -> None:
+    document = ecs.render(replace(event, actor=Actor("user", "u", ip=ip)))
+    assert document["source"]["address"] == ip
+    assert ("ip" in document["source"]) == ("ip" in document["related"]) == valid
+
+
+def test_data_stream_fields_name_the_stream_and_are_there_on_request(event: AuditEvent) -> None:
+    expected = {"type": "logs", "dataset": "auditrelay.bland", "namespace": "default"}
+    document = ecs.render(event, data_stream=True)
+    assert document["data_stream"] == expected
+    assert document["event"]["dataset"] == expected["dataset"]
+    assert "data_stream" not in ecs.render(event)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"a": "x" * 40_000}, json.loads('{"a":' * 25 + "1" + "}" * 25)]
+)
+def test_details_that_a_flattened_field_refuses_stand_in_the_original_alone(
+    metadata: object, one: Callable[..., AuditEvent]
+) -> None:
+    event = one({"id": "1", "metadata": metadata, "novel": metadata})
+    document = json.loads(orjson.dumps(ecs.render(event)))
+    assert list(document["bland"]["audit"]["metadata"]) == ["omitted"]
+    assert list(document["auditrelay"]["unmapped"]) == ["omitted"]
+    assert json.loads(document["event"]["original"])["metadata"] == metadata
+
+
+def depth(node: object) -> int:
+    if isinstance(node, dict):
+        return 1 + max(map(depth, node.values()), default=0)
+    if isinstance(node, list):
+        return 1 + max(map(depth, node), default=0)
+    return 0
+
+
+def attributes(node: object) -> int:
+    if isinstance(node, dict):
+        return sum(map(attributes, node.values()))
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "as_text"),
+    [
+        ({"a": {"b": {"c": {"d": {"e": 1}}}}}, False),
+        ({"a": {"b": {"c": {"d": {"e": {"f": 1}}}}}}, False),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": 1}}}}}}}, True),
+        ([[[[[[[[[["x"]]]]]]]]]], True),
+        ([{"a": {"b": 1}} for _ in range(30)], False),
+        ({"k" * 49: 1}, False),
+        ({"k" * 50: 1}, True),
+        ({"k": "v" * 500}, False),
+        ({"brackets": "[[[[[[[[[[[[{{{{{{{{{{{"}, False),
+        ({f"key{number}": number for number in range(250)}, True),
+    ],
+)
+def test_a_record_beyond_datadogs_limits_is_sent_as_text(
+    metadata: object, as_text: bool, one: Callable[..., AuditEvent]
+) -> None:
+    event = one({"id": "1", "metadata": metadata})
+    log = json.loads(orjson.dumps(datadog.render(event)))
+    record = log["vendor"]["bland"]
+    assert isinstance(record, str) == as_text
+    assert (json.loads(record) if as_text else record)["metadata"] == metadata
+    assert depth(log) < 10
+    assert attributes(log) < 256
+
+
+def test_datadog_tags_cannot_be_broken_by_what_is_in_them(one: Callable[..., AuditEvent]) -> None:
+    tags = {"team": "voice, admin:true", "long": "x" * 300, "line": "a\nb"}
+    log = datadog.render(one({"id": "1", "org_id": "o,risk:audit_tamper"}, tags=tags))
+    found = log["ddtags"].split(",")
+    assert "org_id:o_risk:audit_tamper" in found
+    assert "risk:audit_tamper" not in found
+    assert "team:voice_admin:true" in found
+    assert "line:a_b" in found
+    assert max(map(len, found)) <= 200
+    many = one({"id": "1"}, tags={f"k{number}": "v" for number in range(150)})
+    assert len(datadog.render(many)["ddtags"].split(",")) == 100
+
+
+def test_an_api_key_that_acted_is_said_to_be_one(event: AuditEvent) -> None:
+    acted = replace(event, actor=Actor("api_key", name="ci"))
+    assert ecs.render(acted)["user"] == {"name": "ci"}
+    assert ecs.render(acted)["labels"]["actor_type"] == "api_key"
+    assert cim.render(acted)["user_type"] == "api_key"
+    assert datadog.render(acted)["usr"] == {"name": "ci", "type": "api_key"}
+
+
+def test_who_is_known_by_an_address_alone_has_it_as_id_too(event: AuditEvent) -> None:
+    document = ecs.render(replace(event, actor=Actor("user", email="d@x")))
+    assert document["user"] == {"id": "d@x", "name": "d@x", "email": "d@x"}
+    assert document["related"]["user"] == ["d@x"]
+
+
+def test_events_of_the_spool_and_fresh_ones_render_alike(
+    event: AuditEvent, written: Written
+) -> None:
+    from auditrelay.events import pack, unpack  # noqa: PLC0415
+
+    assert written(unpack(pack([event]))[0]) == written(event)

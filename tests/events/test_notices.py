@@ -1,0 +1,115 @@
+"""A gap is told to the SIEM as an event that a person understands."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.support.ocsf_check import faults
+
+from auditrelay.events import AuditEvent, notices, pack, unpack
+from auditrelay.events.notices import GAP, gap_event
+from auditrelay.window import micros
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
+NOW = datetime(2026, 5, 11, 8, 15, 1, 990052, tzinfo=UTC)
+GAP_FIELDS: dict[str, Any] = {
+    "source": "acme-voice",
+    "vendor": "cekura",
+    "scope": "42",
+    "start": START,
+    "end": START + timedelta(hours=3),
+    "reason": "retention",
+    "now": NOW,
+    "tags": {"team": "voice"},
+}
+
+
+def test_a_gap_says_of_which_source_from_when_to_when_and_why() -> None:
+    event = gap_event(**GAP_FIELDS)
+    for word in ("acme-voice", "2026-05-01T00:00:00.000Z", "2026-05-01T03:00:00.000Z", "retention"):
+        assert word in event.message
+    assert event.native_action == GAP
+    assert event.product == "Cekura"
+    assert (event.at, event.fetched) == (1_778_487_301_990_052,) * 2
+
+
+def test_a_gap_is_the_same_event_however_often_it_is_declared() -> None:
+    first = gap_event(**GAP_FIELDS).uid
+    later = GAP_FIELDS | {"now": NOW + timedelta(days=1), "source": "renamed", "tags": {}}
+    assert gap_event(**later).uid == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vendor": "bland"},
+        {"scope": "43"},
+        {"start": START + timedelta(microseconds=1)},
+        {"end": START + timedelta(hours=4)},
+        {"reason": "plan"},
+    ],
+)
+def test_another_gap_is_another_event(change: dict[str, Any]) -> None:
+    assert gap_event(**GAP_FIELDS | change).uid != gap_event(**GAP_FIELDS).uid
+
+
+def test_a_gap_renders_in_every_form(
+    written: Callable[[AuditEvent], dict[str, bytes]],
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    event = gap_event(**GAP_FIELDS)
+    assert unpack(pack([event])) == [event]
+    forms = {name: json.loads(text) for name, text in written(event).items()}
+    valid_ecs(forms["ecs"], "cekura")
+    valid_cim(forms["cim"])
+    assert forms["ecs"]["message"] == forms["cim"]["description"] == event.message
+    assert forms["datadog"]["message"] == event.message
+    assert forms["ecs"]["event"]["reason"] == "retention"
+    assert forms["ecs"]["cekura"]["audit"]["metadata"]["start"] == "2026-05-01T00:00:00.000000Z"
+    assert faults(forms["ocsf"]) == []
+    assert forms["ocsf"]["class_name"] == "Event Log Activity"
+    assert forms["ocsf"]["activity_name"] == GAP
+    assert forms["ocsf"]["status_detail"] == "retention"
+    assert forms["ocsf"]["log_name"] == "cekura.audit"
+    assert forms["raw"]["record"]["gap"]["end"] == "2026-05-01T03:00:00.000000Z"
+
+
+def test_a_gap_of_a_source_without_a_vendors_module_is_told_too() -> None:
+    assert gap_event(**GAP_FIELDS | {"vendor": "acme"}).product == "acme"
+
+
+TEST_FIELDS: dict[str, Any] = {
+    "source": "acme-voice",
+    "vendor": "cekura",
+    "nonce": "n1",
+    "now": START,
+    "tags": {"team": "sec"},
+}
+
+
+def test_a_test_event_is_another_each_time_and_says_what_it_is() -> None:
+    event = notices.test_event(**TEST_FIELDS)
+    assert event.native_action == "auditrelay.test"
+    assert (event.at, event.source, event.vendor) == (micros(START), "acme-voice", "cekura")
+    assert event.product == gap_event(**GAP_FIELDS).product
+    assert "nothing has happened" in event.message
+    assert event.tags == (("team", "sec"),)
+    assert len(event.uid) == 40
+    assert notices.test_event(**TEST_FIELDS | {"nonce": "n2"}).uid != event.uid
+
+
+def test_a_test_event_renders_in_every_form(
+    written: Callable[[AuditEvent], dict[str, bytes]],
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    event = notices.test_event(**TEST_FIELDS)
+    assert unpack(pack([event])) == [event]
+    forms = {name: json.loads(text) for name, text in written(event).items()}
+    valid_ecs(forms["ecs"], "cekura")
+    valid_cim(forms["cim"])
+    assert faults(forms["ocsf"]) == []
+    assert forms["raw"]["record"] == {"test": {"nonce": "n1"}}

@@ -1,0 +1,841 @@
+"""Cencori's dashboard against its double: a list that moves, plans that hide, sessions that end."""
+
+import json
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from auditrelay import sources
+from auditrelay.collect import walk as walks
+from auditrelay.config import load
+from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.events.normalize import Normalizer
+from auditrelay.http import peer as http
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.vendors.cencori import COOKIE, Cencori
+from auditrelay.settings import Secret
+from auditrelay.sources import Page, cencori
+from auditrelay.sources.cencori.session import Session
+from auditrelay.telemetry.logs import Metrics
+from auditrelay.window import Interval
+
+Walk = Callable[..., Awaitable[list[Page]]]
+Connect = Callable[..., cencori.Source]
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
+MICROSECOND = timedelta(microseconds=1)
+DAY = timedelta(days=1)
+SIZE = 6
+"""Rows of a page, so that a few make several pages."""
+GIVEN = f"{COOKIE}=base64-abc"
+
+
+def make_settings(**changes: Any) -> cencori.Settings:
+    given = {
+        "type": "cencori",
+        "mode": "dashboard",
+        "organization_slug": "acme-labs",
+        "cookie": GIVEN,
+        **changes,
+    }
+    return cencori.Settings.model_validate({k: v for k, v in given.items() if v is not None})
+
+
+@pytest.fixture(autouse=True)
+def any_year(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the double's clock stand where the tests want it."""
+    monkeypatch.setattr(http, "CLOCK_TOLERANCE", timedelta(days=36500))
+
+
+class Clock:
+    """Epoch seconds that move only when a test moves them."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now.timestamp()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(day: Interval) -> Clock:
+    return Clock(day.end + HOUR)
+
+
+@pytest.fixture
+async def vendor(clock: Clock) -> AsyncIterator[Cencori]:
+    async with Cencori(clock=clock) as vendor:
+        yield vendor
+    assert vendor.failures == []
+
+
+@pytest.fixture
+async def connect(vendor: Cencori) -> AsyncIterator[Connect]:
+    made: list[cencori.Source] = []
+
+    def make(**changes: Any) -> cencori.Source:
+        size = changes.pop("page_size", SIZE)
+        keys = {"base_url": vendor.url, "cookie": vendor.cookie, **changes}
+        source = cencori.build("labs", make_settings(**keys), Metrics())
+        assert isinstance(source, cencori.Source)
+        source._size = size  # smaller than can be configured: many borders in few rows
+        made.append(source)
+        return source
+
+    yield make
+    for source in made:
+        await source.close()
+
+
+def ids(pages: list[Page]) -> list[str]:
+    return [json.loads(record)["id"] for page in pages for record in page.records]
+
+
+def lists(vendor: Cencori) -> list[dict[str, str]]:
+    """Return the queries for pages of the list; the first of each walk asks for the plan."""
+    return [seen.query for seen in vendor.seen if "category" not in seen.query]
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cookie": "two\nlines"}, "cookie"),
+        ({"cookie": "session=abc"}, "holds no cookie sb-"),
+        ({"cookie": None}, "cookie: is missing, and mode"),
+        ({"organization_slug": None}, "organization_slug: is missing"),
+        ({"organization_slug": "acme/x"}, "not the slug"),
+        ({"organization_slug": "Acme Labs"}, "not the slug"),
+        ({"organization_slug": ""}, "not the slug"),
+        ({"directory": "/x"}, "directory: goes with mode"),
+        ({"mode": "files"}, "directory: is missing"),
+        ({"mode": "files", "directory": "/x"}, "cookie: goes with mode"),
+        ({"mode": "api"}, "mode"),
+        ({"mode": None}, "mode"),
+        ({"page_size": 101}, "page_size"),
+        ({"page_size": 0}, "page_size"),
+        ({"max_window": "31d"}, "max_window"),
+        ({"overlap": "0s"}, "overlap"),
+        ({"base_url": "http://cencori.example"}, "plain http"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words) as caught:
+        make_settings(**change)
+    assert len(caught.value.errors()) == 1
+    assert "abc" not in str(caught.value.errors(include_input=False, include_context=False))
+
+
+def test_the_first_window_fits_into_what_the_smallest_plan_shows() -> None:
+    made = make_settings()
+    assert made.initial_lookback + HOUR < timedelta(days=7)
+
+
+# --- whole walks
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 20, 100])
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 12, 13, 58])
+async def test_every_row_is_shown_once_however_many_there_are(
+    *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int, count: int
+) -> None:
+    made = vendor.fill(count, day.start, day.end)
+    pages = await walk(connect(page_size=size))
+    assert sorted(ids(pages)) == sorted(made)
+    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert all(page.records for page in pages[:-1])
+    assert {(page.partial, page.gaps, page.total, page.shrunk) for page in pages} == {
+        (None, (), None, False)
+    }
+
+
+async def test_what_lies_outside_of_the_window_is_not_shown(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    inside = [vendor.add(at) for at in (day.start, day.end - MICROSECOND)]
+    for at in (day.start - MICROSECOND, day.end, day.end + HOUR):
+        vendor.add(at)
+    assert sorted(ids(await walk(connect()))) == sorted(inside)
+
+
+async def test_a_poll_is_one_look_at_the_list_and_one_at_the_plan(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(90, day.start, day.end)
+    now = datetime.fromtimestamp(vendor.clock(), UTC)
+    await walk(connect(page_size=100), Interval(now - 16 * MINUTE, now - MINUTE))
+    assert [seen.query for seen in vendor.seen] == [
+        {"time_range": "1h", "category": "member", "page": "1", "per_page": "1"},
+        {"time_range": "1h", "page": "1", "per_page": "100"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("age", "asked"),
+    [
+        (58 * MINUTE, "1h"),
+        (HOUR, "24h"),
+        (DAY - 2 * MINUTE, "24h"),
+        (DAY, "7d"),
+        (7 * DAY, "30d"),
+        (30 * DAY, "90d"),
+        (90 * DAY, "all"),
+    ],
+)
+async def test_the_smallest_range_that_holds_the_window_is_asked_for(
+    *, vendor: Cencori, connect: Connect, walk: Walk, age: timedelta, asked: str
+) -> None:
+    start = datetime.fromtimestamp(vendor.clock(), UTC) - age
+    made = [vendor.add(start), vendor.add(start + SECOND)]
+    pages = await walk(connect(), Interval(start, start + MINUTE))
+    assert sorted(ids(pages)) == sorted(made)
+    assert pages[-1].gaps == ()
+    assert {query["time_range"] for query in lists(vendor)} == {asked}
+
+
+async def test_an_old_window_is_reached_without_turning_every_page(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.fill(5_000, day.start + HOUR, day.end)
+    made = vendor.fill(10, day.start, day.start + HOUR)
+    pages = await walk(connect(page_size=100), Interval(day.start, day.start + HOUR))
+    assert sorted(ids(pages)) == sorted(made)
+    assert len(lists(vendor)) < 15
+
+
+async def test_a_long_list_costs_little_more_than_its_pages(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(10_000, day.start, day.end)
+    assert sorted(ids(await walk(connect(page_size=100)))) == sorted(made)
+    assert len(lists(vendor)) < 120
+
+
+async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
+    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock
+) -> None:
+    now = datetime.fromtimestamp(clock(), UTC)
+    window = Interval(now - 58 * MINUTE, now - MINUTE)
+    made = vendor.fill(10, window.start, window.end)
+
+    def an_hour_passes() -> None:
+        clock.now += 3600
+
+    vendor.before_page = {2: an_hour_passes}
+    pages = await walk(connect(), window)
+    assert sorted(ids(pages)) == sorted(made)
+    assert pages[-1].gaps == ()
+    assert [query["time_range"] for query in lists(vendor)][-1] == "24h"
+
+
+# --- a list that moves
+
+
+async def collected(source: cencori.Source, window: Interval) -> set[str]:
+    """Walk as the collector does, which may walk a window several times, or not at all."""
+    normalize = Normalizer(
+        vendor="cencori", source="s", api_host="h", scope="o", redact="off", tags={}
+    )
+    found: set[str] = set()
+    complete = False
+    async with aclosing(walks.walk(source, window, lambda texts: normalize(texts, 1))) as pages:
+        async for events, last in pages:
+            found.update(str(event.native_id) for event in events)
+            complete = last is not None
+    assert complete
+    return found
+
+
+async def test_new_rows_on_top_lose_none(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(20, day.start, day.end)
+    for page in range(2, 12):
+        vendor.before_page[page] = lambda: vendor.fill(3, day.end, day.end + HOUR)
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("when", [2, 3, 5])
+async def test_rows_that_vanish_above_take_no_other_with_them(
+    *, vendor: Cencori, connect: Connect, day: Interval, gone: int, when: int
+) -> None:
+    newer = vendor.fill(10, day.end, day.end + HOUR)
+    made = vendor.fill(20, day.start, day.end)
+
+    def vanish() -> None:
+        for one in newer[:gone]:
+            vendor.history.remove(one)
+
+    vendor.before_page = {when: vanish}
+    assert await collected(connect(), day) == set(made)
+    assert vendor.before_page == {}
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_rows_that_vanish_above_a_border_of_equal_times_take_none_of_them_along(
+    clock: Clock, day: Interval, seed: int
+) -> None:
+    """The next page then begins in the middle of them, in another order."""
+    async with Cencori(clock=clock, seed=seed) as vendor:
+        vendor.switches.ties = "swapping"
+        made = [vendor.add(day.start + n * HOUR) for n in range(3)]
+        made += [vendor.add(day.start + 6 * HOUR) for _ in range(3)]
+        newer = vendor.fill(5, day.start + 7 * HOUR, day.end)
+
+        def vanish() -> None:
+            for one in newer[-2:]:
+                vendor.history.remove(one)
+
+        vendor.before_page = {2: vanish}
+        keys = {"base_url": vendor.url, "cookie": vendor.cookie}
+        source = cencori.build("labs", make_settings(**keys), Metrics())
+        assert isinstance(source, cencori.Source)
+        source._size = SIZE
+        try:
+            assert set(made) <= await collected(source, day)
+        finally:
+            await source.close()
+        assert (vendor.failures, vendor.before_page) == ([], {})
+
+
+async def test_a_list_that_shrinks_below_the_page_is_no_outage(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval, waits: list[float]
+) -> None:
+    made = vendor.fill(12, day.start, day.end)
+
+    def vanish() -> None:
+        for one in made[4:]:
+            vendor.history.remove(one)
+
+    vendor.before_page = {2: vanish}
+    assert set(made[:4]) <= set(ids(await walk(connect())))
+    assert waits == []
+    assert vendor.answered[500] == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("tied", [2, 4, 5, 6, 7, 9, 25])
+async def test_rows_of_one_time_may_stand_in_any_order(
+    *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int, tied: int
+) -> None:
+    vendor.switches.ties = "swapping"
+    at = day.start + 12 * HOUR
+    made = [vendor.add(at - 3 * SECOND), vendor.add(at - SECOND)]
+    made += [vendor.add(at) for _ in range(tied)]
+    made += [vendor.add(at + SECOND), vendor.add(at + 2 * SECOND), vendor.add(at + HOUR)]
+    for _ in range(3):
+        assert sorted(ids(await walk(connect(page_size=size)))) == sorted(made)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_crowds_one_after_the_other_are_counted_apart(
+    clock: Clock, day: Interval, seed: int
+) -> None:
+    async with Cencori(clock=clock, seed=seed) as vendor:
+        vendor.switches.ties = "swapping"
+        made = [vendor.add(day.start + n * HOUR) for n in range(4) for _ in range(9)]
+        keys = {"base_url": vendor.url, "cookie": vendor.cookie}
+        source = cencori.build("labs", make_settings(**keys), Metrics())
+        assert isinstance(source, cencori.Source)
+        source._size = 4
+        try:
+            assert await collected(source, day) == set(made)
+        finally:
+            await source.close()
+
+
+@pytest.mark.parametrize("size", [1, 2, 6, 13])
+async def test_a_whole_list_of_one_time_is_shown(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int
+) -> None:
+    vendor.switches.ties = "swapping"
+    made = [vendor.add(day.start) for _ in range(13)]
+    assert sorted(ids(await walk(connect(page_size=size)))) == sorted(made)
+
+
+async def test_a_crowd_that_moves_is_counted_anew(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    vendor.switches.ties = "swapping"
+    newer = vendor.fill(3, day.end, day.end + HOUR)
+    at = day.start + HOUR
+    made = [vendor.add(at) for _ in range(13)]
+
+    def move() -> None:
+        vendor.history.remove(newer[0])
+        vendor.add(day.end + 2 * HOUR)
+        vendor.add(day.end + 2 * HOUR)
+
+    vendor.before_page = {4: move}
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+async def test_whatever_moves_no_row_that_was_there_all_along_is_lost(data: st.DataObject) -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    window = Interval(start, start + HOUR)
+    async with Cencori(clock=Clock(window.end + 2 * MINUTE)) as vendor:
+        vendor.switches.ties = "swapping"
+        # Few different times, so that many rows share one, also on the bounds.
+        seconds = st.integers(-3, 10).map(lambda n: start + n * 6 * MINUTE)
+        stay = [vendor.add(at) for at in data.draw(st.lists(seconds, max_size=25), "stay")]
+        going = [vendor.add(at) for at in data.draw(st.lists(seconds, max_size=8), "going")]
+        moves = st.lists(st.tuples(st.integers(2, 14), st.one_of(st.none(), seconds)), max_size=10)
+        steps: dict[int, list[datetime | None]] = {}
+        for page, at in data.draw(moves, "moves"):
+            steps.setdefault(page, []).append(at)
+
+        def move(page: int) -> None:
+            for at in steps[page]:
+                if at is not None:
+                    vendor.add(at)
+                elif going:
+                    vendor.history.remove(going.pop())
+
+        vendor.before_page = {page: partial(move, page) for page in steps}
+        keys = {"base_url": vendor.url, "cookie": vendor.cookie}
+        source = cencori.build("labs", make_settings(**keys), Metrics())
+        assert isinstance(source, cencori.Source)
+        source._size = data.draw(st.integers(1, 9), "size")
+        try:
+            found = await collected(source, window)
+        except WalkBroken:
+            return  # nothing is claimed then
+        finally:
+            await source.close()
+        there = {
+            one
+            for one in stay
+            if window.start
+            <= datetime.fromisoformat(_entry(vendor, one)["created_at"])
+            < window.end
+        }
+        assert there <= found
+        assert vendor.failures == []
+
+
+def _entry(vendor: Cencori, one: str) -> dict[str, Any]:
+    entry = vendor.history.find(one, vendor.clock())
+    assert entry is not None
+    return entry.record
+
+
+# --- answers that make no sense
+
+
+def rewritten(change: Callable[[dict[str, Any]], None]) -> faults.Action:
+    def apply(_request: Request, response: Response) -> Response:
+        answer = json.loads(response.body)
+        change(answer)
+        return Response(200, json.dumps(answer).encode(), response.headers)
+
+    return faults.rewrite(apply)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda answer: answer["pagination"].update(page=7), "repeated_page"),
+        (lambda answer: answer["pagination"].update(per_page=0), "repeated_page"),
+        (lambda answer: answer["logs"].clear(), "no_progress"),
+        (lambda answer: answer["logs"].reverse(), "not_in_order"),
+    ],
+)
+async def test_a_list_that_makes_no_sense_breaks_the_walk(
+    *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, change: Any, reason: str
+) -> None:
+    vendor.fill(20, day.start, day.end)
+    vendor.faults.add(rewritten(change), nth=3)
+    with pytest.raises(WalkBroken) as caught:
+        await walk(connect())
+    assert caught.value.reason == reason
+
+
+async def test_pages_that_become_smaller_are_turned_all_the_same(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    made = vendor.fill(20, day.start, day.end)
+    whole = vendor.respond
+
+    def smaller(request: Request) -> Response:
+        query = dict(request.query)
+        query["per_page"] = str(min(6, int(query["per_page"])))
+        return whole(Request(**{**_fields(request), "query": query}))
+
+    vendor.respond = smaller  # type: ignore[method-assign]  # the vendor changes its maximum
+    assert sorted(ids(await walk(connect(page_size=10)))) == sorted(made)
+    vendor.failures.clear()  # what was told of was told in other pages
+
+
+def _fields(request: Request) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in request.__slots__}
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ({"created_at": "soon"}, True),
+        ({"created_at": None}, True),
+        ({"created_at": 5}, True),
+    ],
+)
+async def test_a_row_without_a_readable_time_is_forwarded(
+    *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, row: Any, shown: bool
+) -> None:
+    made = vendor.fill(10, day.start, day.end)
+    odd = vendor.add(day.start + 3 * HOUR, **row)
+    assert set(ids(await walk(connect()))) == {*made, odd}
+
+
+async def test_an_answer_without_a_date_is_not_used(
+    vendor: Cencori, connect: Connect, walk: Walk, waits: list[float]
+) -> None:
+    def dateless(_request: Request, response: Response) -> Response:
+        del response.headers["Date"]
+        return response
+
+    vendor.faults.add(faults.rewrite(dateless), times=None)
+    with pytest.raises(Retryable, match="no Date"):
+        await walk(connect())
+    assert len(waits) == http.SOURCE_ATTEMPTS - 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faults.html(200), Retryable),
+        (faults.empty(), Retryable),
+        (faults.answer(500, b'{"error":"Failed to fetch audit logs"}'), Retryable),
+        (faults.truncated(honest_length=True), Retryable),
+        (faults.reset(), Retryable),
+        (faults.redirect("https://evil.example"), Refused),
+        (faults.answer(400, b'{"error":"no"}'), Refused),
+    ],
+)
+async def test_whatever_fails_for_good_is_told_and_claims_nothing(
+    *, vendor: Cencori, connect: Connect, walk: Walk, fault: faults.Action, error: type[RelayError]
+) -> None:
+    vendor.faults.add(fault, times=None)
+    with pytest.raises(error):
+        await walk(connect())
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "fault", [faults.answer(500), faults.reset(), faults.html(502), faults.too_many(retry_after=7)]
+)
+async def test_what_fails_once_is_asked_again(
+    *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, fault: Any, nth: int
+) -> None:
+    made = vendor.fill(12, day.start, day.end)
+    vendor.faults.add(fault, nth=nth)
+    assert sorted(ids(await walk(connect()))) == sorted(made)
+
+
+async def test_the_cookie_does_not_follow_a_redirect(
+    vendor: Cencori, connect: Connect, walk: Walk
+) -> None:
+    async with Trap() as trap:
+        vendor.faults.add(faults.redirect(trap.url), times=None)
+        with pytest.raises(Refused, match="redirect"):
+            await walk(connect())
+        assert trap.caught == []
+
+
+# --- plans and refusals
+
+
+async def test_a_plan_that_leaves_identities_out_makes_the_window_partial(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    source = connect()
+    made = [vendor.add(day.start + HOUR, category="project") for _ in range(6)]
+    hidden = vendor.add(day.start + HOUR, category="member")
+    vendor.switches.plan = "pro"
+    pages = await walk(source)
+    assert sorted(ids(pages)) == sorted(made)
+    assert pages[-1].partial == "plan_categories"
+    assert pages[-1].gaps == ()
+    vendor.switches.plan = "team"
+    pages = await walk(source)
+    assert sorted(ids(pages)) == sorted([*made, hidden])
+    assert pages[-1].partial is None
+
+
+async def test_what_the_plan_does_not_reach_is_a_gap_and_the_rest_is_read(
+    vendor: Cencori, connect: Connect, walk: Walk
+) -> None:
+    vendor.switches.plan = "pro"
+    now = datetime.fromtimestamp(vendor.clock(), UTC)
+    window = Interval(now - 9 * DAY, now - MINUTE)
+    old = vendor.add(now - 8 * DAY, category="project")
+    made = [vendor.add(now - 6 * DAY + n * HOUR, category="project") for n in range(9)]
+    pages = await walk(connect(), window)
+    assert sorted(ids(pages)) == sorted(made)
+    assert old not in ids(pages)
+    assert pages[-1].gaps == ((Interval(window.start, now - 7 * DAY + MINUTE), "plan_range"),)
+    assert [query["time_range"] for query in lists(vendor)][:2] == ["30d", "7d"]
+
+
+async def test_a_window_that_the_plan_does_not_reach_at_all_is_one_gap(
+    vendor: Cencori, connect: Connect, walk: Walk
+) -> None:
+    vendor.switches.plan = "team"
+    now = datetime.fromtimestamp(vendor.clock(), UTC)
+    vendor.fill(50, now - DAY, now)
+    window = Interval(now - 100 * DAY, now - 95 * DAY)
+    pages = await walk(connect(), window)
+    assert pages == [Page([], last=True, gaps=((window, "plan_range"),))]
+    assert len(lists(vendor)) == 2
+
+
+async def test_the_end_of_a_shortened_range_moves_on_while_it_is_read(
+    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock
+) -> None:
+    vendor.switches.plan = "pro"
+    now = datetime.fromtimestamp(clock(), UTC)
+    window = Interval(now - 8 * DAY, now - MINUTE)
+    vendor.fill(20, now - DAY, now)
+
+    def an_hour_passes() -> None:
+        clock.now += 3600
+
+    vendor.before_page = {2: an_hour_passes}
+    [(gap, _)] = (await walk(connect(), window))[-1].gaps
+    assert gap == Interval(window.start, now + HOUR - 7 * DAY + MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"role": None}, "403 .*Forbidden; the user of the cookie is no member of acme-labs"),
+        ({"role": "member"}, "403 .*Insufficient permissions; .* must be an owner or admin"),
+        ({"plan": "free"}, "403 .*; the organisation's plan has no audit log: it takes .* pro"),
+    ],
+)
+async def test_the_three_refusals_are_told_apart(
+    *, vendor: Cencori, connect: Connect, walk: Walk, change: dict[str, Any], words: str
+) -> None:
+    for name, value in change.items():
+        setattr(vendor.switches, name, value)
+    with pytest.raises(Refused, match=words) as caught:
+        await walk(connect())
+    assert caught.value.status == 403
+
+
+async def test_other_refusals_say_what_to_do(
+    vendor: Cencori, connect: Connect, walk: Walk, waits: list[float]
+) -> None:
+    with pytest.raises(Refused, match=r"404 .*Organization not found; check organization_slug"):
+        await walk(connect(organization_slug="acme-lab"))
+    source = connect()
+    vendor.end_session()
+    with pytest.raises(Refused, match=r"401 .*sign in to the dashboard as an owner or admin") as it:
+        await walk(source)
+    assert "base64" not in str(it.value)
+    vendor.switches.misconfigured = True
+    with pytest.raises(Retryable, match=r"503 .*Server misconfiguration"):
+        await walk(source)
+
+
+# --- sessions
+
+
+def kept(folder: Path) -> Any:
+    return json.loads((folder / "session.json").read_bytes())
+
+
+async def test_a_renewed_session_is_kept_for_its_owner_only_and_used_after_a_restart(
+    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sources" / "labs"
+    configured = vendor.cookie
+    source = connect(cookie=configured)
+    source.keep_in(folder)
+    await walk(source)
+    assert not folder.exists()  # nothing to keep yet
+    vendor.renew_session()
+    await walk(source)
+    await walk(source)
+    assert vendor.cookie != configured
+    assert stat.S_IMODE((folder / "session.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [path.name for path in folder.iterdir()] == ["session.json"]
+    assert "; ".join(f"{k}={v}" for k, v in kept(folder)["cookies"].items()) == vendor.cookie
+
+    again = connect(cookie=configured)  # as it still stands in the configuration
+    with pytest.raises(Refused, match="401"):
+        await walk(again)
+    again.keep_in(folder)
+    await walk(again)
+
+
+async def test_a_session_grows_into_pieces_and_back(
+    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+) -> None:
+    source = connect()
+    source.keep_in(tmp_path)
+    for chunk, count in ((1000, 3), (2000, 2), (3180, 1)):
+        vendor.switches.chunk = chunk
+        vendor.renew_session()
+        await walk(source)
+        assert len(kept(tmp_path)["cookies"]) == count
+        await walk(source)
+
+
+async def test_another_cookie_in_the_configuration_wins_over_the_kept_one(
+    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+) -> None:
+    source = connect()
+    source.keep_in(tmp_path)
+    vendor.renew_session()
+    await walk(source)
+    vendor.end_session()
+    with pytest.raises(Refused, match="401"):
+        await walk(source)
+    fresh = connect(cookie=vendor.cookie)
+    fresh.keep_in(tmp_path)
+    await walk(fresh)
+
+
+async def test_a_rotated_secret_is_read_again_after_a_401(
+    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+) -> None:
+    secret = tmp_path / "cookie"
+    secret.write_text(vendor.cookie)
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'[sources.labs]\ntype = "cencori"\nmode = "dashboard"\norganization_slug = "acme-labs"\n'
+        f'base_url = "{vendor.url}"\ncookie = "${{file:{secret}}}"\n'
+        '[sinks.out]\ntype = "file"\npath = "-"\n'
+    )
+    made = load(config, {"HOME": str(tmp_path)}).sources["labs"]
+    source = sources.make("labs", made, Metrics(), tmp_path / "state")
+    assert isinstance(source, cencori.Source)
+    vendor.renew_session()
+    await walk(source)
+    vendor.end_session()
+    secret.write_text(vendor.cookie)
+    await walk(source)
+    assert vendor.answered[401] == 1
+    vendor.renew_session()
+    await walk(source)
+    folder = tmp_path / "state" / "sources" / "labs"
+    assert "; ".join(f"{k}={v}" for k, v in kept(folder)["cookies"].items()) == vendor.cookie
+    await source.close()
+
+
+async def test_two_processes_share_a_session(
+    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+) -> None:
+    daemon, command = connect(), connect()
+    for source in (daemon, command):
+        source.keep_in(tmp_path)
+        await walk(source)
+    vendor.renew_session()
+    await walk(command)
+    await walk(daemon)  # would be refused with what it had before
+    assert vendor.answered[401] == 0
+
+
+def session(text: str = GIVEN) -> Session:
+    return Session(Secret(text))
+
+
+def test_only_the_cookies_of_the_session_are_sent() -> None:
+    made = session(f"_ga=1; {COOKIE}.0=a=b; theme=x; {COOKIE}.1=c; sb-x-auth-token-code-verifier=z")
+    assert made.header() == f"{COOKIE}.0=a=b; {COOKIE}.1=c"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([f"{COOKIE}=new; Path=/; HttpOnly"], f"{COOKIE}=new"),
+        ([f"{COOKIE}=new; Max-Age=5; Expires=Thu, 01 Jan 1970 00:00:00 GMT"], f"{COOKIE}=new"),
+        ([f"{COOKIE}=new; Expires=Fri, 01 Jan 2100 00:00:00 GMT"], f"{COOKIE}=new"),
+        ([f"{COOKIE}=new; Expires=nonsense"], f"{COOKIE}=new"),
+        ([f"{COOKIE}.0=x", f"{COOKIE}.1=y", f"{COOKIE}=; Max-Age=0"],
+         f"{COOKIE}.0=x; {COOKIE}.1=y"),
+        ([f"{COOKIE}.0=x", f"{COOKIE}=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT"],
+         f"{COOKIE}.0=x"),
+        # what takes the whole session away is believed when it refuses the next request
+        ([f"{COOKIE}=; Max-Age=0"], GIVEN),
+        ([f"{COOKIE}=x; Max-Age=-1"], GIVEN),
+        (["other=x", "sb-x=y", "garbage", "", "=", ";"], GIVEN),
+        ([], GIVEN),
+    ],
+)  # fmt: skip
+def test_what_the_server_sets_takes_the_place_of_what_was(lines: list[str], expected: str) -> None:
+    made = session()
+    made.absorb(lines)
+    assert made.header() == expected
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b'{"origin":1}', b'{"origin":"x","cookies":{"a":1}}', b"\xff"]
+)
+def test_a_damaged_file_counts_as_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "session.json").write_bytes(text)
+    made = session()
+    made.keep_in(tmp_path)
+    assert made.header() == GIVEN
+
+
+def test_what_cannot_be_written_now_is_written_later(tmp_path: Path) -> None:
+    blocked = tmp_path / "folder"
+    blocked.write_text("a file where the folder should be")
+    made = session()
+    made.keep_in(blocked)
+    made.absorb([f"{COOKIE}=new"])
+    assert made.header() == f"{COOKIE}=new"
+    blocked.unlink()
+    made.absorb([])
+    assert kept(blocked)["cookies"] == {COOKIE: "new"}
+
+
+def test_a_crash_while_writing_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = session()
+    made.keep_in(tmp_path)
+    made.absorb([f"{COOKIE}=one"])
+
+    def die(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", die)
+        with pytest.raises(KeyboardInterrupt):
+            made.absorb([f"{COOKIE}=two"])
+    assert kept(tmp_path)["cookies"] == {COOKIE: "one"}
+    again = session()
+    again.keep_in(tmp_path)
+    assert again.header() == f"{COOKIE}=one"
+    again.absorb([f"{COOKIE}=three"])  # the half-made file is no obstacle
+    assert kept(tmp_path)["cookies"] == {COOKIE: "three"}
+
+
+# --- how it is built
+
+
+def test_rows_belong_to_the_organisation_of_the_configuration_unless_they_say() -> None:
+    assert cencori.build("labs", make_settings(), Metrics()).scope == "acme-labs"

@@ -1,0 +1,240 @@
+"""The status page as text: whole, escaped, without secrets, and true to the report."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.stages import ENVIRON, SECRET, SETTINGS, STAGES, stage, staged
+
+from auditrelay.config import load
+from auditrelay.status.page import page
+from auditrelay.status.page.diagram import MOST
+from auditrelay.status.report import report
+
+VOID = {"link", "meta"}
+EVIL = """<script>alert(1)</script>"' onload=x {x} &amp;"""
+
+
+class Outline(HTMLParser):
+    """The elements of a page, by name with their attributes; fails where tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), attrs
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def classes(self) -> Counter[str]:
+        return Counter(
+            name for _, found in self.elements for name in (found.get("class") or "").split()
+        )
+
+
+@pytest.mark.parametrize("name", STAGES)
+async def test_it_holds_nothing_that_the_security_policy_forbids_and_no_secret(
+    name: str, tmp_path: Path
+) -> None:
+    async with staged(name, tmp_path) as instance:
+        text = page(await instance.status())
+    outline = Outline(text)
+    for tag, attributes in outline.elements:
+        assert tag != "style"
+        assert "style" not in attributes
+        assert not any(key.startswith("on") for key in attributes)
+        assert tag != "script" or attributes["src"]
+        for key in ("src", "href"):
+            assert not (attributes.get(key) or "").startswith(("http", "//", "/", "data", "java"))
+    assert SECRET not in text
+    # The events of the stages are about Dana; what they hold is nobody's business here.
+    assert "dana" not in text.lower()
+    assert "pathway" not in text
+    ids = Counter(found["id"] for _, found in outline.elements if "id" in found)
+    assert set(ids.values()) == {1}
+    for _, attributes in outline.elements:
+        target = attributes.get("href") or ""
+        assert not target.startswith("#") or target[1:] in ids
+
+
+async def test_whatever_a_peer_says_or_is_called_stays_text(tmp_path: Path) -> None:
+    async with stage(tmp_path) as instance:
+        await instance.source("acme-voice", up=False, held=True, last_error=EVIL)
+        told = await instance.status()
+    for kind in ("sources", "sinks"):
+        for row in told[kind]:
+            row["name"] = EVIL + row["name"]
+            row["type"] = EVIL
+    for finding in told["findings"]:
+        for key in ("name", "what", "effect", "do", "command", "said"):
+            finding[key] = EVIL
+    told["version"] = EVIL
+    outline = Outline(page(told))
+    assert [found for tag, found in outline.elements if tag == "script"] == [
+        {"src": "static/page.js", "defer": None}
+    ]
+    assert not any("onload" in found for _, found in outline.elements)
+    assert outline.text.count(EVIL) > 20
+
+
+async def test_the_timeline_shows_what_was_read_given_up_and_found_late(tmp_path: Path) -> None:
+    async with staged("gap", tmp_path) as instance:
+        told = await instance.status()
+        (voice, *_) = told["sources"]
+        assert voice["gap_seconds"] == 9 * 3600
+        text = page(told)
+    article = text.partition('id="source-acme-voice"')[2].partition("</article>")[0]
+    outline = Outline(f"<p {article}</p>")
+    drawn = [found for tag, found in outline.elements if tag == "rect"]
+    (gap,) = [found for found in drawn if found["class"] == "gap"]
+    # It lies between 3 days 5 hours and 2 days 20 hours ago, of 7 days.
+    assert float((gap["x"] or "").strip("%")) == pytest.approx(100 * (1 - 77 / 168), abs=0.1)
+    assert float((gap["width"] or "").strip("%")) == pytest.approx(100 * 9 / 168, abs=0.1)
+    assert outline.classes()["late"] == 3
+    covered = [found for found in drawn if found["class"] == "covered"]
+    width = sum(float((found["width"] or "").strip("%")) for found in covered)
+    assert width == pytest.approx(100 * (1 - 9 / 168), abs=0.6)
+    assert "gap: catch up limit" in outline.text
+    assert "found late (second look 24h)" in outline.text
+
+
+async def test_a_gap_older_than_the_timeline_is_still_told(tmp_path: Path) -> None:
+    async with stage(tmp_path) as instance:
+        start = instance.now - timedelta(days=8, hours=20)
+        await instance.gap("acme-voice", start, start + timedelta(hours=2))
+        told = await instance.status()
+        assert "acme-voice was not read for 2 h" in Outline(page(told)).text
+        instance.now += timedelta(days=23)
+        assert "was not read" not in Outline(page(await instance.status())).text
+
+
+async def test_many_sources_and_sinks_are_drawn_in_bounds_and_trouble_first(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as instance:
+        told = await instance.status()
+    (like,) = [row for row in told["sources"] if row["name"] == "acme-voice"]
+    told["sources"] = [{**like, "name": f"source-{number}"} for number in range(60)]
+    told["findings"] = [
+        {
+            **dict.fromkeys(("effect", "do"), ""),
+            **dict.fromkeys(("since", "said", "command")),
+            "level": "act",
+            "kind": "source",
+            "name": "source-57",
+            "what": "It is wrong.",
+        }
+    ]
+    text = page(told)
+    outline = Outline(text)
+    assert outline.classes()["peer"] == 63
+    flow = Outline("<p " + text.partition('class="flow"')[2].partition("</figure>")[0] + "</p>")
+    assert flow.classes()["line"] == MOST + 3
+    assert flow.classes()["node"] == MOST + 1 + 3
+    assert "source-57" in flow.text
+    assert f"and {60 - MOST + 1} more" in flow.text
+
+
+async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -> None:
+    async with stage(tmp_path) as instance:
+        for name in ("acme-voice", "acme-calls", "acme-access"):
+            await instance.store.note("source", name, {})
+        await instance.store.note("sink", "splunk", {})
+        instance.pace.clear()
+        told = await instance.status()
+    assert "3 sources read up to" in Outline(page(told)).text
+    told["sources"][0]["lag_seconds"] = None
+    assert "3 sources (1 not read yet), the others read up to" in Outline(page(told)).text
+    outline = Outline(page(told))
+    assert "Nothing needs you." in outline.text
+    assert "acme-voice has not finished a poll since the start." in outline.text
+    assert "What it took of late is known while the service runs." in outline.text
+    told["sources"], told["sinks"], told["findings"] = [], [], []
+    assert "There are none." in Outline(page(told)).text
+
+
+async def test_the_report_tells_of_credentials_only_where_they_come_from(tmp_path: Path) -> None:
+    async with stage(tmp_path) as instance:
+        told = await instance.status()
+    assert [row["credentials"] for row in (*told["sources"], *told["sinks"])] == [
+        [{"key": key, "references": [f"${{env:{name}}}"]}]
+        for key, name in zip(
+            ("api_key", "api_key", "api_key", "token", "api_key", "api_key"), ENVIRON, strict=True
+        )
+    ]
+    assert SECRET not in repr(told)
+
+
+async def test_the_report_tells_the_ledger_of_a_week_and_the_gaps_of_a_month(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path) as instance:
+        now, day = instance.now, timedelta(days=1)
+        await instance.read("acme-voice", now - 9 * day, now - 7.5 * day, 5)
+        await instance.gap("acme-voice", now - 7.5 * day, now - 7.4 * day)
+        await instance.read("acme-voice", now - 7.4 * day, now - 6.9 * day, 7)
+
+        def spans(told: dict[str, Any]) -> list[tuple[str, int]]:
+            return [(span["state"], span["events"]) for span in told["sources"][0]["coverage"]]
+
+        assert [state for state, _ in spans(await instance.status())] == ["gap", "covered"]
+        instance.now += 22 * day
+        assert spans(await instance.status()) == [("gap", 0)]
+        instance.now += 1 * day
+        assert spans(await instance.status()) == []
+
+
+async def test_throughput_says_how_long_it_was_watched(tmp_path: Path) -> None:
+    async with staged("healthy", tmp_path) as instance:
+        told = await instance.status()
+        (splunk, *_) = told["sinks"]
+        assert len(splunk["delivered_per_minute"]) == 60
+        assert "82 events in the last hour, 12 in the busiest minute" in Outline(page(told)).text
+        instance.pace["splunk"].start = instance.now - timedelta(minutes=4)
+        text = Outline(page(await instance.status())).text
+        assert " in the last 5 min, " in text
+
+
+async def test_late_events_are_told_as_the_journal_has_them(tmp_path: Path) -> None:
+    async with staged("gap", tmp_path) as instance:
+        told = await instance.status()
+        late = told["sources"][0]["late"]
+        assert sorted(find["events"] for find in late) == [1, 2, 4]
+        assert {find["via"] for find in late} == {"second look 24h"}
+        assert told["sources"][1]["late"] == []
+        instance.now += timedelta(days=5)
+        assert sorted(
+            find["events"] for find in (await instance.status())["sources"][0]["late"]
+        ) == [
+            1,
+            4,
+        ]
+
+
+def test_what_pseudonyms_are_made_with_is_no_credential(tmp_path: Path) -> None:
+    path = tmp_path / "auditrelay.toml"
+    pseudonyms = (
+        'pseudonymize = ["actor.email"]\npseudonym_key = "sixteen-letters-x"\n[sinks.splunk]'
+    )
+    path.write_text(
+        SETTINGS.format(folder=tmp_path, room="1GiB").replace("[sinks.splunk]", pseudonyms)
+    )
+    config = load(path, {"HOME": str(tmp_path), **ENVIRON})
+    told = report(config, (), (), spool_bytes=0, now=datetime.now(UTC))
+    assert [each["key"] for each in told["sources"][2]["credentials"]] == ["api_key"]

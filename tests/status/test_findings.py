@@ -1,0 +1,370 @@
+"""What is wrong, since when, and what to do: each kind of trouble, and their order."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import typer
+
+from auditrelay.cli import cli
+from auditrelay.status.findings import Finding, judge
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+Table = dict[str, Any]
+
+
+def ago(**span: float) -> str:
+    return (NOON - timedelta(**span)).isoformat()
+
+
+def source(**changes: Any) -> Table:
+    return {
+        "name": "voice",
+        "type": "cekura",
+        "enabled": True,
+        "credentials": [{"key": "api_key", "references": ["${env:KEY}"]}],
+        "up": True,
+        "held": False,
+        "directory": None,
+        "since": ago(days=2),
+        "paused_since": None,
+        "silent": False,
+        "dead_letters": 0,
+        "lag_seconds": 95.0,
+        "poll_interval_seconds": 300.0,
+        "settle_seconds": 60.0,
+        "last_event_at": ago(minutes=9),
+        "last_error": None,
+        "error_code": None,
+        "coverage": [],
+        **changes,
+    }
+
+
+def sink(**changes: Any) -> Table:
+    return {
+        "name": "splunk",
+        "type": "splunk_hec",
+        "enabled": True,
+        "credentials": [{"key": "token", "references": ["${file:/run/t}"]}],
+        "up": True,
+        "held": False,
+        "since": ago(days=2),
+        "backlog_events": 0,
+        "oldest_undelivered_seconds": 0,
+        "dead_letters": 0,
+        "last_delivered_at": ago(minutes=2),
+        "last_error": None,
+        "error_code": None,
+        **changes,
+    }
+
+
+def told(*rows: Table, fill: float = 0.01, **changes: Any) -> Table:
+    return {
+        "at": NOON.isoformat(),
+        "config": "/etc/auditrelay/config.toml",
+        "sources": [row for row in rows if "coverage" in row] or [source()],
+        "sinks": [row for row in rows if "backlog_events" in row] or [sink()],
+        "spool": {"bytes": round(fill * 1000), "max_bytes": 1000},
+        "stuck": [],
+        **changes,
+    }
+
+
+def only(report: Mapping[str, Any]) -> Finding:
+    (finding,) = judge(report)
+    return finding
+
+
+def down(make: Callable[..., Table], code: str, since: str, **changes: Any) -> Table:
+    said = f"the words of {code}"
+    return make(up=False, since=since, error_code=code, last_error=said, **changes)
+
+
+def held(make: Callable[..., Table], code: str, **changes: Any) -> Table:
+    return down(make, code, ago(hours=9), held=True, **changes)
+
+
+CHECK = "auditrelay -c /etc/auditrelay/config.toml check"
+
+
+def test_nothing_is_found_where_nothing_is_wrong() -> None:
+    assert judge(told()) == []
+    assert judge(told(source(lag_seconds=950), sink(backlog_events=9))) == []
+
+
+def test_what_is_disabled_is_no_trouble() -> None:
+    gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
+    off = held(source, "status_401", enabled=False, silent=True, lag_seconds=None, coverage=[gap])
+    assert judge(told(off, held(sink, "status_401", enabled=False))) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "do"),
+    [
+        (
+            "status_401",
+            "voice does not accept its key (401).",
+            (
+                "Put a key that works into the variable KEY (sources.voice.api_key); "
+                "restart the service."
+            ),
+        ),
+        (
+            "status_403",
+            "voice denies its key the right to read the audit log (403).",
+            (
+                "Give the key that right, or use another. Put a key that works into the "
+                "variable KEY (sources.voice.api_key); restart the service."
+            ),
+        ),
+        (
+            "status_404",
+            "voice does not know what it is asked for (404).",
+            (
+                "See whether sources.voice.base_url and the names in [sources.voice] are "
+                "right, mend them, and reload the service."
+            ),
+        ),
+        (
+            "status_302",
+            "voice sends us elsewhere (302), where no key may follow.",
+            "Set sources.voice.base_url to the address that it names, and reload the service.",
+        ),
+        ("refused", "voice refuses.", "Do what its own words say."),
+        ("status_402", "voice refuses (402).", "Do what its own words say."),
+    ],
+)
+def test_a_held_source_tells_which_refusal_and_which_key(code: str, what: str, do: str) -> None:
+    assert only(told(held(source, code))) == Finding(
+        "act",
+        "source",
+        "voice",
+        what,
+        since=ago(hours=9),
+        effect="Nothing is lost: reading goes on from where it stopped. "
+        "It is asked again by itself, slowly.",
+        said=f"the words of {code}",
+        do=do,
+        command=CHECK,
+        code="held",
+    )
+
+
+@pytest.mark.parametrize(
+    ("references", "do"),
+    [
+        (["${file:/run/t}"], "the file /run/t (sinks.splunk.token); it is read again by itself."),
+        # systemd copies it when the service starts
+        (["${credential:hec}"], "the credential hec (sinks.splunk.token); restart the service."),
+        ([], "sinks.splunk.token; restart the service."),
+    ],
+)
+def test_where_a_new_key_goes_depends_on_where_the_old_one_came_from(
+    references: list[str], do: str
+) -> None:
+    credentials = [{"key": "token", "references": references}]
+    finding = only(told(held(sink, "status_401", credentials=credentials)))
+    assert finding.do == f"Put a key that works into {do}"
+
+
+def test_a_sink_without_a_key_of_its_own_is_told_of_what_is_in_between() -> None:
+    finding = only(told(held(sink, "status_401", credentials=[])))
+    assert finding.do == "See whether the way there asks for a key of its own."
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("elasticsearch", "urls"), ("splunk_hec", "url"), ("file", "path"), ("datadog", "url")],
+)
+def test_a_held_sink_names_the_key_of_its_address(kind: str, key: str) -> None:
+    finding = only(told(held(sink, "status_404", type=kind, backlog_events=1)))
+    assert f"sinks.splunk.{key} " in finding.do
+    assert finding.effect.startswith("Nothing is lost: 1 event waits in the spool.")
+
+
+@pytest.mark.parametrize(
+    ("code", "trouble"),
+    [
+        ("connect", "cannot be reached"),
+        ("tls", "shows no certificate that can be trusted"),
+        ("timeout", "does not answer in time"),
+        ("status_429", "asks for fewer requests (429)"),
+        ("status_503", "answers with an error (503)"),
+        ("no_progress", "answers what cannot be used (no progress)"),
+    ],
+)
+def test_a_peer_that_is_down_heals_by_itself_and_is_somebodys_business_after_a_while(
+    code: str, trouble: str
+) -> None:
+    for make, name in ((source, "voice"), (sink, "splunk")):
+        fresh = only(told(down(make, code, ago(minutes=9.9))))
+        assert (fresh.level, fresh.what) == ("wait", f"{name} {trouble}.")
+        assert (fresh.do, fresh.command) == ("", None)
+        lasting = only(told(down(make, code, ago(minutes=10))))
+        assert (lasting.level, lasting.what) == ("act", f"{name} {trouble}.")
+        assert lasting.since == ago(minutes=10)
+        assert lasting.command == CHECK
+        unknown = only(told({**down(make, code, ""), "since": None}))
+        assert (unknown.level, unknown.since) == ("act", None)
+
+
+def test_a_gap_is_told_with_the_command_that_reads_it_after_all() -> None:
+    def span(start: str, end: str, reason: str) -> Table:
+        return {"start": start, "end": end, "state": "gap", "reason": reason, "events": 0}
+
+    covered = {**span(ago(days=5), ago(days=4), ""), "state": "covered", "reason": None}
+    one = span("2026-03-08T01:00:00.500000Z", "2026-03-08T05:00:00.500000Z", "catch_up_limit")
+    finding = only(told(source(coverage=[covered, one])))
+    assert finding.what == (
+        "voice was not read for 4 h between Sun 8 Mar 01:00 and Sun 8 Mar 05:00."
+    )
+    assert finding.effect == "It was longer ago than catch_up_limit allows."
+    assert finding.command == (
+        "auditrelay -c /etc/auditrelay/config.toml backfill voice "
+        "--from 2026-03-08T01:00:00Z --to 2026-03-08T05:00:01Z"
+    )
+    other = span("2026-03-09T01:00:00Z", "2026-03-09T02:00:00Z", "plan_gate")
+    finding = only(told(source(coverage=[one, other])))
+    assert "for 5 h, in 2 pieces, between Sun 8 Mar 01:00 and yesterday 02:00" in finding.what
+    assert finding.effect.endswith("The reason: plan gate.")
+
+
+def test_a_file_of_no_use_is_told_while_the_rest_is_read() -> None:
+    finding = only(told(source(last_error="march.csv: no header", directory="/srv/exports")))
+    assert (finding.level, finding.said) == ("act", "march.csv: no header")
+    assert finding.what == "voice was given a file that is of no use."
+    assert finding.do == "Put the right file into /srv/exports; it is read by itself."
+
+
+def test_a_paused_source_tells_whether_the_spool_or_the_disk_is_full() -> None:
+    paused = source(paused_since=ago(minutes=20), last_error="polling is paused: no room")
+    other = source(name="calls", paused_since=ago(minutes=3))
+    slow = sink(backlog_events=1200)
+    full = only(told(paused, other, slow, fill=0.99))
+    assert full.what == "The spool is full, so voice and calls are not read."
+    assert full.since == ago(minutes=20)
+    assert full.do == (
+        "Mend the sink splunk, for which 1,200 events wait, or raise spool.max_bytes and reload "
+        "the service."
+    )
+    disk = only(told(paused))
+    assert disk.what == "The disk is full, so voice is not read."
+    assert "Make room on the disk" in disk.do
+
+
+def test_a_spool_that_fills_names_the_slowest_sink_before_it_is_full() -> None:
+    slow, slower = sink(backlog_events=5), sink(name="elastic", backlog_events=7)
+    assert judge(told(slow, slower, fill=0.8)) == []
+    finding = only(told(slow, slower, fill=0.81))
+    assert (finding.level, finding.what) == ("act", "The spool is 81% full.")
+    assert "the sink elastic, for which 7 events wait" in finding.do
+
+
+def test_dead_letters_are_told_with_the_command_that_lists_them() -> None:
+    finding = only(told(sink(dead_letters=1)))
+    assert finding.what == "splunk will never accept 1 event as it is."
+    assert finding.command == (
+        "auditrelay -c /etc/auditrelay/config.toml dead-letters list --sink splunk"
+    )
+    assert "3 events as they are" in only(told(sink(dead_letters=3))).what
+
+
+def test_rows_that_are_no_records_are_told_with_the_command_that_lists_them() -> None:
+    finding = only(told(source(dead_letters=2)))
+    assert finding.what == "2 rows of voice are no record."
+    assert finding.command is not None
+    assert finding.command.endswith(" dead-letters list --source voice")
+
+
+def test_a_silent_source_is_silent_since_its_last_event() -> None:
+    finding = only(told(source(silent=True, last_event_at=ago(days=2))))
+    assert finding.since == ago(days=2)
+    assert finding.command is not None
+    assert finding.command.endswith(" sample voice --count 3")
+
+
+def test_a_backlog_is_somebodys_business_only_while_nothing_is_delivered() -> None:
+    waiting = {"backlog_events": 12, "oldest_undelivered_seconds": 600}
+    moving = only(told(sink(**waiting)))
+    assert (moving.level, moving.since) == ("wait", ago(seconds=600))
+    stands = only(told(sink(**waiting, last_delivered_at=ago(minutes=11))))
+    assert (stands.level, stands.command) == ("act", CHECK)
+    assert judge(told(sink(backlog_events=12, oldest_undelivered_seconds=599))) == []
+
+
+@pytest.mark.parametrize(
+    ("gone", "why"),
+    [({"leftover": True}, "is not in the configuration any more"), ({}, "is disabled")],
+)
+def test_events_for_a_sink_that_nobody_serves_are_told(gone: Table, why: str) -> None:
+    finding = only(told(sink(enabled=False, backlog_events=2, **gone)))
+    assert finding.what == f"2 events wait for splunk, which {why}."
+
+
+def test_a_source_that_catches_up_needs_patience_alone() -> None:
+    finding = only(told(source(lag_seconds=961)))
+    assert (finding.level, finding.command) == ("wait", None)
+    assert finding.what == "voice is catching up: it is read up to 16 min 1 s ago."
+    assert judge(told(source(lag_seconds=9e6, directory="/srv/exports"))) == []
+
+
+def test_what_has_not_been_heard_of_since_the_start_is_told_without_alarm() -> None:
+    findings = judge(told(source(up=False, lag_seconds=None), sink(up=False)))
+    assert [(finding.level, finding.what) for finding in findings] == [
+        ("wait", "voice has not finished a poll since the start."),
+        ("wait", "splunk has not answered since the start."),
+    ]
+
+
+def test_a_stuck_loop_is_the_worst() -> None:
+    everything = told(
+        held(source, "status_401"),
+        down(source, "connect", ago(minutes=1), name="calls"),
+        held(sink, "status_403", dead_letters=2),
+        sink(name="elastic", backlog_events=3, oldest_undelivered_seconds=4000),
+        fill=0.9,
+        stuck=["elastic"],
+    )
+    findings = judge(everything)
+    assert [(finding.level, finding.name, finding.what.split()[0]) for finding in findings] == [
+        ("act", "elastic", "The"),
+        ("act", "voice", "voice"),
+        ("act", "splunk", "splunk"),
+        ("act", "spool", "The"),
+        ("act", "splunk", "splunk"),
+        ("wait", "calls", "calls"),
+        ("wait", "elastic", "elastic"),
+    ]
+
+
+def test_commands_are_safe_to_paste_and_exist() -> None:
+    name = "a'; reboot #"
+    gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
+    rows = (
+        source(name=name, silent=True, coverage=[gap]),
+        held(sink, "status_401", dead_letters=1),
+    )
+    commands = [
+        shlex.split(finding.command)
+        for finding in judge(told(*rows, config="/etc/my relay.toml"))
+        if finding.command
+    ]
+    assert [words[3] for words in commands] == ["check", "backfill", "dead-letters", "sample"]
+    known = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # it is a group
+    for program, option, path, command, *rest in commands:
+        assert (program, option, path) == ("auditrelay", "-c", "/etc/my relay.toml")
+        assert command in known
+        if hasattr(known[command], "commands"):
+            known_below = known[command].commands
+            assert rest[0] in known_below
+            options = known_below[rest[0]].params
+        else:
+            options = known[command].params
+        given = {word for word in rest if word.startswith("--")}
+        assert given <= {name for option in options for name in option.opts}
+    assert ["sample", name, "--count", "3"] in [words[3:] for words in commands]
+    assert only(told(held(source, "status_401"), config=None)).command == "auditrelay check"

@@ -1,0 +1,80 @@
+"""Numbers and times as a person says them."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from auditrelay.status import humanize as wording
+
+NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (0.4, "0 s"),
+        (59.6, "1 min"),
+        (95, "1 min 35 s"),
+        (1200, "20 min"),
+        (1230, "20 min"),
+        (3600, "1 h"),
+        (12_000, "3 h 20 min"),
+        (72_001, "20 h"),
+        (86_400 + 3599, "1 d"),
+        (86_400 * 2 + 3600 * 4, "2 d 4 h"),
+        (86_400 * 400, "400 d"),
+    ],
+)
+def test_a_span_is_told_in_two_units_at_the_most(seconds: float, words: str) -> None:
+    assert wording.span(seconds) == words
+
+
+@given(st.floats(0, 1e9))
+def test_a_span_is_never_told_longer_and_never_much_shorter_than_it_is(seconds: float) -> None:
+    units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
+    words = wording.span(seconds).split()
+    told = sum(int(n) * units[u] for n, u in zip(words[::2], words[1::2], strict=True))
+    assert told <= round(seconds)
+    assert told >= 0.95 * round(seconds)
+
+
+@pytest.mark.parametrize(
+    ("back", "words"),
+    [
+        (timedelta(minutes=59), "11:01:00"),
+        (timedelta(hours=9), "03:00"),
+        (timedelta(hours=13), "yesterday 23:00"),
+        (timedelta(days=2), "Sun 8 Mar 12:00"),
+        (timedelta(days=100), "Sun 30 Nov 2025 12:00"),
+    ],
+)
+def test_a_moment_is_as_short_as_is_clear_and_always_utc(back: timedelta, words: str) -> None:
+    assert wording.moment(NOON - back, NOON) == words
+    elsewhere = timezone(timedelta(hours=11))
+    assert wording.moment((NOON - back).astimezone(elsewhere), NOON.astimezone(elsewhere)) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "0 bytes"),
+        (1023, "1,023 bytes"),
+        (1024, "1.0 KiB"),
+        (2**31, "2.0 GiB"),
+        (3e13, "27 TiB"),
+    ],
+)
+def test_a_size_is_told_in_a_unit_that_is_easy_to_read(number: float, words: str) -> None:
+    assert wording.size(number) == words
+
+
+def test_counts_and_lists() -> None:
+    assert [wording.count(n, "event") for n in (0, 1, 12_431)] == [
+        "0 events",
+        "1 event",
+        "12,431 events",
+    ]
+    assert [wording.join(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

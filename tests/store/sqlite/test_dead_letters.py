@@ -1,0 +1,214 @@
+"""Dead letters: found, sent once more, refused again, delivered after all, or given up."""
+
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from auditrelay.events import AuditEvent
+from auditrelay.store import DeadLetter, Proof
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.store import SqliteStore
+
+Make = Callable[..., AuditEvent]
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+async def opened(folder: Path) -> SqliteStore:
+    return await SqliteStore.open(
+        folder, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
+    )
+
+
+@pytest.fixture
+async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
+    """Two sinks; each has put event 0 aside, splunk 1 as well, and a file had a bad row."""
+    files.prepare(tmp_path)
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON)
+    for sink in ("splunk", "elastic"):
+        await store.start_sink(sink, ["voice"])
+    await store.add("voice", [event(number) for number in range(3)])
+    await store.settle("splunk", [(0, 3)], [letter(event(0)), letter(event(1), "too_large")])
+    await store.settle("elastic", [(0, 3)], [letter(event(0), status=400)])
+    await store.add("voice", [], bad=[letter(event(7), "bad_row")])
+    yield store
+    await store.close()
+
+
+def letter(event: AuditEvent, reason: str = "invalid", status: int | None = None) -> DeadLetter:
+    return DeadLetter(event, reason, f"no: {reason}", status, 2, NOON, NOON + MINUTE)
+
+
+async def listed(store: SqliteStore) -> list[tuple[int, str | None, str]]:
+    return [
+        (each.id, each.sink, each.letter.event.native_id or "")
+        for each in await store.dead_letters()
+    ]
+
+
+async def waiting(store: SqliteStore, sink: str) -> list[tuple[int, AuditEvent]]:
+    return [
+        (page.first + place, event)
+        for page in await store.read(sink, 0, 100)
+        for place, event in enumerate(page.events)
+    ]
+
+
+async def test_they_are_listed_oldest_first_with_all_that_is_known(
+    store: SqliteStore, event: Make
+) -> None:
+    assert await listed(store) == [
+        (1, "splunk", "0"),
+        (2, "splunk", "1"),
+        (3, "elastic", "0"),
+        (4, None, "7"),
+    ]
+    third = (await store.dead_letters())[2]
+    assert third.letter == letter(event(0), status=400)
+    assert (third.source, third.replayed) == ("voice", False)
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ({"sinks": ["splunk"]}, [1, 2]),
+        ({"sinks": ["splunk", "elastic"]}, [1, 2, 3]),
+        ({"sinks": ["nobody"]}, []),
+        ({"sources": ["voice"]}, [1, 2, 3, 4]),
+        ({"sources": ["other"]}, []),
+        ({"reasons": ["too_large", "bad_row"]}, [2, 4]),
+        ({"ids": [3, 1, 99]}, [1, 3]),
+        ({"sinks": ["splunk"], "reasons": ["invalid"]}, [1]),
+        ({"sinks": ["elastic"], "ids": [1]}, []),
+    ],
+)
+async def test_every_filter_has_to_match(
+    store: SqliteStore, filters: dict[str, list[str]], ids: list[int]
+) -> None:
+    assert [each.id for each in await store.dead_letters(**filters)] == ids  # type: ignore[arg-type]  # ids are numbers
+
+
+async def test_no_ids_are_none_and_not_all_of_them(store: SqliteStore) -> None:
+    assert await store.replay([]) == []
+    assert await store.drop([], NOON) == []
+    assert len(await listed(store)) == 4
+
+
+async def test_what_is_sent_once_more_goes_to_its_own_sink_alone_and_is_marked(
+    store: SqliteStore, event: Make
+) -> None:
+    sent = await store.replay([1, 2])
+    assert [each.id for each in sent] == [1, 2]
+    again = await waiting(store, "splunk")
+    assert [(each.native_id, each.replayed, each.uid) for _, each in again] == [
+        ("0", True, event(0).uid),
+        ("1", True, event(1).uid),
+    ]
+    assert await waiting(store, "elastic") == []
+    assert [each.replayed for each in await store.dead_letters()] == [True, True, False, False]
+
+
+async def test_what_is_on_its_way_is_not_sent_a_second_time_nor_dropped(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    await store.replay([1])
+    assert await store.replay([1]) == []
+    assert await store.drop([1], NOON) == []
+    assert len(await waiting(store, "splunk")) == 1
+    await store.close()
+    again = await opened(tmp_path)
+    try:
+        assert await again.replay([1]) == [], "nor after a restart"
+    finally:
+        await again.close()
+
+
+async def test_it_leaves_with_its_delivery_and_not_with_that_of_another(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.add("voice", [event(3)])
+    await store.replay([1, 2])
+    (_, other), (first, _), (second, _) = await waiting(store, "splunk")
+    assert other.native_id == "3"
+    await store.settle("splunk", [(first - 1, first)])
+    assert [each for each in await listed(store) if each[1] == "splunk"] == [
+        (1, "splunk", "0"),
+        (2, "splunk", "1"),
+    ]
+    await store.settle("elastic", [(first - 1, second + 1)])
+    assert len(await listed(store)) == 4, "what another sink has got is none of its business"
+    await store.settle("splunk", [(second, second + 1)])
+    assert [each[0] for each in await listed(store)] == [1, 3, 4]
+    await store.settle("splunk", [(first, first + 1)])
+    assert [each[0] for each in await listed(store)] == [3, 4]
+    assert await store.fates("voice", [event(0)]) == [
+        {"splunk": "delivered", "elastic": "dead_letter"}
+    ]
+
+
+async def test_what_is_refused_again_is_the_same_dead_letter_with_more_attempts(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.replay([1])
+    ((position, again),) = await waiting(store, "splunk")
+    refused = DeadLetter(again, "other", "still no", 413, 3, NOON + MINUTE, NOON + 9 * MINUTE)
+    await store.settle("splunk", [(position, position + 1)], [refused])
+    assert await listed(store) == [
+        (1, "splunk", "0"),
+        (2, "splunk", "1"),
+        (3, "elastic", "0"),
+        (4, None, "7"),
+    ]
+    (one, *_) = await store.dead_letters(ids=[1])
+    assert not one.replayed
+    assert (one.letter.attempts, one.letter.reason, one.letter.status) == (5, "other", 413)
+    assert (one.letter.first_at, one.letter.last_at) == (NOON, NOON + 9 * MINUTE)
+    assert [each.id for each in await store.replay([1])] == [1], "it may be sent yet again"
+
+
+async def test_what_never_came_as_far_as_a_sink_becomes_an_event_for_all_of_them(
+    store: SqliteStore, event: Make
+) -> None:
+    assert await store.fates("voice", [event(7)]) == [
+        {"splunk": "dead_letter", "elastic": "dead_letter"}
+    ]
+    await store.replay([4])
+    for sink in ("splunk", "elastic"):
+        ((_, each),) = await waiting(store, sink)
+        assert (each.native_id, each.replayed) == ("7", True)
+    assert [each[0] for each in await listed(store)] == [1, 2, 3]
+
+
+async def test_what_is_given_up_stays_on_record_without_its_event(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    gone = await store.drop([1, 99], NOON + MINUTE)
+    assert [each.id for each in gone] == [1]
+    assert [each[0] for each in await listed(store)] == [2, 3, 4]
+    assert await store.drop([1], NOON) == [], "it is given up once"
+    assert await store.replay([1]) == []
+    assert await store.fates("voice", [event(0)]) == [
+        {"splunk": "dropped", "elastic": "dead_letter"}
+    ]
+    (sink,) = [each for each in await store.sinks() if each.name == "splunk"]
+    assert sink.dead_letters == 1
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+        sizes = db.execute("select length(event) from dead_letter order by id").fetchall()
+    assert [size > 0 for (size,) in sizes] == [False, True, True, True]
+
+
+async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attempts(
+    store: SqliteStore, event: Make
+) -> None:
+    before = await listed(store)
+    await store.refill("voice", ["splunk"], [event(0)], Proof())
+    await store.settle("splunk", [(3, 4)], [letter(event(0), "too_old")])
+    assert await listed(store) == before
+    (again,) = await store.dead_letters(sinks=["splunk"], reasons=["too_old"])
+    assert again.letter.attempts == 4

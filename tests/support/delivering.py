@@ -1,0 +1,171 @@
+"""A store with a spool and a scripted sink: what the tests of delivering need."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.errors import RelayError, Retryable
+from auditrelay.events import AuditEvent
+from auditrelay.settings import SinkSettings
+from auditrelay.sinks import Item, Known, Limits, Verdict
+from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.telemetry.logs import Metrics
+
+NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
+Make = Callable[..., AuditEvent]
+Answer = Callable[[Sequence[Item]], Verdict | Awaitable[Verdict]]
+
+
+def name_of(item: Item) -> str:
+    return str(json.loads(item.text)["id"])
+
+
+@dataclass
+class Intake:
+    """
+    A sink that keeps to the contract: what it has not named or raised about, it has taken.
+
+    *script* answers the requests in their order, *always* those after it.
+    """
+
+    limits: Limits = field(default_factory=lambda: Limits(1000, 10**9, 10**9))
+    script: list[Answer | RelayError | Verdict] = field(default_factory=list)
+    always: Answer = lambda _: Verdict()
+    recognises_duplicates: bool = False
+    offered: list[list[str]] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    checks: list[RelayError] = field(default_factory=list)
+    asked: int = 0
+
+    def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
+        return bytes(event.raw)
+
+    async def send(self, batch: Sequence[Item]) -> Verdict:
+        assert batch, "an empty batch"
+        assert len(batch) <= self.limits.events
+        assert len({item.position for item in batch}) == len(batch)
+        self.offered.append([name_of(item) for item in batch])
+        answer = self.script.pop(0) if self.script else self.always
+        if isinstance(answer, RelayError):
+            raise answer
+        found = answer if isinstance(answer, Verdict) else answer(batch)
+        verdict = found if isinstance(found, Verdict) else await found
+        named = {*verdict.retry, *verdict.alone, *(each.index for each in verdict.rejected)}
+        self.taken += [name_of(item) for index, item in enumerate(batch) if index not in named]
+        return verdict
+
+    async def check(self) -> str:
+        self.asked += 1
+        if self.checks:
+            raise self.checks.pop(0)
+        return "well"
+
+    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+        return None
+
+    def query(self, event: Known) -> Sequence[str]:
+        return ()
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class World:
+    """A store with a spool, and what it takes to deliver from it."""
+
+    store: SqliteStore
+    folder: Path
+    metrics: Metrics
+    event: Make
+    monotonic: Callable[[], float]
+
+    async def spool(self, count: int, *, first: int = 0, source: str = "voice") -> list[str]:
+        made = [self.event(first + number, source=source) for number in range(count)]
+        for start in range(0, count, 100):
+            await self.store.add(source, made[start : start + 100])
+        return [str(each.native_id) for each in made]
+
+    def deliverer(
+        self, intake: Intake, *, name: str = "sink", attempts: int | None = None, **changes: Any
+    ) -> Deliverer:
+        keys = {"type": "test", "format": "raw", "linger": "0s", "concurrency": 1, **changes}
+        return Deliverer(
+            name,
+            SinkSettings.model_validate(keys),
+            intake,
+            store=self.store,
+            metrics=self.metrics,
+            clock=lambda: NOON,
+            monotonic=self.monotonic,
+            attempts=attempts,
+        )
+
+    async def run(self, intake: Intake, **changes: Any) -> Deliverer:
+        """Deliver until nothing waits."""
+        deliverer = self.deliverer(intake, **changes)
+        deliverer.finish()
+        async with asyncio.timeout(20):
+            await deliverer.keep_delivering()
+        return deliverer
+
+    async def backlog(self, name: str = "sink") -> int:
+        (state,) = [state for state in await self.store.sinks() if state.name == name]
+        return state.backlog_events
+
+    def dead(self) -> list[tuple[str, str, int | None, int]]:
+        """Return id, reason, status and attempts of each dead letter."""
+        with StateView(self.folder) as view:
+            return [
+                (
+                    str(each.letter.event.native_id),
+                    each.letter.reason,
+                    each.letter.status,
+                    each.letter.attempts,
+                )
+                for each in view.dead_letters()
+            ]
+
+    def counted(self, name: str) -> float:
+        text = self.metrics.render()[0].decode()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.startswith(f"auditrelay_{name}{{")
+        )
+
+
+class opened:  # noqa: N801  # it reads as a verb
+    """A store in *folder* for the length of a ``with`` block."""
+
+    def __init__(
+        self, folder: Path, event: Make, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._folder, self._event, self._monotonic = folder, event, monotonic
+
+    async def __aenter__(self) -> World:
+        store = await SqliteStore.open(
+            self._folder,
+            max_bytes=1 << 30,
+            retention=timedelta(days=7),
+            remember=timedelta(days=400),
+        )
+        for source in ("voice", "calls"):
+            await store.start_source(source, NOON - timedelta(days=7))
+        await store.start_sink("sink", ["voice"])
+        self._world = World(
+            store, self._folder, Metrics(sinks=["sink"]), self._event, self._monotonic
+        )
+        return self._world
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._world.store.close()
+
+
+def busy(**changes: Any) -> Retryable:
+    return Retryable("busy", reason="status_503", **changes)

@@ -1,0 +1,103 @@
+"""The service when there is nothing to do: it sleeps, and it holds only what it needs."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import pytest
+from tests.support.daemon import Daemon, configure, eventually, intakes, sinks, sources
+
+from auditrelay.sandbox import Sandbox
+
+TELL_MODULES = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps({"event": "modules", "names": list(sys.modules)}),
+                              file=sys.stderr))
+from auditrelay.cli import main
+main()
+"""
+"""The daemon, but for one more line at its end: what it has imported."""
+
+NOT_NEEDED = {"rich", "pygments", "auditrelay.sandbox"}
+"""What paints tables (httpx and structlog take it along where they find it), and the doubles."""
+
+HEAVY = {"structlog", "httpx", "pydantic", "sqlite3", "prometheus_client", "auditrelay.config"}
+"""What only a command that does something needs."""
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox() as sandbox:
+        now = datetime.now(UTC)
+        for vendor in (sandbox.cekura, sandbox.bland):
+            vendor.fill(5, now - timedelta(minutes=50), now - timedelta(minutes=1))
+        yield sandbox
+
+
+def wakeups(process: int) -> int:
+    """Return how often a thread of *process* has gone to sleep, and so was or will be woken."""
+    statuses = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/status")]
+    found = [
+        re.search(r"^voluntary_ctxt_switches:\s+(\d+)", each, re.MULTILINE) for each in statuses
+    ]
+    return sum(int(each[1]) for each in found if each)
+
+
+async def quiet(process: int) -> bool:
+    """Tell whether nothing wakes *process* for a second."""
+    before = wakeups(process)
+    await asyncio.sleep(1)  # a second of the kernel's time: no clock can be passed to it
+    return wakeups(process) == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the switches of a process")
+async def test_nothing_wakes_the_service_between_two_polls(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    config = configure(tmp_path, sources(sandbox, poll_interval="1h"), sinks(sandbox))
+    async with Daemon(config) as daemon:
+        await eventually(lambda: all(stored.total == 10 for stored in intakes(sandbox).values()))
+        assert wakeups(daemon.process.pid) > 0
+        # One quiet second proves it: what ticks more slowly than that costs nothing worth finding,
+        # and a machine under load can only make it come later.
+        await eventually(lambda: quiet(daemon.process.pid), within=60)
+        assert await daemon.end() == 0
+
+
+async def test_the_status_port_tells_the_date_all_the_same(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
+        told = parsedate_to_datetime((await daemon.get("/healthz")).headers["date"])
+        assert abs(datetime.now(UTC) - told) < timedelta(seconds=10)
+
+
+def test_the_commands_are_listed_before_anything_heavy_is_imported() -> None:
+    # What a command's module imports at its top, every command and --help wait for; and structlog
+    # or httpx that come this early bring rich along, see cli.given.
+    told = subprocess.run(
+        [sys.executable, "-c", "import auditrelay.cli, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "auditrelay.cli.run" in told
+    assert HEAVY.intersection(told) == set()
+
+
+async def test_the_service_imports_nothing_that_only_commands_and_tests_need(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    config = configure(tmp_path, sources(sandbox), sinks(sandbox))
+    async with Daemon(config, program=(sys.executable, "-c", TELL_MODULES)) as daemon:
+        await eventually(lambda: all(stored.total == 10 for stored in intakes(sandbox).values()))
+        assert await daemon.end() == 0
+        (line,) = daemon.said("modules")
+    names = set(line["names"])
+    assert {"auditrelay.service.app", "httpx", "sqlite3"} <= names
+    assert names & NOT_NEEDED == set()
