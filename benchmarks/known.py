@@ -33,7 +33,8 @@ from auditrelay.store import known_key
 from auditrelay.store.sqlite import ledger
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import Scribe, records
-from auditrelay.store.sqlite.store import _REMEMBER, SqliteStore
+from auditrelay.store.sqlite.known import REMEMBER
+from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.window import Interval, micros
 
 PAGE = 1000
@@ -74,7 +75,7 @@ def fill(folder: Path, known: int) -> float:
                     (first + step * place + (1 << 63)).to_bytes(8) + os.urandom(20)
                     for place in range(number, number + count)
                 )
-                db.execute(_REMEMBER, (keys, count, 1, day * a_day + number))
+                db.execute(REMEMBER, (keys, count, 1, day * a_day + number))
             ledger.cover(Scribe(db, 1, micros(span.end), "poll"), span)
             db.execute("commit")
         db.execute("update meta set value = ? where name = 'next_position'", (known,))
@@ -177,7 +178,7 @@ def polls(folder: Path, count: int) -> str:
             at = START + number * step
             key = (micros(at) + (1 << 63)).to_bytes(8) + os.urandom(20)
             db.execute("begin")
-            db.execute(_REMEMBER, (key, 1, 1, number))
+            db.execute(REMEMBER, (key, 1, 1, number))
             # Each begins an overlap before the checkpoint, as polls do.
             window = Interval(at - step, at + step)
             ledger.cover(Scribe(db, 1, micros(window.end), "poll"), window)

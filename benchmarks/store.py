@@ -19,7 +19,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from auditrelay.store.sqlite.store import _FIND_KNOWN, _REMEMBER
+from auditrelay.store.sqlite.known import FIND_KNOWN, REMEMBER
 
 PAGE = 1000
 Commit = Callable[[sqlite3.Connection, int, list[bytes], list[bytes]], None]
@@ -49,8 +49,8 @@ def blob_and_clustered_uids(
 ) -> None:
     """One blob a page, and uids in the order of event time, each step one statement: ours."""
     joined = b"".join(keys)
-    db.execute(_FIND_KNOWN, (joined, PAGE, 1)).fetchone()
-    db.execute(_REMEMBER, (joined, PAGE, 1, first))
+    db.execute(FIND_KNOWN, (joined, PAGE, 1)).fetchone()
+    db.execute(REMEMBER, (joined, PAGE, 1, first))
     db.execute("insert into page values (?, ?)", (first, isal_zlib.compress(b"\n".join(texts), 1)))
 
 

@@ -22,7 +22,7 @@ from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
 from auditrelay.sinks import Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from interop import vendors
 from interop.findings import Findings
 from interop.vendors import Made

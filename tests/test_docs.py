@@ -13,7 +13,7 @@ import typer
 from auditrelay import sinks, sources
 from auditrelay.cli import cli
 from auditrelay.events.forms import FORMS
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

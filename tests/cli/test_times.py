@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from auditrelay.cli.remote import moment
+from auditrelay.cli.times import moment
 from auditrelay.errors import ConfigError
 
 NOW = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)

@@ -16,7 +16,7 @@ from auditrelay.errors import ConfigError, Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 PAST = Interval(NOON - 20 * DAY, NOON - 10 * DAY)
@@ -39,7 +39,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     async def instantly(_: float) -> None:
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "collect.reader"):
+    for module in ("http.retry", "collect.reader"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
 
 

@@ -13,14 +13,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect.collector import Collector
-from auditrelay.config import Alerts, Config, Log, Spool, Status
+from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import Refused, RelayError, Retryable, StoreFull, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sources import Page, bland
 from auditrelay.status.report import report
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -168,7 +168,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(waited) < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "collect.reader", "deliver.deliverer"):
+    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
     return waited
 

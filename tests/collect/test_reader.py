@@ -15,10 +15,11 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, Purpose, belongs
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.peer import Pace, in_background
+from auditrelay.http.rate import Pace, in_background
 from auditrelay.sources import Page
-from auditrelay.store.sqlite.store import SqliteStore, StateView
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes
 
 MINUTE = timedelta(minutes=1)
@@ -45,7 +46,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(waited) < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "collect.reader"):
+    for module in ("http.retry", "collect.reader"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
     return waited
 
@@ -406,7 +407,7 @@ class Turns:
         self.taken: list[tuple[str, float]] = []
         self.pace = Pace(10, lambda: self.now)
         self._sleepers: list[tuple[float, asyncio.Event]] = []
-        monkeypatch.setattr("auditrelay.http.peer.pause", self._pause)
+        monkeypatch.setattr("auditrelay.http.retry.pause", self._pause)
 
     async def _pause(self, seconds: float) -> None:
         woken = asyncio.Event()

@@ -16,10 +16,11 @@ from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.store import DeadLetter
-from auditrelay.store.sqlite.journal import broken
-from auditrelay.store.sqlite.ledger import contradicted
-from auditrelay.store.sqlite.store import SqliteStore, StateView
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.store.journal import broken
+from auditrelay.store.ledger import contradicted
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -46,7 +47,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         waited.append(seconds)
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "collect.reader", "collect.verify"):
+    for module in ("http.retry", "collect.reader", "collect.verify"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
     return waited
 

@@ -21,7 +21,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(waited) < 20_000, "it waits for ever"
         await asyncio.sleep(seconds / SPEED)
 
-    for module in ("http.peer", "deliver.deliverer"):
+    for module in ("http.retry", "deliver.deliverer"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", shortly)
     return waited
 

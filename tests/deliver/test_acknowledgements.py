@@ -13,7 +13,8 @@ from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy
 
 from auditrelay.deliver import acknowledgements
-from auditrelay.deliver.deliverer import ASK_MOST, HOLD_FIRST, Deliverer
+from auditrelay.deliver.deliverer import ASK_MOST, Deliverer
+from auditrelay.deliver.health import HOLD_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import Item, Limits, Receipt, Rejection, Verdict
 

@@ -10,7 +10,8 @@ from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy, name_of
 
 from auditrelay.deliver.circuit_breaker import MOST, Flood
-from auditrelay.deliver.deliverer import HOLD_FIRST, HOLD_MOST, Deliverer
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.deliver.health import HOLD_FIRST, HOLD_MOST
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 

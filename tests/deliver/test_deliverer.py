@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import NOON, Intake, Make, World, busy, name_of, opened
 
-from auditrelay.deliver.deliverer import HOLD_FIRST, HOLD_MOST, Deliverer
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.deliver.health import HOLD_FIRST, HOLD_MOST
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -37,7 +38,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         assert len(waited) < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "collect.reader", "deliver.deliverer"):
+    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
     return waited
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.pseudonyms import Pseudonyms, pseudonym
-from auditrelay.settings import Identifying
+from auditrelay.settings.values import Identifying
 from auditrelay.sources.bland import Settings
 
 One = Callable[..., AuditEvent]

@@ -30,12 +30,17 @@ from auditrelay.errors import (
     TooLarge,
     WalkBroken,
 )
-from auditrelay.http import peer as http
-from auditrelay.http.peer import Pace, Peer, Reply, check, decode, retry_after, retrying
+from auditrelay.http import body, replies, retry
+from auditrelay.http.peer import Peer
+from auditrelay.http.rate import Pace
+from auditrelay.http.replies import Reply, check, decode, retry_after
+from auditrelay.http.retry import retrying
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Double, Request, Response, Trap, json_response
-from auditrelay.settings import PeerSettings, Resolved, Secret, SourceSettings
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.sandbox.messages import Request, Response, json_response
+from auditrelay.sandbox.server import Double, Trap
+from auditrelay.settings import PeerSettings, SourceSettings
+from auditrelay.settings.secrets import Resolved, Secret
+from auditrelay.telemetry.metrics import Metrics
 
 PLAIN = PeerSettings.model_validate({})
 PARAMS = {"token": "query-secret", "page": "1"}
@@ -73,7 +78,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def pause(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr(http, "pause", pause)
+    monkeypatch.setattr(retry, "pause", pause)
     return waited
 
 
@@ -380,9 +385,9 @@ async def test_a_body_that_cannot_be_decompressed_is_a_bad_reply(
 async def test_a_reply_of_just_the_most_bytes_is_read(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MOST_BYTES", 100_000)
-    for body, encoding in ((b"x" * 100_000, "identity"), (gzip.compress(b"x" * 100_000), "gzip")):
-        server.faults.add(faults.answer(200, body, {"Content-Encoding": encoding}))
+    monkeypatch.setattr(body, "MOST_BYTES", 100_000)
+    for text, encoding in ((b"x" * 100_000, "identity"), (gzip.compress(b"x" * 100_000), "gzip")):
+        server.faults.add(faults.answer(200, text, {"Content-Encoding": encoding}))
         assert len((await connect().request("GET", "/")).body) == 100_000
 
 
@@ -390,7 +395,7 @@ async def test_a_reply_of_just_the_most_bytes_is_read(
 async def test_a_reply_of_one_byte_more_is_refused(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch, action: faults.Action
 ) -> None:
-    monkeypatch.setattr(http, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(body, "MOST_BYTES", 100_000)
     server.faults.add(action)
     error = await failure(connect())
     assert (error.reason, error.sent) == ("reply_too_large", True)
@@ -400,19 +405,19 @@ async def test_a_bomb_is_not_unfolded(server: Server, connect: Connect) -> None:
     """128 MiB in 128 KiB: no more of it is made than is needed to see that it is too much."""
     server.faults.add(faults.gzip_bomb(2**27))
     unfolded = 0
-    feed = http._Unzip.feed
+    feed = body._Unzip.feed
 
-    def counting(self: http._Unzip, data: bytes, most: int) -> bytes:
+    def counting(self: body._Unzip, data: bytes, most: int) -> bytes:
         nonlocal unfolded
         part = feed(self, data, most)
         unfolded += len(part)
         return part
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http._Unzip, "feed", counting)
+        patch.setattr(body._Unzip, "feed", counting)
         error = await failure(connect())
     assert error.reason == "reply_too_large"
-    assert unfolded == http.MOST_BYTES + 1
+    assert unfolded == body.MOST_BYTES + 1
 
 
 async def test_a_huge_reply_is_not_read_to_its_end(server: Server, connect: Connect) -> None:
@@ -713,8 +718,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after": "0"}, 0),
         ({"retry-after": "-5"}, 0),
-        ({"retry-after": "99999999999999"}, http.LONGEST_WAIT),
-        ({"retry-after": "1e400"}, http.LONGEST_WAIT),
+        ({"retry-after": "99999999999999"}, replies.LONGEST_WAIT),
+        ({"retry-after": "1e400"}, replies.LONGEST_WAIT),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
@@ -722,7 +727,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "Sunday, 01-Mar-26 12:00:30 GMT"}, 30),
         ({"retry-after": "Sun Mar  1 12:00:30 2026"}, 30),
         ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0),
-        ({"retry-after": "Sun, 01 Mar 9999 11:00:00 GMT"}, http.LONGEST_WAIT),
+        ({"retry-after": "Sun, 01 Mar 9999 11:00:00 GMT"}, replies.LONGEST_WAIT),
         ({"retry-after": "Sun, 99 Mar 2026 99:00:00 GMT"}, None),
         ({"retry-after": "Sun, 01 Mar 99999999999999999999 11:00:00 GMT"}, None),
         (  # the peer's clock is an hour behind: what counts is the distance
@@ -759,7 +764,7 @@ async def test_a_source_gives_up_after_a_few_attempts_and_raises_the_last_failur
     server.faults.add(faults.answer(503), times=None)
     with structlog.testing.capture_logs() as logs, pytest.raises(Retryable, match=r"^503 from"):
         await connect().get("/logs", PARAMS, good)
-    assert len(server.seen) == http.SOURCE_ATTEMPTS
+    assert len(server.seen) == retry.SOURCE_ATTEMPTS
     assert all(0 <= wait <= 0.5 * 2**number for number, wait in enumerate(waits))
     assert [line["attempt"] for line in logs] == [1, 2, 3, 4]
     assert set(logs[0]) == {"event", "log_level", "peer", "attempt", "wait", "reason"}
@@ -781,18 +786,18 @@ async def test_a_source_goes_on_when_the_trouble_is_over(
 async def test_retry_after_is_never_shortened(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    server.faults.add(faults.too_many(retry_after=http.SOURCE_PATIENCE))
+    server.faults.add(faults.too_many(retry_after=retry.SOURCE_PATIENCE))
     await connect().get("/", PARAMS, good)
-    assert waits == [http.SOURCE_PATIENCE]
+    assert waits == [retry.SOURCE_PATIENCE]
 
 
 async def test_a_source_does_not_wait_longer_than_its_patience(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    server.faults.add(faults.too_many(retry_after=http.SOURCE_PATIENCE + 1), times=None)
+    server.faults.add(faults.too_many(retry_after=retry.SOURCE_PATIENCE + 1), times=None)
     with pytest.raises(Retryable) as caught:
         await connect().get("/", PARAMS, good)
-    assert caught.value.retry_after == http.SOURCE_PATIENCE + 1
+    assert caught.value.retry_after == retry.SOURCE_PATIENCE + 1
     assert (len(server.seen), waits) == (1, [])
 
 
@@ -854,7 +859,7 @@ async def test_a_source_is_held_by_what_the_vendor_will_never_accept(
 async def test_a_page_that_is_too_large_breaks_the_walk(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    server.faults.add(faults.gzip_bomb(http.MOST_BYTES + 1), times=None)
+    server.faults.add(faults.gzip_bomb(body.MOST_BYTES + 1), times=None)
     with pytest.raises(WalkBroken) as caught:
         await connect().get("/", PARAMS, good)
     assert caught.value.reason == "reply_too_large"
@@ -881,7 +886,7 @@ async def test_no_minute_has_more_requests_than_allowed(
     async def pause(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr(http, "pause", pause)
+    monkeypatch.setattr(retry, "pause", pause)
     pace = Pace(per_minute, clock)
     times = []
     for number in range(per_minute * 3):

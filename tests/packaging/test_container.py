@@ -21,6 +21,7 @@ import yaml
 from tests.support.daemon import Daemon, configure, eventually, sinks, sources
 
 from auditrelay import __version__, config, healthcheck
+from auditrelay.config import model
 from auditrelay.sandbox import Sandbox, faults
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_it_knows_the_places_and_the_default_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert healthcheck.PLACES == config.PLACES
-    assert config.Status().listen == healthcheck.LISTEN
+    assert model.Status().listen == healthcheck.LISTEN
     monkeypatch.chdir(tmp_path)
     (tmp_path / "auditrelay.toml").write_text("[log]\n")
     assert healthcheck.address({}) == ("127.0.0.1", 9464)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "monitoring"

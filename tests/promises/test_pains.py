@@ -115,7 +115,7 @@ from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sources import Page
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -139,7 +139,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
     async def instantly(_: float) -> None:
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "collect.reader", "deliver.deliverer"):
+    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
 
 

@@ -35,7 +35,7 @@ from tests.support.daemon import (
 )
 
 from auditrelay.sandbox import Sandbox, Trap, faults
-from auditrelay.sandbox.server import Request, Response
+from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import cekura
 
 

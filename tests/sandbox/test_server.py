@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from auditrelay.sandbox import Double, Request, Response, Trap, faults
-from auditrelay.sandbox.server import json_response
+from auditrelay.sandbox.messages import json_response
 
 
 class Echo(Double):

@@ -15,13 +15,13 @@ import pytest
 from tests.support.daemon import eventually
 
 from auditrelay.collect.progress import Tell
-from auditrelay.config import Alerts, Config, Log, Spool, Status
+from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError, RelayError, StateError
 from auditrelay.service.commands import Operations
 from auditrelay.service.control_socket import SOCKET, ask, serve
 from auditrelay.service.topology import Parts
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 Handle = Callable[[dict[str, Any], Tell], Awaitable[dict[str, Any]]]
 

@@ -10,18 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from auditrelay.settings import (
-    Address,
-    Resolved,
-    Secret,
-    SinkSettings,
-    SourceSettings,
-    Unresolved,
-    format_duration,
-    parse_duration,
-    parse_size,
-    resolve,
-)
+from auditrelay.settings import SinkSettings, SourceSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Resolved, Secret, Unresolved, resolve
+from auditrelay.settings.values import format_duration, parse_duration, parse_size
 
 
 class Vendor(SourceSettings):

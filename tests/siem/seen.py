@@ -12,7 +12,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Sink, datadog, elasticsearch, splunk_hec
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.sinks.elasticsearch import settings
+from auditrelay.telemetry.metrics import Metrics
 
 TOP = Path(__file__).parents[2]
 SIEM = TOP / "siem"
@@ -56,7 +57,7 @@ class Siems:
 
     def __init__(self) -> None:
         self.elastic = self._sink(
-            elasticsearch, elasticsearch.Settings, urls=["https://es.example:9200"]
+            elasticsearch, settings.Settings, urls=["https://es.example:9200"]
         )
         self.splunk = self._sink(
             splunk_hec, splunk_hec.Settings, url="https://hec.example:8088", token="t" * 36

@@ -28,14 +28,17 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.http import peer as http
+from auditrelay.http import retry
 from auditrelay.sources import Page, bland
+from auditrelay.store.journal import broken
+from auditrelay.store.ledger import contradicted
 from auditrelay.store.sqlite import ledger
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import Scribe, broken, records
-from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.store.sqlite.journal import Scribe, records
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, covered_until, micros
 
 START = datetime(2026, 1, 10, tzinfo=UTC)
@@ -168,7 +171,7 @@ class World:
             known = view.coverage("it")
         assert known is not None
         assert broken("it", known.head, known.journal) is None
-        assert ledger.contradicted(known.spans, known.journal) is None
+        assert contradicted(known.spans, known.journal) is None
         assert known.differs is None
 
 
@@ -183,7 +186,7 @@ def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> 
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(http, "pause", no_pause),
+        mock.patch.object(retry, "pause", no_pause),
         mock.patch.object(reader, "pause", no_pause),
         capture_logs(),
     ):
@@ -434,7 +437,7 @@ def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path
         assert len(spans) <= 367
         assert len(journal) <= 2 * 367
         assert broken("it", _head(db), journal) is None
-        assert ledger.contradicted(spans, journal) is None
+        assert contradicted(spans, journal) is None
         (pages,) = db.execute("pragma page_count").fetchone()
         assert pages * 4096 < 600_000
 

@@ -22,14 +22,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from auditrelay.config import Alerts, Config, Log, Spool, Status
-from auditrelay.http import peer as http
+from auditrelay.config.model import Alerts, Config, Log, Spool, Status
+from auditrelay.http import retry
 from auditrelay.sandbox import Elastic, Request, Vendor, faults, vendors
 from auditrelay.service.app import App
 from auditrelay.sources import available
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until
 
 T = TypeVar("T")
@@ -321,7 +321,7 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(30):
             return await story()
 
-    with mock.patch.object(http, "pause", no_pause), capture_logs():
+    with mock.patch.object(retry, "pause", no_pause), capture_logs():
         return asyncio.run(bounded())
 
 

@@ -55,7 +55,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.patches: list[Any] = [
             patch("auditrelay.deliver.deliverer.pause", shortly),
-            patch("auditrelay.http.peer.pause", shortly),
+            patch("auditrelay.http.retry.pause", shortly),
             patch("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9)),
         ]
         for each in self.patches:

@@ -18,7 +18,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.datadog import API_KEY, Datadog, throttled
 from auditrelay.sinks import Item, Sink, Verdict, datadog
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
 
 MakeEvent = Callable[..., AuditEvent]

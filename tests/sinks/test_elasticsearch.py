@@ -17,7 +17,7 @@ from auditrelay.sandbox.faults import Action, answer, hang, reset, store_then_re
 from auditrelay.sandbox.siems.elastic import KEY_ID, KEY_SECRET, PASSWORD, USERNAME, Elastic
 from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import Item, Sink, Verdict, file
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 MakeSink = Callable[..., Sink]

@@ -24,7 +24,7 @@ from auditrelay.sandbox.faults import (
 )
 from auditrelay.sandbox.siems.splunk import CODES, TOKEN, Splunk
 from auditrelay.sinks import Item, Receipt, Sink, Verdict, splunk_hec
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from auditrelay.http import peer as http
+from auditrelay.http import retry
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval
 
@@ -20,7 +20,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def pause(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr(http, "pause", pause)
+    monkeypatch.setattr(retry, "pause", pause)
     return waited
 
 

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.server import Trap
 from auditrelay.sandbox.vendors.bland import PATH, Bland
 from auditrelay.sources import Page, bland
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]

@@ -13,11 +13,12 @@ from pydantic import ValidationError
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.server import Trap
 from auditrelay.sandbox.vendors.cekura import PATH, Cekura
-from auditrelay.settings import Resolved, Secret
+from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.sources import Page, cekura
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]

@@ -16,13 +16,15 @@ from auditrelay.collect.collector import Collector
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.server import Trap
 from auditrelay.sandbox.vendors.jitsudo import PATH, TENANT, Jitsudo
-from auditrelay.settings import Resolved
+from auditrelay.settings.secrets import Resolved
 from auditrelay.sources import Page, jitsudo
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.logs import Metrics, scrubber
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrubber
 from auditrelay.window import Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]

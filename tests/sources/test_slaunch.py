@@ -17,11 +17,12 @@ from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.server import Trap
 from auditrelay.sandbox.vendors.slaunch import PATH, SLaunch
 from auditrelay.service import topology as parts
 from auditrelay.sources import Page, slaunch
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, halves
 
 Walk = Callable[..., Awaitable[list[Page]]]

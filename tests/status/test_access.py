@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.support.stages import ENVIRON, SETTINGS
 
 from auditrelay.config import load
-from auditrelay.settings import Resolved, Secret
+from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.status.access import allowed_hosts
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import report

@@ -14,8 +14,9 @@ from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Known, Limits, Verdict
-from auditrelay.store.sqlite.store import SqliteStore, StateView
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry.metrics import Metrics
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 Make = Callable[..., AuditEvent]

@@ -12,7 +12,7 @@ from typing import Any
 from auditrelay.sandbox import Datadog, Double, Elastic, Request, Splunk, faults
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Sink
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 NOON = 1_767_268_800.0
 """About when the test events happened."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from tests.conftest import make_event
 
-from auditrelay.config import Config, load
+from auditrelay.config import load
+from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Pace
 from auditrelay.events import AuditEvent
 from auditrelay.status.report import report

@@ -21,7 +21,7 @@ import pytest
 from tests.support.daemon import Daemon, configure, eventually, intakes, missing, sinks, sources
 
 from auditrelay.sandbox import Sandbox, faults
-from auditrelay.store.sqlite.store import StateView
+from auditrelay.store.sqlite.view import StateView
 
 BATCH = 5
 CONCURRENCY = 2

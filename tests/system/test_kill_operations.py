@@ -34,7 +34,7 @@ from tests.system.test_kill import Nursery
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.siems.stored import Stored
-from auditrelay.store.sqlite.store import StateView
+from auditrelay.store.sqlite.view import StateView
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)

@@ -25,9 +25,10 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from auditrelay.settings import Resolved, Secret
+from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.telemetry import logs as telemetry
-from auditrelay.telemetry.logs import Metrics, Scrubber
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import Scrubber
 
 PROMISED = {
     "auditrelay_events_collected_total": {"source"},

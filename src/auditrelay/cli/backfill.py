@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditrelay.cli.options import Given
-from auditrelay.cli.remote import moment, operate
+from auditrelay.cli.remote import operate
+from auditrelay.cli.times import moment
 from auditrelay.collect.progress import Tell
 
 if TYPE_CHECKING:  # only for people

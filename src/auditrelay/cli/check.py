@@ -14,7 +14,7 @@ from auditrelay.cli.options import Given
 from auditrelay.errors import ConfigError, RelayError, Retryable
 
 if TYPE_CHECKING:  # see given
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
     from auditrelay.events import AuditEvent
     from auditrelay.sinks import Sink, Verdict
 
@@ -89,7 +89,7 @@ def _offline(config: "Config") -> list[Row]:
 async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
     """Return what every source and sink answers; with *test*, each sink gets a test event."""
     from auditrelay.sources import make  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.logs import Metrics  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
 
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
@@ -119,7 +119,7 @@ async def _ask(
     build: Callable[[str, Any], Any],
     ask: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
 ) -> Row:
-    from auditrelay.telemetry.logs import scrub  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.scrubber import scrub  # noqa: PLC0415  # see given
 
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditrelay.cli.options import Given
-from auditrelay.cli.remote import moment
+from auditrelay.cli.times import moment
 from auditrelay.errors import ConfigError
 
 if TYPE_CHECKING:  # see given
     from collections.abc import Sequence
 
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
     from auditrelay.store import Coverage, Span
     from auditrelay.window import Interval
 
@@ -76,7 +76,7 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> "Interval | 
 
 def _read(config: "Config", *, prove: bool) -> "dict[str, Coverage | None]":
     from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.store import StateView  # noqa: PLC0415  # as above
+    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # as above
 
     if not (config.state_dir / DATABASE).exists():
         return dict.fromkeys(config.sources)
@@ -132,8 +132,8 @@ def _json(name: str, known: "Coverage | None", wanted: "Interval | None") -> dic
 
 
 def _check(found: "dict[str, Coverage | None]") -> None:
-    from auditrelay.store.sqlite.journal import broken  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.ledger import contradicted  # noqa: PLC0415  # as above
+    from auditrelay.store.journal import broken  # noqa: PLC0415  # see given
+    from auditrelay.store.ledger import contradicted  # noqa: PLC0415  # as above
 
     bad = False
     for name, known in found.items():

@@ -13,7 +13,7 @@ from auditrelay.cli.remote import operate
 from auditrelay.errors import ConfigError
 
 if TYPE_CHECKING:  # see given
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
     from auditrelay.store import StoredDeadLetter
 
 _PATIENCE = 60.0
@@ -195,7 +195,7 @@ def _find(context: typer.Context, **filters: Any) -> "list[StoredDeadLetter]":
 
 def _read(config: "Config", **filters: Any) -> "list[StoredDeadLetter]":
     from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.store import StateView  # noqa: PLC0415  # as above
+    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # as above
 
     if not (config.state_dir / DATABASE).exists():
         return []

@@ -74,7 +74,7 @@ def demo(
     ] = "20s",
 ) -> None:
     """Run everything against the built-in sandbox: no credentials, nothing left behind."""
-    from auditrelay.settings import parse_duration  # noqa: PLC0415  # see cli.given
+    from auditrelay.settings.values import parse_duration  # noqa: PLC0415  # see cli.given
 
     try:
         length = parse_duration(duration)

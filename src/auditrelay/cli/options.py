@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from auditrelay.errors import ConfigError
 
 if TYPE_CHECKING:  # reading the configuration is not for every command
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
 
 _LEVELS = ("debug", "info", "warning", "error")
 

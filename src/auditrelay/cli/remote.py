@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import signal
-from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from auditrelay.collect.progress import Tell
-from auditrelay.errors import ConfigError, Locked, RelayError
+from auditrelay.errors import Locked, RelayError
 
 if TYPE_CHECKING:  # see given
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
 
 
 def operate(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -55,28 +54,3 @@ async def _somewhere(config: "Config", request: dict[str, Any], tell: Tell) -> d
 def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
-def moment(option: str, text: str, now: datetime) -> datetime:
-    """
-    Return the time that *text* names: with an offset, a bare date (UTC), or a duration ago.
-
-    Raises ConfigError that names the *option*.
-    """
-    from auditrelay.settings import parse_duration  # noqa: PLC0415  # see given
-
-    with contextlib.suppress(ValueError):
-        return now - parse_duration(text)
-    with contextlib.suppress(ValueError):
-        day = date.fromisoformat(text)
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError):  # in the year 1 there are times that UTC has no words for
-        raise ConfigError(
-            f"{option}: {text!r} is not a time: write 2026-03-01T00:00:00Z, 2026-03-01, or how "
-            "long ago, such as 36h"
-        ) from None
-    raise ConfigError(f"{option}: {text!r} has no offset: write {text}Z for UTC")

@@ -14,7 +14,7 @@ from auditrelay.errors import RelayError
 if TYPE_CHECKING:  # see given
     from collections.abc import Callable
 
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
     from auditrelay.service.app import App
 
 

@@ -16,7 +16,7 @@ from auditrelay.errors import ConfigError, Rejected
 from auditrelay.window import Interval, micros
 
 if TYPE_CHECKING:  # see given
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
     from auditrelay.events import AuditEvent
     from auditrelay.sources import Drop
 
@@ -55,7 +55,7 @@ def sample(
 async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]":
     from auditrelay.service.topology import normalizer  # noqa: PLC0415  # see given
     from auditrelay.sources import Drop, make  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.logs import Metrics  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
 
     settings = config.sources[name]
     source = make(name, settings, Metrics(sources=[name]), config.state_dir)

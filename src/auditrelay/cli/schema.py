@@ -4,9 +4,9 @@ import json
 
 import typer
 
+from auditrelay.config.schema import json_schema
+
 
 def schema() -> None:
     """Print the JSON Schema of the configuration file."""
-    from auditrelay import config  # noqa: PLC0415  # see given
-
-    typer.echo(json.dumps(config.json_schema(), indent=2))
+    typer.echo(json.dumps(json_schema(), indent=2))

@@ -13,7 +13,7 @@ from auditrelay.errors import ConfigError, Refused
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
 
 if TYPE_CHECKING:  # see given
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
 
 setup = typer.Typer(
     help="Prepares a SIEM for the events.", no_args_is_help=True, rich_markup_mode=None
@@ -75,7 +75,7 @@ def _chosen(config: "Config", wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any) -> list[str]:
     """Put the templates where the sink sends its events; return their paths."""
-    from auditrelay.telemetry.logs import Metrics  # noqa: PLC0415  # see given
+    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
 
     module = importlib.import_module("auditrelay.sinks.elasticsearch")
     async with contextlib.aclosing(_Closing(module.build(name, settings, Metrics()))) as closing:

@@ -10,7 +10,7 @@ import typer
 from auditrelay.cli.options import Given
 
 if TYPE_CHECKING:  # see given
-    from auditrelay.config import Config
+    from auditrelay.config.model import Config
 
 
 def status(
@@ -31,7 +31,7 @@ def current(config: "Config") -> dict[str, Any]:
     """Return the state in ``state_dir``; one that does not exist yet is an empty one."""
     from auditrelay.status.report import report  # noqa: PLC0415  # see given
     from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.store import StateView  # noqa: PLC0415  # see given
+    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # see given
 
     now = datetime.now(UTC)
     if not (config.state_dir / DATABASE).exists():

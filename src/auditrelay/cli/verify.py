@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.options import Given
-from auditrelay.cli.remote import moment, operate
+from auditrelay.cli.remote import operate
+from auditrelay.cli.times import moment
 
 _SHOWN = 20
 """How many missing events are listed for people; --json lists all."""

@@ -21,7 +21,7 @@ from auditrelay.collect.reader import Purpose, Reader, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.peer import in_background
+from auditrelay.http.rate import in_background
 from auditrelay.sources import Drop
 from auditrelay.store import Proof, Store
 from auditrelay.window import Interval, holes

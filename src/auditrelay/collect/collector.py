@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
+from auditrelay.collect.health import SourceCondition
 from auditrelay.collect.reader import POLL, Found, Purpose, Reader
 from auditrelay.errors import (
     Refused,
@@ -27,12 +28,14 @@ from auditrelay.errors import (
     code_of,
 )
 from auditrelay.events.normalize import Normalizer
-from auditrelay.http.peer import in_background
-from auditrelay.settings import SourceSettings, format_duration
+from auditrelay.http.rate import in_background
+from auditrelay.settings import SourceSettings
+from auditrelay.settings.values import format_duration
 from auditrelay.sources import Drop, Parcel, ParcelPage, Source
 from auditrelay.store import DeadLetter, Proof, Store
 from auditrelay.store import Parcel as KnownParcel
-from auditrelay.telemetry.logs import Metrics, scrub
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import (
     Interval,
     covered_until,
@@ -42,19 +45,29 @@ from auditrelay.window import (
 )
 
 CATCH_UP_LIMIT: Final = "catch_up_limit"
+
+
 RETENTION: Final = "retention"
+
+
 UNREADABLE: Final = "unreadable"
+
+
 GIVEN_UP: Final = (CATCH_UP_LIMIT, RETENTION, UNREADABLE)
 """The reasons of gaps that are left alone until a backfill is asked for."""
+
 
 UNREADABLE_AFTER: Final = timedelta(hours=1)
 """How long a span that cannot be read holds a source up before it is declared as a gap."""
 
+
 UNREADABLE_TRIES: Final = 5
 """How many polls must have failed at it by then."""
 
+
 SET_BACK: Final = timedelta(minutes=5)
 """How far the clock may lie behind what was read until it must have been set back."""
+
 
 MOST_UNREADABLE: Final = 20
 """
@@ -63,28 +76,8 @@ How many spans are declared in one go: where more cannot be read, it is the whol
 Then it is asked again with the next poll, and neither hammered nor given up second by second.
 """
 
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class SourceCondition:
-    """How a source fares, as ``status`` shows it; times are ISO 8601."""
-
-    up: bool = False
-    held: bool = False
-    since: str | None = None
-    """When it became up, held, or neither: whichever it is now."""
-    paused_since: str | None = None
-    """Since when there is no room for what it shows."""
-    last_poll_at: str | None = None
-    last_event_at: str | None = None
-    last_error: str | None = None
-    error_code: str | None = None
-    """The short code of ``last_error``, where that is why a poll failed."""
-    silent: bool = False
-    """Whether it has shown nothing new for longer than ``max_silence``."""
-    unknown_actions: int = 0
-    """New events of a type that stands in no table, since the start."""
 
 
 class Collector:

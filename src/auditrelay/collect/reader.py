@@ -22,11 +22,11 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
-from auditrelay.http.peer import pause
+from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Drop, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof, Store, known_key
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros, moment
 
 T = TypeVar("T")

@@ -21,7 +21,8 @@ from auditrelay.collect.reader import MARGIN, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
-from auditrelay.http.peer import in_background, pause
+from auditrelay.http.rate import in_background
+from auditrelay.http.retry import pause
 from auditrelay.sources import Drop
 from auditrelay.store import Fate, Proof, Span, Store, known_key
 from auditrelay.window import Interval, moment

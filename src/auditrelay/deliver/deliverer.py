@@ -7,13 +7,13 @@ whole is halved down to the event that is to blame, and only that one becomes a 
 same transaction in which the position moves past it. What a sink acknowledges later counts as
 delivered only then.
 
-A sink in trouble is asked by one batch at a time; the others wait behind it (``_Turn``).
+A sink in trouble is asked by one batch at a time; the others wait behind it (``ProbeLock``).
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Final
@@ -24,7 +24,9 @@ from auditrelay.deliver.acknowledgements import Receipts, Sent
 from auditrelay.deliver.batches import Batches, ranges_of
 from auditrelay.deliver.circuit_breaker import MOST, Flood
 from auditrelay.deliver.concurrency import Capacity
+from auditrelay.deliver.health import HOLD_FIRST, HOLD_MOST, SinkCondition
 from auditrelay.deliver.throughput import Pace
+from auditrelay.deliver.turn import ProbeLock
 from auditrelay.errors import (
     Refused,
     Rejected,
@@ -34,77 +36,27 @@ from auditrelay.errors import (
     TooLarge,
     code_of,
 )
-from auditrelay.http.peer import pause, retrying
-from auditrelay.settings import SinkSettings, format_duration
+from auditrelay.http.retry import pause, retrying
+from auditrelay.settings import SinkSettings
+from auditrelay.settings.values import format_duration
 from auditrelay.sinks import Channel, Item, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
-from auditrelay.telemetry.logs import Metrics, scrub
-
-HOLD_FIRST: Final = 5.0
-"""Seconds until a sink that refuses is tried again; doubled each time."""
-
-HOLD_MOST: Final = 300.0
-"""Most seconds between two tries of a sink that refuses."""
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
 
 ASK_FIRST: Final = 1.0
 """Seconds until a sink is asked what it has acknowledged; doubled while it tells nothing new."""
 
+
 ASK_MOST: Final = 10.0
 """Most seconds between two questions; as often as Splunk's own clients ask."""
+
 
 ROOM_INTERVAL: Final = 1.0
 """Seconds between two tries to write a verdict on a full disk."""
 
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class SinkCondition:
-    """
-    How a sink fares, as ``status`` shows it; times are ISO 8601.
-
-    *flood* is the reason for which it refuses everything, while it is held for that.
-    """
-
-    up: bool = False
-    held: bool = False
-    since: str | None = None
-    """When it became up, held, or neither: whichever it is now."""
-    last_delivered_at: str | None = None
-    last_error: str | None = None
-    error_code: str | None = None
-    """The short code of ``last_error``."""
-    flood: str | None = None
-
-
-class _Turn:
-    """Whose turn it is to find out whether the sink works again; first come, first served."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._holder: asyncio.Task[object] | None = None
-
-    @property
-    def taken(self) -> bool:
-        """Whether it is anybody's."""
-        return self._lock.locked()
-
-    @property
-    def mine(self) -> bool:
-        """Whether it is that of the task that asks."""
-        return self._holder is asyncio.current_task()
-
-    async def take(self) -> None:
-        """Wait for one's turn; at once if it is one's own already."""
-        if not self.mine:
-            await self._lock.acquire()
-            self._holder = asyncio.current_task()
-
-    def give(self) -> None:
-        """Leave it to the next, if it is one's own."""
-        if self.mine:
-            self._holder = None
-            self._lock.release()
 
 
 class Deliverer:
@@ -156,7 +108,7 @@ class Deliverer:
         self._landed = asyncio.Event()
         self._on_wire = 0
         self._off_wire = asyncio.Event()
-        self._turn = _Turn()
+        self._turn = ProbeLock()
         self._crawl = HOLD_FIRST
         self._warned: tuple[str, ...] = ()
 

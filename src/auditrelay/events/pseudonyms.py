@@ -17,7 +17,7 @@ import msgspec
 from auditrelay.events import NOTHING, Actor, AuditEvent, Change, Target
 from auditrelay.events.decode import decode, encode
 from auditrelay.events.redact import MARK
-from auditrelay.settings import Identifying
+from auditrelay.settings.values import Identifying
 
 SHORT = 5
 """Fewer characters than this, such as those of a small number, are replaced standing alone only."""

@@ -8,27 +8,16 @@ no reply is read further than *MOST_BYTES*, counted after decompression.
 """
 
 import asyncio
-import functools
-import json
-import math
 import os
 import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import httpx
-import msgspec
-import orjson
-import tenacity
-from isal import isal_zlib
 
 from auditrelay import __version__
 from auditrelay.errors import (
@@ -37,357 +26,23 @@ from auditrelay.errors import (
     Rejected,
     RelayError,
     Retryable,
-    TooLarge,
     WalkBroken,
 )
-from auditrelay.settings import PeerSettings, Secret, SourceSettings
-from auditrelay.telemetry.logs import Metrics, log, scrub
-
-MOST_BYTES = 32 * 2**20
-"""Most of one reply's body that is read, after decompression."""
+from auditrelay.http.body import read_body
+from auditrelay.http.rate import Pace
+from auditrelay.http.replies import Reply, http_date
+from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
+from auditrelay.http.tls import proxy_of, tls_context
+from auditrelay.settings import PeerSettings, SourceSettings
+from auditrelay.settings.secrets import Secret
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """How far our clock may be ahead of a vendor's, beside ``settle``: every overlap heals more."""
 
-LONGEST_WAIT = 86400.0
-"""Most seconds that a peer can make us wait before the next attempt."""
-
-SOURCE_ATTEMPTS = 5
-"""How often a source's request is made before the poll is given up; the next poll goes on."""
-
-SOURCE_PATIENCE = 900.0
-"""A source that asks for more seconds than this is left alone until a later poll."""
 
 T = TypeVar("T")
-S = TypeVar("S", bound=msgspec.Struct)
-
-
-# --- replies -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """
-    What a peer answered, whatever its status.
-
-    *body* is decompressed. *where* names the request in messages: method and address, never the
-    query, which may hold what nobody should read.
-    """
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    where: str
-
-    def json(self) -> Any:
-        """Return the decoded body, or raise ValueError if it is not JSON."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return _lenient(self.body)
-
-
-def _lenient(body: bytes) -> Any:
-    """Decode JSON as forgivingly as can be: NaN, lone surrogates, control characters, any UTF."""
-    try:
-        return json.loads(body, strict=False)
-    except RecursionError as error:
-        raise ValueError("JSON nested too deeply") from error
-
-
-@functools.cache
-def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(shape)
-
-
-def decode(reply: Reply, shape: type[S]) -> S:
-    """
-    Return the JSON body of *reply* as *shape*, usually a Struct with records left as Raw.
-
-    Where the fast decoder refuses the text (NaN, a lone surrogate...) the standard one reads it
-    and each record is written anew, so that one odd value does not cost a page. Raises Retryable
-    if the body is not JSON or not of that shape: most often it is the error page of something in
-    between, shown with a status of 200.
-    """
-    try:
-        try:
-            decoded: S = _decoder(shape).decode(reply.body)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, RecursionError):
-            value = _as_raw(_lenient(reply.body), msgspec.inspect.type_info(shape))
-            decoded = msgspec.convert(value, shape)
-    except msgspec.ValidationError as error:
-        raise _misshapen(reply, str(error)) from error
-    except ValueError as error:
-        raise _misshapen(reply, "it is not JSON") from error
-    return decoded
-
-
-def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
-    """Write the parts of *value* that *shape* wants as text; leave the checking to msgspec."""
-    match shape, value:
-        case msgspec.inspect.RawType(), _:
-            return msgspec.Raw(json.dumps(value).encode())
-        case msgspec.inspect.ListType(item_type=item), list():
-            return [_as_raw(part, item) for part in value]
-        case msgspec.inspect.StructType(fields=fields), dict():
-            types = {field.encode_name: field.type for field in fields}
-            return {key: _as_raw(value[key], types[key]) for key in types.keys() & value.keys()}
-        case msgspec.inspect.UnionType(types=arms), dict() | list():
-            wanted = msgspec.inspect.StructType | msgspec.inspect.ListType
-            return next((_as_raw(value, arm) for arm in arms if isinstance(arm, wanted)), value)
-    return value
-
-
-def _misshapen(reply: Reply, what: str) -> Retryable:
-    kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
-    return Retryable(
-        f"{reply.status} from {reply.where}, but the body is not what the API answers: {what} "
-        f"(content type {kind}, {len(reply.body)} bytes)",
-        reason="bad_reply",
-        sent=True,
-    )
-
-
-# --- what a status means -----------------------------------------------------
-
-_ADVICE = {
-    401: "the credentials are not accepted; check the key, and whether it has expired",
-    403: "the credentials are known but may not do this; check the rights of the key",
-    404: "there is nothing at this address; check the address and the ids in the configuration",
-    405: "this address takes no such request; check the address in the configuration",
-}
-
-
-def check(reply: Reply, *, words: str = "", hint: str = "", wait: float | None = None) -> Reply:
-    """
-    Return *reply* if it is a success, else raise what the caller should do.
-
-    Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
-    or Rejected (any other 4xx). *words* is the server's own short explanation, where the caller
-    found one; *hint* is what the operator should do, where the caller knows more than the status
-    tells; *wait* the seconds that the server asks for in its own way, used without ``Retry-After``.
-    """
-    status = reply.status
-    if 200 <= status < 300:
-        return reply
-    said = f"{status} from {reply.where}"
-    if words:
-        said = f"{said}: {scrub(words, 200)}"
-    if status in (408, 425, 429) or status >= 500:
-        asked = retry_after(reply.headers, datetime.now(UTC))
-        raise Retryable(
-            said,
-            reason=f"status_{status}",
-            retry_after=wait if asked is None else asked,
-            # A gateway's answer tells nothing about what the server behind it has done.
-            sent=status in (500, 502, 504),
-        )
-    if status in _ADVICE:
-        raise Refused(f"{said}; {hint or _ADVICE[status]}", status=status)
-    if status < 400:
-        raise Refused(f"{said}; {_redirection(reply)}", status=status)
-    if status == 413:
-        raise TooLarge(said, reason="status_413", status=status)
-    raise Rejected(said, reason=f"status_{status}", status=status)
-
-
-def _redirection(reply: Reply) -> str:
-    """Say where a redirect points: the host alone, since the rest may hold anything."""
-    try:
-        host = urlsplit(reply.headers.get("location", "")).hostname
-    except ValueError:
-        host = None
-    target = f"to {scrub(host, 100)}" if host else "elsewhere"
-    return (
-        f"it redirects {target}, and redirects are never followed, because the credentials would "
-        "go along; check the address in the configuration"
-    )
-
-
-def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
-    """
-    Return how many seconds ``Retry-After`` asks for, or None if it is absent or makes no sense.
-
-    Both forms of https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3 are read. A date counts
-    from the reply's own ``Date`` where there is one, because the peer's clock may differ from
-    *now*. The result lies between 0 and *LONGEST_WAIT*.
-    """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        until = _http_date(value)
-        if until is None:
-            return None
-        seconds = (until - (_http_date(headers.get("date", "")) or now)).total_seconds()
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-# --- the one retry policy ----------------------------------------------------
-
-
-async def pause(seconds: float) -> None:
-    """Wait. Everything here waits by this function, so that tests need not."""
-    await asyncio.sleep(seconds)
-
-
-_backoff = tenacity.wait_random_exponential(multiplier=0.5, max=60)
-
-
-def _failure(state: tenacity.RetryCallState) -> Retryable:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Retryable)  # noqa: S101  # nothing else is retried
-    return error
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Back off with full jitter, and never come back sooner than the peer has asked for."""
-    return max(_backoff(state), _failure(state).retry_after or 0.0)
-
-
-def retrying(
-    peer: str,
-    metrics: Metrics,
-    *,
-    attempts: int | None = None,
-    sleep: Callable[[float], Awaitable[None]] | None = None,
-) -> tenacity.AsyncRetrying:
-    """
-    Return the policy by which a request to *peer* is repeated while it raises Retryable.
-
-    To be used as ``async for attempt in retrying(...): with attempt: ...``. The last failure is
-    raised as it is. With *attempts* it gives up after so many, or at once when the peer asks for
-    more than *SOURCE_PATIENCE*; without, it never gives up. *sleep* waits in the place of
-    :func:`pause`.
-    """
-
-    def enough(state: tenacity.RetryCallState) -> bool:
-        return attempts is not None and (
-            state.attempt_number >= attempts
-            or (_failure(state).retry_after or 0.0) > SOURCE_PATIENCE
-        )
-
-    def note(state: tenacity.RetryCallState) -> None:
-        reason = _failure(state).reason
-        metrics.requests_retried.labels(peer, reason).inc()
-        log.warning(
-            "request_retried",
-            peer=peer,
-            attempt=state.attempt_number,
-            wait=round(state.upcoming_sleep, 3),
-            reason=reason,
-        )
-
-    return tenacity.AsyncRetrying(
-        sleep=sleep or pause,
-        stop=enough,
-        wait=_wait,
-        retry=tenacity.retry_if_exception_type(Retryable),
-        before_sleep=note,
-        reraise=True,
-    )
-
-
-_background: ContextVar[bool] = ContextVar("background", default=False)
-
-
-def in_background() -> None:
-    """Let the current task and those that it starts give way to others at a source's pace."""
-    _background.set(True)
-
-
-class Pace:
-    """
-    At most *per_minute* turns in any minute, evenly spaced after a small burst.
-
-    A turn is booked before it is waited for, so those who wait keep their order. Of those in the
-    background (:func:`in_background`) only one at a time has booked: whoever else comes waits for
-    no more than that one.
-    """
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        burst = max(1, per_minute // 10)
-        # What the burst takes is missing from the rest of its minute.
-        self._spacing = 60 / (per_minute - burst + 1)
-        self._slack = (burst - 1) * self._spacing
-        self._clock = clock
-        self._next = -math.inf
-        self._behind = asyncio.Lock()
-
-    async def turn(self) -> None:
-        """Wait until the next request may be sent."""
-        if not _background.get():
-            return await self._book()
-        async with self._behind:
-            return await self._book()
-
-    async def _book(self) -> None:
-        now = self._clock()
-        booked = max(self._next, now)
-        self._next = booked + self._spacing
-        wait = booked - self._slack - now
-        if wait > 0.001:  # less is the rounding of sums
-            await pause(wait)
-
-
-# --- peers -------------------------------------------------------------------
-
-
-@functools.cache
-def _public_tls() -> ssl.SSLContext:
-    """Return the one context for all who trust the public certificates: it takes 20 ms to make."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
-@functools.cache
-def _no_tls() -> ssl.SSLContext:
-    """Return a context that trusts nobody, for those who speak plain http."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _tls(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLContext:
-    addresses = (base_url, settings.proxy or "", *settings.addresses.values())
-    if not any(address.startswith("https:") for address in addresses):
-        return _no_tls()
-    if settings.ca_file is None and settings.client_cert is None:
-        return _public_tls()
-    try:
-        if settings.ca_file is None:
-            context = httpx.create_ssl_context(trust_env=False)
-        else:
-            context = ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as error:
-        raise ConfigError(
-            f"{name}.ca_file: {settings.ca_file} holds no certificates in PEM form"
-        ) from error
-    if settings.client_cert is not None and settings.client_key is not None:
-        try:
-            # Without a password of some kind OpenSSL would ask for one at the terminal.
-            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
-        except OSError as error:
-            raise ConfigError(
-                f"{name}.client_cert, client_key: {settings.client_cert} and "
-                f"{settings.client_key} must be a certificate and its unencrypted key in PEM form"
-            ) from error
-    return context
-
-
-def _proxy(address: str | None, tls: ssl.SSLContext) -> httpx.Proxy | None:
-    if address is None:
-        return None
-    return httpx.Proxy(address, ssl_context=tls if address.startswith("https:") else None)
 
 
 class Peer:
@@ -429,14 +84,14 @@ class Peer:
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
         # TCP and TLS are timed apart), so that it is known whether the request was ever sent.
         self._extensions = {"timeout": {"connect": self._timeout / 2}}
-        tls = _tls(name, settings, base_url)
+        tls = tls_context(name, settings, base_url)
         # httpx's client would add cookies, redirects, authentication and a log line with the
         # whole address, none of which is wanted, and a third to the time of a small request.
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls,
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            proxy=_proxy(settings.proxy, tls),
+            proxy=proxy_of(settings.proxy, tls),
         )
 
     async def request(
@@ -495,7 +150,7 @@ class Peer:
         A window would then end in the vendor's future, and what happens there later would count
         as read. ``Age`` is how long a cache has kept the reply.
         """
-        told = _http_date(reply.headers.get("date", ""))
+        told = http_date(reply.headers.get("date", ""))
         if told is None:
             return
         age = reply.headers.get("age", "")
@@ -561,7 +216,7 @@ class Peer:
                 stream = response.stream
                 assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # it is async
                 try:
-                    body = await _read(stream, response.headers.get("content-encoding"), where)
+                    body = await read_body(stream, response.headers.get("content-encoding"), where)
                 finally:
                     # Closing before the end of the body drops the connection with it.
                     await stream.aclose()
@@ -579,63 +234,6 @@ _STANDING_HEADERS = {
     "accept": "application/json",
     "accept-encoding": "gzip",
 }
-
-
-async def _read(stream: httpx.AsyncByteStream, encoding: str | None, where: str) -> bytes:
-    """Return the whole body, decompressed as it comes, so that a bomb is never unfolded."""
-    unzip: _Unzip | None = None
-    if encoding is not None and encoding.lower() != "identity":
-        if encoding.lower() not in ("gzip", "x-gzip"):
-            raise _unusable(where, f"has the content encoding {scrub(encoding, 40)}")
-        unzip = _Unzip()
-    parts: list[bytes] = []
-    room = MOST_BYTES
-    async for chunk in stream:
-        try:
-            part = chunk if unzip is None else unzip.feed(chunk, room + 1)
-        except _DAMAGED as error:
-            raise _unusable(where, "is damaged gzip") from error
-        room -= len(part)
-        if room < 0:
-            raise _unusable(where, f"is larger than {MOST_BYTES:,} bytes", "reply_too_large")
-        parts.append(part)
-    if unzip is not None and not unzip.complete:
-        raise _unusable(where, "is gzip that breaks off")
-    return b"".join(parts)
-
-
-_DAMAGED: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # the stub is wrong
-
-
-class _Unzip:
-    """Decompress gzip piece by piece, also several members in a row."""
-
-    def __init__(self) -> None:
-        self._member: Any = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last member has come to its end."""
-        return self._member is None
-
-    def feed(self, data: bytes, most: int) -> bytes:
-        """Return what *data* holds, but stop at *most* bytes. Raises _DAMAGED."""
-        parts: list[bytes] = []
-        while data and most > 0:
-            if self._member is None:
-                self._member = isal_zlib.decompressobj(wbits=31)
-            part = self._member.decompress(data, most)
-            most -= len(part)
-            parts.append(part)
-            if self._member.eof:
-                data, self._member = self._member.unused_data, None
-            else:
-                data = self._member.unconsumed_tail
-        return b"".join(parts)
-
-
-def _unusable(where: str, what: str, reason: str = "bad_reply") -> Retryable:
-    return Retryable(f"the reply to {where} {what}", reason=reason, sent=True)
 
 
 def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:

@@ -21,7 +21,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Double, Request, Response, Trap
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.server import Double, Trap
 from auditrelay.sandbox.siems.datadog import Datadog
 from auditrelay.sandbox.siems.elastic import Elastic
 from auditrelay.sandbox.siems.splunk import Splunk

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from auditrelay.sandbox.server import Request, Response
+    from auditrelay.sandbox.messages import Request, Response
 
 _BLOCK = 64 * 1024
 

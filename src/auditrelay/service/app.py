@@ -21,10 +21,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from auditrelay import __version__
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.progress import Tell
-from auditrelay.config import Config
+from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
-from auditrelay.http.peer import SOURCE_ATTEMPTS, SOURCE_PATIENCE
+from auditrelay.http.retry import SOURCE_ATTEMPTS, SOURCE_PATIENCE
 from auditrelay.service import control_socket
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Operations
@@ -34,7 +34,7 @@ from auditrelay.status.port import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 STUCK: Final = timedelta(minutes=20)
 """

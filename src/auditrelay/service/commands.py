@@ -12,7 +12,7 @@ from auditrelay.collect.progress import Tell
 from auditrelay.collect.verify import Holder, Verifier
 from auditrelay.errors import ConfigError
 from auditrelay.service.topology import Parts
-from auditrelay.settings import format_duration
+from auditrelay.settings.values import format_duration
 from auditrelay.store import SinkState, SourceState, Store
 from auditrelay.window import EPOCH, Interval
 

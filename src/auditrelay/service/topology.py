@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 import structlog
 
 from auditrelay.collect.collector import Collector
-from auditrelay.config import Config
+from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.settings import ALERTS
 from auditrelay.sources import Drop, Source, make
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # only annotations name them
     from apscheduler.schedulers.asyncio import AsyncIOScheduler

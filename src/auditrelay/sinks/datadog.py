@@ -28,15 +28,14 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, datadog
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.timestamps import iso_ms, iso_us
-from auditrelay.http.peer import Peer, Reply
-from auditrelay.settings import Address, Duration, Secret, SinkSettings, Size
-from auditrelay.sinks import (
-    Form,
-    Item,
-    Known,
-    Limits,
-    Rejection,
-    Verdict,
+from auditrelay.http.peer import Peer
+from auditrelay.http.replies import Reply
+from auditrelay.settings import SinkSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import Duration, Size
+from auditrelay.sinks import Form, Item, Known, Limits, Rejection, Verdict
+from auditrelay.sinks._requests import (
     dump,
     fault,
     in_words,
@@ -45,7 +44,7 @@ from auditrelay.sinks import (
     without,
     without_oversized,
 )
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 EVENT_BYTES = 1_000_000
 """A larger log is taken and cut in silence."""

@@ -29,9 +29,11 @@ from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
-from auditrelay.settings import SinkSettings, Size
-from auditrelay.sinks import Form, Item, Known, Limits, Verdict, dump
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.settings import SinkSettings
+from auditrelay.settings.values import Size
+from auditrelay.sinks import Form, Item, Known, Limits, Verdict
+from auditrelay.sinks._requests import dump
+from auditrelay.telemetry.metrics import Metrics
 
 T = TypeVar("T")
 

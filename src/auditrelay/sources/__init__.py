@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 from typing import Protocol, runtime_checkable
 
 from auditrelay.settings import SourceSettings
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 

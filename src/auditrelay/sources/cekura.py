@@ -20,10 +20,14 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from auditrelay.errors import WalkBroken
-from auditrelay.http.peer import Peer, Reply, check, decode
-from auditrelay.settings import Address, Duration, Secret, SourceSettings
+from auditrelay.http.peer import Peer
+from auditrelay.http.replies import Reply, check, decode
+from auditrelay.settings import SourceSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import Duration
 from auditrelay.sources import Page, in_milliseconds, widened
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import MOST, Interval
 
 PATH = "/user/v1/audit-logs/"

@@ -38,10 +38,15 @@ from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
 from auditrelay.events.vendors import finder
-from auditrelay.http.peer import Peer, Reply, check, decode
-from auditrelay.settings import Address, Duration, Labels, Secret, SourceSettings, Words
+from auditrelay.http.peer import Peer
+from auditrelay.http.replies import Reply, check, decode
+from auditrelay.settings import SourceSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import Duration, Labels, Words
 from auditrelay.sources import Page
-from auditrelay.telemetry.logs import Metrics, scrub
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import MOST, Interval, micros
 
 PATH = "/api/logging/audit/"

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from auditrelay.settings import Secret
+from auditrelay.settings.secrets import Secret
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
 """What a supervisor asks, which has no token."""

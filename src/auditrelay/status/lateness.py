@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from auditrelay.settings import format_duration
+from auditrelay.settings.values import format_duration
 from auditrelay.store import Lateness
 
 IN_TIME = 0.999

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from auditrelay.errors import ConfigError
-from auditrelay.settings import Secret
+from auditrelay.settings.secrets import Secret
 from auditrelay.status.access import Door, allowed_hosts, is_loopback
 from auditrelay.status.page import page
 from auditrelay.status.page.assets import Assets

@@ -6,13 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from auditrelay import __version__
-from auditrelay.config import Config
+from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Pace
-from auditrelay.settings import PeerSettings, Secret, format_duration
+from auditrelay.settings import PeerSettings
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import format_duration
 from auditrelay.status.findings import judge
 from auditrelay.status.lateness import assess
 from auditrelay.store import SinkState, SourceState, Span
-from auditrelay.store.sqlite.journal import Record
+from auditrelay.store.journal import Record
 from auditrelay.window import covered_until, moment
 
 SHOWN: Final = timedelta(days=7)

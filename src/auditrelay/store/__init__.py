@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Protocol
 
 from auditrelay.events import AuditEvent
-from auditrelay.store.sqlite.journal import Record
+from auditrelay.store.journal import Record
 from auditrelay.window import Interval
 
 

@@ -18,9 +18,9 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.sandbox import Datadog, Double, Elastic, Splunk, Trap, faults
 from auditrelay.sandbox.siems.stored import Stored
-from auditrelay.settings import Resolved, Secret
+from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.sinks import Form, Item, Sink, Verdict, available
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]

@@ -22,11 +22,12 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox import Datadog, Elastic, faults
 from auditrelay.sandbox.faults import Action
-from auditrelay.sandbox.server import Request
+from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.datadog import throttled
 from auditrelay.sinks import datadog, elasticsearch
-from auditrelay.store.sqlite.store import SqliteStore, StateView
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
 
@@ -48,7 +49,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert waited < 1000, "it waits for ever"
         await asyncio.sleep(0)
 
-    for module in ("http.peer", "deliver.deliverer"):
+    for module in ("http.retry", "deliver.deliverer"):
         monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
 
 

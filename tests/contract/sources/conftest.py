@@ -13,11 +13,11 @@ from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.normalize import available as vendors_understood
-from auditrelay.http import peer as http
+from auditrelay.http import retry
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.history import Span
 from auditrelay.sources import Page, Source
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
 
@@ -133,7 +133,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def pause(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr(http, "pause", pause)
+    monkeypatch.setattr(retry, "pause", pause)
     return waited
 
 

@@ -13,7 +13,7 @@ import pytest
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sources import Drop, Parcel, ParcelPage
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
 NOW = datetime.now(UTC)
 CASES = [(kind, export) for kind, vendor in vendors().items() for export in vendor.EXPORTS]

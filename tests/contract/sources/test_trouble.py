@@ -8,7 +8,7 @@ import pytest
 from tests.contract.sources.conftest import Rig
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
-from auditrelay.http.peer import SOURCE_ATTEMPTS
+from auditrelay.http.retry import SOURCE_ATTEMPTS
 from auditrelay.sandbox import Trap, faults
 
 PASSING = {

@@ -21,17 +21,20 @@ from auditrelay.config import load
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import peer as http
+from auditrelay.http import retry
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.server import Request, Response, Trap
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.server import Trap
 from auditrelay.sandbox.vendors.cencori import COOKIE, Cencori
-from auditrelay.settings import Secret
+from auditrelay.settings.secrets import Secret
 from auditrelay.sources import Page, cencori
+from auditrelay.sources.cencori import dashboard
 from auditrelay.sources.cencori.session import Session
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]
-Connect = Callable[..., cencori.Source]
+Connect = Callable[..., dashboard.Source]
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -84,13 +87,13 @@ async def vendor(clock: Clock) -> AsyncIterator[Cencori]:
 
 @pytest.fixture
 async def connect(vendor: Cencori) -> AsyncIterator[Connect]:
-    made: list[cencori.Source] = []
+    made: list[dashboard.Source] = []
 
-    def make(**changes: Any) -> cencori.Source:
+    def make(**changes: Any) -> dashboard.Source:
         size = changes.pop("page_size", SIZE)
         keys = {"base_url": vendor.url, "cookie": vendor.cookie, **changes}
         source = cencori.build("labs", make_settings(**keys), Metrics())
-        assert isinstance(source, cencori.Source)
+        assert isinstance(source, dashboard.Source)
         source._size = size  # smaller than can be configured: many borders in few rows
         made.append(source)
         return source
@@ -246,7 +249,7 @@ async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
 # --- a list that moves
 
 
-async def collected(source: cencori.Source, window: Interval) -> set[str]:
+async def collected(source: dashboard.Source, window: Interval) -> set[str]:
     """Walk as the collector does, which may walk a window several times, or not at all."""
     normalize = Normalizer(
         vendor="cencori", source="s", api_host="h", scope="o", redact="off", tags={}
@@ -305,7 +308,7 @@ async def test_rows_that_vanish_above_a_border_of_equal_times_take_none_of_them_
         vendor.before_page = {2: vanish}
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
         source = cencori.build("labs", make_settings(**keys), Metrics())
-        assert isinstance(source, cencori.Source)
+        assert isinstance(source, dashboard.Source)
         source._size = SIZE
         try:
             assert set(made) <= await collected(source, day)
@@ -352,7 +355,7 @@ async def test_crowds_one_after_the_other_are_counted_apart(
         made = [vendor.add(day.start + n * HOUR) for n in range(4) for _ in range(9)]
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
         source = cencori.build("labs", make_settings(**keys), Metrics())
-        assert isinstance(source, cencori.Source)
+        assert isinstance(source, dashboard.Source)
         source._size = 4
         try:
             assert await collected(source, day) == set(made)
@@ -414,7 +417,7 @@ async def test_whatever_moves_no_row_that_was_there_all_along_is_lost(data: st.D
         vendor.before_page = {page: partial(move, page) for page in steps}
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
         source = cencori.build("labs", make_settings(**keys), Metrics())
-        assert isinstance(source, cencori.Source)
+        assert isinstance(source, dashboard.Source)
         source._size = data.draw(st.integers(1, 9), "size")
         try:
             found = await collected(source, window)
@@ -516,7 +519,7 @@ async def test_an_answer_without_a_date_is_not_used(
     vendor.faults.add(faults.rewrite(dateless), times=None)
     with pytest.raises(Retryable, match="no Date"):
         await walk(connect())
-    assert len(waits) == http.SOURCE_ATTEMPTS - 1
+    assert len(waits) == retry.SOURCE_ATTEMPTS - 1
 
 
 @pytest.mark.parametrize(
@@ -730,7 +733,7 @@ async def test_a_rotated_secret_is_read_again_after_a_401(
     )
     made = load(config, {"HOME": str(tmp_path)}).sources["labs"]
     source = sources.make("labs", made, Metrics(), tmp_path / "state")
-    assert isinstance(source, cencori.Source)
+    assert isinstance(source, dashboard.Source)
     vendor.renew_session()
     await walk(source)
     vendor.end_session()

@@ -22,7 +22,8 @@ from auditrelay.sandbox.vendors.cencori import HEADER, ORGANIZATION_SLUG, Cencor
 from auditrelay.service import app
 from auditrelay.sources import Drop, Parcel, ParcelPage, cencori
 from auditrelay.sources.cencori import export as exported
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.sources.cencori import files, settings
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
 HOUR = timedelta(hours=1)
@@ -56,14 +57,14 @@ def vendor() -> Cencori:
 
 
 @pytest.fixture
-def drop(tmp_path: Path) -> cencori.Drop:
+def drop(tmp_path: Path) -> files.Drop:
     return make_drop(tmp_path)
 
 
-def make_drop(directory: Path, **changes: Any) -> cencori.Drop:
+def make_drop(directory: Path, **changes: Any) -> files.Drop:
     given = {"type": "cencori", "mode": "files", "directory": directory, **changes}
-    made = cencori.build("labs", cencori.Settings.model_validate(given), Metrics())
-    assert isinstance(made, cencori.Drop)
+    made = cencori.build("labs", settings.Settings.model_validate(given), Metrics())
+    assert isinstance(made, files.Drop)
     return made
 
 
@@ -561,12 +562,12 @@ async def test_a_bad_file_is_rejected_left_alone_and_costs_no_other(
 
 
 async def test_a_rejected_file_is_told_again_but_not_read_again(
-    drop: cencori.Drop, look: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drop: files.Drop, look: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "x.json", "[]")
     [first] = await look(drop)
     with monkeypatch.context() as patched:
-        patched.setattr(cencori, "open_file", None)
+        patched.setattr(files, "open_file", None)
         [second] = await look(drop)
     assert str(second.rejected) == str(first.rejected)
     write(path, '{"logs": []}')
@@ -601,7 +602,7 @@ async def test_a_file_that_may_not_be_read_is_told_until_it_may(
 
 async def test_a_file_that_is_taken_away_in_between_is_nothing(
     vendor: Cencori,
-    drop: cencori.Drop,
+    drop: files.Drop,
     look: Reader,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -720,6 +721,6 @@ async def test_rows_arrive_once_however_often_their_file_does(
 
 def test_a_folder_has_nothing_to_keep(tmp_path: Path) -> None:
     given = {"type": "cencori", "mode": "files", "directory": tmp_path}
-    made = sources.make("labs", cencori.Settings.model_validate(given), Metrics(), tmp_path / "s")
+    made = sources.make("labs", settings.Settings.model_validate(given), Metrics(), tmp_path / "s")
     assert isinstance(made, Drop)
     assert not isinstance(made, sources.Keeper)

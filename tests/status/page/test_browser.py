@@ -17,7 +17,7 @@ from tests.support.daemon import Daemon, configure, eventually, sinks, sources
 from tests.support.stages import STAGES, Stage, sink_down, staged
 
 from auditrelay.sandbox import Sandbox
-from auditrelay.settings import Secret
+from auditrelay.settings.secrets import Secret
 from auditrelay.status.port import StatusPort
 
 pytestmark = [

@@ -12,11 +12,13 @@ from isal import isal_zlib
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
-from auditrelay.store import DeadLetter, Proof
+from auditrelay.store import DeadLetter, Proof, ledger
+from auditrelay.store.journal import broken
 from auditrelay.store.sqlite import ledger as ledgers
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import Scribe, broken, record, records
-from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.store.sqlite.journal import Scribe, record, records
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, micros
 
 Make = Callable[..., AuditEvent]
@@ -58,7 +60,7 @@ def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
         ("filled", "backfill"),
         ("covered", "backfill"),
     ]
-    assert ledgers.contradicted(ledgers.spans(db, 1), records(db, 1)) is None
+    assert ledger.contradicted(ledgers.spans(db, 1), records(db, 1)) is None
 
 
 @pytest.mark.parametrize("seq", range(1, 9))
@@ -158,7 +160,7 @@ def test_a_ledger_that_says_anything_else_than_its_journal_is_noticed(
 ) -> None:
     db.execute(edit)
     assert judged(db) is None, "the journal itself is whole"
-    assert words in str(ledgers.contradicted(ledgers.spans(db, 1), records(db, 1)))
+    assert words in str(ledger.contradicted(ledgers.spans(db, 1), records(db, 1)))
 
 
 def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection) -> None:
@@ -338,7 +340,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
         ("covered", "before the journal"),
     ]
     assert broken("voice", known.head, known.journal) is None
-    assert ledgers.contradicted(known.spans, known.journal) is None
+    assert ledger.contradicted(known.spans, known.journal) is None
     assert known.differs is None
 
 
@@ -369,7 +371,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         known = view.coverage("voice")
     assert known is not None
     assert broken("voice", known.head, known.journal) is None
-    assert ledgers.contradicted(known.spans, known.journal) is None
+    assert ledger.contradicted(known.spans, known.journal) is None
 
 
 async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(

@@ -12,8 +12,10 @@ import pytest
 from auditrelay.errors import StateError, StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.store import DeadLetter, Declared, Proof
+from auditrelay.store.sqlite import schema
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.store import SqliteStore, StateView
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
 Make = Callable[..., AuditEvent]
@@ -345,7 +347,7 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(
 async def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     await (await opened(tmp_path)).close()
     with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
-        db.execute(f"pragma user_version = {files.SCHEMA_VERSION + 1}")
+        db.execute(f"pragma user_version = {schema.SCHEMA_VERSION + 1}")
     with pytest.raises(StateError, match="newer"):
         await opened(tmp_path)
 
@@ -370,7 +372,7 @@ async def test_a_creation_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None
 
 def test_a_second_instance_is_told_who_holds_the_state(tmp_path: Path) -> None:
     child = (
-        "import sys; from pathlib import Path; from auditrelay.store import files\n"
+        "import sys; from pathlib import Path; from auditrelay.store.sqlite import state_dir as files\n"
         "with files.locked(Path(sys.argv[1]), '9.9'): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from auditrelay.sandbox.faults import Action, answer
-from auditrelay.sandbox.server import BadRequest, Double, Request, Response, json_response
+from auditrelay.sandbox.messages import BadRequest, Request, Response, json_response
+from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.stored import Stored, first_at, scan
 
 API_KEY = "00000000sandboxdatadogkeynotreal"

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from auditrelay.sandbox.server import BadRequest, Double, Request, Response, json_response
+from auditrelay.sandbox.messages import BadRequest, Request, Response, json_response
+from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.stored import Stored, first_at, scan
 
 TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # opens nothing but this double

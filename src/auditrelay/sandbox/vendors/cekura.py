@@ -25,7 +25,7 @@ from auditrelay.sandbox.history import (
     parse_time,
     second,
 )
-from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
 
 PATH = "/user/v1/audit-logs/"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from auditrelay.sandbox.history import Entry, Records, Span, Steady, joined, second
-from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
 
 ORGANIZATION_SLUG = "acme-labs"

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 from zlib import crc32
 
 from auditrelay.sandbox.history import Entry, Span, joined
-from auditrelay.sandbox.server import Request, Response, json_response
+from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
 
 PATH = "/api/logging/audit/"

@@ -14,59 +14,67 @@ docs.opensearch.org/latest/api-reference/document-apis/bulk/.
 """
 
 import asyncio
-import base64
 import re
 import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
-from typing import Any, Final, Literal, Self
+from datetime import datetime
+from typing import Any, Self
 from urllib.parse import quote
 
 import orjson
-from pydantic import Field, field_validator, model_validator
 
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.timestamps import iso_us
-from auditrelay.http.peer import Peer, Reply
-from auditrelay.settings import Address, Secret, SinkSettings, Size
-from auditrelay.sinks import (
-    Form,
-    Item,
-    Known,
-    Limits,
-    Rejection,
-    Verdict,
-    dump,
-    fault,
-    only,
-    packed,
-    unproven,
-    words,
+from auditrelay.http.peer import Peer
+from auditrelay.http.replies import Reply
+from auditrelay.sinks import Item, Known, Limits, Rejection, Verdict
+from auditrelay.sinks._requests import dump, only, packed, unproven, words
+from auditrelay.sinks.elasticsearch.check import BUILT_IN, GENERATION, RIGHTS, TEMPLATES
+from auditrelay.sinks.elasticsearch.cluster import (
+    ADVICE,
+    NODE_TROUBLE,
+    NOTHING,
+    SILENT,
+    base64_of,
+    fault_of,
+    object_of,
 )
+from auditrelay.sinks.elasticsearch.duplicates import (
+    BLIND,
+    HALF_READ,
+    MOST_HITS,
+    MOST_IDS,
+    NO_HITS,
+    TRUSTED,
+    UNREADABLE,
+    BehindRollover,
+    FoundEvents,
+)
+from auditrelay.sinks.elasticsearch.names import (
+    DIRECTIVE,
+    PLACEHOLDER,
+    Target,
+    by_target,
+    is_data_stream,
+)
+from auditrelay.sinks.elasticsearch.settings import REQUEST_BYTES, Settings
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, misfits
-from auditrelay.telemetry.logs import Metrics
+from auditrelay.telemetry.metrics import Metrics
 
-REQUEST_BYTES = 100 * 1024 * 1024
-"""http.max_content_length, as both products ship it."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-_DIRECTIVE = re.compile(r"%(.?)")
-_DATES = "YmdHjGV"
-_FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
-_FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 _MOST_PLACES = 10_000
+
 
 _FILTER = (
     "errors,items.*.status,items.*.error.type,items.*.error.reason,"
     "items.*._index,items.*.failure_store"
 )
+
+
 _REASONS = {
     "document_parsing_exception": "mapping",
     "mapper_parsing_exception": "mapping",
@@ -74,134 +82,23 @@ _REASONS = {
     "illegal_argument_exception": "illegal_argument",
     "max_bytes_length_exceeded_exception": "too_large",
 }
+
+
 _HIDE = "include_source_on_error"
 """Without it, a refused document stands in the reason why it was refused."""
+
 
 _HIDES_SOURCE_SINCE = (8, 18)
 """github.com/elastic/elasticsearch/pull/121010; OpenSearch does not know it."""
 
-_SILENT = (400, 403, 404, 405)
-"""Answers that say: this key, or this proxy, may not ask that, or there is nothing to tell."""
 
-_NODE_TROUBLE = (502, 503, 504)
-"""Answers of one node, or of what stands before it, that another may not give."""
-
-_RIGHTS = ("create_doc", "auto_configure", "read", "view_index_metadata")
-"""Of these the first is needed, the second to make an index, the others to look for duplicates."""
-
-_TEMPLATES = ",".join(
-    f"index_templates.{key}"
-    for key in (
-        "name",
-        "index_template.index_patterns",
-        "index_template.priority",
-        "index_template.composed_of",
-        "index_template.data_stream",
-    )
-)
-_GENERATION = re.compile(r"-\d{4}\.\d\d\.\d\d-\d{6}$")
-"""The end of a backing index's name."""
-
-_BUILT_IN = re.compile(r"(logs|metrics|traces|synthetics)-.*-")
-"""Names that Elasticsearch's own templates make data streams of."""
-
-_ADVICE = "check urls, index, pipeline, and the rights of the key or user"
-
-_TRUSTED: Final = 60.0
-"""Seconds for which it is taken for known which indices stand behind a name."""
-
-_BLIND: Final = 3600.0
-"""Seconds until a cluster that refused to say it is asked again: its audit log notes each time."""
-
-_AHEAD: Final = 3_600_000_000
-"""How far, in microseconds, a vendor's clock may be ahead of the cluster's."""
-
-_MOST_IDS = 1000
-"""Ids in one search, which must stay below index.max_result_window even if many are there twice."""
-
-_MOST_HITS = 10_000
-_ALWAYS: Final = 2**63
-
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
-_NO_HITS: Final[Mapping[str, Any]] = MappingProxyType(
-    {"_shards": {"failed": 0}, "timed_out": False}
-)
-
-_UNREADABLE = (
-    "the key or user may not read what is stored, so an event that is sent again after a rollover "
-    "is stored twice: grant read and view_index_metadata on the index, or put a date into its name"
-)
 _DIVERTED = (
     "events that do not fit the mapping went to the failure store, where no detection looks: see "
     "GET STREAM::failures/_search"
 )
-_HALF_READ = (
-    "some shards did not say which events they hold: what is sent again may be stored twice"
-)
 
 
-class Settings(SinkSettings):
-    """The keys of an ``elasticsearch`` sink."""
-
-    type: Literal["elasticsearch"]
-    urls: list[Address] = Field(min_length=1)
-    """Nodes of one cluster; the next is tried when one cannot be reached."""
-    api_key: Secret | None = None
-    """``id:key``, or the "encoded" form of both."""
-    username: str | None = Field(None, min_length=1)
-    password: Secret | None = None
-    index: str = "logs-auditrelay.{vendor}-default"
-    """A data stream or an index; ``{vendor}``, ``{source}`` and %Y %m %d... are filled in."""
-    pipeline: str | None = Field(None, min_length=1)
-    """An ingest pipeline that every event goes through."""
-    format: Form = "ecs"
-    batch_bytes: Size = Field(5_000_000, le=REQUEST_BYTES)
-
-    @property
-    def addresses(self) -> Mapping[str, str]:
-        """The address of each node."""
-        return {f"urls[{number}]": url for number, url in enumerate(self.urls)}
-
-    @property
-    def dated(self) -> bool:
-        """Whether the index depends on the time of the event."""
-        return "%" in self.index
-
-    @field_validator("urls", mode="before")
-    @classmethod
-    def _one_or_more(cls, urls: object) -> object:
-        return [url.strip() for url in urls.split(",")] if isinstance(urls, str) else urls
-
-    @field_validator("index")
-    @classmethod
-    def _is_an_index(cls, index: str) -> str:
-        for name in _PLACEHOLDER.findall(index):
-            if name not in ("vendor", "source"):
-                raise ValueError(f"{{{name}}} is unknown: only {{vendor}} and {{source}} exist")
-        for letter in _DIRECTIVE.findall(index):
-            if letter not in _DATES or not letter:
-                raise ValueError(f"%{letter} is unknown: only %{', %'.join(_DATES)} exist")
-        plain = _DIRECTIVE.sub("1", _PLACEHOLDER.sub("x", index))
-        wrong = _FORBIDDEN.search(plain) or re.search(r"[{}]", plain)
-        if wrong:
-            raise ValueError(f"{index!r}: an index name must not hold {wrong[0]!r}")
-        if plain != plain.lower():
-            raise ValueError(f"{index!r}: an index name has no capital letters")
-        if plain.startswith(("-", "_", "+", ".")) or not plain:
-            raise ValueError(f"{index!r}: an index name starts with a letter or a digit")
-        if len(plain.encode()) > 255:
-            raise ValueError(f"{index!r}: an index name has at most 255 bytes")
-        return index
-
-    @model_validator(mode="after")
-    def _one_identity(self) -> Self:
-        if self.api_key is not None and (self.username is not None or self.password is not None):
-            raise ValueError("api_key excludes username and password")
-        if (self.username is None) != (self.password is None):
-            raise ValueError("username and password go together")
-        if self.username is not None and (":" in self.username or not self.username.isprintable()):
-            raise ValueError("username must not hold a colon or a control character")
-        return self
+__all__ = ["Settings", "Sink", "build"]
 
 
 def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
@@ -217,8 +114,8 @@ class Sink:
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
-        self._places: dict[tuple[str, str, int], _Place] = {}
-        self._behind: dict[str, _Behind] = {}
+        self._places: dict[tuple[str, str, int], Target] = {}
+        self._behind: dict[str, BehindRollover] = {}
         self._node = 0
         self._parameters: dict[str, str] | None = None
         self._asking = asyncio.Lock()
@@ -235,9 +132,9 @@ class Sink:
         settings = self._settings
         if settings.api_key is not None:
             key = settings.api_key.reveal()
-            return {"Authorization": f"ApiKey {_base64(key) if ':' in key else key}"}
+            return {"Authorization": f"ApiKey {base64_of(key) if ':' in key else key}"}
         if settings.password is not None:
-            pair = _base64(f"{settings.username}:{settings.password.reveal()}")
+            pair = base64_of(f"{settings.username}:{settings.password.reveal()}")
             return {"Authorization": f"Basic {pair}"}
         return {}
 
@@ -258,7 +155,7 @@ class Sink:
             document.setdefault("@timestamp", iso_us(event.at))
         return b'%b%b"}}\n%b' % (place.action, event.uid.encode(), dump(document))
 
-    def _place(self, event: AuditEvent) -> "_Place":
+    def _place(self, event: AuditEvent) -> "Target":
         """Return where *event* goes; the answers are kept, an hour's events have the same."""
         hour = event.at // 3_600_000_000 if self._settings.dated else 0
         key = (event.vendor, event.source, hour)
@@ -266,12 +163,12 @@ class Sink:
         if place is None:
             if len(self._places) >= _MOST_PLACES:
                 self._places.clear()
-            place = self._places[key] = _Place.of(self._settings.index, event)
+            place = self._places[key] = Target.of(self._settings.index, event)
         return place
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Offer *batch*, but for what the cluster holds already; to offer it again is harmless."""
-        targets = _by_target(batch)
+        targets = by_target(batch)
         try:
             held, warnings = await self._held(batch, targets)
             if not held:
@@ -307,7 +204,7 @@ class Sink:
             if reply.status != 400:
                 self._parameters = parameters
         if reply.status != 200:
-            raise _fault(reply)
+            raise fault_of(reply)
         return self._judge(reply, len(batch))
 
     # -- what the cluster holds already --------------------------------------------------------
@@ -321,18 +218,18 @@ class Sink:
         for target, places in targets.items():
             behind = await self._indices_behind(target)
             if behind.blind:
-                warnings.add(_UNREADABLE)
+                warnings.add(UNREADABLE)
             old = [place for place in places if batch[place].event.at < behind.since]
-            for first in range(0, len(old), _MOST_IDS):
-                part = {batch[place].event.uid: place for place in old[first : first + _MOST_IDS]}
+            for first in range(0, len(old), MOST_IDS):
+                part = {batch[place].event.uid: place for place in old[first : first + MOST_IDS]}
                 found = await self._search(target, part)
                 if found is None:
-                    self._behind[target] = _Behind(time.monotonic(), blind=True)
-                    warnings.add(_UNREADABLE)
+                    self._behind[target] = BehindRollover(time.monotonic(), blind=True)
+                    warnings.add(UNREADABLE)
                     break
                 held.update(part[uid] for uid in found.uids if uid in part)
                 if not found.whole:
-                    warnings.add(_HALF_READ)
+                    warnings.add(HALF_READ)
         return held, warnings
 
     async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
@@ -347,8 +244,8 @@ class Sink:
             targets.setdefault(self._place(event).target, []).append(event.uid)
         held: set[str] = set()
         for target, uids in targets.items():
-            for first in range(0, len(uids), _MOST_IDS):
-                found = await self._search(target, uids[first : first + _MOST_IDS])
+            for first in range(0, len(uids), MOST_IDS):
+                found = await self._search(target, uids[first : first + MOST_IDS])
                 if found is None:
                     raise Refused(
                         f"the cluster does not let us search {target}: give the key the privilege "
@@ -359,15 +256,15 @@ class Sink:
                 held.update(found.uids)
         return frozenset(held)
 
-    async def _indices_behind(self, target: str) -> "_Behind":
+    async def _indices_behind(self, target: str) -> "BehindRollover":
         """Return what stands behind *target*, asked anew if that was long ago."""
         behind = self._behind.get(target)
         now = time.monotonic()
-        if behind is None or now - behind.told > (_BLIND if behind.blind else _TRUSTED):
+        if behind is None or now - behind.told > (BLIND if behind.blind else TRUSTED):
             if len(self._behind) >= _MOST_PLACES:
                 self._behind.clear()
             listed = await self._creation_dates(target)
-            behind = self._behind[target] = _Behind.of(listed, now)
+            behind = self._behind[target] = BehindRollover.of(listed, now)
         return behind
 
     async def _creation_dates(self, target: str) -> Mapping[str, Any] | None:
@@ -375,7 +272,7 @@ class Sink:
         path = f"/{quote(target, safe='*')}/_settings/index.creation_date"
         return self._answer(await self._request("GET", path))
 
-    async def _search(self, target: str, uids: Collection[str]) -> "_Found | None":
+    async def _search(self, target: str, uids: Collection[str]) -> "FoundEvents | None":
         """Return which of *uids* stand in *target*, or None if the cluster will not say."""
         reply = await self._request(
             "POST",
@@ -385,30 +282,30 @@ class Sink:
             orjson.dumps(
                 {
                     "query": {"ids": {"values": list(uids)}},
-                    "size": _MOST_HITS,
+                    "size": MOST_HITS,
                     "_source": False,
                     "track_total_hits": False,
                 }
             ),
         )
-        answer = self._answer(reply, absent=_NO_HITS)
-        return None if answer is None else _Found.of(answer, reply)
+        answer = self._answer(reply, absent=NO_HITS)
+        return None if answer is None else FoundEvents.of(answer, reply)
 
     def _answer(
-        self, reply: Reply, absent: Mapping[str, Any] = _NOTHING
+        self, reply: Reply, absent: Mapping[str, Any] = NOTHING
     ) -> Mapping[str, Any] | None:
         """
         Return the object that *reply* holds, or None if the cluster will not say.
 
         *absent* is what it would be for an index that does not exist.
         """
-        if reply.status == 404 and isinstance((_object(reply) or {}).get("error"), dict):
+        if reply.status == 404 and isinstance((object_of(reply) or {}).get("error"), dict):
             return absent
-        if reply.status in _SILENT:
+        if reply.status in SILENT:
             return None
         if reply.status != 200:
-            raise _fault(reply)
-        answer = _object(reply)
+            raise fault_of(reply)
+        answer = object_of(reply)
         if answer is None:
             raise unproven(reply, "a cluster's")
         return answer
@@ -441,8 +338,8 @@ class Sink:
                 if self._settings.pipeline is not None:
                     parameters["pipeline"] = self._settings.pipeline
                 reply = await self._request("GET", "/")
-                if reply.status not in (200, *_SILENT):
-                    raise _fault(reply)
+                if reply.status not in (200, *SILENT):
+                    raise fault_of(reply)
                 if _hides_source(reply):
                     parameters[_HIDE] = "false"
                 self._parameters = parameters
@@ -478,7 +375,7 @@ class Sink:
                 if error.sent or not left:
                     raise
             else:
-                if reply.status not in _NODE_TROUBLE:
+                if reply.status not in NODE_TROUBLE:
                     return reply
                 self._node = node = (node + 1) % len(urls)
                 if not left:
@@ -509,14 +406,14 @@ class Sink:
                     f"{reply.where}: {refusal.words}", reason=f"status_{status}"
                 )
             elif status in (401, 403) or self._is_configuration(refusal):
-                raise Refused(f"{reply.where}: {refusal.words}; {_ADVICE}", status=status)
+                raise Refused(f"{reply.where}: {refusal.words}; {ADVICE}", status=status)
             else:
                 missing += status == 404
                 reason = _REASONS.get(refusal.kind, f"status_{status}")
                 rejected.append(Rejection(index, reason, refusal.words, status))
         self._confirm(results)
         if missing == count:
-            raise Refused(f"{reply.where}: {rejected[0].message}; {_ADVICE}", status=404)
+            raise Refused(f"{reply.where}: {rejected[0].message}; {ADVICE}", status=404)
         return Verdict(
             rejected=tuple(rejected),
             retry=tuple(retry),
@@ -544,7 +441,7 @@ class Sink:
         """
         settings = self._settings
         who, notes = await self._nodes()
-        target = _DIRECTIVE.sub("*", _PLACEHOLDER.sub("*", settings.index))
+        target = DIRECTIVE.sub("*", PLACEHOLDER.sub("*", settings.index))
         rights = await self._rights(target)
         if rights is None:
             notes.append(f"it cannot be asked about the right to write to {target}")
@@ -594,15 +491,15 @@ class Sink:
         try:
             reply = await self._peer.request("GET", "/", base_url=url)
             if reply.status not in (200, 403):
-                return _fault(reply)
-            about = _object(reply) if reply.status == 200 else {}
+                return fault_of(reply)
+            about = object_of(reply) if reply.status == 200 else {}
             return unproven(reply, "a cluster's") if about is None else about
         except RelayError as error:
             return error
 
     async def _rights(self, target: str) -> dict[str, bool] | None:
         """Return which rights on *target* the key has; None: it cannot be asked (OpenSearch)."""
-        wanted = {"index": [{"names": [target], "privileges": list(_RIGHTS)}]}
+        wanted = {"index": [{"names": [target], "privileges": list(RIGHTS)}]}
         reply = await self._request(
             "POST",
             "/_security/user/_has_privileges",
@@ -610,14 +507,14 @@ class Sink:
             content=orjson.dumps(wanted),
         )
         if reply.status in (401, 403):
-            raise _fault(reply)
-        answer = _object(reply) if reply.status == 200 else None
+            raise fault_of(reply)
+        answer = object_of(reply) if reply.status == 200 else None
         if answer is None:
             return None
         rights = answer.get("index")
         rights = rights.get(target) if isinstance(rights, dict) else None
         rights = rights if isinstance(rights, dict) else {}
-        return {right: rights.get(right) is True for right in _RIGHTS}
+        return {right: rights.get(right) is True for right in RIGHTS}
 
     async def _recognition(
         self, target: str, rights: Mapping[str, bool] | None, *, stream: bool
@@ -645,20 +542,20 @@ class Sink:
     async def _template(self, target: str) -> tuple[bool, list[str]]:
         """Return whether a new index will be a data stream, and what is to be said of that."""
         index = self._settings.index
-        reply = await self._request("GET", "/_index_template", {"filter_path": _TEMPLATES})
+        reply = await self._request("GET", "/_index_template", {"filter_path": TEMPLATES})
         answer = self._answer(reply)
         if answer is None:
             used = await self._templates_of_streams(target)
             if used:
                 return True, [f"data stream by the template {', '.join(used)}"]
             said = ["which template a new index would have cannot be asked with this key"]
-            return _BUILT_IN.match(index) is not None, said
+            return BUILT_IN.match(index) is not None, said
         listed = answer.get("index_templates", [])
-        example = _DIRECTIVE.sub("0", _PLACEHOLDER.sub("x", index))
+        example = DIRECTIVE.sub("0", PLACEHOLDER.sub("x", index))
         template = Match.of(example, listed) if isinstance(listed, list) else None
         said = []
-        if template is None or (_is_stream(index) and not template.makes_stream):
-            if _is_stream(index):
+        if template is None or (is_data_stream(index) and not template.makes_stream):
+            if is_data_stream(index):
                 said.append(
                     "no template makes it a data stream, so it would be one ever larger index"
                 )
@@ -686,7 +583,7 @@ class Sink:
         reply = await self._request("GET", path, {"filter_path": "*.mappings.properties"})
         newest: dict[str, Any] = {}
         for name, index in sorted((self._answer(reply) or {}).items()):
-            newest[_GENERATION.sub("", name)] = name, index
+            newest[GENERATION.sub("", name)] = name, index
         said = []
         for name, index in newest.values():
             wrong = misfits(index.get("mappings", {}).get("properties", {}))
@@ -698,9 +595,9 @@ class Sink:
     async def is_opensearch(self) -> bool:
         """Ask whether the cluster is OpenSearch; one that may not be asked is taken not to be."""
         reply = await self._request("GET", "/")
-        if reply.status not in (200, *_SILENT):
-            raise _fault(reply)
-        version = (_object(reply) or {}).get("version")
+        if reply.status not in (200, *SILENT):
+            raise fault_of(reply)
+        version = (object_of(reply) or {}).get("version")
         return isinstance(version, dict) and version.get("distribution") == "opensearch"
 
     async def put(self, path: str, document: Mapping[str, Any]) -> None:
@@ -709,8 +606,8 @@ class Sink:
         content = orjson.dumps(document)
         reply = await self._request("PUT", path, headers=headers, content=content)
         if reply.status != 200:
-            raise _fault(reply)
-        if (_object(reply) or {}).get("acknowledged") is not True:
+            raise fault_of(reply)
+        if (object_of(reply) or {}).get("acknowledged") is not True:
             raise unproven(reply, "a cluster's")
 
     def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
@@ -720,7 +617,7 @@ class Sink:
     def query(self, event: Known) -> Sequence[str]:
         """Return the search that finds *event* in Kibana or Dashboards, and one for a shell."""
         settings = self._settings
-        index = quote(_DIRECTIVE.sub("*", _PLACEHOLDER.sub("*", settings.index)), safe="*")
+        index = quote(DIRECTIVE.sub("*", PLACEHOLDER.sub("*", settings.index)), safe="*")
         login = ""
         if settings.api_key is not None:
             login = '-H "Authorization: ApiKey $API_KEY" '
@@ -732,109 +629,6 @@ class Sink:
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
-
-
-_CREATE = b'{"create":{"_index":"'
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where events go: the *action* line up to the id, and the data stream's parts if it is one."""
-
-    action: bytes
-    stream: dict[str, str] | None
-
-    @classmethod
-    def of(cls, index: str, event: AuditEvent) -> Self:
-        """Fill in *index* for *event*. What an index name cannot hold becomes an underscore."""
-        # In a data stream's name hyphens stand between the parts, and nowhere else.
-        wrong = _FORBIDDEN_IN_STREAM if _is_stream(index) else _FORBIDDEN
-        known = {"vendor": event.vendor, "source": event.source}
-        at = _EPOCH + timedelta(microseconds=event.at)
-        name = _DIRECTIVE.sub(lambda found: at.strftime(found[0]), index)
-        name = _PLACEHOLDER.sub(lambda found: wrong.sub("_", known[found[1]].lower()), name)
-        name = name.lstrip("-_+.")
-        parts = name.split("-")
-        stream = None
-        if name.startswith("logs-") and len(parts) == 3:
-            # Constant within a stream: another value would have the document refused.
-            stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
-        return cls(b'%b%b","_id":"' % (_CREATE, name.encode()), stream)
-
-    @property
-    def target(self) -> str:
-        """The name of the index or stream."""
-        return _named(self.action)
-
-
-def _named(text: bytes) -> str:
-    """Return the name of the index or stream that an action of ours holds."""
-    return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
-
-
-def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
-    """Return the indices of *batch* by the name that :meth:`Sink.render` has put into its texts."""
-    targets: dict[str, list[int]] = {}
-    action, places = b"\n", []
-    for index, item in enumerate(batch):
-        if not item.text.startswith(action):  # most batches have one target
-            target = _named(item.text)
-            action = b'%b%b"' % (_CREATE, target.encode())
-            places = targets.setdefault(target, [])
-        places.append(index)
-    return targets
-
-
-@dataclass(slots=True)
-class _Behind:
-    """
-    What stands behind a name: the *names* of the indices, as *told* by the cluster (monotonic).
-
-    An event that happened before *since* (microseconds since 1970) may lie in another of them than
-    the one that is written to; 0 if there is one alone. *blind* says that the cluster will not
-    tell.
-    """
-
-    told: float
-    names: frozenset[str] = frozenset()
-    since: int = 0
-    blind: bool = False
-
-    @classmethod
-    def of(cls, listed: Mapping[str, Any] | None, told: float) -> Self:
-        """Read it out of the settings by index."""
-        if listed is None:
-            return cls(told, blind=True)
-        since = 0
-        if len(listed) > 1:
-            since = max(_made_at(settings) for settings in listed.values()) + _AHEAD
-        return cls(told, frozenset(listed), since)
-
-
-def _made_at(settings: Any) -> int:
-    """Return when an index was made, in microseconds since 1970; if it does not say, just now."""
-    try:
-        return int(settings["settings"]["index"]["creation_date"]) * 1000
-    except (KeyError, TypeError, ValueError):
-        return _ALWAYS
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The *uids* that a search has found; *whole* says that every shard has answered."""
-
-    uids: list[str]
-    whole: bool
-
-    @classmethod
-    def of(cls, answer: Mapping[str, Any], reply: Reply) -> Self:
-        """Read it out of a search's *answer*. Raises Retryable if that is no such."""
-        try:
-            whole = answer["_shards"]["failed"] == 0 and answer["timed_out"] is False
-            hits = answer.get("hits", {}).get("hits", [])  # filter_path leaves out what is empty
-            return cls([hit["_id"] for hit in hits], whole)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise unproven(reply, "a search's") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -860,7 +654,7 @@ class _Refusal:
 
 def _results(reply: Reply) -> list[dict[str, Any]] | None:
     """Return the results that a bulk *reply* lists, or None if it is not one."""
-    items = (_object(reply) or {}).get("items")
+    items = (object_of(reply) or {}).get("items")
     if not isinstance(items, list):
         return None
     try:
@@ -871,35 +665,10 @@ def _results(reply: Reply) -> list[dict[str, Any]] | None:
     return results if sound else None
 
 
-def _object(reply: Reply) -> dict[str, Any] | None:
-    try:
-        answer = reply.json()
-    except ValueError:
-        return None
-    return answer if isinstance(answer, dict) else None
-
-
-def _fault(reply: Reply) -> RelayError:
-    """Return what a refused request means, in the cluster's own words."""
-    error = (_object(reply) or {}).get("error")
-    said = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, dict) else ""
-    if reply.status == 400 and not said:
-        return Refused(f"{reply.where} did not answer as a cluster does; {_ADVICE}", status=400)
-    return fault(reply, said=said)
-
-
 def _hides_source(reply: Reply) -> bool:
     """Say whether the cluster knows include_source_on_error: Elasticsearch since 8.18."""
-    version = (_object(reply) or {}).get("version")
+    version = (object_of(reply) or {}).get("version")
     if not isinstance(version, dict) or version.get("distribution") is not None:
         return False
     number = re.match(r"(\d+)\.(\d+)\.", str(version.get("number")), re.ASCII)
     return number is not None and (int(number[1]), int(number[2])) >= _HIDES_SOURCE_SINCE
-
-
-def _is_stream(index: str) -> bool:
-    return index.startswith("logs-") and index.count("-") == 2
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()

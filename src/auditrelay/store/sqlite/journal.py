@@ -13,40 +13,11 @@ records a day.
 """
 
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
-import orjson
+from auditrelay.store.journal import DAY, FIRST_HASH, NO_DIGEST, Record, hash_of, xor
 
-DAY = 86_400_000_000
-"""Microseconds."""
-
-NO_DIGEST = bytes(20)
-_FIRST = bytes(32)
 _COLUMNS = "seq, recorded, what, start, end, reason, via, events, digest, hash"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """
-    One record: times are microseconds since 1970, *end* is not part of the span.
-
-    *what* is ``covered``, ``gap``, ``filled`` (a gap that was read after all), ``late`` (events
-    that were found in the ledger's entry that starts at *start* after it was covered) or
-    ``vanished`` (events that the source does not show any more).
-    """
-
-    seq: int
-    recorded: int
-    what: str
-    start: int
-    end: int
-    reason: str | None
-    via: str
-    events: int
-    digest: bytes
-    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +92,7 @@ def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
     name, before = db.execute(
         "select name, coalesce((select hash from journal where source = ?1 and seq = ?2 - 1), ?3) "
         "from source where id = ?1",
-        (owner, seq, _FIRST),
+        (owner, seq, FIRST_HASH),
     ).fetchone()
     rows = db.execute(
         f"select {_COLUMNS} from journal where source = ? and seq >= ? order by seq",  # noqa: S608  # constants
@@ -129,29 +100,11 @@ def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
     ).fetchall()
     for row in rows:
         each = Record(*row)
-        before = _hash(name, before, each)
+        before = hash_of(name, before, each)
         db.execute(
             "update journal set hash = ? where source = ? and seq = ?", (before, owner, each.seq)
         )
     db.execute("update source set head = ? where id = ?", (before, owner))
-
-
-def _hash(name: str, before: bytes, each: Record) -> bytes:
-    text = orjson.dumps(
-        [
-            name,
-            each.seq,
-            each.recorded,
-            each.what,
-            each.start,
-            each.end,
-            each.reason,
-            each.via,
-            each.events,
-            each.digest.hex(),
-        ]
-    )
-    return sha256(before + text).digest()
 
 
 def take_over(db: sqlite3.Connection) -> None:
@@ -192,27 +145,3 @@ def newest(db: sqlite3.Connection, owner: int, what: str, most: int) -> tuple[Re
             (owner, what, most),
         )
     )
-
-
-def broken(name: str, head: bytes | None, journal: Sequence[Record]) -> str | None:
-    """Return what is wrong with the chain of the source *name*, or None if nothing is."""
-    before = _FIRST
-    for number, each in enumerate(journal, 1):
-        if each.seq != number:
-            return f"record {number} of the journal is missing"
-        before_it, before = before, _hash(name, before, each)
-        if before != each.hash:
-            at = "or the one before it was" if before_it != _FIRST else "was"
-            return f"record {number} of the journal {at} edited or put elsewhere"
-    if journal and before != head:
-        return (
-            f"the journal does not end with its last record: some after {len(journal)} is missing"
-        )
-    if not journal and head is not None:
-        return "the whole journal is missing"
-    return None
-
-
-def xor(one: bytes, other: bytes) -> bytes:
-    """Return the exclusive-or of two digests."""
-    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(len(one))

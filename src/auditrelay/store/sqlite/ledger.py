@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from auditrelay.store import Declared, Span, sortable
-from auditrelay.store.sqlite.journal import DAY, NO_DIGEST, Record, Scribe, record, xor
-from auditrelay.window import Interval, covered_until, holes, micros, moment
+from auditrelay.store.journal import DAY, NO_DIGEST, xor
+from auditrelay.store.ledger import lateness_bucket
+from auditrelay.store.sqlite.journal import Scribe, record
+from auditrelay.window import Interval, holes, micros, moment
 
 _DIGEST_STEP = 20_000
-_OLDEST = 30
-"""Power of two of the last bucket of lateness: 34 years in seconds."""
 
 
 def spans(db: sqlite3.Connection, owner: int) -> tuple[Span, ...]:
@@ -134,18 +134,13 @@ def count_late(
         )
         record(scribe, "late", start, end, events=len(inside), digest=added)
         late += inside
-    for seconds, count in Counter(_bucket(ages[index]) for index in late).items():
+    for seconds, count in Counter(lateness_bucket(ages[index]) for index in late).items():
         db.execute(
             "insert into lateness values (?, ?, ?, ?) on conflict (source, via, seconds) "
             "do update set events = events + excluded.events",
             (owner, scribe.via, seconds, count),
         )
     return sorted(late)
-
-
-def _bucket(age: int) -> int:
-    seconds = max(0, -(-age // 1_000_000))
-    return int(1 << min(_OLDEST, (seconds - 1).bit_length() if seconds > 1 else 0))
 
 
 def digest_of(db: sqlite3.Connection, owner: int, start: int, end: int) -> tuple[int, bytes]:
@@ -164,58 +159,3 @@ def digest_of(db: sqlite3.Connection, owner: int, start: int, end: int) -> tuple
         for place in range(0, len(text), 20):
             total ^= int.from_bytes(text[place : place + 20])
         count, last = count + found, last_key
-
-
-def contradicted(entries: Sequence[Span], journal: Sequence[Record]) -> str | None:
-    """Return where the ledger *entries* say anything else than their *journal*, or None."""
-    told = sorted(
-        Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "covered"
-    )
-    covered = sorted(entry.interval for entry in entries if entry.gap is None)
-    if differs := _first_difference(covered, told):
-        return f"the ledger and its journal differ in what is covered at {differs}"
-    gaps = sorted(
-        Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "gap"
-    )
-    open_gaps = [part for gap in _union(gaps) for part in holes(gap, covered)]
-    if differs := _first_difference(
-        sorted(entry.interval for entry in entries if entry.gap is not None), open_gaps
-    ):
-        return f"the ledger and its journal differ in what is a gap at {differs}"
-    for entry in entries:
-        if entry.gap is not None:
-            continue
-        events, digest = 0, NO_DIGEST
-        for each in journal:
-            if each.what in ("covered", "late") and (
-                micros(entry.interval.start) <= each.start < micros(entry.interval.end)
-            ):
-                events, digest = events + each.events, xor(digest, each.digest)
-        if (events, digest.hex()) != (entry.events, entry.digest):
-            return (
-                f"the ledger holds {entry.events} events from {entry.interval.start} on, its "
-                f"journal {events}, or others than those"
-            )
-    return None
-
-
-def _union(intervals: Sequence[Interval]) -> list[Interval]:
-    joined: list[Interval] = []
-    for each in intervals:
-        if joined and each.start <= joined[-1].end:
-            end = covered_until(joined[-1].start, [joined[-1], each])
-            joined[-1] = Interval(joined[-1].start, end)
-        else:
-            joined.append(each)
-    return joined
-
-
-def _first_difference(one: Sequence[Interval], other: Sequence[Interval]) -> str | None:
-    left, right = _union(one), _union(other)
-    for part in left:
-        for hole in holes(part, right):
-            return str(hole.start)
-    for part in right:
-        for hole in holes(part, left):
-            return str(hole.start)
-    return None

@@ -28,15 +28,12 @@ from isal import isal_zlib
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent, pack, unpack
-from auditrelay.settings import ALERTS
 from auditrelay.store import (
     Added,
     Backfill,
-    Coverage,
     DeadLetter,
     Declared,
     Fate,
-    Lateness,
     Notice,
     Proof,
     SinkState,
@@ -45,35 +42,39 @@ from auditrelay.store import (
     SpoolPage,
     StoredDeadLetter,
     known_key,
-    sortable,
 )
-from auditrelay.store.progress import Progress, Range
-from auditrelay.store.sqlite import backfills, dead_letters, ledger, removal
+from auditrelay.store.journal import NO_DIGEST, xor
+from auditrelay.store.progress import Range
+from auditrelay.store.sqlite import backfills, dead_letters, disk_reserve, ledger, removal
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import NO_DIGEST, Scribe, newest, record, records, xor
+from auditrelay.store.sqlite.journal import Scribe, record
+from auditrelay.store.sqlite.known import (
+    FORGET_STEP,
+    REMEMBER,
+    fates,
+    find_new,
+    forget_before,
+    keys_in,
+    spooled_events,
+    time_of,
+)
+from auditrelay.store.sqlite.spool import (
+    READ_BYTES,
+    delivered_floor,
+    duration_micros,
+    meta_value,
+    set_meta,
+    shrink,
+    sink_progress,
+    source_id,
+    sources_read_by,
+    waiting_for,
+)
+from auditrelay.store.sqlite.states import sink_states, source_states
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
-
-LATE_SHOWN = 50
-"""How many records of late events are told with the state of a source."""
-
-READ_BYTES = 1 << 20
-"""How much of the spool, compressed, is read in one go."""
-
-_KEY = 28
-_NUMBERS = "with recursive n(i) as (values (0) union all select i + 1 from n where i + 1 < ?2)"
-_FIND_KNOWN = (
-    f"{_NUMBERS} select group_concat(i) from n where exists (select 1 from known "  # noqa: S608  # constants
-    f"where source = ?3 and key = substr(?1, 1 + {_KEY} * i, {_KEY}))"
-)
-_REMEMBER = (
-    f"insert into known {_NUMBERS} "  # noqa: S608  # constants
-    f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
-)
-_FORGET_STEP = 50_000
-_FIRST_TIME = (1).to_bytes(8)
 
 
 class SqliteStore:
@@ -98,8 +99,8 @@ class SqliteStore:
         """Called whenever it is noted how somebody fares."""
         files.create(state_dir)
         write = files.connect(state_dir, write=True)
-        self._spool_bytes = _meta(write, "spool_bytes")
-        self._disk_full = not files.take_ballast(state_dir)
+        self._spool_bytes = meta_value(write, "spool_bytes")
+        self._disk_full = not disk_reserve.take_ballast(state_dir)
         self._read_db = files.connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = Writer(write, self._when_full)
@@ -142,7 +143,7 @@ class SqliteStore:
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
         """See Store."""
-        return await self._read(lambda db: ledger.spans(db, _source_id(db, source)))
+        return await self._read(lambda db: ledger.spans(db, source_id(db, source)))
 
     async def add(
         self,
@@ -161,16 +162,16 @@ class SqliteStore:
         now = time.time_ns() // 1000
 
         def work(db: sqlite3.Connection) -> Added:
-            owner = _source_id(db, source)
+            owner = source_id(db, source)
             scribe = Scribe(db, owner, now, via)
-            new = _unknown(db, owner, keys)
+            new = find_new(db, owner, keys)
             late: list[int] = []
             if new:
                 first = self._spool(db, owner, [events[index] for index in new], now)
-                db.execute(_REMEMBER, (b"".join(keys[i] for i in new), len(new), owner, first))
+                db.execute(REMEMBER, (b"".join(keys[i] for i in new), len(new), owner, first))
                 found = ledger.count_late(
                     scribe,
-                    [(_time_of(keys[index]), keys[index][8:]) for index in new],
+                    [(time_of(keys[index]), keys[index][8:]) for index in new],
                     [events[index].fetched - events[index].at for index in new],
                 )
                 late = [new[index] for index in found]
@@ -194,8 +195,8 @@ class SqliteStore:
 
     def _put_aside(self, db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) -> None:
         keys = [known_key(letter.event) for letter in bad]
-        for index in _unknown(db, owner, keys):
-            db.execute(_REMEMBER, (keys[index], 1, owner, -1))
+        for index in find_new(db, owner, keys):
+            db.execute(REMEMBER, (keys[index], 1, owner, -1))
             dead_letters.insert(db, None, bad[index])
 
     def _spool(
@@ -208,22 +209,22 @@ class SqliteStore:
     ) -> int:
         """Put *events* at the end of the spool; return the position of the first."""
         blob = isal_zlib.compress(pack(events), 1)
-        held = _meta(db, "spool_bytes")
+        held = meta_value(db, "spool_bytes")
         if held and held + len(blob) > self._max_bytes:
             raise StoreFull(f"the spool holds {held} bytes, {self._max_bytes} are allowed")
-        first = _meta(db, "next_position")
+        first = meta_value(db, "next_position")
         db.execute(
             "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
             (first, len(events), owner, now, len(blob), blob, only),
         )
-        _set_meta(db, "next_position", first + len(events))
+        set_meta(db, "next_position", first + len(events))
         self._resize(db, len(blob))
         return first
 
     def _resize(self, db: sqlite3.Connection, change: int) -> None:
         # Counted in the database, since what is counted here is not undone with a transaction.
-        self._spool_bytes = _meta(db, "spool_bytes") + change
-        _set_meta(db, "spool_bytes", self._spool_bytes)
+        self._spool_bytes = meta_value(db, "spool_bytes") + change
+        set_meta(db, "spool_bytes", self._spool_bytes)
 
     async def is_parcel_known(self, source: str, key: bytes) -> bool:
         """See Store."""
@@ -234,7 +235,7 @@ class SqliteStore:
 
     async def end_of_spool(self) -> int:
         """See Store."""
-        return await self._read(lambda db: _meta(db, "next_position"))
+        return await self._read(lambda db: meta_value(db, "next_position"))
 
     async def vanished(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
@@ -243,15 +244,15 @@ class SqliteStore:
         now = time.time_ns() // 1000
 
         def find(db: sqlite3.Connection) -> list[bytes]:
-            owner = _source_id(db, source)
-            return [key for key in _keys_in(db, owner, span, before) if key not in seen]
+            owner = source_id(db, source)
+            return [key for key in keys_in(db, owner, span, before) if key not in seen]
 
         missing = await self._read(find)
         if not missing:
             return 0
 
         def work(db: sqlite3.Connection) -> int:
-            owner = _source_id(db, source)
+            owner = source_id(db, source)
             gone = [
                 key
                 for key in missing
@@ -281,14 +282,14 @@ class SqliteStore:
     async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
         """See Store."""
         keys = [known_key(event) for event in events]
-        return await self._read(lambda db: len(_unknown(db, _source_id(db, source), keys)))
+        return await self._read(lambda db: len(find_new(db, source_id(db, source), keys)))
 
     async def fates(
         self, source: str, events: Sequence[AuditEvent]
     ) -> list[Mapping[str, Fate] | None]:
         """See Store."""
         keys = [known_key(event) for event in events]
-        return await self._read(lambda db: fates(db, source, _source_id(db, source), keys))
+        return await self._read(lambda db: fates(db, source, source_id(db, source), keys))
 
     async def shown_no_more(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
@@ -296,8 +297,8 @@ class SqliteStore:
         """See Store."""
         return await self._read(
             lambda db: [
-                (key[8:].hex(), moment(_time_of(key)))
-                for key in _keys_in(db, _source_id(db, source), span, before)
+                (key[8:].hex(), moment(time_of(key)))
+                for key in keys_in(db, source_id(db, source), span, before)
                 if key not in seen
             ]
         )
@@ -306,7 +307,7 @@ class SqliteStore:
         """See Store."""
 
         def work(db: sqlite3.Connection) -> tuple[int, str]:
-            owner = _source_id(db, source)
+            owner = source_id(db, source)
             count, digest = ledger.digest_of(db, owner, micros(span.start), micros(span.end))
             return count, digest.hex()
 
@@ -319,7 +320,7 @@ class SqliteStore:
     ) -> Backfill:
         """See Store."""
         return await self._writer.write(
-            lambda db: backfills.begin(db, _source_id(db, source), span, sinks, now)
+            lambda db: backfills.begin(db, source_id(db, source), span, sinks, now)
         )
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
@@ -337,7 +338,7 @@ class SqliteStore:
         now = time.time_ns() // 1000
 
         def work(db: sqlite3.Connection) -> None:
-            owner = _source_id(db, source)
+            owner = source_id(db, source)
             for sink in sinks if events else ():
                 self._spool(db, owner, list(events), now, only=sink)
             _enter(Scribe(db, owner, now, "backfill"), proof, len(events))
@@ -346,7 +347,7 @@ class SqliteStore:
 
     async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
         """See Store."""
-        return await self._read(lambda db: _held(db, _source_id(db, source), span))
+        return await self._read(lambda db: spooled_events(db, source_id(db, source), span))
 
     # -- second looks ----------------------------------------------------------------------------
 
@@ -357,7 +358,7 @@ class SqliteStore:
             until: int = db.execute(
                 "select coalesce((select until from resweep where source = source.id and "
                 "delay = ?), started) from source where name = ?",
-                (_micros(delay), source),
+                (duration_micros(delay), source),
             ).fetchone()[0]
             return until
 
@@ -369,7 +370,7 @@ class SqliteStore:
             lambda db: db.execute(
                 "insert into resweep values (?, ?, ?) "
                 "on conflict (source, delay) do update set until = excluded.until",
-                (_source_id(db, source), _micros(delay), micros(until)),
+                (source_id(db, source), duration_micros(delay), micros(until)),
             )
         )
 
@@ -381,7 +382,7 @@ class SqliteStore:
         """See Store."""
 
         def work(db: sqlite3.Connection) -> None:
-            left = set() if configured is None else _read_by(db, sink).difference(configured)
+            left = set() if configured is None else sources_read_by(db, sink).difference(configured)
             db.execute(
                 "insert into sink (name, sources, position) "
                 "select ?, ?, value from meta where name = 'next_position' "
@@ -409,10 +410,10 @@ class SqliteStore:
             db.execute(
                 "update sink set ends = ? where ends is null "
                 "and name not in (select value from json_each(?))",
-                (_meta(db, "next_position"), json.dumps(list(active))),
+                (meta_value(db, "next_position"), json.dumps(list(active))),
             )
             retired = db.execute("select name from sink where ends is not null order by name")
-            return tuple(name for (name,) in retired.fetchall() if _waiting(db, name)[0])
+            return tuple(name for (name,) in retired.fetchall() if waiting_for(db, name)[0])
 
         return await self._writer.write(work)
 
@@ -420,7 +421,7 @@ class SqliteStore:
         """See Store."""
 
         def work(db: sqlite3.Connection) -> list[SpoolPage]:
-            progress, readable = _sink(db, sink)
+            progress, readable = sink_progress(db, sink)
             pages: list[SpoolPage] = []
             position, taken, size = max(after, progress.position), 0, 0
             while taken < most and size < READ_BYTES:
@@ -467,7 +468,7 @@ class SqliteStore:
         """See Store."""
 
         def work(db: sqlite3.Connection) -> None:
-            progress = _sink(db, sink)[0].plus(done)
+            progress = sink_progress(db, sink)[0].plus(done)
             db.execute(
                 "update sink set position = ?, ahead = ? where name = ?",
                 (progress.position, json.dumps(progress.ahead), sink),
@@ -501,7 +502,7 @@ class SqliteStore:
             found = dead_letters.at_rest(db, ids)
             for each in found:
                 event = msgspec.structs.replace(each.letter.event, replayed=True)
-                owner = _source_id(db, each.source)
+                owner = source_id(db, each.source)
                 position = self._spool(db, owner, [event], now, only=each.sink)
                 dead_letters.on_its_way(db, each.id, None if each.sink is None else position)
             return found
@@ -540,9 +541,9 @@ class SqliteStore:
                 (oldest,),
             )
         )
-        while await self._writer.write(lambda db: _forget(db, oldest)) == _FORGET_STEP:
+        while await self._writer.write(lambda db: forget_before(db, oldest)) == FORGET_STEP:
             pass
-        await self._writer.write(_shrink)
+        await self._writer.write(shrink)
         return gone
 
     async def make_room(self) -> bool:
@@ -551,7 +552,7 @@ class SqliteStore:
             given_up = await self._writer.write(self._give_up_delivered)
         except StoreFull:  # so full that not even a deletion can be written down
             given_up = False
-        if self._disk_full and await asyncio.to_thread(files.take_ballast, self._dir):
+        if self._disk_full and await asyncio.to_thread(disk_reserve.take_ballast, self._dir):
             self._disk_full = False
             return True
         return given_up
@@ -598,10 +599,10 @@ class SqliteStore:
 
     def _when_full(self) -> None:
         self._disk_full = True
-        files.drop_ballast(self._dir)
+        disk_reserve.drop_ballast(self._dir)
 
     def _prune(self, db: sqlite3.Connection, before: int) -> int:
-        floor = _floor(db)
+        floor = delivered_floor(db)
         gone, size = db.execute(
             "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
             (floor, before),
@@ -612,7 +613,7 @@ class SqliteStore:
         return int(gone)
 
     def _give_up_delivered(self, db: sqlite3.Connection) -> bool:
-        floor, excess = _floor(db), max(self._spool_bytes - self._max_bytes, 0) + (4 << 20)
+        floor, excess = delivered_floor(db), max(self._spool_bytes - self._max_bytes, 0) + (4 << 20)
         last, freed = -1, 0
         for first, size in db.execute(
             "select first, bytes from spool where first + count <= ? order by first limit 1000",
@@ -625,110 +626,6 @@ class SqliteStore:
             db.execute("delete from spool where first <= ?", (last,))
             self._resize(db, -freed)
         return last >= 0
-
-
-class StateView:
-    """
-    The state, read beside a running instance or without one; it changes nothing.
-
-    Raises StateError if there is none or it cannot be read.
-    """
-
-    def __init__(self, state_dir: Path) -> None:
-        self._db = files.connect(state_dir, write=False)
-
-    def __enter__(self) -> Self:
-        """Use it as a context manager."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let go of the file."""
-        self._db.close()
-
-    def sources(self) -> list[SourceState]:
-        """Return what is known of every source."""
-        return self._get(source_states)
-
-    def sinks(self) -> list[SinkState]:
-        """Return what is known of every sink."""
-        return self._get(sink_states)
-
-    def spool_bytes(self) -> int:
-        """Return what the spool holds, compressed."""
-        return self._get(lambda db: _meta(db, "spool_bytes"))
-
-    def dead_letters(
-        self,
-        *,
-        sinks: Sequence[str] = (),
-        sources: Sequence[str] = (),
-        reasons: Sequence[str] = (),
-        ids: Sequence[int] = (),
-    ) -> list[StoredDeadLetter]:
-        """Return the dead letters that match every filter given, oldest first."""
-        return self._get(
-            lambda db: dead_letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
-        )
-
-    def coverage(self, source: str, *, prove: bool = True) -> Coverage | None:
-        """
-        Return everything that is known of what was read of *source*; None if it is not known.
-
-        Unless *prove*, the events that are known are not counted anew, which takes a second for
-        every million of them or two.
-        """
-        return self._get(lambda db: _coverage(db, source, prove=prove))
-
-    def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return work(self._db)
-        except sqlite3.Error as error:
-            raise translate(error) from error
-
-
-# -- works on a connection -----------------------------------------------------------------------
-
-
-def _micros(delay: timedelta) -> int:
-    return delay // timedelta(microseconds=1)
-
-
-def _time_of(key: bytes) -> int:
-    return int.from_bytes(key[:8]) - (1 << 63)
-
-
-def _meta(db: sqlite3.Connection, name: str) -> int:
-    found: int = db.execute("select value from meta where name = ?", (name,)).fetchone()[0]
-    return found
-
-
-def _set_meta(db: sqlite3.Connection, name: str, value: int) -> None:
-    db.execute("update meta set value = ? where name = ?", (value, name))
-
-
-def _shrink(db: sqlite3.Connection) -> None:
-    """Give some unused room back to the file system."""
-    db.execute("pragma incremental_vacuum(1000)").fetchall()
-
-
-def _source_id(db: sqlite3.Connection, source: str) -> int:
-    row = db.execute("select id from source where name = ?", (source,)).fetchone()
-    if row is None:
-        raise KeyError(f"source {source!r} was never started")
-    found: int = row[0]
-    return found
-
-
-def _unknown(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]:
-    """Return the indices of *keys* that are not known, each distinct key once."""
-    if not keys:
-        return []
-    first_of = {key: index for index, key in reversed(list(enumerate(keys)))}
-    (found,) = db.execute(_FIND_KNOWN, (b"".join(keys), len(keys), owner)).fetchone()
-    known = set(map(int, found.split(","))) if found else set()
-    if not known and len(first_of) == len(keys):
-        return list(range(len(keys)))
-    return [i for i, key in enumerate(keys) if i not in known and first_of[key] == i]
 
 
 def _enter(scribe: Scribe, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
@@ -745,218 +642,3 @@ def _enter(scribe: Scribe, proof: Proof, new: int) -> tuple[list[Declared], list
     if proof.backfill is not None and proof.part is not None:
         backfills.part_done(scribe.db, proof.backfill, proof.part, proof.read, proof.new + new)
     return declared, filled
-
-
-def _keys_in(
-    db: sqlite3.Connection, owner: int, span: Interval, before: int = 1 << 62
-) -> list[bytes]:
-    """Return the keys of all events of *span* that were spooled *before* that position."""
-    return [
-        key
-        for (key,) in db.execute(
-            "select key from known where source = ? and key >= ? and key < ? and position < ?",
-            (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
-        )
-    ]
-
-
-def _held(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
-    wanted = {
-        position
-        for (position,) in db.execute(
-            "select position from known where source = ? and key >= ? and key < ?",
-            (owner, sortable(micros(span.start)), sortable(micros(span.end))),
-        )
-    }
-    events: list[AuditEvent] = []
-    if not wanted:
-        return events
-    for first, count, blob in db.execute(
-        "select first, count, events from spool where first + count > ? and first <= ? "
-        "and source = ? and only is null order by first",
-        (min(wanted), max(wanted), owner),
-    ):
-        inside = sorted(wanted.intersection(range(first, first + count)))
-        if inside:
-            page = unpack(isal_zlib.decompress(blob))
-            events += [page[position - first] for position in inside]
-    return events if len(events) == len(wanted) else None
-
-
-def fates(
-    db: sqlite3.Connection, source: str, owner: int, keys: list[bytes]
-) -> list[Mapping[str, Fate] | None]:
-    """Return for each of *keys* what became of its event at every sink; None if it is unknown."""
-    sinks = []
-    for name, since in db.execute(
-        "select sink.name, feed.since from sink join feed on feed.sink = sink.id "
-        "where feed.source = ? and sink.ends is null order by sink.name",
-        (source,),
-    ).fetchall():
-        sinks.append((name, since, _sink(db, name)[0]))
-    aside = dead_letters.states(db, [key[8:].hex() for key in keys])
-    found: list[Mapping[str, Fate] | None] = []
-    for key in keys:
-        row = db.execute(
-            "select position from known where source = ? and key = ?", (owner, key)
-        ).fetchone()
-        if row is None:
-            found.append(None)
-            continue
-        uid, position = key[8:].hex(), row[0]
-        found.append(
-            {
-                name: aside.get((uid, name))
-                or aside.get((uid, None))
-                or (
-                    "before_sink"
-                    if position < since
-                    else "waiting"
-                    if progress.open_ranges(position, position + 1)
-                    else "delivered"
-                )
-                for name, since, progress in sinks
-            }
-        )
-    return found
-
-
-def _coverage(db: sqlite3.Connection, source: str, *, prove: bool) -> Coverage | None:
-    row = db.execute("select id, head from source where name = ?", (source,)).fetchone()
-    if row is None:
-        return None
-    owner, head = row
-    (gone,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
-    spans = ledger.spans(db, owner)
-    return Coverage(
-        spans=spans,
-        journal=tuple(records(db, owner)),
-        head=head,
-        lateness=_lateness(db, owner),
-        vanished=gone,
-        differs=_differs(db, owner, spans) if prove else None,
-    )
-
-
-def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
-    return tuple(
-        Lateness(*row)
-        for row in db.execute(
-            "select via, seconds, events from lateness where source = ? order by via, seconds",
-            (owner,),
-        )
-    )
-
-
-def _differs(db: sqlite3.Connection, owner: int, spans: Sequence[Span]) -> str | None:
-    """Return which entry counts other events than are known, if they are all still known."""
-    (oldest,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone() or (
-        None,
-    )
-    for span in spans:
-        start, end = micros(span.interval.start), micros(span.interval.end)
-        if span.gap is not None or (oldest is not None and start < oldest):
-            continue
-        events, digest = ledger.digest_of(db, owner, start, end)
-        if (events, digest.hex()) != (span.events, span.digest):
-            return (
-                f"the ledger counts {span.events} events from {span.interval.start} to "
-                f"{span.interval.end}, and {events} are known, or others than those"
-            )
-    return None
-
-
-def _forget(db: sqlite3.Connection, before: int) -> int:
-    """Forget some of the uids of events older than *before*; return how many."""
-    return db.execute(
-        "delete from known where (source, key) in (select source, key from known, "
-        "(select id from source) where source = id and key >= ? and key < ? limit ?)",
-        (_FIRST_TIME, sortable(before), _FORGET_STEP),
-    ).rowcount
-
-
-def _sink(db: sqlite3.Connection, sink: str) -> tuple[Progress, str]:
-    """Return how far *sink* has come, and the ids of the sources that it reads, as JSON."""
-    row = db.execute(
-        "select position, ahead, (select json_group_array(source.id) from source "
-        "where name in (select value from json_each(sink.sources))) from sink where name = ?",
-        (sink,),
-    ).fetchone()
-    if row is None:
-        raise KeyError(f"sink {sink!r} was never started")
-    position, ahead, readable = row
-    return Progress(position, tuple((start, end) for start, end in json.loads(ahead))), readable
-
-
-def _read_by(db: sqlite3.Connection, sink: str) -> set[str]:
-    """Return the sources that *sink* has read until now."""
-    row = db.execute("select sources from sink where name = ?", (sink,)).fetchone()
-    return set() if row is None else set(json.loads(row[0]))
-
-
-def _waiting(db: sqlite3.Connection, sink: str) -> tuple[int, int | None, int | None]:
-    """Return what waits for *sink*: events, the first position, and when that was stored."""
-    progress, readable = _sink(db, sink)
-    count, first, stored = db.execute(
-        "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "
-        "where first + count > ?1 and source in (select value from json_each(?2)) "
-        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3) "
-        "and (only is null or only = (select id from sink where name = ?3))",
-        (progress.position, readable, sink),
-    ).fetchone()
-    return int(count) - sum(end - start for start, end in progress.ahead), first, stored
-
-
-def _floor(db: sqlite3.Connection) -> int:
-    """Return the position before which every sink has everything."""
-    (floor,) = db.execute("select value from meta where name = 'next_position'").fetchone()
-    for (sink,) in db.execute("select name from sink").fetchall():
-        first = _waiting(db, sink)[1]
-        if first is not None:
-            floor = min(floor, first)
-    found: int = floor
-    return found
-
-
-def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
-    (count,) = db.execute(
-        "select total(first + count - max(first, ?1)) from spool where first + count > ?1 "
-        "and source = ?2",
-        (floor, owner),
-    ).fetchone()
-    return int(count)
-
-
-def source_states(db: sqlite3.Connection) -> list[SourceState]:
-    """Return what is known of every source."""
-    rows = db.execute(
-        "select id, name, started, condition from source where name <> ? order by name", (ALERTS,)
-    ).fetchall()
-    floor = _floor(db)
-    return [
-        SourceState(
-            name,
-            moment(started),
-            ledger.spans(db, owner),
-            _lateness(db, owner),
-            newest(db, owner, "late", LATE_SHOWN),
-            _undelivered(db, owner, floor),
-            dead_letters.of_no_sink(db, name),
-            json.loads(condition),
-        )
-        for owner, name, started, condition in rows
-    ]
-
-
-def sink_states(db: sqlite3.Connection) -> list[SinkState]:
-    """Return what is known of every sink."""
-    rows = db.execute(
-        "select name, position, condition, (select count(*) from dead_letter "
-        "where dead_letter.sink = sink.id and dropped is null) from sink order by name"
-    ).fetchall()
-    states = []
-    for name, position, condition, dead in rows:
-        waiting, _, stored = _waiting(db, name)
-        oldest = None if stored is None else moment(stored)
-        states.append(SinkState(name, position, waiting, oldest, dead, json.loads(condition)))
-    return states

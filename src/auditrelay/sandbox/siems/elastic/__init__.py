@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from auditrelay.sandbox.server import BadRequest, Double, Request, Response, json_response
+from auditrelay.sandbox.messages import BadRequest, Request, Response, json_response
+from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.elastic.filter_path import filtered
 from auditrelay.sandbox.siems.elastic.mapping import Conflict, Mapping
 from auditrelay.sandbox.siems.elastic.queries import UnknownQuery, matches

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal
 
 from auditrelay.sandbox.history import Span, joined, parse_time
-from auditrelay.sandbox.server import Request, Response
+from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import Refusal, Vendor, turned
 
 

@@ -1,0 +1,104 @@
+"""Configuration keys that come from environment variables."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    EnvSettingsSource,
+)
+
+from auditrelay.config.model import ConfigFile, Log, Spool, Status
+from auditrelay.config.names import PREFIX, canonical, suggestion
+
+_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)", re.ASCII)
+"""What Kubernetes sets in every pod beside a Service that is called auditrelay."""
+
+
+def is_ours(name: str) -> bool:
+    """Tell whether the variable *name* can be a key of ours, and not what Kubernetes sets."""
+    rest = name.upper().removeprefix(PREFIX)
+    return (
+        name.upper().startswith(PREFIX)
+        and rest != "CONFIG"
+        and ("__" in rest or not _KUBERNETES.fullmatch(rest))
+    )
+
+
+def read_variables(
+    environ: Mapping[str, str], table: Mapping[str, Any]
+) -> tuple[dict[tuple[str, ...], str], list[str]]:
+    """Return the variable for each path of a key that has one, spelled as in *table*."""
+    variables: dict[tuple[str, ...], str] = {}
+    problems = []
+    for name in sorted(filter(is_ours, environ)):
+        path = _spelled(name[len(PREFIX) :].lower().split("__"), table)
+        if path[0] not in ConfigFile.model_fields or "" in path:
+            known = [PREFIX + key.upper() for key in ConfigFile.model_fields]
+            for table_name, model in (("LOG", Log), ("STATUS", Status), ("SPOOL", Spool)):
+                known += [f"{PREFIX}{table_name}__{key.upper()}" for key in model.model_fields]
+            problems.append(f"{name}: unknown variable{suggestion(name.upper(), known)}")
+        else:
+            variables[path] = name
+    problems.extend(
+        f"{name} and {variables[path[:length]]} exclude each other"
+        for path, name in variables.items()
+        for length in range(_TABLES.get(path[0], 1) + 1, len(path))
+        if path[:length] in variables
+    )
+    return variables, problems
+
+
+def _spelled(parts: list[str], table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the path that *parts* of a variable's name mean, as *table* spells its keys."""
+    path = []
+    for part in parts:
+        key = next((key for key in table if canonical(key) == part), part)
+        path.append(key)
+        below = table.get(key)
+        table = below if isinstance(below, Mapping) else {}
+    return tuple(path)
+
+
+_TABLES = {"sources": 2, "sinks": 2}
+"""How deep a variable may hold a whole table as JSON, where it is not one level."""
+
+
+class EnvironmentVariables(EnvSettingsSource):
+    """The variables as nested tables of texts, which the settings then understand."""
+
+    def __init__(
+        self, environ: Mapping[str, str], variables: Mapping[tuple[str, ...], str]
+    ) -> None:
+        super().__init__(ConfigFile)
+        # By path, as the file spells its names, and a table before what lies in it.
+        self.env_vars = {
+            PREFIX.lower() + "__".join(path): environ[variables[path]] for path in sorted(variables)
+        }
+
+    def decode_complex_value(
+        self,
+        _name: str,
+        field: FieldInfo | None,  # noqa: ARG002  # given by name or place as pydantic-settings likes
+        value: Any,
+    ) -> Any:
+        """Read a whole table that is given as JSON. Everything else stays as it is."""
+        try:
+            table = json.loads(value)
+        except ValueError:
+            table = None
+        return table if isinstance(table, dict) else value
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *below* with *above* laid over it, table by table."""
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            merged[key] = overlay(under, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,214 @@
+"""What a checked configuration holds."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+import auditrelay.sinks
+import auditrelay.sources
+from auditrelay.config.names import PREFIX
+from auditrelay.errors import ConfigError
+from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import Duration, Size
+
+AnySettings = TypeVar("AnySettings", bound=PeerSettings)
+
+
+def _listen(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(
+            f'{value!r} is not an address to listen on: write host:port, such as "127.0.0.1:9464"'
+        )
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{value!r}: an IPv6 address stands in brackets, [::1]:9464")
+    return value
+
+
+class Status(BaseModel):
+    """Where the status page, health and metrics are served, and to whom."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9464"
+    token: Secret | None = None
+    """What whoever looks has to know; without one, nothing."""
+
+    @field_validator("token")
+    @classmethod
+    def _cannot_be_guessed(cls, token: Secret | None) -> Secret | None:
+        if token is not None and len(token.reveal()) < 16:
+            raise ValueError("must have at least 16 characters: a shorter one can be guessed")
+        return token
+
+    @property
+    def host(self) -> str:
+        """The address to bind."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port to bind; 0 lets the system choose."""
+        return int(self.listen.rpartition(":")[2])
+
+
+class Log(BaseModel):
+    """What is logged, and in which form."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Spool(BaseModel):
+    """How much, and for how long, the store keeps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_bytes: Size = 2 * 2**30
+    retention: Duration = timedelta(days=7)
+    remember: Duration = Field(default=timedelta(days=400), ge=timedelta(days=1))
+
+
+class Alerts(BaseModel):
+    """Whether trouble of the instance itself is told to the sinks, too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    events: bool = True
+    """Send an event when trouble begins and when it ends."""
+
+
+class ConfigFile(BaseSettings):
+    """The whole file, with the sources and sinks still as they were written."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    state_dir: Path | None = None
+    store: str | None = None
+    status: Status = Status()
+    log: Log = Log()
+    spool: Spool = Spool()
+    alerts: Alerts = Alerts()
+    sources: dict[str, dict[str, Any]] = {}
+    sinks: dict[str, dict[str, Any]] = {}
+
+    @field_validator("store")
+    @classmethod
+    def _only_sqlite(cls, store: str | None) -> str | None:
+        if store is not None:
+            raise ValueError(
+                "a shared store is not supported by this version: leave the key out, and "
+                "SQLite in state_dir is used"
+            )
+        return store
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take only what it is given: `load` follows references between reading and checking."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """
+    A configuration without a mistake.
+
+    *path* is the file, or None if everything came from the environment. *warnings* are sentences
+    about what works and should be mended all the same.
+    """
+
+    path: Path | None
+    state_dir: Path
+    status: Status
+    log: Log
+    spool: Spool
+    alerts: Alerts
+    sources: Mapping[str, SourceSettings]
+    sinks: Mapping[str, SinkSettings]
+    warnings: tuple[str, ...] = ()
+
+    def feeds(self, sink: str) -> tuple[str, ...]:
+        """Return the names of the sources that *sink* receives."""
+        globs = self.sinks[sink].sources
+        return tuple(
+            name for name in self.sources if any(fnmatchcase(name, glob) for glob in globs)
+        )
+
+    def secrets(self) -> Iterator[Secret]:
+        """Yield every secret of the status port and of every source and sink, for the scrubber."""
+        for settings in (self.status, *self.sources.values(), *self.sinks.values()):
+            for _path, secret in secrets_in(settings):
+                yield secret
+
+    def require_work(self) -> None:
+        """Raise ConfigError unless there is a source to poll and a sink to deliver to."""
+        problems = [
+            f"{kind}: there is none that is enabled; without one there is nothing to do"
+            for kind, components in (("sources", self.sources), ("sinks", self.sinks))
+            if not any(settings.enabled for settings in components.values())
+        ]
+        if problems:
+            raise ConfigError(*problems)
+
+
+class Components(Mapping[str, type[AnySettings]], Generic[AnySettings]):
+    """
+    The settings of each member of *package*, by type: the name of its module.
+
+    A module is imported when its settings are asked for, so a type that is not in use costs
+    nothing.
+    """
+
+    def __init__(self, package: Any) -> None:
+        self._package: str = package.__name__
+        self._names: list[str] = package.available()
+
+    def __getitem__(self, name: str) -> type[AnySettings]:
+        if name not in self._names:
+            raise KeyError(name)
+        settings: type[AnySettings] = importlib.import_module(f"{self._package}.{name}").Settings
+        return settings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+SOURCES: Mapping[str, type[SourceSettings]] = Components(auditrelay.sources)
+
+
+SINKS: Mapping[str, type[SinkSettings]] = Components(auditrelay.sinks)
+
+
+def secrets_in(settings: BaseModel) -> Iterator[tuple[str, Secret]]:
+    """Yield the path and the value of each secret in *settings*."""
+    for key in type(settings).model_fields:
+        value = getattr(settings, key)
+        if isinstance(value, Secret):
+            yield key, value

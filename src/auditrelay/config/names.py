@@ -1,0 +1,22 @@
+"""Names in a configuration: which are allowed, and what an unknown one was meant to be."""
+
+import re
+from collections.abc import Iterable
+
+PREFIX = "AUDITRELAY_"
+
+
+def canonical(name: str) -> str:
+    """Return the name of a key as an environment variable can spell it."""
+    return re.sub("[-.]", "_", name.lower())
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a question that names what *name* is near to, or nothing."""
+    import difflib  # noqa: PLC0415  # only the unlucky pay for it
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)

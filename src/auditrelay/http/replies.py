@@ -1,0 +1,197 @@
+"""A peer's reply: its body as values, its status as an error, its Retry-After as seconds."""
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import orjson
+
+from auditrelay.errors import (
+    Refused,
+    Rejected,
+    Retryable,
+    TooLarge,
+)
+from auditrelay.telemetry.scrubber import scrub
+
+LONGEST_WAIT = 86400.0
+"""Most seconds that a peer can make us wait before the next attempt."""
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """
+    What a peer answered, whatever its status.
+
+    *body* is decompressed. *where* names the request in messages: method and address, never the
+    query, which may hold what nobody should read.
+    """
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    where: str
+
+    def json(self) -> Any:
+        """Return the decoded body, or raise ValueError if it is not JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return _lenient(self.body)
+
+
+def _lenient(body: bytes) -> Any:
+    """Decode JSON as forgivingly as can be: NaN, lone surrogates, control characters, any UTF."""
+    try:
+        return json.loads(body, strict=False)
+    except RecursionError as error:
+        raise ValueError("JSON nested too deeply") from error
+
+
+@functools.cache
+def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(shape)
+
+
+def decode(reply: Reply, shape: type[S]) -> S:
+    """
+    Return the JSON body of *reply* as *shape*, usually a Struct with records left as Raw.
+
+    Where the fast decoder refuses the text (NaN, a lone surrogate...) the standard one reads it
+    and each record is written anew, so that one odd value does not cost a page. Raises Retryable
+    if the body is not JSON or not of that shape: most often it is the error page of something in
+    between, shown with a status of 200.
+    """
+    try:
+        try:
+            decoded: S = _decoder(shape).decode(reply.body)
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, RecursionError):
+            value = _as_raw(_lenient(reply.body), msgspec.inspect.type_info(shape))
+            decoded = msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise _misshapen(reply, str(error)) from error
+    except ValueError as error:
+        raise _misshapen(reply, "it is not JSON") from error
+    return decoded
+
+
+def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
+    """Write the parts of *value* that *shape* wants as text; leave the checking to msgspec."""
+    match shape, value:
+        case msgspec.inspect.RawType(), _:
+            return msgspec.Raw(json.dumps(value).encode())
+        case msgspec.inspect.ListType(item_type=item), list():
+            return [_as_raw(part, item) for part in value]
+        case msgspec.inspect.StructType(fields=fields), dict():
+            types = {field.encode_name: field.type for field in fields}
+            return {key: _as_raw(value[key], types[key]) for key in types.keys() & value.keys()}
+        case msgspec.inspect.UnionType(types=arms), dict() | list():
+            wanted = msgspec.inspect.StructType | msgspec.inspect.ListType
+            return next((_as_raw(value, arm) for arm in arms if isinstance(arm, wanted)), value)
+    return value
+
+
+def _misshapen(reply: Reply, what: str) -> Retryable:
+    kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
+    return Retryable(
+        f"{reply.status} from {reply.where}, but the body is not what the API answers: {what} "
+        f"(content type {kind}, {len(reply.body)} bytes)",
+        reason="bad_reply",
+        sent=True,
+    )
+
+
+_ADVICE = {
+    401: "the credentials are not accepted; check the key, and whether it has expired",
+    403: "the credentials are known but may not do this; check the rights of the key",
+    404: "there is nothing at this address; check the address and the ids in the configuration",
+    405: "this address takes no such request; check the address in the configuration",
+}
+
+
+def check(reply: Reply, *, words: str = "", hint: str = "", wait: float | None = None) -> Reply:
+    """
+    Return *reply* if it is a success, else raise what the caller should do.
+
+    Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
+    or Rejected (any other 4xx). *words* is the server's own short explanation, where the caller
+    found one; *hint* is what the operator should do, where the caller knows more than the status
+    tells; *wait* the seconds that the server asks for in its own way, used without ``Retry-After``.
+    """
+    status = reply.status
+    if 200 <= status < 300:
+        return reply
+    said = f"{status} from {reply.where}"
+    if words:
+        said = f"{said}: {scrub(words, 200)}"
+    if status in (408, 425, 429) or status >= 500:
+        asked = retry_after(reply.headers, datetime.now(UTC))
+        raise Retryable(
+            said,
+            reason=f"status_{status}",
+            retry_after=wait if asked is None else asked,
+            # A gateway's answer tells nothing about what the server behind it has done.
+            sent=status in (500, 502, 504),
+        )
+    if status in _ADVICE:
+        raise Refused(f"{said}; {hint or _ADVICE[status]}", status=status)
+    if status < 400:
+        raise Refused(f"{said}; {_redirection(reply)}", status=status)
+    if status == 413:
+        raise TooLarge(said, reason="status_413", status=status)
+    raise Rejected(said, reason=f"status_{status}", status=status)
+
+
+def _redirection(reply: Reply) -> str:
+    """Say where a redirect points: the host alone, since the rest may hold anything."""
+    try:
+        host = urlsplit(reply.headers.get("location", "")).hostname
+    except ValueError:
+        host = None
+    target = f"to {scrub(host, 100)}" if host else "elsewhere"
+    return (
+        f"it redirects {target}, and redirects are never followed, because the credentials would "
+        "go along; check the address in the configuration"
+    )
+
+
+def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
+    """
+    Return how many seconds ``Retry-After`` asks for, or None if it is absent or makes no sense.
+
+    Both forms of https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3 are read. A date counts
+    from the reply's own ``Date`` where there is one, because the peer's clock may differ from
+    *now*. The result lies between 0 and *LONGEST_WAIT*.
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        until = http_date(value)
+        if until is None:
+            return None
+        seconds = (until - (http_date(headers.get("date", "")) or now)).total_seconds()
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
+
+
+def http_date(text: str) -> datetime | None:
+    """Return the time that a header writes as an HTTP date, or None."""
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

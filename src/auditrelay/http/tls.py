@@ -1,0 +1,58 @@
+"""TLS for one peer: verified always, with its own authority and client certificate."""
+
+import functools
+import ssl
+
+import httpx
+
+from auditrelay.errors import (
+    ConfigError,
+)
+from auditrelay.settings import PeerSettings
+
+
+@functools.cache
+def _public_tls() -> ssl.SSLContext:
+    """Return the one context for all who trust the public certificates: it takes 20 ms to make."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+@functools.cache
+def _no_tls() -> ssl.SSLContext:
+    """Return a context that trusts nobody, for those who speak plain http."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLContext:
+    """Return what verifies the peer *name*: public authorities, or its own, and our certificate."""
+    addresses = (base_url, settings.proxy or "", *settings.addresses.values())
+    if not any(address.startswith("https:") for address in addresses):
+        return _no_tls()
+    if settings.ca_file is None and settings.client_cert is None:
+        return _public_tls()
+    try:
+        if settings.ca_file is None:
+            context = httpx.create_ssl_context(trust_env=False)
+        else:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:
+        raise ConfigError(
+            f"{name}.ca_file: {settings.ca_file} holds no certificates in PEM form"
+        ) from error
+    if settings.client_cert is not None and settings.client_key is not None:
+        try:
+            # Without a password of some kind OpenSSL would ask for one at the terminal.
+            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
+        except OSError as error:
+            raise ConfigError(
+                f"{name}.client_cert, client_key: {settings.client_cert} and "
+                f"{settings.client_key} must be a certificate and its unencrypted key in PEM form"
+            ) from error
+    return context
+
+
+def proxy_of(address: str | None, tls: ssl.SSLContext) -> httpx.Proxy | None:
+    """Return the proxy at *address*, verified by *tls*, or None."""
+    if address is None:
+        return None
+    return httpx.Proxy(address, ssl_context=tls if address.startswith("https:") else None)

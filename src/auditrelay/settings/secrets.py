@@ -1,0 +1,186 @@
+"""Secrets by reference: environment variables, files, credentials; read again after a refusal."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+_REFERENCE = re.compile(r"\$\{([^}]*)(\}?)")
+
+
+class Unresolved(ValueError):
+    """A ``${...}`` reference that cannot be followed; the message says why and what to do."""
+
+
+def resolve(template: str, environ: Mapping[str, str] = os.environ) -> str:
+    """
+    Return *template* with each ``${env:}``, ``${file:}`` and ``${credential:}`` followed.
+
+    A file loses its final line end. Raises Unresolved.
+    """
+    return _REFERENCE.sub(lambda found: _follow(found, environ), template)
+
+
+def _follow(found: re.Match[str], environ: Mapping[str, str]) -> str:
+    kind, colon, name = found[1].partition(":")
+    if kind == "env" and name:
+        if name not in environ:
+            raise Unresolved(f"the environment variable {name} is not set")
+        return environ[name]
+    if kind == "file" and name:
+        path = Path(name)
+    elif kind == "credential" and name:
+        folder = environ.get("CREDENTIALS_DIRECTORY")
+        if not folder:
+            raise Unresolved(
+                f"{found[0]} needs $CREDENTIALS_DIRECTORY, which systemd sets for "
+                "LoadCredential=; it is not set"
+            )
+        if "/" in name or name in (".", ".."):
+            raise Unresolved(f"{found[0]}: a credential's name is a plain file name")
+        path = Path(folder, name)
+    else:
+        # Sent as it stands it would be a wrong password, and nobody would see why.
+        hint = "" if colon else f"; did you mean ${{env:{kind}}}?"
+        raise Unresolved(
+            f"{found[0]} is not a reference: write ${{env:NAME}}, ${{file:PATH}} or "
+            f"${{credential:NAME}}{hint}"
+        )
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise Unresolved(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Unresolved(f"{path} is not text in UTF-8") from error
+    except ValueError as error:
+        raise Unresolved(f"{str(path)!r} is not the name of a file") from error
+
+
+class Resolved(str):
+    """
+    A text of the configuration whose references were followed.
+
+    *template* is as written, and is what its repr shows: an error about the value may be read by
+    people who must not see what is behind the reference. *environ* is where it was looked up.
+    """
+
+    __slots__ = ("environ", "template")
+    template: str
+    environ: Mapping[str, str]
+
+    def __new__(cls, template: str, environ: Mapping[str, str] = os.environ) -> Self:
+        """Follow the references of *template*, or raise Unresolved."""
+        text = super().__new__(cls, resolve(template, environ))
+        text.template = template
+        text.environ = environ
+        return text
+
+    def __repr__(self) -> str:
+        """Show it as it was written."""
+        return repr(self.template)
+
+
+def _must_be_carried(secret: str) -> None:
+    """Raise ValueError if no HTTP header can carry *secret*."""
+    if not secret:
+        raise ValueError("is empty")
+    if not secret.isprintable() or not secret.isascii() or secret != secret.strip():
+        raise ValueError(
+            "holds a character that no HTTP header may carry (a line end, a space at an "
+            "end, or a letter outside of ASCII)"
+        )
+
+
+class Secret:
+    """
+    A text that must never be shown, and that can be read again where it came from.
+
+    Its repr and str are stars. ``reveal`` is the only way to the value.
+    """
+
+    __slots__ = ("_environ", "_template", "_value")
+
+    def __init__(self, value: str) -> None:
+        self._template: str | None = None
+        self._environ: Mapping[str, str] = os.environ
+        if isinstance(value, Resolved):
+            self._template, self._environ = value.template, value.environ
+        self._value = str(value)
+
+    def reveal(self) -> str:
+        """Return the secret."""
+        return self._value
+
+    @property
+    def literal(self) -> bool:
+        """True if the secret stands in the configuration itself, not behind a reference."""
+        return self._template is None
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The references that it is made of, such as ``${env:NAME}``; not what is between them."""
+        if self._template is None:
+            return ()
+        return tuple(found[0] for found in _REFERENCE.finditer(self._template))
+
+    def reload(self) -> bool:
+        """Read the secret again where it came from; return True if it has changed."""
+        if self._template is None:
+            return False
+        try:
+            value = resolve(self._template, self._environ)
+            _must_be_carried(value)
+        except ValueError:
+            return False  # a file being replaced: the old value is the best there is
+        changed = value != self._value
+        self._value = value
+        return changed
+
+    def __repr__(self) -> str:
+        """Show that there is a secret, and nothing of it."""
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        """Two secrets are the same if they are written the same and hold the same."""
+        return isinstance(other, Secret) and (self._template, self._value) == (
+            other._template,
+            other._value,
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # its value changes, so it cannot be a key
+
+    @classmethod
+    def _read(cls, value: object) -> "Secret":
+        if isinstance(value, Secret):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("must be a text")  # noqa: TRY004  # pydantic reports ValueError only
+        secret = cls(value)
+        _must_be_carried(secret.reveal())
+        return secret
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: type[Any], _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Tell pydantic how to read one, and how to show it."""
+        return core_schema.no_info_plain_validator_function(
+            cls._read, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe it as a text that is only ever written."""
+        return {"type": "string", "writeOnly": True}

@@ -1,0 +1,146 @@
+"""Values as a configuration writes them: durations, sizes, lists, tables."""
+
+import json
+import re
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+
+
+_DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)", re.ASCII)
+
+
+_LONGEST = timedelta(days=36500)
+"""No setting means more than a century, and the present minus it is still a date."""
+
+
+_SIZES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+
+
+_SIZE = re.compile(r"(\d{1,18}) ?([A-Za-z]*)", re.ASCII)
+
+
+def parse_duration(text: object) -> timedelta:
+    """Return the time that *text* names, such as ``90s``: a whole number and one unit."""
+    if isinstance(text, timedelta):
+        return text
+    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(
+            f"{text!r} is not a duration: write a whole number and one unit of "
+            'ms, s, m, h, d, such as "5m"'
+        )
+    number, unit = int(found[1]), _UNITS[found[2]]
+    if number > _LONGEST // unit:
+        raise ValueError(f"{text!r} is longer than a century")
+    return number * unit
+
+
+def format_duration(value: timedelta) -> str:
+    """Return *value* in the form that :func:`parse_duration` reads, in its largest whole unit."""
+    for unit, size in reversed(_UNITS.items()):
+        if value and not value % size:
+            return f"{value // size}{unit}"
+    return "0s"
+
+
+def parse_size(text: object) -> int:
+    """Return the number of bytes that *text* names, such as ``2GiB``, or a bare number."""
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    found = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if found is None or (found[2] or "B") not in _SIZES:
+        raise ValueError(
+            f"{text!r} is not a size: write a whole number and one unit of "
+            f'{", ".join(_SIZES)}, such as "2GiB"'
+        )
+    return int(found[1]) * _SIZES[found[2] or "B"]
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration),
+    # An environment variable or a file may hold it: ${env:SETTLE}.
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$|\$\{"}),
+]
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(gt=0),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+
+
+def comma_list(value: object) -> object:
+    """Let an environment variable give a list: as JSON, or as words between commas."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith("["):
+        return _from_json(value, "a list")
+    return [word for word in (part.strip() for part in value.split(",")) if word]
+
+
+def _labels(value: object) -> object:
+    """Let an environment variable give a table as JSON."""
+    return _from_json(value, "a table") if isinstance(value, str) else value
+
+
+def _from_json(text: str, what: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ValueError(f"is not {what} in JSON") from None
+
+
+def redact_patterns(value: object) -> object:
+    """Let an environment variable give a word or a list of patterns."""
+    if isinstance(value, str) and value.startswith("["):
+        return comma_list(value)
+    if value not in ("default", "off") and not isinstance(value, list):
+        raise ValueError('must be "default", "off", or a list of key patterns')
+    return value
+
+
+Identifying = Literal[
+    "actor.id",
+    "actor.name",
+    "actor.email",
+    "actor.ip",
+    "target.id",
+    "target.name",
+    "target.email",
+]
+"""The fields of an event that can tell who somebody is."""
+
+
+Words = Annotated[list[str], BeforeValidator(comma_list)]
+
+
+Labels = Annotated[dict[str, str], BeforeValidator(_labels)]

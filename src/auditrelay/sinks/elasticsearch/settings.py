@@ -1,0 +1,81 @@
+"""The settings of an Elasticsearch or OpenSearch sink."""
+
+import re
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from auditrelay.settings import SinkSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import Size
+from auditrelay.sinks import Form
+from auditrelay.sinks.elasticsearch.names import DATES, DIRECTIVE, FORBIDDEN, PLACEHOLDER
+
+REQUEST_BYTES = 100 * 1024 * 1024
+"""http.max_content_length, as both products ship it."""
+
+
+class Settings(SinkSettings):
+    """The keys of an ``elasticsearch`` sink."""
+
+    type: Literal["elasticsearch"]
+    urls: list[Address] = Field(min_length=1)
+    """Nodes of one cluster; the next is tried when one cannot be reached."""
+    api_key: Secret | None = None
+    """``id:key``, or the "encoded" form of both."""
+    username: str | None = Field(None, min_length=1)
+    password: Secret | None = None
+    index: str = "logs-auditrelay.{vendor}-default"
+    """A data stream or an index; ``{vendor}``, ``{source}`` and %Y %m %d... are filled in."""
+    pipeline: str | None = Field(None, min_length=1)
+    """An ingest pipeline that every event goes through."""
+    format: Form = "ecs"
+    batch_bytes: Size = Field(5_000_000, le=REQUEST_BYTES)
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The address of each node."""
+        return {f"urls[{number}]": url for number, url in enumerate(self.urls)}
+
+    @property
+    def dated(self) -> bool:
+        """Whether the index depends on the time of the event."""
+        return "%" in self.index
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _one_or_more(cls, urls: object) -> object:
+        return [url.strip() for url in urls.split(",")] if isinstance(urls, str) else urls
+
+    @field_validator("index")
+    @classmethod
+    def _is_an_index(cls, index: str) -> str:
+        for name in PLACEHOLDER.findall(index):
+            if name not in ("vendor", "source"):
+                raise ValueError(f"{{{name}}} is unknown: only {{vendor}} and {{source}} exist")
+        for letter in DIRECTIVE.findall(index):
+            if letter not in DATES or not letter:
+                raise ValueError(f"%{letter} is unknown: only %{', %'.join(DATES)} exist")
+        plain = DIRECTIVE.sub("1", PLACEHOLDER.sub("x", index))
+        wrong = FORBIDDEN.search(plain) or re.search(r"[{}]", plain)
+        if wrong:
+            raise ValueError(f"{index!r}: an index name must not hold {wrong[0]!r}")
+        if plain != plain.lower():
+            raise ValueError(f"{index!r}: an index name has no capital letters")
+        if plain.startswith(("-", "_", "+", ".")) or not plain:
+            raise ValueError(f"{index!r}: an index name starts with a letter or a digit")
+        if len(plain.encode()) > 255:
+            raise ValueError(f"{index!r}: an index name has at most 255 bytes")
+        return index
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> Self:
+        if self.api_key is not None and (self.username is not None or self.password is not None):
+            raise ValueError("api_key excludes username and password")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("username and password go together")
+        if self.username is not None and (":" in self.username or not self.username.isprintable()):
+            raise ValueError("username must not hold a colon or a control character")
+        return self

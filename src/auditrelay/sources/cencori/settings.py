@@ -1,0 +1,77 @@
+"""The settings of a Cencori source, in either mode."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from auditrelay.settings import SourceSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Secret
+from auditrelay.settings.values import Duration
+from auditrelay.sources.cencori.session import cookies
+from auditrelay.window import MOST
+
+SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?", re.ASCII)
+
+
+class Settings(SourceSettings):
+    """One organisation at Cencori, read from exported files or from the dashboard."""
+
+    type: Literal["cencori"]
+    base_url: Address = "https://cencori.com"
+    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
+    """Rows are stamped by the database when they are written; that they are late is not known."""
+    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    """Two polls, for rows whose writing took long."""
+    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
+    """The list is paged from its top, so few large windows are best."""
+    initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MOST)
+    """The smallest plan with an audit log shows the last seven days, and they go by."""
+    page_size: int = Field(100, ge=1, le=100)
+    """The maximum of the dashboard's list. Files have pages of their own."""
+    mode: Literal["files", "dashboard"]
+    directory: Path | None = None
+    """Where exported files are dropped."""
+    organization_slug: str | None = None
+    """The organisation's name in the addresses of the dashboard."""
+    cookie: Secret | None = None
+    """The header ``Cookie`` of somebody who is signed in as an owner or admin."""
+
+    @property
+    def places(self) -> dict[str, list[str]]:
+        """Where rows have their time: in a field, or in a column of a CSV file."""
+        return {} if self.mode == "dashboard" else {"time_path": ["created_at", "Timestamp"]}
+
+    @field_validator("organization_slug")
+    @classmethod
+    def _is_a_slug(cls, slug: str | None) -> str | None:
+        if slug is not None and SLUG.fullmatch(slug) is None:
+            raise ValueError(
+                f"{slug!r} is not the slug of an organisation: write what stands behind "
+                'cencori.com/ in the address of the dashboard, such as "acme"'
+            )
+        return slug
+
+    @field_validator("cookie")
+    @classmethod
+    def _is_a_session(cls, cookie: Secret | None) -> Secret | None:
+        if cookie is not None and not cookies(cookie.reveal()):
+            raise ValueError(
+                "holds no cookie sb-...-auth-token: copy the whole header, name=value; name=value"
+            )
+        return cookie
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        wanted = {"files": ("directory",), "dashboard": ("organization_slug", "cookie")}
+        for key in wanted[self.mode]:
+            if getattr(self, key) is None:
+                raise ValueError(f'{key}: is missing, and mode = "{self.mode}" needs it')
+        if self.mode == "files" and self.cookie is not None:
+            raise ValueError('cookie: goes with mode = "dashboard" alone')
+        if self.mode == "dashboard" and self.directory is not None:
+            raise ValueError('directory: goes with mode = "files" alone')
+        return self

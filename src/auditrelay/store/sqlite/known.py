@@ -1,0 +1,139 @@
+"""The uids that were forwarded: found, remembered, forgotten, all on a connection."""
+
+import sqlite3
+from collections.abc import Mapping
+
+from isal import isal_zlib
+
+from auditrelay.events import AuditEvent, unpack
+from auditrelay.store import (
+    Fate,
+    sortable,
+)
+from auditrelay.store.sqlite import dead_letters
+from auditrelay.store.sqlite.spool import sink_progress
+from auditrelay.window import Interval, micros
+
+_KEY = 28
+
+
+_NUMBERS = "with recursive n(i) as (values (0) union all select i + 1 from n where i + 1 < ?2)"
+
+
+FIND_KNOWN = (
+    f"{_NUMBERS} select group_concat(i) from n where exists (select 1 from known "  # noqa: S608  # constants
+    f"where source = ?3 and key = substr(?1, 1 + {_KEY} * i, {_KEY}))"
+)
+
+
+REMEMBER = (
+    f"insert into known {_NUMBERS} "  # noqa: S608  # constants
+    f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
+)
+
+
+FORGET_STEP = 50_000
+
+
+_FIRST_TIME = (1).to_bytes(8)
+
+
+def time_of(key: bytes) -> int:
+    """Return the event time in a *key*, in microseconds."""
+    return int.from_bytes(key[:8]) - (1 << 63)
+
+
+def find_new(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]:
+    """Return the indices of *keys* that are not known, each distinct key once."""
+    if not keys:
+        return []
+    first_of = {key: index for index, key in reversed(list(enumerate(keys)))}
+    (found,) = db.execute(FIND_KNOWN, (b"".join(keys), len(keys), owner)).fetchone()
+    known = set(map(int, found.split(","))) if found else set()
+    if not known and len(first_of) == len(keys):
+        return list(range(len(keys)))
+    return [i for i, key in enumerate(keys) if i not in known and first_of[key] == i]
+
+
+def keys_in(
+    db: sqlite3.Connection, owner: int, span: Interval, before: int = 1 << 62
+) -> list[bytes]:
+    """Return the keys of all events of *span* that were spooled *before* that position."""
+    return [
+        key
+        for (key,) in db.execute(
+            "select key from known where source = ? and key >= ? and key < ? and position < ?",
+            (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
+        )
+    ]
+
+
+def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
+    """Return the events of *span* from the spool, or None if some are not there any more."""
+    wanted = {
+        position
+        for (position,) in db.execute(
+            "select position from known where source = ? and key >= ? and key < ?",
+            (owner, sortable(micros(span.start)), sortable(micros(span.end))),
+        )
+    }
+    events: list[AuditEvent] = []
+    if not wanted:
+        return events
+    for first, count, blob in db.execute(
+        "select first, count, events from spool where first + count > ? and first <= ? "
+        "and source = ? and only is null order by first",
+        (min(wanted), max(wanted), owner),
+    ):
+        inside = sorted(wanted.intersection(range(first, first + count)))
+        if inside:
+            page = unpack(isal_zlib.decompress(blob))
+            events += [page[position - first] for position in inside]
+    return events if len(events) == len(wanted) else None
+
+
+def fates(
+    db: sqlite3.Connection, source: str, owner: int, keys: list[bytes]
+) -> list[Mapping[str, Fate] | None]:
+    """Return for each of *keys* what became of its event at every sink; None if it is unknown."""
+    sinks = []
+    for name, since in db.execute(
+        "select sink.name, feed.since from sink join feed on feed.sink = sink.id "
+        "where feed.source = ? and sink.ends is null order by sink.name",
+        (source,),
+    ).fetchall():
+        sinks.append((name, since, sink_progress(db, name)[0]))
+    aside = dead_letters.states(db, [key[8:].hex() for key in keys])
+    found: list[Mapping[str, Fate] | None] = []
+    for key in keys:
+        row = db.execute(
+            "select position from known where source = ? and key = ?", (owner, key)
+        ).fetchone()
+        if row is None:
+            found.append(None)
+            continue
+        uid, position = key[8:].hex(), row[0]
+        found.append(
+            {
+                name: aside.get((uid, name))
+                or aside.get((uid, None))
+                or (
+                    "before_sink"
+                    if position < since
+                    else "waiting"
+                    if progress.open_ranges(position, position + 1)
+                    else "delivered"
+                )
+                for name, since, progress in sinks
+            }
+        )
+    return found
+
+
+def forget_before(db: sqlite3.Connection, before: int) -> int:
+    """Forget some of the uids of events older than *before*; return how many."""
+    return db.execute(
+        "delete from known where (source, key) in (select source, key from known, "
+        "(select id from source) where source = id and key >= ? and key < ? limit ?)",
+        (_FIRST_TIME, sortable(before), FORGET_STEP),
+    ).rowcount

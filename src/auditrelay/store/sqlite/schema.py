@@ -1,0 +1,180 @@
+"""The tables of the state, and the way from an older schema to today's."""
+
+import sqlite3
+
+from auditrelay.store.sqlite import journal
+
+SCHEMA_VERSION = 2
+
+
+DEAD_LETTER = """
+create table dead_letter (
+    id integer primary key autoincrement,
+    sink integer,                    -- null: it never came as far as a sink
+    source text not null,
+    uid text not null,
+    native_id text,
+    reason text not null,
+    status integer,
+    message text not null,
+    attempts integer not null,
+    first_at integer not null,
+    last_at integer not null,
+    event blob not null,             -- empty once it was dropped
+    replayed integer,                -- its position in the spool while it is sent again
+    dropped integer                  -- when an operator gave it up; it stays as evidence
+) strict;
+create index dead_letter_sink on dead_letter (sink);
+create index dead_letter_uid on dead_letter (uid);
+"""
+
+
+_SINCE_2 = """
+create table journal (
+    source integer not null,
+    seq integer not null,
+    recorded integer not null,
+    what text not null,              -- covered, gap, filled, late or vanished
+    start integer not null,
+    end integer not null,
+    reason text,                     -- of a gap
+    via text not null,               -- who read it: poll, second look, backfill...
+    events integer not null,
+    digest blob not null,
+    hash blob not null,              -- of the record before and of this one
+    primary key (source, seq)
+) strict, without rowid;
+create table vanished (
+    source integer not null,
+    key blob not null,               -- as in known
+    noted integer not null,
+    primary key (source, key)
+) strict, without rowid;
+create table lateness (
+    source integer not null,
+    via text not null,
+    seconds integer not null,        -- upper bound of the bucket
+    events integer not null,
+    primary key (source, via, seconds)
+) strict, without rowid;
+create table parcel (
+    source integer not null,
+    key blob not null,               -- digest of its content
+    name text not null,
+    recorded integer not null,
+    primary key (source, key)
+) strict, without rowid;
+create table feed (
+    sink integer not null,
+    source text not null,
+    since integer not null,          -- position from which on the sink receives the source
+    primary key (sink, source)
+) strict, without rowid;
+create table backfill (
+    id integer primary key,
+    source integer not null,
+    sinks text not null,             -- JSON list of the sinks that it is for; empty: all
+    start integer not null,
+    end integer not null,
+    began integer not null,
+    ended integer
+) strict;
+create table backfill_part (
+    backfill integer not null,
+    start integer not null,
+    end integer not null,
+    events integer not null,
+    new integer not null,
+    primary key (backfill, start)
+) strict, without rowid;
+"""
+
+
+SCHEMA = """
+create table meta (name text primary key, value any) strict, without rowid;
+create table source (
+    id integer primary key,
+    name text not null unique,
+    started integer not null,        -- microseconds since 1970, like every time here
+    condition text not null default '{}',
+    head blob                        -- hash of the last record of its journal
+) strict;
+create table coverage (
+    source integer not null,
+    start integer not null,
+    end integer not null,
+    gap text,                        -- null: covered
+    events integer not null default 0,
+    digest blob not null,
+    recorded integer not null,
+    primary key (source, start)
+) strict, without rowid;
+create table resweep (
+    source integer not null,
+    delay integer not null,
+    until integer not null,
+    primary key (source, delay)
+) strict, without rowid;
+create table known (
+    source integer not null,
+    key blob not null,               -- 8 bytes of event time, big-endian, then 20 of uid
+    position integer not null,
+    primary key (source, key)
+) strict, without rowid;
+create table spool (
+    first integer primary key,       -- position of the page's first event
+    count integer not null,
+    source integer not null,
+    stored integer not null,
+    bytes integer not null,
+    events blob not null,            -- deflated
+    only integer                     -- the one sink that it is for; null: all that read the source
+) strict;
+create table sink (
+    id integer primary key,
+    name text not null unique,
+    sources text not null,           -- JSON list of source names
+    position integer not null,
+    ahead text not null default '[]',
+    ends integer,                    -- no longer configured since this position; null: it is
+    condition text not null default '{}'
+) strict;
+insert into meta values ('next_position', 0), ('spool_bytes', 0);
+"""
+
+
+_UPGRADES = {
+    1: f"""
+alter table source add column head blob;
+alter table spool add column only integer;
+alter table dead_letter rename to dead_letter_1;
+drop index dead_letter_sink;
+{DEAD_LETTER}
+insert into dead_letter select *, null, null from dead_letter_1;
+drop table dead_letter_1;
+{_SINCE_2}
+insert into feed select sink.id, each.value, 0 from sink, json_each(sink.sources) as each;
+""",  # noqa: S608  # constants
+}
+"""What leads from each older schema to the next."""
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """Return the version of the schema that *db* has."""
+    version: int = db.execute("pragma user_version").fetchone()[0]
+    return version
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring an older schema up to date, all of it or nothing."""
+    version = version_of(db)
+    if version == SCHEMA_VERSION:
+        return
+    db.execute("begin immediate")
+    for step in range(version, SCHEMA_VERSION):
+        for statement in _UPGRADES[step].split(";\n"):
+            db.execute(statement)
+    if version < 2:
+        journal.take_over(db)
+    db.execute(f"pragma user_version = {SCHEMA_VERSION}")
+    db.execute("commit")

@@ -1,0 +1,111 @@
+"""What the state tells of every source and sink, for status and coverage."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+from auditrelay.settings import ALERTS
+from auditrelay.store import (
+    Coverage,
+    Lateness,
+    SinkState,
+    SourceState,
+    Span,
+)
+from auditrelay.store.sqlite import dead_letters, ledger
+from auditrelay.store.sqlite.journal import newest, records
+from auditrelay.store.sqlite.spool import delivered_floor, waiting_for
+from auditrelay.window import micros, moment
+
+LATE_SHOWN = 50
+"""How many records of late events are told with the state of a source."""
+
+
+def coverage_of(db: sqlite3.Connection, source: str, *, prove: bool) -> Coverage | None:
+    """Return everything that is known of what was read of *source*; None if it is not known."""
+    row = db.execute("select id, head from source where name = ?", (source,)).fetchone()
+    if row is None:
+        return None
+    owner, head = row
+    (gone,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
+    spans = ledger.spans(db, owner)
+    return Coverage(
+        spans=spans,
+        journal=tuple(records(db, owner)),
+        head=head,
+        lateness=_lateness(db, owner),
+        vanished=gone,
+        differs=_differs(db, owner, spans) if prove else None,
+    )
+
+
+def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
+    return tuple(
+        Lateness(*row)
+        for row in db.execute(
+            "select via, seconds, events from lateness where source = ? order by via, seconds",
+            (owner,),
+        )
+    )
+
+
+def _differs(db: sqlite3.Connection, owner: int, spans: Sequence[Span]) -> str | None:
+    """Return which entry counts other events than are known, if they are all still known."""
+    (oldest,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone() or (
+        None,
+    )
+    for span in spans:
+        start, end = micros(span.interval.start), micros(span.interval.end)
+        if span.gap is not None or (oldest is not None and start < oldest):
+            continue
+        events, digest = ledger.digest_of(db, owner, start, end)
+        if (events, digest.hex()) != (span.events, span.digest):
+            return (
+                f"the ledger counts {span.events} events from {span.interval.start} to "
+                f"{span.interval.end}, and {events} are known, or others than those"
+            )
+    return None
+
+
+def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
+    (count,) = db.execute(
+        "select total(first + count - max(first, ?1)) from spool where first + count > ?1 "
+        "and source = ?2",
+        (floor, owner),
+    ).fetchone()
+    return int(count)
+
+
+def source_states(db: sqlite3.Connection) -> list[SourceState]:
+    """Return what is known of every source."""
+    rows = db.execute(
+        "select id, name, started, condition from source where name <> ? order by name", (ALERTS,)
+    ).fetchall()
+    floor = delivered_floor(db)
+    return [
+        SourceState(
+            name,
+            moment(started),
+            ledger.spans(db, owner),
+            _lateness(db, owner),
+            newest(db, owner, "late", LATE_SHOWN),
+            _undelivered(db, owner, floor),
+            dead_letters.of_no_sink(db, name),
+            json.loads(condition),
+        )
+        for owner, name, started, condition in rows
+    ]
+
+
+def sink_states(db: sqlite3.Connection) -> list[SinkState]:
+    """Return what is known of every sink."""
+    rows = db.execute(
+        "select name, position, condition, (select count(*) from dead_letter "
+        "where dead_letter.sink = sink.id and dropped is null) from sink order by name"
+    ).fetchall()
+    states = []
+    for name, position, condition, dead in rows:
+        waiting, _, stored = waiting_for(db, name)
+        oldest = None if stored is None else moment(stored)
+        states.append(SinkState(name, position, waiting, oldest, dead, json.loads(condition)))
+    return states

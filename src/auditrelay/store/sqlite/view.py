@@ -1,0 +1,78 @@
+"""The state as a command reads it, beside a running instance or without one."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Self
+
+from auditrelay.store import (
+    Coverage,
+    SinkState,
+    SourceState,
+    StoredDeadLetter,
+)
+from auditrelay.store.sqlite import dead_letters
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.spool import meta_value
+from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
+from auditrelay.store.sqlite.store import T
+from auditrelay.store.sqlite.writer import translate
+
+
+class StateView:
+    """
+    The state, read beside a running instance or without one; it changes nothing.
+
+    Raises StateError if there is none or it cannot be read.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._db = files.connect(state_dir, write=False)
+
+    def __enter__(self) -> Self:
+        """Use it as a context manager."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def sources(self) -> list[SourceState]:
+        """Return what is known of every source."""
+        return self._get(source_states)
+
+    def sinks(self) -> list[SinkState]:
+        """Return what is known of every sink."""
+        return self._get(sink_states)
+
+    def spool_bytes(self) -> int:
+        """Return what the spool holds, compressed."""
+        return self._get(lambda db: meta_value(db, "spool_bytes"))
+
+    def dead_letters(
+        self,
+        *,
+        sinks: Sequence[str] = (),
+        sources: Sequence[str] = (),
+        reasons: Sequence[str] = (),
+        ids: Sequence[int] = (),
+    ) -> list[StoredDeadLetter]:
+        """Return the dead letters that match every filter given, oldest first."""
+        return self._get(
+            lambda db: dead_letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
+        )
+
+    def coverage(self, source: str, *, prove: bool = True) -> Coverage | None:
+        """
+        Return everything that is known of what was read of *source*; None if it is not known.
+
+        Unless *prove*, the events that are known are not counted anew, which takes a second for
+        every million of them or two.
+        """
+        return self._get(lambda db: coverage_of(db, source, prove=prove))
+
+    def _get(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return work(self._db)
+        except sqlite3.Error as error:
+            raise translate(error) from error
