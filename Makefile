@@ -8,6 +8,7 @@
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
+#   make changelog VERSION=0.2.0       the fragments of changelog.d into CHANGELOG.md, at a release
 #   make lock [LOCK=--upgrade]         requirements*.txt anew from pyproject.toml
 #   make clean                         remove whatever the targets above have made
 #
@@ -28,7 +29,7 @@ DEMO ?=
 LOCK ?=
 INTEROP ?=
 
-.PHONY: install demo test check check-format check-lint check-types format bench interop lock clean
+.PHONY: install demo test check check-format check-lint check-types format bench interop changelog lock clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.developer
@@ -63,6 +64,9 @@ bench: $(VENV)/.developer
 
 interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)
+
+changelog: $(VENV)/.developer
+	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.2.0))
 
 # The development lock holds everything; the other two are parts of it. Dependencies come from
 # wheels alone: what a source distribution runs while it is built is in no lock.

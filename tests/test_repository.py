@@ -1,0 +1,58 @@
+"""What a contributor meets before the code: hooks, editor settings, fragments of the changelog."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+
+
+def test_every_hook_before_a_commit_is_a_target_of_the_makefile() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    entries = [hook["entry"] for repo in config["repos"] for hook in repo["hooks"]]
+    assert entries
+    for entry in entries:
+        program, target = entry.split()
+        assert program == "make"
+        assert target in TARGETS
+
+
+def test_every_target_is_explained_and_declared() -> None:
+    explained = set(re.findall(r"^#   make ([a-z-]+)", MAKEFILE, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
+    assert phony
+    assert set(phony[1].split()) == TARGETS
+    assert TARGETS - explained == {"check-format", "check-lint", "check-types"}  # parts of check
+
+
+def test_every_fragment_of_the_changelog_has_a_name_that_is_understood() -> None:
+    for path in (ROOT / "changelog.d").iterdir():
+        if path.name != "README.md":
+            assert re.fullmatch(
+                r"\+[a-z0-9-]+\.(added|changed|fixed|removed|security)\.md", path.name
+            )
+            assert path.read_text("utf-8").strip()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github").rglob("*.yaml")), ids=lambda each: each.name
+)
+def test_every_form_for_an_issue_can_be_shown(path: Path) -> None:
+    form = yaml.safe_load(path.read_text("utf-8"))
+    assert {"name", "description", "body"} <= set(form)
+    for field in form["body"]:
+        assert field["type"] in {"markdown", "textarea", "input", "checkboxes"}
+        assert "value" in field["attributes"] or "label" in field["attributes"]
+
+
+def test_what_the_editor_is_configured_for_is_how_the_files_are() -> None:
+    settings = (ROOT / ".editorconfig").read_text("utf-8")
+    assert "end_of_line = lf" in settings
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]:
+        data = path.read_bytes()
+        assert b"\r" not in data, path
+        assert not data or data.endswith(b"\n"), path
