@@ -2,16 +2,15 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from auditrelay import sinks, sources
-from auditrelay.cli import cli
+from auditrelay.cli import lazy
 from auditrelay.events.forms import FORMS
 from auditrelay.telemetry.metrics import Metrics
 
@@ -52,16 +51,16 @@ def test_a_promise_has_a_test_of_the_same_words(promise: str) -> None:
 # --- commands ----------------------------------------------------------------------------------
 
 
-def commands(group: Any, path: str = "auditrelay") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+def commands(members: Mapping[str, Any], path: str = "auditrelay") -> Iterator[tuple[str, Any]]:
+    for name, command in members.items():
         whole = f"{path} {name}"
         if hasattr(command, "commands"):
-            yield from commands(command, whole)
+            yield from commands(command.commands, whole)
         else:
             yield whole, command
 
 
-COMMANDS = dict(commands(typer.main.get_command(cli)))
+COMMANDS = dict(commands({name: lazy.command(name) for name in lazy.COMMANDS}))
 
 
 @pytest.mark.parametrize("path", COMMANDS)

@@ -14,24 +14,12 @@ from typing import Annotated
 import typer
 
 from auditrelay import __version__
-from auditrelay.cli.backfill import backfill
-from auditrelay.cli.check import check
-from auditrelay.cli.coverage import coverage
-from auditrelay.cli.dead_letters import dead_letters
-from auditrelay.cli.demo import demo
-from auditrelay.cli.forget import forget
-from auditrelay.cli.init import init
-from auditrelay.cli.options import Given
-from auditrelay.cli.run import run
-from auditrelay.cli.sample import sample
-from auditrelay.cli.schema import schema
-from auditrelay.cli.setup import setup
-from auditrelay.cli.status import status
-from auditrelay.cli.verify import verify
+from auditrelay.cli.lazy import LazyGroup
 from auditrelay.errors import ConfigError, RelayError, StateError
 
 cli = typer.Typer(
     name="auditrelay",
+    cls=LazyGroup,
     help="Carries SaaS audit logs into SIEMs: every event, once, soon, with proof.",
     no_args_is_help=True,
     add_completion=False,
@@ -48,7 +36,6 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  # the shape of typer's call
 
 @cli.callback()
 def _main(
-    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", metavar="PATH", help="The configuration file."),
@@ -57,29 +44,12 @@ def _main(
         str | None,
         typer.Option(metavar="LEVEL", help="debug, info, warning or error; over the file's."),
     ] = None,
-    version: Annotated[  # noqa: ARG001  # the callback does the work
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    context.obj = Given(config, log_level)
-
-
-for _command in (
-    run,
-    backfill,
-    check,
-    status,
-    coverage,
-    verify,
-    sample,
-    forget,
-    demo,
-    init,
-    schema,
-):
-    cli.command()(_command)
-cli.add_typer(dead_letters, name="dead-letters")
-cli.add_typer(setup, name="setup")
+    """Declare the options before the command; a command asks for them by ``Options.of``."""
+    del config, log_level, version
 
 
 def main() -> None:

@@ -2,17 +2,23 @@
 
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
 from auditrelay.cli.remote import operate
 from auditrelay.cli.times import moment
 from auditrelay.collect.progress import Tell
-
-if TYPE_CHECKING:  # only for people
-    from rich.progress import Progress, TaskID
 
 
 def backfill(
@@ -40,9 +46,8 @@ def backfill(
     ] = 4,
 ) -> None:
     """Read a past range; what was forwarded before is not forwarded again."""
-    given: Given = context.obj
     at_terminal = sys.stderr.isatty()
-    config = given.load(default_level="error" if at_terminal else "info")
+    config = Options.of(context).load(default_level="error" if at_terminal else "info")
     now = datetime.now(UTC)
     request = {
         "do": "backfill",
@@ -67,15 +72,6 @@ async def _line(told: dict[str, Any]) -> None:
 
 
 def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
-    from rich.console import Console  # noqa: PLC0415  # only for people
-    from rich.progress import (  # noqa: PLC0415  # as above
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -88,7 +84,7 @@ def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
         return operate(config, request, _on(bar, task))
 
 
-def _on(bar: "Progress", task: "TaskID") -> Tell:
+def _on(bar: Progress, task: TaskID) -> Tell:
     async def tell(told: dict[str, Any]) -> None:
         if "note" in told:
             bar.console.print(f"note: {told['note']}", markup=False)

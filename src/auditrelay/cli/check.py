@@ -6,17 +6,23 @@ import importlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, RelayError, Retryable
-
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
-    from auditrelay.events import AuditEvent
-    from auditrelay.sinks import Sink, Verdict
+from auditrelay.events import AuditEvent
+from auditrelay.events.notices import test_event
+from auditrelay.sinks import Item, Sink, Verdict
+from auditrelay.sources import Drop, make
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import Interval
 
 
 def check(
@@ -36,8 +42,7 @@ def check(
     """Validate the configuration, then make one harmless request to every source and sink."""
     if offline and send_test_event:
         raise ConfigError("--offline and --send-test-event exclude each other")
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     config.require_work()
     rows = _offline(config) if offline else asyncio.run(ask_all(config, test=send_test_event))
     _show(rows)
@@ -63,10 +68,6 @@ class Row(NamedTuple):
 
 
 def _show(rows: Sequence[Row]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # see given
-    from rich.table import Table  # noqa: PLC0415  # see given
-    from rich.text import Text  # noqa: PLC0415  # see given
-
     table = Table("name", "type", "result", "what it says")
     for row in rows:
         table.add_row(Text(row.name), row.type, row.result, Text(row.words))
@@ -78,7 +79,7 @@ def _show(rows: Sequence[Row]) -> None:
             typer.echo(f"  {query}")
 
 
-def _offline(config: "Config") -> list[Row]:
+def _offline(config: Config) -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
     return [
         Row(name, settings.type, "valid" if settings.enabled else "disabled", "not asked")
@@ -86,11 +87,8 @@ def _offline(config: "Config") -> list[Row]:
     ]
 
 
-async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
+async def ask_all(config: Config, *, test: bool = False) -> list[Row]:
     """Return what every source and sink answers; with *test*, each sink gets a test event."""
-    from auditrelay.sources import make  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
-
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
     def source(name: str, settings: Any) -> Any:
@@ -119,7 +117,6 @@ async def _ask(
     build: Callable[[str, Any], Any],
     ask: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
 ) -> Row:
-    from auditrelay.telemetry.scrubber import scrub  # noqa: PLC0415  # see given
 
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")
@@ -139,9 +136,6 @@ class _Closing:
 
 
 async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
-    from auditrelay.sources import Drop  # noqa: PLC0415  # see given
-    from auditrelay.window import Interval  # noqa: PLC0415  # see given
-
     if isinstance(source, Drop):
         return await source.check(), ()
     now = datetime.now(UTC)
@@ -155,11 +149,10 @@ async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
     return "answers", ()
 
 
-async def _ask_sink(sink: "Sink", test: "AuditEvent | None") -> tuple[str, Sequence[str]]:
+async def _ask_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequence[str]]:
     words = await sink.check()
     if test is None:
         return words, ()
-    from auditrelay.sinks import Item  # noqa: PLC0415  # see given
 
     verdict = await sink.send([Item(0, test, sink.render(test, marks={"test": True}))])
     refusal = next(_refusals(verdict), None)
@@ -171,7 +164,7 @@ async def _ask_sink(sink: "Sink", test: "AuditEvent | None") -> tuple[str, Seque
     return "; ".join((words, took, *verdict.warnings)), sink.query(test)
 
 
-def _refusals(verdict: "Verdict") -> Iterator[str]:
+def _refusals(verdict: Verdict) -> Iterator[str]:
     """Yield why a *verdict* on one event is none that it was taken."""
     for rejection in verdict.rejected:
         yield f"{rejection.message} ({rejection.reason})"
@@ -179,10 +172,8 @@ def _refusals(verdict: "Verdict") -> Iterator[str]:
         yield str(verdict.because or "not this time")
 
 
-def _test_event(config: "Config", sink: str) -> "AuditEvent":
+def _test_event(config: Config, sink: str) -> AuditEvent:
     """Return an event for *sink* that goes where those of a source go that it receives."""
-    from auditrelay.events.notices import test_event  # noqa: PLC0415  # see given
-
     names = config.feeds(sink)
     if not names:
         raise ConfigError(f"sinks.{sink}.sources: it receives nothing, so there is nothing to test")

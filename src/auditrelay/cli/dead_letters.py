@@ -3,25 +3,27 @@
 import json
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
 from auditrelay.cli.remote import operate
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
-
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
-    from auditrelay.store import StoredDeadLetter
+from auditrelay.events.forms import raw
+from auditrelay.store import StoredDeadLetter
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.view import StateView
 
 _PATIENCE = 60.0
 """Most seconds to wait for what a running service makes of a replay."""
 
-dead_letters = typer.Typer(
-    help="What sinks would never accept, and why.", no_args_is_help=True, rich_markup_mode=None
-)
+dead_letters = typer.Typer(help="What sinks would never accept, and why.", no_args_is_help=True)
 
 _Sink = Annotated[list[str] | None, typer.Option("--sink", help="Only of this sink; repeatable.")]
 _Source = Annotated[list[str] | None, typer.Option("--source", help="Only of this source.")]
@@ -54,9 +56,6 @@ def list_(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console  # noqa: PLC0415  # only for people
-    from rich.table import Table  # noqa: PLC0415  # as above
-    from rich.text import Text  # noqa: PLC0415  # as above
 
     columns = ("id", "sink", "source", "reason", "status", "attempts", "last_at", "message")
     table = Table(*columns)
@@ -74,7 +73,6 @@ def show(
     found = list(_find(context, ids=[id]))
     if not found:
         raise ConfigError(f"there is no dead letter {id}; see: auditrelay dead-letters list")
-    from auditrelay.events.forms import raw  # noqa: PLC0415  # see given
 
     event = orjson.loads(orjson.dumps(raw.render(found[0].letter.event)))
     typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
@@ -145,14 +143,13 @@ def _chosen(
     ids: list[int] | None,
     *,
     everything: bool,
-) -> "tuple[Config, list[StoredDeadLetter]]":
+) -> tuple[Config, list[StoredDeadLetter]]:
     """Return the configuration and the dead letters that are meant, which must be said."""
     if everything == bool(sinks or sources or reasons or ids):
         raise ConfigError(
             "say which dead letters are meant: --sink, --source, --reason or --id, or --all"
         )
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     filters = {
         "sinks": sinks or (),
         "sources": sources or (),
@@ -162,7 +159,7 @@ def _chosen(
     return config, _read(config, **filters)
 
 
-def _outcomes(config: "Config", sent: "list[StoredDeadLetter]") -> list[dict[str, Any]]:
+def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, Any]]:
     """Return what became of each of *sent*, once that is known or _PATIENCE has passed."""
     began = time.monotonic()
     ids = [each.id for each in sent]
@@ -188,22 +185,18 @@ async def _silent(_: dict[str, Any]) -> None:
     """Progress is of no interest here."""
 
 
-def _find(context: typer.Context, **filters: Any) -> "list[StoredDeadLetter]":
-    given: Given = context.obj
-    return _read(given.load(default_level="warning"), **filters)
+def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
+    return _read(Options.of(context).load(default_level="warning"), **filters)
 
 
-def _read(config: "Config", **filters: Any) -> "list[StoredDeadLetter]":
-    from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # as above
-
+def _read(config: Config, **filters: Any) -> list[StoredDeadLetter]:
     if not (config.state_dir / DATABASE).exists():
         return []
     with StateView(config.state_dir) as view:
         return view.dead_letters(**filters)
 
 
-def _row(stored: "StoredDeadLetter") -> dict[str, Any]:
+def _row(stored: StoredDeadLetter) -> dict[str, Any]:
     letter = stored.letter
     return {
         "id": stored.id,

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
 from auditrelay.cli.remote import operate
 
 
@@ -17,8 +17,7 @@ def forget(
     ] = False,
 ) -> None:
     """Delete what the state holds of a source or sink that was taken out or renamed."""
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     operate(config, {"do": "forget", "name": name, "yes": yes}, _silent)
     typer.echo(f"{name} is forgotten")
 

@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from auditrelay.collect.progress import Tell
+from auditrelay.config.model import Config
 from auditrelay.errors import Locked, RelayError
+from auditrelay.service.app import ATTEMPTS_ONCE, App
+from auditrelay.service.control_socket import ask
 
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
 
-
-def operate(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+def operate(config: Config, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     """
     Return the result of *request*, wherever it was done; *tell* is told of the progress.
 
@@ -21,7 +21,7 @@ def operate(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, 
     return asyncio.run(_operate(config, request, tell))
 
 
-async def _operate(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+async def _operate(config: Config, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     working = asyncio.ensure_future(_somewhere(config, request, tell))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)
@@ -33,10 +33,7 @@ async def _operate(config: "Config", request: dict[str, Any], tell: Tell) -> dic
         ) from None
 
 
-async def _somewhere(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    from auditrelay.service.app import ATTEMPTS_ONCE, App  # noqa: PLC0415  # see given
-    from auditrelay.service.control_socket import ask  # noqa: PLC0415  # see given
-
+async def _somewhere(config: Config, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
     async with contextlib.AsyncExitStack() as stack:
         try:
             app = await stack.enter_async_context(App.open(config, attempts=ATTEMPTS_ONCE))
