@@ -15,7 +15,7 @@ import typer
 
 from auditrelay import __version__
 from auditrelay.cli.lazy import LazyGroup
-from auditrelay.errors import ConfigError, RelayError, StateError
+from auditrelay.errors import ConfigError, RelayError, exit_status
 
 cli = typer.Typer(
     name="auditrelay",
@@ -59,13 +59,10 @@ def main() -> None:
     gc.set_threshold(50_000)
     try:
         cli()
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"auditrelay: {problem}", file=sys.stderr)  # noqa: T201  # this is its place
-        sys.exit(2)
     except RelayError as error:
-        print(f"auditrelay: {error}", file=sys.stderr)  # noqa: T201  # as above
-        sys.exit(3 if isinstance(error, StateError) else 1)
+        for problem in error.problems if isinstance(error, ConfigError) else (error,):
+            print(f"auditrelay: {problem}", file=sys.stderr)  # noqa: T201  # this is its place
+        sys.exit(exit_status(error))
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

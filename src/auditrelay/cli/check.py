@@ -121,18 +121,12 @@ async def _ask(
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")
     try:
-        async with contextlib.aclosing(_Closing(build(name, settings))) as peer:
-            return Row(name, settings.type, "ok", *await ask(peer.it))
+        async with contextlib.AsyncExitStack() as stack:
+            peer = build(name, settings)
+            stack.push_async_callback(peer.close)
+            return Row(name, settings.type, "ok", *await ask(peer))
     except RelayError as error:
         return Row(name, settings.type, "failed", scrub(str(error)))
-
-
-class _Closing:
-    def __init__(self, it: Any) -> None:
-        self.it = it
-
-    async def aclose(self) -> None:
-        await self.it.close()
 
 
 async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:

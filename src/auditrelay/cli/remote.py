@@ -7,7 +7,7 @@ from typing import Any
 
 from auditrelay.collect.progress import Tell
 from auditrelay.config.model import Config
-from auditrelay.errors import Locked, RelayError
+from auditrelay.errors import Locked, RelayError, first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App
 from auditrelay.service.control_socket import ask
 
@@ -42,12 +42,4 @@ async def _somewhere(config: Config, request: dict[str, Any], tell: Tell) -> dic
         try:
             return await app.alone(request, tell)
         except BaseExceptionGroup as group:
-            relay, bugs = group.split(RelayError)
-            if bugs is not None or relay is None:
-                raise
-            raise _first(relay) from group
-
-
-def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+            raise first_of(group) from group

@@ -11,7 +11,7 @@ import typer
 from auditrelay import __version__
 from auditrelay.cli.options import Options
 from auditrelay.config.model import Config
-from auditrelay.errors import RelayError
+from auditrelay.errors import first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App
 from auditrelay.service.systemd import Supervisor
 from auditrelay.telemetry.logs import log
@@ -55,13 +55,8 @@ async def _serving(app: App, stop: asyncio.Event, reread: Callable[[], Config]) 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     try:
         await app.serve(stop, reload, reread, started, Supervisor(os.environ))
-    except* RelayError as group:
-        raise _first(group) from group
-
-
-def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    except BaseExceptionGroup as group:
+        raise first_of(group) from group
 
 
 async def _once(config: Config) -> list[str]:
@@ -78,10 +73,7 @@ async def _once(config: Config) -> list[str]:
         try:
             return catching_up.result()
         except BaseExceptionGroup as group:
-            relay, bugs = group.split(RelayError)
-            if bugs is not None or relay is None:
-                raise
-            raise _first(relay) from group
+            raise first_of(group) from group
 
 
 def _end_at_once(number: int, _frame: object) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from auditrelay.collect.progress import Tell
-from auditrelay.errors import ConfigError, RelayError, StateError
+from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 
 SOCKET: Final = "control"
 
@@ -97,9 +97,8 @@ async def _answer(
             await say({"error": "the service is stopping; what was done is kept", "status": 1})
         raise
     except RelayError as error:
-        status = 2 if isinstance(error, ConfigError) else 3 if isinstance(error, StateError) else 1
         with contextlib.suppress(OSError):
-            await say({"error": str(error), "status": status})
+            await say({"error": str(error), "status": exit_status(error)})
     finally:
         writer.close()
         with contextlib.suppress(OSError):
