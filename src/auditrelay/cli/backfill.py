@@ -1,7 +1,7 @@
 """``auditrelay backfill``: read a past range of a source, beside the service or without it."""
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,7 @@ from auditrelay.cli.options import Options
 from auditrelay.cli.remote import operate
 from auditrelay.cli.times import moment
 from auditrelay.collect.progress import Tell
+from auditrelay.telemetry import humanize
 
 
 def backfill(
@@ -103,7 +104,7 @@ def _on(bar: Progress, task: TaskID) -> Tell:
 
 
 def _report(source: str, result: dict[str, Any], *, dry_run: bool) -> None:
-    span = timedelta(seconds=round(result["total_seconds"]))
+    span = humanize.span(result["total_seconds"])
     if dry_run:
         typer.echo(
             f"{source} shows {result['events']:,} events in {span}; {result['new']:,} of them "

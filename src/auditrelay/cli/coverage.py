@@ -16,7 +16,7 @@ from auditrelay.store.journal import broken
 from auditrelay.store.ledger import contradicted
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.window import Interval, holes
+from auditrelay.window import Interval, holes, iso
 from auditrelay.window import moment as of
 
 _WIDTH = 60
@@ -95,8 +95,8 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[st
         "source": name,
         "spans": [
             {
-                "start": _iso(span.interval.start),
-                "end": _iso(span.interval.end),
+                "start": iso(span.interval.start),
+                "end": iso(span.interval.end),
                 "state": "covered" if span.gap is None else "gap",
                 "reason": span.gap,
                 "events": span.events,
@@ -225,9 +225,5 @@ def _short(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 def _iso_micros(at: int) -> str:
-    return _iso(of(at))
+    return iso(of(at))

@@ -19,6 +19,7 @@ from auditrelay.events.forms import raw
 from auditrelay.store import StoredDeadLetter
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
+from auditrelay.window import iso
 
 _PATIENCE = 60.0
 """Most seconds to wait for what a running service makes of a replay."""
@@ -208,7 +209,7 @@ def _row(stored: StoredDeadLetter) -> dict[str, Any]:
         "status": letter.status,
         "message": letter.message,
         "attempts": letter.attempts,
-        "first_at": letter.first_at.isoformat().replace("+00:00", "Z"),
-        "last_at": letter.last_at.isoformat().replace("+00:00", "Z"),
+        "first_at": iso(letter.first_at),
+        "last_at": iso(letter.last_at),
         "replayed": stored.replayed,
     }

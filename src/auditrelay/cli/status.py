@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ from auditrelay.config.model import Config
 from auditrelay.status.report import report
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry import humanize
 
 
 def status(
@@ -112,4 +113,4 @@ def _time(iso: str | None) -> str:
 
 
 def _words(seconds: float | None) -> str:
-    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return "" if seconds is None else humanize.span(seconds)

@@ -8,7 +8,7 @@ forwarded, and what did each sink make of it. Nothing is changed unless a repair
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
@@ -25,7 +25,7 @@ from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
 from auditrelay.sources import Drop
 from auditrelay.store import Fate, Proof, Span, Store, known_key
-from auditrelay.window import Interval, moment
+from auditrelay.window import Interval, iso, moment
 
 LACKING: Final = "lacking"
 """What became of an event that was forwarded and that the sink itself does not hold."""
@@ -103,8 +103,8 @@ class Verifier:
         forwarded, digest = await self._store.forwarded(name, span)
         return {
             "source": name,
-            "from": _iso(span.start),
-            "to": _iso(span.end),
+            "from": iso(span.start),
+            "to": iso(span.end),
             "checked": self._checked,
             "digest_at_source": self._digest.to_bytes(20).hex(),
             "forwarded": forwarded,
@@ -115,8 +115,8 @@ class Verifier:
             "repaired": self._repaired,
             "deleted_at_source": self._deleted,
             "not_shown": self._partial,
-            "began_at": _iso(began),
-            "ended_at": _iso(self._clock()),
+            "began_at": iso(began),
+            "ended_at": iso(self._clock()),
             "version": __version__,
         }
 
@@ -133,7 +133,7 @@ class Verifier:
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
             self._partial += [
-                {"start": _iso(each.start), "end": _iso(each.end), "reason": reason}
+                {"start": iso(each.start), "end": iso(each.end), "reason": reason}
                 for each, reason in reasons
             ]
         found = list(shown.values())
@@ -168,7 +168,7 @@ class Verifier:
             {
                 "uid": event.uid,
                 "native_id": event.native_id,
-                "occurred_at": _iso(at),
+                "occurred_at": iso(at),
                 "sinks": list(sinks),
                 "gap": next(
                     (
@@ -207,7 +207,7 @@ class Verifier:
         inside = Interval(part.start + MARGIN, part.end - MARGIN)
         seen = set(map(known_key, found))
         self._deleted += [
-            {"uid": uid, "occurred_at": _iso(at)}
+            {"uid": uid, "occurred_at": iso(at)}
             for uid, at in await self._store.shown_no_more(
                 self._collector.name, inside, seen, before
             )
@@ -227,7 +227,3 @@ class Verifier:
             await self._store.refill(self._collector.name, [sink], again, Proof())
             self._reader.announce()
             self._repaired += len(again)
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval
+from auditrelay.window import Interval, iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,4 +176,4 @@ def widened(window: Interval, granule: timedelta) -> Interval:
 
 def in_milliseconds(at: datetime) -> str:
     """Return *at* in the one spelling that every vendor reads: ``2026-03-01T00:00:00.000Z``."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(at, "milliseconds")

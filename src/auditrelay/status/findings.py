@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from auditrelay.status import humanize as wording
+from auditrelay.telemetry import humanize as wording
+from auditrelay.window import iso
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long a peer may be out of reach, or an event wait, before somebody should look."""
@@ -475,12 +476,12 @@ def _age(report: Report, iso: str | None) -> timedelta:
     return timedelta.max if iso is None else _at(report["at"]) - _at(iso)
 
 
-def _whole(iso: str, *, up: bool = False) -> str:
-    """Return *iso* in whole seconds, so that it can be typed; never less than asked for."""
-    at = _at(iso)
+def _whole(time: str, *, up: bool = False) -> str:
+    """Return *time* in whole seconds, so that it can be typed; never less than asked for."""
+    at = _at(time)
     if up and at.microsecond:
         at += timedelta(seconds=1)
-    return at.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    return iso(at.replace(microsecond=0))
 
 
 def _is(rows: list[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from auditrelay import __version__
@@ -15,7 +15,7 @@ from auditrelay.status.findings import judge
 from auditrelay.status.lateness import assess
 from auditrelay.store import SinkState, SourceState, Span
 from auditrelay.store.journal import Record
-from auditrelay.window import covered_until, moment
+from auditrelay.window import covered_until, iso, moment
 
 SHOWN: Final = timedelta(days=7)
 """How far back the ledger is told."""
@@ -47,7 +47,7 @@ def report(
     pace = pace or {}
     told: dict[str, Any] = {
         "version": __version__,
-        "at": _iso(now),
+        "at": iso(now),
         "config": None if config.path is None else str(config.path),
         "sources": [
             _source(name, config, known_sources.get(name), now)
@@ -95,8 +95,8 @@ def _source(
         "since": condition.get("since"),
         "paused_since": condition.get("paused_since"),
         "silent": bool(condition.get("silent")),
-        "started": None if state is None else _iso(state.started),
-        "last_fetched_timestamp": None if checkpoint is None else _iso(checkpoint),
+        "started": None if state is None else iso(state.started),
+        "last_fetched_timestamp": None if checkpoint is None else iso(checkpoint),
         "lag_seconds": None if checkpoint is None else round((now - checkpoint).total_seconds(), 3),
         "poll_interval_seconds": settings and settings.poll_interval.total_seconds(),
         "settle_seconds": settings and settings.settle.total_seconds(),
@@ -125,18 +125,18 @@ def _source(
 
 def _late(record: Record) -> dict[str, Any]:
     return {
-        "start": _iso(moment(record.start)),
-        "end": _iso(moment(record.end)),
+        "start": iso(moment(record.start)),
+        "end": iso(moment(record.end)),
         "events": record.events,
         "via": record.via,
-        "found_at": _iso(moment(record.recorded)),
+        "found_at": iso(moment(record.recorded)),
     }
 
 
 def _span(span: Span) -> dict[str, Any]:
     return {
-        "start": _iso(span.interval.start),
-        "end": _iso(span.interval.end),
+        "start": iso(span.interval.start),
+        "end": iso(span.interval.end),
         "state": "gap" if span.gap else "covered",
         "reason": span.gap,
         "events": span.events,
@@ -183,7 +183,3 @@ def _credentials(settings: PeerSettings) -> list[dict[str, Any]]:
         for key in type(settings).model_fields
         if key != "pseudonym_key" and isinstance(secret := getattr(settings, key), Secret)
     ]
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
