@@ -21,7 +21,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonyms import Pseudonyms
-from auditrelay.settings import ALERTS
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.sources import Drop, Source, make
 from auditrelay.telemetry.metrics import Metrics
 

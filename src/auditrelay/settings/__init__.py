@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -31,9 +31,6 @@ from auditrelay.settings.values import (
     comma_list,
     redact_patterns,
 )
-
-ALERTS: Final = "auditrelay"
-"""The name under which the instance's own alerts are spooled; no source may have it."""
 
 
 class PeerSettings(BaseModel):

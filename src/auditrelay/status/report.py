@@ -40,7 +40,7 @@ def report(
     Times are ISO 8601 UTC. What is in the store and not in the configuration any more is listed
     with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink) and
     *stuck* are known to a running instance alone. ``findings`` is what is wrong,
-    worst first, see ``judgement``.
+    worst first, see ``findings``.
     """
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from auditrelay.settings import ALERTS
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import (
     Coverage,
     Lateness,
