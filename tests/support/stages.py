@@ -95,7 +95,7 @@ class Stage:
             stuck=self.loops_stuck,
         )
 
-    async def measured(self, accept: str) -> tuple[bytes, str]:
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         return b"auditrelay_build_info 1\n", "text/plain"
 
     def stuck(self) -> list[str]:

@@ -16,9 +16,9 @@ from rich.progress import (
 )
 
 from auditrelay.cli.options import Options
-from auditrelay.cli.remote import operate
+from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import moment
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.telemetry import humanize
 
 
@@ -60,7 +60,7 @@ def backfill(
         "newest_first": newest_first,
         "concurrency": concurrency,
     }
-    result = _with_bar(config, request) if at_terminal else operate(config, request, _line)
+    result = _with_bar(config, request) if at_terminal else run_command(config, request, _line)
     _report(source, result, dry_run=dry_run)
 
 
@@ -82,11 +82,11 @@ def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, events=0, new=0, rate=0.0)
-        return operate(config, request, _on(bar, task))
+        return run_command(config, request, _on(bar, task))
 
 
-def _on(bar: Progress, task: TaskID) -> Tell:
-    async def tell(told: dict[str, Any]) -> None:
+def _on(bar: Progress, task: TaskID) -> OnProgress:
+    async def on_progress(told: dict[str, Any]) -> None:
         if "note" in told:
             bar.console.print(f"note: {told['note']}", markup=False)
             return
@@ -100,7 +100,7 @@ def _on(bar: Progress, task: TaskID) -> Tell:
             rate=told["events"] / elapsed if elapsed else 0.0,
         )
 
-    return tell
+    return on_progress
 
 
 def _report(source: str, result: dict[str, Any], *, dry_run: bool) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from auditrelay.cli.options import Options
-from auditrelay.cli.remote import operate
+from auditrelay.cli.remote import run_command
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
@@ -95,7 +95,7 @@ def replay(
 ) -> None:
     """Send dead letters once more, each to its own sink, and say what became of them."""
     config, found = _chosen(context, sink, source, reason, id, everything=everything)
-    result = operate(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
+    result = run_command(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
     outcomes = _outcomes(config, found)
     if as_json:
         typer.echo(json.dumps(outcomes, indent=2))
@@ -127,7 +127,7 @@ def drop(
 ) -> None:
     """Give dead letters up for good: their events are deleted, that they were is remembered."""
     config, found = _chosen(context, sink, source, reason, id, everything=everything)
-    result = operate(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
+    result = run_command(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
     if as_json:
         typer.echo(json.dumps(result["dropped"]))
     else:

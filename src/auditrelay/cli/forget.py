@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.options import Options
-from auditrelay.cli.remote import operate
+from auditrelay.cli.remote import run_command
 
 
 def forget(
@@ -18,7 +18,7 @@ def forget(
 ) -> None:
     """Delete what the state holds of a source or sink that was taken out or renamed."""
     config = Options.of(context).load(default_level="error")
-    operate(config, {"do": "forget", "name": name, "yes": yes}, _silent)
+    run_command(config, {"do": "forget", "name": name, "yes": yes}, _silent)
     typer.echo(f"{name} is forgotten")
 
 

@@ -16,7 +16,7 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Rejected
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
-from auditrelay.service.topology import normalizer
+from auditrelay.events.normalize import Normalizer
 from auditrelay.sources import Drop, make
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
@@ -55,7 +55,7 @@ def sample(
 async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
     settings = config.sources[name]
     source = make(name, settings, Metrics(sources=[name]), config.state_dir)
-    normalize = normalizer(name, config, source)
+    normalize = Normalizer.of(name, settings, scope=source.scope)
     now = datetime.now(UTC)
     events: dict[str, AuditEvent] = {}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.options import Options
-from auditrelay.cli.remote import operate
+from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import moment
 
 _SHOWN = 20
@@ -42,7 +42,7 @@ def verify(
         "repair": repair,
         "at_sink": at_sink,
     }
-    report = operate(config, request, _told)
+    report = run_command(config, request, _told)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:

@@ -16,7 +16,7 @@ import msgspec
 from auditrelay import __version__
 from auditrelay.collect.backfill import MOST_AT_ONCE
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.collect.reader import MARGIN, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
@@ -61,7 +61,7 @@ class Verifier:
         holders: Mapping[str, Holder],
         repair: bool,
         clock: Callable[[], datetime],
-        tell: Tell,
+        tell: OnProgress,
     ) -> None:
         if isinstance(collector.source, Drop):
             raise ConfigError(
