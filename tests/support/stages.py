@@ -93,6 +93,7 @@ class Stage:
             now=self.now,
             pace=self.pace,
             stuck=self.loops_stuck,
+            restart_command="systemctl restart auditrelay",
         )
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:

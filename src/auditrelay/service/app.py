@@ -30,18 +30,12 @@ from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
+from auditrelay.status.findings import STUCK
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
-
-STUCK: Final = timedelta(minutes=20)
-"""
-How long a loop may be busy without any progress, beside what it may have to wait for its peer.
-
-The service is restarted when one is stuck: a peer that is merely slow must never be taken for it.
-"""
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -131,6 +125,7 @@ class App:
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
         )
+        self._restart_command: str | None = None
         self._prune_due = asyncio.Event()
         self._sealed_on: date | None = None
 
@@ -194,6 +189,7 @@ class App:
         *started* is called with the address of the status port once everything runs; *supervisor*
         is told how it goes from then on.
         """
+        self._restart_command = supervisor.restart_command
         port = StatusPort(self._config.status.listen, self, token=self._config.status.token)
         scheduler = self._scheduler()
         async with asyncio.TaskGroup() as tasks:
@@ -346,6 +342,7 @@ class App:
             now=self._clock(),
             pace={name: sink.pace for name, sink in self._topology.deliverers.items()},
             stuck=self.stuck(),
+            restart_command=self._restart_command,
         )
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:

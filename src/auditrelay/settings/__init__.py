@@ -53,6 +53,11 @@ class PeerSettings(BaseModel):
         """Each address that will be spoken to, by the name of its key."""
         return {}
 
+    @property
+    def address_key(self) -> str:
+        """The key that says where the peer is, for whoever has to mend it."""
+        return next(iter(self.addresses), "url").partition("[")[0]
+
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         for key, address in self.addresses.items():
@@ -118,6 +123,11 @@ class SourceSettings(PeerSettings):
     def addresses(self) -> Mapping[str, str]:
         """The API's address."""
         return {"base_url": self.base_url}
+
+    @property
+    def drop_directory(self) -> Path | None:
+        """The folder that files are put into, if that is how records come in."""
+        return None
 
     @property
     def places(self) -> Mapping[str, list[str]]:

@@ -33,14 +33,15 @@ def report(
     now: datetime,
     pace: Mapping[str, Pace] | None = None,
     stuck: Iterable[str] = (),
+    restart_command: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the state of everything in *config*, and of what the store still holds beside it.
 
     Times are ISO 8601 UTC. What is in the store and not in the configuration any more is listed
-    with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink) and
-    *stuck* are known to a running instance alone. ``findings`` is what is wrong,
-    worst first, see ``findings``.
+    with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink), *stuck* and
+    *restart_command* (of the service, for a shell) are known to a running instance alone.
+    ``findings`` is what is wrong, worst first, see :mod:`auditrelay.status.findings`.
     """
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
@@ -59,6 +60,7 @@ def report(
         ],
         "spool": {"bytes": spool_bytes, "max_bytes": config.spool.max_bytes},
         "stuck": list(stuck),
+        "restart_command": restart_command,
     }
     told["findings"] = [asdict(finding) for finding in judge(told)]
     return told
@@ -85,8 +87,7 @@ def _source(
             settle=settings.settle,
             overlap=settings.overlap,
         )
-    # Only a source that files are put before has one.
-    directory = getattr(settings, "directory", None)
+    directory = None if settings is None else settings.drop_directory
     return {
         **_peer(name, settings),
         "directory": None if directory is None else str(directory),
@@ -172,8 +173,13 @@ def _peer(name: str, settings: Any) -> dict[str, Any]:
         "name": name,
         "type": None if settings is None else settings.type,
         "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else {"credentials": _credentials(settings)}),
+        **({"leftover": True} if settings is None else _reached_by(settings)),
     }
+
+
+def _reached_by(settings: PeerSettings) -> dict[str, Any]:
+    """Return which keys say where the peer is and what it is shown: what an operator may mend."""
+    return {"address_key": settings.address_key, "credentials": _credentials(settings)}
 
 
 def _credentials(settings: PeerSettings) -> list[dict[str, Any]]:
