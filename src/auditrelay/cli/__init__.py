@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from auditrelay import __version__
-from auditrelay.cli.lazy import LazyGroup
+from auditrelay.cli.lazy import HELP_OPTIONS, LazyGroup
 from auditrelay.errors import ConfigError, RelayError, exit_status
 
 cli = typer.Typer(
@@ -24,7 +24,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": list(HELP_OPTIONS)},
 )
 
 

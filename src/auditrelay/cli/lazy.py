@@ -6,6 +6,8 @@ from typing import Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+HELP_OPTIONS: Final = ("-h", "--help")
+
 COMMANDS: Final = {
     "run": "Poll every source and deliver to every sink until told to stop.",
     "backfill": "Read a past range; what was forwarded before is not forwarded again.",
@@ -30,6 +32,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         listed = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
         super().__init__(**{**settings, "commands": listed})
+        _hide_type_of_flags(self)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Return the command that *args* begin with, imported, and what follows it."""
@@ -46,4 +49,16 @@ def command(name: str) -> Any:
         group.add_typer(found, name=name)
     else:
         group.command(name)(found)
-    return typer.main.get_group(group).commands[name]
+    made = typer.main.get_group(group).commands[name]
+    _hide_type_of_flags(made)
+    return made
+
+
+def _hide_type_of_flags(command: Any) -> None:
+    """Show no ``<bool>`` in the help beside an option that takes no value, --help included."""
+    context = typer.Context(command, help_option_names=list(HELP_OPTIONS))
+    for option in command.get_params(context):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for below in getattr(command, "commands", {}).values():
+        _hide_type_of_flags(below)
