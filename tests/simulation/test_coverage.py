@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -40,6 +41,8 @@ from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, covered_until, micros
+
+pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 10, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
