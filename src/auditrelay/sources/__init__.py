@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval
+from auditrelay.window import EPOCH, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,6 @@ def available() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def widened(window: Interval, granule: timedelta) -> Interval:
     """
     Return bounds in whole *granules* that hold all of *window* whether a vendor includes them.
@@ -169,8 +166,8 @@ def widened(window: Interval, granule: timedelta) -> Interval:
     The end is not part of *window*, so rounding it up is enough.
     """
     return Interval(
-        window.start - (window.start - _EPOCH) % granule - granule,
-        window.end + (_EPOCH - window.end) % granule,
+        window.start - (window.start - EPOCH) % granule - granule,
+        window.end + (EPOCH - window.end) % granule,
     )
 
 
