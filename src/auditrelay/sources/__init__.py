@@ -96,14 +96,12 @@ class Parcel:
     A file of records that somebody has put before a source.
 
     *key* is the digest of its content, by which it is known whatever it is called; *name* is for
-    people. *identified* tells whether its records have the vendor's ids: without them they cannot
-    be matched with the same records from elsewhere. *pages* raises Rejected if the file as a whole
-    is of no use; nothing has been claimed by then.
+    people. *pages* raises Rejected if the file as a whole is of no use; nothing has been claimed by
+    then.
     """
 
     key: bytes
     name: str
-    identified: bool
     pages: AsyncGenerator[ParcelPage, None]
 
 
