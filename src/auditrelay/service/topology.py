@@ -140,7 +140,7 @@ class Parts:
         collector = self.collectors[name]
         self._at_work[f"source {name}"] = [
             self._tasks.create_task(collector.keep_polling()),
-            self._tasks.create_task(collector.keep_looking_again()),
+            self._tasks.create_task(collector.resweeper.keep_resweeping()),
         ]
         interval = collector.settings.poll_interval.total_seconds()
         self._scheduler.add_job(
