@@ -279,7 +279,7 @@ async def test_a_rollover_is_noticed_by_the_answers_and_otherwise_nothing_is_ask
 ) -> None:
     now = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.time", clock)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     sink = make(urls=[cluster.url])
     for count in (1, 2, 3):
         now += 45
@@ -300,7 +300,7 @@ async def test_a_sink_that_was_quiet_for_a_minute_asks_before_it_sends(
 ) -> None:
     now = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.time", clock)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     sink = make(urls=[cluster.url])
     for _ in range(2):
         await sink.send(items(sink, 3))
@@ -340,7 +340,7 @@ async def test_a_key_that_may_not_read_still_delivers_and_says_what_that_costs(
     cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(monotonic=lambda: 10_000.0)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.time", clock)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     for missing, question in (("view_index_metadata", "index.creation_date"), ("read", "_search")):
         cluster.switches.missing_privileges = frozenset({missing})
         sink = make(urls=[cluster.url])
@@ -740,7 +740,7 @@ async def test_the_next_node_is_asked_when_one_cannot_be_reached(
     assert await sink.send(items(sink, 1)) == Verdict()
     assert await sink.send(items(sink, 2)) == Verdict(duplicates=1)
     assert isinstance(sink, elasticsearch.Sink)
-    assert sink._node == 1  # the dead one is not tried again each time
+    assert sink._cluster.url == elastic.url  # the dead one is not tried again each time
     with pytest.raises(Retryable) as caught:
         await make(urls=[dead, dead]).send(items(sink, 1))
     assert (caught.value.reason, caught.value.sent) == ("connect", False)
