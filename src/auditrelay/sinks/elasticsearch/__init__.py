@@ -6,7 +6,7 @@ second answer is 409. The cluster itself sees to that within one index only. So 
 behind a name (a data stream, or an alias, that has rolled over), the cluster is asked which of the
 events it holds before any is sent that happened before the newest of them was made: those that
 happened later cannot be in an older one (docs/decisions/0015). With a date pattern in ``index``,
-which is filled in by event time, one event always meets the same index, and nobody needs to ask.
+which is filled in by event time, one event always meets the same index, and no search is needed.
 The form is ``ecs`` unless the configuration says otherwise.
 
 Protocol: www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk and

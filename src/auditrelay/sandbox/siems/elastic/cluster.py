@@ -123,7 +123,7 @@ class Cluster:
 
     def visible(self, names: str, privilege: str) -> list[Index]:
         """
-        Return the indices that *names* stand for, for whoever has the *privilege*.
+        Return the indices that *names* stand for, for a user who has the *privilege*.
 
         Without it a pattern stands for nothing, and a plain name is refused; OpenSearch refuses
         both.

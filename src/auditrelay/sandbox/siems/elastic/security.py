@@ -1,4 +1,4 @@
-"""Who may ask the cluster, and what they are told about their rights."""
+"""Authentication, and the answer to a client that asks for its privileges."""
 
 import base64
 import binascii
