@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -88,17 +87,16 @@ def _offline(config: "Config") -> list[Row]:
 
 async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
     """Return what every source and sink answers; with *test*, each sink gets a test event."""
-    from auditrelay.sources import make  # noqa: PLC0415  # see given
+    from auditrelay import sinks, sources  # noqa: PLC0415  # see given
     from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
 
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
     def source(name: str, settings: Any) -> Any:
-        return make(name, settings, metrics, config.state_dir)
+        return sources.make(name, settings, metrics, config.state_dir)
 
     def sink(name: str, settings: Any) -> Any:
-        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
-        return module.build(name, settings, metrics)
+        return sinks.make(name, settings, metrics)
 
     def ask_sink(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         event = _test_event(config, name) if test and config.sinks[name].enabled else None

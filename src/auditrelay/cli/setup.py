@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import json
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,15 +74,15 @@ def _chosen(config: "Config", wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any) -> list[str]:
     """Put the templates where the sink sends its events; return their paths."""
+    from auditrelay.sinks.elasticsearch.cluster import Cluster  # noqa: PLC0415  # see given
     from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
 
-    module = importlib.import_module("auditrelay.sinks.elasticsearch")
-    async with contextlib.aclosing(_Closing(module.build(name, settings, Metrics()))) as closing:
-        opensearch = await closing.sink.is_opensearch()
+    async with contextlib.aclosing(Cluster(name, settings, Metrics())) as cluster:
+        opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)
         for path, body in wanted.items():
             try:
-                await closing.sink.put(path, body)
+                await cluster.put(path, body)
             except Refused as error:
                 if error.status != 403:
                     raise
@@ -94,11 +93,3 @@ async def _install(name: str, settings: Any) -> list[str]:
                     status=error.status,
                 ) from error
         return list(wanted)
-
-
-class _Closing:
-    def __init__(self, sink: Any) -> None:
-        self.sink = sink
-
-    async def aclose(self) -> None:
-        await self.sink.close()

@@ -6,7 +6,6 @@ built before anything is stopped: if it cannot be built, nothing has happened.
 """
 
 import asyncio
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,13 +21,15 @@ from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.settings import ALERTS
-from auditrelay.sources import Drop, Source, make
+from auditrelay.sinks import Sink
+from auditrelay.sinks import make as make_sink
+from auditrelay.sources import Drop, Source
+from auditrelay.sources import make as make_source
 from auditrelay.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:  # only annotations name them
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-    from auditrelay.sinks import Sink
     from auditrelay.store.sqlite.store import SqliteStore
 
 GRACE: Final = timedelta(seconds=8)
@@ -288,7 +289,7 @@ class Parts:
 
     def _collector(self, config: Config, name: str) -> Collector:
         settings = config.sources[name]
-        source = make(name, settings, self._metrics, config.state_dir)
+        source = make_source(name, settings, self._metrics, config.state_dir)
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
@@ -309,8 +310,7 @@ class Parts:
 
     def _deliverer(self, config: Config, name: str) -> "tuple[Sink, Deliverer]":
         settings = config.sinks[name]
-        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
-        sink: Sink = module.build(name, settings, self._metrics)
+        sink = make_sink(name, settings, self._metrics)
         return sink, Deliverer(
             name,
             settings,
