@@ -3,6 +3,8 @@
 #
 #   make demo [DEMO="--duration 2m"]   everything against the built-in sandbox, no credentials
 #   make test [TEST="-k spool -x"]     the tests, as .ci/run runs them
+#   make test AREA=deliver             those of one area: tests/deliver, tests/contract/deliver, ...
+#   make test-unit                     those that start no process and no browser
 #   make check                         format, lint, types
 #   make format                        mend what can be mended by itself
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
@@ -24,13 +26,18 @@ PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python3.1
 	if $$each -c '$(CAN_DO)' 2>/dev/null; then echo $$each; break; fi; done)
 
 TEST ?=
+AREA ?=
 BENCH ?=
 DEMO ?=
 LOCK ?=
 INTEROP ?=
 
-.PHONY: install demo test check check-format check-lint check-types format bench interop changelog lock clean
+.PHONY: install demo test test-unit check check-format check-lint check-types format bench interop changelog lock clean
 .DEFAULT_GOAL := install
+
+# Many tests wait for a process or a peer: one worker more than there are cores keeps the cores busy.
+PARALLEL ?= -n $(shell expr $$(nproc) + 1) --dist worksteal
+FOLDERS = $(if $(AREA),$(or $(wildcard tests/$(AREA) tests/*/$(AREA)),$(error no tests/$(AREA): AREA names a folder of tests)))
 
 install: $(VENV)/.developer
 
@@ -38,7 +45,10 @@ demo: $(VENV)/.user
 	@$(BIN)/auditrelay demo $(DEMO)
 
 test: $(VENV)/.developer
-	@$(BIN)/python -m pytest -n 2 $(TEST)
+	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(FOLDERS)
+
+test-unit: $(VENV)/.developer
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not process and not slow" $(TEST) $(FOLDERS)
 
 check: check-format check-lint check-types
 

@@ -1,13 +1,50 @@
-"""What many tests need: an event to put into a store or to offer to a sink."""
+"""What many tests need: an event for a store or a sink, a fast disk, and no process by accident."""
 
 import hashlib
-from collections.abc import Callable
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
+
+MEMORY, ROOM = "/dev/shm", 2 << 30  # a file system, not a file
+
+if (
+    "TMPDIR" not in os.environ
+    and os.access(MEMORY, os.W_OK)
+    and shutil.disk_usage(MEMORY).free >= ROOM
+):
+    # A store syncs with every commit: on a disk that is half of the time of all tests. They end
+    # processes and never cut the power, so nothing depends on what a sync is worth.
+    os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+
+_may_start_processes = True
+
+
+def _refuse_processes(event: str, _arguments: tuple[Any, ...]) -> None:
+    if event in ("subprocess.Popen", "os.fork", "os.posix_spawn") and not _may_start_processes:
+        raise AssertionError("a test that starts a process is marked: pytest.mark.process")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Let only those start a process that are marked for it."""
+    global _may_start_processes  # noqa: PLW0603  # an audit hook cannot be taken back
+    _may_start_processes = item.get_closest_marker("process") is not None
+    try:
+        return (yield)
+    finally:
+        _may_start_processes = True
+
 
 NOON = 1_767_268_800_000_000  # 2026-01-01T12:00:00Z
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,33 @@ def test_imports_point_one_way(module: Path) -> None:
         elif target != part and target not in BELOW:
             lowest = -1 if part in ABOVE else LEVEL[part]
             assert LEVEL[target] > lowest, f"{name_of(module)} imports {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Not even for an annotation, nor inside of a function: such modules are one idea in two."""
+    graph = {name_of(module): set(needed(module)) for module in MODULES}
+    assert {name for names in graph.values() for name in names} <= set(graph)
+    circle: list[str] = []
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+    assert not circle, " imports ".join(reversed(circle))
+
+
+def needed(module: Path) -> Iterator[str]:
+    """
+    Yield the name of each module that runs before *module* does, because *module* imports it.
+
+    With a module of another folder comes that folder's ``__init__``, and those above it.
+    """
+    for name in imported(module):
+        path = ROOT / name
+        yield f"{name}/__init__" if path.is_dir() else name
+        for folder in path.parents:
+            if module.is_relative_to(folder):
+                break
+            yield f"{folder.relative_to(ROOT)}/__init__"
 
 
 @pytest.mark.parametrize("folder", ["sources", "sinks", "events/vendors", "sandbox/vendors"])

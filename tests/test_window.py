@@ -1,6 +1,7 @@
 """Windows and intervals: whatever happens, no instant is skipped and none is claimed unread."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from auditrelay.window import (
     moment,
     next_window,
     overdue,
+    slices,
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -129,6 +131,15 @@ def test_halves_are_the_whole_and_meet(window: Interval) -> None:
     one, other = cut
     assert (one.start, other.end) == (window.start, window.end)
     assert one.end == other.start
+
+
+@given(spans.map(interval), st.integers(1, 400))
+def test_slices_are_the_whole_and_meet(span: Interval, longest: int) -> None:
+    parts = list(slices(span, longest * SECOND))
+    assert (parts[0].start, parts[-1].end) == (span.start, span.end)
+    assert all(one.end == other.start for one, other in pairwise(parts))
+    assert all(part.length == longest * SECOND for part in parts[:-1])
+    assert parts[-1].length <= longest * SECOND
 
 
 @pytest.mark.parametrize(

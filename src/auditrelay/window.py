@@ -101,6 +101,15 @@ def next_window(
     return Interval(start, end) if end > checkpoint else None
 
 
+def slices(span: Interval, longest: timedelta) -> Iterator[Interval]:
+    """Yield *span* in parts of *longest*, in order of time; the last is as long as what is left."""
+    start = span.start
+    while start < span.end:
+        end = min(span.end, start + longest)
+        yield Interval(start, end)
+        start = end
+
+
 def halves(window: Interval) -> tuple[Interval, Interval] | None:
     """Cut *window* in two in the middle of its time, or return None if it is too fine to cut."""
     if window.length <= FINEST:

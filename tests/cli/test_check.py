@@ -43,6 +43,7 @@ async def rows(folder: Path, sources: Table, sinks: Table, *, test: bool = False
 # --- the command --------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 async def test_everybody_is_asked_and_nothing_is_left_behind(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
@@ -54,6 +55,7 @@ async def test_everybody_is_asked_and_nothing_is_left_behind(
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.process
 async def test_offline_asks_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
     ended = await command(config, "check", "--offline")
@@ -72,6 +74,7 @@ async def test_offline_asks_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
     assert "exclude each other" in both.stderr
 
 
+@pytest.mark.process
 async def test_one_that_fails_is_a_1_and_the_others_are_told_all_the_same(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
@@ -86,6 +89,7 @@ async def test_one_that_fails_is_a_1_and_the_others_are_told_all_the_same(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.process
 async def test_a_pattern_that_fits_no_source_yet_is_a_warning_and_no_failure(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
@@ -107,6 +111,7 @@ def queries(ended: Ended, name: str) -> list[str]:
     return [line.strip() for line in rest.partition("\n\n")[0].splitlines() if line.strip()]
 
 
+@pytest.mark.process
 async def test_a_test_event_is_sent_to_every_sink_with_the_search_that_finds_it(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:

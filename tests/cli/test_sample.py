@@ -4,9 +4,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from tests.support.daemon import command, configure
 
 from auditrelay.sandbox.vendors.cencori import Cencori
+
+pytestmark = pytest.mark.process
 
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)

@@ -13,6 +13,8 @@ import pytest
 
 from auditrelay.sandbox.siems.elastic import PASSWORD, USERNAME, Elastic
 
+pytestmark = pytest.mark.process
+
 PATHS = ["_component_template/auditrelay@mappings", "_index_template/logs-auditrelay"]
 
 

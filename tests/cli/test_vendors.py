@@ -13,12 +13,16 @@ from tests.support.daemon import Ended, command, configure
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.vendors import Refusal
 
+pytestmark = pytest.mark.process
+
 WIDE = {"COLUMNS": "2000"}
 """So that no sentence is broken into the lines of its column."""
 
 FILE = {"file": {"type": "file", "path": "-"}}
 
-CASES = [(kind, refusal) for kind, vendor in vendors().items() for refusal in vendor.REFUSALS]
+CASES = [
+    (kind, refusal) for kind, vendor in vendors.available().items() for refusal in vendor.REFUSALS
+]
 
 
 def table(double: Vendor, refusal: Refusal | None = None) -> dict[str, Any]:
@@ -47,7 +51,7 @@ async def test_check_says_of_every_refusal_what_the_vendor_says_and_what_to_do(
     sources = {}
     secrets = []
     for number, (kind, refusal) in enumerate(CASES):
-        double = await stack.enter_async_context(vendors()[kind]())
+        double = await stack.enter_async_context(vendors.available()[kind]())
         double.fill(3, datetime.now(UTC) - timedelta(minutes=30), datetime.now(UTC))
         sources[f"s{number}"] = table(double, refusal)
         secrets.append(double.secret)
@@ -69,22 +73,22 @@ async def test_check_says_of_every_refusal_what_the_vendor_says_and_what_to_do(
 
 async def test_check_says_that_every_vendor_answers(tmp_path: Path, stack: AsyncExitStack) -> None:
     sources = {}
-    for kind, vendor in vendors().items():
+    for kind, vendor in vendors.available().items():
         double = await stack.enter_async_context(vendor())
         double.fill(3, datetime.now(UTC) - timedelta(minutes=30), datetime.now(UTC))
         sources[kind] = table(double)
     ended = await command(configure(tmp_path, sources, FILE), "check", environ=WIDE)
     assert ended.status == 0, ended.stdout
     found = rows(ended)
-    for kind in vendors():
+    for kind in vendors.available():
         assert found[kind] == ("ok", "answers; 3 events in the last hour")
 
 
-@pytest.mark.parametrize("kind", vendors())
+@pytest.mark.parametrize("kind", vendors.available())
 async def test_sample_prints_the_newest_records_as_they_are(
     tmp_path: Path, stack: AsyncExitStack, kind: str
 ) -> None:
-    double = await stack.enter_async_context(vendors()[kind]())
+    double = await stack.enter_async_context(vendors.available()[kind]())
     double.fill(5, datetime.now(UTC) - timedelta(minutes=30), datetime.now(UTC))
     config = configure(tmp_path, {"it": table(double)}, FILE)
     ended = await command(config, "sample", "it", "--as", "raw", "--count", "2")
@@ -95,12 +99,12 @@ async def test_sample_prints_the_newest_records_as_they_are(
     assert not (tmp_path / "state").exists(), "it stores nothing"
 
 
-@pytest.mark.parametrize("kind", vendors())
+@pytest.mark.parametrize("kind", vendors.available())
 async def test_sample_says_why_it_is_refused(
     tmp_path: Path, stack: AsyncExitStack, kind: str
 ) -> None:
-    refusal = next(it for it in vendors()[kind].REFUSALS if it.status == 403)
-    double = await stack.enter_async_context(vendors()[kind]())
+    refusal = next(it for it in vendors.available()[kind].REFUSALS if it.status == 403)
+    double = await stack.enter_async_context(vendors.available()[kind]())
     config = configure(tmp_path, {"it": table(double, refusal)}, FILE)
     ended = await command(config, "sample", "it", environ=WIDE)
     assert ended.status == 1

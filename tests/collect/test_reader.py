@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.collect.test_collector import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
-from tests.support.daemon import eventually
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, Purpose, belongs
-from auditrelay.errors import Refused, WalkBroken
+from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import Pace, in_background
 from auditrelay.sources import Page
@@ -67,7 +66,7 @@ class Telling:
 
 
 def telling(collector: Collector, source: Telling) -> Collector:
-    for reader in (collector, collector._live, collector._again):
+    for reader in (collector, collector._reader, collector.resweeper.reader):
         reader.source = source  # type: ignore[assignment]  # as good as one
     return collector
 
@@ -98,7 +97,7 @@ async def test_a_window_that_the_vendor_shows_in_part_is_a_gap_and_its_events_ar
     names = await world.names()
     assert sorted(name for name in names if name != "None") == made
     assert [what for what, _ in notices(await world.spooled())] == ["auditrelay.gap_declared"]
-    assert collector.checkpoint == NOON - 60 * SECOND, "it holds nothing up"
+    assert collector.checkpoint.at == NOON - 60 * SECOND, "it holds nothing up"
     assert world.counted("gap_seconds_total") == pytest.approx(7200 - 60)
 
 
@@ -143,7 +142,7 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
         "calls", Interval(NOON - 2 * DAY, NOON - DAY), [], NOON
     )
     lost = world.vendor.add(NOON - 36 * HOUR)
-    tally = await collector.reader().cover(
+    tally = await collector.new_reader().cover(
         Interval(NOON - 2 * DAY, NOON - DAY), Purpose("backfill", backfill=number.id)
     )
     assert (tally.new, tally.read) == (1, 1)
@@ -289,7 +288,7 @@ async def test_what_came_while_it_was_looked_is_not_missed(world: World) -> None
 
     async def beside() -> None:
         world.vendor.add(early)
-        events = collector.reader().normalize(
+        events = collector.new_reader().normalize(
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
              % early.isoformat().encode()]
         )  # fmt: skip
@@ -308,7 +307,7 @@ async def test_what_came_while_it_was_looked_is_not_missed(world: World) -> None
 
     world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and watched
     look = Purpose("second look 1h", second_look=True)
-    tally = await collector.reader().cover(window, look)
+    tally = await collector.new_reader().cover(window, look)
     assert pages >= 3
     assert tally.vanished == 0
 
@@ -324,9 +323,9 @@ async def test_what_lies_close_to_a_bound_is_not_missed(world: World) -> None:
     world.vendor.records.clear()
     look = Purpose("second look 1h", second_look=True)
     window = Interval(NOON - HOUR, NOON - 30 * MINUTE)
-    assert (await collector.reader().cover(window, look)).vanished == 1
+    assert (await collector.new_reader().cover(window, look)).vanished == 1
     short = Interval(NOON - HOUR, NOON - HOUR + 2 * MARGIN)
-    assert (await collector.reader().cover(short, look)).vanished == 0
+    assert (await collector.new_reader().cover(short, look)).vanished == 0
     assert inside
 
 
@@ -337,66 +336,14 @@ async def test_a_walk_that_was_shown_in_part_misses_nothing(world: World) -> Non
     await collector.poll()
     world.vendor.records.clear()
     telling(collector, Telling(world.vendor, partial="plan_limit"))
-    reader = collector.reader()
+    reader = collector.new_reader()
     reader.source = collector.source
     look = Purpose("second look 1h", second_look=True)
     tally = await reader.cover(Interval(NOON - HOUR, NOON), look)
     assert (tally.pages, tally.vanished) == (1, 0)
 
 
-# --- second looks beside polls
-
-
-async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World) -> None:
-    collector = world.collector(resweep=["1h"], overlap="1s")
-    await collector.poll()
-    world.clock.now += 2 * HOUR
-    looking, let_go = asyncio.Event(), asyncio.Event()
-    real = world.vendor.walk
-
-    async def walk(window: Interval) -> AsyncIterator[Page]:
-        if window.start < NOON - 2 * MINUTE:  # a second look: polls are past that
-            looking.set()
-            await let_go.wait()
-        async for page in real(window):
-            yield page
-
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, but slow
-    tasks = [
-        asyncio.ensure_future(collector.keep_polling()),
-        asyncio.ensure_future(collector.keep_looking_again()),
-    ]
-    try:
-        async with asyncio.timeout(10):
-            collector.due.set()
-            await looking.wait()
-            for _ in range(3):
-                fresh = world.vendor.add(world.clock.now)
-                world.clock.now += 5 * MINUTE
-                collector.due.set()
-                await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
-            late = world.vendor.add(NOON - HOUR)
-            let_go.set()
-            await eventually(lambda: is_there(world, late))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-
-async def test_a_second_look_that_fails_is_taken_again_and_no_poll_suffers(world: World) -> None:
-    collector = world.collector(resweep=["1h"])
-    await collector.poll()
-    world.clock.now += 2 * HOUR
-    late = world.vendor.add(NOON - HOUR)
-    await collector._poll()
-    world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
-    with pytest.raises(Refused):
-        await collector._look_again()
-    assert collector.condition.up, "how the source fares is what its polls say"
-    assert late not in await world.names()
-    await collector._look_again()
-    assert late in await world.names()
+# --- in the background
 
 
 class Turns:
@@ -479,11 +426,11 @@ def test_an_event_without_a_time_of_its_own_belongs_to_whatever_showed_it(event:
 
 async def test_what_cannot_be_read_however_fine_names_the_part(world: World) -> None:
     collector = world.collector()
-    await collector.start()
+    await collector.checkpoint.refresh()
     for _ in range(9):
         world.vendor.add(NOON - HOUR)
     world.vendor.too_many = 7
     with pytest.raises(WalkBroken) as caught:
-        await collector.reader().cover(Interval(NOON - 2 * HOUR, NOON), Purpose("poll"))
+        await collector.new_reader().cover(Interval(NOON - 2 * HOUR, NOON), Purpose("poll"))
     assert caught.value.window.start <= NOON - HOUR < caught.value.window.end
     assert caught.value.window.length <= SECOND

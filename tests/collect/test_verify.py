@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.collect.test_collector import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 from tests.support.dropped import Dropped
 
 from auditrelay.collect.collector import Collector
@@ -259,7 +259,7 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
             if page.last:  # a poll beside it finds one that this walk is past
                 at = NOON - 55 * MINUTE
                 text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}'
-                events = collector.reader().normalize([text % at.isoformat().encode()])
+                events = collector.new_reader().normalize([text % at.isoformat().encode()])
                 await world.store.add("calls", events)
             yield page
 

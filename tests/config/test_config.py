@@ -172,6 +172,7 @@ def test_a_byte_order_mark_does_no_harm(file: Path) -> None:
     assert vendor(read(file)).organization_id == "42"
 
 
+@pytest.mark.process
 def test_the_configuration_can_come_from_a_pipe() -> None:
     code = (
         "from pathlib import Path; from auditrelay.config import load;"
@@ -659,6 +660,7 @@ def test_the_token_of_the_status_port_is_a_secret_like_any_other(
 # --- types -------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_only_the_types_in_use_are_imported(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('[sinks.out]\ntype = "file"\npath = "-"\n')

@@ -82,6 +82,7 @@ def ask(listen: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 async def test_a_healthy_instance_passes_and_one_that_is_gone_does_not(tmp_path: Path) -> None:
     async with Sandbox() as sandbox:
         async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
@@ -114,12 +115,14 @@ def sick() -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.process
 def test_an_instance_with_a_stuck_loop_fails_and_says_which(sick: str) -> None:
     ended = ask(sick)
     assert ended.returncode == 1
     assert '"stuck":["bland"]' in ended.stderr
 
 
+@pytest.mark.process
 def test_an_instance_that_never_answers_fails_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         ended = ask(f"127.0.0.1:{server.getsockname()[1]}")
@@ -130,6 +133,7 @@ def test_an_instance_that_never_answers_fails_in_time() -> None:
     assert int(timeout[1]) > healthcheck.SECONDS
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:http"])
 def test_an_address_that_makes_no_sense_fails_without_a_traceback(listen: str) -> None:
     ended = ask(listen)
@@ -137,6 +141,7 @@ def test_an_address_that_makes_no_sense_fails_without_a_traceback(listen: str) -
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.process
 def test_it_imports_nothing_but_the_standard_library() -> None:
     code = (
         "import sys, auditrelay.healthcheck\n"
@@ -157,6 +162,7 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
 HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
+@pytest.mark.process
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
 def test_hadolint_has_nothing_to_say_against_the_dockerfile() -> None:
     said = subprocess.run(
@@ -186,6 +192,7 @@ def may_be_process_1() -> bool:
     return True
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not may_be_process_1(), reason="needs the right to make a PID namespace")
 async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
     tmp_path: Path,
@@ -219,6 +226,7 @@ def child(daemon: Daemon) -> int:
 # --- what runs it ------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_the_compose_file_configures_the_service_for_the_sandbox_by_environment_alone(
     tmp_path: Path,
 ) -> None:
@@ -291,6 +299,7 @@ def relays() -> Iterator[tuple[Any, Any]]:
                     yield pod, container
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_a_manifest_is_what_kubernetes_understands(path: Path) -> None:
     said = subprocess.run(

@@ -46,12 +46,14 @@ def analyze(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 @needs_systemd
 def test_systemd_has_nothing_to_say_against_a_unit(installed: Path) -> None:
     said = analyze("verify", "--man=no", str(installed))
     assert (said.returncode, said.stdout + said.stderr) == (0, "")
 
 
+@pytest.mark.process
 @needs_systemd
 def test_systemd_rates_the_exposure_of_a_unit_at_most_at_1_5(installed: Path) -> None:
     said = analyze("security", "--offline=true", "--threshold=15", str(installed))
@@ -71,6 +73,7 @@ def test_the_backfill_has_the_rights_of_the_service_and_no_others() -> None:
     assert added == ["EnvironmentFile=/etc/auditrelay/backfill/%i.env", "Nice=10"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -94,6 +97,7 @@ def test_the_backfill_turns_its_file_into_options(
     assert not (tmp_path / "harm").exists()
 
 
+@pytest.mark.process
 def test_the_backfill_without_a_beginning_ends_with_2_and_names_the_file(tmp_path: Path) -> None:
     ended = backfill(tmp_path, {"TO": "7d"})
     assert ended.returncode == 2

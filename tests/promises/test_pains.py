@@ -13,7 +13,7 @@ Late events, and events that were missed
   nobody has to choose between one per cent of loss and hours of waiting
       tests/promises/test_pains.py::test_nobody_has_to_choose_between_soon_and_complete
   what an API shows later than the time it tells is found
-      tests/collect/test_collector.py::test_what_appears_late_is_found_by_the_second_look_and_marked
+      tests/collect/test_resweep.py::test_what_appears_late_is_found_by_the_second_look_and_marked
   how late the events of a source really are is measured
       tests/collect/test_reader.py::test_late_events_are_counted_wherever_they_are_found
   a second, validating pass looks for what was missed
@@ -90,7 +90,7 @@ test_a_stuck_loop_silences_the_signs_of_life_and_fails_the_health_check
       tests/system/test_supervision.py::\
 test_polls_that_do_not_come_any_more_silence_the_signs_of_life
   a source that has fallen silent is reported
-      tests/collect/test_collector.py::\
+      tests/collect/test_health.py::\
 test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
   a wait that a vendor asks for is kept
       tests/http/test_peer.py::test_retry_after_is_never_shortened
@@ -108,7 +108,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.collect.test_collector import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
 from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
@@ -196,7 +196,7 @@ async def test_events_on_the_edges_of_windows_are_read_once(world: World) -> Non
     edges = []
     for _ in range(60):
         await collector.poll()
-        edge = collector.checkpoint
+        edge = collector.checkpoint.at
         for offset in (-2, -1, 0, 1):  # microseconds round the end of what was just read
             at = edge + timedelta(microseconds=offset)
             edges += [world.vendor.add(at, seen_from=NOON), world.vendor.add(at, seen_from=NOON)]
@@ -258,7 +258,7 @@ async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> N
         clock.now += 5 * MINUTE
         await collector.poll()
         assert (await world.names()).count(old) == 1, life
-        again = collector.reader().normalize(
+        again = collector.new_reader().normalize(
             [b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
              % (old.encode(), (NOON - HOUR).isoformat().encode())]
         )  # fmt: skip
@@ -294,7 +294,7 @@ async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World
         assert event.at == int(at[event.native_id or ""].timestamp() * 1e6)
         assert event.late_by_s is None
         assert not event.backfill
-    assert collector.checkpoint == world.clock.now - MINUTE
+    assert collector.checkpoint.at == world.clock.now - MINUTE
     # What was read of it before a failure is not asked for again.
     burst = [w for w in world.vendor.asked[asked:] if w.length < MINUTE]
     assert Counter(window.start for window in burst).most_common(1)[0][1] <= 4
@@ -338,11 +338,11 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
     made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24 - 1)]
     for attempt in range(4):
         world.vendor.trouble = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
-        before = collector.checkpoint
+        before = collector.checkpoint.at
         collector = world.collector(max_window="10d", overlap="1s")  # as after a restart
         with pytest.raises(Retryable):
             await collector.poll()
-        assert collector.checkpoint > before, attempt
+        assert collector.checkpoint.at > before, attempt
         assert min(world.vendor.asked[-1].start, before) >= before - SECOND
     await collector.poll()
     assert Counter(await world.names()) == Counter(made)
@@ -368,7 +368,7 @@ async def test_a_restart_reads_the_time_in_which_nobody_was_there(tmp_path: Path
         if checkpoint is not None:
             (asked,) = vendor.asked
             assert asked.start == checkpoint - 10 * MINUTE
-        checkpoint = collector.checkpoint
+        checkpoint = collector.checkpoint.at
         assert await world.names() == made
         await store.close()
         made += [vendor.add(clock.now + number * HOUR) for number in range(8)]
@@ -392,9 +392,7 @@ async def test_a_source_that_hangs_holds_no_other_up(world: World) -> None:
         for _ in range(60)
     ]
     collector = world.collector()
-    crowd = [each.collector() for each in stuck]
-    for number, each in enumerate(crowd):
-        each.name = each._live.name = f"stuck{number}"
+    crowd = [each.collector(f"stuck{number}") for number, each in enumerate(stuck)]
     tasks = [asyncio.ensure_future(each.keep_polling()) for each in (*crowd, collector)]
     try:
         async with asyncio.timeout(20):

@@ -38,6 +38,8 @@ from auditrelay.sandbox import Sandbox, Trap, faults
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import cekura
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -40,6 +41,8 @@ from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, covered_until, micros
+
+pytestmark = pytest.mark.slow
 
 START = datetime(2026, 1, 10, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -254,7 +257,7 @@ def test_forwarded_and_declared_together_are_the_whole_history(
 
         world.now = START + (HISTORY + 40 * 3600) * SECOND  # by now all can be seen
         async with world.living() as (store, collector):
-            await collector.start()
+            await collector.checkpoint.refresh()
             spans = await store.ledger("it")
             end = covered_until(START, [span.interval for span in spans])
             gaps = [span.interval for span in spans if span.gap]
@@ -403,12 +406,12 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
         world.vendor.unreadable = Interval(START + 3599 * SECOND, START + 3601 * SECOND)
         await world.live(5 * 3600, 300, None)
         async with world.living() as (store, collector):
-            await collector.start()
+            await collector.checkpoint.refresh()
             gaps = [span for span in await store.ledger("it") if span.gap]
             assert {span.gap for span in gaps} == {collect.UNREADABLE}
             lost = sum(span.interval.length.total_seconds() for span in gaps)
             assert lost < 5, "no more than could not be read"
-            assert collector.checkpoint > START + 4 * 3600 * SECOND
+            assert collector.checkpoint.at > START + 4 * 3600 * SECOND
             world.vendor.unreadable = None
             result = await _backfill(
                 world, store, collector, Interval(START, START + 2 * 3600 * SECOND)

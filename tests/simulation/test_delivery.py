@@ -32,6 +32,8 @@ from auditrelay.store.sqlite.writer import Writer
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 START = datetime(2100, 3, 1, tzinfo=UTC)
@@ -129,7 +131,7 @@ lives = st.builds(
 
 def open_questions(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     """Draw answers to some of what the documentation of *kind* leaves open."""
-    vendor = vendors()[kind]
+    vendor = vendors.available()[kind]
     fit: dict[str, list[object]] = {}
     for name, value in vendor.answers():
         if (name, value) not in vendor.REFUSING | vendor.HIDING:
@@ -150,7 +152,7 @@ class World:
 
     def __init__(self, kind: str, folder: Path, *, page_size: int, max_window: str) -> None:
         self.now = START + timedelta(seconds=LOOKBACK)
-        self.vendor: Vendor = vendors()[kind](clock=self._clock)
+        self.vendor: Vendor = vendors.available()[kind](clock=self._clock)
         self.elastic = Elastic(clock=self._clock)
         self._kind, self._folder = kind, folder
         self._keys = {"page_size": page_size, "max_window": max_window}
@@ -341,10 +343,10 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
 def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) -> None:
     history = data.draw(st.lists(happened, max_size=25), label="history")
     switches = data.draw(open_questions(kind), label="open questions")
-    smallest = vendors()[kind].SMALLEST_PAGE
+    smallest = vendors.available()[kind].SMALLEST_PAGE
     page_size = data.draw(st.integers(smallest, smallest + 6), label="page_size")
     patience = 1
-    if vendors()[kind].RESTLESS & switches.items():
+    if vendors.available()[kind].RESTLESS & switches.items():
         switches.pop("page_size_cap", None)
         page_size, patience = page_size + 4, 30
     if switches.get("oversize") == "refuse":

@@ -33,6 +33,8 @@ from tests.support.rigs import NOON, RIGS, Rig
 
 from auditrelay.deliver.deliverer import Deliverer
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 SPEED = 1000

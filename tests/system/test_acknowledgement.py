@@ -13,6 +13,8 @@ from tests.support.daemon import Daemon, command, configure, eventually, sinks, 
 
 from auditrelay.sandbox import Sandbox
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:

@@ -13,6 +13,8 @@ from auditrelay.config import load
 from auditrelay.errors import ConfigError
 from auditrelay.sandbox import Sandbox, faults
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:

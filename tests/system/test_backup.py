@@ -21,6 +21,8 @@ from tests.support.daemon import (
 
 from auditrelay.sandbox import Sandbox
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:

@@ -23,6 +23,8 @@ from tests.support.daemon import Daemon, configure, eventually, intakes, missing
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.store.sqlite.view import StateView
 
+pytestmark = pytest.mark.process
+
 BATCH = 5
 CONCURRENCY = 2
 EVENTS = 24

@@ -36,6 +36,8 @@ from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.siems.stored import Stored
 from auditrelay.store.sqlite.view import StateView
 
+pytestmark = pytest.mark.process
+
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 BATCH = 5

@@ -27,6 +27,8 @@ from tests.support.daemon import (
 
 from auditrelay.sandbox import Sandbox, faults
 
+pytestmark = pytest.mark.process
+
 DAY = timedelta(days=1)
 
 

@@ -16,6 +16,8 @@ from tests.support.daemon import Daemon, configure, eventually, intakes, sinks, 
 from auditrelay.cli.lazy import COMMANDS
 from auditrelay.sandbox import Sandbox
 
+pytestmark = pytest.mark.process
+
 TELL_MODULES = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps({"event": "modules", "names": list(sys.modules)}),

@@ -30,6 +30,8 @@ from auditrelay.config import load
 from auditrelay.sandbox import Sandbox, Trap, faults
 from auditrelay.service import app
 
+pytestmark = pytest.mark.process
+
 METRICS = [
     "auditrelay_events_collected_total",
     "auditrelay_events_duplicate_total",

@@ -14,6 +14,8 @@ from tests.support.daemon import Daemon, configure, eventually, missing, sinks, 
 
 from auditrelay.sandbox import Sandbox, faults
 
+pytestmark = pytest.mark.process
+
 PULSE_USEC = "200000"
 """Within so many microseconds it has to give a sign of life."""
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditrelay import sinks, sources
 from auditrelay.cli.options import Options
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
 from auditrelay.sinks import Item, Sink, Verdict
-from auditrelay.sources import Drop, make
+from auditrelay.sources import Drop
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval
@@ -92,11 +92,10 @@ async def ask_all(config: Config, *, test: bool = False) -> list[Row]:
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
     def source(name: str, settings: Any) -> Any:
-        return make(name, settings, metrics, config.state_dir)
+        return sources.make(name, settings, metrics, config.state_dir)
 
     def sink(name: str, settings: Any) -> Any:
-        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
-        return module.build(name, settings, metrics)
+        return sinks.make(name, settings, metrics)
 
     def ask_sink(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         if test and not config.feeds(name):

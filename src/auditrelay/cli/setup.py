@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import json
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from auditrelay.cli.options import Options
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
+from auditrelay.sinks.elasticsearch.cluster import Cluster
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
 from auditrelay.telemetry.metrics import Metrics
 
@@ -71,13 +71,12 @@ def _chosen(config: Config, wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any) -> list[str]:
     """Put the templates where the sink sends its events; return their paths."""
-    module = importlib.import_module("auditrelay.sinks.elasticsearch")
-    async with contextlib.aclosing(_Closing(module.build(name, settings, Metrics()))) as closing:
-        opensearch = await closing.sink.is_opensearch()
+    async with contextlib.aclosing(Cluster(name, settings, Metrics())) as cluster:
+        opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)
         for path, body in wanted.items():
             try:
-                await closing.sink.put(path, body)
+                await cluster.put(path, body)
             except Refused as error:
                 if error.status != 403:
                     raise
@@ -88,11 +87,3 @@ async def _install(name: str, settings: Any) -> list[str]:
                     status=error.status,
                 ) from error
         return list(wanted)
-
-
-class _Closing:
-    def __init__(self, sink: Any) -> None:
-        self.sink = sink
-
-    async def aclose(self) -> None:
-        await self.sink.close()

@@ -12,19 +12,18 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from auditrelay.collect.collector import MOST_UNREADABLE, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.progress import OnProgress
-from auditrelay.collect.reader import Purpose, Reader, belongs
+from auditrelay.collect.reader import Purpose, Reader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.sources import Drop
 from auditrelay.store import Proof, Store
-from auditrelay.window import Interval, holes
+from auditrelay.window import Interval, holes, slices
 
 SLICES: Final = 64
 """About how many slices a range is cut into: often enough to see progress and to lose little."""
@@ -85,7 +84,7 @@ class Backfiller:
         of the same range goes on from there.
         """
         in_background()
-        await self._collector.start()
+        await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
             self._collector.name, self._span, self._sinks, self._clock()
         )
@@ -104,7 +103,7 @@ class Backfiller:
     async def count(self, *, concurrency: int) -> dict[str, Any]:
         """Return how many events the source shows, and how many were never forwarded."""
         in_background()
-        await self._collector.start()
+        await self._collector.checkpoint.refresh()
         await self._work_through(self._cut(self._span), concurrency, self._look)
         return asdict(self._progress)
 
@@ -112,13 +111,7 @@ class Backfiller:
         longest = min(
             self._collector.settings.max_window, max(self._span.length / SLICES, SHORTEST)
         )
-        pieces = []
-        start = span.start
-        while start < span.end:
-            end = min(span.end, start + longest)
-            pieces.append(Interval(start, end))
-            start = end
-        return pieces
+        return list(slices(span, longest))
 
     async def _without_retired(self, todo: list[Interval]) -> list[Interval]:
         """Declare as a gap what the vendor does not keep any more, and return the rest."""
@@ -130,7 +123,7 @@ class Backfiller:
         for part in todo:
             if part.start < oldest and not self._sinks:
                 gone = Interval(part.start, min(part.end, oldest))
-                await self._collector.reader().declare(gone, RETENTION)
+                await self._collector.new_reader().declare(gone, RETENTION)
                 self._progress.gaps += 1
             if part.end > oldest:
                 rest.append(Interval(max(part.start, oldest), part.end))
@@ -145,7 +138,7 @@ class Backfiller:
         """Have *do* done for every one of *slices*, the last first, so many at a time."""
 
         async def work() -> None:
-            reader = self._collector.reader()
+            reader = self._collector.new_reader()
             while slices:
                 piece = slices.pop()
                 await do(reader, piece)
@@ -198,7 +191,7 @@ class Backfiller:
             events = await self._held(part, most)
             if events is None:
                 events = await self._shown(reader, part, most)
-            events = [msgspec.structs.replace(event, backfill=True) for event in events]
+            events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
             await reader.patiently(
                 lambda: self._store.refill(self._collector.name, self._sinks, events, proof)

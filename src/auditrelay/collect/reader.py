@@ -16,10 +16,10 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
-from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.http.retry import pause
@@ -27,7 +27,7 @@ from auditrelay.settings import SourceSettings
 from auditrelay.sources import Drop, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof, Store, known_key
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, holes, micros, moment
+from auditrelay.window import Interval, holes, micros
 
 T = TypeVar("T")
 
@@ -67,22 +67,13 @@ class Tally:
     vanished: int = 0
 
 
-@dataclass(slots=True)
-class Found:
-    """What reading has come across since the start, for whoever shows how a source fares."""
-
-    last_event_at: datetime | None = None
-    unknown_actions: int = 0
-
-
 class Reader:
     """
     Everything between one source and the store.
 
     *clock* returns now, in UTC. *announce* is called when new events lie in the spool. *patience*
     is how long a page waits for room in the spool before it is given up; None: for ever.
-    *complain* is told what a wait for room is about, and None when it is over. *found* may be
-    shared by several readers of one source.
+    *health* may be shared by several readers of one source.
     """
 
     def __init__(
@@ -97,14 +88,12 @@ class Reader:
         clock: Callable[[], datetime],
         announce: Callable[[], None],
         patience: timedelta | None = None,
-        complain: Callable[[str | None], Awaitable[None]],
-        found: Found,
+        health: SourceHealth,
     ) -> None:
         self.name = name
         self.source = source
         self.worked_at: float | None = None
         """When what is under way last made progress (monotonic); None while nothing is."""
-        self._found = found
         self._settings = settings
         self._normalizer = normalizer
         self._store = store
@@ -112,7 +101,7 @@ class Reader:
         self._clock = clock
         self.announce = announce
         self._patience = math.inf if patience is None else patience.total_seconds()
-        self._complain = complain
+        self._health = health
 
     def normalize(self, records: list[bytes]) -> list[AuditEvent]:
         """Return the events of *records*, read now."""
@@ -162,7 +151,7 @@ class Reader:
                     seen.update(map(known_key, events))
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
                 elif purpose.backfill is not None:
-                    events = [_backfilled(event) for event in events]  # noqa: PLW2901  # as above
+                    events = [backfilled(event) for event in events]  # noqa: PLW2901  # as above
                     shown.update(hash(event.uid) for event in events if belongs(event, window))
                     read = len(shown)
                 # The interval goes in with the last page, in one transaction: coverage is claimed
@@ -183,9 +172,9 @@ class Reader:
 
     async def _miss(self, window: Interval, seen: set[bytes], before: int) -> int:
         """Note what was forwarded and is not shown any more, but for what lies near a bound."""
-        if window.length <= 2 * MARGIN:
+        inside = well_inside(window)
+        if inside is None:
             return 0
-        inside = Interval(window.start + MARGIN, window.end - MARGIN)
         gone = await self._store.vanished(self.name, inside, seen, before)
         if gone:
             _log.warning(
@@ -214,7 +203,7 @@ class Reader:
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
         self._metrics.events_duplicate.labels(self.name).inc(added.known)
         if added.new:
-            self._count([events[index] for index in added.new])
+            self._health.count_new([events[index] for index in added.new])
             self._metrics.event_lateness_seconds.labels(self.name).observe_all(
                 (events[index].fetched - events[index].at) / 1e6 for index in added.late
             )
@@ -250,17 +239,6 @@ class Reader:
         for gap in added.filled:
             _log.warning("gap_filled", source=self.name, **_spelled(gap))
 
-    def _count(self, new: Sequence[AuditEvent]) -> None:
-        newest = moment(max(event.at for event in new))
-        if self._found.last_event_at is not None:
-            newest = max(newest, self._found.last_event_at)
-        self._found.last_event_at = newest
-        gauge = self._metrics.source_last_event_timestamp_seconds.labels(self.name)
-        gauge.set(newest.timestamp())
-        unknown = sum(UNKNOWN_ACTION in event.warnings for event in new)
-        self._found.unknown_actions += unknown
-        self._metrics.events_unknown.labels(self.name).inc(unknown)
-
     async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         """Repeat *write* until the store has room for it: a full spool only pauses reading."""
         waited = 0.0
@@ -276,21 +254,31 @@ class Reader:
                 if waited >= self._patience:
                     raise
                 if not waited:
-                    _log.error("polling_paused", source=self.name, reason=str(error))
-                    await self._complain(f"polling is paused: {error}")
+                    await self._health.paused(str(error))
                 await pause(ROOM_INTERVAL)
                 waited += ROOM_INTERVAL
                 self.worked_at = time.monotonic()
                 continue
             if waited:
-                _log.warning("polling_resumed", source=self.name)
-                await self._complain(None)
+                self._health.resumed()
             return result
 
 
 def belongs(event: AuditEvent, window: Interval) -> bool:
     """Tell whether *event* is of *window*: vendors also show what lies on its bounds."""
     return event.time_quality == "fetched" or micros(window.start) <= event.at < micros(window.end)
+
+
+def well_inside(window: Interval) -> Interval | None:
+    """Return *window* without its margins, or None if nothing is left: what must be shown of it."""
+    if window.length <= 2 * MARGIN:
+        return None
+    return Interval(window.start + MARGIN, window.end - MARGIN)
+
+
+def backfilled(event: AuditEvent) -> AuditEvent:
+    """Return *event*, marked as one that was not read by a poll."""
+    return msgspec.structs.replace(event, backfill=True)
 
 
 def _proof(window: Interval, last: Page, purpose: Purpose, read: int, new: int) -> Proof:
@@ -316,7 +304,3 @@ def _spelled(gap: Declared) -> dict[str, str]:
 def _late(event: AuditEvent) -> AuditEvent:
     seconds = max(0, event.fetched - event.at) // 10**6
     return msgspec.structs.replace(event, late_by_s=seconds)
-
-
-def _backfilled(event: AuditEvent) -> AuditEvent:
-    return msgspec.structs.replace(event, backfill=True)

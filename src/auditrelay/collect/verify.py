@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
-import msgspec
-
 from auditrelay import __version__
 from auditrelay.collect.backfill import MOST_AT_ONCE
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.progress import OnProgress
-from auditrelay.collect.reader import MARGIN, belongs
+from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
@@ -25,11 +23,10 @@ from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
 from auditrelay.sources import Drop
 from auditrelay.store import Fate, Proof, Span, Store, known_key
-from auditrelay.window import Interval, iso, moment
+from auditrelay.window import Interval, iso, moment, slices
 
 LACKING: Final = "lacking"
 """What became of an event that was forwarded and that the sink itself does not hold."""
-
 
 REFRESH_SECONDS: Final = 2.0
 """How long what a sink does not find may take to show up; Elasticsearch refreshes every second."""
@@ -70,7 +67,7 @@ class Verifier:
             )
         self._collector = collector
         self._source = collector.source
-        self._reader = collector.reader()
+        self._reader = collector.new_reader()
         self._store = store
         self._span = span
         self._sinks = sinks
@@ -91,15 +88,12 @@ class Verifier:
         """Return the report, as ``verify --json`` prints it. Raises RelayError."""
         in_background()
         began = self._clock()
-        await self._collector.start()
+        await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
         longest = self._collector.settings.max_window
-        start = span.start
-        while start < span.end:
-            end = min(span.end, start + longest)
-            await in_halves(name, Interval(start, end), self._compare, most=MOST_AT_ONCE)
-            start = end
+        for part in slices(span, longest):
+            await in_halves(name, part, self._compare, most=MOST_AT_ONCE)
         forwarded, digest = await self._store.forwarded(name, span)
         return {
             "source": name,
@@ -202,9 +196,9 @@ class Verifier:
         return lacking
 
     async def _note_deleted(self, part: Interval, found: Sequence[AuditEvent], before: int) -> None:
-        if part.length <= 2 * MARGIN:
+        inside = well_inside(part)
+        if inside is None:
             return
-        inside = Interval(part.start + MARGIN, part.end - MARGIN)
         seen = set(map(known_key, found))
         self._deleted += [
             {"uid": uid, "occurred_at": iso(at)}
@@ -219,11 +213,11 @@ class Verifier:
         wanted_by: Mapping[str, Sequence[AuditEvent]],
         proof: Proof,
     ) -> None:
-        marked = [msgspec.structs.replace(event, backfill=True) for event in found]
+        marked = [backfilled(event) for event in found]
         added = await self._reader.add(marked, "repair", proof)
         self._repaired += len(added.new)
         for sink, events in wanted_by.items():
-            again = [msgspec.structs.replace(event, backfill=True) for event in events]
+            again = [backfilled(event) for event in events]
             await self._store.refill(self._collector.name, [sink], again, Proof())
             self._reader.announce()
             self._repaired += len(again)

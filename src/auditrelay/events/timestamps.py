@@ -9,11 +9,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from auditrelay.events import TimeQuality
+from auditrelay.window import EPOCH
 
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # arithmetic on naive times cannot overflow at the ends
-_EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
+_NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
+"""Arithmetic on naive times cannot overflow at the ends."""
 _FIRST = -62_135_596_800 * _SECOND
 _LAST = 253_402_300_800 * _SECOND - 1
 
@@ -40,7 +41,7 @@ def parse(text: str) -> Parsed | None:
         return _parse_slowly(text)
     if moment.tzinfo is not UTC:
         return _parse_slowly(text)
-    since = moment - _EPOCH_UTC
+    since = moment - EPOCH
     return (since.days * 86_400 + since.seconds) * _SECOND + since.microseconds, "source"
 
 
@@ -59,7 +60,7 @@ def _parse_slowly(text: str) -> Parsed | None:
 
 def _midnight(day: str) -> int | None:
     try:
-        return (datetime.fromisoformat(day) - _EPOCH) // timedelta(microseconds=1)
+        return (datetime.fromisoformat(day) - _NAIVE_EPOCH) // timedelta(microseconds=1)
     except ValueError:
         return None
 
@@ -89,7 +90,7 @@ def _parse_rare(text: str) -> Parsed | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    at = (moment.replace(tzinfo=None) - _EPOCH) // timedelta(microseconds=1)
+    at = (moment.replace(tzinfo=None) - _NAIVE_EPOCH) // timedelta(microseconds=1)
     away = moment.utcoffset()
     if away is None:
         return _bounded(at, "assumed_utc")
@@ -104,7 +105,7 @@ def _bounded(at: int, quality: TimeQuality) -> Parsed | None:
 @lru_cache(maxsize=8192)
 def _to_second(second: int) -> str:
     """Return the text of a whole second; a page has few of them, and one of its reading."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+    moment = EPOCH + timedelta(seconds=second)
     return moment.isoformat()[:19]
 
 

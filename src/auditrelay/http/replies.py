@@ -49,6 +49,14 @@ class Reply:
         except orjson.JSONDecodeError:
             return _lenient(self.body)
 
+    def object(self) -> dict[str, Any] | None:
+        """Return the JSON object that the body is, or None if it is anything else."""
+        try:
+            value = self.json()
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
 
 def _lenient(body: bytes) -> Any:
     """Decode JSON as forgivingly as can be: NaN, lone surrogates, control characters, any UTF."""

@@ -20,13 +20,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from auditrelay.sandbox import faults
+from auditrelay.sandbox import faults, vendors
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.server import Double, Trap
 from auditrelay.sandbox.siems.datadog import Datadog
 from auditrelay.sandbox.siems.elastic import Elastic
 from auditrelay.sandbox.siems.splunk import Splunk
-from auditrelay.sandbox.vendors import Vendor, vendors
+from auditrelay.sandbox.vendors import Vendor
 
 __all__ = [
     "Datadog",
@@ -59,7 +59,7 @@ class Sandbox:
         seed: int = 0,
     ) -> None:
         self.vendors: dict[str, Vendor] = {
-            name: vendor(clock=clock, seed=seed) for name, vendor in vendors().items()
+            name: vendor(clock=clock, seed=seed) for name, vendor in vendors.available().items()
         }
         self.splunk = Splunk(clock=clock, seed=seed)
         self.datadog = Datadog(clock=clock, seed=seed)

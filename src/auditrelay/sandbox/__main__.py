@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=100, help="records of each vendor")
     parser.add_argument(
         "--vendor",
-        choices=list(vendors()),
+        choices=list(vendors.available()),
         action="append",
         help="who has records; may be given more than once, and is all of them if it is not",
     )

@@ -11,20 +11,16 @@ A fault is a matcher and an action. The first one that matches a request is used
 after it do not count that request.
 """
 
-from __future__ import annotations
-
 import random
 import zlib
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-
-    from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.messages import Request, Response
 
 _BLOCK = 64 * 1024
 

@@ -348,7 +348,7 @@ class App:
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics, brought up to date, and their content type, as *accept* asks."""
         for collector in self._topology.collectors.values():
-            collector.measure()
+            collector.checkpoint.measure()
         now = self._clock()
         for sink in await self._store.sinks():
             if sink.name not in self._config.sinks:

@@ -89,11 +89,11 @@ class Commands:
 
     async def _verify(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         collector = self._polled(request["source"])
-        await collector.start()
+        await collector.checkpoint.refresh()
         span = self._span(collector, request)
-        if span.start >= collector.checkpoint:
+        if span.start >= collector.checkpoint.at:
             raise ConfigError(
-                f"{collector.name} has been read up to {collector.checkpoint.isoformat()} only: "
+                f"{collector.name} has been read up to {collector.checkpoint.at.isoformat()} only: "
                 "there is nothing to compare from --from on"
             )
         holders = {}
@@ -106,7 +106,7 @@ class Commands:
         return await Verifier(
             collector,
             self._store,
-            span=Interval(span.start, min(span.end, collector.checkpoint)),
+            span=Interval(span.start, min(span.end, collector.checkpoint.at)),
             sinks=self._fed(collector.name, []),
             holders=holders,
             repair=request["repair"],

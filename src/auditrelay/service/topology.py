@@ -6,7 +6,6 @@ built before anything is stopped: if it cannot be built, nothing has happened.
 """
 
 import asyncio
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -22,7 +21,8 @@ from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
-from auditrelay.sources import make
+from auditrelay.sinks import make as make_sink
+from auditrelay.sources import make as make_source
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
@@ -135,7 +135,7 @@ class Topology:
         collector = self.collectors[name]
         self._at_work[f"source {name}"] = [
             self._tasks.create_task(collector.keep_polling()),
-            self._tasks.create_task(collector.keep_looking_again()),
+            self._tasks.create_task(collector.resweeper.keep_resweeping()),
         ]
         interval = collector.settings.poll_interval.total_seconds()
         self._scheduler.add_job(
@@ -283,7 +283,7 @@ class Topology:
 
     def _collector(self, config: Config, name: str) -> Collector:
         settings = config.sources[name]
-        source = make(name, settings, self._metrics, config.state_dir)
+        source = make_source(name, settings, self._metrics, config.state_dir)
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
@@ -304,8 +304,7 @@ class Topology:
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]
-        module = importlib.import_module(f"auditrelay.sinks.{settings.type}")
-        sink: Sink = module.build(name, settings, self._metrics)
+        sink = make_sink(name, settings, self._metrics)
         return sink, Deliverer(
             name,
             settings,

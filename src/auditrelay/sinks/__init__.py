@@ -5,19 +5,23 @@ A sink is one file here: its settings, how an event is written for it, how a bat
 what each of its answers means. It has no retry, sleep, clock, log or store; those belong to
 ``http`` and ``deliver``. The name of the module is the ``type`` in the configuration.
 
-Below the contract stands what sinks do alike: write JSON, compress a body, keep back what is too
-large, and read a refusal.
+This file is the contract. What sinks over HTTP do alike (write JSON, compress a body, keep back
+what is too large, read a refusal) is the toolbox ``_requests``, whose underscore says that it is no
+type.
 """
 
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Literal, NamedTuple, Protocol
 
 from auditrelay.errors import Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.settings import SinkSettings
+from auditrelay.telemetry.metrics import Metrics
 
 Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
 """The forms that a sink can be asked for: the keys of ``events.forms.FORMS``."""
@@ -197,7 +201,13 @@ class Sink(Protocol):
         """Release connections and files."""
 
 
+def make(name: str, settings: SinkSettings, metrics: Metrics) -> Sink:
+    """Return the sink that the configuration calls *name*, of the type that *settings* are of."""
+    sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics)
+    return sink
+
+
 def available() -> list[str]:
     """Return the types of sink that exist: the modules of this folder without an underscore."""
-    names = (module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -261,7 +261,7 @@ class Sink:
         reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)
         if reply.status not in (200, 202):
             raise _fault(reply)
-        if _object(reply) is None:
+        if reply.object() is None:
             raise unproven(reply, "Datadog's")
         return Verdict()
 
@@ -279,7 +279,7 @@ class Sink:
             ) from error
         if reply.status != 200:
             raise _fault(reply)
-        if (_object(reply) or {}).get("valid") is not True:
+        if (reply.object() or {}).get("valid") is not True:
             raise unproven(reply, "Datadog's")
         return f"{settings.url or settings.site} knows the API key"
 
@@ -320,7 +320,7 @@ _KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "time
 
 def _fault(reply: Reply) -> RelayError:
     """Return what a refused request means, in Datadog's own words."""
-    errors = (_object(reply) or {}).get("errors")
+    errors = (reply.object() or {}).get("errors")
     said = "; ".join(
         str(error.get("detail") or error.get("title")) if isinstance(error, dict) else str(error)
         for error in (errors if isinstance(errors, list) else [])
@@ -336,11 +336,3 @@ def _fault(reply: Reply) -> RelayError:
 def _seconds(text: str | None) -> float | None:
     """Read X-RateLimit-Reset: how many seconds until the limit allows more."""
     return float(text) if text is not None and re.fullmatch(r"\d{1,6}(\.\d+)?", text) else None
-
-
-def _object(reply: Reply) -> dict[str, Any] | None:
-    try:
-        answer = reply.json()
-    except ValueError:
-        return None
-    return answer if isinstance(answer, dict) else None

@@ -8,7 +8,7 @@ the module is the ``type`` in the configuration.
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, iso
+from auditrelay.window import EPOCH, Interval, iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,12 @@ class Parcel:
     A file of records that somebody has put before a source.
 
     *key* is the digest of its content, by which it is known whatever it is called; *name* is for
-    people. *identified* tells whether its records have the vendor's ids: without them they cannot
-    be matched with the same records from elsewhere. *pages* raises Rejected if the file as a whole
-    is of no use; nothing has been claimed by then.
+    people. *pages* raises Rejected if the file as a whole is of no use; nothing has been claimed by
+    then.
     """
 
     key: bytes
     name: str
-    identified: bool
     pages: AsyncGenerator[ParcelPage, None]
 
 
@@ -158,9 +156,6 @@ def available() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def widened(window: Interval, granule: timedelta) -> Interval:
     """
     Return bounds in whole *granules* that hold all of *window* whether a vendor includes them.
@@ -169,8 +164,8 @@ def widened(window: Interval, granule: timedelta) -> Interval:
     The end is not part of *window*, so rounding it up is enough.
     """
     return Interval(
-        window.start - (window.start - _EPOCH) % granule - granule,
-        window.end + (_EPOCH - window.end) % granule,
+        window.start - (window.start - EPOCH) % granule - granule,
+        window.end + (EPOCH - window.end) % granule,
     )
 
 

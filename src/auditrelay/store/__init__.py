@@ -47,7 +47,7 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class KnownParcel:
     """Something that was read as a whole: its *key* is a digest of its content."""
 
     key: bytes
@@ -66,7 +66,7 @@ class Proof:
 
     covers: tuple[Interval, ...] = ()
     gaps: tuple[tuple[Interval, str], ...] = ()
-    parcel: Parcel | None = None
+    parcel: KnownParcel | None = None
     backfill: int | None = None
     part: Interval | None = None
     """What of the backfill is done with this."""

@@ -137,12 +137,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-@pytest.fixture(params=vendors())
+@pytest.fixture(params=vendors.available())
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     """Stand two hours after a window of a day."""
     now = datetime.now(UTC).replace(microsecond=0)
     window = Interval(now - timedelta(hours=26), now - timedelta(hours=2))
-    async with vendors()[request.param](clock=now.timestamp) as double:
+    async with vendors.available()[request.param](clock=now.timestamp) as double:
         made = Rig(request.param, double, window)
         yield made
         for source in made.sources:

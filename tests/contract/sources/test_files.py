@@ -16,7 +16,9 @@ from auditrelay.sources import Drop, Parcel, ParcelPage
 from auditrelay.telemetry.metrics import Metrics
 
 NOW = datetime.now(UTC)
-CASES = [(kind, export) for kind, vendor in vendors().items() for export in vendor.EXPORTS]
+CASES = [
+    (kind, export) for kind, vendor in vendors.available().items() for export in vendor.EXPORTS
+]
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Folder:
 @pytest.fixture(params=CASES, ids="-".join)
 async def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     kind, export = request.param
-    double = vendors()[kind](clock=NOW.timestamp)
+    double = vendors.available()[kind](clock=NOW.timestamp)
     module = import_module(f"auditrelay.sources.{kind}")
     settings = module.Settings.model_validate(double.drop_settings(tmp_path))
     return Folder(tmp_path, double, module.build("it", settings, Metrics()), export)

@@ -15,7 +15,7 @@ HOUR = timedelta(hours=1)
 
 
 def fit(kind: str) -> list[Any]:
-    vendor = vendors()[kind]
+    vendor = vendors.available()[kind]
     return [
         pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
         for answer in vendor.answers()
@@ -26,17 +26,17 @@ def fit(kind: str) -> list[Any]:
 def unfit(kind: str) -> list[Any]:
     return [
         pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
-        for answer in sorted(vendors()[kind].REFUSING, key=str)
+        for answer in sorted(vendors.available()[kind].REFUSING, key=str)
     ]
 
 
-FIT = [case for kind in vendors() for case in fit(kind)]
-UNFIT = [case for kind in vendors() for case in unfit(kind)]
+FIT = [case for kind in vendors.available() for case in fit(kind)]
+UNFIT = [case for kind in vendors.available() for case in unfit(kind)]
 
 
-@pytest.mark.parametrize("kind", vendors())
+@pytest.mark.parametrize("kind", vendors.available())
 def test_what_a_double_says_of_its_switches_is_about_switches_that_it_has(kind: str) -> None:
-    vendor = vendors()[kind]
+    vendor = vendors.available()[kind]
     assert set(vendor.answers()) >= vendor.REFUSING | vendor.HIDING | vendor.RESTLESS
     assert not vendor.REFUSING & vendor.HIDING
     for name in ("rate", "retry_after", "page_size_cap"):

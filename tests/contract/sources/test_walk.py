@@ -19,7 +19,7 @@ HOUR = timedelta(hours=1)
 
 
 def test_every_source_has_a_double_to_be_tested_against() -> None:
-    assert list(vendors()) == available()
+    assert list(vendors.available()) == available()
 
 
 # --- pages

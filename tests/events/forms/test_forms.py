@@ -51,7 +51,7 @@ def test_every_kind_verb_and_outcome_is_valid_ecs_and_cim(
     for kind, verb, outcome in product(KINDS, VERBS, outcomes):
         for fields in ({}, EVERYTHING):
             changed = replace(event, kind=kind, verb=verb, outcome=outcome, **fields)
-            document = json.loads(orjson.dumps(ecs.render(changed, data_stream=True)))
+            document = json.loads(orjson.dumps(ecs.render(changed)))
             valid_ecs(document, "bland")
             found = json.loads(orjson.dumps(cim.render(changed)))
             valid_cim(found)
@@ -153,14 +153,6 @@ def test_only_a_real_address_stands_in_a_field_of_type_ip(
     document = ecs.render(replace(event, actor=Actor("user", "u", ip=ip)))
     assert document["source"]["address"] == ip
     assert ("ip" in document["source"]) == ("ip" in document["related"]) == valid
-
-
-def test_data_stream_fields_name_the_stream_and_are_there_on_request(event: AuditEvent) -> None:
-    expected = {"type": "logs", "dataset": "auditrelay.bland", "namespace": "default"}
-    document = ecs.render(event, data_stream=True)
-    assert document["data_stream"] == expected
-    assert document["event"]["dataset"] == expected["dataset"]
-    assert "data_stream" not in ecs.render(event)
 
 
 @pytest.mark.parametrize(

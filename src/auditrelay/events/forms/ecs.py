@@ -7,7 +7,6 @@ text is short enough for one term (:data:`auditrelay.events.vendors.LONGEST`).
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -31,11 +30,6 @@ _OMITTED = {"omitted": "too large or too deep to be indexed: see event.original"
 _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "super_admin"))
 
 
-@lru_cache(maxsize=64)
-def _data_stream(vendor: str) -> dict[str, str]:
-    return {"type": "logs", "dataset": f"auditrelay.{vendor}", "namespace": "default"}
-
-
 def _flattened(text: msgspec.Raw) -> object:
     """Return JSON *text* so that a ``flattened`` field takes it: an object of bounded size."""
     whole = bytes(text)
@@ -46,14 +40,12 @@ def _flattened(text: msgspec.Raw) -> object:
     return {"value": orjson.Fragment(whole)}
 
 
-def render(
-    event: AuditEvent, *, data_stream: bool = False, marks: Mapping[str, object] = NO_MARKS
-) -> dict[str, Any]:
+def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:
     """
     Return *event* as an ECS document, for orjson.
 
-    With *data_stream* it carries the ``data_stream`` fields, which must name the stream that it
-    is written to: ``logs-auditrelay.<vendor>-default``. *marks* are added under ``auditrelay``.
+    *marks* are added under ``auditrelay``. The fields ``data_stream.*`` are the sink's to add: they
+    must name the stream that the document is written to.
     """
     meaning = MEANINGS[event.kind, event.verb]
     document: dict[str, Any] = {
@@ -66,8 +58,6 @@ def render(
         "auditrelay": _own(event, marks),
         event.vendor: {"audit": _audit(event)},
     }
-    if data_stream:
-        document["data_stream"] = _data_stream(event.vendor)
     if event.org_id or event.org_name:
         document["organization"] = present(id=event.org_id, name=event.org_name)
     if event.kind == "group" and (event.target.id or event.target.name):

@@ -174,7 +174,7 @@ class Vendor(Double, ABC):
         return {}
 
 
-def vendors() -> dict[str, type[Vendor]]:
+def available() -> dict[str, type[Vendor]]:
     """Return the double of every vendor, by the name of its module."""
     return {
         name: _double(name) for name in sorted(module.name for module in iter_modules(__path__))

@@ -3,31 +3,31 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Final, Self
 
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import Item
+from auditrelay.window import moment
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
-DIRECTIVE = re.compile(r"%(.?)")
+_DIRECTIVE = re.compile(r"%(.?)")
 
 
-DATES = "YmdHjGV"
+_DATES = "YmdHjGV"
 
 
-FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
+_FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
 
-FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
+_FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
 
-CREATE = b'{"create":{"_index":"'
+_CREATE = b'{"create":{"_index":"'
+
+
+_MOST_TARGETS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +41,43 @@ class Target:
     def of(cls, index: str, event: AuditEvent) -> Self:
         """Fill in *index* for *event*. What an index name cannot hold becomes an underscore."""
         # In a data stream's name hyphens stand between the parts, and nowhere else.
-        wrong = FORBIDDEN_IN_STREAM if is_data_stream(index) else FORBIDDEN
+        wrong = _FORBIDDEN_IN_STREAM if is_data_stream(index) else _FORBIDDEN
         known = {"vendor": event.vendor, "source": event.source}
-        at = _EPOCH + timedelta(microseconds=event.at)
-        name = DIRECTIVE.sub(lambda found: at.strftime(found[0]), index)
-        name = PLACEHOLDER.sub(lambda found: wrong.sub("_", known[found[1]].lower()), name)
+        at = moment(event.at)
+        name = _DIRECTIVE.sub(lambda found: at.strftime(found[0]), index)
+        name = _PLACEHOLDER.sub(lambda found: wrong.sub("_", known[found[1]].lower()), name)
         name = name.lstrip("-_+.")
         parts = name.split("-")
         stream = None
         if name.startswith("logs-") and len(parts) == 3:
             # Constant within a stream: another value would have the document refused.
             stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
-        return cls(b'%b%b","_id":"' % (CREATE, name.encode()), stream)
+        return cls(b'%b%b","_id":"' % (_CREATE, name.encode()), stream)
 
     @property
-    def target(self) -> str:
+    def name(self) -> str:
         """The name of the index or stream."""
-        return target_of(self.action)
+        return _name_in(self.action)
 
 
-def target_of(text: bytes) -> str:
-    """Return the name of the index or stream that an action of ours holds."""
-    return text[len(CREATE) : text.index(b'"', len(CREATE))].decode()
+class Targets:
+    """The targets of *index*, kept: the events of one source and one hour have the same."""
+
+    def __init__(self, index: str) -> None:
+        self._index = index
+        self._dated = is_dated(index)
+        self._known: dict[tuple[str, str, int], Target] = {}
+
+    def of(self, event: AuditEvent) -> Target:
+        """Return where *event* goes."""
+        hour = event.at // 3_600_000_000 if self._dated else 0
+        key = (event.vendor, event.source, hour)
+        target = self._known.get(key)
+        if target is None:
+            if len(self._known) >= _MOST_TARGETS:
+                self._known.clear()
+            target = self._known[key] = Target.of(self._index, event)
+        return target
 
 
 def by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
@@ -71,13 +86,53 @@ def by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
     action, places = b"\n", []
     for index, item in enumerate(batch):
         if not item.text.startswith(action):  # most batches have one target
-            target = target_of(item.text)
-            action = b'%b%b"' % (CREATE, target.encode())
+            target = _name_in(item.text)
+            action = b'%b%b"' % (_CREATE, target.encode())
             places = targets.setdefault(target, [])
         places.append(index)
     return targets
 
 
+def _name_in(text: bytes) -> str:
+    """Return the name of the index or stream that an action of ours holds."""
+    return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
+
+
 def is_data_stream(index: str) -> bool:
     """Tell whether *index* names a data stream."""
     return index.startswith("logs-") and index.count("-") == 2
+
+
+def is_dated(index: str) -> bool:
+    """Tell whether *index* depends on the time of the event."""
+    return "%" in index
+
+
+def wildcard(index: str) -> str:
+    """Return the pattern of all names that *index* can become, such as ``audit-*-*.*``."""
+    return _DIRECTIVE.sub("*", _PLACEHOLDER.sub("*", index))
+
+
+def example(index: str) -> str:
+    """Return one of the names that *index* can become."""
+    return _DIRECTIVE.sub("0", _PLACEHOLDER.sub("x", index))
+
+
+def check_index(index: str) -> None:
+    """Raise ValueError if *index*, filled in, would not be the name of an index."""
+    for name in _PLACEHOLDER.findall(index):
+        if name not in ("vendor", "source"):
+            raise ValueError(f"{{{name}}} is unknown: only {{vendor}} and {{source}} exist")
+    for letter in _DIRECTIVE.findall(index):
+        if letter not in _DATES or not letter:
+            raise ValueError(f"%{letter} is unknown: only %{', %'.join(_DATES)} exist")
+    plain = example(index)
+    wrong = _FORBIDDEN.search(plain) or re.search(r"[{}]", plain)
+    if wrong:
+        raise ValueError(f"{index!r}: an index name must not hold {wrong[0]!r}")
+    if plain != plain.lower():
+        raise ValueError(f"{index!r}: an index name has no capital letters")
+    if plain.startswith(("-", "_", "+", ".")) or not plain:
+        raise ValueError(f"{index!r}: an index name starts with a letter or a digit")
+    if len(plain.encode()) > 255:
+        raise ValueError(f"{index!r}: an index name has at most 255 bytes")

@@ -1,6 +1,5 @@
 """The settings of an Elasticsearch or OpenSearch sink."""
 
-import re
 from collections.abc import Mapping
 from typing import Literal, Self
 
@@ -11,7 +10,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Size
 from auditrelay.sinks import Form
-from auditrelay.sinks.elasticsearch.names import DATES, DIRECTIVE, FORBIDDEN, PLACEHOLDER
+from auditrelay.sinks.elasticsearch.names import check_index
 
 REQUEST_BYTES = 100 * 1024 * 1024
 """http.max_content_length, as both products ship it."""
@@ -39,11 +38,6 @@ class Settings(SinkSettings):
         """The address of each node."""
         return {f"urls[{number}]": url for number, url in enumerate(self.urls)}
 
-    @property
-    def dated(self) -> bool:
-        """Whether the index depends on the time of the event."""
-        return "%" in self.index
-
     @field_validator("urls", mode="before")
     @classmethod
     def _one_or_more(cls, urls: object) -> object:
@@ -52,22 +46,7 @@ class Settings(SinkSettings):
     @field_validator("index")
     @classmethod
     def _is_an_index(cls, index: str) -> str:
-        for name in PLACEHOLDER.findall(index):
-            if name not in ("vendor", "source"):
-                raise ValueError(f"{{{name}}} is unknown: only {{vendor}} and {{source}} exist")
-        for letter in DIRECTIVE.findall(index):
-            if letter not in DATES or not letter:
-                raise ValueError(f"%{letter} is unknown: only %{', %'.join(DATES)} exist")
-        plain = DIRECTIVE.sub("1", PLACEHOLDER.sub("x", index))
-        wrong = FORBIDDEN.search(plain) or re.search(r"[{}]", plain)
-        if wrong:
-            raise ValueError(f"{index!r}: an index name must not hold {wrong[0]!r}")
-        if plain != plain.lower():
-            raise ValueError(f"{index!r}: an index name has no capital letters")
-        if plain.startswith(("-", "_", "+", ".")) or not plain:
-            raise ValueError(f"{index!r}: an index name starts with a letter or a digit")
-        if len(plain.encode()) > 255:
-            raise ValueError(f"{index!r}: an index name has at most 255 bytes")
+        check_index(index)
         return index
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """
 The templates that map the events in Elasticsearch and OpenSearch, and what stands in their place.
 
-Pure: what a cluster has is given, nobody is asked.
+Pure: what a cluster has is an argument, no cluster is asked.
 """
 
 import json

@@ -249,7 +249,7 @@ class Sink:
         )
         channel.keep_cookies(reply)
         if reply.status == 200:
-            acks = _object(reply).get("acks")
+            acks = (reply.object() or {}).get("acks")
             if not isinstance(acks, dict):
                 raise unproven(reply, "HEC's")
             return {number for number in numbers if acks.get(str(number)) is True}
@@ -307,7 +307,7 @@ class Sink:
 
     def _receipt(self, reply: Reply, channel: "Channel") -> Receipt:
         """Return where the batch will be acknowledged that *reply* has taken."""
-        number = _object(reply).get("ackId")
+        number = (reply.object() or {}).get("ackId")
         if type(number) is not int:
             channel.retire()
             raise Refused(
@@ -401,17 +401,9 @@ def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said:
     return Verdict(retry=(*retry, *range(stored)), doubtful=stored, **said)
 
 
-def _object(reply: Reply) -> dict[str, Any]:
-    try:
-        answer = reply.json()
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
 def _read(reply: Reply) -> tuple[str, int | None, int | None]:
     """Return the text, the code and the number of the event that is to blame, as far as given."""
-    answer = _object(reply)
+    answer = reply.object()
     if not answer:
         return "", None, None
     code, number = answer.get("code"), answer.get("invalid-event-number")

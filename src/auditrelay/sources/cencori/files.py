@@ -56,7 +56,6 @@ class Drop:
             yield Parcel(
                 key=key,
                 name=file.name,
-                identified=file.name.lower().endswith(".json"),
                 pages=self._pages(file, key, now, problem),
             )
 

@@ -1,0 +1,65 @@
+"""How far a source has been read without a hole, as its ledger says."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from auditrelay.store import Store
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import covered_until
+
+
+class Checkpoint:
+    """
+    The start and the checkpoint of the source *name*.
+
+    *lookback* is how long before its first poll a source starts. *clock* returns now, in UTC.
+    Neither ``start`` nor ``at`` is known before the first ``refresh``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        lookback: timedelta,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._name = name
+        self._lookback = lookback
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._start: datetime | None = None
+        self._at: datetime | None = None
+
+    async def refresh(self) -> None:
+        """
+        Read the checkpoint off the ledger.
+
+        The first time, the start of the source is stored before any request is made: it stays where
+        it is, even if the source is down on its first day.
+        """
+        first = self._clock() - self._lookback
+        self._start = await self._store.start_source(self._name, first)
+        ledger = await self._store.ledger(self._name)
+        self._at = covered_until(self._start, (span.interval for span in ledger))
+        self.measure()
+
+    def measure(self) -> None:
+        """Bring the lag in the metrics up to date."""
+        if self._at is not None:
+            lag = (self._clock() - self._at).total_seconds()
+            self._metrics.source_lag_seconds.labels(self._name).set(lag)
+
+    @property
+    def start(self) -> datetime:
+        """Where the source starts; what is older is read by a backfill only."""
+        assert self._start is not None  # noqa: S101  # refresh() comes first
+        return self._start
+
+    @property
+    def at(self) -> datetime:
+        """The end of the contiguous covered or declared prefix of its time."""
+        assert self._at is not None  # noqa: S101  # as above
+        return self._at

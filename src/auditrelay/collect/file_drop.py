@@ -1,0 +1,128 @@
+"""
+Read the files that are put before a source, each once, known by its content.
+
+A file that is of no use as a whole is rejected and shown in ``status`` while it lies there; a row
+that is no record becomes a dead letter.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from auditrelay.collect.health import SourceHealth
+from auditrelay.collect.reader import Reader
+from auditrelay.errors import Rejected
+from auditrelay.sources import Drop, Parcel, ParcelPage
+from auditrelay.store import DeadLetter, KnownParcel, Proof, Store
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class FileReader:
+    """
+    Reads the files that lie in *drop*, the place of the source *name*.
+
+    *reader* stores what is in them; *health* is shown which were rejected. *clock* returns now, in
+    UTC.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        drop: Drop,
+        *,
+        reader: Reader,
+        health: SourceHealth,
+        store: Store,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._name = name
+        self._drop = drop
+        self._reader = reader
+        self._health = health
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._rejected: dict[bytes, str] = {}
+        """Why the files were rejected that lay there last, by the digests of their contents."""
+
+    async def read(self) -> None:
+        """
+        Read every file that is complete and was not read before.
+
+        Raises Refused if the place cannot be read, and StoreFull; what was read until then is kept.
+        """
+        rejected: dict[bytes, str] = {}
+
+        async def known(key: bytes) -> bool:
+            return await self._store.is_parcel_known(self._name, key)
+
+        async with contextlib.aclosing(self._drop.parcels(known, self._clock())) as parcels:
+            async for parcel in parcels:
+                try:
+                    await self._read_parcel(parcel)
+                except Rejected as error:
+                    rejected[parcel.key] = scrub(str(error))
+                    if parcel.key not in self._rejected:
+                        _log.error(
+                            "parcel_refused",
+                            source=self._name,
+                            parcel=parcel.name,
+                            reason=rejected[parcel.key],
+                        )
+        self._rejected = rejected
+        self._health.rejected_files = rejected.values()
+
+    async def _read_parcel(self, parcel: Parcel) -> None:
+        rows = new = bad = ambiguous = 0
+        async with contextlib.aclosing(parcel.pages) as pages:
+            async for page in pages:
+                proof = None
+                if page.last:
+                    known = KnownParcel(parcel.key, parcel.name)
+                    proof = Proof(covers=page.covers, gaps=page.gaps, parcel=known)
+                added = await self._reader.add(
+                    self._reader.normalize(page.records),
+                    f"export {parcel.name}",
+                    proof,
+                    self._bad_rows(parcel, page),
+                )
+                rows += len(page.records)
+                new += len(added.new)
+                bad += len(page.bad)
+                ambiguous += len(added.late)
+                self._reader.worked_at = time.monotonic()
+        # What is new in a span that was read before came late, or is known by another uid: an
+        # export without ids cannot tell.
+        self._metrics.events_ambiguous.labels(self._name).inc(ambiguous)
+        _log.info(
+            "parcel_collected",
+            source=self._name,
+            parcel=parcel.name,
+            events=rows,
+            new=new,
+            bad=bad,
+            ambiguous=ambiguous,
+        )
+
+    def _bad_rows(self, parcel: Parcel, page: ParcelPage) -> list[DeadLetter]:
+        now = self._clock()
+        letters = []
+        for row in page.bad:
+            (event,) = self._reader.normalize([row.text])
+            message = f"{parcel.name}, line {row.line}: {row.why}"
+            letters.append(DeadLetter(event, "bad_row", scrub(message), None, 1, now, now))
+            _log.error(
+                "row_dead_lettered",
+                source=self._name,
+                parcel=parcel.name,
+                line=row.line,
+                reason=row.why,
+            )
+        return letters

@@ -1,0 +1,136 @@
+"""How a cluster is set up, and its indices and data streams."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from auditrelay.sandbox.siems.elastic.mapping import Mapping
+from auditrelay.sandbox.siems.elastic.messages import Refused
+
+Flavour = Literal["elasticsearch", "opensearch"]
+
+
+@dataclass(slots=True)
+class Switches:
+    """
+    How this cluster is set up.
+
+    *streams* are the name patterns that have a data stream template. Without *auto_create* an
+    index must exist. With *failure_store* (Elasticsearch) a stream takes what does not map into
+    its failure store, and answers 201. *missing_privileges* are refused: as a 403 item for
+    ``create_doc`` and ``index``, as a 403 for ``read`` and ``view_index_metadata``, and in the
+    answer of ``_has_privileges``. *flattened* fields take objects of any content. *pipelines* are
+    those that may be named. *unsearchable* are backing indices whose shards fail in a search.
+    """
+
+    streams: tuple[str, ...] = ("logs-*-*",)
+    auto_create: bool = True
+    failure_store: bool = False
+    max_content_length: int = 100 * 1024 * 1024
+    total_fields: int = 1000
+    missing_privileges: frozenset[str] = frozenset()
+    flattened: tuple[str, ...] = ("*.audit.metadata", "auditrelay.changes", "auditrelay.unmapped")
+    pipelines: frozenset[str] = frozenset()
+    version: str = ""
+    unsearchable: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Index:
+    """
+    An index or a data stream: its documents and, for the write index only, the ids in use.
+
+    *documents* are ``(backing index, _id, source)`` in order of arrival, *backing* the name of
+    each index behind it and when that was made (epoch seconds), the one that is written to last.
+    """
+
+    name: str
+    stream: bool
+    mapping: Mapping
+    backing: dict[str, float]
+    ids: set[str] = field(default_factory=set)
+    documents: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    @classmethod
+    def made(cls, name: str, mapping: Mapping, now: float, *, stream: bool) -> "Index":
+        """Return a new one, empty."""
+        made = cls(name, stream, mapping, {} if stream else {name: now})
+        if stream:
+            made.roll_over(now)
+        return made
+
+    @property
+    def generation(self) -> int:
+        """How many indices there have been behind it."""
+        return len(self.backing)
+
+    @property
+    def written(self) -> str:
+        """The name of the index that is written to."""
+        return next(reversed(self.backing))
+
+    def roll_over(self, now: float) -> None:
+        """Begin a new index, which knows none of the ids of the others."""
+        date = time.strftime("%Y.%m.%d", time.gmtime(now))
+        self.backing[f".ds-{self.name}-{date}-{len(self.backing) + 1:06d}"] = now
+        self.ids = set()
+
+
+@dataclass(slots=True)
+class Cluster:
+    """
+    What all parts of the double know: the set-up of one cluster, and what it holds.
+
+    *indices* are by name, *templates* by kind and name: ``_index_template/logs``.
+    """
+
+    flavour: Flavour
+    switches: Switches
+    clock: Callable[[], float]
+    username: str
+    indices: dict[str, Index] = field(default_factory=dict)
+    templates: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, name: str, *, stream: bool) -> Index:
+        """Make an index or a data stream, empty."""
+        constant: dict[str, str] = {}
+        parts = name.split("-", 2)
+        if stream and len(parts) == 3:
+            names = ("data_stream.type", "data_stream.dataset", "data_stream.namespace")
+            constant = dict(zip(names, parts, strict=True))
+        mapping = Mapping(constant, self.switches.flattened, self.switches.total_fields)
+        self.indices[name] = Index.made(name, mapping, self.clock(), stream=stream)
+        return self.indices[name]
+
+    def rollover(self, name: str) -> None:
+        """Give the data stream *name* a new write index, which knows none of the old ids."""
+        index = self.indices[name]
+        if not index.stream:
+            raise ValueError(f"{name} is not a data stream")
+        index.roll_over(self.clock())
+
+    def find(self, names: str) -> list[Index]:
+        """Return the indices that *names* stand for, patterns between commas. Raises Refused."""
+        found: list[Index] = []
+        for name in names.split(","):
+            matching = [index for key, index in self.indices.items() if fnmatchcase(key, name)]
+            if not matching and "*" not in name and name != "_all":
+                raise Refused(404, "index_not_found_exception", f"no such index [{name}]")
+            found += matching
+        return found
+
+    def visible(self, names: str, privilege: str) -> list[Index]:
+        """
+        Return the indices that *names* stand for, for a user who has the *privilege*.
+
+        Without it a pattern stands for nothing, and a plain name is refused; OpenSearch refuses
+        both.
+        """
+        if privilege in self.switches.missing_privileges:
+            if "*" in names and self.flavour == "elasticsearch":
+                return []
+            reason = f"action is unauthorized for user [{self.username}] on indices [{names}]"
+            raise Refused(403, "security_exception", reason)
+        return self.find(names)

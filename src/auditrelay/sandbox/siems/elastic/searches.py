@@ -1,0 +1,97 @@
+"""Searches, counts and look-ups by id."""
+
+from typing import Any
+
+from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.siems.elastic.cluster import Cluster
+from auditrelay.sandbox.siems.elastic.messages import Refused, answer, object_in
+from auditrelay.sandbox.siems.elastic.queries import UnknownQuery, matches
+
+
+def search(cluster: Cluster, names: list[str], request: Request) -> Response:
+    """Return what a search in *names* (none: everywhere) finds."""
+    body = object_in(request)
+    if "q" in request.query:  # of Lucene's syntax, field:value alone
+        name, colon, value = request.query["q"].partition(":")
+        if not colon or not value.isalnum():
+            raise UnknownQuery(request.query["q"])
+        body["query"] = {"term": {name: value}}
+    behind = [
+        backing
+        for index in cluster.visible(names[0] if names else "*", "read")
+        for backing in index.backing
+    ]
+    failed = [backing for backing in behind if backing in cluster.switches.unsearchable]
+    if failed and len(failed) == len(behind):
+        raise Refused(503, "search_phase_execution_exception", "all shards failed")
+    seen = frozenset(behind).difference(failed)
+    hits = [hit for hit in _hits(cluster, names, body) if hit[0] in seen]
+    first = body.get("from", 0)
+    size = body.get("size", int(request.query.get("size", 10)))
+    if first + size > 10_000:
+        reason = "Result window is too large, from + size must be less than or equal to: [10000]"
+        raise Refused(400, "illegal_argument_exception", reason)
+    shown = [
+        {"_index": backing, "_id": doc_id, "_score": 1.0}
+        | ({} if body.get("_source") is False else {"_source": source})
+        for backing, doc_id, source in hits[first : first + size]
+    ]
+    return answer(
+        request,
+        {
+            "took": 1,
+            "timed_out": False,
+            "_shards": {
+                "total": len(behind),
+                "successful": len(behind) - len(failed),
+                "skipped": 0,
+                "failed": len(failed),
+            },
+            "hits": {
+                "total": {"value": len(hits), "relation": "eq"},
+                "max_score": 1.0 if hits else None,
+                "hits": shown,
+            },
+        },
+    )
+
+
+def count(cluster: Cluster, names: list[str], request: Request) -> Response:
+    """Return how many documents a query in *names* (none: everywhere) has."""
+    hits = _hits(cluster, names, object_in(request))
+    shards = {"total": 1, "successful": 1, "skipped": 0, "failed": 0}
+    return answer(request, {"count": len(hits), "_shards": shards})
+
+
+def mget(cluster: Cluster, names: list[str], request: Request) -> Response:
+    """Return the documents of the ids that are asked for."""
+    body = object_in(request)
+    default = names[0] if names else ""
+    wanted = [(default, doc_id) for doc_id in body.get("ids", [])]
+    wanted += [(doc.get("_index", default), doc["_id"]) for doc in body.get("docs", [])]
+    docs = []
+    for name, doc_id in wanted:
+        index = cluster.indices.get(name)
+        source = next(
+            (source for _, known, source in index.documents if known == doc_id)
+            if index
+            else iter(()),
+            None,
+        )
+        doc: dict[str, Any] = {"_index": name, "_id": doc_id, "found": source is not None}
+        if source is not None:
+            doc["_source"] = source
+        docs.append(doc)
+    return answer(request, {"docs": docs})
+
+
+def _hits(
+    cluster: Cluster, names: list[str], body: dict[str, Any]
+) -> list[tuple[str, str, dict[str, Any]]]:
+    query = body.get("query", {"match_all": {}})
+    return [
+        (backing, doc_id, source)
+        for index in cluster.find(names[0] if names else "*")
+        for backing, doc_id, source in index.documents
+        if matches(query, doc_id, source)
+    ]

@@ -1,0 +1,157 @@
+"""Files that are put before a source: each is read once, and one that is of no use is reported."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+
+from auditrelay.collect.file_drop import FileReader
+from auditrelay.collect.health import SourceHealth
+from auditrelay.errors import Rejected
+from auditrelay.sources import BadRow, Parcel, ParcelPage
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import Interval
+
+COVERED = Interval(NOON - HOUR, NOON)
+
+
+@dataclass
+class Folder:
+    """A drop whose files are lists of pages by name; a file without pages is rejected."""
+
+    scope: str = ""
+    files: dict[str, list[ParcelPage]] = field(default_factory=dict)
+
+    async def parcels(
+        self, known: Callable[[bytes], Awaitable[bool]], _: datetime
+    ) -> AsyncGenerator[Parcel, None]:
+        for name in self.files:
+            if not await known(name.encode()):
+                yield Parcel(name.encode(), name, self._pages(name))
+
+    async def _pages(self, name: str) -> AsyncGenerator[ParcelPage, None]:
+        for page in self.files[name]:
+            yield page
+        if not self.files[name]:
+            raise Rejected(f"{name} is no export", reason="no_export")
+
+    async def check(self) -> str:
+        return ""
+
+    async def close(self) -> None: ...
+
+
+def record(number: int) -> bytes:
+    at = NOON - HOUR + number * SECOND
+    return b'{"id":"r%d","event_type":"auth.logout","created_at":"%b"}' % (
+        number,
+        at.isoformat().encode(),
+    )
+
+
+@dataclass
+class Rig:
+    """A drop, what reads it, and how its source fares."""
+
+    world: World
+    folder: Folder
+    health: SourceHealth
+    files: FileReader
+
+    async def poll(self) -> None:
+        with self.health.track():
+            await self.files.read()
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    clock = Clock()
+    store = await SqliteStore.open(
+        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
+    )
+    await store.start_sink("sink", ["calls"])
+    metrics = Metrics(sources=["calls"], sinks=["sink"])
+    world = World(Vendor(clock), clock, store, metrics, tmp_path)
+    collector = world.collector()
+    await collector.checkpoint.refresh()
+    health = SourceHealth("calls", collector.settings, store=store, metrics=metrics, clock=clock)
+    folder = Folder()
+    files = FileReader(
+        "calls",
+        folder,
+        reader=collector.new_reader(),
+        health=health,
+        store=store,
+        metrics=metrics,
+        clock=clock,
+    )
+    yield Rig(world, folder, health, files)
+    await store.close()
+
+
+async def test_a_file_is_read_once_and_covers_what_it_claims(rig: Rig) -> None:
+    rig.folder.files["a.csv"] = [
+        ParcelPage([record(1), record(2)], last=False),
+        ParcelPage([record(3)], last=True, covers=(COVERED,)),
+    ]
+    with capture_logs() as logs:
+        await rig.poll()
+        await rig.poll()
+    assert await rig.world.names() == ["r1", "r2", "r3"]
+    assert await rig.world.covered() == [(COVERED, None)]
+    [line] = [line for line in logs if line["event"] == "parcel_collected"]
+    assert (line["parcel"], line["events"], line["new"]) == ("a.csv", 3, 3)
+
+
+async def test_a_file_that_breaks_off_claims_nothing_and_is_read_again(rig: Rig) -> None:
+    rig.folder.files["a.csv"] = [ParcelPage([record(1)], last=False)]
+    await rig.poll()
+    assert await rig.world.covered() == []
+    rig.folder.files["a.csv"].append(ParcelPage([record(2)], last=True, covers=(COVERED,)))
+    await rig.poll()
+    assert await rig.world.names() == ["r1", "r2"]
+    assert await rig.world.covered() == [(COVERED, None)]
+
+
+async def test_a_rejected_file_is_reported_once_shown_while_it_lies_there_and_costs_no_other(
+    rig: Rig,
+) -> None:
+    rig.folder.files = {"bad.csv": [], "good.csv": [ParcelPage([record(1)], last=True)]}
+    with capture_logs() as logs:
+        await rig.poll()
+        await rig.poll()
+    assert [line["parcel"] for line in logs if line["event"] == "parcel_refused"] == ["bad.csv"]
+    assert await rig.world.names() == ["r1"]
+    condition = rig.health.condition
+    assert (condition.up, condition.held) == (True, False)
+    assert condition.last_error == "bad.csv is no export"
+    del rig.folder.files["bad.csv"]
+    await rig.poll()
+    assert condition.last_error is None
+
+
+async def test_a_row_that_is_no_record_is_a_dead_letter(rig: Rig) -> None:
+    bad = BadRow(b'"half a row', 7, "a quote is left open")
+    rig.folder.files["a.csv"] = [ParcelPage([record(1)], last=True, bad=(bad,))]
+    with capture_logs() as logs:
+        await rig.poll()
+    [line] = [line for line in logs if line["event"] == "row_dead_lettered"]
+    assert (line["parcel"], line["line"]) == ("a.csv", 7)
+    [letter] = await rig.world.store.dead_letters()
+    assert letter.letter.reason == "bad_row"
+    assert letter.letter.message == "a.csv, line 7: a quote is left open"
+
+
+async def test_new_events_of_time_that_was_read_before_are_counted_as_ambiguous(rig: Rig) -> None:
+    rig.folder.files["a.csv"] = [ParcelPage([record(1)], last=True, covers=(COVERED,))]
+    await rig.poll()
+    assert rig.world.counted("events_ambiguous_total") == 0
+    rig.folder.files["b.csv"] = [ParcelPage([record(1), record(2)], last=True, covers=(COVERED,))]
+    await rig.poll()
+    assert await rig.world.names() == ["r1", "r2"]
+    assert rig.world.counted("events_ambiguous_total") == 1

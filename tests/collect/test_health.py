@@ -1,0 +1,218 @@
+"""How a source fares: what its polls and its events make of it, and who is told."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+
+from auditrelay.collect.collector import Collector
+from auditrelay.config.model import Alerts, Config, Log, Spool, Status
+from auditrelay.errors import Refused, RelayError, Retryable, StoreFull
+from auditrelay.status.report import report
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.metrics import Metrics
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    store = await SqliteStore.open(
+        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
+    )
+    await store.start_sink("sink", ["calls"])
+    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nobody sleep; return how long they would have."""
+    waited: list[float] = []
+
+    async def instantly(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(waited) < 1000, "it waits for ever"
+        await asyncio.sleep(0)
+
+    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+    return waited
+
+
+async def test_new_events_of_an_unknown_type_are_counted_once_and_told(world: World) -> None:
+    world.vendor.event_type = "auth.teleported"
+    for minutes in (5, 6, 7, 8):
+        world.vendor.add(NOON - minutes * 60 * SECOND)
+    collector = world.collector()
+    await collector.poll()
+    world.clock.now += 60 * SECOND
+    await collector.poll()  # the overlap shows them again
+    assert world.counted("events_duplicate_total") == 4
+    assert world.counted("events_unknown_total") == 4
+    assert collector.condition.unknown_actions == 4
+    world.vendor.event_type = "auth.logout"
+    world.vendor.add(NOON)
+    world.clock.now += 60 * SECOND
+    await collector.poll()
+    assert world.counted("events_collected_total") == 5
+    assert world.counted("events_unknown_total") == 4
+    [state] = await world.store.sources()
+    config = Config(None, world.folder, Status(), Log(), Spool(), Alerts(), {}, {})
+    [row] = report(config, [state], [], spool_bytes=0, now=world.clock.now)["sources"]
+    assert row["unknown_actions"] == 4
+
+
+async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(world: World) -> None:
+    collector = world.collector()
+    with capture_logs() as logs:
+        for _ in range(3):
+            world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+            with pytest.raises(Refused):
+                await collector.poll()
+        (row,) = await world.store.sources()
+        assert (row.condition["held"], row.condition["last_error"]) == (True, "401: no")
+        await collector.poll()
+    events = [line["event"] for line in logs]
+    assert events.count("source_held") == 1
+    assert events.count("source_released") == 1
+    (row,) = await world.store.sources()
+    assert (row.condition["up"], row.condition["held"]) == (True, False)
+    assert row.condition["last_error"] is None
+
+
+async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_recovery(
+    world: World,
+) -> None:
+    async def fail(collector: Collector, error: RelayError) -> tuple[object, object]:
+        world.clock.now += HOUR
+        world.vendor.trouble = {world.vendor.pages + 1: error}
+        with pytest.raises(RelayError):
+            await collector.poll()
+        (row,) = await world.store.sources()
+        assert row.condition["last_poll_at"] == world.clock.now.isoformat()
+        return row.condition["since"], row.condition["error_code"]
+
+    def hours(number: int) -> str:
+        return (NOON + number * HOUR).isoformat()
+
+    collector = world.collector()
+    await collector.poll()
+    assert collector.condition.since == NOON.isoformat()
+    assert await fail(collector, Retryable("no", reason="connect")) == (hours(1), "connect")
+    assert await fail(collector, Retryable("no", reason="timeout")) == (hours(1), "timeout")
+    assert await fail(collector, Refused("401: no", status=401)) == (hours(3), "status_401")
+
+    (row,) = await world.store.sources()
+    collector = world.collector()
+    collector.recall(row.condition)
+    assert await fail(collector, Refused("clock")) == (hours(3), "refused")
+    collector = world.collector()
+    collector.recall(row.condition)
+    await collector.poll()
+    assert (collector.condition.since, collector.condition.error_code) == (hours(4), None)
+
+    (row,) = await world.store.sources()
+    world.clock.now += HOUR
+    collector = world.collector()
+    collector.recall(row.condition)
+    await collector.poll()
+    assert collector.condition.since == hours(5), "nobody knows of the time between the two"
+
+
+async def test_no_room_pauses_the_poll_until_there_is_some(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(9)]
+    add, refusals = world.store.add, iter(range(12))
+
+    async def full(*args: Any, **kwargs: Any) -> Any:
+        if next(refusals, None) is not None:
+            raise StoreFull("no room")
+        return await add(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "add", full)
+    with capture_logs() as logs:
+        await world.collector().poll()
+    assert await world.names() == made
+    assert len(waits) == 12
+    events = [line["event"] for line in logs]
+    assert (events.count("polling_paused"), events.count("polling_resumed")) == (1, 1)
+
+
+async def test_a_run_that_shall_end_gives_up_when_no_room_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(world.store, "add", full)
+    monkeypatch.setattr(world.store, "note", full)
+    with pytest.raises(StoreFull):
+        await world.collector(patience=5 * SECOND).poll()
+    assert len(waits) == 5
+
+
+async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be written down at the end must not stand in the way of the end."""
+    collector = world.collector()
+    pausing = asyncio.Event()
+
+    async def full(*_: Any, **__: Any) -> Any:
+        raise StoreFull("no room")
+
+    async def full_later(*_: Any) -> None:
+        monkeypatch.setattr(world.store, "note", full)
+
+    async def pause(_: float) -> None:
+        pausing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.store, "add", full)
+    monkeypatch.setattr(world.store, "note", full_later)
+    monkeypatch.setattr("auditrelay.collect.reader.pause", pause)
+    polling = asyncio.ensure_future(collector.keep_polling())
+    collector.due.set()
+    async with asyncio.timeout(5):
+        await pausing.wait()
+    polling.cancel()
+    await asyncio.wait([polling], timeout=5)
+    assert polling.cancelled()
+
+
+async def test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks(
+    world: World,
+) -> None:
+    world.vendor.add(NOON - HOUR)
+    collector = world.collector(max_silence="90m")
+    with capture_logs() as logs:
+        silent = []
+        for _ in range(4):
+            await collector.poll()
+            silent.append(collector.condition.silent)
+            world.clock.now += HOUR
+        assert silent == [False, True, True, True]
+        assert [line["since"] for line in logs if line["event"] == "source_silent"] == [
+            (NOON - HOUR).isoformat()
+        ]
+        world.vendor.add(world.clock.now)
+        world.clock.now += HOUR
+        await collector.poll()
+        silent.append(collector.condition.silent)
+        assert silent[-1] is False
+
+
+async def test_the_last_event_is_remembered_over_a_restart(world: World) -> None:
+    world.vendor.add(NOON - HOUR)
+    await world.collector().poll()
+    (state,) = await world.store.sources()
+    again = world.collector()
+    again.recall(state.condition)
+    await again.poll()
+    (state,) = await world.store.sources()
+    assert state.condition["last_event_at"] == (NOON - HOUR).isoformat()

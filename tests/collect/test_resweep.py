@@ -1,0 +1,147 @@
+"""Resweeps: what came late is found, and no poll suffers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.daemon import eventually
+
+from auditrelay.errors import Refused
+from auditrelay.sources import Page
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import Interval
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = Clock()
+    store = await SqliteStore.open(
+        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
+    )
+    await store.start_sink("sink", ["calls"])
+    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let nobody sleep; return how long they would have."""
+    waited: list[float] = []
+
+    async def instantly(seconds: float) -> None:
+        waited.append(seconds)
+        assert len(waited) < 1000, "it waits for ever"
+        await asyncio.sleep(0)
+
+    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
+        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+    return waited
+
+
+async def is_there(world: World, name: str) -> bool:
+    return name in await world.names()
+
+
+async def test_what_appears_late_is_found_by_the_second_look_and_marked(world: World) -> None:
+    collector = world.collector(resweep=["1h"])
+    await collector.poll()
+    world.clock.now = NOON + 20 * SECOND * 60
+    late_at = NOON + 60 * SECOND
+    on_time = world.vendor.add(NOON + 90 * SECOND)
+    await collector.poll()
+    late = world.vendor.add(late_at, seen_from=world.clock.now + SECOND)
+    world.clock.now += 15 * 60 * SECOND
+    await collector.poll()
+    assert await world.names() == [on_time], "the overlap is too short for it"
+    world.clock.now += HOUR
+    with capture_logs() as logs:
+        await collector.poll()
+    found = await world.spooled()
+    assert [event.native_id for event in found] == [on_time, late]
+    lateness = (world.clock.now - late_at) // SECOND
+    assert [event.late_by_s for event in found] == [None, lateness]
+    assert world.counted("events_late_total") == 1
+    assert world.counted("event_lateness_seconds_count") == 1
+    (line,) = [line for line in logs if line["event"] == "late_events_found"]
+    assert line["count"] == 1
+    # and never again
+    world.clock.now += 2 * HOUR
+    await collector.poll()
+    assert len(await world.spooled()) == 2
+
+
+async def test_a_second_look_does_not_read_what_was_given_up(world: World) -> None:
+    collector = world.collector(
+        initial_lookback="10d", catch_up_limit="5h", overlap="1s", resweep=["1h"]
+    )
+    world.vendor.add(NOON - 2 * DAY)
+    kept = world.vendor.add(NOON - 4 * HOUR)
+    await collector.poll()
+    world.clock.now += 3 * HOUR
+    await collector.poll()
+    assert any(window.start < NOON - 4 * HOUR for window in world.vendor.asked)
+    assert all(window.start >= NOON - 5 * HOUR - SECOND for window in world.vendor.asked)
+    names = await world.names()
+    assert names == ["None", kept], "the notice of the gap, and what was not given up"
+    notice = (await world.spooled())[0]
+    assert notice.native_action == "auditrelay.gap_declared"
+    assert world.counted("gap_seconds_total") == pytest.approx((10 * 24 - 5) * 3600)
+
+
+async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World) -> None:
+    collector = world.collector(resweep=["1h"], overlap="1s")
+    await collector.poll()
+    world.clock.now += 2 * HOUR
+    looking, let_go = asyncio.Event(), asyncio.Event()
+    real = world.vendor.walk
+
+    async def walk(window: Interval) -> AsyncIterator[Page]:
+        if window.start < NOON - 2 * MINUTE:  # a second look: polls are past that
+            looking.set()
+            await let_go.wait()
+        async for page in real(window):
+            yield page
+
+    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, but slow
+    tasks = [
+        asyncio.ensure_future(collector.keep_polling()),
+        asyncio.ensure_future(collector.resweeper.keep_resweeping()),
+    ]
+    try:
+        async with asyncio.timeout(10):
+            collector.due.set()
+            await looking.wait()
+            for _ in range(3):
+                fresh = world.vendor.add(world.clock.now)
+                world.clock.now += 5 * MINUTE
+                collector.due.set()
+                await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
+            late = world.vendor.add(NOON - HOUR)
+            let_go.set()
+            await eventually(lambda: is_there(world, late))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_a_second_look_that_fails_is_taken_again_and_no_poll_suffers(world: World) -> None:
+    collector = world.collector(resweep=["1h"])
+    await collector.poll()
+    world.clock.now += 2 * HOUR
+    late = world.vendor.add(NOON - HOUR)
+    await collector._poll()
+    world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+    with pytest.raises(Refused):
+        await collector.resweeper.run()
+    assert collector.condition.up, "how the source fares is what its polls say"
+    assert late not in await world.names()
+    await collector.resweeper.run()
+    assert late in await world.names()

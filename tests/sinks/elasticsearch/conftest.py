@@ -1,0 +1,48 @@
+"""A cluster, and sinks that send to it."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from auditrelay.sandbox.siems.elastic import PASSWORD, USERNAME, Elastic
+from auditrelay.sinks import Sink, elasticsearch
+from auditrelay.telemetry.metrics import Metrics
+
+Make = Callable[..., Sink]
+
+
+@pytest.fixture
+async def elastic() -> AsyncIterator[Elastic]:
+    async with Elastic() as double:
+        yield double
+
+
+@pytest.fixture
+async def make(elastic: Elastic) -> AsyncIterator[Make]:
+    made: list[Sink] = []
+
+    def build(**keys: Any) -> Sink:
+        settings = elasticsearch.Settings.model_validate(
+            {
+                "type": "elasticsearch",
+                "urls": [elastic.url],
+                "username": USERNAME,
+                "password": PASSWORD,
+                "timeout": "2s",
+                **keys,
+            }
+        )
+        made.append(elasticsearch.build("elastic", settings, Metrics()))
+        return made[-1]
+
+    yield build
+    for sink in made:
+        await sink.close()
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[list[Elastic]]:
+    """Three nodes. They share nothing, so that it shows which of them has taken an event."""
+    async with Elastic() as one, Elastic() as two, Elastic() as three:
+        yield [one, two, three]

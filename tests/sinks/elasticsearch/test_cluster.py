@@ -1,0 +1,117 @@
+"""The nodes of a cluster: which of them is asked, and how we log in."""
+
+import base64
+from collections.abc import Callable
+
+import pytest
+
+from auditrelay.errors import RelayError, Retryable
+from auditrelay.sandbox.faults import Action, answer, hang, reset
+from auditrelay.sandbox.siems.elastic import KEY_ID, KEY_SECRET, Elastic
+from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
+
+Items = Callable[[Sink, int], list[Item]]
+Make = Callable[..., Sink]
+
+
+async def test_the_next_node_is_asked_when_one_cannot_be_reached(
+    elastic: Elastic, make: Make, items: Items
+) -> None:
+    async with Elastic() as gone:
+        dead = gone.url
+    sink = make(urls=[dead, elastic.url])
+    assert await sink.send(items(sink, 1)) == Verdict()
+    assert await sink.send(items(sink, 2)) == Verdict(duplicates=1)
+    assert isinstance(sink, elasticsearch.Sink)
+    assert sink._cluster.url == elastic.url  # the dead one is not tried again each time
+    with pytest.raises(Retryable) as caught:
+        await make(urls=[dead, dead]).send(items(sink, 1))
+    assert (caught.value.reason, caught.value.sent) == ("connect", False)
+
+
+async def test_a_dead_node_is_passed_over_and_found_again(
+    nodes: list[Elastic], make: Make, items: Items
+) -> None:
+    one, two, _ = nodes
+    sink = make(urls=[one.url, two.url])
+    await sink.send(items(sink, 1))
+    assert (one.stored.total, two.stored.total) == (1, 0)
+    await one.stop()
+    await sink.send(items(sink, 2))
+    assert two.stored.total == 2
+    await two.stop()
+    for _ in range(3):
+        with pytest.raises(Retryable) as caught:
+            await sink.send(items(sink, 2))
+        assert (caught.value.reason, caught.value.sent) == ("connect", False)
+    await one.start()
+    await sink.send(items(sink, 3))
+    assert one.stored.total == 3
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_node_in_trouble_is_passed_over_at_once(
+    nodes: list[Elastic], make: Make, items: Items, status: int
+) -> None:
+    one, two, three = nodes
+    sink = make(urls=[each.url for each in nodes])
+    for node in (one, two):
+        node.faults.add(answer(status, b"<html>"), times=None)
+    await sink.send(items(sink, 2))
+    assert [each.stored.total for each in nodes] == [0, 0, 2]
+    requests = one.requests + two.requests
+    await sink.send(items(sink, 3))
+    assert three.stored.total == 3
+    assert one.requests + two.requests == requests  # they are not asked first each time
+
+
+async def test_when_every_node_is_in_trouble_each_is_asked_once_and_then_it_is_waited(
+    nodes: list[Elastic], make: Make, items: Items
+) -> None:
+    sink = make(urls=[each.url for each in nodes])
+    await sink.send(items(sink, 1))
+    for node in nodes:
+        node.faults.add(answer(503, b"", {"Retry-After": "7"}), times=None)
+        node.seen.clear()
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 1))
+    assert (caught.value.reason, caught.value.retry_after) == ("status_503", 7.0)
+    assert [len(each.seen) for each in nodes] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500])
+async def test_what_every_node_would_say_is_asked_of_one_alone(
+    nodes: list[Elastic], make: Make, items: Items, status: int
+) -> None:
+    one, two, _ = nodes
+    sink = make(urls=[one.url, two.url])
+    one.faults.add(answer(status, b"{}"), path="/_bulk", times=None)
+    with pytest.raises(RelayError, match="/_bulk"):
+        await sink.send(items(sink, 1))
+    assert two.requests == 0
+
+
+@pytest.mark.parametrize("trouble", [hang(), reset()])
+async def test_a_node_that_does_not_answer_is_left_for_the_next_attempt(
+    nodes: list[Elastic], make: Make, items: Items, trouble: Action
+) -> None:
+    one, two, _ = nodes
+    sink = make(urls=[one.url, two.url], timeout="300ms")
+    await sink.send(items(sink, 1))
+    one.faults.add(trouble, path="/_bulk", times=None)
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.sent
+    await sink.send(items(sink, 2))
+    assert two.stored.total == 2
+
+
+async def test_each_way_to_log_in_works(elastic: Elastic, make: Make, items: Items) -> None:
+    pair = f"{KEY_ID}:{KEY_SECRET}"
+    for key in (pair, base64.b64encode(pair.encode()).decode()):
+        sink = make(api_key=key, username=None, password=None)
+        await sink.send(items(sink, 1))
+    elastic.security = False
+    sink = make(username=None, password=None)
+    await sink.send(items(sink, 1))
+    assert "authorization" not in elastic.seen[-1].headers

@@ -1,0 +1,315 @@
+"""Events that are sent again after a rollover are recognised."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.sinks.elasticsearch.answers import bulk, item
+
+from auditrelay.errors import Refused, RelayError, Retryable
+from auditrelay.events import AuditEvent
+from auditrelay.sandbox.faults import answer, store_then_reset
+from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sinks import Item, Sink, Verdict
+
+MakeEvent = Callable[..., AuditEvent]
+Items = Callable[[Sink, int], list[Item]]
+Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+Make = Callable[..., Sink]
+
+STREAM = "logs-auditrelay.bland-default"
+NOON = 1_767_268_800
+"""The time of event 0; the others happen a second apart."""
+
+DAY = 86_400
+FLAVOURS = ["elasticsearch", "opensearch"]
+
+
+class Clock:
+    """The cluster's clock: when its indices are made."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=FLAVOURS)
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Elastic]:
+    """A cluster whose first index is made a day before the events happen."""
+    async with Elastic(flavour=request.param, clock=Clock(NOON - DAY)) as double:
+        yield double
+
+
+def at(cluster: Elastic, now: float) -> None:
+    """Let it be *now* for the cluster."""
+    assert isinstance(cluster.clock, Clock)
+    cluster.clock.now = now
+
+
+def asked(cluster: Elastic) -> list[str]:
+    """Return what a cluster was asked, but for bulk requests and who it is."""
+    return [
+        each.path.rpartition("/")[2] for each in cluster.seen if each.path not in ("/", "/_bulk")
+    ]
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_what_is_sent_again_after_a_rollover_is_recognised_by_asking(
+    cluster: Elastic, make: Make, items: Items, *, fresh: bool
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 3))
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    # A new process, or one that has had a batch of unknown outcome in between.
+    again = make(urls=[cluster.url]) if fresh else sink
+    if not fresh:
+        cluster.faults.add(answer(503, b""), path="/_bulk")
+        with pytest.raises(Retryable):
+            await again.send(items(again, 4))
+    assert await again.send(items(again, 4)) == Verdict(duplicates=3)
+    assert not cluster.stored.repeated()
+    assert cluster.stored.total == 4
+    assert cluster.answered[400] == 0
+
+
+async def test_a_batch_whose_outcome_is_unknown_is_stored_once_although_the_stream_rolls_over(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 1))
+    sent = items(sink, 5)
+    cluster.faults.add(store_then_reset(), path="/_bulk")
+    with pytest.raises(Retryable) as caught:
+        await sink.send(sent)
+    assert caught.value.sent
+    at(cluster, NOON + 60)
+    cluster.rollover(STREAM)
+    assert await sink.send(sent) == Verdict(duplicates=5)
+    assert cluster.stored.total == 5
+
+
+async def test_a_verdict_that_names_the_new_ones_only_is_about_the_whole_batch(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(urls=[cluster.url])
+    sent = items(sink, 6)
+    await sink.send([sent[0], sent[2], sent[4]])
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    new = make(urls=[cluster.url])
+    cluster.faults.add(bulk(item(429, "x"), item(400, "y"), item(201)), path="/_bulk")
+    verdict = await new.send(sent)
+    assert verdict.retry == (1,)
+    assert [each.index for each in verdict.rejected] == [3]
+    assert verdict.duplicates == 3
+
+
+async def test_nobody_is_asked_about_events_that_happened_after_the_last_rollover(
+    cluster: Elastic, make: Make, items: Items, event: MakeEvent, batch: Batch
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 1))
+    at(cluster, NOON - 7200)
+    cluster.rollover(STREAM)
+    new = make(urls=[cluster.url])
+    cluster.seen.clear()
+    for _ in range(3):
+        await new.send(items(new, 2))
+    assert asked(cluster) == ["index.creation_date"]
+    # Within the hour by which a vendor's clock may be ahead it is asked.
+    just_after = (NOON - 7200 + 3599) * 10**6
+    await new.send(batch(new, [event(9, at=just_after)]))
+    assert asked(cluster) == ["index.creation_date", "_search"]
+    await new.send(batch(new, [event(10, at=just_after + 10**6)]))
+    assert asked(cluster) == ["index.creation_date", "_search"]
+
+
+async def test_a_rollover_is_noticed_by_the_answers_and_otherwise_nothing_is_asked_twice(
+    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
+    sink = make(urls=[cluster.url])
+    for count in (1, 2, 3):
+        now += 45
+        await sink.send(items(sink, count))
+    # Before there was anything, and when there was.
+    assert asked(cluster) == ["index.creation_date"] * 2
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    fourth = items(sink, 4)[3:]
+    await sink.send(fourth)
+    assert asked(cluster) == ["index.creation_date"] * 2
+    assert await sink.send(items(sink, 5)) == Verdict(duplicates=4)
+    assert asked(cluster) == [*["index.creation_date"] * 3, "_search"]
+
+
+async def test_a_sink_that_was_quiet_for_a_minute_asks_before_it_sends(
+    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
+    sink = make(urls=[cluster.url])
+    for _ in range(2):
+        await sink.send(items(sink, 3))
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    now += 61
+    assert await sink.send(items(sink, 3)) == Verdict(duplicates=3)
+
+
+async def test_a_dated_index_recognises_an_event_whenever_it_is_sent_again(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    for index in ("audit-{vendor}-%Y.%m", "audit"):
+        sink = make(urls=[cluster.url], index=index)
+        await sink.send(items(sink, 2))
+        at(cluster, NOON + 400 * DAY)
+        assert await sink.send(items(sink, 2)) == Verdict(duplicates=2)
+        assert await make(urls=[cluster.url], index=index).send(items(sink, 2)) == Verdict(
+            duplicates=2
+        )
+    assert "_search" not in asked(cluster)
+
+
+async def test_a_dated_name_that_is_a_data_stream_is_asked_as_well(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(urls=[cluster.url], index="logs-audit-%Y.%m")
+    await sink.send(items(sink, 2))
+    at(cluster, NOON + DAY)
+    cluster.rollover("logs-audit-2026.01")
+    assert await make(urls=[cluster.url], index="logs-audit-%Y.%m").send(items(sink, 2)) == Verdict(
+        duplicates=2
+    )
+
+
+async def test_a_key_that_may_not_read_still_delivers_and_says_what_that_costs(
+    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 10_000.0)
+    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
+    for missing, question in (("view_index_metadata", "index.creation_date"), ("read", "_search")):
+        cluster.switches.missing_privileges = frozenset({missing})
+        sink = make(urls=[cluster.url])
+        await sink.send(items(sink, 2))
+        at(cluster, NOON + DAY)
+        cluster.rollover(STREAM)
+        new = make(urls=[cluster.url])
+        cluster.seen.clear()
+        for count in (2, 0):
+            verdict = await new.send(items(new, 2))
+            assert (verdict.rejected, verdict.retry) == ((), ())
+            assert verdict.duplicates == 2 - count
+            assert len(verdict.warnings) == 1
+            assert "grant read and view_index_metadata" in verdict.warnings[0]
+        assert asked(cluster).count(question) == 1  # each refusal stands in an audit log
+        cluster.indices.clear()
+
+
+async def test_an_index_that_cannot_be_searched_costs_a_warning_and_not_the_delivery(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 2))
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    first = next(iter(cluster.indices[STREAM].backing))
+    cluster.switches.unsearchable = frozenset({first})
+    verdict = await make(urls=[cluster.url]).send(items(sink, 3))
+    assert verdict.duplicates == 0
+    assert "may be stored twice" in verdict.warnings[0]
+
+
+@pytest.mark.parametrize("question", ["index.creation_date", "_search"])
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (401, b"", Refused),
+        (429, b"", Retryable),
+        (500, b"", Retryable),
+        (503, b"", Retryable),
+        (302, b"", Refused),
+        (200, b"<html>", Retryable),
+        (200, b"[]", Retryable),
+    ],
+)
+async def test_a_question_that_is_not_answered_for_now_is_asked_again_and_nothing_is_sent(
+    cluster: Elastic,
+    make: Make,
+    items: Items,
+    *,
+    question: str,
+    status: int,
+    body: bytes,
+    error: type[RelayError],
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 2))
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    new = make(urls=[cluster.url])
+    cluster.faults.add(
+        answer(status, body), when=lambda request: request.path.endswith(question), times=1
+    )
+    with pytest.raises(error):
+        await new.send(items(new, 3))
+    assert cluster.stored.total == 2
+    assert await new.send(items(new, 3)) == Verdict(duplicates=2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"timed_out":false,"hits":{"hits":[]}}',
+        b'{"timed_out":false,"_shards":{"failed":0},"hits":{"hits":[{}]}}',
+        b'{"timed_out":false,"_shards":{"failed":0},"hits":{"hits":3}}',
+        b'{"timed_out":false,"_shards":[],"hits":{"hits":[]}}',
+    ],
+)
+async def test_an_answer_that_is_no_searchs_proves_nothing(
+    cluster: Elastic, make: Make, items: Items, body: bytes
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 2))
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    new = make(urls=[cluster.url])
+    cluster.faults.add(answer(200, body), path=f"/{STREAM}/_search")
+    with pytest.raises(Retryable) as caught:
+        await new.send(items(new, 2))
+    assert caught.value.reason == "bad_reply"
+
+
+async def test_an_index_that_does_not_say_when_it_was_made_is_searched(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 2))
+    cluster.rollover(STREAM)  # before the events: by its date nobody would be asked
+    listed: dict[str, Any] = {name: {"settings": {}} for name in cluster.indices[STREAM].backing}
+    cluster.faults.add(
+        answer(200, json.dumps(listed).encode()), path=f"/{STREAM}/_settings/index.creation_date"
+    )
+    assert await make(urls=[cluster.url]).send(items(sink, 2)) == Verdict(duplicates=2)
+
+
+async def test_a_batch_of_thousands_is_asked_about_in_parts(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    sink = make(urls=[cluster.url], timeout="60s")
+    sent = items(sink, 2010)
+    await sink.send(sent[:2005])
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    again = make(urls=[cluster.url], timeout="60s")
+    assert await again.send(sent) == Verdict(duplicates=2005)
+    assert asked(cluster).count("_search") == 3

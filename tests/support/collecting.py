@@ -1,0 +1,147 @@
+"""A collector at work without a network: a clock, a source with a memory, and the store."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from auditrelay.collect.collector import Collector
+from auditrelay.errors import RelayError, WalkBroken
+from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import Normalizer
+from auditrelay.sources import Page, bland
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import Interval
+
+NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+
+
+class Clock:
+    """A time that moves only when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class Vendor:
+    """
+    An API with a memory that honours window and pages: half-open bounds, oldest first.
+
+    A record can be seen from its time on, or from *seen_from*. *trouble* is raised before the page
+    of that number, counted over all walks, and then forgotten.
+    """
+
+    clock: Clock
+    size: int = 3
+    scope: str = ""
+    records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
+    trouble: dict[int, RelayError] = field(default_factory=dict)
+    too_many: int = 10**9
+    asked: list[Interval] = field(default_factory=list)
+    pages: int = 0
+    before_page: Callable[[], None] = lambda: None
+    event_type: str = "auth.logout"
+
+    def add(self, at: datetime, seen_from: datetime | None = None) -> str:
+        name = f"r{len(self.records)}"
+        self.records.append((name, at, at if seen_from is None else seen_from))
+        return name
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        self.asked.append(window)
+        assert len(self.asked) < 1000, "it asks for ever"
+        found = [
+            b'{"id":"%b","event_type":"%b","created_at":"%b"}'
+            % (name.encode(), self.event_type.encode(), at.isoformat().encode())
+            for name, at, seen_from in sorted(self.records, key=lambda record: record[1])
+            if window.start <= at < window.end and seen_from <= self.clock.now
+        ]
+        if len(found) > self.too_many:
+            raise WalkBroken("too many", reason="over_budget")
+        for first in range(0, max(1, len(found)), self.size):
+            self.pages += 1
+            self.before_page()
+            if error := self.trouble.pop(self.pages, None):
+                raise error
+            part = found[first : first + self.size]
+            yield Page(part, last=first + self.size >= len(found), total=len(found))
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class World:
+    """A collector, its source and its store."""
+
+    vendor: Vendor
+    clock: Clock
+    store: SqliteStore
+    metrics: Metrics
+    folder: Path
+
+    def collector(self, name: str = "calls", **changes: Any) -> Collector:
+        """Return a new collector, as after a restart."""
+        keys = {
+            "type": "bland",
+            "api_key": "k",
+            "settle": "60s",
+            "overlap": "10m",
+            "resweep": [],
+            "initial_lookback": "2h",
+            **changes,
+        }
+        patience = keys.pop("patience", None)
+        settings = bland.Settings.model_validate(keys)
+        return Collector(
+            name,
+            settings,
+            self.vendor,
+            normalizer=Normalizer(
+                vendor="bland",
+                source=name,
+                api_host="api.bland.ai",
+                scope="",
+                redact="default",
+                tags={},
+            ),
+            store=self.store,
+            metrics=self.metrics,
+            clock=self.clock,
+            announce=lambda: None,
+            patience=patience,
+        )
+
+    async def spooled(self) -> list[AuditEvent]:
+        pages = await self.store.read("sink", 0, 10**6)
+        return [event for page in pages for event in page.events]
+
+    async def names(self) -> list[str]:
+        return [str(event.native_id) for event in await self.spooled()]
+
+    async def covered(self) -> list[tuple[Interval, str | None]]:
+        return [(span.interval, span.gap) for span in await self.store.ledger("calls")]
+
+    def counted(self, name: str) -> float:
+        text = self.metrics.render()[0].decode()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if line.startswith(f"auditrelay_{name}{{")
+        )
+
+
+def covered_from(ledger: list[tuple[Interval, str | None]]) -> Interval:
+    """Return what *ledger* covers, which must be without a hole."""
+    for (one, _), (other, _) in pairwise(ledger):
+        assert one.end == other.start
+    return Interval(ledger[0][0].start, ledger[-1][0].end)
