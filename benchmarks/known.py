@@ -29,7 +29,7 @@ from pathlib import Path
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
-from auditrelay.store import known_key
+from auditrelay.store.keys import known_key
 from auditrelay.store.sqlite import ledger
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import Scribe, records

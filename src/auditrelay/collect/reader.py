@@ -25,7 +25,8 @@ from auditrelay.events.notices import gap_event
 from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Drop, Page, Source
-from auditrelay.store import Added, DeadLetter, Declared, Proof, Store, known_key
+from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
+from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros, moment
 

@@ -24,7 +24,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
 from auditrelay.sources import Drop
-from auditrelay.store import Fate, Proof, Span, Store, known_key
+from auditrelay.store import Fate, Proof, Span, Store
+from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, moment
 
 LACKING: Final = "lacking"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from auditrelay.events import AuditEvent
 from auditrelay.store.journal import Record
@@ -216,25 +216,6 @@ class SinkState:
     condition: Mapping[str, object]
 
 
-TIMELESS: Final = bytes(8)
-
-
-def known_key(event: AuditEvent) -> bytes:
-    """
-    Return how *event* is known: its time, so that neighbours in time lie together, and its uid.
-
-    A time that we made up at fetching is no part of it: the next fetch would make up another.
-    """
-    if event.time_quality == "fetched":
-        return TIMELESS + bytes.fromhex(event.uid)
-    return sortable(event.at) + bytes.fromhex(event.uid)
-
-
-def sortable(at: int) -> bytes:
-    """Return eight bytes that sort as the moment *at* does, before 1970 too."""
-    return (at + (1 << 63)).to_bytes(8)
-
-
 class Store(Protocol):
     """The contract between the two loops and whatever keeps their state."""
 
@@ -280,9 +261,9 @@ class Store(Protocol):
         """
         Note which events of *span* are known and not among those *seen*; return how many are new.
 
-        *seen* are keys as :func:`known_key` makes them. Only what was spooled *before* that
-        position counts: the rest may have come while the source was read. That an event is not
-        shown any more is evidence, not an error.
+        *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only what was spooled
+        *before* that position counts: the rest may have come while the source was read. That an
+        event is not shown any more is evidence, not an error.
         """
 
     async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from isal import isal_zlib
 
 from auditrelay.events import AuditEvent, unpack
-from auditrelay.store import (
-    Fate,
-    sortable,
-)
+from auditrelay.store import Fate
+from auditrelay.store.keys import sortable
 from auditrelay.store.sqlite import dead_letters
 from auditrelay.store.sqlite.spool import sink_progress
 from auditrelay.window import Interval, micros
@@ -36,11 +34,6 @@ FORGET_STEP = 50_000
 
 
 _FIRST_TIME = (1).to_bytes(8)
-
-
-def time_of(key: bytes) -> int:
-    """Return the event time in a *key*, in microseconds."""
-    return int.from_bytes(key[:8]) - (1 << 63)
 
 
 def find_new(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]:

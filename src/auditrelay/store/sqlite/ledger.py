@@ -9,8 +9,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
-from auditrelay.store import Declared, Span, sortable
+from auditrelay.store import Declared, Span
 from auditrelay.store.journal import DAY, NO_DIGEST, xor
+from auditrelay.store.keys import sortable
 from auditrelay.store.ledger import lateness_bucket
 from auditrelay.store.sqlite.journal import Scribe, record
 from auditrelay.window import Interval, holes, micros, moment

@@ -41,9 +41,9 @@ from auditrelay.store import (
     Span,
     SpoolPage,
     StoredDeadLetter,
-    known_key,
 )
 from auditrelay.store.journal import NO_DIGEST, xor
+from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import backfills, dead_letters, disk_reserve, ledger, removal
 from auditrelay.store.sqlite import state_dir as files
@@ -56,7 +56,6 @@ from auditrelay.store.sqlite.known import (
     forget_before,
     keys_in,
     spooled_events,
-    time_of,
 )
 from auditrelay.store.sqlite.spool import (
     READ_BYTES,
