@@ -1,4 +1,9 @@
-"""The uids that were forwarded: found, remembered, forgotten, all on a connection."""
+"""
+The uids that were forwarded: found, remembered, forgotten, all on a connection.
+
+Each is a row of 28 bytes, clustered by event time, because a page's events lie close together in
+time and so touch few pages of the index. That is measured in docs/decisions/0002-spool.md.
+"""
 
 import sqlite3
 from collections.abc import Mapping
@@ -9,29 +14,25 @@ from auditrelay.events import AuditEvent, unpack
 from auditrelay.store import Fate
 from auditrelay.store.keys import sortable
 from auditrelay.store.sqlite import dead_letters
-from auditrelay.store.sqlite.spool import sink_progress
+from auditrelay.store.sqlite.sinks import sink_progress
 from auditrelay.window import Interval, micros
 
 _KEY = 28
 
-
 _NUMBERS = "with recursive n(i) as (values (0) union all select i + 1 from n where i + 1 < ?2)"
-
 
 FIND_KNOWN = (
     f"{_NUMBERS} select group_concat(i) from n where exists (select 1 from known "  # noqa: S608  # constants
     f"where source = ?3 and key = substr(?1, 1 + {_KEY} * i, {_KEY}))"
 )
 
-
 REMEMBER = (
     f"insert into known {_NUMBERS} "  # noqa: S608  # constants
     f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
 )
 
-
 FORGET_STEP = 50_000
-
+"""Most uids that are forgotten in one transaction."""
 
 _FIRST_TIME = (1).to_bytes(8)
 
@@ -48,17 +49,9 @@ def find_new(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]
     return [i for i, key in enumerate(keys) if i not in known and first_of[key] == i]
 
 
-def keys_in(
-    db: sqlite3.Connection, owner: int, span: Interval, before: int = 1 << 62
-) -> list[bytes]:
-    """Return the keys of all events of *span* that were spooled *before* that position."""
-    return [
-        key
-        for (key,) in db.execute(
-            "select key from known where source = ? and key >= ? and key < ? and position < ?",
-            (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
-        )
-    ]
+def remember(db: sqlite3.Connection, owner: int, keys: list[bytes], first: int) -> None:
+    """Remember *keys*, which are not known, as the events at the positions from *first* on."""
+    db.execute(REMEMBER, (b"".join(keys), len(keys), owner, first))
 
 
 def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
@@ -121,6 +114,15 @@ def fates(
             }
         )
     return found
+
+
+def declare_forgotten(db: sqlite3.Connection, before: int) -> None:
+    """Note that not all uids of events older than *before* are known from now on."""
+    db.execute(
+        "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
+        "set value = max(value, excluded.value)",
+        (before,),
+    )
 
 
 def forget_before(db: sqlite3.Connection, before: int) -> int:
