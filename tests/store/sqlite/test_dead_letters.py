@@ -3,10 +3,10 @@
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.support.stores import MINUTE, NOON, opened
 
 from auditrelay.events import AuditEvent
 from auditrelay.store import DeadLetter, Proof
@@ -14,14 +14,6 @@ from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-
-
-async def opened(folder: Path) -> SqliteStore:
-    return await SqliteStore.open(
-        folder, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
-    )
 
 
 @pytest.fixture
