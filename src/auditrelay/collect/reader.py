@@ -187,7 +187,7 @@ class Reader:
         if window.length <= 2 * MARGIN:
             return 0
         inside = Interval(window.start + MARGIN, window.end - MARGIN)
-        gone = await self._store.vanished(self.name, inside, seen, before)
+        gone = await self._store.record_deleted(self.name, inside, seen, before)
         if gone:
             _log.warning(
                 "events_vanished",

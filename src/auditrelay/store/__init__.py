@@ -138,7 +138,7 @@ class StoredDeadLetter:
     replayed: bool = False
 
 
-Fate = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
+DeliveryStatus = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
 """
 What became of a forwarded event at one sink.
 
@@ -255,7 +255,7 @@ class Store(Protocol):
     async def end_of_spool(self) -> int:
         """Return the position that the next event will have."""
 
-    async def vanished(
+    async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """
@@ -266,20 +266,20 @@ class Store(Protocol):
         event is not shown any more is evidence, not an error.
         """
 
-    async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
+    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
         """Return how many of *events* have never been forwarded."""
 
-    async def fates(
+    async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
-    ) -> list[Mapping[str, Fate] | None]:
+    ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Return for each event what became of it at every sink, or None if it is not known."""
 
-    async def shown_no_more(
+    async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
-        """Return uid and time of what :meth:`vanished` would note, and note nothing."""
+        """Return uid and time of what :meth:`record_deleted` would note, and note nothing."""
 
-    async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Return how many events of *span* are known, and the exclusive-or of their uids."""
 
     async def begin_backfill(
@@ -294,12 +294,12 @@ class Store(Protocol):
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Record that everything of the backfill is done."""
 
-    async def refill(
+    async def resend(
         self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
         """Put *events*, known or not, into the spool for those *sinks* alone, with the *proof*."""
 
-    async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
+    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
         """Return all known events of *span* from the spool, or None if it lacks some of them."""
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:

@@ -12,10 +12,10 @@ from tests.support.stores import NOON
 
 from auditrelay.events import AuditEvent
 from auditrelay.store import ledger
-from auditrelay.store.journal import broken
+from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite import ledger as ledgers
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import Scribe, record, records
+from auditrelay.store.sqlite.journal import JournalWriter, records
 from auditrelay.window import Interval, micros
 
 Make = Callable[..., AuditEvent]
@@ -35,17 +35,17 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         for owner, name in ((1, "it"), (2, "other")):
             db.execute("insert into source (id, name, started) values (?, ?, 0)", (owner, name))
         for day in range(3):
-            poll = Scribe(db, 1, micros(NOON + day * DAY), "poll")
+            poll = JournalWriter(db, 1, micros(NOON + day * DAY), "poll")
             ledgers.cover(poll, span(24 * day, 24 * day + 2))
             ledgers.declare(poll, span(24 * day + 2, 24 * day + 3), "retention")
-        ledgers.cover(Scribe(db, 1, micros(NOON + 3 * DAY), "backfill"), span(2, 2.5))
-        ledgers.cover(Scribe(db, 2, micros(NOON), "poll"), span(0, 1))
+        ledgers.cover(JournalWriter(db, 1, micros(NOON + 3 * DAY), "backfill"), span(2, 2.5))
+        ledgers.cover(JournalWriter(db, 2, micros(NOON), "poll"), span(0, 1))
         yield db
 
 
 def judged(db: sqlite3.Connection) -> str | None:
     (head,) = db.execute("select head from source where id = 1").fetchone()
-    return broken("it", head, records(db, 1))
+    return find_break("it", head, records(db, 1))
 
 
 def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
@@ -56,7 +56,7 @@ def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
         ("filled", "backfill"),
         ("covered", "backfill"),
     ]
-    assert ledger.contradicted(ledgers.spans(db, 1), records(db, 1)) is None
+    assert ledger.find_contradiction(ledgers.spans(db, 1), records(db, 1)) is None
 
 
 @pytest.mark.parametrize("seq", range(1, 9))
@@ -125,8 +125,8 @@ def test_the_end_of_the_journal_cannot_be_cut_off(db: sqlite3.Connection) -> Non
 
 def test_the_journal_of_one_source_is_not_that_of_another(db: sqlite3.Connection) -> None:
     other, head = records(db, 2), db.execute("select head from source where id = 2").fetchone()[0]
-    assert broken("other", head, other) is None
-    assert broken("it", head, other) is not None
+    assert find_break("other", head, other) is None
+    assert find_break("it", head, other) is not None
 
 
 def test_what_would_be_hashed_is_the_record_as_it_stands(db: sqlite3.Connection) -> None:
@@ -135,7 +135,7 @@ def test_what_would_be_hashed_is_the_record_as_it_stands(db: sqlite3.Connection)
     head = journal[-1].hash
     for change in ({"reason": ""}, {"via": "pol"}, {"seq": 2}, {"start": 0}):
         edited = [replace(journal[0], **change), *journal[1:]]
-        assert broken("it", head, edited) is not None, change
+        assert find_break("it", head, edited) is not None, change
 
 
 @pytest.mark.parametrize(
@@ -156,31 +156,33 @@ def test_a_ledger_that_says_anything_else_than_its_journal_is_noticed(
 ) -> None:
     db.execute(edit)
     assert judged(db) is None, "the journal itself is whole"
-    assert words in str(ledger.contradicted(ledgers.spans(db, 1), records(db, 1)))
+    assert words in str(ledger.find_contradiction(ledgers.spans(db, 1), records(db, 1)))
 
 
 def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection) -> None:
     before = len(records(db, 2))
     for minute in range(60, 120, 5):
         now = NOON + timedelta(minutes=minute)
-        ledgers.cover(Scribe(db, 2, micros(now), "poll"), Interval(now, now + timedelta(minutes=5)))
+        ledgers.cover(
+            JournalWriter(db, 2, micros(now), "poll"), Interval(now, now + timedelta(minutes=5))
+        )
     assert len(records(db, 2)) == before
     (grown,) = records(db, 2)
     assert (grown.start, grown.end) == (micros(NOON), micros(NOON + 2 * HOUR))
-    ledgers.cover(Scribe(db, 2, micros(NOON + 2 * HOUR), "backfill"), span(2, 3))
-    ledgers.cover(Scribe(db, 2, micros(NOON + DAY), "poll"), span(12, 13))
+    ledgers.cover(JournalWriter(db, 2, micros(NOON + 2 * HOUR), "backfill"), span(2, 3))
+    ledgers.cover(JournalWriter(db, 2, micros(NOON + DAY), "poll"), span(12, 13))
     assert [each.via for each in records(db, 2)] == ["poll", "backfill", "poll"]
     (head,) = db.execute("select head from source where id = 2").fetchone()
-    assert broken("other", head, records(db, 2)) is None
+    assert find_break("other", head, records(db, 2)) is None
 
 
 def test_a_record_does_not_grow_once_many_others_came_after_it(db: sqlite3.Connection) -> None:
     """What grows has everything behind it hashed anew; that must stay cheap."""
     for number in range(60):
-        record(Scribe(db, 2, micros(NOON), f"reader {number}"), "covered", 0, 1)
-    ledgers.cover(Scribe(db, 2, micros(NOON + HOUR), "poll"), span(1, 2))
+        JournalWriter(db, 2, micros(NOON), f"reader {number}").record("covered", 0, 1)
+    ledgers.cover(JournalWriter(db, 2, micros(NOON + HOUR), "poll"), span(1, 2))
     journal = records(db, 2)
     assert len(journal) == 62
     assert journal[0].end == micros(NOON + HOUR), "the old one is left alone"
     (head,) = db.execute("select head from source where id = 2").fetchone()
-    assert broken("other", head, journal) is None
+    assert find_break("other", head, journal) is None

@@ -26,8 +26,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Drop, Page, Source, bland, cencori, jitsudo
-from auditrelay.store.journal import broken
-from auditrelay.store.ledger import contradicted
+from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -147,8 +147,8 @@ async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
     with StateView(folder) as view:
         known = view.coverage(name)
     assert known is not None
-    assert broken(name, known.head, known.journal) is None
-    assert contradicted(known.spans, known.journal) is None
+    assert find_break(name, known.head, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
     assert known.differs is None
     told = EXPECTED["sources"][name]
     assert [
@@ -204,7 +204,7 @@ async def test_what_was_forwarded_is_known_when_it_is_shown_again(
         else:
             assert (added.new, added.known) == ((), len(shown))
             assert shown
-            forwarded = await store.forwarded(name, entry.interval)
+            forwarded = await store.count_forwarded(name, entry.interval)
             assert forwarded == (entry.events, entry.digest)
 
 
@@ -271,7 +271,7 @@ async def test_the_backfill_goes_on_where_it_broke_off(store: SqliteStore) -> No
     rest = events("voice", history.BROKEN_OFF, START, LEFT)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(rest)
-    assert await store.unknown("voice", wanted) == 0
+    assert await store.count_new("voice", wanted) == 0
     again = await store.begin_backfill("voice", Interval(*history.BACKFILL), [], LEFT)
     assert again.done == (), "that one has ended, this is another"
 
@@ -310,7 +310,7 @@ async def test_its_dead_letters_are_listed_and_sent_once_more(store: SqliteStore
     ] == EXPECTED["dead_letters"]
     row, refused = letters
     assert (row.sink, row.letter.reason, refused.sink) == (None, "bad_row", "splunk")
-    assert await store.fates("exports", [row.letter.event, refused.letter.event]) == [
+    assert await store.delivery_status("exports", [row.letter.event, refused.letter.event]) == [
         {"splunk": "dead_letter", "elastic": "dead_letter"},
         {"splunk": "dead_letter", "elastic": "waiting"},
     ]
@@ -367,6 +367,6 @@ async def test_what_it_holds_is_pruned_and_forgotten_in_its_time(store: SqliteSt
     assert await store.prune(LEFT + timedelta(days=8)) == EXPECTED["end_of_spool"]
     assert store.spool_bytes == 0
     shown = events("voice", START, START + HOUR, LEFT)
-    assert await store.unknown("voice", shown) == 0
+    assert await store.count_new("voice", shown) == 0
     await store.prune(LEFT + timedelta(days=401))
-    assert await store.unknown("voice", shown) == len(shown)
+    assert await store.count_new("voice", shown) == len(shown)

@@ -13,7 +13,7 @@ from tests.support.stores import NOON, opened
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
 from auditrelay.store import DeadLetter, Proof, ledger
-from auditrelay.store.journal import broken
+from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
@@ -149,7 +149,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
         assert (await store.add("voice", events)).new == (), "it knows what it knew"
         pages = await store.read("splunk", 0, 100)
         assert [each for page in pages for each in page.events] == events[2:]
-        assert await store.fates("voice", events) == [
+        assert await store.delivery_status("voice", events) == [
             *[{"splunk": "delivered"}] * 2,
             *[{"splunk": "waiting"}] * 2,
             {"splunk": "dead_letter"},
@@ -169,8 +169,8 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
         ("gap", "before the journal"),
         ("covered", "before the journal"),
     ]
-    assert broken("voice", known.head, known.journal) is None
-    assert ledger.contradicted(known.spans, known.journal) is None
+    assert find_break("voice", known.head, known.journal) is None
+    assert ledger.find_contradiction(known.spans, known.journal) is None
     assert known.differs is None
 
 
@@ -200,8 +200,8 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
     with StateView(tmp_path) as view:
         known = view.coverage("voice")
     assert known is not None
-    assert broken("voice", known.head, known.journal) is None
-    assert ledger.contradicted(known.spans, known.journal) is None
+    assert find_break("voice", known.head, known.journal) is None
+    assert ledger.find_contradiction(known.spans, known.journal) is None
 
 
 async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(

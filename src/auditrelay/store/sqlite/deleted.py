@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from auditrelay.store.journal import NO_DIGEST, xor
 from auditrelay.store.keys import sortable
-from auditrelay.store.sqlite.journal import Scribe, record
+from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.window import Interval, micros
 
 
@@ -24,14 +24,14 @@ def find_deleted(
     ]
 
 
-def record_deleted(scribe: Scribe, span: Interval, keys: Sequence[bytes]) -> int:
+def record_deleted(journal: JournalWriter, span: Interval, keys: Sequence[bytes]) -> int:
     """Enter those of *keys* that are not recorded yet, as one record; return how many they are."""
     new = [
         key
         for key in keys
-        if scribe.db.execute(
+        if journal.db.execute(
             "insert into vanished values (?, ?, ?) on conflict do nothing",
-            (scribe.owner, key, scribe.now),
+            (journal.owner, key, journal.now),
         ).rowcount
     ]
     if new:
@@ -39,5 +39,5 @@ def record_deleted(scribe: Scribe, span: Interval, keys: Sequence[bytes]) -> int
         for key in new:
             digest = xor(digest, key[8:])
         start, end = micros(span.start), micros(span.end)
-        record(scribe, "vanished", start, end, events=len(new), digest=digest)
+        journal.record("vanished", start, end, events=len(new), digest=digest)
     return len(new)

@@ -16,7 +16,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.store import Added, DeadLetter, Declared, Notice, Proof, StoredDeadLetter
 from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.sqlite import backfills, dead_letters, known, ledger
-from auditrelay.store.sqlite.journal import Scribe
+from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.store.sqlite.sources import file_read, source_id
 from auditrelay.store.sqlite.spool import Spool
 
@@ -25,7 +25,7 @@ _NOT_SPOOLED = -1
 
 
 def add(
-    scribe: Scribe,
+    journal: JournalWriter,
     spool: Spool,
     events: Sequence[AuditEvent],
     keys: list[bytes],
@@ -35,14 +35,14 @@ def add(
     bad: Sequence[DeadLetter],
 ) -> Added:
     """Spool those *events* whose *keys* are not known, and enter the *proof*; see Store.add."""
-    db, owner = scribe.db, scribe.owner
+    db, owner = journal.db, journal.owner
     new = known.find_new(db, owner, keys)
     late: list[int] = []
     if new:
-        first = spool.append(db, owner, [events[index] for index in new], scribe.now)
+        first = spool.append(db, owner, [events[index] for index in new], journal.now)
         known.remember(db, owner, [keys[index] for index in new], first)
         found = ledger.count_late(
-            scribe,
+            journal,
             [(time_of(keys[index]), keys[index][8:]) for index in new],
             [events[index].fetched - events[index].at for index in new],
         )
@@ -52,7 +52,7 @@ def add(
     added = Added(tuple(new), len(events) - len(new), tuple(late))
     if proof is None:
         return added
-    declared, filled = _enter(scribe, proof, len(new))
+    declared, filled = _enter(journal, proof, len(new))
     notices = [
         notice(each, was_filled)
         for group, was_filled in ((declared, False), (filled, True))
@@ -60,17 +60,21 @@ def add(
         if each.new and notice is not None
     ]
     if notices:
-        spool.append(db, owner, notices, scribe.now)
+        spool.append(db, owner, notices, journal.now)
     return replace(added, declared=tuple(declared), filled=tuple(filled))
 
 
 def resend(
-    scribe: Scribe, spool: Spool, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
+    journal: JournalWriter,
+    spool: Spool,
+    sinks: Sequence[str],
+    events: Sequence[AuditEvent],
+    proof: Proof,
 ) -> None:
     """Spool *events*, known or not, once for each of *sinks* alone, and enter the *proof*."""
     for sink in sinks if events else ():
-        spool.append(scribe.db, scribe.owner, list(events), scribe.now, only=sink)
-    _enter(scribe, proof, len(events))
+        spool.append(journal.db, journal.owner, list(events), journal.now, only=sink)
+    _enter(journal, proof, len(events))
 
 
 def replay(
@@ -94,14 +98,14 @@ def _put_aside(db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) ->
         dead_letters.insert(db, None, bad[index])
 
 
-def _enter(scribe: Scribe, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
+def _enter(journal: JournalWriter, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
     """Enter what *proof* says; return the gaps that it declared, and those that it filled."""
-    filled = [each for span in proof.covers for each in ledger.cover(scribe, span)]
+    filled = [each for span in proof.covers for each in ledger.cover(journal, span)]
     declared = [
-        each for span, reason in proof.gaps for each in ledger.declare(scribe, span, reason)
+        each for span, reason in proof.gaps for each in ledger.declare(journal, span, reason)
     ]
     if proof.parcel is not None:
-        file_read(scribe.db, scribe.owner, proof.parcel, scribe.now)
+        file_read(journal.db, journal.owner, proof.parcel, journal.now)
     if proof.backfill is not None and proof.part is not None:
-        backfills.part_done(scribe.db, proof.backfill, proof.part, proof.read, proof.new + new)
+        backfills.part_done(journal.db, proof.backfill, proof.part, proof.read, proof.new + new)
     return declared, filled

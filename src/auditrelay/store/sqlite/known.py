@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from isal import isal_zlib
 
 from auditrelay.events import AuditEvent, unpack
-from auditrelay.store import Fate
+from auditrelay.store import DeliveryStatus
 from auditrelay.store.keys import sortable
 from auditrelay.store.sqlite import dead_letters
 from auditrelay.store.sqlite.sinks import sink_progress
@@ -78,9 +78,9 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[A
     return events if len(events) == len(wanted) else None
 
 
-def fates(
+def delivery_status(
     db: sqlite3.Connection, source: str, owner: int, keys: list[bytes]
-) -> list[Mapping[str, Fate] | None]:
+) -> list[Mapping[str, DeliveryStatus] | None]:
     """Return for each of *keys* what became of its event at every sink; None if it is unknown."""
     sinks = []
     for name, since in db.execute(
@@ -90,7 +90,7 @@ def fates(
     ).fetchall():
         sinks.append((name, since, sink_progress(db, name)[0]))
     aside = dead_letters.states(db, [key[8:].hex() for key in keys])
-    found: list[Mapping[str, Fate] | None] = []
+    found: list[Mapping[str, DeliveryStatus] | None] = []
     for key in keys:
         row = db.execute(
             "select position from known where source = ? and key = ?", (owner, key)

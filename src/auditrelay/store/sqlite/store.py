@@ -22,7 +22,7 @@ from auditrelay.store import (
     Added,
     Backfill,
     DeadLetter,
-    Fate,
+    DeliveryStatus,
     Notice,
     Proof,
     SinkState,
@@ -36,6 +36,7 @@ from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import (
     backfills,
     dead_letters,
+    deleted,
     disk_reserve,
     intake,
     known,
@@ -48,8 +49,7 @@ from auditrelay.store.sqlite import (
     states,
 )
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.deleted import find_deleted, record_deleted
-from auditrelay.store.sqlite.journal import Scribe
+from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
@@ -126,7 +126,7 @@ class SqliteStore:
         now = _now()
         return await self._writer.write(
             lambda db: intake.add(
-                Scribe(db, source_id(db, source), now, via),
+                JournalWriter(db, source_id(db, source), now, via),
                 self._spool,
                 events,
                 keys,
@@ -144,19 +144,19 @@ class SqliteStore:
         """Read the position that the next event will have."""
         return await self._read(lambda db: meta.read(db, "next_position"))
 
-    async def vanished(
+    async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """Compare the keys of *span* with those *seen* and record which are missing now."""
         now = _now()
         missing = await self._read(
-            lambda db: find_deleted(db, source_id(db, source), span, seen, before)
+            lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )
         if not missing:
             return 0
         return await self._writer.write(
-            lambda db: record_deleted(
-                Scribe(db, source_id(db, source), now, "second look"), span, missing
+            lambda db: deleted.record_deleted(
+                JournalWriter(db, source_id(db, source), now, "second look"), span, missing
             )
         )
 
@@ -170,28 +170,30 @@ class SqliteStore:
 
     # -- comparing with a source -----------------------------------------------------------------
 
-    async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
+    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
         """Count the *events* whose keys are not known."""
         keys = [known_key(event) for event in events]
         return await self._read(lambda db: len(known.find_new(db, source_id(db, source), keys)))
 
-    async def fates(
+    async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
-    ) -> list[Mapping[str, Fate] | None]:
+    ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Look each of *events* up among the known, in each sink's progress and dead letters."""
         keys = [known_key(event) for event in events]
-        return await self._read(lambda db: known.fates(db, source, source_id(db, source), keys))
+        return await self._read(
+            lambda db: known.delivery_status(db, source, source_id(db, source), keys)
+        )
 
-    async def shown_no_more(
+    async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
         """Compare the keys of *span* with those *seen*; return uid and time of the missing."""
         missing = await self._read(
-            lambda db: find_deleted(db, source_id(db, source), span, seen, before)
+            lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )
         return [(key[8:].hex(), moment(time_of(key))) for key in missing]
 
-    async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
         start, end = micros(span.start), micros(span.end)
         count, digest = await self._read(
@@ -213,7 +215,7 @@ class SqliteStore:
         """Set the end of the backfill *id*."""
         await self._writer.write(lambda db: backfills.end(db, id, now))
 
-    async def refill(
+    async def resend(
         self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
         """Spool *events*, known or not, for each of *sinks* alone, and enter the *proof*."""
@@ -221,7 +223,7 @@ class SqliteStore:
         now = _now()
         await self._writer.write(
             lambda db: intake.resend(
-                Scribe(db, source_id(db, source), now, "backfill"),
+                JournalWriter(db, source_id(db, source), now, "backfill"),
                 self._spool,
                 sinks,
                 events,
@@ -229,7 +231,7 @@ class SqliteStore:
             )
         )
 
-    async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
+    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
         """Read the known events of *span* from the spool; None if some were pruned."""
         return await self._read(lambda db: known.spooled_events(db, source_id(db, source), span))
 
