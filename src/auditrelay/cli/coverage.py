@@ -132,8 +132,8 @@ def _json(name: str, known: "Coverage | None", wanted: "Interval | None") -> dic
 
 
 def _check(found: "dict[str, Coverage | None]") -> None:
-    from auditrelay.store.journal import broken  # noqa: PLC0415  # see given
-    from auditrelay.store.ledger import contradicted  # noqa: PLC0415  # as above
+    from auditrelay.store.journal import find_break  # noqa: PLC0415  # see given
+    from auditrelay.store.ledger import find_contradiction  # noqa: PLC0415  # as above
 
     bad = False
     for name, known in found.items():
@@ -141,8 +141,8 @@ def _check(found: "dict[str, Coverage | None]") -> None:
             typer.echo(f"{name}: nothing is known yet")
             continue
         wrong = (
-            broken(name, known.head, known.journal)
-            or contradicted(known.spans, known.journal)
+            find_break(name, known.head, known.journal)
+            or find_contradiction(known.spans, known.journal)
             or known.differs
         )
         if wrong:
