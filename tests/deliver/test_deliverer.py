@@ -17,30 +17,23 @@ from tests.support.daemon import eventually
 from tests.support.delivering import NOON, Intake, Make, World, busy, name_of, opened
 
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.health import HOLD_FIRST, HOLD_MOST
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
+
+pytestmark = pytest.mark.usefixtures("waits")
+
+
+@pytest.fixture
+def speed() -> float:
+    """Waiting takes no time at all: the clock is what was waited for."""
+    return math.inf
 
 
 @pytest.fixture
 async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterator[World]:
     async with opened(tmp_path, event, lambda: sum(waits)) as world:
         yield world
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody sleep; return how long they would have."""
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
 
 
 # --- verdicts
@@ -159,8 +152,8 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
         "sink_held",
         "sink_released",
     ]
-    assert waits[0] == HOLD_FIRST
-    assert max(waits) == HOLD_MOST
+    assert waits[0] == PROBE_FIRST
+    assert max(waits) == PROBE_MOST
     assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
 
 
@@ -179,8 +172,7 @@ async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_reco
 
     async def run(*script: RelayError, restarted: bool = False) -> Deliverer:
         intake = Intake(script=list(script))
-        deliverer = world.deliverer(intake)
-        deliverer._clock = lambda: NOON + len(told) * hour
+        deliverer = world.deliverer(intake, clock=lambda: NOON + len(told) * hour)
         if restarted:
             (state,) = await world.store.sinks()
             deliverer.recall(state.condition)
@@ -286,7 +278,7 @@ async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
     assert up.taken == [made[1], made[3]]
 
 
-# --- greeting
+# --- probing
 
 
 async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_not(
@@ -295,17 +287,17 @@ async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_n
     intake = Intake(checks=[Refused("403", status=403), busy(), Refused("403", status=403)])
     deliverer = world.deliverer(intake)
     with capture_logs() as logs:
-        await deliverer.greet()
+        await deliverer.probe_until_up()
     assert deliverer.worked_once
     assert [line["event"] for line in logs] == ["sink_held", "sink_held", "sink_released"]
-    assert waits == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
+    assert waits == [PROBE_FIRST, 2 * PROBE_FIRST, 4 * PROBE_FIRST]
 
 
 async def test_a_greeting_says_nothing_once_there_is_something_to_deliver(world: World) -> None:
     await world.spool(1)
     intake = Intake(checks=[Refused("403", status=403)])
     deliverer = await world.run(intake)
-    await deliverer.greet()
+    await deliverer.probe_until_up()
     assert not deliverer.condition.held
     assert intake.asked == 1
 
@@ -426,7 +418,7 @@ async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
     task = asyncio.ensure_future(deliverer.keep_delivering())
     await eventually(lambda: intake.taken)
     async with asyncio.timeout(10):
-        await deliverer.land()
+        await deliverer.drain()
     task.cancel()
     await asyncio.wait([task])
     assert await world.backlog() == 0, "it would be sent again"
@@ -505,7 +497,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     await world.spool(5)
     hours = itertools.count(1, 3600)
     clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
-    monkeypatch.setattr("auditrelay.deliver.deliverer.time", clock)
+    monkeypatch.setattr("auditrelay.deliver.open_requests.time", clock)
     settle, moved = world.store.settle, list[float]()
 
     async def full(*args: Any, **kwargs: Any) -> None:

@@ -93,7 +93,13 @@ class World:
         return [str(each.native_id) for each in made]
 
     def deliverer(
-        self, intake: Intake, *, name: str = "sink", attempts: int | None = None, **changes: Any
+        self,
+        intake: Intake,
+        *,
+        name: str = "sink",
+        clock: Callable[[], datetime] = lambda: NOON,
+        attempts: int | None = None,
+        **changes: Any,
     ) -> Deliverer:
         keys = {"type": "test", "format": "raw", "linger": "0s", "concurrency": 1, **changes}
         return Deliverer(
@@ -102,7 +108,7 @@ class World:
             intake,
             store=self.store,
             metrics=self.metrics,
-            clock=lambda: NOON,
+            clock=clock,
             monotonic=self.monotonic,
             attempts=attempts,
         )
