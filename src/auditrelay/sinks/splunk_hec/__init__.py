@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from pydantic import Field, field_validator
@@ -88,6 +88,19 @@ _CHANNEL_WAS_SENT = (
 
 
 _ADVICE = "check url, and what stands between here and Splunk"
+
+
+class Answer(NamedTuple):
+    """What HEC says in a reply, as far as it says it."""
+
+    reply: Reply
+    text: str
+    """Its words and their code, fit to be shown; empty if the reply is not HEC's."""
+    code: int | None
+    number: int | None
+    """The event that is to blame, counted from the first of the request."""
+    body: Mapping[str, Any]
+    """All that the reply holds, decoded."""
 
 
 class Settings(SinkSettings):
@@ -194,10 +207,10 @@ class Sink:
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
         if not self._settings.ack:
-            return self._judge(await self._post(batch), len(batch))
+            return self._judge(_read(await self._post(batch)), len(batch))
         channel = await self._open_channel()
         with channel.flight():
-            return self._judge(await self._post(batch, channel), len(batch), channel)
+            return self._judge(_read(await self._post(batch, channel)), len(batch), channel)
 
     async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
         # No name holds the body: once packed it goes, or it would lie beside its texts till the
@@ -248,12 +261,13 @@ class Sink:
             content=orjson.dumps({"acks": list(numbers)}),
         )
         channel.keep_cookies(reply)
+        answer = _read(reply)
+        text, code = answer.text, answer.code
         if reply.status == 200:
-            acks = (reply.object() or {}).get("acks")
+            acks = answer.body.get("acks")
             if not isinstance(acks, dict):
                 raise unproven(reply, "HEC's")
             return {number for number in numbers if acks.get(str(number)) is True}
-        text, code, _ = _read(reply)
         if new and code == _INVALID_CHANNEL:
             return set()  # nothing was sent on it yet; the token is fine, or it would be code 14
         if code in _CONFIGURATION and 400 <= reply.status < 500:
@@ -270,11 +284,11 @@ class Sink:
             return _CHANNEL_WAS_SENT
         return _CONFIGURATION[code]
 
-    def _judge(self, reply: Reply, count: int, channel: "Channel | None" = None) -> Verdict:
-        """Return what the *reply* to a batch of *count* events says of each, or raise."""
-        text, code, number = _read(reply)
+    def _judge(self, answer: Answer, count: int, channel: "Channel | None" = None) -> Verdict:
+        """Return what the *answer* to a batch of *count* events says of each, or raise."""
+        reply, text, code, number, _ = answer
         if reply.status == 200:
-            return self._taken(reply, channel)
+            return self._taken(answer, channel)
         if code in _CONFIGURATION and 400 <= reply.status < 500:
             raise Refused(
                 f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
@@ -288,7 +302,7 @@ class Sink:
                 return _partly(number, number, count, channel, because=error)
             raise error
         if code == _INCORRECT_INDEX:
-            return self._incorrect_index(reply, text, number, count, channel)
+            return self._incorrect_index(answer, count, channel)
         if code is None or (number is None and code not in _ABOUT_EVENTS):
             raise Refused(f"{reply.where}: {text or 'not an answer of HEC'}; {_ADVICE}", status=400)
         reason = _ABOUT_EVENTS.get(code, f"hec_{code}")
@@ -297,17 +311,16 @@ class Sink:
         bad = Rejection(number, reason, text, 400)
         return _partly(number, number + 1, count, channel, rejected=(bad,))
 
-    def _taken(self, reply: Reply, channel: "Channel | None") -> Verdict:
-        text, code, _ = _read(reply)
-        warned = code in _TAKEN_WITH_A_WARNING
-        if code != 0 and not warned:
-            raise unproven(reply, "HEC's")
-        receipt = None if channel is None else self._receipt(reply, channel)
-        return Verdict(warnings=(text,) if warned else (), crowded=warned, receipt=receipt)
+    def _taken(self, answer: Answer, channel: "Channel | None") -> Verdict:
+        warned = answer.code in _TAKEN_WITH_A_WARNING
+        if answer.code != 0 and not warned:
+            raise unproven(answer.reply, "HEC's")
+        receipt = None if channel is None else self._receipt(answer, channel)
+        return Verdict(warnings=(answer.text,) if warned else (), crowded=warned, receipt=receipt)
 
-    def _receipt(self, reply: Reply, channel: "Channel") -> Receipt:
-        """Return where the batch will be acknowledged that *reply* has taken."""
-        number = (reply.object() or {}).get("ackId")
+    def _receipt(self, answer: Answer, channel: "Channel") -> Receipt:
+        """Return where the batch that was taken with *answer* will be acknowledged."""
+        reply, number = answer.reply, answer.body.get("ackId")
         if type(number) is not int:
             channel.retire()
             raise Refused(
@@ -325,15 +338,14 @@ class Sink:
             )
         return Receipt(channel, number)
 
-    def _incorrect_index(
-        self, reply: Reply, text: str, number: int | None, count: int, channel: "Channel | None"
-    ) -> Verdict:
+    def _incorrect_index(self, answer: Answer, count: int, channel: "Channel | None") -> Verdict:
         """
         Return what code 7 says; its *number* is one too high (seen on 10.4.2), or is not.
 
         So the event before it is sent once more, alone: if it is taken after all it is there
         twice, but whichever it was, nothing is lost.
         """
+        reply, text, _, number, _ = answer
         if count == 1:
             index = self._settings.index
             if index is not None:  # every event has it, so every event would be refused
@@ -362,15 +374,15 @@ class Sink:
             "GET", "/services/collector/health", params={"ack": "true"} if ack else None
         )
         if health.status != 200:
-            self._judge(health, 0)
+            self._judge(_read(health), 0)
         channel = None
         if ack:
             channel = Channel(self._ask, self._settings.ack_timeout)
             await self._ask(channel, [0], new=True)
-        reply = await self._post([], channel)
-        if _read(reply)[1] != _NO_DATA:
-            self._judge(reply, 0, channel)
-            raise unproven(reply, "HEC's")
+        answer = _read(await self._post([], channel))
+        if answer.code != _NO_DATA:
+            self._judge(answer, 0, channel)
+            raise unproven(answer.reply, "HEC's")
         well = f"HEC at {self._settings.url} is healthy and knows the token"
         return f"{well}, which acknowledges" if ack else well
 
@@ -401,14 +413,16 @@ def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said:
     return Verdict(retry=(*retry, *range(stored)), doubtful=stored, **said)
 
 
-def _read(reply: Reply) -> tuple[str, int | None, int | None]:
-    """Return the text, the code and the number of the event that is to blame, as far as given."""
-    answer = reply.object()
-    if not answer:
-        return "", None, None
-    code, number = answer.get("code"), answer.get("invalid-event-number")
-    return (
-        words(f"{answer.get('text')} (code {code})"),
+def _read(reply: Reply) -> Answer:
+    """Return what *reply* says; nothing, if it is not a JSON object."""
+    body = reply.object()
+    if not body:
+        return Answer(reply, "", None, None, {})
+    code, number = body.get("code"), body.get("invalid-event-number")
+    return Answer(
+        reply,
+        words(f"{body.get('text')} (code {code})"),
         code if type(code) is int else None,
         number if type(number) is int else None,
+        body,
     )
