@@ -83,31 +83,6 @@ async def test_a_rejected_event_is_a_dead_letter_and_nothing_else_is(world: Worl
     assert (line["reason"], line["status"]) == ("mapping", 400)
 
 
-@pytest.mark.parametrize("because", [None, busy()])
-async def test_what_must_go_alone_does_and_is_not_forgotten(
-    world: World, because: Retryable | None
-) -> None:
-    made = await world.spool(5)
-    intake = Intake(script=[Verdict(alone=(0, 2), retry=(3, 4), because=because)])
-    await world.run(intake)
-    assert sorted(intake.taken) == made
-    assert sorted(intake.offered[1:]) == sorted([[made[0]], [made[2]], made[3:]])
-    assert await world.backlog() == 0
-
-
-async def test_what_must_go_alone_survives_that_the_rest_is_rejected(world: World) -> None:
-    made = await world.spool(5)
-    intake = Intake(
-        script=[
-            Verdict(alone=(0,), retry=(3, 4), because=busy()),
-            Rejected("no", reason="status_400", status=400),
-        ]
-    )
-    await world.run(intake)
-    assert sorted(intake.taken) == made
-    assert await world.backlog() == 0
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -260,7 +235,6 @@ async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_eve
     [
         Verdict(retry=(1, 3), because=Retryable("busy", reason="status_503")),
         Verdict(retry=(1, 3)),
-        Verdict(alone=(1, 3)),
     ],
 )
 async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
@@ -520,7 +494,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
 # --- whatever it says
 
 verdicts = st.lists(
-    st.sampled_from(["taken", "retry", "wait", "alone", "bad", "busy", "no", "refuse"]),
+    st.sampled_from(["taken", "retry", "wait", "bad", "busy", "no", "refuse"]),
     max_size=25,
 )
 
@@ -553,9 +527,6 @@ async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
                 return Verdict(retry=some)
             case "wait":
                 return Verdict(retry=some, because=busy())
-            case "alone":
-                first = some[: len(some) // 2]
-                return Verdict(alone=first, retry=some[len(first) :], because=busy())
             case "bad":
                 return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
         return Verdict()

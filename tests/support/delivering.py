@@ -57,7 +57,7 @@ class Intake:
             raise answer
         found = answer if isinstance(answer, Verdict) else answer(batch)
         verdict = found if isinstance(found, Verdict) else await found
-        named = {*verdict.retry, *verdict.alone, *(each.index for each in verdict.rejected)}
+        named = {*verdict.retry, *(each.index for each in verdict.rejected)}
         self.taken += [name_of(item) for index, item in enumerate(batch) if index not in named]
         return verdict
 

@@ -37,7 +37,7 @@ from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.patient_store import PatientStore
 from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
 from auditrelay.deliver.wakeups import Wakeups
-from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.http.retry import pause, retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
@@ -238,7 +238,6 @@ class Deliverer:
     async def _offer(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Send *items* until the sink has said something of each; return what to send again."""
         first_at = self._clock()
-        singly: list[Sequence[Item]] = []
         try:
             async for attempt in retrying(
                 self.name, self._metrics, attempts=self._attempts, sleep=self._sleep_in_turn
@@ -250,10 +249,8 @@ class Deliverer:
                     except Rejected as error:
                         if len(items) > 1:
                             middle = len(items) // 2
-                            return [*singly, items[:middle], items[middle:]]
-                        reason = "too_large" if isinstance(error, TooLarge) else error.reason
-                        refusal = Rejection(0, reason, str(error), error.status)
-                        verdict = Verdict(rejected=(refusal,))
+                            return [items[:middle], items[middle:]]
+                        verdict = Verdict(rejected=(Rejection.of(error),))
                         self._requests.started()
                     except Retryable as error:
                         if error.sent:
@@ -263,12 +260,11 @@ class Deliverer:
                     verdict = self._apply_circuit_breaker(items, verdict)
                     await self._commit_verdict(items, verdict, first_at, number)
                     self._outcomes.record_warnings(verdict)
-                    items, alone = _left(items, verdict)
-                    singly += alone
+                    items = [items[index] for index in verdict.retry]
                     if verdict.because is not None and items:
                         await self._health.mark_unavailable(verdict.because)
                         raise verdict.because
-                    return [part for part in (*singly, items) if part]
+                    return [items] if items else []
         finally:
             self._health.probe_lock.release()
         # tenacity returns or raises; this tells the type checker so.
@@ -334,8 +330,7 @@ class Deliverer:
 
     def _apply_circuit_breaker(self, items: Sequence[Item], verdict: Verdict) -> Verdict:
         """Return *verdict* with a retry for each rejection that shall be no dead letter."""
-        named = len(verdict.retry) + len(verdict.alone) + len(verdict.rejected)
-        if named < len(items):
+        if len(verdict.retry) + len(verdict.rejected) < len(items):
             if self._breaker.success():
                 self._batches.resend_postponed()
             return verdict
@@ -352,7 +347,7 @@ class Deliverer:
         """Write down what the sink said of *items*, and with that close their request."""
         now = self._clock()
         rejected = {rejection.index for rejection in verdict.rejected}
-        named = {*verdict.retry, *verdict.alone, *rejected}
+        named = {*verdict.retry, *rejected}
         taken = items
         if named:
             taken = [item for index, item in enumerate(items) if index not in named]
@@ -384,9 +379,3 @@ class Deliverer:
         self._outcomes.count_possible_duplicates(verdict.doubtful)
         if fault is not None and self._attempts is not None:
             raise fault
-
-
-def _left(items: Sequence[Item], verdict: Verdict) -> tuple[Sequence[Item], list[Sequence[Item]]]:
-    """Return the items to send again together, and those to send again each alone."""
-    again = [items[index] for index in verdict.retry]
-    return again, [[items[index]] for index in verdict.alone]

@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 from pydantic import Field, field_validator
 
-from auditrelay.errors import Refused, Rejected, Retryable
+from auditrelay.errors import Refused, Rejected, Retryable, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, cim
 from auditrelay.events.marks import NO_MARKS
@@ -36,7 +36,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import Form, Item, Known, Limits, Receipt, Rejection, Verdict
-from auditrelay.sinks._requests import dump, fault, packed, unproven, without_oversized, words
+from auditrelay.sinks._requests import dump, fault, only, packed, unproven, without_oversized, words
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
@@ -207,10 +207,36 @@ class Sink:
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
         if not self._settings.ack:
-            return self._judge(_read(await self._post(batch)), len(batch))
-        channel = await self._open_channel()
-        with channel.flight():
-            return self._judge(_read(await self._post(batch, channel)), len(batch), channel)
+            answer = _read(await self._post(batch))
+            verdict = self._judge(answer, len(batch))
+        else:
+            channel = await self._open_channel()
+            with channel.flight():
+                answer = _read(await self._post(batch, channel))
+                verdict = self._judge(answer, len(batch), channel)
+        suspect = _suspect(answer, len(batch))
+        return verdict if suspect is None else await self._resend(suspect, batch, verdict)
+
+    async def _resend(self, suspect: int, batch: Sequence[Item], verdict: Verdict) -> Verdict:
+        """
+        Send the event at index *suspect* once more, alone, and return what that adds to *verdict*.
+
+        If it is taken after all it is there twice, but whichever event it was, nothing is lost. If
+        this cannot be found out now, it is offered again with the others.
+        """
+        try:
+            alone = await only([suspect], batch, self._send)
+        except Rejected as error:
+            alone = Verdict(rejected=(Rejection.of(error, suspect),))
+        except Retryable as error:
+            return replace(verdict, because=error, doubtful=verdict.doubtful + error.sent)
+        except Refused as error:
+            # It cannot be raised: those before the suspect are in. If it lasts, the next request
+            # meets it.
+            because = Retryable(str(error), reason=code_of(error))
+            return replace(verdict, because=because, doubtful=verdict.doubtful + error.sent)
+        retry = tuple(index for index in verdict.retry if index != suspect)
+        return replace(alone, retry=retry, doubtful=verdict.doubtful)
 
     async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
         # No name holds the body: once packed it goes, or it would lie beside its texts till the
@@ -340,26 +366,25 @@ class Sink:
 
     def _incorrect_index(self, answer: Answer, count: int, channel: "Channel | None") -> Verdict:
         """
-        Return what code 7 says; its *number* is one too high (seen on 10.4.2), or is not.
+        Return what code 7 says for sure: those before the suspect are in, and no others.
 
-        So the event before it is sent once more, alone: if it is taken after all it is there
-        twice, but whichever it was, nothing is lost.
+        Raises Refused where the configuration names the index: every event has it, so every event
+        would be refused.
         """
         reply, text, _, number, _ = answer
+        suspect = _suspect(answer, count)
+        if self._settings.index is not None and (suspect == 0 or count == 1):
+            raise Refused(
+                f"{reply.where}: {text}; index: {self._settings.index!r} does not exist, or the "
+                "token may not write to it",
+                status=400,
+            )
         if count == 1:
-            index = self._settings.index
-            if index is not None:  # every event has it, so every event would be refused
-                raise Refused(
-                    f"{reply.where}: {text}; index: {index!r} does not exist, or the token may "
-                    "not write to it",
-                    status=400,
-                )
             return Verdict(rejected=(Rejection(0, "incorrect_index", text, 400),))
-        if number is None or not 0 <= number <= count:
+        if suspect is None:
             raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
-        suspect = max(number - 1, 0)
-        verdict = _partly(suspect, suspect + 1, count, channel, alone=(suspect,))
-        return replace(verdict, doubtful=verdict.doubtful + (number > 0))
+        verdict = _partly(suspect, suspect, count, channel)
+        return replace(verdict, doubtful=verdict.doubtful + bool(number))
 
     async def check(self) -> str:
         """
@@ -398,6 +423,19 @@ class Sink:
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
+
+
+def _suspect(answer: Answer, count: int) -> int | None:
+    """
+    Return the index of the event that, of *count*, may have named a wrong index (code 7).
+
+    The number is one too high (seen on 10.4.2), or is not, so it is this event or the next. None:
+    nothing is in doubt.
+    """
+    number = answer.number
+    if answer.reply.status != 400 or answer.code != _INCORRECT_INDEX or number is None:
+        return None
+    return max(number - 1, 0) if count > 1 and 0 <= number <= count else None
 
 
 def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said: Any) -> Verdict:
