@@ -333,7 +333,7 @@ class App:
             ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
-            pace={name: sink.pace for name, sink in self._parts.deliverers.items()},
+            pace={name: sink.throughput for name, sink in self._parts.deliverers.items()},
             stuck=self.stuck(),
         )
 
