@@ -29,10 +29,10 @@ from pathlib import Path
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
-from auditrelay.store import known_key
+from auditrelay.store.keys import known_key
 from auditrelay.store.sqlite import ledger
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import Scribe, records
+from auditrelay.store.sqlite.journal import JournalWriter, records
 from auditrelay.store.sqlite.known import REMEMBER
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.window import Interval, micros
@@ -76,7 +76,7 @@ def fill(folder: Path, known: int) -> float:
                     for place in range(number, number + count)
                 )
                 db.execute(REMEMBER, (keys, count, 1, day * a_day + number))
-            ledger.cover(Scribe(db, 1, micros(span.end), "poll"), span)
+            ledger.cover(JournalWriter(db, 1, micros(span.end), "poll"), span)
             db.execute("commit")
         db.execute("update meta set value = ? where name = 'next_position'", (known,))
         db.execute("pragma wal_checkpoint(truncate)").fetchall()
@@ -181,7 +181,7 @@ def polls(folder: Path, count: int) -> str:
             db.execute(REMEMBER, (key, 1, 1, number))
             # Each begins an overlap before the checkpoint, as polls do.
             window = Interval(at - step, at + step)
-            ledger.cover(Scribe(db, 1, micros(window.end), "poll"), window)
+            ledger.cover(JournalWriter(db, 1, micros(window.end), "poll"), window)
             db.execute("commit")
         took = time.perf_counter() - began
         spans, journal = ledger.spans(db, 1), records(db, 1)

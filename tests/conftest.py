@@ -1,6 +1,7 @@
-"""What many tests need: an event for a store or a sink, a fast disk, and no process by accident."""
+"""What many tests need: an event, quick waiting, a fast disk, and no process by accident."""
 
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.clock import record_waits
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 
@@ -91,3 +93,15 @@ def make_event(number: int, **changes: Any) -> AuditEvent:
 @pytest.fixture
 def event() -> Callable[..., AuditEvent]:
     return make_event
+
+
+@pytest.fixture
+def speed() -> float:
+    """How many times as fast waiting passes; at once, unless a folder or module says otherwise."""
+    return math.inf
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch, speed: float) -> list[float]:
+    """Let waiting pass quickly; return the seconds that were waited for."""
+    return record_waits(monkeypatch, speed)

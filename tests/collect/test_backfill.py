@@ -305,13 +305,13 @@ async def test_large_parts_are_refilled_in_bounded_steps(
     made = spread(world, 100, Interval(PAST.start, PAST.start + HOUR))
     await Filling(world).run()
     steps: list[int] = []
-    refill = world.store.refill
+    resend = world.store.resend
 
     async def watched(source: str, sinks: Any, events: Any, proof: Any) -> None:
         steps.append(len(events))
-        await refill(source, sinks, events, proof)
+        await resend(source, sinks, events, proof)
 
-    monkeypatch.setattr(world.store, "refill", watched)
+    monkeypatch.setattr(world.store, "resend", watched)
     await Filling(world, sinks=("other",)).run()
     assert max(steps) <= 10
     assert sorted(event.native_id or "" for event in (await read(world, "other"))[100:]) == sorted(

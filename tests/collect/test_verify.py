@@ -16,8 +16,8 @@ from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.store import DeadLetter
-from auditrelay.store.journal import broken
-from auditrelay.store.ledger import contradicted
+from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
@@ -167,8 +167,8 @@ async def test_a_repair_forwards_what_is_missing_and_enters_it_into_the_journal(
     assert [(each.what, each.via, each.events) for each in known.journal if each.via != "poll"] == [
         ("late", "repair", 3)
     ]
-    assert broken("calls", known.head, known.journal) is None
-    assert contradicted(known.spans, known.journal) is None
+    assert find_break("calls", known.head, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
     assert known.differs is None
 
 
@@ -244,7 +244,7 @@ async def test_what_the_source_does_not_show_any_more_is_told_and_not_missing(
 
 
 async def _known(world: World) -> list[AuditEvent]:
-    held = await world.store.held("calls", LAST_HOUR)
+    held = await world.store.spooled_events("calls", LAST_HOUR)
     assert held is not None
     return held
 

@@ -13,8 +13,9 @@ from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy
 
 from auditrelay.deliver import acknowledgements
-from auditrelay.deliver.deliverer import ASK_MOST, Deliverer
-from auditrelay.deliver.health import HOLD_FIRST
+from auditrelay.deliver.acknowledgement_poller import POLL_MOST
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.deliver.probe_lock import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import Item, Limits, Receipt, Rejection, Verdict
 
@@ -124,7 +125,7 @@ async def test_a_sink_is_asked_only_while_something_waits_and_ever_more_slowly(
     sink = Later(lines=[Line(nothing)])
     async with running(world.deliverer(sink)):
         await eventually(lambda: len(sink.questions) > 6)
-        assert waits[:6] == [1, 2, 4, 8, ASK_MOST, ASK_MOST]
+        assert waits[:6] == [1, 2, 4, 8, POLL_MOST, POLL_MOST]
         sink.lines[0].tell = set
         await eventually(lambda: world.counted("events_delivered_total") == 5)
         asked, waited = len(sink.questions), len(waits)
@@ -201,12 +202,12 @@ async def test_what_waits_is_bounded(world: World, monkeypatch: pytest.MonkeyPat
     deliverer = world.deliverer(sink, concurrency=3)
     async with running(deliverer):
         await eventually(lambda: len(sink.questions) > 5)
-        size = deliverer._receipts._size
+        size = deliverer._pending._size
         assert 20_000 <= size < 20_000 + 3 * 1100
         assert len(sink.taken) == 10 * len(sink.questions[-1]) < 250
         sink.lines[0].tell = set
         await eventually(lambda: world.counted("events_delivered_total") == 500)
-    assert deliverer._receipts._size == 0
+    assert deliverer._pending._size == 0
 
 
 async def test_while_the_question_is_refused_nothing_is_sent(
@@ -230,7 +231,7 @@ async def test_while_the_question_is_refused_nothing_is_sent(
     assert sorted(sink.taken) == sorted(first + more)
     assert world.counted("events_possible_duplicate_total") == 0
     assert sum(waits) > PATIENCE.total_seconds(), "its time is over, and yet it was not sent again"
-    assert waits[1] >= HOLD_FIRST
+    assert waits[1] >= PROBE_FIRST
     assert [line["event"] for line in logs if line["event"].startswith("sink_")] == [
         "sink_held",
         "sink_released",
@@ -256,7 +257,7 @@ async def test_a_stop_asks_once_more_and_hands_the_rest_back(world: World) -> No
             sink.lines[0].tell = lambda _: {0, 2}
             deliverer.stop()
             async with asyncio.timeout(5):
-                await deliverer.land()
+                await deliverer.drain()
     assert await world.backlog() == 10
     assert world.counted("events_possible_duplicate_total") == 10
     (line,) = [line for line in logs if line["event"] == "acknowledgement_missed"]
@@ -274,7 +275,7 @@ async def test_a_stop_does_not_wait_for_a_sink_that_does_not_answer(world: World
         sink.lines[0].script = [Refused("403", status=403) for _ in range(100)]
         deliverer.stop()
         async with asyncio.timeout(5):
-            await deliverer.land()
+            await deliverer.drain()
     assert await world.backlog() == 10
 
 

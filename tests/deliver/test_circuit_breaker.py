@@ -9,9 +9,9 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy, name_of
 
-from auditrelay.deliver.circuit_breaker import MOST, Flood
+from auditrelay.deliver.circuit_breaker import THRESHOLD, CircuitBreaker
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.health import HOLD_FIRST, HOLD_MOST
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -59,8 +59,8 @@ def held(deliverer: Deliverer) -> bool:
     return deliverer.condition.held
 
 
-def reason(flood: Flood) -> str | None:
-    return flood.reason
+def reason(breaker: CircuitBreaker) -> str | None:
+    return breaker.reason
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)
@@ -76,7 +76,7 @@ async def test_a_sink_that_refuses_everything_is_held_and_buries_few(
             await eventually(lambda: held(deliverer))
             await eventually(lambda: sum(waits) > 1200)  # twenty minutes of it
             dead = world.dead()
-            assert MOST <= len(dead) <= MOST + 1200 / HOLD_MOST + 8
+            assert THRESHOLD <= len(dead) <= THRESHOLD + 1200 / PROBE_MOST + 8
             assert await world.backlog() == 3000 - len(dead)
             assert intake.taken == []
             said = str(deliverer.condition.last_error)
@@ -158,12 +158,12 @@ async def test_a_long_run_of_bad_events_is_got_over_while_there_are_good_ones(
 async def test_a_run_of_bad_events_with_nothing_good_in_sight_crawls_on(
     world: World, waits: list[float]
 ) -> None:
-    await world.spool(MOST + 9)
+    await world.spool(THRESHOLD + 9)
     intake = Intake(HUNDREDS, always=each_refused)
     await world.run(intake)
-    assert len(world.dead()) == MOST + 9
-    assert waits[:3] == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
-    assert max(waits) == HOLD_MOST
+    assert len(world.dead()) == THRESHOLD + 9
+    assert waits[:3] == [PROBE_FIRST, 2 * PROBE_FIRST, 4 * PROBE_FIRST]
+    assert max(waits) == PROBE_MOST
     assert len(waits) == 9
 
 
@@ -185,7 +185,7 @@ async def test_a_flood_is_remembered_by_the_next_process_and_it_begins_with_one_
     first = world.deliverer(Intake(HUNDREDS, always=each_refused))
     async with running(first):
         await eventually(lambda: held(first))
-        await eventually(lambda: len(world.dead()) >= MOST)
+        await eventually(lambda: len(world.dead()) >= THRESHOLD)
     await world.store.settle("sink", [])  # behind what was being written
     before = len(world.dead())
     (state,) = await world.store.sinks()
@@ -194,7 +194,7 @@ async def test_a_flood_is_remembered_by_the_next_process_and_it_begins_with_one_
         again = world.deliverer(intake, attempts=3)
         again.recall(state.condition)
         assert held(again)
-        await again.greet()
+        await again.probe_until_up()
         assert held(again), "a check proves nothing about events"
         again.finish()
         with pytest.raises(ExceptionGroup) as group:
@@ -215,8 +215,8 @@ async def test_a_run_that_shall_end_gives_up_at_a_flood_and_keeps_the_rest(world
     with pytest.raises(ExceptionGroup) as group:
         await world.run(Intake(HUNDREDS, always=each_refused), attempts=3)
     assert group.group_contains(Refused, match="refuses every event")
-    assert len(world.dead()) == MOST
-    assert await world.backlog() == 1000 - MOST
+    assert len(world.dead()) == THRESHOLD
+    assert await world.backlog() == 1000 - THRESHOLD
 
 
 async def test_trouble_during_a_flood_does_not_end_it(world: World, waits: list[float]) -> None:
@@ -234,18 +234,20 @@ async def test_trouble_during_a_flood_does_not_end_it(world: World, waits: list[
         assert len(world.dead()) <= dead + 6
 
 
-def test_a_flood_is_counted_by_reason_and_ends_with_an_event_that_is_taken() -> None:
-    flood = Flood()
+def test_refusals_are_counted_by_reason_and_the_breaker_closes_with_an_event_that_is_taken() -> (
+    None
+):
+    breaker = CircuitBreaker()
     one, other = (Rejection(0, kind, "", 400) for kind in ("one", "other"))
-    for _ in range(MOST - 1):
-        assert flood.refused([one, other], alone=False) == [one, other]
-    assert reason(flood) is None
-    assert not flood.taken()
-    assert flood.refused([one] * 250, alone=False) == [one] * MOST
-    assert reason(flood) == "one"
+    for _ in range(THRESHOLD - 1):
+        assert breaker.failure([one, other], alone=False) == [one, other]
+    assert reason(breaker) is None
+    assert not breaker.success()
+    assert breaker.failure([one] * 250, alone=False) == [one] * THRESHOLD
+    assert reason(breaker) == "one"
     ours = Rejection(0, "too_large", "")
-    assert flood.refused([one, ours], alone=False) == [ours]
-    assert flood.refused([one], alone=True) == [one]
-    assert flood.taken()
-    assert reason(flood) is None
-    assert flood.refused([one] * 3, alone=False) == [one] * 3
+    assert breaker.failure([one, ours], alone=False) == [ours]
+    assert breaker.failure([one], alone=True) == [one]
+    assert breaker.success()
+    assert reason(breaker) is None
+    assert breaker.failure([one] * 3, alone=False) == [one] * 3

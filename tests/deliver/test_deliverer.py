@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import math
 from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,33 +13,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.daemon import eventually
-from tests.support.delivering import NOON, Intake, Make, World, busy, name_of, opened
+from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
-from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.health import HOLD_FIRST, HOLD_MOST
-from auditrelay.errors import Refused, Rejected, RelayError, Retryable, StoreFull, TooLarge
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
+from auditrelay.errors import Refused, Rejected, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
+
+pytestmark = pytest.mark.usefixtures("waits")
+
+
+@pytest.fixture
+def speed() -> float:
+    """Waiting takes no time at all: the clock is what was waited for."""
+    return math.inf
 
 
 @pytest.fixture
 async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterator[World]:
     async with opened(tmp_path, event, lambda: sum(waits)) as world:
         yield world
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody sleep; return how long they would have."""
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
 
 
 # --- verdicts
@@ -90,31 +81,6 @@ async def test_a_rejected_event_is_a_dead_letter_and_nothing_else_is(world: Worl
     assert (line["reason"], line["status"]) == ("mapping", 400)
 
 
-@pytest.mark.parametrize("because", [None, busy()])
-async def test_what_must_go_alone_does_and_is_not_forgotten(
-    world: World, because: Retryable | None
-) -> None:
-    made = await world.spool(5)
-    intake = Intake(script=[Verdict(alone=(0, 2), retry=(3, 4), because=because)])
-    await world.run(intake)
-    assert sorted(intake.taken) == made
-    assert sorted(intake.offered[1:]) == sorted([[made[0]], [made[2]], made[3:]])
-    assert await world.backlog() == 0
-
-
-async def test_what_must_go_alone_survives_that_the_rest_is_rejected(world: World) -> None:
-    made = await world.spool(5)
-    intake = Intake(
-        script=[
-            Verdict(alone=(0,), retry=(3, 4), because=busy()),
-            Rejected("no", reason="status_400", status=400),
-        ]
-    )
-    await world.run(intake)
-    assert sorted(intake.taken) == made
-    assert await world.backlog() == 0
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -159,59 +125,9 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
         "sink_held",
         "sink_released",
     ]
-    assert waits[0] == HOLD_FIRST
-    assert max(waits) == HOLD_MOST
+    assert waits[0] == PROBE_FIRST
+    assert max(waits) == PROBE_MOST
     assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
-
-
-async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_recovery(
-    world: World,
-) -> None:
-    await world.spool(1)
-    hour = timedelta(hours=1)
-    troubles = [
-        Retryable("503", reason="status_503"),
-        Retryable("late", reason="timeout"),
-        Refused("403", status=403),
-        Refused("404", status=404),
-    ]
-    told: list[tuple[str | None, str | None]] = []
-
-    async def run(*script: RelayError, restarted: bool = False) -> Deliverer:
-        intake = Intake(script=list(script))
-        deliverer = world.deliverer(intake)
-        deliverer._clock = lambda: NOON + len(told) * hour
-        if restarted:
-            (state,) = await world.store.sinks()
-            deliverer.recall(state.condition)
-        deliverer.finish()
-        send = intake.send
-
-        async def watched(batch: Sequence[Item]) -> Verdict:
-            try:
-                return await send(batch)
-            finally:
-                told.append((deliverer.condition.since, deliverer.condition.error_code))
-
-        intake.send = watched  # type: ignore[method-assign]  # to look before each answer
-        await deliverer.keep_delivering()
-        return deliverer
-
-    deliverer = await run(*troubles)
-    first, second, third = (NOON + number * hour for number in (1, 3, 5))
-    assert told == [
-        (None, None),
-        (first.isoformat(), "status_503"),
-        (first.isoformat(), "timeout"),
-        (second.isoformat(), "status_403"),
-        (second.isoformat(), "status_404"),
-    ]
-    assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
-
-    await world.store.note("sink", "sink", {"up": False, "held": True, "since": second.isoformat()})
-    await world.spool(1, first=1)
-    await run(Refused("403", status=403), restarted=True)
-    assert told[-2:] == [(second.isoformat(), None), (second.isoformat(), "status_403")]
 
 
 async def test_while_it_is_held_one_request_asks_and_the_others_wait(
@@ -268,7 +184,6 @@ async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_eve
     [
         Verdict(retry=(1, 3), because=Retryable("busy", reason="status_503")),
         Verdict(retry=(1, 3)),
-        Verdict(alone=(1, 3)),
     ],
 )
 async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
@@ -284,30 +199,6 @@ async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
     assert state.position == 1
     await world.run(up := Intake())
     assert up.taken == [made[1], made[3]]
-
-
-# --- greeting
-
-
-async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_not(
-    world: World, waits: list[float]
-) -> None:
-    intake = Intake(checks=[Refused("403", status=403), busy(), Refused("403", status=403)])
-    deliverer = world.deliverer(intake)
-    with capture_logs() as logs:
-        await deliverer.greet()
-    assert deliverer.worked_once
-    assert [line["event"] for line in logs] == ["sink_held", "sink_held", "sink_released"]
-    assert waits == [HOLD_FIRST, 2 * HOLD_FIRST, 4 * HOLD_FIRST]
-
-
-async def test_a_greeting_says_nothing_once_there_is_something_to_deliver(world: World) -> None:
-    await world.spool(1)
-    intake = Intake(checks=[Refused("403", status=403)])
-    deliverer = await world.run(intake)
-    await deliverer.greet()
-    assert not deliverer.condition.held
-    assert intake.asked == 1
 
 
 # --- several in flight
@@ -426,7 +317,7 @@ async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
     task = asyncio.ensure_future(deliverer.keep_delivering())
     await eventually(lambda: intake.taken)
     async with asyncio.timeout(10):
-        await deliverer.land()
+        await deliverer.drain()
     task.cancel()
     await asyncio.wait([task])
     assert await world.backlog() == 0, "it would be sent again"
@@ -505,7 +396,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     await world.spool(5)
     hours = itertools.count(1, 3600)
     clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
-    monkeypatch.setattr("auditrelay.deliver.deliverer.time", clock)
+    monkeypatch.setattr("auditrelay.deliver.open_requests.time", clock)
     settle, moved = world.store.settle, list[float]()
 
     async def full(*args: Any, **kwargs: Any) -> None:
@@ -528,7 +419,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
 # --- whatever it says
 
 verdicts = st.lists(
-    st.sampled_from(["taken", "retry", "wait", "alone", "bad", "busy", "no", "refuse"]),
+    st.sampled_from(["taken", "retry", "wait", "bad", "busy", "no", "refuse"]),
     max_size=25,
 )
 
@@ -561,9 +452,6 @@ async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
                 return Verdict(retry=some)
             case "wait":
                 return Verdict(retry=some, because=busy())
-            case "alone":
-                first = some[: len(some) // 2]
-                return Verdict(alone=first, retry=some[len(first) :], because=busy())
             case "bad":
                 return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
         return Verdict()

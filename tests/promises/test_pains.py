@@ -134,13 +134,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await store.close()
 
 
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def instantly(_: float) -> None:
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+pytestmark = pytest.mark.usefixtures("waits")
 
 
 async def is_there(world: World, name: str) -> bool:

@@ -31,11 +31,11 @@ from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import retry
 from auditrelay.sources import Page, bland
-from auditrelay.store.journal import broken
-from auditrelay.store.ledger import contradicted
+from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite import ledger
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import Scribe, records
+from auditrelay.store.sqlite.journal import JournalWriter, records
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
@@ -173,8 +173,8 @@ class World:
         with StateView(self.folder) as view:
             known = view.coverage("it")
         assert known is not None
-        assert broken("it", known.head, known.journal) is None
-        assert contradicted(known.spans, known.journal) is None
+        assert find_break("it", known.head, known.journal) is None
+        assert find_contradiction(known.spans, known.journal) is None
         assert known.differs is None
 
 
@@ -432,15 +432,15 @@ def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path
         step = timedelta(minutes=5)
         for number in range(365 * 24 * 12):
             window = Interval(START + number * step - step, START + (number + 1) * step)
-            ledger.cover(Scribe(db, 1, micros(window.end), "poll"), window)
+            ledger.cover(JournalWriter(db, 1, micros(window.end), "poll"), window)
         db.execute("commit")
         spans, journal = ledger.spans(db, 1), records(db, 1)
         assert spans[0].interval.start == START - step
         assert spans[-1].interval.end == START + timedelta(days=365)
         assert len(spans) <= 367
         assert len(journal) <= 2 * 367
-        assert broken("it", _head(db), journal) is None
-        assert contradicted(spans, journal) is None
+        assert find_break("it", _head(db), journal) is None
+        assert find_contradiction(spans, journal) is None
         (pages,) = db.execute("pragma page_count").fetchone()
         assert pages * 4096 < 600_000
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -27,6 +26,7 @@ from hypothesis.stateful import (
 )
 from structlog.testing import capture_logs
 from tests.conftest import make_event
+from tests.support.clock import record_waits
 from tests.support.daemon import eventually
 from tests.support.delivering import World, opened
 from tests.support.rigs import NOON, RIGS, Rig
@@ -41,11 +41,6 @@ SPEED = 1000
 """Waiting passes so many times as fast; requests take their time."""
 
 
-async def shortly(seconds: float) -> None:
-    """Wait in the place of everybody."""
-    await asyncio.sleep(seconds / SPEED)
-
-
 class Machine(RuleBasedStateMachine):
     """One double, one spool, and the lives of a deliverer between them."""
 
@@ -55,13 +50,9 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = TemporaryDirectory()
-        self.patches: list[Any] = [
-            patch("auditrelay.deliver.deliverer.pause", shortly),
-            patch("auditrelay.http.retry.pause", shortly),
-            patch("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9)),
-        ]
-        for each in self.patches:
-            each.start()
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
+        record_waits(self.patches, SPEED)
         self.logs = capture_logs()
         self.lines = self.logs.__enter__()
         self.double: Any = self.rig.double()
@@ -172,7 +163,7 @@ class Machine(RuleBasedStateMachine):
 
         async def restart() -> None:
             self.deliverer.stop()
-            landing = asyncio.ensure_future(self.deliverer.land())
+            landing = asyncio.ensure_future(self.deliverer.drain())
             await asyncio.wait([landing], timeout=2)
             landed = landing.done()
             landing.cancel()
@@ -202,8 +193,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.loop.close()
             self.logs.__exit__(None, None, None)
-            for each in self.patches:
-                each.stop()
+            self.patches.undo()
             self.folder.cleanup()
 
     async def _reckon(self) -> None:

@@ -22,6 +22,7 @@ from auditrelay.sandbox.faults import (
     rewrite,
     store_then_reset,
 )
+from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.splunk import CODES, TOKEN, Splunk
 from auditrelay.sinks import Item, Receipt, Sink, Verdict, splunk_hec
 from auditrelay.telemetry.metrics import Metrics
@@ -29,6 +30,7 @@ from auditrelay.telemetry.metrics import Metrics
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
 Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
+Posted = Callable[[Sequence[Item]], list[list[int]]]
 
 
 @pytest.fixture
@@ -51,6 +53,25 @@ async def make(splunk: Splunk) -> AsyncIterator[Callable[..., Sink]]:
     yield build
     for sink in made:
         await sink.close()
+
+
+WITHOUT_QUIRK = [[0, 1, 2, 3, 4], [2], [3, 4], [3], [4]]
+
+
+@pytest.fixture
+def posted(splunk: Splunk) -> Posted:
+    """Return which events of a batch each request held, by their places."""
+    bodies: list[bytes] = []
+
+    def keep(request: Request) -> None:
+        if request.path == "/services/collector/event":
+            bodies.append(request.content("gzip"))
+
+    splunk.on_request = keep
+    return lambda sent: [
+        [place for place, item in enumerate(sent) if item.event.uid.encode() in body]
+        for body in bodies
+    ]
 
 
 def hec(status: int, code: object, number: object = None, **headers: str) -> Any:
@@ -162,7 +183,7 @@ async def test_a_bad_event_is_rejected_those_before_it_are_in_and_the_rest_goes_
         400,
     )
     assert rejection.message == f"{CODES[code][1]} (code {code})"
-    assert (verdict.retry, verdict.because, verdict.alone) == ((3, 4), None, ())
+    assert (verdict.retry, verdict.because) == ((3, 4), None)
     assert splunk.stored.uids == [sent[0].event.uid, sent[1].event.uid]
 
 
@@ -195,7 +216,7 @@ async def test_a_bad_event_without_a_number_rejects_the_batch_as_a_whole(
 
 @pytest.mark.parametrize("quirk", [True, False])
 async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
-    splunk: Splunk, make: Callable[..., Sink], items: Items, *, quirk: bool
+    splunk: Splunk, make: Callable[..., Sink], items: Items, posted: Posted, *, quirk: bool
 ) -> None:
     splunk.switches.index_quirk = quirk
     splunk.configure(indexes=("main",))
@@ -211,13 +232,13 @@ async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
         verdict = await sink.send(now)
         rejected += [now[each.index].position for each in verdict.rejected]
         assert {each.reason for each in verdict.rejected} <= {"incorrect_index"}
-        todo += [[now[index]] for index in verdict.alone]
         if verdict.retry:
             todo.append([now[index] for index in verdict.retry])
     assert rejected == [3]
     assert set(splunk.stored.by_uid) == {item.event.uid for item in sent if item is not bad}
     repeated = splunk.stored.repeated()
     assert repeated == ({} if quirk else {sent[2].event.uid: 2})
+    assert posted(sent) == ([[0, 1, 2, 3, 4], [3], [4]] if quirk else WITHOUT_QUIRK)
 
 
 async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_the_sink(
@@ -226,10 +247,47 @@ async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_th
     splunk.configure(indexes=("main",))
     sink = make(index="typo")
     sent = items(sink, 3)
+    for count in (3, 1):
+        with pytest.raises(Refused, match="index: 'typo' does not exist"):
+            await sink.send(sent[:count])
+    assert splunk.stored.total == 0
+
+
+@pytest.mark.parametrize(
+    ("second", "rejected", "because", "doubtful"),
+    [
+        (hec(400, 6), "invalid_data_format", None, 1),
+        (answer(413, b""), "too_large", None, 1),
+        (hec(503, 9), None, "status_503", 1),
+        (hec(500, 8), None, "status_500", 2),
+        (reset(), None, "reset", 2),
+        (hec(403, 1), None, "status_403", 1),
+        (answer(404, b""), None, "status_404", 1),
+    ],
+)
+async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_is_said_of_it_alone(
+    splunk: Splunk,
+    make: Callable[..., Sink],
+    items: Items,
+    posted: Posted,
+    *,
+    second: Action,
+    rejected: str | None,
+    because: str | None,
+    doubtful: int,
+) -> None:
+    sink = make()
+    sent = items(sink, 5)
+    splunk.faults.add(hec(400, 7, 3))
+    splunk.faults.add(second)
     verdict = await sink.send(sent)
-    assert (verdict.rejected, verdict.alone, verdict.retry) == ((), (0,), (1, 2))
-    with pytest.raises(Refused, match="index: 'typo' does not exist"):
-        await sink.send(sent[:1])
+    assert posted(sent) == [[0, 1, 2, 3, 4], [2]]
+    assert [(each.index, each.reason) for each in verdict.rejected] == (
+        [] if rejected is None else [(2, rejected)]
+    )
+    assert verdict.retry == ((2, 3, 4) if rejected is None else (3, 4))
+    assert (verdict.because and verdict.because.reason) == because
+    assert verdict.doubtful == doubtful
 
 
 @pytest.mark.parametrize(
@@ -359,7 +417,7 @@ async def test_an_event_above_the_maximum_is_rejected_unsent_and_costs_no_other(
 
 
 async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
-    splunk: Splunk, make: Callable[..., Sink], items: Items
+    splunk: Splunk, make: Callable[..., Sink], items: Items, posted: Posted
 ) -> None:
     sink = make()
     sent = items(sink, 6)
@@ -375,7 +433,8 @@ async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
     assert verdict.retry == (4, 5)
     splunk.faults.add(hec(400, 7, 2))
     verdict = await sink.send(sent)
-    assert (verdict.alone, verdict.retry) == ((2,), (4, 5))
+    assert ([each.index for each in verdict.rejected], verdict.retry) == ([0, 3], (4, 5))
+    assert posted(sent)[-1] == [2], "alone"
     splunk.faults.clear()
     requests = splunk.requests
     verdict = await sink.send([sent[0]])
@@ -386,7 +445,7 @@ async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
 
 FATES: dict[int, tuple[str | type[RelayError], str | type[RelayError]]] = {
     # code: what becomes of four events, without a number and with the number 2.
-    # d delivered, x rejected, r sent again, a sent again alone; or the error that is raised
+    # d delivered, x rejected, r sent again, a sent again alone and taken; or the error raised
     0: ("dddd", "dddd"),
     1: (Refused, Refused),
     2: (Refused, Refused),
@@ -418,14 +477,14 @@ FATES: dict[int, tuple[str | type[RelayError], str | type[RelayError]]] = {
 }
 
 
-def fate(verdict: Verdict, count: int) -> str:
+def fate(verdict: Verdict, count: int, alone: Sequence[int]) -> str:
     """Return a letter for each event, and see that each is named once at the most."""
-    named = [*verdict.retry, *verdict.alone, *(each.index for each in verdict.rejected)]
+    named = [*verdict.retry, *(each.index for each in verdict.rejected)]
     assert len(named) == len(set(named))
     letters = ["d"] * count
     for letter, indices in (
+        ("a", alone),
         ("r", verdict.retry),
-        ("a", verdict.alone),
         ("x", [each.index for each in verdict.rejected]),
     ):
         for index in indices:
@@ -444,6 +503,7 @@ async def test_what_a_code_says_of_each_event(
     splunk: Splunk,
     make: Callable[..., Sink],
     items: Items,
+    posted: Posted,
     *,
     code: int,
     number: int | None,
@@ -463,11 +523,17 @@ async def test_what_a_code_says_of_each_event(
             await sink.send(items(sink, 4))
         assert f"(code {code})" in str(caught.value) or code == 17
         return
-    verdict = await sink.send(items(sink, 4))
+    sent = items(sink, 4)
+    verdict = await sink.send(sent)
+    first, *others = posted(sent)
+    assert first == [0, 1, 2, 3]
+    alone = [index for request in others for index in request]
+    assert len(others) == len(alone) == expected.count("a")
     whole = expected == "dddd"
     # What came before the bad event has no ackId, so nobody could ever say that it is safe.
-    assert fate(verdict, 4) == (expected.replace("d", "r") if ack and not whole else expected)
-    assert (verdict.receipt is not None) == (ack and whole)
+    expected_fate = expected.replace("d", "r") if ack and not whole else expected
+    assert fate(verdict, 4, alone) == expected_fate
+    assert (verdict.receipt is not None) == (ack and (whole or "a" in expected))
     before = expected.count("d") if ack and not whole else 0
     assert verdict.doubtful == before + ("a" in expected)
     assert verdict.crowded == (code in (24, 25))

@@ -57,7 +57,7 @@ class Intake:
             raise answer
         found = answer if isinstance(answer, Verdict) else answer(batch)
         verdict = found if isinstance(found, Verdict) else await found
-        named = {*verdict.retry, *verdict.alone, *(each.index for each in verdict.rejected)}
+        named = {*verdict.retry, *(each.index for each in verdict.rejected)}
         self.taken += [name_of(item) for index, item in enumerate(batch) if index not in named]
         return verdict
 
@@ -93,7 +93,13 @@ class World:
         return [str(each.native_id) for each in made]
 
     def deliverer(
-        self, intake: Intake, *, name: str = "sink", attempts: int | None = None, **changes: Any
+        self,
+        intake: Intake,
+        *,
+        name: str = "sink",
+        clock: Callable[[], datetime] = lambda: NOON,
+        attempts: int | None = None,
+        **changes: Any,
     ) -> Deliverer:
         keys = {"type": "test", "format": "raw", "linger": "0s", "concurrency": 1, **changes}
         return Deliverer(
@@ -102,7 +108,7 @@ class World:
             intake,
             store=self.store,
             metrics=self.metrics,
-            clock=lambda: NOON,
+            clock=clock,
             monotonic=self.monotonic,
             attempts=attempts,
         )

@@ -17,7 +17,7 @@ from tests.conftest import make_event
 
 from auditrelay.config import load
 from auditrelay.config.model import Config
-from auditrelay.deliver.throughput import Pace
+from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
 from auditrelay.status.report import report
 from auditrelay.store import DeadLetter, Declared, Proof
@@ -80,7 +80,7 @@ class Stage:
     config: Config
     store: SqliteStore
     now: datetime
-    pace: dict[str, Pace] = field(default_factory=dict)
+    pace: dict[str, Throughput] = field(default_factory=dict)
     loops_stuck: list[str] = field(default_factory=list)
     _numbers: int = 0
 
@@ -225,7 +225,7 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
         for name in SINKS:
             await store.start_sink(name, SOURCES)
             await staged.sink(name)
-            staged.pace[name] = Pace(now - 9 * DAY)
+            staged.pace[name] = Throughput(now - 9 * DAY)
         yield staged
     finally:
         await store.close()
@@ -261,7 +261,7 @@ async def sink_down(staged: Stage) -> None:
     """One sink cannot be reached for hours, and events wait for it."""
     down = 3 * HOUR + 14 * MINUTE
     await _work(staged, until=down)
-    staged.pace["splunk"] = Pace(staged.now - 9 * DAY)
+    staged.pace["splunk"] = Throughput(staged.now - 9 * DAY)
     for name, busy in BUSY.items():
         await staged.read(name, staged.now - down, staged.now - SETTLED, 6 * busy)
     await staged.delivered("datadog", "elastic")

@@ -69,16 +69,16 @@ CASES = {
     "backfill into one sink": Case(
         {
             "begin_backfill": (1,),
-            "refill": (1, 2, 3),
+            "resend": (1, 2, 3),
             "end_backfill": (1,),
             "settle": (1, 2, 4),
         }
     ),
     "second look": Case(
-        {"add": (1, 2, 3, 5), "vanished": (1,), "resweep_done": (1,), "settle": (1, 2)},
+        {"add": (1, 2, 3, 5), "record_deleted": (1,), "resweep_done": (1,), "settle": (1, 2)},
         frozenset({"start_sink", "retire_sinks", "start_source", "note", "prune"}),
     ),
-    "repair": Case({"add": (1,), "refill": (1,), "settle": (1, 3)}),
+    "repair": Case({"add": (1,), "resend": (1,), "settle": (1, 3)}),
     "replay": Case({"replay": (1,), "settle": (1, 2)}),
     "drop": Case({"drop": (1,)}),
 }

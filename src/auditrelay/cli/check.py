@@ -166,7 +166,7 @@ def _refusals(verdict: Verdict) -> Iterator[str]:
     """Yield why a *verdict* on one event is none that it was taken."""
     for rejection in verdict.rejected:
         yield f"{rejection.message} ({rejection.reason})"
-    if verdict.retry or verdict.alone:
+    if verdict.retry:
         yield str(verdict.because or "not this time")
 
 

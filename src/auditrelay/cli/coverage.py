@@ -12,8 +12,8 @@ from auditrelay.cli.times import moment
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.store import Coverage, Span
-from auditrelay.store.journal import broken
-from auditrelay.store.ledger import contradicted
+from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes, iso
@@ -134,8 +134,8 @@ def _check(found: dict[str, Coverage | None]) -> None:
             typer.echo(f"{name}: nothing is known yet")
             continue
         wrong = (
-            broken(name, known.head, known.journal)
-            or contradicted(known.spans, known.journal)
+            find_break(name, known.head, known.journal)
+            or find_contradiction(known.spans, known.journal)
             or known.differs
         )
         if wrong:

@@ -194,7 +194,7 @@ class Backfiller:
             events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
             await reader.patiently(
-                lambda: self._store.refill(self._collector.name, self._sinks, events, proof)
+                lambda: self._store.resend(self._collector.name, self._sinks, events, proof)
             )
             reader.announce()
             self._progress.events += len(events)
@@ -208,10 +208,10 @@ class Backfiller:
         covered = [span.interval for span in await self._store.ledger(name) if span.gap is None]
         if any(holes(part, covered)):
             return None
-        count, _ = await self._store.forwarded(name, part)
+        count, _ = await self._store.count_forwarded(name, part)
         if most is not None and count > most:
             raise WalkBroken(f"more than {most:,} events", reason="over_budget")
-        return await self._store.held(name, part)
+        return await self._store.spooled_events(name, part)
 
     async def _shown(self, reader: Reader, part: Interval, most: int | None) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
@@ -231,7 +231,7 @@ class Backfiller:
                     if belongs(event, part) and hash(event.uid) not in shown
                 ]
                 shown.update(hash(event.uid) for event in inside)
-                new += await self._store.unknown(self._collector.name, inside)
+                new += await self._store.count_new(self._collector.name, inside)
             self._progress.events += len(shown)
             self._progress.new += new
 

@@ -25,7 +25,8 @@ from auditrelay.events.notices import gap_event
 from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Drop, Page, Source
-from auditrelay.store import Added, DeadLetter, Declared, Proof, Store, known_key
+from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
+from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
 
@@ -175,7 +176,7 @@ class Reader:
         inside = well_inside(window)
         if inside is None:
             return 0
-        gone = await self._store.vanished(self.name, inside, seen, before)
+        gone = await self._store.record_deleted(self.name, inside, seen, before)
         if gone:
             _log.warning(
                 "events_vanished",

@@ -22,7 +22,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
 from auditrelay.sources import Drop
-from auditrelay.store import Fate, Proof, Span, Store, known_key
+from auditrelay.store import DeliveryStatus, Proof, Span, Store
+from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
 LACKING: Final = "lacking"
@@ -94,7 +95,7 @@ class Verifier:
         longest = self._collector.settings.max_window
         for part in slices(span, longest):
             await in_halves(name, part, self._compare, most=MOST_AT_ONCE)
-        forwarded, digest = await self._store.forwarded(name, span)
+        forwarded, digest = await self._store.count_forwarded(name, span)
         return {
             "source": name,
             "from": iso(span.start),
@@ -131,7 +132,7 @@ class Verifier:
                 for each, reason in reasons
             ]
         found = list(shown.values())
-        fates = await self._store.fates(self._collector.name, found)
+        fates = await self._store.delivery_status(self._collector.name, found)
         lacking = await self._lacking(found, fates)
         wanted_by: dict[str, list[AuditEvent]] = {}
         for event, fate in zip(found, fates, strict=True):
@@ -176,7 +177,7 @@ class Verifier:
         )
 
     async def _lacking(
-        self, found: Sequence[AuditEvent], fates: Sequence[Mapping[str, Fate] | None]
+        self, found: Sequence[AuditEvent], fates: Sequence[Mapping[str, DeliveryStatus] | None]
     ) -> dict[str, set[str]]:
         """Ask the sinks that can be asked which of what they were given they do not hold."""
         lacking: dict[str, set[str]] = {}
@@ -202,7 +203,7 @@ class Verifier:
         seen = set(map(known_key, found))
         self._deleted += [
             {"uid": uid, "occurred_at": iso(at)}
-            for uid, at in await self._store.shown_no_more(
+            for uid, at in await self._store.find_deleted(
                 self._collector.name, inside, seen, before
             )
         ]
@@ -218,6 +219,6 @@ class Verifier:
         self._repaired += len(added.new)
         for sink, events in wanted_by.items():
             again = [backfilled(event) for event in events]
-            await self._store.refill(self._collector.name, [sink], again, Proof())
+            await self._store.resend(self._collector.name, [sink], again, Proof())
             self._reader.announce()
             self._repaired += len(again)

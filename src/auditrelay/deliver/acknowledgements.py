@@ -1,16 +1,16 @@
 """
-What a sink has taken and not acknowledged yet.
+The batches that a sink has taken and not acknowledged yet.
 
-Some products answer at once that they have a batch, and tell later, when asked, that it is safe.
-Until then it is not delivered. What has to be remembered of it is little: its places in the spool,
-from where it can be read again, and what the metrics want to know.
+Some products answer at once that they have a batch, and only later, when asked, that it is stored.
+Until then it is not delivered. Little has to be remembered of it: its places in the spool, from
+where it can be read again, and what the metrics need.
 """
 
 from __future__ import annotations
 
 import asyncio
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from auditrelay.deliver.batches import ranges_of
@@ -18,12 +18,11 @@ from auditrelay.deliver.batches import ranges_of
 if TYPE_CHECKING:  # only annotations name them
     from collections.abc import Collection, Iterable
 
-    from auditrelay.errors import Retryable
     from auditrelay.sinks import Channel, Item
     from auditrelay.store.progress import Range
 
 MOST_BYTES: Final = 16 << 20
-"""About how much memory the receipts of one sink may take before no more is sent."""
+"""About how much memory the pending batches of one sink may take before no more is sent."""
 
 _BATCH_BYTES: Final = 1000
 _EVENT_BYTES: Final = 8
@@ -52,21 +51,19 @@ class Sent:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
+        """About how many bytes of memory it takes."""
         return _BATCH_BYTES + _EVENT_BYTES * self.events
 
 
-@dataclass(slots=True)
-class Receipts:
+class PendingAcknowledgements:
     """The batches of one sink that wait for their acknowledgement, by channel and number."""
 
-    events: int = 0
-    unheard: Retryable | None = None
-    """What to say of the last that was to be acknowledged, if it was not, in time."""
-    some: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set while any wait."""
-    _size: int = 0
-    _waiting: dict[Channel, dict[int, Sent]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.events = 0
+        self.not_empty = asyncio.Event()
+        """Set while any batch waits."""
+        self._size = 0
+        self._waiting: dict[Channel, dict[int, Sent]] = {}
 
     @property
     def full(self) -> bool:
@@ -75,7 +72,7 @@ class Receipts:
 
     @property
     def channels(self) -> list[Channel]:
-        """Where there is something to ask about."""
+        """The channels on which a batch waits."""
         return list(self._waiting)
 
     def add(self, channel: Channel, number: int, sent: Sent) -> None:
@@ -83,14 +80,14 @@ class Receipts:
         self._waiting.setdefault(channel, {})[number] = sent
         self._size += sent.size
         self.events += sent.events
-        self.some.set()
+        self.not_empty.set()
 
     def numbers(self, channel: Channel) -> list[int]:
-        """Return what waits on *channel*."""
+        """Return the numbers of the batches that wait on *channel*."""
         return list(self._waiting.get(channel, ()))
 
     def take(self, channel: Channel, numbers: Iterable[int]) -> list[Sent]:
-        """Forget *numbers* of *channel*, and return what was sent under them."""
+        """Remove the batches with *numbers* on *channel*, and return them."""
         waiting = self._waiting.get(channel, {})
         taken = [waiting.pop(number) for number in numbers if number in waiting]
         if not waiting:
@@ -98,11 +95,11 @@ class Receipts:
         self._size -= sum(sent.size for sent in taken)
         self.events -= sum(sent.events for sent in taken)
         if not self._waiting:
-            self.some.clear()
+            self.not_empty.clear()
         return taken
 
     def overdue(self, channel: Channel, now: float) -> list[int]:
-        """Return what of *channel* will not be acknowledged any more."""
+        """Return the numbers of the batches on *channel* that will not be acknowledged any more."""
         waiting = self._waiting.get(channel, {})
         if channel.lost:
             return list(waiting)

@@ -1,8 +1,8 @@
 """
 Read the spool for one sink, and cut batches from it.
 
-What was sent and is to be sent again, because the sink never acknowledged it, is read again from
-its places in the spool, before what is new: nothing of it has to be kept in memory.
+Events that were sent and never acknowledged are read again from their places in the spool, before
+new ones: nothing of them has to be kept in memory.
 """
 
 from collections import deque
@@ -29,52 +29,52 @@ class Batches:
         self._store = store
         self._ready: deque[tuple[int, AuditEvent]] = deque()
         self._weight = 0
-        self._passed: list[Range] = []
+        self._skipped: list[Range] = []
         self._read_to = 0
-        self._again: deque[Range] = deque()
-        self._later: list[Range] = []
+        self._resend: deque[Range] = deque()
+        self._postponed: list[Range] = []
 
     @property
     def ready(self) -> bool:
         """Whether there is anything to cut a batch from."""
         return bool(self._ready)
 
-    def again(self, ranges: Iterable[Range]) -> None:
-        """Offer what lies in *ranges* once more."""
-        self._again += ranges
+    def resend(self, ranges: Iterable[Range]) -> None:
+        """Read the events in *ranges* again, before any new ones."""
+        self._resend += ranges
 
-    def passed(self) -> list[Range]:
-        """Return what was passed over since the last call: it is done, without being sent."""
-        passed, self._passed = self._passed, []
-        return passed
+    def take_skipped(self) -> list[Range]:
+        """Return what was skipped since the last call: it is done, without being sent."""
+        skipped, self._skipped = self._skipped, []
+        return skipped
 
-    def later(self, items: Sequence[Item]) -> None:
+    def postpone(self, items: Sequence[Item]) -> None:
         """Put *items* back behind everything else that waits."""
-        self._later += ranges_of(item.position for item in items)
+        self._postponed += ranges_of(item.position for item in items)
 
-    def recall(self) -> None:
-        """Offer next what was put back."""
-        self._again += self._later
-        self._later.clear()
+    def resend_postponed(self) -> None:
+        """Send next what was put back."""
+        self._resend += self._postponed
+        self._postponed.clear()
 
     async def fill(self) -> bool:
         """Read until a batch is full, and return whether it is; never more than about one batch."""
         limits = self._sink.limits
         while len(self._ready) < limits.events and self._weight < READ_WEIGHT:
             missing = limits.events - len(self._ready)
-            if self._again:
-                await self._reread(*self._again.popleft(), missing)
+            if self._resend:
+                await self._reread(*self._resend.popleft(), missing)
                 continue
             pages = await self._store.read(self._name, self._read_to, missing)
             if not pages:
-                if not self._later:
+                if not self._postponed:
                     return False
-                self.recall()
+                self.resend_postponed()
                 continue
             for page in pages:
                 if page.first > self._read_to:
                     # What lies between belongs to sources of other sinks, or was done before.
-                    self._passed.append((self._read_to, page.first))
+                    self._skipped.append((self._read_to, page.first))
                 self._read_to = page.first + len(page.events)
                 self._take(page)
         return True
@@ -87,7 +87,7 @@ class Batches:
             start = min(page.first + len(page.events), end)
             self._take(page, end)
         if pages and start < end:
-            self._again.appendleft((start, end))
+            self._resend.appendleft((start, end))
 
     def _take(self, page: SpoolPage, end: int | None = None) -> None:
         events = page.events if end is None else page.events[: end - page.first]

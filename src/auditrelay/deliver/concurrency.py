@@ -1,47 +1,47 @@
 """
-How many requests a peer bears at a time: more while that helps it, fewer when it does not.
+Adapt how many requests one peer gets at a time.
 
-Additive increase and multiplicative decrease, as TCP has it (RFC 5681), with one sign more: an
-answer that takes much longer than the best of late, for a request of about that size, says that
-requests queue up over there, before the first of them is refused. Pure: times are passed in.
+Additive increase and multiplicative decrease, as in TCP (RFC 5681), with one more signal: an answer
+that is much slower than the recent best for a request of about that size shows that requests queue
+up at the peer, before it refuses the first of them. Pure: times are passed in.
 """
 
 import math
 from typing import Final
 
 TOLERANCE: Final = 2.0
-"""How many times longer than the best of late an answer may take without being slow."""
+"""How many times longer than the recent best an answer may take without being slow."""
 
 NOISE: Final = 0.05
 """Seconds by which answers differ anyway: the network's, the scheduler's and our own."""
 
 FORGET: Final = 300.0
-"""Seconds in which the best of late doubles, so that a peer may become slower for good."""
+"""Seconds in which the recent best doubles, so that a peer may become slower for good."""
 
 EASE: Final = 0.4
 """
-What is left of the width after a failure, or an answer that was slow.
+What is left of the limit after a failure, or an answer that was slow.
 
 Less than one in TOLERANCE: what answers take with so few on the wire is a good best, even if the
-last one was forgotten. With more, the width would creep up from one to the next.
+last one was forgotten. With more, the limit would creep up from one to the next.
 """
 
 
-class Capacity:
+class AdaptiveConcurrency:
     """How many requests may be on the wire to one peer: between one and *most*."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._width = float(most)
+        self._limit = float(most)
         self._best: dict[int, tuple[float, float]] = {}
-        self._eased = -math.inf
+        self._eased_at = -math.inf
 
     @property
-    def width(self) -> int:
+    def limit(self) -> int:
         """How many requests may be on the wire now."""
-        return int(self._width)
+        return int(self._limit)
 
-    def answered(self, begun: float, ended: float, *, size: int, on_wire: int) -> None:
+    def on_success(self, begun: float, ended: float, *, size: int, on_wire: int) -> None:
         """
         Learn from a request of *size* bytes that was answered well, from *begun* to *ended*.
 
@@ -55,15 +55,15 @@ class Capacity:
         self._best[kind] = (best, ended)
         if seconds > best * TOLERANCE + NOISE:
             self._ease(begun, ended)
-        elif on_wire >= self.width:
-            self._width = min(self._most, self._width + 1 / self._width)
+        elif on_wire >= self.limit:
+            self._limit = min(self._most, self._limit + 1 / self._limit)
 
-    def failed(self, begun: float, ended: float) -> None:
+    def on_failure(self, begun: float, ended: float) -> None:
         """Learn from a request that failed, or whose answer asks for less."""
         self._ease(begun, ended)
 
     def _ease(self, begun: float, ended: float) -> None:
-        # Those that were on the wire with the one that told tell of the same jam.
-        if begun >= self._eased:
-            self._width = max(1.0, self._width * EASE)
-            self._eased = ended
+        # The requests that were on the wire together suffer from the same congestion: once counts.
+        if begun >= self._eased_at:
+            self._limit = max(1.0, self._limit * EASE)
+            self._eased_at = ended

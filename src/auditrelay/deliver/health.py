@@ -1,20 +1,27 @@
-"""How a sink fares."""
+"""How one sink fares: up, unavailable or held, since when and why."""
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
-HOLD_FIRST: Final = 5.0
-"""Seconds until a sink that refuses is tried again; doubled each time."""
+import structlog
 
+from auditrelay.deliver.circuit_breaker import CircuitBreaker
+from auditrelay.deliver.patient_store import PatientStore
+from auditrelay.deliver.probe_lock import ProbeLock
+from auditrelay.deliver.wakeups import Wakeups
+from auditrelay.errors import Refused, RelayError, Retryable, code_of
+from auditrelay.sinks import Verdict
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
 
-HOLD_MOST: Final = 300.0
-"""Most seconds between two tries of a sink that refuses."""
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class SinkCondition:
     """
-    How a sink fares, as ``status`` shows it; times are ISO 8601.
+    How a sink fares, as the store keeps it and ``status`` shows it; times are ISO 8601.
 
     *flood* is the reason for which it refuses everything, while it is held for that.
     """
@@ -28,3 +35,100 @@ class SinkCondition:
     error_code: str | None = None
     """The short code of ``last_error``."""
     flood: str | None = None
+
+
+class SinkHealth:
+    """
+    The condition of the sink called *name*, in store, metrics and log.
+
+    A sink whose circuit *breaker* is open is held, and only an event that it takes releases it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        breaker: CircuitBreaker,
+        wakeups: Wakeups,
+        *,
+        store: PatientStore,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.condition = SinkCondition()
+        self.worked_once = False
+        """Whether the sink has answered well since the start."""
+        self.probe_lock = ProbeLock()
+        """Held by the task that finds out whether the sink works again."""
+        self.unacknowledged: Retryable | None = None
+        """Why the sink is not up although it takes events: it has stopped acknowledging them."""
+        self._name = name
+        self._breaker = breaker
+        self._wakeups = wakeups
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._last: tuple[bool, bool] | None = None
+        """Up and held, as they have been since ``condition.since``."""
+
+    def restore(self, saved: Mapping[str, object]) -> None:
+        """Take over from *saved*, as the last process left it, what is still true."""
+        last_delivered_at = saved.get("last_delivered_at")
+        if isinstance(last_delivered_at, str):
+            self.condition.last_delivered_at = last_delivered_at
+        since, up = saved.get("since"), bool(saved.get("up"))
+        if isinstance(since, str) and not up:
+            # A failure that outlasts a restart has not begun with it.
+            self.condition.since, self._last = since, (up, bool(saved.get("held")))
+        flood, last_error = saved.get("flood"), saved.get("last_error")
+        if isinstance(flood, str) and isinstance(last_error, str):
+            # Otherwise every start would dead-letter another hundred events.
+            self._breaker.restore(flood)
+            self.condition.flood, self.condition.held = flood, True
+            self.condition.last_error = last_error
+
+    async def update(self, verdict: Verdict) -> Refused | None:
+        """Mark the sink up; or held, if its breaker is open, and return why."""
+        if not self._breaker.is_open:
+            await self.mark_up()
+            return None
+        fault = self._breaker.fault(self._name, verdict.rejected)
+        if fault is not None:
+            await self.mark_held(fault)
+        return fault
+
+    async def mark_up(self) -> None:
+        """Note that the sink has answered well; while its breaker is open, that proves nothing."""
+        self.worked_once = True
+        if self._breaker.is_open:
+            return
+        if self.condition.held:
+            _log.warning("sink_released", sink=self._name)
+        await self._set(up=self.unacknowledged is None, held=False, error=self.unacknowledged)
+
+    async def mark_held(self, error: Refused) -> None:
+        """Note that the sink refuses until an operator acts."""
+        if not self.condition.held:
+            _log.error("sink_held", sink=self._name, status=error.status, reason=scrub(str(error)))
+        await self._set(up=False, held=True, error=error)
+
+    async def mark_unavailable(self, error: RelayError) -> None:
+        """Note that the sink cannot answer now, and let another task probe it next."""
+        await self._set(up=False, held=False, error=error)
+        self.probe_lock.release()
+
+    async def _set(self, *, up: bool, held: bool, error: RelayError | None) -> None:
+        self._metrics.sink_up.labels(self._name).set(up)
+        last_error = None if error is None else scrub(str(error))
+        flood = self._breaker.reason
+        held = held or self._breaker.is_open
+        condition = self.condition
+        new = (up, held, last_error, flood)
+        if (condition.up, condition.held, condition.last_error, condition.flood) == new:
+            return
+        condition.up, condition.held, condition.last_error, condition.flood = new
+        condition.error_code = None if error is None else code_of(error)
+        if self._last != (up, held):
+            self._last = (up, held)
+            condition.since = self._clock().astimezone(UTC).isoformat()
+        self._wakeups.slot.set()
+        await self._store.note(asdict(condition))

@@ -1,4 +1,4 @@
-"""How many events went by in each of the last minutes: counted a batch at a time, no timer runs."""
+"""How many events a sink has taken in each of the last minutes; counted by batch, no timer runs."""
 
 from datetime import datetime
 from typing import Final
@@ -7,7 +7,7 @@ MINUTES: Final = 60
 """How many minutes are remembered, the present one included."""
 
 
-class Pace:
+class Throughput:
     """The events of each of the last ``MINUTES`` minutes, from *start* on, in memory alone."""
 
     def __init__(self, start: datetime) -> None:
@@ -15,7 +15,7 @@ class Pace:
         self._counts: dict[int, int] = {}
 
     def add(self, now: datetime, events: int) -> None:
-        """Count *events* that went by just *now*."""
+        """Count *events* that were delivered just *now*."""
         minute = _minute(now)
         self._counts[minute] = self._counts.get(minute, 0) + events
         if len(self._counts) > MINUTES:

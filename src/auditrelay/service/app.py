@@ -340,7 +340,7 @@ class App:
             ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
-            pace={name: sink.pace for name, sink in self._topology.deliverers.items()},
+            pace={name: sink.throughput for name, sink in self._topology.deliverers.items()},
             stuck=self.stuck(),
             restart_command=self._restart_command,
         )

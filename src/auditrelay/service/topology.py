@@ -126,7 +126,7 @@ class Topology:
         deliverer = self.deliverers[name]
         self._at_work[f"sink {name}"] = [
             self._tasks.create_task(deliverer.keep_delivering()),
-            self._tasks.create_task(deliverer.greet()),
+            self._tasks.create_task(deliverer.probe_until_up()),
         ]
 
     def _begin_polling(self, name: str) -> None:
@@ -321,7 +321,7 @@ async def _land(deliverers: list[Deliverer]) -> None:
     for deliverer in deliverers:
         deliverer.stop()
     # Dear: a batch cut off in flight may arrive twice.
-    landing = [asyncio.ensure_future(deliverer.land()) for deliverer in deliverers]
+    landing = [asyncio.ensure_future(deliverer.drain()) for deliverer in deliverers]
     if landing:
         await asyncio.wait(landing, timeout=GRACE.total_seconds())
     for task in landing:

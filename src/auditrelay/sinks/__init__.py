@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, Self
 
-from auditrelay.errors import Retryable
+from auditrelay.errors import Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.settings import SinkSettings
@@ -74,6 +74,12 @@ class Rejection:
     message: str
     status: int | None = None
 
+    @classmethod
+    def of(cls, error: Rejected, index: int = 0) -> Self:
+        """Return what *error*, raised for an event that was sent alone, says of it."""
+        reason = "too_large" if isinstance(error, TooLarge) else error.reason
+        return cls(index, reason, str(error), error.status)
+
 
 class Channel(Protocol):
     """
@@ -113,11 +119,9 @@ class Verdict:
     *retry* are the indices of events that the sink did not take but may take later; *because*
     says why and how long to wait, or is None if they can be sent again at once. *restamped* counts
     events that went with another time than their own; *crowded* says that the sink took everything
-    and asks for less. *alone* are the
-    indices of events that must be offered again at once, each in a batch of its own: the answer
-    points at them, but too vaguely to judge them by it. *doubtful* counts those of both that the
-    sink may hold all the same. *duplicates* counts events that the sink recognised as already
-    stored, *diverted* those that it took and put elsewhere.
+    and asks for less. *doubtful* counts the events that were sent again, or are to be, although
+    the sink may hold them. *duplicates* counts events that the sink recognised as already stored,
+    *diverted* those that it took and put elsewhere.
 
     With a *receipt*, what would have been delivered was only taken: it is delivered once the sink
     acknowledges it.
@@ -126,7 +130,6 @@ class Verdict:
     rejected: tuple[Rejection, ...] = ()
     retry: tuple[int, ...] = ()
     because: Retryable | None = None
-    alone: tuple[int, ...] = ()
     doubtful: int = 0
     duplicates: int = 0
     restamped: int = 0

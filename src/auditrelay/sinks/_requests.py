@@ -101,7 +101,6 @@ async def only(
         verdict,
         rejected=tuple(replace(each, index=fit[each.index]) for each in verdict.rejected),
         retry=tuple(fit[index] for index in verdict.retry),
-        alone=tuple(fit[index] for index in verdict.alone),
     )
 
 

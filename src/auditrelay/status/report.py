@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from auditrelay import __version__
 from auditrelay.config.model import Config
-from auditrelay.deliver.throughput import Pace
+from auditrelay.deliver.throughput import Throughput
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import format_duration
@@ -31,7 +31,7 @@ def report(
     *,
     spool_bytes: int,
     now: datetime,
-    pace: Mapping[str, Pace] | None = None,
+    pace: Mapping[str, Throughput] | None = None,
     stuck: Iterable[str] = (),
     restart_command: str | None = None,
 ) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _span(span: Span) -> dict[str, Any]:
 
 
 def _sink(
-    name: str, config: Config, state: SinkState | None, pace: Pace | None, now: datetime
+    name: str, config: Config, state: SinkState | None, pace: Throughput | None, now: datetime
 ) -> dict[str, Any]:
     settings = config.sinks.get(name)
     condition = {} if state is None else state.condition

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from auditrelay.events import AuditEvent
 from auditrelay.store.journal import Record
@@ -138,7 +138,7 @@ class StoredDeadLetter:
     replayed: bool = False
 
 
-Fate = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
+DeliveryStatus = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
 """
 What became of a forwarded event at one sink.
 
@@ -216,25 +216,6 @@ class SinkState:
     condition: Mapping[str, object]
 
 
-TIMELESS: Final = bytes(8)
-
-
-def known_key(event: AuditEvent) -> bytes:
-    """
-    Return how *event* is known: its time, so that neighbours in time lie together, and its uid.
-
-    A time that we made up at fetching is no part of it: the next fetch would make up another.
-    """
-    if event.time_quality == "fetched":
-        return TIMELESS + bytes.fromhex(event.uid)
-    return sortable(event.at) + bytes.fromhex(event.uid)
-
-
-def sortable(at: int) -> bytes:
-    """Return eight bytes that sort as the moment *at* does, before 1970 too."""
-    return (at + (1 << 63)).to_bytes(8)
-
-
 class Store(Protocol):
     """The contract between the two loops and whatever keeps their state."""
 
@@ -274,31 +255,31 @@ class Store(Protocol):
     async def end_of_spool(self) -> int:
         """Return the position that the next event will have."""
 
-    async def vanished(
+    async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """
         Note which events of *span* are known and not among those *seen*; return how many are new.
 
-        *seen* are keys as :func:`known_key` makes them. Only what was spooled *before* that
-        position counts: the rest may have come while the source was read. That an event is not
-        shown any more is evidence, not an error.
+        *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only what was spooled
+        *before* that position counts: the rest may have come while the source was read. That an
+        event is not shown any more is evidence, not an error.
         """
 
-    async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
+    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
         """Return how many of *events* have never been forwarded."""
 
-    async def fates(
+    async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
-    ) -> list[Mapping[str, Fate] | None]:
+    ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Return for each event what became of it at every sink, or None if it is not known."""
 
-    async def shown_no_more(
+    async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
-        """Return uid and time of what :meth:`vanished` would note, and note nothing."""
+        """Return uid and time of what :meth:`record_deleted` would note, and note nothing."""
 
-    async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Return how many events of *span* are known, and the exclusive-or of their uids."""
 
     async def begin_backfill(
@@ -313,12 +294,12 @@ class Store(Protocol):
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Record that everything of the backfill is done."""
 
-    async def refill(
+    async def resend(
         self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
         """Put *events*, known or not, into the spool for those *sinks* alone, with the *proof*."""
 
-    async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
+    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
         """Return all known events of *span* from the spool, or None if it lacks some of them."""
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:

@@ -57,7 +57,7 @@ def hash_of(name: str, before: bytes, each: Record) -> bytes:
     return sha256(before + text).digest()
 
 
-def broken(name: str, head: bytes | None, journal: Sequence[Record]) -> str | None:
+def find_break(name: str, head: bytes | None, journal: Sequence[Record]) -> str | None:
     """Return what is wrong with the chain of the source *name*, or None if nothing is."""
     before = FIRST_HASH
     for number, each in enumerate(journal, 1):

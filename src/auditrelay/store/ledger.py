@@ -16,7 +16,7 @@ def lateness_bucket(age: int) -> int:
     return int(1 << min(_OLDEST, (seconds - 1).bit_length() if seconds > 1 else 0))
 
 
-def contradicted(entries: Sequence[Span], journal: Sequence[Record]) -> str | None:
+def find_contradiction(entries: Sequence[Span], journal: Sequence[Record]) -> str | None:
     """Return where the ledger *entries* say anything else than their *journal*, or None."""
     told = sorted(
         Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "covered"

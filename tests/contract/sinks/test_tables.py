@@ -38,19 +38,7 @@ CULPRIT = 3
 TAKEN = dict.fromkeys(FIVE, "taken")
 
 
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody sleep."""
-    waited = 0
-
-    async def instantly(_: float) -> None:
-        nonlocal waited
-        waited += 1
-        assert waited < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "deliver.deliverer"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+pytestmark = pytest.mark.usefixtures("waits")
 
 
 @dataclass
@@ -280,19 +268,13 @@ async def test_datadog_done_however_it_is_said(intake: Table, action: Action) ->
 
 
 async def test_datadog_again_after_as_long_as_it_asks_for(
-    intake: Table, monkeypatch: pytest.MonkeyPatch
+    intake: Table, waits: list[float]
 ) -> None:
-    waited: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr("auditrelay.deliver.deliverer.pause", pause)
     intake.strike(throttled(reset=1234), times=1)
     intake.strike(faults.too_many(retry_after="2345"), times=1)
     await intake.deliver()
     assert intake.fates() == TAKEN
-    assert [seconds for seconds in waited if seconds > 1000] == [1234.0, 2345.0]
+    assert [seconds for seconds in waits if seconds > 1000] == [1234.0, 2345.0]
 
 
 # --- Elasticsearch: each item has an answer of its own ------------------------------------------
@@ -557,19 +539,13 @@ async def test_a_200_that_cannot_be_read_is_not_taken_for_stored(bulk: Table) ->
 
 
 async def test_documents_are_not_sent_again_without_a_pause(
-    bulk: Table, monkeypatch: pytest.MonkeyPatch
+    bulk: Table, waits: list[float]
 ) -> None:
     """github.com/elastic/elastic-agent/issues/12523."""
-    waited: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr("auditrelay.deliver.deliverer.pause", pause)
     bulk.double.fail_items(429, times=15)
     await bulk.deliver()
-    assert len(waited) == 3
-    assert all(seconds > 0 for seconds in waited)
+    assert len(waits) == 3
+    assert all(seconds > 0 for seconds in waits)
 
 
 async def test_a_duplicate_is_no_error_in_the_log(bulk: Table) -> None:

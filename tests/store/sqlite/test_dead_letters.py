@@ -3,10 +3,10 @@
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tests.support.stores import MINUTE, NOON, opened
 
 from auditrelay.events import AuditEvent
 from auditrelay.store import DeadLetter, Proof
@@ -14,14 +14,6 @@ from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-
-
-async def opened(folder: Path) -> SqliteStore:
-    return await SqliteStore.open(
-        folder, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
-    )
 
 
 @pytest.fixture
@@ -146,7 +138,7 @@ async def test_it_leaves_with_its_delivery_and_not_with_that_of_another(
     assert [each[0] for each in await listed(store)] == [1, 3, 4]
     await store.settle("splunk", [(first, first + 1)])
     assert [each[0] for each in await listed(store)] == [3, 4]
-    assert await store.fates("voice", [event(0)]) == [
+    assert await store.delivery_status("voice", [event(0)]) == [
         {"splunk": "delivered", "elastic": "dead_letter"}
     ]
 
@@ -174,7 +166,7 @@ async def test_what_is_refused_again_is_the_same_dead_letter_with_more_attempts(
 async def test_what_never_came_as_far_as_a_sink_becomes_an_event_for_all_of_them(
     store: SqliteStore, event: Make
 ) -> None:
-    assert await store.fates("voice", [event(7)]) == [
+    assert await store.delivery_status("voice", [event(7)]) == [
         {"splunk": "dead_letter", "elastic": "dead_letter"}
     ]
     await store.replay([4])
@@ -192,7 +184,7 @@ async def test_what_is_given_up_stays_on_record_without_its_event(
     assert [each[0] for each in await listed(store)] == [2, 3, 4]
     assert await store.drop([1], NOON) == [], "it is given up once"
     assert await store.replay([1]) == []
-    assert await store.fates("voice", [event(0)]) == [
+    assert await store.delivery_status("voice", [event(0)]) == [
         {"splunk": "dropped", "elastic": "dead_letter"}
     ]
     (sink,) = [each for each in await store.sinks() if each.name == "splunk"]
@@ -207,7 +199,7 @@ async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attem
     store: SqliteStore, event: Make
 ) -> None:
     before = await listed(store)
-    await store.refill("voice", ["splunk"], [event(0)], Proof())
+    await store.resend("voice", ["splunk"], [event(0)], Proof())
     await store.settle("splunk", [(3, 4)], [letter(event(0), "too_old")])
     assert await listed(store) == before
     (again,) = await store.dead_letters(sinks=["splunk"], reasons=["too_old"])

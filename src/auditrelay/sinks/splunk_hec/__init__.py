@@ -19,12 +19,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 from pydantic import Field, field_validator
 
-from auditrelay.errors import Refused, Rejected, Retryable
+from auditrelay.errors import Refused, Rejected, Retryable, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, cim
 from auditrelay.events.marks import NO_MARKS
@@ -36,7 +36,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import Form, Item, Known, Limits, Receipt, Rejection, Verdict
-from auditrelay.sinks._requests import dump, fault, packed, unproven, without_oversized, words
+from auditrelay.sinks._requests import dump, fault, only, packed, unproven, without_oversized, words
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
@@ -88,6 +88,19 @@ _CHANNEL_WAS_SENT = (
 
 
 _ADVICE = "check url, and what stands between here and Splunk"
+
+
+class Answer(NamedTuple):
+    """What HEC says in a reply, as far as it says it."""
+
+    reply: Reply
+    text: str
+    """Its words and their code, fit to be shown; empty if the reply is not HEC's."""
+    code: int | None
+    number: int | None
+    """The event that is to blame, counted from the first of the request."""
+    body: Mapping[str, Any]
+    """All that the reply holds, decoded."""
 
 
 class Settings(SinkSettings):
@@ -194,10 +207,36 @@ class Sink:
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
         if not self._settings.ack:
-            return self._judge(await self._post(batch), len(batch))
-        channel = await self._open_channel()
-        with channel.flight():
-            return self._judge(await self._post(batch, channel), len(batch), channel)
+            answer = _read(await self._post(batch))
+            verdict = self._judge(answer, len(batch))
+        else:
+            channel = await self._open_channel()
+            with channel.flight():
+                answer = _read(await self._post(batch, channel))
+                verdict = self._judge(answer, len(batch), channel)
+        suspect = _suspect(answer, len(batch))
+        return verdict if suspect is None else await self._resend(suspect, batch, verdict)
+
+    async def _resend(self, suspect: int, batch: Sequence[Item], verdict: Verdict) -> Verdict:
+        """
+        Send the event at index *suspect* once more, alone, and return what that adds to *verdict*.
+
+        If it is taken after all it is there twice, but whichever event it was, nothing is lost. If
+        this cannot be found out now, it is offered again with the others.
+        """
+        try:
+            alone = await only([suspect], batch, self._send)
+        except Rejected as error:
+            alone = Verdict(rejected=(Rejection.of(error, suspect),))
+        except Retryable as error:
+            return replace(verdict, because=error, doubtful=verdict.doubtful + error.sent)
+        except Refused as error:
+            # It cannot be raised: those before the suspect are in. If it lasts, the next request
+            # meets it.
+            because = Retryable(str(error), reason=code_of(error))
+            return replace(verdict, because=because, doubtful=verdict.doubtful + error.sent)
+        retry = tuple(index for index in verdict.retry if index != suspect)
+        return replace(alone, retry=retry, doubtful=verdict.doubtful)
 
     async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
         # No name holds the body: once packed it goes, or it would lie beside its texts till the
@@ -248,12 +287,13 @@ class Sink:
             content=orjson.dumps({"acks": list(numbers)}),
         )
         channel.keep_cookies(reply)
+        answer = _read(reply)
+        text, code = answer.text, answer.code
         if reply.status == 200:
-            acks = (reply.object() or {}).get("acks")
+            acks = answer.body.get("acks")
             if not isinstance(acks, dict):
                 raise unproven(reply, "HEC's")
             return {number for number in numbers if acks.get(str(number)) is True}
-        text, code, _ = _read(reply)
         if new and code == _INVALID_CHANNEL:
             return set()  # nothing was sent on it yet; the token is fine, or it would be code 14
         if code in _CONFIGURATION and 400 <= reply.status < 500:
@@ -270,11 +310,11 @@ class Sink:
             return _CHANNEL_WAS_SENT
         return _CONFIGURATION[code]
 
-    def _judge(self, reply: Reply, count: int, channel: "Channel | None" = None) -> Verdict:
-        """Return what the *reply* to a batch of *count* events says of each, or raise."""
-        text, code, number = _read(reply)
+    def _judge(self, answer: Answer, count: int, channel: "Channel | None" = None) -> Verdict:
+        """Return what the *answer* to a batch of *count* events says of each, or raise."""
+        reply, text, code, number, _ = answer
         if reply.status == 200:
-            return self._taken(reply, channel)
+            return self._taken(answer, channel)
         if code in _CONFIGURATION and 400 <= reply.status < 500:
             raise Refused(
                 f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
@@ -288,7 +328,7 @@ class Sink:
                 return _partly(number, number, count, channel, because=error)
             raise error
         if code == _INCORRECT_INDEX:
-            return self._incorrect_index(reply, text, number, count, channel)
+            return self._incorrect_index(answer, count, channel)
         if code is None or (number is None and code not in _ABOUT_EVENTS):
             raise Refused(f"{reply.where}: {text or 'not an answer of HEC'}; {_ADVICE}", status=400)
         reason = _ABOUT_EVENTS.get(code, f"hec_{code}")
@@ -297,17 +337,16 @@ class Sink:
         bad = Rejection(number, reason, text, 400)
         return _partly(number, number + 1, count, channel, rejected=(bad,))
 
-    def _taken(self, reply: Reply, channel: "Channel | None") -> Verdict:
-        text, code, _ = _read(reply)
-        warned = code in _TAKEN_WITH_A_WARNING
-        if code != 0 and not warned:
-            raise unproven(reply, "HEC's")
-        receipt = None if channel is None else self._receipt(reply, channel)
-        return Verdict(warnings=(text,) if warned else (), crowded=warned, receipt=receipt)
+    def _taken(self, answer: Answer, channel: "Channel | None") -> Verdict:
+        warned = answer.code in _TAKEN_WITH_A_WARNING
+        if answer.code != 0 and not warned:
+            raise unproven(answer.reply, "HEC's")
+        receipt = None if channel is None else self._receipt(answer, channel)
+        return Verdict(warnings=(answer.text,) if warned else (), crowded=warned, receipt=receipt)
 
-    def _receipt(self, reply: Reply, channel: "Channel") -> Receipt:
-        """Return where the batch will be acknowledged that *reply* has taken."""
-        number = (reply.object() or {}).get("ackId")
+    def _receipt(self, answer: Answer, channel: "Channel") -> Receipt:
+        """Return where the batch that was taken with *answer* will be acknowledged."""
+        reply, number = answer.reply, answer.body.get("ackId")
         if type(number) is not int:
             channel.retire()
             raise Refused(
@@ -325,29 +364,27 @@ class Sink:
             )
         return Receipt(channel, number)
 
-    def _incorrect_index(
-        self, reply: Reply, text: str, number: int | None, count: int, channel: "Channel | None"
-    ) -> Verdict:
+    def _incorrect_index(self, answer: Answer, count: int, channel: "Channel | None") -> Verdict:
         """
-        Return what code 7 says; its *number* is one too high (seen on 10.4.2), or is not.
+        Return what code 7 says for sure: those before the suspect are in, and no others.
 
-        So the event before it is sent once more, alone: if it is taken after all it is there
-        twice, but whichever it was, nothing is lost.
+        Raises Refused where the configuration names the index: every event has it, so every event
+        would be refused.
         """
+        reply, text, _, number, _ = answer
+        suspect = _suspect(answer, count)
+        if self._settings.index is not None and (suspect == 0 or count == 1):
+            raise Refused(
+                f"{reply.where}: {text}; index: {self._settings.index!r} does not exist, or the "
+                "token may not write to it",
+                status=400,
+            )
         if count == 1:
-            index = self._settings.index
-            if index is not None:  # every event has it, so every event would be refused
-                raise Refused(
-                    f"{reply.where}: {text}; index: {index!r} does not exist, or the token may "
-                    "not write to it",
-                    status=400,
-                )
             return Verdict(rejected=(Rejection(0, "incorrect_index", text, 400),))
-        if number is None or not 0 <= number <= count:
+        if suspect is None:
             raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
-        suspect = max(number - 1, 0)
-        verdict = _partly(suspect, suspect + 1, count, channel, alone=(suspect,))
-        return replace(verdict, doubtful=verdict.doubtful + (number > 0))
+        verdict = _partly(suspect, suspect, count, channel)
+        return replace(verdict, doubtful=verdict.doubtful + bool(number))
 
     async def check(self) -> str:
         """
@@ -362,15 +399,15 @@ class Sink:
             "GET", "/services/collector/health", params={"ack": "true"} if ack else None
         )
         if health.status != 200:
-            self._judge(health, 0)
+            self._judge(_read(health), 0)
         channel = None
         if ack:
             channel = Channel(self._ask, self._settings.ack_timeout)
             await self._ask(channel, [0], new=True)
-        reply = await self._post([], channel)
-        if _read(reply)[1] != _NO_DATA:
-            self._judge(reply, 0, channel)
-            raise unproven(reply, "HEC's")
+        answer = _read(await self._post([], channel))
+        if answer.code != _NO_DATA:
+            self._judge(answer, 0, channel)
+            raise unproven(answer.reply, "HEC's")
         well = f"HEC at {self._settings.url} is healthy and knows the token"
         return f"{well}, which acknowledges" if ack else well
 
@@ -388,6 +425,19 @@ class Sink:
         await self._peer.aclose()
 
 
+def _suspect(answer: Answer, count: int) -> int | None:
+    """
+    Return the index of the event that, of *count*, may have named a wrong index (code 7).
+
+    The number is one too high (seen on 10.4.2), or is not, so it is this event or the next. None:
+    nothing is in doubt.
+    """
+    number = answer.number
+    if answer.reply.status != 400 or answer.code != _INCORRECT_INDEX or number is None:
+        return None
+    return max(number - 1, 0) if count > 1 and 0 <= number <= count else None
+
+
 def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said: Any) -> Verdict:
     """
     Return the verdict on a batch of which Splunk took the first *stored*, and not from *rest* on.
@@ -401,14 +451,16 @@ def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said:
     return Verdict(retry=(*retry, *range(stored)), doubtful=stored, **said)
 
 
-def _read(reply: Reply) -> tuple[str, int | None, int | None]:
-    """Return the text, the code and the number of the event that is to blame, as far as given."""
-    answer = reply.object()
-    if not answer:
-        return "", None, None
-    code, number = answer.get("code"), answer.get("invalid-event-number")
-    return (
-        words(f"{answer.get('text')} (code {code})"),
+def _read(reply: Reply) -> Answer:
+    """Return what *reply* says; nothing, if it is not a JSON object."""
+    body = reply.object()
+    if not body:
+        return Answer(reply, "", None, None, {})
+    code, number = body.get("code"), body.get("invalid-event-number")
+    return Answer(
+        reply,
+        words(f"{body.get('text')} (code {code})"),
         code if type(code) is int else None,
         number if type(number) is int else None,
+        body,
     )

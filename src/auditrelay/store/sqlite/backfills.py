@@ -44,6 +44,11 @@ def begin(
     )
 
 
+def end(db: sqlite3.Connection, number: int, now: datetime) -> None:
+    """Record that everything of a backfill is done."""
+    db.execute("update backfill set ended = ? where id = ?", (micros(now), number))
+
+
 def part_done(db: sqlite3.Connection, number: int, part: Interval, events: int, new: int) -> None:
     """Record that *part* of a backfill is done, and what it showed."""
     db.execute(

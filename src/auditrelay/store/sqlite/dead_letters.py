@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from auditrelay.events import pack, unpack
-from auditrelay.store import DeadLetter, Fate, StoredDeadLetter
+from auditrelay.store import DeadLetter, DeliveryStatus, StoredDeadLetter
 from auditrelay.store.progress import Range
 from auditrelay.window import micros, moment
 
@@ -121,7 +121,9 @@ def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDea
     return found
 
 
-def states(db: sqlite3.Connection, uids: Sequence[str]) -> dict[tuple[str, str | None], Fate]:
+def states(
+    db: sqlite3.Connection, uids: Sequence[str]
+) -> dict[tuple[str, str | None], DeliveryStatus]:
     """Return what became of those of *uids* that were put aside, by uid and sink."""
     return {
         (uid, sink): "dropped" if dropped else "waiting" if replayed else "dead_letter"

@@ -19,13 +19,16 @@ from auditrelay.store.journal import DAY, FIRST_HASH, NO_DIGEST, Record, hash_of
 
 _COLUMNS = "seq, recorded, what, start, end, reason, via, events, digest, hash"
 
+_REACH = 50
+"""How many records back one may still grow: what follows it is hashed anew each time."""
+
 
 @dataclass(frozen=True, slots=True)
-class Scribe:
+class JournalWriter:
     """
-    Who enters what: on the connection *db*, for the source *owner*, at *now* (microseconds).
+    Writes the journal of the source *owner* on the connection *db*, at *now* (microseconds).
 
-    *via* says in plain words who read it.
+    *via* says in plain words who read what is entered.
     """
 
     db: sqlite3.Connection
@@ -33,58 +36,53 @@ class Scribe:
     now: int
     via: str
 
-
-def record(
-    scribe: Scribe,
-    what: str,
-    start: int,
-    end: int,
-    *,
-    reason: str | None = None,
-    events: int = 0,
-    digest: bytes = NO_DIGEST,
-) -> None:
-    """Enter something into the journal; today's records may grow."""
-    db, owner, now, via = scribe.db, scribe.owner, scribe.now, scribe.via
-    # What was found late belongs to its entry of the ledger; all else grows at its end.
-    place, at = ("start", start) if what in ("late", "vanished") else ("end", start)
-    row = db.execute(
-        f"select {_COLUMNS} from journal where source = ? and {place} = ? and what = ? "  # noqa: S608  # constants
-        "and reason is ? and via = ? and start / ? = ? and recorded / ? = ? and seq >= "
-        "(select coalesce(max(seq), 0) from journal where source = ?) - ? "
-        "order by seq desc limit 1",
-        (owner, at, what, reason, via, DAY, start // DAY, DAY, now // DAY, owner, _REACH),
-    ).fetchone()
-    if row is None:
-        (seq,) = db.execute(
-            "select coalesce(max(seq), 0) + 1 from journal where source = ?", (owner,)
+    def record(
+        self,
+        what: str,
+        start: int,
+        end: int,
+        *,
+        reason: str | None = None,
+        events: int = 0,
+        digest: bytes = NO_DIGEST,
+    ) -> None:
+        """Enter something into the journal; today's records may grow."""
+        db, owner, now, via = self.db, self.owner, self.now, self.via
+        # What was found late belongs to its entry of the ledger; all else grows at its end.
+        place, at = ("start", start) if what in ("late", "vanished") else ("end", start)
+        row = db.execute(
+            f"select {_COLUMNS} from journal where source = ? and {place} = ? and what = ? "  # noqa: S608  # constants
+            "and reason is ? and via = ? and start / ? = ? and recorded / ? = ? and seq >= "
+            "(select coalesce(max(seq), 0) from journal where source = ?) - ? "
+            "order by seq desc limit 1",
+            (owner, at, what, reason, via, DAY, start // DAY, DAY, now // DAY, owner, _REACH),
         ).fetchone()
-        grown = (now, what, start, end, reason, via, events, digest)
-    else:
-        last = Record(*row)
-        seq = last.seq
-        grown = (
-            now,
-            what,
-            last.start,
-            max(end, last.end),
-            reason,
-            via,
-            last.events + events,
-            xor(last.digest, digest),
+        if row is None:
+            (seq,) = db.execute(
+                "select coalesce(max(seq), 0) + 1 from journal where source = ?", (owner,)
+            ).fetchone()
+            grown = (now, what, start, end, reason, via, events, digest)
+        else:
+            last = Record(*row)
+            seq = last.seq
+            grown = (
+                now,
+                what,
+                last.start,
+                max(end, last.end),
+                reason,
+                via,
+                last.events + events,
+                xor(last.digest, digest),
+            )
+        db.execute(
+            "insert into journal values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(32)) "
+            "on conflict (source, seq) do update set recorded = excluded.recorded, "
+            "start = excluded.start, end = excluded.end, events = excluded.events, "
+            "digest = excluded.digest",
+            (owner, seq, *grown),
         )
-    db.execute(
-        "insert into journal values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, zeroblob(32)) "
-        "on conflict (source, seq) do update set recorded = excluded.recorded, "
-        "start = excluded.start, end = excluded.end, events = excluded.events, "
-        "digest = excluded.digest",
-        (owner, seq, *grown),
-    )
-    _bind(db, owner, seq)
-
-
-_REACH = 50
-"""How many records back one may still grow: what follows it is hashed anew each time."""
+        _bind(db, owner, seq)
 
 
 def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
@@ -107,21 +105,14 @@ def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
     db.execute("update source set head = ? where id = ?", (before, owner))
 
 
-def take_over(db: sqlite3.Connection) -> None:
+def import_ledger(db: sqlite3.Connection) -> None:
     """Enter what ledgers hold that were begun before there was a journal."""
     for owner, start, end, gap, events, digest, recorded in db.execute(
         "select source, start, end, gap, events, digest, recorded from coverage"
     ).fetchall():
         what = "covered" if gap is None else "gap"
-        record(
-            Scribe(db, owner, recorded, "before the journal"),
-            what,
-            start,
-            end,
-            reason=gap,
-            events=events,
-            digest=digest,
-        )
+        writer = JournalWriter(db, owner, recorded, "before the journal")
+        writer.record(what, start, end, reason=gap, events=events, digest=digest)
 
 
 def records(db: sqlite3.Connection, owner: int) -> list[Record]:

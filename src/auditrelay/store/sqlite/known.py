@@ -1,4 +1,9 @@
-"""The uids that were forwarded: found, remembered, forgotten, all on a connection."""
+"""
+The uids that were forwarded: found, remembered, forgotten, all on a connection.
+
+Each is a row of 28 bytes, clustered by event time, because a page's events lie close together in
+time and so touch few pages of the index. That is measured in docs/decisions/0002-spool.md.
+"""
 
 import sqlite3
 from collections.abc import Mapping
@@ -6,41 +11,30 @@ from collections.abc import Mapping
 from isal import isal_zlib
 
 from auditrelay.events import AuditEvent, unpack
-from auditrelay.store import (
-    Fate,
-    sortable,
-)
+from auditrelay.store import DeliveryStatus
+from auditrelay.store.keys import sortable
 from auditrelay.store.sqlite import dead_letters
-from auditrelay.store.sqlite.spool import sink_progress
+from auditrelay.store.sqlite.sinks import sink_progress
 from auditrelay.window import Interval, micros
 
 _KEY = 28
 
-
 _NUMBERS = "with recursive n(i) as (values (0) union all select i + 1 from n where i + 1 < ?2)"
-
 
 FIND_KNOWN = (
     f"{_NUMBERS} select group_concat(i) from n where exists (select 1 from known "  # noqa: S608  # constants
     f"where source = ?3 and key = substr(?1, 1 + {_KEY} * i, {_KEY}))"
 )
 
-
 REMEMBER = (
     f"insert into known {_NUMBERS} "  # noqa: S608  # constants
     f"select ?3, substr(?1, 1 + {_KEY} * i, {_KEY}), ?4 + i from n"
 )
 
-
 FORGET_STEP = 50_000
-
+"""Most uids that are forgotten in one transaction."""
 
 _FIRST_TIME = (1).to_bytes(8)
-
-
-def time_of(key: bytes) -> int:
-    """Return the event time in a *key*, in microseconds."""
-    return int.from_bytes(key[:8]) - (1 << 63)
 
 
 def find_new(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]:
@@ -55,17 +49,9 @@ def find_new(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]
     return [i for i, key in enumerate(keys) if i not in known and first_of[key] == i]
 
 
-def keys_in(
-    db: sqlite3.Connection, owner: int, span: Interval, before: int = 1 << 62
-) -> list[bytes]:
-    """Return the keys of all events of *span* that were spooled *before* that position."""
-    return [
-        key
-        for (key,) in db.execute(
-            "select key from known where source = ? and key >= ? and key < ? and position < ?",
-            (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
-        )
-    ]
+def remember(db: sqlite3.Connection, owner: int, keys: list[bytes], first: int) -> None:
+    """Remember *keys*, which are not known, as the events at the positions from *first* on."""
+    db.execute(REMEMBER, (b"".join(keys), len(keys), owner, first))
 
 
 def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
@@ -92,9 +78,9 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[A
     return events if len(events) == len(wanted) else None
 
 
-def fates(
+def delivery_status(
     db: sqlite3.Connection, source: str, owner: int, keys: list[bytes]
-) -> list[Mapping[str, Fate] | None]:
+) -> list[Mapping[str, DeliveryStatus] | None]:
     """Return for each of *keys* what became of its event at every sink; None if it is unknown."""
     sinks = []
     for name, since in db.execute(
@@ -104,7 +90,7 @@ def fates(
     ).fetchall():
         sinks.append((name, since, sink_progress(db, name)[0]))
     aside = dead_letters.states(db, [key[8:].hex() for key in keys])
-    found: list[Mapping[str, Fate] | None] = []
+    found: list[Mapping[str, DeliveryStatus] | None] = []
     for key in keys:
         row = db.execute(
             "select position from known where source = ? and key = ?", (owner, key)
@@ -128,6 +114,15 @@ def fates(
             }
         )
     return found
+
+
+def declare_forgotten(db: sqlite3.Connection, before: int) -> None:
+    """Note that not all uids of events older than *before* are known from now on."""
+    db.execute(
+        "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
+        "set value = max(value, excluded.value)",
+        (before,),
+    )
 
 
 def forget_before(db: sqlite3.Connection, before: int) -> int:

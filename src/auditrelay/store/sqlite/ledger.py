@@ -9,10 +9,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
-from auditrelay.store import Declared, Span, sortable
+from auditrelay.store import Declared, Span
 from auditrelay.store.journal import DAY, NO_DIGEST, xor
+from auditrelay.store.keys import sortable
 from auditrelay.store.ledger import lateness_bucket
-from auditrelay.store.sqlite.journal import Scribe, record
+from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.window import Interval, holes, micros, moment
 
 _DIGEST_STEP = 20_000
@@ -30,9 +31,9 @@ def spans(db: sqlite3.Connection, owner: int) -> tuple[Span, ...]:
     )
 
 
-def cover(scribe: Scribe, covers: Interval) -> list[Declared]:
+def cover(journal: JournalWriter, covers: Interval) -> list[Declared]:
     """Enter *covers*: gaps give way and are returned, what was covered stays as it is."""
-    db, owner = scribe.db, scribe.owner
+    db, owner = journal.db, journal.owner
     start, end = micros(covers.start), micros(covers.end)
     near = db.execute(
         "select start, end, gap from coverage where source = ? and start <= ? and end >= ?",
@@ -47,38 +48,38 @@ def cover(scribe: Scribe, covers: Interval) -> list[Declared]:
             if left < right:
                 db.execute(
                     "insert into coverage values (?, ?, ?, ?, ?, ?, ?)",
-                    (owner, left, right, reason, *digest_of(db, owner, left, right), scribe.now),
+                    (owner, left, right, reason, *digest_of(db, owner, left, right), journal.now),
                 )
         first, last = max(start, gap_start), min(end, gap_end)
-        record(scribe, "filled", first, last, reason=reason)
+        journal.record("filled", first, last, reason=reason)
         filled.append(Declared(Interval(moment(first), moment(last)), reason, new=True))
     covered = [Interval(moment(row[0]), moment(row[1])) for row in near if row[2] is None]
     for hole in holes(covers, covered):
-        _enter(scribe, hole, None)
+        _enter(journal, hole, None)
     return filled
 
 
-def declare(scribe: Scribe, interval: Interval, reason: str) -> list[Declared]:
+def declare(journal: JournalWriter, interval: Interval, reason: str) -> list[Declared]:
     """Enter what the ledger does not hold of *interval* as a gap; return what was entered."""
-    held = [
+    entered = [
         Interval(moment(start), moment(end))
-        for start, end in scribe.db.execute(
+        for start, end in journal.db.execute(
             "select start, end from coverage where source = ? and start < ? and end > ?",
-            (scribe.owner, micros(interval.end), micros(interval.start)),
+            (journal.owner, micros(interval.end), micros(interval.start)),
         ).fetchall()
     ]
     return [
-        Declared(hole, reason, new=_enter(scribe, hole, reason)) for hole in holes(interval, held)
+        Declared(hole, reason, new=_enter(journal, hole, reason))
+        for hole in holes(interval, entered)
     ]
 
 
-def _enter(scribe: Scribe, span: Interval, gap: str | None) -> bool:
+def _enter(journal: JournalWriter, span: Interval, gap: str | None) -> bool:
     """Enter *span*, which the ledger does not hold; return whether it is an entry of its own."""
-    db, owner, now = scribe.db, scribe.owner, scribe.now
+    db, owner, now = journal.db, journal.owner, journal.now
     start, end = micros(span.start), micros(span.end)
     events, digest = digest_of(db, owner, start, end)
-    record(
-        scribe,
+    journal.record(
         "covered" if gap is None else "gap",
         start,
         end,
@@ -107,7 +108,7 @@ def _enter(scribe: Scribe, span: Interval, gap: str | None) -> bool:
 
 
 def count_late(
-    scribe: Scribe, found: Sequence[tuple[int, bytes]], ages: Sequence[int]
+    journal: JournalWriter, found: Sequence[tuple[int, bytes]], ages: Sequence[int]
 ) -> list[int]:
     """
     Bring entries up to date that were covered before the events *found* in them were.
@@ -115,7 +116,7 @@ def count_late(
     *found* are times (microseconds) and uids, *ages* how old each event was when it was found
     (microseconds). Returns the indices of those that lie in a covered span.
     """
-    db, owner = scribe.db, scribe.owner
+    db, owner = journal.db, journal.owner
     late: list[int] = []
     for start, end, events, digest in db.execute(
         "select start, end, events, digest from coverage "
@@ -132,13 +133,13 @@ def count_late(
             "update coverage set events = ?, digest = ? where source = ? and start = ?",
             (events + len(inside), xor(digest, added), owner, start),
         )
-        record(scribe, "late", start, end, events=len(inside), digest=added)
+        journal.record("late", start, end, events=len(inside), digest=added)
         late += inside
     for seconds, count in Counter(lateness_bucket(ages[index]) for index in late).items():
         db.execute(
             "insert into lateness values (?, ?, ?, ?) on conflict (source, via, seconds) "
             "do update set events = events + excluded.events",
-            (owner, scribe.via, seconds, count),
+            (owner, journal.via, seconds, count),
         )
     return sorted(late)
 

@@ -29,7 +29,7 @@ create index dead_letter_uid on dead_letter (uid);
 """
 
 
-_SINCE_2 = """
+SINCE_2 = """
 create table journal (
     source integer not null,
     seq integer not null,
@@ -152,7 +152,7 @@ drop index dead_letter_sink;
 {DEAD_LETTER}
 insert into dead_letter select *, null, null from dead_letter_1;
 drop table dead_letter_1;
-{_SINCE_2}
+{SINCE_2}
 insert into feed select sink.id, each.value, 0 from sink, json_each(sink.sources) as each;
 """,  # noqa: S608  # constants
 }
@@ -175,6 +175,6 @@ def upgrade(db: sqlite3.Connection) -> None:
         for statement in _UPGRADES[step].split(";\n"):
             db.execute(statement)
     if version < 2:
-        journal.take_over(db)
+        journal.import_ledger(db)
     db.execute(f"pragma user_version = {SCHEMA_VERSION}")
     db.execute("commit")

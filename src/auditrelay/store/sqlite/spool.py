@@ -1,83 +1,131 @@
-"""The spool: what waits for each sink, and how far each has come, all on a connection."""
+"""
+The spool: pages of events that wait for the sinks, in the order in which they came.
 
-import json
+A page is one compressed blob, not a row an event: a commit costs one insert. That is measured in
+docs/decisions/0002-spool.md. Works on a connection, within the caller's transaction.
+"""
+
 import sqlite3
-from datetime import timedelta
 
-from auditrelay.store.progress import Progress
+from isal import isal_zlib
+
+from auditrelay.errors import StoreFull
+from auditrelay.events import AuditEvent, pack, unpack
+from auditrelay.store import SpoolPage
+from auditrelay.store.sqlite import meta
+from auditrelay.store.sqlite.sinks import delivered_floor, sink_progress
 
 READ_BYTES = 1 << 20
 """How much of the spool, compressed, is read in one go."""
 
 
-def duration_micros(delay: timedelta) -> int:
-    """Return *delay* in microseconds."""
-    return delay // timedelta(microseconds=1)
+class Spool:
+    """What the spool takes on the disk, in *used_bytes*, and how much it may: *max_bytes*."""
+
+    def __init__(self, db: sqlite3.Connection, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = meta.read(db, "spool_bytes")
+
+    def append(
+        self,
+        db: sqlite3.Connection,
+        owner: int,
+        events: list[AuditEvent],
+        now: int,
+        only: str | None = None,
+    ) -> int:
+        """
+        Put *events* at the end, for the sink *only* if given; return the position of the first.
+
+        Raises StoreFull if they would not fit.
+        """
+        blob = isal_zlib.compress(pack(events), 1)
+        used = meta.read(db, "spool_bytes")
+        if used and used + len(blob) > self.max_bytes:
+            raise StoreFull(f"the spool holds {used} bytes, {self.max_bytes} are allowed")
+        first = meta.read(db, "next_position")
+        db.execute(
+            "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
+            (first, len(events), owner, now, len(blob), blob, only),
+        )
+        meta.write(db, "next_position", first + len(events))
+        self.resize(db, len(blob))
+        return first
+
+    def resize(self, db: sqlite3.Connection, change: int) -> None:
+        """Count *change* bytes more, or fewer."""
+        # Counted in the database, since what is counted here is not undone with a transaction.
+        self.used_bytes = meta.read(db, "spool_bytes") + change
+        meta.write(db, "spool_bytes", self.used_bytes)
+
+    def prune(self, db: sqlite3.Connection, before: int) -> int:
+        """Delete what every sink has and what was stored *before*; return how many events went."""
+        floor = delivered_floor(db)
+        gone, size = db.execute(
+            "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
+            (floor, before),
+        ).fetchone()
+        if gone:
+            db.execute("delete from spool where first + count <= ? and stored < ?", (floor, before))
+            self.resize(db, -int(size))
+        return int(gone)
+
+    def give_up_delivered(self, db: sqlite3.Connection) -> bool:
+        """Delete the oldest pages that every sink has until there is room; tell if any went."""
+        floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
+        last, freed = -1, 0
+        for first, size in db.execute(
+            "select first, bytes from spool where first + count <= ? order by first limit 1000",
+            (floor,),
+        ):
+            last, freed = first, freed + size
+            if freed >= excess:
+                break
+        if last >= 0:
+            db.execute("delete from spool where first <= ?", (last,))
+            self.resize(db, -freed)
+        return last >= 0
 
 
-def meta_value(db: sqlite3.Connection, name: str) -> int:
-    """Return the number that the state keeps under *name*."""
-    found: int = db.execute("select value from meta where name = ?", (name,)).fetchone()[0]
-    return found
+def read_pages(db: sqlite3.Connection, sink: str, after: int, most: int) -> list[SpoolPage]:
+    """Return what waits for *sink* from the position *after* on, about *most* events of it."""
+    progress, readable = sink_progress(db, sink)
+    pages: list[SpoolPage] = []
+    position, taken, size = max(after, progress.position), 0, 0
+    while taken < most and size < READ_BYTES:
+        row = db.execute(
+            "select first, count, (select name from source where id = spool.source), "
+            "events from spool where first >= coalesce((select max(first) from spool "
+            "where first <= ?1), 0) and first + count > ?1 and source in "
+            "(select value from json_each(?2)) and first < (select coalesce(ends, 1 << 62) "
+            "from sink where name = ?3) and (only is null or "
+            "only = (select id from sink where name = ?3)) order by first limit 1",
+            (position, readable, sink),
+        ).fetchone()
+        if row is None:
+            break
+        first, count, source, blob = row
+        events = None
+        for start, end in progress.open_ranges(max(first, position), first + count):
+            events = events or unpack(isal_zlib.decompress(blob))
+            part = events[start - first : end - first]
+            pages.append(SpoolPage(start, source, part, len(blob)))
+            taken += end - start
+        position = first + count
+        size += len(blob)
+    return pages
 
 
-def set_meta(db: sqlite3.Connection, name: str, value: int) -> None:
-    """Keep *value* under *name*."""
-    db.execute("update meta set value = ? where name = ?", (value, name))
+def event_at(db: sqlite3.Connection, position: int) -> AuditEvent:
+    """Return the event at *position*, whose page must be there."""
+    first, blob = db.execute(
+        "select first, events from spool where first <= ? order by first desc limit 1",
+        (position,),
+    ).fetchone()
+    event: AuditEvent = unpack(isal_zlib.decompress(blob))[position - first]
+    return event
 
 
 def shrink(db: sqlite3.Connection) -> None:
-    """Give some unused room back to the file system."""
+    """Give some unused room of the database back to the file system."""
     db.execute("pragma incremental_vacuum(1000)").fetchall()
-
-
-def source_id(db: sqlite3.Connection, source: str) -> int:
-    """Return the id of *source*. Raises KeyError if it was never started."""
-    row = db.execute("select id from source where name = ?", (source,)).fetchone()
-    if row is None:
-        raise KeyError(f"source {source!r} was never started")
-    found: int = row[0]
-    return found
-
-
-def sink_progress(db: sqlite3.Connection, sink: str) -> tuple[Progress, str]:
-    """Return how far *sink* has come, and the ids of the sources that it reads, as JSON."""
-    row = db.execute(
-        "select position, ahead, (select json_group_array(source.id) from source "
-        "where name in (select value from json_each(sink.sources))) from sink where name = ?",
-        (sink,),
-    ).fetchone()
-    if row is None:
-        raise KeyError(f"sink {sink!r} was never started")
-    position, ahead, readable = row
-    return Progress(position, tuple((start, end) for start, end in json.loads(ahead))), readable
-
-
-def sources_read_by(db: sqlite3.Connection, sink: str) -> set[str]:
-    """Return the sources that *sink* has read until now."""
-    row = db.execute("select sources from sink where name = ?", (sink,)).fetchone()
-    return set() if row is None else set(json.loads(row[0]))
-
-
-def waiting_for(db: sqlite3.Connection, sink: str) -> tuple[int, int | None, int | None]:
-    """Return what waits for *sink*: events, the first position, and when that was stored."""
-    progress, readable = sink_progress(db, sink)
-    count, first, stored = db.execute(
-        "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "
-        "where first + count > ?1 and source in (select value from json_each(?2)) "
-        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3) "
-        "and (only is null or only = (select id from sink where name = ?3))",
-        (progress.position, readable, sink),
-    ).fetchone()
-    return int(count) - sum(end - start for start, end in progress.ahead), first, stored
-
-
-def delivered_floor(db: sqlite3.Connection) -> int:
-    """Return the position before which every sink has everything."""
-    (floor,) = db.execute("select value from meta where name = 'next_position'").fetchone()
-    for (sink,) in db.execute("select name from sink").fetchall():
-        first = waiting_for(db, sink)[1]
-        if first is not None:
-            floor = min(floor, first)
-    found: int = floor
-    return found

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from auditrelay.errors import Locked, StateError
 from auditrelay.store.sqlite.schema import (
-    _SINCE_2,
     DEAD_LETTER,
     SCHEMA,
     SCHEMA_VERSION,
+    SINCE_2,
     upgrade,
     version_of,
 )
@@ -111,7 +111,7 @@ def create(state_dir: Path) -> None:
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
             db.execute("pragma auto_vacuum = incremental")
-            db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {_SINCE_2} commit;")
+            db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {SINCE_2} commit;")
             db.execute(f"pragma application_id = {_APPLICATION_ID}")
             db.execute(f"pragma user_version = {SCHEMA_VERSION}")
         made.rename(path)

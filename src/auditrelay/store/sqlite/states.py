@@ -1,8 +1,9 @@
-"""What the state tells of every source and sink, for status and coverage."""
+"""How every source and sink fares: recorded, and read for status and coverage."""
 
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Literal
 
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import (
@@ -14,11 +15,18 @@ from auditrelay.store import (
 )
 from auditrelay.store.sqlite import dead_letters, ledger
 from auditrelay.store.sqlite.journal import newest, records
-from auditrelay.store.sqlite.spool import delivered_floor, waiting_for
+from auditrelay.store.sqlite.sinks import delivered_floor, waiting_for
 from auditrelay.window import micros, moment
 
 LATE_SHOWN = 50
 """How many records of late events are told with the state of a source."""
+
+
+def note(
+    db: sqlite3.Connection, peer: Literal["source", "sink"], name: str, condition: str
+) -> None:
+    """Keep the *condition* (JSON) of the source or sink *name*."""
+    db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
 
 
 def coverage_of(db: sqlite3.Connection, source: str, *, prove: bool) -> Coverage | None:

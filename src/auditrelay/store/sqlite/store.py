@@ -1,14 +1,8 @@
 """
 The store on one machine: SQLite in the state directory, one writer thread, one reader thread.
 
-A page of events is one compressed blob, not a row an event: a commit costs one insert. The uids
-are rows of their own, 28 bytes each, clustered by event time, because a page's events lie close
-together in time and so touch few pages of the index. Both choices are measured in
-docs/decisions/0002-spool.md.
-
-Python's sqlite3 gives up the interpreter lock for every row that it steps through, and a busy
-event loop may keep it for milliseconds each time. So whatever touches a page of events here is
-one statement that returns one row.
+Each method that writes hands one function to the writer: one transaction. What happens in it
+stands in the module of its subject, as a function on a connection.
 """
 
 import asyncio
@@ -18,22 +12,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-import msgspec
-from isal import isal_zlib
-
 from auditrelay.errors import StoreFull
-from auditrelay.events import AuditEvent, pack, unpack
+from auditrelay.events import AuditEvent
 from auditrelay.store import (
     Added,
     Backfill,
     DeadLetter,
-    Declared,
-    Fate,
+    DeliveryStatus,
     Notice,
     Proof,
     SinkState,
@@ -41,36 +30,27 @@ from auditrelay.store import (
     Span,
     SpoolPage,
     StoredDeadLetter,
-    known_key,
 )
-from auditrelay.store.journal import NO_DIGEST, xor
+from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.progress import Range
-from auditrelay.store.sqlite import backfills, dead_letters, disk_reserve, ledger, removal
+from auditrelay.store.sqlite import (
+    backfills,
+    dead_letters,
+    deleted,
+    disk_reserve,
+    intake,
+    known,
+    ledger,
+    meta,
+    removal,
+    sinks,
+    sources,
+    spool,
+    states,
+)
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import Scribe, record
-from auditrelay.store.sqlite.known import (
-    FORGET_STEP,
-    REMEMBER,
-    fates,
-    find_new,
-    forget_before,
-    keys_in,
-    spooled_events,
-    time_of,
-)
-from auditrelay.store.sqlite.spool import (
-    READ_BYTES,
-    delivered_floor,
-    duration_micros,
-    meta_value,
-    set_meta,
-    shrink,
-    sink_progress,
-    source_id,
-    sources_read_by,
-    waiting_for,
-)
-from auditrelay.store.sqlite.states import sink_states, source_states
+from auditrelay.store.sqlite.journal import JournalWriter
+from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
 
@@ -89,17 +69,13 @@ class SqliteStore:
         self, state_dir: Path, *, max_bytes: int, retention: timedelta, remember: timedelta
     ) -> None:
         self._dir = state_dir
-        self._max_bytes = max_bytes
         self._retention = retention
         self._remember = remember
-        self._disk_full = False
-        self._disk_tried = 0.0
-        self._ids: dict[str, int] = {}
         self.on_note: Callable[[], None] = lambda: None
-        """Called whenever it is noted how somebody fares."""
+        """Called before the condition of a source or sink is written."""
         files.create(state_dir)
         write = files.connect(state_dir, write=True)
-        self._spool_bytes = meta_value(write, "spool_bytes")
+        self._spool = spool.Spool(write, max_bytes)
         self._disk_full = not disk_reserve.take_ballast(state_dir)
         self._read_db = files.connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -116,7 +92,7 @@ class SqliteStore:
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """Let other limits hold from now on."""
-        self._max_bytes, self._retention, self._remember = max_bytes, retention, remember
+        self._spool.max_bytes, self._retention, self._remember = max_bytes, retention, remember
 
     async def close(self) -> None:
         """Finish what was asked for, then release the files."""
@@ -127,22 +103,11 @@ class SqliteStore:
     # -- sources ---------------------------------------------------------------------------------
 
     async def start_source(self, source: str, first: datetime) -> datetime:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> int:
-            db.execute(
-                "insert into source (name, started) values (?, ?) on conflict (name) do nothing",
-                (source, micros(first)),
-            )
-            started: int = db.execute(
-                "select started from source where name = ?", (source,)
-            ).fetchone()[0]
-            return started
-
-        return moment(await self._writer.write(work))
+        """Insert the row of *source* unless there is one; return the start in it."""
+        return await self._writer.write(lambda db: sources.start(db, source, first))
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
-        """See Store."""
+        """Read the ledger of *source*, in order of time."""
         return await self._read(lambda db: ledger.spans(db, source_id(db, source)))
 
     async def add(
@@ -155,329 +120,146 @@ class SqliteStore:
         notice: Notice | None = None,
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
-        """See Store."""
-        if self._disk_full:
-            raise StoreFull("the disk is full")
+        """Spool and remember the new ones of *events*, enter the *proof*, put *bad* aside."""
+        self._require_room()
         keys = [known_key(event) for event in events]
-        now = time.time_ns() // 1000
-
-        def work(db: sqlite3.Connection) -> Added:
-            owner = source_id(db, source)
-            scribe = Scribe(db, owner, now, via)
-            new = find_new(db, owner, keys)
-            late: list[int] = []
-            if new:
-                first = self._spool(db, owner, [events[index] for index in new], now)
-                db.execute(REMEMBER, (b"".join(keys[i] for i in new), len(new), owner, first))
-                found = ledger.count_late(
-                    scribe,
-                    [(time_of(keys[index]), keys[index][8:]) for index in new],
-                    [events[index].fetched - events[index].at for index in new],
-                )
-                late = [new[index] for index in found]
-            if bad:
-                self._put_aside(db, owner, bad)
-            added = Added(tuple(new), len(events) - len(new), tuple(late))
-            if proof is None:
-                return added
-            declared, filled = _enter(scribe, proof, len(new))
-            notices = [
-                notice(each, was_filled)
-                for group, was_filled in ((declared, False), (filled, True))
-                for each in group
-                if each.new and notice is not None
-            ]
-            if notices:
-                self._spool(db, owner, notices, now)
-            return replace(added, declared=tuple(declared), filled=tuple(filled))
-
-        return await self._writer.write(work)
-
-    def _put_aside(self, db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) -> None:
-        keys = [known_key(letter.event) for letter in bad]
-        for index in find_new(db, owner, keys):
-            db.execute(REMEMBER, (keys[index], 1, owner, -1))
-            dead_letters.insert(db, None, bad[index])
-
-    def _spool(
-        self,
-        db: sqlite3.Connection,
-        owner: int,
-        events: list[AuditEvent],
-        now: int,
-        only: str | None = None,
-    ) -> int:
-        """Put *events* at the end of the spool; return the position of the first."""
-        blob = isal_zlib.compress(pack(events), 1)
-        held = meta_value(db, "spool_bytes")
-        if held and held + len(blob) > self._max_bytes:
-            raise StoreFull(f"the spool holds {held} bytes, {self._max_bytes} are allowed")
-        first = meta_value(db, "next_position")
-        db.execute(
-            "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
-            (first, len(events), owner, now, len(blob), blob, only),
+        now = _now()
+        return await self._writer.write(
+            lambda db: intake.add(
+                JournalWriter(db, source_id(db, source), now, via),
+                self._spool,
+                events,
+                keys,
+                proof=proof,
+                notice=notice,
+                bad=bad,
+            )
         )
-        set_meta(db, "next_position", first + len(events))
-        self._resize(db, len(blob))
-        return first
-
-    def _resize(self, db: sqlite3.Connection, change: int) -> None:
-        # Counted in the database, since what is counted here is not undone with a transaction.
-        self._spool_bytes = meta_value(db, "spool_bytes") + change
-        set_meta(db, "spool_bytes", self._spool_bytes)
 
     async def is_parcel_known(self, source: str, key: bytes) -> bool:
-        """See Store."""
-        query = (
-            "select 1 from parcel where source = (select id from source where name = ?) and key = ?"
-        )
-        return await self._read(lambda db: db.execute(query, (source, key)).fetchone() is not None)
+        """Look the digest *key* up among the files that *source* has read."""
+        return await self._read(lambda db: sources.has_read_file(db, source, key))
 
     async def end_of_spool(self) -> int:
-        """See Store."""
-        return await self._read(lambda db: meta_value(db, "next_position"))
+        """Read the position that the next event will have."""
+        return await self._read(lambda db: meta.read(db, "next_position"))
 
-    async def vanished(
+    async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
-        """See Store."""
-        now = time.time_ns() // 1000
-
-        def find(db: sqlite3.Connection) -> list[bytes]:
-            owner = source_id(db, source)
-            return [key for key in keys_in(db, owner, span, before) if key not in seen]
-
-        missing = await self._read(find)
+        """Compare the keys of *span* with those *seen* and record which are missing now."""
+        now = _now()
+        missing = await self._read(
+            lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
+        )
         if not missing:
             return 0
+        return await self._writer.write(
+            lambda db: deleted.record_deleted(
+                JournalWriter(db, source_id(db, source), now, "second look"), span, missing
+            )
+        )
 
-        def work(db: sqlite3.Connection) -> int:
-            owner = source_id(db, source)
-            gone = [
-                key
-                for key in missing
-                if db.execute(
-                    "insert into vanished values (?, ?, ?) on conflict do nothing",
-                    (owner, key, now),
-                ).rowcount
-            ]
-            if gone:
-                digest = NO_DIGEST
-                for key in gone:
-                    digest = xor(digest, key[8:])
-                record(
-                    Scribe(db, owner, now, "second look"),
-                    "vanished",
-                    micros(span.start),
-                    micros(span.end),
-                    events=len(gone),
-                    digest=digest,
-                )
-            return len(gone)
+    async def resweep_from(self, source: str, delay: timedelta) -> datetime:
+        """Read how far the resweep of *delay* has come."""
+        return await self._read(lambda db: sources.resweep_from(db, source, delay))
 
-        return await self._writer.write(work)
+    async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
+        """Move the mark of the resweep of *delay* to *until*."""
+        await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until))
 
     # -- comparing with a source -----------------------------------------------------------------
 
-    async def unknown(self, source: str, events: Sequence[AuditEvent]) -> int:
-        """See Store."""
+    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
+        """Count the *events* whose keys are not known."""
         keys = [known_key(event) for event in events]
-        return await self._read(lambda db: len(find_new(db, source_id(db, source), keys)))
+        return await self._read(lambda db: len(known.find_new(db, source_id(db, source), keys)))
 
-    async def fates(
+    async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
-    ) -> list[Mapping[str, Fate] | None]:
-        """See Store."""
+    ) -> list[Mapping[str, DeliveryStatus] | None]:
+        """Look each of *events* up among the known, in each sink's progress and dead letters."""
         keys = [known_key(event) for event in events]
-        return await self._read(lambda db: fates(db, source, source_id(db, source), keys))
-
-    async def shown_no_more(
-        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
-    ) -> list[tuple[str, datetime]]:
-        """See Store."""
         return await self._read(
-            lambda db: [
-                (key[8:].hex(), moment(time_of(key)))
-                for key in keys_in(db, source_id(db, source), span, before)
-                if key not in seen
-            ]
+            lambda db: known.delivery_status(db, source, source_id(db, source), keys)
         )
 
-    async def forwarded(self, source: str, span: Interval) -> tuple[int, str]:
-        """See Store."""
+    async def find_deleted(
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
+    ) -> list[tuple[str, datetime]]:
+        """Compare the keys of *span* with those *seen*; return uid and time of the missing."""
+        missing = await self._read(
+            lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
+        )
+        return [(key[8:].hex(), moment(time_of(key))) for key in missing]
 
-        def work(db: sqlite3.Connection) -> tuple[int, str]:
-            owner = source_id(db, source)
-            count, digest = ledger.digest_of(db, owner, micros(span.start), micros(span.end))
-            return count, digest.hex()
-
-        return await self._read(work)
+    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+        """Count the known events of *span*, and return their digest."""
+        start, end = micros(span.start), micros(span.end)
+        count, digest = await self._read(
+            lambda db: ledger.digest_of(db, source_id(db, source), start, end)
+        )
+        return count, digest.hex()
 
     # -- backfill --------------------------------------------------------------------------------
 
     async def begin_backfill(
         self, source: str, span: Interval, sinks: Sequence[str], now: datetime
     ) -> Backfill:
-        """See Store."""
+        """Find the unfinished backfill that overlaps *span* and widen it, or insert a new one."""
         return await self._writer.write(
             lambda db: backfills.begin(db, source_id(db, source), span, sinks, now)
         )
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
-        """See Store."""
-        await self._writer.write(
-            lambda db: db.execute("update backfill set ended = ? where id = ?", (micros(now), id))
-        )
+        """Set the end of the backfill *id*."""
+        await self._writer.write(lambda db: backfills.end(db, id, now))
 
-    async def refill(
+    async def resend(
         self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
-        """See Store."""
-        if self._disk_full:
-            raise StoreFull("the disk is full")
-        now = time.time_ns() // 1000
-
-        def work(db: sqlite3.Connection) -> None:
-            owner = source_id(db, source)
-            for sink in sinks if events else ():
-                self._spool(db, owner, list(events), now, only=sink)
-            _enter(Scribe(db, owner, now, "backfill"), proof, len(events))
-
-        await self._writer.write(work)
-
-    async def held(self, source: str, span: Interval) -> list[AuditEvent] | None:
-        """See Store."""
-        return await self._read(lambda db: spooled_events(db, source_id(db, source), span))
-
-    # -- second looks ----------------------------------------------------------------------------
-
-    async def resweep_from(self, source: str, delay: timedelta) -> datetime:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> int:
-            until: int = db.execute(
-                "select coalesce((select until from resweep where source = source.id and "
-                "delay = ?), started) from source where name = ?",
-                (duration_micros(delay), source),
-            ).fetchone()[0]
-            return until
-
-        return moment(await self._read(work))
-
-    async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
-        """See Store."""
+        """Spool *events*, known or not, for each of *sinks* alone, and enter the *proof*."""
+        self._require_room()
+        now = _now()
         await self._writer.write(
-            lambda db: db.execute(
-                "insert into resweep values (?, ?, ?) "
-                "on conflict (source, delay) do update set until = excluded.until",
-                (source_id(db, source), duration_micros(delay), micros(until)),
+            lambda db: intake.resend(
+                JournalWriter(db, source_id(db, source), now, "backfill"),
+                self._spool,
+                sinks,
+                events,
+                proof,
             )
         )
+
+    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
+        """Read the known events of *span* from the spool; None if some were pruned."""
+        return await self._read(lambda db: known.spooled_events(db, source_id(db, source), span))
 
     # -- sinks -----------------------------------------------------------------------------------
 
     async def start_sink(
         self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
     ) -> None:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> None:
-            left = set() if configured is None else sources_read_by(db, sink).difference(configured)
-            db.execute(
-                "insert into sink (name, sources, position) "
-                "select ?, ?, value from meta where name = 'next_position' "
-                "on conflict (name) do update set sources = excluded.sources, ends = null",
-                (sink, json.dumps(sorted(left.union(sources)))),
-            )
-            db.execute(
-                "insert into feed select sink.id, each.value, meta.value from sink, meta, "
-                "json_each(sink.sources) as each where sink.name = ? "
-                "and meta.name = 'next_position' on conflict do nothing",
-                (sink,),
-            )
-            db.execute(
-                "delete from feed where sink = (select id from sink where name = ?1) and source "
-                "not in (select value from sink, json_each(sink.sources) where sink.name = ?1)",
-                (sink,),
-            )
-
-        await self._writer.write(work)
+        """Insert the row of *sink*, or update it to read *sources*; a new one begins at the end."""
+        await self._writer.write(lambda db: sinks.start(db, sink, sources, configured))
 
     async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> tuple[str, ...]:
-            db.execute(
-                "update sink set ends = ? where ends is null "
-                "and name not in (select value from json_each(?))",
-                (meta_value(db, "next_position"), json.dumps(list(active))),
-            )
-            retired = db.execute("select name from sink where ends is not null order by name")
-            return tuple(name for (name,) in retired.fetchall() if waiting_for(db, name)[0])
-
-        return await self._writer.write(work)
+        """End every sink but the *active* ones here; return those that something waits for."""
+        return await self._writer.write(lambda db: sinks.retire(db, active))
 
     async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> list[SpoolPage]:
-            progress, readable = sink_progress(db, sink)
-            pages: list[SpoolPage] = []
-            position, taken, size = max(after, progress.position), 0, 0
-            while taken < most and size < READ_BYTES:
-                row = db.execute(
-                    "select first, count, (select name from source where id = spool.source), "
-                    "events from spool where first >= coalesce((select max(first) from spool "
-                    "where first <= ?1), 0) and first + count > ?1 and source in "
-                    "(select value from json_each(?2)) and first < (select coalesce(ends, 1 << 62) "
-                    "from sink where name = ?3) and (only is null or "
-                    "only = (select id from sink where name = ?3)) order by first limit 1",
-                    (position, readable, sink),
-                ).fetchone()
-                if row is None:
-                    break
-                first, count, source, blob = row
-                events = None
-                for start, end in progress.open_ranges(max(first, position), first + count):
-                    events = events or unpack(isal_zlib.decompress(blob))
-                    part = events[start - first : end - first]
-                    pages.append(SpoolPage(start, source, part, len(blob)))
-                    taken += end - start
-                position = first + count
-                size += len(blob)
-            return pages
-
-        return await self._read(work)
+        """Read the pages that wait for *sink* from the position *after* on."""
+        return await self._read(lambda db: spool.read_pages(db, sink, after, most))
 
     async def event_at(self, position: int) -> AuditEvent:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> AuditEvent:
-            first, blob = db.execute(
-                "select first, events from spool where first <= ? order by first desc limit 1",
-                (position,),
-            ).fetchone()
-            event: AuditEvent = unpack(isal_zlib.decompress(blob))[position - first]
-            return event
-
-        return await self._read(work)
+        """Read one event out of its page in the spool."""
+        return await self._read(lambda db: spool.event_at(db, position))
 
     async def settle(
         self, sink: str, done: Sequence[Range], dead: Sequence[DeadLetter] = ()
     ) -> None:
-        """See Store."""
-
-        def work(db: sqlite3.Connection) -> None:
-            progress = sink_progress(db, sink)[0].plus(done)
-            db.execute(
-                "update sink set position = ?, ahead = ? where name = ?",
-                (progress.position, json.dumps(progress.ahead), sink),
-            )
-            for letter in dead:
-                dead_letters.insert(db, sink, letter)
-            dead_letters.delivered(db, sink, done)
-
-        await self._writer.write(work)
+        """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
+        await self._writer.write(lambda db: sinks.settle(db, sink, done, dead))
 
     # -- dead letters ----------------------------------------------------------------------------
 
@@ -495,22 +277,12 @@ class SqliteStore:
         )
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
-        """See Store."""
-        now = time.time_ns() // 1000
-
-        def work(db: sqlite3.Connection) -> list[StoredDeadLetter]:
-            found = dead_letters.at_rest(db, ids)
-            for each in found:
-                event = msgspec.structs.replace(each.letter.event, replayed=True)
-                owner = source_id(db, each.source)
-                position = self._spool(db, owner, [event], now, only=each.sink)
-                dead_letters.on_its_way(db, each.id, None if each.sink is None else position)
-            return found
-
-        return await self._writer.write(work)
+        """Spool the dead letters *ids* once more, and mark them as on their way."""
+        now = _now()
+        return await self._writer.write(lambda db: intake.replay(db, self._spool, ids, now))
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
-        """See Store."""
+        """Mark the dead letters *ids* as dropped, and empty them."""
         return await self._writer.write(lambda db: dead_letters.drop(db, ids, micros(now)))
 
     # -- both ------------------------------------------------------------------------------------
@@ -518,38 +290,30 @@ class SqliteStore:
     async def note(
         self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
     ) -> None:
-        """See Store."""
+        """Update the condition of *name*, as JSON."""
         text = json.dumps(condition)
         self.on_note()
-        await self._writer.write(
-            lambda db: db.execute(
-                f"update {peer} set condition = ? where name = ?",  # noqa: S608  # a Literal
-                (text, name),
-            )
-        )
+        await self._writer.write(lambda db: states.note(db, peer, name, text))
 
     async def prune(self, now: datetime) -> int:
-        """See Store."""
+        """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
         gone = await self._writer.write(
-            lambda db: self._prune(db, before=micros(now - self._retention))
+            lambda db: self._spool.prune(db, before=micros(now - self._retention))
         )
         oldest = micros(now - self._remember)
-        await self._writer.write(
-            lambda db: db.execute(
-                "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
-                "set value = max(value, excluded.value)",
-                (oldest,),
-            )
-        )
-        while await self._writer.write(lambda db: forget_before(db, oldest)) == FORGET_STEP:
+        await self._writer.write(lambda db: known.declare_forgotten(db, oldest))
+        while (
+            await self._writer.write(lambda db: known.forget_before(db, oldest))
+            == known.FORGET_STEP
+        ):
             pass
-        await self._writer.write(shrink)
+        await self._writer.write(spool.shrink)
         return gone
 
     async def make_room(self) -> bool:
-        """See Store."""
+        """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
-            given_up = await self._writer.write(self._give_up_delivered)
+            given_up = await self._writer.write(self._spool.give_up_delivered)
         except StoreFull:  # so full that not even a deletion can be written down
             given_up = False
         if self._disk_full and await asyncio.to_thread(disk_reserve.take_ballast, self._dir):
@@ -558,35 +322,29 @@ class SqliteStore:
         return given_up
 
     async def forget(self, name: str) -> None:
-        """See Store."""
+        """Delete every row of the source or sink *name*."""
         # Its uids may be millions: they go step by step, and the row that leads to them at last.
         while await self._writer.write(lambda db: removal.some_known(db, name)):
             pass
-        await self._writer.write(lambda db: self._resize(db, -removal.source(db, name)))
-        await self._writer.write(lambda db: self._resize(db, -removal.sink(db, name)))
+        await self._writer.write(lambda db: self._spool.resize(db, -removal.source(db, name)))
+        await self._writer.write(lambda db: self._spool.resize(db, -removal.sink(db, name)))
 
     async def heads(self) -> Mapping[str, tuple[int, str]]:
-        """See Store."""
-        query = (
-            "select name, (select max(seq) from journal where journal.source = source.id), head "
-            "from source where head is not null order by name"
-        )
-        return await self._read(
-            lambda db: {name: (seq, head.hex()) for name, seq, head in db.execute(query)}
-        )
+        """Read the number of records and the last hash of every journal."""
+        return await self._read(sources.journal_heads)
 
     async def sources(self) -> list[SourceState]:
         """Return what is known of every source that was ever started here."""
-        return await self._read(source_states)
+        return await self._read(states.source_states)
 
     async def sinks(self) -> list[SinkState]:
         """Return what is known of every sink that was ever started here."""
-        return await self._read(sink_states)
+        return await self._read(states.sink_states)
 
     @property
     def spool_bytes(self) -> int:
         """What the spool holds now, compressed."""
-        return self._spool_bytes
+        return self._spool.used_bytes
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def run() -> T:
@@ -597,48 +355,14 @@ class SqliteStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
+    def _require_room(self) -> None:
+        if self._disk_full:
+            raise StoreFull("the disk is full")
+
     def _when_full(self) -> None:
         self._disk_full = True
         disk_reserve.drop_ballast(self._dir)
 
-    def _prune(self, db: sqlite3.Connection, before: int) -> int:
-        floor = delivered_floor(db)
-        gone, size = db.execute(
-            "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
-            (floor, before),
-        ).fetchone()
-        if gone:
-            db.execute("delete from spool where first + count <= ? and stored < ?", (floor, before))
-            self._resize(db, -int(size))
-        return int(gone)
 
-    def _give_up_delivered(self, db: sqlite3.Connection) -> bool:
-        floor, excess = delivered_floor(db), max(self._spool_bytes - self._max_bytes, 0) + (4 << 20)
-        last, freed = -1, 0
-        for first, size in db.execute(
-            "select first, bytes from spool where first + count <= ? order by first limit 1000",
-            (floor,),
-        ):
-            last, freed = first, freed + size
-            if freed >= excess:
-                break
-        if last >= 0:
-            db.execute("delete from spool where first <= ?", (last,))
-            self._resize(db, -freed)
-        return last >= 0
-
-
-def _enter(scribe: Scribe, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
-    """Enter what *proof* says; return the gaps that it declared, and those that it filled."""
-    filled = [each for span in proof.covers for each in ledger.cover(scribe, span)]
-    declared = [
-        each for span, reason in proof.gaps for each in ledger.declare(scribe, span, reason)
-    ]
-    if proof.parcel is not None:
-        scribe.db.execute(
-            "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
-            (scribe.owner, proof.parcel.key, proof.parcel.name, scribe.now),
-        )
-    if proof.backfill is not None and proof.part is not None:
-        backfills.part_done(scribe.db, proof.backfill, proof.part, proof.read, proof.new + new)
-    return declared, filled
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from auditrelay.store import (
     Coverage,
@@ -11,12 +11,12 @@ from auditrelay.store import (
     SourceState,
     StoredDeadLetter,
 )
-from auditrelay.store.sqlite import dead_letters
+from auditrelay.store.sqlite import dead_letters, meta
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.spool import meta_value
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
-from auditrelay.store.sqlite.store import T
 from auditrelay.store.sqlite.writer import translate
+
+T = TypeVar("T")
 
 
 class StateView:
@@ -47,7 +47,7 @@ class StateView:
 
     def spool_bytes(self) -> int:
         """Return what the spool holds, compressed."""
-        return self._get(lambda db: meta_value(db, "spool_bytes"))
+        return self._get(lambda db: meta.read(db, "spool_bytes"))
 
     def dead_letters(
         self,

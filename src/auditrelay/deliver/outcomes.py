@@ -1,0 +1,101 @@
+"""Record what became of a sink's events: in the store first, then in metrics and log."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import structlog
+
+from auditrelay.deliver.acknowledgements import Sent
+from auditrelay.deliver.health import SinkCondition
+from auditrelay.deliver.patient_store import PatientStore
+from auditrelay.deliver.throughput import Throughput
+from auditrelay.sinks import Sink, Verdict
+from auditrelay.store import DeadLetter
+from auditrelay.store.progress import Range
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Outcomes:
+    """What became of the events of the *sink* called *name*: delivered, dead, perhaps repeated."""
+
+    def __init__(
+        self,
+        name: str,
+        sink: Sink,
+        condition: SinkCondition,
+        *,
+        store: PatientStore,
+        metrics: Metrics,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.throughput = Throughput(clock())
+        self._name = name
+        self._sink = sink
+        self._condition = condition
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._warned: tuple[str, ...] = ()
+
+    async def commit(
+        self, done: Sequence[Range], delivered: Sequence[Sent], dead: Sequence[DeadLetter] = ()
+    ) -> None:
+        """
+        Write that the ranges in *done* are done, together with the *dead* letters, then count.
+
+        Position and dead letters go down in one transaction: neither is right without the other.
+        """
+        await self._store.settle(done, dead)
+        for letter in dead:
+            self._count_dead_letter(letter)
+        for sent in delivered:
+            self._count_delivered(sent, rejected=len(dead))
+
+    def _count_dead_letter(self, letter: DeadLetter) -> None:
+        self._metrics.dead_letters_total.labels(self._name, letter.reason).inc()
+        _log.error(
+            "event_dead_lettered",
+            sink=self._name,
+            source=letter.event.source,
+            uid=letter.event.uid,
+            reason=letter.reason,
+            status=letter.status,
+        )
+
+    def _count_delivered(self, sent: Sent, *, rejected: int) -> None:
+        now = self._clock()
+        seconds = now.timestamp()
+        for source, occurred in sent.occurred.items():
+            self._metrics.events_delivered.labels(self._name, source).inc(len(occurred))
+            self._metrics.end_to_end_seconds.labels(source, self._name).observe_all(
+                seconds - at / 1e6 for at in occurred
+            )
+        if sent.events:
+            self.throughput.add(now, sent.events)
+            self._condition.last_delivered_at = now.isoformat()
+            _log.debug("batch_delivered", sink=self._name, events=sent.events, rejected=rejected)
+
+    def count_possible_duplicates(self, events: int) -> None:
+        """Count *events* that the sink may hold and gets again, unless it recognises them."""
+        if events and not self._sink.recognises_duplicates:
+            self._metrics.events_possible_duplicate.labels(self._name).inc(events)
+
+    def record_missed_acknowledgement(self, events: int, reason: str) -> None:
+        """Record that *events* were taken and never acknowledged: they are sent again."""
+        self.count_possible_duplicates(events)
+        _log.warning("acknowledgement_missed", sink=self._name, events=events, reason=reason)
+
+    def record_warnings(self, verdict: Verdict) -> None:
+        """Record the counters and warnings that came with *verdict*."""
+        if verdict.restamped:
+            self._metrics.events_restamped.labels(self._name).inc(verdict.restamped)
+        if verdict.duplicates:
+            self._metrics.events_already_stored.labels(self._name).inc(verdict.duplicates)
+        if verdict.diverted:
+            self._metrics.events_diverted.labels(self._name).inc(verdict.diverted)
+        if verdict.warnings and verdict.warnings != self._warned:
+            _log.warning("sink_warned", sink=self._name, words=scrub("; ".join(verdict.warnings)))
+        self._warned = verdict.warnings

@@ -1,0 +1,43 @@
+"""Events that were forwarded and that their source does not show any more: found, and recorded."""
+
+import sqlite3
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from auditrelay.store.journal import NO_DIGEST, xor
+from auditrelay.store.keys import sortable
+from auditrelay.store.sqlite.journal import JournalWriter
+from auditrelay.window import Interval, micros
+
+
+def find_deleted(
+    db: sqlite3.Connection, owner: int, span: Interval, seen: AbstractSet[bytes], before: int
+) -> list[bytes]:
+    """Return the keys of *span* that were spooled *before* that position and are not *seen*."""
+    return [
+        key
+        for (key,) in db.execute(
+            "select key from known where source = ? and key >= ? and key < ? and position < ?",
+            (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
+        )
+        if key not in seen
+    ]
+
+
+def record_deleted(journal: JournalWriter, span: Interval, keys: Sequence[bytes]) -> int:
+    """Enter those of *keys* that are not recorded yet, as one record; return how many they are."""
+    new = [
+        key
+        for key in keys
+        if journal.db.execute(
+            "insert into vanished values (?, ?, ?) on conflict do nothing",
+            (journal.owner, key, journal.now),
+        ).rowcount
+    ]
+    if new:
+        digest = NO_DIGEST
+        for key in new:
+            digest = xor(digest, key[8:])
+        start, end = micros(span.start), micros(span.end)
+        journal.record("vanished", start, end, events=len(new), digest=digest)
+    return len(new)

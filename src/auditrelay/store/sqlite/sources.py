@@ -1,0 +1,77 @@
+"""
+Sources in the database: where each starts, how far its resweeps have come, which files it has read.
+
+Works on a connection, within the caller's transaction.
+"""
+
+import sqlite3
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from auditrelay.store import KnownParcel
+from auditrelay.window import micros, moment
+
+
+def start(db: sqlite3.Connection, name: str, first: datetime) -> datetime:
+    """Make the source *name* known, to start at *first*; return where it does start."""
+    db.execute(
+        "insert into source (name, started) values (?, ?) on conflict (name) do nothing",
+        (name, micros(first)),
+    )
+    (started,) = db.execute("select started from source where name = ?", (name,)).fetchone()
+    return moment(started)
+
+
+def source_id(db: sqlite3.Connection, name: str) -> int:
+    """Return the id of the source *name*. Raises KeyError if it was never started."""
+    row = db.execute("select id from source where name = ?", (name,)).fetchone()
+    if row is None:
+        raise KeyError(f"source {name!r} was never started")
+    found: int = row[0]
+    return found
+
+
+def resweep_from(db: sqlite3.Connection, name: str, delay: timedelta) -> datetime:
+    """Return how far the resweep of *delay* has come: at first, where the source starts."""
+    (until,) = db.execute(
+        "select coalesce((select until from resweep where source = source.id and "
+        "delay = ?), started) from source where name = ?",
+        (_in_micros(delay), name),
+    ).fetchone()
+    return moment(until)
+
+
+def resweep_done(db: sqlite3.Connection, name: str, delay: timedelta, until: datetime) -> None:
+    """Record that the resweep of *delay* has come to *until*."""
+    db.execute(
+        "insert into resweep values (?, ?, ?) "
+        "on conflict (source, delay) do update set until = excluded.until",
+        (source_id(db, name), _in_micros(delay), micros(until)),
+    )
+
+
+def _in_micros(delay: timedelta) -> int:
+    return delay // timedelta(microseconds=1)
+
+
+def has_read_file(db: sqlite3.Connection, name: str, key: bytes) -> bool:
+    """Tell whether the source *name* has read the file with the digest *key* whole."""
+    query = "select 1 from parcel where source = (select id from source where name = ?) and key = ?"
+    return db.execute(query, (name, key)).fetchone() is not None
+
+
+def file_read(db: sqlite3.Connection, owner: int, file: KnownParcel, now: int) -> None:
+    """Record that the source *owner* has read *file* whole."""
+    db.execute(
+        "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
+        (owner, file.key, file.name, now),
+    )
+
+
+def journal_heads(db: sqlite3.Connection) -> Mapping[str, tuple[int, str]]:
+    """Return by source how many records its journal has, and the hash of the last one."""
+    query = (
+        "select name, (select max(seq) from journal where journal.source = source.id), head "
+        "from source where head is not null order by name"
+    )
+    return {name: (seq, head.hex()) for name, seq, head in db.execute(query)}

@@ -1,0 +1,21 @@
+"""What the tests of the store share."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.support.stores import NOON, opened
+
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.store import SqliteStore
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    files.prepare(tmp_path)
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON - timedelta(days=7))
+    await store.start_sink("splunk", ["voice"])
+    yield store
+    await store.close()

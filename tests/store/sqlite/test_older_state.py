@@ -1,0 +1,372 @@
+"""
+A state that an older commit wrote is taken up where that commit left it: see fixtures/README.md.
+
+Nothing is lost, nothing is forwarded twice, and the evidence holds.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.store.sqlite.fixtures import history
+from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
+from tests.support.delivering import Intake, World
+from tests.support.stores import opened
+
+from auditrelay.cli.coverage import _check
+from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.collector import Collector
+from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import Normalizer
+from auditrelay.settings import SourceSettings
+from auditrelay.sources import Drop, Page, Source, bland, cencori, jitsudo
+from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import find_contradiction
+from auditrelay.store.sqlite.state_dir import DATABASE, prepare
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import Interval, micros
+
+FIXTURES = Path(__file__).with_name("fixtures")
+EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text())
+"""What the older commit read back from its own state."""
+SETTINGS: Mapping[str, type[SourceSettings]] = {
+    "voice": bland.Settings,
+    "access": jitsudo.Settings,
+    "exports": cencori.Settings,
+}
+POLLED = ("voice", "access")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The state directory as the older commit left it."""
+    folder = tmp_path / "state"
+    prepare(folder)
+    path = folder / DATABASE
+    path.touch(mode=0o600)
+    path.write_bytes(gzip.decompress((FIXTURES / "state.db.gz").read_bytes()))
+    return folder
+
+
+@pytest.fixture
+async def store(folder: Path) -> AsyncIterator[SqliteStore]:
+    store = await opened(folder)
+    yield store
+    await store.close()
+
+
+@dataclass
+class Vendor:
+    """The API of *name*, as it goes on after the state was left."""
+
+    name: str
+    clock: Callable[[], datetime]
+    asked: list[Interval] = field(default_factory=list)
+    scope: str = ""
+
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        self.asked.append(window)
+        yield Page(history.shown(self.name, window.start, window.end, self.clock()), last=True)
+
+    async def check(self) -> str:
+        return ""
+
+    async def close(self) -> None: ...
+
+
+def settings_of(name: str, **changes: Any) -> SourceSettings:
+    return SETTINGS[name].model_validate({**history.SETTINGS[name], **changes})
+
+
+def normalizer(name: str, settings: SourceSettings) -> Normalizer:
+    return Normalizer(
+        vendor=settings.type,
+        source=name,
+        api_host="",
+        scope="",
+        redact="default",
+        tags={},
+        time_path=settings.places.get("time_path", ()),
+    )
+
+
+def collector(
+    name: str,
+    store: SqliteStore,
+    now: datetime,
+    source: Source | Drop | None = None,
+    **changes: Any,
+) -> Collector:
+    settings = settings_of(name, **changes)
+    return Collector(
+        name,
+        settings,
+        Vendor(name, lambda: now) if source is None else source,
+        normalizer=normalizer(name, settings),
+        store=store,
+        metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
+        clock=lambda: now,
+        announce=lambda: None,
+    )
+
+
+def events(name: str, start: datetime, end: datetime, now: datetime) -> list[AuditEvent]:
+    """Return what *name* shows from *start* to *end*, as we forward it."""
+    records = history.shown(name, start, end, now)
+    return normalizer(name, settings_of(name))(records, micros(now))
+
+
+def uids(found: list[AuditEvent]) -> list[str]:
+    return [event.uid for event in found]
+
+
+async def waiting(store: SqliteStore, sink: str) -> list[list[Any]]:
+    return [
+        [page.first + place, page.source, event.uid]
+        for page in await store.read(sink, 0, 10_000)
+        for place, event in enumerate(page.events)
+    ]
+
+
+# --- the evidence
+
+
+@pytest.mark.parametrize("name", EXPECTED["sources"])
+async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
+    folder: Path, name: str
+) -> None:
+    await (await opened(folder)).close()
+    with StateView(folder) as view:
+        known = view.coverage(name)
+    assert known is not None
+    assert find_break(name, known.head, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
+    assert known.differs is None
+    told = EXPECTED["sources"][name]
+    assert [
+        [
+            span.interval.start.isoformat(),
+            span.interval.end.isoformat(),
+            span.gap,
+            span.events,
+            span.digest,
+        ]
+        for span in known.spans
+    ] == told["spans"]
+    assert known.head is not None
+    assert (len(known.journal), known.head.hex()) == (told["records"], told["head"])
+    assert sum(each.events for each in known.lateness) == told["late"]
+    assert known.vanished == told["vanished"]
+
+
+async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: Path) -> None:
+    with StateView(folder) as view:
+        known = view.coverage("voice")
+    assert known is not None
+    assert [span.interval for span in known.spans if span.gap] == [Interval(*history.GAP)]
+    (late,) = [each for each in known.journal if each.what == "late"]
+    (gone,) = [each for each in known.journal if each.what == "vanished"]
+    now = START + 2 * HOUR + 10 * MINUTE  # both are shown
+    by_id = {event.native_id: event for event in events("voice", START, now, now)}
+    assert late.digest.hex() == by_id[history.LATE].uid
+    assert gone.digest.hex() == by_id[history.DELETED].uid
+
+
+def test_coverage_check_finds_it_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with StateView(folder) as view:
+        _check({name: view.coverage(name) for name in EXPECTED["sources"]})
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: whole: {told['records']} records, the last one is {told['head']}"
+        for name, told in EXPECTED["sources"].items()
+    ]
+
+
+# --- collecting
+
+
+@pytest.mark.parametrize("name", POLLED)
+async def test_what_was_forwarded_is_known_when_it_is_shown_again(
+    store: SqliteStore, name: str
+) -> None:
+    for entry in await store.ledger(name):
+        shown = events(name, entry.interval.start, entry.interval.end, LEFT)
+        added = await store.add(name, shown)
+        if entry.gap:
+            assert added.new == tuple(range(len(shown))), "it was not read"
+        else:
+            assert (added.new, added.known) == ((), len(shown))
+            assert shown
+            forwarded = await store.count_forwarded(name, entry.interval)
+            assert forwarded == (entry.events, entry.digest)
+
+
+@pytest.mark.parametrize("name", POLLED)
+async def test_polling_goes_on_where_it_stopped(store: SqliteStore, name: str) -> None:
+    now = LEFT + 2 * HOUR
+    vendor = Vendor(name, lambda: now)
+    spans = await store.ledger(name)
+    before = await store.end_of_spool()
+    await collector(name, store, now, vendor).poll()
+    assert vendor.asked[0].start == spans[-1].interval.end - 5 * MINUTE, "the overlap, no more"
+    assert (await store.ledger(name))[-1].interval.end == now - MINUTE
+    new = events(name, spans[-1].interval.end, now - MINUTE, now)
+    assert await store.end_of_spool() == before + len(new)
+    found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
+    assert found == uids(new)
+    assert await store.resweep_from(name, HOUR) == now - HOUR
+
+
+async def test_second_looks_begin_where_the_last_one_ended(store: SqliteStore) -> None:
+    for name in POLLED:
+        told = datetime.fromisoformat(EXPECTED["sources"][name]["resweep"])
+        assert await store.resweep_from(name, HOUR) == told
+
+
+async def test_a_file_that_was_read_is_not_read_again(store: SqliteStore, tmp_path: Path) -> None:
+    directory = tmp_path / "exports"
+    directory.mkdir()
+    for name in (history.EXPORT_NAME, "renamed.csv"):
+        export = directory / name
+        export.write_text(history.EXPORT)
+        os.utime(export, (START.timestamp(), START.timestamp()))
+    settings = settings_of("exports", directory=directory)
+    source = cencori.build("exports", settings, Metrics())  # type: ignore[arg-type]  # they are of cencori
+    letters = await store.dead_letters()
+    await collector("exports", store, LEFT, source, directory=directory).poll()
+    assert await store.end_of_spool() == EXPECTED["end_of_spool"]
+    assert await store.dead_letters() == letters
+    other = directory / "other.csv"
+    other.write_text(history.EXPORT.replace("p1", "p2"))
+    os.utime(other, (START.timestamp(), START.timestamp()))
+    await collector("exports", store, LEFT, source, directory=directory).poll()
+    assert await store.end_of_spool() == EXPECTED["end_of_spool"] + 2, "another one is"
+
+
+async def test_the_backfill_goes_on_where_it_broke_off(store: SqliteStore) -> None:
+    vendor = Vendor("voice", lambda: LEFT)
+    before = await store.end_of_spool()
+
+    async def tell(_: dict[str, Any]) -> None: ...
+
+    told = await Backfiller(
+        collector("voice", store, LEFT, vendor),
+        store,
+        span=Interval(*history.BACKFILL),
+        sinks=[],
+        clock=lambda: LEFT,
+        tell=tell,
+    ).run(concurrency=1, newest_first=False)
+    assert told["resumed"]
+    assert min(window.start for window in vendor.asked) == history.BROKEN_OFF
+    wanted = events("voice", *history.BACKFILL, LEFT)
+    assert (told["events"], told["new"]) == (len(wanted), len(wanted))
+    rest = events("voice", history.BROKEN_OFF, START, LEFT)
+    found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
+    assert found == uids(rest)
+    assert await store.count_new("voice", wanted) == 0
+    again = await store.begin_backfill("voice", Interval(*history.BACKFILL), [], LEFT)
+    assert again.done == (), "that one has ended, this is another"
+
+
+# --- delivering
+
+
+@pytest.mark.parametrize("sink", history.SINKS)
+async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
+    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent], sink: str
+) -> None:
+    told = EXPECTED["sinks"][sink]
+    assert await waiting(store, sink) == told["waiting"]
+    assert len(await store.read(sink, 0, 10_000)) == told["pages"]
+    (state,) = [each for each in await store.sinks() if each.name == sink]
+    assert (state.position, state.backlog_events) == (told["position"], told["backlog"])
+
+    class Uids(Intake):
+        def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
+            return json.dumps({"id": event.uid}).encode()
+
+    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
+    intake = Uids()
+    await world.run(intake, name=sink)
+    assert intake.taken == [uid for _, _, uid in told["waiting"]]
+    assert await world.backlog(sink) == 0
+    (state,) = [each for each in await store.sinks() if each.name == sink]
+    assert state.position == EXPECTED["end_of_spool"]
+
+
+async def test_its_dead_letters_are_listed_and_sent_once_more(store: SqliteStore) -> None:
+    letters = await store.dead_letters()
+    assert [
+        [each.id, each.sink, each.source, each.letter.event.uid, each.letter.reason]
+        for each in letters
+    ] == EXPECTED["dead_letters"]
+    row, refused = letters
+    assert (row.sink, row.letter.reason, refused.sink) == (None, "bad_row", "splunk")
+    assert await store.delivery_status("exports", [row.letter.event, refused.letter.event]) == [
+        {"splunk": "dead_letter", "elastic": "dead_letter"},
+        {"splunk": "dead_letter", "elastic": "waiting"},
+    ]
+    sent = await store.replay([each.id for each in letters])
+    assert sent == letters
+    end = EXPECTED["end_of_spool"]
+    new = {
+        sink: [each for each in await waiting(store, sink) if each[0] >= end]
+        for sink in history.SINKS
+    }
+    of_the_row, of_splunk = (
+        [end + place, "exports", each.letter.event.uid] for place, each in enumerate(letters)
+    )
+    assert new == {"splunk": [of_the_row, of_splunk], "elastic": [of_the_row]}
+    await store.settle("splunk", [(0, end + 2)])
+    assert await store.dead_letters() == []
+
+
+# --- how all of them fare
+
+
+async def test_how_its_sources_and_sinks_fared_is_recalled(
+    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent]
+) -> None:
+    now = LEFT + HOUR
+    sources = {state.name: state.condition for state in await store.sources()}
+    assert sources == {name: each["condition"] for name, each in EXPECTED["sources"].items()}
+    access = collector("access", store, now)
+    access.recall(sources["access"])
+    assert sources["access"]["held"]
+    assert access.condition.since == LEFT.isoformat(), "it has been held since then"
+    voice = collector("voice", store, now)
+    voice.recall(sources["voice"])
+    assert voice.condition.last_event_at == sources["voice"]["last_event_at"]
+    assert voice.condition.last_poll_at == LEFT.isoformat()
+
+    sinks = {state.name: state.condition for state in await store.sinks()}
+    assert sinks == {name: each["condition"] for name, each in EXPECTED["sinks"].items()}
+    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
+    elastic = world.deliverer(Intake(), name="elastic")
+    elastic.recall(sinks["elastic"])
+    assert (elastic.condition.held, elastic.condition.flood) == (True, "mapping")
+    assert elastic.condition.since == (START + HOUR).isoformat()
+    assert elastic.condition.last_error == sinks["elastic"]["last_error"]
+    splunk = world.deliverer(Intake(), name="splunk")
+    splunk.recall(sinks["splunk"])
+    assert splunk.condition.last_delivered_at == LEFT.isoformat()
+
+
+async def test_what_it_holds_is_pruned_and_forgotten_in_its_time(store: SqliteStore) -> None:
+    for sink in history.SINKS:
+        await store.settle(sink, [(0, EXPECTED["end_of_spool"])])
+    assert await store.prune(LEFT + timedelta(days=6)) == 0
+    assert await store.prune(LEFT + timedelta(days=8)) == EXPECTED["end_of_spool"]
+    assert store.spool_bytes == 0
+    shown = events("voice", START, START + HOUR, LEFT)
+    assert await store.count_new("voice", shown) == 0
+    await store.prune(LEFT + timedelta(days=401))
+    assert await store.count_new("voice", shown) == len(shown)

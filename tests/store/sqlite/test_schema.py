@@ -1,0 +1,220 @@
+"""A state of an older schema is brought up to date with everything in it, or left as it was."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from isal import isal_zlib
+from tests.support.stores import NOON, opened
+
+from auditrelay.errors import StateError
+from auditrelay.events import AuditEvent, pack
+from auditrelay.store import DeadLetter, Proof, ledger
+from auditrelay.store.journal import find_break
+from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.window import Interval
+
+Make = Callable[..., AuditEvent]
+HOUR = timedelta(hours=1)
+
+
+def span(start: float, end: float) -> Interval:
+    return Interval(NOON + start * HOUR, NOON + end * HOUR)
+
+
+SCHEMA_1 = """
+create table meta (name text primary key, value any) strict, without rowid;
+create table source (
+    id integer primary key,
+    name text not null unique,
+    started integer not null,
+    condition text not null default '{}'
+) strict;
+create table coverage (
+    source integer not null,
+    start integer not null,
+    end integer not null,
+    gap text,
+    events integer not null default 0,
+    digest blob not null,
+    recorded integer not null,
+    primary key (source, start)
+) strict, without rowid;
+create table resweep (
+    source integer not null,
+    delay integer not null,
+    until integer not null,
+    primary key (source, delay)
+) strict, without rowid;
+create table known (
+    source integer not null,
+    key blob not null,
+    position integer not null,
+    primary key (source, key)
+) strict, without rowid;
+create table spool (
+    first integer primary key,
+    count integer not null,
+    source integer not null,
+    stored integer not null,
+    bytes integer not null,
+    events blob not null
+) strict;
+create table sink (
+    id integer primary key,
+    name text not null unique,
+    sources text not null,
+    position integer not null,
+    ahead text not null default '[]',
+    ends integer,
+    condition text not null default '{}'
+) strict;
+create table dead_letter (
+    id integer primary key autoincrement,
+    sink integer not null,
+    source text not null,
+    uid text not null,
+    native_id text,
+    reason text not null,
+    status integer,
+    message text not null,
+    attempts integer not null,
+    first_at integer not null,
+    last_at integer not null,
+    event blob not null
+) strict;
+create index dead_letter_sink on dead_letter (sink);
+insert into meta values ('next_position', 0), ('spool_bytes', 0);
+"""
+
+
+def old_state(folder: Path, events: list[AuditEvent]) -> None:
+    """Write a state as the first version did: *events*, the last of them put aside, and a gap."""
+    path = folder / files.DATABASE
+    path.touch(mode=0o600)
+    blob = isal_zlib.compress(pack(events), 1)
+    first, last = events[0].at, events[-1].at + 1
+    digest = 0
+    for event in events:
+        digest ^= int(event.uid, 16)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(f"pragma auto_vacuum = incremental; {SCHEMA_1}")
+        db.execute("pragma application_id = 0x41524C59")
+        db.execute("pragma user_version = 1")
+        db.execute("insert into source values (1, 'voice', ?, '{}')", (first - 9,))
+        db.execute("insert into sink values (1, 'splunk', '[\"voice\"]', 2, '[]', null, '{}')")
+        db.execute(
+            "insert into spool values (0, ?, 1, ?, ?, ?)", (len(events), first, len(blob), blob)
+        )
+        db.execute("update meta set value = ? where name = 'next_position'", (len(events),))
+        db.execute("update meta set value = ? where name = 'spool_bytes'", (len(blob),))
+        for position, event in enumerate(events):
+            key = (event.at + (1 << 63)).to_bytes(8) + bytes.fromhex(event.uid)
+            db.execute("insert into known values (1, ?, ?)", (key, position))
+        db.execute(
+            "insert into coverage values (1, ?, ?, 'catch_up_limit', 0, zeroblob(20), ?)",
+            (first - 9, first, first),
+        )
+        db.execute(
+            "insert into coverage values (1, ?, ?, null, ?, ?, ?)",
+            (first, last, len(events), digest.to_bytes(20), first),
+        )
+        db.execute(
+            "insert into dead_letter "
+            "values (7, 1, 'voice', ?, ?, 'invalid', 400, 'no', 2, ?, ?, ?)",
+            (
+                events[-1].uid,
+                events[-1].native_id,
+                first,
+                first,
+                pack([events[-1]]),
+            ),
+        )
+        db.commit()
+
+
+async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everything_in_it(
+    tmp_path: Path, event: Make
+) -> None:
+    events = [event(number) for number in range(5)]
+    old_state(tmp_path, events)
+    with pytest.raises(StateError, match="brought up to date when the service starts"):
+        StateView(tmp_path)
+    for _ in range(2):  # and once it is, it stays so
+        store = await opened(tmp_path)
+        assert (await store.add("voice", events)).new == (), "it knows what it knew"
+        pages = await store.read("splunk", 0, 100)
+        assert [each for page in pages for each in page.events] == events[2:]
+        assert await store.delivery_status("voice", events) == [
+            *[{"splunk": "delivered"}] * 2,
+            *[{"splunk": "waiting"}] * 2,
+            {"splunk": "dead_letter"},
+        ]
+        (letter,) = await store.dead_letters()
+        assert (letter.id, letter.sink, letter.letter.event) == (7, "splunk", events[4])
+        assert (letter.letter.reason, letter.letter.status, letter.replayed) == (
+            "invalid",
+            400,
+            False,
+        )
+        await store.close()
+    with StateView(tmp_path) as view:
+        known = view.coverage("voice")
+    assert known is not None
+    assert [(each.what, each.via) for each in known.journal] == [
+        ("gap", "before the journal"),
+        ("covered", "before the journal"),
+    ]
+    assert find_break("voice", known.head, known.journal) is None
+    assert ledger.find_contradiction(known.spans, known.journal) is None
+    assert known.differs is None
+
+
+async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
+    tmp_path: Path, event: Make
+) -> None:
+    events = [event(number) for number in range(5)]
+    old_state(tmp_path, events)
+    store = await opened(tmp_path)
+    try:
+        await store.start_sink("splunk", ["voice"])
+        (sent,) = await store.replay([7])
+        assert sent.sink == "splunk"
+        await store.settle("splunk", [(0, 6)])
+        assert await store.dead_letters() == []
+        late = event(2, uid="ab" * 20)
+        added = await store.add(
+            "voice", [late], proof=Proof(covers=(span(1, 2),)), via="second look 1h"
+        )
+        assert added.late == (0,)
+        letter = DeadLetter(event(9), "bad_row", "no", None, 1, NOON, NOON)
+        await store.add("voice", [], bad=[letter])
+        assert [each.sink for each in await store.dead_letters()] == [None]
+        assert (await store.begin_backfill("voice", span(0, 1), [], NOON)).done == ()
+    finally:
+        await store.close()
+    with StateView(tmp_path) as view:
+        known = view.coverage("voice")
+    assert known is not None
+    assert find_break("voice", known.head, known.journal) is None
+    assert ledger.find_contradiction(known.spans, known.journal) is None
+
+
+async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(
+    tmp_path: Path, event: Make
+) -> None:
+    old_state(tmp_path, [event(0)])
+    path = tmp_path / files.DATABASE
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("create table vanished (not_ours)")  # something is in the way
+        db.commit()
+        before = list(db.iterdump())
+    with pytest.raises(StateError):
+        await opened(tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert list(db.iterdump()) == before
+        assert db.execute("pragma user_version").fetchone() == (1,)

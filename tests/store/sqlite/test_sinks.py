@@ -1,0 +1,81 @@
+"""Sinks: where each begins, what it reads, how far it has come, and how it ends."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.support.stores import MINUTE, NOON, uids
+
+from auditrelay.events import AuditEvent
+from auditrelay.store import DeadLetter
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+
+Make = Callable[..., AuditEvent]
+
+
+async def test_a_new_sink_begins_at_the_end_and_an_old_one_where_it_was(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.add("voice", [event(1)])
+    await store.start_sink("later", ["voice"])
+    await store.start_sink("splunk", ["voice"])
+    await store.add("voice", [event(2)])
+    assert await uids(store, "later") == [event(2).uid]
+    assert await uids(store, "splunk") == [event(1).uid, event(2).uid]
+
+
+async def test_a_sink_reads_only_its_own_sources(store: SqliteStore, event: Make) -> None:
+    await store.start_source("other", NOON)
+    await store.start_sink("both", ["other", "voice"])
+    await store.add("other", [event(1)])
+    await store.add("voice", [event(2)])
+    assert await uids(store, "splunk") == [event(2).uid]
+    assert await uids(store, "both") == [event(1).uid, event(2).uid]
+
+
+async def test_the_position_is_the_end_of_the_contiguous_part(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.add("voice", [event(n) for n in range(10)])
+    await store.settle("splunk", [(4, 6), (8, 9)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (0, 7)
+    assert await uids(store) == [event(n).uid for n in (0, 1, 2, 3, 6, 7, 9)]
+    await store.settle("splunk", [(0, 4)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (6, 3)
+    assert await uids(store) == [event(n).uid for n in (6, 7, 9)]
+
+
+async def test_dead_letters_and_the_position_are_one_write(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    await store.add("voice", [event(1)])
+    letter = DeadLetter(event(1), "rejected", "field too long", 400, 3, NOON, NOON + MINUTE)
+    await store.settle("splunk", [(0, 1)], [letter])
+    with StateView(tmp_path) as view:
+        (found,) = view.dead_letters()
+        assert (found.sink, found.source, found.letter) == ("splunk", "voice", letter)
+        assert view.dead_letters(reasons=["other"]) == []
+        assert view.dead_letters(sinks=["splunk"], ids=[found.id]) == [found]
+        (sink,) = view.sinks()
+    assert (sink.backlog_events, sink.dead_letters) == (0, 1)
+
+
+async def test_a_sink_that_is_gone_keeps_its_backlog_and_gets_nothing_more(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.start_sink("gone", ["voice"])
+    await store.add("voice", [event(1)])
+    assert await store.retire_sinks(["splunk"]) == ("gone",)
+    await store.add("voice", [event(2)])
+    later = datetime.now(UTC) + timedelta(days=8)
+    await store.settle("splunk", [(0, 2)])
+    assert await store.prune(later) == 0
+    assert {sink.name: sink.backlog_events for sink in await store.sinks()} == {
+        "gone": 1,
+        "splunk": 0,
+    }
+    await store.start_sink("gone", ["voice"])
+    assert await uids(store, "gone") == [event(1).uid, event(2).uid]

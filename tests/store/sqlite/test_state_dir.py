@@ -1,0 +1,107 @@
+"""The state directory: private, locked, and its database refused rather than replaced."""
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.stores import opened
+
+from auditrelay.errors import StateError
+from auditrelay.store.sqlite import schema
+from auditrelay.store.sqlite import state_dir as files
+
+
+async def test_the_state_directory_is_the_owners_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "state"
+    files.prepare(folder)
+    await (await opened(folder)).close()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+
+
+def damage_by_emptying(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_by_cutting(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def damage_by_overwriting(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[4096:12288] = b"\xa5" * 8192
+    path.write_bytes(content)
+
+
+def damage_by_replacing(path: Path) -> None:
+    path.write_bytes(b"this is not a database\n" * 1000)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_by_emptying, damage_by_cutting, damage_by_overwriting, damage_by_replacing],
+)
+async def test_a_damaged_file_is_refused_and_left_as_it_is(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    await (await opened(tmp_path)).close()
+    path = tmp_path / files.DATABASE
+    damage(path)
+    before = path.read_bytes()
+    with pytest.raises(StateError, match="damaged"):
+        await opened(tmp_path)
+    assert path.read_bytes() == before
+
+
+async def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    await (await opened(tmp_path)).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+        db.execute(f"pragma user_version = {schema.SCHEMA_VERSION + 1}")
+    with pytest.raises(StateError, match="newer"):
+        await opened(tmp_path)
+
+
+async def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+        db.execute("create table theirs (a)")
+    with pytest.raises(StateError, match="not one of auditrelay"):
+        await opened(tmp_path)
+
+
+async def test_a_lost_file_beside_its_log_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / f"{files.DATABASE}-wal").write_bytes(b"x")
+    with pytest.raises(StateError, match="missing"):
+        await opened(tmp_path)
+
+
+async def test_a_creation_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / f"{files.DATABASE}.new").write_bytes(b"half")
+    await (await opened(tmp_path)).close()
+
+
+@pytest.mark.process
+def test_a_second_instance_is_told_who_holds_the_state(tmp_path: Path) -> None:
+    child = (
+        "import sys; from pathlib import Path\n"
+        "from auditrelay.store.sqlite import state_dir as files\n"
+        "with files.locked(Path(sys.argv[1]), '9.9'): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", child, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == "held\n"
+        words = f"auditrelay 9.9, process {holder.pid} on .* since"
+        with pytest.raises(StateError, match=words), files.locked(tmp_path, "1.0"):
+            pass
+        holder.stdin.close()
+    with files.locked(tmp_path, "1.0"):
+        pass
