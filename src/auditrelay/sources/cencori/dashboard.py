@@ -17,8 +17,7 @@ is asked for by name before each walk: then the plan says so, and the window is 
 
 import math
 from collections.abc import AsyncGenerator, Callable
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +29,7 @@ from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import Reply, check, decode, http_date
 from auditrelay.sources import Page
 from auditrelay.sources.cencori.export_span import RANGES
 from auditrelay.sources.cencori.session import Session
@@ -457,13 +456,12 @@ def _explained(reply: Reply) -> _Explained:
 
 def date_of(reply: Reply) -> datetime:
     """Return the vendor's time. Raises Retryable if it does not tell: it has to."""
-    try:
-        at = parsedate_to_datetime(reply.headers.get("date", ""))
-    except (ValueError, OverflowError):
+    at = http_date(reply.headers.get("date", ""))
+    if at is None:
         raise Retryable(
             f"the reply to {reply.where} has no Date, without which it cannot be told which time "
             "it is about",
             reason="bad_reply",
             sent=True,
-        ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+        )
+    return at
