@@ -32,7 +32,7 @@ from auditrelay.errors import (
 )
 from auditrelay.http import body, replies, retry
 from auditrelay.http.peer import Peer
-from auditrelay.http.rate import Pace
+from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply, check, decode, retry_after
 from auditrelay.http.retry import retrying
 from auditrelay.sandbox import faults
@@ -887,10 +887,10 @@ async def test_no_minute_has_more_requests_than_allowed(
         clock.now += seconds
 
     monkeypatch.setattr(retry, "pause", pause)
-    pace = Pace(per_minute, clock)
+    limiter = RateLimiter(per_minute, clock)
     times = []
     for number in range(per_minute * 3):
-        await pace.turn()
+        await limiter.turn()
         times.append(clock.now)
         if number == per_minute:
             clock.now += 7.5  # an idle spell earns a burst, and no more
@@ -901,8 +901,8 @@ async def test_no_minute_has_more_requests_than_allowed(
 
 
 async def test_the_turns_of_a_crowd_are_spaced_in_order(waits: list[float]) -> None:
-    pace = Pace(60, Clock())
-    await asyncio.gather(*(pace.turn() for _ in range(10)))
+    limiter = RateLimiter(60, Clock())
+    await asyncio.gather(*(limiter.turn() for _ in range(10)))
     assert waits == pytest.approx([60 / 55 * number for number in range(1, 5)])
 
 

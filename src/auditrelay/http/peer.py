@@ -29,7 +29,7 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
-from auditrelay.http.rate import Pace
+from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply, http_date
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import proxy_of, tls_context
@@ -77,7 +77,7 @@ class Peer:
         self._secrets = secrets
         self._rotations = 0
         self._rotating = asyncio.Lock()
-        self._pace = Pace(requests_per_minute, clock) if requests_per_minute else None
+        self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
         held_back = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
         self._most_ahead = held_back + CLOCK_TOLERANCE
@@ -185,8 +185,8 @@ class Peer:
         headers: Mapping[str, str] | None,
         content: bytes | None,
     ) -> Reply:
-        if self._pace is not None:
-            await self._pace.turn()
+        if self._limiter is not None:
+            await self._limiter.turn()
         merged = _STANDING_HEADERS.copy()
         for group in (self._identity(), headers or {}):
             for key, value in group.items():
