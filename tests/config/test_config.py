@@ -510,9 +510,9 @@ def test_nothing_to_do_is_said_only_when_there_must_be_work(file: Path) -> None:
 def test_a_sink_is_fed_by_the_sources_it_names(file: Path) -> None:
     more = GOOD.replace("acme-voice", "acme-calls").partition("[sinks")[0]
     file.write_text(more + GOOD + 'sources = ["*-calls"]')
-    assert read(file).feeds("splunk") == ("acme-calls",)
+    assert read(file).sources_of("splunk") == ("acme-calls",)
     file.write_text(more + GOOD)
-    assert read(file).feeds("splunk") == ("acme-calls", "acme-voice")
+    assert read(file).sources_of("splunk") == ("acme-calls", "acme-voice")
 
 
 # --- secrets -----------------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_a_tenant_is_the_first_part_of_its_host() -> None:
 
 def test_a_path_may_be_one_word_and_several_may_stand_between_commas() -> None:
     made = settings(id_path="_id.$oid", time_path="at, meta.created")
-    assert made.places == {"id_path": ["_id.$oid"], "time_path": ["at", "meta.created"]}
+    assert made.record_paths == {"id_path": ["_id.$oid"], "time_path": ["at", "meta.created"]}
 
 
 @pytest.mark.parametrize(

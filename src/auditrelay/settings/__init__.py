@@ -123,7 +123,7 @@ class SourceSettings(PeerSettings):
         return {"base_url": self.base_url}
 
     @property
-    def places(self) -> Mapping[str, list[str]]:
+    def record_paths(self) -> Mapping[str, list[str]]:
         """Where records have their id and their time, as ``Normalizer`` takes it, if it is set."""
         return {}
 

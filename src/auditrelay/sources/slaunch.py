@@ -92,7 +92,7 @@ class Settings(SourceSettings):
     """Further parameters of every request."""
 
     @property
-    def places(self) -> Mapping[str, list[str]]:
+    def record_paths(self) -> Mapping[str, list[str]]:
         """Where records have their id and their time."""
         return {"id_path": self.id_path, "time_path": self.time_path}
 

@@ -41,7 +41,7 @@ class Settings(SourceSettings):
     """The header ``Cookie`` of somebody who is signed in as an owner or admin."""
 
     @property
-    def places(self) -> dict[str, list[str]]:
+    def record_paths(self) -> dict[str, list[str]]:
         """Where rows have their time: in a field, or in a column of a CSV file."""
         return {} if self.mode == "dashboard" else {"time_path": ["created_at", "Timestamp"]}
 
