@@ -631,6 +631,8 @@ async def test_a_key_file_that_is_being_written_is_not_believed(
         (timedelta(seconds=120), {}, False),
         (timedelta(days=1), {}, False),
         (timedelta(days=1), {"Age": "86400"}, True),
+        (timedelta(days=1), {"Age": "9" * 15}, False),
+        (timedelta(days=1), {"Age": "9" * 5000}, False),
         (timedelta(days=-1), {}, True),
     ],
 )
@@ -1004,3 +1006,11 @@ def test_a_replys_json_is_read_leniently(body: bytes) -> None:
 def test_a_replys_json_is_a_value_error_if_it_is_not_json(body: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # three decoders, each with its own words
         reply(200, body).json()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b'{"a": NaN}', {"a": pytest.approx(float("nan"), nan_ok=True)}), (b"[1]", {}), (b"", {})],
+)
+def test_a_replys_object_is_empty_if_there_is_none(body: bytes, expected: dict[str, Any]) -> None:
+    assert reply(400, body).object() == expected

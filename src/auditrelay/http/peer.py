@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 
@@ -94,6 +94,27 @@ class Peer:
             proxy=proxy_of(settings.proxy, tls),
         )
 
+    @classmethod
+    def of_source(
+        cls,
+        name: str,
+        settings: SourceSettings,
+        metrics: Metrics,
+        *,
+        headers: Callable[[], Mapping[str, str]],
+        secret: Secret,
+    ) -> Self:
+        """Return the API of the source *name*: address and rate are those of its *settings*."""
+        return cls(
+            name,
+            settings,
+            base_url=settings.base_url,
+            headers=headers,
+            secrets=(secret,),
+            metrics=metrics,
+            requests_per_minute=settings.requests_per_minute,
+        )
+
     async def request(
         self,
         method: str,
@@ -154,7 +175,9 @@ class Peer:
         if told is None:
             return
         age = reply.headers.get("age", "")
-        now = datetime.now(UTC) - timedelta(seconds=int(age) if age.isdecimal() else 0)
+        # More digits than that are nonsense, and more than a timedelta holds.
+        seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
+        now = datetime.now(UTC) - timedelta(seconds=seconds)
         if now - told > self._most_ahead:
             ahead = round((now - told).total_seconds())
             raise Refused(

@@ -49,6 +49,14 @@ class Reply:
         except orjson.JSONDecodeError:
             return _lenient(self.body)
 
+    def object(self) -> dict[str, Any]:
+        """Return the JSON object in the body; empty if there is none."""
+        try:
+            body = self.json()
+        except ValueError:
+            return {}
+        return body if isinstance(body, dict) else {}
+
 
 def _lenient(body: bytes) -> Any:
     """Decode JSON as forgivingly as can be: NaN, lone surrogates, control characters, any UTF."""

@@ -160,8 +160,11 @@ def available() -> list[str]:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+GRANULE = timedelta(milliseconds=1)
+"""What :func:`in_milliseconds` can write, and the precision of most vendors' times."""
 
-def widened(window: Interval, granule: timedelta) -> Interval:
+
+def widened(window: Interval, granule: timedelta = GRANULE) -> Interval:
     """
     Return bounds in whole *granules* that hold all of *window* whether a vendor includes them.
 

@@ -25,13 +25,11 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source | Drop:
         return Drop(settings)
     assert settings.cookie is not None  # noqa: S101  # the settings see to it
     session = Session(settings.cookie)
-    peer = Peer(
+    peer = Peer.of_source(
         name,
         settings,
-        base_url=settings.base_url,
+        metrics,
         headers=lambda: {"Cookie": session.header()},
-        secrets=(settings.cookie,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
+        secret=settings.cookie,
     )
     return Source(settings, peer, session)

@@ -444,12 +444,7 @@ class _Explained(msgspec.Struct):
 
 def _explained(reply: Reply) -> _Explained:
     """Return the vendor's words for a failure, as far as it has some."""
-    try:
-        body = reply.json()
-    except ValueError:
-        return _Explained()
-    if not isinstance(body, dict):
-        return _Explained()
+    body = reply.object()
     words = {key: body.get(key) for key in _Explained.__struct_fields__}
     return _Explained(**{key: word for key, word in words.items() if isinstance(word, str)})
 
