@@ -5,8 +5,8 @@ Cencori documents no API for it (https://cencori.com/docs/platform/audit-logs), 
 the dashboard that export CSV and JSON: that is the mode ``files``. Those buttons and the table
 beside them ask one route of the dashboard, which is described here as the vendor's source has it
 (``app/api/organizations/[orgSlug]/audit-logs/route.ts`` in github.com/cencori/cencori). The mode
-``dashboard`` asks it, too, with the session of somebody who is signed in. It is undocumented, and
-may change on any day.
+``dashboard`` asks it, too, with the session of an operator who is signed in. That mode is
+experimental: the route is undocumented, and may change on any day.
 """
 
 from auditrelay.http.peer import Peer

@@ -1,5 +1,8 @@
 """
-Cencori's dashboard, read with the session of an operator who is signed in.
+Cencori's dashboard, read with the session of an operator who is signed in (experimental).
+
+**The route is undocumented.** The vendor promises nothing about it, and it may change on any day.
+An answer of another shape is not believed: the source is held, or its walks break.
 
 **The list moves.** It is newest first, its pages are counted from a top that grows, rows of equal
 time stand in any order, and no bound but "the last hour, day, week..." can be given. What holds is
