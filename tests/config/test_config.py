@@ -303,16 +303,14 @@ def test_an_unknown_variable_is_a_mistake(name: str, meant: str, file: Path) -> 
 
 
 def test_the_variables_of_a_kubernetes_service_are_not_ours(file: Path) -> None:
-    read(
-        file,
-        {
-            "AUDITRELAY_SERVICE_HOST": "10.0.0.1",
-            "AUDITRELAY_SERVICE_PORT_METRICS": "9464",
-            "AUDITRELAY_PORT": "tcp://10.0.0.1:9464",
-            "AUDITRELAY_PORT_9464_TCP_ADDR": "10.0.0.1",
-            "AUDITRELAY_WEB_SERVICE_HOST": "10.0.0.1",
-        },
-    )
+    service = {
+        "AUDITRELAY_SERVICE_HOST": "10.0.0.1",
+        "AUDITRELAY_SERVICE_PORT_METRICS": "9464",
+        "AUDITRELAY_PORT": "tcp://10.0.0.1:9464",
+        "AUDITRELAY_PORT_9464_TCP_ADDR": "10.0.0.1",
+        "AUDITRELAY_WEB_SERVICE_HOST": "10.0.0.1",
+    }
+    assert read(file, service) == read(file)
 
 
 def test_two_variables_for_one_value_are_a_mistake(file: Path) -> None:
