@@ -181,7 +181,7 @@ def _test_event(config: "Config", sink: str) -> "AuditEvent":
     """Return an event for *sink* that goes where those of a source go that it receives."""
     from auditrelay.events.notices import test_event  # noqa: PLC0415  # see given
 
-    names = config.feeds(sink)
+    names = config.sources_of(sink)
     if not names:
         raise ConfigError(f"sinks.{sink}.sources: it receives nothing, so there is nothing to test")
     name = next((name for name in names if config.sources[name].enabled), names[0])

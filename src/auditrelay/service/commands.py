@@ -168,7 +168,7 @@ class Operations:
 
     def _fed(self, source: str, wanted: list[str]) -> list[str]:
         """Return the sinks *wanted* (empty: all) as far as they receive *source*."""
-        fed = [sink for sink in self._parts.sinks if source in self._parts.config.feeds(sink)]
+        fed = [sink for sink in self._parts.sinks if source in self._parts.config.sources_of(sink)]
         for name in wanted:
             if name not in fed:
                 known = ", ".join(fed) or "none"

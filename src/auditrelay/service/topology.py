@@ -102,7 +102,7 @@ class Parts:
         for name in self.deliverers:
             await self._store.start_sink(
                 name,
-                [*self.config.feeds(name), ALERTS],
+                [*self.config.sources_of(name), ALERTS],
                 configured=[*self.config.sources, ALERTS],
             )
         for name in await self._store.retire_sinks(list(self.deliverers)):
@@ -210,7 +210,9 @@ class Parts:
         self._metrics.configure(
             sources=config.sources,
             sinks=config.sinks,
-            pairs=[(source, sink) for sink in self.deliverers for source in config.feeds(sink)],
+            pairs=[
+                (source, sink) for sink in self.deliverers for source in config.sources_of(sink)
+            ],
         )
         self._store.resize(
             max_bytes=config.spool.max_bytes,
@@ -293,7 +295,7 @@ class Parts:
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
-                if name in self.config.feeds(sink):
+                if name in self.config.sources_of(sink):
                     deliverer.wake.set()
 
         return Collector(
@@ -375,5 +377,5 @@ def normalizer(name: str, config: Config, source: Source | Drop) -> Normalizer:
             if settings.pseudonym_key and settings.pseudonymize
             else None
         ),
-        **settings.places,
+        **settings.record_paths,
     )
