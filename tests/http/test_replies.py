@@ -248,7 +248,9 @@ def test_a_replys_json_is_a_value_error_if_it_is_not_json(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("body", "expected"),
-    [(b'{"a": NaN}', {"a": pytest.approx(float("nan"), nan_ok=True)}), (b"[1]", {}), (b"", {})],
+    [(b'{"a": NaN}', {"a": pytest.approx(float("nan"), nan_ok=True)}), (b"[1]", None), (b"", None)],
 )
-def test_a_replys_object_is_empty_if_there_is_none(body: bytes, expected: dict[str, Any]) -> None:
+def test_a_replys_object_is_none_if_it_is_anything_else(
+    body: bytes, expected: dict[str, Any] | None
+) -> None:
     assert reply(400, body).object() == expected

@@ -21,6 +21,8 @@ from auditrelay.http.peer import Peer
 from auditrelay.settings import PeerSettings
 from auditrelay.telemetry.metrics import Metrics
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
