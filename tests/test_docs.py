@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import Counter
 
 from auditrelay import sinks, sources
 from auditrelay.cli import lazy
 from auditrelay.events.forms import FORMS
-from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.metrics import TABLE, Metrics
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -146,17 +147,14 @@ def test_a_log_event_says_what_to_do(row: list[str]) -> None:
 
 def exposed() -> dict[str, str]:
     """Return the type of every metric, by its name and labels: ``name{label,label}``."""
-    metrics = Metrics(version="1")
-    labels = {}
-    for attribute, metric in vars(metrics).items():
-        if hasattr(metric, "_labelnames"):
-            labels[attribute] = metric._labelnames
+    labels = {
+        f"{row.name.removesuffix('_total')}_total" if row.kind is Counter else row.name: row.labels
+        for row in TABLE
+    }
+    text = Metrics(version="1").render()[0].decode()
     found = {}
-    text = metrics.render()[0].decode()
     for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE):
-        # A counter's attribute is called without _total, where that does not clash.
-        short = name.removeprefix("auditrelay_")
-        named = ",".join(labels[short if short in labels else short.removesuffix("_total")])
+        named = ",".join(labels[name.removeprefix("auditrelay_")])
         found[f"{name}{{{named}}}" if named else name] = kind
     return found
 

@@ -14,7 +14,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, Purpose, belongs
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import Pace, in_background
+from auditrelay.http.rate import RateLimiter, in_background
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -352,7 +352,7 @@ class Turns:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.taken: list[tuple[str, float]] = []
-        self.pace = Pace(10, lambda: self.now)
+        self.limiter = RateLimiter(10, lambda: self.now)
         self._sleepers: list[tuple[float, asyncio.Event]] = []
         monkeypatch.setattr("auditrelay.http.retry.pause", self._pause)
 
@@ -376,7 +376,7 @@ class Turns:
         if background:
             in_background()
         for _ in range(times):
-            await self.pace.turn()
+            await self.limiter.turn()
             self.taken.append((who, self.now))
 
 

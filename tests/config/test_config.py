@@ -304,16 +304,14 @@ def test_an_unknown_variable_is_a_mistake(name: str, meant: str, file: Path) -> 
 
 
 def test_the_variables_of_a_kubernetes_service_are_not_ours(file: Path) -> None:
-    read(
-        file,
-        {
-            "AUDITRELAY_SERVICE_HOST": "10.0.0.1",
-            "AUDITRELAY_SERVICE_PORT_METRICS": "9464",
-            "AUDITRELAY_PORT": "tcp://10.0.0.1:9464",
-            "AUDITRELAY_PORT_9464_TCP_ADDR": "10.0.0.1",
-            "AUDITRELAY_WEB_SERVICE_HOST": "10.0.0.1",
-        },
-    )
+    service = {
+        "AUDITRELAY_SERVICE_HOST": "10.0.0.1",
+        "AUDITRELAY_SERVICE_PORT_METRICS": "9464",
+        "AUDITRELAY_PORT": "tcp://10.0.0.1:9464",
+        "AUDITRELAY_PORT_9464_TCP_ADDR": "10.0.0.1",
+        "AUDITRELAY_WEB_SERVICE_HOST": "10.0.0.1",
+    }
+    assert read(file, service) == read(file)
 
 
 def test_two_variables_for_one_value_are_a_mistake(file: Path) -> None:
@@ -496,7 +494,7 @@ def test_a_pattern_that_fits_no_source_yet_is_worth_a_warning(pattern: str, file
     file.write_text(GOOD + f'sources = ["acme-*", "{pattern}"]')
     found = read(file)
     assert found.warnings == (f'sinks.splunk.sources: "{pattern}" fits no source yet',)
-    assert found.feeds("splunk") == ("acme-voice",)
+    assert found.sources_of("splunk") == ("acme-voice",)
 
 
 def test_a_second_look_must_not_reach_beyond_what_is_remembered(file: Path) -> None:
@@ -519,9 +517,9 @@ def test_nothing_to_do_is_said_only_when_there_must_be_work(file: Path) -> None:
 def test_a_sink_is_fed_by_the_sources_it_names(file: Path) -> None:
     more = GOOD.replace("acme-voice", "acme-calls").partition("[sinks")[0]
     file.write_text(more + GOOD + 'sources = ["*-calls"]')
-    assert read(file).feeds("splunk") == ("acme-calls",)
+    assert read(file).sources_of("splunk") == ("acme-calls",)
     file.write_text(more + GOOD)
-    assert read(file).feeds("splunk") == ("acme-calls", "acme-voice")
+    assert read(file).sources_of("splunk") == ("acme-calls", "acme-voice")
 
 
 # --- secrets -----------------------------------------------------------------------------------

@@ -93,9 +93,9 @@ test_polls_that_do_not_come_any_more_silence_the_signs_of_life
       tests/collect/test_health.py::\
 test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
   a wait that a vendor asks for is kept
-      tests/http/test_peer.py::test_retry_after_is_never_shortened
+      tests/http/test_retry.py::test_retry_after_is_never_shortened
   a SIEM that is down for long loses nothing
-      tests/http/test_peer.py::test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded
+      tests/http/test_retry.py::test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded
       tests/deliver/test_deliverer.py::test_a_403_holds_the_sink_and_drops_nothing
 """
 

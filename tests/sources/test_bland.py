@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -10,10 +9,8 @@ import pytest
 import respx
 from pydantic import ValidationError
 
-from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.sandbox import faults
-from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.server import Trap
 from auditrelay.sandbox.vendors.bland import PATH, Bland
 from auditrelay.sources import Page, bland
 from auditrelay.telemetry.metrics import Metrics
@@ -81,47 +78,12 @@ def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any]) -> None:
 # --- whole walks
 
 
-@pytest.mark.parametrize("past_end", ["404", "empty"])
-@pytest.mark.parametrize("count", [0, 1, 3, 6, 7])
-@pytest.mark.parametrize("cap", [3, 100])
-async def test_every_record_is_shown_once_however_the_vendor_pages(
-    *,
-    vendor: Bland,
-    connect: Connect,
-    walk: Walk,
-    day: Interval,
-    past_end: Any,
-    count: int,
-    cap: int,
-) -> None:
-    vendor.switches.past_end, vendor.switches.page_size_cap = past_end, cap
-    made = vendor.fill(count, day.start, day.end)
-    pages = await walk(connect())
-    assert sorted(ids(pages)) == sorted(made)
-    assert [page.last for page in pages] == [False] * (len(pages) - 1) + [True]
-    assert {page.total for page in pages} == {count}
-    assert not any(page.shrunk for page in pages)
-    assert len(pages) == max(1, -(-count // min(4, cap)))
-
-
-@pytest.mark.parametrize("inclusive", [True, False])
-@pytest.mark.parametrize("sub", [0, 1, 500, 999])
-async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
-    *, vendor: Bland, connect: Connect, walk: Walk, day: Interval, inclusive: bool, sub: int
-) -> None:
-    vendor.switches.lower_inclusive = vendor.switches.upper_inclusive = inclusive
-    part = timedelta(microseconds=sub)
-    window = Interval(day.start + part, day.end - timedelta(hours=1) + part)
-    last = window.end - timedelta(microseconds=1)
-    made = [vendor.add(at) for at in (window.start, last)]
-    assert set(made) <= set(ids(await walk(connect(), window)))
-
-
 async def test_the_whole_window_is_asked_for_on_every_page(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(9, day.start, day.end)
     await walk(connect())
+    assert len(vendor.seen) == 3
     for number, seen in enumerate(vendor.seen, 1):
         assert seen.path == PATH
         assert seen.headers["authorization"] == vendor.api_key
@@ -133,14 +95,6 @@ async def test_the_whole_window_is_asked_for_on_every_page(
         }
 
 
-async def test_records_keep_their_text_byte_for_byte(
-    vendor: Bland, connect: Connect, walk: Walk, day: Interval
-) -> None:
-    vendor.fill(3, day.start, day.end)
-    texts = {entry.text for entry in vendor.history._entries}
-    assert {record for page in await walk(connect()) for record in page.records} == texts
-
-
 async def test_a_scheme_can_be_put_before_the_key(
     vendor: Bland, connect: Connect, walk: Walk
 ) -> None:
@@ -148,16 +102,6 @@ async def test_a_scheme_can_be_put_before_the_key(
         await walk(connect(auth_scheme="Bearer"))
     vendor.switches.bearer = "accept"
     assert (await walk(connect(auth_scheme="Bearer")))[-1].last
-
-
-async def test_a_redirect_holds_the_source_and_the_key_stays(
-    vendor: Bland, connect: Connect, walk: Walk
-) -> None:
-    async with Trap() as trap:
-        vendor.faults.add(faults.redirect(trap.url, 308), times=None)
-        with pytest.raises(Refused, match=r"redirects to 127\.0\.0\.1"):
-            await walk(connect())
-        assert not trap.caught
 
 
 # --- rows that come and go
@@ -189,16 +133,6 @@ async def test_rows_that_vanish_in_the_middle_are_noticed(
     made = vendor.fill(13, day.start, day.end)
     vendor.before_page[2] = lambda: vendor.history.remove(made[-1])
     assert [page.shrunk for page in await walk(connect())] == [False, True, True]
-
-
-async def test_rows_that_arrive_in_the_middle_are_no_trouble(
-    vendor: Bland, connect: Connect, walk: Walk, day: Interval
-) -> None:
-    made = vendor.fill(8, day.start, day.end)
-    vendor.before_page[2] = lambda: vendor.add(day.end - timedelta(seconds=1))
-    pages = await walk(connect())
-    assert set(made) <= set(ids(pages))
-    assert (len(pages), pages[-1].total, pages[-1].shrunk) == (3, 9, False)
 
 
 async def test_a_first_page_that_is_not_found_is_no_end(
@@ -376,65 +310,6 @@ async def test_a_refusal_without_words_is_told_all_the_same(
     assert str(error).startswith(f"403 from GET {vendor.url}{PATH}; audit logs are an Enterprise")
 
 
-# --- trouble that passes
-
-
-@pytest.mark.parametrize("retry_after", ["seconds", "date", "absent"])
-async def test_a_throttled_walk_waits_and_then_gives_up(
-    *,
-    vendor: Bland,
-    connect: Connect,
-    walk: Walk,
-    day: Interval,
-    waits: list[float],
-    retry_after: Any,
-) -> None:
-    vendor.fill(9, day.start, day.end)
-    vendor.switches.rate, vendor.switches.retry_after = 2, retry_after
-    with pytest.raises(Retryable, match="Rate limit exceeded") as caught:
-        await walk(connect())
-    assert caught.value.reason == "status_429"
-    assert len(waits) == 4
-    assert (min(waits) >= 60) is (retry_after == "seconds")
-
-
-@pytest.mark.parametrize(
-    "action",
-    [
-        faults.html(200),
-        faults.html(503),
-        faults.empty(),
-        faults.truncated(),
-        faults.truncated(honest_length=True),
-        faults.store_then_reset(),
-        faults.too_many(retry_after="1"),
-    ],
-)
-async def test_trouble_in_the_middle_costs_no_record(
-    vendor: Bland, connect: Connect, walk: Walk, day: Interval, action: faults.Action
-) -> None:
-    made = vendor.fill(9, day.start, day.end)
-    vendor.faults.add(action, nth=2)
-    assert sorted(ids(await walk(connect()))) == sorted(made)
-    assert [seen.query["page"] for seen in vendor.seen] == ["1", "2", "2", "3"]
-
-
-@pytest.mark.parametrize("odd", [b"NaN", b"-Infinity", b'"\\ud83d"'])
-async def test_one_odd_value_costs_neither_its_record_nor_its_page(
-    vendor: Bland, connect: Connect, walk: Walk, day: Interval, odd: bytes
-) -> None:
-    made = vendor.fill(5, day.start, day.end)
-
-    def change(_request: Request, response: Response) -> Response:
-        response.body = response.body.replace(b'"metadata":null', b'"metadata":' + odd)
-        return response
-
-    vendor.faults.add(faults.rewrite(change), times=None)
-    pages = await walk(connect())
-    assert sorted(ids(pages)) == sorted(made)
-    assert any(odd in record for page in pages for record in page.records)
-
-
 # --- the adapter alone
 
 
@@ -449,14 +324,3 @@ async def test_the_vendors_own_address_and_the_bare_key_are_the_defaults(
     assert route.calls.last.request.headers["authorization"] == "k"
     assert route.calls.last.request.url.params["page_size"] == "100"
     assert source.scope == ""
-
-
-@pytest.mark.respx(base_url=BASE)
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 418])
-async def test_no_window_is_skipped_whatever_the_vendor_refuses(
-    respx_mock: respx.MockRouter, walk: Walk, status: int
-) -> None:
-    respx_mock.get(PATH).mock(httpx.Response(status, json={"message": "No."}))
-    with pytest.raises(RelayError, match=rf"^{status} from GET {BASE}{PATH}: No\.") as caught:
-        await walk(bland.build("voice", settings(), Metrics()))
-    assert type(caught.value) is Refused

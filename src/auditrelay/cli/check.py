@@ -98,7 +98,7 @@ async def ask_all(config: Config, *, test: bool = False) -> list[Row]:
         return sinks.make(name, settings, metrics)
 
     def ask_sink(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
-        if test and not config.feeds(name):
+        if test and not config.sources_of(name):
             return _ask_idle_sink
         event = _test_event(config, name) if test and config.sinks[name].enabled else None
         return lambda built: _ask_sink(built, event)
@@ -172,7 +172,7 @@ def _refusals(verdict: Verdict) -> Iterator[str]:
 
 def _test_event(config: Config, sink: str) -> AuditEvent:
     """Return an event for *sink* that goes where those of a source go that it receives."""
-    names = config.feeds(sink)
+    names = config.sources_of(sink)
     name = next((name for name in names if config.sources[name].enabled), names[0])
     settings = config.sources[name]
     return test_event(

@@ -1,8 +1,11 @@
 """
-Reads the configuration: one TOML file, the environment over it, references followed, all checked.
+Load the configuration: one TOML file, the environment over it, references followed, all checked.
 
 Every problem is found at once, and each is a sentence that begins with the whole path of its key.
 A value that is or may be a secret is never part of such a sentence.
+
+``environment`` reads the variables, ``problems`` checks and explains, ``model`` is what comes out,
+``schema`` describes the file for editors. docs/decisions/0019 says what pydantic-settings does.
 """
 
 import os
@@ -74,7 +77,7 @@ def load(
                 *_waiting_patterns(found_sources, found_sinks),
             ),
         )
-        problems.extend(_together(config))
+        problems.extend(_cross_checks(config))
         if not problems:
             scrubber.learn(*config.secrets())
             return config
@@ -122,8 +125,8 @@ def _state_dir(environ: Mapping[str, str]) -> Path | None:
     return Path(home, ".local/state/auditrelay") if home else None
 
 
-def _together(config: Config) -> Iterator[str]:
-    """Yield what is wrong between parts that are right by themselves."""
+def _cross_checks(config: Config) -> Iterator[str]:
+    """Yield what is wrong between tables, each of which is right by itself."""
     for name, wanted in _without_source(config.sources, config.sinks):
         if not _is_pattern(wanted):
             hint = suggestion(wanted, config.sources)

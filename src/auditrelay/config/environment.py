@@ -1,4 +1,10 @@
-"""Configuration keys that come from environment variables."""
+"""
+The keys that come from environment variables: ``AUDITRELAY_SPOOL__MAX_BYTES`` is spool.max_bytes.
+
+Which variables are ours and what they mean is decided here, since a variable that is misspelt must
+be an error and a source may have a name that no variable can spell; pydantic-settings makes nested
+tables of them.
+"""
 
 import json
 import re

@@ -1,4 +1,9 @@
-"""What a checked configuration holds."""
+"""
+The configuration as values: the tables of the file, and ``Config``, the whole after the checks.
+
+The keys of one source or sink stand in the module of its type, whose ``Settings`` are found here
+by the type's name.
+"""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -151,7 +156,7 @@ class Config:
     sinks: Mapping[str, SinkSettings]
     warnings: tuple[str, ...] = ()
 
-    def feeds(self, sink: str) -> tuple[str, ...]:
+    def sources_of(self, sink: str) -> tuple[str, ...]:
         """Return the names of the sources that *sink* receives."""
         globs = self.sinks[sink].sources
         return tuple(

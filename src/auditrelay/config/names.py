@@ -1,4 +1,4 @@
-"""Names in a configuration: which are allowed, and what an unknown one was meant to be."""
+"""The names in a configuration: spelling in variables, what is allowed, what was meant."""
 
 import difflib
 import re

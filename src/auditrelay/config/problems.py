@@ -1,4 +1,10 @@
-"""Turn what validation finds into sentences: the path of the key, what is wrong, what was meant."""
+"""
+Check tables against their models, and say what is wrong so that an operator can correct it.
+
+Each problem is one sentence: the path of the key and the variable it came from, what is wrong with
+it, what is allowed, and the name that was probably meant. Pydantic's own messages name types of
+Python and repeat the value, which may be a secret.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

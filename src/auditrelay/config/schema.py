@@ -1,4 +1,9 @@
-"""The JSON Schema of the configuration file."""
+"""
+The JSON Schema of the configuration file, for editors that complete and check while one writes.
+
+It is pydantic's, put together from the file's own tables and those of every type of source and
+sink, with durations and defaults spelled as in the file.
+"""
 
 from datetime import timedelta
 from typing import Any

@@ -89,7 +89,7 @@ class Normalizer:
                 if settings.pseudonym_key and settings.pseudonymize
                 else None
             ),
-            **settings.places,
+            **settings.record_paths,
         )
 
     def __call__(self, records: list[bytes], fetched: int) -> list[AuditEvent]:

@@ -15,7 +15,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 
@@ -29,7 +29,7 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
-from auditrelay.http.rate import Pace
+from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply, http_date
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import proxy_of, tls_context
@@ -77,7 +77,7 @@ class Peer:
         self._secrets = secrets
         self._rotations = 0
         self._rotating = asyncio.Lock()
-        self._pace = Pace(requests_per_minute, clock) if requests_per_minute else None
+        self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
         held_back = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
         self._most_ahead = held_back + CLOCK_TOLERANCE
@@ -92,6 +92,27 @@ class Peer:
             trust_env=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
             proxy=proxy_of(settings.proxy, tls),
+        )
+
+    @classmethod
+    def of_source(
+        cls,
+        name: str,
+        settings: SourceSettings,
+        metrics: Metrics,
+        *,
+        headers: Callable[[], Mapping[str, str]],
+        secret: Secret,
+    ) -> Self:
+        """Return the API of the source *name*: address and rate are those of its *settings*."""
+        return cls(
+            name,
+            settings,
+            base_url=settings.base_url,
+            headers=headers,
+            secrets=(secret,),
+            metrics=metrics,
+            requests_per_minute=settings.requests_per_minute,
         )
 
     async def request(
@@ -154,7 +175,9 @@ class Peer:
         if told is None:
             return
         age = reply.headers.get("age", "")
-        now = datetime.now(UTC) - timedelta(seconds=int(age) if age.isdecimal() else 0)
+        # More digits than that are nonsense, and more than a timedelta holds.
+        seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
+        now = datetime.now(UTC) - timedelta(seconds=seconds)
         if now - told > self._most_ahead:
             ahead = round((now - told).total_seconds())
             raise Refused(
@@ -185,8 +208,8 @@ class Peer:
         headers: Mapping[str, str] | None,
         content: bytes | None,
     ) -> Reply:
-        if self._pace is not None:
-            await self._pace.turn()
+        if self._limiter is not None:
+            await self._limiter.turn()
         merged = _STANDING_HEADERS.copy()
         for group in (self._identity(), headers or {}):
             for key, value in group.items():

@@ -16,9 +16,12 @@ def in_background() -> None:
     _background.set(True)
 
 
-class Pace:
+class RateLimiter:
     """
     At most *per_minute* turns in any minute, evenly spaced after a small burst.
+
+    That is stricter than aiolimiter, whose burst is a whole minute's worth: twice the ceiling can
+    pass in one minute.
 
     A turn is booked before it is waited for, so those who wait keep their order. Of those in the
     background (:func:`in_background`) only one at a time has booked: whoever else comes waits for

@@ -161,7 +161,7 @@ class App:
                         (source, sink)
                         for sink, settings in config.sinks.items()
                         if settings.enabled
-                        for source in config.feeds(sink)
+                        for source in config.sources_of(sink)
                     ],
                 )
                 app = cls(config, store, metrics, attempts=attempts)

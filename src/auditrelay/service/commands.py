@@ -168,7 +168,11 @@ class Commands:
 
     def _fed(self, source: str, wanted: list[str]) -> list[str]:
         """Return the sinks *wanted* (empty: all) as far as they receive *source*."""
-        fed = [sink for sink in self._topology.sinks if source in self._topology.config.feeds(sink)]
+        fed = [
+            sink
+            for sink in self._topology.sinks
+            if source in self._topology.config.sources_of(sink)
+        ]
         for name in wanted:
             if name not in fed:
                 known = ", ".join(fed) or "none"

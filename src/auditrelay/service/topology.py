@@ -96,7 +96,7 @@ class Topology:
         for name in self.deliverers:
             await self._store.start_sink(
                 name,
-                [*self.config.feeds(name), ALERTS],
+                [*self.config.sources_of(name), ALERTS],
                 configured=[*self.config.sources, ALERTS],
             )
         for name in await self._store.retire_sinks(list(self.deliverers)):
@@ -204,7 +204,9 @@ class Topology:
         self._metrics.configure(
             sources=config.sources,
             sinks=config.sinks,
-            pairs=[(source, sink) for sink in self.deliverers for source in config.feeds(sink)],
+            pairs=[
+                (source, sink) for sink in self.deliverers for source in config.sources_of(sink)
+            ],
         )
         self._store.resize(
             max_bytes=config.spool.max_bytes,
@@ -287,7 +289,7 @@ class Topology:
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
-                if name in self.config.feeds(sink):
+                if name in self.config.sources_of(sink):
                     deliverer.wake.set()
 
         return Collector(

@@ -84,10 +84,11 @@ class SourceSettings(PeerSettings):
     enabled: bool = True
     base_url: Address
     poll_interval: Duration = Field(timedelta(minutes=5), ge=timedelta(seconds=1))
-    settle: Duration = Field(timedelta(seconds=30), ge=timedelta(0))
-    """How long after an instant it is trusted to be complete."""
-    overlap: Duration = Field(timedelta(minutes=5), ge=timedelta(seconds=1))
-    """How far each window starts before the checkpoint."""
+    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
+    """How long after an instant it is trusted to be complete. No vendor so far states a delay."""
+    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
+    """How far each window starts before the checkpoint: two polls, for records that are stamped
+    before they are stored."""
     resweep: Annotated[
         list[Annotated[Duration, Field(gt=timedelta(0))]], BeforeValidator(comma_list)
     ] = [
@@ -130,7 +131,7 @@ class SourceSettings(PeerSettings):
         return None
 
     @property
-    def places(self) -> Mapping[str, list[str]]:
+    def record_paths(self) -> Mapping[str, list[str]]:
         """Where records have their id and their time, as ``Normalizer`` takes it, if it is set."""
         return {}
 

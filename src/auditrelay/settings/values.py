@@ -69,7 +69,11 @@ def format_duration(value: timedelta) -> str:
 
 
 def parse_size(text: object) -> int:
-    """Return the number of bytes that *text* names, such as ``2GiB``, or a bare number."""
+    """
+    Return the number of bytes that *text* names, such as ``2GiB``, or a bare number.
+
+    pydantic's ByteSize is too generous: it reads ``2gib``, ``1.5GB``, ``8bit`` and true as sizes.
+    """
     if isinstance(text, int) and not isinstance(text, bool):
         return text
     found = _SIZE.fullmatch(text) if isinstance(text, str) else None

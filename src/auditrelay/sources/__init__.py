@@ -156,7 +156,11 @@ def available() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
-def widened(window: Interval, granule: timedelta) -> Interval:
+GRANULE = timedelta(milliseconds=1)
+"""What :func:`in_milliseconds` can write, and the precision of most vendors' times."""
+
+
+def widened(window: Interval, granule: timedelta = GRANULE) -> Interval:
     """
     Return bounds in whole *granules* that hold all of *window* whether a vendor includes them.
 

@@ -10,7 +10,6 @@ last one answers; nothing here depends on it.
 """
 
 from collections.abc import AsyncGenerator
-from datetime import timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -22,16 +21,12 @@ from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.settings.values import Duration
 from auditrelay.sources import Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import MOST, Interval
+from auditrelay.window import Interval
 
 PATH = "/v1/audit/logs"
-
-GRANULE = timedelta(milliseconds=1)
-"""The vendor's times have this precision, and "after" may mean strictly after."""
 
 
 class Settings(SourceSettings):
@@ -39,12 +34,6 @@ class Settings(SourceSettings):
 
     type: Literal["bland"]
     base_url: Address = "https://api.bland.ai"
-    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    """The vendor states no delay."""
-    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    """Two polls, for records that are stamped before they are stored."""
-    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
-    """The vendor states no limit."""
     page_size: int = Field(100, ge=1, le=100)
     """The documented maximum."""
     api_key: Secret
@@ -82,7 +71,7 @@ class Source:
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
-        span = widened(window, GRANULE)
+        span = widened(window)
         params = {
             "created_after": in_milliseconds(span.start),
             # Without the upper bound every new record would push others to the next page.
@@ -180,12 +169,7 @@ def _said(code: str, words: str) -> str:
 
 def _explained(reply: Reply) -> tuple[str, str]:
     """Return the vendor's code and words for a failure, either of which may be empty."""
-    try:
-        body = reply.json()
-    except ValueError:
-        return "", ""
-    if not isinstance(body, dict):
-        return "", ""
+    body = reply.object() or {}
     return _first(body.get("errors"), body.get("message"))
 
 
@@ -212,13 +196,5 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         scheme = settings.auth_scheme
         return {"authorization": f"{scheme} {key}" if scheme else key}
 
-    peer = Peer(
-        name,
-        settings,
-        base_url=settings.base_url,
-        headers=identity,
-        secrets=(settings.api_key,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
-    )
+    peer = Peer.of_source(name, settings, metrics, headers=identity, secret=settings.api_key)
     return Source(settings, peer)

@@ -33,9 +33,6 @@ from auditrelay.window import MOST, Interval
 PATH = "/user/v1/audit-logs/"
 """With its slash at the end: Django redirects the address without it."""
 
-GRANULE = timedelta(milliseconds=1)
-"""How much earlier than its window a request starts, should the bound itself be left out."""
-
 
 def _number_as_text(value: object) -> object:
     """Let an id be written without quotes."""
@@ -50,12 +47,6 @@ class Settings(SourceSettings):
 
     type: Literal["cekura"]
     base_url: Address = "https://api.cekura.ai"
-    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    """The vendor promises "near real-time" and gives no figure."""
-    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    """Two polls: records are stamped before they are stored, and no order is promised."""
-    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
-    """The vendor refuses more."""
     retention: Duration | None = Field(timedelta(days=365), gt=timedelta(0))
     """The vendor's default; it shows nothing older, and does not say so."""
     page_size: int = Field(200, ge=1, le=1000)
@@ -153,13 +144,13 @@ def _spans(window: Interval) -> list[Interval]:
 
     That is one span, except for a window of 30 days, which the widening makes too long.
     """
-    whole = widened(window, GRANULE)
+    whole = widened(window)
     if whole.length <= MOST:
         return [whole]
     middle = window.start + window.length / 2
     return [
-        widened(Interval(window.start, middle), GRANULE),
-        widened(Interval(middle, window.end), GRANULE),
+        widened(Interval(window.start, middle)),
+        widened(Interval(middle, window.end)),
     ]
 
 
@@ -196,14 +187,8 @@ def _read_first(reply: Reply) -> _Answer:
 
 def _words(reply: Reply) -> str:
     """Return the vendor's explanation: ``{"detail": "..."}`` or ``{"field": ["...", ...]}``."""
-    try:
-        body = reply.json()
-    except ValueError:
-        return ""
-    if not isinstance(body, dict):
-        return ""
     parts = []
-    for field, said in body.items():
+    for field, said in (reply.object() or {}).items():
         texts = said if isinstance(said, list) else [said]
         text = " ".join(text for text in texts if isinstance(text, str))
         if text:
@@ -213,13 +198,11 @@ def _words(reply: Reply) -> str:
 
 def build(name: str, settings: Settings, metrics: Metrics) -> Source:
     """Return the source that the configuration calls *name*."""
-    peer = Peer(
+    peer = Peer.of_source(
         name,
         settings,
-        base_url=settings.base_url,
+        metrics,
         headers=lambda: {"x-cekura-api-key": settings.api_key.reveal()},
-        secrets=(settings.api_key,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
+        secret=settings.api_key,
     )
     return Source(settings, peer)

@@ -9,7 +9,6 @@ its walk.
 
 import re
 from collections.abc import AsyncGenerator
-from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -22,17 +21,13 @@ from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.settings.values import Duration
 from auditrelay.sources import Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import MOST, Interval
+from auditrelay.window import Interval
 
 PATH = "/v1/audit-log"
 """Without a slash at its end."""
-
-GRANULE = timedelta(milliseconds=1)
-"""How much earlier than its window a request starts, should the bound itself be left out."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
@@ -52,12 +47,6 @@ class Settings(SourceSettings):
     type: Literal["jitsudo"]
     base_url: Address
     """The server's address; every organisation runs its own."""
-    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    """The vendor states no delay."""
-    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    """Two polls, for records that are stamped before they are stored."""
-    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
-    """The vendor states no limit."""
     page_size: int = Field(250, ge=1, le=250)
     """The maximum of the vendor's other lists; it is not documented for this one. A server that
     gives less than was asked for is fine."""
@@ -105,7 +94,7 @@ class Source:
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
-        span = widened(window, GRANULE)
+        span = widened(window)
         params = {
             "from": in_milliseconds(span.start),
             "to": in_milliseconds(span.end),
@@ -207,12 +196,7 @@ def _explained(reply: Reply) -> _Explanation:
     ``{"code": "...", "message": "...", "details": {...}, "notices": ["...", ...]}``; the notices
     are the words of the policies that decided.
     """
-    try:
-        body = reply.json()
-    except ValueError:
-        return _Explanation()
-    if not isinstance(body, dict):
-        return _Explanation()
+    body = reply.object() or {}
     code, message = _text(body.get("code")), _text(body.get("message"))
     listed = body.get("notices")
     notices = "; ".join(filter(None, map(_text, listed if isinstance(listed, list) else [])))
@@ -250,13 +234,5 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         credential = {"authorization": f"Bearer {secret}"} if bearer else {"x-api-key": secret}
         return {"x-tenant-id": settings.tenant_id, **credential}
 
-    peer = Peer(
-        name,
-        settings,
-        base_url=settings.base_url,
-        headers=identity,
-        secrets=(settings.credential,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
-    )
+    peer = Peer.of_source(name, settings, metrics, headers=identity, secret=settings.credential)
     return Source(settings, peer)

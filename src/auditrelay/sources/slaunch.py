@@ -26,7 +26,6 @@ the second looks (``resweep``) are there for what such a list hides.
 
 import re
 from collections.abc import AsyncGenerator, Mapping
-from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -43,11 +42,11 @@ from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.settings.values import Duration, Labels, Words
+from auditrelay.settings.values import Labels, Words
 from auditrelay.sources import Page
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import MOST, Interval, micros
+from auditrelay.window import Interval, micros
 
 PATH = "/api/logging/audit/"
 """With its slash at the end: FastAPI redirects the address without it."""
@@ -72,12 +71,6 @@ class Settings(SourceSettings):
 
     type: Literal["slaunch"]
     base_url: Address = None  # type: ignore[assignment]  # _one_address always fills it in
-    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    """The vendor states no delay."""
-    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    """Two polls, for records that are stamped before they are stored."""
-    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
-    """Every window is reached from the newest record on, so few large ones are best."""
     page_size: int = Field(250, ge=1, le=250)
     """The documented maximum."""
     tenant: str | None = None
@@ -92,7 +85,7 @@ class Settings(SourceSettings):
     """Further parameters of every request."""
 
     @property
-    def places(self) -> Mapping[str, list[str]]:
+    def record_paths(self) -> Mapping[str, list[str]]:
         """Where records have their id and their time."""
         return {"id_path": self.id_path, "time_path": self.time_path}
 
@@ -334,11 +327,7 @@ def _read_first(reply: Reply) -> _Answer:
 
 def _words(reply: Reply) -> str:
     """Return the vendor's words for a failure: a text, or what is wrong with a parameter."""
-    try:
-        body = reply.json()
-    except ValueError:
-        return ""
-    detail = body.get("detail") if isinstance(body, dict) else None
+    detail = (reply.object() or {}).get("detail")
     if isinstance(detail, list) and detail and isinstance(detail[0], dict):
         where, what = detail[0].get("loc"), detail[0].get("msg")
         if not isinstance(what, str):
@@ -350,13 +339,11 @@ def _words(reply: Reply) -> str:
 
 def build(name: str, settings: Settings, metrics: Metrics) -> Source:
     """Return the source that the configuration calls *name*."""
-    peer = Peer(
+    peer = Peer.of_source(
         name,
         settings,
-        base_url=settings.base_url,
+        metrics,
         headers=lambda: {"X-API-Key": settings.api_key.reveal()},
-        secrets=(settings.api_key,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
+        secret=settings.api_key,
     )
     return Source(settings, peer)

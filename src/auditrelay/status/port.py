@@ -4,24 +4,19 @@ The status port: health, readiness, metrics, and what there is to see, on one sm
 It shows names, numbers and reasons; never an event's contents and never a secret.
 """
 
-import asyncio
-import contextlib
 import socket
-from collections.abc import Iterator
-from email.utils import formatdate
 from typing import Any, Protocol
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from auditrelay.errors import ConfigError
 from auditrelay.settings.secrets import Secret
 from auditrelay.status.access import Door, allowed_hosts, is_loopback
+from auditrelay.status.idle_server import IdleServer
 from auditrelay.status.page import page
 from auditrelay.status.page.assets import Assets
 
@@ -44,33 +39,11 @@ class Instance(Protocol):
         """Return the reasons why not everything has worked yet."""
 
 
-class _Protocol(H11Protocol):
-    def data_received(self, data: bytes) -> None:
-        """Set the header Date, which uvicorn would do in the loop that is not run here."""
-        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
-        super().data_received(data)
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.stopping = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the instance: it has more to stop than this."""
-        yield
-
-    async def main_loop(self) -> None:
-        """Wait for the stop; uvicorn would wake ten times a second to look whether it is there."""
-        await self.stopping.wait()
-
-
 class StatusPort:
     """
     The server behind ``[status] listen``: *listen* is ``host:port``, with port 0 for any.
 
-    With *token*, whoever looks has to know it, see ``door``.
+    With *token*, a request has to carry it, see ``access``.
 
     Raises ConfigError if the address cannot be had.
     """
@@ -91,18 +64,7 @@ class StatusPort:
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{bound}/"
         if token is None and not is_loopback(ip):
             _log.warning("status_port_open", listen=listen)
-        self._server = _Server(
-            uvicorn.Config(
-                self._behind_door(token, allowed_hosts(listen, ip)),
-                http=_Protocol,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
+        self._server = IdleServer(self._behind_door(token, allowed_hosts(listen, ip)))
 
     def _behind_door(self, token: Secret | None, hosts: frozenset[str] | None) -> Door:
         routes = [
@@ -124,8 +86,7 @@ class StatusPort:
 
     def stop(self) -> None:
         """End :meth:`serve`."""
-        self._server.should_exit = True
-        self._server.stopping.set()
+        self._server.stop()
 
     async def _page(self, _: Request) -> Response:
         return HTMLResponse(page(await self._instance.status()))

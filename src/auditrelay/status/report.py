@@ -152,7 +152,7 @@ def _sink(
     oldest = None if state is None else state.oldest_undelivered
     return {
         **_peer(name, settings),
-        "sources": [] if settings is None else list(config.feeds(name)),
+        "sources": [] if settings is None else list(config.sources_of(name)),
         "up": bool(condition.get("up")),
         "held": bool(condition.get("held")),
         "since": condition.get("since"),

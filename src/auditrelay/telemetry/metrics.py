@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -112,19 +113,123 @@ class Histogram(Collector):
 
 _Labels = tuple[str, ...]
 
+_OWN_CODES = {"reason", "code"}
+"""Labels whose values are codes of ours; every other label's are names of the configuration."""
 
-_Metric = Counter | Gauge | Histogram
+M = TypeVar("M", bound=Counter | Gauge | Histogram)
+
+
+class Row(Generic[M]):
+    """
+    A row of the table in :class:`Metrics`: *kind*, help text and labels of one metric.
+
+    Its name is the attribute's, with ``auditrelay_`` before it, and ``_total`` behind it if it is
+    a counter. On an instance the attribute is the metric itself.
+    """
+
+    def __init__(self, kind: type[M], text: str, *labels: str, **options: Any) -> None:
+        self.kind = kind
+        self.text = text
+        self.labels = labels
+        self._options = options
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Take the attribute's name."""
+        self.name = name
+
+    def __get__(self, metrics: object, owner: type | None = None) -> M:
+        """Give the attribute its type; an instance has the metric itself in this place."""
+        raise AttributeError(f"{self.name} is a metric of an instance of Metrics")
+
+    def make(self, registry: CollectorRegistry) -> M:
+        """Return the metric, registered at *registry*."""
+        return self.kind(
+            f"auditrelay_{self.name}", self.text, self.labels, registry=registry, **self._options
+        )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The labels whose values are names of the configuration."""
+        return frozenset(self.labels) - _OWN_CODES
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether a sample exists before the first event: no label has codes of ours."""
+        return _OWN_CODES.isdisjoint(self.labels)
 
 
 class Metrics:
     """
-    Every metric, on a registry of its own, each exposed before its first event.
+    Every metric, each exposed before its first event. Feed it from one thread.
 
-    The attributes are named as the metrics are, without ``auditrelay_`` and ``_total`` (but for
-    ``dead_letters_total``, which stands beside the gauge ``dead_letters``). *sources*, *sinks* and
-    *pairs* (source, sink) are the names in the configuration: what is labelled by them alone
-    starts with a sample of nought. Feed it from one thread.
+    *sources*, *sinks* and *pairs* (source, sink) are the names in the configuration: a metric that
+    is labelled by them alone starts with a sample of 0.
     """
+
+    events_collected = Row(Counter, "New events read from a source into the spool.", "source")
+    events_duplicate = Row(Counter, "Events that a source showed again; not forwarded.", "source")
+    events_late = Row(Counter, "Events that only a second look found.", "source")
+    events_unknown = Row(Counter, "New events of a type that stands in no table.", "source")
+    events_vanished = Row(
+        Counter, "Forwarded events that a source does not show any more.", "source"
+    )
+    events_ambiguous = Row(
+        Counter,
+        "New events of an export in a span that was read before: late, or known otherwise.",
+        "source",
+    )
+    events_delivered = Row(Counter, "Events that a sink acknowledged.", "sink", "source")
+    events_possible_duplicate = Row(
+        Counter, "Events sent again after a request whose outcome is unknown.", "sink"
+    )
+    events_restamped = Row(
+        Counter,
+        "Events sent with another time than their own, which the sink would not index.",
+        "sink",
+    )
+    events_already_stored = Row(
+        Counter, "Events that the sink recognised: it had them from before.", "sink"
+    )
+    events_diverted = Row(
+        Counter, "Events that the sink took, and put elsewhere than they were sent to.", "sink"
+    )
+    dead_letters_total = Row(Counter, "Events put aside as dead letters.", "sink", "reason")
+    dead_letters = Row(Gauge, "Dead letters that wait for an operator.", "sink")
+    source_lag_seconds = Row(Gauge, "Now minus the checkpoint.", "source")
+    source_last_event_timestamp_seconds = Row(
+        Gauge, "Time of the newest event seen; 0 before the first.", "source"
+    )
+    source_up = Row(Gauge, "1 while the last request succeeded, else 0.", "source")
+    sink_up = Row(Gauge, "1 while the last request succeeded, else 0.", "sink")
+    gap_seconds = Row(Counter, "Event time that was declared as not read.", "source", "reason")
+    sink_backlog_events = Row(Gauge, "Events in the spool that the sink has yet to take.", "sink")
+    sink_oldest_undelivered_seconds = Row(
+        Gauge, "How long the oldest of the backlog has waited; 0 without a backlog.", "sink"
+    )
+    spool_bytes = Row(Gauge, "Bytes that the spool takes on disk.")
+    spool_max_bytes = Row(Gauge, "Bytes at which polling waits.")
+    request_duration_seconds = Row(
+        Histogram,
+        "Time of one request, by the peer's name and the status or error code.",
+        "peer",
+        "code",
+        buckets=REQUEST_SECONDS,
+    )
+    requests_retried = Row(Counter, "Requests that had to be made again.", "peer", "reason")
+    event_lateness_seconds = Row(
+        Histogram,
+        "Age of events that were found after their span had been read.",
+        "source",
+        buckets=LATENESS_SECONDS,
+    )
+    end_to_end_seconds = Row(
+        Histogram,
+        "From when an event occurred to when a sink acknowledged it.",
+        "source",
+        "sink",
+        buckets=END_TO_END_SECONDS,
+    )
+    build_info = Row(Gauge, "Always 1; the version is in the label.", "version")
 
     def __init__(
         self,
@@ -139,147 +244,9 @@ class Metrics:
         # auditrelay_dead_letters cannot be in one registry with auditrelay_dead_letters_total.
         second = CollectorRegistry()
         self._registries = (registry, second)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"auditrelay_{name}", text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"auditrelay_{name}", text, labels, registry=registry)
-
-        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"auditrelay_{name}", text, labels, buckets=buckets, registry=registry)
-
-        self.events_collected = counter(
-            "events_collected", "New events read from a source into the spool.", "source"
-        )
-        self.events_duplicate = counter(
-            "events_duplicate", "Events that a source showed again; not forwarded.", "source"
-        )
-        self.events_late = counter("events_late", "Events that only a second look found.", "source")
-        self.events_unknown = counter(
-            "events_unknown", "New events of a type that stands in no table.", "source"
-        )
-        self.events_vanished = counter(
-            "events_vanished", "Forwarded events that a source does not show any more.", "source"
-        )
-        self.events_ambiguous = counter(
-            "events_ambiguous",
-            "New events of an export in a span that was read before: late, or known otherwise.",
-            "source",
-        )
-        self.events_delivered = counter(
-            "events_delivered", "Events that a sink acknowledged.", "sink", "source"
-        )
-        self.events_possible_duplicate = counter(
-            "events_possible_duplicate",
-            "Events sent again after a request whose outcome is unknown.",
-            "sink",
-        )
-        self.events_restamped = counter(
-            "events_restamped",
-            "Events sent with another time than their own, which the sink would not index.",
-            "sink",
-        )
-        self.events_already_stored = counter(
-            "events_already_stored",
-            "Events that the sink recognised: it had them from before.",
-            "sink",
-        )
-        self.events_diverted = counter(
-            "events_diverted",
-            "Events that the sink took, and put elsewhere than they were sent to.",
-            "sink",
-        )
-        self.dead_letters_total = counter(
-            "dead_letters", "Events put aside as dead letters.", "sink", "reason"
-        )
-        self.dead_letters = Gauge(
-            "auditrelay_dead_letters",
-            "Dead letters that wait for an operator.",
-            ("sink",),
-            registry=second,
-        )
-        self.source_lag_seconds = gauge("source_lag_seconds", "Now minus the checkpoint.", "source")
-        self.source_last_event_timestamp_seconds = gauge(
-            "source_last_event_timestamp_seconds",
-            "Time of the newest event seen; 0 before the first.",
-            "source",
-        )
-        self.source_up = gauge("source_up", "1 while the last request succeeded, else 0.", "source")
-        self.sink_up = gauge("sink_up", "1 while the last request succeeded, else 0.", "sink")
-        self.gap_seconds = counter(
-            "gap_seconds", "Event time that was declared as not read.", "source", "reason"
-        )
-        self.sink_backlog_events = gauge(
-            "sink_backlog_events", "Events in the spool that the sink has yet to take.", "sink"
-        )
-        self.sink_oldest_undelivered_seconds = gauge(
-            "sink_oldest_undelivered_seconds",
-            "How long the oldest of the backlog has waited; 0 without a backlog.",
-            "sink",
-        )
-        self.spool_bytes = gauge("spool_bytes", "Bytes that the spool takes on disk.")
-        self.spool_max_bytes = gauge("spool_max_bytes", "Bytes at which polling waits.")
-        self.request_duration_seconds = histogram(
-            "request_duration_seconds",
-            "Time of one request, by the peer's name and the status or error code.",
-            "peer",
-            "code",
-            buckets=REQUEST_SECONDS,
-        )
-        self.requests_retried = counter(
-            "requests_retried", "Requests that had to be made again.", "peer", "reason"
-        )
-        self.event_lateness_seconds = histogram(
-            "event_lateness_seconds",
-            "Age of events that were found after their span had been read.",
-            "source",
-            buckets=LATENESS_SECONDS,
-        )
-        self.end_to_end_seconds = histogram(
-            "end_to_end_seconds",
-            "From when an event occurred to when a sink acknowledged it.",
-            "source",
-            "sink",
-            buckets=END_TO_END_SECONDS,
-        )
-        self.build_info = gauge("build_info", "Always 1; the version is in the label.", "version")
+        for row in TABLE:
+            setattr(self, row.name, row.make(second if row.name == "dead_letters" else registry))
         self.build_info.labels(version).set(1)
-
-        # By the names that label them: those that start at nought, and those that also carry a
-        # code of our own and so start with their first event.
-        self._labelled: dict[_Labels, tuple[tuple[_Metric, ...], tuple[_Metric, ...]]] = {
-            ("source",): (
-                (
-                    self.events_collected,
-                    self.events_duplicate,
-                    self.events_late,
-                    self.events_unknown,
-                    self.events_vanished,
-                    self.events_ambiguous,
-                    self.source_lag_seconds,
-                    self.source_last_event_timestamp_seconds,
-                    self.source_up,
-                    self.event_lateness_seconds,
-                ),
-                (self.gap_seconds,),
-            ),
-            ("sink",): (
-                (
-                    self.events_possible_duplicate,
-                    self.events_restamped,
-                    self.events_already_stored,
-                    self.events_diverted,
-                    self.dead_letters,
-                    self.sink_up,
-                    self.sink_backlog_events,
-                    self.sink_oldest_undelivered_seconds,
-                ),
-                (self.dead_letters_total,),
-            ),
-            ("source", "sink"): ((self.events_delivered, self.end_to_end_seconds), ()),
-            ("peer",): ((), (self.request_duration_seconds, self.requests_retried)),
-        }
         self._names: dict[_Labels, set[_Labels]] = {}
         self.configure(sources=sources, sinks=sinks, pairs=pairs)
 
@@ -293,8 +260,8 @@ class Metrics:
         """
         Take the names of a configuration that was read again.
 
-        New names start at nought. Names that are gone lose their samples, or an alert on a source
-        that nobody polls any more would never end. What stays keeps counting.
+        New names start at 0. Names that are gone lose their samples, or an alert on a source that
+        is polled no more would never end. What stays keeps counting.
         """
         by_source: set[_Labels] = {(name,) for name in sources}
         by_sink: set[_Labels] = {(name,) for name in sinks}
@@ -304,12 +271,15 @@ class Metrics:
             ("source", "sink"): set(pairs),
             ("peer",): by_source | by_sink,
         }
-        for labels, (at_nought, later) in self._labelled.items():
-            for gone in self._names.get(labels, set()) - names[labels]:
-                for metric in (*at_nought, *later):
-                    metric.remove_by_labels(dict(zip(labels, gone, strict=True)))
-            for values in names[labels]:
-                for metric in at_nought:
+        for labels, current in names.items():
+            gone = self._names.get(labels, set()) - current
+            for row in TABLE:
+                if row.names != set(labels):
+                    continue
+                metric = getattr(self, row.name)
+                for values in gone:
+                    metric.remove_by_labels(dict(zip(labels, values, strict=True)))
+                for values in current if row.starts_at_zero else ():
                     metric.labels(**dict(zip(labels, values, strict=True)))
         self._names = names
 
@@ -336,3 +306,7 @@ class Metrics:
                     family = Metric(f"{family.name}_total", family.documentation, "unknown")  # noqa: PLW2901  # the same, renamed
                     family.samples = samples
                 yield family
+
+
+TABLE: tuple[Row[Any], ...] = tuple(row for row in vars(Metrics).values() if isinstance(row, Row))
+"""The rows of :class:`Metrics`, in their order there."""

@@ -51,7 +51,7 @@ class Rig:
             scope=source.scope,
             redact="default",
             tags={},
-            **given.places,
+            **given.record_paths,
         )
 
     @property

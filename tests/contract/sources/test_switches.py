@@ -44,15 +44,34 @@ def test_what_a_double_says_of_its_switches_is_about_switches_that_it_has(kind: 
 
 
 @pytest.mark.parametrize(("rig", "switch", "answer"), FIT, indirect=["rig"])
-@pytest.mark.parametrize("pages", [0, 2])
+@pytest.mark.parametrize(("pages", "smaller"), [(0, False), (2, False), (2, True)])
 async def test_either_answer_shows_the_whole_window(
-    rig: Rig, switch: str, answer: Any, pages: int
+    *, rig: Rig, switch: str, answer: Any, pages: int, smaller: bool
 ) -> None:
-    """With rows on both bounds, and with several at one instant."""
+    """With rows on both bounds, with several at one instant, and on *smaller* pages than asked."""
     setattr(rig.double.switches, switch, answer)
+    if smaller and switch != "oversize":
+        rig.double.switches.page_size_cap = max(3, rig.double.SMALLEST_PAGE)
     rig.fill(pages * rig.page + bool(pages))
     for at in (rig.window.start, rig.window.end - timedelta(milliseconds=1), rig.window.end):
         rig.double.add(at)
+    assert await rig.shown() == rig.made()
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("part", [0, 1, 500, 999])
+async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
+    *, rig: Rig, inclusive: bool, part: int
+) -> None:
+    """Also if the bounds of the window lie between two milliseconds."""
+    for name in ("lower_inclusive", "upper_inclusive"):
+        if hasattr(rig.double.switches, name):
+            setattr(rig.double.switches, name, inclusive)
+    micros = timedelta(microseconds=part)
+    rig.window = Interval(rig.window.start + micros, rig.window.end - HOUR + micros)
+    for at in (rig.window.start, rig.window.end - timedelta(microseconds=1)):
+        rig.double.add(at)
+    assert len(rig.made()) == 2
     assert await rig.shown() == rig.made()
 
 

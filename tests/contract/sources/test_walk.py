@@ -36,7 +36,8 @@ async def test_every_record_is_shown_once_and_only_the_last_page_is_the_last(
     assert sorted(record for page in shown for record in page.records) == sorted(rig.made())
     assert [page.last for page in shown] == [False] * (len(shown) - 1) + [True]
     assert not any(page.shrunk for page in shown)
-    assert all((page.total is not None) == rig.double.TOTAL for page in shown)
+    assert {page.total for page in shown} == {count if rig.double.TOTAL else None}
+    assert all(page.records for page in shown) or len(shown) == 1, "a page was asked for in vain"
     assert len(rig.double.seen) >= max(1, -(-count // rig.page))
 
 
@@ -103,6 +104,17 @@ async def test_rows_that_come_in_the_middle_of_a_walk_hide_no_other(
 
     rig.double.before_page[page] = come
     assert set(before) <= set(await rig.shown())
+    assert not rig.double.before_page, "the page was never asked for"
+
+
+async def test_rows_that_come_are_not_taken_for_rows_that_vanished(rig: Rig) -> None:
+    rig.fill(2 * rig.page)
+    before = rig.made()
+    rig.double.before_page[2] = lambda: rig.double.add(rig.window.end - timedelta(seconds=1))
+    pages = await rig.pages()
+    assert set(before) <= {record for page in pages for record in page.records}
+    assert pages[-1].total == (len(rig.made()) if rig.double.TOTAL else None)
+    assert not any(page.shrunk for page in pages)
     assert not rig.double.before_page, "the page was never asked for"
 
 
@@ -210,4 +222,5 @@ async def test_one_odd_value_costs_neither_its_page_nor_anybodys_identity(
     marked = {event.uid for event in await rig.events(source)}
     assert plain < marked
     assert len(marked) == 10
+    assert any(odd in record for page in await rig.pages(source) for record in page.records)
     assert {event.uid for event in await rig.events(source)} == marked

@@ -18,6 +18,7 @@ from auditrelay.config import load
 from auditrelay.errors import Refused, Rejected
 from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.normalize import Normalizer
+from auditrelay.sandbox.vendors import cencori as double
 from auditrelay.sandbox.vendors.cencori import HEADER, ORGANIZATION_SLUG, Cencori
 from auditrelay.service import app
 from auditrelay.sources import Drop, Parcel, ParcelPage, cencori
@@ -416,7 +417,7 @@ async def test_an_export_that_was_cut_declares_what_may_be_missing(
     most: int | None,
 ) -> None:
     if most is None:
-        monkeypatch.setattr("auditrelay.sandbox.vendors.cencori.MOST_EXPORTED", 50)
+        monkeypatch.setattr(double, "MOST_EXPORTED", 50)
         monkeypatch.setattr("auditrelay.sources.cencori.export_span.CUTS", (50,))
     vendor.switches.max_rows = most
     vendor.fill(1_200, NOW - 5 * DAY, NOW - HOUR)

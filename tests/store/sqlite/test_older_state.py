@@ -94,7 +94,7 @@ def normalizer(name: str, settings: SourceSettings) -> Normalizer:
         scope="",
         redact="default",
         tags={},
-        time_path=settings.places.get("time_path", ()),
+        time_path=settings.record_paths.get("time_path", ()),
     )
 
 

@@ -24,7 +24,7 @@ NAME = "Cencori"
 ID = "id"
 ORGANISATION = "organization_id"
 TIME = "created_at"
-_ROW = (
+HEADER = (
     "Timestamp",
     "Category",
     "Action",
@@ -35,8 +35,10 @@ _ROW = (
     "IP Address",
     "Description",
     "Metadata",
-    "Twin",  # ours: which of several rows that are the same in everything
 )
+"""The columns of a CSV export, in their order."""
+TWIN = "Twin"
+"""A field of ours: which of several rows that are the same in all columns."""
 FIELDS = frozenset(
     (
         "id",
@@ -53,7 +55,8 @@ FIELDS = frozenset(
         "description",
         "metadata",
         "created_at",
-        *_ROW,
+        *HEADER,
+        TWIN,
     )
 )
 
@@ -218,7 +221,8 @@ def read(record: dict[str, Any], misfits: list[str]) -> Reading:
     """Read one record, whatever its fields hold."""
     if "Timestamp" not in record:
         return _read(record, misfits)
-    misfits += [name for name in _ROW if type(record.get(name)) not in (str, int, NoneType)]
+    texts = (str, int, NoneType)
+    misfits += [name for name in (*HEADER, TWIN) if type(record.get(name)) not in texts]
     return _read(record if "category" in record else _row(record), misfits)
 
 

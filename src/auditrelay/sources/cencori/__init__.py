@@ -5,8 +5,8 @@ Cencori documents no API for it (https://cencori.com/docs/platform/audit-logs), 
 the dashboard that export CSV and JSON: that is the mode ``files``. Those buttons and the table
 beside them ask one route of the dashboard, which is described here as the vendor's source has it
 (``app/api/organizations/[orgSlug]/audit-logs/route.ts`` in github.com/cencori/cencori). The mode
-``dashboard`` asks it, too, with the session of somebody who is signed in. It is undocumented, and
-may change on any day.
+``dashboard`` asks it, too, with the session of an operator who is signed in. That mode is
+experimental: the route is undocumented, and may change on any day.
 """
 
 from auditrelay.http.peer import Peer
@@ -25,13 +25,11 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source | Drop:
         return Drop(settings)
     assert settings.cookie is not None  # noqa: S101  # the settings see to it
     session = Session(settings.cookie)
-    peer = Peer(
+    peer = Peer.of_source(
         name,
         settings,
-        base_url=settings.base_url,
+        metrics,
         headers=lambda: {"Cookie": session.header()},
-        secrets=(settings.cookie,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
+        secret=settings.cookie,
     )
     return Source(settings, peer, session)

@@ -1,5 +1,8 @@
 """
-Cencori's dashboard, read with the session of an operator who is signed in.
+Cencori's dashboard, read with the session of an operator who is signed in (experimental).
+
+**The route is undocumented.** The vendor promises nothing about it, and it may change on any day.
+An answer of another shape is not believed: the source is held, or its walks break.
 
 **The list moves.** It is newest first, its pages are counted from a top that grows, rows of equal
 time stand in any order, and no bound but "the last hour, day, week..." can be given. What holds is
@@ -17,8 +20,7 @@ is asked for by name before each walk: then the plan says so, and the window is 
 
 import math
 from collections.abc import AsyncGenerator, Callable
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +32,7 @@ from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import Reply, check, decode, http_date
 from auditrelay.sources import Page
 from auditrelay.sources.cencori.export_span import RANGES
 from auditrelay.sources.cencori.session import Session
@@ -445,25 +447,19 @@ class _Explained(msgspec.Struct):
 
 def _explained(reply: Reply) -> _Explained:
     """Return the vendor's words for a failure, as far as it has some."""
-    try:
-        body = reply.json()
-    except ValueError:
-        return _Explained()
-    if not isinstance(body, dict):
-        return _Explained()
+    body = reply.object() or {}
     words = {key: body.get(key) for key in _Explained.__struct_fields__}
     return _Explained(**{key: word for key, word in words.items() if isinstance(word, str)})
 
 
 def date_of(reply: Reply) -> datetime:
     """Return the vendor's time. Raises Retryable if it does not tell: it has to."""
-    try:
-        at = parsedate_to_datetime(reply.headers.get("date", ""))
-    except (ValueError, OverflowError):
+    at = http_date(reply.headers.get("date", ""))
+    if at is None:
         raise Retryable(
             f"the reply to {reply.where} has no Date, without which it cannot be told which time "
             "it is about",
             reason="bad_reply",
             sent=True,
-        ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+        )
+    return at

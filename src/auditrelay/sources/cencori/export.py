@@ -17,26 +17,13 @@ import msgspec
 
 from auditrelay.events.decode import BLANKS, Undecodable, decode
 from auditrelay.events.timestamps import parse
+from auditrelay.events.vendors.cencori import HEADER, TWIN
 from auditrelay.sources.cencori.export_csv import rows
 from auditrelay.sources.cencori.export_json import Export
 from auditrelay.sources.cencori.export_span import Claims, Named, Rows, claims
 from auditrelay.sources.cencori.feed import Feed, Unreadable
 from auditrelay.sources.cencori.folder import Summed
 from auditrelay.window import moment
-
-HEADER = (
-    "Timestamp",
-    "Category",
-    "Action",
-    "Resource Type",
-    "Resource ID",
-    "Project ID",
-    "Actor",
-    "IP Address",
-    "Description",
-    "Metadata",
-)
-TWIN = "Twin"
 
 _ENCODE = msgspec.json.Encoder().encode
 

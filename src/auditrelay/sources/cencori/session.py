@@ -13,9 +13,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from auditrelay.http.replies import http_date
 from auditrelay.settings.secrets import Secret
 
 _NAME = re.compile(r"sb-[A-Za-z0-9_-]+-auth-token(?:\.\d{1,2})?", re.ASCII)
@@ -141,18 +141,19 @@ def _is_whole(kept: object) -> bool:
 
 
 def _parsed(line: str, now: datetime) -> tuple[str, str, bool]:
-    """Return name and value of a ``Set-Cookie``, and whether it is one that lives on."""
-    pair, *attributes = line.split(";")
-    name, _, value = (part.strip() for part in pair.partition("="))
-    alive = bool(value)
-    told = {
-        key.strip().lower(): word.strip()
-        for key, _, word in (attribute.partition("=") for attribute in attributes)
-    }
-    if re.fullmatch(r"-?\d+", told.get("max-age", ""), re.ASCII):
-        alive = alive and int(told["max-age"]) > 0  # it wins over Expires, RFC 6265
-    elif "expires" in told:
-        with contextlib.suppress(ValueError, OverflowError):
-            until = parsedate_to_datetime(told["expires"])
-            alive = alive and until.replace(tzinfo=until.tzinfo or UTC) > now
-    return name, value, alive
+    """
+    Return name and value of a ``Set-Cookie``, and whether the cookie is to be kept (RFC 6265, 5.2).
+
+    The standard library loses sessions here: ``SimpleCookie`` drops the whole line for an attribute
+    that it does not know (``Partitioned``), ``CookieJar`` for a ``Max-Age`` that is no number or a
+    ``Domain`` that is not the one we ask.
+    """
+    (name, value), *attributes = (
+        (key.strip(), word.strip())
+        for key, _, word in (part.partition("=") for part in line.split(";"))
+    )
+    words = {key.lower(): word for key, word in attributes}
+    if re.fullmatch(r"-?\d+", words.get("max-age", ""), re.ASCII):
+        return name, value, bool(value) and re.match("-|0+$", words["max-age"]) is None
+    until = http_date(words.get("expires", ""))
+    return name, value, bool(value) and (until is None or until > now)

@@ -22,12 +22,6 @@ class Settings(SourceSettings):
 
     type: Literal["cencori"]
     base_url: Address = "https://cencori.com"
-    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    """Rows are stamped by the database when they are written; that they are late is not known."""
-    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    """Two polls, for rows whose writing took long."""
-    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
-    """The list is paged from its top, so few large windows are best."""
     initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MOST)
     """The smallest plan with an audit log shows the last seven days, and they go by."""
     page_size: int = Field(100, ge=1, le=100)
@@ -46,7 +40,7 @@ class Settings(SourceSettings):
         return self.directory
 
     @property
-    def places(self) -> dict[str, list[str]]:
+    def record_paths(self) -> dict[str, list[str]]:
         """Where rows have their time: in a field, or in a column of a CSV file."""
         return {} if self.mode == "dashboard" else {"time_path": ["created_at", "Timestamp"]}
 

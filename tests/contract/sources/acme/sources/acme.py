@@ -1,7 +1,6 @@
 """Acme's audit log, a vendor that does not exist: pages behind cursors, oldest first."""
 
 from collections.abc import AsyncGenerator
-from datetime import timedelta
 from typing import Literal
 
 import msgspec
@@ -13,10 +12,9 @@ from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.settings.values import Duration
 from auditrelay.sources import Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import MOST, Interval
+from auditrelay.window import Interval
 
 
 class Settings(SourceSettings):
@@ -24,9 +22,6 @@ class Settings(SourceSettings):
 
     type: Literal["acme"]
     base_url: Address = "https://api.acme.example"
-    settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=MOST)
     page_size: int = Field(50, ge=1, le=50)
     api_key: Secret
 
@@ -50,7 +45,7 @@ class Source:
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         """Yield every page of *window*."""
-        span = widened(window, timedelta(milliseconds=1))
+        span = widened(window)
         params = {
             "from": in_milliseconds(span.start),
             "to": in_milliseconds(span.end),
@@ -80,13 +75,11 @@ def _read(reply: Reply) -> _Answer:
 
 def build(name: str, settings: Settings, metrics: Metrics) -> Source:
     """Return the source that the configuration calls *name*."""
-    peer = Peer(
+    peer = Peer.of_source(
         name,
         settings,
-        base_url=settings.base_url,
+        metrics,
         headers=lambda: {"x-acme": settings.api_key.reveal()},
-        secrets=(settings.api_key,),
-        metrics=metrics,
-        requests_per_minute=settings.requests_per_minute,
+        secret=settings.api_key,
     )
     return Source(settings, peer)

@@ -71,7 +71,7 @@ class Acme(Vendor):
             return _says(403, "guests read nothing")
         wait = self._over_rate()
         if wait:
-            return Response(429, headers=self._come_back(wait))
+            return _says(429, "not so fast", **self._come_back(wait))
         return self._list(request.query)
 
     def _list(self, query: dict[str, str]) -> Response:
@@ -96,5 +96,5 @@ class Acme(Vendor):
         )
 
 
-def _says(status: int, text: str) -> Response:
-    return Response(status, headers={"X-Acme-Says": text})
+def _says(status: int, text: str, **more: str) -> Response:
+    return Response(status, headers={"X-Acme-Says": text, **more})

@@ -1,0 +1,65 @@
+"""A server on loopback, a peer that speaks to it, and the waits between attempts."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+from tests.support.peers import Connect, Server
+
+from auditrelay.http import retry
+from auditrelay.http.peer import Peer
+from auditrelay.settings import PeerSettings
+from auditrelay.settings.secrets import Secret
+from auditrelay.telemetry.metrics import Metrics
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record every wait instead of waiting."""
+    waited: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(retry, "pause", pause)
+    return waited
+
+
+@pytest.fixture
+async def connect(server: Server, metrics: Metrics) -> AsyncIterator[Connect]:
+    peers: list[Peer] = []
+
+    def make(
+        base_url: str | None = None,
+        *,
+        secrets: tuple[Secret, ...] = (),
+        identity: Callable[[], Mapping[str, str]] = dict,
+        per_minute: int | None = None,
+        **settings: Any,
+    ) -> Peer:
+        peer = Peer(
+            "voice",
+            PeerSettings.model_validate(settings),
+            base_url=base_url or server.url,
+            headers=identity,
+            secrets=secrets,
+            metrics=metrics,
+            requests_per_minute=per_minute,
+        )
+        peers.append(peer)
+        return peer
+
+    yield make
+    for peer in peers:
+        await peer.aclose()

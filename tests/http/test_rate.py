@@ -1,0 +1,58 @@
+"""No minute has more requests than allowed."""
+
+import asyncio
+
+import pytest
+from tests.support.peers import (
+    Connect,
+    Server,
+)
+
+from auditrelay.http import retry
+from auditrelay.http.rate import RateLimiter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("per_minute", [1, 2, 7, 60, 600])
+async def test_no_minute_has_more_requests_than_allowed(
+    per_minute: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+
+    async def pause(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(retry, "pause", pause)
+    limiter = RateLimiter(per_minute, clock)
+    times = []
+    for number in range(per_minute * 3):
+        await limiter.turn()
+        times.append(clock.now)
+        if number == per_minute:
+            clock.now += 7.5  # an idle spell earns a burst, and no more
+    for start in times:
+        # (a hair less than a minute: the sums are floating)
+        assert sum(start <= at < start + 59.999999 for at in times) <= per_minute
+    assert times[-1] - times[0] < 60 * 3 * 1.2 + 10
+
+
+async def test_the_turns_of_a_crowd_are_spaced_in_order(waits: list[float]) -> None:
+    limiter = RateLimiter(60, Clock())
+    await asyncio.gather(*(limiter.turn() for _ in range(10)))
+    assert waits == pytest.approx([60 / 55 * number for number in range(1, 5)])
+
+
+async def test_a_peer_keeps_to_its_rate(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    peer = connect(per_minute=2)
+    for _ in range(2):
+        await peer.request("GET", "/")
+    assert waits == pytest.approx([30], abs=1)

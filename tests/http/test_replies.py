@@ -1,0 +1,256 @@
+"""What a status means, what a reply's body holds, and how long Retry-After is."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from tests.support.peers import (
+    PARAMS,
+    Connect,
+    Server,
+    reply,
+)
+
+from auditrelay.errors import (
+    Refused,
+    Rejected,
+    RelayError,
+    Retryable,
+    TooLarge,
+)
+from auditrelay.http import replies
+from auditrelay.http.replies import Reply, check, decode, retry_after
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.server import Trap
+
+# --- redirects
+
+
+async def test_a_redirect_is_not_followed_and_only_its_host_is_named(
+    server: Server, connect: Connect
+) -> None:
+    async with Trap() as trap:
+        target = trap.url.replace("127.0.0.1", "localhost")
+        server.faults.add(faults.redirect(target), times=None)
+        peer = connect(identity=lambda: {"x-key": "key-secret"})
+        answer = await peer.request("GET", "/logs", params=PARAMS)
+        with pytest.raises(Refused, match="redirects to localhost, and") as caught:
+            check(answer)
+        assert not trap.caught
+    assert caught.value.status == 302
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("location", ["", "/login", "http://[broken", "//"])
+def test_a_redirect_to_nowhere_is_refused_too(location: str) -> None:
+    with pytest.raises(Refused, match="redirects elsewhere"):
+        check(reply(307, location=location))
+
+
+def test_a_redirects_host_may_not_forge_a_line() -> None:
+    headers = httpx.Headers([(b"location", "http://a\x1b31m\u2028b/".encode())])
+    with pytest.raises(Refused, match="redirects to a") as caught:
+        check(Reply(307, headers, b"", "GET https://api.example/logs"))
+    assert str(caught.value).isprintable()
+
+
+# --- what a status means
+
+
+@pytest.mark.parametrize("status", [200, 202, 204])
+def test_a_success_passes(status: int) -> None:
+    assert check(reply(status)).status == status
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+def test_what_may_pass_is_retryable(status: int) -> None:
+    with pytest.raises(Retryable) as caught:
+        check(reply(status, retry_after="7"))
+    assert caught.value.reason == f"status_{status}"
+    assert caught.value.retry_after == 7
+    assert caught.value.sent is (status in (500, 502, 504))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (401, Refused, "check the key"),
+        (403, Refused, "check the rights"),
+        (404, Refused, "check the address"),
+        (405, Refused, "check the address"),
+        (301, Refused, "redirects elsewhere"),
+        (304, Refused, "redirects elsewhere"),
+        (400, Rejected, "400 from GET https://api.example/logs"),
+        (413, TooLarge, "413 from"),
+        (422, Rejected, "422 from"),
+    ],
+)
+def test_every_other_status_says_what_to_do(
+    status: int, kind: type[RelayError], words: str
+) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        check(reply(status, b"body-secret", x_token="header-secret"))
+    assert type(caught.value) is kind
+    assert "secret" not in str(caught.value)
+    assert getattr(caught.value, "status", None) == status
+
+
+def test_the_servers_words_are_cut_and_cannot_forge_a_line() -> None:
+    with pytest.raises(Rejected) as caught:
+        check(reply(400), words="no\n" + "x" * 1000)
+    assert "no" in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hint_takes_the_place_of_the_general_advice() -> None:
+    with pytest.raises(Refused, match=r"logs: Forbidden; ask the admin$"):
+        check(reply(403), words="Forbidden", hint="ask the admin")
+
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "120"}, 120),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "-5"}, 0),
+        ({"retry-after": "99999999999999"}, replies.LONGEST_WAIT),
+        ({"retry-after": "1e400"}, replies.LONGEST_WAIT),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "Sun, 01 Mar 2026 12:00:30 GMT"}, 30),
+        ({"retry-after": "Sunday, 01-Mar-26 12:00:30 GMT"}, 30),
+        ({"retry-after": "Sun Mar  1 12:00:30 2026"}, 30),
+        ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0),
+        ({"retry-after": "Sun, 01 Mar 9999 11:00:00 GMT"}, replies.LONGEST_WAIT),
+        ({"retry-after": "Sun, 99 Mar 2026 99:00:00 GMT"}, None),
+        ({"retry-after": "Sun, 01 Mar 99999999999999999999 11:00:00 GMT"}, None),
+        (  # the peer's clock is an hour behind: what counts is the distance
+            {
+                "retry-after": "Sun, 01 Mar 2026 11:00:30 GMT",
+                "date": "Sun, 01 Mar 2026 11:00:00 GMT",
+            },
+            30,
+        ),
+        ({"retry-after": "Sun, 01 Mar 2026 12:00:30 GMT", "date": "yesterday"}, 30),
+    ],
+)
+def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(httpx.Headers(headers), NOW) == seconds
+
+
+def test_a_wait_in_the_servers_own_way_counts_only_without_retry_after() -> None:
+    for answer, seconds in ((reply(429), 9.0), (reply(429, retry_after="3"), 3.0)):
+        with pytest.raises(Retryable) as caught:
+            check(answer, wait=9.0)
+        assert caught.value.retry_after == seconds
+
+
+# --- decoding
+
+
+class Rows(msgspec.Struct):
+    rows: list[msgspec.Raw]
+    more: bool = False
+
+
+class Envelope(msgspec.Struct):
+    data: Rows | None = None
+
+
+def texts(body: bytes) -> list[bytes]:
+    answer = decode(reply(200, body, content_type="application/json"), Envelope)
+    assert answer.data is not None
+    assert answer.data.more is True
+    return [bytes(row) for row in answer.data.rows]
+
+
+def test_records_keep_their_text_byte_for_byte() -> None:
+    row = b'{"n": 1.10, "big":12345678901234567890123 , "u":"\\u00e9"}'
+    assert texts(b'{"data":{"rows":[' + row + b', 1],"more":true}}') == [row, b"1"]
+
+
+@pytest.mark.parametrize(
+    ("odd", "kept"),
+    [
+        (b"NaN", b"NaN"),
+        (b"-Infinity", b"-Infinity"),
+        (b'"\\ud800"', b'"\\ud800"'),
+        (b'"a\tb"', b'"a\\tb"'),
+    ],
+)
+def test_one_odd_value_does_not_cost_a_page(odd: bytes, kept: bytes) -> None:
+    body = b'{"extra":[1],"data":{"rows":[{"a":' + odd + b'},{"b":2}],"more":true,"x":null}}'
+    assert texts(body) == [b'{"a": ' + kept + b"}", b'{"b": 2}']
+
+
+def test_an_odd_page_may_leave_out_what_has_a_default() -> None:
+    answer = decode(reply(200, b'{"data":{"rows":[NaN]}}'), Envelope)
+    assert answer == Envelope(Rows([msgspec.Raw(b"NaN")], more=False))
+
+
+def test_a_byte_order_mark_does_not_cost_a_page() -> None:
+    assert texts(b'\xef\xbb\xbf{"data":{"rows":[1],"more":true}}') == [b"1"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>captive</html>",
+        b'{"data":{"rows":[{"a":',
+        b"[]",
+        b"null",
+        b'"secret"',
+        b'{"data":{"rows":{}}}',
+        b'{"data":{"rows":[1],"more":"secret"}}',
+        b'{"data":{"rows":[NaN],"more":"secret"}}',
+        b'{"data":{"more":true}}',
+        b'{"data":[NaN]}',
+        b"[" * 200_000,
+        b'{"data":{"rows":[' + b"[" * 200_000 + b"]" * 200_000 + b"]}}",
+        b'\xff\xfe{"secret',
+        b"{}secret",
+    ],
+)
+def test_what_is_not_the_expected_json_is_a_bad_reply(body: bytes) -> None:
+    with pytest.raises(Retryable) as caught:
+        decode(reply(200, body, content_type="text/html; charset=x"), Envelope)
+    assert caught.value.reason == "bad_reply"
+    assert "content type text/html" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_reply_without_a_content_type_says_so() -> None:
+    with pytest.raises(Retryable, match="content type not given"):
+        decode(reply(200, b""), Envelope)
+
+
+@pytest.mark.parametrize("body", [b"NaN", b'"\\ud800"', b'{"a":"\x01"}', b"[1]"])
+def test_a_replys_json_is_read_leniently(body: bytes) -> None:
+    assert repr(reply(200, body).json()) == repr(json.loads(body, strict=False))
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[" * 200_000])
+def test_a_replys_json_is_a_value_error_if_it_is_not_json(body: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # three decoders, each with its own words
+        reply(200, body).json()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b'{"a": NaN}', {"a": pytest.approx(float("nan"), nan_ok=True)}), (b"[1]", None), (b"", None)],
+)
+def test_a_replys_object_is_none_if_it_is_anything_else(
+    body: bytes, expected: dict[str, Any] | None
+) -> None:
+    assert reply(400, body).object() == expected

@@ -1,0 +1,134 @@
+"""How often a request is repeated, and what is waited for before that."""
+
+import asyncio
+
+import pytest
+import structlog
+from tests.support.peers import (
+    PARAMS,
+    Connect,
+    Server,
+)
+
+from auditrelay.errors import (
+    Refused,
+    Retryable,
+    WalkBroken,
+)
+from auditrelay.http import body, retry
+from auditrelay.http.replies import Reply, check
+from auditrelay.http.retry import retrying
+from auditrelay.sandbox import faults
+from auditrelay.telemetry.metrics import Metrics
+
+
+def good(reply: Reply) -> Reply:
+    return check(reply)
+
+
+async def test_a_source_gives_up_after_a_few_attempts_and_raises_the_last_failure(
+    server: Server, connect: Connect, metrics: Metrics, waits: list[float]
+) -> None:
+    server.faults.add(faults.answer(503), times=None)
+    with structlog.testing.capture_logs() as logs, pytest.raises(Retryable, match=r"^503 from"):
+        await connect().get("/logs", PARAMS, good)
+    assert len(server.seen) == retry.SOURCE_ATTEMPTS
+    assert all(0 <= wait <= 0.5 * 2**number for number, wait in enumerate(waits))
+    assert [line["attempt"] for line in logs] == [1, 2, 3, 4]
+    assert set(logs[0]) == {"event", "log_level", "peer", "attempt", "wait", "reason"}
+    assert (logs[0]["event"], logs[0]["log_level"]) == ("request_retried", "warning")
+    assert (logs[0]["peer"], logs[0]["reason"]) == ("voice", "status_503")
+    line = 'requests_retried_total{peer="voice",reason="status_503"} 4.0'
+    assert line in metrics.render()[0].decode()
+
+
+async def test_a_source_goes_on_when_the_trouble_is_over(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    for action in (faults.html(502), faults.reset(), faults.too_many()):
+        server.faults.add(action)
+    assert (await connect().get("/logs", PARAMS, good)).json()["query"] == PARAMS
+    assert len(waits) == 3
+
+
+async def test_retry_after_is_never_shortened(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    server.faults.add(faults.too_many(retry_after=retry.SOURCE_PATIENCE))
+    await connect().get("/", PARAMS, good)
+    assert waits == [retry.SOURCE_PATIENCE]
+
+
+async def test_a_source_does_not_wait_longer_than_its_patience(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    server.faults.add(faults.too_many(retry_after=retry.SOURCE_PATIENCE + 1), times=None)
+    with pytest.raises(Retryable) as caught:
+        await connect().get("/", PARAMS, good)
+    assert caught.value.retry_after == retry.SOURCE_PATIENCE + 1
+    assert (len(server.seen), waits) == (1, [])
+
+
+async def test_retry_after_nought_is_not_a_tight_loop(metrics: Metrics, waits: list[float]) -> None:
+    async for attempt in retrying("voice", metrics):
+        with attempt:
+            if len(waits) < 40:
+                raise Retryable("busy", reason="status_429", retry_after=0)
+    assert sum(waits) > 60
+
+
+async def test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded(
+    metrics: Metrics, waits: list[float]
+) -> None:
+    async for attempt in retrying("splunk", metrics):
+        with attempt:
+            if len(waits) < 2000:
+                raise Retryable("down", reason="connect")
+    assert len(waits) == 2000
+    assert 30 < max(waits) <= 60
+    assert min(waits[100:]) < 5  # full jitter
+
+
+@pytest.mark.parametrize("error", [KeyError("bug"), Refused("no"), asyncio.CancelledError()])
+async def test_only_what_is_retryable_is_retried(
+    metrics: Metrics, waits: list[float], error: BaseException
+) -> None:
+    async def loop() -> None:
+        async for attempt in retrying("voice", metrics, attempts=5):
+            with attempt:
+                raise error
+
+    with pytest.raises(type(error)):
+        await loop()
+    assert waits == []
+
+
+async def test_a_wait_between_attempts_can_be_cancelled(metrics: Metrics) -> None:
+    async def loop() -> None:
+        async for attempt in retrying("splunk", metrics):
+            with attempt:
+                raise Retryable("busy", reason="status_429", retry_after=3600)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await loop()
+
+
+async def test_a_source_is_held_by_what_the_vendor_will_never_accept(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    server.faults.add(faults.answer(400), times=None)
+    with pytest.raises(Refused) as caught:
+        await connect().get("/", PARAMS, good)
+    assert caught.value.status == 400
+    assert (len(server.seen), waits) == (1, [])
+
+
+async def test_a_page_that_is_too_large_breaks_the_walk(
+    server: Server, connect: Connect, waits: list[float]
+) -> None:
+    server.faults.add(faults.gzip_bomb(body.MOST_BYTES + 1), times=None)
+    with pytest.raises(WalkBroken) as caught:
+        await connect().get("/", PARAMS, good)
+    assert caught.value.reason == "reply_too_large"
+    assert waits == []

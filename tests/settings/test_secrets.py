@@ -1,0 +1,124 @@
+"""References, and secrets that are never shown and can be read again."""
+
+from pathlib import Path
+
+import pytest
+from tests.support.settings import complaint, vendor
+
+from auditrelay.settings.secrets import Resolved, Secret, Unresolved, resolve
+
+
+def test_references_are_followed_anywhere_in_a_text(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\r\n")
+    environ = {"NAME": "from-env", "CREDENTIALS_DIRECTORY": str(tmp_path)}
+    template = f"a ${{env:NAME}} b ${{file:{tmp_path}/token}} c ${{credential:token}}"
+    assert resolve(template, environ) == "a from-env b from-file c from-file"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("${env:NOPE}", "the environment variable NOPE is not set"),
+        ("${file:/nonexistent/x}", "cannot read /nonexistent/x: No such file"),
+        ("${file:/}", "cannot read /: Is a directory"),
+        ("${file:a\0b}", "is not the name of a file"),
+        ("${credential:x}", "systemd sets for LoadCredential="),
+        ("${NOPE}", r"did you mean \$\{env:NOPE\}"),
+        ("${env:}", "is not a reference"),
+        ("${vault:x}", "is not a reference"),
+        ("${ENV:x}", "is not a reference"),
+        ("${env:x", "not set|not a reference"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_says_why(template: str, message: str) -> None:
+    with pytest.raises(Unresolved, match=message):
+        resolve(template, {})
+
+
+@pytest.mark.parametrize("name", ["../x", ".", "..", "a/b"])
+def test_a_credential_cannot_lead_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(Unresolved, match="plain file name"):
+        resolve(f"${{credential:{name}}}", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe")
+    with pytest.raises(Unresolved, match="is not text in UTF-8"):
+        resolve(f"${{file:{tmp_path}/x}}", {})
+
+
+def test_a_resolved_text_shows_itself_as_it_was_written() -> None:
+    text = Resolved("x-${env:A}", {"A": "hidden"})
+    assert text == "x-hidden"
+    assert f"{text!r}" == "'x-${env:A}'"
+
+
+def test_a_secret_is_never_shown() -> None:
+    settings = vendor(api_key="key-0123456789")
+    shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()]
+    shown += [repr(settings.api_key), f"{settings.api_key}", str([settings.api_key])]
+    assert all("key-0123456789" not in text for text in shown)
+    assert "***" in shown[0]
+    assert settings.api_key.reveal() == "key-0123456789"
+
+
+def test_a_rotated_file_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("first-key\n")
+    secret = vendor(api_key=Resolved(f"${{file:{file}}}", {})).api_key
+    assert not secret.literal
+    assert not secret.reload()
+    file.write_text("second-key\n")
+    assert secret.reveal() == "first-key"
+    assert secret.reload()
+    assert secret.reveal() == "second-key"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two\nlines\n", b"\xff"])
+def test_a_file_that_is_being_replaced_leaves_the_old_secret(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text("first-key")
+    secret = Secret(Resolved(f"${{file:{file}}}", {}))
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    assert not secret.reload()
+    assert secret.reveal() == "first-key"
+
+
+def test_a_credential_is_read_again_from_the_folder_it_came_from(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("first-key")
+    secret = Secret(Resolved("${credential:key}", {"CREDENTIALS_DIRECTORY": str(tmp_path)}))
+    (tmp_path / "key").write_text("second-key")
+    assert secret.reload()
+    assert secret.reveal() == "second-key"
+
+
+def test_a_literal_secret_is_never_read_again() -> None:
+    secret = Secret("literal-key")
+    assert secret.literal
+    assert not secret.reload()
+
+
+def test_a_secret_tells_where_it_comes_from_and_nothing_of_what_is_between(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("hidden-1")
+    written = f"literal-${{env:A}}-${{file:{tmp_path}/key}}"
+    secret = Secret(Resolved(written, {"A": "hidden-2"}))
+    assert secret.references == ("${env:A}", f"${{file:{tmp_path}/key}}")
+    assert Secret("literal-key").references == ()
+
+
+def test_settings_differ_when_their_secrets_do() -> None:
+    assert vendor(api_key="key-a") == vendor(api_key="key-a")
+    assert vendor(api_key="key-a") != vendor(api_key="key-b")
+
+
+@pytest.mark.parametrize("key", ["", " padded", "two\nlines", "tab\t", "ключ", "del\x7f", 5, None])
+def test_a_secret_that_no_header_can_carry_is_refused_unseen(key: object) -> None:
+    said = complaint(api_key=key)
+    assert said.startswith("api_key: ")
+    if isinstance(key, str) and key:
+        assert key not in said

@@ -1,0 +1,85 @@
+"""A server that answers with what it was asked, raw replies, and what a peer makes of them."""
+
+import asyncio
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from auditrelay.errors import (
+    Retryable,
+)
+from auditrelay.http.peer import Peer
+from auditrelay.http.replies import Reply
+from auditrelay.sandbox.messages import Request, Response, json_response
+from auditrelay.sandbox.server import Double
+from auditrelay.settings import PeerSettings
+from auditrelay.telemetry.metrics import Metrics
+
+PLAIN = PeerSettings.model_validate({})
+PARAMS = {"token": "query-secret", "page": "1"}
+PROMPT = timedelta(milliseconds=400)
+
+
+class Server(Double):
+    """Answers with what it was asked."""
+
+    key = ""
+
+    def respond(self, request: Request) -> Response:
+        if self.key and request.headers.get("x-key") != self.key:
+            return json_response(401, {"detail": "no"})
+        answer = {"query": request.query, "headers": request.headers, "path": request.path}
+        return json_response(200, answer, {"Set-Cookie": "session=1"})
+
+
+Connect = Callable[..., Peer]
+
+
+@asynccontextmanager
+async def raw_server(
+    *answers: bytes, tls: ssl.SSLContext | None = None, listen: bool = True
+) -> AsyncIterator[str]:
+    """Serve the bytes of *answers*, one a connection, whatever (*listen*) is asked; hang up."""
+    left = list(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if listen:
+                await reader.readuntil(b"\r\n\r\n")
+            writer.write(left.pop(0) if left else b"")
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    async with listener:
+        scheme = "https" if tls else "http"
+        yield f"{scheme}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+
+
+def counted(metrics: Metrics, code: str) -> int:
+    """Return how many requests with this code the histogram has seen."""
+    pattern = rf'request_duration_seconds_count\{{code="{code}",peer="voice"\}} (\d+)'
+    pattern += rf'|request_duration_seconds_count\{{peer="voice",code="{code}"\}} (\d+)'
+    found = re.search(pattern, metrics.render()[0].decode())
+    return int(found[1] or found[2]) if found else 0
+
+
+def reply(status: int, body: bytes = b"", **headers: Any) -> Reply:
+    named = {key.replace("_", "-"): value for key, value in headers.items()}
+    return Reply(status, httpx.Headers(named), body, "GET https://api.example/logs")
+
+
+async def failure(peer: Peer, **request: Any) -> Retryable:
+    with pytest.raises(Retryable) as caught:
+        await peer.request("GET", "/logs", params=PARAMS, **request)
+    assert "query-secret" not in str(caught.value)
+    return caught.value

@@ -1,0 +1,198 @@
+"""Metrics that are all there from the start, in both formats."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from auditrelay.telemetry.metrics import Metrics
+
+PROMISED = {
+    "auditrelay_events_collected_total": {"source"},
+    "auditrelay_events_duplicate_total": {"source"},
+    "auditrelay_events_late_total": {"source"},
+    "auditrelay_events_unknown_total": {"source"},
+    "auditrelay_events_vanished_total": {"source"},
+    "auditrelay_events_ambiguous_total": {"source"},
+    "auditrelay_events_delivered_total": {"sink", "source"},
+    "auditrelay_events_possible_duplicate_total": {"sink"},
+    "auditrelay_events_restamped_total": {"sink"},
+    "auditrelay_events_already_stored_total": {"sink"},
+    "auditrelay_events_diverted_total": {"sink"},
+    "auditrelay_dead_letters_total": {"sink", "reason"},
+    "auditrelay_dead_letters": {"sink"},
+    "auditrelay_source_lag_seconds": {"source"},
+    "auditrelay_source_last_event_timestamp_seconds": {"source"},
+    "auditrelay_source_up": {"source"},
+    "auditrelay_sink_up": {"sink"},
+    "auditrelay_gap_seconds_total": {"source", "reason"},
+    "auditrelay_sink_backlog_events": {"sink"},
+    "auditrelay_sink_oldest_undelivered_seconds": {"sink"},
+    "auditrelay_spool_bytes": set(),
+    "auditrelay_spool_max_bytes": set(),
+    "auditrelay_request_duration_seconds": {"peer", "code"},
+    "auditrelay_requests_retried_total": {"peer", "reason"},
+    "auditrelay_event_lateness_seconds": {"source"},
+    "auditrelay_end_to_end_seconds": {"source", "sink"},
+    "auditrelay_build_info": {"version"},
+}
+
+
+def metrics() -> Metrics:
+    return Metrics("1.2.3", sources=["a", "b"], sinks=["s"], pairs=[("a", "s")])
+
+
+def samples(of: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found = {}
+    for family in text_string_to_metric_families(of.render()[0].decode()):
+        for sample in family.samples:
+            found[sample.name, frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def value(of: Metrics, name: str, **labels: str) -> float | None:
+    return samples(of).get((f"auditrelay_{name}", frozenset(labels.items())))
+
+
+def test_every_promised_metric_is_exposed_before_its_first_event() -> None:
+    text = metrics().render()[0].decode()
+    exposed = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+    assert exposed == set(PROMISED)
+    assert "_created" not in text
+
+
+def test_every_promised_metric_has_its_promised_labels() -> None:
+    of = metrics()
+    of.dead_letters_total.labels("s", "too_old").inc()
+    of.gap_seconds.labels("a", "limit").inc()
+    of.requests_retried.labels("s", "timeout").inc()
+    of.request_duration_seconds.labels("s", "200").observe(0.1)
+    seen: dict[str, set[str]] = {}
+    for name, labels in samples(of):
+        family = re.sub("_(bucket|sum|count)$", "", name)
+        seen.setdefault(family, set()).update(key for key, _ in labels if key != "le")
+    assert seen == PROMISED
+
+
+def test_what_is_labelled_by_configured_names_alone_starts_at_nought() -> None:
+    of = metrics()
+    assert value(of, "events_collected_total", source="b") == 0
+    assert value(of, "dead_letters", sink="s") == 0
+    assert value(of, "events_delivered_total", source="a", sink="s") == 0
+    assert value(of, "end_to_end_seconds_count", source="a", sink="s") == 0
+    assert value(of, "events_delivered_total", source="b", sink="s") is None
+    assert value(of, "build_info", version="1.2.3") == 1
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;q=0.75,application/openmetrics-text;version=0.0.1"
+    ";q=0.5,text/plain;version=0.0.4;q=0.25,*/*;q=0.1"
+)
+"""What Prometheus 2 sends as Accept."""
+
+
+def busy() -> Metrics:
+    """Return metrics with a sample of everything, and with names that need escaping."""
+    of = Metrics("1.2.3", sources=['a"\\\n', "b"], sinks=["s"], pairs=[('a"\\\n', "s")])
+    of.dead_letters_total.labels("s", "too_old").inc(3)
+    of.dead_letters.labels("s").set(2)
+    of.gap_seconds.labels("b", "limit").inc(0.5)
+    of.requests_retried.labels("s", "timeout").inc()
+    of.request_duration_seconds.labels("s", "200").observe(0.1)
+    of.event_lateness_seconds.labels("b").observe_all([1, 1e9])
+    of.source_lag_seconds.labels("b").set(1.5)
+    return of
+
+
+def test_who_asks_for_openmetrics_gets_it_with_the_same_values_under_the_same_names() -> None:
+    text, content_type = busy().render(PROMETHEUS)
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert text.endswith(b"# EOF\n")
+    assert text.count(b"# EOF") == 1
+    # It refuses what the format forbids.
+    strict = list(openmetrics_families(text.decode()))  # type: ignore[no-untyped-call]  # its gap
+    names = [family.name for family in strict]
+    assert len(names) == len(set(names)) == len(PROMISED)
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in strict
+        for sample in family.samples
+    }
+    assert found == samples(busy())
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "*/*",
+        "text/plain",
+        "text/html, application/xhtml+xml, */*;q=0.8",
+        "text/plain;version=x",
+    ],
+)
+def test_who_asks_for_anything_else_gets_prometheus_text(accept: str) -> None:
+    text, content_type = busy().render(accept)
+    assert content_type.startswith("text/plain; version=0.0.4")
+    assert b"# EOF" not in text
+    assert b"# TYPE auditrelay_dead_letters_total counter\n" in text
+    assert b"# TYPE auditrelay_dead_letters gauge\n" in text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_finds_nothing_wrong_with_the_exposition() -> None:
+    said = subprocess.run(
+        ["promtool", "check", "metrics"], input=busy().render()[0], capture_output=True, check=False
+    )
+    assert (said.returncode, said.stdout + said.stderr) == (0, b"")
+
+
+def test_a_histogram_counts_each_value_up_to_its_bound() -> None:
+    of = metrics()
+    child = of.end_to_end_seconds.labels("a", "s")
+    child.observe(1)
+    child.observe_all([1.5, 2.5, 10**9])
+    labels = {"source": "a", "sink": "s"}
+    assert value(of, "end_to_end_seconds_bucket", **labels, le="1.0") == 1
+    assert value(of, "end_to_end_seconds_bucket", **labels, le="2.5") == 3
+    assert value(of, "end_to_end_seconds_bucket", **labels, le="2592000.0") == 3
+    assert value(of, "end_to_end_seconds_bucket", **labels, le="+Inf") == 4
+    assert value(of, "end_to_end_seconds_count", **labels) == 4
+    assert value(of, "end_to_end_seconds_sum", **labels) == 10**9 + 5
+
+
+def test_a_histogram_refuses_labels_that_it_does_not_have() -> None:
+    with pytest.raises(ValueError, match="has the labels source, sink"):
+        metrics().end_to_end_seconds.labels("a")
+
+
+def test_two_sets_of_metrics_do_not_know_each_other() -> None:
+    one, two = metrics(), metrics()
+    one.events_collected.labels("a").inc(5)
+    assert value(two, "events_collected_total", source="a") == 0
+
+
+def test_names_that_left_the_configuration_leave_the_metrics_and_others_keep_counting() -> None:
+    of = Metrics(sources=["a", "b"], sinks=["s", "t"], pairs=[("a", "s"), ("b", "t")])
+    of.events_collected.labels("a").inc(5)
+    of.gap_seconds.labels("b", "limit").inc()
+    of.dead_letters_total.labels("t", "too_old").inc()
+    of.request_duration_seconds.labels("t", "200").observe(1)
+    of.request_duration_seconds.labels("s", "200").observe(1)
+    of.configure(sources=["a", "c"], sinks=["s"], pairs=[("a", "s"), ("c", "s")])
+    names = {item for _, labels in samples(of) for item in labels}
+    assert not names & {("source", "b"), ("sink", "t"), ("peer", "t")}
+    assert ("peer", "s") in names
+    assert value(of, "events_collected_total", source="a") == 5
+    assert value(of, "events_collected_total", source="c") == 0
+
+
+def test_a_gauge_can_be_a_function() -> None:
+    of = metrics()
+    of.source_lag_seconds.labels("a").set_function(lambda: 42)
+    assert value(of, "source_lag_seconds", source="a") == 42
