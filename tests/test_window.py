@@ -1,6 +1,6 @@
 """Windows and intervals: whatever happens, no instant is skipped and none is claimed unread."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ from auditrelay.window import (
     covered_until,
     halves,
     holes,
+    iso,
     micros,
     moment,
     next_window,
@@ -153,3 +154,9 @@ def test_only_what_lies_beyond_the_limit_is_given_up(
     age: timedelta, limit: timedelta | None, given_up: Interval | None
 ) -> None:
     assert overdue(NOON - age, NOON, catch_up_limit=limit) == given_up
+
+
+def test_a_time_is_written_in_utc_with_a_z() -> None:
+    at = datetime(2026, 3, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert iso(at) == "2026-03-01T00:00:00Z"
+    assert iso(at, "milliseconds") == "2026-03-01T00:00:00.000Z"

@@ -31,6 +31,22 @@ def code_of(error: RelayError) -> str:
     return "refused" if status is None else f"status_{status}"
 
 
+def exit_status(error: RelayError) -> int:
+    """Return the status that a command ends with because of *error*."""
+    if isinstance(error, ConfigError):
+        return 2
+    return 3 if isinstance(error, StateError) else 1
+
+
+def first_of(group: BaseExceptionGroup[BaseException]) -> RelayError:
+    """Return the first error of a task *group*; a group with a bug in it is raised as it is."""
+    relay, bugs = group.split(RelayError)
+    if bugs is not None or relay is None:
+        raise group
+    error = relay.exceptions[0]
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
+
+
 class ConfigError(RelayError):
     """The configuration is wrong. *problems* has one sentence for each thing to mend."""
 

@@ -15,7 +15,7 @@ from typing import Final
 
 PLACES: Final = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
 LISTEN: Final = "127.0.0.1:9464"
-"""As in the configuration, which takes too long to import."""
+"""Both as in ``config``, which takes too long to import; a test compares them."""
 
 SECONDS: Final = 4.0
 """How long the answer may take: less than the container's own patience of 5 seconds."""

@@ -47,6 +47,11 @@ def moment(micros: int) -> datetime:
     return EPOCH + timedelta(microseconds=micros)
 
 
+def iso(at: datetime, timespec: str = "auto") -> str:
+    """Return *at* in ISO 8601 and UTC, with a Z; *timespec* as in ``datetime.isoformat``."""
+    return at.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 def covered_until(start: datetime, ledger: Iterable[Interval]) -> datetime:
     """
     Return the end of the unbroken run of intervals that begins at *start*.

@@ -89,6 +89,22 @@ async def test_one_that_fails_is_a_1_and_the_others_are_told_all_the_same(
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.process
+async def test_a_pattern_that_fits_no_source_yet_is_a_warning_and_no_failure(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    tables = sinks(sandbox)
+    tables["datadog"]["sources"] = ["acme-*"]
+    config = configure(tmp_path, sources(sandbox), tables)
+    for words in (["--offline"], ["--send-test-event"]):
+        ended = await command(config, "check", *words)
+        assert ended.status == 0, ended.stdout + ended.stderr
+        assert 'warning: sinks.datadog.sources: "acme-*" fits no source yet' in ended.stdout
+    assert "receives no source" in " ".join(ended.stdout.replace("│", " ").split())
+    assert not sandbox.datadog.stored.total
+    assert sandbox.splunk.stored.total == sandbox.elastic.stored.total == 1
+
+
 def queries(ended: Ended, name: str) -> list[str]:
     """Return the lines to copy that are printed for the sink *name*."""
     _, _, rest = ended.stdout.partition(f"The test event in {name}, after some seconds:\n")

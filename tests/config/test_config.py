@@ -482,11 +482,19 @@ def test_what_is_no_address_to_listen_on_is_refused(listen: str, file: Path) -> 
     assert said.startswith("status.listen (from AUDITRELAY_STATUS__LISTEN): ")
 
 
-def test_a_glob_that_matches_no_source_is_a_mistake(file: Path) -> None:
+def test_a_name_that_is_no_source_is_a_mistake(file: Path) -> None:
     file.write_text(GOOD + 'sources = ["acme-*", "acme-voce"]')
     assert problems(file) == [
         'sinks.splunk.sources: "acme-voce" is no source; did you mean acme-voice?'
     ]
+
+
+@pytest.mark.parametrize("pattern", ["acne-*", "acme-voic?x", "[b]*"])
+def test_a_pattern_that_fits_no_source_yet_is_worth_a_warning(pattern: str, file: Path) -> None:
+    file.write_text(GOOD + f'sources = ["acme-*", "{pattern}"]')
+    found = read(file)
+    assert found.warnings == (f'sinks.splunk.sources: "{pattern}" fits no source yet',)
+    assert found.sources_of("splunk") == ("acme-voice",)
 
 
 def test_a_second_look_must_not_reach_beyond_what_is_remembered(file: Path) -> None:

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from tests.support.daemon import eventually
 
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError, RelayError, StateError
-from auditrelay.service.commands import Operations
+from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import SOCKET, ask, serve
-from auditrelay.service.topology import Parts
+from auditrelay.service.topology import Topology
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
-Handle = Callable[[dict[str, Any], Tell], Awaitable[dict[str, Any]]]
+Handle = Callable[[dict[str, Any], OnProgress], Awaitable[dict[str, Any]]]
 
 
 async def silent(_: dict[str, Any]) -> None: ...
@@ -40,7 +40,7 @@ async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[No
         await asyncio.wait([serving])
 
 
-async def echo(request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+async def echo(request: dict[str, Any], tell: OnProgress) -> dict[str, Any]:
     await tell({"share": 0.5})
     return {"echo": request["say"]}
 
@@ -123,7 +123,7 @@ async def test_garbage_is_answered_with_nothing_and_harms_nobody(
 async def test_what_is_asked_is_broken_off_when_the_command_goes_away(tmp_path: Path) -> None:
     began, broken_off = asyncio.Event(), asyncio.Event()
 
-    async def work(_: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    async def work(_: dict[str, Any], tell: OnProgress) -> dict[str, Any]:
         try:
             began.set()
             while True:
@@ -144,7 +144,7 @@ async def test_what_is_asked_is_broken_off_when_the_command_goes_away(tmp_path: 
 async def test_two_commands_are_answered_side_by_side_each_with_its_own(tmp_path: Path) -> None:
     both = asyncio.Barrier(2)
 
-    async def meet(request: dict[str, Any], _: Tell) -> dict[str, Any]:
+    async def meet(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
         await both.wait()
         return {"echo": request["say"]}
 
@@ -158,7 +158,7 @@ async def test_a_service_that_stops_tells_whoever_waits_and_does_not_wait_for_hi
 ) -> None:
     began = asyncio.Event()
 
-    async def work(_: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def work(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
         began.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -192,7 +192,7 @@ async def test_a_service_that_is_killed_in_the_middle_of_a_word_is_no_traceback(
     "error", [ConfigError("no such source"), StateError("locked"), RelayError("401: no")]
 )
 async def test_what_went_wrong_there_is_the_same_here(tmp_path: Path, error: RelayError) -> None:
-    async def fail(_: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def fail(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
         raise error
 
     async with service(tmp_path, fail) as serving:
@@ -204,7 +204,7 @@ async def test_what_went_wrong_there_is_the_same_here(tmp_path: Path, error: Rel
 
 @pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), OSError("x"), TypeError("x")])
 async def test_a_bug_ends_the_service_loudly(tmp_path: Path, bug: Exception) -> None:
-    async def fail(_: dict[str, Any], __: Tell) -> dict[str, Any]:
+    async def fail(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
         raise bug
 
     async with service(tmp_path, fail) as serving:
@@ -244,9 +244,9 @@ async def test_a_command_of_another_version_is_told_so(
         retention=config.spool.retention,
         remember=config.spool.remember,
     )
-    parts = Parts(config, store, Metrics(sources=[], sinks=[]), clock=clock)
+    topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=clock)
     try:
-        async with service(tmp_path, Operations(parts, store, clock=clock).do) as serving:
+        async with service(tmp_path, Commands(topology, store, clock=clock).do) as serving:
             with pytest.raises(ConfigError) as caught:
                 await ask(tmp_path, json.loads(json.dumps(asked)), silent)
             assert words in str(caught.value)

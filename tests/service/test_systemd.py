@@ -63,6 +63,7 @@ def environ(manager: Manager, **more: str) -> dict[str, str]:
 
 def test_it_is_told_that_everything_runs_and_that_it_ends(manager: Manager) -> None:
     supervisor = Supervisor(environ(manager))
+    assert supervisor.restart_command == "systemctl restart auditrelay"
     supervisor.ready("cekura has\nnot worked yet: wait")
     supervisor.stopping()
     ready, stopping = manager.told()
@@ -141,6 +142,7 @@ async def test_without_a_wish_for_signs_of_life_nothing_wakes_up(
 
 async def test_without_a_service_manager_nobody_is_told_anything() -> None:
     supervisor = Supervisor({"WATCHDOG_USEC": "20000"})
+    assert supervisor.restart_command is None
     with capture_logs() as logs:
         supervisor.ready("All work")
         supervisor.reloading()

@@ -218,7 +218,7 @@ class World:
                 await asyncio.wait([once])
             return [] if once.cancelled() else once.result()
         finally:
-            await app._parts.close()
+            await app._topology.close()
             await store.close()
 
     async def live_through(self, story: list[Life]) -> None:

@@ -19,7 +19,6 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors.slaunch import PATH, SLaunch
-from auditrelay.service import topology as parts
 from auditrelay.sources import Page, slaunch
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, halves
@@ -154,7 +153,7 @@ def test_the_paths_of_the_configuration_are_those_that_events_are_read_by(tmp_pa
     assert isinstance(made, slaunch.Settings)
     source = slaunch.build("shop", made, Metrics())
     record = b'{"_id":{"$oid":"a1"},"meta":{"at":"2026-03-01T01:00:00Z"},"id":"x","timestamp":"x"}'
-    [event] = parts.normalizer("shop", config, source)([record], 0)
+    [event] = Normalizer.of("shop", made, scope=source.scope)([record], 0)
     assert (event.native_id, event.time_raw) == ("a1", "2026-03-01T01:00:00Z")
     assert (event.api_host, event.org_id) == ("acme.s-launch.com", "acme")
 

@@ -35,7 +35,7 @@ class Idle:
     async def status(self) -> dict[str, Any]:
         return report(self._config, (), (), spool_bytes=0, now=datetime.now(UTC))
 
-    async def measured(self, accept: str) -> tuple[bytes, str]:
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         return b'auditrelay_source_up{source="acme-voice"} 0\n', "text/plain"
 
     def stuck(self) -> list[str]:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import typer
 
-from auditrelay.cli import cli
+from auditrelay.cli import lazy
+from auditrelay.config.model import SINKS
+from auditrelay.settings.secrets import Secret
 from auditrelay.status.findings import Finding, judge
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -24,6 +25,7 @@ def source(**changes: Any) -> Table:
         "name": "voice",
         "type": "cekura",
         "enabled": True,
+        "address_key": "base_url",
         "credentials": [{"key": "api_key", "references": ["${env:KEY}"]}],
         "up": True,
         "held": False,
@@ -48,6 +50,7 @@ def sink(**changes: Any) -> Table:
         "name": "splunk",
         "type": "splunk_hec",
         "enabled": True,
+        "address_key": "url",
         "credentials": [{"key": "token", "references": ["${file:/run/t}"]}],
         "up": True,
         "held": False,
@@ -70,6 +73,7 @@ def told(*rows: Table, fill: float = 0.01, **changes: Any) -> Table:
         "sinks": [row for row in rows if "backlog_events" in row] or [sink()],
         "spool": {"bytes": round(fill * 1000), "max_bytes": 1000},
         "stuck": [],
+        "restart_command": "systemctl restart auditrelay",
         **changes,
     }
 
@@ -176,12 +180,22 @@ def test_a_sink_without_a_key_of_its_own_is_told_of_what_is_in_between() -> None
     assert finding.do == "See whether the way there asks for a key of its own."
 
 
+WHERE: dict[str, Table] = {
+    "elasticsearch": {"urls": ["https://es.example:9200"], "api_key": Secret("a-key")},
+    "splunk_hec": {"url": "https://splunk.example:8088", "token": Secret("a-token")},
+    "file": {"path": "-"},
+    "datadog": {"url": "https://intake.example", "api_key": Secret("a-key")},
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "key"),
     [("elasticsearch", "urls"), ("splunk_hec", "url"), ("file", "path"), ("datadog", "url")],
 )
 def test_a_held_sink_names_the_key_of_its_address(kind: str, key: str) -> None:
-    finding = only(told(held(sink, "status_404", type=kind, backlog_events=1)))
+    settings = SINKS[kind].model_validate({"type": kind, **WHERE[kind]})
+    row = held(sink, "status_404", type=kind, address_key=settings.address_key, backlog_events=1)
+    finding = only(told(row))
     assert f"sinks.splunk.{key} " in finding.do
     assert finding.effect.startswith("Nothing is lost: 1 event waits in the spool.")
 
@@ -341,6 +355,13 @@ def test_a_stuck_loop_is_the_worst() -> None:
     ]
 
 
+@pytest.mark.parametrize("command", ["systemctl restart auditrelay", None])
+def test_a_stuck_loop_is_told_with_how_to_restart_what_is_supervised(command: str | None) -> None:
+    finding = only(told(stuck=["elastic"], restart_command=command))
+    assert finding.what == ("The loop of elastic is busy and has made no progress for 20 minutes.")
+    assert finding.command == command
+
+
 def test_commands_are_safe_to_paste_and_exist() -> None:
     name = "a'; reboot #"
     gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
@@ -354,7 +375,7 @@ def test_commands_are_safe_to_paste_and_exist() -> None:
         if finding.command
     ]
     assert [words[3] for words in commands] == ["check", "backfill", "dead-letters", "sample"]
-    known = typer.main.get_command(cli).commands  # type: ignore[attr-defined]  # it is a group
+    known = {name: lazy.command(name) for name in lazy.COMMANDS}
     for program, option, path, command, *rest in commands:
         assert (program, option, path) == ("auditrelay", "-c", "/etc/my relay.toml")
         assert command in known

@@ -93,9 +93,10 @@ class Stage:
             now=self.now,
             pace=self.pace,
             stuck=self.loops_stuck,
+            restart_command="systemctl restart auditrelay",
         )
 
-    async def measured(self, accept: str) -> tuple[bytes, str]:
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         return b"auditrelay_build_info 1\n", "text/plain"
 
     def stuck(self) -> list[str]:

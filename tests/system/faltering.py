@@ -20,12 +20,12 @@ import auditrelay.collect.reader
 from auditrelay.cli import main
 from auditrelay.collect.collector import Collector
 from auditrelay.service import app
-from auditrelay.service.topology import Parts
+from auditrelay.service.topology import Topology
 
 FOLDER = Path(os.environ["FALTER_IN"])
 
 _walk = vars(auditrelay.collect.reader)["walk"]
-_make_known = Parts.make_known
+_register = Topology.register
 _poll = Collector._poll
 
 
@@ -41,8 +41,8 @@ async def _poll_or_not(self: Collector) -> None:
         await _poll(self)
 
 
-async def _make_known_and_block(self: Parts) -> None:
-    await _make_known(self)
+async def _register_and_block(self: Topology) -> None:
+    await _register(self)
     loop = asyncio.get_running_loop()
 
     def block() -> None:
@@ -55,7 +55,7 @@ async def _make_known_and_block(self: Parts) -> None:
 
 vars(auditrelay.collect.reader)["walk"] = _falter
 Collector._poll = _poll_or_not  # type: ignore[method-assign]  # as above
-Parts.make_known = _make_known_and_block  # type: ignore[method-assign]  # as above
+Topology.register = _register_and_block  # type: ignore[method-assign]  # as above
 vars(app).update(STUCK=timedelta(seconds=1), SOURCE_PATIENCE=0.0)  # nobody waits for hours
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The service when there is nothing to do: it sleeps, and it holds only what it needs."""
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.daemon import Daemon, configure, eventually, intakes, sinks, sources
 
+from auditrelay.cli.lazy import COMMANDS
 from auditrelay.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
@@ -79,17 +81,18 @@ async def test_the_status_port_tells_the_date_all_the_same(
         assert abs(datetime.now(UTC) - told) < timedelta(seconds=10)
 
 
-def test_the_commands_are_listed_before_anything_heavy_is_imported() -> None:
-    # What a command's module imports at its top, every command and --help wait for; and structlog
-    # or httpx that come this early bring rich along, see cli.given.
-    told = subprocess.run(
-        [sys.executable, "-c", "import auditrelay.cli, sys; print(*sys.modules)"],
+def test_the_commands_are_listed_without_importing_any_of_them() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TELL_MODULES, "--help"],
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.split()
-    assert "auditrelay.cli.run" in told
-    assert HEAVY.intersection(told) == set()
+    )
+    assert " backfill " in ended.stdout
+    names = set(json.loads(ended.stderr)["names"])
+    assert "auditrelay.cli.lazy" in names
+    assert HEAVY & names == set()
+    assert not {f"auditrelay.cli.{name.replace('-', '_')}" for name in COMMANDS} & names
 
 
 async def test_the_service_imports_nothing_that_only_commands_and_tests_need(

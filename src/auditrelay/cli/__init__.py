@@ -14,29 +14,17 @@ from typing import Annotated
 import typer
 
 from auditrelay import __version__
-from auditrelay.cli.backfill import backfill
-from auditrelay.cli.check import check
-from auditrelay.cli.coverage import coverage
-from auditrelay.cli.dead_letters import dead_letters
-from auditrelay.cli.demo import demo
-from auditrelay.cli.forget import forget
-from auditrelay.cli.init import init
-from auditrelay.cli.options import Given
-from auditrelay.cli.run import run
-from auditrelay.cli.sample import sample
-from auditrelay.cli.schema import schema
-from auditrelay.cli.setup import setup
-from auditrelay.cli.status import status
-from auditrelay.cli.verify import verify
-from auditrelay.errors import ConfigError, RelayError, StateError
+from auditrelay.cli.lazy import HELP_OPTIONS, LazyGroup
+from auditrelay.errors import ConfigError, RelayError, exit_status
 
 cli = typer.Typer(
     name="auditrelay",
+    cls=LazyGroup,
     help="Carries SaaS audit logs into SIEMs: every event, once, soon, with proof.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": list(HELP_OPTIONS)},
 )
 
 
@@ -48,7 +36,6 @@ def _version(wanted: bool) -> None:  # noqa: FBT001  # the shape of typer's call
 
 @cli.callback()
 def _main(
-    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option("--config", "-c", metavar="PATH", help="The configuration file."),
@@ -57,29 +44,12 @@ def _main(
         str | None,
         typer.Option(metavar="LEVEL", help="debug, info, warning or error; over the file's."),
     ] = None,
-    version: Annotated[  # noqa: ARG001  # the callback does the work
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    context.obj = Given(config, log_level)
-
-
-for _command in (
-    run,
-    backfill,
-    check,
-    status,
-    coverage,
-    verify,
-    sample,
-    forget,
-    demo,
-    init,
-    schema,
-):
-    cli.command()(_command)
-cli.add_typer(dead_letters, name="dead-letters")
-cli.add_typer(setup, name="setup")
+    """Declare the options before the command; a command asks for them by ``Options.of``."""
+    del config, log_level, version
 
 
 def main() -> None:
@@ -89,13 +59,10 @@ def main() -> None:
     gc.set_threshold(50_000)
     try:
         cli()
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"auditrelay: {problem}", file=sys.stderr)  # noqa: T201  # this is its place
-        sys.exit(2)
     except RelayError as error:
-        print(f"auditrelay: {error}", file=sys.stderr)  # noqa: T201  # as above
-        sys.exit(3 if isinstance(error, StateError) else 1)
+        for problem in error.problems if isinstance(error, ConfigError) else (error,):
+            print(f"auditrelay: {problem}", file=sys.stderr)  # noqa: T201  # this is its place
+        sys.exit(exit_status(error))
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,18 +1,25 @@
 """``auditrelay backfill``: read a past range of a source, beside the service or without it."""
 
 import sys
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
-from auditrelay.cli.options import Given
-from auditrelay.cli.remote import operate
+from auditrelay.cli.options import Options
+from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import moment
-from auditrelay.collect.progress import Tell
-
-if TYPE_CHECKING:  # only for people
-    from rich.progress import Progress, TaskID
+from auditrelay.collect.progress import OnProgress
+from auditrelay.telemetry import humanize
 
 
 def backfill(
@@ -40,9 +47,8 @@ def backfill(
     ] = 4,
 ) -> None:
     """Read a past range; what was forwarded before is not forwarded again."""
-    given: Given = context.obj
     at_terminal = sys.stderr.isatty()
-    config = given.load(default_level="error" if at_terminal else "info")
+    config = Options.of(context).load(default_level="error" if at_terminal else "info")
     now = datetime.now(UTC)
     request = {
         "do": "backfill",
@@ -54,7 +60,7 @@ def backfill(
         "newest_first": newest_first,
         "concurrency": concurrency,
     }
-    result = _with_bar(config, request) if at_terminal else operate(config, request, _line)
+    result = _with_bar(config, request) if at_terminal else run_command(config, request, _line)
     _report(source, result, dry_run=dry_run)
 
 
@@ -67,15 +73,6 @@ async def _line(told: dict[str, Any]) -> None:
 
 
 def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
-    from rich.console import Console  # noqa: PLC0415  # only for people
-    from rich.progress import (  # noqa: PLC0415  # as above
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -85,11 +82,11 @@ def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, events=0, new=0, rate=0.0)
-        return operate(config, request, _on(bar, task))
+        return run_command(config, request, _on(bar, task))
 
 
-def _on(bar: "Progress", task: "TaskID") -> Tell:
-    async def tell(told: dict[str, Any]) -> None:
+def _on(bar: Progress, task: TaskID) -> OnProgress:
+    async def on_progress(told: dict[str, Any]) -> None:
         if "note" in told:
             bar.console.print(f"note: {told['note']}", markup=False)
             return
@@ -103,11 +100,11 @@ def _on(bar: "Progress", task: "TaskID") -> Tell:
             rate=told["events"] / elapsed if elapsed else 0.0,
         )
 
-    return tell
+    return on_progress
 
 
 def _report(source: str, result: dict[str, Any], *, dry_run: bool) -> None:
-    span = timedelta(seconds=round(result["total_seconds"]))
+    span = humanize.span(result["total_seconds"])
     if dry_run:
         typer.echo(
             f"{source} shows {result['events']:,} events in {span}; {result['new']:,} of them "

@@ -5,17 +5,24 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from auditrelay.cli.options import Given
+from auditrelay import sinks, sources
+from auditrelay.cli.options import Options
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, RelayError, Retryable
-
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
-    from auditrelay.events import AuditEvent
-    from auditrelay.sinks import Sink, Verdict
+from auditrelay.events import AuditEvent
+from auditrelay.events.notices import test_event
+from auditrelay.sinks import Item, Sink, Verdict
+from auditrelay.sources import Drop
+from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import Interval
 
 
 def check(
@@ -35,13 +42,12 @@ def check(
     """Validate the configuration, then make one harmless request to every source and sink."""
     if offline and send_test_event:
         raise ConfigError("--offline and --send-test-event exclude each other")
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     config.require_work()
     rows = _offline(config) if offline else asyncio.run(ask_all(config, test=send_test_event))
     _show(rows)
     for warning in config.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"warning: {warning}")
     if any(row.result == "failed" for row in rows):
         raise typer.Exit(1)
 
@@ -62,10 +68,6 @@ class Row(NamedTuple):
 
 
 def _show(rows: Sequence[Row]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # see given
-    from rich.table import Table  # noqa: PLC0415  # see given
-    from rich.text import Text  # noqa: PLC0415  # see given
-
     table = Table("name", "type", "result", "what it says")
     for row in rows:
         table.add_row(Text(row.name), row.type, row.result, Text(row.words))
@@ -77,7 +79,7 @@ def _show(rows: Sequence[Row]) -> None:
             typer.echo(f"  {query}")
 
 
-def _offline(config: "Config") -> list[Row]:
+def _offline(config: Config) -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
     return [
         Row(name, settings.type, "valid" if settings.enabled else "disabled", "not asked")
@@ -85,11 +87,8 @@ def _offline(config: "Config") -> list[Row]:
     ]
 
 
-async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
+async def ask_all(config: Config, *, test: bool = False) -> list[Row]:
     """Return what every source and sink answers; with *test*, each sink gets a test event."""
-    from auditrelay import sinks, sources  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
-
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
     def source(name: str, settings: Any) -> Any:
@@ -99,6 +98,8 @@ async def ask_all(config: "Config", *, test: bool = False) -> list[Row]:
         return sinks.make(name, settings, metrics)
 
     def ask_sink(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+        if test and not config.sources_of(name):
+            return _ask_idle_sink
         event = _test_event(config, name) if test and config.sinks[name].enabled else None
         return lambda built: _ask_sink(built, event)
 
@@ -117,29 +118,18 @@ async def _ask(
     build: Callable[[str, Any], Any],
     ask: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
 ) -> Row:
-    from auditrelay.telemetry.scrubber import scrub  # noqa: PLC0415  # see given
-
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")
     try:
-        async with contextlib.aclosing(_Closing(build(name, settings))) as peer:
-            return Row(name, settings.type, "ok", *await ask(peer.it))
+        async with contextlib.AsyncExitStack() as stack:
+            peer = build(name, settings)
+            stack.push_async_callback(peer.close)
+            return Row(name, settings.type, "ok", *await ask(peer))
     except RelayError as error:
         return Row(name, settings.type, "failed", scrub(str(error)))
 
 
-class _Closing:
-    def __init__(self, it: Any) -> None:
-        self.it = it
-
-    async def aclose(self) -> None:
-        await self.it.close()
-
-
 async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
-    from auditrelay.sources import Drop  # noqa: PLC0415  # see given
-    from auditrelay.window import Interval  # noqa: PLC0415  # see given
-
     if isinstance(source, Drop):
         return await source.check(), ()
     now = datetime.now(UTC)
@@ -153,11 +143,10 @@ async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
     return "answers", ()
 
 
-async def _ask_sink(sink: "Sink", test: "AuditEvent | None") -> tuple[str, Sequence[str]]:
+async def _ask_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequence[str]]:
     words = await sink.check()
     if test is None:
         return words, ()
-    from auditrelay.sinks import Item  # noqa: PLC0415  # see given
 
     verdict = await sink.send([Item(0, test, sink.render(test, marks={"test": True}))])
     refusal = next(_refusals(verdict), None)
@@ -169,7 +158,11 @@ async def _ask_sink(sink: "Sink", test: "AuditEvent | None") -> tuple[str, Seque
     return "; ".join((words, took, *verdict.warnings)), sink.query(test)
 
 
-def _refusals(verdict: "Verdict") -> Iterator[str]:
+async def _ask_idle_sink(sink: Sink) -> tuple[str, Sequence[str]]:
+    return f"{await sink.check()}; it receives no source, so it got no test event", ()
+
+
+def _refusals(verdict: Verdict) -> Iterator[str]:
     """Yield why a *verdict* on one event is none that it was taken."""
     for rejection in verdict.rejected:
         yield f"{rejection.message} ({rejection.reason})"
@@ -177,13 +170,9 @@ def _refusals(verdict: "Verdict") -> Iterator[str]:
         yield str(verdict.because or "not this time")
 
 
-def _test_event(config: "Config", sink: str) -> "AuditEvent":
+def _test_event(config: Config, sink: str) -> AuditEvent:
     """Return an event for *sink* that goes where those of a source go that it receives."""
-    from auditrelay.events.notices import test_event  # noqa: PLC0415  # see given
-
     names = config.sources_of(sink)
-    if not names:
-        raise ConfigError(f"sinks.{sink}.sources: it receives nothing, so there is nothing to test")
     name = next((name for name in names if config.sources[name].enabled), names[0])
     settings = config.sources[name]
     return test_event(

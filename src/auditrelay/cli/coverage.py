@@ -1,21 +1,23 @@
 """``auditrelay coverage``: what was read of each source, what was not, and who read it when."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
 from auditrelay.cli.times import moment
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
-
-if TYPE_CHECKING:  # see given
-    from collections.abc import Sequence
-
-    from auditrelay.config.model import Config
-    from auditrelay.store import Coverage, Span
-    from auditrelay.window import Interval
+from auditrelay.store import Coverage, Span
+from auditrelay.store.journal import find_break
+from auditrelay.store.ledger import find_contradiction
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.window import Interval, holes, iso
+from auditrelay.window import moment as of
 
 _WIDTH = 60
 """Characters of the timeline."""
@@ -37,8 +39,7 @@ def coverage(
     ] = False,
 ) -> None:
     """Show which spans of event time were read, with how many events, and every gap."""
-    given: Given = context.obj
-    config = given.load(default_level="warning")
+    config = Options.of(context).load(default_level="warning")
     now = datetime.now(UTC)
     wanted = _wanted(since, until, now)
     found = {
@@ -62,9 +63,7 @@ def coverage(
         _print(name, each, wanted)
 
 
-def _wanted(since: str | None, until: str | None, now: datetime) -> "Interval | None":
-    from auditrelay.window import Interval  # noqa: PLC0415  # see given
-
+def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | None:
     if since is None and until is None:
         return None
     start = datetime.min.replace(tzinfo=UTC) if since is None else moment("--from", since, now)
@@ -74,10 +73,7 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> "Interval | 
     return Interval(start, end)
 
 
-def _read(config: "Config", *, prove: bool) -> "dict[str, Coverage | None]":
-    from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # as above
-
+def _read(config: Config, *, prove: bool) -> dict[str, Coverage | None]:
     if not (config.state_dir / DATABASE).exists():
         return dict.fromkeys(config.sources)
     with StateView(config.state_dir) as view:
@@ -85,7 +81,7 @@ def _read(config: "Config", *, prove: bool) -> "dict[str, Coverage | None]":
         return {name: view.coverage(name, prove=prove) for name in names}
 
 
-def _within(spans: "Sequence[Span]", wanted: "Interval | None") -> "list[Span]":
+def _within(spans: Sequence[Span], wanted: Interval | None) -> list[Span]:
     return [
         span
         for span in spans
@@ -93,14 +89,14 @@ def _within(spans: "Sequence[Span]", wanted: "Interval | None") -> "list[Span]":
     ]
 
 
-def _json(name: str, known: "Coverage | None", wanted: "Interval | None") -> dict[str, Any]:
+def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[str, Any]:
     spans = _within(known.spans, wanted) if known else []
     return {
         "source": name,
         "spans": [
             {
-                "start": _iso(span.interval.start),
-                "end": _iso(span.interval.end),
+                "start": iso(span.interval.start),
+                "end": iso(span.interval.end),
                 "state": "covered" if span.gap is None else "gap",
                 "reason": span.gap,
                 "events": span.events,
@@ -131,10 +127,7 @@ def _json(name: str, known: "Coverage | None", wanted: "Interval | None") -> dic
     }
 
 
-def _check(found: "dict[str, Coverage | None]") -> None:
-    from auditrelay.store.journal import find_break  # noqa: PLC0415  # see given
-    from auditrelay.store.ledger import find_contradiction  # noqa: PLC0415  # as above
-
+def _check(found: dict[str, Coverage | None]) -> None:
     bad = False
     for name, known in found.items():
         if known is None:
@@ -155,7 +148,7 @@ def _check(found: "dict[str, Coverage | None]") -> None:
         raise typer.Exit(1)
 
 
-def _print(name: str, known: "Coverage | None", wanted: "Interval | None") -> None:
+def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
     spans = _within(known.spans, wanted) if known else []
     if known is None or not spans:
         typer.echo(f"{name}: nothing was read yet\n")
@@ -184,7 +177,7 @@ def _print(name: str, known: "Coverage | None", wanted: "Interval | None") -> No
     typer.echo("")
 
 
-def _done_by_others(known: "Coverage") -> list[tuple[str, str, str, int, int]]:
+def _done_by_others(known: Coverage) -> list[tuple[str, str, str, int, int]]:
     """Return what others than polls have read: day, who, what and span; what meets is joined."""
     done = sorted(
         (_iso_micros(each.recorded)[:10], each.via, each.what, each.start, each.end)
@@ -200,7 +193,7 @@ def _done_by_others(known: "Coverage") -> list[tuple[str, str, str, int, int]]:
     return joined
 
 
-def _runs(spans: "Sequence[Span]") -> list[tuple[datetime, datetime, str | None, int]]:
+def _runs(spans: Sequence[Span]) -> list[tuple[datetime, datetime, str | None, int]]:
     """Return the spans with those joined that follow each other and are alike."""
     runs: list[tuple[datetime, datetime, str | None, int]] = []
     for span in spans:
@@ -212,10 +205,8 @@ def _runs(spans: "Sequence[Span]") -> list[tuple[datetime, datetime, str | None,
     return runs
 
 
-def _timeline(spans: "Sequence[Span]", start: datetime, end: datetime) -> str:
+def _timeline(spans: Sequence[Span], start: datetime, end: datetime) -> str:
     """Return a character for each part of the time: the worst that is true of any of it."""
-    from auditrelay.window import Interval, holes  # noqa: PLC0415  # see given
-
     cell = max((end - start) / _WIDTH, timedelta(microseconds=1))
     line = ""
     for number in range(_WIDTH):
@@ -234,11 +225,5 @@ def _short(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
 def _iso_micros(at: int) -> str:
-    from auditrelay.window import moment as of  # noqa: PLC0415  # see given
-
-    return _iso(of(at))
+    return iso(of(at))

@@ -3,25 +3,28 @@
 import json
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from auditrelay.cli.options import Given
-from auditrelay.cli.remote import operate
+from auditrelay.cli.options import Options
+from auditrelay.cli.remote import run_command
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
-
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
-    from auditrelay.store import StoredDeadLetter
+from auditrelay.events.forms import raw
+from auditrelay.store import StoredDeadLetter
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.window import iso
 
 _PATIENCE = 60.0
 """Most seconds to wait for what a running service makes of a replay."""
 
-dead_letters = typer.Typer(
-    help="What sinks would never accept, and why.", no_args_is_help=True, rich_markup_mode=None
-)
+dead_letters = typer.Typer(help="What sinks would never accept, and why.", no_args_is_help=True)
 
 _Sink = Annotated[list[str] | None, typer.Option("--sink", help="Only of this sink; repeatable.")]
 _Source = Annotated[list[str] | None, typer.Option("--source", help="Only of this source.")]
@@ -54,9 +57,6 @@ def list_(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console  # noqa: PLC0415  # only for people
-    from rich.table import Table  # noqa: PLC0415  # as above
-    from rich.text import Text  # noqa: PLC0415  # as above
 
     columns = ("id", "sink", "source", "reason", "status", "attempts", "last_at", "message")
     table = Table(*columns)
@@ -74,7 +74,6 @@ def show(
     found = list(_find(context, ids=[id]))
     if not found:
         raise ConfigError(f"there is no dead letter {id}; see: auditrelay dead-letters list")
-    from auditrelay.events.forms import raw  # noqa: PLC0415  # see given
 
     event = orjson.loads(orjson.dumps(raw.render(found[0].letter.event)))
     typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
@@ -96,7 +95,7 @@ def replay(
 ) -> None:
     """Send dead letters once more, each to its own sink, and say what became of them."""
     config, found = _chosen(context, sink, source, reason, id, everything=everything)
-    result = operate(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
+    result = run_command(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
     outcomes = _outcomes(config, found)
     if as_json:
         typer.echo(json.dumps(outcomes, indent=2))
@@ -128,7 +127,7 @@ def drop(
 ) -> None:
     """Give dead letters up for good: their events are deleted, that they were is remembered."""
     config, found = _chosen(context, sink, source, reason, id, everything=everything)
-    result = operate(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
+    result = run_command(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
     if as_json:
         typer.echo(json.dumps(result["dropped"]))
     else:
@@ -145,14 +144,13 @@ def _chosen(
     ids: list[int] | None,
     *,
     everything: bool,
-) -> "tuple[Config, list[StoredDeadLetter]]":
+) -> tuple[Config, list[StoredDeadLetter]]:
     """Return the configuration and the dead letters that are meant, which must be said."""
     if everything == bool(sinks or sources or reasons or ids):
         raise ConfigError(
             "say which dead letters are meant: --sink, --source, --reason or --id, or --all"
         )
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     filters = {
         "sinks": sinks or (),
         "sources": sources or (),
@@ -162,7 +160,7 @@ def _chosen(
     return config, _read(config, **filters)
 
 
-def _outcomes(config: "Config", sent: "list[StoredDeadLetter]") -> list[dict[str, Any]]:
+def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, Any]]:
     """Return what became of each of *sent*, once that is known or _PATIENCE has passed."""
     began = time.monotonic()
     ids = [each.id for each in sent]
@@ -188,22 +186,18 @@ async def _silent(_: dict[str, Any]) -> None:
     """Progress is of no interest here."""
 
 
-def _find(context: typer.Context, **filters: Any) -> "list[StoredDeadLetter]":
-    given: Given = context.obj
-    return _read(given.load(default_level="warning"), **filters)
+def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
+    return _read(Options.of(context).load(default_level="warning"), **filters)
 
 
-def _read(config: "Config", **filters: Any) -> "list[StoredDeadLetter]":
-    from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # as above
-
+def _read(config: Config, **filters: Any) -> list[StoredDeadLetter]:
     if not (config.state_dir / DATABASE).exists():
         return []
     with StateView(config.state_dir) as view:
         return view.dead_letters(**filters)
 
 
-def _row(stored: "StoredDeadLetter") -> dict[str, Any]:
+def _row(stored: StoredDeadLetter) -> dict[str, Any]:
     letter = stored.letter
     return {
         "id": stored.id,
@@ -215,7 +209,7 @@ def _row(stored: "StoredDeadLetter") -> dict[str, Any]:
         "status": letter.status,
         "message": letter.message,
         "attempts": letter.attempts,
-        "first_at": letter.first_at.isoformat().replace("+00:00", "Z"),
-        "last_at": letter.last_at.isoformat().replace("+00:00", "Z"),
+        "first_at": iso(letter.first_at),
+        "last_at": iso(letter.last_at),
         "replayed": stored.replayed,
     }

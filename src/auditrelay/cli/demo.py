@@ -20,16 +20,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import httpx
 import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from auditrelay.errors import ConfigError, RelayError
-
-if TYPE_CHECKING:  # only this command needs them
-    from rich.console import RenderableType
-
-    from auditrelay.sandbox import Sandbox, Vendor
+from auditrelay.sandbox import Sandbox, Vendor, faults
+from auditrelay.settings.values import parse_duration
 
 _CONFIG = """\
 state_dir = "{state}"
@@ -74,8 +76,6 @@ def demo(
     ] = "20s",
 ) -> None:
     """Run everything against the built-in sandbox: no credentials, nothing left behind."""
-    from auditrelay.settings.values import parse_duration  # noqa: PLC0415  # see cli.given
-
     try:
         length = parse_duration(duration)
     except ValueError as error:
@@ -85,8 +85,6 @@ def demo(
 
 
 async def _demo(length: timedelta) -> bool:
-    from auditrelay.sandbox import Sandbox  # noqa: PLC0415  # see above
-
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -100,7 +98,7 @@ async def _demo(length: timedelta) -> bool:
 
 
 async def _story(
-    sandbox: "Sandbox", daemon: "_Daemon", show: "_Show", length: timedelta, stop: asyncio.Event
+    sandbox: Sandbox, daemon: "_Daemon", show: "_Show", length: timedelta, stop: asyncio.Event
 ) -> None:
     """Make events for *length* or until *stop*, with a piece of bad luck every few seconds."""
     now = datetime.now(UTC)
@@ -126,9 +124,7 @@ async def _story(
             await asyncio.wait_for(stop.wait(), 1 / _EVENTS_A_SECOND)
 
 
-def _troubles(sandbox: "Sandbox", daemon: "_Daemon", show: "_Show") -> Iterator[Callable[[], Any]]:
-    from auditrelay.sandbox import faults  # noqa: PLC0415  # see above
-
+def _troubles(sandbox: Sandbox, daemon: "_Daemon", show: "_Show") -> Iterator[Callable[[], Any]]:
     def of_vendors(count: int) -> Callable[[], Any]:
         """Let the next *count* vendors fail, each in the next way."""
 
@@ -180,7 +176,7 @@ def _troubles(sandbox: "Sandbox", daemon: "_Daemon", show: "_Show") -> Iterator[
     yield of_vendors(len(sandbox.vendors) - half)
 
 
-async def _caught_up(sandbox: "Sandbox", show: "_Show") -> None:
+async def _caught_up(sandbox: Sandbox, show: "_Show") -> None:
     """Wait until every intake has everything, or has had long enough."""
     show.trouble("no more events are made; waiting for the rest, late ones too")
     deadline = time.monotonic() + _CATCH_UP
@@ -196,7 +192,7 @@ async def _caught_up(sandbox: "Sandbox", show: "_Show") -> None:
 class _Daemon:
     """The daemon as a child process, and what it logs."""
 
-    def __init__(self, folder: Path, sandbox: "Sandbox", show: "_Show") -> None:
+    def __init__(self, folder: Path, sandbox: Sandbox, show: "_Show") -> None:
         self._config = folder / "auditrelay.toml"
         self._config.touch(mode=0o600)
         self._config.write_text(
@@ -257,7 +253,7 @@ class _Daemon:
             started.set_exception(RelayError("the daemon did not start; see the lines above"))
 
 
-def _table_of(vendor: "Vendor") -> str:
+def _table_of(vendor: Vendor) -> str:
     """Return what the configuration says of *vendor*."""
     settings = vendor.settings()
     # What JSON writes for texts, numbers, booleans and lists is TOML, too.
@@ -291,7 +287,7 @@ class _Row:
     missing: int
 
 
-def _account(sandbox: "Sandbox", show: "_Show") -> list[_Row]:
+def _account(sandbox: Sandbox, show: "_Show") -> list[_Row]:
     made = {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
     rows = []
     for sink in _SIEMS:
@@ -314,7 +310,7 @@ def _account(sandbox: "Sandbox", show: "_Show") -> list[_Row]:
 class _Show:
     """A live view on a terminal, plain lines elsewhere."""
 
-    sandbox: "Sandbox"
+    sandbox: Sandbox
     address: str = ""
     dead: dict[str, int] = field(default_factory=dict)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=14))
@@ -348,8 +344,6 @@ class _Show:
 
     async def count_dead_letters(self) -> None:
         """Ask the daemon how many there are: one that was killed may not have logged its last."""
-        import httpx  # noqa: PLC0415  # see above
-
         with contextlib.suppress(httpx.HTTPError):
             # Plain HTTP on loopback: to read the certificates would take longer than all the rest.
             async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501
@@ -363,8 +357,6 @@ class _Show:
 
     async def _draw(self) -> None:
         if sys.stdout.isatty():
-            from rich.live import Live  # noqa: PLC0415  # see above
-
             with Live(refresh_per_second=4, transient=True) as live:
                 while True:
                     live.update(self._picture())
@@ -376,10 +368,7 @@ class _Show:
             )
             self._tell(f"   stored of made: {books}")
 
-    def _picture(self) -> "RenderableType":
-        from rich.console import Group  # noqa: PLC0415  # see above
-        from rich.text import Text  # noqa: PLC0415  # as above
-
+    def _picture(self) -> RenderableType:
         return Group(
             Text(f"auditrelay demo   status page: {self.address}   Ctrl-C ends it\n", style="bold"),
             _table(_account(self.sandbox, self), missing="on the way"),
@@ -387,9 +376,7 @@ class _Show:
         )
 
 
-def _table(rows: list[_Row], *, missing: str) -> "RenderableType":
-    from rich.table import Table  # noqa: PLC0415  # see above
-
+def _table(rows: list[_Row], *, missing: str) -> RenderableType:
     table = Table()
     table.add_column("SIEM")
     for title in ("made", "stored", "dead letters", missing, "repeated"):
@@ -400,10 +387,8 @@ def _table(rows: list[_Row], *, missing: str) -> "RenderableType":
     return table
 
 
-def _vendors_table(sandbox: "Sandbox") -> "RenderableType":
+def _vendors_table(sandbox: Sandbox) -> RenderableType:
     """Return what each vendor made, how it was asked, and what each SIEM has of it."""
-    from rich.table import Table  # noqa: PLC0415  # see above
-
     table = Table()
     table.add_column("vendor")
     for title in ("made", "requests", "spoilt", *_SIEMS):
@@ -416,10 +401,8 @@ def _vendors_table(sandbox: "Sandbox") -> "RenderableType":
     return table
 
 
-def _reckon(sandbox: "Sandbox", show: _Show) -> bool:
+def _reckon(sandbox: Sandbox, show: _Show) -> bool:
     """Print the reckoning; return whether nothing is lost."""
-    from rich.console import Console  # noqa: PLC0415  # see above
-
     rows = _account(sandbox, show)
     typer.echo("\nThe reckoning, by the books of the vendors and of the SIEMs themselves:")
     Console().print(_vendors_table(sandbox))

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.options import Given
-from auditrelay.cli.remote import operate
+from auditrelay.cli.options import Options
+from auditrelay.cli.remote import run_command
 
 
 def forget(
@@ -17,9 +17,8 @@ def forget(
     ] = False,
 ) -> None:
     """Delete what the state holds of a source or sink that was taken out or renamed."""
-    given: Given = context.obj
-    config = given.load(default_level="error")
-    operate(config, {"do": "forget", "name": name, "yes": yes}, _silent)
+    config = Options.of(context).load(default_level="error")
+    run_command(config, {"do": "forget", "name": name, "yes": yes}, _silent)
     typer.echo(f"{name} is forgotten")
 
 

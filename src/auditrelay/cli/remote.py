@@ -3,26 +3,28 @@
 import asyncio
 import contextlib
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from auditrelay.collect.progress import Tell
-from auditrelay.errors import Locked, RelayError
+from auditrelay.collect.progress import OnProgress
+from auditrelay.config.model import Config
+from auditrelay.errors import Locked, RelayError, first_of
+from auditrelay.service.app import ATTEMPTS_ONCE, App
+from auditrelay.service.control_socket import ask
 
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
 
-
-def operate(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+def run_command(config: Config, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     """
-    Return the result of *request*, wherever it was done; *tell* is told of the progress.
+    Return the result of *request*, wherever it was done; *on_progress* is called meanwhile.
 
     Raises RelayError; one that says how to go on after Ctrl-C or SIGTERM.
     """
-    return asyncio.run(_operate(config, request, tell))
+    return asyncio.run(_until_stopped(config, request, on_progress))
 
 
-async def _operate(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    working = asyncio.ensure_future(_somewhere(config, request, tell))
+async def _until_stopped(
+    config: Config, request: dict[str, Any], on_progress: OnProgress
+) -> dict[str, Any]:
+    working = asyncio.ensure_future(_run_here_or_there(config, request, on_progress))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)
     try:
@@ -33,24 +35,15 @@ async def _operate(config: "Config", request: dict[str, Any], tell: Tell) -> dic
         ) from None
 
 
-async def _somewhere(config: "Config", request: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    from auditrelay.service.app import ATTEMPTS_ONCE, App  # noqa: PLC0415  # see given
-    from auditrelay.service.control_socket import ask  # noqa: PLC0415  # see given
-
+async def _run_here_or_there(
+    config: Config, request: dict[str, Any], on_progress: OnProgress
+) -> dict[str, Any]:
     async with contextlib.AsyncExitStack() as stack:
         try:
             app = await stack.enter_async_context(App.open(config, attempts=ATTEMPTS_ONCE))
         except Locked:
-            return await ask(config.state_dir, request, tell)
+            return await ask(config.state_dir, request, on_progress)
         try:
-            return await app.alone(request, tell)
+            return await app.run_command_offline(request, on_progress)
         except BaseExceptionGroup as group:
-            relay, bugs = group.split(RelayError)
-            if bugs is not None or relay is None:
-                raise
-            raise _first(relay) from group
-
-
-def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+            raise first_of(group) from group

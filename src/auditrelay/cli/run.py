@@ -3,19 +3,18 @@
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
 from auditrelay import __version__
-from auditrelay.cli.options import Given
-from auditrelay.errors import RelayError
-
-if TYPE_CHECKING:  # see given
-    from collections.abc import Callable
-
-    from auditrelay.config.model import Config
-    from auditrelay.service.app import App
+from auditrelay.cli.options import Options
+from auditrelay.config.model import Config
+from auditrelay.errors import first_of
+from auditrelay.service.app import ATTEMPTS_ONCE, App
+from auditrelay.service.systemd import Supervisor
+from auditrelay.telemetry.logs import log
 
 
 def run(
@@ -26,24 +25,21 @@ def run(
     ] = False,
 ) -> None:
     """Poll every source and deliver to every sink until told to stop."""
-    given: Given = context.obj
-    config = given.load()
-    failures = asyncio.run(_once(config) if once else serve(config, given.load))
+    options = Options.of(context)
+    config = options.load()
+    failures = asyncio.run(_once(config) if once else serve(config, options.load))
     for failure in failures:
         typer.echo(f"auditrelay: {failure}", err=True)
     if failures:
         raise typer.Exit(1)
 
 
-async def serve(config: "Config", reread: "Callable[[], Config]") -> list[str]:
+async def serve(config: Config, reread: Callable[[], Config]) -> list[str]:
     """
     Run the service of *config* until SIGTERM or SIGINT; a second one ends it at once.
 
     SIGHUP has it work by what *reread* returns.
     """
-    from auditrelay.service.app import App  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.logs import log  # noqa: PLC0415  # as above
-
     stop = stop_on_signals()
     async with App.open(config) as app:
         await _serving(app, stop, reread)
@@ -51,10 +47,7 @@ async def serve(config: "Config", reread: "Callable[[], Config]") -> list[str]:
     return []
 
 
-async def _serving(app: "App", stop: asyncio.Event, reread: "Callable[[], Config]") -> None:
-    from auditrelay.service.systemd import Supervisor  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.logs import log  # noqa: PLC0415  # as above
-
+async def _serving(app: App, stop: asyncio.Event, reread: Callable[[], Config]) -> None:
     def started(address: str) -> None:
         log.info("started", version=__version__, status=address)
 
@@ -62,18 +55,11 @@ async def _serving(app: "App", stop: asyncio.Event, reread: "Callable[[], Config
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     try:
         await app.serve(stop, reload, reread, started, Supervisor(os.environ))
-    except* RelayError as group:
-        raise _first(group) from group
+    except BaseExceptionGroup as group:
+        raise first_of(group) from group
 
 
-def _first(group: BaseExceptionGroup[RelayError]) -> RelayError:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-
-
-async def _once(config: "Config") -> list[str]:
-    from auditrelay.service.app import ATTEMPTS_ONCE, App  # noqa: PLC0415  # see given
-
+async def _once(config: Config) -> list[str]:
     stop = stop_on_signals()
     async with App.open(config, attempts=ATTEMPTS_ONCE) as app:
         catching_up = asyncio.ensure_future(app.once())
@@ -87,10 +73,7 @@ async def _once(config: "Config") -> list[str]:
         try:
             return catching_up.result()
         except BaseExceptionGroup as group:
-            relay, bugs = group.split(RelayError)
-            if bugs is not None or relay is None:
-                raise
-            raise _first(relay) from group
+            raise first_of(group) from group
 
 
 def _end_at_once(number: int, _frame: object) -> None:
@@ -99,8 +82,6 @@ def _end_at_once(number: int, _frame: object) -> None:
 
 def stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
-    from auditrelay.telemetry.logs import log  # noqa: PLC0415  # see given
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -5,20 +5,21 @@ import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import orjson
 import typer
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Rejected
+from auditrelay.events import AuditEvent
+from auditrelay.events.forms import FORMS
+from auditrelay.events.normalize import Normalizer
+from auditrelay.sources import Drop, make
+from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
-
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
-    from auditrelay.events import AuditEvent
-    from auditrelay.sources import Drop
 
 
 class Form(StrEnum):
@@ -40,8 +41,7 @@ def sample(
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many events.")] = 3,
 ) -> None:
     """Fetch the newest few events and print them; stores and sends nothing."""
-    given: Given = context.obj
-    config = given.load(default_level="warning")
+    config = Options.of(context).load(default_level="warning")
     if source not in config.sources:
         known = ", ".join(config.sources) or "none"
         raise ConfigError(f"there is no source {source!r} in the configuration; there is: {known}")
@@ -52,14 +52,10 @@ def sample(
         typer.echo(f"{source} shows no event in the last 30 days.", err=True)
 
 
-async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]":
-    from auditrelay.service.topology import normalizer  # noqa: PLC0415  # see given
-    from auditrelay.sources import Drop, make  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
-
+async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
     settings = config.sources[name]
     source = make(name, settings, Metrics(sources=[name]), config.state_dir)
-    normalize = normalizer(name, config, source)
+    normalize = Normalizer.of(name, settings, scope=source.scope)
     now = datetime.now(UTC)
     events: dict[str, AuditEvent] = {}
 
@@ -89,7 +85,7 @@ async def _newest(config: "Config", name: str, count: int) -> "list[AuditEvent]"
 
 
 async def _newest_dropped(
-    source: "Drop", now: datetime, admit: Callable[[list[bytes]], None], enough: Callable[[], bool]
+    source: Drop, now: datetime, admit: Callable[[list[bytes]], None], enough: Callable[[], bool]
 ) -> None:
     """Read the newest files that can be read, until there is enough: they are newest first."""
 
@@ -109,7 +105,7 @@ async def _newest_dropped(
                 typer.echo(str(error), err=True)
 
 
-def _print(event: "AuditEvent", form: Form) -> str:
+def _print(event: AuditEvent, form: Form) -> str:
     if form is Form.raw:
         document = orjson.loads(bytes(event.raw))
     elif form is Form.event:
@@ -119,7 +115,5 @@ def _print(event: "AuditEvent", form: Form) -> str:
         }
         document = orjson.loads(orjson.dumps(document, default=msgspec.structs.asdict))
     else:
-        from auditrelay.events.forms import FORMS  # noqa: PLC0415  # see given
-
         document = orjson.loads(orjson.dumps(FORMS[form.value](event)))
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()

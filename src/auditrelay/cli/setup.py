@@ -3,20 +3,18 @@
 import asyncio
 import contextlib
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.options import Given
+from auditrelay.cli.options import Options
+from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
+from auditrelay.sinks.elasticsearch.cluster import Cluster
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
+from auditrelay.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
-
-setup = typer.Typer(
-    help="Prepares a SIEM for the events.", no_args_is_help=True, rich_markup_mode=None
-)
+setup = typer.Typer(help="Prepares a SIEM for the events.", no_args_is_help=True)
 
 _PATTERN = "logs-auditrelay."
 _RIGHTS = {
@@ -46,8 +44,7 @@ def elasticsearch(
         return
     if opensearch:
         raise ConfigError("--opensearch goes with --print: a cluster says itself what it is")
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     name = _chosen(config, sink)
     settings: Any = config.sinks[name]
     for path in asyncio.run(_install(name, settings)):
@@ -60,7 +57,7 @@ def elasticsearch(
         )
 
 
-def _chosen(config: "Config", wanted: str | None) -> str:
+def _chosen(config: Config, wanted: str | None) -> str:
     """Return the name of the sink that is meant."""
     names = [name for name, sink in config.sinks.items() if sink.type == "elasticsearch"]
     known = ", ".join(names) or "none"
@@ -74,9 +71,6 @@ def _chosen(config: "Config", wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any) -> list[str]:
     """Put the templates where the sink sends its events; return their paths."""
-    from auditrelay.sinks.elasticsearch.cluster import Cluster  # noqa: PLC0415  # see given
-    from auditrelay.telemetry.metrics import Metrics  # noqa: PLC0415  # see given
-
     async with contextlib.aclosing(Cluster(name, settings, Metrics())) as cluster:
         opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)

@@ -2,15 +2,20 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from auditrelay.cli.options import Given
-
-if TYPE_CHECKING:  # see given
-    from auditrelay.config.model import Config
+from auditrelay.cli.options import Options
+from auditrelay.config.model import Config
+from auditrelay.status.report import report
+from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.telemetry import humanize
 
 
 def status(
@@ -19,20 +24,15 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show checkpoints, lag, backlogs, dead letters and gaps."""
-    given: Given = context.obj
-    told = current(given.load(default_level="warning"))
+    told = current(Options.of(context).load(default_level="warning"))
     if as_json:
         typer.echo(json.dumps(told, indent=2))
         return
     _print(told)
 
 
-def current(config: "Config") -> dict[str, Any]:
+def current(config: Config) -> dict[str, Any]:
     """Return the state in ``state_dir``; one that does not exist yet is an empty one."""
-    from auditrelay.status.report import report  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.state_dir import DATABASE  # noqa: PLC0415  # see given
-    from auditrelay.store.sqlite.view import StateView  # noqa: PLC0415  # see given
-
     now = datetime.now(UTC)
     if not (config.state_dir / DATABASE).exists():
         return report(config, (), (), spool_bytes=0, now=now)
@@ -41,10 +41,6 @@ def current(config: "Config") -> dict[str, Any]:
 
 
 def _print(told: dict[str, Any]) -> None:
-    from rich.console import Console  # noqa: PLC0415  # only for people
-    from rich.table import Table  # noqa: PLC0415  # as above
-    from rich.text import Text  # noqa: PLC0415  # as above
-
     console = Console()
     sources = Table("source", "state", "read up to", "lag", "last event", "not read")
     sources.add_column("unknown types", justify="right")
@@ -117,4 +113,4 @@ def _time(iso: str | None) -> str:
 
 
 def _words(seconds: float | None) -> str:
-    return "" if seconds is None else str(timedelta(seconds=round(seconds)))
+    return "" if seconds is None else humanize.span(seconds)

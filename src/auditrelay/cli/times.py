@@ -4,6 +4,7 @@ import contextlib
 from datetime import UTC, date, datetime
 
 from auditrelay.errors import ConfigError
+from auditrelay.settings.values import parse_duration
 
 
 def moment(option: str, text: str, now: datetime) -> datetime:
@@ -12,8 +13,6 @@ def moment(option: str, text: str, now: datetime) -> datetime:
 
     Raises ConfigError that names the *option*.
     """
-    from auditrelay.settings.values import parse_duration  # noqa: PLC0415  # see given
-
     with contextlib.suppress(ValueError):
         return now - parse_duration(text)
     with contextlib.suppress(ValueError):

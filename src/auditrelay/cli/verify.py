@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from auditrelay.cli.options import Given
-from auditrelay.cli.remote import operate
+from auditrelay.cli.options import Options
+from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import moment
 
 _SHOWN = 20
@@ -32,8 +32,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Read a range again at the source, and compare it with what was forwarded."""
-    given: Given = context.obj
-    config = given.load(default_level="error")
+    config = Options.of(context).load(default_level="error")
     now = datetime.now(UTC)
     request = {
         "do": "verify",
@@ -43,7 +42,7 @@ def verify(
         "repair": repair,
         "at_sink": at_sink,
     }
-    report = operate(config, request, _told)
+    report = run_command(config, request, _told)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import structlog
 
 from auditrelay.collect.collector import MOST_UNREADABLE, RETENTION, UNREADABLE, Collector
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.collect.reader import Purpose, Reader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
@@ -59,7 +59,7 @@ class Backfiller:
         span: Interval,
         sinks: Sequence[str],
         clock: Callable[[], datetime],
-        tell: Tell,
+        tell: OnProgress,
     ) -> None:
         if isinstance(collector.source, Drop):
             raise ConfigError(

@@ -3,5 +3,5 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-Tell = Callable[[dict[str, Any]], Awaitable[None]]
-"""Is told of progress, as values for JSON."""
+OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
+"""Called with each step of progress, as values for JSON."""

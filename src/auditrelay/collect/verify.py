@@ -8,13 +8,13 @@ forwarded, and what did each sink make of it. Nothing is changed unless a repair
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
 from auditrelay import __version__
 from auditrelay.collect.backfill import MOST_AT_ONCE
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
@@ -24,7 +24,7 @@ from auditrelay.http.retry import pause
 from auditrelay.sources import Drop
 from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
-from auditrelay.window import Interval, moment, slices
+from auditrelay.window import Interval, iso, moment, slices
 
 LACKING: Final = "lacking"
 """What became of an event that was forwarded and that the sink itself does not hold."""
@@ -59,7 +59,7 @@ class Verifier:
         holders: Mapping[str, Holder],
         repair: bool,
         clock: Callable[[], datetime],
-        tell: Tell,
+        tell: OnProgress,
     ) -> None:
         if isinstance(collector.source, Drop):
             raise ConfigError(
@@ -98,8 +98,8 @@ class Verifier:
         forwarded, digest = await self._store.count_forwarded(name, span)
         return {
             "source": name,
-            "from": _iso(span.start),
-            "to": _iso(span.end),
+            "from": iso(span.start),
+            "to": iso(span.end),
             "checked": self._checked,
             "digest_at_source": self._digest.to_bytes(20).hex(),
             "forwarded": forwarded,
@@ -110,8 +110,8 @@ class Verifier:
             "repaired": self._repaired,
             "deleted_at_source": self._deleted,
             "not_shown": self._partial,
-            "began_at": _iso(began),
-            "ended_at": _iso(self._clock()),
+            "began_at": iso(began),
+            "ended_at": iso(self._clock()),
             "version": __version__,
         }
 
@@ -128,7 +128,7 @@ class Verifier:
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
             self._partial += [
-                {"start": _iso(each.start), "end": _iso(each.end), "reason": reason}
+                {"start": iso(each.start), "end": iso(each.end), "reason": reason}
                 for each, reason in reasons
             ]
         found = list(shown.values())
@@ -163,7 +163,7 @@ class Verifier:
             {
                 "uid": event.uid,
                 "native_id": event.native_id,
-                "occurred_at": _iso(at),
+                "occurred_at": iso(at),
                 "sinks": list(sinks),
                 "gap": next(
                     (
@@ -202,7 +202,7 @@ class Verifier:
             return
         seen = set(map(known_key, found))
         self._deleted += [
-            {"uid": uid, "occurred_at": _iso(at)}
+            {"uid": uid, "occurred_at": iso(at)}
             for uid, at in await self._store.find_deleted(
                 self._collector.name, inside, seen, before
             )
@@ -222,7 +222,3 @@ class Verifier:
             await self._store.resend(self._collector.name, [sink], again, Proof())
             self._reader.announce()
             self._repaired += len(again)
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

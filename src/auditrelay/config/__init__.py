@@ -72,7 +72,10 @@ def load(
             alerts=whole.alerts,
             sources=found_sources,
             sinks=found_sinks,
-            warnings=tuple(_warnings(path, table, whole.status, found_sources, found_sinks)),
+            warnings=(
+                *_warnings(path, table, whole.status, found_sources, found_sinks),
+                *_waiting_patterns(found_sources, found_sinks),
+            ),
         )
         problems.extend(_cross_checks(config))
         if not problems:
@@ -124,11 +127,10 @@ def _state_dir(environ: Mapping[str, str]) -> Path | None:
 
 def _cross_checks(config: Config) -> Iterator[str]:
     """Yield what is wrong between tables, each of which is right by itself."""
-    for name, sink in config.sinks.items():
-        for glob in sink.sources:
-            if config.sources and not any(fnmatchcase(source, glob) for source in config.sources):
-                hint = suggestion(glob, config.sources)
-                yield f'sinks.{name}.sources: "{glob}" is no source{hint}'
+    for name, wanted in _without_source(config.sources, config.sinks):
+        if not _is_pattern(wanted):
+            hint = suggestion(wanted, config.sources)
+            yield f'sinks.{name}.sources: "{wanted}" is no source{hint}'
     for name, source in config.sources.items():
         reach = max(source.resweep, default=timedelta(0)) + source.max_window
         if config.spool.remember < reach:
@@ -137,6 +139,30 @@ def _cross_checks(config: Config) -> Iterator[str]:
                 "the longest resweep looks that far back (with max_window), and an event that "
                 "is forgotten would be forwarded again"
             )
+
+
+def _without_source(
+    sources: Mapping[str, SourceSettings], sinks: Mapping[str, SinkSettings]
+) -> Iterator[tuple[str, str]]:
+    """Yield each sink with each name or pattern in its ``sources`` that fits none of *sources*."""
+    for name, sink in sinks.items():
+        for wanted in sink.sources:
+            if sources and not any(fnmatchcase(source, wanted) for source in sources):
+                yield name, wanted
+
+
+def _waiting_patterns(
+    sources: Mapping[str, SourceSettings], sinks: Mapping[str, SinkSettings]
+) -> Iterator[str]:
+    """Yield a warning for each pattern that fits no source: it may be there for one to come."""
+    for name, wanted in _without_source(sources, sinks):
+        if _is_pattern(wanted):
+            yield f'sinks.{name}.sources: "{wanted}" fits no source yet'
+
+
+def _is_pattern(wanted: str) -> bool:
+    """Tell a pattern from the name of one source."""
+    return any(character in wanted for character in "*?[")
 
 
 def _warnings(

@@ -1,5 +1,6 @@
 """The names in a configuration: spelling in variables, what is allowed, what was meant."""
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -13,8 +14,6 @@ def canonical(name: str) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return a question that names what *name* is near to, or nothing."""
-    import difflib  # noqa: PLC0415  # only the unlucky pay for it
-
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

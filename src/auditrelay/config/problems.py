@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from auditrelay.config.model import AnySettings
 from auditrelay.config.names import NAME, canonical, suggestion
-from auditrelay.settings import ALERTS
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.settings.secrets import Resolved, Unresolved
 from auditrelay.telemetry.scrubber import SHORT, STARS
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +19,7 @@ from auditrelay.events.redact import Redactor
 from auditrelay.events.timestamps import parse
 from auditrelay.events.uid import Uids, canonical
 from auditrelay.events.vendors import LONGEST, NO_TARGET, NOBODY, Vendor, finder, text
+from auditrelay.settings import SourceSettings
 
 _FETCHED: TimeQuality = "fetched"
 
@@ -71,6 +73,24 @@ class Normalizer:
         self._uids = Uids(vendor)
         self._redactor = Redactor(redact, self._vendor.FIELDS)
         self._pseudonyms = pseudonyms
+
+    @classmethod
+    def of(cls, name: str, settings: SourceSettings, *, scope: str) -> Self:
+        """Return the normalizer of the source *name* with its *settings*; *scope* is its own."""
+        return cls(
+            vendor=settings.type,
+            source=name,
+            api_host=urlsplit(settings.base_url).hostname or "",
+            scope=scope,
+            redact=settings.redact,
+            tags=settings.tags,
+            pseudonyms=(
+                Pseudonyms(settings.pseudonym_key.reveal(), settings.pseudonymize)
+                if settings.pseudonym_key and settings.pseudonymize
+                else None
+            ),
+            **settings.record_paths,
+        )
 
     def __call__(self, records: list[bytes], fetched: int) -> list[AuditEvent]:
         """

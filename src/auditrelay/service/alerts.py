@@ -1,8 +1,8 @@
 """
 Tell of trouble once, when it begins and when it ends: in the log, and in sinks that still work.
 
-What trouble is, is judged as on the status page (``status.judgement``). A gap is told by an event
-of its own (``cover``), in the transaction that declares it.
+What trouble is, is judged as on the status page (``status.findings``). A gap is told by an event
+of its own (``collect.reader``), in the transaction that declares it.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ import structlog
 
 from auditrelay.errors import StoreFull
 from auditrelay.events.notices import alert_event
-from auditrelay.settings import ALERTS
-from auditrelay.status.findings import Finding, judge
+from auditrelay.settings.reserved import ALERTS
+from auditrelay.status.findings import Finding
 from auditrelay.store import Store
 
 ALERTING: Final = frozenset(
@@ -75,9 +75,10 @@ class Alerts:
 
     async def look(self) -> None:
         """Tell of every trouble that is new, and of every one that is over."""
+        report = await self._report()
         found: dict[_Key, Finding] = {
             (finding.code, finding.kind, finding.name): finding
-            for finding in judge(await self._report())
+            for finding in [Finding(**each) for each in report["findings"]]
             if finding.level == "act" and finding.code in ALERTING
         }
         for key in found.keys() - self._known.keys():

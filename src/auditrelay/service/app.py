@@ -20,28 +20,22 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
 from auditrelay.http.retry import SOURCE_ATTEMPTS, SOURCE_PATIENCE
 from auditrelay.service import control_socket
 from auditrelay.service.alerts import Alerts
-from auditrelay.service.commands import Operations
+from auditrelay.service.commands import Commands
 from auditrelay.service.systemd import Supervisor
-from auditrelay.service.topology import JOB, Parts
+from auditrelay.service.topology import JOB, Topology
+from auditrelay.status.findings import STUCK
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import report
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
-
-STUCK: Final = timedelta(minutes=20)
-"""
-How long a loop may be busy without any progress, beside what it may have to wait for its peer.
-
-The service is restarted when one is stuck: a peer that is merely slow must never be taken for it.
-"""
 
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -97,10 +91,25 @@ class App:
         clock: Callable[[], datetime] = _now,
         attempts: int | None = None,
     ) -> None:
+        # What is built of what; a line leads down to what is called.
+        #
+        #   control socket          SIGHUP            status port, systemd
+        #         |                   |                        |
+        #     Commands                | change()              App --------- Alerts
+        #         |                   |                        | status(),   |
+        #         | backfill,         |                        | stuck()     | findings
+        #         | verify, ...       |                        |             | as events
+        #         +--------------- Topology -------------------+             |
+        #         |               /        \                                 |
+        #         |       Collector        Deliverer                         |
+        #         |       one a source     one a sink                        |
+        #         |           | add()          | read(), settle()            |
+        #         +-----------+--------- SqliteStore ------------------------+
+        #
         self._store = store
         self._clock = clock
         self.metrics = metrics
-        self._parts = Parts(
+        self._topology = Topology(
             config,
             store,
             metrics,
@@ -108,20 +117,21 @@ class App:
             attempts=attempts,
             patience=None if attempts is None else ROOM_PATIENCE,
         )
-        self._operations = Operations(self._parts, store, clock=clock)
+        self._commands = Commands(self._topology, store, clock=clock)
         self._alerts = Alerts(
             self.status,
             store,
             clock=clock,
             forward=lambda: self._config.alerts.events,
-            announce=self._parts.announce,
+            announce=self._topology.announce,
         )
+        self._restart_command: str | None = None
         self._prune_due = asyncio.Event()
         self._sealed_on: date | None = None
 
     @property
     def _config(self) -> Config:
-        return self._parts.config
+        return self._topology.config
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -155,11 +165,11 @@ class App:
                     ],
                 )
                 app = cls(config, store, metrics, attempts=attempts)
-                await app._parts.make_known()
+                await app._topology.register()
                 yield app
             finally:
                 if app is not None:
-                    await app._parts.close()
+                    await app._topology.close()
                 await store.close()
 
     # -- running -----------------------------------------------------------------------------------
@@ -179,16 +189,15 @@ class App:
         *started* is called with the address of the status port once everything runs; *supervisor*
         is told how it goes from then on.
         """
+        self._restart_command = supervisor.restart_command
         port = StatusPort(self._config.status.listen, self, token=self._config.status.token)
         scheduler = self._scheduler()
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
-            self._parts.begin(tasks, scheduler)
+            self._topology.begin(tasks, scheduler)
             others = [
                 tasks.create_task(self._keep_pruning()),
-                tasks.create_task(
-                    control_socket.serve(self._config.state_dir, self._operations.do)
-                ),
+                tasks.create_task(control_socket.serve(self._config.state_dir, self._commands.do)),
             ]
             self._store.on_note = self._alerts.due.set
             scheduler.start()
@@ -204,7 +213,7 @@ class App:
             scheduler.shutdown(wait=False)
             for task in others:
                 task.cancel()
-            await self._parts.end()
+            await self._topology.end()
             port.stop()
             await asyncio.wait([status])
 
@@ -217,41 +226,28 @@ class App:
             due.clear()
             supervisor.reloading()
             try:
-                changes = await self._parts.change(reread())
+                changes = await self._topology.change(reread())
             except ConfigError as error:
                 _log.error("reload_refused", problems=list(error.problems))
             else:
                 _log.info("reloaded", **asdict(changes))
             supervisor.ready(self.summary())
 
-    async def alone(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    async def run_command_offline(
+        self, request: dict[str, Any], on_progress: OnProgress
+    ) -> dict[str, Any]:
         """
         Do *request* without a service, deliver what came of it, and return the result.
 
         What a sink did not take stays in the spool for the service; the result says so under
         ``undelivered``.
         """
-        undelivered: list[str] = []
-
-        async def deliver(deliverer: Deliverer) -> None:
-            try:
-                await deliverer.keep_delivering()
-            except* StateError:
-                raise
-            except* RelayError as group:
-                undelivered.append(f"{deliverer.name}: {group.exceptions[0]}")
-
-        async with asyncio.TaskGroup() as tasks:
-            for deliverer in self._parts.deliverers.values():
-                tasks.create_task(deliver(deliverer))
-            result = await self._operations.do(request, tell)
-            for deliverer in self._parts.deliverers.values():
-                deliverer.finish()
+        async with self._delivering() as undelivered:
+            result = await self._commands.do(request, on_progress)
         return {**result, "undelivered": undelivered}
 
     async def once(self) -> list[str]:
         """Read every source to its settled end, deliver everything, return what failed."""
-        failures: list[str] = []
 
         async def collect(collector: Collector) -> None:
             try:
@@ -261,6 +257,21 @@ class App:
             except RelayError as error:
                 failures.append(f"{collector.name}: {error}")
 
+        await self._prune()
+        async with self._delivering() as failures, asyncio.TaskGroup() as polls:
+            for collector in self._topology.collectors.values():
+                polls.create_task(collect(collector))
+        return failures
+
+    @contextlib.asynccontextmanager
+    async def _delivering(self) -> AsyncIterator[list[str]]:
+        """
+        Deliver during the block, and after it until every sink has everything or has failed.
+
+        Yields the list of failures, a sentence each; it is complete when the block has ended.
+        """
+        failures: list[str] = []
+
         async def deliver(deliverer: Deliverer) -> None:
             try:
                 await deliverer.keep_delivering()
@@ -269,16 +280,12 @@ class App:
             except* RelayError as group:
                 failures.append(f"{deliverer.name}: {group.exceptions[0]}")
 
-        await self._prune()
         async with asyncio.TaskGroup() as tasks:
-            for deliverer in self._parts.deliverers.values():
+            for deliverer in self._topology.deliverers.values():
                 tasks.create_task(deliver(deliverer))
-            async with asyncio.TaskGroup() as polls:
-                for collector in self._parts.collectors.values():
-                    polls.create_task(collect(collector))
-            for deliverer in self._parts.deliverers.values():
+            yield failures
+            for deliverer in self._topology.deliverers.values():
                 deliverer.finish()
-        return failures
 
     def _scheduler(self) -> AsyncIOScheduler:
         scheduler = AsyncIOScheduler(timezone=UTC)
@@ -319,8 +326,8 @@ class App:
         """Return what ``status --json`` prints, and what only the running instance knows."""
         # How they fare is told as it is now: what the store has of it waits for the next poll or,
         # on a full disk, for room.
-        sources = {loop.name: asdict(loop.condition) for loop in self._parts.collectors.values()}
-        sinks = {loop.name: asdict(loop.condition) for loop in self._parts.deliverers.values()}
+        sources = {loop.name: asdict(loop.condition) for loop in self._topology.collectors.values()}
+        sinks = {loop.name: asdict(loop.condition) for loop in self._topology.deliverers.values()}
         return report(
             self._config,
             [
@@ -333,13 +340,14 @@ class App:
             ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
-            pace={name: sink.throughput for name, sink in self._parts.deliverers.items()},
+            pace={name: sink.throughput for name, sink in self._topology.deliverers.items()},
             stuck=self.stuck(),
+            restart_command=self._restart_command,
         )
 
-    async def measured(self, accept: str) -> tuple[bytes, str]:
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics, brought up to date, and their content type, as *accept* asks."""
-        for collector in self._parts.collectors.values():
+        for collector in self._topology.collectors.values():
             collector.checkpoint.measure()
         now = self._clock()
         for sink in await self._store.sinks():
@@ -363,7 +371,7 @@ class App:
         the scheduler.
         """
         now = time.monotonic()
-        return [loop.name for loop in self._parts.loops if self._is_stuck(loop, now)]
+        return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
 
     def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
         limit = STUCK + loop.settings.timeout
@@ -379,7 +387,7 @@ class App:
     def summary(self) -> str:
         """Return in a sentence how everything fares: what is amiss, or that nothing is."""
         amiss = []
-        for loop in self._parts.loops:
+        for loop in self._topology.loops:
             condition = loop.condition
             if condition.held:
                 amiss.append(f"{loop.name} is held: {condition.last_error}")
@@ -387,12 +395,14 @@ class App:
                 amiss.append(f"{loop.name} has not worked yet: {condition.last_error or 'wait'}")
             elif condition.last_error:
                 amiss.append(f"{loop.name}: {condition.last_error}")
-        return "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._parts.loops)}"
+        return (
+            "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._topology.loops)}"
+        )
 
     def unready(self) -> list[str]:
         """Return what is not ready yet, and why: each has to have worked, and none be held."""
         reasons = []
-        for loop in self._parts.loops:
+        for loop in self._topology.loops:
             condition = loop.condition
             if condition.held:
                 reasons.append(f"{loop.name} is held: {condition.last_error}")

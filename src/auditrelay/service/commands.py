@@ -8,10 +8,10 @@ from typing import Any, Final
 from auditrelay import __version__
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import Tell
+from auditrelay.collect.progress import OnProgress
 from auditrelay.collect.verify import Holder, Verifier
 from auditrelay.errors import ConfigError
-from auditrelay.service.topology import Parts
+from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
 from auditrelay.store import SinkState, SourceState, Store
 from auditrelay.window import EPOCH, Interval
@@ -26,17 +26,17 @@ _ASKED_WITH: Final = {
 """What has to come with each request."""
 
 
-class Operations:
-    """What can be asked of an instance that has these *parts*."""
+class Commands:
+    """What can be asked of an instance with this *topology*."""
 
-    def __init__(self, parts: Parts, store: Store, *, clock: Callable[[], datetime]) -> None:
-        self._parts = parts
+    def __init__(self, topology: Topology, store: Store, *, clock: Callable[[], datetime]) -> None:
+        self._topology = topology
         self._store = store
         self._clock = clock
         self._busy: Counter[str | None] = Counter()
         """How many requests work on each source."""
 
-    async def do(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    async def do(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         """
         Do what a command asks for, see the modules of ``cli``; return the result for it.
 
@@ -64,30 +64,30 @@ class Operations:
         name = request.get("source")
         self._busy[name] += 1
         try:
-            return await do(request, tell)
+            return await do(request, on_progress)
         finally:
             self._busy[name] -= 1
 
-    async def _backfill(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    async def _backfill(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         collector = self._polled(request["source"])
         span = self._span(collector, request)
         fed = self._fed(collector.name, request["sinks"])
         for note in self._beforehand(span, fed):
-            await tell({"note": note})
+            await on_progress({"note": note})
         backfiller = Backfiller(
             collector,
             self._store,
             span=span,
             sinks=fed if request["sinks"] else [],
             clock=self._clock,
-            tell=tell,
+            tell=on_progress,
         )
         concurrency = request["concurrency"]
         if request["dry_run"]:
             return await backfiller.count(concurrency=concurrency)
         return await backfiller.run(concurrency=concurrency, newest_first=request["newest_first"])
 
-    async def _verify(self, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    async def _verify(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         collector = self._polled(request["source"])
         await collector.checkpoint.refresh()
         span = self._span(collector, request)
@@ -100,7 +100,7 @@ class Operations:
         if request["at_sink"]:
             holders = {
                 name: sink
-                for name, sink in self._parts.sinks.items()
+                for name, sink in self._topology.sinks.items()
                 if isinstance(sink, Holder) and name in self._fed(collector.name, [])
             }
         return await Verifier(
@@ -111,22 +111,22 @@ class Operations:
             holders=holders,
             repair=request["repair"],
             clock=self._clock,
-            tell=tell,
+            tell=on_progress,
         ).run()
 
-    async def _replay(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
+    async def _replay(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
         sent = await self._store.replay(request["ids"])
-        for deliverer in self._parts.deliverers.values():
+        for deliverer in self._topology.deliverers.values():
             deliverer.wake.set()
         return {"replayed": [letter.id for letter in sent]}
 
-    async def _drop(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
+    async def _drop(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
         gone = await self._store.drop(request["ids"], self._clock())
         return {"dropped": [letter.id for letter in gone]}
 
-    async def _forget(self, request: dict[str, Any], _: Tell) -> dict[str, Any]:
+    async def _forget(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
         name = request["name"]
-        if name in self._parts.config.sources or name in self._parts.config.sinks:
+        if name in self._topology.config.sources or name in self._topology.config.sinks:
             raise ConfigError(
                 f"{name} is still in the configuration of this instance: take it out, and reload "
                 "or restart the service"
@@ -135,8 +135,8 @@ class Operations:
         sinks = {state.name: state for state in await self._store.sinks()}
         if name not in sources and name not in sinks:
             left = sorted(
-                (sources.keys() - self._parts.config.sources.keys())
-                | (sinks.keys() - self._parts.config.sinks.keys())
+                (sources.keys() - self._topology.config.sources.keys())
+                | (sinks.keys() - self._topology.config.sinks.keys())
             )
             raise ConfigError(
                 f"nothing is known of {name!r}; left over: {', '.join(left) or 'nothing'}"
@@ -145,7 +145,7 @@ class Operations:
             raise ConfigError(f"{name} is still being read for another command: wait for its end")
         if not request["yes"] and (lost := self._lost_with(sources.get(name), sinks.get(name))):
             raise ConfigError(f"with {name} goes {lost}; if that is meant, say --yes")
-        await self._parts.abandon(name)
+        await self._topology.remove_orphan(name)
         await self._store.forget(name)
         return {"forgotten": name}
 
@@ -161,14 +161,18 @@ class Operations:
         return " and ".join(lost)
 
     def _polled(self, name: str) -> Collector:
-        if name in self._parts.collectors:
-            return self._parts.collectors[name]
-        known = ", ".join(self._parts.collectors) or "none"
+        if name in self._topology.collectors:
+            return self._topology.collectors[name]
+        known = ", ".join(self._topology.collectors) or "none"
         raise ConfigError(f"there is no enabled source {name!r}; there is: {known}")
 
     def _fed(self, source: str, wanted: list[str]) -> list[str]:
         """Return the sinks *wanted* (empty: all) as far as they receive *source*."""
-        fed = [sink for sink in self._parts.sinks if source in self._parts.config.sources_of(sink)]
+        fed = [
+            sink
+            for sink in self._topology.sinks
+            if source in self._topology.config.sources_of(sink)
+        ]
         for name in wanted:
             if name not in fed:
                 known = ", ".join(fed) or "none"
@@ -192,14 +196,14 @@ class Operations:
     def _beforehand(self, span: Interval, sinks: Sequence[str]) -> list[str]:
         """Return what an operator should know before *span* is filled."""
         notes = []
-        remember = self._parts.config.spool.remember
+        remember = self._topology.config.spool.remember
         if span.start < self._clock() - remember:
             notes.append(
                 f"what is older than spool.remember ({format_duration(remember)}) is not known any "
                 "more: events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            said = self._parts.sinks[name].foresee(span.start, span.end, self._clock())
+            said = self._topology.sinks[name].foresee(span.start, span.end, self._clock())
             if said:
                 notes.append(f"{name}: {said}")
         return notes

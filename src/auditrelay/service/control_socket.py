@@ -20,15 +20,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from auditrelay.collect.progress import Tell
-from auditrelay.errors import ConfigError, RelayError, StateError
+from auditrelay.collect.progress import OnProgress
+from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 
 SOCKET: Final = "control"
 
 _MOST_BYTES: Final = 256 << 20
 """The largest line: a report lists everything that is missing."""
 
-Handle = Callable[[dict[str, Any], Tell], Awaitable[dict[str, Any]]]
+Handle = Callable[[dict[str, Any], OnProgress], Awaitable[dict[str, Any]]]
 
 
 async def serve(state_dir: Path, handle: Handle) -> None:
@@ -70,7 +70,7 @@ async def _answer(
         writer.write(json.dumps(line).encode() + b"\n")
         await writer.drain()
 
-    async def tell(progress: dict[str, Any]) -> None:
+    async def on_progress(progress: dict[str, Any]) -> None:
         # Whoever has gone is noticed below, and the work ends there.
         with contextlib.suppress(OSError):
             await say({"told": progress})
@@ -79,7 +79,7 @@ async def _answer(
         request = await _request(reader)
         if request is None:
             return
-        working = asyncio.ensure_future(handle(request, tell))
+        working = asyncio.ensure_future(handle(request, on_progress))
         leaving = asyncio.ensure_future(reader.read())
         try:
             await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
@@ -97,9 +97,8 @@ async def _answer(
             await say({"error": "the service is stopping; what was done is kept", "status": 1})
         raise
     except RelayError as error:
-        status = 2 if isinstance(error, ConfigError) else 3 if isinstance(error, StateError) else 1
         with contextlib.suppress(OSError):
-            await say({"error": str(error), "status": status})
+            await say({"error": str(error), "status": exit_status(error)})
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -115,7 +114,7 @@ async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     return request if isinstance(request, dict) else None
 
 
-async def ask(state_dir: Path, request: dict[str, Any], tell: Tell) -> dict[str, Any]:
+async def ask(state_dir: Path, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     """
     Have the running instance do *request*; return the result.
 
@@ -143,7 +142,7 @@ async def ask(state_dir: Path, request: dict[str, Any], tell: Tell) -> dict[str,
             if "error" in answer:
                 kind = {2: ConfigError, 3: StateError}.get(answer["status"], RelayError)
                 raise kind(answer["error"])
-            await tell(answer["told"])
+            await on_progress(answer["told"])
     except OSError as error:
         raise RelayError(f"the connection to the service broke off: {error}") from error
     finally:

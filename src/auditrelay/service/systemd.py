@@ -53,6 +53,11 @@ class Supervisor:
         self._said = ""
         self._reachable = True
 
+    @property
+    def restart_command(self) -> str | None:
+        """What an operator types to restart the service; None if nobody supervises it."""
+        return "systemctl restart auditrelay" if self._address else None
+
     def ready(self, sentence: str) -> None:
         """Tell that everything runs, or that it runs again after a reload."""
         self._send("READY=1", f"STATUS={_line(sentence)}")

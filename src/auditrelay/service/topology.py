@@ -9,28 +9,22 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay.collect.collector import Collector
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
-from auditrelay.events.pseudonyms import Pseudonyms
-from auditrelay.settings import ALERTS
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
-from auditrelay.sources import Drop, Source
 from auditrelay.sources import make as make_source
+from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:  # only annotations name them
-    from apscheduler.schedulers.asyncio import AsyncIOScheduler
-
-    from auditrelay.store.sqlite.store import SqliteStore
 
 GRACE: Final = timedelta(seconds=8)
 """How long requests in flight may take to end after a stop was asked for."""
@@ -42,7 +36,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Changes:
+class TopologyDiff:
     """What another configuration has changed: names of sources and sinks."""
 
     added: list[str] = field(default_factory=list)
@@ -50,7 +44,7 @@ class Changes:
     changed: list[str] = field(default_factory=list)
 
 
-class Parts:
+class Topology:
     """
     The sources and sinks of *config* at work.
 
@@ -61,7 +55,7 @@ class Parts:
     def __init__(
         self,
         config: Config,
-        store: "SqliteStore",
+        store: SqliteStore,
         metrics: Metrics,
         *,
         clock: Callable[[], datetime],
@@ -96,7 +90,7 @@ class Parts:
         for deliverer in self.deliverers.values():
             deliverer.wake.set()
 
-    async def make_known(self) -> None:
+    async def register(self) -> None:
         """Tell the store who reads what, and take over how each fared when it was last seen."""
         await self._store.start_source(ALERTS, self._clock())
         for name in self.deliverers:
@@ -119,7 +113,7 @@ class Parts:
             known = sources if isinstance(loop, Collector) else sinks
             loop.recall(known.get(loop.name, {}))
 
-    def begin(self, tasks: asyncio.TaskGroup, scheduler: "AsyncIOScheduler") -> None:
+    def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Set everything to work in *tasks*, polled as *scheduler* says."""
         self._tasks, self._scheduler = tasks, scheduler
         for name in self.deliverers:
@@ -182,7 +176,7 @@ class Parts:
 
     # -- another configuration ---------------------------------------------------------------------
 
-    async def change(self, config: Config) -> Changes:
+    async def change(self, config: Config) -> TopologyDiff:
         """
         Work by *config* from now on.
 
@@ -219,20 +213,20 @@ class Parts:
             retention=config.spool.retention,
             remember=config.spool.remember,
         )
-        await self.make_known()
+        await self.register()
         for name in new_sinks:
             self._begin_delivering(name)
         for name in new_collectors:
             self._begin_polling(name)
-        return Changes(
+        return TopologyDiff(
             sources.added + sinks.added,
             sources.removed + sinks.removed,
             sources.changed + sinks.changed,
         )
 
     async def _build(
-        self, config: Config, sources: Changes, sinks: Changes
-    ) -> "tuple[dict[str, tuple[Sink, Deliverer]], dict[str, Collector]]":
+        self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
+    ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, Collector]]:
         """Build what is new or has changed; if one of them fails, release the others."""
         new_sinks: dict[str, tuple[Sink, Deliverer]] = {}
         new_collectors: dict[str, Collector] = {}
@@ -267,9 +261,9 @@ class Parts:
         deliverer = self.deliverers.pop(name)
         self._draining[name] = deliverer, self.sinks.pop(name)
         deliverer.finish()
-        self._tasks.create_task(self._see_off(name, deliverer))
+        self._tasks.create_task(self._close_when_drained(name, deliverer))
 
-    async def _see_off(self, name: str, deliverer: Deliverer) -> None:
+    async def _close_when_drained(self, name: str, deliverer: Deliverer) -> None:
         await asyncio.wait(self._at_work[f"sink {name}"][:1])
         if self._draining.get(name, (None,))[0] is deliverer:
             self._cancel(f"sink {name}")
@@ -283,7 +277,7 @@ class Parts:
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
 
-    async def abandon(self, name: str) -> None:
+    async def remove_orphan(self, name: str) -> None:
         """Stop delivering to a sink that is not configured any more."""
         await self._stop_draining(name)
 
@@ -302,7 +296,7 @@ class Parts:
             name,
             settings,
             source,
-            normalizer=normalizer(name, config, source),
+            normalizer=Normalizer.of(name, settings, scope=source.scope),
             store=self._store,
             metrics=self._metrics,
             clock=self._clock,
@@ -310,7 +304,7 @@ class Parts:
             patience=self._patience,
         )
 
-    def _deliverer(self, config: Config, name: str) -> "tuple[Sink, Deliverer]":
+    def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]
         sink = make_sink(name, settings, self._metrics)
         return sink, Deliverer(
@@ -340,8 +334,8 @@ def _enabled(members: Any) -> dict[str, Any]:
     return {name: settings for name, settings in members.items() if settings.enabled}
 
 
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> Changes:
-    return Changes(
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> TopologyDiff:
+    return TopologyDiff(
         added=[name for name in new if name not in old],
         removed=[name for name in old if name not in new],
         changed=[name for name in new if name in old and new[name] != old[name]],
@@ -360,22 +354,3 @@ def _refuse_what_is_fixed(old: Config, new: Config) -> None:
     ]
     if problems:
         raise ConfigError(*problems)
-
-
-def normalizer(name: str, config: Config, source: Source | Drop) -> Normalizer:
-    """Return what turns the records of the source *name* into events."""
-    settings = config.sources[name]
-    return Normalizer(
-        vendor=settings.type,
-        source=name,
-        api_host=urlsplit(settings.base_url).hostname or "",
-        scope=source.scope,
-        redact=settings.redact,
-        tags=settings.tags,
-        pseudonyms=(
-            Pseudonyms(settings.pseudonym_key.reveal(), settings.pseudonymize)
-            if settings.pseudonym_key and settings.pseudonymize
-            else None
-        ),
-        **settings.record_paths,
-    )

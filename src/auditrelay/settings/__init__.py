@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -32,9 +32,6 @@ from auditrelay.settings.values import (
     redact_patterns,
 )
 
-ALERTS: Final = "auditrelay"
-"""The name under which the instance's own alerts are spooled; no source may have it."""
-
 
 class PeerSettings(BaseModel):
     """How to reach one HTTP peer. TLS verification cannot be switched off."""
@@ -55,6 +52,11 @@ class PeerSettings(BaseModel):
     def addresses(self) -> Mapping[str, str]:
         """Each address that will be spoken to, by the name of its key."""
         return {}
+
+    @property
+    def address_key(self) -> str:
+        """The key that says where the peer is, for whoever has to mend it."""
+        return next(iter(self.addresses), "url").partition("[")[0]
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -122,6 +124,11 @@ class SourceSettings(PeerSettings):
     def addresses(self) -> Mapping[str, str]:
         """The API's address."""
         return {"base_url": self.base_url}
+
+    @property
+    def drop_directory(self) -> Path | None:
+        """The folder that files are put into, if that is how records come in."""
+        return None
 
     @property
     def record_paths(self) -> Mapping[str, list[str]]:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, Literal
 
 import orjson
@@ -140,11 +139,3 @@ def unproven(reply: Reply, whose: str) -> Retryable:
 def words(text: str) -> str:
     """Return what a product said in a form that can be shown: without secrets, bounded."""
     return scrub(text, 300)
-
-
-def in_words(length: timedelta) -> str:
-    """Return *length* as days, hours and minutes, the largest two that there are: ``3 d 7 h``."""
-    minutes = length // timedelta(minutes=1)
-    parts = ((minutes // 1440, "d"), (minutes // 60 % 24, "h"), (minutes % 60, "min"))
-    said = [f"{count} {unit}" for count, unit in parts if count]
-    return " ".join(said[:2]) or "less than a minute"

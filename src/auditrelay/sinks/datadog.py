@@ -38,12 +38,12 @@ from auditrelay.sinks import Form, Item, Known, Limits, Rejection, Verdict
 from auditrelay.sinks._requests import (
     dump,
     fault,
-    in_words,
     packed,
     unproven,
     without,
     without_oversized,
 )
+from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
 
 EVENT_BYTES = 1_000_000
@@ -220,11 +220,11 @@ class Sink:
 
     def _unindexed(self, index: int, item: Item, oldest: int) -> Rejection:
         """Return why Datadog would take *item* and never show it."""
-        happened, age = iso_us(item.event.at), in_words(self._settings.max_age)
+        happened, age = iso_us(item.event.at), span(self._settings.max_age)
         if item.event.at < oldest:
             why = f"happened at {happened}, more than {age} ago: Datadog would not index it"
             return Rejection(index, "too_old", why)
-        why = f"happens at {happened}, more than {in_words(_AHEAD)} ahead: Datadog would not index"
+        why = f"happens at {happened}, more than {span(_AHEAD)} ahead: Datadog would not index"
         return Rejection(index, "in_future", f"{why} it; is the clock here right?")
 
     def _restamped(self, item: Item, now: int) -> bytes:
@@ -290,11 +290,9 @@ class Sink:
         if start >= limit:
             return None
         outside = min(end, limit)
-        share = in_words(end - start)
+        share = span(end - start)
         share = (
-            f"all {share}"
-            if outside == end
-            else f"the first {in_words(outside - start)} of {share}"
+            f"all {share}" if outside == end else f"the first {span(outside - start)} of {share}"
         )
         if settings.too_old == "dead_letter":
             fate = "their events become dead letters (too_old)"
@@ -304,7 +302,7 @@ class Sink:
                 "evt.original_timestamp"
             )
         return (
-            f"{share} are more than {in_words(settings.max_age)} back, which Datadog does not "
+            f"{share} are more than {span(settings.max_age)} back, which Datadog does not "
             f"index: {fate} (max_age, too_old)"
         )
 

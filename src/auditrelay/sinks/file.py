@@ -63,6 +63,11 @@ class Settings(SinkSettings):
     compression: Literal["none"] = "none"
     """Lines are written as they are."""
 
+    @property
+    def address_key(self) -> str:
+        """The key that says where the lines go."""
+        return "path"
+
     @field_validator("path")
     @classmethod
     def _names_a_file(cls, path: str) -> str:

@@ -8,7 +8,7 @@ the module is the ``type`` in the configuration.
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import EPOCH, Interval
+from auditrelay.window import EPOCH, Interval, iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,4 +175,4 @@ def widened(window: Interval, granule: timedelta = GRANULE) -> Interval:
 
 def in_milliseconds(at: datetime) -> str:
     """Return *at* in the one spelling that every vendor reads: ``2026-03-01T00:00:00.000Z``."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso(at, "milliseconds")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from auditrelay.status import humanize as wording
+from auditrelay.telemetry import humanize as wording
+from auditrelay.window import iso
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long a peer may be out of reach, or an event wait, before somebody should look."""
@@ -21,6 +22,13 @@ MISSED_POLLS: Final = 3
 
 NEARLY_FULL: Final = 0.8
 """The share of ``spool.max_bytes`` from which on the spool is trouble."""
+
+STUCK: Final = timedelta(minutes=20)
+"""
+How long a loop may be busy without any progress, beside what it may have to wait for its peer.
+
+The service is restarted when one is stuck: a peer that is merely slow must never be taken for it.
+"""
 
 Report = Mapping[str, Any]
 
@@ -85,10 +93,11 @@ def _stuck(report: Report) -> Iterator[Finding]:
             "act",
             "instance",
             name,
-            f"The loop of {name} is busy and has made no progress for 20 minutes.",
+            f"The loop of {name} is busy and has made no progress for "
+            f"{STUCK // timedelta(minutes=1)} minutes.",
             effect="Nothing is lost; nothing moves either.",
             do="Restart the service, and report this with the log: it is a defect of auditrelay.",
-            command="systemctl restart auditrelay",
+            command=report["restart_command"],
         )
 
 
@@ -180,9 +189,7 @@ def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[s
             f"{name} denies its key the right to {right} (403).",
             f"Give the key that right, or use another. {_renew(row, table)}",
         )
-    address = {"elasticsearch": "urls", "file": "path"}.get(row["type"], "url")
-    if kind == "source":
-        address = "base_url"
+    address = row["address_key"]
     if status == 404:
         names = f"{table}.{address} and the names in [{table}]"
         return (
@@ -475,12 +482,12 @@ def _age(report: Report, iso: str | None) -> timedelta:
     return timedelta.max if iso is None else _at(report["at"]) - _at(iso)
 
 
-def _whole(iso: str, *, up: bool = False) -> str:
-    """Return *iso* in whole seconds, so that it can be typed; never less than asked for."""
-    at = _at(iso)
+def _whole(time: str, *, up: bool = False) -> str:
+    """Return *time* in whole seconds, so that it can be typed; never less than asked for."""
+    at = _at(time)
     if up and at.microsecond:
         at += timedelta(seconds=1)
-    return at.replace(microsecond=0).isoformat().replace("+00:00", "Z")
+    return iso(at.replace(microsecond=0))
 
 
 def _is(rows: list[Any]) -> str:

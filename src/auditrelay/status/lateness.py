@@ -78,6 +78,7 @@ def _percent(share: float) -> str:
 
 
 def _spell(seconds: int) -> str:
+    """Return *seconds*, rounded up to a unit, as ``settle`` and ``overlap`` are written."""
     for size in (86_400, 3_600, 60):
         if seconds >= size:
             return format_duration(timedelta(seconds=-(-seconds // size) * size))

@@ -29,7 +29,7 @@ class Instance(Protocol):
     async def status(self) -> dict[str, Any]:
         """Return what ``status --json`` prints."""
 
-    async def measured(self, accept: str) -> tuple[bytes, str]:
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics as text, and their content type, as the header *accept* asks."""
 
     def stuck(self) -> list[str]:
@@ -100,7 +100,7 @@ class StatusPort:
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def _metrics(self, request: Request) -> Response:
-        text, content_type = await self._instance.measured(request.headers.get("accept", ""))
+        text, content_type = await self._instance.render_metrics(request.headers.get("accept", ""))
         return Response(text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     async def _status(self, _: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from auditrelay import __version__
@@ -15,7 +15,7 @@ from auditrelay.status.findings import judge
 from auditrelay.status.lateness import assess
 from auditrelay.store import SinkState, SourceState, Span
 from auditrelay.store.journal import Record
-from auditrelay.window import covered_until, moment
+from auditrelay.window import covered_until, iso, moment
 
 SHOWN: Final = timedelta(days=7)
 """How far back the ledger is told."""
@@ -33,21 +33,22 @@ def report(
     now: datetime,
     pace: Mapping[str, Throughput] | None = None,
     stuck: Iterable[str] = (),
+    restart_command: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the state of everything in *config*, and of what the store still holds beside it.
 
     Times are ISO 8601 UTC. What is in the store and not in the configuration any more is listed
-    with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink) and
-    *stuck* are known to a running instance alone. ``findings`` is what is wrong,
-    worst first, see ``judgement``.
+    with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink), *stuck* and
+    *restart_command* (of the service, for a shell) are known to a running instance alone.
+    ``findings`` is what is wrong, worst first, see :mod:`auditrelay.status.findings`.
     """
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
     pace = pace or {}
     told: dict[str, Any] = {
         "version": __version__,
-        "at": _iso(now),
+        "at": iso(now),
         "config": None if config.path is None else str(config.path),
         "sources": [
             _source(name, config, known_sources.get(name), now)
@@ -59,6 +60,7 @@ def report(
         ],
         "spool": {"bytes": spool_bytes, "max_bytes": config.spool.max_bytes},
         "stuck": list(stuck),
+        "restart_command": restart_command,
     }
     told["findings"] = [asdict(finding) for finding in judge(told)]
     return told
@@ -85,8 +87,7 @@ def _source(
             settle=settings.settle,
             overlap=settings.overlap,
         )
-    # Only a source that files are put before has one.
-    directory = getattr(settings, "directory", None)
+    directory = None if settings is None else settings.drop_directory
     return {
         **_peer(name, settings),
         "directory": None if directory is None else str(directory),
@@ -95,8 +96,8 @@ def _source(
         "since": condition.get("since"),
         "paused_since": condition.get("paused_since"),
         "silent": bool(condition.get("silent")),
-        "started": None if state is None else _iso(state.started),
-        "last_fetched_timestamp": None if checkpoint is None else _iso(checkpoint),
+        "started": None if state is None else iso(state.started),
+        "last_fetched_timestamp": None if checkpoint is None else iso(checkpoint),
         "lag_seconds": None if checkpoint is None else round((now - checkpoint).total_seconds(), 3),
         "poll_interval_seconds": settings and settings.poll_interval.total_seconds(),
         "settle_seconds": settings and settings.settle.total_seconds(),
@@ -125,18 +126,18 @@ def _source(
 
 def _late(record: Record) -> dict[str, Any]:
     return {
-        "start": _iso(moment(record.start)),
-        "end": _iso(moment(record.end)),
+        "start": iso(moment(record.start)),
+        "end": iso(moment(record.end)),
         "events": record.events,
         "via": record.via,
-        "found_at": _iso(moment(record.recorded)),
+        "found_at": iso(moment(record.recorded)),
     }
 
 
 def _span(span: Span) -> dict[str, Any]:
     return {
-        "start": _iso(span.interval.start),
-        "end": _iso(span.interval.end),
+        "start": iso(span.interval.start),
+        "end": iso(span.interval.end),
         "state": "gap" if span.gap else "covered",
         "reason": span.gap,
         "events": span.events,
@@ -172,8 +173,13 @@ def _peer(name: str, settings: Any) -> dict[str, Any]:
         "name": name,
         "type": None if settings is None else settings.type,
         "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else {"credentials": _credentials(settings)}),
+        **({"leftover": True} if settings is None else _reached_by(settings)),
     }
+
+
+def _reached_by(settings: PeerSettings) -> dict[str, Any]:
+    """Return which keys say where the peer is and what it is shown: what an operator may mend."""
+    return {"address_key": settings.address_key, "credentials": _credentials(settings)}
 
 
 def _credentials(settings: PeerSettings) -> list[dict[str, Any]]:
@@ -183,7 +189,3 @@ def _credentials(settings: PeerSettings) -> list[dict[str, Any]]:
         for key in type(settings).model_fields
         if key != "pseudonym_key" and isinstance(secret := getattr(settings, key), Secret)
     ]
-
-
-def _iso(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from auditrelay.telemetry.scrubber import escape, scrubber
+from auditrelay.window import iso
 
 # A second series for every counter, whose value nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
@@ -51,7 +52,7 @@ def _tidy(value: object, depth: int = 4) -> object:
     if depth and isinstance(value, list | tuple | set | frozenset):
         return [_tidy(item, depth - 1) for item in value]
     if isinstance(value, datetime):
-        value = value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        value = iso(value)
     return scrubber.scrub(str(value), LONGEST)
 
 
@@ -60,7 +61,7 @@ def _line(
 ) -> MutableMapping[str, Any]:
     """Put a log line's fields in order, and let nothing out that must stay in."""
     line: dict[str, Any] = {
-        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "timestamp": iso(datetime.now(UTC), "microseconds"),
         "level": level,
         "event": _tidy(fields.pop("event", "")),
     }

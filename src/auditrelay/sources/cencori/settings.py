@@ -35,6 +35,11 @@ class Settings(SourceSettings):
     """The header ``Cookie`` of somebody who is signed in as an owner or admin."""
 
     @property
+    def drop_directory(self) -> Path | None:
+        """The folder that exports are put into."""
+        return self.directory
+
+    @property
     def record_paths(self) -> dict[str, list[str]]:
         """Where rows have their time: in a field, or in a column of a CSV file."""
         return {} if self.mode == "dashboard" else {"time_path": ["created_at", "Timestamp"]}

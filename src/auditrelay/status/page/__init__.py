@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from auditrelay.status import humanize as wording
 from auditrelay.status.page.badge import state_of
 from auditrelay.status.page.diagram import flow
 from auditrelay.status.page.html import Markup, tag
 from auditrelay.status.page.timeline import timeline
+from auditrelay.telemetry import humanize as wording
 
 Row = Mapping[str, Any]
 

@@ -8,9 +8,9 @@ lines between them are drawn.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from auditrelay.status import humanize as wording
 from auditrelay.status.page.badge import State, state_of
 from auditrelay.status.page.html import Markup, tag
+from auditrelay.telemetry import humanize as wording
 
 MOST: Final = 10
 """How many of a side are drawn; what is in trouble is drawn first."""

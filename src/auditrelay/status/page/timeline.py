@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from auditrelay.status import humanize as wording
 from auditrelay.status.page.html import Markup, join, tag
+from auditrelay.telemetry import humanize as wording
 
 DAYS = timedelta(days=7)
 """How much time the picture spans."""

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
-from auditrelay.settings import ALERTS
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import (
     Coverage,
     Lateness,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.status import humanize as wording
+from auditrelay.telemetry import humanize as wording
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
@@ -26,6 +26,7 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
         (86_400 + 3599, "1 d"),
         (86_400 * 2 + 3600 * 4, "2 d 4 h"),
         (86_400 * 400, "400 d"),
+        (86_400 * 29 + 3600 * 6, "29 d 6 h"),
     ],
 )
 def test_a_span_is_told_in_two_units_at_the_most(seconds: float, words: str) -> None:

@@ -1,4 +1,10 @@
-"""Numbers and times as a person says them. All times are UTC."""
+"""
+Numbers and times as a person says them. All times are UTC.
+
+The library humanize was tried. It says of 3 h 20 min either "3 hours" or "3 hours and 20 minutes",
+and of 400 d "1 year, 1 month and 4 days": too coarse, or too long for a table, and not the units
+of the settings.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,14 +12,15 @@ _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def span(seconds: float) -> str:
-    """Return how long *seconds* are, in the two largest units that matter: ``3 h 20 min``."""
+def span(length: float | timedelta) -> str:
+    """Return *length*, or so many seconds, in the two largest units that matter: ``3 h 20 min``."""
+    seconds = length.total_seconds() if isinstance(length, timedelta) else length
     rest = max(0, round(seconds))
     for number, (unit, size) in enumerate(_UNITS):
         if rest < size:
             continue
         whole, rest = divmod(rest, size)
-        if unit == "s" or whole >= 20 or number + 1 == len(_UNITS):
+        if unit == "s" or (whole >= 20 and unit != "d"):
             return f"{whole} {unit}"
         smaller, step = _UNITS[number + 1]
         part = rest // step
