@@ -57,7 +57,7 @@ def test_it_asks_where_the_status_port_listens(
 def test_it_knows_the_places_and_the_default_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert healthcheck.PLACES == config.PLACES
+    assert healthcheck.DEFAULT_PATHS == config.DEFAULT_PATHS
     assert model.Status().listen == healthcheck.LISTEN
     monkeypatch.chdir(tmp_path)
     (tmp_path / "auditrelay.toml").write_text("[log]\n")
@@ -130,7 +130,7 @@ def test_an_instance_that_never_answers_fails_in_time() -> None:
     assert "timed out" in ended.stderr
     timeout = re.search(r"HEALTHCHECK.*--timeout=(\d+)s", DOCKERFILE)
     assert timeout
-    assert int(timeout[1]) > healthcheck.SECONDS
+    assert int(timeout[1]) > healthcheck.TIMEOUT
 
 
 @pytest.mark.process

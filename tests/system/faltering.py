@@ -56,7 +56,7 @@ async def _register_and_block(self: Topology) -> None:
 vars(auditrelay.collect.reader)["walk"] = _falter
 Collector._poll = _poll_or_not  # type: ignore[method-assign]  # as above
 Topology.register = _register_and_block  # type: ignore[method-assign]  # as above
-vars(app).update(STUCK=timedelta(seconds=1), SOURCE_PATIENCE=0.0)  # nobody waits for hours
+vars(app).update(STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0)  # nobody waits for hours
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,7 @@ import msgspec
 from auditrelay.events import NOTHING, Actor, AuditEvent, Change, Target
 from auditrelay.events.decode import decode, encode
 from auditrelay.events.redact import MARK
-from auditrelay.settings.values import Identifying
+from auditrelay.settings.values import IdentityField
 
 SHORT = 5
 """Fewer characters than this, such as those of a small number, are replaced standing alone only."""
@@ -54,7 +54,7 @@ class Pseudonyms:
     values until the digest fits.
     """
 
-    def __init__(self, key: str, fields: Sequence[Identifying]) -> None:
+    def __init__(self, key: str, fields: Sequence[IdentityField]) -> None:
         self._key = key.encode()
         self._places = [field.partition(".")[::2] for field in fields]
 

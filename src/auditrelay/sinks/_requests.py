@@ -113,7 +113,7 @@ def fault(reply: Reply, *, said: str = "", wait: float | None = None) -> RelayEr
     *wait* the seconds that it asks for in a way of its own.
     """
     try:
-        check(reply, words=words(said), wait=wait)
+        check(reply, explanation=words(said), wait=wait)
     except Rejected as error:
         if isinstance(error, TooLarge) or error.status in (400, 422):
             return error

@@ -145,7 +145,7 @@ def _read_first(reply: Reply) -> _Data:
     if reply.status != 200:
         code, words = _explained(reply)
         hint = _REFUSALS.get(code, _HINTS.get(reply.status, ""))
-        check(reply, words=_said(code, words), hint=hint)
+        check(reply, explanation=_said(code, words), hint=hint)
     answer = decode(reply, _Answer)
     if answer.errors or answer.data is None:
         raise _failure(reply, *_first(answer.errors, answer.message))

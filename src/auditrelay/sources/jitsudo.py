@@ -131,7 +131,7 @@ class Source:
         """Return the page that *reply* holds. Raises what the caller should do."""
         if reply.status != 200:
             said = _explained(reply)
-            check(reply, words=said.words, hint=self._hint(reply.status, said))
+            check(reply, explanation=said.words, hint=self._hint(reply.status, said))
         return decode(reply, _Answer)
 
     def _hint(self, status: int, said: "_Explanation") -> str:

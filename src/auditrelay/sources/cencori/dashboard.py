@@ -364,7 +364,7 @@ class Source:
         if reply.status != 200:
             said = _explained(reply)
             try:
-                check(reply, words=said.error, hint=self._hint(reply.status, said))
+                check(reply, explanation=said.error, hint=self._hint(reply.status, said))
             except Refused as error:
                 if _is_gate(reply):
                     raise _Gated(str(error), status=403) from error

@@ -35,7 +35,7 @@ class Settings(SourceSettings):
     """The header ``Cookie`` of somebody who is signed in as an owner or admin."""
 
     @property
-    def drop_directory(self) -> Path | None:
+    def export_directory(self) -> Path | None:
         """The folder that exports are put into."""
         return self.directory
 
