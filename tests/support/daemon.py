@@ -17,27 +17,27 @@ import httpx
 
 from auditrelay.sandbox import Sandbox
 
-PATIENCE = 20.0
-"""Most seconds to wait for something that takes a moment."""
+TIMEOUT = 20.0
+"""Most seconds to wait for a condition."""
 
 Table = dict[str, Any]
 
 FAST = {"poll_interval": "1s", "settle": "0s", "overlap": "10s", "initial_lookback": "1h"}
-"""A source that is read so often that a test need not wait, without second looks."""
+"""A source that is polled so often that a test need not wait, without resweeps."""
 
 
 TWO = ("cekura", "bland")
-"""Whom most of these tests are about: that all vendors are alike is shown in ``contract``."""
+"""The vendors of most of these tests; ``contract`` proves that all vendors behave alike."""
 
 
 def sources(sandbox: Sandbox, *, of: Iterable[str] = TWO, **changes: Any) -> Table:
-    """Return the tables of these vendors, read fast."""
+    """Return the tables of these vendors, with short intervals."""
     common = {**FAST, "resweep": [], **changes}
     return {name: {**sandbox.vendors[name].settings(), **common} for name in of}
 
 
 def sinks(sandbox: Sandbox, **changes: Any) -> Table:
-    """Return the tables of the three intakes, sent to at once."""
+    """Return the tables of the three intakes, with a short linger."""
     common = {"linger": "20ms", **changes}
     splunk, datadog, elastic = sandbox.splunk, sandbox.datadog, sandbox.elastic
     return {
@@ -53,7 +53,7 @@ def sinks(sandbox: Sandbox, **changes: Any) -> Table:
 
 
 def configure(folder: Path, sources: Table, sinks: Table, **top: Any) -> Path:
-    """Write a configuration into *folder*, with the state beside it; return its path."""
+    """Write a configuration into *folder*, and the state next to it; return its path."""
     config = {
         "state_dir": str(folder / "state"),
         "status": {"listen": "127.0.0.1:0"},
@@ -70,7 +70,7 @@ def configure(folder: Path, sources: Table, sinks: Table, **top: Any) -> Path:
 
 
 def _toml(table: Mapping[str, Any], name: str = "") -> list[str]:
-    # what json.dumps writes for texts, numbers, booleans and lists is TOML, too
+    # for texts, numbers, booleans and lists the output of json.dumps is also TOML
     lines = [f"[{name}]"] if name else []
     lines += [f"{key} = {json.dumps(v)}" for key, v in table.items() if not isinstance(v, dict)]
     for key, value in table.items():
@@ -82,7 +82,7 @@ def _toml(table: Mapping[str, Any], name: str = "") -> list[str]:
 async def eventually(
     condition: Callable[[], object | Awaitable[object]],
     *,
-    within: float = PATIENCE,
+    within: float = TIMEOUT,
     what: str = "",
 ) -> None:
     """Wait until *condition* is true, or what it awaits is; fail after *within* seconds."""
@@ -97,7 +97,7 @@ async def eventually(
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended, what it printed, and what it logged."""
+    """The exit status, the output and the log of a command."""
 
     status: int
     stdout: str
@@ -110,11 +110,11 @@ class Ended:
 
 
 async def command(
-    config: Path, *words: str, within: float = 60.0, environ: Mapping[str, str] | None = None
+    config: Path, *arguments: str, within: float = 60.0, environ: Mapping[str, str] | None = None
 ) -> Ended:
-    """Run ``auditrelay -c config words...`` to its end."""
+    """Run ``auditrelay -c config arguments...`` to its end."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "auditrelay", "-c", str(config), *words),
+        *(sys.executable, "-m", "auditrelay", "-c", str(config), *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(environ or {})},
@@ -132,9 +132,9 @@ async def command(
 
 class Daemon:
     """
-    ``auditrelay run`` for the length of a ``with`` block; it is killed if it is still there.
+    ``auditrelay run`` during a ``with`` block; it is killed at the end if it still runs.
 
-    *log* is all that it has written to stderr, over all its lives.
+    *log* is its whole stderr, over all its starts.
     """
 
     def __init__(
@@ -164,14 +164,14 @@ class Daemon:
         """The log, line by line."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
-    def said(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """Return the log lines called *event* that have all of *fields*."""
         wanted = {"event": event, **fields}.items()
         return [line for line in self.lines if all(line.get(key) == value for key, value in wanted)]
 
     async def start(self) -> None:
-        """Start it, and wait until it says that it runs."""
-        before = len(self.said("started"))
+        """Start it, and wait until it has logged ``started``."""
+        before = len(self.logged("started"))
         self._process = await asyncio.create_subprocess_exec(
             *(*self._program, "-c", str(self.config), "run"),
             stdout=asyncio.subprocess.DEVNULL,
@@ -181,11 +181,11 @@ class Daemon:
         self._reading = asyncio.create_task(self._read(self._process))
         process = self._process
         await eventually(
-            lambda: len(self.said("started")) > before or process.returncode is not None,
+            lambda: len(self.logged("started")) > before or process.returncode is not None,
             what="started",
         )
-        assert len(self.said("started")) > before, self.log
-        self.address = self.said("started")[-1]["status"].rstrip("/")
+        assert len(self.logged("started")) > before, self.log
+        self.address = self.logged("started")[-1]["status"].rstrip("/")
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
@@ -203,8 +203,8 @@ class Daemon:
         return status
 
     async def get(self, path: str) -> httpx.Response:
-        """Ask the status port."""
-        # it is plain HTTP on loopback: reading the certificates would cost more than all the rest
+        """Send a GET to the status port."""
+        # plain HTTP on loopback: loading the certificates would take longer than the request
         async with httpx.AsyncClient(trust_env=False, timeout=5, verify=False) as client:
             return await client.get(self.address + path)
 
@@ -236,17 +236,17 @@ class Daemon:
 
 
 def made(sandbox: Sandbox) -> set[str]:
-    """Return the native ids of all that the vendors ever made."""
+    """Return the native ids of all events that the vendors have recorded."""
     return {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
 
 
 def intakes(sandbox: Sandbox) -> dict[str, Any]:
-    """Return what each intake stored, by the name of its sink."""
+    """Return the store of each intake, by the name of its sink."""
     return {name: getattr(sandbox, name).stored for name in ("splunk", "datadog", "elastic")}
 
 
 def missing(sandbox: Sandbox) -> dict[str, list[str]]:
-    """Return what each intake lacks of what was made, if it lacks anything."""
+    """Return the ids that each intake lacks, for those that lack any."""
     wanted = made(sandbox)
     lost = {name: stored.lost(wanted) for name, stored in intakes(sandbox).items()}
     return {name: ids for name, ids in lost.items() if ids}

@@ -82,7 +82,7 @@ class Peer:
         settle = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
         self._max_clock_lead = settle + CLOCK_TOLERANCE
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
-        # TCP and TLS are timed apart), to tell a request that was never sent from one that was.
+        # TCP and TLS are timed apart), so that it is known whether the request was sent.
         self._extensions = {"timeout": {"connect": self._timeout / 2}}
         tls = tls_context(name, settings, base_url)
         # httpx's client would add cookies, redirects, authentication and a log line with the whole

@@ -1,4 +1,4 @@
-"""The retry policy: how often a request is retried, and how long the wait before each retry is."""
+"""The retry policy: attempts and waits after a failed or throttled request of a source or sink."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,11 +1,11 @@
 """
-Runs the daemon with loops that falter while a file is there.
+Runs the daemon with loops that stall while a file exists.
 
-The product knows nothing of this. The folder with the files is in ``$FALTER_IN``:
+The product has no code for this. The folder with the files is in ``$STALL_DIRECTORY``:
 
-* ``stuck``: a walk that begins waits until the file is gone;
+* ``stuck``: a walk that begins waits until the file is deleted;
 * ``unscheduled``: polls do not begin;
-* ``blocked``: the event loop does nothing else until the file is gone.
+* ``blocked``: the event loop is blocked until the file is deleted.
 """
 
 import asyncio
@@ -22,21 +22,21 @@ from auditrelay.collect.collector import Collector
 from auditrelay.service import app
 from auditrelay.service.topology import Topology
 
-FOLDER = Path(os.environ["FALTER_IN"])
+FOLDER = Path(os.environ["STALL_DIRECTORY"])
 
 _walk = vars(auditrelay.collect.reader)["walk"]
 _register = Topology.register
 _poll = Collector._poll
 
 
-async def _falter(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+async def _stalling_walk(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
     while (FOLDER / "stuck").exists():  # noqa: ASYNC110  # the test is in another process
         await asyncio.sleep(0.05)
     async for page in _walk(*arguments, **named):
         yield page
 
 
-async def _poll_or_not(self: Collector) -> None:
+async def _stalling_poll(self: Collector) -> None:
     if not (FOLDER / "unscheduled").exists():
         await _poll(self)
 
@@ -53,10 +53,10 @@ async def _register_and_block(self: Topology) -> None:
     block()
 
 
-vars(auditrelay.collect.reader)["walk"] = _falter
-Collector._poll = _poll_or_not  # type: ignore[method-assign]  # as above
+vars(auditrelay.collect.reader)["walk"] = _stalling_walk
+Collector._poll = _stalling_poll  # type: ignore[method-assign]  # as above
 Topology.register = _register_and_block  # type: ignore[method-assign]  # as above
-vars(app).update(STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0)  # nobody waits for hours
+vars(app).update(STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0)  # instead of hours
 
 if __name__ == "__main__":
     main()

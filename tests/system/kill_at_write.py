@@ -1,9 +1,9 @@
 """
-Runs a command as often as it is told to, and kills it at a chosen write.
+Runs commands, and kills each at a chosen write of the store.
 
-Every line on stdin is an order in JSON; a child is forked for it (importing everything once saves
-a second each time), and its exit status is printed. The product knows nothing of this: the
-store's writer thread is replaced by one that counts the works and dies on time.
+Every line on stdin is an order in JSON. A child is forked for it (which saves the second that the
+imports take), and its exit status is printed. The product has no code for this: the store's writer
+thread is replaced by one that counts the writes and kills the process.
 """
 
 import importlib
@@ -28,14 +28,14 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _plant(name: str, number: int, side: str, journal: str) -> None:
-    """Die *side* ("before" or "after") the *number*-th write that the store's *name* asks for."""
+def _kill_at(name: str, number: int, side: str, journal: str) -> None:
+    """Die *side* ("before" or "after") the *number*-th write of the store's method *name*."""
     counts: Counter[str] = Counter()
     file = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     marked: set[int] = set()
     write, attempt = Writer.write, Writer._try
 
-    async def counted(self: Writer, work: Callable[..., Any]) -> Any:
+    async def counting_write(self: Writer, work: Callable[..., Any]) -> Any:
         method = sys._getframe(1).f_code.co_name
         counts[method] += 1
         if (method, counts[method]) == (name, number):
@@ -43,7 +43,7 @@ def _plant(name: str, number: int, side: str, journal: str) -> None:
         os.write(file, f"{method}\n".encode())
         return await write(self, work)
 
-    def fatal(self: Writer, group: list[Any]) -> Any:
+    def killing_attempt(self: Writer, group: list[Any]) -> Any:
         hit = any(id(work) in marked for work, _ in group)
         if hit and side == "before":
             _die()
@@ -52,8 +52,8 @@ def _plant(name: str, number: int, side: str, journal: str) -> None:
             _die()
         return results
 
-    Writer.write = counted  # type: ignore[method-assign]  # that is the point
-    Writer._try = fatal  # type: ignore[method-assign]  # as above
+    Writer.write = counting_write  # type: ignore[method-assign]  # this is the fault
+    Writer._try = killing_attempt  # type: ignore[method-assign]  # as above
 
 
 def _child(order: dict[str, Any]) -> None:
@@ -61,8 +61,8 @@ def _child(order: dict[str, Any]) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for source, target in ((nothing, 0), (nothing, 1), (log, 2)):
         os.dup2(source, target)
-    _plant(order["name"], order["number"], order["side"], order["journal"])
-    sys.argv = ["auditrelay", "-c", order["config"], *order["words"]]
+    _kill_at(order["name"], order["number"], order["side"], order["journal"])
+    sys.argv = ["auditrelay", "-c", order["config"], *order["arguments"]]
     try:
         main()
     except SystemExit as end:
