@@ -1,4 +1,4 @@
-"""A collector at work without a network: a clock, a source with a memory, and the store."""
+"""A collector without a network: a clock, a source that remembers its records, and the store."""
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 
 
 class Clock:
-    """A time that moves only when a test moves it."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -35,10 +35,10 @@ class Clock:
 @dataclass
 class Vendor:
     """
-    An API with a memory that honours window and pages: half-open bounds, oldest first.
+    An API with stored records, windows and pages: half-open bounds, oldest first.
 
-    A record can be seen from its time on, or from *seen_from*. *trouble* is raised before the page
-    of that number, counted over all walks, and then forgotten.
+    A record is shown from its time on, or from *seen_from*. The error in *trouble* is raised once,
+    before the page of that number, counted over all walks.
     """
 
     clock: Clock
@@ -59,7 +59,7 @@ class Vendor:
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         self.asked.append(window)
-        assert len(self.asked) < 1000, "it asks for ever"
+        assert len(self.asked) < 1000, "endless requests"
         found = [
             b'{"id":"%b","event_type":"%b","created_at":"%b"}'
             % (name.encode(), self.event_type.encode(), at.isoformat().encode())
@@ -141,7 +141,7 @@ class World:
 
 
 def covered_from(ledger: list[tuple[Interval, str | None]]) -> Interval:
-    """Return what *ledger* covers, which must be without a hole."""
+    """Return the interval that *ledger* covers; it must have no hole."""
     for (one, _), (other, _) in pairwise(ledger):
         assert one.end == other.start
     return Interval(ledger[0][0].start, ledger[-1][0].end)
