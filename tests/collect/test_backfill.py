@@ -133,7 +133,7 @@ async def test_one_that_was_broken_off_goes_on_where_it_stopped(
     world: World, concurrency: int
 ) -> None:
     made = spread(world, 100)
-    world.vendor.trouble = {30: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {30: Retryable("it hangs up", reason="reset")}
     with pytest.raises(Retryable):
         await Filling(world).run(concurrency)
     asked = len(world.vendor.asked)
@@ -151,7 +151,7 @@ async def test_one_that_was_broken_off_goes_on_where_it_stopped(
 
 async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> None:
     spread(world, 20)
-    world.vendor.trouble = {20: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {20: Retryable("it hangs up", reason="reset")}
     with pytest.raises(Retryable):
         await Filling(world).run()
     other = await Filling(world, span=Interval(PAST.end, PAST.end + DAY)).run()
@@ -164,7 +164,7 @@ async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> N
 
 async def test_a_failure_stops_the_others_and_no_task_is_left(world: World) -> None:
     spread(world, 100)
-    world.vendor.trouble = {5: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {5: Retryable("it hangs up", reason="reset")}
     before = asyncio.all_tasks()
     with pytest.raises(Retryable):
         await Filling(world).run(8)

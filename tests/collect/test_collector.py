@@ -1,4 +1,4 @@
-"""Polling a source: whatever it does and wherever it dies, what it shows is read once."""
+"""Polling a source: each record is read once, whatever fails and wherever a walk breaks off."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ async def test_a_first_poll_reads_the_lookback_up_to_what_has_settled(world: Wor
 
 async def test_a_source_down_on_its_first_day_still_gets_its_whole_lookback(world: World) -> None:
     early = world.vendor.add(NOON - 2 * HOUR + SECOND)
-    world.vendor.trouble = {1: Retryable("down", reason="connect")}
+    world.vendor.errors = {1: Retryable("down", reason="connect")}
     with pytest.raises(Retryable):
         await world.collector().poll()
     world.clock.now += 9 * HOUR
@@ -111,7 +111,7 @@ async def test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_
     world: World, page: int, error: RelayError
 ) -> None:
     made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(13)]
-    world.vendor.trouble = {page: error}
+    world.vendor.errors = {page: error}
     with pytest.raises(type(error)):
         await world.collector().poll()
     assert await world.names() == made[: 3 * (page - 1)], "what was read until then is kept"

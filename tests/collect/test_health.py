@@ -70,7 +70,7 @@ async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(wor
     collector = world.collector()
     with capture_logs() as logs:
         for _ in range(3):
-            world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+            world.vendor.errors = {world.vendor.pages + 1: Refused("401: no", status=401)}
             with pytest.raises(Refused):
                 await collector.poll()
         (row,) = await world.store.sources()
@@ -89,7 +89,7 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
 ) -> None:
     async def fail(collector: Collector, error: RelayError) -> tuple[object, object]:
         world.clock.now += HOUR
-        world.vendor.trouble = {world.vendor.pages + 1: error}
+        world.vendor.errors = {world.vendor.pages + 1: error}
         with pytest.raises(RelayError):
             await collector.poll()
         (row,) = await world.store.sources()

@@ -59,7 +59,7 @@ class Partly:
 
     async def walk(self, window: Interval) -> AsyncIterator[Page]:
         async for page in self.vendor.walk(window):
-            # Only the last page may say it, and one that says it earlier is not believed.
+            # It counts on the last page only; on earlier pages it is ignored.
             yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
 
     async def close(self) -> None: ...
@@ -84,7 +84,7 @@ def notices(events: list[AuditEvent]) -> list[tuple[str, str]]:
     ]
 
 
-# --- what a page says
+# --- partial pages and gaps
 
 
 async def test_a_window_that_the_vendor_shows_in_part_is_a_gap_and_its_events_are_forwarded(
@@ -97,7 +97,7 @@ async def test_a_window_that_the_vendor_shows_in_part_is_a_gap_and_its_events_ar
     names = await world.names()
     assert sorted(name for name in names if name != "None") == made
     assert [what for what, _ in notices(await world.spooled())] == ["auditrelay.gap_declared"]
-    assert collector.checkpoint.at == NOON - 60 * SECOND, "it holds nothing up"
+    assert collector.checkpoint.at == NOON - 60 * SECOND, "it does not block the checkpoint"
     assert world.counted("gap_seconds_total") == pytest.approx(7200 - 60)
 
 

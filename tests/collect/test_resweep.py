@@ -138,7 +138,7 @@ async def test_a_failed_resweep_is_retried_and_no_poll_suffers(world: World) -> 
     world.clock.now += 2 * HOUR
     late = world.vendor.add(NOON - HOUR)
     await collector._poll()
-    world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+    world.vendor.errors = {world.vendor.pages + 1: Refused("401: no", status=401)}
     with pytest.raises(Refused):
         await collector.resweeper.run()
     assert collector.condition.up, "only polls decide the health of the source"

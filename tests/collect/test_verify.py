@@ -300,7 +300,7 @@ async def test_a_range_that_cannot_be_compared_whole_is_compared_in_parts(world:
 @pytest.mark.parametrize("error", [Refused("401: no", status=401)])
 async def test_a_source_that_refuses_is_no_finding(world: World, error: Refused) -> None:
     await read_all(world, 4)
-    world.vendor.trouble = {world.vendor.pages + 1: error}
+    world.vendor.errors = {world.vendor.pages + 1: error}
     with pytest.raises(Refused):
         await verify(world)
 

@@ -276,7 +276,7 @@ async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World
     for poll in range(4):
         world.clock.now += 5 * MINUTE
         if poll < 2:
-            world.vendor.trouble = {
+            world.vendor.errors = {
                 world.vendor.pages + 40: Retryable("it hangs up", reason="reset")
             }
             with pytest.raises(Retryable):
@@ -331,7 +331,7 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
     world.clock.now += 45 * DAY
     made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24 - 1)]
     for attempt in range(4):
-        world.vendor.trouble = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
+        world.vendor.errors = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
         before = collector.checkpoint.at
         collector = world.collector(max_window="10d", overlap="1s")  # as after a restart
         with pytest.raises(Retryable):

@@ -64,7 +64,7 @@ class Vendor:
 
     now: Callable[[], datetime]
     history: list[Happened]
-    trouble: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
     unreadable: Interval | None = None
     pages: int = 0
     scope: str = ""
@@ -83,7 +83,7 @@ class Vendor:
         ]
         for first in range(0, max(1, len(shown)), 3):
             self.pages += 1
-            match self.trouble.pop(self.pages, ""):
+            match self.errors.pop(self.pages, ""):
                 case "retry":
                     raise Retryable("no", reason="status_500")
                 case "broken":
@@ -244,11 +244,11 @@ def test_forwarded_and_declared_together_are_the_whole_history(
     limit: str | None,
 ) -> None:
     async def scenario(world: World) -> None:
-        for length, kill, pause, trouble in story:
-            world.vendor.pages, world.vendor.trouble = 0, dict(trouble)
+        for length, kill, pause, errors in story:
+            world.vendor.pages, world.vendor.errors = 0, dict(errors)
             await world.live(length, 600, kill)
             world.now += pause * SECOND
-        world.vendor.trouble = {}
+        world.vendor.errors = {}
         world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
         await world.live(9 * 3600, 1800, None)
         forwarded = await world.forwarded()

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 T = TypeVar("T")
 
 START = datetime(2100, 3, 1, tzinfo=UTC)
-"""In the future: a vendor that tells its time must not seem to be behind the machine's clock."""
+"""In the future: a vendor that sends its time must not seem to be behind the machine's clock."""
 SETTLE, OVERLAP = 60, 600
 LOOKBACK = 3600
 """Seconds before the first poll that the source starts at: at START."""

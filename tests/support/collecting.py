@@ -37,7 +37,7 @@ class Vendor:
     """
     An API with stored records, windows and pages: half-open bounds, oldest first.
 
-    A record is shown from its time on, or from *seen_from*. The error in *trouble* is raised once,
+    A record is shown from its time on, or from *seen_from*. The error in *errors* is raised once,
     before the page of that number, counted over all walks.
     """
 
@@ -45,7 +45,7 @@ class Vendor:
     size: int = 3
     scope: str = ""
     records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
-    trouble: dict[int, RelayError] = field(default_factory=dict)
+    errors: dict[int, RelayError] = field(default_factory=dict)
     too_many: int = 10**9
     asked: list[Interval] = field(default_factory=list)
     pages: int = 0
@@ -71,7 +71,7 @@ class Vendor:
         for first in range(0, max(1, len(found)), self.size):
             self.pages += 1
             self.before_page()
-            if error := self.trouble.pop(self.pages, None):
+            if error := self.errors.pop(self.pages, None):
                 raise error
             part = found[first : first + self.size]
             yield Page(part, last=first + self.size >= len(found), total=len(found))

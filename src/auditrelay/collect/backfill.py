@@ -135,8 +135,8 @@ class Backfiller:
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:
-                gone = Interval(part.start, min(part.end, oldest))
-                await self._collector.new_reader().declare(gone, RETENTION)
+                expired = Interval(part.start, min(part.end, oldest))
+                await self._collector.new_reader().declare(expired, RETENTION)
                 self._progress.gaps += 1
             if part.end > oldest:
                 rest.append(Interval(max(part.start, oldest), part.end))

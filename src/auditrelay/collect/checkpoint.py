@@ -1,4 +1,4 @@
-"""How far a source has been read without a hole, as its ledger says."""
+"""The checkpoint of a source: until when it was read without a hole, derived from its ledger."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -140,7 +140,7 @@ class Collector:
         )
 
     def recall(self, condition: Mapping[str, object]) -> None:
-        """Restore what still holds from *condition*, as the previous process saved it."""
+        """Restore what is still true of *condition*, as the previous process saved it."""
         self._health.recall(condition)
 
     @property

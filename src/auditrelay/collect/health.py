@@ -74,7 +74,7 @@ class SourceHealth:
         """The state that ``since`` is the start of; None before the first poll."""
 
     def recall(self, condition: Mapping[str, object]) -> None:
-        """Restore what still holds from *condition*, as the previous process saved it."""
+        """Restore what is still true of *condition*, as the previous process saved it."""
         last_event_at = condition.get("last_event_at")
         if isinstance(last_event_at, str):
             self._last_event_at = datetime.fromisoformat(last_event_at)

@@ -179,17 +179,17 @@ class WindowReader:
         inside = well_inside(window)
         if inside is None:
             return 0
-        gone = await self._store.record_deleted(self.name, inside, seen, before)
-        if gone:
+        new = await self._store.record_deleted(self.name, inside, seen, before)
+        if new:
             _log.warning(
                 "events_deleted_at_source",
                 source=self.name,
-                count=gone,
+                count=new,
                 start=inside.start.isoformat(),
                 end=inside.end.isoformat(),
             )
-            self._metrics.events_vanished.labels(self.name).inc(gone)
-        return gone
+            self._metrics.events_vanished.labels(self.name).inc(new)
+        return new
 
     async def add(
         self,

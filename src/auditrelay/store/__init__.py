@@ -346,9 +346,9 @@ class Store(Protocol):
         (None: all are). Once this returns, nothing that the sink has not acknowledged is pruned.
         """
 
-    async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
+    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
         """
-        Return the next pages for *sink* from position *after* on: about *most* events.
+        Return the next pages for *sink* from position *after* on: about *max_events* events.
 
         There are fewer if they are large, and none if nothing waits. Events that the sink has
         acknowledged are left out.

@@ -125,13 +125,13 @@ def records(db: sqlite3.Connection, owner: int) -> list[Record]:
     ]
 
 
-def newest(db: sqlite3.Connection, owner: int, what: str, most: int) -> tuple[Record, ...]:
-    """Return at most *most* records of the kind *what* of the source *owner*, newest first."""
+def newest(db: sqlite3.Connection, owner: int, what: str, limit: int) -> tuple[Record, ...]:
+    """Return at most *limit* records of the kind *what* of the source *owner*, newest first."""
     return tuple(
         Record(*row)
         for row in db.execute(
             f"select {_COLUMNS} from journal where source = ? and what = ? "  # noqa: S608  # constants
             "order by seq desc limit ?",
-            (owner, what, most),
+            (owner, what, limit),
         )
     )

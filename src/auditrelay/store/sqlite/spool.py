@@ -15,8 +15,8 @@ from auditrelay.store import SpoolPage
 from auditrelay.store.sqlite import meta
 from auditrelay.store.sqlite.sinks import delivered_floor, sink_progress
 
-READ_BYTES = 1 << 20
-"""How many compressed bytes of the spool one read returns at most, and one page more."""
+MAX_READ_BYTES = 1 << 20
+"""About how many compressed bytes one read returns; its last page may exceed that."""
 
 
 class Spool:
@@ -61,16 +61,16 @@ class Spool:
     def prune(self, db: sqlite3.Connection, before: int) -> int:
         """Delete pages that every sink has and that were stored *before*; return the events."""
         floor = delivered_floor(db)
-        gone, size = db.execute(
+        count, size = db.execute(
             "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
             (floor, before),
         ).fetchone()
-        if gone:
+        if count:
             db.execute("delete from spool where first + count <= ? and stored < ?", (floor, before))
             self.resize(db, -int(size))
-        return int(gone)
+        return int(count)
 
-    def give_up_delivered(self, db: sqlite3.Connection) -> bool:
+    def delete_delivered(self, db: sqlite3.Connection) -> bool:
         """Delete the oldest pages that every sink has until there is room; return if any went."""
         floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
         last, freed = -1, 0
@@ -87,12 +87,12 @@ class Spool:
         return last >= 0
 
 
-def read_pages(db: sqlite3.Connection, sink: str, after: int, most: int) -> list[SpoolPage]:
-    """Return the backlog of *sink* from the position *after* on, about *most* events."""
+def read_pages(db: sqlite3.Connection, sink: str, after: int, max_events: int) -> list[SpoolPage]:
+    """Return the backlog of *sink* from the position *after* on, about *max_events* events."""
     progress, readable = sink_progress(db, sink)
     pages: list[SpoolPage] = []
     position, taken, size = max(after, progress.position), 0, 0
-    while taken < most and size < READ_BYTES:
+    while taken < max_events and size < MAX_READ_BYTES:
         row = db.execute(
             "select first, count, (select name from source where id = spool.source), "
             "events from spool where first >= coalesce((select max(first) from spool "

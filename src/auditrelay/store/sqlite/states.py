@@ -18,7 +18,7 @@ from auditrelay.store.sqlite.journal import newest, records
 from auditrelay.store.sqlite.sinks import delivered_floor, waiting_for
 from auditrelay.window import micros, moment
 
-LATE_SHOWN = 50
+MAX_LATE_RECORDS = 50
 """How many journal records of late events the state of a source includes."""
 
 
@@ -96,7 +96,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             moment(started),
             ledger.spans(db, owner),
             _lateness(db, owner),
-            newest(db, owner, "late", LATE_SHOWN),
+            newest(db, owner, "late", MAX_LATE_RECORDS),
             _undelivered(db, owner, floor),
             dead_letters.count_without_sink(db, name),
             json.loads(condition),

@@ -247,9 +247,9 @@ class SqliteStore:
         """End all sinks but the *active* ones at this position; return those with a backlog."""
         return await self._writer.write(lambda db: sinks.retire(db, active))
 
-    async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
+    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
         """Read the backlog of *sink* from the position *after* on."""
-        return await self._read(lambda db: spool.read_pages(db, sink, after, most))
+        return await self._read(lambda db: spool.read_pages(db, sink, after, max_events))
 
     async def event_at(self, position: int) -> AuditEvent:
         """Read one event out of its page in the spool."""
@@ -297,7 +297,7 @@ class SqliteStore:
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
-        gone = await self._writer.write(
+        pruned = await self._writer.write(
             lambda db: self._spool.prune(db, before=micros(now - self._retention))
         )
         oldest = micros(now - self._remember)
@@ -308,18 +308,18 @@ class SqliteStore:
         ):
             pass
         await self._writer.write(spool.shrink)
-        return gone
+        return pruned
 
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
-            given_up = await self._writer.write(self._spool.give_up_delivered)
+            made = await self._writer.write(self._spool.delete_delivered)
         except StoreFull:  # so full that not even a deletion can be written
-            given_up = False
+            made = False
         if self._disk_full and await asyncio.to_thread(disk_reserve.take_ballast, self._dir):
             self._disk_full = False
             return True
-        return given_up
+        return made
 
     async def forget(self, name: str) -> None:
         """Delete every row of the source or sink *name*."""
