@@ -303,7 +303,7 @@ async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.spool(5)
-    note = world.store.note
+    note = world.store.save_condition
 
     async def slowly(*args: Any) -> None:
         deliverer.stop()
@@ -311,7 +311,7 @@ async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
             await asyncio.sleep(0)
         await note(*args)
 
-    monkeypatch.setattr(world.store, "note", slowly)
+    monkeypatch.setattr(world.store, "save_condition", slowly)
     intake = Intake(script=[Verdict(rejected=(Rejection(0, "mapping", "odd", 400),))])
     deliverer = world.deliverer(intake)
     task = asyncio.ensure_future(deliverer.keep_delivering())

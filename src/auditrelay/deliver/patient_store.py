@@ -32,7 +32,7 @@ class PatientStore:
 
     async def note(self, condition: Mapping[str, object]) -> None:
         """Write how the sink fares."""
-        await self._until_written(lambda: self._store.note("sink", self._name, condition))
+        await self._until_written(lambda: self._store.save_condition("sink", self._name, condition))
 
     async def _until_written(self, write: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -209,7 +209,7 @@ class Sink:
         """Ask every node who it is, and the cluster what becomes of events that go to *index*."""
         return await check_cluster(self._cluster, self._duplicates, self._settings)
 
-    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+    async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         """
         Return the uids of those *events* that the cluster finds, in whatever index they lie.
 
