@@ -14,7 +14,7 @@ from auditrelay.events import NOTHING, AuditEvent, pack, unpack
 from auditrelay.events.decode import TOO_DEEP
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer, available
-from auditrelay.events.vendors import LONGEST
+from auditrelay.events.vendors import MAX_TEXT_LENGTH
 
 Written = Callable[[AuditEvent], dict[str, bytes]]
 NORMALIZERS = {
@@ -174,8 +174,8 @@ def test_a_field_of_five_megabytes_is_shortened_and_kept_whole_in_the_raw_record
 ) -> None:
     long = "ü" * 2_500_000
     event = one({"id": "1", "event_type": long, "resource_id": long, "actor_id": long})
-    assert len(event.native_action) == len(event.target.id or "") == LONGEST
-    assert len(event.message) <= LONGEST
+    assert len(event.native_action) == len(event.target.id or "") == MAX_TEXT_LENGTH
+    assert len(event.message) <= MAX_TEXT_LENGTH
     assert "shortened" in event.warnings
     assert json.loads(bytes(event.raw))["event_type"] == long
     written(event)
@@ -321,7 +321,7 @@ def test_a_bug_in_a_vendors_module_stays_loud(
 ) -> None:
     normalize = normalizer("bland")
 
-    def broken(_record: dict[str, Any], _misfits: list[str]) -> None:
+    def broken(_record: dict[str, Any], _unmapped_fields: list[str]) -> None:
         raise KeyError("bug")
 
     monkeypatch.setattr(available()["bland"], "read", broken)

@@ -274,12 +274,12 @@ async def test_a_trap_knows_what_a_redirect_brought_it(
         echo.faults.add(faults.redirect(trap.url, 307))
         reply = await client.get(f"{echo.url}/a?b=c", headers={"X-Secret": "s3cr3t"})
         assert reply.headers["location"] == f"{trap.url}/a?b=c"
-        assert not trap.knows("s3cr3t")
+        assert not trap.received("s3cr3t")
         await client.post(reply.headers["location"], headers={"X-Secret": "s3cr3t"})
         await client.post(trap.url, content=gzip.compress(b"t0k3n"), headers=GZIP)
-        assert trap.knows("s3cr3t")
-        assert trap.knows("t0k3n")
-        assert not trap.knows("other")
+        assert trap.received("s3cr3t")
+        assert trap.received("t0k3n")
+        assert not trap.received("other")
 
 
 GZIP = {"Content-Encoding": "gzip"}
@@ -335,7 +335,7 @@ async def test_a_fault_strikes_only_what_it_is_for(echo: Echo, client: httpx.Asy
     ]:
         statuses.append((await client.request(method, f"{echo.url}{path}")).status_code)
     assert statuses == [200, 200, 200, 500, 500, 200]
-    assert (fault.matched, fault.struck) == (3, 2)
+    assert (fault.matched, fault.applied) == (3, 2)
 
 
 async def test_chance_is_the_same_for_the_same_seed(client: httpx.AsyncClient) -> None:

@@ -15,16 +15,16 @@ from typing import Any
 import msgspec
 import orjson
 
-BLANKS = b" \t\r\n"
+WHITESPACE = b" \t\r\n"
 """What may stand between the parts of JSON."""
 
-DEEPEST = 200
+MAX_DEPTH = 200
 """Levels of nesting beyond which a value is kept as text only: orjson writes no more than 254."""
 
 TOO_DEEP = "[nested too deeply: see the raw record]"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONGEST_NUMBER = 4000  # Python refuses to write an integer of more than 4300 digits
+_MAX_DIGITS = 4000  # Python refuses to write an integer of more than 4300 digits
 
 
 class Undecodable(ValueError):
@@ -36,13 +36,13 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     The *value* of a text.
 
     *verbatim* says that the text itself is strict JSON that says the same, so that it may be
-    passed on as it came. *whole* is false if values nested too deeply were left out. *compact*
+    passed on as it came. *complete* is false if values nested too deeply were left out. *compact*
     is the value written as short as JSON can be.
     """
 
     value: Any
     verbatim: bool
-    whole: bool
+    complete: bool
     compact: bytes
     warnings: tuple[str, ...] = ()
 
@@ -71,42 +71,42 @@ def decode(text: bytes) -> Decoded:
         value = orjson.loads(text)
         compact = orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
-        return _decode_carefully(text)
+        return _decode_leniently(text)
     # A key that stands twice, an integer beyond 64 bits and the like do not survive reading and
     # writing: only a text that does, but for blanks, may be taken at its word.
-    if compact == text or compact.translate(None, BLANKS) == text.translate(None, BLANKS):
+    if compact == text or compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE):
         return Decoded(value, True, True, compact)  # noqa: FBT003  # by position is twice as fast
-    return _decode_carefully(text)
+    return _decode_leniently(text)
 
 
-def _decode_carefully(text: bytes) -> Decoded:
-    care = _Care()
+def _decode_leniently(text: bytes) -> Decoded:
+    reader = _LenientReader()
     try:
         unicode = text.decode("utf-8-sig")
     except UnicodeDecodeError:
         unicode = text.decode("utf-8-sig", "replace")
-        care.warn("replaced_characters")
+        reader.warn("replaced_characters")
     try:
         value = json.loads(
             unicode,
-            object_pairs_hook=care.object,
-            parse_constant=care.constant,
-            parse_int=care.integer,
-            parse_float=care.real,
+            object_pairs_hook=reader.object,
+            parse_constant=reader.constant,
+            parse_int=reader.integer,
+            parse_float=reader.real,
         )
-        value = care.clean(value, 1)
+        value = reader.clean(value, 1)
     except (json.JSONDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error
     return Decoded(
         value,
-        verbatim=not care.warnings and not text.startswith(BOM_UTF8),
-        whole="too_deep" not in care.warnings,
+        verbatim=not reader.warnings and not text.startswith(BOM_UTF8),
+        complete="too_deep" not in reader.warnings,
         compact=encode(value),
-        warnings=tuple(care.warnings),
+        warnings=tuple(reader.warnings),
     )
 
 
-class _Care:
+class _LenientReader:
     """Reads what is not strict JSON as something that is, and notes what it had to change."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class _Care:
 
     def integer(self, digits: str) -> int | str:
         """Keep every digit; beyond what Python will write again, as a text."""
-        if len(digits) <= _LONGEST_NUMBER:
+        if len(digits) <= _MAX_DIGITS:
             return int(digits)
         self.warn("replaced_numbers")
         return digits
@@ -166,7 +166,7 @@ class _Care:
             return self.text(node)
         if not isinstance(node, dict | list):
             return node
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             self.warn("too_deep")
             return TOO_DEEP
         if isinstance(node, list):

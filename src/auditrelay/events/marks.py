@@ -40,7 +40,7 @@ def changes_of(event: AuditEvent) -> list[dict[str, str]]:
     return found
 
 
-def present(
+def without_empty(
     *,
     id: str | None,  # noqa: A002  # what every form calls it
     name: str | None,

@@ -11,13 +11,20 @@ from typing import Any, Literal, cast
 import msgspec
 
 from auditrelay.events import NOTHING, AuditEvent, TimeQuality, vendors
-from auditrelay.events.decode import BLANKS, Decoded, Undecodable, decode, encode
+from auditrelay.events.decode import WHITESPACE, Decoded, Undecodable, decode, encode
 from auditrelay.events.marks import NOT_NORMALIZED
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
 from auditrelay.events.timestamps import parse
 from auditrelay.events.uid import Uids, canonical
-from auditrelay.events.vendors import LONGEST, NO_TARGET, NOBODY, Vendor, finder, text
+from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
+    NO_ACTOR,
+    NO_TARGET,
+    Vendor,
+    path_finder,
+    text,
+)
 
 _FETCHED: TimeQuality = "fetched"
 
@@ -39,9 +46,8 @@ class Normalizer:
     *scope* is the organisation that ids are unique in, where a record does not tell; *redact* and
     *tags* are the source's settings. *id_path* and *time_path* are the places, the likeliest
     first, where a record has its id and its time, if not in the vendor's documented fields (see
-    :func:`auditrelay.events.vendors.finder`). *pseudonyms* replaces who somebody is, after the uid
-    is made. Raises LookupError for a vendor that is not
-    available.
+    :func:`auditrelay.events.vendors.path_finder`). *pseudonyms* replaces identities after the uid
+    is made. Raises LookupError for a vendor that is not available.
     """
 
     def __init__(
@@ -66,8 +72,8 @@ class Normalizer:
         self._api_host = api_host
         self._scope = scope
         self._tags = tuple(tags.items())
-        self._id = finder(id_path or (self._vendor.ID,))
-        self._time = finder(time_path or (self._vendor.TIME,))
+        self._id = path_finder(id_path or (self._vendor.ID,))
+        self._time = path_finder(time_path or (self._vendor.TIME,))
         self._uids = Uids(vendor)
         self._redactor = Redactor(redact, self._vendor.FIELDS)
         self._pseudonyms = pseudonyms
@@ -84,7 +90,7 @@ class Normalizer:
         return events if self._pseudonyms is None else [*map(self._pseudonyms, events)]
 
     def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
-        record = record.strip(BLANKS)  # around a value they are no part of it
+        record = record.strip(WHITESPACE)  # around a value they are no part of it
         digest = hashlib.sha256(record).hexdigest()
         try:
             decoded = decode(record)
@@ -111,44 +117,44 @@ class Normalizer:
         # other settings than yesterday's, must not change them.
         value: dict[str, Any] = decoded.value
         vendor, warnings = self._vendor, decoded.warnings
-        misfits: list[str] = []
-        holder, key = self._id(value)
-        native_id = text(holder, key, misfits)
+        unmapped_fields: list[str] = []
+        parent, key = self._id(value)
+        native_id = text(parent, key, unmapped_fields)
         scope = self._scope
         org_id: str | None = scope or None
         if vendor.ORGANISATION is not None:
-            told = text(value, vendor.ORGANISATION, misfits)
-            if told:
-                org_id, scope = told, str(value[vendor.ORGANISATION])
+            own_id = text(value, vendor.ORGANISATION, unmapped_fields)
+            if own_id:
+                org_id, scope = own_id, str(value[vendor.ORGANISATION])
         if native_id:
-            uid = self._uids.native(scope, str(holder[key]))  # whole, however long
+            uid = self._uids.native(scope, str(parent[key]))  # whole, however long
         else:
             warnings += ("no_id",)
             uid = self._content_uid(scope, _content(record, decoded), twins)
-        holder, key = self._time(value)
-        time_raw = holder.get(key)
-        parsed = parse(time_raw) if type(time_raw) is str else None
-        if parsed is None:
+        parent, key = self._time(value)
+        time_raw = parent.get(key)
+        time = parse(time_raw) if type(time_raw) is str else None
+        if time is None:
             warnings += ("no_time",)
-        at, quality = parsed or (fetched, _FETCHED)
+        at, quality = time or (fetched, _FETCHED)
 
         redacted = self._redactor.record(value, decoded.compact)
         if redacted:
             # Found anew: an object on the way to them may have been replaced as a whole.
-            holder, key = self._id(value)
-            native_id = text(holder, key, [])
+            parent, key = self._id(value)
+            native_id = text(parent, key, [])
             if vendor.ORGANISATION is not None:
                 org_id = text(value, vendor.ORGANISATION, []) or self._scope or None
-            holder, key = self._time(value)
-            time_raw = holder.get(key)
-        reading = vendor.read(value, misfits)
-        if reading.warnings:
-            warnings += reading.warnings
-        if len(record) > LONGEST and _has_long_text(value):
+            parent, key = self._time(value)
+            time_raw = parent.get(key)
+        parsed = vendor.read(value, unmapped_fields)
+        if parsed.warnings:
+            warnings += parsed.warnings
+        if len(record) > MAX_TEXT_LENGTH and _has_long_text(value):
             warnings += ("shortened",)
-        metadata, unmapped = reading.metadata, NOTHING
-        if misfits or not vendor.FIELDS.issuperset(value):
-            unmapped = _left_over(value, vendor.FIELDS.difference(misfits))
+        metadata, unmapped = parsed.metadata, NOTHING
+        if unmapped_fields or not vendor.FIELDS.issuperset(value):
+            unmapped = _unmapped(value, vendor.FIELDS.difference(unmapped_fields))
         return AuditEvent(
             uid=uid,
             source=self._source,
@@ -157,24 +163,24 @@ class Normalizer:
             api_host=self._api_host,
             at=at,
             fetched=fetched,
-            time_raw=_written(time_raw),
+            time_raw=_verbatim_time(time_raw),
             time_quality=quality,
             native_id=native_id,
-            native_action=reading.native_action,
-            native_category=reading.native_category,
-            kind=reading.kind,
-            verb=reading.verb,
-            outcome=reading.outcome,
-            actor=reading.actor,
-            target=reading.target,
+            native_action=parsed.native_action,
+            native_category=parsed.native_category,
+            kind=parsed.kind,
+            verb=parsed.verb,
+            outcome=parsed.outcome,
+            actor=parsed.actor,
+            target=parsed.target,
             org_id=org_id,
-            org_name=reading.org_name,
-            project_id=reading.project_id,
-            project_name=reading.project_name,
-            privilege=reading.privilege,
-            changes=reading.changes,
-            reason=reading.reason,
-            message=reading.message[:LONGEST],
+            org_name=parsed.org_name,
+            project_id=parsed.project_id,
+            project_name=parsed.project_name,
+            privilege=parsed.privilege,
+            changes=parsed.changes,
+            reason=parsed.reason,
+            message=parsed.message[:MAX_TEXT_LENGTH],
             metadata=NOTHING if metadata is None else msgspec.Raw(encode(metadata)),
             unmapped=unmapped,
             raw=msgspec.Raw(self._raw(record, decoded, redacted=redacted)),
@@ -185,7 +191,7 @@ class Normalizer:
 
     def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> bytes:
         """Return the record for keeping: as it was sent if possible, else written again."""
-        if not decoded.whole:
+        if not decoded.complete:
             return self._as_text(record)
         if redacted:
             return encode(decoded.value)
@@ -215,7 +221,7 @@ class Normalizer:
             kind="other",
             verb="other",
             outcome=None,
-            actor=NOBODY,
+            actor=NO_ACTOR,
             target=NO_TARGET,
             org_id=None,
             org_name=None,
@@ -246,16 +252,16 @@ def _content(record: bytes, decoded: Decoded) -> bytes:
 
 
 def _has_long_text(value: dict[str, Any]) -> bool:
-    return any(type(item) is str and len(item) > LONGEST for item in value.values())
+    return any(type(item) is str and len(item) > MAX_TEXT_LENGTH for item in value.values())
 
 
-def _written(time: Any) -> str | None:
+def _verbatim_time(time: Any) -> str | None:
     """Return the vendor's time as it was written."""
     if time is None or type(time) is str:
-        return time and time[:LONGEST]
-    return encode(time).decode()[:LONGEST]
+        return time and time[:MAX_TEXT_LENGTH]
+    return encode(time).decode()[:MAX_TEXT_LENGTH]
 
 
-def _left_over(value: dict[str, Any], placed: frozenset[str]) -> msgspec.Raw:
+def _unmapped(value: dict[str, Any], placed: frozenset[str]) -> msgspec.Raw:
     left = {key: item for key, item in value.items() if key not in placed}
     return msgspec.Raw(encode(left))

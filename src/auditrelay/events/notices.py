@@ -11,7 +11,7 @@ from auditrelay.events.decode import encode
 from auditrelay.events.normalize import available
 from auditrelay.events.timestamps import iso_ms, iso_us
 from auditrelay.events.uid import Uids
-from auditrelay.events.vendors import NO_TARGET, NOBODY
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET
 from auditrelay.window import micros
 
 GAP = "auditrelay.gap_declared"
@@ -154,7 +154,7 @@ def _event(
         kind="audit_log",
         verb="other",
         outcome=None,
-        actor=NOBODY,
+        actor=NO_ACTOR,
         target=NO_TARGET,
         org_id=scope or None,
         org_name=None,

@@ -36,12 +36,12 @@ def parse(text: str) -> Parsed | None:
     if len(text) > 64:
         return None
     try:
-        moment = datetime.fromisoformat(text)  # truncates, too
+        parsed = datetime.fromisoformat(text)  # truncates, too
     except ValueError:
         return _parse_slowly(text)
-    if moment.tzinfo is not UTC:
+    if parsed.tzinfo is not UTC:
         return _parse_slowly(text)
-    since = moment - EPOCH
+    since = parsed - EPOCH
     return (since.days * 86_400 + since.seconds) * _SECOND + since.microseconds, "source"
 
 
@@ -52,10 +52,10 @@ def _parse_slowly(text: str) -> Parsed | None:
     day, hour, minute, second, fraction, offset = found.groups()
     start = _midnight(day)
     time = _time_of_day(int(hour), int(minute), int(second), fraction or "")
-    away = _minutes_ahead(offset or "Z")
-    if start is None or time is None or away is None:
+    ahead = _minutes_ahead(offset or "Z")
+    if start is None or time is None or ahead is None:
         return None
-    return _bounded(start + time - away * _MINUTE, "source" if offset else "assumed_utc")
+    return _bounded(start + time - ahead * _MINUTE, "source" if offset else "assumed_utc")
 
 
 def _midnight(day: str) -> int | None:
@@ -87,14 +87,14 @@ def _minutes_ahead(offset: str) -> int | None:
 def _parse_rare(text: str) -> Parsed | None:
     """Read the forms of ISO 8601 that vendors hardly use: bare dates, week dates, no colons."""
     try:
-        moment = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         return None
-    at = (moment.replace(tzinfo=None) - _NAIVE_EPOCH) // timedelta(microseconds=1)
-    away = moment.utcoffset()
-    if away is None:
+    at = (parsed.replace(tzinfo=None) - _NAIVE_EPOCH) // timedelta(microseconds=1)
+    ahead = parsed.utcoffset()
+    if ahead is None:
         return _bounded(at, "assumed_utc")
-    return _bounded(at - away // timedelta(microseconds=1), "source")
+    return _bounded(at - ahead // timedelta(microseconds=1), "source")
 
 
 def _bounded(at: int, quality: TimeQuality) -> Parsed | None:
@@ -105,8 +105,8 @@ def _bounded(at: int, quality: TimeQuality) -> Parsed | None:
 @lru_cache(maxsize=8192)
 def _to_second(second: int) -> str:
     """Return the text of a whole second; a page has few of them, and one of its reading."""
-    moment = EPOCH + timedelta(seconds=second)
-    return moment.isoformat()[:19]
+    parsed = EPOCH + timedelta(seconds=second)
+    return parsed.isoformat()[:19]
 
 
 def iso_ms(at: int) -> str:

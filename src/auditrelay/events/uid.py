@@ -31,24 +31,24 @@ class Uids:
 
     def __init__(self, vendor: str) -> None:
         self._vendor = vendor
-        self._begun: dict[tuple[str, str], Any] = {}
+        self._prefixes: dict[tuple[str, str], Any] = {}
 
-    def _finish(self, how: str, scope: str, last: bytes) -> str:
-        begun = self._begun.get((how, scope))
-        if begun is None:
+    def _digest(self, how: str, scope: str, last: bytes) -> str:
+        prefix = self._prefixes.get((how, scope))
+        if prefix is None:
             parts = ("auditrelay", _SCHEME, how, self._vendor, scope)
-            begun = hashlib.sha256(b"".join(_part(part.encode()) for part in parts))
-            if len(self._begun) >= 1024:
-                self._begun.clear()
-            self._begun[how, scope] = begun
-        digest = begun.copy()
+            prefix = hashlib.sha256(b"".join(_part(part.encode()) for part in parts))
+            if len(self._prefixes) >= 1024:
+                self._prefixes.clear()
+            self._prefixes[how, scope] = prefix
+        digest = prefix.copy()
         digest.update(_part(last))
         uid: str = digest.hexdigest()[:40]
         return uid
 
     def native(self, scope: str, native_id: str) -> str:
         """Return the uid of the record that the vendor calls *native_id* within *scope*."""
-        return self._finish("n", scope, native_id.encode())
+        return self._digest("n", scope, native_id.encode())
 
     def content(self, scope: str, content: bytes, ordinal: int) -> str:
         """
@@ -56,4 +56,4 @@ class Uids:
 
         Identical records of one page count from 0, so that twins remain two events.
         """
-        return self._finish("c", scope, b"%s#%d" % (content, ordinal))
+        return self._digest("c", scope, b"%s#%d" % (content, ordinal))

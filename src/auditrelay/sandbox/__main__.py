@@ -101,14 +101,14 @@ async def _serve(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with sandbox:
-        _say(_addresses(sandbox))
+        _print_json(_addresses(sandbox))
         if _is_pipe(sys.stdin.fileno()):
-            loop.add_reader(sys.stdin.fileno(), _watch, loop, stopping)
+            loop.add_reader(sys.stdin.fileno(), _stop_at_eof, loop, stopping)
         await stopping.wait()
-    _say(_reckoning(sandbox))
+    _print_json(_report(sandbox))
 
 
-def _chosen(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
+def _vendors_to_fill(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
     """Return the vendors that shall have records."""
     return {name: sandbox.vendors[name] for name in arguments.vendor or sandbox.vendors}
 
@@ -116,7 +116,7 @@ def _chosen(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor
 def _fill(sandbox: Sandbox, arguments: argparse.Namespace) -> None:
     end = datetime.fromtimestamp(time.time(), UTC) - arguments.until
     start, count, size = end - arguments.span, arguments.events, arguments.record_bytes
-    for vendor in _chosen(sandbox, arguments).values():
+    for vendor in _vendors_to_fill(sandbox, arguments).values():
         if arguments.page_cap:
             vendor.switches.page_size_cap = arguments.page_cap
         if arguments.delay:
@@ -144,7 +144,7 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     }
 
 
-def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
+def _report(sandbox: Sandbox) -> dict[str, Any]:
     made = {name: set(vendor.records.ids()) for name, vendor in sandbox.vendors.items()}
     intakes = {
         "splunk": (sandbox.splunk.stored, sandbox.splunk.requests),
@@ -157,14 +157,14 @@ def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
             for name, vendor in sandbox.vendors.items()
         },
         "stored": {
-            name: {**_account(stored, made), "requests": requests}
+            name: {**_compare(stored, made), "requests": requests}
             for name, (stored, requests) in intakes.items()
         },
-        "not_indexed": {"datadog": _account(sandbox.datadog.not_indexed, {})},
+        "not_indexed": {"datadog": _compare(sandbox.datadog.not_indexed, {})},
     }
 
 
-def _account(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
+def _compare(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
     repeated = stored.repeated()
     lost = {name: stored.lost(ids) for name, ids in made.items()}
     known: set[str] = set().union(*made.values())
@@ -179,7 +179,7 @@ def _account(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
     }
 
 
-def _say(value: dict[str, Any]) -> None:
+def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
@@ -189,7 +189,7 @@ def _is_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def _watch(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+def _stop_at_eof(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
         stopping.set()

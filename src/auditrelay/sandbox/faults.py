@@ -46,7 +46,7 @@ class Action:
     close: Literal["", "announced", "silent", "reset"] = ""
 
 
-NOTHING = Action()
+NO_FAULT = Action()
 """The action of a request that no fault matches."""
 
 
@@ -62,9 +62,9 @@ class Fault:
     chance: float
     remaining: int | None
     matched: int = 0
-    struck: int = 0
+    applied: int = 0
 
-    def fits(self, request: Request) -> bool:
+    def matches(self, request: Request) -> bool:
         """Return whether *request* is of the kind that this fault is for."""
         return (
             (self.method is None or request.method == self.method)
@@ -111,20 +111,20 @@ class Faults:
         self._script.clear()
 
     def pick(self, request: Request) -> Action:
-        """Return what shall happen to *request*; NOTHING if no fault strikes."""
+        """Return what shall happen to *request*; NO_FAULT if no fault strikes."""
         for fault in self._script:
-            if fault.remaining == 0 or not fault.fits(request):
+            if fault.remaining == 0 or not fault.matches(request):
                 continue
             fault.matched += 1
             if fault.nth is not None and fault.matched not in fault.nth:
                 continue
             if fault.chance < 1.0 and self._random.random() >= fault.chance:
                 continue
-            fault.struck += 1
+            fault.applied += 1
             if fault.remaining is not None:
                 fault.remaining -= 1
             return fault.action
-        return NOTHING
+        return NO_FAULT
 
 
 def delay(seconds: float) -> Action:

@@ -1,9 +1,9 @@
 """
 A vendor's memory: its audit records, each with the time it happened and the time it can be seen.
 
-A record may appear late (*visible_from*) and may vanish (*gone_from*); both are compared with the
-clock of whoever asks. ``History`` is for tests, ``Steady`` for load: millions of records that are
-written out only when they are read.
+A record may appear late (*visible_from*) and may be deleted (*gone_from*); both are compared with
+the clock of the caller. ``History`` is for tests, ``GeneratedRecords`` for load: millions of
+records that are generated only when they are read.
 """
 
 import json
@@ -153,7 +153,7 @@ class History:
         return (entry.id for entry in self._entries[first:last])
 
 
-class Steady(Sequence[Entry]):
+class GeneratedRecords(Sequence[Entry]):
     """
     *count* records at equal distances over ``[start, start + span)``, written when they are read.
 
@@ -181,7 +181,7 @@ class Steady(Sequence[Entry]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            part = object.__new__(Steady)
+            part = object.__new__(GeneratedRecords)
             part.__dict__.update(self.__dict__)
             part._range = self._range[index]  # its own kind
             return part
@@ -225,7 +225,7 @@ class Steady(Sequence[Entry]):
 
 def joined(part: Sequence[Entry]) -> bytes:
     """Return the texts of *part* with commas between."""
-    if isinstance(part, Steady):
+    if isinstance(part, GeneratedRecords):
         return part.joined()
     return b",".join([entry.text for entry in part])
 

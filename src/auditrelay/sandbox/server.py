@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, unquote
 
-from auditrelay.sandbox.faults import NOTHING, Action, Faults
+from auditrelay.sandbox.faults import NO_FAULT, Action, Faults
 from auditrelay.sandbox.messages import BadRequest, Request, Response, Seen, json_response
 
 _READ_AHEAD = 4 * 1024 * 1024
@@ -119,7 +119,7 @@ class Double:
             request = await self._read(reader, writer)
         except BadRequest as error:
             self.answered[error.status] += 1
-            await _send(writer, Response(error.status, error.reason.encode()), NOTHING, "GET")
+            await _send(writer, Response(error.status, error.reason.encode()), NO_FAULT, "GET")
             return False
         if request is None:
             return False
@@ -131,7 +131,7 @@ class Double:
             request.headers,
             len(request.body),
             request.at,
-            fault=action is not NOTHING,
+            fault=action is not NO_FAULT,
         )
         self.seen.append(seen)
         if self.on_request is not None:
@@ -223,7 +223,7 @@ class Trap(Double):
         self.caught.append(request)
         return json_response(200, {})
 
-    def knows(self, secret: str) -> bool:
+    def received(self, secret: str) -> bool:
         """Return whether *secret* arrived in an address, a header or a body."""
         return any(
             secret in request.target

@@ -36,7 +36,7 @@ async def test_every_record_is_shown_once_and_only_the_last_page_is_the_last(
     assert sorted(record for page in shown for record in page.records) == sorted(rig.made())
     assert [page.last for page in shown] == [False] * (len(shown) - 1) + [True]
     assert not any(page.shrunk for page in shown)
-    assert all((page.total is not None) == rig.double.TOTAL for page in shown)
+    assert all((page.total is not None) == rig.double.REPORTS_TOTAL for page in shown)
     assert len(rig.double.seen) >= max(1, -(-count // rig.page))
 
 
@@ -49,7 +49,7 @@ async def test_a_source_can_be_walked_again_and_again(rig: Rig) -> None:
 
 @pytest.mark.parametrize("cap", [1, 3])
 async def test_pages_may_be_smaller_than_asked_for(rig: Rig, cap: int) -> None:
-    rig.double.switches.page_size_cap = max(cap, rig.double.SMALLEST_PAGE)
+    rig.double.switches.page_size_cap = max(cap, rig.double.MIN_PAGE_SIZE)
     rig.fill(7)
     assert await rig.shown() == rig.made()
 

@@ -206,7 +206,7 @@ def test_the_description_is_the_message_and_one_is_built_where_it_is_missing(one
     assert one(row("project", "created", description=text), "cencori").message == text
     built = one(row("project", "created", actor_email="d@x", resource_id="p1"), "cencori")
     assert built.message == "d@x project.created p1"
-    assert one(row(None, None), "cencori").message == "somebody unknown"
+    assert one(row(None, None), "cencori").message == "unknown actor unknown"
 
 
 def test_what_has_no_place_is_kept_as_unmapped(one: One) -> None:

@@ -423,7 +423,7 @@ async def test_what_stands_behind_a_stream_is_told_to_whoever_may_know(
 
 async def test_a_search_tells_of_shards_that_fail(es: Elastic, client: httpx.AsyncClient) -> None:
     await call(client, es, body=GOOD)
-    first = es.indices[STREAM].written
+    first = es.indices[STREAM].write_index
     es.rollover(STREAM)
     await call(client, es, body=lines(("another", document())))
     es.switches.unsearchable = frozenset({first})

@@ -203,7 +203,7 @@ async def test_a_page_beyond_the_last_is_a_500_and_a_failure_of_the_client(
     assert vendor.failures == []  # it had been told of two pages
     await ask(client, vendor, per_page=2)
     await ask(client, vendor, page=2, per_page=2)
-    assert vendor.failures == ["page 2 of 2 was asked for, after 2 rows were told of"]
+    assert vendor.failures == ["page 2 of 2 was requested, after 2 rows were reported"]
 
 
 async def test_the_lower_bound_is_included_and_moves_and_there_is_no_upper_one(

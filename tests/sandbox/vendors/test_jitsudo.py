@@ -78,15 +78,15 @@ def test_records_are_of_every_shape_that_is_documented_and_some_that_are_not(now
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_steady_history_selects_like_one_that_was_filled(now: datetime, size: int) -> None:
-    steady, history = jitsudo.steady(size, now, HOUR, 700), History()
-    for entry in steady:
+    generated, history = jitsudo.generated(size, now, HOUR, 700), History()
+    for entry in generated:
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=entry.at)
         assert entry.record["created_at"].startswith(at.isoformat()[:19])
         assert 600 < len(entry.text) < 800
         history.add(entry.record, id=entry.id, at=at)
     span = Span(micros(now + HOUR / 7), micros(now + HOUR * 3 / 7))
     late = (now + 2 * HOUR).timestamp()
-    assert joined(steady.select(span, late)) == b",".join(
+    assert joined(generated.select(span, late)) == b",".join(
         entry.text for entry in history.select(span, late)
     )
 
@@ -123,7 +123,7 @@ async def test_a_shuffled_list_is_in_no_order(
 async def test_a_million_records_are_paged_without_being_made(
     client: httpx.AsyncClient, clock: Any, now: datetime, order: Any
 ) -> None:
-    records = jitsudo.steady(1_000_000, now - 30 * HOUR, 30 * HOUR, 500)
+    records = jitsudo.generated(1_000_000, now - 30 * HOUR, 30 * HOUR, 500)
     async with Jitsudo(clock=clock, history=records) as vendor:
         vendor.switches.order = order
         first = await ask(client, vendor, limit=250)

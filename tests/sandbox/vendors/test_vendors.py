@@ -69,15 +69,15 @@ def test_bounds_are_inclusive_or_not(now: datetime, lower: bool, upper: bool) ->
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-@pytest.mark.parametrize("make", [cekura.steady, bland.steady])
+@pytest.mark.parametrize("make", [cekura.generated, bland.generated])
 def test_a_steady_history_selects_like_one_that_was_filled(
     now: datetime, size: int, make: Any
 ) -> None:
-    steady, history = make(size, now, HOUR, 700), History()
-    for entry in steady:
+    generated, history = make(size, now, HOUR, 700), History()
+    for entry in generated:
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=entry.at)
         history.add(entry.record, id=entry.id, at=at)
-    assert list(steady.ids()) == list(history.ids())
+    assert list(generated.ids()) == list(history.ids())
     for lower in (None, now, now + HOUR / 7, now + HOUR):
         for upper in (None, now, now + HOUR * 3 / 7, now + HOUR):
             for flag in (True, False):
@@ -88,12 +88,12 @@ def test_a_steady_history_selects_like_one_that_was_filled(
                     upper_inclusive=not flag,
                 )
                 late = (now + 2 * HOUR).timestamp()
-                one, other = steady.select(span, late), history.select(span, late)
+                one, other = generated.select(span, late), history.select(span, late)
                 assert [entry.id for entry in one] == [entry.id for entry in other], span
                 assert one.joined() == b",".join(entry.text for entry in one)
 
 
-@pytest.mark.parametrize("make", [cekura.steady, bland.steady])
+@pytest.mark.parametrize("make", [cekura.generated, bland.generated])
 def test_a_steady_record_is_about_as_long_as_asked(now: datetime, make: Any) -> None:
     assert 600 < len(make(10, now, HOUR, 700)[3].text) < 800
 

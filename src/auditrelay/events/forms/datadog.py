@@ -17,23 +17,23 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.classify import MEANINGS
 from auditrelay.events.decode import splice
 from auditrelay.events.forms.nesting import deeper_than
-from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, present
+from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
 
-_DEEPEST_RECORD = 7
+_MAX_RECORD_DEPTH = 7
 """Two levels (``vendor.<name>``) lie above the record."""
-_MOST_ATTRIBUTES = 200
+_MAX_ATTRIBUTES = 200
 """What is left for the record."""
 _LONG_KEY = re.compile(rb'"[^"]{50,}"\s*:')
 """A key of 50 bytes or more; one with a quote in it does not count as long, which is harmless."""
-_MOST_TAGS = 100
-_LONGEST_TAG = 200
-_NOT_IN_A_TAG = re.compile(r"[,\s]+")
+_MAX_TAGS = 100
+_MAX_TAG_LENGTH = 200
+_INVALID_IN_TAG = re.compile(r"[,\s]+")
 
 
 def _fits(record: bytes) -> bool:
     """Return whether *record* stays within Datadog's limits for attributes."""
-    if record.count(b":") > _MOST_ATTRIBUTES or deeper_than(_DEEPEST_RECORD, record):
+    if record.count(b":") > _MAX_ATTRIBUTES or deeper_than(_MAX_RECORD_DEPTH, record):
         return False
     return _LONG_KEY.search(record) is None
 
@@ -60,7 +60,8 @@ def _tags(
     pairs += [("risk", risk) for risk in MEANINGS[meaning_of].risks]
     pairs += tags
     return ",".join(
-        _NOT_IN_A_TAG.sub("_", f"{key}:{value}")[:_LONGEST_TAG] for key, value in pairs[:_MOST_TAGS]
+        _INVALID_IN_TAG.sub("_", f"{key}:{value}")[:_MAX_TAG_LENGTH]
+        for key, value in pairs[:_MAX_TAGS]
     )
 
 
@@ -82,7 +83,7 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
     """Add who acted, from where, on what, and for which organisation and project."""
     actor, target = event.actor, event.target
     if actor.id or actor.name or actor.email:
-        log["usr"] = present(
+        log["usr"] = without_empty(
             id=actor.id, name=actor.name or actor.email, email=actor.email, type=actor.kind
         )
     if actor.ip:
@@ -90,13 +91,13 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
     if actor.user_agent:
         log["http"] = {"useragent": actor.user_agent}
     if target.type or target.id or target.name or target.email:
-        log["target"] = present(
+        log["target"] = without_empty(
             id=target.id, name=target.name, email=target.email, type=target.type
         )
     if event.org_id or event.org_name:
-        log["organization"] = present(id=event.org_id, name=event.org_name)
+        log["organization"] = without_empty(id=event.org_id, name=event.org_name)
     if event.project_id or event.project_name:
-        log["project"] = present(id=event.project_id, name=event.project_name)
+        log["project"] = without_empty(id=event.project_id, name=event.project_name)
 
 
 def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:

@@ -3,7 +3,7 @@ An event as Elastic Common Schema 9.4.0 (https://www.elastic.co/docs/reference/e
 
 No document can be refused for a value's sake: an address that is not an IP stays text, vendor
 details that a ``flattened`` field would refuse stand in ``event.original`` alone, and every other
-text is short enough for one term (:data:`auditrelay.events.vendors.LONGEST`).
+text is short enough for one term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
 """
 
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
 from auditrelay.events.forms.addresses import is_ip
 from auditrelay.events.forms.nesting import deeper_than
-from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, present
+from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
 
 VERSION = "9.4.0"
 
 _ECS = {"version": VERSION}
-_LARGEST_DETAILS = 32_000
+_MAX_DETAILS_BYTES = 32_000
 """Bytes: a leaf of a ``flattened`` field is one term with its path, of at most 32,766 bytes."""
-_DEEPEST_DETAILS = 20
+_MAX_DETAILS_DEPTH = 20
 """``depth_limit`` of a ``flattened`` field, by default."""
 _OMITTED = {"omitted": "too large or too deep to be indexed: see event.original"}
 _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "super_admin"))
@@ -33,7 +33,7 @@ _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "supe
 def _flattened(text: msgspec.Raw) -> object:
     """Return JSON *text* so that a ``flattened`` field takes it: an object of bounded size."""
     whole = bytes(text)
-    if len(whole) > _LARGEST_DETAILS or deeper_than(_DEEPEST_DETAILS, whole):
+    if len(whole) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, whole):
         return _OMITTED
     if whole[:1] == b"{":
         return orjson.Fragment(whole)
@@ -59,9 +59,9 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
         event.vendor: {"audit": _audit(event)},
     }
     if event.org_id or event.org_name:
-        document["organization"] = present(id=event.org_id, name=event.org_name)
+        document["organization"] = without_empty(id=event.org_id, name=event.org_name)
     if event.kind == "group" and (event.target.id or event.target.name):
-        document["group"] = present(id=event.target.id, name=event.target.name)
+        document["group"] = without_empty(id=event.target.id, name=event.target.name)
     if NOT_NORMALIZED in event.warnings:
         document["error"] = {"message": event.message}
     _add_people(event, meaning, document)
@@ -140,7 +140,7 @@ def _audit(event: AuditEvent) -> dict[str, Any]:
     if target.name:
         audit["object_name"] = target.name
     if event.project_id or event.project_name:
-        audit["project"] = present(id=event.project_id, name=event.project_name)
+        audit["project"] = without_empty(id=event.project_id, name=event.project_name)
     if event.metadata != NOTHING:
         audit["metadata"] = _flattened(event.metadata)
     return audit
@@ -150,12 +150,14 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
     """Add who acted, on whose account and from where, and the ``related`` fields."""
     actor, target = event.actor, event.target
     # Where an address is all that identifies someone, it is both id and email.
-    user: dict[str, Any] = present(
+    user: dict[str, Any] = without_empty(
         id=actor.id or actor.email, name=actor.name or actor.email, email=actor.email
     )
     names = [actor.id, actor.name, actor.email]
     if meaning.account and (target.id or target.name or target.email):
-        user["target"] = present(id=target.id, name=target.name or target.email, email=target.email)
+        user["target"] = without_empty(
+            id=target.id, name=target.name or target.email, email=target.email
+        )
         names += target.id, target.name, target.email
     if event.privilege:
         user["changes"] = {"roles": [event.privilege]}

@@ -155,7 +155,7 @@ def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
     }
 
 
-STARTS: dict[tuple[int, int], dict[str, Any]] = {
+TEMPLATES: dict[tuple[int, int], dict[str, Any]] = {
     (class_uid, activity_id): _start(class_uid, activity_id)
     for class_uid, its in _CLASSES.items()
     for activity_id in (*its.activities, OTHER)

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import encode
-from auditrelay.events.vendors import LONGEST, NO_TARGET, NOBODY, Reading, text, texts
+from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
+    NO_ACTOR,
+    NO_TARGET,
+    ParsedRecord,
+    text,
+    texts,
+)
 
 NAME = "Bland AI"
 ID = "id"
@@ -72,12 +79,12 @@ def _action(event_type: str) -> _Action:
 
 
 def _changed(field: str, value: Any) -> Change:
-    return Change(field, None, encode(value).decode()[:LONGEST])
+    return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     """Read one record, whatever its fields hold."""
-    event_type, actor_id, thing, thing_id = texts(record, _TEXTS, misfits)
+    event_type, actor_id, resource_type, resource_id = texts(record, _TEXTS, unmapped_fields)
     event_type = event_type or "unknown"
     metadata = record.get("metadata")
     action = _action(event_type)
@@ -90,18 +97,20 @@ def read(record: dict[str, Any], misfits: list[str]) -> Reading:
         else:
             name = text(metadata, "name", []) or text(metadata, "filename", [])
         changes = tuple([_changed(key, metadata[key]) for key in _CHANGED if key in metadata])
-    who = email or actor_id or "somebody"
-    what = name or thing_id
-    return Reading(
+    who = email or actor_id or "unknown actor"
+    what = name or resource_id
+    return ParsedRecord(
         native_action=event_type,
         native_category=action.category,
         kind=action.kind,
         verb=action.verb,
         outcome=action.outcome,
         warnings=action.warnings,
-        actor=Actor(kind="user", id=actor_id, email=email) if actor_id or email else NOBODY,
+        actor=Actor(kind="user", id=actor_id, email=email) if actor_id or email else NO_ACTOR,
         target=(
-            Target(type=thing, id=thing_id, name=name) if thing or thing_id or name else NO_TARGET
+            Target(type=resource_type, id=resource_id, name=name)
+            if resource_type or resource_id or name
+            else NO_TARGET
         ),
         changes=changes,
         metadata=metadata,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from auditrelay.events import Actor, Outcome, Target
 from auditrelay.events.classify import guess
-from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, texts
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, texts
 
 NAME = "Cekura"
 ID = "id"
@@ -83,21 +83,21 @@ class _Action(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _action(action: str | None, operation: str | None, thing: str | None) -> _Action:
+def _action(action: str | None, operation: str | None, object_type: str | None) -> _Action:
     """Say what the three fields mean: the documentation has completed actions only."""
     if action in (None, "object"):
-        name = ".".join(part for part in (thing or action, operation) if part)
-        kind, verb = _OBJECTS.get(thing or ""), None
+        name = ".".join(part for part in (object_type or action, operation) if part)
+        kind, verb = _OBJECTS.get(object_type or ""), None
     else:
         name = action
         kind, verb = _ACTIONS.get(action, (None, None))
     known = kind is not None
     if operation is None:
         known &= verb is not None
-        return _settle(name, kind, verb, known=known)
+        return _documented(name, kind, verb, known=known)
     verb = _OPERATIONS.get(operation)
     if verb is not None:
-        return _settle(name, kind, verb, known=known)
+        return _documented(name, kind, verb, known=known)
     guessed = guess(operation)
     return _Action(
         name,
@@ -108,7 +108,7 @@ def _action(action: str | None, operation: str | None, thing: str | None) -> _Ac
     )
 
 
-def _settle(name: str, kind: str | None, verb: str | None, *, known: bool) -> _Action:
+def _documented(name: str, kind: str | None, verb: str | None, *, known: bool) -> _Action:
     return _Action(
         name or "unknown",
         kind or "other",
@@ -118,39 +118,39 @@ def _settle(name: str, kind: str | None, verb: str | None, *, known: bool) -> _A
     )
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     """Read one record, whatever its fields hold."""
     (
-        native_action_type,
+        action_type,
         operation,
-        thing,
-        thing_id,
+        object_type,
+        object_id,
         user,
         email,
         key_name,
         org_name,
         project_id,
         project_name,
-    ) = texts(record, _TEXTS, misfits)
-    action = _action(native_action_type, operation, thing)
-    actor = NOBODY
+    ) = texts(record, _TEXTS, unmapped_fields)
+    action = _action(action_type, operation, object_type)
+    actor = NO_ACTOR
     if email or user:
         # never with a key's name, says the documentation; if it is, both are kept
         actor = Actor(kind="user", id=user, name=key_name, email=email)
     elif key_name:
         actor = Actor(kind="api_key", name=key_name)
-    who = email or key_name or user or "somebody"
-    return Reading(
+    who = email or key_name or user or "unknown actor"
+    return ParsedRecord(
         native_action=action.name,
-        native_category=native_action_type,
+        native_category=action_type,
         kind=action.kind,
         verb=action.verb,
         outcome=action.outcome,
         warnings=action.warnings,
         actor=actor,
-        target=Target(type=thing, id=thing_id) if thing or thing_id else NO_TARGET,
+        target=Target(type=object_type, id=object_id) if object_type or object_id else NO_TARGET,
         org_name=org_name,
         project_id=project_id,
         project_name=project_name,
-        message=f"{who} {action.name} {thing_id}" if thing_id else f"{who} {action.name}",
+        message=f"{who} {action.name} {object_id}" if object_id else f"{who} {action.name}",
     )

@@ -3,7 +3,7 @@ Cencori's audit-log records, as its dashboard and its exports show them.
 
 They are undocumented, and read off the vendor's source (github.com/cencori/cencori, audit-logs
 route and ``lib/audit-log.ts``). What happened is two words: the ``category`` says to what kind of
-thing, the ``action`` what was done to it.
+resource_type, the ``action`` what was done to it.
 
 A row of a CSV export is a record of its own form, with the columns as they lie there: a ``-``
 stands for what is missing, and the metadata are JSON in a text. It has neither id nor
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import Undecodable, decode
-from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, as_json, differences, text
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, as_json, differences, text
 
 NAME = "Cencori"
 ID = "id"
@@ -214,25 +214,25 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     """Read one record, whatever its fields hold."""
     if "Timestamp" not in record:
-        return _read(record, misfits)
-    misfits += [name for name in _ROW if type(record.get(name)) not in (str, int, NoneType)]
-    return _read(record if "category" in record else _row(record), misfits)
+        return _read(record, unmapped_fields)
+    unmapped_fields += [name for name in _ROW if type(record.get(name)) not in (str, int, NoneType)]
+    return _read(record if "category" in record else _row(record), unmapped_fields)
 
 
-def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    category = text(record, "category", misfits)
-    actor_id = text(record, "actor_id", misfits)
-    email = text(record, "actor_email", misfits)
-    ip = text(record, "actor_ip", misfits)
-    actor_type = text(record, "actor_type", misfits)
-    thing = text(record, "resource_type", misfits)
-    thing_id = text(record, "resource_id", misfits)
-    message = text(record, "description", misfits)
-    action = _action(category, text(record, "action", misfits))
-    actor = NOBODY
+def _read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    category = text(record, "category", unmapped_fields)
+    actor_id = text(record, "actor_id", unmapped_fields)
+    email = text(record, "actor_email", unmapped_fields)
+    ip = text(record, "actor_ip", unmapped_fields)
+    actor_type = text(record, "actor_type", unmapped_fields)
+    resource_type = text(record, "resource_type", unmapped_fields)
+    resource_id = text(record, "resource_id", unmapped_fields)
+    message = text(record, "description", unmapped_fields)
+    action = _action(category, text(record, "action", unmapped_fields))
+    actor = NO_ACTOR
     if actor_id or email or ip or actor_type:
         # Who has an address is a user, if nothing else is said.
         kind = _ACTORS.get(actor_type or ("user" if email else ""), "unknown")
@@ -249,13 +249,13 @@ def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
         if action.verb == "role_change":
             privilege = _role(metadata)
     target = NO_TARGET
-    if thing or thing_id or name or target_email:
-        target = Target(type=thing, id=thing_id, name=name, email=target_email)
+    if resource_type or resource_id or name or target_email:
+        target = Target(type=resource_type, id=resource_id, name=name, email=target_email)
     if message is None:
-        who = email or actor_id or actor_type or "somebody"
-        what = target_email or name or thing_id
+        who = email or actor_id or actor_type or "unknown actor"
+        what = target_email or name or resource_id
         message = f"{who} {action.name} {what}" if what else f"{who} {action.name}"
-    return Reading(
+    return ParsedRecord(
         native_action=action.name,
         native_category=category,
         kind=action.kind,
@@ -264,7 +264,7 @@ def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
         warnings=action.warnings,
         actor=actor,
         target=target,
-        project_id=text(record, "project_id", misfits),
+        project_id=text(record, "project_id", unmapped_fields),
         privilege=privilege,
         changes=changes,
         metadata=metadata,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.forms.addresses import is_ip
-from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, differences, text
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, differences, text
 
 NAME = "JITSudo"
 ID = "id"
@@ -81,15 +81,15 @@ def _address(metadata: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     """Read one record, whatever its fields hold."""
-    native_action = text(record, "action", misfits) or "unknown"
-    actor_id = text(record, "actor_id", misfits)
-    actor_type = text(record, "actor_type", misfits)
-    thing = text(record, "resource_type", misfits)
-    thing_id = text(record, "resource_id", misfits)
+    native_action = text(record, "action", unmapped_fields) or "unknown"
+    actor_id = text(record, "actor_id", unmapped_fields)
+    actor_type = text(record, "actor_type", unmapped_fields)
+    resource_type = text(record, "resource_type", unmapped_fields)
+    resource_id = text(record, "resource_id", unmapped_fields)
     metadata = record.get("metadata")
-    action = _action(native_action, thing)
+    action = _action(native_action, resource_type)
     ip = None
     changes: tuple[Change, ...] = ()
     if type(metadata) is dict and metadata:
@@ -97,21 +97,23 @@ def read(record: dict[str, Any], misfits: list[str]) -> Reading:
         ip = _address(metadata)
         if "before" in metadata or "after" in metadata:
             changes = differences(metadata)
-    actor = NOBODY
+    actor = NO_ACTOR
     if actor_id or actor_type or ip:
         kind = _ACTORS.get(actor_type or "", "unknown")
         actor = Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type)
-    who = actor_id or actor_type or "somebody"
-    return Reading(
+    who = actor_id or actor_type or "unknown actor"
+    return ParsedRecord(
         native_action=native_action,
         kind=action.kind,
         verb=action.verb,
         outcome=action.outcome,
         warnings=action.warnings,
         actor=actor,
-        target=Target(type=thing, id=thing_id) if thing or thing_id else NO_TARGET,
+        target=Target(type=resource_type, id=resource_id)
+        if resource_type or resource_id
+        else NO_TARGET,
         changes=changes,
-        reason=text(record, "reasoning", misfits),
+        reason=text(record, "reasoning", unmapped_fields),
         metadata=metadata,
-        message=f"{who} {native_action} {thing_id}" if thing_id else f"{who} {native_action}",
+        message=f"{who} {native_action} {resource_id}" if resource_id else f"{who} {native_action}",
     )

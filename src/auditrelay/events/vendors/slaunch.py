@@ -9,7 +9,7 @@ meaning. A guess would be worse than none: nobody could tell it from a fact.
 
 from typing import Any
 
-from auditrelay.events.vendors import Reading, text
+from auditrelay.events.vendors import ParsedRecord, text
 
 NAME = "S-Launch"
 ID = "id"
@@ -30,14 +30,14 @@ _ACTIONS = {
 """Operations that the documentation speaks of. How the API spells them is not stated."""
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     """Read one record: its action, if it tells one. How it ended is never assumed."""
-    del misfits  # whatever is not understood is unmapped as it is
+    del unmapped_fields  # whatever is not understood is unmapped as it is
     told = (text(record, field, []) for field in _ACTION_FIELDS if type(record.get(field)) is str)
     action = next(filter(None, told), None)
     known = _ACTIONS.get(action or "")
     kind, verb = known or ("other", "other")
-    return Reading(
+    return ParsedRecord(
         native_action=action or "unknown",
         kind=kind,
         verb=verb,

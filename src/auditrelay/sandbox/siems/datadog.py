@@ -80,7 +80,7 @@ class Datadog(Double):
     def respond(self, request: Request) -> Response:
         """Answer as http-intake.logs and api of a Datadog site would."""
         routes = {
-            "/api/v2/logs": ("POST", self._take),
+            "/api/v2/logs": ("POST", self._receive),
             "/api/v1/validate": ("GET", self._validate),
         }
         if request.path not in routes:
@@ -95,7 +95,7 @@ class Datadog(Double):
             return json_response(403, {"status": "error", "code": 403, "errors": ["Forbidden"]})
         return json_response(200, {"valid": True})
 
-    def _take(  # noqa: C901, PLR0911  # one check after the other, in the order of the product
+    def _receive(  # noqa: C901, PLR0911  # one check after the other, in the order of the product
         self, request: Request
     ) -> Response:
         key = request.headers.get("dd-api-key")

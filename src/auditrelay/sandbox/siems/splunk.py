@@ -100,7 +100,7 @@ class Switches:
 
 
 @dataclass(slots=True)
-class Scripted:
+class ScriptedCode:
     """A code that event requests get by script: *after* N events were stored, or all if None."""
 
     code: int
@@ -109,7 +109,7 @@ class Scripted:
 
 
 @dataclass(slots=True)
-class Promise:
+class PendingBatch:
     """A batch that is not acknowledged yet: *polls* until it is, and the *kept* documents."""
 
     polls: float
@@ -121,7 +121,7 @@ class Channel:
     """The acknowledgements of one channel on one node, by ackId."""
 
     next_id: int = 0
-    pending: dict[int, Promise] = field(default_factory=dict)
+    pending: dict[int, PendingBatch] = field(default_factory=dict)
 
 
 class _Refused(Exception):  # an answer, not a fault of ours
@@ -173,9 +173,9 @@ class Splunk(Double):
         self.stored = Stored()
         self.uid_paths = ("fields.event_id", "event.event_id", "event.metadata.uid")
         self.native_id_paths = ("event.native_event_id", "event.metadata.original_event_uid")
-        self._script: deque[Scripted] = deque()
+        self._script: deque[ScriptedCode] = deque()
         self._channels: dict[tuple[int, str], Channel] = {}
-        self._unpromised: list[Any] = []
+        self._without_ack: list[Any] = []
 
     @property
     def lean(self) -> bool:
@@ -211,7 +211,7 @@ class Splunk(Double):
         24 and 25 store everything. The others store the first *after* events and name the next one
         in ``invalid-event-number``, if there is one; or, with None, store nothing and name none.
         """
-        self._script.append(Scripted(code, after, times))
+        self._script.append(ScriptedCode(code, after, times))
 
     def forget_channels(self) -> None:
         """Forget all channels, as a restart or the cleaning of idle ones does: ackIds restart."""
@@ -224,11 +224,11 @@ class Splunk(Double):
         What was stored of a batch that was refused got no number: nobody ever acknowledges it.
         """
         for channel in self._channels.values():
-            for promise in channel.pending.values():
-                self._unpromised += promise.kept
-        for document in self._unpromised:
+            for batch in channel.pending.values():
+                self._without_ack += batch.kept
+        for document in self._without_ack:
             self.stored.lose(document)
-        self._unpromised.clear()
+        self._without_ack.clear()
         self.forget_channels()
 
     def respond(self, request: Request) -> Response:  # noqa: PLR0911  # an answer a line
@@ -249,7 +249,7 @@ class Splunk(Double):
             if len(request.body) > self.switches.max_content_length:
                 page = b"<html><body>Content-Length exceeds maximum</body></html>"
                 return Response(413, page, {"Content-Type": "text/html"})
-            return self._take(request, token, raw=path in _RAW)
+            return self._receive(request, token, raw=path in _RAW)
         except _Refused as refused:
             return _reply(refused.code, refused.number)
 
@@ -295,7 +295,7 @@ class Splunk(Double):
         except ValueError as error:
             raise _Refused(11) from error
 
-    def _take(self, request: Request, token: Token, *, raw: bool) -> Response:
+    def _receive(self, request: Request, token: Token, *, raw: bool) -> Response:
         channel = self._channel(request) if token.use_ack or raw else None
         try:
             body = request.content("gzip")
@@ -314,10 +314,16 @@ class Splunk(Double):
         if channel is None or not token.use_ack:
             return _reply(code)
         node, headers = self._node(request)
-        return _reply(code, ack=self._promise(node, channel, kept), headers=headers)
+        return _reply(code, ack=self._register_ack(node, channel, kept), headers=headers)
 
     def _keep(
-        self, request: Request, token: Token, body: bytes, scripted: Scripted | None, *, raw: bool
+        self,
+        request: Request,
+        token: Token,
+        body: bytes,
+        scripted: ScriptedCode | None,
+        *,
+        raw: bool,
     ) -> list[Any]:
         """Store *body*, up to the first bad event, and return what was stored of it."""
         keep = not (token.use_ack and self.switches.acks == "lost")
@@ -331,11 +337,11 @@ class Splunk(Double):
                 self._store(body, token, scripted, keep=keep)
         except _Refused:
             if token.use_ack:
-                self._unpromised += self.stored.documents[before:]
+                self._without_ack += self.stored.documents[before:]
             raise
         return self.stored.documents[before:]
 
-    def _scripted(self) -> Scripted | None:
+    def _scripted(self) -> ScriptedCode | None:
         if not self._script:
             return None
         scripted = self._script[0]
@@ -344,7 +350,9 @@ class Splunk(Double):
             self._script.popleft()
         return scripted
 
-    def _store(self, body: bytes, token: Token, scripted: Scripted | None, *, keep: bool) -> None:
+    def _store(
+        self, body: bytes, token: Token, scripted: ScriptedCode | None, *, keep: bool
+    ) -> None:
         """Store envelope by envelope, up to the first bad one, real or *scripted*."""
         sticky: dict[str, Any] = {}
         for number, envelope in enumerate(self._envelopes(body)):
@@ -433,19 +441,19 @@ class Splunk(Double):
         """Return the node that the load balancer picks, and the cookie that it sets."""
         if self.switches.nodes == 1:
             return 0, {}
-        held = re.search(r"splunkd_node=(\d+)", request.headers.get("cookie", ""))
-        if held and int(held[1]) < self.switches.nodes:
-            return int(held[1]), {}
+        pinned = re.search(r"splunkd_node=(\d+)", request.headers.get("cookie", ""))
+        if pinned and int(pinned[1]) < self.switches.nodes:
+            return int(pinned[1]), {}
         node = self.requests % self.switches.nodes
         return node, {"Set-Cookie": f"splunkd_node={node}; Path=/; HttpOnly"}
 
-    def _promise(self, node: int, name: str, kept: list[Any]) -> int:
+    def _register_ack(self, node: int, name: str, kept: list[Any]) -> int:
         channel = self._channels.setdefault((node, name), Channel())
         ack = channel.next_id
         channel.next_id += 1
         prompt = self.switches.acks == "prompt"
         polls = self.switches.ack_after if prompt else float("inf")
-        channel.pending[ack] = Promise(polls, kept)
+        channel.pending[ack] = PendingBatch(polls, kept)
         return ack
 
     def _ack(self, request: Request, token: Token) -> Response:
@@ -460,17 +468,17 @@ class Splunk(Double):
             raise _Refused(6)
         node, headers = self._node(request)
         channel = self._channels.get((node, name), Channel())
-        told = {str(ack): _tell(channel, ack) for ack in asked}
-        return json_response(200, {"acks": told}, headers)
+        acknowledged = {str(ack): _acknowledged(channel, ack) for ack in asked}
+        return json_response(200, {"acks": acknowledged}, headers)
 
 
-def _tell(channel: Channel, ack: int) -> bool:
-    """Say whether *ack* is indexed; true is told only once, then it is forgotten."""
-    promise = channel.pending.get(ack)
-    if promise is None:
+def _acknowledged(channel: Channel, ack: int) -> bool:
+    """Return whether *ack* is indexed; true is returned only once, then the ackId is gone."""
+    batch = channel.pending.get(ack)
+    if batch is None:
         return False
-    if promise.polls > 0:
-        promise.polls -= 1
+    if batch.polls > 0:
+        batch.polls -= 1
         return False
     del channel.pending[ack]
     return True

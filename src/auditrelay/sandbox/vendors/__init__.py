@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 from auditrelay.sandbox.history import History, Records, over_rate
 from auditrelay.sandbox.server import Double
 
-Answer = tuple[str, object]
+SwitchValue = tuple[str, object]
 """A switch and a value of it."""
 
 
@@ -42,7 +42,7 @@ class Refusal:
     provoke: Callable[[Any], Mapping[str, Any]]
 
 
-def turned(
+def by_setting(
     table: Mapping[str, Any] | None = None, /, **switches: Any
 ) -> Callable[["Vendor"], Mapping[str, Any]]:
     """Return what turns *switches*, and changes *table* in that of the source."""
@@ -67,28 +67,28 @@ class Vendor(Double, ABC):
     REFUSALS: ClassVar[tuple[Refusal, ...]] = ()
     """Every documented refusal, and those that are open as the vendor is likely to give them."""
 
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset()
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset()
     """Switches under which a long list cannot be read to its end, and a source must say so."""
 
-    HIDING: ClassVar[frozenset[Answer]] = frozenset()
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset()
     """Switches under which rows are left out, and nothing in the answers tells."""
 
-    RESTLESS: ClassVar[frozenset[Answer]] = frozenset()
+    UNSTABLE_ORDER: ClassVar[frozenset[SwitchValue]] = frozenset()
     """Switches under which rows change places by themselves: one walk may not be enough."""
 
     ID_FIELDS: ClassVar[tuple[str, ...]] = ("id",)
     """Where a record has its id: the first of them that it has."""
 
-    SMALLEST_PAGE: ClassVar[int] = 1
+    MIN_PAGE_SIZE: ClassVar[int] = 1
     """Rows that a source must be able to ask for at once."""
 
-    PROBES: ClassVar[int] = 0
+    EXTRA_REQUESTS: ClassVar[int] = 0
     """Requests that a source needs before the first page of a walk."""
 
     EXPORTS: ClassVar[tuple[str, ...]] = ()
     """The kinds of files that the vendor exports, for people to drop into a folder."""
 
-    TOTAL: ClassVar[bool] = True
+    REPORTS_TOTAL: ClassVar[bool] = True
     """Whether a page tells how many rows the whole list has."""
 
     switches: Any
@@ -108,7 +108,7 @@ class Vendor(Double, ABC):
         self._recent: deque[float] = deque()
 
     @classmethod
-    def answers(cls) -> Iterator[Answer]:
+    def switch_values(cls) -> Iterator[SwitchValue]:
         """Yield every switch with each of its values, where those are a few."""
         for name, wanted in get_type_hints(cls.__annotations__["switches"]).items():
             # A choice of words, which may be left out: Literal[...] | None.
@@ -128,7 +128,7 @@ class Vendor(Double, ABC):
     def settings(self) -> dict[str, Any]:
         """Return the table of a source that reads this double; it must have been started."""
 
-    def drop_settings(self, directory: Path) -> dict[str, Any]:
+    def file_settings(self, directory: Path) -> dict[str, Any]:
         """Return the table of a source that reads the exports in *directory*."""
         raise NotImplementedError(f"{type(self).__name__} exports nothing")
 
@@ -164,7 +164,7 @@ class Vendor(Double, ABC):
         rate = self.switches.rate
         return 0 if rate is None else over_rate(self._recent, rate, self.clock())
 
-    def _come_back(self, wait: int) -> dict[str, str]:
+    def _retry_after(self, wait: int) -> dict[str, str]:
         """Return the header of a 429 that says when to come back, as the switches have it."""
         match self.switches.retry_after:
             case "seconds":

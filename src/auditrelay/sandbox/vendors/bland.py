@@ -16,15 +16,15 @@ from typing import Any, ClassVar, Literal
 
 from auditrelay.sandbox.history import (
     Entry,
+    GeneratedRecords,
     Records,
     Span,
-    Steady,
     joined,
     parse_time,
     second,
 )
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/v1/audit/logs"
 API_KEY = "org_sandbox-bland-key-not-a-real-secret"
@@ -72,32 +72,32 @@ class Bland(Vendor):
     switches: Switches
     REFUSALS: ClassVar = (
         Refusal(
-            "wrong key", 401, "Unauthorized (AUTH_FAILURE)", turned({"api_key": "wrong-key-1"})
+            "wrong key", 401, "Unauthorized (AUTH_FAILURE)", by_setting({"api_key": "wrong-key-1"})
         ),
         Refusal(
             "key of no admin",
             401,
             "Invalid API key or insufficient permissions (UNAUTHORIZED)",
-            turned({"api_key": "wrong-key-1"}, unauthorized="UNAUTHORIZED"),
+            by_setting({"api_key": "wrong-key-1"}, unauthorized="UNAUTHORIZED"),
         ),
         Refusal(
             "wrong key, in the older form",
             401,
             "Unauthorized",
-            turned({"api_key": "wrong-key-1"}, envelope="older"),
+            by_setting({"api_key": "wrong-key-1"}, envelope="older"),
         ),
         Refusal(
             "feature not enabled",
             403,
             "Audit logs are not enabled for this organization (FEATURE_NOT_ENABLED)",
-            turned(feature="403"),
+            by_setting(feature="403"),
         ),
-        Refusal("feature not there", 404, "Not found (NOT_FOUND)", turned(feature="404")),
+        Refusal("feature not there", 404, "Not found (NOT_FOUND)", by_setting(feature="404")),
         Refusal(
             "wrong page size",
             400,
             "Invalid page or page_size (BAD_REQUEST)",
-            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+            by_setting({"page_size": 4}, oversize="refuse", page_size_cap=3),
         ),
         Refusal(
             "wrong address",
@@ -106,7 +106,7 @@ class Bland(Vendor):
             lambda it: {"base_url": f"{it.url}/elsewhere"},
         ),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         {
             ("feature", "403"),
             ("feature", "404"),
@@ -114,8 +114,8 @@ class Bland(Vendor):
             ("errors", "beside data"),
         }
     )
-    HIDING: ClassVar[frozenset[Answer]] = frozenset({("feature", "empty")})
-    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("feature", "empty")})
+    UNSTABLE_ORDER: ClassVar[frozenset[SwitchValue]] = frozenset({("ties", "swapping")})
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class Bland(Vendor):
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
         """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        self.records = generated(count, start, end - start, record_bytes)
 
     def add(
         self,
@@ -184,8 +184,8 @@ class Bland(Vendor):
             return self._error(401, switches.unauthorized, text)
         wait = self._over_rate()
         if wait:
-            told = {"status": "error", "message": "Rate limit exceeded"}
-            return json_response(429, told, self._come_back(wait))
+            body = {"status": "error", "message": "Rate limit exceeded"}
+            return json_response(429, body, self._retry_after(wait))
         if switches.feature == "403":
             text = "Audit logs are not enabled for this organization"
             return self._error(403, "FEATURE_NOT_ENABLED", text)
@@ -331,7 +331,7 @@ def native_id(number: int) -> str:
     return f"6b2f9f3e-0c1e-4b8e-9f3e-{number:012x}"
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     note = b"x" * max(0, record_bytes - 400)
     text = (
@@ -347,4 +347,4 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = b"%b.%03dZ" % (second(seconds), fraction)
         return text % (number, number % 97, number % 997, number % 9, when)
 
-    return Steady(count, start, span, native_id, write)
+    return GeneratedRecords(count, start, span, native_id, write)

@@ -18,15 +18,15 @@ from urllib.parse import urlencode
 
 from auditrelay.sandbox.history import (
     Entry,
+    GeneratedRecords,
     Records,
     Span,
-    Steady,
     joined,
     parse_time,
     second,
 )
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/user/v1/audit-logs/"
 API_KEY = "sandbox-cekura-key-not-a-real-secret"
@@ -103,29 +103,31 @@ class Cekura(Vendor):
 
     switches: Switches
     REFUSALS: ClassVar = (
-        Refusal("wrong key", 401, "Invalid API key.", turned({"api_key": "wrong-key-1"})),
-        Refusal("project's key", 403, "You do not have permission", turned(key_scope="project")),
+        Refusal("wrong key", 401, "Invalid API key.", by_setting({"api_key": "wrong-key-1"})),
+        Refusal(
+            "project's key", 403, "You do not have permission", by_setting(key_scope="project")
+        ),
         Refusal(
             "another organisation",
             403,
             "You do not have permission",
-            turned({"organization_id": "43"}),
+            by_setting({"organization_id": "43"}),
         ),
         Refusal(
             "not an organisation",
             400,
             "organization_id: A valid integer is required.",
-            turned({"organization_id": "acme"}),
+            by_setting({"organization_id": "acme"}),
         ),
         Refusal(
             "wrong page size",
             400,
             "page_size: Ensure this value",
-            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+            by_setting({"page_size": 4}, oversize="refuse", page_size_cap=3),
         ),
         Refusal("wrong address", 404, "Not found.", lambda it: {"base_url": f"{it.url}/elsewhere"}),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset({("key_scope", "project")})
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset({("key_scope", "project")})
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class Cekura(Vendor):
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
         """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        self.records = generated(count, start, end - start, record_bytes)
 
     def add(
         self,
@@ -205,7 +207,7 @@ class Cekura(Vendor):
         wait = self._over_rate()
         if wait:
             text = f"Request was throttled. Expected available in {wait} seconds."
-            return json_response(429, {"detail": text}, self._come_back(wait))
+            return json_response(429, {"detail": text}, self._retry_after(wait))
         return None
 
     def _list(self, query: dict[str, str]) -> Response:
@@ -382,7 +384,7 @@ def make_record(number: int, at: datetime) -> dict[str, Any]:
     return record
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     sample = make_record(10_000_001, start) | {"id": 0, "timestamp": ""}
     frame = len(str(sample)) + 40
@@ -399,7 +401,7 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = second(seconds) + (b".%06dZ" % fraction if fraction else b"Z")
         return text % (1_000_000 + number, user, user, number % 997, when)
 
-    return Steady(count, start, span, lambda number: str(1_000_000 + number), write)
+    return GeneratedRecords(count, start, span, lambda number: str(1_000_000 + number), write)
 
 
 def _detail(status: int, text: str) -> Response:

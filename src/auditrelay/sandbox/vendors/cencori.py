@@ -22,9 +22,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from auditrelay.sandbox.history import Entry, Records, Span, Steady, joined, second
+from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, joined, second
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 ORGANIZATION_SLUG = "acme-labs"
 ORGANIZATION = "4c1d5f0e-91a7-4a52-b1f4-6f0f5a1c2d3e"
@@ -83,34 +83,37 @@ class Cencori(Vendor):
 
     *before_page* counts the pages of the list from the start of the double, since clients may ask
     for pages of any size. *failures* has a sentence for everything that no client may do, such as
-    to ask for a page beyond the last one that it was told of.
+    to ask for a page beyond the last one that the total allows.
     """
 
     switches: Switches
     REFUSALS: ClassVar = (
         Refusal(
-            "another session", 401, "Unauthorized; ", turned({"cookie": f"{COOKIE}=base64-wrong"})
+            "another session",
+            401,
+            "Unauthorized; ",
+            by_setting({"cookie": f"{COOKIE}=base64-wrong"}),
         ),
-        Refusal("plan without it", 403, "This feature requires the ", turned(plan="free")),
-        Refusal("no member", 403, "Forbidden; ", turned(role=None)),
-        Refusal("no owner or admin", 403, "Insufficient permissions; ", turned(role="member")),
+        Refusal("plan without it", 403, "This feature requires the ", by_setting(plan="free")),
+        Refusal("no member", 403, "Forbidden; ", by_setting(role=None)),
+        Refusal("no owner or admin", 403, "Insufficient permissions; ", by_setting(role="member")),
         Refusal(
             "wrong organization",
             404,
             "Organization not found; ",
-            turned({"organization_slug": "acme-lab"}),
+            by_setting({"organization_slug": "acme-lab"}),
         ),
         Refusal("wrong address", 404, "404 ", lambda it: {"base_url": f"{it.url}/elsewhere"}),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         {("plan", "free"), ("role", None), ("role", "member"), ("misconfigured", True)}
     )
-    HIDING: ClassVar[frozenset[Answer]] = frozenset({("plan", "pro")})
-    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
-    SMALLEST_PAGE: ClassVar[int] = 20
-    PROBES: ClassVar[int] = 1  # whether the plan shows everything
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("plan", "pro")})
+    UNSTABLE_ORDER: ClassVar[frozenset[SwitchValue]] = frozenset({("ties", "swapping")})
+    MIN_PAGE_SIZE: ClassVar[int] = 20
+    EXTRA_REQUESTS: ClassVar[int] = 1  # whether the plan shows everything
     EXPORTS: ClassVar = ("json", "csv")
-    TOTAL = False  # its total is of the range, and not of what lies in a window
+    REPORTS_TOTAL = False  # its total is of the range, and not of what lies in a window
 
     def __init__(
         self,
@@ -130,7 +133,7 @@ class Cencori(Vendor):
         self._generation = 1
         self._chosen: str | None = None
         self._expires: float | None = None
-        self._told: dict[tuple[str, ...], int] = {}
+        self._reported_totals: dict[tuple[str, ...], int] = {}
 
     def settings(self) -> dict[str, Any]:
         """Return the table of a source that reads this double; it must have been started."""
@@ -142,13 +145,13 @@ class Cencori(Vendor):
             "cookie": self.cookie,
         }
 
-    def drop_settings(self, directory: Path) -> dict[str, Any]:
+    def file_settings(self, directory: Path) -> dict[str, Any]:
         """Return the table of a source that reads the exports in *directory*."""
         return {"type": "cencori", "mode": "files", "directory": str(directory)}
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
         """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        self.records = generated(count, start, end - start, record_bytes)
 
     # -- sessions ----------------------------------------------------------------------------------
 
@@ -317,7 +320,7 @@ class Cencori(Vendor):
             return Response(405)
         wait = self._over_rate()
         if wait:
-            return json_response(429, {"error": "Too many requests"}, self._come_back(wait))
+            return json_response(429, {"error": "Too many requests"}, self._retry_after(wait))
         if switches.misconfigured:
             return json_response(503, {"error": "Server misconfiguration"})
         if not self._signed_in(request):
@@ -377,13 +380,15 @@ class Cencori(Vendor):
         found = self._select(query)
         total, offset = len(found), (page - 1) * size
         asked = tuple(query.get(name, "") for name in ("time_range", "category", "search"))
-        told = self._told.get(asked)
-        if offset and (told is None or offset >= told):
-            known = "no total" if told is None else f"{told} rows"
-            self.failures.append(f"page {page} of {size} was asked for, after {known} were told of")
+        reported = self._reported_totals.get(asked)
+        if offset and (reported is None or offset >= reported):
+            known = "no total" if reported is None else f"{reported} rows"
+            self.failures.append(
+                f"page {page} of {size} was requested, after {known} were reported"
+            )
         if offset and offset >= total:
             return json_response(500, {"error": "Failed to fetch audit logs"})
-        self._told[asked] = total
+        self._reported_totals[asked] = total
         rows = found[max(0, total - offset - size) : total - offset][::-1]
         return Response(
             200,
@@ -541,7 +546,7 @@ def native_id(number: int) -> str:
     return f"b7e2a0de-3f0d-4b8b-8c60-{number:012x}"
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     note = b"x" * max(0, record_bytes - 600)
     text = (
@@ -558,4 +563,4 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = b"%b.%06d+00:00" % (second(seconds), fraction)
         return text % (number, number % 5, number % 997, number % 17, number % 17, when)
 
-    return Steady(count, start, span, native_id, write)
+    return GeneratedRecords(count, start, span, native_id, write)

@@ -19,15 +19,15 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from auditrelay.sandbox.faults import HTML
 from auditrelay.sandbox.history import (
     Entry,
+    GeneratedRecords,
     Records,
     Span,
-    Steady,
     joined,
     parse_time,
     second,
 )
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/v1/audit-log"
 API_KEY = "jsk_sandbox-jitsudo-key-not-a-real-secret"
@@ -134,37 +134,37 @@ class Jitsudo(Vendor):
             "wrong key",
             401,
             "invalid API key (unauthorized)",
-            turned({"api_key": "wrong-key-1"}),
+            by_setting({"api_key": "wrong-key-1"}),
         ),
         Refusal(
             "expired token",
             401,
             "token is invalid or has expired (unauthorized)",
-            turned({"api_key": None, "bearer_token": "expired-token-1"}),
+            by_setting({"api_key": None, "bearer_token": "expired-token-1"}),
         ),
         Refusal(
             "another tenant",
             403,
             "does not belong to the requested tenant (tenant_mismatch)",
-            turned({"tenant_id": _OTHER_TENANT}),
+            by_setting({"tenant_id": _OTHER_TENANT}),
         ),
         Refusal(
             "another tenant, with details",
             403,
             "requested_tenant",
-            turned({"tenant_id": _OTHER_TENANT}, details=True),
+            by_setting({"tenant_id": _OTHER_TENANT}, details=True),
         ),
         Refusal(
             "missing right",
             403,
             "notices: auditors only",
-            turned(failing=403, notices=("auditors only",)),
+            by_setting(failing=403, notices=("auditors only",)),
         ),
         Refusal(
             "wrong page size",
             400,
             "limit must be between 1 and 3",
-            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+            by_setting({"page_size": 4}, oversize="refuse", page_size_cap=3),
         ),
         Refusal(
             "wrong address",
@@ -173,10 +173,10 @@ class Jitsudo(Vendor):
             lambda it: {"base_url": f"{it.url}/elsewhere"},
         ),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         ("more", answer) for answer in ("absent", "null", "empty", "repeating")
     )
-    TOTAL: ClassVar[bool] = False
+    REPORTS_TOTAL: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Jitsudo(Vendor):
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
         """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        self.records = generated(count, start, end - start, record_bytes)
 
     def issue(self) -> str:
         """Return a new bearer token, which is accepted for an hour."""
@@ -367,7 +367,7 @@ class Jitsudo(Vendor):
     ) -> tuple[Sequence[Entry], bool]:
         """Return one page of *found*, and whether there are more."""
         # What was made for load lies in its order, and is too much to be sorted.
-        if not isinstance(found, Steady) or self.switches.order == "shuffled":
+        if not isinstance(found, GeneratedRecords) or self.switches.order == "shuffled":
             found = sorted(found, key=self._place)
         if self.switches.order == "newest":
             end = len(found)
@@ -406,7 +406,7 @@ class Jitsudo(Vendor):
                 value["details"] = refusal.details
             if switches.notices:
                 value["notices"] = list(switches.notices)
-        headers = self._come_back(refusal.wait) if refusal.wait else {}
+        headers = self._retry_after(refusal.wait) if refusal.wait else {}
         return json_response(refusal.status, value, headers)
 
 
@@ -497,7 +497,7 @@ def native_id(number: int) -> str:
     return f"7c0b0d3e-6a52-4f0a-9a2f-{number:012x}"
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     note = b"x" * max(0, record_bytes - 370)
     text = (
@@ -512,4 +512,4 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = b"%b.%06dZ" % (second(seconds), fraction)
         return text % (number, number % 97, number % 997, number % 9 * 900, number, when)
 
-    return Steady(count, start, span, native_id, write)
+    return GeneratedRecords(count, start, span, native_id, write)

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from auditrelay.sandbox.history import Entry, Span, joined
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/api/logging/audit/"
 LOGIN = "/api/login/access-token"
@@ -86,7 +86,7 @@ class SLaunch(Vendor):
             "wrong key",
             401,
             "Could not validate credentials",
-            turned({"api_key": "wrong-key-1"}),
+            by_setting({"api_key": "wrong-key-1"}),
         ),
         Refusal("expired key", 401, "API key has expired", _expired_key),
         Refusal("missing scope", 403, "Not enough permissions: audit:read", _other_scope),
@@ -94,17 +94,17 @@ class SLaunch(Vendor):
             "unknown parameter",
             422,
             "query.colour: Extra inputs are not permitted",
-            turned({"params": {"colour": "red"}}, unknown="refuse"),
+            by_setting({"params": {"colour": "red"}}, unknown="refuse"),
         ),
         Refusal("wrong address", 404, "Not Found", lambda it: {"base_url": f"{it.url}/elsewhere"}),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         ("next_cursor", answer) for answer in ("null", "empty", "absent", "repeating")
     )
     # Newest first is documented; a list in another order cannot be read without a filter for time.
-    HIDING: ClassVar[frozenset[Answer]] = frozenset({("order", "as stored")})
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("order", "as stored")})
     ID_FIELDS: ClassVar[tuple[str, ...]] = ("id", "_id")
-    TOTAL: ClassVar[bool] = False
+    REPORTS_TOTAL: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -201,8 +201,8 @@ class SLaunch(Vendor):
                 return _error(401, "API key has expired")
         wait = self._over_rate()
         if wait:
-            told = {"detail": "Too many requests"}
-            return json_response(429, told, self._come_back(wait))
+            body = {"detail": "Too many requests"}
+            return json_response(429, body, self._retry_after(wait))
         needed = "audit:write" if request.method == "DELETE" else "audit:read"
         if not {needed, "admin"} & self.scopes:
             return _error(403, f"Not enough permissions: {needed} is required")
@@ -239,12 +239,12 @@ class SLaunch(Vendor):
         number: int = 1
         after: int | tuple[int, int] | None = None
         if "cursor" in query:
-            told = self._read_cursor(query["cursor"], binding)
-            if told is None:
+            position = self._read_cursor(query["cursor"], binding)
+            if position is None:
                 if switches.bad_cursor == 422:
                     return _invalid("cursor", "Invalid or expired cursor", "value_error")
                 return _error(400, "Invalid or expired cursor")
-            number, after = told
+            number, after = position
         change = self.before_page.pop(number, None)
         if change is not None:
             change()

@@ -182,7 +182,7 @@ class Elastic(Double):
                 return wrong_method(request, "POST, PUT")
             return self._bulk.respond(request, parts[0] if len(parts) == 2 else None)
         check_parameters(request, COMMON | _READ)
-        value = self._look(parts, request)
+        value = self._dispatch(parts, request)
         if value is None and len(parts) == 1 and request.method == "POST":
             return wrong_method(request, "DELETE, GET, HEAD, PUT")  # it might be an index
         if value is None:
@@ -193,7 +193,7 @@ class Elastic(Double):
             )
         return value
 
-    def _look(  # noqa: C901, PLR0911, PLR0912  # a table of routes
+    def _dispatch(  # noqa: C901, PLR0911, PLR0912  # a table of routes
         self, parts: list[str], request: Request
     ) -> Response | None:
         match [request.method, *parts]:

@@ -130,7 +130,7 @@ class Bulk:
             self._apply_script(position, doc_id)
             self._check_operation(doc_id, pipeline)
             index = self._index(operation)
-            result["_index"] = index.written
+            result["_index"] = index.write_index
             return {**result, **self._write(index, operation, doc_id, with_source=with_source)}
         except Refused as refused:
             return {
@@ -210,7 +210,7 @@ class Bulk:
                 reason += f"; source: {operation.source[:256].decode(errors='replace')}"
             raise Refused(400, conflict.kind or kind, reason) from conflict
         index.ids.add(doc_id)
-        index.documents.append((index.written, doc_id, document))
+        index.documents.append((index.write_index, doc_id, document))
         self._stored.add(document, doc_id, first_at(document, _NATIVE_ID_PATHS))
         self._sequence += 1
         return {

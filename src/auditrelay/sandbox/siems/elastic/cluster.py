@@ -43,7 +43,7 @@ class Index:
     An index or a data stream: its documents and, for the write index only, the ids in use.
 
     *documents* are ``(backing index, _id, source)`` in order of arrival, *backing* the name of
-    each index behind it and when that was made (epoch seconds), the one that is written to last.
+    each backing index and when it was created (epoch seconds), the write index last.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Index:
     documents: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     @classmethod
-    def made(cls, name: str, mapping: Mapping, now: float, *, stream: bool) -> "Index":
+    def create(cls, name: str, mapping: Mapping, now: float, *, stream: bool) -> "Index":
         """Return a new one, empty."""
         made = cls(name, stream, mapping, {} if stream else {name: now})
         if stream:
@@ -67,8 +67,8 @@ class Index:
         return len(self.backing)
 
     @property
-    def written(self) -> str:
-        """The name of the index that is written to."""
+    def write_index(self) -> str:
+        """The name of the backing index that new documents go to."""
         return next(reversed(self.backing))
 
     def roll_over(self, now: float) -> None:
@@ -101,7 +101,7 @@ class Cluster:
             names = ("data_stream.type", "data_stream.dataset", "data_stream.namespace")
             constant = dict(zip(names, parts, strict=True))
         mapping = Mapping(constant, self.switches.flattened, self.switches.total_fields)
-        self.indices[name] = Index.made(name, mapping, self.clock(), stream=stream)
+        self.indices[name] = Index.create(name, mapping, self.clock(), stream=stream)
         return self.indices[name]
 
     def rollover(self, name: str) -> None:

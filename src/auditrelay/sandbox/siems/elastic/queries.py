@@ -42,16 +42,16 @@ def matches(query: dict[str, Any], doc_id: str, source: dict[str, Any]) -> bool:
 
 
 def _bool(body: dict[str, Any], doc_id: str, source: dict[str, Any]) -> bool:
-    def held(name: str) -> list[bool]:
+    def clauses_matched(name: str) -> list[bool]:
         clauses = body.get(name, [])
         clauses = clauses if isinstance(clauses, list) else [clauses]
         return [matches(clause, doc_id, source) for clause in clauses]
 
-    should = held("should")
+    should = clauses_matched("should")
     return (
-        all(held("filter"))
-        and all(held("must"))
-        and not any(held("must_not"))
+        all(clauses_matched("filter"))
+        and all(clauses_matched("must"))
+        and not any(clauses_matched("must_not"))
         and (any(should) or not should or "filter" in body or "must" in body)
     )
 
