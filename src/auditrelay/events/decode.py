@@ -1,9 +1,9 @@
 """
-From the text of one record to values and back, for any bytes that a vendor may send.
+Decode one record from JSON text and encode it again, for any bytes that a vendor may send.
 
-What comes out can be written as strict JSON: no NaN, no lone surrogates, no key twice, no nesting
-that a JSON library refuses. orjson does the work for every usual record; the standard library
-reads the odd one, so that it costs itself and not its page.
+The result can be written as strict JSON: no NaN, no lone surrogates, no duplicate keys, no nesting
+that a JSON library refuses. orjson decodes ordinary records; the standard library decodes the rest,
+so that a malformed record does not fail its whole page.
 """
 
 import json
@@ -16,10 +16,10 @@ import msgspec
 import orjson
 
 WHITESPACE = b" \t\r\n"
-"""What may stand between the parts of JSON."""
+"""JSON whitespace."""
 
 MAX_DEPTH = 200
-"""Levels of nesting beyond which a value is kept as text only: orjson writes no more than 254."""
+"""Nesting levels beyond which a value is kept as text only: orjson writes at most 254."""
 
 TOO_DEEP = "[nested too deeply: see the raw record]"
 
@@ -28,16 +28,16 @@ _MAX_DIGITS = 4000  # Python refuses to write an integer of more than 4300 digit
 
 
 class Undecodable(ValueError):
-    """The text is not JSON, or nested beyond what any parser here can read."""
+    """The text is not JSON, or nested too deeply for both parsers."""
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):
     """
-    The *value* of a text.
+    The decoded *value* of a text.
 
-    *verbatim* says that the text itself is strict JSON that says the same, so that it may be
-    passed on as it came. *complete* is false if values nested too deeply were left out. *compact*
-    is the value written as short as JSON can be.
+    *verbatim*: the text itself is strict JSON with the same meaning, and may be passed on
+    unchanged. *complete* is false if values nested too deeply were left out. *compact* is the value
+    as JSON without whitespace.
     """
 
     value: Any
@@ -51,7 +51,7 @@ def encode(value: Any) -> bytes:
     """Return *value* as compact JSON, with every digit of an integer beyond 64 bits."""
     try:
         return orjson.dumps(value)
-    except TypeError:  # such an integer
+    except TypeError:  # an integer beyond 64 bits
         return json.dumps(
             value, ensure_ascii=False, separators=(",", ":"), allow_nan=False
         ).encode()
@@ -72,10 +72,10 @@ def decode(text: bytes) -> Decoded:
         compact = orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
         return _decode_leniently(text)
-    # A key that stands twice, an integer beyond 64 bits and the like do not survive reading and
-    # writing: only a text that does, but for blanks, may be taken at its word.
+    # Duplicate keys, integers beyond 64 bits and the like do not survive decoding and encoding:
+    # only a text that does (ignoring whitespace) is verbatim.
     if compact == text or compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE):
-        return Decoded(value, True, True, compact)  # noqa: FBT003  # by position is twice as fast
+        return Decoded(value, True, True, compact)  # noqa: FBT003  # positional is twice as fast
     return _decode_leniently(text)
 
 
@@ -107,7 +107,7 @@ def _decode_leniently(text: bytes) -> Decoded:
 
 
 class _LenientReader:
-    """Reads what is not strict JSON as something that is, and notes what it had to change."""
+    """Turns almost-JSON into strict JSON, and records what it had to change."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -122,7 +122,7 @@ class _LenientReader:
         return word
 
     def integer(self, digits: str) -> int | str:
-        """Keep every digit; beyond what Python will write again, as a text."""
+        """Keep every digit; as a text where Python refuses to write the number."""
         if len(digits) <= _MAX_DIGITS:
             return int(digits)
         self.warn("replaced_numbers")
@@ -138,9 +138,9 @@ class _LenientReader:
 
     def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """
-        Keep the earlier value of a key that stands twice as ``key#1``.
+        Keep the earlier value of a duplicate key as ``key#1``.
 
-        The last one keeps the name, as in most parsers; Elasticsearch refuses the document.
+        The last value keeps the name, as in most parsers; Elasticsearch refuses duplicate keys.
         """
         found: dict[str, Any] = {}
         for key, value in pairs:
@@ -154,14 +154,14 @@ class _LenientReader:
         return found
 
     def text(self, text: str) -> str:
-        """Replace lone surrogates, which no UTF-8 can hold."""
+        """Replace lone surrogates, which UTF-8 cannot encode."""
         if _SURROGATE.search(text) is None:
             return text
         self.warn("replaced_characters")
         return _SURROGATE.sub("\ufffd", text)
 
     def clean(self, node: Any, depth: int) -> Any:
-        """Return *node* with valid texts only, and without what is nested too deeply."""
+        """Return *node* with valid texts only, and without values nested too deeply."""
         if isinstance(node, str):
             return self.text(node)
         if not isinstance(node, dict | list):

@@ -1,4 +1,4 @@
-"""From a vendor's records to audit events: pure, and total over anything a vendor may send."""
+"""Normalize a vendor's records into audit events: pure, and total over any input."""
 
 import hashlib
 import pkgutil
@@ -31,7 +31,7 @@ _FETCHED: TimeQuality = "fetched"
 
 @cache
 def available() -> Mapping[str, Vendor]:
-    """Return the vendors that can be understood: the modules of ``events/vendors``, by name."""
+    """Return the supported vendors: the modules of ``events/vendors``, by name."""
     return {
         module.name: cast("Vendor", import_module(f"{vendors.__name__}.{module.name}"))
         for module in sorted(pkgutil.iter_modules(vendors.__path__), key=lambda each: each.name)
@@ -43,9 +43,9 @@ class Normalizer:
     Turns the records of one source into events.
 
     *vendor* is the type of the source, *source* its name, *api_host* the host it was read from.
-    *scope* is the organisation that ids are unique in, where a record does not tell; *redact* and
-    *tags* are the source's settings. *id_path* and *time_path* are the places, the likeliest
-    first, where a record has its id and its time, if not in the vendor's documented fields (see
+    *scope* is the organisation that ids are unique in, where records do not name it; *redact* and
+    *tags* are the source's settings. *id_path* and *time_path* are the paths, the likeliest first,
+    where a record has its id and its time, if not in the vendor's documented fields (see
     :func:`auditrelay.events.vendors.path_finder`). *pseudonyms* replaces identities after the uid
     is made. Raises LookupError for a vendor that is not available.
     """
@@ -82,15 +82,15 @@ class Normalizer:
         """
         Return one event for each of *records*, in their order.
 
-        *records* are JSON texts of one page; *fetched* is when it was read, in microseconds
-        since 1970 UTC, and stands in for the time of an event that tells none.
+        *records* are JSON texts of one page; *fetched* is when it was read, in microseconds since
+        1970 UTC, and is used as the time of an event without one.
         """
         twins: Counter[tuple[str, bytes]] = Counter()
         events = [self._event(record, fetched, twins) for record in records]
         return events if self._pseudonyms is None else [*map(self._pseudonyms, events)]
 
     def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
-        record = record.strip(WHITESPACE)  # around a value they are no part of it
+        record = record.strip(WHITESPACE)  # around a value it is not part of it
         digest = hashlib.sha256(record).hexdigest()
         try:
             decoded = decode(record)
@@ -113,8 +113,8 @@ class Normalizer:
         fetched: int,
         twins: Counter[tuple[str, bytes]],
     ) -> AuditEvent:
-        # The uid and the time come from the record as it was sent: what is redacted today, by
-        # other settings than yesterday's, must not change them.
+        # The uid and the time come from the record as it was sent: a change of the redaction
+        # settings must not change them.
         value: dict[str, Any] = decoded.value
         vendor, warnings = self._vendor, decoded.warnings
         unmapped_fields: list[str] = []
@@ -127,7 +127,7 @@ class Normalizer:
             if own_id:
                 org_id, scope = own_id, str(value[vendor.ORGANISATION])
         if native_id:
-            uid = self._uids.native(scope, str(parent[key]))  # whole, however long
+            uid = self._uids.native(scope, str(parent[key]))  # in full length
         else:
             warnings += ("no_id",)
             uid = self._content_uid(scope, _content(record, decoded), twins)
@@ -140,7 +140,7 @@ class Normalizer:
 
         redacted = self._redactor.record(value, decoded.compact)
         if redacted:
-            # Found anew: an object on the way to them may have been replaced as a whole.
+            # Look them up again: redaction may have replaced an object on their path.
             parent, key = self._id(value)
             native_id = text(parent, key, [])
             if vendor.ORGANISATION is not None:
@@ -190,7 +190,7 @@ class Normalizer:
         )
 
     def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> bytes:
-        """Return the record for keeping: as it was sent if possible, else written again."""
+        """Return the record to store: as it was sent if possible, else encoded again."""
         if not decoded.complete:
             return self._as_text(record)
         if redacted:
@@ -198,13 +198,13 @@ class Normalizer:
         return record if decoded.verbatim else decoded.compact
 
     def _as_text(self, record: bytes) -> bytes:
-        """Return a record that cannot be kept as JSON as a JSON string."""
+        """Return a record that is not valid JSON as a JSON string."""
         return encode(self._redactor.text(record.decode("utf-8", "replace")))
 
     def _not_normalized(
         self, uid: str, raw: bytes, digest: str, fetched: int, warnings: tuple[str, ...]
     ) -> AuditEvent:
-        """Return an event that carries nothing but a record which is no JSON object."""
+        """Return an event that carries only the record, which is not a JSON object."""
         return AuditEvent(
             uid=uid,
             source=self._source,
@@ -230,7 +230,7 @@ class Normalizer:
             privilege=None,
             changes=(),
             reason=None,
-            message=f"{self._vendor.NAME} sent an audit record that could not be understood",
+            message=f"{self._vendor.NAME} sent an audit record that is not a JSON object",
             metadata=NOTHING,
             unmapped=NOTHING,
             raw=msgspec.Raw(raw),
@@ -247,7 +247,7 @@ class Normalizer:
 
 
 def _content(record: bytes, decoded: Decoded) -> bytes:
-    """Return what a record without an id is known by: its text, if reading it changed it."""
+    """Return the bytes that identify a record without an id: its text, if decoding altered it."""
     return canonical(decoded.value) if decoded.verbatim else record
 
 
@@ -256,12 +256,13 @@ def _has_long_text(value: dict[str, Any]) -> bool:
 
 
 def _verbatim_time(time: Any) -> str | None:
-    """Return the vendor's time as it was written."""
+    """Return the vendor's time, verbatim."""
     if time is None or type(time) is str:
         return time and time[:MAX_TEXT_LENGTH]
     return encode(time).decode()[:MAX_TEXT_LENGTH]
 
 
-def _unmapped(value: dict[str, Any], placed: frozenset[str]) -> msgspec.Raw:
-    left = {key: item for key, item in value.items() if key not in placed}
-    return msgspec.Raw(encode(left))
+def _unmapped(value: dict[str, Any], mapped: frozenset[str]) -> msgspec.Raw:
+    """Return the fields of a record that are not in *mapped*."""
+    rest = {key: item for key, item in value.items() if key not in mapped}
+    return msgspec.Raw(encode(rest))

@@ -1,8 +1,8 @@
 """
-Replacing who somebody is by a pseudonym, so that a SIEM can follow them and not name them.
+Pseudonymise identities: the SIEM can correlate a person without naming them.
 
-A pseudonym is made of the value with a key: the same value has the same one in every event, and
-without the key nobody can try out values to find whose it is.
+A pseudonym is a keyed hash: the same value has the same pseudonym in every event, and without the
+key it cannot be reversed by trying values.
 """
 
 import hmac
@@ -20,7 +20,7 @@ from auditrelay.events.redact import MARK
 from auditrelay.settings.values import Identifying
 
 MIN_SUBSTRING_LENGTH = 5
-"""Fewer characters than this, such as those of a small number, are replaced standing alone only."""
+"""A shorter value, such as a small number, is replaced only as a separate word."""
 
 _TEXTS = (
     "native_id",
@@ -37,13 +37,13 @@ _TEXTS = (
 
 
 def pseudonym(key: bytes, value: str) -> str:
-    """Return what stands for *value*: ``p_`` and 24 hex digits of its HMAC-SHA256."""
+    """Return the pseudonym of *value*: ``p_`` and 24 hex digits of its HMAC-SHA256."""
     return f"p_{hmac.digest(key, value.encode(), 'sha256').hex()[:24]}"
 
 
 class Pseudonyms:
     """
-    Replaces the values of *fields* wherever an event holds them.
+    Replaces the values of *fields* wherever they occur in an event.
 
     A value is found in every text, whole or as a substring, in upper or lower case, and
     percent-encoded; one shorter than :data:`MIN_SUBSTRING_LENGTH` only as a separate word. Numbers
@@ -59,7 +59,7 @@ class Pseudonyms:
         self._fields = [field.partition(".")[::2] for field in fields]
 
     def __call__(self, event: AuditEvent) -> AuditEvent:
-        """Return *event* with pseudonyms; its uid stays."""
+        """Return *event* with pseudonyms; its uid does not change."""
         found = {getattr(getattr(event, part), name) for part, name in self._fields}
         values = frozenset(value for value in found if value and value != MARK)
         if not values:
@@ -97,7 +97,7 @@ class _Replacer:
         for value in sorted(values):
             for spelling in (value, quote(value, safe="")):
                 self._pseudonyms.setdefault(spelling.lower(), pseudonym(key, value))
-        # The longest first: a name may be a part of an address.
+        # The longest first: a name may be a part of an email address.
         spellings = sorted(self._pseudonyms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_pattern, spellings)), re.IGNORECASE)
 
@@ -105,11 +105,11 @@ class _Replacer:
         return self._pattern.sub(self._replacement, text) if text else text
 
     def _replacement(self, found: re.Match[str]) -> str:
-        # Ignoring case finds more than lower() makes alike.
+        # IGNORECASE matches more than lower() makes equal.
         return self._pseudonyms.get(found[0].lower()) or pseudonym(self._key, found[0])
 
     def json(self, text: str | None) -> str | None:
-        """Replace in a JSON text; one that was cut is no JSON, and is taken as it stands."""
+        """Replace in a JSON text; a shortened one is no JSON, and is treated as plain text."""
         if text is None:
             return None
         try:

@@ -1,12 +1,12 @@
 """
-All doubles in one process, to try the daemon by hand or to load it.
+All doubles in one process, to try the daemon by hand or under load.
 
 ::
 
     python -m auditrelay.sandbox --events 100000 --record-bytes 700 --span 1h --lean
 
 It prints one line of JSON with the addresses and credentials, and on SIGTERM, SIGINT, or when a
-pipe on its standard input closes, one with the reckoning: what was made, what each intake stored,
+pipe on its standard input closes, one with the totals: what was generated, what each intake stored,
 what is lost (by the vendor's id) and what is repeated (by uid).
 """
 
@@ -30,7 +30,7 @@ _SHOWN = 20
 
 
 def main() -> None:
-    """Parse the command line and serve until told to stop."""
+    """Parse the command line and serve until a signal or end of input."""
     asyncio.run(_serve(_arguments()))
 
 
@@ -43,24 +43,33 @@ def _arguments() -> argparse.Namespace:
         "--vendor",
         choices=list(vendors.available()),
         action="append",
-        help="who has records; may be given more than once, and is all of them if it is not",
+        help="a vendor that has records; repeatable; default: all vendors",
     )
     parser.add_argument(
         "--record-bytes",
         "--page-records-bytes",
         type=int,
         default=0,
-        help="about how long each record is; 0: natural and varied records",
+        help="approximate length of a record; 0: natural and varied records",
     )
     parser.add_argument(
-        "--span", type=_duration, default=timedelta(hours=1), help="time they lie in, e.g. 1h"
+        "--span",
+        type=_duration,
+        default=timedelta(hours=1),
+        help="time range of the records, e.g. 1h",
     )
     parser.add_argument(
-        "--until", type=_duration, default=timedelta(), help="how long ago the last one lies"
+        "--until", type=_duration, default=timedelta(), help="age of the newest record"
     )
-    parser.add_argument("--page-cap", type=int, default=0, help="largest page, instead of theirs")
     parser.add_argument(
-        "--delay", type=float, default=0.0, metavar="SECONDS", help="how late each vendor answers"
+        "--page-cap", type=int, default=0, help="largest page, instead of the vendor's"
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="delay of each answer of a vendor",
     )
     parser.add_argument(
         "--flavour", choices=["elasticsearch", "opensearch"], default="elasticsearch"
@@ -69,12 +78,12 @@ def _arguments() -> argparse.Namespace:
         "--first-port",
         type=int,
         default=0,
-        help="listen on this port and those after it: splunk, datadog, elastic, then the vendors",
+        help="listen on this and the following ports: splunk, datadog, elastic, then the vendors",
     )
     parser.add_argument(
         "--lean",
         action="store_true",
-        help="intakes decompress and count ids, but check nothing and keep nothing else",
+        help="intakes only decompress and count ids: no checks, no stored events",
     )
     return parser.parse_args()
 
@@ -109,7 +118,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _vendors_to_fill(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
-    """Return the vendors that shall have records."""
+    """Return the vendors that get records."""
     return {name: sandbox.vendors[name] for name in arguments.vendor or sandbox.vendors}
 
 

@@ -1,5 +1,5 @@
 """
-An event for Splunk, in the words of the Common Information Model.
+An event for Splunk, by the Common Information Model (CIM).
 
 CIM's own keys come first and the vendor's record last, because Splunk's search-time extraction
 stops after some 5,000 bytes. A field without a value is left out: the models then say "unknown".
@@ -16,7 +16,7 @@ from auditrelay.events.timestamps import iso_us
 
 
 def indexed(event: AuditEvent) -> dict[str, str]:
-    """Return what belongs into HEC's ``fields``: flat, and known before search time."""
+    """Return HEC's ``fields``: flat, indexed, and available before search time."""
     return {
         "event_id": event.uid,
         "cim_model": MEANINGS[event.kind, event.verb].cim_model,
@@ -93,7 +93,7 @@ def _authentication(event: AuditEvent, fields: dict[str, Any]) -> None:
 
 
 def _change(event: AuditEvent, meaning: Meaning, fields: dict[str, Any]) -> None:
-    """Add the fields of the Change model, and of Data_Access, which differs in two."""
+    """Add the fields of the Change model, or of Data_Access, which differs in two."""
     target = event.target
     if meaning.cim_action:
         fields["action"] = meaning.cim_action
@@ -121,10 +121,10 @@ def _change(event: AuditEvent, meaning: Meaning, fields: dict[str, Any]) -> None
 
 def _add_users(event: AuditEvent, fields: dict[str, Any], *, account: bool) -> None:
     """
-    Add ``user`` and ``src_user``, which change places.
+    Add ``user`` and ``src_user``, whose meaning depends on *account*.
 
-    When an *account* was changed, ``user`` is that account and ``src_user`` who did it; else
-    ``user`` is who did it.
+    When an *account* was changed, ``user`` is that account and ``src_user`` the actor; else
+    ``user`` is the actor.
     """
     actor, target = event.actor, event.target
     who = actor.email or actor.name or actor.id

@@ -2,8 +2,8 @@
 An event as a Datadog log, with the standard attributes that Cloud SIEM reads.
 
 Datadog's limits (https://docs.datadoghq.com/logs/log_collection/: fewer than 256 attributes, keys
-under 50 characters, fewer than 10 levels) hold for what the vendor sent as well: a record that
-would break one is sent as a text.
+under 50 characters, fewer than 10 levels) apply to the vendor's record as well: a record that
+exceeds one is sent as a text.
 """
 
 import re
@@ -21,11 +21,11 @@ from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, without_emp
 from auditrelay.events.timestamps import iso_ms
 
 _MAX_RECORD_DEPTH = 7
-"""Two levels (``vendor.<name>``) lie above the record."""
+"""Levels; two more (``vendor.<name>``) are above the record."""
 _MAX_ATTRIBUTES = 200
-"""What is left for the record."""
+"""Attributes that remain for the record."""
 _LONG_KEY = re.compile(rb'"[^"]{50,}"\s*:')
-"""A key of 50 bytes or more; one with a quote in it does not count as long, which is harmless."""
+"""A key of 50 bytes or more; one that contains a quote is missed, which is harmless."""
 _MAX_TAGS = 100
 _MAX_TAG_LENGTH = 200
 _INVALID_IN_TAG = re.compile(r"[,\s]+")
@@ -51,7 +51,7 @@ def _tags(
     meaning_of: tuple[str, str],
     tags: tuple[tuple[str, str], ...],
 ) -> str:
-    """Return ``ddtags``, which one comma too many would break."""
+    """Return ``ddtags``; commas and blanks in a tag are replaced: a comma separates tags."""
     pairs = [("source_instance", source), ("forwarder", "auditrelay")]
     if org_id:
         pairs.append(("org_id", org_id))
@@ -80,7 +80,7 @@ def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
-    """Add who acted, from where, on what, and for which organisation and project."""
+    """Add the actor, its address, the target, the organisation and the project."""
     actor, target = event.actor, event.target
     if actor.id or actor.name or actor.email:
         log["usr"] = without_empty(

@@ -1,8 +1,8 @@
 """
 An event as Elastic Common Schema 9.4.0 (https://www.elastic.co/docs/reference/ecs).
 
-No document can be refused for a value's sake: an address that is not an IP stays text, vendor
-details that a ``flattened`` field would refuse stand in ``event.original`` alone, and every other
+No document can be refused because of a value: an address that is not an IP stays text, vendor
+details that a ``flattened`` field would refuse are in ``event.original`` alone, and every other
 text is short enough for one term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
 """
 
@@ -31,7 +31,7 @@ _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "supe
 
 
 def _flattened(text: msgspec.Raw) -> object:
-    """Return JSON *text* so that a ``flattened`` field takes it: an object of bounded size."""
+    """Return JSON *text* as a ``flattened`` field accepts it: an object of bounded size."""
     whole = bytes(text)
     if len(whole) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, whole):
         return _OMITTED
@@ -44,8 +44,8 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     """
     Return *event* as an ECS document, for orjson.
 
-    *marks* are added under ``auditrelay``. The fields ``data_stream.*`` are the sink's to add: they
-    must name the stream that the document is written to.
+    *marks* are added under ``auditrelay``. The sink adds the fields ``data_stream.*``: they must
+    name the stream that the document is written to.
     """
     meaning = MEANINGS[event.kind, event.verb]
     document: dict[str, Any] = {
@@ -95,12 +95,12 @@ def _event(event: AuditEvent, meaning: Meaning) -> dict[str, Any]:
         about["reason"] = event.reason
     if NOT_NORMALIZED in event.warnings:
         about["kind"] = "pipeline_error"
-        del about["category"]  # nothing is known of it
+        del about["category"]  # unknown
     return about
 
 
 def _labels(event: AuditEvent) -> dict[str, str]:
-    """Return ``labels``: the operator's own, with no dot in a key, and two of ours."""
+    """Return ``labels``: the operator's tags, with dots in keys replaced, and two of ours."""
     labels = {key.replace(".", "_"): value for key, value in event.tags}
     labels["actor_type"] = event.actor.kind
     if event.project_id:
@@ -130,7 +130,7 @@ def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _audit(event: AuditEvent) -> dict[str, Any]:
-    """Return ``<vendor>.audit.*``: what ECS has no field for, in the vendor's words."""
+    """Return ``<vendor>.audit.*``: what ECS has no field for, in the vendor's terms."""
     target = event.target
     audit: dict[str, Any] = {"actor_type": event.actor.native_type or event.actor.kind}
     if target.type:
@@ -147,9 +147,9 @@ def _audit(event: AuditEvent) -> dict[str, Any]:
 
 
 def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -> None:
-    """Add who acted, on whose account and from where, and the ``related`` fields."""
+    """Add the actor, the affected account, the source address, and the ``related`` fields."""
     actor, target = event.actor, event.target
-    # Where an address is all that identifies someone, it is both id and email.
+    # An actor known only by email address has it as both id and email.
     user: dict[str, Any] = without_empty(
         id=actor.id or actor.email, name=actor.name or actor.email, email=actor.email
     )

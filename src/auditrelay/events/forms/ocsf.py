@@ -1,10 +1,10 @@
 """
 An event in the Open Cybersecurity Schema Framework 1.8.0 (https://schema.ocsf.io/1.8.0/).
 
-Every event is of the class Entity Management, which asks for nothing but a thing that was acted
-on, unless a table names a class that says more **and** the event tells what that class requires:
-nothing is made up to fill a required attribute. A verb that was guessed stays in Entity Management
-too. What has no attribute stands under ``unmapped``, and our own words in ``unmapped.auditrelay``.
+Every event is of the class Entity Management, which requires only an entity that was acted on,
+unless a table names a more specific class **and** the event has what that class requires: nothing
+is invented to fill a required attribute. An event with a guessed verb stays in Entity Management
+too. What has no attribute is under ``unmapped``, and our own fields in ``unmapped.auditrelay``.
 """
 
 from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ _HEURISTIC = "heuristic_verb"
 _TIMES = ["datetime"]
 """The profile that has ``time_dt``."""
 _TIMES_AND_HOST = ["datetime", "host"]
-"""With the profile that has ``actor`` in classes that have none themselves."""
+"""With the profile that adds ``actor`` to classes without one."""
 _WITHOUT_TARGET = frozenset((AUTHENTICATION, BASE_EVENT, EVENT_LOG_ACTIVITY))
 """Classes without an attribute for what was acted on."""
 _ACCOUNT_KINDS = frozenset(kind for kind, its in ENTITY_TYPES.items() if its[2] == "user")
@@ -56,7 +56,7 @@ _MAX_IP_LENGTH = 40
 
 
 def _uid_and_name(uid: str | None, name: str | None) -> dict[str, Any]:
-    """Return an organisation, a group or a policy, without what is not known."""
+    """Return an organisation, a group or a policy; unknown attributes are left out."""
     attributes = {}
     if uid:
         attributes["uid"] = uid
@@ -66,7 +66,7 @@ def _uid_and_name(uid: str | None, name: str | None) -> dict[str, Any]:
 
 
 def _user(uid: str | None, name: str | None, email: str | None) -> dict[str, Any]:
-    """Return a ``user``. An address that is none, to OCSF, is still a name."""
+    """Return a ``user``. An address that OCSF does not accept as one is still a name."""
     attributes = _uid_and_name(uid, name or email)
     if email:
         if is_email(email):
@@ -81,7 +81,7 @@ def _observable(name: str, type_id: int, kind: str, value: str) -> dict[str, Any
 
 
 def _observables(where: str, user: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what identifies *user*, which stands at *where*, for looking up."""
+    """Return the observables of *user*, whose attribute path is *where*."""
     observables: list[dict[str, Any]] = []
     if "name" in user:
         observables.append(_observable(f"{where}.name", 4, "User Name", user["name"]))
@@ -89,13 +89,13 @@ def _observables(where: str, user: dict[str, Any]) -> list[dict[str, Any]]:
         observables.append(
             _observable(f"{where}.email_addr", 5, "Email Address", user["email_addr"])
         )
-    if "uid" in user:  # tools differ in what they call the type 31
+    if "uid" in user:  # validators differ in the caption of type 31
         observables.append({"name": f"{where}.uid", "type_id": 31, "value": user["uid"]})
     return observables
 
 
 class _ActingUser(NamedTuple):
-    """Who acted: *user* is empty if nobody is named. Shared between events: never changed."""
+    """The actor; *user* is empty if none is named. Shared between events: never changed."""
 
     user: dict[str, Any]
     observables: list[dict[str, Any]]
@@ -121,13 +121,13 @@ def _target_user(target: Target) -> dict[str, Any]:
 
 
 def _target_name(event: AuditEvent) -> str | None:
-    """Return the target's name; the word for its kind if nothing else is known of it."""
+    """Return the target's name, or its kind if nothing else is known of it."""
     target = event.target
     name = target.name or target.email
     return name if name or target.id else target.type or event.kind
 
 
-# What each class has of its own. None: the event does not tell what the class requires.
+# The attributes specific to each class. None: the event lacks what the class requires.
 
 
 def _of_authentication(event: AuditEvent, acting: _ActingUser) -> dict[str, Any] | None:
@@ -203,7 +203,7 @@ def _of_entity_management(event: AuditEvent) -> dict[str, Any]:
 
 
 def _classify(event: AuditEvent, acting: _ActingUser) -> tuple[int, int, dict[str, Any]]:
-    """Return the class and the activity of *event*, and what that class has of its own."""
+    """Return the class and the activity of *event*, and the attributes specific to the class."""
     if NOT_NORMALIZED in event.warnings:
         return BASE_EVENT, OTHER, {}
     exception = EXCEPTIONS.get((event.kind, event.verb))
@@ -219,8 +219,8 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     """
     Return *event* as an OCSF event, for orjson; *marks* are added under ``unmapped.auditrelay``.
 
-    ``raw_data`` is the record without its secrets, ``raw_data_hash`` that of the record as the
-    vendor sent it.
+    ``raw_data`` is the redacted record, ``raw_data_hash`` the hash of the record as the vendor sent
+    it.
     """
     acting = _acting(event.actor, event.org_id, event.org_name)
     class_uid, activity_id, own = _classify(event, acting)
@@ -233,11 +233,11 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     outcome = "failure" if event.verb == "login_failed" else event.outcome
     if outcome:
         attributes["status_id"], attributes["status"] = _STATUSES[outcome]
-    if event.reason and class_uid != ENTITY_MANAGEMENT:  # which has it as the comment
+    if event.reason and class_uid != ENTITY_MANAGEMENT:  # which has the reason as its comment
         attributes["status_detail"] = event.reason
     attributes["metadata"] = _metadata(event, class_uid)
     attributes |= own
-    if class_uid != BASE_EVENT:  # of which nothing is known
+    if class_uid != BASE_EVENT:  # which is for records that are no JSON objects
         _add_origin(event, acting, class_uid, attributes)
     attributes["raw_data"] = bytes(event.raw).decode()
     attributes["raw_data_hash"] = {
@@ -272,7 +272,7 @@ def _metadata(event: AuditEvent, class_uid: int) -> dict[str, Any]:
 def _of_source(
     vendor: str, product: str, api_host: str, tags: tuple[tuple[str, str], ...]
 ) -> dict[str, Any]:
-    """Return the part of the metadata that all events of a source have."""
+    """Return the part of the metadata that all events of a source share."""
     attributes: dict[str, Any] = {
         "version": VERSION,
         "profiles": _TIMES,
@@ -289,7 +289,7 @@ def _of_source(
 def _add_origin(
     event: AuditEvent, acting: _ActingUser, class_uid: int, attributes: dict[str, Any]
 ) -> None:
-    """Add who acted, from where and with what, and the values to look the event up by."""
+    """Add the actor, its address and user agent, and the observables."""
     actor = event.actor
     observables = acting.observables
     if acting.user:
@@ -358,7 +358,7 @@ def _unmapped(
 
 
 def _add_unsupported(event: AuditEvent, class_uid: int, attributes: dict[str, Any]) -> None:
-    """Add what some class has an attribute for, but not this one."""
+    """Add values that other classes have an attribute for, but not this one."""
     target = event.target
     if class_uid in _WITHOUT_TARGET:
         if target.id or target.name or target.email:

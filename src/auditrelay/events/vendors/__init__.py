@@ -1,7 +1,7 @@
 """
-What a vendor's module says: how to read one of its records.
+The contract of a vendor's module: how to parse one of its records.
 
-A vendor is one module in this folder that fulfils :class:`Vendor`. Adding one changes no other
+A vendor is one module in this folder that implements :class:`Vendor`. Adding one changes no other
 file.
 """
 
@@ -15,8 +15,8 @@ from auditrelay.events.decode import encode
 
 MAX_TEXT_LENGTH = 8191
 """
-Characters that a text field keeps; the rest stands in the raw record. At four bytes each they fit
-into the 32,766 bytes that Elasticsearch accepts for one term.
+Characters that a text field keeps; the rest is in the raw record. At four bytes each they fit into
+the 32,766 bytes that Elasticsearch accepts for one term.
 """
 
 NO_ACTOR = Actor()
@@ -24,7 +24,7 @@ NO_TARGET = Target()
 
 
 class ParsedRecord(msgspec.Struct, gc=False, kw_only=True):
-    """What a record says, in the words of :class:`auditrelay.events.AuditEvent`."""
+    """The contents of a record, by the fields of :class:`auditrelay.events.AuditEvent`."""
 
     native_action: str
     kind: str
@@ -59,13 +59,13 @@ class Vendor(Protocol):
     the configured one.
     """
     TIME: str
-    """The field that says when it happened."""
+    """The field with the time of the event."""
 
     def read(self, record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
         """
-        Read *record*, whatever its fields hold: missing, null, of wrong types, unknown words.
+        Parse *record*, whatever its fields are: missing, null, of wrong types, unknown words.
 
-        The names of documented fields whose value has no place are added to *unmapped_fields*.
+        Names of documented fields with an unusable value are added to *unmapped_fields*.
         """
 
 
@@ -73,7 +73,7 @@ def text(record: Mapping[str, Any], key: str, unmapped_fields: list[str]) -> str
     """
     Return the text or whole number under *key* as text, or None.
 
-    Anything else that is there, such as a list, is a misfit.
+    If the value is anything else, such as a list, *key* is added to *unmapped_fields*.
     """
     value = record.get(key)
     if value is None:
@@ -89,7 +89,7 @@ def text(record: Mapping[str, Any], key: str, unmapped_fields: list[str]) -> str
 def texts(
     record: Mapping[str, Any], keys: Sequence[str], unmapped_fields: list[str]
 ) -> list[str | None]:
-    """Return what :func:`text` returns for each of *keys*, at half its cost."""
+    """Return what :func:`text` returns for each of *keys*, at half the cost."""
     found: list[str | None] = []
     for key in keys:
         value = record.get(key)
@@ -110,11 +110,10 @@ Location = tuple[dict[str, Any], str]
 
 def path_finder(paths: Sequence[str]) -> Callable[[dict[str, Any]], Location]:
     """
-    Return what finds, in a record, the place of the first of *paths* where there is something.
+    Return a function that finds, in a record, the first of *paths* with a value.
 
-    A path is a key, or several with dots between, each in the object that the one before it
-    holds. Null and an empty text are nothing. Where no path leads anywhere, the place is one that
-    holds nothing.
+    A path is a key, or several keys joined by dots, each in the object under the one before. Null
+    and an empty text are no values. If no path has a value, the location is an empty object.
     """
     if len(paths) == 1 and "." not in paths[0]:
         only = paths[0]
@@ -139,10 +138,10 @@ def as_json(value: Any) -> str | None:
 
 
 def differences(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return what differs between the objects *before* and *after*, where the metadata has them."""
+    """Return what differs between the objects *before* and *after* of the metadata, if any."""
     before, after = metadata.get("before"), metadata.get("after")
     if not isinstance(before, dict | None) or not isinstance(after, dict | None):
-        return ()  # what else may be called so here is not known
+        return ()  # other types are not documented
     old: dict[str, Any] = before or {}
     new: dict[str, Any] = after or {}
     return tuple(

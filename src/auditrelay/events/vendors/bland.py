@@ -1,7 +1,7 @@
 """
 Bland AI's audit-log records (https://docs.bland.ai/api-v1/get/audit-logs).
 
-What happened is one word, ``event_type``. The documentation says that more of them will come.
+The action is one word, ``event_type``. The documentation announces further values.
 """
 
 from functools import lru_cache
@@ -50,7 +50,7 @@ _EVENTS = {
     "kb.version_restored": ("knowledge_base", "restore"),
 }
 _CHANGED = ("version_number", "version", "environment")
-"""What the details of an event say about the state that it left behind."""
+"""Metadata keys that describe the state after the event."""
 
 
 class _Action(NamedTuple):
@@ -63,7 +63,7 @@ class _Action(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _action(event_type: str) -> _Action:
-    """Say what an event type means: the documentation has completed actions only."""
+    """Return the meaning of an event type: the documentation has completed actions only."""
     category = event_type.partition(".")[0] if "." in event_type else None
     known = _EVENTS.get(event_type)
     if known is not None:
@@ -83,7 +83,7 @@ def _changed(field: str, value: Any) -> Change:
 
 
 def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Read one record, whatever its fields hold."""
+    """Parse one record, whatever its fields are."""
     event_type, actor_id, resource_type, resource_id = texts(record, _TEXTS, unmapped_fields)
     event_type = event_type or "unknown"
     metadata = record.get("metadata")
@@ -91,7 +91,7 @@ def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     email = name = None
     changes: tuple[Change, ...] = ()
     if type(metadata) is dict and metadata:
-        # What is of a wrong type here stays where it is, in the metadata.
+        # A value of a wrong type stays in the metadata only.
         if action.category == "auth":
             email = text(metadata, "email", [])
         else:

@@ -1,8 +1,8 @@
 """
 Cekura's audit-log records (https://docs.cekura.ai/api-reference/user/list-audit-logs).
 
-The record says what happened in three fields: ``action_type`` (``object`` or the name of a run),
-``operation_type`` and ``object_type``. There is no address, user agent, or before and after.
+The action is in three fields: ``action_type`` (``object`` or the name of a run), ``operation_type``
+and ``object_type``. There is no IP address, user agent, or before and after.
 """
 
 from functools import lru_cache
@@ -47,12 +47,12 @@ _TEXTS = (
 )
 
 _OBJECTS = {
-    # spelled in the documentation
+    # as spelled in the documentation
     "aiagent": "agent",
     "metric": "metric",
     "scenario": "scenario",
     "api_key": "api_key",
-    # named there as audited, but not spelled: likely spellings
+    # named there as audited, without their spelling: likely spellings
     "agent": "agent",
     "apikey": "api_key",
     "run": "run",
@@ -70,7 +70,7 @@ _ACTIONS = {
     "run_scenarios": ("run", "execute"),
     "run_scenarios_text": ("run", "execute"),
     "generate_scenarios": ("scenario", "create"),
-    "observability": ("other", "other"),  # says nothing about what was done to what
+    "observability": ("other", "other"),  # does not say what was done to what
 }
 
 
@@ -84,7 +84,7 @@ class _Action(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _action(action: str | None, operation: str | None, object_type: str | None) -> _Action:
-    """Say what the three fields mean: the documentation has completed actions only."""
+    """Return the meaning of the three fields: the documentation has completed actions only."""
     if action in (None, "object"):
         name = ".".join(part for part in (object_type or action, operation) if part)
         kind, verb = _OBJECTS.get(object_type or ""), None
@@ -119,7 +119,7 @@ def _documented(name: str, kind: str | None, verb: str | None, *, known: bool) -
 
 
 def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Read one record, whatever its fields hold."""
+    """Parse one record, whatever its fields are."""
     (
         action_type,
         operation,
@@ -135,7 +135,7 @@ def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     action = _action(action_type, operation, object_type)
     actor = NO_ACTOR
     if email or user:
-        # never with a key's name, says the documentation; if it is, both are kept
+        # by the documentation never together with a key's name; if it is, both are kept
         actor = Actor(kind="user", id=user, name=key_name, email=email)
     elif key_name:
         actor = Actor(kind="api_key", name=key_name)

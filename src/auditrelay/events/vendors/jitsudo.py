@@ -1,9 +1,9 @@
 """
 JITSudo's audit-log records (https://jitsudo-docs.pages.dev/api/operations/listauditlog/).
 
-What happened is one word, ``action``, of the form ``resource.verb``. Which ones there are is not
-documented, but for two names of notifications; and since the vendor's policies can refuse what
-was asked for, no action is taken to have succeeded.
+The action is one word, ``action``, of the form ``resource.verb``. Its values are not documented,
+except for two names of notifications; and since the vendor's policies can refuse a request, no
+action is assumed to have succeeded.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, differe
 NAME = "JITSudo"
 ID = "id"
 ORGANISATION = None
-"""Records do not tell their tenant: it is the one that was asked for."""
+"""Records do not name their tenant: it is the configured one."""
 TIME = "created_at"
 FIELDS = frozenset(
     (
@@ -35,18 +35,18 @@ FIELDS = frozenset(
 )
 
 _ACTIONS = {
-    # names of notifications; that the audit log has the same ones is likely, and not confirmed
+    # names of notifications; that the audit log uses the same ones is likely, not confirmed
     "request.pending": ("other", "other"),
     "grant.active": ("permission", "activate"),
 }
 _RESOURCES = {
-    # the API's own words for what it lists; others are guessed
+    # the API's own names of its resources; others are guessed
     "grant": "permission",
     "policy": "security_policy",
 }
 _ACTORS: dict[str, ActorKind] = {"api_key": "api_key", "oidc": "user", "system": "system"}
 _ADDRESSES = ("ip", "ip_address")
-"""Where the metadata may hold the actor's address; what it really holds is not documented."""
+"""Metadata keys that may hold the actor's IP address; the metadata are not documented."""
 
 
 class _Action(NamedTuple):
@@ -58,7 +58,7 @@ class _Action(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _action(action: str, resource_type: str | None) -> _Action:
-    """Say what an action means. Only its last part is a verb: ``grant`` is a resource here."""
+    """Return the meaning of an action. Only its last part is a verb: ``grant`` is a resource."""
     known = _ACTIONS.get(action)
     if known is not None:
         return _Action(*known, "unknown", ())
@@ -82,7 +82,7 @@ def _address(metadata: Mapping[str, Any]) -> str | None:
 
 
 def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Read one record, whatever its fields hold."""
+    """Parse one record, whatever its fields are."""
     native_action = text(record, "action", unmapped_fields) or "unknown"
     actor_id = text(record, "actor_id", unmapped_fields)
     actor_type = text(record, "actor_type", unmapped_fields)
@@ -93,7 +93,7 @@ def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     ip = None
     changes: tuple[Change, ...] = ()
     if type(metadata) is dict and metadata:
-        # What is of a wrong type here stays where it is, in the metadata.
+        # A value of a wrong type stays in the metadata only.
         ip = _address(metadata)
         if "before" in metadata or "after" in metadata:
             changes = differences(metadata)

@@ -1,7 +1,7 @@
 """
-Splunk's HTTP Event Collector: its endpoints, its codes, and its way of taking half of a batch.
+Splunk's HTTP Event Collector: its endpoints, its codes, and its partial acceptance of a batch.
 
-A batch is a stream of JSON objects; what stands before the first bad one is stored even though the
+A batch is a stream of JSON objects; those before the first bad one are stored even though the
 request is refused. Codes follow Splunk's table of HEC status codes ("Troubleshoot HTTP Event
 Collector" in its documentation); the quirks were measured by others on Splunk 10.4.2.
 """
@@ -21,7 +21,7 @@ from auditrelay.sandbox.messages import BadRequest, Request, Response, json_resp
 from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.stored import Stored, first_at, scan
 
-TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # opens nothing but this double
+TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # valid for this double only
 
 _EVENT = frozenset(
     {"/services/collector", "/services/collector/event", "/services/collector/event/1.0"}
@@ -67,9 +67,9 @@ CODES: dict[int, tuple[int, str]] = {
 @dataclass(slots=True)
 class Token:
     """
-    A HEC token: whether it is *enabled*, wants acknowledgement, and which indexes it may write.
+    A HEC token: whether it is *enabled*, uses acknowledgement, and which indexes it may write.
 
-    No *indexes* means any, also one that does not exist. The first of them is the default.
+    No *indexes* means any, even one that does not exist. The first one is the default.
     """
 
     value: str
@@ -85,7 +85,7 @@ class Switches:
 
     *acks*: "prompt" after *ack_after* polls; "never" although the events are stored; "lost", never
     and not stored. *index_quirk*: code 7 names an event one too high. *nodes* behind a sticky load
-    balancer keep separate acknowledgements. *health* is the code that health answers.
+    balancer keep separate acknowledgements. *health* is the code of the health endpoint.
     """
 
     max_content_length: int = 838_860_800
@@ -101,7 +101,7 @@ class Switches:
 
 @dataclass(slots=True)
 class ScriptedCode:
-    """A code that event requests get by script: *after* N events were stored, or all if None."""
+    """A scripted code for event requests: *after* N events were stored, or all if None."""
 
     code: int
     after: int | None
@@ -110,7 +110,7 @@ class ScriptedCode:
 
 @dataclass(slots=True)
 class PendingBatch:
-    """A batch that is not acknowledged yet: *polls* until it is, and the *kept* documents."""
+    """A pending acknowledgement: *polls* until it is given, and the *kept* documents."""
 
     polls: float
     kept: list[Any]
@@ -124,7 +124,7 @@ class Channel:
     pending: dict[int, PendingBatch] = field(default_factory=dict)
 
 
-class _Refused(Exception):  # an answer, not a fault of ours
+class _Refused(Exception):  # an answer, not a bug of ours
     def __init__(self, code: int, number: int | None = None) -> None:
         super().__init__(code)
         self.code = code
@@ -152,11 +152,11 @@ _DECODER = json.JSONDecoder(parse_float=_float, parse_constant=_no_constant)
 
 class Splunk(Double):
     """
-    A HEC endpoint. :attr:`stored` is what it kept, whatever it answered.
+    A HEC endpoint. :attr:`stored` is what it stored, whatever it answered.
 
     A stored document is ``{"event", "fields", "host", "source", "sourcetype", "index", "time"}``
-    with the metadata that took effect. In lean mode (:attr:`lean`) a body is only decompressed and
-    scanned for ``fields.event_id`` and ``native_event_id``: no check of the events at all.
+    with the effective metadata. In lean mode (:attr:`lean`) a body is only decompressed and scanned
+    for ``fields.event_id`` and ``native_event_id``: no check of the events at all.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Splunk(Double):
         self.stored.lean = lean
 
     def rotate(self, token: str) -> None:
-        """Replace the default token by *token*, which keeps its settings."""
+        """Replace the default token by *token*, with the same settings."""
         settings = self.tokens.pop(self.token)
         settings.value = token
         self.tokens[token] = settings
@@ -208,20 +208,20 @@ class Splunk(Double):
         """
         Let the next *times* event requests end with *code*.
 
-        24 and 25 store everything. The others store the first *after* events and name the next one
-        in ``invalid-event-number``, if there is one; or, with None, store nothing and name none.
+        24 and 25 store everything. The others store the first *after* events and name the next one,
+        if any, in ``invalid-event-number``; or, with None, store nothing and name none.
         """
         self._script.append(ScriptedCode(code, after, times))
 
     def forget_channels(self) -> None:
-        """Forget all channels, as a restart or the cleaning of idle ones does: ackIds restart."""
+        """Drop all channels, as a restart or the expiry of idle channels does: ackIds restart."""
         self._channels.clear()
 
     def crash(self) -> None:
         """
-        Lose what was taken and not acknowledged yet, and with it all channels.
+        Lose all events that were accepted and not acknowledged yet, and all channels.
 
-        What was stored of a batch that was refused got no number: nobody ever acknowledges it.
+        The stored part of a refused batch has no ackId: it is never acknowledged.
         """
         for channel in self._channels.values():
             for batch in channel.pending.values():
@@ -325,7 +325,7 @@ class Splunk(Double):
         *,
         raw: bool,
     ) -> list[Any]:
-        """Store *body*, up to the first bad event, and return what was stored of it."""
+        """Store *body*, up to the first bad event, and return the stored documents."""
         keep = not (token.use_ack and self.switches.acks == "lost")
         before = len(self.stored.documents)
         try:
@@ -367,7 +367,7 @@ class Splunk(Double):
                 )
 
     def _envelopes(self, body: bytes) -> Iterator[Any]:
-        """Yield the concatenated JSON values of *body*; a broken one refuses with its number."""
+        """Yield the concatenated JSON values of *body*; a broken one is refused with its number."""
         number = 0
         try:
             text = body.decode()
@@ -400,7 +400,7 @@ class Splunk(Double):
     def _checked(
         self, envelope: Any, number: int, token: Token, sticky: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the document that *envelope* becomes; refuses with the *number* of a bad one."""
+        """Return the document of *envelope*; a bad one is refused with its *number*."""
         if not isinstance(envelope, dict):
             raise _Refused(6, number)
         _check_event(envelope, number)

@@ -1,8 +1,8 @@
 """
-The audit-log API of Bland AI, as documented, and the ways in which it may differ.
+The audit-log API of Bland AI, as documented, with switches for undocumented behaviour.
 
-https://docs.bland.ai/api-v1/get/audit-logs. What the documentation leaves open (bounds, page sizes,
-accounts without the feature, pages past the end) is a switch.
+https://docs.bland.ai/api-v1/get/audit-logs. The switches: bounds, page sizes, accounts without the
+feature, pages past the end.
 """
 
 import random
@@ -38,15 +38,15 @@ _PARAMETERS = frozenset(
 @dataclass(slots=True)
 class Switches:
     """
-    How this Bland AI behaves where the documentation is silent, and its adjustable limits.
+    Undocumented behaviour, and adjustable limits.
 
-    *ties*: rows of equal time are in no particular order; "swapping" draws a new one for every
-    request, also across a page border. *bearer* is what happens to ``Bearer KEY``. *oversize* is
-    what a page size outside 1..*page_size_cap* gets, *past_end* a page beyond the last, *feature*
-    an account that may or may not read audit logs. *envelope* is the form of errors and
-    *unauthorized* the code of a 401. *errors* puts errors into a 200, in place of the data or
-    beside it. *rate* is the number of requests a minute, *retry_after* how its 429 says when to
-    come back.
+    *ties*: rows of equal time are in no particular order; "swapping" changes it for every request,
+    also across a page boundary. *bearer* is the treatment of ``Bearer KEY``. *oversize* is the
+    answer to a page size outside 1..*page_size_cap*, *past_end* to a page beyond the last,
+    *feature* to an account that may or may not read audit logs. *envelope* is the form of errors
+    and *unauthorized* the code of a 401. *errors* puts errors into a 200, instead of the data or
+    next to it. *rate* is the number of requests a minute, *retry_after* the form of the Retry-After
+    of its 429.
     """
 
     ties: Literal["stable", "swapping"] = "stable"
@@ -75,7 +75,7 @@ class Bland(Vendor):
             "wrong key", 401, "Unauthorized (AUTH_FAILURE)", by_setting({"api_key": "wrong-key-1"})
         ),
         Refusal(
-            "key of no admin",
+            "key of a non-admin",
             401,
             "Invalid API key or insufficient permissions (UNAUTHORIZED)",
             by_setting({"api_key": "wrong-key-1"}, unauthorized="UNAUTHORIZED"),
@@ -92,7 +92,7 @@ class Bland(Vendor):
             "Audit logs are not enabled for this organization (FEATURE_NOT_ENABLED)",
             by_setting(feature="403"),
         ),
-        Refusal("feature not there", 404, "Not found (NOT_FOUND)", by_setting(feature="404")),
+        Refusal("feature missing", 404, "Not found (NOT_FOUND)", by_setting(feature="404")),
         Refusal(
             "wrong page size",
             400,
@@ -132,11 +132,11 @@ class Bland(Vendor):
         self._made = 0
 
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
         return {"type": "bland", "base_url": self.url, "api_key": self.api_key}
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
-        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
+        """Serve *count* records of about *record_bytes* bytes, generated when they are read."""
         self.records = generated(count, start, end - start, record_bytes)
 
     def add(
@@ -147,7 +147,7 @@ class Bland(Vendor):
         gone_from: datetime | None = None,
         **fields: Any,
     ) -> str:
-        """Make one record that happened *at*, with *fields* of its own; return its native id."""
+        """Add one record with the time *at* and given *fields*; return its native id."""
         self._made += 1
         record = make_record(self._made, at)
         record.update(fields)
@@ -237,7 +237,7 @@ class Bland(Vendor):
         )
 
     def _number(self, query: dict[str, str], name: str, default: int) -> int | None:
-        """Return a number of at least 1; None if it is to be refused."""
+        """Return a number of at least 1; None if it is refused."""
         text = query.get(name)
         if text is None:
             return default
@@ -297,7 +297,7 @@ def stamp(at: datetime) -> str:
 
 def make_record(number: int, at: datetime, *, record_bytes: int = 0) -> dict[str, Any]:
     """
-    Return audit log *number*, of one of the documented types or an unknown one in its turn.
+    Return audit log *number*; the types rotate through the documented ones and an unknown one.
 
     Its time is cut to whole milliseconds. Metadata is of several shapes and sometimes null; with
     *record_bytes* it is padded until the record is about that long.
