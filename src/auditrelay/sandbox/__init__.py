@@ -2,7 +2,7 @@
 Doubles of the vendors' audit-log APIs and of the SIEMs' intakes: faithful, strict and scriptable.
 
 They speak HTTP on loopback, remember what they were asked, and count what they really stored apart
-from what they answered, so that loss and repetition can be reckoned without trusting either side.
+from what they answered, so that loss and duplicates can be counted without trusting either side.
 Nothing here imports the rest of auditrelay: a misread protocol must not be shared by both sides.
 
 ::

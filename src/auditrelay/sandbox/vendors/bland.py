@@ -61,7 +61,7 @@ class Switches:
     feature: Literal["enabled", "403", "404", "empty"] = "enabled"
     envelope: Literal["modern", "older"] = "modern"
     unauthorized: Literal["AUTH_FAILURE", "UNAUTHORIZED"] = "AUTH_FAILURE"
-    errors: Literal["never", "without data", "beside data"] = "never"
+    errors: Literal["never", "without data", "with data"] = "never"
     rate: int | None = None
     retry_after: Literal["seconds", "date", "absent"] = "absent"
 
@@ -111,7 +111,7 @@ class Bland(Vendor):
             ("feature", "403"),
             ("feature", "404"),
             ("errors", "without data"),
-            ("errors", "beside data"),
+            ("errors", "with data"),
         }
     )
     SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("feature", "empty")})
@@ -228,7 +228,7 @@ class Bland(Vendor):
         if page > max(1, pages) and switches.past_end == "404":
             return self._error(404, "NOT_FOUND", "Page not found")
         rows = joined(self._slice(found, page, size))
-        errors = b"[" + _SERVER_ERROR_TEXT + b"]" if switches.errors == "beside data" else b"null"
+        errors = b"[" + _SERVER_ERROR_TEXT + b"]" if switches.errors == "with data" else b"null"
         return Response(
             200,
             b'{"data":{"events":[%b],"total":%d,"total_pages":%d,"current_page":%d,"page_size":%d},'
