@@ -365,7 +365,7 @@ async def test_bounded_memory_does_not_grow_with_the_window(
     async def most_memory(count: int) -> int:
         now = datetime.now(UTC)
         span = timedelta(minutes=45)
-        sandbox.cekura.records = cekura.steady(count, now - timedelta(minutes=50), span, 600)
+        sandbox.cekura.records = cekura.generated(count, now - timedelta(minutes=50), span, 600)
         sandbox.splunk.stored.total = 0
         sandbox.splunk.lean = True
         folder = tmp_path / str(count)

@@ -133,14 +133,14 @@ def open_questions(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     """Draw answers to some of what the documentation of *kind* leaves open."""
     vendor = vendors.available()[kind]
     fit: dict[str, list[object]] = {}
-    for name, value in vendor.answers():
-        if (name, value) not in vendor.REFUSING | vendor.HIDING:
+    for name, value in vendor.switch_values():
+        if (name, value) not in vendor.MUST_FAIL | vendor.SILENT_LOSS:
             fit.setdefault(name, []).append(value)
     del fit["retry_after"]  # without a rate it says nothing
     choices: dict[str, st.SearchStrategy[Any]] = {
         name: st.sampled_from(values) for name, values in fit.items()
     }
-    choices["page_size_cap"] = st.integers(0, 4).map(vendor.SMALLEST_PAGE.__add__)
+    choices["page_size_cap"] = st.integers(0, 4).map(vendor.MIN_PAGE_SIZE.__add__)
     return st.fixed_dictionaries({}, optional=choices)
 
 
@@ -343,10 +343,10 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
 def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) -> None:
     history = data.draw(st.lists(happened, max_size=25), label="history")
     switches = data.draw(open_questions(kind), label="open questions")
-    smallest = vendors.available()[kind].SMALLEST_PAGE
+    smallest = vendors.available()[kind].MIN_PAGE_SIZE
     page_size = data.draw(st.integers(smallest, smallest + 6), label="page_size")
     patience = 1
-    if vendors.available()[kind].RESTLESS & switches.items():
+    if vendors.available()[kind].UNSTABLE_ORDER & switches.items():
         switches.pop("page_size_cap", None)
         page_size, patience = page_size + 4, 30
     if switches.get("oversize") == "refuse":

@@ -237,7 +237,7 @@ async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
     assert "Invalid page or page_size (BAD_REQUEST)" in str(error)
 
 
-@pytest.mark.parametrize("errors", ["without data", "beside data"])
+@pytest.mark.parametrize("errors", ["without data", "with data"])
 async def test_a_success_with_errors_inside_is_none(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval, errors: Any
 ) -> None:

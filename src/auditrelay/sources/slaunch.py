@@ -36,7 +36,7 @@ from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
-from auditrelay.events.vendors import finder
+from auditrelay.events.vendors import path_finder
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
@@ -143,7 +143,7 @@ class Source:
     def __init__(self, settings: Settings, peer: Peer) -> None:
         self._settings = settings
         self._peer = peer
-        self._time = finder(settings.time_path)
+        self._time = path_finder(settings.time_path)
         # The cursors of the pages since the last walk from the top, and the time of the first
         # record of each of those pages.
         self._marks: dict[str, int] = {}

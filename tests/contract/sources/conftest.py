@@ -57,7 +57,7 @@ class Rig:
     @property
     def page(self) -> int:
         """Records on a page: few, so that some dozens make several pages."""
-        return max(4, self.double.SMALLEST_PAGE)
+        return max(4, self.double.MIN_PAGE_SIZE)
 
     @property
     def id_field(self) -> str:

@@ -50,7 +50,7 @@ async def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     kind, export = request.param
     double = vendors.available()[kind](clock=NOW.timestamp)
     module = import_module(f"auditrelay.sources.{kind}")
-    settings = module.Settings.model_validate(double.drop_settings(tmp_path))
+    settings = module.Settings.model_validate(double.file_settings(tmp_path))
     return Folder(tmp_path, double, module.build("it", settings, Metrics()), export)
 
 

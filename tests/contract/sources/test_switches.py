@@ -18,15 +18,15 @@ def fit(kind: str) -> list[Any]:
     vendor = vendors.available()[kind]
     return [
         pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
-        for answer in vendor.answers()
-        if answer not in vendor.REFUSING | vendor.HIDING
+        for answer in vendor.switch_values()
+        if answer not in vendor.MUST_FAIL | vendor.SILENT_LOSS
     ]
 
 
 def unfit(kind: str) -> list[Any]:
     return [
         pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
-        for answer in sorted(vendors.available()[kind].REFUSING, key=str)
+        for answer in sorted(vendors.available()[kind].MUST_FAIL, key=str)
     ]
 
 
@@ -37,8 +37,10 @@ UNFIT = [case for kind in vendors.available() for case in unfit(kind)]
 @pytest.mark.parametrize("kind", vendors.available())
 def test_what_a_double_says_of_its_switches_is_about_switches_that_it_has(kind: str) -> None:
     vendor = vendors.available()[kind]
-    assert set(vendor.answers()) >= vendor.REFUSING | vendor.HIDING | vendor.RESTLESS
-    assert not vendor.REFUSING & vendor.HIDING
+    assert (
+        set(vendor.switch_values()) >= vendor.MUST_FAIL | vendor.SILENT_LOSS | vendor.UNSTABLE_ORDER
+    )
+    assert not vendor.MUST_FAIL & vendor.SILENT_LOSS
     for name in ("rate", "retry_after", "page_size_cap"):
         assert hasattr(vendor().switches, name)
 
@@ -51,7 +53,7 @@ async def test_either_answer_shows_the_whole_window(
     """With rows on both bounds, with several at one instant, and on *smaller* pages than asked."""
     setattr(rig.double.switches, switch, answer)
     if smaller and switch != "oversize":
-        rig.double.switches.page_size_cap = max(3, rig.double.SMALLEST_PAGE)
+        rig.double.switches.page_size_cap = max(3, rig.double.MIN_PAGE_SIZE)
     rig.fill(pages * rig.page + bool(pages))
     for at in (rig.window.start, rig.window.end - timedelta(milliseconds=1), rig.window.end):
         rig.double.add(at)
@@ -108,9 +110,9 @@ async def test_a_list_that_cannot_be_read_to_its_end_is_an_error_and_no_end(
 async def test_rows_of_one_instant_that_change_places_are_all_shown_or_it_is_an_error(
     rig: Rig,
 ) -> None:
-    if not rig.double.RESTLESS:
+    if not rig.double.UNSTABLE_ORDER:
         pytest.skip("rows of one instant keep their places")
-    for switch, answer in rig.double.RESTLESS:
+    for switch, answer in rig.double.UNSTABLE_ORDER:
         setattr(rig.double.switches, switch, answer)
     for _ in range(3 * rig.page):
         rig.double.add(rig.window.start + HOUR)

@@ -61,7 +61,7 @@ async def test_trouble_that_passes_costs_nothing(
     rig.fill(3 * rig.page)
     fault = rig.double.faults.add(action, nth=page)
     assert await rig.shown() == rig.made()
-    assert fault.struck == 1
+    assert fault.applied == 1
 
 
 @named(WRAPPED)
@@ -84,7 +84,7 @@ async def test_trouble_that_does_not_pass_is_given_up(
     with pytest.raises(Retryable) as caught:
         await rig.pages()
     assert caught.value.reason
-    assert fault.struck == SOURCE_ATTEMPTS == len(waits) + 1
+    assert fault.applied == SOURCE_ATTEMPTS == len(waits) + 1
     rig.double.faults.clear()
     assert await rig.shown() == rig.made()
 
@@ -95,7 +95,7 @@ async def test_a_hang_ends_with_the_timeout(rig: Rig, page: int) -> None:
     fault = rig.double.faults.add(faults.hang(), nth=page)
     async with asyncio.timeout(5):
         assert await rig.shown(rig.build(timeout="150ms")) == rig.made()
-    assert fault.struck == 1
+    assert fault.applied == 1
 
 
 async def test_a_reply_that_trickles_ends_with_the_timeout(rig: Rig) -> None:
@@ -252,7 +252,7 @@ async def test_the_same_page_over_and_over_is_no_walk(rig: Rig, page: int) -> No
         response.body = kept[0]
         return response
 
-    first = page + rig.double.PROBES
+    first = page + rig.double.EXTRA_REQUESTS
     rig.double.faults.add(faults.rewrite(change), nth=range(first, 10_000), times=None)
     async with asyncio.timeout(20):
         error = await rig.whole_or_error()

@@ -36,7 +36,7 @@ async def test_every_record_is_shown_once_and_only_the_last_page_is_the_last(
     assert sorted(record for page in shown for record in page.records) == sorted(rig.made())
     assert [page.last for page in shown] == [False] * (len(shown) - 1) + [True]
     assert not any(page.shrunk for page in shown)
-    assert {page.total for page in shown} == {count if rig.double.TOTAL else None}
+    assert {page.total for page in shown} == {count if rig.double.REPORTS_TOTAL else None}
     assert all(page.records for page in shown) or len(shown) == 1, "a page was asked for in vain"
     assert len(rig.double.seen) >= max(1, -(-count // rig.page))
 
@@ -50,7 +50,7 @@ async def test_a_source_can_be_walked_again_and_again(rig: Rig) -> None:
 
 @pytest.mark.parametrize("cap", [1, 3])
 async def test_pages_may_be_smaller_than_asked_for(rig: Rig, cap: int) -> None:
-    rig.double.switches.page_size_cap = max(cap, rig.double.SMALLEST_PAGE)
+    rig.double.switches.page_size_cap = max(cap, rig.double.MIN_PAGE_SIZE)
     rig.fill(7)
     assert await rig.shown() == rig.made()
 
@@ -113,7 +113,7 @@ async def test_rows_that_come_are_not_taken_for_rows_that_vanished(rig: Rig) -> 
     rig.double.before_page[2] = lambda: rig.double.add(rig.window.end - timedelta(seconds=1))
     pages = await rig.pages()
     assert set(before) <= {record for page in pages for record in page.records}
-    assert pages[-1].total == (len(rig.made()) if rig.double.TOTAL else None)
+    assert pages[-1].total == (len(rig.made()) if rig.double.REPORTS_TOTAL else None)
     assert not any(page.shrunk for page in pages)
     assert not rig.double.before_page, "the page was never asked for"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, misfits, templates
+from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, mapping_conflicts, templates
 
 
 def listed(name: str, pattern: str, priority: int | None = None, **more: Any) -> dict[str, Any]:
@@ -49,9 +49,9 @@ def test_a_template_that_says_nothing_is_used_for_nothing(odd: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("opensearch", [True, False])
-def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
+def test_our_own_template_has_no_mapping_conflicts(*, opensearch: bool) -> None:
     component = templates(opensearch=opensearch)[f"/_component_template/{COMPONENT}"]
-    assert misfits(component["template"]["mappings"]["properties"]) == []
+    assert mapping_conflicts(component["template"]["mappings"]["properties"]) == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
         ({"event": "nonsense", "source": {"type": 7}}, []),
     ],
 )
-def test_only_types_that_serve_a_search_otherwise_are_misfits(
+def test_only_types_that_serve_a_search_otherwise_are_conflicts(
     properties: dict[str, Any], said: list[str]
 ) -> None:
-    assert misfits(properties) == said
+    assert mapping_conflicts(properties) == said

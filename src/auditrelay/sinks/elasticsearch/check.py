@@ -12,7 +12,7 @@ from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of, fault_of
 from auditrelay.sinks.elasticsearch.duplicates import Duplicates
 from auditrelay.sinks.elasticsearch.names import example, is_data_stream, is_dated, wildcard
 from auditrelay.sinks.elasticsearch.settings import Settings
-from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, misfits
+from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, mapping_conflicts
 
 _RIGHTS = ("create_doc", "auto_configure", "read", "view_index_metadata")
 """Of these the first is needed, the second to make an index, the others to look for duplicates."""
@@ -179,7 +179,7 @@ async def _mapping(cluster: Cluster, target: str) -> list[str]:
         newest[_GENERATION.sub("", name)] = name, index
     said = []
     for name, index in newest.values():
-        wrong = misfits(index.get("mappings", {}).get("properties", {}))
+        wrong = mapping_conflicts(index.get("mappings", {}).get("properties", {}))
         if wrong:
             shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if wrong[3:] else "")
             said.append(f"mapped otherwise in {words(name)}: {words(shown)}")

@@ -95,11 +95,11 @@ _ALIKE = {
 """Types that serve a search as another does."""
 
 
-def misfits(properties: Mapping[str, Any]) -> list[str]:
+def mapping_conflicts(properties: Mapping[str, Any]) -> list[str]:
     """
     Return which fields an index maps otherwise than our template, for people.
 
-    *properties* are those of ``GET _mapping``. Fields that it does not have yet are no misfits.
+    *properties* are those of ``GET _mapping``. Fields that it does not have yet are no conflicts.
     """
     ours = dict(_types(templates(opensearch=False)[_PATH]["template"]["mappings"]["properties"]))
     theirs = dict(_types(properties))

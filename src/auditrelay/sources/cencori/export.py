@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from auditrelay.events.decode import BLANKS, Undecodable, decode
+from auditrelay.events.decode import WHITESPACE, Undecodable, decode
 from auditrelay.events.timestamps import parse
 from auditrelay.events.vendors.cencori import HEADER, TWIN
 from auditrelay.sources.cencori.export_csv import rows
@@ -95,12 +95,12 @@ def glance(opened: BinaryIO, name: str) -> None:
     if is_csv(name):
         next(rows(Feed(opened.read), HEADER), None)
         return
-    head = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(BLANKS)
+    head = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(WHITESPACE)
     if not head.startswith(b"{"):
         raise Unreadable("line 1: not the beginning of a JSON export", reason="not_an_export")
     opened.seek(0, 2)
     opened.seek(-min(64, opened.tell()), 1)
-    if not opened.read().rstrip(BLANKS).endswith(b"}"):
+    if not opened.read().rstrip(WHITESPACE).endswith(b"}"):
         raise Unreadable("it breaks off before its end", reason="file_breaks_off")
 
 
