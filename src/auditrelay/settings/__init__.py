@@ -126,8 +126,8 @@ class SourceSettings(PeerSettings):
         return {"base_url": self.base_url}
 
     @property
-    def drop_directory(self) -> Path | None:
-        """The folder that files are put into, if that is how records come in."""
+    def files_directory(self) -> Path | None:
+        """The folder that export files are put into, for a source that reads files."""
         return None
 
     @property
