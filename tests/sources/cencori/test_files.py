@@ -265,7 +265,7 @@ async def test_exports_that_overlap_show_the_same_events(
     vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path, kind: Any
 ) -> None:
     at = NOW - HOUR
-    for _ in range(3):  # three that a CSV file cannot tell apart
+    for _ in range(3):  # three that are equal in a CSV file
         vendor.add(at, **SAME)
     vendor.add(at, **{**SAME, "description": "another"})
     vendor.drop(tmp_path, kind, "24h", name="one.x".replace("x", kind))

@@ -35,7 +35,7 @@ PAGE_BYTES = 4 * 2**20
 
 @dataclass(slots=True)
 class _Counter:
-    """Counts rows, and keeps what is needed to tell the span that the file covers."""
+    """Counts rows, and keeps the times from which the covered span is derived."""
 
     granule: timedelta
     count: int = 0
