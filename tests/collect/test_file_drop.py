@@ -104,7 +104,7 @@ async def test_a_file_is_read_once_and_covers_what_it_claims(rig: Rig) -> None:
         await rig.poll()
     assert await rig.world.names() == ["r1", "r2", "r3"]
     assert await rig.world.covered() == [(COVERED, None)]
-    [line] = [line for line in logs if line["event"] == "parcel_collected"]
+    [line] = [line for line in logs if line["event"] == "file_collected"]
     assert (line["file"], line["events"], line["new"]) == ("a.csv", 3, 3)
 
 
@@ -125,7 +125,7 @@ async def test_a_rejected_file_is_reported_once_shown_while_it_lies_there_and_co
     with capture_logs() as logs:
         await rig.poll()
         await rig.poll()
-    assert [line["file"] for line in logs if line["event"] == "parcel_refused"] == ["bad.csv"]
+    assert [line["file"] for line in logs if line["event"] == "file_rejected"] == ["bad.csv"]
     assert await rig.world.names() == ["r1"]
     condition = rig.health.condition
     assert (condition.up, condition.held) == (True, False)

@@ -25,10 +25,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class FileReader:
     """
-    Reads the files of *source*, which is called *name*.
+    Reads the files that the source *name* finds in its directory.
 
-    *reader* stores what is in them; *health* is shown which were rejected. *clock* returns now, in
-    UTC.
+    *reader* stores their events; *health* gets the rejected files. *clock* returns now, in UTC.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class FileReader:
                     rejected[file.key] = scrub(str(error))
                     if file.key not in self._rejected:
                         _log.error(
-                            "parcel_refused",
+                            "file_rejected",
                             source=self._name,
                             file=file.name,
                             reason=rejected[file.key],
@@ -102,7 +101,7 @@ class FileReader:
         # export without ids cannot tell.
         self._metrics.events_ambiguous.labels(self._name).inc(ambiguous)
         _log.info(
-            "parcel_collected",
+            "file_collected",
             source=self._name,
             file=file.name,
             events=rows,

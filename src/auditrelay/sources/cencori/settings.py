@@ -35,7 +35,7 @@ class Settings(SourceSettings):
     """The header ``Cookie`` of a user who is signed in as an owner or admin."""
 
     @property
-    def files_directory(self) -> Path | None:
+    def export_directory(self) -> Path | None:
         """The folder that exports are put into."""
         return self.directory
 

@@ -61,7 +61,7 @@ def has_read_file(db: sqlite3.Connection, name: str, key: bytes) -> bool:
 
 
 def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> None:
-    """Record that the source *owner* has read *file* whole."""
+    """Record that the source *owner* has read the whole *file*."""
     db.execute(
         "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
         (owner, file.key, file.name, now),
