@@ -243,7 +243,7 @@ class Folder:
 
     scope = ""
 
-    async def parcels(self, known: Any, now: Any) -> AsyncIterator[Any]:
+    async def files(self, known: Any, now: Any) -> AsyncIterator[Any]:
         yield None
 
     async def check(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
-from tests.support.dropped import Dropped
+from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
@@ -354,6 +354,6 @@ async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run
 
 def test_files_cannot_be_asked_for_a_range(world: World, tmp_path: Path) -> None:
     collector = world.collector()
-    collector.source = Dropped()
+    collector.source = EmptyFolder()
     with pytest.raises(ConfigError, match="calls reads files and cannot be asked for a range"):
         Filling(world, collector)

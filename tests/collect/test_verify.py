@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
-from tests.support.dropped import Dropped
+from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier
@@ -325,6 +325,6 @@ async def test_times_are_written_as_everywhere(world: World) -> None:
 
 async def test_files_cannot_be_compared_with(world: World) -> None:
     collector = world.collector()
-    collector.source = Dropped()
+    collector.source = EmptyFolder()
     with pytest.raises(ConfigError, match="calls reads files"):
         await verify(world, collector)

@@ -37,7 +37,7 @@ test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up
       tests/promises/test_pains.py::\
 test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
   pages that never end are an error with a name
-      tests/contract/sources/test_trouble.py::test_the_same_page_over_and_over_is_no_walk
+      tests/contract/sources/test_trouble.py::test_the_same_page_over_and_over_breaks_the_walk
       tests/collect/test_walk.py::test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name
       tests/collect/test_walk.py::test_a_window_over_budget_is_broken_unless_it_cannot_be_cut
   a long catch-up that dies keeps what it has done

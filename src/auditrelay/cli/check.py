@@ -19,7 +19,7 @@ from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
 from auditrelay.sinks import Item, Sink, Verdict
-from auditrelay.sources import Drop
+from auditrelay.sources import FileSource
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval
@@ -130,7 +130,7 @@ async def _ask(
 
 
 async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
-    if isinstance(source, Drop):
+    if isinstance(source, FileSource):
         return await source.check(), ()
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:

@@ -27,7 +27,7 @@ from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
-from auditrelay.sources import Drop
+from auditrelay.sources import FileSource
 from auditrelay.store import Proof, Store
 from auditrelay.window import Interval, holes, slices
 
@@ -71,7 +71,7 @@ class Backfiller:
         clock: Callable[[], datetime],
         on_progress: OnProgress,
     ) -> None:
-        if isinstance(collector.source, Drop):
+        if isinstance(collector.source, FileSource):
             raise ConfigError(
                 f"{collector.name} reads files and cannot be asked for a range: put an export of "
                 "it into its directory, and it is read at once"

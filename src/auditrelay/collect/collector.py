@@ -22,7 +22,7 @@ from auditrelay.collect.resweep import Resweeper
 from auditrelay.errors import Refused, RelayError, StateError, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Drop, Source
+from auditrelay.sources import FileSource, Source
 from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue
@@ -66,7 +66,7 @@ class Collector:
         self,
         name: str,
         settings: SourceSettings,
-        source: Source | Drop,
+        source: Source | FileSource,
         *,
         normalizer: Normalizer,
         store: Store,
@@ -111,7 +111,7 @@ class Collector:
         )
         self._reader = self.new_reader()
         self._files: FileReader | None = None
-        if isinstance(source, Drop):
+        if isinstance(source, FileSource):
             self._files = FileReader(
                 name,
                 source,

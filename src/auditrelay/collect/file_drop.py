@@ -15,8 +15,8 @@ import structlog
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.reader import WindowReader
 from auditrelay.errors import Rejected
-from auditrelay.sources import Drop, Parcel, ParcelPage
-from auditrelay.store import DeadLetter, KnownParcel, Proof, Store
+from auditrelay.sources import ExportFile, ExportPage, FileSource
+from auditrelay.store import DeadLetter, KnownFile, Proof, Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -25,7 +25,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class FileReader:
     """
-    Reads the files that the source *name* finds in its directory, *drop*.
+    Reads the files that the source *name* finds in its directory.
 
     *reader* stores their events; *health* gets the rejected files. *clock* returns now, in UTC.
     """
@@ -33,7 +33,7 @@ class FileReader:
     def __init__(
         self,
         name: str,
-        drop: Drop,
+        source: FileSource,
         *,
         reader: WindowReader,
         health: SourceHealth,
@@ -42,7 +42,7 @@ class FileReader:
         clock: Callable[[], datetime],
     ) -> None:
         self._name = name
-        self._drop = drop
+        self._source = source
         self._reader = reader
         self._health = health
         self._store = store
@@ -61,37 +61,37 @@ class FileReader:
         rejected: dict[bytes, str] = {}
 
         async def known(key: bytes) -> bool:
-            return await self._store.is_parcel_known(self._name, key)
+            return await self._store.is_file_known(self._name, key)
 
-        async with contextlib.aclosing(self._drop.parcels(known, self._clock())) as parcels:
-            async for parcel in parcels:
+        async with contextlib.aclosing(self._source.files(known, self._clock())) as files:
+            async for file in files:
                 try:
-                    await self._read_parcel(parcel)
+                    await self._read_file(file)
                 except Rejected as error:
-                    rejected[parcel.key] = scrub(str(error))
-                    if parcel.key not in self._rejected:
+                    rejected[file.key] = scrub(str(error))
+                    if file.key not in self._rejected:
                         _log.error(
                             "file_rejected",
                             source=self._name,
-                            file=parcel.name,
-                            reason=rejected[parcel.key],
+                            file=file.name,
+                            reason=rejected[file.key],
                         )
         self._rejected = rejected
         self._health.rejected_files = rejected.values()
 
-    async def _read_parcel(self, parcel: Parcel) -> None:
+    async def _read_file(self, file: ExportFile) -> None:
         rows = new = bad = ambiguous = 0
-        async with contextlib.aclosing(parcel.pages) as pages:
+        async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
                 if page.last:
-                    known = KnownParcel(parcel.key, parcel.name)
-                    proof = Proof(covers=page.covers, gaps=page.gaps, parcel=known)
+                    known = KnownFile(file.key, file.name)
+                    proof = Proof(covers=page.covers, gaps=page.gaps, file=known)
                 added = await self._reader.add(
                     self._reader.normalize(page.records),
-                    f"export {parcel.name}",
+                    f"export {file.name}",
                     proof,
-                    self._bad_rows(parcel, page),
+                    self._bad_rows(file, page),
                 )
                 rows += len(page.records)
                 new += len(added.new)
@@ -104,25 +104,25 @@ class FileReader:
         _log.info(
             "file_collected",
             source=self._name,
-            file=parcel.name,
+            file=file.name,
             events=rows,
             new=new,
             bad=bad,
             ambiguous=ambiguous,
         )
 
-    def _bad_rows(self, parcel: Parcel, page: ParcelPage) -> list[DeadLetter]:
+    def _bad_rows(self, file: ExportFile, page: ExportPage) -> list[DeadLetter]:
         now = self._clock()
         letters = []
         for row in page.bad:
             (event,) = self._reader.normalize([row.text])
-            message = f"{parcel.name}, line {row.line}: {row.why}"
+            message = f"{file.name}, line {row.line}: {row.problem}"
             letters.append(DeadLetter(event, "bad_row", scrub(message), None, 1, now, now))
             _log.error(
                 "row_dead_lettered",
                 source=self._name,
-                file=parcel.name,
+                file=file.name,
                 line=row.line,
-                reason=row.why,
+                reason=row.problem,
             )
         return letters

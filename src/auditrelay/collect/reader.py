@@ -24,7 +24,7 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Drop, Page, Source
+from auditrelay.sources import FileSource, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
@@ -82,7 +82,7 @@ class WindowReader:
         self,
         name: str,
         settings: SourceSettings,
-        source: Source | Drop,
+        source: Source | FileSource,
         *,
         normalizer: Normalizer,
         store: Store,
@@ -118,7 +118,7 @@ class WindowReader:
         """
         stats = WindowStats()
         source = self.source
-        assert not isinstance(source, Drop)  # noqa: S101  # it cannot be asked for windows
+        assert not isinstance(source, FileSource)  # noqa: S101  # it cannot be asked for windows
 
         async def walk_part(part: Interval, max_events: int | None) -> None:
             await self._walk(source, part, stats, mode, max_events)

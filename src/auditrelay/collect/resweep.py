@@ -18,7 +18,7 @@ from auditrelay.errors import RelayError, StateError
 from auditrelay.http.rate import in_background
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
-from auditrelay.sources import Drop
+from auditrelay.sources import FileSource
 from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -74,7 +74,7 @@ class Resweeper:
 
         Raises RelayError if the source could not be read; the progress of each delay is stored.
         """
-        if isinstance(self.reader.source, Drop):
+        if isinstance(self.reader.source, FileSource):
             return
         self.reader.worked_at = time.monotonic()
         try:

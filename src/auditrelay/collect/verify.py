@@ -21,7 +21,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
-from auditrelay.sources import Drop
+from auditrelay.sources import FileSource
 from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
@@ -62,7 +62,7 @@ class Verifier:
         clock: Callable[[], datetime],
         on_progress: OnProgress,
     ) -> None:
-        if isinstance(collector.source, Drop):
+        if isinstance(collector.source, FileSource):
             raise ConfigError(
                 f"{collector.name} reads files and cannot be asked for a range: there is nothing "
                 "to compare with"

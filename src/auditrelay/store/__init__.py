@@ -51,7 +51,7 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownParcel:
+class KnownFile:
     """Something that was read as a whole: its *key* is a digest of its content."""
 
     key: bytes
@@ -64,13 +64,13 @@ class Proof:
     What the last page of a walk proves; entered in the same transaction as that page.
 
     *covers* are spans that were read to their end, *gaps* spans that cannot be read, with a reason
-    each. *parcel* has been read whole. *backfill* is the number of the backfill whose part this
+    each. *file* has been read whole. *backfill* is the number of the backfill whose part this
     was.
     """
 
     covers: tuple[Interval, ...] = ()
     gaps: tuple[tuple[Interval, str], ...] = ()
-    parcel: KnownParcel | None = None
+    file: KnownFile | None = None
     backfill: int | None = None
     part: Interval | None = None
     """The part of the backfill that is done once this is entered."""
@@ -255,8 +255,8 @@ class Store(Protocol):
         Raises StoreFull if the spool or the disk has no room.
         """
 
-    async def is_parcel_known(self, source: str, key: bytes) -> bool:
-        """Tell whether *source* has read the parcel with that digest whole."""
+    async def is_file_known(self, source: str, key: bytes) -> bool:
+        """Tell whether *source* has read the file with that digest whole."""
 
     async def end_of_spool(self) -> int:
         """Return the position that the next spooled event will have."""

@@ -25,7 +25,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Drop, Page, Source, bland, cencori, jitsudo
+from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
 from auditrelay.store.journal import find_break
 from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
@@ -102,7 +102,7 @@ def collector(
     name: str,
     store: SqliteStore,
     now: datetime,
-    source: Source | Drop | None = None,
+    source: Source | FileSource | None = None,
     **changes: Any,
 ) -> Collector:
     settings = settings_of(name, **changes)

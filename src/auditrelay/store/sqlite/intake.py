@@ -104,8 +104,8 @@ def _enter(journal: JournalWriter, proof: Proof, new: int) -> tuple[list[Declare
     declared = [
         each for span, reason in proof.gaps for each in ledger.declare(journal, span, reason)
     ]
-    if proof.parcel is not None:
-        file_read(journal.db, journal.owner, proof.parcel, journal.now)
+    if proof.file is not None:
+        file_read(journal.db, journal.owner, proof.file, journal.now)
     if proof.backfill is not None and proof.part is not None:
         backfills.part_done(journal.db, proof.backfill, proof.part, proof.read, proof.new + new)
     return declared, filled

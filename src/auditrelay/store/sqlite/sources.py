@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from auditrelay.store import KnownParcel
+from auditrelay.store import KnownFile
 from auditrelay.window import micros, moment
 
 
@@ -60,7 +60,7 @@ def has_read_file(db: sqlite3.Connection, name: str, key: bytes) -> bool:
     return db.execute(query, (name, key)).fetchone() is not None
 
 
-def file_read(db: sqlite3.Connection, owner: int, file: KnownParcel, now: int) -> None:
+def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> None:
     """Record that the source *owner* has read the whole *file*."""
     db.execute(
         "insert into parcel values (?, ?, ?, ?) on conflict do nothing",

@@ -136,7 +136,7 @@ class SqliteStore:
             )
         )
 
-    async def is_parcel_known(self, source: str, key: bytes) -> bool:
+    async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
         return await self._read(lambda db: sources.has_read_file(db, source, key))
 
