@@ -13,13 +13,13 @@ from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy
 
 from auditrelay.deliver import acknowledgements
-from auditrelay.deliver.acknowledgement_poller import POLL_MOST
+from auditrelay.deliver.acknowledgement_poller import POLL_MAX
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.deliver.probe_lock import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
-from auditrelay.sinks import Item, Limits, Receipt, Rejection, Verdict
+from auditrelay.sinks import AckId, Item, Limits, Rejection, Verdict
 
-PATIENCE = timedelta(minutes=5)
+ACK_TIMEOUT = timedelta(minutes=5)
 """Of a channel whose time shall run out. Others have all day: time passes fast here."""
 
 TEN = Limits(10, 10**9, 10**9)
@@ -30,7 +30,7 @@ class Line:
     """A channel: what it was *asked*, and what it tells."""
 
     tell: Callable[[Sequence[int]], set[int]] = set
-    patience: timedelta = timedelta(days=1)
+    ack_timeout: timedelta = timedelta(days=1)
     lost: bool = False
     retired: bool = False
     asked: list[list[int]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Later(Intake):
             self.lines.append(replace(self.lines[-1], retired=False, asked=[], script=[]))
         if verdict != Verdict():
             return verdict
-        return Verdict(receipt=Receipt(self.lines[-1], next(self.numbers)))
+        return Verdict(ack_id=AckId(self.lines[-1], next(self.numbers)))
 
     @property
     def questions(self) -> list[list[int]]:
@@ -125,7 +125,7 @@ async def test_a_sink_is_asked_only_while_something_waits_and_ever_more_slowly(
     sink = Later(lines=[Line(nothing)])
     async with running(world.deliverer(sink)):
         await eventually(lambda: len(sink.questions) > 6)
-        assert waits[:6] == [1, 2, 4, 8, POLL_MOST, POLL_MOST]
+        assert waits[:6] == [1, 2, 4, 8, POLL_MAX, POLL_MAX]
         sink.lines[0].tell = set
         await eventually(lambda: world.counted("events_delivered_total") == 5)
         asked, waited = len(sink.questions), len(waits)
@@ -138,13 +138,13 @@ async def test_what_is_not_acknowledged_in_time_is_sent_again_and_counted(
     world: World,
 ) -> None:
     made = await world.spool(40)
-    sink = Later(TEN, lines=[Line(nothing, PATIENCE)])
+    sink = Later(TEN, lines=[Line(nothing, ACK_TIMEOUT)])
     began = world.monotonic()
     deliverer = world.deliverer(sink)
     with capture_logs() as logs:
         async with running(deliverer):
             await eventually(lambda: len(sink.lines) == 2)
-            assert world.monotonic() - began >= PATIENCE.total_seconds()
+            assert world.monotonic() - began >= ACK_TIMEOUT.total_seconds()
             assert world.counted("events_delivered_total") == 0
             await eventually(lambda: world.counted("events_possible_duplicate_total") >= 40)
             assert not is_up(deliverer)
@@ -170,11 +170,11 @@ async def test_a_sink_that_never_acknowledges_gets_a_batch_in_5_minutes_and_no_m
     world: World,
 ) -> None:
     await world.spool(200)
-    sink = Later(TEN, lines=[Line(nothing, PATIENCE)])
+    sink = Later(TEN, lines=[Line(nothing, ACK_TIMEOUT)])
     began = world.monotonic()
     async with running(world.deliverer(sink, concurrency=4)):
         await eventually(lambda: len(sink.taken) >= 250)
-        periods = (world.monotonic() - began) / PATIENCE.total_seconds()
+        periods = (world.monotonic() - began) / ACK_TIMEOUT.total_seconds()
         assert len(sink.taken) <= 200 + 10 * periods
     assert world.counted("events_delivered_total") == 0
     assert await world.backlog() == 200
@@ -189,7 +189,7 @@ async def test_a_lost_channel_is_not_waited_for(world: World, waits: list[float]
         sink.lines[0].lost = True
         sink.lines.append(Line())
         await eventually(lambda: world.counted("events_delivered_total") == 30)
-    assert sum(waits) < PATIENCE.total_seconds()
+    assert sum(waits) < ACK_TIMEOUT.total_seconds()
     assert sink.taken == made + made
     assert world.counted("events_possible_duplicate_total") == 30
     assert is_up(deliverer)
@@ -197,7 +197,7 @@ async def test_a_lost_channel_is_not_waited_for(world: World, waits: list[float]
 
 async def test_what_waits_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.spool(500)
-    monkeypatch.setattr(acknowledgements, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(acknowledgements, "MAX_BYTES", 20_000)
     sink = Later(TEN, lines=[Line(nothing)])
     deliverer = world.deliverer(sink, concurrency=3)
     async with running(deliverer):
@@ -214,7 +214,7 @@ async def test_while_the_question_is_refused_nothing_is_sent(
     world: World, waits: list[float]
 ) -> None:
     first = await world.spool(10)
-    sink = Later(TEN, lines=[Line(nothing, PATIENCE)])
+    sink = Later(TEN, lines=[Line(nothing, ACK_TIMEOUT)])
     sink.lines[0].script = [Refused("400: no ack", status=400), *[busy() for _ in range(3)]]
     sink.lines[0].script += [Refused("400: no ack", status=400) for _ in range(4)]
     deliverer = world.deliverer(sink, concurrency=2)
@@ -230,7 +230,9 @@ async def test_while_the_question_is_refused_nothing_is_sent(
             await eventually(lambda: world.counted("events_delivered_total") == 30)
     assert sorted(sink.taken) == sorted(first + more)
     assert world.counted("events_possible_duplicate_total") == 0
-    assert sum(waits) > PATIENCE.total_seconds(), "its time is over, and yet it was not sent again"
+    assert sum(waits) > ACK_TIMEOUT.total_seconds(), (
+        "its time is over, and yet it was not sent again"
+    )
     assert waits[1] >= PROBE_FIRST
     assert [line["event"] for line in logs if line["event"].startswith("sink_")] == [
         "sink_held",
@@ -299,7 +301,7 @@ async def test_a_run_that_shall_end_waits_for_acknowledgements_and_fails_without
     assert await world.backlog() == 0
     await world.spool(10, first=100)
     for trouble, script in ((Retryable, []), (Refused, [Refused("400", status=400)])):
-        line = Line(nothing, PATIENCE, script=[*script])
+        line = Line(nothing, ACK_TIMEOUT, script=[*script])
         with pytest.raises(ExceptionGroup) as group:
             await world.run(Later(TEN, lines=[line]), attempts=3)
         assert group.group_contains(trouble)
@@ -315,7 +317,7 @@ async def test_a_bad_event_is_a_dead_letter_and_what_comes_with_it_still_has_to_
         Verdict(
             rejected=(Rejection(4, "event_blank", "no", 400),),
             retry=(5, 6, 7, 8, 9, 0, 1, 2, 3),
-            doubtful=4,
+            possibly_stored=4,
         )
     ]
     async with running(world.deliverer(sink)):
@@ -341,7 +343,7 @@ async def test_a_late_answer_does_not_settle_what_was_given_up(world: World) -> 
             await answer.wait()
             raise Retryable("timeout", reason="timeout", sent=True)
 
-    sink = Later(TEN, lines=[Slow(patience=timedelta(0))])
+    sink = Later(TEN, lines=[Slow(ack_timeout=timedelta(0))])
     async with running(world.deliverer(sink)):
         await asked.wait()
         sink.lines.append(Line())

@@ -11,7 +11,7 @@ from tests.support.delivering import Intake, World, busy, name_of
 
 from auditrelay.deliver.circuit_breaker import THRESHOLD, CircuitBreaker
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -76,7 +76,7 @@ async def test_a_sink_that_refuses_everything_is_held_and_buries_few(
             await eventually(lambda: held(deliverer))
             await eventually(lambda: sum(waits) > 1200)  # twenty minutes of it
             dead = world.dead()
-            assert THRESHOLD <= len(dead) <= THRESHOLD + 1200 / PROBE_MOST + 8
+            assert THRESHOLD <= len(dead) <= THRESHOLD + 1200 / PROBE_MAX + 8
             assert await world.backlog() == 3000 - len(dead)
             assert intake.taken == []
             said = str(deliverer.condition.last_error)
@@ -163,7 +163,7 @@ async def test_a_run_of_bad_events_with_nothing_good_in_sight_crawls_on(
     await world.run(intake)
     assert len(world.dead()) == THRESHOLD + 9
     assert waits[:3] == [PROBE_FIRST, 2 * PROBE_FIRST, 4 * PROBE_FIRST]
-    assert max(waits) == PROBE_MOST
+    assert max(waits) == PROBE_MAX
     assert len(waits) == 9
 
 

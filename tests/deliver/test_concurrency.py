@@ -34,12 +34,12 @@ class Peer:
                 took = self.latency(len(self.flying) + 1, self.now)
                 lands = self.now + (took if took is not None else 0.01)
                 heapq.heappush(self.flying, (lands, self.now, took is not None))
-            on_wire = len(self.flying)
+            in_flight = len(self.flying)
             lands, begun, well = heapq.heappop(self.flying)
             self.now = max(self.now, lands)
-            seen.append(on_wire)
+            seen.append(in_flight)
             if well:
-                self.concurrency.on_success(begun, self.now, size=SIZE, on_wire=on_wire)
+                self.concurrency.on_success(begun, self.now, size=SIZE, in_flight=in_flight)
                 self.answered += 1
             else:
                 self.concurrency.on_failure(begun, self.now)
@@ -96,7 +96,7 @@ def test_failures_divide_and_success_adds_one_by_one() -> None:
     assert limits == [6, 2, 1, 1, 1, 1]
     grown = []
     for now in range(10, 20):
-        concurrency.on_success(now, now + 0.1, size=SIZE, on_wire=concurrency.limit)
+        concurrency.on_success(now, now + 0.1, size=SIZE, in_flight=concurrency.limit)
         grown.append(concurrency.limit)
     assert grown == [2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
 
@@ -113,15 +113,15 @@ def test_those_that_were_on_the_wire_together_tell_of_one_jam() -> None:
 def test_small_requests_are_not_the_measure_of_large_ones() -> None:
     concurrency = AdaptiveConcurrency(8)
     for now in range(200):
-        concurrency.on_success(now, now + 0.01, size=800, on_wire=8)
-        concurrency.on_success(now, now + 0.9, size=SIZE, on_wire=8)
+        concurrency.on_success(now, now + 0.01, size=800, in_flight=8)
+        concurrency.on_success(now, now + 0.9, size=SIZE, in_flight=8)
     assert concurrency.limit == 8
 
 
 def test_noise_is_not_slowness() -> None:
     concurrency = AdaptiveConcurrency(8)
     for now in range(200):
-        concurrency.on_success(now, now + (0.001 if now % 2 else NOISE), size=SIZE, on_wire=8)
+        concurrency.on_success(now, now + (0.001 if now % 2 else NOISE), size=SIZE, in_flight=8)
     assert concurrency.limit == 8
 
 
@@ -130,7 +130,7 @@ def test_answers_while_there_is_little_to_do_say_nothing_about_more() -> None:
     for now in range(1, 4):
         concurrency.on_failure(now, now)
     for now in range(10, 500):
-        concurrency.on_success(now, now + 0.1, size=SIZE, on_wire=0)
+        concurrency.on_success(now, now + 0.1, size=SIZE, in_flight=0)
     assert concurrency.limit == 1
 
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -51,7 +51,7 @@ async def test_what_is_refused_for_now_is_sent_again_and_the_rest_is_not(
     world: World, waits: list[float]
 ) -> None:
     made = await world.spool(6)
-    intake = Intake(script=[Verdict(retry=(1, 4), because=busy(retry_after=7.0)), busy()])
+    intake = Intake(script=[Verdict(retry=(1, 4), retry_reason=busy(retry_after=7.0)), busy()])
     await world.run(intake)
     assert intake.offered == [made, [made[1], made[4]], [made[1], made[4]]]
     assert sorted(intake.taken) == made
@@ -126,7 +126,7 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
         "sink_released",
     ]
     assert waits[0] == PROBE_FIRST
-    assert max(waits) == PROBE_MOST
+    assert max(waits) == PROBE_MAX
     assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
 
 
@@ -182,7 +182,7 @@ async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_eve
 @pytest.mark.parametrize(
     "verdict",
     [
-        Verdict(retry=(1, 3), because=Retryable("busy", reason="status_503")),
+        Verdict(retry=(1, 3), retry_reason=Retryable("busy", reason="status_503")),
         Verdict(retry=(1, 3)),
     ],
 )
@@ -396,7 +396,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     await world.spool(5)
     hours = itertools.count(1, 3600)
     clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
-    monkeypatch.setattr("auditrelay.deliver.open_requests.time", clock)
+    monkeypatch.setattr("auditrelay.deliver.in_flight.time", clock)
     settle, moved = world.store.settle, list[float]()
 
     async def full(*args: Any, **kwargs: Any) -> None:
@@ -451,7 +451,7 @@ async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
             case "retry":
                 return Verdict(retry=some)
             case "wait":
-                return Verdict(retry=some, because=busy())
+                return Verdict(retry=some, retry_reason=busy())
             case "bad":
                 return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
         return Verdict()

@@ -17,7 +17,7 @@ from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.datadog import API_KEY, Datadog, throttled
-from auditrelay.sinks import Item, Sink, Verdict, datadog
+from auditrelay.sinks import EventRef, Item, Sink, Verdict, datadog
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
 
@@ -256,7 +256,7 @@ def test_a_log_of_whatever_content_can_be_restamped(
     odd = f"{message}{ODD}{message}"
     sent = make_event(1, message=odd, source=odd + source, tags=((tag, ODD),), api_host=host)
     text = sink.render(sent)
-    restamped = json.loads(sink._restamped(Item(0, sent, text), NOON * 10**6))
+    restamped = json.loads(sink._restamped(Item(0, EventRef.of(sent), text), NOON * 10**6))
     whole = json.loads(text)
     assert restamped["message"] == odd
     assert restamped["evt"]["id"] == sent.uid
@@ -279,12 +279,17 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
             NOW - timedelta(hours=18),
             NOW,
             {},
-            "the first 1 min of 18 h are more than 18 h back, which Datadog does not index: their ",
+            "the first 1 min of 18 h are more than 18 h ago, which Datadog does not index: their ",
         ),
-        (NOW - 30 * DAY, NOW, {}, "the first 29 d 6 h of 30 d are more than 18 h back"),
-        (NOW - 3 * DAY, NOW - 2 * DAY, {}, "all 1 d are more than 18 h back"),
+        (NOW - 30 * DAY, NOW, {}, "the first 29 d 6 h of 30 d are more than 18 h ago"),
+        (NOW - 3 * DAY, NOW - 2 * DAY, {}, "all 1 d are more than 18 h ago"),
         (NOW - 30 * DAY, NOW, {"max_age": "6h"}, "the first 29 d 18 h of 30 d are more than 6 h"),
-        (NOW - 3 * DAY, NOW, {}, "stamped with the time of sending, with their own in evt.orig"),
+        (
+            NOW - 3 * DAY,
+            NOW,
+            {},
+            "restamped with the time of sending, and keep their own in evt.orig",
+        ),
         (
             NOW - 3 * DAY,
             NOW,
@@ -298,7 +303,7 @@ def test_what_becomes_of_a_past_range_is_known_before_it_is_fetched(
 ) -> None:
     found = datadog.build(
         "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics()
-    ).foresee(start, end, NOW)
+    ).backfill_notice(start, end, NOW)
     if said is None:
         assert found is None
     else:
@@ -313,7 +318,7 @@ async def test_what_is_foreseen_is_what_becomes_of_each_event(
     limit = NOW - timedelta(hours=18) + timedelta(minutes=1)
     for at in (limit - timedelta(microseconds=1), limit):
         happened = micros(at)
-        foreseen = sink.foresee(at, NOW, NOW)
+        foreseen = sink.backfill_notice(at, NOW, NOW)
         verdict = await sink.send(batch(sink, [event(1, at=happened)]))
         assert (foreseen is not None) == (verdict.restamped == 1) == (at < limit)
 
@@ -323,7 +328,7 @@ async def test_the_search_finds_the_event_by_its_uid(
 ) -> None:
     sink = make()
     await sink.send(batch(sink, [event(1)]))
-    (line,) = sink.query(event(1))
+    (line,) = sink.query(event(1).uid)
     assert line == f"Datadog: @evt.id:{intake.stored.documents[0]['evt']['id']}"
 
 
@@ -399,7 +404,7 @@ async def test_a_202_without_datadogs_object_is_no_proof(
 async def test_check_asks_whether_the_key_is_valid_and_stores_nothing(
     intake: Datadog, make: Callable[..., Sink]
 ) -> None:
-    assert await make().check() == f"{intake.url} knows the API key"
+    assert await make().check() == f"{intake.url} accepts the API key"
     with pytest.raises(Refused, match="belongs to this site"):
         await make(api_key="wrong").check()
     intake.faults.add(answer(200, b'{"valid":false}'))
@@ -448,7 +453,7 @@ def test_tags_may_be_a_table_a_list_or_words(tags: object, read: tuple[str, ...]
     ("keys", "said"),
     [
         ({"site": "https://app.datadoghq.com"}, "without https:// and app."),
-        ({"site": "app.datadoghq.eu"}, "leave out what stands before the site: 'datadoghq.eu'"),
+        ({"site": "app.datadoghq.eu"}, "leave out the prefix of the site: 'datadoghq.eu'"),
         ({"site": "US3"}, "'US3' is no address; the site of that name is 'us3.datadoghq.com'"),
         ({"site": "us1.datadoghq.com"}, "the site of that name is 'datadoghq.com'"),
         ({"site": "eu1.datadoghq.com"}, "the site of that name is 'datadoghq.eu'"),

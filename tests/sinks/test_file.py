@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import Item, Sink, Verdict, file
+from auditrelay.sinks import EventRef, Item, Sink, Verdict, file
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -43,7 +43,7 @@ async def make(path: Path) -> AsyncIterator[MakeSink]:
 
 
 def lines(*texts: bytes) -> list[Item]:
-    event: Any = None
+    event = EventRef("u", "acme-voice", 0)
     return [Item(place, event, text) for place, text in enumerate(texts)]
 
 
@@ -255,7 +255,7 @@ async def test_a_pipe_in_the_files_place_holds_the_sink(make: MakeSink, path: Pa
     os.mkfifo(path)
     sink = make()
     for work in (sink.send(lines(b"1")), sink.check()):
-        with pytest.raises(Refused, match="not a plain file"):
+        with pytest.raises(Refused, match="not a regular file"):
             await work
 
 

@@ -24,7 +24,7 @@ from auditrelay.sandbox.faults import (
 )
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.splunk import CODES, TOKEN, Splunk
-from auditrelay.sinks import Item, Receipt, Sink, Verdict, splunk_hec
+from auditrelay.sinks import AckId, Item, Sink, Verdict, splunk_hec
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -183,7 +183,7 @@ async def test_a_bad_event_is_rejected_those_before_it_are_in_and_the_rest_goes_
         400,
     )
     assert rejection.message == f"{CODES[code][1]} (code {code})"
-    assert (verdict.retry, verdict.because) == ((3, 4), None)
+    assert (verdict.retry, verdict.retry_reason) == ((3, 4), None)
     assert splunk.stored.uids == [sent[0].event.uid, sent[1].event.uid]
 
 
@@ -254,7 +254,7 @@ async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_th
 
 
 @pytest.mark.parametrize(
-    ("second", "rejected", "because", "doubtful"),
+    ("second", "rejected", "because", "possibly_stored"),
     [
         (hec(400, 6), "invalid_data_format", None, 1),
         (answer(413, b""), "too_large", None, 1),
@@ -274,7 +274,7 @@ async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_is_said_of_it_a
     second: Action,
     rejected: str | None,
     because: str | None,
-    doubtful: int,
+    possibly_stored: int,
 ) -> None:
     sink = make()
     sent = items(sink, 5)
@@ -286,8 +286,8 @@ async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_is_said_of_it_a
         [] if rejected is None else [(2, rejected)]
     )
     assert verdict.retry == ((2, 3, 4) if rejected is None else (3, 4))
-    assert (verdict.because and verdict.because.reason) == because
-    assert verdict.doubtful == doubtful
+    assert (verdict.retry_reason and verdict.retry_reason.reason) == because
+    assert verdict.possibly_stored == possibly_stored
 
 
 @pytest.mark.parametrize(
@@ -305,8 +305,11 @@ async def test_a_full_splunk_is_waited_for_and_what_it_has_taken_is_not_sent_aga
     splunk.faults.add(hec(status, code, 3, **{"Retry-After": "7"}))
     verdict = await sink.send(sent)
     assert (verdict.rejected, verdict.retry) == ((), (3, 4))
-    assert verdict.because is not None
-    assert (verdict.because.reason, verdict.because.retry_after) == (f"status_{status}", 7.0)
+    assert verdict.retry_reason is not None
+    assert (verdict.retry_reason.reason, verdict.retry_reason.retry_after) == (
+        f"status_{status}",
+        7.0,
+    )
     for number in (None, 0, 5, -2, "3"):
         splunk.faults.add(hec(status, code, number))
         with pytest.raises(Retryable) as caught:
@@ -322,7 +325,7 @@ async def test_a_queue_that_fills_has_taken_the_batch_and_is_warned_about(
     sink = make()
     splunk.script(code)
     verdict = await sink.send(items(sink, 1))
-    assert verdict == Verdict(warnings=(f"{CODES[code][1]} (code {code})",), crowded=True)
+    assert verdict == Verdict(warnings=(f"{CODES[code][1]} (code {code})",), throttled=True)
     assert splunk.stored.total == 1
 
 
@@ -530,14 +533,14 @@ async def test_what_a_code_says_of_each_event(
     alone = [index for request in others for index in request]
     assert len(others) == len(alone) == expected.count("a")
     whole = expected == "dddd"
-    # What came before the bad event has no ackId, so nobody could ever say that it is safe.
+    # What came before the bad event has without an ackId, so nobody could ever say that it is safe.
     expected_fate = expected.replace("d", "r") if ack and not whole else expected
     assert fate(verdict, 4, alone) == expected_fate
-    assert (verdict.receipt is not None) == (ack and (whole or "a" in expected))
+    assert (verdict.ack_id is not None) == (ack and (whole or "a" in expected))
     before = expected.count("d") if ack and not whole else 0
-    assert verdict.doubtful == before + ("a" in expected)
-    assert verdict.crowded == (code in (24, 25))
-    assert (verdict.because is not None) == (CODES[code][0] in (429, 500, 503))
+    assert verdict.possibly_stored == before + ("a" in expected)
+    assert verdict.throttled == (code in (24, 25))
+    assert (verdict.retry_reason is not None) == (CODES[code][0] in (429, 500, 503))
 
 
 # --- indexer acknowledgement --------------------------------------------------
@@ -549,15 +552,15 @@ def acking(splunk: Splunk, make: Callable[..., Sink]) -> Sink:
     return make(ack=True)
 
 
-async def taken(sink: Sink, batch: list[Item]) -> Receipt:
-    receipt = (await sink.send(batch)).receipt
-    assert receipt is not None
-    return receipt
+async def taken(sink: Sink, batch: list[Item]) -> AckId:
+    ack_id = (await sink.send(batch)).ack_id
+    assert ack_id is not None
+    return ack_id
 
 
-async def acknowledged(*receipts: Receipt) -> set[int]:
-    (channel,) = {receipt.channel for receipt in receipts}
-    return await channel.acknowledged([receipt.number for receipt in receipts])
+async def acknowledged(*ack_ids: AckId) -> set[int]:
+    (channel,) = {ack_id.channel for ack_id in ack_ids}
+    return await channel.acknowledged([ack_id.number for ack_id in ack_ids])
 
 
 def polls(splunk: Splunk) -> list[Any]:
@@ -578,13 +581,13 @@ async def test_what_is_taken_is_acknowledged_later_and_many_in_one_question(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     splunk.switches.ack_after = 1
-    receipts = [await taken(acking, items(acking, 2)) for _ in range(3)]
-    assert [receipt.number for receipt in receipts] == [0, 1, 2]
+    ack_ids = [await taken(acking, items(acking, 2)) for _ in range(3)]
+    assert [ack_id.number for ack_id in ack_ids] == [0, 1, 2]
     before = len(polls(splunk))
-    assert await acknowledged(*receipts) == set()
-    assert await acknowledged(*receipts) == {0, 1, 2}
+    assert await acknowledged(*ack_ids) == set()
+    assert await acknowledged(*ack_ids) == {0, 1, 2}
     assert len(polls(splunk)) == before + 2
-    assert await acknowledged(*receipts) == set(), "the double tells each only once"
+    assert await acknowledged(*ack_ids) == set(), "the double tells each only once"
 
 
 async def test_every_sink_has_a_channel_of_its_own_that_is_a_guid(
@@ -604,7 +607,7 @@ async def test_without_ack_there_is_no_channel_and_no_question(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make()
-    assert (await sink.send(items(sink, 1))).receipt is None
+    assert (await sink.send(items(sink, 1))).ack_id is None
     await sink.check()
     assert not polls(splunk)
     assert not any("x-splunk-request-channel" in seen.headers for seen in splunk.seen)
@@ -614,9 +617,9 @@ async def test_questions_go_to_the_node_that_took_the_batch(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     splunk.switches.nodes = 3
-    receipts = await asyncio.gather(*(taken(acking, items(acking, 1)) for _ in range(8)))
-    assert sorted(receipt.number for receipt in receipts) == list(range(8))
-    assert await acknowledged(*receipts) == set(range(8))
+    ack_ids = await asyncio.gather(*(taken(acking, items(acking, 1)) for _ in range(8)))
+    assert sorted(ack_id.number for ack_id in ack_ids) == list(range(8))
+    assert await acknowledged(*ack_ids) == set(range(8))
 
 
 async def test_a_load_balancer_that_renews_its_cookie_with_every_answer_is_followed(
@@ -629,8 +632,8 @@ async def test_a_load_balancer_that_renews_its_cookie_with_every_answer_is_follo
         return replace(response, headers={**response.headers, "Set-Cookie": cookie})
 
     splunk.faults.add(rewrite(renewed), times=None)
-    receipts = [await taken(acking, items(acking, 1)) for _ in range(3)]
-    assert await acknowledged(*receipts) == {0, 1, 2}
+    ack_ids = [await taken(acking, items(acking, 1)) for _ in range(3)]
+    assert await acknowledged(*ack_ids) == {0, 1, 2}
     sent = [seen.headers.get("cookie") for seen in splunk.seen]
     assert sent == [None, "LB=0", "LB=1", "LB=2", "LB=3"]
 
@@ -669,8 +672,8 @@ async def test_a_channel_that_was_cleaned_up_while_idle_goes_on(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     for _ in range(3):
-        receipts = [await taken(acking, items(acking, 1)) for _ in range(2)]
-        assert await acknowledged(*receipts) == {0, 1}
+        ack_ids = [await taken(acking, items(acking, 1)) for _ in range(2)]
+        assert await acknowledged(*ack_ids) == {0, 1}
         splunk.forget_channels()
     assert len(channels(splunk)) == 1
 
@@ -702,8 +705,8 @@ async def test_a_full_ack_channel_is_left_for_a_new_one(
     assert len(channels(splunk)) == 2
     splunk.script(25)
     verdict = await acking.send(items(acking, 1))
-    assert verdict.crowded
-    assert verdict.receipt is not None
+    assert verdict.throttled
+    assert verdict.ack_id is not None
 
 
 async def test_a_token_that_does_not_acknowledge_is_found_out_before_anything_is_stored(
@@ -722,7 +725,7 @@ async def test_a_200_without_an_ackid_is_a_fault_of_the_configuration_and_not_wa
 ) -> None:
     await taken(acking, items(acking, 1))
     splunk.configure(use_ack=False)  # while we are on our way
-    with pytest.raises(Refused, match="no ackId") as caught:
+    with pytest.raises(Refused, match="without an ackId") as caught:
         await acking.send(items(acking, 1))
     assert caught.value.sent, "it may be there twice by and by"
     stored = splunk.stored.total
@@ -738,11 +741,11 @@ async def test_a_200_without_an_ackid_is_a_fault_of_the_configuration_and_not_wa
 async def test_an_ack_endpoint_that_refuses_acknowledges_nothing(
     splunk: Splunk, acking: Sink, items: Items, refusal: Any
 ) -> None:
-    receipt = await taken(acking, items(acking, 1))
+    ack_id = await taken(acking, items(acking, 1))
     splunk.faults.add(refusal, path="*/ack")
     with pytest.raises(Refused):
-        await acknowledged(receipt)
-    assert await acknowledged(receipt) == {0}
+        await acknowledged(ack_id)
+    assert await acknowledged(ack_id) == {0}
 
 
 @pytest.mark.parametrize(
@@ -760,19 +763,19 @@ async def test_an_ack_endpoint_that_refuses_acknowledges_nothing(
 async def test_an_answer_that_says_nothing_acknowledges_nothing(
     splunk: Splunk, acking: Sink, items: Items, nothing: Any
 ) -> None:
-    receipt = await taken(acking, items(acking, 1))
+    ack_id = await taken(acking, items(acking, 1))
     splunk.faults.add(nothing, path="*/ack")
     with pytest.raises(Retryable):
-        await acknowledged(receipt)
-    assert await acknowledged(receipt) == {0}
+        await acknowledged(ack_id)
+    assert await acknowledged(ack_id) == {0}
 
 
 @pytest.mark.parametrize("value", [b"1", b'"true"', b"null", b"[]"])
 async def test_only_true_is_true(splunk: Splunk, acking: Sink, items: Items, value: bytes) -> None:
-    receipt = await taken(acking, items(acking, 1))
+    ack_id = await taken(acking, items(acking, 1))
     said = b'{"acks":{"0":%b,"7":true}}' % value
     splunk.faults.add(answer(200, said), path="*/ack")
-    assert await acknowledged(receipt) == set()
+    assert await acknowledged(ack_id) == set()
 
 
 async def test_an_ack_service_that_is_down_delays_and_is_no_duplicate(
@@ -797,7 +800,7 @@ async def test_a_splunk_that_does_not_know_a_new_channel_yet_is_sent_to(
 async def test_check_with_ack_proves_that_the_token_acknowledges_and_stores_nothing(
     splunk: Splunk, acking: Sink
 ) -> None:
-    assert (await acking.check()).endswith("knows the token, which acknowledges")
+    assert (await acking.check()).endswith("accepts the token, which acknowledges")
     assert splunk.stored.total == 0
     splunk.switches.health = 19
     with pytest.raises(Retryable, match="ack service"):
@@ -832,17 +835,17 @@ async def test_with_ack_no_event_is_stored_more_than_twice_however_many_are_bad(
     sent = items(acking, 12)
     for place in (2, 5, 9):
         sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
-    now, doubtful = sent, 0
+    now, possibly_stored = sent, 0
     while True:
         verdict = await acking.send(now)
-        doubtful += verdict.doubtful
-        if verdict.receipt is not None:
+        possibly_stored += verdict.possibly_stored
+        if verdict.ack_id is not None:
             break
         now = [now[index] for index in verdict.retry]
     assert {item.position for item in now} == set(range(12)) - {2, 5, 9}
     repeated = splunk.stored.repeated()
     assert set(repeated.values()) <= {2}
-    assert len(repeated) == doubtful
+    assert len(repeated) == possibly_stored
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
@@ -862,7 +865,7 @@ async def test_not_every_2xx_is_a_success(
 async def test_check_proves_the_token_and_stores_nothing(
     splunk: Splunk, make: Callable[..., Sink]
 ) -> None:
-    assert await make().check() == f"HEC at {splunk.url} is healthy and knows the token"
+    assert await make().check() == f"HEC at {splunk.url} is healthy and accepts the token"
     assert splunk.stored.total == 0
 
 
@@ -889,7 +892,7 @@ async def test_check_tells_a_sick_splunk_from_something_that_is_not_splunk(
         await make().check()
     splunk.switches.health = 17
     splunk.faults.add(html(200), method="POST")
-    with pytest.raises(RelayError, match="not HEC's"):
+    with pytest.raises(RelayError, match="not a response of HEC"):
         await make().check()
 
 

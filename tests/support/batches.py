@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import Item, Sink
+from auditrelay.sinks import EventRef, Item, Sink
 
 NOON = 1_767_268_800
 
@@ -23,7 +23,9 @@ def batch() -> Callable[[Sink, Sequence[AuditEvent]], list[Item]]:
     """Turn events into the items that the spool would hand to a sink."""
 
     def made(sink: Sink, events: Sequence[AuditEvent]) -> list[Item]:
-        return [Item(place, each, sink.render(each)) for place, each in enumerate(events)]
+        return [
+            Item(place, EventRef.of(each), sink.render(each)) for place, each in enumerate(events)
+        ]
 
     return made
 

@@ -13,7 +13,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Known, Limits, Verdict
+from auditrelay.sinks import Item, Limits, Verdict
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
@@ -67,10 +67,10 @@ class Intake:
             raise self.checks.pop(0)
         return "well"
 
-    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+    def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
         return None
 
-    def query(self, event: Known) -> Sequence[str]:
+    def query(self, uid: str) -> Sequence[str]:
         return ()
 
     async def close(self) -> None: ...

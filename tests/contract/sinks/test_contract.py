@@ -19,7 +19,7 @@ from auditrelay.events.forms import FORMS
 from auditrelay.sandbox import Datadog, Double, Elastic, Splunk, Trap, faults
 from auditrelay.sandbox.siems.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
-from auditrelay.sinks import Form, Item, Sink, Verdict, available
+from auditrelay.sinks import EventRef, Form, Item, Sink, Verdict, available
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -128,7 +128,7 @@ async def test_what_is_true_of_a_delivery_is_marked_on_the_event(
         sink = rig.build(format=form)
         sent = event(1)
         text = sink.render(sent, marks={"replayed": True})
-        await sink.send([Item(0, sent, text)])
+        await sink.send([Item(0, EventRef.of(sent), text)])
         assert b'"replayed":true' in text
         assert b'"replayed"' not in sink.render(sent)
 
@@ -409,14 +409,14 @@ async def test_check_says_what_is_wrong_when_something_else_answers(rig: Rig) ->
 
 
 async def test_a_search_names_the_event_and_no_secret(rig: Rig, event: MakeEvent) -> None:
-    lines = rig.build().query(event(1))
+    lines = rig.build().query(event(1).uid)
     assert lines
     assert all(event(1).uid in line and rig.secret not in line for line in lines)
 
 
 def test_only_what_is_out_of_the_ordinary_is_foreseen(rig: Rig) -> None:
     now = datetime.fromtimestamp(NOON, UTC)
-    said = rig.build().foresee(now - timedelta(days=30), now, now)
+    said = rig.build().backfill_notice(now - timedelta(days=30), now, now)
     assert (said is None) == (rig.kind != "datadog")
 
 

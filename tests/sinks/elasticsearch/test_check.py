@@ -19,8 +19,9 @@ Make = Callable[..., Sink]
 STREAM = "logs-auditrelay.bland-default"
 FLAVOURS = ["elasticsearch", "opensearch"]
 
-READABLE = "is recognised, after a rollover by a search in the older indices"
-UNREADABLE = "is recognised until the next rollover, after that it is stored twice"
+READABLE = "is deduplicated, after a rollover by a search in the older indices"
+DATED = "is always deduplicated: it goes to the same index"
+UNREADABLE = "is deduplicated until the next rollover, after that it is stored twice"
 
 
 async def test_check_asks_every_node_and_tells_which_do_not_answer(
@@ -28,13 +29,13 @@ async def test_check_asks_every_node_and_tells_which_do_not_answer(
 ) -> None:
     one, two, three = nodes
     sink = make(urls=[each.url for each in nodes])
-    assert "no use for now" not in await sink.check()
+    assert "unreachable" not in await sink.check()
     await one.stop()
     two.faults.add(answer(503, b""), path="/")
     said = await sink.check()
     assert said.startswith(three.url)
-    assert f"no use for now: no connection for GET {one.url}/" in said
-    assert f"no use for now: 503 from GET {two.url}/" in said
+    assert f"unreachable: no connection for GET {one.url}/" in said
+    assert f"unreachable: 503 from GET {two.url}/" in said
     await two.stop()
     await three.stop()
     with pytest.raises(Retryable):
@@ -70,7 +71,7 @@ async def test_check_refuses_wrong_credentials_and_what_is_no_cluster(
     with pytest.raises(Refused, match="401"):
         await make(password="wrong").check()
     elastic.faults.add(answer(200, b"<html></html>"), path="/")
-    with pytest.raises(Retryable, match="not a cluster's"):
+    with pytest.raises(Retryable, match="not a response of a cluster"):
         await make().check()
 
 
@@ -81,9 +82,17 @@ async def test_check_refuses_wrong_credentials_and_what_is_no_cluster(
         (None, (), READABLE),
         (None, ("read",), UNREADABLE),
         (None, ("view_index_metadata",), UNREADABLE),
-        ("audit-{vendor}-%Y.%m", (), "is recognised at any time"),
-        ("audit-{vendor}-%Y.%m", ("read", "view_index_metadata"), "is recognised at any time"),
-        ("audit-%Y", ("manage_index_templates",), "is recognised at any time"),
+        ("audit-{vendor}-%Y.%m", (), DATED),
+        (
+            "audit-{vendor}-%Y.%m",
+            ("read", "view_index_metadata"),
+            "is always deduplicated: it goes to the same index",
+        ),
+        (
+            "audit-%Y",
+            ("manage_index_templates",),
+            "is always deduplicated: it goes to the same index",
+        ),
         ("logs-audit-%Y.%m", (), READABLE),  # a data stream, whatever its name says
         ("logs-audit-%Y.%m", ("manage_index_templates",), READABLE),
         ("logs-audit-%Y.%m", ("read", "manage_index_templates"), UNREADABLE),
@@ -109,13 +118,13 @@ async def test_check_says_which_template_an_index_would_have(make: Make, *, flav
         async def said(**keys: Any) -> str:
             return await make(urls=[cluster.url], **keys).check()
 
-        ours = f"{COMPONENT} is not in it"
+        ours = f"{COMPONENT} is not included"
         before = await said()
         assert "data stream by the template logs;" in before
         assert ours in before
         cluster.switches.streams = ()
         assert "no template makes it a data stream" in await said()
-        assert "no template fits it, so that field types are guessed" in await said(index="audit")
+        assert "no template matches it, so field types are guessed" in await said(index="audit")
         for path, body in templates(opensearch=flavour == "opensearch").items():
             cluster.templates[path.lstrip("/")] = body
         after = await said()
@@ -131,12 +140,12 @@ async def test_check_says_which_template_an_index_would_have(make: Make, *, flav
         assert "; index by the template audit" in dated
         assert ours not in dated
         cluster.switches.missing_privileges = frozenset({"manage_index_templates"})
-        assert "cannot be asked with this key" in await said()
+        assert "cannot be read with this key" in await said()
         cluster.switches.streams = ("logs-*-*",)
         cluster.rollover(cluster.make_stream(STREAM))
         assert "; data stream by the template logs" in await said()
         cluster.switches.missing_privileges |= {"view_index_metadata"}
-        assert "cannot be asked with this key" in await said()
+        assert "cannot be read with this key" in await said()
 
 
 async def test_check_says_which_fields_are_mapped_otherwise_in_an_index_that_is_there(
@@ -145,14 +154,14 @@ async def test_check_says_which_fields_are_mapped_otherwise_in_an_index_that_is_
     sink = make(index="audit")
     await sink.send(items(sink, 1))
     said = await sink.check()
-    assert "mapped otherwise in audit: tags is text, not keyword, " in said
+    assert "wrong mapping in audit: tags is text, not keyword, " in said
     assert re.search(r"and \d+ more$", said)
-    assert "mapped otherwise" not in await make(index="audit", format="raw").check()
+    assert "wrong mapping" not in await make(index="audit", format="raw").check()
     elastic.templates["_index_template/audit"] = {
         "index_patterns": ["audit"],
         "composed_of": [COMPONENT],
     }
-    assert "mapped otherwise" not in await sink.check()
+    assert "wrong mapping" not in await sink.check()
 
 
 async def test_check_looks_at_the_newest_index_of_a_stream_only(
@@ -169,4 +178,4 @@ async def test_check_looks_at_the_newest_index_of_a_stream_only(
     ):
         elastic.faults.add(answer(200, json.dumps(shown).encode()), path=mapping)
         said = await make().check()
-        assert (f"mapped otherwise in {new}: source.ip is keyword, not ip" in said) is expected
+        assert (f"wrong mapping in {new}: source.ip is keyword, not ip" in said) is expected

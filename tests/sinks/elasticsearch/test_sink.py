@@ -128,8 +128,8 @@ async def test_an_item_under_pressure_goes_again_and_the_others_are_done(
     verdict = await sink.send(items(sink, 6))
     assert verdict.retry == (0, 3)
     assert [each.index for each in verdict.rejected] == [2]
-    assert verdict.because is not None
-    assert verdict.because.reason == f"status_{status}"
+    assert verdict.retry_reason is not None
+    assert verdict.retry_reason.reason == f"status_{status}"
 
 
 @pytest.mark.parametrize(
@@ -181,11 +181,10 @@ async def test_what_went_to_the_failure_store_is_delivered_and_told(
     elastic.switches.failure_store = True
     sink = make(format="raw")
     sent = batch(sink, [event(1)])
-    broken = Item(
-        1, event(2), batch(sink, [event(2)])[0].text.replace(b'"record":{', b'"record":3,"x":{')
-    )
+    (other,) = batch(sink, [event(2)])
+    broken = Item(1, other.event, other.text.replace(b'"record":{', b'"record":3,"x":{'))
     verdict = await sink.send([*sent, broken])
-    assert (verdict.diverted, verdict.rejected, verdict.retry) == (1, (), ())
+    assert (verdict.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
     assert "went to the failure store" in verdict.warnings[0]
     assert elastic.failures.total == 1
 
@@ -313,7 +312,7 @@ async def test_opensearch_gets_no_parameter_that_it_does_not_know(make: Make, it
         assert await sink.send(items(sink, 2)) == Verdict()
         assert opensearch.stored.total == 2
         assert opensearch.answered[400] == 0
-        assert "it cannot be asked" in await sink.check()
+        assert "cannot be checked" in await sink.check()
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405])
@@ -346,7 +345,7 @@ async def test_a_node_that_does_not_know_the_parameter_after_all_costs_nothing(
 def test_the_search_for_an_event_is_a_line_to_copy(event: MakeEvent) -> None:
     def lines(**keys: Any) -> Sequence[str]:
         settings = elasticsearch.Settings.model_validate({**REQUIRED, **keys})
-        return elasticsearch.build("elastic", settings, Metrics()).query(event(1))
+        return elasticsearch.build("elastic", settings, Metrics()).query(event(1).uid)
 
     uid = event(1).uid
     kql, curl = lines(username="o'brien", password="hush", index="audit-{vendor}-%Y.%m")

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, misfits, templates
+from auditrelay.sinks.elasticsearch.templates import (
+    COMPONENT,
+    TemplateMatch,
+    mapping_conflicts,
+    templates,
+)
 
 
 def listed(name: str, pattern: str, priority: int | None = None, **more: Any) -> dict[str, Any]:
@@ -37,7 +42,7 @@ ALL = listed("all", "*")
 def test_the_template_with_the_highest_priority_is_used(
     index: str, candidates: list[dict[str, Any]], found: tuple[str, bool, bool] | None
 ) -> None:
-    match = Match.of(index, candidates)
+    match = TemplateMatch.of(index, candidates)
     assert (None if match is None else astuple(match)) == found
 
 
@@ -45,13 +50,13 @@ def test_the_template_with_the_highest_priority_is_used(
     "odd", [{}, {"name": "x"}, {"name": "x", "index_template": None}, {"index_template": {}}]
 )
 def test_a_template_that_says_nothing_is_used_for_nothing(odd: dict[str, Any]) -> None:
-    assert Match.of("audit", [odd]) is None
+    assert TemplateMatch.of("audit", [odd]) is None
 
 
 @pytest.mark.parametrize("opensearch", [True, False])
 def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
     component = templates(opensearch=opensearch)[f"/_component_template/{COMPONENT}"]
-    assert misfits(component["template"]["mappings"]["properties"]) == []
+    assert mapping_conflicts(component["template"]["mappings"]["properties"]) == []
 
 
 @pytest.mark.parametrize(
@@ -73,4 +78,4 @@ def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
 def test_only_types_that_serve_a_search_otherwise_are_misfits(
     properties: dict[str, Any], said: list[str]
 ) -> None:
-    assert misfits(properties) == said
+    assert mapping_conflicts(properties) == said
