@@ -1,4 +1,4 @@
-"""A store with a spool and a scripted sink: what the tests of delivering need."""
+"""A store with a spool, and a scripted sink, for the tests of delivery."""
 
 import asyncio
 import json
@@ -30,15 +30,15 @@ def name_of(item: Item) -> str:
 @dataclass
 class Intake:
     """
-    A sink that keeps to the contract: what it has not named or raised about, it has taken.
+    A sink that follows the contract: it has accepted what it does not reject, retry or raise about.
 
-    *script* answers the requests in their order, *always* those after it.
+    *script* answers the requests in order, *always* those after it.
     """
 
     limits: Limits = field(default_factory=lambda: Limits(1000, 10**9, 10**9))
     script: list[Answer | RelayError | Verdict] = field(default_factory=list)
     always: Answer = lambda _: Verdict()
-    recognises_duplicates: bool = False
+    deduplicates: bool = False
     offered: list[list[str]] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     checks: list[RelayError] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Intake:
         self.asked += 1
         if self.checks:
             raise self.checks.pop(0)
-        return "well"
+        return "healthy"
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
         return None
@@ -78,7 +78,7 @@ class Intake:
 
 @dataclass
 class World:
-    """A store with a spool, and what it takes to deliver from it."""
+    """A store with a spool, and what is needed to deliver from it."""
 
     store: SqliteStore
     folder: Path

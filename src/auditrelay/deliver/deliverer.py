@@ -1,10 +1,11 @@
 """
 Deliver to one sink: read the spool, keep batches in flight concurrently, store the verdicts.
 
-Every sink has its own position and its own pace. What the sink does not accept stays in the spool
-and is resent for as long as it takes. A batch that is rejected as a whole is bisected down to the
-event that causes it, and only that one becomes a dead letter, in the same transaction in which the
-position moves past it. Where a sink acknowledges later, events count as delivered only then.
+Delivery is at least once. Every sink has its own position and its own pace; what it does not accept
+stays in the spool and is resent for as long as it takes. A batch that is rejected as a whole is
+bisected down to the event that causes it, and only that one becomes a dead letter, in the same
+transaction in which the position moves past it. Where a sink acknowledges later, events count as
+delivered only then.
 
 ::
 
@@ -47,7 +48,7 @@ from auditrelay.telemetry.scrubber import scrub
 
 class Deliverer:
     """
-    Delivers to one sink: the only one that sends to it, except for ``check``.
+    Delivers the events in the spool to one sink.
 
     *clock* returns now, in UTC; *monotonic* counts seconds. *attempts* bounds how often a request
     is made before its failure is raised, for a run that has to end; by default it is retried

@@ -46,7 +46,7 @@ class Outcomes:
         """
         Store that the ranges in *done* are done, together with the *dead* letters, then count.
 
-        One transaction holds both: neither is right without the other.
+        One transaction writes both: neither is right without the other.
         """
         await self._state.settle(done, dead)
         for letter in dead:
@@ -80,7 +80,7 @@ class Outcomes:
 
     def count_possible_duplicates(self, events: int) -> None:
         """Count *events* that are resent and may be stored, unless the sink deduplicates."""
-        if events and not self._sink.recognises_duplicates:
+        if events and not self._sink.deduplicates:
             self._metrics.events_possible_duplicate.labels(self._name).inc(events)
 
     def record_missed_acknowledgement(self, events: int, reason: str) -> None:

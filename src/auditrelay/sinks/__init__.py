@@ -151,7 +151,7 @@ class Limits:
 class Sink(Protocol):
     """One configured destination."""
 
-    recognises_duplicates: bool
+    deduplicates: bool
     """Whether the product deduplicates: an event that is sent twice is stored once, by its uid."""
 
     @property

@@ -166,7 +166,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One Datadog organisation, identified by its API key."""
 
-    recognises_duplicates = False
+    deduplicates = False
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings

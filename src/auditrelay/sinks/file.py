@@ -64,7 +64,7 @@ class Settings(SinkSettings):
 
     @property
     def address_key(self) -> str:
-        """The key that holds the destination."""
+        """The key that names the destination."""
         return "path"
 
     @field_validator("path")
@@ -94,7 +94,7 @@ class Sink:
     written to its last line before the next one starts.
     """
 
-    recognises_duplicates = False
+    deduplicates = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

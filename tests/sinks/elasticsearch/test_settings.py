@@ -1,4 +1,4 @@
-"""Which settings are refused, and in which words."""
+"""Which settings are refused, and with which message."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ REQUIRED: dict[str, Any] = {"type": "elasticsearch", "urls": ["https://es.exampl
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"urls": []}, "at least 1 item"),
         ({"urls": ["https://a.example.com", "http://b.example.com"]}, r"urls\[1\]: plain http"),
@@ -30,12 +30,12 @@ REQUIRED: dict[str, Any] = {"type": "elasticsearch", "urls": ["https://es.exampl
         ({"batch_bytes": "101MiB"}, "less than or equal to 104857600"),
     ],
 )
-def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         elasticsearch.Settings.model_validate({**REQUIRED, **keys})
 
 
-def test_urls_may_be_words_between_commas() -> None:
+def test_urls_may_be_a_comma_separated_text() -> None:
     urls = elasticsearch.Settings.model_validate(
         {**REQUIRED, "urls": "https://a.example.com, https://b.example.com/es/"}
     ).urls

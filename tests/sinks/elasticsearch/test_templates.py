@@ -1,4 +1,4 @@
-"""Which template a cluster would use, and what an index maps otherwise than ours."""
+"""Which template a cluster would use, and how the mapping of an index conflicts with ours."""
 
 from dataclasses import astuple
 from typing import Any
@@ -49,18 +49,18 @@ def test_the_template_with_the_highest_priority_is_used(
 @pytest.mark.parametrize(
     "odd", [{}, {"name": "x"}, {"name": "x", "index_template": None}, {"index_template": {}}]
 )
-def test_a_template_that_says_nothing_is_used_for_nothing(odd: dict[str, Any]) -> None:
+def test_an_empty_template_matches_nothing(odd: dict[str, Any]) -> None:
     assert TemplateMatch.of("audit", [odd]) is None
 
 
 @pytest.mark.parametrize("opensearch", [True, False])
-def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
+def test_our_own_template_has_no_conflicts(*, opensearch: bool) -> None:
     component = templates(opensearch=opensearch)[f"/_component_template/{COMPONENT}"]
     assert mapping_conflicts(component["template"]["mappings"]["properties"]) == []
 
 
 @pytest.mark.parametrize(
-    ("properties", "said"),
+    ("properties", "conflicts"),
     [
         ({"source": {"properties": {"ip": {"type": "keyword"}}}}, ["source.ip is keyword, not ip"]),
         ({"@timestamp": {"type": "date_nanos"}}, []),
@@ -75,7 +75,7 @@ def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
         ({"event": "nonsense", "source": {"type": 7}}, []),
     ],
 )
-def test_only_types_that_serve_a_search_otherwise_are_misfits(
-    properties: dict[str, Any], said: list[str]
+def test_only_types_that_a_search_treats_differently_conflict(
+    properties: dict[str, Any], conflicts: list[str]
 ) -> None:
-    assert mapping_conflicts(properties) == said
+    assert mapping_conflicts(properties) == conflicts

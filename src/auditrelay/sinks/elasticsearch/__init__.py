@@ -77,7 +77,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One cluster."""
 
-    recognises_duplicates = True
+    deduplicates = True
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings

@@ -164,7 +164,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One HTTP Event Collector and one token."""
 
-    recognises_duplicates = False
+    deduplicates = False
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
@@ -238,18 +238,14 @@ class Sink:
         except Rejected as error:
             alone = Verdict(rejected=(Rejection.of(error, suspect),))
         except Retryable as error:
-            return replace(
-                verdict, retry_reason=error, possibly_stored=verdict.possibly_stored + error.sent
-            )
+            stored = verdict.possibly_stored + error.sent
+            return replace(verdict, retry_reason=error, possibly_stored=stored)
         except Refused as error:
             # It cannot be raised: the events before the suspect are stored. If it lasts, the next
             # request raises it.
-            retry_reason = Retryable(str(error), reason=code_of(error))
-            return replace(
-                verdict,
-                retry_reason=retry_reason,
-                possibly_stored=verdict.possibly_stored + error.sent,
-            )
+            reason = Retryable(str(error), reason=code_of(error))
+            stored = verdict.possibly_stored + error.sent
+            return replace(verdict, retry_reason=reason, possibly_stored=stored)
         retry = tuple(index for index in verdict.retry if index != suspect)
         return replace(alone, retry=retry, possibly_stored=verdict.possibly_stored)
 
@@ -309,9 +305,7 @@ class Sink:
                 raise unexpected_body(reply, "HEC")
             return {number for number in numbers if acks.get(str(number)) is True}
         if new and code == _INVALID_CHANNEL:
-            return (
-                set()
-            )  # nothing was sent on it yet; with a token that is not fine the code would be 14
+            return set()  # nothing was sent on it yet; a bad token would get code 14
         if code in _CONFIGURATION_ERRORS and 400 <= reply.status < 500:
             raise Refused(
                 f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
