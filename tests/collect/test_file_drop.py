@@ -1,4 +1,4 @@
-"""Files that are put before a source: each is read once, and one that is of no use is reported."""
+"""Export files: each is read once, and a rejected one is reported."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ def record(number: int) -> bytes:
 
 @dataclass
 class Rig:
-    """A drop, what reads it, and how its source fares."""
+    """A drop, its reader, and the health of its source."""
 
     world: World
     folder: Folder
@@ -104,8 +104,8 @@ async def test_a_file_is_read_once_and_covers_what_it_claims(rig: Rig) -> None:
         await rig.poll()
     assert await rig.world.names() == ["r1", "r2", "r3"]
     assert await rig.world.covered() == [(COVERED, None)]
-    [line] = [line for line in logs if line["event"] == "parcel_collected"]
-    assert (line["parcel"], line["events"], line["new"]) == ("a.csv", 3, 3)
+    [line] = [line for line in logs if line["event"] == "file_collected"]
+    assert (line["file"], line["events"], line["new"]) == ("a.csv", 3, 3)
 
 
 async def test_a_file_that_breaks_off_claims_nothing_and_is_read_again(rig: Rig) -> None:
@@ -118,14 +118,14 @@ async def test_a_file_that_breaks_off_claims_nothing_and_is_read_again(rig: Rig)
     assert await rig.world.covered() == [(COVERED, None)]
 
 
-async def test_a_rejected_file_is_reported_once_shown_while_it_lies_there_and_costs_no_other(
+async def test_a_rejected_file_is_logged_once_shown_until_removed_and_blocks_no_other(
     rig: Rig,
 ) -> None:
     rig.folder.files = {"bad.csv": [], "good.csv": [ParcelPage([record(1)], last=True)]}
     with capture_logs() as logs:
         await rig.poll()
         await rig.poll()
-    assert [line["parcel"] for line in logs if line["event"] == "parcel_refused"] == ["bad.csv"]
+    assert [line["file"] for line in logs if line["event"] == "file_rejected"] == ["bad.csv"]
     assert await rig.world.names() == ["r1"]
     condition = rig.health.condition
     assert (condition.up, condition.held) == (True, False)
@@ -141,7 +141,7 @@ async def test_a_row_that_is_no_record_is_a_dead_letter(rig: Rig) -> None:
     with capture_logs() as logs:
         await rig.poll()
     [line] = [line for line in logs if line["event"] == "row_dead_lettered"]
-    assert (line["parcel"], line["line"]) == ("a.csv", 7)
+    assert (line["file"], line["line"]) == ("a.csv", 7)
     [letter] = await rig.world.store.dead_letters()
     assert letter.letter.reason == "bad_row"
     assert letter.letter.message == "a.csv, line 7: a quote is left open"

@@ -301,7 +301,7 @@ async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.spool(5)
-    note = world.store.note
+    note = world.store.save_condition
 
     async def slowly(*args: Any) -> None:
         deliverer.stop()
@@ -309,7 +309,7 @@ async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
             await asyncio.sleep(0)
         await note(*args)
 
-    monkeypatch.setattr(world.store, "note", slowly)
+    monkeypatch.setattr(world.store, "save_condition", slowly)
     intake = Intake(script=[Verdict(rejected=(Rejection(0, "mapping", "odd", 400),))])
     deliverer = world.deliverer(intake)
     task = asyncio.ensure_future(deliverer.keep_delivering())

@@ -55,7 +55,9 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
     ]
     assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
 
-    await world.store.note("sink", "sink", {"up": False, "held": True, "since": second.isoformat()})
+    await world.store.save_condition(
+        "sink", "sink", {"up": False, "held": True, "since": second.isoformat()}
+    )
     await world.spool(1, first=1)
     await run(Refused("403", status=403), restarted=True)
     assert seen[-2:] == [(second.isoformat(), None), (second.isoformat(), "status_403")]

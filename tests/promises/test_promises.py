@@ -167,7 +167,7 @@ async def test_nothing_is_repeated_that_can_be_told_apart(tmp_path: Path, sandbo
         )
         async with Daemon(config) as daemon:
             sandbox.bland.add(datetime.now(UTC))
-            event = "window_looked_at_again" if "resweep" in life else "window_collected"
+            event = "window_reswept" if "resweep" in life else "window_collected"
             await eventually(
                 lambda: sum(line["events"] - line["new"] for line in daemon.said(event)) > 60  # noqa: B023  # it is awaited here
             )

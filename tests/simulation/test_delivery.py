@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 T = TypeVar("T")
 
 START = datetime(2100, 3, 1, tzinfo=UTC)
-"""In the future: a vendor that tells its time must not seem to be behind the machine's clock."""
+"""In the future: a vendor that sends its time must not seem to be behind the machine's clock."""
 SETTLE, OVERLAP = 60, 600
 LOOKBACK = 3600
 """Seconds before the first poll that the source starts at: at START."""
@@ -288,7 +288,7 @@ class World:
             await store.close()
         if "it" not in ledgers:
             return None
-        assert not [span for span in ledgers["it"] if span.gap], "nobody has declared a gap"
+        assert not [span for span in ledgers["it"] if span.gap], "a gap was declared"
         return covered_until(START, (span.interval for span in ledgers["it"]))
 
     async def _open(self) -> SqliteStore:
@@ -354,7 +354,7 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
     max_window = data.draw(st.sampled_from(["30d", "1h", "25m"]), label="max_window")
     story = data.draw(st.lists(lives, max_size=5), label="lives")
 
-    async def told() -> None:
+    async def scenario() -> None:
         with tempfile.TemporaryDirectory() as folder:
             world = World(kind, Path(folder), page_size=page_size, max_window=max_window)
             for name, value in switches.items():
@@ -370,4 +370,4 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
                 assert len(stored.by_uid) == len(history), "an event has one uid, and only one"
                 assert await world.covered() == world.now - timedelta(seconds=SETTLE)
 
-    run(told)
+    run(scenario)

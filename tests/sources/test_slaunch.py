@@ -550,7 +550,7 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
         part = parts.pop()
         try:
             async for events, _ in walks.walk(
-                source, part, normalizer(source), most=walks.MOST_EVENTS
+                source, part, normalizer(source), max_events=walks.MAX_EVENTS_PER_WALK
             ):
                 found.update(event.native_id or "" for event in events)
             done += 1
@@ -565,7 +565,7 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
 async def test_a_long_history_is_not_read_from_the_top_for_every_part(
     vendor: SLaunch, connect: Connect, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walks, "MOST_EVENTS", 100)
+    monkeypatch.setattr(walks, "MAX_EVENTS_PER_WALK", 100)
     made = vendor.fill(2000, day.start, day.end)
     found, parts = await cover(connect(page_size=10), day)
     assert found == set(made)

@@ -1,8 +1,8 @@
 """
-Read the files that are put before a source, each once, known by its content.
+Read the export files of a source, each file once, deduplicated by a digest of its content.
 
-A file that is of no use as a whole is rejected and shown in ``status`` while it lies there; a row
-that is no record becomes a dead letter.
+A file that cannot be read as an export is rejected, and shown in ``status`` until it is removed; a
+row that is no record becomes a dead letter.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from datetime import datetime
 import structlog
 
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.reader import Reader
+from auditrelay.collect.reader import WindowReader
 from auditrelay.errors import Rejected
 from auditrelay.sources import Drop, Parcel, ParcelPage
 from auditrelay.store import DeadLetter, KnownParcel, Proof, Store
@@ -25,10 +25,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class FileReader:
     """
-    Reads the files that lie in *drop*, the place of the source *name*.
+    Reads the files that the source *name* finds in its directory, *drop*.
 
-    *reader* stores what is in them; *health* is shown which were rejected. *clock* returns now, in
-    UTC.
+    *reader* stores their events; *health* gets the rejected files. *clock* returns now, in UTC.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class FileReader:
         name: str,
         drop: Drop,
         *,
-        reader: Reader,
+        reader: WindowReader,
         health: SourceHealth,
         store: Store,
         metrics: Metrics,
@@ -50,13 +49,14 @@ class FileReader:
         self._metrics = metrics
         self._clock = clock
         self._rejected: dict[bytes, str] = {}
-        """Why the files were rejected that lay there last, by the digests of their contents."""
+        """Why the last poll rejected files, by the digests of their contents."""
 
     async def read(self) -> None:
         """
         Read every file that is complete and was not read before.
 
-        Raises Refused if the place cannot be read, and StoreFull; what was read until then is kept.
+        Raises Refused if the directory cannot be read, and StoreFull; what was read until then
+        stays in the store.
         """
         rejected: dict[bytes, str] = {}
 
@@ -71,9 +71,9 @@ class FileReader:
                     rejected[parcel.key] = scrub(str(error))
                     if parcel.key not in self._rejected:
                         _log.error(
-                            "parcel_refused",
+                            "file_rejected",
                             source=self._name,
-                            parcel=parcel.name,
+                            file=parcel.name,
                             reason=rejected[parcel.key],
                         )
         self._rejected = rejected
@@ -98,13 +98,13 @@ class FileReader:
                 bad += len(page.bad)
                 ambiguous += len(added.late)
                 self._reader.worked_at = time.monotonic()
-        # What is new in a span that was read before came late, or is known by another uid: an
-        # export without ids cannot tell.
+        # A new event in a span that was read before is late, or known under another uid: an export
+        # without ids does not show which.
         self._metrics.events_ambiguous.labels(self._name).inc(ambiguous)
         _log.info(
-            "parcel_collected",
+            "file_collected",
             source=self._name,
-            parcel=parcel.name,
+            file=parcel.name,
             events=rows,
             new=new,
             bad=bad,
@@ -121,7 +121,7 @@ class FileReader:
             _log.error(
                 "row_dead_lettered",
                 source=self._name,
-                parcel=parcel.name,
+                file=parcel.name,
                 line=row.line,
                 reason=row.why,
             )

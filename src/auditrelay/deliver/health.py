@@ -128,4 +128,4 @@ class SinkHealth:
             self._last = (up, held)
             condition.since = self._clock().astimezone(UTC).isoformat()
         self._in_flight.slot_changed.set()
-        await self._state.note(asdict(condition))
+        await self._state.save_condition(asdict(condition))

@@ -30,9 +30,9 @@ class StateWriter:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
         await self._until_written(lambda: self._store.settle(self._name, done, dead))
 
-    async def note(self, condition: Mapping[str, object]) -> None:
+    async def save_condition(self, condition: Mapping[str, object]) -> None:
         """Write the health of the sink."""
-        await self._until_written(lambda: self._store.note("sink", self._name, condition))
+        await self._until_written(lambda: self._store.save_condition("sink", self._name, condition))
 
     async def _until_written(self, write: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -28,7 +28,7 @@ from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration
 from auditrelay.sources import Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import MOST, Interval
+from auditrelay.window import MAX_WINDOW, Interval
 
 PATH = "/user/v1/audit-logs/"
 """With its slash at the end: Django redirects the address without it."""
@@ -145,7 +145,7 @@ def _spans(window: Interval) -> list[Interval]:
     That is one span, except for a window of 30 days, which the widening makes too long.
     """
     whole = widened(window)
-    if whole.length <= MOST:
+    if whole.length <= MAX_WINDOW:
         return [whole]
     middle = window.start + window.length / 2
     return [

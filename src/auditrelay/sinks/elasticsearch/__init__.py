@@ -209,7 +209,7 @@ class Sink:
         """Identify every node, and check that events can be stored in the configured index."""
         return await check_cluster(self._cluster, self._duplicates, self._settings)
 
-    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+    async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         """
         Return the uids of those *events* that a search finds, in any index.
 

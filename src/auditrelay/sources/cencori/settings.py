@@ -12,7 +12,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration
 from auditrelay.sources.cencori.session import cookies
-from auditrelay.window import MOST
+from auditrelay.window import MAX_WINDOW
 
 SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
@@ -22,7 +22,7 @@ class Settings(SourceSettings):
 
     type: Literal["cencori"]
     base_url: Address = "https://cencori.com"
-    initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MOST)
+    initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MAX_WINDOW)
     """The smallest plan with an audit log shows the last seven days, and they go by."""
     page_size: int = Field(100, ge=1, le=100)
     """The maximum of the dashboard's list. Files have pages of their own."""
