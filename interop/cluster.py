@@ -20,7 +20,7 @@ from tests.support import daemon
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
-from auditrelay.sinks import Item, elasticsearch
+from auditrelay.sinks import EventRef, Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
 from auditrelay.telemetry.metrics import Metrics
 from interop import vendors
@@ -310,7 +310,7 @@ async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Fi
     findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
     config = configure(folder, "elsewhere", sandbox, cluster, index="other-{vendor}", **writer)
-    await _fails("check without a right", config, ["check"], "no right to write", findings)
+    await _fails("check without a right", config, ["check"], "no privilege to write", findings)
     await _fails("run --once without a right", config, ["run", "--once"], "unauthorized", findings)
     findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
@@ -434,7 +434,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
     size = 2000
     for first in range(0, len(events), size):
         batch = [
-            Item(place, event, sink.render(event))
+            Item(place, EventRef.of(event), sink.render(event))
             for place, event in enumerate(events[first : first + size])
         ]
         verdict = await sink.send(batch)

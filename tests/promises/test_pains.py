@@ -51,7 +51,7 @@ The place where reading goes on
 test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_twice
       tests/system/test_kill.py::test_nothing_is_lost_wherever_the_process_is_killed
   what is read counts as delivered only once the sink says so
-      tests/deliver/test_deliverer.py::test_what_the_sink_has_not_taken_is_still_there_after_a_crash
+      tests/deliver/test_deliverer.py::test_events_that_the_sink_has_not_accepted_survive_a_crash
       tests/system/test_kill_operations.py::test_nothing_is_lost_wherever_a_command_is_killed
   how far back a first run reads is the operator's choice, and stays so if it fails
       tests/collect/test_collector.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled

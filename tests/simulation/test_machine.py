@@ -110,9 +110,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def misbehave(self, data: st.DataObject) -> None:
         """The product does something wrong, now or at the next request."""
-        own, tricks = sorted(self.rig.misbehaviours), self.rig.tricks
-        name = data.draw(st.sampled_from(own) | st.sampled_from(sorted(tricks)))
-        tricks[name](self.double)
+        own, every = sorted(self.rig.misbehaviours), self.rig.all_misbehaviours
+        name = data.draw(st.sampled_from(own) | st.sampled_from(sorted(every)))
+        every[name](self.double)
 
     @rule(count=st.integers(1, 20), data=st.data())
     def misbehave_in_the_middle(self, count: int, data: st.DataObject) -> None:
@@ -225,7 +225,7 @@ class Machine(RuleBasedStateMachine):
         assert len(self.world.dead()) == len(dead), "a dead letter twice"
         extra = Counter({uid: count - 1 for uid, count in stored.items()})
         extra.update(dead & set(stored))
-        if self.rig.keeps:
+        if self.rig.deduplicates:
             assert max(stored.values(), default=1) == 1
             return
         # Duplicates caused by a kill cannot be counted by the deliverer; all others must be.

@@ -203,7 +203,7 @@ class Commands:
                 "more: events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            said = self._topology.sinks[name].foresee(span.start, span.end, self._clock())
+            said = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
             if said:
                 notes.append(f"{name}: {said}")
         return notes
