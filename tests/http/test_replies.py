@@ -100,9 +100,9 @@ def test_every_other_status_says_what_to_do(
     assert getattr(caught.value, "status", None) == status
 
 
-def test_the_servers_explanation_is_cut_and_cannot_forge_a_line() -> None:
+def test_the_servers_message_is_cut_and_cannot_forge_a_line() -> None:
     with pytest.raises(Rejected) as caught:
-        check(reply(400), explanation="no\n" + "x" * 1000)
+        check(reply(400), message="no\n" + "x" * 1000)
     assert "no" in str(caught.value)
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
@@ -110,7 +110,7 @@ def test_the_servers_explanation_is_cut_and_cannot_forge_a_line() -> None:
 
 def test_a_hint_replaces_the_general_advice() -> None:
     with pytest.raises(Refused, match=r"logs: Forbidden; ask the admin$"):
-        check(reply(403), explanation="Forbidden", hint="ask the admin")
+        check(reply(403), message="Forbidden", hint="ask the admin")
 
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

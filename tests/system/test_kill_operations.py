@@ -52,7 +52,9 @@ class Case:
     """The writes of a command, by the store's method, at which it is killed."""
 
     writes: dict[str, tuple[int, ...]]
-    others: frozenset[str] = frozenset({"start_sink", "retire_sinks", "start_source", "note"})
+    others: frozenset[str] = frozenset(
+        {"start_sink", "retire_sinks", "start_source", "save_condition"}
+    )
     """Its other writes, which every run makes: test_kill.py kills at these."""
 
 
@@ -76,7 +78,7 @@ CASES = {
     ),
     "resweep": Case(
         {"add": (1, 2, 3, 5), "record_deleted": (1,), "resweep_done": (1,), "settle": (1, 2)},
-        frozenset({"start_sink", "retire_sinks", "start_source", "note", "prune"}),
+        frozenset({"start_sink", "retire_sinks", "start_source", "save_condition", "prune"}),
     ),
     "repair": Case({"add": (1,), "resend": (1,), "settle": (1, 3)}),
     "replay": Case({"replay": (1,), "settle": (1, 2)}),
@@ -216,7 +218,9 @@ class Scene:
                 known = view.coverage("bland")
             assert known is not None
             reported = sum(each.events for each in known.journal if each.what == "vanished")
-            assert (known.vanished, reported) == (1, 1), "the deleted event is recorded once"
+            assert (known.deleted_at_source, reported) == (1, 1), (
+                "the deleted event is recorded once"
+            )
 
 
 @pytest.mark.parametrize("side", ["before", "after"])

@@ -129,14 +129,12 @@ _ADVICE = {
 }
 
 
-def check(
-    reply: Reply, *, explanation: str = "", hint: str = "", wait: float | None = None
-) -> Reply:
+def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None = None) -> Reply:
     """
     Return *reply* if its status is a success, else raise the error for it.
 
     Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
-    or Rejected (any other 4xx). *explanation* is the server's own short text, where the caller
+    or Rejected (any other 4xx). *message* is the server's own short explanation, where the caller
     found one; *hint* is what the operator should do, where the caller knows more than the status
     shows; *wait* is the seconds that the server asks for in its own way, used without
     ``Retry-After``.
@@ -144,25 +142,25 @@ def check(
     status = reply.status
     if 200 <= status < 300:
         return reply
-    message = f"{status} from {reply.where}"
-    if explanation:
-        message = f"{message}: {scrub(explanation, 200)}"
+    text = f"{status} from {reply.where}"
+    if message:
+        text = f"{text}: {scrub(message, 200)}"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, datetime.now(UTC))
         raise Retryable(
-            message,
+            text,
             reason=f"status_{status}",
             retry_after=wait if asked is None else asked,
             # After a gateway's reply the server behind it may have processed the request.
             sent=status in (500, 502, 504),
         )
     if status in _ADVICE:
-        raise Refused(f"{message}; {hint or _ADVICE[status]}", status=status)
+        raise Refused(f"{text}; {hint or _ADVICE[status]}", status=status)
     if status < 400:
-        raise Refused(f"{message}; {_redirection(reply)}", status=status)
+        raise Refused(f"{text}; {_redirection(reply)}", status=status)
     if status == 413:
-        raise TooLarge(message, reason="status_413", status=status)
-    raise Rejected(message, reason=f"status_{status}", status=status)
+        raise TooLarge(text, reason="status_413", status=status)
+    raise Rejected(text, reason=f"status_{status}", status=status)
 
 
 def _redirection(reply: Reply) -> str:

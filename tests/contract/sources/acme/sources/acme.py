@@ -40,7 +40,7 @@ class Source:
 
     @property
     def scope(self) -> str:
-        """Nothing: keys are unique everywhere."""
+        """Empty: keys are unique everywhere."""
         return ""
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
@@ -58,7 +58,7 @@ class Source:
             if answer.after is None:
                 return
             if answer.after in known:
-                raise WalkBroken("Acme goes in a circle", reason="cursor_repeats")
+                raise WalkBroken("Acme returned a cursor twice", reason="cursor_repeats")
             known.add(answer.after)
             params["after"] = answer.after
 
@@ -69,7 +69,7 @@ class Source:
 
 def _read(reply: Reply) -> _Answer:
     if reply.status != 200:
-        check(reply, explanation=reply.headers.get("x-acme-says", ""))
+        check(reply, message=reply.headers.get("x-acme-says", ""))
     return decode(reply, _Answer)
 
 
