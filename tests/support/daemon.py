@@ -4,16 +4,16 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkstemp
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from tests.support.processes import SPEED, Child, Fault
 
 from auditrelay.sandbox import Sandbox
 
@@ -110,59 +110,87 @@ class Ended:
 
 
 async def command(
-    config: Path, *arguments: str, within: float = 60.0, environ: Mapping[str, str] | None = None
+    config: Path,
+    *arguments: str,
+    within: float = 60.0,
+    environ: Mapping[str, str] | None = None,
+    fault: Fault | None = None,
 ) -> Ended:
-    """Run ``auditrelay -c config arguments...`` to its end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "auditrelay", "-c", str(config), *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **(environ or {})},
-    )
-    try:
-        async with asyncio.timeout(within):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    """Run ``auditrelay -c config arguments...`` to its end, with a *fault* if there is one."""
+    with TemporaryDirectory() as folder:
+        stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+        child = Child(
+            *("-c", str(config), *arguments),
+            stdout=stdout,
+            stderr=stderr,
+            environ={**os.environ, **(environ or {})},
+            fault=fault,
+        )
+        try:
+            async with asyncio.timeout(within):
+                status = await child.wait()
+        finally:
+            child.kill()
+        return Ended(status, _text(stdout), _text(stderr))
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
 class Daemon:
     """
     ``auditrelay run`` during a ``with`` block; it is killed at the end if it still runs.
 
-    *log* is its whole stderr, over all its starts.
+    It is forked, with waits *speed* times faster and a *fault* if there is one; or it is the real
+    *program*, to which the arguments are appended.
     """
 
     def __init__(
         self,
         config: Path,
         *,
-        program: Sequence[str] = (sys.executable, "-m", "auditrelay"),
+        program: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        speed: float = SPEED,
+        fault: Fault | None = None,
     ) -> None:
         self.config = config
-        self.log = ""
         self.address = ""
         self._program = program
         self._environ = {**os.environ, **(environ or {})}
-        self._process: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._seen = 0
+        self._speed = speed
+        self._fault = fault
+        self._process: asyncio.subprocess.Process | Child | None = None
+        handle, path = mkstemp(".log", "daemon-", config.parent)
+        os.close(handle)
+        self._log = Path(path)
+        self._lines: list[dict[str, Any]] = []
+        self._parsed = 0
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> asyncio.subprocess.Process | Child:
         """The child; it must have been started."""
         assert self._process is not None
         return self._process
 
     @property
+    def log(self) -> str:
+        """Its whole stderr, over all its starts."""
+        return self._log.read_text("utf-8")
+
+    @property
     def lines(self) -> list[dict[str, Any]]:
         """The log, line by line."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        with self._log.open("rb") as file:
+            file.seek(self._parsed)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written
+                self._parsed += len(line)
+                if line.startswith(b"{"):
+                    self._lines.append(json.loads(line))
+        return self._lines
 
     def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """Return the log lines called *event* that have all of *fields*."""
@@ -172,13 +200,25 @@ class Daemon:
     async def start(self) -> None:
         """Start it, and wait until it has logged ``started``."""
         before = len(self.logged("started"))
-        self._process = await asyncio.create_subprocess_exec(
-            *(*self._program, "-c", str(self.config), "run"),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environ,
-        )
-        self._reading = asyncio.create_task(self._read(self._process))
+        arguments = ("-c", str(self.config), "run")
+        if self._program:
+            with self._log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._program,
+                    *arguments,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=log,
+                    env=self._environ,
+                )
+        else:
+            self._process = Child(
+                *arguments,
+                stdout=os.devnull,
+                stderr=self._log,
+                environ=self._environ,
+                speed=self._speed,
+                fault=self._fault,
+            )
         process = self._process
         await eventually(
             lambda: len(self.logged("started")) > before or process.returncode is not None,
@@ -187,20 +227,12 @@ class Daemon:
         assert len(self.logged("started")) > before, self.log
         self.address = self.logged("started")[-1]["status"].rstrip("/")
 
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None
-        while chunk := await process.stderr.read(65536):
-            self.log += chunk.decode()
-
     async def end(self, number: signal.Signals = signal.SIGTERM, *, within: float = 15.0) -> int:
         """Send *number*, wait for the end, and return the exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         async with asyncio.timeout(within):
-            status = await self.process.wait()
-            if self._reading is not None:
-                await self._reading
-        return status
+            return await self.process.wait()
 
     async def get(self, path: str) -> httpx.Response:
         """Send a GET to the status port."""
@@ -227,12 +259,9 @@ class Daemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        async with AsyncExitStack() as stack:
-            if self._reading is not None:
-                stack.push_async_callback(asyncio.wait, [self._reading])
-            if self.process.returncode is None:
-                self.process.kill()
-                stack.push_async_callback(self.process.wait)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
 
 
 def made(sandbox: Sandbox) -> set[str]:

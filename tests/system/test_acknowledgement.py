@@ -42,7 +42,7 @@ async def test_sigterm_ends_within_10_seconds_and_keeps_unacknowledged_events(
     config = only_splunk(tmp_path, sandbox)
     splunk = sandbox.splunk
     splunk.switches.acks = "lost"
-    async with Daemon(config) as daemon:
+    async with Daemon(config, speed=1) as daemon:
         await eventually(lambda: splunk.answered[200] > 12)
         began = time.monotonic()
         assert await daemon.end() == 0

@@ -9,16 +9,25 @@ import asyncio
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.daemon import Daemon, configure, eventually, intakes, missing, sinks, sources
+from tests.support.daemon import (
+    Daemon,
+    Ended,
+    command,
+    configure,
+    eventually,
+    intakes,
+    missing,
+    sinks,
+    sources,
+)
+from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.store.sqlite.view import StateView
@@ -42,57 +51,10 @@ WRITES = {
 """The writes of a short run, by the store's method, and at which of them it is killed."""
 
 
-class ForkServer:
-    """Runs commands that are killed at a write, see kill_at_write.py."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("kill_at_write.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    async def run(
-        self,
-        config: Path,
-        arguments: Sequence[str] = ("run", "--once"),
-        *,
-        name: str = "",
-        number: int = 0,
-        side: str = "",
-    ) -> tuple[int, Path]:
-        """Run a command that is killed at a write, or at none; return its status and its log."""
-        log = config.with_name("log")
-        order = {
-            "config": str(config),
-            "arguments": list(arguments),
-            "log": str(log),
-            "journal": str(config.with_name("journal")),
-            "name": name,
-            "number": number,
-            "side": side,
-        }
-
-        def exchange() -> int:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            return int(self._process.stdout.readline())
-
-        return await asyncio.to_thread(exchange), log
-
-    def close(self) -> None:
-        """Stop it; its children have ended."""
-        self._process.communicate()
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    server = ForkServer()
-    yield server
-    server.close()
+async def catch_up(config: Path, *, method: str = "", number: int = 0, side: str = "") -> Ended:
+    """Run ``run --once``, killed at a write or at none."""
+    kill = KillAtWrite(config.with_name("journal"), method, number, side)
+    return await command(config, "run", "--once", fault=kill)
 
 
 @pytest.fixture
@@ -139,17 +101,17 @@ def unreported_gaps(state: Path, documents: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [(name, number) for name, numbers in WRITES.items() for number in numbers],
+    ("method", "number"),
+    [(method, number) for method, numbers in WRITES.items() for number in numbers],
 )
 async def test_nothing_is_lost_wherever_the_process_is_killed(
-    fork_server: ForkServer, sandbox: Sandbox, tmp_path: Path, name: str, number: int, side: str
+    sandbox: Sandbox, tmp_path: Path, method: str, number: int, side: str
 ) -> None:
-    config = configured(tmp_path, sandbox, resweep=name == "resweep_done")
-    status, _ = await fork_server.run(config, name=name, number=number, side=side)
-    assert status == -signal.SIGKILL, "it was not killed"
-    status, log = await fork_server.run(config)
-    assert status == 0, log.read_text()
+    config = configured(tmp_path, sandbox, resweep=method == "resweep_done")
+    ended = await catch_up(config, method=method, number=number, side=side)
+    assert ended.status == -signal.SIGKILL, "it was not killed"
+    ended = await catch_up(config)
+    assert ended.status == 0, ended.stderr
     assert missing(sandbox) == {}
     in_flight = BATCH * CONCURRENCY
     for intake, stored in intakes(sandbox).items():
@@ -160,11 +122,11 @@ async def test_nothing_is_lost_wherever_the_process_is_killed(
 
 
 async def test_the_kills_fall_on_every_kind_of_write_that_a_run_makes(
-    fork_server: ForkServer, sandbox: Sandbox, tmp_path: Path
+    sandbox: Sandbox, tmp_path: Path
 ) -> None:
     config = configured(tmp_path, sandbox, resweep=True)
-    status, log = await fork_server.run(config)
-    assert status == 0, log.read_text()
+    ended = await catch_up(config)
+    assert ended.status == 0, ended.stderr
     written = Counter(config.with_name("journal").read_text().split())
     assert written.keys() == WRITES.keys()
 

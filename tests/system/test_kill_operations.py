@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from tests.support.daemon import (
     sinks,
     sources,
 )
-from tests.system.test_kill import ForkServer
+from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.siems.stored import Stored
@@ -85,18 +85,11 @@ CASES = {
     "drop": Case({"drop": (1,)}),
 }
 KILLS = [
-    (case, name, number)
+    (case, method, number)
     for case, each in CASES.items()
-    for name, numbers in each.writes.items()
+    for method, numbers in each.writes.items()
     for number in numbers
 ]
-
-
-@pytest.fixture(scope="module")
-def fork_server() -> Iterator[ForkServer]:
-    server = ForkServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -108,8 +101,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 class Scene:
     """The events before a command is run, and what must be true after it."""
 
-    def __init__(self, fork_server: ForkServer, sandbox: Sandbox, folder: Path, case: str) -> None:
-        self.fork_server = fork_server
+    def __init__(self, sandbox: Sandbox, folder: Path, case: str) -> None:
         self.sandbox = sandbox
         self.case = case
         self.now = datetime.now(UTC)
@@ -124,14 +116,16 @@ class Scene:
             folder, tables, sinks(sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s")
         )
         self.state = folder / "state" / "state.db"
+        self.journal = folder / "journal"
 
     async def run(self, *arguments: str, **kill: Any) -> int:
-        status, _ = await self.fork_server.run(self.config, arguments, **kill)
-        return status
+        """Run a command, killed at a write or at none; return its exit status."""
+        fault = KillAtWrite(self.journal, **kill)
+        return (await command(self.config, *arguments, fault=fault)).status
 
     async def catch_up(self) -> None:
-        status, log = await self.fork_server.run(self.config)
-        assert status == 0, log.read_text()
+        ended = await command(self.config, "run", "--once")
+        assert ended.status == 0, ended.stderr
 
     async def prepare(self) -> None:
         """Produce the situation that the command is for."""
@@ -224,19 +218,18 @@ class Scene:
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize(("case", "name", "number"), KILLS)
+@pytest.mark.parametrize(("case", "method", "number"), KILLS)
 async def test_nothing_is_lost_wherever_a_command_is_killed(
-    fork_server: ForkServer,
     sandbox: Sandbox,
     tmp_path: Path,
     case: str,
-    name: str,
+    method: str,
     number: int,
     side: str,
 ) -> None:
-    scene = Scene(fork_server, sandbox, tmp_path, case)
+    scene = Scene(sandbox, tmp_path, case)
     await scene.prepare()
-    status = await scene.run(*scene.arguments, name=name, number=number, side=side)
+    status = await scene.run(*scene.arguments, method=method, number=number, side=side)
     assert status == -signal.SIGKILL, "it was to be killed and was not"
     ended = scene.ended()
     assert await scene.run(*scene.arguments) == 0
@@ -246,14 +239,12 @@ async def test_nothing_is_lost_wherever_a_command_is_killed(
 
 @pytest.mark.parametrize("case", CASES)
 async def test_the_kills_fall_on_every_kind_of_write_that_a_command_makes(
-    fork_server: ForkServer, sandbox: Sandbox, tmp_path: Path, case: str
+    sandbox: Sandbox, tmp_path: Path, case: str
 ) -> None:
-    scene = Scene(fork_server, sandbox, tmp_path, case)
+    scene = Scene(sandbox, tmp_path, case)
     await scene.prepare()
-    journal = scene.config.with_name("journal")
-    journal.unlink()
     assert await scene.run(*scene.arguments) == 0
-    written = set(journal.read_text().split())
+    written = set(scene.journal.read_text().split())
     assert written - CASES[case].others - CASES[case].writes.keys() == set()
     assert CASES[case].writes.keys() <= written
     await scene.check_delivered(twice=False)

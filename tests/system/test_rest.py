@@ -64,7 +64,7 @@ async def test_nothing_wakes_the_service_between_two_polls(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = configure(tmp_path, sources(sandbox, poll_interval="1h"), sinks(sandbox))
-    async with Daemon(config) as daemon:
+    async with Daemon(config, program=(sys.executable, "-m", "auditrelay")) as daemon:
         await eventually(lambda: all(stored.total == 10 for stored in intakes(sandbox).values()))
         assert wakeups(daemon.process.pid) > 0
         # One quiet second is the proof: a slower timer costs too little to matter, and a loaded

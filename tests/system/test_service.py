@@ -90,7 +90,8 @@ async def test_sigterm_ends_within_10_seconds_while_a_peer_never_answers(
     double = getattr(sandbox, hanging)
     method = "POST" if hanging == "splunk" else "GET"
     double.faults.add(faults.hang(), method=method, times=None)
-    async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
+    config = configure(tmp_path, sources(sandbox), sinks(sandbox))
+    async with Daemon(config, speed=1) as daemon:
         await eventually(lambda: any(seen.method == method for seen in double.seen))
         began = time.monotonic()
         assert await daemon.end(signal.SIGTERM, within=20) == 0
@@ -527,7 +528,7 @@ async def test_sigterm_ends_it_while_the_disk_is_full(
 ) -> None:
     fill(sandbox)
     config = configure(tmp_path, sources(sandbox), sinks(sandbox), state_dir=str(disk / "state"))
-    async with Daemon(config) as daemon:
+    async with Daemon(config, speed=1) as daemon:
         await eventually(lambda: not missing(sandbox))
         with contextlib.suppress(OSError):
             (disk / "hog").write_bytes(bytes(5 << 20))

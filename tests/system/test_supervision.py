@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import Daemon, configure, eventually, missing, sinks, sources
+from tests.system.stall import Stall
 
 from auditrelay.sandbox import Sandbox, faults
 
@@ -87,16 +88,10 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def supervised(config: Path, manager: Manager, *, stalls: bool = False) -> Daemon:
-    program = [str(Path(__file__).with_name("stall.py"))] if stalls else ["-m", "auditrelay"]
-    return Daemon(
-        config,
-        program=(sys.executable, *program),
-        environ={
-            "NOTIFY_SOCKET": str(manager.path),
-            "WATCHDOG_USEC": WATCHDOG_USEC,
-            "STALL_DIRECTORY": str(config.parent),
-        },
-    )
+    environ = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": WATCHDOG_USEC}
+    if stalls:
+        return Daemon(config, environ=environ, fault=Stall(config.parent))
+    return Daemon(config, environ=environ, program=(sys.executable, "-m", "auditrelay"))
 
 
 async def test_the_manager_is_notified_of_start_health_and_stop(
