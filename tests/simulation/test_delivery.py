@@ -21,9 +21,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.clock import waiting_modules
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
-from auditrelay.http import retry
 from auditrelay.sandbox import Elastic, Request, Vendor, faults, vendors
 from auditrelay.service.app import App
 from auditrelay.sources import available
@@ -323,7 +323,10 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(30):
             return await story()
 
-    with mock.patch.object(retry, "pause", no_pause), capture_logs():
+    with contextlib.ExitStack() as stack:
+        for module in waiting_modules():
+            stack.enter_context(mock.patch.object(module, "pause", no_pause))
+        stack.enter_context(capture_logs())
         return asyncio.run(bounded())
 
 
