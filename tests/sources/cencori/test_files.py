@@ -210,6 +210,7 @@ async def test_exports_of_all_sizes_come_page_by_page(
         assert len(file.records) == 30
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_file(
     vendor: Cencori, folder: FileSource, tmp_path: Path
 ) -> None:
