@@ -200,7 +200,7 @@ async def test_an_edited_ledger_is_detected(sandbox: Sandbox, tmp_path: Path) ->
             db.commit()
         checked = await command(config, "coverage", "--check")
         assert checked.status == 1, edit
-        assert "TAMPERED" in checked.stdout
+        assert "INTEGRITY CHECK FAILED" in checked.stdout
         shutil.rmtree(state.parent)
         (tmp_path / "kept").rename(state.parent)
     assert (await command(config, "coverage", "--check")).status == 0
