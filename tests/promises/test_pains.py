@@ -57,8 +57,8 @@ test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_twice
       tests/collect/test_collector.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled
       tests/collect/test_collector.py::test_a_source_down_on_its_first_day_still_gets_its_whole_lookback
   the state is never half written, and a damaged one is not taken for an empty one
-      tests/store/sqlite/test_store.py::test_a_creation_that_was_cut_off_is_begun_anew
-      tests/store/sqlite/test_store.py::test_a_damaged_file_is_refused_and_left_as_it_is
+      tests/store/sqlite/test_state_dir.py::test_a_creation_that_was_cut_off_is_begun_anew
+      tests/store/sqlite/test_state_dir.py::test_a_damaged_file_is_refused_and_left_as_it_is
   a clock that is wrong loses nothing
       tests/collect/test_collector.py::test_a_clock_that_steps_loses_nothing
 

@@ -21,6 +21,7 @@ from auditrelay.settings.secrets import Secret
 from auditrelay.status.port import StatusPort
 
 pytestmark = [
+    pytest.mark.process,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM),
 ]
