@@ -298,7 +298,7 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
     link = tmp_path / "link.toml"
     link.symlink_to(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         init(link)
 
 
