@@ -1,9 +1,9 @@
-# Two stages: what builds stays behind. Nothing is compiled; every dependency is a wheel, pinned and
-# hashed. docs/container.md says how to run it.
+# Two stages: build tools are not in the final image. Nothing is compiled; every dependency is a wheel,
+# pinned and hashed. docs/container.md says how to run it.
 FROM python:3.12-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-# The locks first: a change of the code alone does not fetch anything anew.
+# The locks first: a change of the code alone does not download dependencies again.
 COPY requirements.txt requirements-build.txt ./
 RUN python -m venv /opt/auditrelay \
  && python -m venv /opt/build \
@@ -11,7 +11,7 @@ RUN python -m venv /opt/auditrelay \
  && /opt/auditrelay/bin/pip install --only-binary :all: --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-# Compiled here, because the file system will be read-only; and without pip, which nobody needs there.
+# Bytecode is compiled here, because the file system will be read-only; pip is removed, it is not needed.
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /tmp/wheel \
  && /opt/auditrelay/bin/pip install --no-deps /tmp/wheel/*.whl \
  && /opt/auditrelay/bin/pip uninstall --yes pip \
@@ -32,12 +32,12 @@ ENV PATH="/opt/auditrelay/bin:$PATH" \
     PYTHONDONTWRITEBYTECODE=1 \
     AUDITRELAY_STATE_DIR=/var/lib/auditrelay \
     AUDITRELAY_STATUS__LISTEN=0.0.0.0:9464
-# By number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 WORKDIR /var/lib/auditrelay
 VOLUME /var/lib/auditrelay
 EXPOSE 9464
-# It is process 1, takes its signals itself, and has no children: nothing has to stand in between.
+# It runs as process 1, handles signals itself, and has no children: no init process is needed.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-m", "auditrelay.healthcheck"]

@@ -1,12 +1,12 @@
 """
-Measure a backfill: a long past range of a source that answers slowly, several slices at once.
+Measure a backfill: a long past range of a slow source, with several slices at a time.
 
     python benchmarks/backfill.py [--events 1000000] [--delay 0.1] [--concurrency 1 8]
 
-The sandbox serves the history in a process of its own, each page *delay* seconds late; the command
-is the real `auditrelay backfill` without a service, so it reads, delivers to Elasticsearch, and
-ends when everything is there. Events per second count from its start to its exit; CPU seconds are
-the command's alone, user and system; peak memory is its largest resident set.
+The sandbox serves the history in a separate process, each page *delay* seconds late; the command is
+the real `auditrelay backfill` without a service, so it reads, delivers to Elasticsearch, and exits
+when everything is stored. Events per second count from its start to its exit; CPU seconds are the
+command's alone, user and system; peak memory is its largest resident set.
 """
 
 import argparse
@@ -46,7 +46,7 @@ api_key = "{elastic[api_key]}"
 
 @contextlib.contextmanager
 def sandbox(events: int, delay: float) -> Iterator[dict[str, Any]]:
-    """Serve a history of *events* records; what arrived is under ``reckoning`` at the end."""
+    """Serve a history of *events* records; the stored counts are under ``totals`` at the end."""
     command = [sys.executable, "-m", "auditrelay.sandbox", "--vendor", "cekura", "--lean"]
     command += ["--events", str(events), "--record-bytes", str(RECORD_BYTES)]
     command += ["--page-cap", str(PAGE), "--delay", str(delay)]
@@ -58,11 +58,11 @@ def sandbox(events: int, delay: float) -> Iterator[dict[str, Any]]:
         addresses = json.loads(process.stdout.readline())
         yield addresses
         process.send_signal(signal.SIGTERM)
-        addresses["reckoning"] = json.loads(process.stdout.readline())
+        addresses["totals"] = json.loads(process.stdout.readline())
 
 
 def measure(events: int, delay: float, concurrency: int) -> str:
-    """Fill *events* events, see that all arrived and none twice, and return a row of the table."""
+    """Backfill *events* events, check that all arrived exactly once, and return a table row."""
     folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
     try:
         with sandbox(events, delay) as addresses:
@@ -83,10 +83,10 @@ def measure(events: int, delay: float, concurrency: int) -> str:
             seconds = time.perf_counter() - began
             process.returncode = status
         if status:
-            sys.exit(f"the backfill ended with status {os.waitstatus_to_exitcode(status)}")
-        books = addresses["reckoning"]["stored"]["elastic"]
-        if (books["uids"], books["repeated"]) != (events, 0):
-            sys.exit(f"{books['uids']} of {events} arrived, {books['repeated']} repeated")
+            sys.exit(f"the backfill exited with status {os.waitstatus_to_exitcode(status)}")
+        stored = addresses["totals"]["stored"]["elastic"]
+        if (stored["uids"], stored["repeated"]) != (events, 0):
+            sys.exit(f"{stored['uids']} of {events} arrived, {stored['repeated']} repeated")
     finally:
         shutil.rmtree(folder)
     cpu = (usage.ru_utime + usage.ru_stime) / events * 100_000

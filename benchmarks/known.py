@@ -1,12 +1,12 @@
 """
-Measure what it costs to remember: known uids, the ledger, and a year of polls.
+Measure the cost of stored state: known uids, the ledger, and a year of polls.
 
     python benchmarks/known.py [--known 10000000] [--polls 105120]
 
 The state of a source is filled with *known* uids over 400 days, as if that many events had been
-forwarded, with a ledger and a journal that fit them. Then pages of 1,000 are added by the store as
-a poll does (new ones at the end, new and known ones anywhere in the past), the commands are run as
-an operator runs them, and a year of five-minute polls is entered into an empty ledger.
+forwarded, with a matching ledger and journal. Then pages of 1,000 are added to the store as a poll
+does (new ones at the end, new and known ones anywhere in the past), commands are run as an operator
+runs them, and a year of five-minute polls is entered into an empty ledger.
 """
 
 import argparse
@@ -55,7 +55,7 @@ path = "{folder}/out.ndjson"
 
 
 def fill(folder: Path, known: int) -> float:
-    """Make a state that knows *known* uids; return the seconds that it took."""
+    """Create a state with *known* uids; return the seconds it took."""
     files.prepare(folder)
     files.create(folder)
     a_day = known // DAYS
@@ -83,20 +83,20 @@ def fill(folder: Path, known: int) -> float:
     return time.perf_counter() - began
 
 
-def page(normalize: Normalizer, moments: list[datetime], seed: int) -> list[AuditEvent]:
-    """Return a page of events that nobody knows, one at each of *moments*."""
+def page(normalize: Normalizer, times: list[datetime], seed: int) -> list[AuditEvent]:
+    """Return a page of new events, one at each of *times*."""
     rows = [
         b'{"id":"%b","timestamp":"%b","action":"update","object_type":"agent"}'
         % (hashlib.sha256(b"%d %d" % (seed, number)).hexdigest().encode(), at.isoformat().encode())
-        for number, at in enumerate(moments)
+        for number, at in enumerate(times)
     ]
     events = normalize(rows, micros(datetime.now(UTC)))
-    assert len({known_key(event) for event in events}) == len(moments)
+    assert len({known_key(event) for event in events}) == len(times)
     return events
 
 
 async def pages(folder: Path) -> tuple[float, list[str]]:
-    """Return the seconds until the store is open, and rows of how long a page takes."""
+    """Return the seconds until the store is open, and table rows of the time a page takes."""
     began = time.perf_counter()
     store = await SqliteStore.open(
         folder, max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=10_000)
@@ -105,51 +105,51 @@ async def pages(folder: Path) -> tuple[float, list[str]]:
     normalize = Normalizer(
         vendor="cekura", source="voice", api_host="", scope="1", redact="default", tags={}
     )
-    luck = random.Random(1)  # repeatable, not secret
+    generator = random.Random(1)  # repeatable, not secret
     end = START + timedelta(days=DAYS)
     second = timedelta(seconds=1)
     rows = []
     made: list[tuple[list[datetime], int]] = []
     kinds: tuple[tuple[str, Moments], ...] = (
         ("new, at the end", lambda: [end + second * n for n in range(PAGE)]),
-        ("new, of one hour of the past", lambda: _an_hour(luck)),
+        ("new, within one hour of the past", lambda: _an_hour(generator)),
         (
-            "new, each of another time",
-            lambda: [START + timedelta(days=luck.uniform(0, DAYS)) for _ in range(PAGE)],
+            "new, each at a different time",
+            lambda: [START + timedelta(days=generator.uniform(0, DAYS)) for _ in range(PAGE)],
         ),
     )
-    for title, moments in kinds:
-        batch = [(moments(), luck.getrandbits(64)) for _ in range(PAGES)]
+    for title, times in kinds:
+        batch = [(times(), generator.getrandbits(64)) for _ in range(PAGES)]
         rows.append(
             _row(title, [await _timed(store, page(normalize, *each), PAGE) for each in batch])
         )
         made += batch
-    luck.shuffle(made)
+    generator.shuffle(made)
     again = [await _timed(store, page(normalize, *each), 0) for each in made[:PAGES]]
-    rows.append(_row("all of them known", again))
+    rows.append(_row("all known", again))
     await store.close()
     return opened, rows
 
 
-def _an_hour(luck: random.Random) -> list[datetime]:
-    start = START + timedelta(days=luck.uniform(0, DAYS - 1))
+def _an_hour(generator: random.Random) -> list[datetime]:
+    start = START + timedelta(days=generator.uniform(0, DAYS - 1))
     return [start + timedelta(seconds=3.6 * number) for number in range(PAGE)]
 
 
 async def _timed(store: SqliteStore, events: list[AuditEvent], new: int) -> float:
     began = time.perf_counter()
     added = await store.add("voice", events)
-    took = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     assert len(added.new) == new
-    return took * 1000
+    return seconds * 1000
 
 
-def _row(title: str, took: list[float]) -> str:
-    return f"| {title} | {statistics.median(took):.1f} | {max(took):.1f} |"
+def _row(title: str, milliseconds: list[float]) -> str:
+    return f"| {title} | {statistics.median(milliseconds):.1f} | {max(milliseconds):.1f} |"
 
 
 def command(folder: Path, *words: str) -> tuple[float, float]:
-    """Run a command; return the seconds that it took and its peak memory in MB."""
+    """Run a command; return its seconds and its peak memory in MB."""
     config = folder / "config.toml"
     config.touch(mode=0o600)
     config.write_text(CONFIG.format(folder=folder))
@@ -165,10 +165,10 @@ def command(folder: Path, *words: str) -> tuple[float, float]:
 
 
 def polls(folder: Path, count: int) -> str:
-    """Enter *count* five-minute polls, each with one event, and say what that took."""
+    """Enter *count* five-minute polls, each with one event, and return a sentence with the cost."""
     files.create(folder)
     with contextlib.closing(files.connect(folder, write=True)) as db:
-        db.execute("pragma synchronous = off")  # what the disk takes is in the table above
+        db.execute("pragma synchronous = off")  # the cost of the disk is in the table above
         db.execute(
             "insert into source (id, name, started) values (1, 'voice', ?)", (micros(START),)
         )
@@ -179,17 +179,17 @@ def polls(folder: Path, count: int) -> str:
             key = (micros(at) + (1 << 63)).to_bytes(8) + os.urandom(20)
             db.execute("begin")
             db.execute(REMEMBER, (key, 1, 1, number))
-            # Each begins an overlap before the checkpoint, as polls do.
+            # Each window starts an overlap before the checkpoint, as polls do.
             window = Interval(at - step, at + step)
             ledger.cover(JournalWriter(db, 1, micros(window.end), "poll"), window)
             db.execute("commit")
-        took = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         spans, journal = ledger.spans(db, 1), records(db, 1)
         (size,) = db.execute(
             "select sum(pgsize) from dbstat where name in ('coverage', 'journal')"
         ).fetchone()
     return (
-        f"{count:,} polls: {took / count * 1e6:.0f} µs each, {len(spans):,} entries in the "
+        f"{count:,} polls: {seconds / count * 1e6:.0f} µs each, {len(spans):,} entries in the "
         f"ledger, {len(journal):,} records in the journal, {size / 1024:,.0f} KiB."
     )
 

@@ -1,11 +1,10 @@
 """
-What one event costs on its way through `auditrelay.events`, on one core.
+Measure the cost of one event in `auditrelay.events`, on one core.
 
     python benchmarks/normalize.py [events a page] [rounds]
 
 Prints, for each step, the best of the rounds: CPU microseconds an event, and events a second. The
-events are records of about 700 bytes of nested JSON, as an API sends them; none of the numbers
-includes reading or writing anything.
+events are records of about 700 bytes of nested JSON, as an API sends them; no number includes I/O.
 """
 
 import sys

@@ -1,13 +1,13 @@
 """
-Measure the daemon when there is nothing to do: what it costs merely to be there.
+Measure the idle daemon.
 
     python benchmarks/rest.py [--quick] [--minutes 3] [--polls 60]
 
-Five sources, polled once a minute, two sinks and the status port; the sandbox answers from a
-process of its own. CPU time is the scheduler's count of nanoseconds (`/proc/PID/task/*/schedstat`),
-a wake-up is a voluntary switch of any thread (`/proc/PID/task/*/status`): a thread that sleeps and
-is called costs one. Memory is `/proc/PID/smaps_rollup`. The hour of polls is made shorter: sixty
-polls of each source, a second apart.
+Five sources, polled once a minute, two sinks and the status port; the sandbox runs in a separate
+process. CPU time is the scheduler's count of nanoseconds (`/proc/PID/task/*/schedstat`), a wake-up
+is a voluntary context switch of any thread (`/proc/PID/task/*/status`). Memory is
+`/proc/PID/smaps_rollup`. The hour of polls is shortened: sixty polls of each source, a second
+apart.
 """
 
 import argparse
@@ -53,7 +53,7 @@ api_key = "{elastic[api_key]}"
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a process has used up to one moment."""
+    """Resources that a process has used so far."""
 
     at: float
     cpu: float
@@ -61,7 +61,7 @@ class Spent:
 
     @classmethod
     def by(cls, process: int) -> "Spent":
-        """Read it for the process of that id."""
+        """Read the figures of the process with this id."""
         cpu = wakeups = 0
         for task in Path(f"/proc/{process}/task").iterdir():
             cpu += int((task / "schedstat").read_text().split()[0])
@@ -71,7 +71,7 @@ class Spent:
 
 
 def memory(process: int) -> tuple[float, float]:
-    """Return the resident megabytes of a process, and those of them that it shares with nobody."""
+    """Return the resident megabytes of a process, and its private ones."""
     sizes: Counter[str] = Counter()
     for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
         name, size = line.split()[:2]
@@ -84,7 +84,7 @@ def memory(process: int) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def sandbox() -> Iterator[dict[str, Any]]:
-    """Serve a few events of the past hour, and nothing after that."""
+    """Serve a few events of the past hour, and no later ones."""
     command = [sys.executable, "-m", "auditrelay.sandbox", "--events", "100"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -100,7 +100,7 @@ def daemon(addresses: dict[str, Any], poll: str, *, log: int | None = None) -> I
     """
     Run the service with five sources; yield its process id.
 
-    With the file descriptor *log*, its imports are timed and it writes there.
+    With the file descriptor *log*, its import times are written there.
     """
     folder = Path(tempfile.mkdtemp(prefix="auditrelay-rest-"))
     text = f'state_dir = "{folder}/state"\n[status]\nlisten = "127.0.0.1:0"\n'
@@ -121,11 +121,11 @@ def daemon(addresses: dict[str, Any], poll: str, *, log: int | None = None) -> I
         status = process.wait()
         shutil.rmtree(folder)
     if status:
-        sys.exit(f"the daemon ended with status {status}")
+        sys.exit(f"the daemon exited with status {status}")
 
 
 def first_poll(addresses: dict[str, Any], *, log: int | None = None) -> tuple[float, float]:
-    """Return the seconds, and the CPU seconds, from the start to the first vendor's connection."""
+    """Return the seconds, and the CPU seconds, from the start to a vendor's first connection."""
     with socket.create_server(("127.0.0.1", 0)) as vendor:
         ours = dict(addresses)
         for name in SOURCE:
@@ -139,15 +139,17 @@ def first_poll(addresses: dict[str, Any], *, log: int | None = None) -> tuple[fl
 
 
 def start(addresses: dict[str, Any], repeat: int) -> None:
-    """Print what lies between the start and the first poll, and what the imports have of it."""
+    """Print the time between the start and the first poll, and the share of the imports."""
     runs = [first_poll(addresses) for _ in range(repeat)]
     best: dict[str, int] = {}
     for _ in range(repeat):
         with tempfile.TemporaryFile("w+") as log:
             first_poll(addresses, log=log.fileno())
             log.seek(0)
-            told = log.read()
-        for own, name in re.findall(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", told, re.MULTILINE):
+            timings = log.read()
+        for own, name in re.findall(
+            r"^import time: +(\d+) \| +\d+ \| +(\S+)$", timings, re.MULTILINE
+        ):
             best[name] = min(best.get(name, int(own)), int(own))
     packages: Counter[str] = Counter()
     for name, own in best.items():
@@ -159,10 +161,10 @@ def start(addresses: dict[str, Any], repeat: int) -> None:
 
 
 def rest(addresses: dict[str, Any], minutes: float) -> None:
-    """Print what the daemon costs while next to nothing happens."""
+    """Print the cost of the daemon while next to nothing happens."""
     with daemon(addresses, "1m") as process:
         time.sleep(10)
-        print("after the start: {:.1f} MB, {:.1f} of them its own".format(*memory(process)))
+        print("after the start: {:.1f} MB, {:.1f} of them private".format(*memory(process)))
         before = Spent.by(process)
         time.sleep(60 * minutes)
         after = Spent.by(process)
@@ -173,7 +175,7 @@ def rest(addresses: dict[str, Any], minutes: float) -> None:
 
 
 def hour(addresses: dict[str, Any], polls: int) -> None:
-    """Print what *polls* of each source leave behind."""
+    """Print the cost and the memory of *polls* of each source."""
     with daemon(addresses, "1s") as process:
         time.sleep(5)
         before = Spent.by(process)
@@ -183,20 +185,20 @@ def hour(addresses: dict[str, Any], polls: int) -> None:
     cpu = 1000 * (after.cpu - before.cpu) / polls / SOURCES
     wakeups = (after.wakeups - before.wakeups) / polls / SOURCES
     print(f"a poll that finds nothing: {cpu:.1f} ms of CPU, {wakeups:.0f} wake-ups")
-    print("after {} polls of each: {:.1f} MB, {:.1f} of them its own".format(polls, *megabytes))
+    print("after {} polls of each: {:.1f} MB, {:.1f} of them private".format(polls, *megabytes))
 
 
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--quick", action="store_true", help="half a minute of rest, ten polls")
-    parser.add_argument("--minutes", type=float, default=3, help="how long it rests")
+    parser.add_argument("--quick", action="store_true", help="half a minute idle, ten polls")
+    parser.add_argument("--minutes", type=float, default=3, help="idle time")
     parser.add_argument("--polls", type=int, default=60, help="polls of each source for the hour")
     options = parser.parse_args()
     minutes, polls, repeat = options.minutes, options.polls, 7
     if options.quick:
         minutes, polls, repeat = 0.5, 10, 3
-    # As an installer does; from source each start would compile, where bytecode is not kept.
+    # As an installer does; without stored bytecode each start would compile the source.
     compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
     with sandbox() as addresses:

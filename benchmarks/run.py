@@ -1,13 +1,13 @@
 """
-Measure the whole relay: vendor pages in, durable spool, batches out to each sink, gzip on.
+Measure the whole relay: pages from a vendor, durable spool, batches to each sink, gzip on.
 
     python benchmarks/run.py [--quick] [--events 200000] [--memory]
 
-The sandbox makes the load in a process of its own; the daemon is the real `auditrelay run --once`
-in another. Events per second count from the daemon's start to its exit, so start-up is in them;
-CPU seconds are the daemon's alone, user and system, start-up taken off as measured with no event.
-Peak memory is the largest resident set of the daemon. The generator's own ceiling is measured with
-a client that does nothing with what it gets.
+The sandbox generates the load in a separate process; the daemon is the real `auditrelay run
+--once`. Events per second count from the daemon's start to its exit, start-up included; CPU seconds
+are the daemon's alone, user and system, minus the start-up measured with one event. Peak memory is
+the largest resident set of the daemon. The limit of the generator itself is measured with a client
+that discards all it receives.
 """
 
 import argparse
@@ -56,7 +56,7 @@ initial_lookback = "2h"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of the daemon took."""
+    """The cost of one run of the daemon."""
 
     seconds: float
     cpu: float
@@ -76,11 +76,11 @@ def sandbox(events: int, page: int) -> Iterator[dict[str, Any]]:
         addresses = json.loads(process.stdout.readline())
         yield addresses
         process.send_signal(signal.SIGTERM)
-        addresses["reckoning"] = json.loads(process.stdout.readline())
+        addresses["totals"] = json.loads(process.stdout.readline())
 
 
 def relay(events: int, page: int, sinks: list[str]) -> Run:
-    """Run the daemon once over *events* events into *sinks*, and see that none is missing."""
+    """Run the daemon once over *events* events into *sinks*, and check that none is missing."""
     folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
     try:
         with sandbox(events, page) as addresses:
@@ -98,8 +98,8 @@ def relay(events: int, page: int, sinks: list[str]) -> Run:
             seconds = time.perf_counter() - began
             process.returncode = status
         if status:
-            sys.exit(f"the daemon ended with status {os.waitstatus_to_exitcode(status)}")
-        _all_arrived(addresses["reckoning"]["stored"], events, sinks)
+            sys.exit(f"the daemon exited with status {os.waitstatus_to_exitcode(status)}")
+        _all_arrived(addresses["totals"]["stored"], events, sinks)
         return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
     finally:
         shutil.rmtree(folder)
@@ -109,17 +109,17 @@ def outage(events: int, page: int) -> tuple[Run, Run]:
     """
     Run the service while one of three sinks is down, then with it back.
 
-    The first run is from the start until the other two hold all *events*, the second from the
-    start until the one that was down holds them.
+    The first run lasts from the start until the other two have all *events*, the second from the
+    start until the one that was down has them.
     """
     three = ["splunk_hec", "elasticsearch", "datadog"]
     folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
     try:
-        with sandbox(events, page) as addresses, socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
-            gone = {"url": f"http://127.0.0.1:{nobody.getsockname()[1]}"}
+        with sandbox(events, page) as addresses, socket.socket() as closed_port:
+            closed_port.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+            unreachable = {"url": f"http://127.0.0.1:{closed_port.getsockname()[1]}"}
             runs = []
-            for datadog, waited_for in ((gone, three[:2]), ({}, three[2:])):
+            for datadog, waited_for in ((unreachable, three[:2]), ({}, three[2:])):
                 values = {
                     **addresses,
                     "datadog": {**addresses["datadog"], **datadog},
@@ -131,14 +131,14 @@ def outage(events: int, page: int) -> tuple[Run, Run]:
                 for sink in three:
                     text += f'[sinks.{sink}]\ntype = "{sink}"\n{SINKS[sink].format(**values)}\n'
                 runs.append(_serve_until(folder, text, waited_for, events))
-        _all_arrived(addresses["reckoning"]["stored"], events, three)
+        _all_arrived(addresses["totals"]["stored"], events, three)
         return runs[0], runs[1]
     finally:
         shutil.rmtree(folder)
 
 
 def _serve_until(folder: Path, text: str, sinks: list[str], events: int) -> Run:
-    """Run the service until each of *sinks* was delivered *events*, then stop it."""
+    """Run the service until *events* were delivered to each of *sinks*, then stop it."""
     config = folder / "config.toml"
     config.touch(mode=0o600)
     config.write_text(text)
@@ -147,9 +147,9 @@ def _serve_until(folder: Path, text: str, sinks: list[str], events: int) -> Run:
     began = time.perf_counter()
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr)
-    while '"started"' not in (said := log.read_text()):
+    while '"started"' not in (logged := log.read_text()):
         time.sleep(0.02)
-    line = next(line for line in said.splitlines() if '"started"' in line)
+    line = next(line for line in logged.splitlines() if '"started"' in line)
     connection = http.client.HTTPConnection(urlsplit(json.loads(line)["status"]).netloc)
     while True:
         connection.request("GET", "/metrics")
@@ -169,7 +169,7 @@ def _serve_until(folder: Path, text: str, sinks: list[str], events: int) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = status
     if status:
-        sys.exit(f"the daemon ended with status {os.waitstatus_to_exitcode(status)}")
+        sys.exit(f"the daemon exited with status {os.waitstatus_to_exitcode(status)}")
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
@@ -181,7 +181,7 @@ def _all_arrived(stored: dict[str, Any], events: int, sinks: list[str]) -> None:
 
 
 def ceiling(events: int, page: int) -> tuple[float, float]:
-    """Return how many events/s the sandbox gives and takes, with a client that does no more."""
+    """Return the events/s that the sandbox serves and accepts, with a trivial client."""
     with sandbox(events, page) as addresses:
         vendor = addresses["cekura"]
         connection = http.client.HTTPConnection(urlsplit(vendor["url"]).netloc)
@@ -236,14 +236,14 @@ def main() -> None:
     )
     parser.add_argument("--sinks", nargs="*", default=list(SINKS), help="only these sinks")
     options = parser.parse_args()
-    # As an installer does; from source each start would compile, where bytecode is not kept.
+    # As an installer does; without stored bytecode each start would compile the source.
     compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
     events, repeat = options.events, options.repeat
     if options.quick:
         events, repeat = events // 10, 1
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
     start = statistics.median(relay(1, 1000, ["elasticsearch"]).cpu for _ in range(3))
-    print(f"Start-up and end, with one event: {start:.2f} CPU s, taken off below.\n")
+    print(f"Start-up and end, with one event: {start:.2f} CPU s, subtracted below.\n")
     if options.memory:
         memory(start)
         return
@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def memory(start: float) -> None:
-    """Print what a fifty times longer history costs in memory."""
+    """Print the memory of a fifty times longer history."""
     print("| events | events/s | CPU s/100k | peak MB |\n| --- | --- | --- | --- |")
     for events in (20_000, 1_000_000):
         print(_row(f"{events:,}", events, [relay(events, 1000, ["elasticsearch"])], start))

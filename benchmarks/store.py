@@ -1,11 +1,11 @@
 """
-Measure the two choices behind the spool: a blob a page or a row an event, and how uids are kept.
+Measure the two choices behind the spool: a blob a page or a row an event, and the order of uids.
 
     python benchmarks/store.py [--events 200000]
 
-Every variant commits pages of 1,000 with SQLite in WAL mode and synchronous=FULL, checks each uid
-for having been seen, and remembers it. "beside a busy thread" runs the same while another thread
-computes, as the event loop does when pages come fast.
+Every variant commits pages of 1,000 with SQLite in WAL mode and synchronous=FULL, and deduplicates
+by uid. "with a busy thread" runs the same while another thread computes, as the event loop does
+when pages come fast.
 """
 
 import argparse
@@ -106,9 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--events", type=int, default=200_000)
     events = parser.parse_args().events
-    print(
-        "| variant | CPU µs/event | time µs/event | bytes/event | beside a busy thread µs/event |"
-    )
+    print("| variant | CPU µs/event | time µs/event | bytes/event | with a busy thread µs/event |")
     print("| --- | --- | --- | --- | --- |")
     for commit in (row_an_event, blob_and_random_uids, blob_and_clustered_uids):
         cpu, took, size = measure(commit, events)

@@ -1,6 +1,6 @@
 """
-auditrelay against receivers that this project did not write.
+Interoperability tests: auditrelay against third-party receivers.
 
-Every module but this one says what it proves. ``python -m interop --help`` lists the commands,
-README.md what was seen. Nothing here is part of ``make test``: it builds other people's servers.
+Every other module says what it tests. ``python -m interop --help`` lists the commands, README.md
+the results. Nothing here is part of ``make test``: it builds third-party servers.
 """

@@ -1,4 +1,4 @@
-"""Prove the sinks against what other people wrote: all of it, or what is named."""
+"""Test the sinks against third-party receivers: all, or the named ones."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ _ALL = [*_CLUSTERS, "datadog"]
 
 
 def main() -> int:
-    """Run what was asked for; return 0 if all held, 1 if something did not, 2 if it cannot be."""
+    """Run the named tests; return 0 if all passed, 1 if one failed, 2 if they cannot run here."""
     parser = argparse.ArgumentParser(prog="python -m interop", description=__doc__)
     parser.add_argument("receivers", nargs="*", metavar="RECEIVER", help=", ".join(_ALL))
     names = parser.parse_args().receivers or _ALL
@@ -33,9 +33,9 @@ def main() -> int:
             else:
                 asyncio.run(datadog.prove(findings))
         except Missing as error:
-            print(f"{name} cannot be tried here: {error}", file=sys.stderr)
+            print(f"{name} cannot run here: {error}", file=sys.stderr)
             missing = True
-    print(f"{findings.held} held, {len(findings.failed)} did not")
+    print(f"{findings.passed} passed, {len(findings.failed)} failed")
     if findings.failed:
         return 1
     return 2 if missing else 0

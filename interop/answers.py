@@ -16,7 +16,7 @@ _AT = "2026-01-01T00:00:00Z"
 
 
 class Question(NamedTuple):
-    """A request; *identity* is who asks: the right one, nobody, or somebody unknown."""
+    """A request; *identity* is the right or an unknown user, anonymous, or an unknown API key."""
 
     what: str
     method: str = "POST"
@@ -36,17 +36,17 @@ def _bulk(*documents: Any, index: str = _STREAM, verb: str = "create", **meta: A
 
 
 def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
-    """Yield the requests, in the order in which they must be made."""
+    """Yield the requests, in the required order."""
     good = {"@timestamp": _AT, "message": "m", "event": {"id": "1"}, "number": 1}
-    yield Question("a document that is good", body=_bulk(good))
+    yield Question("a good document", body=_bulk(good))
     yield Question("the same again", body=_bulk(good))
-    yield Question("nobody", body=_bulk(good), identity="nobody")
-    yield Question("somebody unknown", body=_bulk(good), identity="unknown")
+    yield Question("no credentials", body=_bulk(good), identity="anonymous")
+    yield Question("an unknown user", body=_bulk(good), identity="unknown")
     yield Question("an unknown API key", body=_bulk(good), identity="key")
     yield Question("an empty body")
     yield Question("no newline at the end", body=_bulk(good).rstrip())
     yield Question("not JSON", body=b"not JSON\n")
-    yield Question("half of an action", body=b'{"create":{"_index":\n{}\n')
+    yield Question("a truncated action", body=b'{"create":{"_index":\n{}\n')
     yield Question("an open brace", body=b"{\n{}\n")
     yield Question("an action without a document", body=_bulk(good).split(b"\n")[0] + b"\n")
     yield Question("an unknown action", body=_bulk(good, verb="make"))
@@ -58,20 +58,22 @@ def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
     yield Question("no time", body=_bulk({"message": "m"}, _id="no-time"))
     times = {"@timestamp": [_AT, _AT]}
     yield Question("two times", body=_bulk(times, _id="two-times"))
-    yield Question("a time that is none", body=_bulk({"@timestamp": "soon"}, _id="soon"))
+    yield Question("an invalid time", body=_bulk({"@timestamp": "soon"}, _id="soon"))
     bad = {**good, "number": "many"}
     yield Question(
         "one of three with another type", body=_bulk(good, bad, good, index="answers-type")
     )
     yield Question(
-        "an object where a text was",
+        "an object instead of a text",
         body=_bulk({"a": "text"}, {"a": {"b": 1}}, {"a": "more"}, index="answers-object"),
     )
     broken = '{"@timestamp": "2026-01-01T00:00:00Z", "message": '
-    yield Question("one of three is half", body=_bulk(good, broken, good, index="answers-half"))
+    yield Question(
+        "one of three is truncated", body=_bulk(good, broken, good, index="answers-half")
+    )
     yield Question("a document that is a list", body=_bulk("[1]", index="answers-list"))
     yield Question("a document that is a text", body=_bulk('"x"', index="answers-text"))
-    yield Question("a name that is bad", body=_bulk(good, index="Answers"))
+    yield Question("a bad index name", body=_bulk(good, index="Answers"))
     yield Question("an id that is too long", body=_bulk(good, _id="x" * 513))
     yield Question("an id of 512 bytes", body=_bulk(good, index="answers-id", _id="x" * 512))
     yield Question("an empty id", body=_bulk(good, index="answers-id", _id=""))
@@ -82,7 +84,7 @@ def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
         body=_bulk(bad, index="answers-type", _id="source"),
     )
     yield Question("require_data_stream", path="/_bulk?require_data_stream=true", body=_bulk(good))
-    yield Question("a pipeline that is not there", path="/_bulk?pipeline=none", body=_bulk(good))
+    yield Question("a missing pipeline", path="/_bulk?pipeline=none", body=_bulk(good))
     yield Question(
         "filter_path",
         path="/_bulk?filter_path=errors,items.*.status,items.*.error",
@@ -90,9 +92,9 @@ def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
     )
     yield Question("GET", method="GET", body=_bulk(good))
     yield Question("a wrong path", path="/_bulks", body=_bulk(good))
-    yield Question("a wrong path, longer", path="/a/b/c", body=_bulk(good))
-    yield Question("another type of content", body=_bulk(good), headers={"Content-Type": "text/x"})
-    yield Question("no type of content", body=_bulk(good), headers={})
+    yield Question("a longer wrong path", path="/a/b/c", body=_bulk(good))
+    yield Question("another content type", body=_bulk(good), headers={"Content-Type": "text/x"})
+    yield Question("no content type", body=_bulk(good), headers={})
     zipped = {**_NDJSON, "Content-Encoding": "gzip"}
     yield Question("gzip", body=gzip.compress(_bulk(good)), headers=zipped)
     yield Question("gzip, broken", body=b"not gzip", headers=zipped)
@@ -100,7 +102,7 @@ def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
     unknown = {**_NDJSON, "Content-Encoding": "unknown"}
     yield Question("bytes in an unknown encoding", body=b"\x28\xb5\n", headers=unknown)
     yield Question("an unknown encoding", body=_bulk(good), headers=unknown)
-    yield Question("a template that is not there", method="GET", path="/_index_template/none")
+    yield Question("a missing template", method="GET", path="/_index_template/none")
     privileges = {"index": [{"names": ["logs-x-y"], "privileges": ["create_doc"]}]}
     if flavour == "elasticsearch":
         yield Question(
@@ -112,7 +114,7 @@ def questions(flavour: str) -> Iterator[Question]:  # noqa: PLR0915  # a list
 
 
 class Answer(NamedTuple):
-    """What a client goes by: the status, the kind of error, and both of each item."""
+    """What a client evaluates: the status, the kind of error, and both of each item."""
 
     status: int
     kind: str
@@ -120,7 +122,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, response: httpx.Response | None) -> "Answer":
-        """Read it out of *response*; None is a connection closed without an answer."""
+        """Extract it from *response*; None is a connection closed without an answer."""
         if response is None:
             return cls(0, "closed", ())
         try:
@@ -138,7 +140,7 @@ class Answer(NamedTuple):
 
 
 async def compare(url: str, identity: dict[str, str], double: Elastic, findings: Findings) -> None:
-    """Ask the server at *url* and the *double* the same, and note each difference."""
+    """Send the same requests to the server at *url* and to the *double*, and record differences."""
     print(f"the same requests to the server and to our double of {double.flavour}")
     double.security = bool(identity)
     real = {"right": (identity["username"], identity["password"]) if identity else None}
@@ -152,7 +154,7 @@ async def compare(url: str, identity: dict[str, str], double: Elastic, findings:
             seen = Answer.of(await _ask(client, url, question, real["right"]))
             doubled = Answer.of(await _ask(client, double.url, question, ours["right"]))
             findings.check(
-                f"the double answers alike: {question.what} ({seen.status})",
+                f"the double answers the same: {question.what} ({seen.status})",
                 holds=seen == doubled,
                 seen=f"\n          server {tuple(seen)}\n          double {tuple(doubled)}",
             )

@@ -1,4 +1,4 @@
-"""What a real cluster must hold, find and refuse after auditrelay has written to it."""
+"""What a real cluster must store, find and refuse after auditrelay has written to it."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from tests.support import daemon
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
-from auditrelay.sinks import Item, elasticsearch
+from auditrelay.sinks import EventRef, Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
 from auditrelay.telemetry.metrics import Metrics
 from interop import vendors
@@ -34,13 +34,13 @@ Flavour = Literal["elasticsearch", "opensearch"]
 
 
 class Cluster:
-    """A cluster as one asks it by hand."""
+    """A client for direct queries to the cluster."""
 
     def __init__(self, url: str, flavour: Flavour, identity: dict[str, str]) -> None:
         self.url = url
         self.flavour = flavour
         self.identity = identity
-        """``username`` and ``password``, or nothing if the cluster knows no users."""
+        """``username`` and ``password``, or empty if the cluster has no users."""
         auth = (identity["username"], identity["password"]) if identity else None
         self._client = httpx.Client(base_url=url, auth=auth, trust_env=False, timeout=120)
 
@@ -67,7 +67,7 @@ class Cluster:
 
 
 async def prove(cluster: Cluster, findings: Findings) -> None:
-    """Run auditrelay against *cluster* and note what is right and what is not."""
+    """Run auditrelay against *cluster* and record all checks."""
     async with Sandbox() as sandbox:
         vendors.fill(sandbox)
         made = vendors.made(sandbox)
@@ -86,7 +86,7 @@ async def prove(cluster: Cluster, findings: Findings) -> None:
 
 
 def configure(folder: Path, name: str, sandbox: Sandbox, cluster: Cluster, **sink: Any) -> Path:
-    """Write a configuration with a state of its own, so that everything is new to it."""
+    """Write a configuration with an empty state, so that all events are new."""
     place = folder / name
     place.mkdir()
     table = {
@@ -100,14 +100,14 @@ def configure(folder: Path, name: str, sandbox: Sandbox, cluster: Cluster, **sin
 
 
 async def once(config: Path, findings: Findings) -> None:
-    """Read and deliver all there is; it must end well and leave nothing behind."""
+    """Run once over all events; the exit status must be 0."""
     ended = await daemon.command(config, "run", "--once", within=400)
     tail = "\n".join(ended.stderr.splitlines()[-5:])
-    findings.check("run --once ends with 0", holds=ended.status == 0, seen=tail)
+    findings.check("run --once exits with 0", holds=ended.status == 0, seen=tail)
 
 
 async def state(config: Path) -> dict[str, Any]:
-    """Return what ``status --json`` says of the only sink."""
+    """Return the only sink of ``status --json``."""
     ended = await daemon.command(config, "status", "--json")
     [sink] = json.loads(ended.stdout)["sinks"]
     found: dict[str, Any] = sink
@@ -119,7 +119,7 @@ async def _prepare(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: F
     config = configure(folder, "prepare", sandbox, cluster)
     version = cluster.ask("GET", "/")["version"]["number"]
     ended = await daemon.command(config, "check")
-    findings.same("check ends with 0", ended.status, 0)
+    findings.same("check exits with 0", ended.status, 0)
     findings.check(
         f"check names version {version}",
         holds=f"(version {version})" in _joined(ended.stdout),
@@ -139,16 +139,16 @@ async def _prepare(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: F
 
 
 async def _set_up(cluster: Cluster, config: Path, findings: Findings) -> None:
-    """Install the templates: by the command, or what it prints if the server is not whole."""
+    """Install the templates: by the command, or by hand if the server lacks plugins."""
     if cluster.flavour == "opensearch":
         ended = await daemon.command(config, "setup", "elasticsearch")
         said = ended.stdout + ended.stderr
         findings.check("setup installs the templates", holds=ended.status == 0, seen=said)
         return
-    # Two types come with plugins of Elasticsearch that are not in the central repository.
+    # Two types are in plugins of Elasticsearch that Maven Central does not have.
     ended = await daemon.command(config, "setup", "elasticsearch")
     findings.check(
-        "setup says what is missing, and ends with 1",
+        "setup reports what is missing, and exits with 1",
         holds=ended.status == 1 and "The mapper type [match_only_text]" in ended.stderr,
         seen=ended.stdout + ended.stderr,
     )
@@ -157,7 +157,7 @@ async def _set_up(cluster: Cluster, config: Path, findings: Findings) -> None:
         for missing, instead in (("constant_keyword", "keyword"), ("match_only_text", "text")):
             text = text.replace(f'"type": "{missing}"', f'"type": "{instead}"')
         findings.same(
-            f"PUT {path} with types that are there",
+            f"PUT {path} with available types",
             cluster.ask("PUT", path, json.loads(text)),
             {"acknowledged": True},
         )
@@ -189,12 +189,12 @@ async def _deliver(
 
 
 def compare(documents: list[dict[str, Any]], made: list[Made], findings: Findings) -> None:
-    """Note whether *documents* hold exactly what was *made*, each once, nothing changed."""
+    """Check that *documents* are exactly what was *made*, each once, unchanged."""
     wanted = {(each.source, each.id): each for each in made}
     times = Counter(_key(document) for document in documents)
-    findings.none("every event is there", wanted.keys() - times.keys())
-    findings.none("nothing else is there", times.keys() - wanted.keys())
-    findings.none("every event is there once", [key for key, n in times.items() if n > 1])
+    findings.none("every event is stored", wanted.keys() - times.keys())
+    findings.none("nothing else is stored", times.keys() - wanted.keys())
+    findings.none("every event is stored once", [key for key, n in times.items() if n > 1])
     wrong_time, wrong_record, wrong_id = [], [], []
     for document in documents:
         each, source = wanted.get(_key(document)), document["_source"]
@@ -209,7 +209,7 @@ def compare(documents: list[dict[str, Any]], made: list[Made], findings: Finding
         if document["_id"] != source["auditrelay"]["uid"]:
             wrong_id.append(each.id)
     findings.none("every event has its own time", wrong_time)
-    findings.none("every record is as the vendor gave it, to the letter", wrong_record)
+    findings.none("every record is exactly as the vendor sent it", wrong_record)
     findings.none("_id is the uid", wrong_id)
 
 
@@ -221,11 +221,11 @@ def _key(document: dict[str, Any]) -> tuple[str, str]:
 async def _repeat(
     cluster: Cluster, sandbox: Sandbox, count: int, folder: Path, findings: Findings
 ) -> None:
-    print("the same again, by an instance that knows nothing of the first")
+    print("the same again, by an instance with an empty state")
     config = configure(folder, "again", sandbox, cluster)
     await once(config, findings)
     findings.same("no dead letters", (await state(config))["dead_letters"], 0)
-    findings.same("nothing is there twice", len(list(cluster.documents(STREAMS))), count)
+    findings.same("nothing is stored twice", len(list(cluster.documents(STREAMS))), count)
 
 
 async def _plain(
@@ -235,14 +235,14 @@ async def _plain(
     config = configure(
         folder, "plain", sandbox, cluster, compression="none", index="audit-{vendor}-%Y.%m"
     )
-    # plain indices have no template of ours unless the operator writes one
+    # plain indices have no template of ours unless the operator creates one
     template = {
         "index_patterns": ["audit-*"],
         "priority": 500,
         "composed_of": ["auditrelay@mappings"],
     }
     findings.same(
-        "the component template can be named in a template of one's own",
+        "the component template can be used in a custom template",
         cluster.ask("PUT", "/_index_template/audit", template),
         {"acknowledged": True},
     )
@@ -277,10 +277,10 @@ async def _refusals(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
     dead = {each["uid"] for each in letters}
     taken = {each["_id"] for each in cluster.documents("refusing")}
     findings.check(
-        f"some are refused ({len(dead)}) and some are taken ({len(taken)})",
+        f"some are refused ({len(dead)}) and some are stored ({len(taken)})",
         holds=bool(dead and taken),
     )
-    findings.none("what the mapping refuses is a dead letter", refused - dead)
+    findings.none("every event that the mapping refuses is a dead letter", refused - dead)
     findings.none("nothing is both", dead & taken)
     findings.same("every event is one or the other", len(dead | taken), len(wanted))
     findings.same("a dead letter has the status", {each["status"] for each in letters}, {400})
@@ -288,7 +288,7 @@ async def _refusals(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
 
 
 async def _pipeline(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
-    print("a pipeline that is not there")
+    print("a missing pipeline")
     config = configure(folder, "pipeline", sandbox, cluster, pipeline="none")
     say = "pipeline with id [none] does not exist"
     await _fails("run --once", config, ["run", "--once"], say, findings)
@@ -297,7 +297,7 @@ async def _pipeline(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
 
 
 async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Findings) -> None:
-    print("users who may do little, and one who is not known")
+    print("users with few rights, and an unknown user")
     password = cluster.identity["password"]
     before = len(list(cluster.documents(STREAMS)))
     writer = {"username": "writer", "password": password}
@@ -310,22 +310,24 @@ async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Fi
     findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
     config = configure(folder, "elsewhere", sandbox, cluster, index="other-{vendor}", **writer)
-    await _fails("check without a right", config, ["check"], "no right to write", findings)
+    await _fails("check without a right", config, ["check"], "no privilege to write", findings)
     await _fails("run --once without a right", config, ["run", "--once"], "unauthorized", findings)
     findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
     config = configure(folder, "writer", sandbox, cluster, **writer)
     words = ["setup", "elasticsearch"]
-    await _fails("setup by one who may send", config, words, "manage_index_templates", findings)
+    await _fails(
+        "setup by a user who may only send", config, words, "manage_index_templates", findings
+    )
     ended = await daemon.command(config, "check")
     findings.check(
-        "check by one who may send",
+        "check by a user who may only send",
         holds=ended.status == 0 and "can be written to" in _joined(ended.stdout),
         seen=ended.stdout + ended.stderr,
     )
     await once(config, findings)
     findings.same("no dead letters", (await state(config))["dead_letters"], 0)
-    findings.same("nothing is there twice", len(list(cluster.documents(STREAMS))), before)
+    findings.same("nothing is stored twice", len(list(cluster.documents(STREAMS))), before)
     index = "logs-auditrelay.{vendor}-writer"
     config = configure(folder, "create", sandbox, cluster, index=index, **writer)
     await once(config, findings)
@@ -336,10 +338,12 @@ async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Fi
 async def _fails(what: str, config: Path, words: list[str], say: str, findings: Findings) -> None:
     ended = await daemon.command(config, *words, within=400)
     said = ended.stdout + ended.stderr
-    # a table on the standard output is wrapped
+    # tables on standard output are wrapped
     found = say in said or say in _joined(ended.stdout)
     findings.check(
-        f"{what} ends with 1 and says {say!r}", holds=ended.status == 1 and found, seen=said[-600:]
+        f"{what} exits with 1 and reports {say!r}",
+        holds=ended.status == 1 and found,
+        seen=said[-600:],
     )
 
 
@@ -415,7 +419,7 @@ def _search(cluster: Cluster, findings: Findings) -> None:
 
 
 async def _detect(cluster: Cluster, findings: Findings) -> None:
-    """Send an event of every meaning there is, and ask the detections' own questions."""
+    """Send an event of every kind and verb, and run the queries of the detections."""
     print("the detections of siem/elasticsearch")
     events = list(_every_meaning())
     settings = elasticsearch.Settings.model_validate(
@@ -430,7 +434,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
     size = 2000
     for first in range(0, len(events), size):
         batch = [
-            Item(place, event, sink.render(event))
+            Item(place, EventRef.of(event), sink.render(event))
             for place, event in enumerate(events[first : first + size])
         ]
         verdict = await sink.send(batch)
@@ -451,7 +455,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
 
 
 def _lucene(kql: str) -> str:
-    """Return a query of Kibana as Lucene has it: what the detections use differs by case alone."""
+    """Translate a Kibana query to Lucene: for the detections only the operators' case differs."""
     parts = re.split(r'("[^"]*")', kql)
     return "".join(
         part if part.startswith('"') else re.sub(r"\b(and|or|not)\b", lambda m: m[0].upper(), part)
@@ -460,7 +464,7 @@ def _lucene(kql: str) -> str:
 
 
 def _every_meaning() -> Iterator[AuditEvent]:
-    """Yield an event of every kind, verb and outcome, each with a uid of its own."""
+    """Yield an event of every kind, verb and outcome, each with its own uid."""
     vendor = "bland"
     path = next(path for path in GOLDEN if path.parent.name == vendor)
     base = normalized(vendor, json.loads(path.read_bytes())["record"])

@@ -1,10 +1,10 @@
 """
-Datadog's own description of its API as the judge of what we send, and of our double's answers.
+Validate what we send, and our double's answers, against Datadog's own OpenAPI description.
 
-No program that takes Datadog's logs can be had from a registry. But Datadog publishes how its API
-is called, and its Python client's source package has it. Prism, an HTTP proxy that somebody else
-wrote, refuses whatever that does not allow: it stands between auditrelay and our double, and judges
-both. It cannot unpack gzip.
+No registry has a program that accepts Datadog's logs. But Datadog publishes the description of its
+API in the source package of its Python client. Prism, a third-party validating HTTP proxy, refuses
+whatever the description does not allow: it runs between auditrelay and our double, and validates
+both. It cannot decode gzip.
 """
 
 import json
@@ -36,7 +36,7 @@ from interop.vendors import Made
 _CLIENT = "datadog-api-client==2.62.0"
 _FOLDER = HERE / "datadog"
 _TARGET = _FOLDER / "target"
-_PATIENCE = 60.0
+_READY_TIMEOUT = 60.0
 _USED = {
     "v1": ["/api/v1/validate", "/api/v1/logs/config/pipelines"],
     "v2": ["/api/v2/logs", "/api/v2/security_monitoring/rules"],
@@ -45,7 +45,7 @@ _KEYS = {"DD-API-KEY": "key", "DD-APPLICATION-KEY": "key"}
 
 
 def build() -> Path:
-    """Fetch Prism and the description, and return where the part of it lies that is used."""
+    """Fetch Prism and the description, and return the path of the extracted part."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise Missing(f"there is no {program} on the PATH: install Node.js, 18 or newer")
@@ -65,7 +65,7 @@ def build() -> Path:
             inside = f"{archive.name.removesuffix('.tar.gz')}/.generator/schemas/{version}"
             member = files.extractfile(f"{inside}/openapi.yaml")
             if member is None:
-                raise Missing(f"{archive.name} holds no {inside}/openapi.yaml")
+                raise Missing(f"{archive.name} has no {inside}/openapi.yaml")
             (_TARGET / f"{version}.yaml").write_bytes(member.read())
             _run("node", "cut.cjs", f"{version}.yaml", f"{version}.json", *paths)
             _merge(parts, json.loads((_TARGET / f"{version}.json").read_bytes()))
@@ -79,11 +79,11 @@ def _run(*words: str) -> None:
     )
     if done.returncode:
         said = done.stdout.decode(errors="replace")[-2000:]
-        raise Missing(f"{' '.join(words)} in interop/datadog/target has failed:\n{said}")
+        raise Missing(f"{' '.join(words)} in interop/datadog/target failed:\n{said}")
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    """Put *other* into *into*, which wins where both have something."""
+    """Merge *other* into *into*, which wins conflicts."""
     for key, value in other.items():
         if key in into and isinstance(value, dict):
             _merge(into[key], value)
@@ -105,7 +105,7 @@ def prism(*words: str) -> Iterator[str]:
             stderr=log,
         )
         try:
-            deadline = time.monotonic() + _PATIENCE
+            deadline = time.monotonic() + _READY_TIMEOUT
             while not _listens(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
@@ -123,7 +123,7 @@ def _listens(port: int) -> bool:
 
 
 async def prove(findings: Findings) -> None:
-    """Send everything through the judge, and show it what siem/datadog holds."""
+    """Send everything through Prism, including the files of siem/datadog."""
     part = str(build())
     async with Sandbox() as sandbox:
         vendors.fill(sandbox)
@@ -140,13 +140,13 @@ async def prove(findings: Findings) -> None:
             }
             config = daemon.configure(Path(folder), vendors.sources(sandbox), {"datadog": table})
             ended = await daemon.command(config, "check")
-            findings.check("check ends with 0", holds=ended.status == 0, seen=ended.stdout)
+            findings.check("check exits with 0", holds=ended.status == 0, seen=ended.stdout)
             await once(config, findings)
             ended = await daemon.command(config, "status", "--json")
             [sink] = json.loads(ended.stdout)["sinks"]
             findings.same("no dead letters", sink["dead_letters"], 0)
             _compare(double.stored.documents, made, findings)
-    print("what siem/datadog holds")
+    print("the files of siem/datadog")
     with prism("mock", part) as url:
         rules = "/api/v2/security_monitoring/rules"
         for path in sorted((SIEM / "datadog" / "rules").glob("*.json")):
@@ -155,7 +155,7 @@ async def prove(findings: Findings) -> None:
 
 
 def _compare(logs: list[dict[str, Any]], made: list[Made], findings: Findings) -> None:
-    """Note whether *logs* hold exactly what was *made*, each once, nothing changed."""
+    """Check that *logs* are exactly what was *made*, each once, unchanged."""
     wanted = {(each.source, each.id): each for each in made}
     times: Counter[tuple[str, str]] = Counter()
     wrong_time, wrong_record = [], []
@@ -173,22 +173,22 @@ def _compare(logs: list[dict[str, Any]], made: list[Made], findings: Findings) -
             wrong_time.append((key, log["timestamp"]))
         if _rounded(whole) != _rounded(each.record):
             wrong_record.append(key)
-    findings.none("every event is there", wanted.keys() - times.keys())
-    findings.none("nothing else is there", times.keys() - wanted.keys())
-    findings.none("every event is there once", [key for key, n in times.items() if n > 1])
+    findings.none("every event is stored", wanted.keys() - times.keys())
+    findings.none("nothing else is stored", times.keys() - wanted.keys())
+    findings.none("every event is stored once", [key for key, n in times.items() if n > 1])
     findings.none("every event has its own time", wrong_time)
-    findings.none("every record is as the vendor gave it, to the letter", wrong_record)
+    findings.none("every record is exactly as the vendor sent it", wrong_record)
     ids = {log["evt"]["id"] for log in logs}
-    findings.same("every event has an id of its own", len(ids), len(made))
+    findings.same("every event has its own id", len(ids), len(made))
 
 
 def _rounded(record: Any) -> Any:
-    """Return *record* as JavaScript passes it on, which has no whole numbers beyond 2**53."""
+    """Return *record* as JavaScript passes it on: integers beyond 2**53 are rounded."""
     return json.loads(json.dumps(record), parse_int=float)
 
 
 def _judge(url: str, path: Path, findings: Findings) -> None:
-    """Note whether the content of *path* may be posted to *url*, and not without its name."""
+    """Check that *path* may be posted to *url*, and not without its name."""
     whole = json.loads(path.read_bytes())
     reply = httpx.post(url, json=whole, headers=_KEYS, trust_env=False)
     findings.check(f"{path.name} may be created", holds=reply.is_success, seen=reply.text)

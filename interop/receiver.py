@@ -1,8 +1,8 @@
 """
-A server of somebody else's, built with Maven from the folder of its name and run as a child.
+A third-party server, built with Maven from the folder of its name and run as a child process.
 
-The build leaves its classes and libraries in the folder's ``target``, so the second run starts at
-once. A server prints its address when it is ready, and ends when its standard input closes.
+The build puts classes and libraries into the folder's ``target``, so the second run starts at once.
+A server prints its address when it is ready, and exits when its standard input closes.
 """
 
 import json
@@ -17,12 +17,12 @@ from types import TracebackType
 from typing import IO, Self
 
 HERE = Path(__file__).parent
-_PATIENCE = 180.0
-"""Most seconds until a server is ready; a busy machine starts Java slowly."""
+_READY_TIMEOUT = 180.0
+"""Timeout in seconds until a server is ready; a busy machine starts Java slowly."""
 
 
 class Missing(Exception):
-    """What this machine lacks to build or run a receiver, and what to do."""
+    """A prerequisite of a receiver is missing on this machine; the text says what to install."""
 
 
 def build(name: str) -> Path:
@@ -40,7 +40,7 @@ def build(name: str) -> Path:
     )
     if done.returncode:
         said = done.stdout.decode(errors="replace")[-2000:]
-        raise Missing(f"{' '.join(words)} in interop/{name} has failed:\n{said}")
+        raise Missing(f"{' '.join(words)} in interop/{name} failed:\n{said}")
     return HERE / name / "target"
 
 
@@ -48,7 +48,7 @@ class Receiver:
     """
     The server *name* for the length of a ``with`` block.
 
-    :attr:`url` is its address, :attr:`identity` who may do everything there, if it asks.
+    :attr:`url` is its address, :attr:`identity` its superuser, if it has users.
     """
 
     def __init__(self, name: str) -> None:
@@ -104,13 +104,13 @@ class Receiver:
 
 
 def _first_line(stream: IO[bytes]) -> str:
-    """Return the first line that comes, or nothing if the server ends or takes too long."""
+    """Return the first line, or an empty text if the server exits or times out."""
     found: list[str] = []
     reading = threading.Thread(
         target=lambda: found.append(stream.readline().decode().strip()), daemon=True
     )
     reading.start()
-    reading.join(_PATIENCE)
+    reading.join(_READY_TIMEOUT)
     if not found:
-        print(f"no address within {_PATIENCE:.0f} s", file=sys.stderr)
+        print(f"no address within {_READY_TIMEOUT:.0f} s", file=sys.stderr)
     return found[0] if found else ""

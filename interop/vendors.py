@@ -1,7 +1,7 @@
 """
-The vendors' side of a run: doubles full of records, and what a receiver must hold afterwards.
+The vendors' side of a run: doubles with records, and what a receiver must have afterwards.
 
-The records are those that the sandbox makes by itself, and some that are hard to carry.
+The records are those that the sandbox generates, and some difficult ones.
 """
 
 import time
@@ -20,7 +20,7 @@ _SPAN = timedelta(minutes=50)
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A record that a vendor's double holds: its *source*, native *id*, time, and content."""
+    """A record of a vendor's double: its *source*, native *id*, time, and content."""
 
     source: str
     id: str
@@ -30,7 +30,7 @@ class Made:
 
 
 def hard() -> Iterator[dict[str, Any]]:
-    """Yield metadata that receivers have choked on: shape, size, script."""
+    """Yield metadata that is difficult for receivers: shape, size, script."""
     yield {"note": "Grüße, 你好, שלום, 👩🏽‍🚀, a\u0301, \u2028, \x00, \x1f, \ufeff, \ufffd"}
     yield {"note": 'quote " backslash \\ newline \n tab \t </script>'}
     yield {"": "an empty key", " ": "a blank key", ".": "a dot", "a.": "ends in one", "..": "two"}
@@ -52,7 +52,7 @@ def hard() -> Iterator[dict[str, Any]]:
 
 
 def fill(sandbox: Sandbox) -> None:
-    """Put records into the doubles of all four vendors, all of them within the last hour."""
+    """Add records of the last hour to the doubles of all four vendors."""
     now = datetime.now(UTC)
     start = now - _SPAN
     for vendor in (sandbox.cekura, sandbox.bland, sandbox.jitsudo, sandbox.slaunch):
@@ -64,7 +64,7 @@ def fill(sandbox: Sandbox) -> None:
 
 
 def made(sandbox: Sandbox) -> list[Made]:
-    """Return all that the doubles hold."""
+    """Return all records of the doubles."""
     found: list[Made] = []
     for source in ("cekura", "bland", "jitsudo", "slaunch"):
         history = getattr(sandbox, source).history

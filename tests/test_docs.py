@@ -121,7 +121,7 @@ LOGGED = logged()
 
 
 def test_log_events_are_found() -> None:
-    assert {"started", "window_collected", "window_looked_at_again", "request_retried"} <= {*LOGGED}
+    assert {"started", "window_collected", "window_reswept", "request_retried"} <= {*LOGGED}
 
 
 def test_every_log_event_is_documented_and_every_documented_one_exists() -> None:

@@ -1,4 +1,4 @@
-"""Windows and intervals: whatever happens, no instant is skipped and none is claimed unread."""
+"""Windows and intervals: no point in time is skipped, and none is claimed unread."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditrelay.window import (
-    FINEST,
-    MOST,
+    MAX_WINDOW,
+    MIN_SPLIT,
     Interval,
     covered_until,
     halves,
@@ -36,8 +36,8 @@ def interval(pair: Any) -> Interval:
     return Interval(NOON + pair[0] * SECOND, NOON + pair[1] * SECOND)
 
 
-def held(intervals: list[Interval]) -> set[int]:
-    """Return the seconds after noon that *intervals* hold."""
+def contained(intervals: list[Interval]) -> set[int]:
+    """Return the seconds after noon that *intervals* contain."""
     return {
         second
         for each in intervals
@@ -52,24 +52,24 @@ def test_an_interval_that_is_empty_or_runs_backwards_is_refused(length: timedelt
 
 
 @given(moments)
-def test_microseconds_and_moments_are_the_same_thing(at: datetime) -> None:
+def test_microseconds_and_times_are_converted_exactly(at: datetime) -> None:
     assert moment(micros(at)) == at
 
 
 @given(st.lists(spans.map(interval), max_size=8))
-def test_the_checkpoint_is_the_first_instant_that_nobody_has_read(ledger: list[Interval]) -> None:
+def test_the_checkpoint_is_the_first_time_that_was_not_read(ledger: list[Interval]) -> None:
     reached = (covered_until(NOON, ledger) - NOON) // SECOND
-    read = held(ledger)
+    read = contained(ledger)
     assert reached not in read
     assert read.issuperset(range(reached))
 
 
 @given(spans.map(interval), st.lists(spans.map(interval), max_size=8))
-def test_the_holes_are_what_is_wanted_and_not_held(
+def test_the_holes_are_what_is_wanted_and_not_in_the_ledger(
     wanted: Interval, ledger: list[Interval]
 ) -> None:
     found = list(holes(wanted, ledger))
-    assert held(found) == held([wanted]) - held(ledger)
+    assert contained(found) == contained([wanted]) - contained(ledger)
     assert found == sorted(found)
 
 
@@ -79,7 +79,7 @@ def test_the_holes_are_what_is_wanted_and_not_held(
     st.integers(1, 7200),
     st.integers(1, 60 * 86_400),
 )
-def test_however_the_clock_moves_no_instant_is_skipped_and_no_window_is_too_long(
+def test_however_the_clock_moves_no_time_is_skipped_and_no_window_is_too_long(
     pauses: list[int], settle: int, overlap: int, further: int
 ) -> None:
     checkpoint = now = NOON
@@ -94,16 +94,16 @@ def test_however_the_clock_moves_no_instant_is_skipped_and_no_window_is_too_long
             overlap=overlap * SECOND,
             max_window=(overlap + further) * SECOND,
         ):
-            assert window.start <= checkpoint, "an instant was skipped"
+            assert window.start <= checkpoint, "time was skipped"
             assert window.end > checkpoint, "the checkpoint does not move"
             assert window.end <= now - settle * SECOND, "not settled yet"
-            assert window.length <= min(MOST, (overlap + further) * SECOND)
+            assert window.length <= min(MAX_WINDOW, (overlap + further) * SECOND)
             checkpoint = window.end
             windows += 1
             if windows > 50:
                 break
         else:
-            assert checkpoint >= now - settle * SECOND, "settled time is left over"
+            assert checkpoint >= now - settle * SECOND, "settled time was not read"
 
 
 def test_an_outage_of_45_days_is_two_windows_and_not_a_loss() -> None:
@@ -114,7 +114,7 @@ def test_an_outage_of_45_days_is_two_windows_and_not_a_loss() -> None:
 
     first = step(NOON - 45 * DAY)
     assert first is not None
-    assert first.length == MOST
+    assert first.length == MAX_WINDOW
     second = step(first.end)
     assert second is not None
     assert second.start < first.end < second.end == NOON - SECOND
@@ -124,7 +124,7 @@ def test_an_outage_of_45_days_is_two_windows_and_not_a_loss() -> None:
 @given(spans.map(interval))
 def test_halves_are_the_whole_and_meet(window: Interval) -> None:
     cut = halves(window)
-    if window.length <= FINEST:
+    if window.length <= MIN_SPLIT:
         assert cut is None
         return
     assert cut is not None

@@ -1,9 +1,9 @@
 """
 Windows and intervals of event time: pure functions, no clock, no I/O.
 
-The ledger of a source is a set of half-open intervals, covered or declared as a gap. From it the
-checkpoint is read off, and from the checkpoint the next window. The newest event that was seen
-plays no part: an event time says nothing about what else was there to read.
+The ledger of a source is a set of half-open intervals, covered or declared as a gap. The checkpoint
+is derived from the ledger, and the next window from the checkpoint. The newest event that was seen
+plays no part: an event time says nothing about what else there was to read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-MOST = timedelta(days=30)
-"""No window is ever longer than this, whatever the configuration says."""
+MAX_WINDOW = timedelta(days=30)
+"""The longest window, whatever the configuration says."""
 
-FINEST = timedelta(seconds=1)
-"""A window shorter than this is not halved again."""
+MIN_SPLIT = timedelta(seconds=1)
+"""A window of this length, or a shorter one, is not halved."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,13 +27,13 @@ class Interval:
     end: datetime
 
     def __post_init__(self) -> None:
-        """Refuse a span that is empty or runs backwards: it would claim what nobody read."""
+        """Reject a span that is empty or runs backwards: it would claim time that was not read."""
         if not self.start < self.end:
             raise ValueError(f"an interval must end after it starts: {self.start} .. {self.end}")
 
     @property
     def length(self) -> timedelta:
-        """How much time the interval spans."""
+        """The time between *start* and *end*."""
         return self.end - self.start
 
 
@@ -43,7 +43,7 @@ def micros(moment: datetime) -> int:
 
 
 def moment(micros: int) -> datetime:
-    """Return the moment that lies *micros* microseconds after 1970 UTC, exactly."""
+    """Return the time *micros* microseconds after 1970 UTC, exactly."""
     return EPOCH + timedelta(microseconds=micros)
 
 
@@ -56,8 +56,8 @@ def covered_until(start: datetime, ledger: Iterable[Interval]) -> datetime:
     """
     Return the end of the unbroken run of intervals that begins at *start*.
 
-    What lies beyond the first hole does not count, however much of it there is: a single instant
-    that nobody has asked for must hold the checkpoint back.
+    Intervals beyond the first hole do not count: the checkpoint must not pass a single point in
+    time that was not read.
     """
     for interval in sorted(ledger):
         if interval.start > start:
@@ -67,7 +67,7 @@ def covered_until(start: datetime, ledger: Iterable[Interval]) -> datetime:
 
 
 def holes(wanted: Interval, ledger: Iterable[Interval]) -> Iterator[Interval]:
-    """Yield the parts of *wanted* that no interval of the *ledger* holds, in order of time."""
+    """Yield the parts of *wanted* that no interval of *ledger* contains, in order of time."""
     start = wanted.start
     for interval in sorted(ledger):
         if interval.end <= start:
@@ -92,17 +92,17 @@ def next_window(
     """
     Return the next window to walk, or None if nothing new has settled.
 
-    It ends *settle* before *now*, because sources publish late, and starts *overlap* before
-    *checkpoint*, because they also publish out of order. It spans at most *max_window*, the
-    overlap included; a longer outage becomes several windows.
+    The window ends *settle* before *now*, because sources publish late, and starts *overlap* before
+    *checkpoint*, because they also publish out of order. It spans at most *max_window*, including
+    the overlap; a longer outage becomes several windows.
     """
     start = checkpoint - overlap
-    end = min(start + min(max_window, MOST), now - settle)
+    end = min(start + min(max_window, MAX_WINDOW), now - settle)
     return Interval(start, end) if end > checkpoint else None
 
 
 def slices(span: Interval, longest: timedelta) -> Iterator[Interval]:
-    """Yield *span* in parts of *longest*, in order of time; the last is as long as what is left."""
+    """Yield *span* in parts of *longest*, in order of time; the last part may be shorter."""
     start = span.start
     while start < span.end:
         end = min(span.end, start + longest)
@@ -111,8 +111,8 @@ def slices(span: Interval, longest: timedelta) -> Iterator[Interval]:
 
 
 def halves(window: Interval) -> tuple[Interval, Interval] | None:
-    """Cut *window* in two in the middle of its time, or return None if it is too fine to cut."""
-    if window.length <= FINEST:
+    """Return the two halves of *window*, or None if it is too short to be halved."""
+    if window.length <= MIN_SPLIT:
         return None
     middle = window.start + window.length / 2
     return Interval(window.start, middle), Interval(middle, window.end)
@@ -122,9 +122,9 @@ def overdue(
     checkpoint: datetime, now: datetime, *, catch_up_limit: timedelta | None
 ) -> Interval | None:
     """
-    Return the stretch that *catch_up_limit* gives up, or None.
+    Return the span after *checkpoint* that is older than *catch_up_limit*, or None.
 
-    The caller must declare it as a gap; it is never skipped in silence.
+    The caller must declare it as a gap; it is never skipped silently.
     """
     if catch_up_limit is None or now - checkpoint <= catch_up_limit:
         return None

@@ -210,7 +210,7 @@ async def test_a_sink_that_fails_the_check_is_sent_nothing(
     sandbox.elastic.switches.missing_privileges = frozenset({"create_doc"})
     found = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
     assert [row.name for row in found if row.result == "failed"] == ["elastic"]
-    assert "no right to write to logs-auditrelay.*-default" in found[-1].message
+    assert "no privilege to write to logs-auditrelay.*-default" in found[-1].message
     assert not [each for each in sandbox.elastic.seen if each.path == "/_bulk"]
 
 
@@ -243,7 +243,7 @@ class Folder:
 
     scope = ""
 
-    async def parcels(self, known: Any, now: Any) -> AsyncIterator[Any]:
+    async def files(self, known: Any, now: Any) -> AsyncIterator[Any]:
         yield None
 
     async def check(self) -> str:

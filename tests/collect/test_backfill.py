@@ -1,4 +1,4 @@
-"""A past range: cut into slices, several at once, taken up again, into all sinks or into some."""
+"""Backfills: slices, concurrency, resumption, resends into single sinks, dry runs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
-from tests.support.dropped import Dropped
+from tests.support.empty_folder import EmptyFolder
 
-from auditrelay.collect.backfill import SLICES, Backfiller
-from auditrelay.collect.collector import MOST_UNREADABLE, RETENTION, UNREADABLE, Collector
+from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller
+from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.errors import ConfigError, Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
@@ -44,7 +44,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Filling:
-    """One backfill, and what it has told."""
+    """One backfill, and the progress that it has reported."""
 
     def __init__(
         self,
@@ -54,25 +54,25 @@ class Filling:
         span: Interval = PAST,
         sinks: tuple[str, ...] = (),
     ) -> None:
-        self.told: list[dict[str, Any]] = []
+        self.reports: list[dict[str, Any]] = []
         self.backfiller = Backfiller(
             collector or world.collector(),
             world.store,
             span=span,
             sinks=sinks,
             clock=world.clock,
-            tell=self._tell,
+            on_progress=self._on_progress,
         )
 
-    async def _tell(self, progress: dict[str, Any]) -> None:
-        self.told.append(progress)
+    async def _on_progress(self, progress: dict[str, Any]) -> None:
+        self.reports.append(progress)
 
     async def run(self, concurrency: int = 1, *, newest_first: bool = False) -> dict[str, Any]:
         return await self.backfiller.run(concurrency=concurrency, newest_first=newest_first)
 
 
 def spread(world: World, count: int, span: Interval = PAST) -> list[str]:
-    """Let so many things have happened, evenly over *span*."""
+    """Add *count* events, spread evenly over *span*."""
     return [world.vendor.add(span.start + number * span.length / count) for number in range(count)]
 
 
@@ -93,10 +93,10 @@ async def test_everything_of_the_range_is_forwarded_once_and_marked(
     assert all(event.backfill for event in await world.spooled())
     assert (result["events"], result["new"], result["gaps"]) == (100, 100, 0)
     assert not result["resumed"]
-    assert len(world.vendor.asked) == SLICES
+    assert len(world.vendor.asked) == SLICES_PER_RANGE
     assert len(await read(world, "other")) == 100
     assert min(span.start for span, gap in await world.covered() if gap is None) == PAST.start
-    shares = [told["done_seconds"] / told["total_seconds"] for told in filling.told]
+    shares = [each["done_seconds"] / each["total_seconds"] for each in filling.reports]
     assert shares == sorted(shares)
     assert (shares[0], shares[-1]) == (0, pytest.approx(1))
     if concurrency == 1:
@@ -123,9 +123,9 @@ async def test_the_live_checkpoint_stays_where_it_is(world: World) -> None:
     await Filling(world, collector).run()
     await collector.checkpoint.refresh()
     assert collector.checkpoint.at == before
-    assert len(world.vendor.asked) == 1 + SLICES
+    assert len(world.vendor.asked) == 1 + SLICES_PER_RANGE
     await collector.poll()
-    assert len(world.vendor.asked) == 1 + SLICES, "nothing is due for a poll"
+    assert len(world.vendor.asked) == 1 + SLICES_PER_RANGE, "nothing is due for a poll"
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -133,27 +133,29 @@ async def test_one_that_was_broken_off_goes_on_where_it_stopped(
     world: World, concurrency: int
 ) -> None:
     made = spread(world, 100)
-    world.vendor.trouble = {30: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {30: Retryable("it hangs up", reason="reset")}
     with pytest.raises(Retryable):
         await Filling(world).run(concurrency)
     asked = len(world.vendor.asked)
-    assert 0 < asked < SLICES
+    assert 0 < asked < SLICES_PER_RANGE
     filling = Filling(world)
     result = await filling.run(concurrency)
     assert result["resumed"]
     assert (result["events"], result["new"]) == (100, 100), "what the first run did counts, too"
-    assert filling.told[0]["done_seconds"] > 0
-    assert len(world.vendor.asked) <= SLICES + concurrency, "what was done is not done again"
+    assert filling.reports[0]["done_seconds"] > 0
+    assert len(world.vendor.asked) <= SLICES_PER_RANGE + concurrency, (
+        "what was done is not done again"
+    )
     assert sorted(await world.names()) == sorted(made)
 
 
 async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> None:
     spread(world, 20)
-    world.vendor.trouble = {20: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {20: Retryable("it hangs up", reason="reset")}
     with pytest.raises(Retryable):
         await Filling(world).run()
-    aside = await Filling(world, span=Interval(PAST.end, PAST.end + DAY)).run()
-    assert not aside["resumed"]
+    other = await Filling(world, span=Interval(PAST.end, PAST.end + DAY)).run()
+    assert not other["resumed"]
     single = await Filling(world, sinks=("sink",)).run()
     assert not single["resumed"]
     wider = await Filling(world, span=Interval(PAST.start - DAY, PAST.end)).run()
@@ -162,7 +164,7 @@ async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> N
 
 async def test_a_failure_stops_the_others_and_no_task_is_left(world: World) -> None:
     spread(world, 100)
-    world.vendor.trouble = {5: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {5: Retryable("it hangs up", reason="reset")}
     before = asyncio.all_tasks()
     with pytest.raises(Retryable):
         await Filling(world).run(8)
@@ -239,7 +241,7 @@ async def test_what_cannot_be_read_is_declared_and_the_rest_is_filled(world: Wor
 
 
 async def test_one_that_can_read_next_to_nothing_is_given_up(world: World) -> None:
-    for number in range(MOST_UNREADABLE + 5):
+    for number in range(MAX_UNREADABLE_SPANS + 5):
         for _ in range(9):
             world.vendor.add(PAST.start + number * 60 * SECOND)
     world.vendor.too_many = 7
@@ -252,7 +254,7 @@ async def test_one_that_can_read_next_to_nothing_is_given_up(world: World) -> No
     with pytest.raises(WalkBroken):
         await Filling(world, span=Interval(PAST.start, PAST.start + HOUR)).run()
     gaps = [span for span, reason in await world.covered() if reason == UNREADABLE]
-    assert len(gaps) == MOST_UNREADABLE
+    assert len(gaps) == MAX_UNREADABLE_SPANS
 
 
 # --- into some sinks alone
@@ -264,7 +266,7 @@ async def test_some_sinks_get_everything_again_and_the_others_nothing(world: Wor
     asked = len(world.vendor.asked)
     result = await Filling(world, sinks=("other",)).run()
     assert (result["events"], result["new"]) == (40, 40)
-    assert len(world.vendor.asked) == asked, "it is all in the spool: nobody is asked"
+    assert len(world.vendor.asked) == asked, "all of it is in the spool: the source is not asked"
     assert len(await read(world)) == 40
     again = await read(world, "other")
     assert sorted(event.native_id or "" for event in again) == sorted([*made, *made])
@@ -298,10 +300,10 @@ async def test_what_was_never_read_comes_from_the_source_and_is_not_claimed(worl
     assert len(await read(world)) == 10
 
 
-async def test_large_parts_are_refilled_in_bounded_steps(
+async def test_large_parts_are_resent_in_bounded_steps(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditrelay.collect.backfill.MOST_AT_ONCE", 10)
+    monkeypatch.setattr("auditrelay.collect.backfill.MAX_EVENTS_IN_MEMORY", 10)
     made = spread(world, 100, Interval(PAST.start, PAST.start + HOUR))
     await Filling(world).run()
     steps: list[int] = []
@@ -352,6 +354,6 @@ async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run
 
 def test_files_cannot_be_asked_for_a_range(world: World, tmp_path: Path) -> None:
     collector = world.collector()
-    collector.source = Dropped()
+    collector.source = EmptyFolder()
     with pytest.raises(ConfigError, match="calls reads files and cannot be asked for a range"):
         Filling(world, collector)

@@ -1,4 +1,4 @@
-"""Polling a source: whatever it does and wherever it dies, what it shows is read once."""
+"""Polling a source: each record is read once, whatever fails and wherever a walk breaks off."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody sleep; return how long they would have."""
+    """Wait without sleeping; return the waits."""
     waited: list[float] = []
 
     async def instantly(seconds: float) -> None:
@@ -57,7 +57,7 @@ async def test_a_first_poll_reads_the_lookback_up_to_what_has_settled(world: Wor
 
 async def test_a_source_down_on_its_first_day_still_gets_its_whole_lookback(world: World) -> None:
     early = world.vendor.add(NOON - 2 * HOUR + SECOND)
-    world.vendor.trouble = {1: Retryable("down", reason="connect")}
+    world.vendor.errors = {1: Retryable("down", reason="connect")}
     with pytest.raises(Retryable):
         await world.collector().poll()
     world.clock.now += 9 * HOUR
@@ -111,11 +111,11 @@ async def test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_
     world: World, page: int, error: RelayError
 ) -> None:
     made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(13)]
-    world.vendor.trouble = {page: error}
+    world.vendor.errors = {page: error}
     with pytest.raises(type(error)):
         await world.collector().poll()
     assert await world.names() == made[: 3 * (page - 1)], "what was read until then is kept"
-    assert await world.covered() == [], "what was not read to its end is claimed"
+    assert await world.covered() == [], "time that was not read to its end is claimed"
     await world.collector().poll()
     assert await world.names() == made
     assert len(await world.covered()) == 1
@@ -190,12 +190,12 @@ async def test_the_ledger_counts_what_it_covers(world: World) -> None:
     assert int(span.digest, 16) == digest
 
 
-async def test_a_clock_that_was_set_back_holds_the_source_until_it_is_right(world: World) -> None:
+async def test_a_clock_that_was_set_back_holds_the_source_until_it_is_fixed(world: World) -> None:
     collector = world.collector()
     await collector.poll()
     asked = len(world.vendor.asked)
     world.clock.now -= DAY
-    with pytest.raises(Refused, match="set it right"):
+    with pytest.raises(Refused, match="fix the system clock"):
         await collector.poll()
     assert collector.condition.held
     assert len(world.vendor.asked) == asked
@@ -205,7 +205,7 @@ async def test_a_clock_that_was_set_back_holds_the_source_until_it_is_right(worl
     assert await world.names() == [name]
 
 
-async def test_polls_come_even_if_nobody_says_that_they_are_due(world: World) -> None:
+async def test_polls_run_even_if_the_scheduler_never_sets_them_due(world: World) -> None:
     collector = world.collector(poll_interval="1s")
     collector.settings.__dict__["poll_interval"] = timedelta(milliseconds=20)
     polling = asyncio.ensure_future(collector.keep_polling())

@@ -1,4 +1,4 @@
-"""Files that are put before a source: each is read once, and one that is of no use is reported."""
+"""Export files: each is read once, and a rejected one is reported."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, Wor
 from auditrelay.collect.file_drop import FileReader
 from auditrelay.collect.health import SourceHealth
 from auditrelay.errors import Rejected
-from auditrelay.sources import BadRow, Parcel, ParcelPage
+from auditrelay.sources import BadRow, ExportFile, ExportPage
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
@@ -22,22 +22,22 @@ COVERED = Interval(NOON - HOUR, NOON)
 
 @dataclass
 class Folder:
-    """A drop whose files are lists of pages by name; a file without pages is rejected."""
+    """A source of files, which are lists of pages by name; a file without pages is rejected."""
 
     scope: str = ""
-    files: dict[str, list[ParcelPage]] = field(default_factory=dict)
+    contents: dict[str, list[ExportPage]] = field(default_factory=dict)
 
-    async def parcels(
+    async def files(
         self, known: Callable[[bytes], Awaitable[bool]], _: datetime
-    ) -> AsyncGenerator[Parcel, None]:
-        for name in self.files:
+    ) -> AsyncGenerator[ExportFile, None]:
+        for name in self.contents:
             if not await known(name.encode()):
-                yield Parcel(name.encode(), name, self._pages(name))
+                yield ExportFile(name.encode(), name, self._pages(name))
 
-    async def _pages(self, name: str) -> AsyncGenerator[ParcelPage, None]:
-        for page in self.files[name]:
+    async def _pages(self, name: str) -> AsyncGenerator[ExportPage, None]:
+        for page in self.contents[name]:
             yield page
-        if not self.files[name]:
+        if not self.contents[name]:
             raise Rejected(f"{name} is no export", reason="no_export")
 
     async def check(self) -> str:
@@ -56,7 +56,7 @@ def record(number: int) -> bytes:
 
 @dataclass
 class Rig:
-    """A drop, what reads it, and how its source fares."""
+    """A drop, its reader, and the health of its source."""
 
     world: World
     folder: Folder
@@ -95,63 +95,65 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 async def test_a_file_is_read_once_and_covers_what_it_claims(rig: Rig) -> None:
-    rig.folder.files["a.csv"] = [
-        ParcelPage([record(1), record(2)], last=False),
-        ParcelPage([record(3)], last=True, covers=(COVERED,)),
+    rig.folder.contents["a.csv"] = [
+        ExportPage([record(1), record(2)], last=False),
+        ExportPage([record(3)], last=True, covers=(COVERED,)),
     ]
     with capture_logs() as logs:
         await rig.poll()
         await rig.poll()
     assert await rig.world.names() == ["r1", "r2", "r3"]
     assert await rig.world.covered() == [(COVERED, None)]
-    [line] = [line for line in logs if line["event"] == "parcel_collected"]
-    assert (line["parcel"], line["events"], line["new"]) == ("a.csv", 3, 3)
+    [line] = [line for line in logs if line["event"] == "file_collected"]
+    assert (line["file"], line["events"], line["new"]) == ("a.csv", 3, 3)
 
 
 async def test_a_file_that_breaks_off_claims_nothing_and_is_read_again(rig: Rig) -> None:
-    rig.folder.files["a.csv"] = [ParcelPage([record(1)], last=False)]
+    rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=False)]
     await rig.poll()
     assert await rig.world.covered() == []
-    rig.folder.files["a.csv"].append(ParcelPage([record(2)], last=True, covers=(COVERED,)))
+    rig.folder.contents["a.csv"].append(ExportPage([record(2)], last=True, covers=(COVERED,)))
     await rig.poll()
     assert await rig.world.names() == ["r1", "r2"]
     assert await rig.world.covered() == [(COVERED, None)]
 
 
-async def test_a_rejected_file_is_reported_once_shown_while_it_lies_there_and_costs_no_other(
+async def test_a_rejected_file_is_logged_once_shown_until_removed_and_blocks_no_other(
     rig: Rig,
 ) -> None:
-    rig.folder.files = {"bad.csv": [], "good.csv": [ParcelPage([record(1)], last=True)]}
+    rig.folder.contents = {"bad.csv": [], "good.csv": [ExportPage([record(1)], last=True)]}
     with capture_logs() as logs:
         await rig.poll()
         await rig.poll()
-    assert [line["parcel"] for line in logs if line["event"] == "parcel_refused"] == ["bad.csv"]
+    assert [line["file"] for line in logs if line["event"] == "file_rejected"] == ["bad.csv"]
     assert await rig.world.names() == ["r1"]
     condition = rig.health.condition
     assert (condition.up, condition.held) == (True, False)
     assert condition.last_error == "bad.csv is no export"
-    del rig.folder.files["bad.csv"]
+    del rig.folder.contents["bad.csv"]
     await rig.poll()
     assert condition.last_error is None
 
 
 async def test_a_row_that_is_no_record_is_a_dead_letter(rig: Rig) -> None:
     bad = BadRow(b'"half a row', 7, "a quote is left open")
-    rig.folder.files["a.csv"] = [ParcelPage([record(1)], last=True, bad=(bad,))]
+    rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True, bad=(bad,))]
     with capture_logs() as logs:
         await rig.poll()
     [line] = [line for line in logs if line["event"] == "row_dead_lettered"]
-    assert (line["parcel"], line["line"]) == ("a.csv", 7)
+    assert (line["file"], line["line"]) == ("a.csv", 7)
     [letter] = await rig.world.store.dead_letters()
     assert letter.letter.reason == "bad_row"
     assert letter.letter.message == "a.csv, line 7: a quote is left open"
 
 
 async def test_new_events_of_time_that_was_read_before_are_counted_as_ambiguous(rig: Rig) -> None:
-    rig.folder.files["a.csv"] = [ParcelPage([record(1)], last=True, covers=(COVERED,))]
+    rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True, covers=(COVERED,))]
     await rig.poll()
     assert rig.world.counted("events_ambiguous_total") == 0
-    rig.folder.files["b.csv"] = [ParcelPage([record(1), record(2)], last=True, covers=(COVERED,))]
+    rig.folder.contents["b.csv"] = [
+        ExportPage([record(1), record(2)], last=True, covers=(COVERED,))
+    ]
     await rig.poll()
     assert await rig.world.names() == ["r1", "r2"]
     assert rig.world.counted("events_ambiguous_total") == 1

@@ -1,4 +1,4 @@
-"""How a source fares: what its polls and its events make of it, and who is told."""
+"""Health of a source: how polls and events change it, and what is logged and stored."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody sleep; return how long they would have."""
+    """Wait without sleeping; return the waits."""
     waited: list[float] = []
 
     async def instantly(seconds: float) -> None:
@@ -43,7 +43,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-async def test_new_events_of_an_unknown_type_are_counted_once_and_told(world: World) -> None:
+async def test_new_events_of_an_unknown_type_are_counted_once_and_shown(world: World) -> None:
     world.vendor.event_type = "auth.teleported"
     for minutes in (5, 6, 7, 8):
         world.vendor.add(NOON - minutes * 60 * SECOND)
@@ -70,7 +70,7 @@ async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(wor
     collector = world.collector()
     with capture_logs() as logs:
         for _ in range(3):
-            world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+            world.vendor.errors = {world.vendor.pages + 1: Refused("401: no", status=401)}
             with pytest.raises(Refused):
                 await collector.poll()
         (row,) = await world.store.sources()
@@ -84,12 +84,12 @@ async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(wor
     assert row.condition["last_error"] is None
 
 
-async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_recovery(
+async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recovery(
     world: World,
 ) -> None:
     async def fail(collector: Collector, error: RelayError) -> tuple[object, object]:
         world.clock.now += HOUR
-        world.vendor.trouble = {world.vendor.pages + 1: error}
+        world.vendor.errors = {world.vendor.pages + 1: error}
         with pytest.raises(RelayError):
             await collector.poll()
         (row,) = await world.store.sources()
@@ -120,7 +120,7 @@ async def test_since_when_it_fares_so_is_told_through_failures_restarts_and_reco
     collector = world.collector()
     collector.recall(row.condition)
     await collector.poll()
-    assert collector.condition.since == hours(5), "nobody knows of the time between the two"
+    assert collector.condition.since == hours(5), "the state in between is unknown"
 
 
 async def test_no_room_pauses_the_poll_until_there_is_some(
@@ -143,14 +143,14 @@ async def test_no_room_pauses_the_poll_until_there_is_some(
     assert (events.count("polling_paused"), events.count("polling_resumed")) == (1, 1)
 
 
-async def test_a_run_that_shall_end_gives_up_when_no_room_is_made(
+async def test_a_run_that_has_to_end_fails_when_no_room_is_made(
     world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
     async def full(*_: Any, **__: Any) -> Any:
         raise StoreFull("no room")
 
     monkeypatch.setattr(world.store, "add", full)
-    monkeypatch.setattr(world.store, "note", full)
+    monkeypatch.setattr(world.store, "save_condition", full)
     with pytest.raises(StoreFull):
         await world.collector(patience=5 * SECOND).poll()
     assert len(waits) == 5
@@ -159,7 +159,7 @@ async def test_a_run_that_shall_end_gives_up_when_no_room_is_made(
 async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be written down at the end must not stand in the way of the end."""
+    """A condition that cannot be written must not delay the stop."""
     collector = world.collector()
     pausing = asyncio.Event()
 
@@ -167,14 +167,14 @@ async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
         raise StoreFull("no room")
 
     async def full_later(*_: Any) -> None:
-        monkeypatch.setattr(world.store, "note", full)
+        monkeypatch.setattr(world.store, "save_condition", full)
 
     async def pause(_: float) -> None:
         pausing.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(world.store, "add", full)
-    monkeypatch.setattr(world.store, "note", full_later)
+    monkeypatch.setattr(world.store, "save_condition", full_later)
     monkeypatch.setattr("auditrelay.collect.reader.pause", pause)
     polling = asyncio.ensure_future(collector.keep_polling())
     collector.due.set()

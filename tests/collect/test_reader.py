@@ -1,4 +1,4 @@
-"""Reading for a purpose: what each kind of walk marks, proves, counts and notes."""
+"""Reading a window: what each read mode marks, proves, counts and records."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.reader import MARGIN, Purpose, belongs
+from auditrelay.collect.reader import MARGIN, ReadMode, belongs
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import RateLimiter, in_background
@@ -37,7 +37,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody sleep; return how long they would have."""
+    """Wait without sleeping; return the waits."""
     waited: list[float] = []
 
     async def instantly(seconds: float) -> None:
@@ -50,8 +50,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-class Telling:
-    """A vendor that says of every window what it leaves out."""
+class Partly:
+    """A vendor that reports for every window what it leaves out."""
 
     def __init__(self, vendor: Vendor, *, partial: str | None, gaps: tuple[Any, ...] = ()) -> None:
         self.vendor, self.partial, self.gaps = vendor, partial, gaps
@@ -59,13 +59,13 @@ class Telling:
 
     async def walk(self, window: Interval) -> AsyncIterator[Page]:
         async for page in self.vendor.walk(window):
-            # Only the last page may say it, and one that says it earlier is not believed.
+            # It counts on the last page only; on earlier pages it is ignored.
             yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
 
     async def close(self) -> None: ...
 
 
-def telling(collector: Collector, source: Telling) -> Collector:
+def with_source(collector: Collector, source: Partly) -> Collector:
     for reader in (collector, collector._reader, collector.resweeper.reader):
         reader.source = source  # type: ignore[assignment]  # as good as one
     return collector
@@ -76,7 +76,7 @@ async def is_there(world: World, name: str) -> bool:
 
 
 def notices(events: list[AuditEvent]) -> list[tuple[str, str]]:
-    """Return what the notices of gaps among *events* tell: what, and of which start."""
+    """Return action and message of the gap notices among *events*."""
     return [
         (event.native_action, event.message or "")
         for event in events
@@ -84,20 +84,20 @@ def notices(events: list[AuditEvent]) -> list[tuple[str, str]]:
     ]
 
 
-# --- what a page says
+# --- partial pages and gaps
 
 
 async def test_a_window_that_the_vendor_shows_in_part_is_a_gap_and_its_events_are_forwarded(
     world: World,
 ) -> None:
     made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(7)]
-    collector = telling(world.collector(), Telling(world.vendor, partial="plan_limit"))
+    collector = with_source(world.collector(), Partly(world.vendor, partial="plan_limit"))
     await collector.poll()
     assert {gap for _, gap in await world.covered()} == {"plan_limit"}
     names = await world.names()
     assert sorted(name for name in names if name != "None") == made
     assert [what for what, _ in notices(await world.spooled())] == ["auditrelay.gap_declared"]
-    assert collector.checkpoint.at == NOON - 60 * SECOND, "it holds nothing up"
+    assert collector.checkpoint.at == NOON - 60 * SECOND, "it does not block the checkpoint"
     assert world.counted("gap_seconds_total") == pytest.approx(7200 - 60)
 
 
@@ -105,8 +105,8 @@ async def test_a_span_that_the_vendor_leaves_out_is_a_gap_and_the_rest_is_covere
     world: World,
 ) -> None:
     out = Interval(NOON - 90 * MINUTE, NOON - 80 * MINUTE)
-    source = Telling(world.vendor, partial=None, gaps=((out, "truncated"),))
-    await telling(world.collector(overlap="1s"), source).poll()
+    source = Partly(world.vendor, partial=None, gaps=((out, "truncated"),))
+    await with_source(world.collector(overlap="1s"), source).poll()
     assert await world.covered() == [
         (Interval(NOON - 2 * HOUR, out.start), None),
         (out, "truncated"),
@@ -116,8 +116,8 @@ async def test_a_span_that_the_vendor_leaves_out_is_a_gap_and_the_rest_is_covere
 
 
 async def test_what_was_shown_in_part_is_covered_once_it_is_shown_whole(world: World) -> None:
-    source = Telling(world.vendor, partial="plan_limit")
-    collector = telling(world.collector(overlap="30m"), source)
+    source = Partly(world.vendor, partial="plan_limit")
+    collector = with_source(world.collector(overlap="30m"), source)
     await collector.poll()
     source.partial = None
     world.clock.now += 10 * MINUTE
@@ -142,10 +142,10 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
         "calls", Interval(NOON - 2 * DAY, NOON - DAY), [], NOON
     )
     lost = world.vendor.add(NOON - 36 * HOUR)
-    tally = await collector.new_reader().cover(
-        Interval(NOON - 2 * DAY, NOON - DAY), Purpose("backfill", backfill=number.id)
+    stats = await collector.new_reader().read(
+        Interval(NOON - 2 * DAY, NOON - DAY), ReadMode("backfill", backfill=number.id)
     )
-    assert (tally.new, tally.read) == (1, 1)
+    assert (stats.new, stats.read) == (1, 1)
     for sink in ("sink", "other"):
         pages = await world.store.read(sink, 0, 100)
         events = [event for page in pages for event in page.events]
@@ -163,17 +163,17 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
 
 async def test_a_gap_that_goes_on_is_one_event_a_day(world: World) -> None:
     world.clock.now = NOON - 12 * HOUR  # midnight
-    collector = telling(
+    collector = with_source(
         world.collector(initial_lookback="5m", overlap="1s", settle="0s"),
-        Telling(world.vendor, partial="plan_limit"),
+        Partly(world.vendor, partial="plan_limit"),
     )
     world.clock.now += 5 * MINUTE
     for _ in range(3 * 24 * 4):
         await collector.poll()
         world.clock.now += 15 * MINUTE
     days = {(NOON + timedelta(days=day)).date().isoformat() for day in (0, 1, 2)}
-    told = notices(await world.spooled())
-    assert len(told) == len(days), told
+    found = notices(await world.spooled())
+    assert len(found) == len(days), found
     gaps = [gap for gap in await world.covered() if gap[1] == "plan_limit"]
     assert len(gaps) == len(days)
     assert world.counted("gap_seconds_total") == pytest.approx(
@@ -212,24 +212,24 @@ async def test_late_events_are_counted_wherever_they_are_found(world: World) -> 
     world.vendor.add(NOON - 5 * MINUTE)  # found by the overlap of the next poll
     world.clock.now += 5 * MINUTE
     await collector.poll()
-    world.vendor.add(NOON - 40 * MINUTE)  # by the second look
+    world.vendor.add(NOON - 40 * MINUTE)  # by the resweep
     world.clock.now += 90 * MINUTE
     await collector.poll()
     (state,) = await world.store.sources()
     assert [(each.via, each.seconds, each.events) for each in state.lateness] == [
         ("poll", 1024, 1),  # 10 minutes old
-        ("second look 1h", 8192, 1),  # 135 minutes old
+        ("resweep 1h", 8192, 1),  # 135 minutes old
     ]
     assert sum(each.events for each in state.late) == 2
     assert world.counted("event_lateness_seconds_count") == 2
-    assert world.counted("events_late_total") == 1, "only a second look's are late by our word"
+    assert world.counted("events_late_total") == 1, "only a resweep counts its events as late"
     with StateView(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
     assert known.lateness == state.lateness
 
 
-async def test_what_is_found_in_time_that_nobody_had_read_is_not_late(world: World) -> None:
+async def test_events_in_time_that_was_not_read_before_are_not_late(world: World) -> None:
     for number in range(5):
         world.vendor.add(NOON - HOUR + number * MINUTE)
     await world.collector().poll()
@@ -238,16 +238,16 @@ async def test_what_is_found_in_time_that_nobody_had_read_is_not_late(world: Wor
     assert world.counted("event_lateness_seconds_count") == 0
 
 
-# --- vanished
+# --- deleted at the source
 
 
-async def looked_at_again(world: World, collector: Collector) -> int:
+async def resweep_deleted(world: World, collector: Collector) -> int:
     with capture_logs() as logs:
         await collector.poll()
-    return sum(line["count"] for line in logs if line["event"] == "events_vanished")
+    return sum(line["count"] for line in logs if line["event"] == "events_deleted_at_source")
 
 
-async def test_what_is_not_shown_any_more_is_noted_once_and_nothing_else_happens(
+async def test_an_event_deleted_at_the_source_is_recorded_once_and_stays_forwarded(
     world: World,
 ) -> None:
     collector = world.collector(resweep=["1h", "6h"])
@@ -258,13 +258,13 @@ async def test_what_is_not_shown_any_more_is_noted_once_and_nothing_else_happens
     spooled = await world.names()
     gone = world.vendor.records.pop(4)
     world.clock.now += HOUR + 30 * MINUTE
-    assert await looked_at_again(world, collector) == 1
+    assert await resweep_deleted(world, collector) == 1
     world.clock.now += 8 * HOUR
-    assert await looked_at_again(world, collector) == 0, "the next second look says it again"
+    assert await resweep_deleted(world, collector) == 0, "the next resweep does not report it again"
     with StateView(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
-    assert known.vanished == 1
+    assert known.deleted_at_source == 1
     (record,) = [each for each in known.journal if each.what == "vanished"]
     assert record.events == 1
     (event,) = [each for each in await world.spooled() if each.native_id == gone[0]]
@@ -273,8 +273,8 @@ async def test_what_is_not_shown_any_more_is_noted_once_and_nothing_else_happens
     assert await world.names() == spooled
 
 
-async def test_what_came_while_it_was_looked_is_not_missed(world: World) -> None:
-    """A poll beside the look forwards an event that the look, being past it, has not seen."""
+async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(world: World) -> None:
+    """A poll forwards an event behind the page that the resweep has reached."""
     collector = world.collector(resweep=["1h"])
     await collector.poll()
     for number in range(8):
@@ -283,10 +283,10 @@ async def test_what_came_while_it_was_looked_is_not_missed(world: World) -> None
     await collector.poll()
     world.clock.now += 90 * MINUTE
     window = Interval(NOON - HOUR, NOON + 20 * MINUTE)
-    # Behind the first page, somebody else finds an event that lay on it.
+    # A poll finds an event of the first page after the resweep has passed that page.
     early = NOON - 30 * MINUTE
 
-    async def beside() -> None:
+    async def poll_finds_it() -> None:
         world.vendor.add(early)
         events = collector.new_reader().normalize(
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
@@ -302,17 +302,17 @@ async def test_what_came_while_it_was_looked_is_not_missed(world: World) -> None
         async for page in real(asked):
             pages += 1
             if pages == 2:
-                await beside()
+                await poll_finds_it()
             yield Page(page.records, page.last, None)
 
     world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and watched
-    look = Purpose("second look 1h", second_look=True)
-    tally = await collector.new_reader().cover(window, look)
+    mode = ReadMode("resweep 1h", resweep=True)
+    stats = await collector.new_reader().read(window, mode)
     assert pages >= 3
-    assert tally.vanished == 0
+    assert stats.deleted == 0
 
 
-async def test_what_lies_close_to_a_bound_is_not_missed(world: World) -> None:
+async def test_events_close_to_a_bound_are_not_taken_for_deleted(world: World) -> None:
     """Vendors round their bounds: an event on one may be shown or not."""
     collector = world.collector(resweep=[])
     for offset in (timedelta(0), MARGIN / 2):
@@ -321,33 +321,33 @@ async def test_what_lies_close_to_a_bound_is_not_missed(world: World) -> None:
     inside = world.vendor.add(NOON - 45 * MINUTE)
     await collector.poll()
     world.vendor.records.clear()
-    look = Purpose("second look 1h", second_look=True)
+    mode = ReadMode("resweep 1h", resweep=True)
     window = Interval(NOON - HOUR, NOON - 30 * MINUTE)
-    assert (await collector.new_reader().cover(window, look)).vanished == 1
+    assert (await collector.new_reader().read(window, mode)).deleted == 1
     short = Interval(NOON - HOUR, NOON - HOUR + 2 * MARGIN)
-    assert (await collector.new_reader().cover(short, look)).vanished == 0
+    assert (await collector.new_reader().read(short, mode)).deleted == 0
     assert inside
 
 
-async def test_a_walk_that_was_shown_in_part_misses_nothing(world: World) -> None:
+async def test_a_partial_walk_takes_no_event_for_deleted(world: World) -> None:
     collector = world.collector(resweep=[])
     for number in range(5):
         world.vendor.add(NOON - HOUR + number * MINUTE)
     await collector.poll()
     world.vendor.records.clear()
-    telling(collector, Telling(world.vendor, partial="plan_limit"))
+    with_source(collector, Partly(world.vendor, partial="plan_limit"))
     reader = collector.new_reader()
     reader.source = collector.source
-    look = Purpose("second look 1h", second_look=True)
-    tally = await reader.cover(Interval(NOON - HOUR, NOON), look)
-    assert (tally.pages, tally.vanished) == (1, 0)
+    mode = ReadMode("resweep 1h", resweep=True)
+    stats = await reader.read(Interval(NOON - HOUR, NOON), mode)
+    assert (stats.pages, stats.deleted) == (1, 0)
 
 
 # --- in the background
 
 
 class Turns:
-    """A ceiling of ten a minute, on a clock that goes on only while somebody waits."""
+    """A rate limit of ten a minute, on a clock that moves only while a task waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -362,7 +362,7 @@ class Turns:
         await woken.wait()
 
     async def go_on(self) -> None:
-        """Let everybody do what can be done now, then let time go on to the next who waits."""
+        """Run all tasks as far as they get, then move the clock to the end of the next wait."""
         for _ in range(20):
             await asyncio.sleep(0)
         if self._sleepers:
@@ -382,8 +382,8 @@ class Turns:
 
 async def test_what_goes_on_in_the_background_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns(monkeypatch)
-    crowd = [
-        asyncio.ensure_future(turns.ask(f"look {number}", 10, background=True))
+    resweeps = [
+        asyncio.ensure_future(turns.ask(f"resweep {number}", 10, background=True))
         for number in range(5)
     ]
     for _ in range(5):
@@ -393,14 +393,14 @@ async def test_what_goes_on_in_the_background_gives_way(monkeypatch: pytest.Monk
     while not poll.done():
         await turns.go_on()
     polls = [at for who, at in turns.taken if who == "poll"]
-    assert polls[0] - began <= 2 * 6.0, "it waits for one of them at the most, not for five"
-    assert polls[-1] - began <= 6 * 6.0, "and each time anew"
+    assert polls[0] - began <= 2 * 6.0, "it waits for at most one of them, not for five"
+    assert polls[-1] - began <= 6 * 6.0, "and so does each of its requests"
     between = [who for who, at in turns.taken if began < at <= polls[-1]]
     assert between.count("poll") == 3
     assert len(between) <= 7, "in turns at the worst"
-    for task in crowd:
+    for task in resweeps:
         task.cancel()
-    await asyncio.wait(crowd)
+    await asyncio.wait(resweeps)
 
 
 # --- what belongs to a window
@@ -431,6 +431,6 @@ async def test_what_cannot_be_read_however_fine_names_the_part(world: World) -> 
         world.vendor.add(NOON - HOUR)
     world.vendor.too_many = 7
     with pytest.raises(WalkBroken) as caught:
-        await collector.new_reader().cover(Interval(NOON - 2 * HOUR, NOON), Purpose("poll"))
+        await collector.new_reader().read(Interval(NOON - 2 * HOUR, NOON), ReadMode("poll"))
     assert caught.value.window.start <= NOON - HOUR < caught.value.window.end
     assert caught.value.window.length <= SECOND

@@ -32,7 +32,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Let nobody sleep; return how long they would have."""
+    """Wait without sleeping; return the waits."""
     waited: list[float] = []
 
     async def instantly(seconds: float) -> None:
@@ -49,7 +49,7 @@ async def is_there(world: World, name: str) -> bool:
     return name in await world.names()
 
 
-async def test_what_appears_late_is_found_by_the_second_look_and_marked(world: World) -> None:
+async def test_what_appears_late_is_found_by_a_resweep_and_marked(world: World) -> None:
     collector = world.collector(resweep=["1h"])
     await collector.poll()
     world.clock.now = NOON + 20 * SECOND * 60
@@ -77,7 +77,7 @@ async def test_what_appears_late_is_found_by_the_second_look_and_marked(world: W
     assert len(await world.spooled()) == 2
 
 
-async def test_a_second_look_does_not_read_what_was_given_up(world: World) -> None:
+async def test_a_resweep_does_not_read_declared_gaps(world: World) -> None:
     collector = world.collector(
         initial_lookback="10d", catch_up_limit="5h", overlap="1s", resweep=["1h"]
     )
@@ -95,16 +95,16 @@ async def test_a_second_look_does_not_read_what_was_given_up(world: World) -> No
     assert world.counted("gap_seconds_total") == pytest.approx((10 * 24 - 5) * 3600)
 
 
-async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World) -> None:
+async def test_a_resweep_that_hangs_does_not_block_the_polls(world: World) -> None:
     collector = world.collector(resweep=["1h"], overlap="1s")
     await collector.poll()
     world.clock.now += 2 * HOUR
-    looking, let_go = asyncio.Event(), asyncio.Event()
+    resweeping, let_go = asyncio.Event(), asyncio.Event()
     real = world.vendor.walk
 
     async def walk(window: Interval) -> AsyncIterator[Page]:
-        if window.start < NOON - 2 * MINUTE:  # a second look: polls are past that
-            looking.set()
+        if window.start < NOON - 2 * MINUTE:  # a resweep: polls are past that
+            resweeping.set()
             await let_go.wait()
         async for page in real(window):
             yield page
@@ -117,7 +117,7 @@ async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World)
     try:
         async with asyncio.timeout(10):
             collector.due.set()
-            await looking.wait()
+            await resweeping.wait()
             for _ in range(3):
                 fresh = world.vendor.add(world.clock.now)
                 world.clock.now += 5 * MINUTE
@@ -132,16 +132,16 @@ async def test_a_second_look_that_hangs_does_not_hold_the_polls_up(world: World)
         await asyncio.wait(tasks)
 
 
-async def test_a_second_look_that_fails_is_taken_again_and_no_poll_suffers(world: World) -> None:
+async def test_a_failed_resweep_is_retried_and_no_poll_suffers(world: World) -> None:
     collector = world.collector(resweep=["1h"])
     await collector.poll()
     world.clock.now += 2 * HOUR
     late = world.vendor.add(NOON - HOUR)
     await collector._poll()
-    world.vendor.trouble = {world.vendor.pages + 1: Refused("401: no", status=401)}
+    world.vendor.errors = {world.vendor.pages + 1: Refused("401: no", status=401)}
     with pytest.raises(Refused):
         await collector.resweeper.run()
-    assert collector.condition.up, "how the source fares is what its polls say"
+    assert collector.condition.up, "only polls decide the health of the source"
     assert late not in await world.names()
     await collector.resweeper.run()
     assert late in await world.names()

@@ -1,4 +1,4 @@
-"""A past range compared with its source: what is missing, what was deleted, what is mended."""
+"""A past range compared with its source: missing events, deleted events, repairs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
-from tests.support.dropped import Dropped
+from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier
@@ -53,14 +53,14 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class Index:
-    """A sink that can be asked, and that finds what it holds *after* so many questions."""
+    """A sink that can be asked, and that finds its events *after* so many questions."""
 
     def __init__(self, lacks: Sequence[str] = (), *, after: int = 0) -> None:
         self.lacks = list(lacks)
         self.after = after
         self.asked: list[list[str]] = []
 
-    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+    async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         self.asked.append([event.native_id or "" for event in events])
         slow = len(self.asked) <= self.after
         return frozenset(
@@ -74,7 +74,7 @@ async def verify(
     *,
     span: Interval = LAST_HOUR,
     repair: bool = False,
-    **holders: Index,
+    **searchable: Index,
 ) -> dict[str, Any]:
     async def silent(_: dict[str, Any]) -> None: ...
 
@@ -83,15 +83,15 @@ async def verify(
         world.store,
         span=span,
         sinks=["sink", "other"],
-        holders=holders,
+        searchable=searchable,
         repair=repair,
         clock=world.clock,
-        tell=silent,
+        on_progress=silent,
     ).run()
 
 
 async def read_all(world: World, count: int) -> list[str]:
-    """Let *count* things happen in the last hour, have them read, and delivered to all."""
+    """Add *count* events of the last hour, poll them, and settle them for both sinks."""
     made = [world.vendor.add(NOON - 50 * MINUTE + number * SECOND) for number in range(count)]
     await world.collector().poll()
     for sink in ("sink", "other"):
@@ -126,7 +126,7 @@ async def test_what_was_never_forwarded_is_missing_in_every_sink(world: World) -
     assert lost not in await world.names()
 
 
-async def test_what_became_of_each_event_is_told_by_sink(world: World) -> None:
+async def test_the_status_of_each_event_is_reported_by_sink(world: World) -> None:
     for number in range(4):
         world.vendor.add(NOON - 50 * MINUTE + number * SECOND)
     await world.collector().poll()
@@ -209,7 +209,7 @@ async def test_what_a_sink_itself_lacks_is_sent_to_it_alone(world: World) -> Non
     assert [event.native_id for page in pages for event in page.events] == [made[2], made[4]]
 
 
-async def test_a_sink_that_needs_a_moment_to_find_things_is_asked_again(
+async def test_a_sink_whose_index_is_not_refreshed_yet_is_asked_again(
     world: World, waits: list[float]
 ) -> None:
     made = await read_all(world, 6)
@@ -228,7 +228,7 @@ async def test_a_sink_is_asked_only_for_what_it_was_given(world: World) -> None:
     assert index.asked == [made]
 
 
-async def test_what_the_source_does_not_show_any_more_is_told_and_not_missing(
+async def test_an_event_deleted_at_the_source_is_reported_and_not_missing(
     world: World,
 ) -> None:
     await read_all(world, 6)
@@ -244,9 +244,9 @@ async def test_what_the_source_does_not_show_any_more_is_told_and_not_missing(
 
 
 async def _known(world: World) -> list[AuditEvent]:
-    held = await world.store.spooled_events("calls", LAST_HOUR)
-    assert held is not None
-    return held
+    spooled = await world.store.spooled_events("calls", LAST_HOUR)
+    assert spooled is not None
+    return spooled
 
 
 async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: World) -> None:
@@ -256,7 +256,7 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
 
     async def walk(window: Interval) -> AsyncIterator[Page]:
         async for page in real(window):
-            if page.last:  # a poll beside it finds one that this walk is past
+            if page.last:  # a poll finds an event that this walk has passed
                 at = NOON - 55 * MINUTE
                 text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}'
                 events = collector.new_reader().normalize([text % at.isoformat().encode()])
@@ -268,19 +268,19 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
     assert report["deleted_at_source"] == []
 
 
-async def test_what_the_source_leaves_out_is_told_and_never_claimed(world: World) -> None:
+async def test_what_the_source_leaves_out_is_reported_and_never_claimed(world: World) -> None:
     await read_all(world, 4)
     world.vendor.records.pop()
     real = world.vendor.walk
     out = Interval(NOON - 20 * MINUTE, NOON - 10 * MINUTE)
-    for told, reason in (
+    for partly, reason in (
         ({"partial": "plan_limit"}, "plan_limit"),
         ({"gaps": ((out, "cut"),)}, "cut"),
     ):
 
-        async def walk(window: Interval, told: Any = told) -> AsyncIterator[Page]:
+        async def walk(window: Interval, partly: Any = partly) -> AsyncIterator[Page]:
             async for page in real(window):
-                yield Page(page.records, page.last, page.total, **told)
+                yield Page(page.records, page.last, page.total, **partly)
 
         world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, less
         report = await verify(world, span=Interval(NOON - 3 * HOUR, NOON - MINUTE), repair=True)
@@ -300,12 +300,12 @@ async def test_a_range_that_cannot_be_compared_whole_is_compared_in_parts(world:
 @pytest.mark.parametrize("error", [Refused("401: no", status=401)])
 async def test_a_source_that_refuses_is_no_finding(world: World, error: Refused) -> None:
     await read_all(world, 4)
-    world.vendor.trouble = {world.vendor.pages + 1: error}
+    world.vendor.errors = {world.vendor.pages + 1: error}
     with pytest.raises(Refused):
         await verify(world)
 
 
-async def test_a_moment_that_cannot_be_read_is_no_finding(world: World) -> None:
+async def test_a_span_that_cannot_be_read_is_no_finding(world: World) -> None:
     await read_all(world, 4)
     for _ in range(9):
         world.vendor.add(NOON - 30 * MINUTE)
@@ -314,7 +314,7 @@ async def test_a_moment_that_cannot_be_read_is_no_finding(world: World) -> None:
         await verify(world)
 
 
-async def test_times_are_told_as_everywhere(world: World) -> None:
+async def test_times_are_written_as_everywhere(world: World) -> None:
     await read_all(world, 1)
     report = await verify(world)
     for key in ("from", "to", "began_at", "ended_at"):
@@ -325,6 +325,6 @@ async def test_times_are_told_as_everywhere(world: World) -> None:
 
 async def test_files_cannot_be_compared_with(world: World) -> None:
     collector = world.collector()
-    collector.source = Dropped()
+    collector.source = EmptyFolder()
     with pytest.raises(ConfigError, match="calls reads files"):
         await verify(world, collector)

@@ -1,4 +1,4 @@
-"""One walk of one window: when it is whole, and when it proves nothing."""
+"""One walk of one window: when it is complete, and when it proves nothing."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect import walk as walking
-from auditrelay.collect.walk import MOST_EVENTS, walk
+from auditrelay.collect.walk import MAX_EVENTS_PER_WALK, walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
@@ -50,14 +50,14 @@ def shown(event: Make) -> Shown:
     """Walk a source, and return the numbers of each page and whether it completed the window."""
 
     async def run(
-        source: Scripted, *, most: int | None = MOST_EVENTS
+        source: Scripted, *, max_events: int | None = MAX_EVENTS_PER_WALK
     ) -> list[tuple[list[int], bool]]:
         def normalize(records: list[bytes]) -> list[AuditEvent]:
             return [event(int(record)) for record in records]
 
         return [
             ([int(each.native_id or "") for each in events], last is not None)
-            async for events, last in walk(source, WINDOW, normalize, most=most)
+            async for events, last in walk(source, WINDOW, normalize, max_events=max_events)
         ]
 
     return run
@@ -91,7 +91,7 @@ async def test_a_page_that_repeats_some_and_brings_others_is_no_loop(shown: Show
 
 
 async def test_a_window_that_shrank_is_walked_again_and_both_walks_count(shown: Shown) -> None:
-    # 1 vanished between the pages, so 3 slipped from the second page to the first
+    # 1 was deleted between the pages, so 3 moved from the second page to the first
     source = Scripted(
         [page(1, 2, total=4), page(4, last=True, total=3)],
         [page(2, 3, total=3), page(4, last=True, total=3)],
@@ -101,7 +101,7 @@ async def test_a_window_that_shrank_is_walked_again_and_both_walks_count(shown: 
     assert {number for numbers, _ in pages for number in numbers} == {1, 2, 3, 4}
 
 
-async def test_a_page_beyond_the_last_one_means_that_records_vanished(shown: Shown) -> None:
+async def test_a_page_beyond_the_last_one_means_that_records_were_deleted(shown: Shown) -> None:
     source = Scripted(
         [page(1, 2, total=3), page(last=True, shrunk=True)], [page(2, 3, last=True, total=2)]
     )
@@ -110,7 +110,7 @@ async def test_a_page_beyond_the_last_one_means_that_records_vanished(shown: Sho
 
 
 @pytest.mark.parametrize("pages", [1, 2])
-async def test_a_total_that_is_not_shown_is_asked_for_once_more_and_then_told(
+async def test_a_total_that_is_not_shown_is_walked_again_and_then_logged(
     shown: Shown, pages: int
 ) -> None:
     script = [page(1, 2, last=True, total=5)]
@@ -133,7 +133,7 @@ async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(show
     with pytest.raises(WalkBroken) as broken:
         await shown(source)
     assert broken.value.reason == "pages_moved"
-    assert source.walks == walking.MOST_WALKS
+    assert source.walks == walking.MAX_WALKS_PER_WINDOW
 
 
 @pytest.mark.parametrize(
@@ -147,19 +147,19 @@ async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(show
 async def test_a_window_over_budget_is_broken_unless_it_cannot_be_cut(
     shown: Shown, monkeypatch: pytest.MonkeyPatch, script: list[Page]
 ) -> None:
-    monkeypatch.setattr(walking, "MOST_PAGES", 5)
+    monkeypatch.setattr(walking, "MAX_PAGES_PER_WALK", 5)
     with pytest.raises(WalkBroken) as broken:
-        await shown(Scripted(script), most=10)
+        await shown(Scripted(script), max_events=10)
     assert broken.value.reason == "over_budget"
-    assert (await shown(Scripted(script), most=None))[-1][1]
+    assert (await shown(Scripted(script), max_events=None))[-1][1]
 
 
 async def test_a_window_at_the_budget_is_not_over_it(
     shown: Shown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "MOST_PAGES", 2)
+    monkeypatch.setattr(walking, "MAX_PAGES_PER_WALK", 2)
     script = [page(*range(9), total=10), page(9, last=True, total=10)]
-    assert (await shown(Scripted(script), most=10))[-1][1]
+    assert (await shown(Scripted(script), max_events=10))[-1][1]
 
 
 TWICE = [page(1, 2, total=4), page(2, 3, last=True, total=4)]
@@ -173,13 +173,13 @@ async def test_a_record_that_came_twice_may_hide_another_so_halves_are_asked_for
     with pytest.raises(WalkBroken) as broken:
         await shown(source)
     assert broken.value.reason == "pages_moved"
-    assert source.walks == walking.MOST_WALKS
+    assert source.walks == walking.MAX_WALKS_PER_WINDOW
 
 
 async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Shown) -> None:
     source = Scripted(TWICE)
     with capture_logs() as logs:
-        assert (await shown(source, most=None))[-1] == ([2, 3], True)
+        assert (await shown(source, max_events=None))[-1] == ([2, 3], True)
     assert source.walks == 2
     assert [line["event"] for line in logs] == ["total_not_borne_out"]
 
@@ -187,7 +187,7 @@ async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Sho
 async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
     source = Scripted(TWICE, [page(3, 2, total=4), page(2, 1, last=True, total=4)], TWICE)
     source.scripts += [[page(4, 3, total=4), page(3, 2, last=True, total=4)]]
-    assert (await shown(source, most=None))[-1] == ([3, 2], True)
+    assert (await shown(source, max_events=None))[-1] == ([3, 2], True)
     assert source.walks == 4
 
 
@@ -195,7 +195,7 @@ async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
 
 
 class Asked:
-    """A source that notes what it is asked for, and answers when the loop has had a turn."""
+    """A source that counts requests, and answers after one turn of the loop."""
 
     scope = "org-1"
 
@@ -223,7 +223,7 @@ class Asked:
 
 
 async def turns() -> None:
-    """Let the loop do whatever it can do."""
+    """Let the loop run all that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -241,7 +241,7 @@ async def test_the_next_page_is_asked_for_while_one_is_worked_on_and_no_further(
     assert source.closed
 
 
-async def test_a_page_is_worked_on_before_the_failure_of_the_next_is_heard_of(event: Make) -> None:
+async def test_a_page_is_processed_before_the_failure_of_the_next_is_raised(event: Make) -> None:
     broken = WalkBroken("the cursor has expired", reason="cursor_expired")
     source = Asked(page(1), broken)
     pages = walk(source, WINDOW, lambda _: [event(1)])
@@ -263,6 +263,6 @@ async def test_a_walk_that_is_left_early_leaves_nothing_behind(
     ):
         await anext(pages)
         if not isinstance(ahead, Page):
-            await turns()  # it is waiting, or has failed while nobody waited for it
+            await turns()  # it is waiting, or has failed before it was awaited
     assert source.closed
     assert asyncio.all_tasks() == before

@@ -18,6 +18,6 @@ def speed() -> float:
 async def world(
     tmp_path: Path, event: Make, waits: list[float], speed: float
 ) -> AsyncIterator[World]:
-    del waits  # it is needed, and not asked
+    del waits  # only its effect is needed
     async with opened(tmp_path, event, lambda: time.monotonic() * speed) as world:
         yield world

@@ -1,4 +1,4 @@
-"""A sink that refuses everything is held; a few bad events among good ones are put aside."""
+"""A sink that refuses every event is held; a few bad events among good ones are dead-lettered."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from tests.support.delivering import Intake, World, busy, name_of
 
 from auditrelay.deliver.circuit_breaker import THRESHOLD, CircuitBreaker
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -65,7 +65,7 @@ def reason(breaker: CircuitBreaker) -> str | None:
 
 @pytest.mark.parametrize("refuse", REFUSALS)
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_a_sink_that_refuses_everything_is_held_and_buries_few(
+async def test_a_sink_that_refuses_every_event_is_held_with_few_dead_letters(
     world: World, waits: list[float], refuse: object, concurrency: int
 ) -> None:
     made = await world.spool(3000)
@@ -76,14 +76,14 @@ async def test_a_sink_that_refuses_everything_is_held_and_buries_few(
             await eventually(lambda: held(deliverer))
             await eventually(lambda: sum(waits) > 1200)  # twenty minutes of it
             dead = world.dead()
-            assert THRESHOLD <= len(dead) <= THRESHOLD + 1200 / PROBE_MOST + 8
+            assert THRESHOLD <= len(dead) <= THRESHOLD + 1200 / PROBE_MAX + 8
             assert await world.backlog() == 3000 - len(dead)
             assert intake.taken == []
-            said = str(deliverer.condition.last_error)
-            assert "refuses every event" in said
-            assert dead[0][1] in said
-            assert "dead-letters list --sink sink" in said
-            # It is mended.
+            error = str(deliverer.condition.last_error)
+            assert "refuses every event" in error
+            assert dead[0][1] in error
+            assert "dead-letters list --sink sink" in error
+            # The configuration is fixed.
             intake.always = lambda _: Verdict()
             await eventually(lambda: len(intake.taken) + len(world.dead()) == 3000)
             await eventually(lambda: not held(deliverer))
@@ -97,7 +97,7 @@ async def test_a_sink_that_refuses_everything_is_held_and_buries_few(
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)
-async def test_bad_events_among_good_ones_are_put_aside_at_once(
+async def test_bad_events_among_good_ones_are_dead_lettered_at_once(
     world: World, waits: list[float], refuse: object
 ) -> None:
     made = await world.spool(2000)
@@ -123,7 +123,7 @@ async def test_bad_events_among_good_ones_are_put_aside_at_once(
     assert waits == []
 
 
-async def test_a_long_run_of_bad_events_is_got_over_while_there_are_good_ones(
+async def test_a_long_run_of_bad_events_is_cleared_while_there_are_good_ones(
     world: World, waits: list[float]
 ) -> None:
     bad = set(await world.spool(700))
@@ -155,7 +155,7 @@ async def test_a_long_run_of_bad_events_is_got_over_while_there_are_good_ones(
     assert not held(deliverer)
 
 
-async def test_a_run_of_bad_events_with_nothing_good_in_sight_crawls_on(
+async def test_a_run_of_bad_events_without_a_good_one_is_probed_ever_less_often(
     world: World, waits: list[float]
 ) -> None:
     await world.spool(THRESHOLD + 9)
@@ -163,11 +163,13 @@ async def test_a_run_of_bad_events_with_nothing_good_in_sight_crawls_on(
     await world.run(intake)
     assert len(world.dead()) == THRESHOLD + 9
     assert waits[:3] == [PROBE_FIRST, 2 * PROBE_FIRST, 4 * PROBE_FIRST]
-    assert max(waits) == PROBE_MOST
+    assert max(waits) == PROBE_MAX
     assert len(waits) == 9
 
 
-async def test_what_we_refuse_ourselves_is_no_flood(world: World, waits: list[float]) -> None:
+async def test_rejections_before_sending_do_not_open_the_breaker(
+    world: World, waits: list[float]
+) -> None:
     await world.spool(1000)
 
     def ours(items: Sequence[Item]) -> Verdict:
@@ -178,7 +180,7 @@ async def test_what_we_refuse_ourselves_is_no_flood(world: World, waits: list[fl
     assert waits == []
 
 
-async def test_a_flood_is_remembered_by_the_next_process_and_it_begins_with_one_event(
+async def test_an_open_breaker_survives_a_restart_which_begins_with_one_event(
     world: World,
 ) -> None:
     await world.spool(1000)
@@ -186,7 +188,7 @@ async def test_a_flood_is_remembered_by_the_next_process_and_it_begins_with_one_
     async with running(first):
         await eventually(lambda: held(first))
         await eventually(lambda: len(world.dead()) >= THRESHOLD)
-    await world.store.settle("sink", [])  # behind what was being written
+    await world.store.settle("sink", [])  # waits for the writes in progress
     before = len(world.dead())
     (state,) = await world.store.sinks()
     for _ in range(3):
@@ -202,15 +204,17 @@ async def test_a_flood_is_remembered_by_the_next_process_and_it_begins_with_one_
         assert group.group_contains(Refused, match="refuses every event")
         assert [len(batch) for batch in intake.offered] == [1]
     assert len(world.dead()) == before + 3
-    mended = world.deliverer(intake := Intake(HUNDREDS))
-    mended.recall(state.condition)
-    mended.finish()
-    await mended.keep_delivering()
-    assert not held(mended)
+    fixed = world.deliverer(intake := Intake(HUNDREDS))
+    fixed.recall(state.condition)
+    fixed.finish()
+    await fixed.keep_delivering()
+    assert not held(fixed)
     assert len(intake.taken) == 1000 - before - 3
 
 
-async def test_a_run_that_shall_end_gives_up_at_a_flood_and_keeps_the_rest(world: World) -> None:
+async def test_a_run_that_has_to_end_stops_at_an_open_breaker_and_keeps_the_rest(
+    world: World,
+) -> None:
     await world.spool(1000)
     with pytest.raises(ExceptionGroup) as group:
         await world.run(Intake(HUNDREDS, always=each_refused), attempts=3)
@@ -219,7 +223,9 @@ async def test_a_run_that_shall_end_gives_up_at_a_flood_and_keeps_the_rest(world
     assert await world.backlog() == 1000 - THRESHOLD
 
 
-async def test_trouble_during_a_flood_does_not_end_it(world: World, waits: list[float]) -> None:
+async def test_other_failures_do_not_close_an_open_breaker(
+    world: World, waits: list[float]
+) -> None:
     await world.spool(400)
     intake = Intake(HUNDREDS, always=each_refused)
     deliverer = world.deliverer(intake)
@@ -228,15 +234,13 @@ async def test_trouble_during_a_flood_does_not_end_it(world: World, waits: list[
         intake.script = [busy(), busy(), Refused("403", status=403), busy()]
         await eventually(lambda: not intake.script)
         await eventually(lambda: held(deliverer))
-        asked, dead = len(intake.offered), len(world.dead())
-        await eventually(lambda: len(intake.offered) > asked + 3)
-        assert all(len(batch) == 1 for batch in intake.offered[asked:])
+        offered, dead = len(intake.offered), len(world.dead())
+        await eventually(lambda: len(intake.offered) > offered + 3)
+        assert all(len(batch) == 1 for batch in intake.offered[offered:])
         assert len(world.dead()) <= dead + 6
 
 
-def test_refusals_are_counted_by_reason_and_the_breaker_closes_with_an_event_that_is_taken() -> (
-    None
-):
+def test_refusals_are_counted_by_reason_and_an_accepted_event_closes_the_breaker() -> None:
     breaker = CircuitBreaker()
     one, other = (Rejection(0, kind, "", 400) for kind in ("one", "other"))
     for _ in range(THRESHOLD - 1):

@@ -1,4 +1,4 @@
-"""Delivering to one sink: what it says of each event becomes position and dead letters, exactly."""
+"""Delivery to one sink: the verdict on each event becomes position and dead letters, exactly."""
 
 import asyncio
 import itertools
@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("waits")
 
 @pytest.fixture
 def speed() -> float:
-    """Waiting takes no time at all: the clock is what was waited for."""
+    """Waiting takes no time: the clock shows the sum of the waits."""
     return math.inf
 
 
@@ -37,7 +37,7 @@ async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterato
 # --- verdicts
 
 
-async def test_everything_is_taken_in_order_and_once(world: World) -> None:
+async def test_every_event_is_accepted_once_and_in_order(world: World) -> None:
     made = await world.spool(25)
     intake = Intake(limits=Limits(10, 10**9, 10**9))
     await world.run(intake)
@@ -47,11 +47,11 @@ async def test_everything_is_taken_in_order_and_once(world: World) -> None:
     assert world.counted("events_delivered_total") == 25
 
 
-async def test_what_is_refused_for_now_is_sent_again_and_the_rest_is_not(
+async def test_only_the_events_that_are_to_be_retried_are_resent(
     world: World, waits: list[float]
 ) -> None:
     made = await world.spool(6)
-    intake = Intake(script=[Verdict(retry=(1, 4), because=busy(retry_after=7.0)), busy()])
+    intake = Intake(script=[Verdict(retry=(1, 4), retry_reason=busy(retry_after=7.0)), busy()])
     await world.run(intake)
     assert intake.offered == [made, [made[1], made[4]], [made[1], made[4]]]
     assert sorted(intake.taken) == made
@@ -59,9 +59,7 @@ async def test_what_is_refused_for_now_is_sent_again_and_the_rest_is_not(
     assert world.dead() == []
 
 
-async def test_what_may_be_sent_again_at_once_is_not_waited_for(
-    world: World, waits: list[float]
-) -> None:
+async def test_a_retry_without_a_reason_is_sent_at_once(world: World, waits: list[float]) -> None:
     made = await world.spool(4)
     await world.run(intake := Intake(script=[Verdict(retry=(2, 3))]))
     assert intake.offered == [made, made[2:]]
@@ -126,11 +124,11 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
         "sink_released",
     ]
     assert waits[0] == PROBE_FIRST
-    assert max(waits) == PROBE_MOST
+    assert max(waits) == PROBE_MAX
     assert (deliverer.condition.held, deliverer.condition.up) == (False, True)
 
 
-async def test_while_it_is_held_one_request_asks_and_the_others_wait(
+async def test_while_a_sink_is_held_one_batch_probes_and_the_others_wait(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.spool(40)
@@ -167,7 +165,7 @@ async def test_while_it_is_held_one_request_asks_and_the_others_wait(
     assert await world.backlog() == 40
 
 
-async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_events(
+async def test_a_run_that_has_to_end_gives_up_an_unavailable_sink_and_keeps_its_events(
     world: World,
 ) -> None:
     made = await world.spool(5)
@@ -182,11 +180,11 @@ async def test_a_run_that_shall_end_gives_a_struggling_sink_up_and_keeps_its_eve
 @pytest.mark.parametrize(
     "verdict",
     [
-        Verdict(retry=(1, 3), because=Retryable("busy", reason="status_503")),
+        Verdict(retry=(1, 3), retry_reason=Retryable("busy", reason="status_503")),
         Verdict(retry=(1, 3)),
     ],
 )
-async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
+async def test_events_that_the_sink_has_not_accepted_survive_a_crash(
     world: World, verdict: Verdict
 ) -> None:
     made = await world.spool(5)
@@ -204,7 +202,7 @@ async def test_what_the_sink_has_not_taken_is_still_there_after_a_crash(
 # --- several in flight
 
 
-async def test_a_crash_sends_again_only_what_was_in_flight(world: World) -> None:
+async def test_a_crash_resends_only_what_was_in_flight(world: World) -> None:
     made = await world.spool(50)
     gates: dict[str, asyncio.Event] = {}
 
@@ -217,15 +215,15 @@ async def test_a_crash_sends_again_only_what_was_in_flight(world: World) -> None
     deliverer = world.deliverer(intake, concurrency=5)
     task = asyncio.ensure_future(deliverer.keep_delivering())
     await eventually(lambda: len(gates) == 5)
-    for first in (made[30], made[10]):  # the fourth batch lands first, then the second
+    for first in (made[30], made[10]):  # the fourth batch is answered first, then the second
         gates[first].set()
 
-    async def both_landed() -> bool:
+    async def both_delivered() -> bool:
         return await world.backlog() == 30
 
-    await eventually(both_landed)
+    await eventually(both_delivered)
     (state,) = await world.store.sinks()
-    assert state.position == 0, "the position has passed what was not acknowledged"
+    assert state.position == 0, "the position has passed an event that was not delivered"
     task.cancel()
     await asyncio.wait([task])
     second = Intake(limits=Limits(100, 10**9, 10**9))
@@ -234,7 +232,7 @@ async def test_a_crash_sends_again_only_what_was_in_flight(world: World) -> None
     assert await world.backlog() == 0
 
 
-async def test_one_slow_sink_does_not_hold_another(world: World) -> None:
+async def test_a_slow_sink_does_not_delay_another(world: World) -> None:
     await world.store.start_sink("slow", ["voice"])
     made = await world.spool(20)
 
@@ -261,49 +259,49 @@ async def test_a_sink_gets_the_events_of_its_sources_only(world: World) -> None:
     assert state.position == 9
 
 
-async def test_a_sink_that_struggles_gets_fewer_requests_at_a_time(world: World) -> None:
+async def test_an_unavailable_sink_gets_fewer_concurrent_requests(world: World) -> None:
     made = await world.spool(200)
-    flying = landed = 0
-    most = {"first": 0, "landing": 0, "down": 0, "mended": 0}
+    flying = answered = 0
+    most = {"first": 0, "late": 0, "down": 0, "recovered": 0}
 
     async def count(_: Sequence[Item]) -> Verdict:
-        nonlocal flying, landed
+        nonlocal flying, answered
         flying += 1
         asked = len(intake.offered)
-        phase = "first" if asked <= 8 else "down" if asked <= 40 else "mended"
-        if phase == "down" and landed < 8:
-            phase = "landing"  # the others of the first eight are on their way yet
+        phase = "first" if asked <= 8 else "down" if asked <= 40 else "recovered"
+        if phase == "down" and answered < 8:
+            phase = "late"  # the others of the first eight are still in flight
         most[phase] = max(most[phase], flying)
         await asyncio.sleep(0.001)
         flying -= 1
-        landed += 1
-        if phase != "mended":
+        answered += 1
+        if phase != "recovered":
             raise busy()
         return Verdict()
 
     intake = Intake(limits=Limits(1, 10**9, 10**9), always=count)
     await world.run(intake, concurrency=8)
     assert sorted(intake.taken) == sorted(made)
-    assert (most["first"], most["down"], most["mended"]) == (8, 1, 8)
+    assert (most["first"], most["down"], most["recovered"]) == (8, 1, 8)
 
 
 @pytest.mark.parametrize(
-    ("sent", "recognises", "counted"), [(True, False, 5), (True, True, 0), (False, False, 0)]
+    ("sent", "deduplicates", "counted"), [(True, False, 5), (True, True, 0), (False, False, 0)]
 )
-async def test_only_what_a_sink_may_hold_twice_is_counted_as_that(
-    world: World, *, sent: bool, recognises: bool, counted: int
+async def test_only_events_that_may_be_stored_twice_are_counted_as_possible_duplicates(
+    world: World, *, sent: bool, deduplicates: bool, counted: int
 ) -> None:
     await world.spool(5)
-    intake = Intake(script=[busy(sent=sent)], recognises_duplicates=recognises)
+    intake = Intake(script=[busy(sent=sent)], deduplicates=deduplicates)
     await world.run(intake)
     assert world.counted("events_possible_duplicate_total") == counted
 
 
-async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
+async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.spool(5)
-    note = world.store.note
+    note = world.store.save_condition
 
     async def slowly(*args: Any) -> None:
         deliverer.stop()
@@ -311,7 +309,7 @@ async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
             await asyncio.sleep(0)
         await note(*args)
 
-    monkeypatch.setattr(world.store, "note", slowly)
+    monkeypatch.setattr(world.store, "save_condition", slowly)
     intake = Intake(script=[Verdict(rejected=(Rejection(0, "mapping", "odd", 400),))])
     deliverer = world.deliverer(intake)
     task = asyncio.ensure_future(deliverer.keep_delivering())
@@ -320,7 +318,7 @@ async def test_a_stop_waits_until_the_verdict_of_what_landed_is_written(
         await deliverer.drain()
     task.cancel()
     await asyncio.wait([task])
-    assert await world.backlog() == 0, "it would be sent again"
+    assert await world.backlog() == 0, "it would be resent"
     assert len(world.dead()) == 1
 
 
@@ -369,7 +367,7 @@ async def test_a_full_batch_does_not_wait(world: World, waits: list[float]) -> N
 # --- the disk
 
 
-async def test_a_verdict_that_cannot_be_written_is_kept_until_it_can(
+async def test_a_verdict_that_cannot_be_stored_is_kept_until_the_disk_has_room(
     world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
 ) -> None:
     made = await world.spool(5)
@@ -396,7 +394,7 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     await world.spool(5)
     hours = itertools.count(1, 3600)
     clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
-    monkeypatch.setattr("auditrelay.deliver.open_requests.time", clock)
+    monkeypatch.setattr("auditrelay.deliver.in_flight.time", clock)
     settle, moved = world.store.settle, list[float]()
 
     async def full(*args: Any, **kwargs: Any) -> None:
@@ -412,11 +410,11 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     async with asyncio.timeout(20):
         await deliverer.keep_delivering()
     assert len(waits) == 3
-    assert moved == sorted(set(moved)), "it moves while it waits"
+    assert moved == sorted(set(moved)), "it shows progress while it waits"
     assert deliverer.worked_at is None
 
 
-# --- whatever it says
+# --- any verdict
 
 verdicts = st.lists(
     st.sampled_from(["taken", "retry", "wait", "bad", "busy", "no", "refuse"]),
@@ -428,20 +426,20 @@ verdicts = st.lists(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(verdicts, st.randoms(use_true_random=False), st.integers(1, 4), st.integers(1, 8))
-async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
+async def test_whatever_a_sink_answers_each_event_is_accepted_or_a_dead_letter(
     tmp_path_factory: pytest.TempPathFactory,
     event: Make,
-    says: list[str],
+    answers: list[str],
     luck: Any,
     concurrency: int,
     batch: int,
 ) -> None:
-    script = iter(says)
+    script = iter(answers)
 
     def answer(items: Sequence[Item]) -> Verdict:
-        said = next(script, "taken")
+        found = next(script, "taken")
         some = tuple(index for index in range(len(items)) if luck.random() < 0.5)
-        match said:
+        match found:
             case "busy":
                 raise busy(sent=luck.random() < 0.5)
             case "no":
@@ -451,7 +449,7 @@ async def test_whatever_a_sink_says_each_event_is_taken_or_a_dead_letter(
             case "retry":
                 return Verdict(retry=some)
             case "wait":
-                return Verdict(retry=some, because=busy())
+                return Verdict(retry=some, retry_reason=busy())
             case "bad":
                 return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
         return Verdict()

@@ -1,4 +1,4 @@
-"""How a sink fares: since when it is down or held and why, also across restarts and while quiet."""
+"""The health of a sink: down or held, since when and why, across restarts and without events."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,12 +12,12 @@ from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import Item, Verdict
 
 
-async def test_since_when_it_is_down_or_held_is_kept_through_failures_restarts_and_recovery(
+async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_recovery(
     world: World,
 ) -> None:
     await world.spool(1)
     hour = timedelta(hours=1)
-    troubles = [
+    failures = [
         Retryable("503", reason="status_503"),
         Retryable("late", reason="timeout"),
         Refused("403", status=403),
@@ -40,11 +40,11 @@ async def test_since_when_it_is_down_or_held_is_kept_through_failures_restarts_a
             finally:
                 seen.append((deliverer.condition.since, deliverer.condition.error_code))
 
-        intake.send = watched  # type: ignore[method-assign]  # to look before each answer
+        intake.send = watched  # type: ignore[method-assign]  # to look before each response
         await deliverer.keep_delivering()
         return deliverer
 
-    deliverer = await run(*troubles)
+    deliverer = await run(*failures)
     first, second, third = (NOON + number * hour for number in (1, 3, 5))
     assert seen == [
         (None, None),
@@ -55,13 +55,15 @@ async def test_since_when_it_is_down_or_held_is_kept_through_failures_restarts_a
     ]
     assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
 
-    await world.store.note("sink", "sink", {"up": False, "held": True, "since": second.isoformat()})
+    await world.store.save_condition(
+        "sink", "sink", {"up": False, "held": True, "since": second.isoformat()}
+    )
     await world.spool(1, first=1)
     await run(Refused("403", status=403), restarted=True)
     assert seen[-2:] == [(second.isoformat(), None), (second.isoformat(), "status_403")]
 
 
-async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_not(
+async def test_a_sink_without_events_that_refuses_is_held_and_probed_until_it_recovers(
     world: World, waits: list[float]
 ) -> None:
     intake = Intake(checks=[Refused("403", status=403), busy(), Refused("403", status=403)])
@@ -73,7 +75,7 @@ async def test_a_quiet_sink_that_refuses_is_held_and_asked_again_until_it_does_n
     assert waits == [PROBE_FIRST, 2 * PROBE_FIRST, 4 * PROBE_FIRST]
 
 
-async def test_a_greeting_says_nothing_once_there_is_something_to_deliver(world: World) -> None:
+async def test_the_probe_ends_once_there_are_events_to_deliver(world: World) -> None:
     await world.spool(1)
     intake = Intake(checks=[Refused("403", status=403)])
     deliverer = await world.run(intake)

@@ -1,4 +1,4 @@
-"""A sink that is down costs disk and nothing else, and catches up without holding others up."""
+"""A sink that is down costs disk space only, and catches up without delaying the others."""
 
 import asyncio
 import contextlib
@@ -23,24 +23,24 @@ def down(_: object) -> Retryable:
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "failure",
     [
         Retryable("no connection", reason="connect"),
         busy(sent=True),
         Refused("403", status=403),
     ],
 )
-async def test_a_sink_that_is_down_holds_few_events_and_is_asked_seldom(
-    world: World, waits: list[float], trouble: Exception
+async def test_a_sink_that_is_down_keeps_few_events_in_memory_and_is_probed_rarely(
+    world: World, waits: list[float], failure: Exception
 ) -> None:
     def refuse(_: object) -> None:
-        raise trouble
+        raise failure
 
     await world.spool(1000)
     intake = Intake(BATCH, always=refuse)  # type: ignore[arg-type]  # it never returns
     deliverer = world.deliverer(intake, concurrency=4)
     task = asyncio.ensure_future(deliverer.keep_delivering())
-    for page in range(1, 4):  # a source goes on all the while
+    for page in range(1, 4):  # a source goes on collecting
         await eventually(lambda page=page: sum(waits) > page * 600)  # type: ignore[misc]  # mypy cannot infer a lambda's defaults
         await world.spool(1000, first=page * 1000)
         deliverer.wake.set()
@@ -53,7 +53,7 @@ async def test_a_sink_that_is_down_holds_few_events_and_is_asked_seldom(
     minutes = (sum(waits) - virtual) / 60
     assert len(intake.offered) - asked <= 4 * minutes
     assert await world.backlog() == 4000
-    # It comes back.
+    # It recovers.
     intake.always = Intake.always
 
     async def drained() -> bool:
@@ -100,7 +100,7 @@ async def three(world: World) -> AsyncIterator[tuple[dict[str, Double], dict[str
             await asyncio.wait(tasks)
 
 
-async def test_one_of_three_is_down_and_comes_back_and_nobody_waits_for_it(
+async def test_one_of_three_sinks_is_down_and_recovers_and_the_others_do_not_wait(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
@@ -131,7 +131,7 @@ async def test_one_of_three_is_down_and_comes_back_and_nobody_waits_for_it(
                 within=5,
             )
         await eventually(lambda: len(datadog.by_uid) == made)
-        # At full speed: whole batches, but for the ends.
+        # At full speed: full batches, except for the last of each.
         assert doubles["datadog"].requests - requests <= 10_000 / 500 + spooled + 10
     for stored in (splunk, datadog, elastic):
         assert not stored.repeated()

@@ -1,11 +1,11 @@
-"""One task at a time probes a sink in trouble; the others follow in their order."""
+"""One task at a time probes an unavailable sink; the others follow in order."""
 
 import asyncio
 
 from auditrelay.deliver.probe_lock import ProbeLock
 
 
-async def test_it_goes_from_task_to_task_in_their_order() -> None:
+async def test_tasks_acquire_the_lock_in_the_order_of_their_calls() -> None:
     lock, order = ProbeLock(), list[int]()
 
     async def probe(number: int) -> None:
@@ -21,7 +21,7 @@ async def test_it_goes_from_task_to_task_in_their_order() -> None:
     assert not lock.locked
 
 
-async def test_a_task_acquires_and_releases_it_as_often_as_it_likes() -> None:
+async def test_a_task_may_acquire_and_release_the_lock_any_number_of_times() -> None:
     lock = ProbeLock()
     lock.release()
     for _ in range(2):
@@ -31,7 +31,7 @@ async def test_a_task_acquires_and_releases_it_as_often_as_it_likes() -> None:
     assert not lock.locked
 
 
-async def test_only_its_owner_releases_it() -> None:
+async def test_only_the_owner_releases_the_lock() -> None:
     lock = ProbeLock()
     await lock.acquire()
 

@@ -1,4 +1,4 @@
-"""The events of each of the last minutes: counted as they go by, and nothing kept beyond."""
+"""Delivered events are counted by minute, for the last hour only."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +8,7 @@ NOON = datetime(2026, 1, 10, 12, 0, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def test_it_tells_each_minute_since_the_start_the_present_one_last() -> None:
+def test_each_minute_since_the_start_is_counted_the_current_one_last() -> None:
     throughput = Throughput(NOON)
     assert throughput.per_minute(NOON) == [0]
     throughput.add(NOON, 5)
@@ -17,7 +17,7 @@ def test_it_tells_each_minute_since_the_start_the_present_one_last() -> None:
     assert throughput.per_minute(NOON + 3 * MINUTE) == [7, 0, 1, 0]
 
 
-def test_it_forgets_what_is_older_than_an_hour_and_stays_small() -> None:
+def test_counts_older_than_an_hour_are_deleted() -> None:
     throughput = Throughput(NOON)
     for number in range(1000):
         throughput.add(NOON + number * MINUTE, number)
@@ -27,7 +27,7 @@ def test_it_forgets_what_is_older_than_an_hour_and_stays_small() -> None:
     assert len(throughput._counts) == MINUTES
 
 
-def test_a_clock_that_steps_back_neither_breaks_nor_swells_it() -> None:
+def test_a_clock_that_steps_back_does_no_harm() -> None:
     throughput = Throughput(NOON)
     throughput.add(NOON, 1)
     assert throughput.per_minute(NOON - 5 * MINUTE) == [0]

@@ -18,16 +18,16 @@ HERE = Path(__file__).parent
 ECS: dict[str, Any] = json.loads((HERE / "schema" / "ecs.json").read_bytes())
 CIM: dict[str, Any] = json.loads((HERE / "schema" / "cim.json").read_bytes())
 FETCHED = 1_795_167_600_123_456  # 2026-11-20T09:40:00.123456Z
-UNTOLD = {"action", "object_attrs", "object_id", "object_size", "src", "status", "user"} | {
+OPTIONAL = {"action", "object_attrs", "object_id", "object_size", "src", "status", "user"} | {
     "user_name",
     "vendor_account",
 }
-"""Fields that CIM wants and a record may not tell; Splunk then says "unknown"."""
+"""Fields of CIM that a record may lack; Splunk then shows "unknown"."""
 DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def make_normalizer(vendor: str = "bland", **changes: Any) -> Normalizer:
-    """Return a normalizer for *vendor* with settings that a user might have."""
+    """Return a normalizer for *vendor* with realistic settings."""
     settings: dict[str, Any] = {
         "vendor": vendor,
         "source": f"acme-{vendor}",
@@ -62,14 +62,14 @@ def one() -> Callable[..., AuditEvent]:
 
 
 def strict_loads(text: bytes) -> Any:
-    """Read JSON as strictly as the strictest of the receivers: no NaN, no key twice."""
+    """Decode JSON as strictly as the strictest receiver: no NaN, no duplicate keys."""
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is not JSON")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
-        assert len(keys) == len(set(keys)), f"a key stands twice: {keys}"
+        assert len(keys) == len(set(keys)), f"duplicate key: {keys}"
         return dict(pairs)
 
     return json.loads(text.decode("utf-8"), parse_constant=refuse, object_pairs_hook=unique)
@@ -124,7 +124,7 @@ def _check_ecs_value(name: str, value: Any, spec: dict[str, Any]) -> None:
 
 
 def check_ecs(document: dict[str, Any], vendor: str) -> None:
-    """Assert that *document* is valid ECS, and that all else stands under our names."""
+    """Assert that *document* is valid ECS, and that all other fields are under our names."""
     for name, value in leaves(document):
         root = name.split(".", 1)[0]
         if root in ("auditrelay", vendor):
@@ -145,7 +145,7 @@ def check_ecs(document: dict[str, Any], vendor: str) -> None:
 
 
 def check_cim(found: dict[str, Any]) -> None:
-    """Assert that *found* speaks the words of its CIM model."""
+    """Assert that *found* conforms to its CIM model."""
     model = found["cim_model"]
     assert model in ("Change", "Authentication", "Data_Access")
     if "action" in found:
@@ -158,7 +158,7 @@ def check_cim(found: dict[str, Any]) -> None:
             assert isinstance(value, str | list), f"{name} is nested"
             assert value, f"{name} is empty"
         elif requirement == "required":
-            assert name in UNTOLD, f"{name} is missing"
+            assert name in OPTIONAL, f"{name} is missing"
     assert list(found)[-1] == "vendor"
 
 

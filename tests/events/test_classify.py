@@ -40,7 +40,7 @@ def test_there_are_34_kinds_and_33_verbs() -> None:
     other/other           configuration           -                  Change/None/other
     """.strip().splitlines(),  # noqa: E501  # a table
 )
-def test_a_kind_and_a_verb_say_everything(row: str) -> None:
+def test_a_kind_and_a_verb_determine_everything_else(row: str) -> None:
     pair, categories, types, splunk, *risks = row.split()
     kind, verb = pair.split("/")
     meaning = MEANINGS[kind, verb]
@@ -50,7 +50,7 @@ def test_a_kind_and_a_verb_say_everything(row: str) -> None:
     assert ",".join(sorted(meaning.risks)) == "".join(risks)
 
 
-def test_the_object_category_user_is_for_accounts_alone_and_file_for_nothing() -> None:
+def test_the_object_category_user_is_for_accounts_only_and_file_is_unused() -> None:
     for name, kind in KINDS.items():
         assert (kind.object_category == "user") == kind.account, name
         assert kind.object_category not in ("directory", "file", "registry")
@@ -113,7 +113,7 @@ def test_words_are_guessed_cautiously(
         (None, None, None, ("unknown", "other", "other", "unknown", ("unknown_action",))),
     ],
 )  # fmt: skip
-def test_cekura_says_what_happened_in_three_fields(
+def test_the_action_of_cekura_is_in_three_fields(
     action: str | None,
     operation: str | None,
     thing: str | None,
@@ -149,7 +149,7 @@ def test_cekura_says_what_happened_in_three_fields(
         (["x"], ("other", "other", "unknown", ("unknown_action",))),
     ],
 )  # fmt: skip
-def test_bland_says_what_happened_in_one_word(
+def test_the_action_of_bland_is_one_word(
     event_type: object,
     expected: tuple[str, str, str, tuple[str, ...]],
     one: Callable[..., AuditEvent],

@@ -14,7 +14,7 @@ from auditrelay.events import NOTHING, AuditEvent, pack, unpack
 from auditrelay.events.decode import TOO_DEEP
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer, available
-from auditrelay.events.vendors import LONGEST
+from auditrelay.events.vendors import MAX_TEXT_LENGTH
 
 Written = Callable[[AuditEvent], dict[str, bytes]]
 NORMALIZERS = {
@@ -70,7 +70,7 @@ def test_any_bytes_become_an_event_in_every_form(text: bytes) -> None:
         check_everywhere(event)
 
 
-def test_one_event_comes_out_for_each_record_in_their_order(
+def test_each_record_becomes_one_event_in_order(
     normalizer: Callable[..., Normalizer], fetched: int
 ) -> None:
     records = [b'{"id":"1"}', b"poison", b'{"id":"2"}', b"", b"[]", b'{"id":"3"}']
@@ -95,7 +95,7 @@ def test_one_event_comes_out_for_each_record_in_their_order(
         (b"\xff\xfe", '"\ufffd\ufffd"'.encode()),
     ],
 )
-def test_a_record_that_is_no_object_is_forwarded_and_marked(
+def test_a_record_that_is_not_an_object_is_forwarded_and_marked(
     text: bytes, raw: bytes, one: Callable[..., AuditEvent], written: Written, fetched: int
 ) -> None:
     event = one(text)
@@ -158,13 +158,13 @@ def test_an_integer_beyond_64_bits_keeps_its_digits(
         assert digits in text
 
 
-def test_blanks_around_a_record_are_no_part_of_it(one: Callable[..., AuditEvent]) -> None:
+def test_whitespace_around_a_record_is_not_part_of_it(one: Callable[..., AuditEvent]) -> None:
     event = one(b'\n {"id": "1"}\r\n')
     assert bytes(event.raw) == b'{"id": "1"}'
     assert event == one(b'{"id": "1"}')
 
 
-def test_a_byte_order_mark_is_taken_off(one: Callable[..., AuditEvent]) -> None:
+def test_a_byte_order_mark_is_removed(one: Callable[..., AuditEvent]) -> None:
     event = one(b'\xef\xbb\xbf{"id":"1"}')
     assert (event.native_id, bytes(event.raw)) == ("1", b'{"id":"1"}')
 
@@ -174,8 +174,8 @@ def test_a_field_of_five_megabytes_is_shortened_and_kept_whole_in_the_raw_record
 ) -> None:
     long = "ü" * 2_500_000
     event = one({"id": "1", "event_type": long, "resource_id": long, "actor_id": long})
-    assert len(event.native_action) == len(event.target.id or "") == LONGEST
-    assert len(event.message) <= LONGEST
+    assert len(event.native_action) == len(event.target.id or "") == MAX_TEXT_LENGTH
+    assert len(event.message) <= MAX_TEXT_LENGTH
     assert "shortened" in event.warnings
     assert json.loads(bytes(event.raw))["event_type"] == long
     written(event)
@@ -225,7 +225,7 @@ def test_ten_thousand_levels_are_forwarded_as_text(
         (True, "true"),
     ],
 )
-def test_without_a_usable_time_the_time_of_reading_stands_in(
+def test_without_a_usable_time_the_time_of_reading_is_used(
     time: object, kept: str | None, one: Callable[..., AuditEvent], fetched: int
 ) -> None:
     event = one({"id": "1", "created_at": time})
@@ -236,7 +236,7 @@ def test_without_a_usable_time_the_time_of_reading_stands_in(
 @pytest.mark.parametrize(
     "time", ["0001-01-01T00:00:00Z", "2500-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"]
 )
-def test_an_absurd_time_is_believed_and_renders(
+def test_an_implausible_time_is_kept_and_renders(
     time: str, one: Callable[..., AuditEvent], written: Written
 ) -> None:
     event = one({"id": "1", "created_at": time})
@@ -253,7 +253,7 @@ def test_a_time_without_an_offset_is_taken_for_utc_and_marked(
 
 @pytest.mark.parametrize("vendor", NORMALIZERS)
 @pytest.mark.parametrize("value", [[1], {"a": "b"}, 1.5, True, [], {}])
-def test_a_value_without_a_place_is_unmapped(vendor: str, value: object) -> None:
+def test_a_value_without_a_field_is_unmapped(vendor: str, value: object) -> None:
     module = available()[vendor]
     free = {module.TIME, "metadata"} & module.FIELDS
     record = dict.fromkeys(module.FIELDS, value) | {"novel": value}
@@ -280,14 +280,16 @@ def test_metadata_may_be_any_json(
     assert wrapped == {"value": metadata}
 
 
-def test_an_event_says_where_it_came_from(one: Callable[..., AuditEvent], fetched: int) -> None:
+def test_an_event_has_its_origin(one: Callable[..., AuditEvent], fetched: int) -> None:
     event = one({"id": "1", "org_id": "o"}, source="prod", api_host="h", tags={"k": "v"})
     assert (event.source, event.vendor, event.product) == ("prod", "bland", "Bland AI")
     assert (event.api_host, event.org_id, event.fetched) == ("h", "o", fetched)
     assert (event.tags, event.late_by_s, event.backfill) == ((("k", "v"),), None, False)
 
 
-def test_bland_names_people_and_files_from_its_metadata(one: Callable[..., AuditEvent]) -> None:
+def test_bland_takes_names_of_people_and_files_from_the_metadata(
+    one: Callable[..., AuditEvent],
+) -> None:
     login = {"event_type": "auth.sso_login", "actor_id": "a", "metadata": {"email": "d@x.example"}}
     event = one(login)
     assert (event.actor.id, event.actor.email, event.actor.kind) == ("a", "d@x.example", "user")
@@ -298,7 +300,7 @@ def test_bland_names_people_and_files_from_its_metadata(one: Callable[..., Audit
     assert json.loads(bytes(odd.metadata)) == {"email": ["e"]}
 
 
-def test_cekura_tells_people_from_api_keys(one: Callable[..., AuditEvent]) -> None:
+def test_cekura_distinguishes_people_from_api_keys(one: Callable[..., AuditEvent]) -> None:
     def actor(**fields: object) -> tuple[Any, ...]:
         found = one(fields, "cekura").actor
         return found.kind, found.id, found.name, found.email
@@ -316,12 +318,12 @@ def test_an_unknown_vendor_is_refused_with_the_known_ones(
         normalizer("acme")
 
 
-def test_a_bug_in_a_vendors_module_stays_loud(
+def test_a_bug_in_a_vendors_module_is_raised(
     normalizer: Callable[..., Normalizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     normalize = normalizer("bland")
 
-    def broken(_record: dict[str, Any], _misfits: list[str]) -> None:
+    def broken(_record: dict[str, Any], _unmapped_fields: list[str]) -> None:
         raise KeyError("bug")
 
     monkeypatch.setattr(available()["bland"], "read", broken)

@@ -1,4 +1,4 @@
-"""A gap is told to the SIEM as an event that a person understands."""
+"""A gap is reported to the SIEM as a readable event."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ GAP_FIELDS: dict[str, Any] = {
 }
 
 
-def test_a_gap_says_of_which_source_from_when_to_when_and_why() -> None:
+def test_a_gap_names_its_source_range_and_reason() -> None:
     event = gap_event(**GAP_FIELDS)
     for word in ("acme-voice", "2026-05-01T00:00:00.000Z", "2026-05-01T03:00:00.000Z", "retention"):
         assert word in event.message
@@ -77,7 +77,7 @@ def test_a_gap_renders_in_every_form(
     assert forms["raw"]["record"]["gap"]["end"] == "2026-05-01T03:00:00.000000Z"
 
 
-def test_a_gap_of_a_source_without_a_vendors_module_is_told_too() -> None:
+def test_a_gap_of_a_source_without_a_vendors_module_is_reported_too() -> None:
     assert gap_event(**GAP_FIELDS | {"vendor": "acme"}).product == "acme"
 
 
@@ -90,7 +90,7 @@ TEST_FIELDS: dict[str, Any] = {
 }
 
 
-def test_a_test_event_is_another_each_time_and_says_what_it_is() -> None:
+def test_each_test_event_is_unique_and_identifies_itself() -> None:
     event = notices.test_event(**TEST_FIELDS)
     assert event.native_action == "auditrelay.test"
     assert (event.at, event.source, event.vendor) == (micros(START), "acme-voice", "cekura")

@@ -1,4 +1,4 @@
-"""Pseudonyms: the same for the same value, and the value itself is nowhere any more."""
+"""Pseudonyms: the same for the same value, and the value itself is gone."""
 
 import hmac
 import json
@@ -16,7 +16,7 @@ from auditrelay.sources.bland import Settings
 One = Callable[..., AuditEvent]
 Written = Callable[[AuditEvent], dict[str, bytes]]
 
-KEY = "a-key-that-nobody-guesses"
+KEY = "a-key-that-is-not-guessable"
 ALL: list[Identifying] = [
     "actor.id",
     "actor.name",
@@ -65,7 +65,7 @@ def plain(forms: dict[str, bytes], value: str) -> list[str]:
     ]  # fmt: skip
 
 
-def test_the_plain_value_reaches_no_form(one: One, written: Written) -> None:
+def test_the_plain_value_is_in_no_form(one: One, written: Written) -> None:
     before = written(one(RECORD, "cencori"))
     event = one(RECORD, "cencori", pseudonyms=Pseudonyms(KEY, ALL))
     after = written(event)
@@ -108,13 +108,13 @@ def test_only_the_chosen_fields_are_replaced_and_the_identity_stays(one: One) ->
     assert str(event.actor.ip).startswith("p_")
 
 
-def test_the_digest_of_the_record_is_keyed_and_no_oracle(one: One) -> None:
+def test_the_digest_of_the_record_is_keyed(one: One) -> None:
     event = one(RECORD, "cencori", pseudonyms=Pseudonyms(KEY, ["actor.email"]))
     own = one(RECORD, "cencori").raw_sha256
     assert event.raw_sha256 == hmac.new(KEY.encode(), own.encode(), "sha256").hexdigest()
 
 
-def test_a_short_value_is_replaced_where_it_stands_alone(one: One) -> None:
+def test_a_short_value_is_replaced_only_as_a_separate_word(one: One) -> None:
     record = {
         "id": 1001,
         "organization": 42,
@@ -133,13 +133,13 @@ def test_a_short_value_is_replaced_where_it_stands_alone(one: One) -> None:
     assert event.org_id == "42"
 
 
-def test_what_is_redacted_has_no_pseudonym(one: One) -> None:
+def test_a_redacted_value_has_no_pseudonym(one: One) -> None:
     changes = {"redact": ["actor_email"], "pseudonyms": Pseudonyms(KEY, ["actor.email"])}
     event = one(RECORD, "cencori", **changes)
     assert event.actor.email == "[redacted]"
 
 
-def test_a_record_that_names_nobody_is_left_as_it_is(one: One) -> None:
+def test_a_record_without_identities_is_unchanged(one: One) -> None:
     for record in (b"not json", b"[1]", b'{"id":"1"}'):
         event = one(record, "cencori", pseudonyms=Pseudonyms(KEY, ALL))
         assert event == one(record, "cencori")

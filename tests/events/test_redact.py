@@ -71,7 +71,7 @@ SHAPES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def unseen() -> Callable[[bytes], AuditEvent]:
+def secret_is_gone() -> Callable[[bytes], AuditEvent]:
     """Normalize a record, and assert that the marked secret in it is nowhere in the event."""
     normalize = {
         vendor: Normalizer(
@@ -111,7 +111,7 @@ def test_a_secret_at_any_depth_and_in_any_shape_is_nowhere_in_the_event(
     shape: str,
     spacing: int | None,
     escape: bool,
-    unseen: Callable[[bytes], AuditEvent],
+    secret_is_gone: Callable[[bytes], AuditEvent],
 ) -> None:
     node = buried(SHAPES[shape], key, depth, in_list=in_list)
     record = {"id": "1", "created_at": "2026-01-01T00:00:00Z"}
@@ -119,7 +119,7 @@ def test_a_secret_at_any_depth_and_in_any_shape_is_nowhere_in_the_event(
     text = json.dumps(record, indent=spacing)
     if escape:
         text = text.replace(f'"{key}"', f'"\\u{ord(key[0]):04x}{key[1:]}"')
-    event = unseen(text.encode())
+    event = secret_is_gone(text.encode())
     assert MARK.encode() in bytes(event.raw)
     assert b"seen" in bytes(event.raw)
 
@@ -175,17 +175,17 @@ def test_a_secret_at_any_depth_and_in_any_shape_is_nowhere_in_the_event(
         '{"' + "x" * 100_000 + '_token":"MARKER"}',
     ],
 )  # fmt: skip
-def test_no_trick_carries_a_secret_through(
-    text: str, unseen: Callable[[bytes], AuditEvent]
+def test_no_disguise_hides_a_secret_from_redaction(
+    text: str, secret_is_gone: Callable[[bytes], AuditEvent]
 ) -> None:
-    unseen(text.replace("MARKER", MARKER).encode())
+    secret_is_gone(text.replace("MARKER", MARKER).encode())
 
 
 def test_bytes_that_are_not_utf8_do_not_hide_a_secret(
-    unseen: Callable[[bytes], AuditEvent],
+    secret_is_gone: Callable[[bytes], AuditEvent],
 ) -> None:
-    unseen(b'{"name":"\xff\xfe","token":"%s"}' % MARKER.encode())
-    unseen(b'\xff{"token":"%s"' % MARKER.encode())
+    secret_is_gone(b'{"name":"\xff\xfe","token":"%s"}' % MARKER.encode())
+    secret_is_gone(b'\xff{"token":"%s"' % MARKER.encode())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_record_without_a_secret_is_kept_byte_for_byte(
     assert bytes(one(text).raw) == text
 
 
-def test_redacting_says_what_was_there_and_leaves_the_rest(
+def test_redaction_marks_secrets_and_keeps_the_rest(
     one: Callable[..., AuditEvent],
 ) -> None:
     event = one(
@@ -228,7 +228,7 @@ def test_redacting_says_what_was_there_and_leaves_the_rest(
     assert json.loads(bytes(event.raw))["metadata"] == expected
 
 
-def test_off_keeps_everything_as_it_came(one: Callable[..., AuditEvent]) -> None:
+def test_off_keeps_everything_unchanged(one: Callable[..., AuditEvent]) -> None:
     text = b'{"id":"1","metadata":{"token":"t","url":"https://u:p@h/?token=t"},"n":{"token":1}}'
     event = one(text, redact="off")
     assert bytes(event.raw) == text
@@ -236,7 +236,7 @@ def test_off_keeps_everything_as_it_came(one: Callable[..., AuditEvent]) -> None
     assert bytes(one(b'{"token":"t"', redact="off").raw) == b'"{\\"token\\":\\"t\\""'
 
 
-def test_globs_replace_the_default_and_hold_at_the_top_too(
+def test_globs_replace_the_default_and_apply_at_the_top_too(
     one: Callable[..., AuditEvent],
 ) -> None:
     record = {
@@ -254,7 +254,7 @@ def test_globs_replace_the_default_and_hold_at_the_top_too(
     assert one(record, "cekura", redact=["timestamp"]).at == event.at
 
 
-def test_the_order_of_seeing_keys_does_not_matter() -> None:
+def test_the_order_of_keys_does_not_matter() -> None:
     redactor = Redactor("default", frozenset())
     for key in (*HARMLESS_KEYS, *SECRET_KEYS, *HARMLESS_KEYS, *SECRET_KEYS):
         record = {"outer": {key: "x"}}
@@ -263,7 +263,7 @@ def test_the_order_of_seeing_keys_does_not_matter() -> None:
         assert record["outer"][key] == (MARK if key in SECRET_KEYS else "x")
 
 
-def test_a_value_beside_a_secret_name_goes_though_both_keys_were_harmless_before() -> None:
+def test_a_value_next_to_a_secret_name_is_redacted_though_both_keys_were_harmless_before() -> None:
     redactor = Redactor("default", frozenset(("outer",)))
     for name, expected in (("Accept", "x"), ("Authorization", MARK), ("Accept", "x")):
         record = {"outer": {"header": {"name": name, "value": "x"}}}
@@ -271,7 +271,7 @@ def test_a_value_beside_a_secret_name_goes_though_both_keys_were_harmless_before
         assert record["outer"]["header"]["value"] == expected
 
 
-def test_remembered_keys_are_bounded() -> None:
+def test_the_cache_of_keys_is_bounded() -> None:
     redactor = Redactor("default", frozenset())
     for number in range(30_000):
         redactor.record({"outer": {f"key{number}" + "x" * (number % 300): 1}}, b"{}")
@@ -305,7 +305,7 @@ def test_no_text_makes_redaction_slow(text: str) -> None:
     redactor.text(text)
     redactor.record({"a": {"b": text}}, b'"://\\"')
     redactor.record({"a": {"b": "{" + text}}, b'"://\\"')
-    assert time.process_time() - begun < 8  # an accident would take minutes
+    assert time.process_time() - begun < 8  # catastrophic backtracking would take minutes
 
 
 def test_json_in_a_text_loses_its_secrets_and_nothing_else(
@@ -319,7 +319,7 @@ def test_json_in_a_text_loses_its_secrets_and_nothing_else(
     }
 
 
-def test_text_that_no_parser_reads_keeps_what_is_harmless() -> None:
+def test_text_that_is_not_json_keeps_harmless_values() -> None:
     redactor = Redactor("default", frozenset())
     text = '{"user": "dana", "password": "x y", "ok": true, "secret": 5, "token_type": "b", cut'
     expected = text.replace('"x y', f'"{MARK}').replace(": 5", f": {MARK}")

@@ -1,4 +1,4 @@
-"""An event's uid is the same for life, and nobody else's."""
+"""An event's uid never changes, and is unique."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_the_same_native_id_in_two_organisations_or_vendors_is_two_events(
     assert len(uids) == 3
 
 
-def test_an_edited_row_keeps_its_uid_and_shows_another_hash(
+def test_an_edited_row_keeps_its_uid_and_has_another_hash(
     one: Callable[..., AuditEvent],
 ) -> None:
     first, edited = one(ROW, "cekura"), one(ROW | {"user": 1}, "cekura")
@@ -79,7 +79,7 @@ def test_parts_cannot_be_shifted_into_each_other() -> None:
     assert uids.native("a", "b#0") != uids.content("a", b"b", 0)
 
 
-def test_records_without_an_id_are_known_by_their_content_in_any_order_of_keys(
+def test_records_without_an_id_are_identified_by_content_in_any_order_of_keys(
     one: Callable[..., AuditEvent],
 ) -> None:
     first = one({"event_type": "x", "org_id": "1", "metadata": {"a": 1, "b": 2}})
@@ -100,7 +100,7 @@ def test_identical_twins_of_one_page_are_two_events_and_the_same_two_next_time(
     assert [first[0], first[2]] == again[1:]
 
 
-def test_long_ids_that_begin_alike_are_two_events(one: Callable[..., AuditEvent]) -> None:
+def test_long_ids_with_the_same_beginning_are_two_events(one: Callable[..., AuditEvent]) -> None:
     long = "x" * 20_000
     assert one({"id": long + "a"}).uid != one({"id": long + "b"}).uid
     assert one({"id": "1", "org_id": long + "a"}).uid != one({"id": "1", "org_id": long + "b"}).uid

@@ -12,7 +12,7 @@ Late events, and events that were missed
   delivery is both soon and complete, without 1 % of loss or hours of waiting
       tests/promises/test_pains.py::test_delivery_is_both_soon_and_complete
   an event that an API shows later than its own time is found
-      tests/collect/test_resweep.py::test_what_appears_late_is_found_by_the_second_look_and_marked
+      tests/collect/test_resweep.py::test_what_appears_late_is_found_by_a_resweep_and_marked
   how late the events of a source really are is measured
       tests/collect/test_reader.py::test_late_events_are_counted_wherever_they_are_found
   a second, validating pass finds missed events
@@ -36,7 +36,7 @@ test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up
       tests/promises/test_pains.py::\
 test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
   pages that never end are an error with a name
-      tests/contract/sources/test_trouble.py::test_the_same_page_over_and_over_is_no_walk
+      tests/contract/sources/test_trouble.py::test_the_same_page_over_and_over_breaks_the_walk
       tests/collect/test_walk.py::test_pages_that_cannot_be_a_whole_window_are_an_error_with_a_name
       tests/collect/test_walk.py::test_a_window_over_budget_is_broken_unless_it_cannot_be_cut
   a long catch-up that dies keeps what it has done
@@ -50,13 +50,13 @@ The checkpoint
 test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_twice
       tests/system/test_kill.py::test_nothing_is_lost_wherever_the_process_is_killed
   events count as delivered only once the sink acknowledges them
-      tests/deliver/test_deliverer.py::test_what_the_sink_has_not_taken_is_still_there_after_a_crash
+      tests/deliver/test_deliverer.py::test_events_that_the_sink_has_not_accepted_survive_a_crash
       tests/system/test_kill_operations.py::test_nothing_is_lost_wherever_a_command_is_killed
   how far back a first run reads is the operator's choice, and stays so if it fails
       tests/collect/test_collector.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled
       tests/collect/test_collector.py::test_a_source_down_on_its_first_day_still_gets_its_whole_lookback
   the state is never half written, and a damaged one is not mistaken for an empty one
-      tests/store/sqlite/test_state_dir.py::test_a_creation_that_was_cut_off_is_begun_anew
+      tests/store/sqlite/test_state_dir.py::test_a_creation_that_was_cut_off_is_started_again
       tests/store/sqlite/test_state_dir.py::test_a_damaged_file_is_refused_and_left_as_it_is
   a clock that is wrong loses nothing
       tests/collect/test_collector.py::test_a_clock_that_steps_loses_nothing
@@ -275,7 +275,7 @@ async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World
     for poll in range(4):
         world.clock.now += 5 * MINUTE
         if poll < 2:
-            world.vendor.trouble = {
+            world.vendor.errors = {
                 world.vendor.pages + 40: Retryable("it hangs up", reason="reset")
             }
             with pytest.raises(Retryable):
@@ -330,7 +330,7 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
     world.clock.now += 45 * DAY
     made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24 - 1)]
     for attempt in range(4):
-        world.vendor.trouble = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
+        world.vendor.errors = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
         before = collector.checkpoint.at
         collector = world.collector(max_window="10d", overlap="1s")  # as after a restart
         with pytest.raises(Retryable):

@@ -169,7 +169,7 @@ async def test_nothing_is_repeated_that_can_be_recognised_as_the_same(
         )
         async with Daemon(config) as daemon:
             sandbox.bland.add(datetime.now(UTC))
-            event = "window_looked_at_again" if "resweep" in life else "window_collected"
+            event = "window_reswept" if "resweep" in life else "window_collected"
             await eventually(
                 lambda: sum(line["events"] - line["new"] for line in daemon.said(event)) > 60  # noqa: B023  # it is awaited here
             )
@@ -367,7 +367,7 @@ async def test_bounded_memory_does_not_grow_with_the_window(
     async def most_memory(count: int) -> int:
         now = datetime.now(UTC)
         span = timedelta(minutes=45)
-        sandbox.cekura.records = cekura.steady(count, now - timedelta(minutes=50), span, 600)
+        sandbox.cekura.records = cekura.generated(count, now - timedelta(minutes=50), span, 600)
         sandbox.splunk.stored.total = 0
         sandbox.splunk.lean = True
         folder = tmp_path / str(count)

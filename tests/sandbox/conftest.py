@@ -1,4 +1,4 @@
-"""What the tests of the doubles share: a clock that stands still, and a plain client."""
+"""Shared by the tests of the doubles: a manual clock, and a plain client."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

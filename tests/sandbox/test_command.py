@@ -1,4 +1,4 @@
-"""``python -m auditrelay.sandbox``: addresses first, the reckoning last."""
+"""``python -m auditrelay.sandbox``: addresses first, the totals last."""
 
 import json
 import signal
@@ -28,10 +28,12 @@ def start(*arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
 
 @pytest.mark.parametrize("ending", ["stdin", "SIGTERM"])
 @pytest.mark.parametrize("extra", [(), ("--record-bytes", "700", "--lean", "--page-cap", "1000")])
-def test_the_sandbox_serves_and_reckons(ending: str, extra: tuple[str, ...]) -> None:
-    process, told = start("--events", "300", "--span", "2h", "--vendor", "bland", *extra)
-    key = {"authorization": told["bland"]["api_key"]}
-    page = httpx.get(f"{told['bland']['url']}/v1/audit/logs?page_size=1000", headers=key).json()
+def test_the_sandbox_serves_and_prints_totals(ending: str, extra: tuple[str, ...]) -> None:
+    process, addresses = start("--events", "300", "--span", "2h", "--vendor", "bland", *extra)
+    key = {"authorization": addresses["bland"]["api_key"]}
+    page = httpx.get(
+        f"{addresses['bland']['url']}/v1/audit/logs?page_size=1000", headers=key
+    ).json()
     data = page["data"]
     assert data["total"] == 300
     assert len(data["events"]) == (300 if extra else 100)
@@ -44,9 +46,9 @@ def test_the_sandbox_serves_and_reckons(ending: str, extra: tuple[str, ...]) -> 
         for one in [*native[:40], native[0], "stranger"]
     ]
     reply = httpx.post(
-        f"{told['splunk']['url']}/services/collector/event",
+        f"{addresses['splunk']['url']}/services/collector/event",
         content="".join(json.dumps(event, separators=(",", ":")) for event in events),
-        headers={"Authorization": f"Splunk {told['splunk']['token']}"},
+        headers={"Authorization": f"Splunk {addresses['splunk']['token']}"},
     )
     assert reply.status_code == 200
     if ending == "SIGTERM":
@@ -54,9 +56,9 @@ def test_the_sandbox_serves_and_reckons(ending: str, extra: tuple[str, ...]) -> 
         process.wait(10)
     out, problems = process.communicate(timeout=10)  # closes its standard input
     assert (process.returncode, problems) == (0, "")
-    reckoning = json.loads(out)
-    assert reckoning["made"]["bland"] == {"events": 300, "requests": 1}
-    splunk = reckoning["stored"]["splunk"]
+    totals = json.loads(out)
+    assert totals["made"]["bland"] == {"events": 300, "requests": 1}
+    splunk = totals["stored"]["splunk"]
     assert (splunk["events"], splunk["uids"], splunk["repeated"]) == (42, 41, 1)
     assert splunk["lost"] == {name: 260 if name == "bland" else 0 for name in vendors.available()}
     assert (splunk["repeated_uids"], splunk["unknown"]) == ([f"u-{native[0]}"], 1)

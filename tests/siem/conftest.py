@@ -1,4 +1,4 @@
-"""Events of every vendor and of every meaning."""
+"""Events of every vendor, kind, verb and outcome."""
 
 import json
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """
-As much of the three query languages as the detections use: terms that must all hold.
+The subset of the three query languages that the detections use: a conjunction of terms.
 
-Whatever else stands in a query is an error, not a guess. A term names a field and the values of
+Anything else in a query is an error, not a guess. A term names a field and the values of
 which it must have one, or none if the term is negated.
 """
 
@@ -61,17 +61,17 @@ def _terms(pattern: re.Pattern[str], between: str, query: str) -> list[Term]:
 
 
 def kql(query: str) -> list[Term]:
-    """Read a query of Kibana."""
+    """Parse a query of Kibana."""
     return _terms(_KQL, " or ", query)
 
 
 def spl(search: str) -> list[Term]:
-    """Read a search of Splunk, up to the first pipe."""
+    """Parse a search of Splunk, up to the first pipe."""
     return _terms(_SPL, ", ", search.partition("|")[0].strip())
 
 
 def datadog(query: str) -> list[Term]:
-    """Read a search of Datadog."""
+    """Parse a search of Datadog."""
     return _terms(_DATADOG, " OR ", query)
 
 

@@ -1,4 +1,4 @@
-"""How each SIEM sees an event, by way of the real sinks, and the files of this folder."""
+"""How each SIEM sees an event, through the real sinks and the files of `siem`."""
 
 import json
 from configparser import RawConfigParser
@@ -22,7 +22,7 @@ GOLDEN = sorted((TOP / "tests" / "events" / "golden").glob("*/*.json"))
 
 
 def read_conf(name: str) -> dict[str, dict[str, str]]:
-    """Return the stanzas of one of the add-on's files; a stanza or key that repeats is an error."""
+    """Return the stanzas of one of the add-on's files; a duplicate stanza or key is an error."""
     parser = RawConfigParser(delimiters="=", comment_prefixes="#", strict=True)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys keep their case
     parser.read_string((TA / name).read_text("utf-8"))
@@ -30,7 +30,7 @@ def read_conf(name: str) -> dict[str, dict[str, str]]:
 
 
 def normalized(vendor: str, record: object) -> AuditEvent:
-    """Return the event that a vendor's *record* becomes."""
+    """Normalize a vendor's *record*."""
     normalizer = Normalizer(
         vendor=vendor,
         source=f"acme-{vendor}",
@@ -53,7 +53,7 @@ class Seen(NamedTuple):
 
 
 class Siems:
-    """The three sinks, with nothing configured that need not be."""
+    """The three sinks, with required settings only."""
 
     def __init__(self) -> None:
         self.elastic = self._sink(

@@ -1,4 +1,4 @@
-"""What is for Datadog is what its API takes, by its own client, and names what is sent."""
+"""The files for Datadog are valid for its own client, and refer to fields that are sent."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ RULES = {path.stem: json.loads(path.read_bytes()) for path in (FOLDER / "rules")
 
 
 def read_by_the_client(kind: Any, value: dict[str, Any]) -> Any:
-    """Return *value* as Datadog's own client reads it; what it does not know is an error."""
+    """Return *value* as parsed by Datadog's own client; unknown keys are an error."""
     read: Any = validate_and_convert_types(  # type: ignore[no-untyped-call]  # it has no types
         value,
         (kind,),
@@ -33,7 +33,7 @@ def read_by_the_client(kind: Any, value: dict[str, Any]) -> Any:
 
 
 def assert_known(read: Any, value: dict[str, Any]) -> None:
-    """Assert that the client has a name for every key."""
+    """Assert that the client knows every key."""
     model = getattr(read, "_composed_instances", [read])[0]
     assert value.keys() <= set(model.attribute_map.values())
 
@@ -53,7 +53,7 @@ def test_a_rule_is_one_that_the_client_knows(name: str) -> None:
             assert_known(read, given)
 
 
-def test_the_client_sees_what_it_does_not_know() -> None:
+def test_the_client_reports_unknown_keys() -> None:
     wrong = PIPELINE | {"processors": [{"type": "date-remappr", "sources": ["timestamp"]}]}
     with pytest.raises(AssertionError):
         read_by_the_client(LogsPipeline, wrong)
@@ -64,12 +64,12 @@ def test_the_client_sees_what_it_does_not_know() -> None:
             )
 
 
-def test_the_pipeline_takes_every_log_and_names_what_is_sent(everything: list[Seen]) -> None:
+def test_the_pipeline_matches_every_log_and_uses_sent_fields(everything: list[Seen]) -> None:
     assert PIPELINE["filter"] == {"query": "forwarder:auditrelay"}
     assert all(seen.datadog["forwarder"] == ["auditrelay"] for seen in everything)
     sent = {name for seen in everything for name in seen.datadog}
     used = {f"@{name}" for each in PIPELINE["processors"] for name in each["sources"]}
-    assert used <= sent | {"@http.useragent"}  # the vendors so far tell of no browser
+    assert used <= sent | {"@http.useragent"}  # no vendor so far reports a browser
 
 
 def test_every_facet_is_of_an_attribute_that_is_sent(everything: list[Seen]) -> None:

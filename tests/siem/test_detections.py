@@ -1,4 +1,4 @@
-"""Each detection finds exactly the events that it should, of every vendor, in all three SIEMs."""
+"""Each detection finds exactly the expected events, of every vendor, in all three SIEMs."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ NAMES = {
 
 
 def expected(question: str, event: AuditEvent) -> bool:
-    """Say whether *event* answers *question*."""
+    """Return whether *event* should be found for *question*."""
     kind, verb, failed = event.kind, event.verb, event.outcome == "failure"
     given = verb in GIVING if kind in RIGHTS else (kind, verb) in ROLE_CHANGES
     answers = {
@@ -74,7 +74,7 @@ TERMS: dict[str, Callable[[str], list[Term]]] = {
 
 @pytest.mark.parametrize("question", NAMES)
 @pytest.mark.parametrize("siem", TERMS)
-def test_a_detection_finds_exactly_what_it_should(
+def test_a_detection_finds_exactly_the_expected_events(
     siem: str, question: str, everything: list[Seen]
 ) -> None:
     terms = TERMS[siem](question)
@@ -105,7 +105,7 @@ def test_the_vendors_own_records_are_found(
     assert not any(matches(elastic(other), seen.elastic) for other in others)
 
 
-def test_a_deleted_audit_log_is_found_also_where_the_vendors_word_is_new(
+def test_a_deleted_audit_log_is_found_even_if_the_action_is_unknown(
     siems: Siems,
 ) -> None:
     record = {"id": "1", "org_id": "o", "event_type": "audit_log.deleted"}
@@ -132,13 +132,13 @@ def test_there_is_one_detection_for_each_question() -> None:
     assert {datadog_rule(question)["name"] for question in NAMES} == set(NAMES.values())
 
 
-def test_every_detection_comes_switched_off() -> None:
+def test_every_detection_is_disabled_by_default() -> None:
     assert not any(rule["enabled"] for rule in elastic_rules().values())
     assert {each["disabled"] for each in read_conf("default/savedsearches.conf").values()} == {"1"}
     assert not any(datadog_rule(question)["isEnabled"] for question in NAMES)
 
 
-def test_elastic_rules_have_what_an_import_asks_for() -> None:
+def test_elastic_rules_have_the_fields_that_an_import_requires() -> None:
     rules = elastic_rules().values()
     assert len({rule["rule_id"] for rule in rules}) == len(NAMES)
     for rule in rules:
@@ -146,7 +146,7 @@ def test_elastic_rules_have_what_an_import_asks_for() -> None:
         assert rule["language"] == "kuery"
         assert rule["severity"] in ("low", "medium", "high", "critical")
         assert 0 <= rule["risk_score"] <= 100
-        # an event is found by when it was read: one that the vendor showed late, too
+        # by the time of reading, so that late events are found too
         assert rule["timestamp_override"] == "event.created"
 
 
@@ -165,7 +165,7 @@ def test_elastic_rules_have_what_an_import_asks_for() -> None:
         (languages.datadog, "free text"),
     ],
 )
-def test_what_the_evaluator_does_not_understand_is_an_error(
+def test_a_query_beyond_the_evaluator_is_an_error(
     read: Callable[[str], list[Term]], query: str
 ) -> None:
     with pytest.raises(ValueError, match=r"cannot read|finds everything"):

@@ -28,7 +28,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def mapped(properties: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every field that has a type of its own."""
+    """Yield every field with an explicit type."""
     for name, field in properties.items():
         here = f"{path}.{name}" if path else name
         if "properties" in field:
@@ -73,7 +73,7 @@ def typed(node: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
 
 
 def fits(kind: str, value: Any) -> bool:
-    """Return whether a field of type *kind* takes *value* and finds it again."""
+    """Return whether a field of type *kind* accepts and finds *value*."""
     if kind == "flattened":
         return isinstance(value, dict)
     if kind == "date":
@@ -87,7 +87,7 @@ def fits(kind: str, value: Any) -> bool:
 
 
 def full(event: AuditEvent, vendor: str) -> Iterator[AuditEvent]:
-    """Yield events that between them have every field there is."""
+    """Yield events that together have every field."""
     everything = msgspec.structs.replace(
         event,
         vendor=vendor,
@@ -130,7 +130,7 @@ def test_every_field_that_is_sent_has_a_type_that_fits(documents: list[dict[str,
             assert fits(kind, value), f"{path} is a {kind}, not {value!r}"
 
 
-def test_fields_of_a_vendor_that_has_no_mapping_of_its_own_are_typed_by_rules(
+def test_fields_of_a_vendor_without_explicit_mapping_are_typed_by_rules(
     siems: Siems, golden: dict[str, AuditEvent]
 ) -> None:
     for event in full(next(iter(golden.values())), "newcomer"):
@@ -140,7 +140,7 @@ def test_fields_of_a_vendor_that_has_no_mapping_of_its_own_are_typed_by_rules(
         assert kinds["newcomer.audit.project.id"] == "keyword"
 
 
-def test_fields_of_ecs_have_the_type_that_ecs_says() -> None:
+def test_fields_of_ecs_have_their_type_in_ecs() -> None:
     for path, kind in EXPLICIT.items():
         if ".audit." not in path and path.partition(".")[0] not in ("auditrelay", "labels"):
             assert ECS[path]["type"] == kind, path
@@ -152,7 +152,7 @@ def test_no_field_is_mapped_that_is_never_sent(documents: list[dict[str, Any]]) 
     vendors = {path.partition(".")[0] for path in EXPLICIT if ".audit." in path}
     unread = vendors - available().keys()
     stray = {path for path in EXPLICIT.keys() - sent if path.partition(".")[0] not in unread}
-    assert stray == {"labels"}  # a bag: its fields are the operator's
+    assert stray == {"labels"}  # its fields are defined by the operator
 
 
 def test_every_vendor_is_mapped() -> None:
@@ -165,7 +165,7 @@ def test_the_original_record_is_kept_and_not_indexed() -> None:
     assert original == {"type": "keyword", "index": False, "doc_values": False}
 
 
-def test_the_index_template_wins_over_the_built_in_one_and_names_what_it_is_made_of(
+def test_the_index_template_has_precedence_over_the_built_in_one_and_names_its_components(
     everything: list[Seen],
 ) -> None:
     [pattern] = INDEX["index_patterns"]

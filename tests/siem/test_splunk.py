@@ -1,4 +1,4 @@
-"""The add-on for Splunk: its files, and what its event types and tags make of our events."""
+"""The add-on for Splunk: its files, and the event types and tags of our events."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_the_files_are_those_that_splunk_reads() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_has_stanzas_with_keys_and_no_line_that_says_nothing(name: str) -> None:
+def test_a_file_has_stanzas_with_keys_and_no_useless_line(name: str) -> None:
     stanzas = {"": {}} if name.endswith(".meta") else read_conf(name)
     text = (TA / name).read_text("utf-8")
     for line in text.splitlines():

@@ -1,9 +1,9 @@
 """
-Whatever happens, what was forwarded, put aside or declared as a gap is the whole history.
+Whatever happens, events forwarded, dead-lettered or in declared gaps are the whole history.
 
 Histories with a heavy tail of lateness, settings, faults and kills are drawn at random; one source
-in this process, on a clock that only the test moves. What came so late that no second look was
-left for it is what ``verify`` finds, and nothing else.
+in this process, on a clock that only the test moves. ``verify`` finds exactly the events that came
+after the last resweep of their time.
 """
 
 import asyncio
@@ -47,12 +47,12 @@ pytestmark = pytest.mark.slow
 START = datetime(2026, 1, 10, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 HISTORY = 6 * 3600
-"""Seconds after START in which things happen."""
+"""Seconds after START in which events happen."""
 
 
 @dataclass(frozen=True)
 class Happened:
-    """A thing that happened *at* so many seconds after START, to be seen *late* seconds later."""
+    """An event *at* so many seconds after START, which is shown *late* seconds later."""
 
     at: int
     late: int
@@ -60,11 +60,11 @@ class Happened:
 
 @dataclass
 class Vendor:
-    """An API that shows, oldest first and in pages of three, what can be seen by now."""
+    """An API that shows its visible events oldest first, in pages of three."""
 
     now: Callable[[], datetime]
     history: list[Happened]
-    trouble: dict[int, str] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
     unreadable: Interval | None = None
     pages: int = 0
     scope: str = ""
@@ -83,7 +83,7 @@ class Vendor:
         ]
         for first in range(0, max(1, len(shown)), 3):
             self.pages += 1
-            match self.trouble.pop(self.pages, ""):
+            match self.errors.pop(self.pages, ""):
                 case "retry":
                     raise Retryable("no", reason="status_500")
                 case "broken":
@@ -94,7 +94,7 @@ class Vendor:
 
 
 class World:
-    """One source with its state, which lives again and again."""
+    """One source with its state, which is restarted again and again."""
 
     def __init__(self, folder: Path, history: list[Happened], **keys: Any) -> None:
         self.now = START
@@ -105,7 +105,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
-        """Let the source live with the state of its former lives."""
+        """Start the source on the state of its earlier lives."""
         store = await SqliteStore.open(
             self.folder, max_bytes=2**30, retention=timedelta(30), remember=timedelta(400)
         )
@@ -130,7 +130,7 @@ class World:
             await store.close()
 
     async def live(self, seconds: int, poll_every: int, kill: int | None) -> None:
-        """Poll for so long, or until the *kill*-th write is done and nobody heard of it."""
+        """Poll for *seconds*, or until the *kill*-th write is done and its caller never resumes."""
         end = self.now + seconds * SECOND
         real, count = Writer.write, 0
         ended = asyncio.Event()
@@ -163,13 +163,13 @@ class World:
                     polling.result()
 
     async def forwarded(self) -> list[str]:
-        """Return the ids in the spool, as often as they are there; notices of gaps are left out."""
+        """Return all ids in the spool, with repetitions, without the notices of gaps."""
         async with self.living() as (store, _):
             pages = await store.read("sink", 0, 10**6)
         return [event.native_id for page in pages for event in page.events if event.native_id]
 
     def whole(self) -> None:
-        """Fail unless the ledger is what its journal says, and what is known."""
+        """Fail unless the ledger agrees with its journal and with the known uids."""
         with StateView(self.folder) as view:
             known = view.coverage("it")
         assert known is not None
@@ -201,7 +201,7 @@ lateness = st.one_of(
     st.integers(0, 60),
     st.integers(60, 1800),
     st.integers(1800, 6 * 3600),
-    st.integers(6 * 3600, 30 * 3600),  # the heavy tail: later than any second look
+    st.integers(6 * 3600, 30 * 3600),  # the heavy tail: later than any resweep
 )
 happened = st.builds(
     Happened,
@@ -211,7 +211,7 @@ happened = st.builds(
 lives = st.tuples(
     st.integers(0, 3 * 3600),  # how long
     st.none() | st.integers(1, 40),  # killed at which write
-    st.integers(0, 4 * 3600),  # how long nobody polls after it
+    st.integers(0, 4 * 3600),  # how long there is no poll after it
     st.dictionaries(st.integers(1, 30), st.sampled_from(["retry", "broken"]), max_size=4),
 )
 BOUNDED = settings(
@@ -243,19 +243,19 @@ def test_forwarded_and_declared_together_are_the_whole_history(
     resweep: list[str],
     limit: str | None,
 ) -> None:
-    async def told(world: World) -> None:
-        for length, kill, pause, trouble in story:
-            world.vendor.pages, world.vendor.trouble = 0, dict(trouble)
+    async def scenario(world: World) -> None:
+        for length, kill, pause, errors in story:
+            world.vendor.pages, world.vendor.errors = 0, dict(errors)
             await world.live(length, 600, kill)
             world.now += pause * SECOND
-        world.vendor.trouble = {}
+        world.vendor.errors = {}
         world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
         await world.live(9 * 3600, 1800, None)
         forwarded = await world.forwarded()
         assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
         world.whole()
 
-        world.now = START + (HISTORY + 40 * 3600) * SECOND  # by now all can be seen
+        world.now = START + (HISTORY + 40 * 3600) * SECOND  # now every event is shown
         async with world.living() as (store, collector):
             await collector.checkpoint.refresh()
             spans = await store.ledger("it")
@@ -282,7 +282,7 @@ def test_forwarded_and_declared_together_are_the_whole_history(
         world.whole()
 
     run(
-        told,
+        scenario,
         history,
         settle=settle,
         overlap=overlap,
@@ -306,10 +306,10 @@ async def _verify(
         store,
         span=span,
         sinks=["sink"],
-        holders={},
+        searchable={},
         repair=repair,
         clock=lambda: world.now,
-        tell=silent,
+        on_progress=silent,
     ).run()
 
 
@@ -318,7 +318,7 @@ async def _verify(
     kills=st.lists(st.integers(1, 60), max_size=4),
     concurrency=st.integers(1, 4),
     newest_first=st.booleans(),
-    refill=st.booleans(),
+    single_sink=st.booleans(),
 )
 @BOUNDED
 def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
@@ -326,9 +326,9 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
     kills: list[int],
     concurrency: int,
     newest_first: bool,
-    refill: bool,
+    single_sink: bool,
 ) -> None:
-    async def told(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.now = START + (HISTORY + 40 * 3600) * SECOND
         span = Interval(START, START + (HISTORY + 3600) * SECOND)
         for kill in (*kills, None):
@@ -341,7 +341,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
                         span,
                         concurrency=concurrency,
                         newest_first=newest_first,
-                        sinks=["sink"] if refill else [],
+                        sinks=["sink"] if single_sink else [],
                     )
                 )
                 with _killed_at(kill, working):
@@ -349,15 +349,15 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
                 if kill is None:
                     working.result()
         forwarded = await world.forwarded()
-        # A backfill that had ended is a new one when it is asked for again; to a single sink it
-        # brings everything once more.
+        # A finished backfill that is requested again is a new one; into a single sink it resends
+        # everything.
         once = sorted(f"e{number}" for number in range(len(history)))
         assert sorted(set(forwarded)) == once
-        if not refill:
+        if not single_sink:
             assert sorted(forwarded) == once
         world.whole()
 
-    run(told, history, resweep=[])
+    run(scenario, history, resweep=[])
 
 
 async def _backfill(
@@ -378,7 +378,7 @@ async def _backfill(
         span=span,
         sinks=sinks or [],
         clock=lambda: world.now,
-        tell=silent,
+        on_progress=silent,
     ).run(concurrency=concurrency, newest_first=newest_first)
 
 
@@ -402,7 +402,7 @@ def _killed_at(number: int | None, working: asyncio.Future[Any]) -> Any:
 def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up() -> None:
     history = [Happened(number * 600, 0) for number in range(30)]
 
-    async def told(world: World) -> None:
+    async def scenario(world: World) -> None:
         world.vendor.unreadable = Interval(START + 3599 * SECOND, START + 3601 * SECOND)
         await world.live(5 * 3600, 300, None)
         async with world.living() as (store, collector):
@@ -420,7 +420,7 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
             assert not [span for span in await store.ledger("it") if span.gap], "it is filled"
         world.whole()
 
-    run(told, history, resweep=[], settle="0s")
+    run(scenario, history, resweep=[], settle="0s")
 
 
 def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 T = TypeVar("T")
 
 START = datetime(2100, 3, 1, tzinfo=UTC)
-"""In the future: a vendor that tells its time must not seem to be behind the machine's clock."""
+"""In the future: a vendor that sends its time must not seem to be behind the machine's clock."""
 SETTLE, OVERLAP = 60, 600
 LOOKBACK = 3600
 """Seconds before the first poll that the source starts at: at START."""
@@ -133,14 +133,14 @@ def open_questions(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     """Draw answers to some of what the documentation of *kind* leaves open."""
     vendor = vendors.available()[kind]
     fit: dict[str, list[object]] = {}
-    for name, value in vendor.answers():
-        if (name, value) not in vendor.REFUSING | vendor.HIDING:
+    for name, value in vendor.switch_values():
+        if (name, value) not in vendor.MUST_FAIL | vendor.SILENT_LOSS:
             fit.setdefault(name, []).append(value)
     del fit["retry_after"]  # without a rate it says nothing
     choices: dict[str, st.SearchStrategy[Any]] = {
         name: st.sampled_from(values) for name, values in fit.items()
     }
-    choices["page_size_cap"] = st.integers(0, 4).map(vendor.SMALLEST_PAGE.__add__)
+    choices["page_size_cap"] = st.integers(0, 4).map(vendor.MIN_PAGE_SIZE.__add__)
     return st.fixed_dictionaries({}, optional=choices)
 
 
@@ -288,7 +288,7 @@ class World:
             await store.close()
         if "it" not in ledgers:
             return None
-        assert not [span for span in ledgers["it"] if span.gap], "nobody has declared a gap"
+        assert not [span for span in ledgers["it"] if span.gap], "a gap was declared"
         return covered_until(START, (span.interval for span in ledgers["it"]))
 
     async def _open(self) -> SqliteStore:
@@ -343,10 +343,10 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
 def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) -> None:
     history = data.draw(st.lists(happened, max_size=25), label="history")
     switches = data.draw(open_questions(kind), label="open questions")
-    smallest = vendors.available()[kind].SMALLEST_PAGE
+    smallest = vendors.available()[kind].MIN_PAGE_SIZE
     page_size = data.draw(st.integers(smallest, smallest + 6), label="page_size")
     patience = 1
-    if vendors.available()[kind].RESTLESS & switches.items():
+    if vendors.available()[kind].UNSTABLE_ORDER & switches.items():
         switches.pop("page_size_cap", None)
         page_size, patience = page_size + 4, 30
     if switches.get("oversize") == "refuse":
@@ -354,7 +354,7 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
     max_window = data.draw(st.sampled_from(["30d", "1h", "25m"]), label="max_window")
     story = data.draw(st.lists(lives, max_size=5), label="lives")
 
-    async def told() -> None:
+    async def scenario() -> None:
         with tempfile.TemporaryDirectory() as folder:
             world = World(kind, Path(folder), page_size=page_size, max_window=max_window)
             for name, value in switches.items():
@@ -370,4 +370,4 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
                 assert len(stored.by_uid) == len(history), "an event has one uid, and only one"
                 assert await world.covered() == world.now - timedelta(seconds=SETTLE)
 
-    run(told)
+    run(scenario)

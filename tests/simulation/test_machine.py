@@ -1,9 +1,9 @@
 """
-Whatever a product does wrong, in whatever order, and however often we die: no event is lost.
+Whatever a product does wrong, in any order, and however often we are killed: no event is lost.
 
 A state machine deals the misbehaviours of one double, over real sockets, to a deliverer that is
-killed and begun anew in between. The double's own store is the oracle: in the end each event is
-there exactly once, or is a dead letter, or what is there twice was counted as possible.
+killed and restarted in between. The double's own store is the oracle: in the end each event is
+there exactly once, or is a dead letter, or was counted as a possible duplicate.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 T = TypeVar("T")
 
 SPEED = 1000
-"""Waiting passes so many times as fast; requests take their time."""
+"""Waits are this many times shorter; requests take their real time."""
 
 
 class Machine(RuleBasedStateMachine):
@@ -110,9 +110,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def misbehave(self, data: st.DataObject) -> None:
         """The product does something wrong, now or at the next request."""
-        own, tricks = sorted(self.rig.misbehaviours), self.rig.tricks
-        name = data.draw(st.sampled_from(own) | st.sampled_from(sorted(tricks)))
-        tricks[name](self.double)
+        own, every = sorted(self.rig.misbehaviours), self.rig.all_misbehaviours
+        name = data.draw(st.sampled_from(own) | st.sampled_from(sorted(every)))
+        every[name](self.double)
 
     @rule(count=st.integers(1, 20), data=st.data())
     def misbehave_in_the_middle(self, count: int, data: st.DataObject) -> None:
@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def kill(self) -> None:
-        """We die at once; whatever had not been settled may be there and comes again."""
+        """We are killed; events not settled yet may be stored already, and are sent again."""
 
         async def kill() -> None:
             await self._die()
@@ -163,20 +163,20 @@ class Machine(RuleBasedStateMachine):
 
         async def restart() -> None:
             self.deliverer.stop()
-            landing = asyncio.ensure_future(self.deliverer.drain())
-            await asyncio.wait([landing], timeout=2)
-            landed = landing.done()
-            landing.cancel()
-            await asyncio.wait([landing])
+            draining = asyncio.ensure_future(self.deliverer.drain())
+            await asyncio.wait([draining], timeout=2)
+            drained = draining.done()
+            draining.cancel()
+            await asyncio.wait([draining])
             await self._die()
-            if not landed:
+            if not drained:
                 self.died_with.update(await self._unsettled())
             self._live()
 
         self.run(restart())
 
     async def _unsettled(self) -> list[str]:
-        # A write behind the last one of the life that ended, so that its last word counts.
+        # This write is queued behind the last one of the killed deliverer, so that one is done.
         await self.world.store.settle("sink", [])
         found: list[str] = []
         after = 0
@@ -197,7 +197,7 @@ class Machine(RuleBasedStateMachine):
             self.folder.cleanup()
 
     async def _reckon(self) -> None:
-        """Let all be well again, wait until everything is delivered, and compare."""
+        """Clear all faults, wait until everything is delivered, and compare."""
         try:
             self.double.faults.clear()
             if hasattr(self.double, "switches") and hasattr(self.double.switches, "ack_after"):
@@ -225,10 +225,10 @@ class Machine(RuleBasedStateMachine):
         assert len(self.world.dead()) == len(dead), "a dead letter twice"
         extra = Counter({uid: count - 1 for uid, count in stored.items()})
         extra.update(dead & set(stored))
-        if self.rig.keeps:
+        if self.rig.deduplicates:
             assert max(stored.values(), default=1) == 1
             return
-        # What came again because we had died is nobody's to count; the rest must be counted.
+        # Duplicates caused by a kill cannot be counted by the deliverer; all others must be.
         unexplained = (+extra - self.died_with).total()
         counted = self.world.counted("events_possible_duplicate_total")
         assert unexplained <= counted, f"{unexplained} repeated, {counted} counted"
@@ -244,7 +244,7 @@ def test_each_event_arrives_once_or_is_accounted_for(name: str) -> None:
             stateful_step_count=14,
             deadline=None,
             derandomize=True,
-            phases=[Phase.generate],  # shrinking what ends in a time-out takes for ever
+            phases=[Phase.generate],  # shrinking a failure that ends in a time-out takes too long
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

@@ -1,4 +1,4 @@
-"""Datadog: what a log looks like there, and what the intake's answers mean."""
+"""Datadog: the rendered log, and what the responses of the intake mean."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +17,7 @@ from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.datadog import API_KEY, Datadog, throttled
-from auditrelay.sinks import Item, Sink, Verdict, datadog
+from auditrelay.sinks import EventRef, Item, Sink, Verdict, datadog
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
 
@@ -70,7 +70,7 @@ async def test_a_log_has_its_time_source_tags_and_id(
 
 
 @pytest.mark.parametrize("form", ["cim", "ecs", "ocsf", "raw"])
-async def test_another_form_stands_under_its_own_name(
+async def test_another_form_is_under_a_key_of_its_own(
     intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch, form: str
 ) -> None:
     own, other = make(), make(format=form, service="audit")
@@ -85,7 +85,7 @@ async def test_another_form_stands_under_its_own_name(
     assert event(1).uid in json.dumps(wrapped[form])
 
 
-async def test_a_request_never_exceeds_what_datadog_takes(
+async def test_a_request_never_exceeds_what_datadog_accepts(
     intake: Datadog, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make(batch_bytes=5_000_000)
@@ -104,7 +104,7 @@ async def test_a_request_never_exceeds_what_datadog_takes(
         await sink.send(full)
 
 
-async def test_a_log_that_datadog_would_cut_is_rejected_unsent_and_costs_no_other(
+async def test_an_oversized_log_is_rejected_unsent_and_affects_no_other(
     intake: Datadog, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make()
@@ -124,7 +124,7 @@ OUTSIDE = (-18 * HOUR, 2 * HOUR)
 INSIDE = (-18 * HOUR + 120_000_000, 0, 2 * HOUR - 120_000_000)
 
 
-async def test_a_log_of_a_time_that_datadog_does_not_index_goes_out_stamped_now(
+async def test_a_log_of_a_time_that_datadog_does_not_index_is_restamped(
     intake: Datadog,
     make: Callable[..., Sink],
     event: Callable[..., AuditEvent],
@@ -170,7 +170,7 @@ async def test_a_log_of_a_time_that_datadog_does_not_index_is_a_dead_letter_if_s
     assert (intake.stored.total, intake.not_indexed.total) == (3, 0)
 
 
-async def test_how_old_a_log_is_is_judged_when_it_is_sent_however_long_it_has_waited(
+async def test_the_age_of_a_log_is_checked_when_it_is_sent_however_long_it_has_waited(
     intake: Datadog, make: Callable[..., Sink], items: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = make()
@@ -214,7 +214,7 @@ FORM_NAMES = ["datadog", "cim", "ecs", "ocsf", "raw"]
         json.dumps({"t": ODD}).encode(),
     ],
 )
-async def test_a_restamped_log_is_the_same_to_the_byte_but_for_its_time(
+async def test_a_restamped_log_differs_in_its_time_only(
     intake: Datadog,
     make: Callable[..., Sink],
     event: MakeEvent,
@@ -230,7 +230,7 @@ async def test_a_restamped_log_is_the_same_to_the_byte_but_for_its_time(
     assert (await sink.send([item])).restamped == 1
     (body,) = bodies
     sent = body[1:-1]
-    if raw in item.text:  # a form may hold the record as a text, or not at all
+    if raw in item.text:  # a form may contain the record as a text, or not at all
         assert raw in sent
     before, after = json.loads(item.text), json.loads(sent)
     assert after.pop("timestamp") == "2026-01-01T12:00:00.000Z"
@@ -247,7 +247,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 @settings(max_examples=200, deadline=None)
 @given(message=TEXT, source=TEXT, tag=TEXT, host=TEXT, form=st.sampled_from(FORM_NAMES))
-def test_a_log_of_whatever_content_can_be_restamped(
+def test_a_log_of_any_content_can_be_restamped(
     message: str, source: str, tag: str, host: str, form: str
 ) -> None:
     sink = datadog.build(
@@ -256,7 +256,7 @@ def test_a_log_of_whatever_content_can_be_restamped(
     odd = f"{message}{ODD}{message}"
     sent = make_event(1, message=odd, source=odd + source, tags=((tag, ODD),), api_host=host)
     text = sink.render(sent)
-    restamped = json.loads(sink._restamped(Item(0, sent, text), NOON * 10**6))
+    restamped = json.loads(sink._restamped(Item(0, EventRef.of(sent), text), NOON * 10**6))
     whole = json.loads(text)
     assert restamped["message"] == odd
     assert restamped["evt"]["id"] == sent.uid
@@ -271,7 +271,7 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "keys", "said"),
+    ("start", "end", "keys", "notice"),
     [
         (NOW - timedelta(hours=17), NOW, {}, None),
         (NOW - timedelta(hours=17, minutes=59), NOW, {}, None),
@@ -279,12 +279,17 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
             NOW - timedelta(hours=18),
             NOW,
             {},
-            "the first 1 min of 18 h are more than 18 h back, which Datadog does not index: their ",
+            "the first 1 min of 18 h are more than 18 h ago, which Datadog does not index: their ",
         ),
-        (NOW - 30 * DAY, NOW, {}, "the first 29 d 6 h of 30 d are more than 18 h back"),
-        (NOW - 3 * DAY, NOW - 2 * DAY, {}, "all 1 d are more than 18 h back"),
+        (NOW - 30 * DAY, NOW, {}, "the first 29 d 6 h of 30 d are more than 18 h ago"),
+        (NOW - 3 * DAY, NOW - 2 * DAY, {}, "all 1 d are more than 18 h ago"),
         (NOW - 30 * DAY, NOW, {"max_age": "6h"}, "the first 29 d 18 h of 30 d are more than 6 h"),
-        (NOW - 3 * DAY, NOW, {}, "stamped with the time of sending, with their own in evt.orig"),
+        (
+            NOW - 3 * DAY,
+            NOW,
+            {},
+            "restamped with the time of sending, and keep their own in evt.orig",
+        ),
         (
             NOW - 3 * DAY,
             NOW,
@@ -293,29 +298,29 @@ NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
         ),
     ],
 )
-def test_what_becomes_of_a_past_range_is_known_before_it_is_fetched(
-    start: datetime, end: datetime, keys: dict[str, Any], said: str | None
+def test_a_backfill_notice_names_the_part_that_datadog_does_not_index(
+    start: datetime, end: datetime, keys: dict[str, Any], notice: str | None
 ) -> None:
     found = datadog.build(
         "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics()
-    ).foresee(start, end, NOW)
-    if said is None:
+    ).backfill_notice(start, end, NOW)
+    if notice is None:
         assert found is None
     else:
         assert found is not None
-        assert said in found
+        assert notice in found
 
 
-async def test_what_is_foreseen_is_what_becomes_of_each_event(
+async def test_a_backfill_notice_matches_the_outcome_of_each_event(
     make: Callable[..., Sink], event: MakeEvent, batch: Batch
 ) -> None:
     sink = make()
     limit = NOW - timedelta(hours=18) + timedelta(minutes=1)
     for at in (limit - timedelta(microseconds=1), limit):
         happened = micros(at)
-        foreseen = sink.foresee(at, NOW, NOW)
+        notice = sink.backfill_notice(at, NOW, NOW)
         verdict = await sink.send(batch(sink, [event(1, at=happened)]))
-        assert (foreseen is not None) == (verdict.restamped == 1) == (at < limit)
+        assert (notice is not None) == (verdict.restamped == 1) == (at < limit)
 
 
 async def test_the_search_finds_the_event_by_its_uid(
@@ -323,7 +328,7 @@ async def test_the_search_finds_the_event_by_its_uid(
 ) -> None:
     sink = make()
     await sink.send(batch(sink, [event(1)]))
-    (line,) = sink.query(event(1))
+    (line,) = sink.query(event(1).uid)
     assert line == f"Datadog: @evt.id:{intake.stored.documents[0]['evt']['id']}"
 
 
@@ -343,7 +348,7 @@ async def test_the_search_finds_the_event_by_its_uid(
         (503, Retryable),
     ],
 )
-async def test_a_status_says_what_to_do_with_the_batch(
+async def test_each_status_means_an_outcome_of_the_batch(
     intake: Datadog,
     make: Callable[..., Sink],
     items: Items,
@@ -351,16 +356,16 @@ async def test_a_status_says_what_to_do_with_the_batch(
     error: type[Exception],
 ) -> None:
     sink = make()
-    detail = f"words of Datadog about {API_KEY}"
+    detail = f"message of Datadog about {API_KEY}"
     body = {"errors": [{"status": str(status), "title": "T", "detail": detail}]}
     intake.faults.add(answer(status, json.dumps(body).encode()))
-    with pytest.raises(error, match="words of Datadog") as caught:
+    with pytest.raises(error, match="message of Datadog") as caught:
         await sink.send(items(sink, 2))
     assert type(caught.value) is error
 
 
 @pytest.mark.parametrize(("reset", "wait"), [(12, 12.0), (2.5, 2.5), (None, None)])
-async def test_datadogs_own_reset_says_how_long_to_wait(
+async def test_the_rate_limit_reset_of_datadog_is_waited_for(
     intake: Datadog,
     make: Callable[..., Sink],
     items: Items,
@@ -386,7 +391,7 @@ async def test_a_reset_that_is_no_number_is_ignored(
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"ok"', b"null", b"{", b""])
-async def test_a_202_without_datadogs_object_is_no_proof(
+async def test_a_202_without_the_object_of_datadog_proves_nothing(
     intake: Datadog, make: Callable[..., Sink], items: Items, body: bytes
 ) -> None:
     sink = make()
@@ -399,7 +404,7 @@ async def test_a_202_without_datadogs_object_is_no_proof(
 async def test_check_asks_whether_the_key_is_valid_and_stores_nothing(
     intake: Datadog, make: Callable[..., Sink]
 ) -> None:
-    assert await make().check() == f"{intake.url} knows the API key"
+    assert await make().check() == f"{intake.url} accepts the API key"
     with pytest.raises(Refused, match="belongs to this site"):
         await make(api_key="wrong").check()
     intake.faults.add(answer(200, b'{"valid":false}'))
@@ -416,7 +421,7 @@ def test_the_site_gives_both_addresses() -> None:
 
 
 @pytest.mark.parametrize("site", [*datadog.SITES, "ap9.datadoghq.com", "datadoghq.uk"])
-def test_a_site_that_is_known_or_new_is_taken_as_it_stands(site: str) -> None:
+def test_a_site_is_used_as_configured_known_or_new(site: str) -> None:
     settings = datadog.Settings.model_validate({**REQUIRED, "site": site})
     assert settings.intake == f"https://http-intake.logs.{site}"
 
@@ -440,15 +445,15 @@ async def test_check_of_an_unknown_site_that_is_not_there_names_the_known_ones()
         ("env:prod, team:sec", ("env:prod", "team:sec")),
     ],
 )
-def test_tags_may_be_a_table_a_list_or_words(tags: object, read: tuple[str, ...]) -> None:
+def test_tags_may_be_a_table_a_list_or_a_text(tags: object, read: tuple[str, ...]) -> None:
     assert datadog.Settings.model_validate({**REQUIRED, "tags": tags}).tags == read
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"site": "https://app.datadoghq.com"}, "without https:// and app."),
-        ({"site": "app.datadoghq.eu"}, "leave out what stands before the site: 'datadoghq.eu'"),
+        ({"site": "app.datadoghq.eu"}, "leave out the prefix of the site: 'datadoghq.eu'"),
         ({"site": "US3"}, "'US3' is no address; the site of that name is 'us3.datadoghq.com'"),
         ({"site": "us1.datadoghq.com"}, "the site of that name is 'datadoghq.com'"),
         ({"site": "eu1.datadoghq.com"}, "the site of that name is 'datadoghq.eu'"),
@@ -464,6 +469,6 @@ def test_tags_may_be_a_table_a_list_or_words(tags: object, read: tuple[str, ...]
         ({"too_old": "drop"}, "'restamp' or 'dead_letter'"),
     ],
 )
-def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         datadog.Settings.model_validate({**REQUIRED, **keys})

@@ -1,5 +1,5 @@
 # ruff: noqa: ASYNC240  # a test may look at a small file from the loop
-"""The file sink: lines that are whole, on the disk, and never mixed."""
+"""The file sink: lines are complete, on the disk, and never mixed."""
 
 import asyncio
 import errno
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import Item, Sink, Verdict, file
+from auditrelay.sinks import EventRef, Item, Sink, Verdict, file
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -43,7 +43,7 @@ async def make(path: Path) -> AsyncIterator[MakeSink]:
 
 
 def lines(*texts: bytes) -> list[Item]:
-    event: Any = None
+    event = EventRef("u", "acme-voice", 0)
     return [Item(place, event, text) for place, text in enumerate(texts)]
 
 
@@ -61,9 +61,7 @@ async def test_a_batch_is_one_line_an_event_on_a_file_that_only_its_owner_reads(
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_the_next_batch_is_added_after_the_first_and_after_a_restart(
-    make: MakeSink, path: Path
-) -> None:
+async def test_the_next_batch_is_appended_also_after_a_restart(make: MakeSink, path: Path) -> None:
     sink = make()
     await sink.send(lines(b"1", b"2"))
     await sink.send(lines(b"3"))
@@ -71,7 +69,7 @@ async def test_the_next_batch_is_added_after_the_first_and_after_a_restart(
     assert path.read_bytes() == b"1\n2\n3\n4\n"
 
 
-async def test_a_batch_counts_only_when_the_disk_has_it(
+async def test_a_batch_counts_only_once_it_is_on_the_disk(
     make: MakeSink, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
     synced: list[bytes] = []
@@ -86,7 +84,7 @@ async def test_a_batch_counts_only_when_the_disk_has_it(
     assert synced[-1] == b"1\n2\n"
 
 
-async def test_half_a_line_left_by_a_crash_is_ended_before_the_next_one(
+async def test_a_torn_line_left_by_a_crash_is_ended_before_the_next_one(
     make: MakeSink, path: Path
 ) -> None:
     path.write_bytes(b'{"a":1}\n{"b":')
@@ -191,7 +189,7 @@ async def test_a_batch_larger_than_rotate_bytes_is_still_written(
     assert path.read_bytes() == b"1\n"
 
 
-async def test_a_file_that_others_renamed_or_removed_is_begun_anew(
+async def test_a_file_that_was_renamed_or_removed_is_created_again(
     make: MakeSink, path: Path
 ) -> None:
     sink = make()
@@ -240,7 +238,7 @@ async def test_two_sinks_on_one_path_mix_no_lines_while_they_rotate(
     )
 
 
-async def test_a_missing_folder_or_a_folder_in_the_files_place_holds_the_sink(
+async def test_a_missing_folder_or_a_folder_instead_of_the_file_holds_the_sink(
     make: MakeSink, tmp_path: Path
 ) -> None:
     for wrong in (tmp_path / "none" / "x", tmp_path):
@@ -251,11 +249,11 @@ async def test_a_missing_folder_or_a_folder_in_the_files_place_holds_the_sink(
         await make(path=str(tmp_path / "none" / "x")).check()
 
 
-async def test_a_pipe_in_the_files_place_holds_the_sink(make: MakeSink, path: Path) -> None:
+async def test_a_pipe_instead_of_the_file_holds_the_sink(make: MakeSink, path: Path) -> None:
     os.mkfifo(path)
     sink = make()
     for work in (sink.send(lines(b"1")), sink.check()):
-        with pytest.raises(Refused, match="not a plain file"):
+        with pytest.raises(Refused, match="not a regular file"):
             await work
 
 
@@ -286,7 +284,7 @@ async def test_stdout_gets_every_line_through_a_small_pipe(
     os.close(out)
 
 
-async def test_a_reader_of_stdout_that_stops_reading_does_not_hold_the_process(
+async def test_a_reader_of_stdout_that_stops_reading_does_not_block_the_process(
     make: MakeSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, into = os.pipe()
@@ -297,7 +295,7 @@ async def test_a_reader_of_stdout_that_stops_reading_does_not_hold_the_process(
     assert (caught.value.reason, caught.value.sent) == ("timeout", True)
     held = os.read(out, 200_000)
     await sink.send(lines(b"1"))
-    assert os.read(out, 100) == b"\n1\n"  # half a line is ended first
+    assert os.read(out, 100) == b"\n1\n"  # the torn line is ended first
     assert held == b"x" * len(held)
     os.close(out)
     with pytest.raises(Refused, match="stdout: Broken pipe"):
@@ -306,7 +304,7 @@ async def test_a_reader_of_stdout_that_stops_reading_does_not_hold_the_process(
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"path": ""}, "at least 1 character"),
         ({"path": "logs/"}, "not the name of a file"),
@@ -316,6 +314,6 @@ async def test_a_reader_of_stdout_that_stops_reading_does_not_hold_the_process(
         ({"path": "x", "format": "xml"}, "'ecs'"),
     ],
 )
-def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         file.Settings.model_validate({"type": "file", **keys})

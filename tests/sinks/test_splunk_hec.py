@@ -1,4 +1,4 @@
-"""Splunk HEC: the envelope, and what every one of its codes says about a batch."""
+"""Splunk HEC: the envelope, and what each of its codes means for a batch."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ from auditrelay.sandbox.faults import (
 )
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.splunk import CODES, TOKEN, Splunk
-from auditrelay.sinks import Item, Receipt, Sink, Verdict, splunk_hec
+from auditrelay.sinks import AckId, Item, Sink, Verdict, splunk_hec
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -60,7 +60,7 @@ WITHOUT_QUIRK = [[0, 1, 2, 3, 4], [2], [3, 4], [3], [4]]
 
 @pytest.fixture
 def posted(splunk: Splunk) -> Posted:
-    """Return which events of a batch each request held, by their places."""
+    """Return which events of a batch each request contained, by their places."""
     bodies: list[bytes] = []
 
     def keep(request: Request) -> None:
@@ -75,7 +75,7 @@ def posted(splunk: Splunk) -> Posted:
 
 
 def hec(status: int, code: object, number: object = None, **headers: str) -> Any:
-    body: dict[str, object] = {"text": "words of Splunk", "code": code}
+    body: dict[str, object] = {"text": "message of Splunk", "code": code}
     if number is not None:
         body["invalid-event-number"] = number
     return answer(status, json.dumps(body).encode(), headers)
@@ -84,7 +84,7 @@ def hec(status: int, code: object, number: object = None, **headers: str) -> Any
 # --- the envelope ------------------------------------------------------------
 
 
-async def test_what_is_indexed_is_what_happened(
+async def test_the_indexed_event_has_its_own_time_and_metadata(
     splunk: Splunk, make: Callable[..., Sink], event: MakeEvent, batch: Batch
 ) -> None:
     sink = make()
@@ -108,7 +108,7 @@ async def test_what_is_indexed_is_what_happened(
     assert stored["event"]["vendor"] == {"id": 1, "event_type": "pathway.updated"}
 
 
-async def test_the_settings_win_over_what_the_event_says(
+async def test_the_settings_override_the_metadata_of_the_event(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make(index="audit", sourcetype="st", source="src", host="h", format="raw")
@@ -138,7 +138,7 @@ def test_the_time_is_a_plain_decimal_at_any_time(
     make: Callable[..., Sink], event: MakeEvent, at: int, time: bytes
 ) -> None:
     sink = make(format="raw")
-    # No calendar has the last of them, so no form is asked to write it.
+    # No calendar has the last of them, so no form has to render it.
     sink._form = lambda _event, *, marks: {"a": 1}  # type: ignore[attr-defined]
     assert sink.render(event(1, at=at)).startswith(b'{"time":%b,' % time)
 
@@ -165,7 +165,7 @@ def retry(*indices: int) -> Verdict:
     ("code", "reason"),
     [(6, "invalid_data_format"), (12, "event_required"), (13, "event_blank"), (15, None)],
 )
-async def test_a_bad_event_is_rejected_those_before_it_are_in_and_the_rest_goes_again(
+async def test_a_bad_event_is_rejected_those_before_it_are_stored_and_the_rest_is_resent(
     splunk: Splunk,
     make: Callable[..., Sink],
     items: Items,
@@ -183,7 +183,7 @@ async def test_a_bad_event_is_rejected_those_before_it_are_in_and_the_rest_goes_
         400,
     )
     assert rejection.message == f"{CODES[code][1]} (code {code})"
-    assert (verdict.retry, verdict.because) == ((3, 4), None)
+    assert (verdict.retry, verdict.retry_reason) == ((3, 4), None)
     assert splunk.stored.uids == [sent[0].event.uid, sent[1].event.uid]
 
 
@@ -241,7 +241,7 @@ async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
     assert posted(sent) == ([[0, 1, 2, 3, 4], [3], [4]] if quirk else WITHOUT_QUIRK)
 
 
-async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_the_sink(
+async def test_a_configured_index_that_splunk_refuses_holds_the_sink(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     splunk.configure(indexes=("main",))
@@ -254,7 +254,7 @@ async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_th
 
 
 @pytest.mark.parametrize(
-    ("second", "rejected", "because", "doubtful"),
+    ("second", "rejected", "because", "possibly_stored"),
     [
         (hec(400, 6), "invalid_data_format", None, 1),
         (answer(413, b""), "too_large", None, 1),
@@ -265,7 +265,7 @@ async def test_an_index_that_the_configuration_names_and_splunk_refuses_holds_th
         (answer(404, b""), None, "status_404", 1),
     ],
 )
-async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_is_said_of_it_alone(
+async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_its_own_outcome(
     splunk: Splunk,
     make: Callable[..., Sink],
     items: Items,
@@ -274,7 +274,7 @@ async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_is_said_of_it_a
     second: Action,
     rejected: str | None,
     because: str | None,
-    doubtful: int,
+    possibly_stored: int,
 ) -> None:
     sink = make()
     sent = items(sink, 5)
@@ -286,14 +286,14 @@ async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_is_said_of_it_a
         [] if rejected is None else [(2, rejected)]
     )
     assert verdict.retry == ((2, 3, 4) if rejected is None else (3, 4))
-    assert (verdict.because and verdict.because.reason) == because
-    assert verdict.doubtful == doubtful
+    assert (verdict.retry_reason and verdict.retry_reason.reason) == because
+    assert verdict.possibly_stored == possibly_stored
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(503, 9), (503, 18), (503, 23), (500, 8), (429, 26), (429, 27)]
 )
-async def test_a_full_splunk_is_waited_for_and_what_it_has_taken_is_not_sent_again(
+async def test_a_full_splunk_is_waited_for_and_stored_events_are_not_resent(
     splunk: Splunk,
     make: Callable[..., Sink],
     items: Items,
@@ -305,8 +305,11 @@ async def test_a_full_splunk_is_waited_for_and_what_it_has_taken_is_not_sent_aga
     splunk.faults.add(hec(status, code, 3, **{"Retry-After": "7"}))
     verdict = await sink.send(sent)
     assert (verdict.rejected, verdict.retry) == ((), (3, 4))
-    assert verdict.because is not None
-    assert (verdict.because.reason, verdict.because.retry_after) == (f"status_{status}", 7.0)
+    assert verdict.retry_reason is not None
+    assert (verdict.retry_reason.reason, verdict.retry_reason.retry_after) == (
+        f"status_{status}",
+        7.0,
+    )
     for number in (None, 0, 5, -2, "3"):
         splunk.faults.add(hec(status, code, number))
         with pytest.raises(Retryable) as caught:
@@ -316,13 +319,13 @@ async def test_a_full_splunk_is_waited_for_and_what_it_has_taken_is_not_sent_aga
 
 
 @pytest.mark.parametrize("code", [24, 25])
-async def test_a_queue_that_fills_has_taken_the_batch_and_is_warned_about(
+async def test_a_queue_that_fills_up_accepts_the_batch_with_a_warning(
     splunk: Splunk, make: Callable[..., Sink], items: Items, code: int
 ) -> None:
     sink = make()
     splunk.script(code)
     verdict = await sink.send(items(sink, 1))
-    assert verdict == Verdict(warnings=(f"{CODES[code][1]} (code {code})",), crowded=True)
+    assert verdict == Verdict(warnings=(f"{CODES[code][1]} (code {code})",), throttled=True)
     assert splunk.stored.total == 1
 
 
@@ -339,7 +342,7 @@ async def test_a_configuration_that_splunk_refuses_holds_the_sink(
     assert TOKEN not in str(caught.value)
 
 
-async def test_a_token_that_demands_acknowledgement_says_what_to_do(
+async def test_the_error_for_a_token_that_requires_acknowledgement_says_what_to_do(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     splunk.configure(use_ack=True)
@@ -351,7 +354,7 @@ async def test_a_token_that_demands_acknowledgement_says_what_to_do(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>400</html>", b"[]", b'{"text":"x"}'])
-async def test_a_400_that_is_not_hecs_blames_no_event(
+async def test_a_400_that_is_not_from_hec_rejects_no_event(
     splunk: Splunk, make: Callable[..., Sink], items: Items, body: bytes
 ) -> None:
     sink = make()
@@ -360,7 +363,7 @@ async def test_a_400_that_is_not_hecs_blames_no_event(
         await sink.send(items(sink, 1))
 
 
-async def test_a_code_of_a_later_splunk_blames_the_event_that_it_names_or_nobody(
+async def test_an_unknown_code_rejects_the_event_that_it_names_or_none(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make()
@@ -374,7 +377,7 @@ async def test_a_code_of_a_later_splunk_blames_the_event_that_it_names_or_nobody
         await sink.send(sent)
 
 
-async def test_no_data_is_a_rejection_that_names_itself(
+async def test_no_data_is_a_rejection_with_a_reason_of_its_own(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make()
@@ -387,7 +390,7 @@ async def test_no_data_is_a_rejection_that_names_itself(
 @pytest.mark.parametrize(
     "body", [b'{"text":"Success"}', b'{"code":"0"}', b'{"code":false}', b'{"code":9}', b"0"]
 )
-async def test_a_200_without_hecs_own_success_is_no_proof(
+async def test_a_200_without_a_success_of_hec_proves_nothing(
     splunk: Splunk, make: Callable[..., Sink], items: Items, body: bytes
 ) -> None:
     sink = make()
@@ -397,7 +400,7 @@ async def test_a_200_without_hecs_own_success_is_no_proof(
     assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
 
 
-async def test_an_event_above_the_maximum_is_rejected_unsent_and_costs_no_other(
+async def test_an_oversized_event_is_rejected_unsent_and_affects_no_other(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make(format="raw")
@@ -444,8 +447,8 @@ async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
 # --- every code, with and without the number of an event ------------------------
 
 FATES: dict[int, tuple[str | type[RelayError], str | type[RelayError]]] = {
-    # code: what becomes of four events, without a number and with the number 2.
-    # d delivered, x rejected, r sent again, a sent again alone and taken; or the error raised
+    # code: the outcome of four events, without a number and with the number 2.
+    # d delivered, x rejected, r retried, a resent alone and accepted; or the error raised
     0: ("dddd", "dddd"),
     1: (Refused, Refused),
     2: (Refused, Refused),
@@ -478,7 +481,7 @@ FATES: dict[int, tuple[str | type[RelayError], str | type[RelayError]]] = {
 
 
 def fate(verdict: Verdict, count: int, alone: Sequence[int]) -> str:
-    """Return a letter for each event, and see that each is named once at the most."""
+    """Return a letter for each event, and check that each is named at most once."""
     named = [*verdict.retry, *(each.index for each in verdict.rejected)]
     assert len(named) == len(set(named))
     letters = ["d"] * count
@@ -499,7 +502,7 @@ def test_every_code_of_the_double_has_a_row() -> None:
 @pytest.mark.parametrize("ack", [False, True], ids=["plain", "ack"])
 @pytest.mark.parametrize("number", [None, 2])
 @pytest.mark.parametrize("code", FATES)
-async def test_what_a_code_says_of_each_event(
+async def test_each_code_gives_each_event_an_outcome(
     splunk: Splunk,
     make: Callable[..., Sink],
     items: Items,
@@ -530,14 +533,14 @@ async def test_what_a_code_says_of_each_event(
     alone = [index for request in others for index in request]
     assert len(others) == len(alone) == expected.count("a")
     whole = expected == "dddd"
-    # What came before the bad event has no ackId, so nobody could ever say that it is safe.
+    # Events before the bad one have no ackId, so they could never be acknowledged.
     expected_fate = expected.replace("d", "r") if ack and not whole else expected
     assert fate(verdict, 4, alone) == expected_fate
-    assert (verdict.receipt is not None) == (ack and (whole or "a" in expected))
+    assert (verdict.ack_id is not None) == (ack and (whole or "a" in expected))
     before = expected.count("d") if ack and not whole else 0
-    assert verdict.doubtful == before + ("a" in expected)
-    assert verdict.crowded == (code in (24, 25))
-    assert (verdict.because is not None) == (CODES[code][0] in (429, 500, 503))
+    assert verdict.possibly_stored == before + ("a" in expected)
+    assert verdict.throttled == (code in (24, 25))
+    assert (verdict.retry_reason is not None) == (CODES[code][0] in (429, 500, 503))
 
 
 # --- indexer acknowledgement --------------------------------------------------
@@ -549,15 +552,15 @@ def acking(splunk: Splunk, make: Callable[..., Sink]) -> Sink:
     return make(ack=True)
 
 
-async def taken(sink: Sink, batch: list[Item]) -> Receipt:
-    receipt = (await sink.send(batch)).receipt
-    assert receipt is not None
-    return receipt
+async def taken(sink: Sink, batch: list[Item]) -> AckId:
+    ack_id = (await sink.send(batch)).ack_id
+    assert ack_id is not None
+    return ack_id
 
 
-async def acknowledged(*receipts: Receipt) -> set[int]:
-    (channel,) = {receipt.channel for receipt in receipts}
-    return await channel.acknowledged([receipt.number for receipt in receipts])
+async def acknowledged(*ack_ids: AckId) -> set[int]:
+    (channel,) = {ack_id.channel for ack_id in ack_ids}
+    return await channel.acknowledged([ack_id.number for ack_id in ack_ids])
 
 
 def polls(splunk: Splunk) -> list[Any]:
@@ -574,17 +577,17 @@ def channels(splunk: Splunk) -> list[str]:
     return list(dict.fromkeys(used))
 
 
-async def test_what_is_taken_is_acknowledged_later_and_many_in_one_question(
+async def test_batches_are_acknowledged_later_many_in_one_poll(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     splunk.switches.ack_after = 1
-    receipts = [await taken(acking, items(acking, 2)) for _ in range(3)]
-    assert [receipt.number for receipt in receipts] == [0, 1, 2]
+    ack_ids = [await taken(acking, items(acking, 2)) for _ in range(3)]
+    assert [ack_id.number for ack_id in ack_ids] == [0, 1, 2]
     before = len(polls(splunk))
-    assert await acknowledged(*receipts) == set()
-    assert await acknowledged(*receipts) == {0, 1, 2}
+    assert await acknowledged(*ack_ids) == set()
+    assert await acknowledged(*ack_ids) == {0, 1, 2}
     assert len(polls(splunk)) == before + 2
-    assert await acknowledged(*receipts) == set(), "the double tells each only once"
+    assert await acknowledged(*ack_ids) == set(), "the double reports each only once"
 
 
 async def test_every_sink_has_a_channel_of_its_own_that_is_a_guid(
@@ -600,26 +603,26 @@ async def test_every_sink_has_a_channel_of_its_own_that_is_a_guid(
     assert all(uuid.UUID(each).version == 4 for each in used)
 
 
-async def test_without_ack_there_is_no_channel_and_no_question(
+async def test_without_ack_there_is_no_channel_and_no_poll(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make()
-    assert (await sink.send(items(sink, 1))).receipt is None
+    assert (await sink.send(items(sink, 1))).ack_id is None
     await sink.check()
     assert not polls(splunk)
     assert not any("x-splunk-request-channel" in seen.headers for seen in splunk.seen)
 
 
-async def test_questions_go_to_the_node_that_took_the_batch(
+async def test_polls_go_to_the_node_that_accepted_the_batch(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     splunk.switches.nodes = 3
-    receipts = await asyncio.gather(*(taken(acking, items(acking, 1)) for _ in range(8)))
-    assert sorted(receipt.number for receipt in receipts) == list(range(8))
-    assert await acknowledged(*receipts) == set(range(8))
+    ack_ids = await asyncio.gather(*(taken(acking, items(acking, 1)) for _ in range(8)))
+    assert sorted(ack_id.number for ack_id in ack_ids) == list(range(8))
+    assert await acknowledged(*ack_ids) == set(range(8))
 
 
-async def test_a_load_balancer_that_renews_its_cookie_with_every_answer_is_followed(
+async def test_a_cookie_that_is_renewed_with_every_response_is_followed(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     count = iter(range(100))
@@ -629,13 +632,13 @@ async def test_a_load_balancer_that_renews_its_cookie_with_every_answer_is_follo
         return replace(response, headers={**response.headers, "Set-Cookie": cookie})
 
     splunk.faults.add(rewrite(renewed), times=None)
-    receipts = [await taken(acking, items(acking, 1)) for _ in range(3)]
-    assert await acknowledged(*receipts) == {0, 1, 2}
+    ack_ids = [await taken(acking, items(acking, 1)) for _ in range(3)]
+    assert await acknowledged(*ack_ids) == {0, 1, 2}
     sent = [seen.headers.get("cookie") for seen in splunk.seen]
     assert sent == [None, "LB=0", "LB=1", "LB=2", "LB=3"]
 
 
-async def test_an_ackid_that_comes_a_second_time_makes_nothing_delivered(
+async def test_a_repeated_ackid_makes_nothing_delivered(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     first = await taken(acking, items(acking, 1))
@@ -644,19 +647,19 @@ async def test_an_ackid_that_comes_a_second_time_makes_nothing_delivered(
         await acking.send(items(acking, 2))
     assert (caught.value.reason, caught.value.sent) == ("channel_lost", True)
     assert first.channel.lost
-    # The node would say true, but of the other batch.
+    # The node would answer true, but for the other batch.
     assert await acknowledged(first) == set()
     second = await taken(acking, items(acking, 1))
     assert second.channel is not first.channel
     assert len(channels(splunk)) == 2
 
 
-async def test_an_acknowledgement_that_may_be_for_a_batch_still_on_the_wire_is_not_believed(
+async def test_an_acknowledgement_that_may_be_for_a_batch_in_flight_is_ignored(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     first = await taken(acking, items(acking, 1))
     splunk.crash()
-    # The next batch gets the number 0 anew; while its answer drips, 0 is asked about.
+    # The next batch gets the number 0 again; while its response drips, 0 is polled.
     splunk.faults.add(Action(drip=(10, 0.05)), path="/services/collector/event")
     sending = asyncio.ensure_future(acking.send(items(acking, 1)))
     await eventually(lambda: splunk.stored.total)
@@ -665,24 +668,24 @@ async def test_an_acknowledgement_that_may_be_for_a_batch_still_on_the_wire_is_n
         await sending
 
 
-async def test_a_channel_that_was_cleaned_up_while_idle_goes_on(
+async def test_a_channel_that_was_cleaned_up_while_idle_is_still_used(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     for _ in range(3):
-        receipts = [await taken(acking, items(acking, 1)) for _ in range(2)]
-        assert await acknowledged(*receipts) == {0, 1}
+        ack_ids = [await taken(acking, items(acking, 1)) for _ in range(2)]
+        assert await acknowledged(*ack_ids) == {0, 1}
         splunk.forget_channels()
     assert len(channels(splunk)) == 1
 
 
-@pytest.mark.parametrize("trouble", [reset(), store_then_reset(), hang(), html(502)])
-async def test_after_an_unknown_outcome_a_new_channel_is_used_and_the_old_one_still_asked(
-    splunk: Splunk, make: Callable[..., Sink], items: Items, trouble: Any
+@pytest.mark.parametrize("fault", [reset(), store_then_reset(), hang(), html(502)])
+async def test_after_an_unknown_outcome_a_new_channel_is_used_and_the_old_one_still_polled(
+    splunk: Splunk, make: Callable[..., Sink], items: Items, fault: Any
 ) -> None:
     splunk.configure(use_ack=True)
     sink = make(ack=True, timeout="300ms")
     first = await taken(sink, items(sink, 1))
-    splunk.faults.add(trouble, path="/services/collector/event")
+    splunk.faults.add(fault, path="/services/collector/event")
     with pytest.raises(Retryable):
         await sink.send(items(sink, 1))
     second = await taken(sink, items(sink, 1))
@@ -691,9 +694,7 @@ async def test_after_an_unknown_outcome_a_new_channel_is_used_and_the_old_one_st
     assert await acknowledged(second) == {0}
 
 
-async def test_a_full_ack_channel_is_left_for_a_new_one(
-    splunk: Splunk, acking: Sink, items: Items
-) -> None:
+async def test_a_full_ack_channel_is_replaced(splunk: Splunk, acking: Sink, items: Items) -> None:
     await taken(acking, items(acking, 1))
     splunk.script(27)
     with pytest.raises(Retryable):
@@ -702,8 +703,8 @@ async def test_a_full_ack_channel_is_left_for_a_new_one(
     assert len(channels(splunk)) == 2
     splunk.script(25)
     verdict = await acking.send(items(acking, 1))
-    assert verdict.crowded
-    assert verdict.receipt is not None
+    assert verdict.throttled
+    assert verdict.ack_id is not None
 
 
 async def test_a_token_that_does_not_acknowledge_is_found_out_before_anything_is_stored(
@@ -717,18 +718,18 @@ async def test_a_token_that_does_not_acknowledge_is_found_out_before_anything_is
     assert splunk.stored.total == 0
 
 
-async def test_a_200_without_an_ackid_is_a_fault_of_the_configuration_and_not_waited_for(
+async def test_a_200_without_an_ackid_holds_the_sink(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     await taken(acking, items(acking, 1))
-    splunk.configure(use_ack=False)  # while we are on our way
-    with pytest.raises(Refused, match="no ackId") as caught:
+    splunk.configure(use_ack=False)  # while the request is in flight
+    with pytest.raises(Refused, match="without an ackId") as caught:
         await acking.send(items(acking, 1))
-    assert caught.value.sent, "it may be there twice by and by"
+    assert caught.value.sent, "it may be stored twice later"
     stored = splunk.stored.total
     with pytest.raises(Refused, match="switch useACK on"):
         await acking.send(items(acking, 1))
-    assert splunk.stored.total == stored, "every try would store it again"
+    assert splunk.stored.total == stored, "every attempt would store it again"
 
 
 @pytest.mark.parametrize(
@@ -738,11 +739,11 @@ async def test_a_200_without_an_ackid_is_a_fault_of_the_configuration_and_not_wa
 async def test_an_ack_endpoint_that_refuses_acknowledges_nothing(
     splunk: Splunk, acking: Sink, items: Items, refusal: Any
 ) -> None:
-    receipt = await taken(acking, items(acking, 1))
+    ack_id = await taken(acking, items(acking, 1))
     splunk.faults.add(refusal, path="*/ack")
     with pytest.raises(Refused):
-        await acknowledged(receipt)
-    assert await acknowledged(receipt) == {0}
+        await acknowledged(ack_id)
+    assert await acknowledged(ack_id) == {0}
 
 
 @pytest.mark.parametrize(
@@ -757,22 +758,24 @@ async def test_an_ack_endpoint_that_refuses_acknowledges_nothing(
         reset(),
     ],
 )
-async def test_an_answer_that_says_nothing_acknowledges_nothing(
+async def test_an_unexpected_response_acknowledges_nothing(
     splunk: Splunk, acking: Sink, items: Items, nothing: Any
 ) -> None:
-    receipt = await taken(acking, items(acking, 1))
+    ack_id = await taken(acking, items(acking, 1))
     splunk.faults.add(nothing, path="*/ack")
     with pytest.raises(Retryable):
-        await acknowledged(receipt)
-    assert await acknowledged(receipt) == {0}
+        await acknowledged(ack_id)
+    assert await acknowledged(ack_id) == {0}
 
 
 @pytest.mark.parametrize("value", [b"1", b'"true"', b"null", b"[]"])
-async def test_only_true_is_true(splunk: Splunk, acking: Sink, items: Items, value: bytes) -> None:
-    receipt = await taken(acking, items(acking, 1))
-    said = b'{"acks":{"0":%b,"7":true}}' % value
-    splunk.faults.add(answer(200, said), path="*/ack")
-    assert await acknowledged(receipt) == set()
+async def test_only_true_is_an_acknowledgement(
+    splunk: Splunk, acking: Sink, items: Items, value: bytes
+) -> None:
+    ack_id = await taken(acking, items(acking, 1))
+    body = b'{"acks":{"0":%b,"7":true}}' % value
+    splunk.faults.add(answer(200, body), path="*/ack")
+    assert await acknowledged(ack_id) == set()
 
 
 async def test_an_ack_service_that_is_down_delays_and_is_no_duplicate(
@@ -786,7 +789,7 @@ async def test_an_ack_service_that_is_down_delays_and_is_no_duplicate(
     await taken(acking, items(acking, 1))
 
 
-async def test_a_splunk_that_does_not_know_a_new_channel_yet_is_sent_to(
+async def test_a_channel_that_splunk_does_not_know_yet_is_used(
     splunk: Splunk, acking: Sink, items: Items
 ) -> None:
     splunk.faults.add(hec(400, 11), path="*/ack")
@@ -797,7 +800,7 @@ async def test_a_splunk_that_does_not_know_a_new_channel_yet_is_sent_to(
 async def test_check_with_ack_proves_that_the_token_acknowledges_and_stores_nothing(
     splunk: Splunk, acking: Sink
 ) -> None:
-    assert (await acking.check()).endswith("knows the token, which acknowledges")
+    assert (await acking.check()).endswith("accepts the token, which acknowledges")
     assert splunk.stored.total == 0
     splunk.switches.health = 19
     with pytest.raises(Retryable, match="ack service"):
@@ -807,12 +810,12 @@ async def test_check_with_ack_proves_that_the_token_acknowledges_and_stores_noth
 # --- what other clients got wrong ----------------------------------------------
 
 
-async def test_what_stands_behind_a_bad_event_is_not_taken_for_delivered(
+async def test_events_after_a_bad_one_do_not_count_as_delivered(
     splunk: Splunk, make: Callable[..., Sink], items: Items
 ) -> None:
     sink = make()
     sent = items(sink, 9)
-    for place in (2, 5):  # broken for good, as no event of ours is
+    for place in (2, 5):  # permanently broken, unlike any event that we render
         sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
     todo, dead = [sent], []
     while todo:
@@ -832,17 +835,17 @@ async def test_with_ack_no_event_is_stored_more_than_twice_however_many_are_bad(
     sent = items(acking, 12)
     for place in (2, 5, 9):
         sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
-    now, doubtful = sent, 0
+    now, possibly_stored = sent, 0
     while True:
         verdict = await acking.send(now)
-        doubtful += verdict.doubtful
-        if verdict.receipt is not None:
+        possibly_stored += verdict.possibly_stored
+        if verdict.ack_id is not None:
             break
         now = [now[index] for index in verdict.retry]
     assert {item.position for item in now} == set(range(12)) - {2, 5, 9}
     repeated = splunk.stored.repeated()
     assert set(repeated.values()) <= {2}
-    assert len(repeated) == doubtful
+    assert len(repeated) == possibly_stored
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206, 226])
@@ -862,7 +865,7 @@ async def test_not_every_2xx_is_a_success(
 async def test_check_proves_the_token_and_stores_nothing(
     splunk: Splunk, make: Callable[..., Sink]
 ) -> None:
-    assert await make().check() == f"HEC at {splunk.url} is healthy and knows the token"
+    assert await make().check() == f"HEC at {splunk.url} is healthy and accepts the token"
     assert splunk.stored.total == 0
 
 
@@ -875,13 +878,13 @@ async def test_check_refuses_a_token_that_splunk_does_not_accept(
         token = TOKEN
     with pytest.raises(Refused):
         await make(token=token).check()
-    # A health endpoint that takes any token must not be the proof.
+    # A health endpoint that accepts any token proves nothing.
     splunk.faults.add(hec(200, 17), method="GET")
     with pytest.raises(Refused):
         await make(token=token).check()
 
 
-async def test_check_tells_a_sick_splunk_from_something_that_is_not_splunk(
+async def test_check_distinguishes_an_unhealthy_splunk_from_another_server(
     splunk: Splunk, make: Callable[..., Sink]
 ) -> None:
     splunk.switches.health = 18
@@ -889,7 +892,7 @@ async def test_check_tells_a_sick_splunk_from_something_that_is_not_splunk(
         await make().check()
     splunk.switches.health = 17
     splunk.faults.add(html(200), method="POST")
-    with pytest.raises(RelayError, match="not HEC's"):
+    with pytest.raises(RelayError, match="not a response of HEC"):
         await make().check()
 
 
@@ -899,7 +902,7 @@ HTTPS: dict[str, Any] = {"type": "splunk_hec", "url": "https://splunk.example.co
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ({"url": "http://splunk.example.com:8088"}, "plain http would show the credentials"),
         ({"url": "https://u:p@splunk.example.com"}, "user name or password"),
@@ -913,8 +916,8 @@ HTTPS: dict[str, Any] = {"type": "splunk_hec", "url": "https://splunk.example.co
         ({"token": ""}, "is empty"),
     ],
 )
-def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         splunk_hec.Settings.model_validate({**HTTPS, **keys})
 
 

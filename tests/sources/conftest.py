@@ -1,4 +1,4 @@
-"""What the tests of every source need: no waiting, and a whole walk at once."""
+"""Fixtures for the tests of sources: no waiting, and a whole walk at once."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def day() -> Interval:
 
 @pytest.fixture
 def clock(day: Interval) -> Callable[[], float]:
-    """Stand an hour after the window."""
+    """A clock an hour after the window."""
     return lambda: day.end.timestamp() + 3600
 
 

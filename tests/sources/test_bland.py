@@ -1,4 +1,4 @@
-"""Bland AI against its double, under every switch that its documentation leaves open."""
+"""Bland AI against its double, with every switch for what its documentation leaves open."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ def ids(pages: list[Page]) -> list[str]:
 
 
 def body(events: int = 0, **data: Any) -> bytes:
-    """Return a page with as many *events*, and whatever else its *data* shall say."""
+    """Return a page with as many *events*, and other fields of its *data*."""
     return json.dumps({"data": {"events": [{}] * events, **data}, "errors": None}).encode()
 
 
@@ -78,7 +78,7 @@ def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any]) -> None:
 # --- whole walks
 
 
-async def test_the_whole_window_is_asked_for_on_every_page(
+async def test_every_page_is_requested_with_the_whole_window(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(9, day.start, day.end)
@@ -104,11 +104,11 @@ async def test_a_scheme_can_be_put_before_the_key(
     assert (await walk(connect(auth_scheme="Bearer")))[-1].last
 
 
-# --- rows that come and go
+# --- rows that are deleted
 
 
 @pytest.mark.parametrize("past_end", ["404", "empty"])
-async def test_a_page_that_vanished_ends_the_walk_and_says_so(
+async def test_a_page_that_was_deleted_ends_the_walk_as_shrunk(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval, past_end: Any
 ) -> None:
     vendor.switches.past_end = past_end
@@ -118,7 +118,7 @@ async def test_a_page_that_vanished_ends_the_walk_and_says_so(
     assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
 
 
-async def test_rows_that_all_vanish_are_noticed(
+async def test_a_list_that_is_emptied_during_a_walk_has_shrunk(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(9, day.start, day.end)
@@ -127,7 +127,7 @@ async def test_rows_that_all_vanish_are_noticed(
     assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
 
 
-async def test_rows_that_vanish_in_the_middle_are_noticed(
+async def test_rows_deleted_during_a_walk_are_noticed(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(13, day.start, day.end)
@@ -135,7 +135,7 @@ async def test_rows_that_vanish_in_the_middle_are_noticed(
     assert [page.shrunk for page in await walk(connect())] == [False, True, True]
 
 
-async def test_a_first_page_that_is_not_found_is_no_end(
+async def test_a_404_for_the_first_page_is_not_an_end(
     vendor: Bland, connect: Connect, walk: Walk
 ) -> None:
     vendor.faults.add(faults.answer(404, b'{"data":null,"errors":[{"error":"NOT_FOUND"}]}'))
@@ -144,7 +144,7 @@ async def test_a_first_page_that_is_not_found_is_no_end(
     assert caught.value.status == 404
 
 
-async def test_another_404_in_the_middle_is_no_end(
+async def test_another_404_for_a_later_page_is_not_an_end(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(9, day.start, day.end)
@@ -194,7 +194,7 @@ async def test_a_server_that_shows_its_last_page_for_one_past_the_end_has_shrunk
     assert [(page.last, page.shrunk) for page in pages] == [(False, False), (True, True)]
 
 
-# --- refusals, each to be understood by itself
+# --- refusals
 
 
 async def refusal(walk: Walk, source: bland.Source) -> Refused:
@@ -219,7 +219,7 @@ async def test_a_wrong_key_is_refused(
 
 @pytest.mark.parametrize("envelope", ["modern", "older"])
 @pytest.mark.parametrize("feature", ["403", "404"])
-async def test_an_organisation_without_the_feature_is_told_who_can_enable_it(
+async def test_a_refusal_without_the_feature_names_who_can_enable_it(
     vendor: Bland, connect: Connect, walk: Walk, envelope: Any, feature: Any
 ) -> None:
     vendor.switches.envelope, vendor.switches.feature = envelope, feature
@@ -228,7 +228,7 @@ async def test_an_organisation_without_the_feature_is_told_who_can_enable_it(
     assert "Enterprise feature of Bland AI, which Bland must enable" in str(error)
 
 
-async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
+async def test_a_bad_request_holds_the_source_with_the_vendors_message(
     vendor: Bland, connect: Connect, walk: Walk
 ) -> None:
     vendor.switches.oversize, vendor.switches.page_size_cap = "refuse", 3
@@ -237,8 +237,8 @@ async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
     assert "Invalid page or page_size (BAD_REQUEST)" in str(error)
 
 
-@pytest.mark.parametrize("errors", ["without data", "beside data"])
-async def test_a_success_with_errors_inside_is_none(
+@pytest.mark.parametrize("errors", ["without data", "with data"])
+async def test_a_success_with_errors_inside_is_a_failure(
     vendor: Bland, connect: Connect, walk: Walk, day: Interval, errors: Any
 ) -> None:
     vendor.fill(9, day.start, day.end)
@@ -259,7 +259,7 @@ async def test_a_success_with_errors_inside_is_none(
         ('{"error":"X","message":"an object"}', "an object (X)"),
     ],
 )
-async def test_errors_inside_of_a_success_say_what_they_are(
+async def test_errors_inside_a_success_are_shown(
     vendor: Bland, connect: Connect, walk: Walk, errors: str, words: str
 ) -> None:
     answer = f'{{"data":null,"errors":{errors}}}'.encode()
@@ -281,7 +281,7 @@ async def test_errors_inside_of_a_success_say_what_they_are(
         (b"{}", "bad_reply"),
     ],
 )
-async def test_a_success_without_data_is_tried_again(
+async def test_a_success_without_data_is_retried(
     vendor: Bland, connect: Connect, walk: Walk, answer: bytes, reason: str
 ) -> None:
     vendor.faults.add(faults.answer(200, answer))
@@ -292,7 +292,7 @@ async def test_a_success_without_data_is_tried_again(
     assert caught.value.reason == reason
 
 
-async def test_an_empty_list_of_errors_is_no_error(
+async def test_an_empty_list_of_errors_is_not_an_error(
     vendor: Bland, connect: Connect, walk: Walk
 ) -> None:
     answer = body(1, total=1, total_pages=1, current_page=1).replace(b"null}", b"[]}")
@@ -302,7 +302,7 @@ async def test_an_empty_list_of_errors_is_no_error(
 
 
 @pytest.mark.parametrize("text", [b"<html>", b"[]", b'{"errors":7}', b'{"errors":[7]}'])
-async def test_a_refusal_without_words_is_told_all_the_same(
+async def test_a_refusal_without_a_message_is_still_reported(
     vendor: Bland, connect: Connect, walk: Walk, text: bytes
 ) -> None:
     vendor.faults.add(faults.answer(403, text))
@@ -314,7 +314,7 @@ async def test_a_refusal_without_words_is_told_all_the_same(
 
 
 @pytest.mark.respx(base_url=BASE)
-async def test_the_vendors_own_address_and_the_bare_key_are_the_defaults(
+async def test_the_vendors_address_and_the_bare_key_are_the_defaults(
     respx_mock: respx.MockRouter, walk: Walk
 ) -> None:
     data = {"events": [], "total": 0, "total_pages": 0, "current_page": 1, "page_size": 100}

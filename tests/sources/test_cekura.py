@@ -1,4 +1,4 @@
-"""Cekura against its double, under every switch that its documentation leaves open."""
+"""Cekura against its double, with every switch for what its documentation leaves open."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,7 +93,7 @@ def test_the_scope_is_the_organisation(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
-async def test_thirty_days_are_never_exceeded_and_nothing_is_missed_for_it(
+async def test_a_window_of_thirty_days_is_whole_without_a_longer_request(
     *, vendor: Cekura, connect: Connect, walk: Walk, day: Interval, inclusive: bool
 ) -> None:
     vendor.switches.lower_inclusive = vendor.switches.upper_inclusive = inclusive
@@ -109,7 +109,7 @@ async def test_thirty_days_are_never_exceeded_and_nothing_is_missed_for_it(
     assert {seen.status for seen in vendor.seen} == {200}
 
 
-async def test_the_whole_window_is_asked_for_on_every_page(
+async def test_every_page_is_requested_with_the_whole_window(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(9, day.start, day.end)
@@ -137,10 +137,10 @@ async def test_the_key_never_follows_next_to_another_host(
         assert not trap.caught
 
 
-# --- rows that come and go
+# --- rows that are deleted
 
 
-async def test_a_page_that_vanished_ends_the_walk_and_says_so(
+async def test_a_page_that_was_deleted_ends_the_walk_as_shrunk(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(5, day.start, day.end)
@@ -150,7 +150,7 @@ async def test_a_page_that_vanished_ends_the_walk_and_says_so(
 
 
 @pytest.mark.parametrize("past_end", ["404", "empty"])
-async def test_rows_that_vanish_in_the_middle_are_noticed(
+async def test_rows_deleted_during_a_walk_are_noticed(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval, past_end: Any
 ) -> None:
     vendor.switches.past_end = past_end
@@ -161,7 +161,7 @@ async def test_rows_that_vanish_in_the_middle_are_noticed(
     assert len(set(ids(pages))) == 12  # the twelfth slipped to the page before
 
 
-async def test_an_invalid_first_page_is_no_end(
+async def test_an_invalid_first_page_is_not_an_end(
     vendor: Cekura, connect: Connect, walk: Walk
 ) -> None:
     vendor.faults.add(faults.answer(404, b'{"detail":"Invalid page."}'))
@@ -169,7 +169,7 @@ async def test_an_invalid_first_page_is_no_end(
         await walk(connect())
 
 
-async def test_another_404_in_the_middle_is_no_end(
+async def test_another_404_for_a_later_page_is_not_an_end(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(9, day.start, day.end)
@@ -203,7 +203,7 @@ async def test_without_next_and_count_an_empty_page_is_the_end(
     ]
 
 
-# --- refusals, each to be understood by itself
+# --- refusals
 
 
 async def refusal(walk: Walk, source: cekura.Source) -> Refused:
@@ -221,7 +221,7 @@ async def test_a_wrong_key_is_refused(vendor: Cekura, connect: Connect, walk: Wa
     assert len(vendor.seen) == 1
 
 
-async def test_a_projects_key_is_refused_with_the_key_that_is_needed(
+async def test_a_projects_key_is_refused_with_a_hint_which_key_is_needed(
     vendor: Cekura, connect: Connect, walk: Walk
 ) -> None:
     vendor.switches.key_scope = "project"
@@ -232,7 +232,7 @@ async def test_a_projects_key_is_refused_with_the_key_that_is_needed(
     assert "admin" in str(error)
 
 
-async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
+async def test_a_bad_request_holds_the_source_with_the_vendors_message(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.switches.max_window_days = 7
@@ -244,7 +244,7 @@ async def test_what_the_vendor_finds_wrong_holds_the_source_in_its_words(
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"detail":7}', b'{"a":[{"b":1}]}'])
-async def test_a_refusal_without_words_is_told_all_the_same(
+async def test_a_refusal_without_a_message_is_still_reported(
     vendor: Cekura, connect: Connect, walk: Walk, body: bytes
 ) -> None:
     vendor.faults.add(faults.answer(403, body))
@@ -271,11 +271,11 @@ async def test_a_rotated_key_is_used_without_a_restart(
     assert vendor.answered[401] == 1
 
 
-# --- trouble that passes
+# --- transient failures
 
 
 @pytest.mark.parametrize("retry_after", ["seconds", "date", "absent"])
-async def test_a_throttled_walk_waits_as_long_as_it_is_told(
+async def test_a_throttled_walk_waits_as_long_as_the_vendor_asks(
     *,
     vendor: Cekura,
     connect: Connect,
@@ -284,7 +284,7 @@ async def test_a_throttled_walk_waits_as_long_as_it_is_told(
     waits: list[float],
     retry_after: Any,
 ) -> None:
-    """The double answers no Date, so the date form counts from the real now: long ago."""
+    """The double sends no Date, so the date form counts from the real now: long ago."""
     vendor.fill(9, day.start, day.end)
     vendor.switches.rate, vendor.switches.retry_after = 2, retry_after
     with pytest.raises(Retryable) as caught:
@@ -305,7 +305,7 @@ async def test_a_throttled_walk_waits_as_long_as_it_is_told(
         faults.answer(200, b'{"count":1,"next":7,"results":[]}'),
     ],
 )
-async def test_a_page_of_another_form_is_asked_for_again(
+async def test_a_page_of_another_form_is_requested_again(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval, action: faults.Action
 ) -> None:
     made = vendor.fill(9, day.start, day.end)
@@ -314,7 +314,7 @@ async def test_a_page_of_another_form_is_asked_for_again(
     assert asked(vendor) == ["1", "2", "2", "3"]
 
 
-async def test_the_sources_own_ceiling_is_kept(
+async def test_the_configured_rate_limit_is_kept(
     vendor: Cekura, connect: Connect, walk: Walk, day: Interval, waits: list[float]
 ) -> None:
     vendor.fill(9, day.start, day.end)
@@ -326,7 +326,7 @@ async def test_the_sources_own_ceiling_is_kept(
 
 
 @pytest.mark.respx(base_url=BASE)
-async def test_the_vendors_own_address_and_header_are_the_defaults(
+async def test_the_vendors_address_and_header_are_the_defaults(
     respx_mock: respx.MockRouter, walk: Walk
 ) -> None:
     route = respx_mock.get(PATH).mock(

@@ -1,4 +1,4 @@
-"""What holds for every source."""
+"""What is true for every source."""
 
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -30,7 +30,7 @@ def test_every_source_has_its_settings_and_a_way_to_build_it(kind: str) -> None:
     st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001  # hypothesis wants bounds without a zone
     st.timedeltas(timedelta(microseconds=1), timedelta(days=30)),
 )
-def test_widened_bounds_hold_the_window_even_if_they_are_left_out(
+def test_widened_bounds_contain_the_window_even_if_bounds_are_excluded(
     start: datetime, length: timedelta
 ) -> None:
     window = Interval(start, start + length)

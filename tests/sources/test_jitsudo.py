@@ -1,4 +1,4 @@
-"""JITSudo against its double, under every switch that its documentation leaves open."""
+"""JITSudo against its double, with every switch for what its documentation leaves open."""
 
 import json
 from collections import Counter
@@ -64,7 +64,7 @@ def ids(pages: list[Page]) -> list[str]:
 
 
 def body(records: int = 0, *, has_more: bool = False, **more: Any) -> bytes:
-    """Return a page with as many *records*, and whatever *more* it shall say."""
+    """Return a page with as many *records*, and *more* fields."""
     return json.dumps({"data": [{}] * records, "has_more": has_more, **more}).encode()
 
 
@@ -84,7 +84,7 @@ async def refusal(walk: Walk, source: jitsudo.Source) -> Refused:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         ({"api_key": "two\nlines"}, "api_key"),
         ({"page_size": 251}, "page_size"),
@@ -103,12 +103,12 @@ async def refusal(walk: Walk, source: jitsudo.Source) -> Refused:
         ({"api_key": None, "bearer_token": "two\nlines"}, "bearer_token"),
     ],
 )
-def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
         settings(**change)
 
 
-def test_the_tenant_has_one_spelling_whatever_the_operator_wrote(connect: Connect) -> None:
+def test_the_tenant_has_one_spelling_in_any_case(connect: Connect) -> None:
     assert settings(tenant_id=TENANT.upper()).tenant_id == TENANT
     assert connect(tenant_id=TENANT.upper()).scope == TENANT
 
@@ -116,7 +116,7 @@ def test_the_tenant_has_one_spelling_whatever_the_operator_wrote(connect: Connec
 # --- whole walks
 
 
-async def test_equal_times_on_a_border_between_pages_are_all_shown(
+async def test_ties_across_a_page_border_are_all_shown(
     vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = [vendor.add(day.start, nanos=number) for number in range(10)]
@@ -125,7 +125,7 @@ async def test_equal_times_on_a_border_between_pages_are_all_shown(
 
 @pytest.mark.parametrize("inclusive", [True, False])
 @pytest.mark.parametrize("sub", [0, 1, 500, 999])
-async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
+async def test_records_on_the_bounds_are_shown_whether_they_are_included_or_not(
     *, vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval, inclusive: bool, sub: int
 ) -> None:
     vendor.switches.lower_inclusive = vendor.switches.upper_inclusive = inclusive
@@ -167,7 +167,7 @@ async def test_a_bearer_token_goes_in_place_of_a_key(
     assert "x-api-key" not in seen.headers
 
 
-# --- rows that come and go
+# --- rows that are deleted
 
 
 async def test_the_last_page_may_have_become_empty(
@@ -179,7 +179,7 @@ async def test_the_last_page_may_have_become_empty(
     assert [(len(page.records), page.last) for page in pages] == [(4, False), (0, True)]
 
 
-# --- cursors that lead nowhere
+# --- bad cursors
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ async def test_the_last_page_may_have_become_empty(
         ("repeating", "cursor_repeats", 2),
     ],
 )
-async def test_a_cursor_that_leads_nowhere_breaks_the_walk_after_what_it_showed(
+async def test_a_bad_cursor_breaks_the_walk_after_the_records_of_its_page(
     *,
     vendor: Jitsudo,
     connect: Connect,
@@ -204,18 +204,18 @@ async def test_a_cursor_that_leads_nowhere_breaks_the_walk_after_what_it_showed(
     vendor.fill(13, day.start, day.end)
     shown: list[Page] = []
 
-    async def walked() -> None:
+    async def collect() -> None:
         async for page in connect().walk(day):
             shown.append(page)  # noqa: PERF401  # what came before the failure counts
 
     with pytest.raises(WalkBroken) as caught:
-        await walked()
+        await collect()
     assert caught.value.reason == reason
     assert [(len(page.records), page.last) for page in shown] == [(4, False)] * pages
     assert len(vendor.seen) == pages
 
 
-async def test_any_cursor_that_was_sent_before_in_the_walk_counts_as_repeated(
+async def test_a_cursor_that_was_sent_before_in_the_walk_counts_as_repeated(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
     for cursor in ("one", "two", "three", "one"):
@@ -249,7 +249,7 @@ async def test_a_cursor_on_the_last_page_is_not_followed(
     assert len(vendor.seen) == 1
 
 
-async def test_a_cursor_may_hold_any_character(
+async def test_a_cursor_may_contain_any_character(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
     cursor = "a+b/c=&limit=1 %20\u00fc"
@@ -339,7 +339,7 @@ async def test_only_the_half_in_which_a_cursor_expired_is_walked_again(
     start, end = "2026-02-28T23:59:59.999Z", "2026-03-02T00:00:00.000Z"
     assert asked == {
         (start, end): 3,
-        # a record that lies on a bound is shown by both sides of it
+        # a record on a bound is shown on both sides of it
         (start, noon): 9,
         (before[noon], end): 2,
         (before[noon], evening): 5,
@@ -347,24 +347,24 @@ async def test_only_the_half_in_which_a_cursor_expired_is_walked_again(
     }
 
 
-# --- refusals, each to be understood by itself
+# --- refusals
 
 
 @pytest.mark.parametrize("details", [True, False])
 @pytest.mark.parametrize("notices", [(), ("tenant isolation: forbid",)])
-async def test_another_tenants_credential_names_both_sides(
+async def test_another_tenants_credential_is_refused_with_both_tenants(
     *, vendor: Jitsudo, connect: Connect, walk: Walk, details: bool, notices: tuple[str, ...]
 ) -> None:
     vendor.switches.details, vendor.switches.notices = details, notices
     vendor.tenant = OTHER
     error = await refusal(walk, connect())
     assert error.status == 403
-    said = str(error)
-    assert "the credential does not belong to the requested tenant (tenant_mismatch)" in said
-    assert f"tenant_id is {TENANT} in the configuration" in said
-    assert "this is a configuration error" in said
-    assert (f'"credential_tenant":"{OTHER}"' in said) is details
-    assert ("notices: tenant isolation: forbid" in said) is bool(notices)
+    text = str(error)
+    assert "the credential does not belong to the requested tenant (tenant_mismatch)" in text
+    assert f"tenant_id is {TENANT} in the configuration" in text
+    assert "this is a configuration error" in text
+    assert (f'"credential_tenant":"{OTHER}"' in text) is details
+    assert ("notices: tenant isolation: forbid" in text) is bool(notices)
     assert len(vendor.seen) == 1
 
 
@@ -399,7 +399,7 @@ async def test_a_token_that_was_renewed_in_its_file_is_used_at_once(
     assert vendor.answered == {401: 1, 200: 1}
 
 
-async def test_what_the_policies_say_reaches_the_operator_in_bounds(
+async def test_notices_of_the_policies_are_shown_within_a_length(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
     answer = {
@@ -408,10 +408,10 @@ async def test_what_the_policies_say_reaches_the_operator_in_bounds(
         "notices": ["auditors only", "ask\x1b[31m the admins", 7, None, "n" * 5000],
     }
     vendor.faults.add(faults.answer(403, json.dumps(answer).encode()))
-    said = str(await refusal(walk, connect()))
-    assert "mmm…; notices: auditors only; ask\\x1b[31m the admins; nnn" in said
-    assert f"the credential may not read the audit log of tenant {TENANT}" in said
-    assert len(said) < 500
+    text = str(await refusal(walk, connect()))
+    assert "mmm…; notices: auditors only; ask\\x1b[31m the admins; nnn" in text
+    assert f"the credential may not read the audit log of tenant {TENANT}" in text
+    assert len(text) < 500
 
 
 @pytest.mark.parametrize(
@@ -426,25 +426,25 @@ async def test_what_the_policies_say_reaches_the_operator_in_bounds(
         ([], ""),
     ],
 )
-async def test_a_refusal_of_any_form_is_told(
+async def test_a_refusal_of_any_form_is_reported(
     vendor: Jitsudo, connect: Connect, walk: Walk, answer: Any, words: str
 ) -> None:
     vendor.faults.add(faults.answer(403, json.dumps(answer).encode()))
-    said = str(await refusal(walk, connect()))
-    assert said.startswith(f"403 from GET {vendor.url}{PATH}{words}; ")
+    text = str(await refusal(walk, connect()))
+    assert text.startswith(f"403 from GET {vendor.url}{PATH}{words}; ")
 
 
-async def test_details_nested_without_end_are_left_out(
+async def test_details_nested_too_deeply_are_left_out(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
     deep = b"[" * 900 + b"]" * 900
     answer = b'{"code":"tenant_mismatch","message":"No.","details":%b}' % deep
     vendor.faults.add(faults.answer(403, answer))
-    said = str(await refusal(walk, connect()))
-    assert "belongs to another tenant: this is a configuration error" in said
+    text = str(await refusal(walk, connect()))
+    assert "belongs to another tenant: this is a configuration error" in text
 
 
-async def test_a_secret_that_the_server_repeats_is_not_passed_on(
+async def test_a_secret_that_the_server_repeats_is_not_shown(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
     source = connect()
@@ -460,7 +460,7 @@ async def test_a_secret_that_the_server_repeats_is_not_passed_on(
     assert key not in str(await refusal(walk, source))
 
 
-async def test_a_limit_that_the_server_refuses_holds_the_source_in_its_words(
+async def test_a_refused_limit_holds_the_source_with_the_servers_message(
     vendor: Jitsudo, connect: Connect, walk: Walk
 ) -> None:
     vendor.switches.oversize, vendor.switches.page_size_cap = "refuse", 3
@@ -469,12 +469,12 @@ async def test_a_limit_that_the_server_refuses_holds_the_source_in_its_words(
     assert "limit must be between 1 and 3 (invalid_request)" in str(error)
 
 
-# --- trouble that passes
+# --- transient failures
 
 
 @pytest.mark.parametrize("envelope", ["own", "foreign", "html"])
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-async def test_a_failing_server_is_tried_again_whatever_its_answer_looks_like(
+async def test_a_failing_server_is_retried_for_any_form_of_answer(
     *, vendor: Jitsudo, connect: Connect, walk: Walk, envelope: Any, status: int
 ) -> None:
     vendor.switches.failing, vendor.switches.envelope = status, envelope
@@ -494,7 +494,7 @@ async def test_a_failing_server_is_tried_again_whatever_its_answer_looks_like(
         faults.answer(200, b'{"data":[],"has_more":true,"next_cursor":7}'),
     ],
 )
-async def test_a_page_of_another_form_is_asked_for_again(
+async def test_a_page_of_another_form_is_requested_again(
     vendor: Jitsudo, connect: Connect, walk: Walk, day: Interval, action: faults.Action
 ) -> None:
     made = vendor.fill(9, day.start, day.end)
@@ -509,7 +509,7 @@ async def test_a_page_of_another_form_is_asked_for_again(
 
 
 @pytest.mark.respx(base_url=BASE)
-async def test_the_greatest_page_of_the_vendors_other_lists_is_the_default(
+async def test_the_largest_page_of_the_vendors_other_lists_is_the_default(
     respx_mock: respx.MockRouter, walk: Walk
 ) -> None:
     route = respx_mock.get(PATH).mock(

@@ -1,4 +1,4 @@
-"""S-Launch against its double, under every switch that its documentation leaves open."""
+"""S-Launch against its double, with every switch for what its documentation leaves open."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -108,8 +108,8 @@ def shape(vendor: SLaunch, **switches: Any) -> None:
         ({"time_path": []}, "time_path"),
         ({"id_path": ["meta..id"]}, "not a path"),
         ({"time_path": [""]}, "not a path"),
-        ({"params": {"limit": "7"}}, "limit is set by the walk itself"),
-        ({"params": {"cursor": "x"}}, "cursor is set by the walk itself"),
+        ({"params": {"limit": "7"}}, "limit is set by auditrelay"),
+        ({"params": {"cursor": "x"}}, "cursor is set by auditrelay"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any], words: str) -> None:
@@ -123,7 +123,7 @@ def test_a_tenant_is_the_first_part_of_its_host() -> None:
     assert settings(tenant="Acme-2").addresses == {"base_url": "https://acme-2.s-launch.com"}
 
 
-def test_a_path_may_be_one_word_and_several_may_stand_between_commas() -> None:
+def test_a_path_may_be_one_word_or_several_separated_by_commas() -> None:
     made = settings(id_path="_id.$oid", time_path="at, meta.created")
     assert made.record_paths == {"id_path": ["_id.$oid"], "time_path": ["at", "meta.created"]}
 
@@ -138,11 +138,11 @@ def test_a_path_may_be_one_word_and_several_may_stand_between_commas() -> None:
         ({"tenant": None, "base_url": "https://gate.example/two/"}, "gate.example/two"),
     ],
 )
-def test_a_tenant_is_the_same_however_it_is_named(named: dict[str, Any], scope: str) -> None:
+def test_the_scope_is_the_tenant_from_either_setting(named: dict[str, Any], scope: str) -> None:
     assert slaunch.build("shop", settings(**named), Metrics()).scope == scope
 
 
-def test_the_paths_of_the_configuration_are_those_that_events_are_read_by(tmp_path: Path) -> None:
+def test_events_are_read_by_the_paths_of_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(
         '[sources.shop]\ntype = "slaunch"\ntenant = "acme"\napi_key = "literal-key-1"\n'
@@ -185,7 +185,7 @@ async def test_every_shape_of_records_is_walked(
     ]
 
 
-async def test_exactly_what_lies_in_the_window_is_shown(
+async def test_only_records_in_the_window_are_shown(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.add(day.start - MICROSECOND)
@@ -195,7 +195,7 @@ async def test_exactly_what_lies_in_the_window_is_shown(
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11])
-async def test_equal_times_on_a_bound_and_over_the_border_of_a_page_are_all_shown(
+async def test_ties_on_a_bound_and_across_a_page_border_are_all_shown(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, count: int
 ) -> None:
     vendor.fill(6, day.start - HOUR, day.start)
@@ -230,7 +230,7 @@ async def test_every_request_asks_for_the_same_list(
         assert seen.query["include_total"] == "false"
 
 
-async def test_a_walk_ends_with_the_first_page_that_holds_something_older(
+async def test_a_walk_ends_with_the_first_page_that_contains_an_older_record(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(100, day.start - 99 * HOUR, day.start)
@@ -239,7 +239,7 @@ async def test_a_walk_ends_with_the_first_page_that_holds_something_older(
     assert (ids(pages), len(vendor.seen)) == (made[::-1], 2)
 
 
-async def test_pages_newer_than_the_window_are_passed_over(
+async def test_pages_newer_than_the_window_are_skipped(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(2, day.start, day.end)
@@ -256,7 +256,7 @@ async def test_a_window_without_records_is_proved_empty(
     assert await walk(connect()) == [Page([], last=True)]
 
 
-# --- cursors that lead nowhere
+# --- bad cursors
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ async def test_a_window_without_records_is_proved_empty(
         ("repeating", "cursor_repeats", 8),
     ],
 )
-async def test_a_next_page_without_a_way_to_it_breaks_the_walk_and_keeps_what_was_shown(
+async def test_a_next_page_without_a_usable_cursor_breaks_the_walk_after_its_records(
     *,
     vendor: SLaunch,
     connect: Connect,
@@ -293,7 +293,7 @@ async def test_a_next_page_without_a_way_to_it_breaks_the_walk_and_keeps_what_wa
 
 
 @pytest.mark.parametrize("switch", ["null", "repeating"])
-async def test_where_the_window_is_left_behind_no_cursor_is_needed(
+async def test_past_the_end_of_the_window_no_cursor_is_needed(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, switch: Any
 ) -> None:
     vendor.fill(9, day.start - HOUR, day.start)
@@ -304,7 +304,7 @@ async def test_where_the_window_is_left_behind_no_cursor_is_needed(
 
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("cursors", ["place", "count"])
-async def test_an_expired_cursor_restarts_the_walk_once_and_nothing_is_shown_twice(
+async def test_an_expired_cursor_restarts_the_walk_once_and_no_record_is_shown_twice(
     *,
     vendor: SLaunch,
     connect: Connect,
@@ -343,7 +343,7 @@ async def test_a_cursor_that_expires_twice_breaks_the_walk(
     assert len(vendor.seen) == 4
 
 
-async def test_a_first_page_that_is_not_accepted_is_no_expired_cursor(
+async def test_a_refused_first_page_is_not_an_expired_cursor(
     vendor: SLaunch, connect: Connect, walk: Walk
 ) -> None:
     vendor.switches.unknown = "refuse"
@@ -352,7 +352,7 @@ async def test_a_first_page_that_is_not_accepted_is_no_expired_cursor(
     assert (caught.value.status, len(vendor.seen)) == (422, 1)
 
 
-async def test_pages_that_lead_nowhere_break_the_walk(
+async def test_pages_without_progress_break_the_walk(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     """A server that ignores its cursors, and gives a new one each time."""
@@ -372,7 +372,7 @@ async def test_pages_that_lead_nowhere_break_the_walk(
     with pytest.raises(WalkBroken) as caught:
         await walk(connect())
     assert caught.value.reason == "no_progress"
-    assert len(vendor.seen) == 1 + slaunch.MOST_IDLE
+    assert len(vendor.seen) == 1 + slaunch.MAX_IDLE
 
 
 def _fields(request: Request) -> dict[str, Any]:
@@ -383,15 +383,15 @@ def _without_cursor(request: Request) -> dict[str, str]:
     return {name: value for name, value in request.query.items() if name != "cursor"}
 
 
-async def test_empty_pages_in_the_middle_are_no_end_and_no_progress(
+async def test_empty_pages_in_the_middle_are_not_the_end_and_not_progress(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
-    for number in range(slaunch.MOST_IDLE - 1):
+    for number in range(slaunch.MAX_IDLE - 1):
         vendor.faults.add(faults.answer(200, body(cursor=f"c{number}")))
     item = {"id": "a", "timestamp": day.start.isoformat()}
     vendor.faults.add(faults.answer(200, body(item, more=False)))
     assert ids(await walk(connect())) == ["a"]
-    for number in range(slaunch.MOST_IDLE):
+    for number in range(slaunch.MAX_IDLE):
         vendor.faults.add(faults.answer(200, body(cursor=f"c{number}")))
     with pytest.raises(WalkBroken) as caught:
         await walk(connect())
@@ -414,7 +414,7 @@ async def test_one_old_item_out_of_order_does_not_end_the_walk(
     assert sorted(ids(await walk(connect()))) == sorted(made)
 
 
-async def test_out_of_order_it_takes_a_whole_page_of_older_ones(
+async def test_an_unordered_walk_ends_only_with_a_whole_page_of_older_records(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.switches.order = "as stored"
@@ -447,7 +447,7 @@ async def test_records_without_a_readable_time_are_shown_with_every_window(
     assert sorted(ids(await walk(connect()))) == sorted([*made, odd])
 
 
-async def test_records_that_are_no_objects_are_shown(
+async def test_records_that_are_not_objects_are_shown(
     vendor: SLaunch, connect: Connect, walk: Walk
 ) -> None:
     vendor.faults.add(faults.answer(200, body("text", None, [], 7, more=False)))
@@ -455,24 +455,24 @@ async def test_records_that_are_no_objects_are_shown(
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"7", b'{"timestamp":7}', b'{"timestamp":[]}'])
-async def test_the_time_of_anything_can_be_asked_for(connect: Connect, text: bytes) -> None:
+async def test_any_record_may_lack_a_time(connect: Connect, text: bytes) -> None:
     assert connect()._at(text) is None
     assert connect(time_path=["timestamp"])._at(text) is None
 
 
-async def test_a_history_whose_times_stand_elsewhere_holds_the_source_and_says_what_to_set(
+async def test_a_history_with_times_in_another_field_holds_the_source_with_a_hint(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
-    vendor.fill(slaunch.MOST_UNTIMED + 8, day.start - HOUR, day.end)
+    vendor.fill(slaunch.MAX_UNTIMED + 8, day.start - HOUR, day.end)
     with pytest.raises(Refused, match=r"under at or meta\.when: set time_path"):
         await walk(connect(time_path=["at", "meta.when"]))
-    assert len(vendor.seen) == -(-slaunch.MOST_UNTIMED // 4)
+    assert len(vendor.seen) == -(-slaunch.MAX_UNTIMED // 4)
 
 
-async def test_odd_records_here_and_there_hold_nothing(
+async def test_a_few_records_without_a_time_do_not_hold_the_source(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slaunch, "MOST_UNTIMED", 3)
+    monkeypatch.setattr(slaunch, "MAX_UNTIMED", 3)
     for number in range(24):
         odd: dict[str, Any] = {} if number % 3 else {"timestamp": "soon"}
         vendor.add(day.start + number * HOUR, **odd)
@@ -486,7 +486,7 @@ async def test_a_short_list_without_times_is_read_to_its_end(
     assert ids(await walk(connect(time_path=["at"]))) == made[::-1]
 
 
-async def test_the_time_may_stand_inside_of_another_object(
+async def test_the_time_may_be_in_a_nested_object(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.add(day.start - HOUR, timestamp=None, meta={"at": "2026-02-28T23:00:00Z"})
@@ -494,11 +494,11 @@ async def test_the_time_may_stand_inside_of_another_object(
     assert ids(await walk(connect(time_path=["timestamp", "meta.at"]))) == [made]
 
 
-# --- rows that come and go
+# --- rows that are added and deleted
 
 
 @pytest.mark.parametrize("cursors", ["place", "count"])
-async def test_rows_that_arrive_in_the_middle_cost_nothing(
+async def test_no_row_is_lost_to_rows_that_arrive_during_a_walk(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, cursors: Any
 ) -> None:
     vendor.switches.cursors = cursors
@@ -508,7 +508,7 @@ async def test_rows_that_arrive_in_the_middle_cost_nothing(
     assert ids(await walk(connect())) == made[::-1]
 
 
-async def test_rows_that_the_tenant_deletes_in_the_middle_take_no_other_with_them(
+async def test_no_other_row_is_lost_to_rows_deleted_during_a_walk(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(14, day.start, day.end)
@@ -517,7 +517,7 @@ async def test_rows_that_the_tenant_deletes_in_the_middle_take_no_other_with_the
     assert ids(await walk(connect())) == [known for known in made[::-1] if known not in made[5:9]]
 
 
-async def test_a_list_that_is_emptied_in_the_middle_ends(
+async def test_a_list_that_is_emptied_during_a_walk_ends(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(9, day.start, day.end)
@@ -550,7 +550,7 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
         part = parts.pop()
         try:
             async for events, _ in walks.walk(
-                source, part, normalizer(source), most=walks.MOST_EVENTS
+                source, part, normalizer(source), max_events=walks.MAX_EVENTS_PER_WALK
             ):
                 found.update(event.native_id or "" for event in events)
             done += 1
@@ -565,7 +565,7 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
 async def test_a_long_history_is_not_read_from_the_top_for_every_part(
     vendor: SLaunch, connect: Connect, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walks, "MOST_EVENTS", 100)
+    monkeypatch.setattr(walks, "MAX_EVENTS_PER_WALK", 100)
     made = vendor.fill(2000, day.start, day.end)
     found, parts = await cover(connect(page_size=10), day)
     assert found == set(made)
@@ -575,7 +575,7 @@ async def test_a_long_history_is_not_read_from_the_top_for_every_part(
 
 
 async def remembering(source: slaunch.Source, walk: Walk, vendor: SLaunch) -> None:
-    """Let *source* walk everything, and forget the requests."""
+    """Let *source* walk everything, and clear the requests."""
     await walk(source)
     vendor.seen.clear()
 
@@ -591,10 +591,10 @@ async def test_an_older_window_begins_at_the_deepest_page_before_it(
     assert ["cursor" in seen.query for seen in vendor.seen] == [True] * 3
 
 
-async def test_a_remembered_place_that_has_moved_into_the_window_is_not_trusted(
+async def test_a_remembered_cursor_that_has_moved_into_the_window_is_not_used(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
-    """Rows vanish above a place that is a mere count: what it leads to lies further down."""
+    """Rows are deleted above a cursor that is only a count: it now leads further down."""
     vendor.switches.cursors = "count"
     made = vendor.fill(48, day.start, day.end)
     source = connect()
@@ -619,7 +619,7 @@ async def test_a_remembered_cursor_that_has_expired_costs_a_walk_from_the_top(
     assert vendor.answered[400] == 1
 
 
-async def test_nothing_is_remembered_of_a_list_that_is_out_of_order(
+async def test_no_cursors_of_an_unordered_list_are_remembered(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.switches.order = "as stored"
@@ -632,31 +632,31 @@ async def test_nothing_is_remembered_of_a_list_that_is_out_of_order(
     assert "cursor" not in vendor.seen[0].query
 
 
-async def test_a_walk_from_the_top_forgets_what_earlier_ones_remembered(
+async def test_a_walk_from_the_top_discards_the_remembered_cursors(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(48, day.start, day.end)
     source = connect()
     await walk(source)
-    assert len(source._marks) == 11
+    assert len(source._cursors) == 11
     await walk(source, Interval(day.end - 3 * HOUR, day.end))
-    assert len(source._marks) == 1
+    assert len(source._cursors) == 1
 
 
-async def test_what_is_remembered_stays_small(
+async def test_the_number_of_remembered_cursors_is_bounded(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slaunch, "MOST_MARKS", 8)
+    monkeypatch.setattr(slaunch, "MAX_CURSORS", 8)
     made = vendor.fill(200, day.start, day.end)
     source = connect()
     await remembering(source, walk, vendor)
-    assert 4 <= len(source._marks) <= 8
+    assert 4 <= len(source._cursors) <= 8
     early = Interval(day.start, day.start + 3 * HOUR)
     assert ids(await walk(source, early)) == made[:25][::-1]
     assert len(vendor.seen) < 20
 
 
-# --- refusals, each to be understood by itself
+# --- refusals
 
 
 async def refusal(walk: Walk, source: slaunch.Source) -> Refused:
@@ -681,7 +681,7 @@ async def test_an_expired_key_is_refused(
     assert "API key has expired; check the key" in str(error)
 
 
-async def test_a_key_without_the_scope_is_told_which_one(
+async def test_a_key_without_the_scope_is_refused_with_its_name(
     vendor: SLaunch, connect: Connect, walk: Walk
 ) -> None:
     vendor.scopes = {"audit:write", "assets:read"}
@@ -698,7 +698,9 @@ async def test_reading_needs_no_other_scope(
     assert ids(await walk(connect())) == made[::-1]
 
 
-async def test_a_wrong_address_is_told(vendor: SLaunch, connect: Connect, walk: Walk) -> None:
+async def test_a_wrong_address_is_refused_with_a_hint(
+    vendor: SLaunch, connect: Connect, walk: Walk
+) -> None:
     error = await refusal(walk, connect(base_url=f"{vendor.url}/elsewhere"))
     assert error.status == 404
     assert "Not Found; check tenant or base_url" in str(error)
@@ -717,7 +719,7 @@ async def test_a_wrong_address_is_told(vendor: SLaunch, connect: Connect, walk: 
         (b"<html>", ""),
     ],
 )
-async def test_a_refusal_says_the_vendors_words_if_there_are_any(
+async def test_a_refusal_has_the_vendors_message_if_there_is_one(
     vendor: SLaunch, connect: Connect, walk: Walk, text: bytes, words: str
 ) -> None:
     vendor.faults.add(faults.answer(422, text))
@@ -725,7 +727,7 @@ async def test_a_refusal_says_the_vendors_words_if_there_are_any(
     assert str(error) == f"422 from GET {vendor.url}{PATH}{words}"
 
 
-# --- trouble that passes
+# --- transient failures
 
 
 @pytest.mark.parametrize(
@@ -738,7 +740,7 @@ async def test_a_refusal_says_the_vendors_words_if_there_are_any(
         faults.answer(200, b"{}"),
     ],
 )
-async def test_a_page_of_another_form_is_asked_for_again(
+async def test_a_page_of_another_form_is_requested_again(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, action: faults.Action
 ) -> None:
     made = vendor.fill(9, day.start, day.end)
@@ -751,7 +753,7 @@ async def test_a_page_of_another_form_is_asked_for_again(
 
 
 @pytest.mark.respx(base_url=BASE)
-async def test_the_tenants_own_address_and_the_bare_key_are_used(
+async def test_the_tenants_address_and_the_bare_key_are_used(
     respx_mock: respx.MockRouter, walk: Walk
 ) -> None:
     page: dict[str, Any] = {"items": [], "next_cursor": None, "next_page": False, "limit": 250}

@@ -1,4 +1,4 @@
-"""Batches for a sink, and the noon around which the events of tests happened."""
+"""Batches for a sink, and the noon around which the test events happened."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -6,24 +6,26 @@ from types import SimpleNamespace
 import pytest
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import Item, Sink
+from auditrelay.sinks import EventRef, Item, Sink
 
 NOON = 1_767_268_800
 
 
 @pytest.fixture(autouse=True)
 def noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let it be the noon around which the test events happened, for the sink that minds."""
+    """Set the clock of the sink that checks the age of events to about their time."""
     clock = SimpleNamespace(time_ns=lambda: NOON * 10**9)
     monkeypatch.setattr("auditrelay.sinks.datadog.time", clock)
 
 
 @pytest.fixture
 def batch() -> Callable[[Sink, Sequence[AuditEvent]], list[Item]]:
-    """Turn events into the items that the spool would hand to a sink."""
+    """Turn events into the items that a sink is sent."""
 
     def made(sink: Sink, events: Sequence[AuditEvent]) -> list[Item]:
-        return [Item(place, each, sink.render(each)) for place, each in enumerate(events)]
+        return [
+            Item(place, EventRef.of(each), sink.render(each)) for place, each in enumerate(events)
+        ]
 
     return made
 
@@ -32,5 +34,5 @@ def batch() -> Callable[[Sink, Sequence[AuditEvent]], list[Item]]:
 def items(
     event: Callable[[int], AuditEvent], batch: Callable[[Sink, Sequence[AuditEvent]], list[Item]]
 ) -> Callable[[Sink, int], list[Item]]:
-    """Make a batch of so many events for a sink."""
+    """Make a batch of a number of events for a sink."""
     return lambda sink, count: batch(sink, [event(number) for number in range(count)])

@@ -1,4 +1,4 @@
-"""A collector at work without a network: a clock, a source with a memory, and the store."""
+"""A collector without a network: a clock, a source that remembers its records, and the store."""
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 
 
 class Clock:
-    """A time that moves only when a test moves it."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -35,17 +35,17 @@ class Clock:
 @dataclass
 class Vendor:
     """
-    An API with a memory that honours window and pages: half-open bounds, oldest first.
+    An API with stored records, windows and pages: half-open bounds, oldest first.
 
-    A record can be seen from its time on, or from *seen_from*. *trouble* is raised before the page
-    of that number, counted over all walks, and then forgotten.
+    A record is shown from its time on, or from *seen_from*. The error in *errors* is raised once,
+    before the page of that number, counted over all walks.
     """
 
     clock: Clock
     size: int = 3
     scope: str = ""
     records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
-    trouble: dict[int, RelayError] = field(default_factory=dict)
+    errors: dict[int, RelayError] = field(default_factory=dict)
     too_many: int = 10**9
     asked: list[Interval] = field(default_factory=list)
     pages: int = 0
@@ -59,7 +59,7 @@ class Vendor:
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         self.asked.append(window)
-        assert len(self.asked) < 1000, "it asks for ever"
+        assert len(self.asked) < 1000, "endless requests"
         found = [
             b'{"id":"%b","event_type":"%b","created_at":"%b"}'
             % (name.encode(), self.event_type.encode(), at.isoformat().encode())
@@ -71,7 +71,7 @@ class Vendor:
         for first in range(0, max(1, len(found)), self.size):
             self.pages += 1
             self.before_page()
-            if error := self.trouble.pop(self.pages, None):
+            if error := self.errors.pop(self.pages, None):
                 raise error
             part = found[first : first + self.size]
             yield Page(part, last=first + self.size >= len(found), total=len(found))
@@ -141,7 +141,7 @@ class World:
 
 
 def covered_from(ledger: list[tuple[Interval, str | None]]) -> Interval:
-    """Return what *ledger* covers, which must be without a hole."""
+    """Return the interval that *ledger* covers; it must have no hole."""
     for (one, _), (other, _) in pairwise(ledger):
         assert one.end == other.start
     return Interval(ledger[0][0].start, ledger[-1][0].end)

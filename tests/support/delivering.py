@@ -1,4 +1,4 @@
-"""A store with a spool and a scripted sink: what the tests of delivering need."""
+"""A store with a spool, and a scripted sink, for the tests of delivery."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Known, Limits, Verdict
+from auditrelay.sinks import Item, Limits, Verdict
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
@@ -30,15 +30,15 @@ def name_of(item: Item) -> str:
 @dataclass
 class Intake:
     """
-    A sink that keeps to the contract: what it has not named or raised about, it has taken.
+    A sink that follows the contract: it has accepted what it does not reject, retry or raise about.
 
-    *script* answers the requests in their order, *always* those after it.
+    *script* answers the requests in order, *always* those after it.
     """
 
     limits: Limits = field(default_factory=lambda: Limits(1000, 10**9, 10**9))
     script: list[Answer | RelayError | Verdict] = field(default_factory=list)
     always: Answer = lambda _: Verdict()
-    recognises_duplicates: bool = False
+    deduplicates: bool = False
     offered: list[list[str]] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     checks: list[RelayError] = field(default_factory=list)
@@ -65,12 +65,12 @@ class Intake:
         self.asked += 1
         if self.checks:
             raise self.checks.pop(0)
-        return "well"
+        return "healthy"
 
-    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+    def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
         return None
 
-    def query(self, event: Known) -> Sequence[str]:
+    def query(self, uid: str) -> Sequence[str]:
         return ()
 
     async def close(self) -> None: ...
@@ -78,7 +78,7 @@ class Intake:
 
 @dataclass
 class World:
-    """A store with a spool, and what it takes to deliver from it."""
+    """A store with a spool, and what is needed to deliver from it."""
 
     store: SqliteStore
     folder: Path

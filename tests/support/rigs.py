@@ -1,7 +1,7 @@
 """
 One table for every sink that speaks HTTP: its double, its settings, and what the double can do.
 
-A new sink is one more entry of :data:`RIGS`; what runs over them knows nothing else of it.
+A new sink is one more entry of :data:`RIGS`; the tests that run over them need nothing else.
 """
 
 import importlib
@@ -46,17 +46,17 @@ EVERYWHERE: dict[str, Misbehave] = {
 
 
 def fail(double: Double, action: faults.Action, times: int = 1) -> None:
-    """Let *action* strike the next requests that carry events."""
+    """Apply *action* to the next requests that carry events."""
     double.faults.add(action, method="POST", times=times)
 
 
 @dataclass(frozen=True)
 class Rig:
     """
-    One kind of sink. *keys* are its settings, given the double; *misbehaviours* what only it does,
-    and does the more often for that; *also* what it does as well.
+    One kind of sink. *keys* are its settings, given the double; *misbehaviours* are those of this
+    kind alone, which occur more often than those in *also*.
 
-    *keeps* is whether the double stores an event once that is sent twice.
+    *deduplicates*: the double stores an event that is sent twice once.
     """
 
     kind: str
@@ -64,11 +64,11 @@ class Rig:
     keys: Callable[[Any], Mapping[str, Any]]
     misbehaviours: Mapping[str, Misbehave]
     also: Mapping[str, Misbehave] = field(default_factory=dict)
-    keeps: bool = False
+    deduplicates: bool = False
 
     @property
-    def tricks(self) -> dict[str, Misbehave]:
-        """Everything that its double can do wrong."""
+    def all_misbehaviours(self) -> dict[str, Misbehave]:
+        """Every misbehaviour of its double."""
         return {**EVERYWHERE, **self.also, **self.misbehaviours}
 
     def build(self, double: Any, metrics: Metrics, **keys: Any) -> tuple[SinkSettings, Sink]:
@@ -147,8 +147,8 @@ RIGS = {
             "slow acks": lambda double: setattr(double.switches, "ack_after", 2),
             "prompt acks": lambda double: setattr(double.switches, "ack_after", 0),
             "poll hangs": lambda double: _polls(double, faults.hang()),
-            "poll hangs, told": lambda double: _polls(double, faults.hang(process=True)),
-            "poll reset, told": lambda double: _polls(double, faults.store_then_reset()),
+            "poll hangs, processed": lambda double: _polls(double, faults.hang(process=True)),
+            "poll reset, processed": lambda double: _polls(double, faults.store_then_reset()),
             "poll 503": lambda double: _polls(double, faults.html(503)),
             "poll 404": lambda double: _polls(double, faults.answer(404)),
             "poll portal": lambda double: _polls(double, faults.html(200)),
@@ -182,6 +182,6 @@ RIGS = {
             "items 403": lambda double: double.fail_items(403, times=1),
             "fewer items": lambda double: double.answer_fewer_items(),
         },
-        keeps=True,
+        deduplicates=True,
     ),
 }

@@ -116,12 +116,12 @@ class Stage:
             "last_poll_at": self.ago(2 * MINUTE),
             "last_event_at": self.ago(7 * MINUTE),
         }
-        await self.store.note("source", name, {**usual, **condition})
+        await self.store.save_condition("source", name, {**usual, **condition})
 
     async def sink(self, name: str, **condition: Any) -> None:
         """Set the health of the sink *name*: up, except for *condition*."""
         usual = {**UP, "since": self.ago(9 * DAY), "last_delivered_at": self.ago(2 * MINUTE)}
-        await self.store.note("sink", name, {**usual, **condition})
+        await self.store.save_condition("sink", name, {**usual, **condition})
 
     def events(
         self,

@@ -1,4 +1,4 @@
-"""A store in a folder, and what waits in it for a sink."""
+"""A store in a folder, and the backlog of a sink in it."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -36,7 +36,7 @@ WRITES = {
     "start_source": (1, 3),
     "add": (1, 2, 3, 4, 6, 8),
     "resweep_done": (1, 2),
-    "note": (1, 4),
+    "save_condition": (1, 4),
     "settle": (2, 5, 9, 12, 15),
 }
 """What a short run writes, and which of these writes it shall not survive."""

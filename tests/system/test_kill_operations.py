@@ -52,7 +52,9 @@ class Case:
     """A command, and which of its writes it shall not survive, by the store's method."""
 
     writes: dict[str, tuple[int, ...]]
-    others: frozenset[str] = frozenset({"start_sink", "retire_sinks", "start_source", "note"})
+    others: frozenset[str] = frozenset(
+        {"start_sink", "retire_sinks", "start_source", "save_condition"}
+    )
     """What it writes besides, as every run does: test_kill.py kills these."""
 
 
@@ -76,7 +78,7 @@ CASES = {
     ),
     "second look": Case(
         {"add": (1, 2, 3, 5), "record_deleted": (1,), "resweep_done": (1,), "settle": (1, 2)},
-        frozenset({"start_sink", "retire_sinks", "start_source", "note", "prune"}),
+        frozenset({"start_sink", "retire_sinks", "start_source", "save_condition", "prune"}),
     ),
     "repair": Case({"add": (1,), "resend": (1,), "settle": (1, 3)}),
     "replay": Case({"replay": (1,), "settle": (1, 2)}),
@@ -209,7 +211,7 @@ class Scene:
                 known = view.coverage("bland")
             assert known is not None
             told = sum(each.events for each in known.journal if each.what == "vanished")
-            assert (known.vanished, told) == (1, 1), "what vanished is noted once"
+            assert (known.deleted_at_source, told) == (1, 1), "what vanished is noted once"
 
 
 @pytest.mark.parametrize("side", ["before", "after"])

@@ -18,8 +18,8 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
-from auditrelay.sinks import Item, Sink, Verdict
-from auditrelay.sources import Drop
+from auditrelay.sinks import EventRef, Item, Sink, Verdict
+from auditrelay.sources import FileSource
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval
@@ -130,7 +130,7 @@ async def _row(
 
 
 async def _check_source(source: Any) -> tuple[str, Sequence[str]]:
-    if isinstance(source, Drop):
+    if isinstance(source, FileSource):
         return await source.check(), ()
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
@@ -148,14 +148,14 @@ async def _check_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequenc
     if test is None:
         return message, ()
 
-    verdict = await sink.send([Item(0, test, sink.render(test, marks={"test": True}))])
+    verdict = await sink.send([Item(0, EventRef.of(test), sink.render(test, marks={"test": True}))])
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")
     took = "took the test event"
-    if verdict.receipt is not None:
+    if verdict.ack_id is not None:
         took += ", which it acknowledges later: search for it to be sure"
-    return "; ".join((message, took, *verdict.warnings)), sink.query(test)
+    return "; ".join((message, took, *verdict.warnings)), sink.query(test.uid)
 
 
 async def _check_idle_sink(sink: Sink) -> tuple[str, Sequence[str]]:
@@ -167,7 +167,7 @@ def _refusals(verdict: Verdict) -> Iterator[str]:
     for rejection in verdict.rejected:
         yield f"{rejection.message} ({rejection.reason})"
     if verdict.retry:
-        yield str(verdict.because or "temporarily refused")
+        yield str(verdict.retry_reason or "temporarily refused")
 
 
 def _test_event(config: Config, sink: str) -> AuditEvent:

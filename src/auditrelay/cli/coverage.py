@@ -104,7 +104,7 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[st
             }
             for span in spans
         ],
-        "vanished": known.vanished if known else 0,
+        "vanished": known.deleted_at_source if known else 0,
         "late": [
             {"via": each.via, "within_seconds": each.seconds, "events": each.events}
             for each in (known.lateness if known else ())
@@ -167,8 +167,8 @@ def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
     late = sum(each.events for each in known.lateness)
     if late:
         typer.echo(f"  {late:,} of them were found late")
-    if known.vanished:
-        typer.echo(f"  {known.vanished:,} forwarded events were deleted at the source")
+    if known.deleted_at_source:
+        typer.echo(f"  {known.deleted_at_source:,} forwarded events were deleted at the source")
     for day, via, what, start_at, end_at in _reads_outside_polls(known):
         done = "filled" if what == "filled" else "read"
         typer.echo(

@@ -17,7 +17,7 @@ from auditrelay.errors import ConfigError, Rejected
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer
-from auditrelay.sources import Drop, make
+from auditrelay.sources import FileSource, make
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -66,7 +66,7 @@ async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
             del events[old.uid]
 
     try:
-        if isinstance(source, Drop):
+        if isinstance(source, FileSource):
             await _newest_dropped(source, now, admit, lambda: len(events) >= count)
             return sorted(events.values(), key=lambda one: one.at, reverse=True)
         # Not every API returns the newest first: try ever longer windows instead.
@@ -85,17 +85,20 @@ async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
 
 
 async def _newest_dropped(
-    source: Drop, now: datetime, admit: Callable[[list[bytes]], None], enough: Callable[[], bool]
+    source: FileSource,
+    now: datetime,
+    admit: Callable[[list[bytes]], None],
+    enough: Callable[[], bool],
 ) -> None:
     """Read the newest readable files first, until there are enough events."""
 
     async def is_known(_key: bytes) -> bool:
         return False
 
-    async with contextlib.aclosing(source.parcels(is_known, now)) as parcels:
-        newest_first = [parcel async for parcel in parcels][::-1]
-    for parcel in newest_first:
-        async with contextlib.aclosing(parcel.pages) as pages:
+    async with contextlib.aclosing(source.files(is_known, now)) as files:
+        newest_first = [file async for file in files][::-1]
+    for file in newest_first:
+        async with contextlib.aclosing(file.pages) as pages:
             try:
                 async for page in pages:
                     admit(page.records)

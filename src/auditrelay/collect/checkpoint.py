@@ -1,4 +1,4 @@
-"""How far a source has been read without a hole, as its ledger says."""
+"""The checkpoint of a source: until when it was read without a hole, derived from its ledger."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ class Checkpoint:
     The start and the checkpoint of the source *name*.
 
     *lookback* is how long before its first poll a source starts. *clock* returns now, in UTC.
-    Neither ``start`` nor ``at`` is known before the first ``refresh``.
+    Call ``refresh`` before ``start`` or ``at`` is read.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class Checkpoint:
 
     async def refresh(self) -> None:
         """
-        Read the checkpoint off the ledger.
+        Derive the checkpoint from the ledger.
 
-        The first time, the start of the source is stored before any request is made: it stays where
-        it is, even if the source is down on its first day.
+        The first call stores the start of the source before any request is made, so that the start
+        stays the same even if the source is down on its first day.
         """
         first = self._clock() - self._lookback
         self._start = await self._store.start_source(self._name, first)
@@ -47,19 +47,19 @@ class Checkpoint:
         self.measure()
 
     def measure(self) -> None:
-        """Bring the lag in the metrics up to date."""
+        """Update the lag metric: now minus the checkpoint."""
         if self._at is not None:
             lag = (self._clock() - self._at).total_seconds()
             self._metrics.source_lag_seconds.labels(self._name).set(lag)
 
     @property
     def start(self) -> datetime:
-        """Where the source starts; what is older is read by a backfill only."""
+        """Where the source starts; only a backfill reads older time."""
         assert self._start is not None  # noqa: S101  # refresh() comes first
         return self._start
 
     @property
     def at(self) -> datetime:
-        """The end of the contiguous covered or declared prefix of its time."""
+        """The end of the unbroken run of covered or declared time from the start."""
         assert self._at is not None  # noqa: S101  # as above
         return self._at

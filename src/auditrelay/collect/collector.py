@@ -1,8 +1,8 @@
 """
-Poll one source: catch up with its settled time, window by window, and read files put before it.
+Poll one source: catch up with its settled time, window by window, or read its export files.
 
-A poll takes the next window off the ledger and has it read. Only what is new by uid is forwarded,
-so anything may be read as often as it takes.
+A poll derives the next window from the ledger and reads it. Events are deduplicated by uid, so any
+window may be read again as often as necessary.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ import structlog
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.file_drop import FileReader
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.reader import POLL, Reader
+from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
 from auditrelay.errors import Refused, RelayError, StateError, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Drop, Source
+from auditrelay.sources import FileSource, Source
 from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue
@@ -32,22 +32,23 @@ RETENTION: Final = "retention"
 UNREADABLE: Final = "unreadable"
 
 GIVEN_UP: Final = (CATCH_UP_LIMIT, RETENTION, UNREADABLE)
-"""The reasons of gaps that are left alone until a backfill is asked for."""
+"""Reasons of gaps that polls and resweeps do not read again; a backfill does."""
 
 UNREADABLE_AFTER: Final = timedelta(hours=1)
-"""How long a span that cannot be read holds a source up before it is declared as a gap."""
+"""How long polls must have failed at an unreadable span until it is declared as a gap."""
 
 UNREADABLE_TRIES: Final = 5
-"""How many polls must have failed at it by then."""
+"""How many polls must have failed at the span by then."""
 
-SET_BACK: Final = timedelta(minutes=5)
-"""How far the clock may lie behind what was read until it must have been set back."""
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far the clock may be behind the checkpoint; further, and it must have been set back."""
 
-MOST_UNREADABLE: Final = 20
+MAX_UNREADABLE_SPANS: Final = 20
 """
-How many spans are declared in one go: where more cannot be read, it is the whole source.
+How many spans one poll, or one slice of a backfill, declares as unreadable.
 
-Then it is asked again with the next poll, and neither hammered nor given up second by second.
+If there are more, the whole source is unreadable: the poll fails, and the next one tries again,
+instead of sending request after request and giving up second by second.
 """
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -55,17 +56,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class Collector:
     """
-    The polls of one source; its resweeps, health and checkpoint are collaborators of their own.
+    Polls one source, with its checkpoint, its health and its resweeps as collaborators.
 
-    *clock* returns now, in UTC. *announce* is called when new events lie in the spool. *patience*
-    is how long a poll waits for room in the spool before it is given up; None: for ever.
+    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
+    how long a poll waits for room in the spool until it fails; None: without limit.
     """
 
     def __init__(
         self,
         name: str,
         settings: SourceSettings,
-        source: Source | Drop,
+        source: Source | FileSource,
         *,
         normalizer: Normalizer,
         store: Store,
@@ -80,7 +81,7 @@ class Collector:
         self.due = asyncio.Event()
         """Set when a poll is due."""
         self.rested_at = time.monotonic()
-        """When the last poll ended, or when there was none yet, the start (monotonic)."""
+        """When the last poll ended, or the start if there was none yet (monotonic)."""
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
         self._normalizer = normalizer
@@ -91,7 +92,7 @@ class Collector:
         self._patience = patience
         self._health = SourceHealth(name, settings, store=store, metrics=metrics, clock=clock)
         self.condition = self._health.condition
-        """How the source fares, as ``status`` shows it."""
+        """Health of the source, as ``status`` shows it."""
         self.checkpoint = Checkpoint(
             name,
             lookback=settings.initial_lookback,
@@ -110,7 +111,7 @@ class Collector:
         )
         self._reader = self.new_reader()
         self._files: FileReader | None = None
-        if isinstance(source, Drop):
+        if isinstance(source, FileSource):
             self._files = FileReader(
                 name,
                 source,
@@ -121,11 +122,11 @@ class Collector:
                 clock=clock,
             )
         self._stuck_at: tuple[datetime, datetime, int] | None = None
-        """The checkpoint that cannot be passed, since when, and how many polls failed at it."""
+        """The checkpoint at which polls fail, since when they do, and how many failed."""
 
-    def new_reader(self) -> Reader:
-        """Return another reader of the same source, such as a backfill needs."""
-        return Reader(
+    def new_reader(self) -> WindowReader:
+        """Return another reader of the same source, for example for a backfill."""
+        return WindowReader(
             self.name,
             self.settings,
             self.source,
@@ -139,22 +140,27 @@ class Collector:
         )
 
     def recall(self, condition: Mapping[str, object]) -> None:
-        """Take over from *condition*, as the last process saved it, what is still true."""
+        """Restore what is still true of *condition*, as the previous process saved it."""
         self._health.recall(condition)
 
     @property
     def worked_at(self) -> float | None:
-        """When that of its loops which is stuck the longest last made progress (monotonic)."""
-        moments = (self._reader.worked_at, self.resweeper.reader.worked_at)
-        return min((at for at in moments if at is not None), default=None)
+        """
+        When the poll or resweep that is stuck the longest last made progress (monotonic).
+
+        None while neither runs.
+        """
+        times = (self._reader.worked_at, self.resweeper.reader.worked_at)
+        return min((at for at in times if at is not None), default=None)
 
     async def keep_polling(self) -> None:
-        """Poll whenever it is due, until cancelled; what goes wrong waits for the next poll."""
-        # Who says when goes by the clock on the wall, which may be set back; this goes by another.
-        longest = 2 * self.settings.poll_interval.total_seconds()
+        """Poll whenever a poll is due, until cancelled; the next poll retries what failed."""
+        # The scheduler that sets *due* uses the wall clock, which may be set back. This time-out
+        # is monotonic.
+        max_wait = 2 * self.settings.poll_interval.total_seconds()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(longest):
+                async with asyncio.timeout(max_wait):
                     await self.due.wait()
             self.due.clear()
             try:
@@ -169,8 +175,8 @@ class Collector:
         """
         Read the source to its settled end, then resweep what is due.
 
-        Raises RelayError if it could not; what was read until then is kept, and nothing that was
-        not read is claimed.
+        Raises RelayError if the source or the store fails; what was read until then stays in the
+        store, and only time that was read to its end counts as covered.
         """
         await self._poll()
         await self.resweeper.run()
@@ -193,25 +199,25 @@ class Collector:
             await self._health.save()
 
     async def _declare_overdue(self) -> None:
-        """Declare as a gap what is too old to be read, by our limit or the vendor's retention."""
+        """Declare time beyond the catch-up limit or the vendor's retention as a gap."""
         for limit, reason in (
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
             (self.settings.retention, RETENTION),
         ):
-            late = overdue(self.checkpoint.at, self._clock(), catch_up_limit=limit)
-            if late is not None:
-                await self._reader.declare(late, reason)
+            too_old = overdue(self.checkpoint.at, self._clock(), catch_up_limit=limit)
+            if too_old is not None:
+                await self._reader.declare(too_old, reason)
                 await self.checkpoint.refresh()
 
     async def _catch_up(self) -> None:
-        # One now for the whole poll: while a window is walked more time settles, and a poll that
-        # went after it would never end.
+        # One *now* for the whole poll: more time settles while a window is walked, and a poll that
+        # chased it would never end.
         now = self._clock()
-        if self.checkpoint.at - now > SET_BACK:
+        if self.checkpoint.at - now > CLOCK_TOLERANCE:
             raise Refused(
-                f"the clock of this machine says {now.isoformat(timespec='seconds')}, and time up "
-                f"to {self.checkpoint.at.isoformat(timespec='seconds')} has been read already: set "
-                "it right; until then nothing new can be read"
+                f"the clock of this machine shows {now.isoformat(timespec='seconds')}, but time up "
+                f"to {self.checkpoint.at.isoformat(timespec='seconds')} has been read already: fix "
+                "the system clock; nothing new is read until then"
             )
         unreadable = 0
         while window := self._next_window(now):
@@ -222,14 +228,14 @@ class Collector:
             ]
             for part in holes(window, given_up):
                 try:
-                    await self._reader.cover(part, POLL)
+                    await self._reader.read(part, POLL)
                 except WalkBroken as error:
-                    if unreadable == MOST_UNREADABLE or not await self._give_up(error, now):
+                    if unreadable == MAX_UNREADABLE_SPANS or not await self._give_up(error, now):
                         raise
                     unreadable += 1
                     break
             else:
-                await self.resweeper.skip_late(window, now)
+                await self.resweeper.skip(window, now)
             await self.checkpoint.refresh()
 
     def _next_window(self, now: datetime) -> Interval | None:
@@ -245,7 +251,7 @@ class Collector:
         return Interval(self.checkpoint.start, window.end)
 
     async def _give_up(self, error: WalkBroken, now: datetime) -> bool:
-        """Declare what cannot be read as a gap, if it has held the source up for too long."""
+        """Declare the unreadable span of *error* as a gap, if polls have failed at it for long."""
         checkpoint, since, tries = self.checkpoint.at, now, 0
         if self._stuck_at is not None and self._stuck_at[0] == checkpoint:
             since, tries = self._stuck_at[1:]
@@ -255,6 +261,6 @@ class Collector:
             return False
         await self._reader.declare(error.window, UNREADABLE)
         await self.checkpoint.refresh()
-        # What lies beside it and cannot be read either need not wait for another hour.
+        # An unreadable span next to it need not block the source for another hour.
         self._stuck_at = (self.checkpoint.at, since, tries)
         return True

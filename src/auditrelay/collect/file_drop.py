@@ -1,8 +1,8 @@
 """
-Read the files that are put before a source, each once, known by its content.
+Read the export files of a source, each file once, deduplicated by a digest of its content.
 
-A file that is of no use as a whole is rejected and shown in ``status`` while it lies there; a row
-that is no record becomes a dead letter.
+A file that cannot be read as an export is rejected, and shown in ``status`` until it is removed; a
+row that is no record becomes a dead letter.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ from datetime import datetime
 import structlog
 
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.reader import Reader
+from auditrelay.collect.reader import WindowReader
 from auditrelay.errors import Rejected
-from auditrelay.sources import Drop, Parcel, ParcelPage
-from auditrelay.store import DeadLetter, KnownParcel, Proof, Store
+from auditrelay.sources import ExportFile, ExportPage, FileSource
+from auditrelay.store import DeadLetter, KnownFile, Proof, Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -25,104 +25,104 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class FileReader:
     """
-    Reads the files that lie in *drop*, the place of the source *name*.
+    Reads the files that the source *name* finds in its directory.
 
-    *reader* stores what is in them; *health* is shown which were rejected. *clock* returns now, in
-    UTC.
+    *reader* stores their events; *health* gets the rejected files. *clock* returns now, in UTC.
     """
 
     def __init__(
         self,
         name: str,
-        drop: Drop,
+        source: FileSource,
         *,
-        reader: Reader,
+        reader: WindowReader,
         health: SourceHealth,
         store: Store,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._name = name
-        self._drop = drop
+        self._source = source
         self._reader = reader
         self._health = health
         self._store = store
         self._metrics = metrics
         self._clock = clock
         self._rejected: dict[bytes, str] = {}
-        """Why the files were rejected that lay there last, by the digests of their contents."""
+        """Why the last poll rejected files, by the digests of their contents."""
 
     async def read(self) -> None:
         """
         Read every file that is complete and was not read before.
 
-        Raises Refused if the place cannot be read, and StoreFull; what was read until then is kept.
+        Raises Refused if the directory cannot be read, and StoreFull; what was read until then
+        stays in the store.
         """
         rejected: dict[bytes, str] = {}
 
         async def known(key: bytes) -> bool:
-            return await self._store.is_parcel_known(self._name, key)
+            return await self._store.is_file_known(self._name, key)
 
-        async with contextlib.aclosing(self._drop.parcels(known, self._clock())) as parcels:
-            async for parcel in parcels:
+        async with contextlib.aclosing(self._source.files(known, self._clock())) as files:
+            async for file in files:
                 try:
-                    await self._read_parcel(parcel)
+                    await self._read_file(file)
                 except Rejected as error:
-                    rejected[parcel.key] = scrub(str(error))
-                    if parcel.key not in self._rejected:
+                    rejected[file.key] = scrub(str(error))
+                    if file.key not in self._rejected:
                         _log.error(
-                            "parcel_refused",
+                            "file_rejected",
                             source=self._name,
-                            parcel=parcel.name,
-                            reason=rejected[parcel.key],
+                            file=file.name,
+                            reason=rejected[file.key],
                         )
         self._rejected = rejected
         self._health.rejected_files = rejected.values()
 
-    async def _read_parcel(self, parcel: Parcel) -> None:
+    async def _read_file(self, file: ExportFile) -> None:
         rows = new = bad = ambiguous = 0
-        async with contextlib.aclosing(parcel.pages) as pages:
+        async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
                 if page.last:
-                    known = KnownParcel(parcel.key, parcel.name)
-                    proof = Proof(covers=page.covers, gaps=page.gaps, parcel=known)
+                    known = KnownFile(file.key, file.name)
+                    proof = Proof(covers=page.covers, gaps=page.gaps, file=known)
                 added = await self._reader.add(
                     self._reader.normalize(page.records),
-                    f"export {parcel.name}",
+                    f"export {file.name}",
                     proof,
-                    self._bad_rows(parcel, page),
+                    self._bad_rows(file, page),
                 )
                 rows += len(page.records)
                 new += len(added.new)
                 bad += len(page.bad)
                 ambiguous += len(added.late)
                 self._reader.worked_at = time.monotonic()
-        # What is new in a span that was read before came late, or is known by another uid: an
-        # export without ids cannot tell.
+        # A new event in a span that was read before is late, or known under another uid: an export
+        # without ids does not show which.
         self._metrics.events_ambiguous.labels(self._name).inc(ambiguous)
         _log.info(
-            "parcel_collected",
+            "file_collected",
             source=self._name,
-            parcel=parcel.name,
+            file=file.name,
             events=rows,
             new=new,
             bad=bad,
             ambiguous=ambiguous,
         )
 
-    def _bad_rows(self, parcel: Parcel, page: ParcelPage) -> list[DeadLetter]:
+    def _bad_rows(self, file: ExportFile, page: ExportPage) -> list[DeadLetter]:
         now = self._clock()
         letters = []
         for row in page.bad:
             (event,) = self._reader.normalize([row.text])
-            message = f"{parcel.name}, line {row.line}: {row.why}"
+            message = f"{file.name}, line {row.line}: {row.problem}"
             letters.append(DeadLetter(event, "bad_row", scrub(message), None, 1, now, now))
             _log.error(
                 "row_dead_lettered",
                 source=self._name,
-                parcel=parcel.name,
+                file=file.name,
                 line=row.line,
-                reason=row.why,
+                reason=row.problem,
             )
         return letters

@@ -1,7 +1,7 @@
 """
-How a source fares: whether its polls succeed, what hinders them, when it last showed a new event.
+Health of a source: whether its polls succeed, the last error, the time of the newest event.
 
-It is kept for ``status``, the metrics and the alerts; a restart takes it over from the store.
+``status``, the metrics and the alerts show it; a restart restores it from the store.
 """
 
 import contextlib
@@ -25,28 +25,28 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class SourceCondition:
-    """How a source fares, as ``status`` shows it; times are ISO 8601."""
+    """Health of a source, as ``status`` shows it; times are ISO 8601."""
 
     up: bool = False
     held: bool = False
     since: str | None = None
-    """When it became up, held, or neither: whichever it is now."""
+    """When the current state (up, held, or neither) began."""
     paused_since: str | None = None
-    """Since when there is no room for what it shows."""
+    """Since when polling waits for room in the store; None while it does not."""
     last_poll_at: str | None = None
     last_event_at: str | None = None
     last_error: str | None = None
     error_code: str | None = None
-    """The short code of ``last_error``, where that is why a poll failed."""
+    """The short code of ``last_error``, if that error failed a poll."""
     silent: bool = False
-    """Whether it has shown nothing new for longer than ``max_silence``."""
+    """Whether the source has shown no new event for longer than ``max_silence``."""
     unknown_actions: int = 0
-    """New events of a type that stands in no table, since the start."""
+    """New events with an unrecognised action type, since the start."""
 
 
 class SourceHealth:
     """
-    Keeps the condition of the source *name*, for all its readers; its changes are logged once.
+    Tracks the condition of the source *name*, for all its readers; logs each change once.
 
     *clock* returns now, in UTC.
     """
@@ -62,7 +62,7 @@ class SourceHealth:
     ) -> None:
         self.condition = SourceCondition()
         self.rejected_files: Collection[str] = ()
-        """Why files are of no use that were put before the source; its polls succeed even so."""
+        """Why export files were rejected; polls succeed all the same."""
         self._name = name
         self._settings = settings
         self._store = store
@@ -71,10 +71,10 @@ class SourceHealth:
         self._last_event_at: datetime | None = None
         self._unknown_actions = 0
         self._up_and_held: tuple[bool, bool] | None = None
-        """What ``since`` is about; None before the first poll."""
+        """The state that ``since`` is the start of; None before the first poll."""
 
     def recall(self, condition: Mapping[str, object]) -> None:
-        """Take over from *condition*, as the last process saved it, what is still true."""
+        """Restore what is still true of *condition*, as the previous process saved it."""
         last_event_at = condition.get("last_event_at")
         if isinstance(last_event_at, str):
             self._last_event_at = datetime.fromisoformat(last_event_at)
@@ -84,23 +84,23 @@ class SourceHealth:
             self.condition.last_poll_at = last_poll_at
         since, up = condition.get("since"), bool(condition.get("up"))
         if isinstance(since, str) and not up:
-            # A trouble that outlasts a restart has not begun with it.
+            # A failure that outlasts a restart did not begin with it.
             self.condition.since = since
             self._up_and_held = (up, bool(condition.get("held")))
 
     async def save(self) -> None:
-        """Write the condition to the store; if the disk is full, the next poll does it."""
+        """Write the condition to the store; on a full disk the next poll writes it."""
         self.condition.unknown_actions = self._unknown_actions
         if self._last_event_at is not None:
             self.condition.last_event_at = self._last_event_at.isoformat()
         with contextlib.suppress(StoreFull):
-            await self._store.note("source", self._name, asdict(self.condition))
+            await self._store.save_condition("source", self._name, asdict(self.condition))
 
     # -- polls -------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def track(self) -> Iterator[None]:
-        """Record how the poll in this block ends: in the condition, the metrics and the log."""
+        """Record the outcome of the poll in this block: in the condition, metrics and log."""
         self.condition.last_poll_at = self._now()
         try:
             yield
@@ -137,14 +137,14 @@ class SourceHealth:
     # -- room in the store -------------------------------------------------------------------------
 
     async def paused(self, error: str) -> None:
-        """Record that reading waits for room in the store; *error* says what it lacks."""
+        """Record that polling is paused until the store has room; *error* is its reason."""
         _log.error("polling_paused", source=self._name, reason=error)
         self.condition.last_error, self.condition.error_code = f"polling is paused: {error}", None
         self.condition.paused_since = self._now()
         await self.save()
 
     def resumed(self) -> None:
-        """Record that there is room again."""
+        """Record that the store has room again."""
         _log.warning("polling_resumed", source=self._name)
         self.condition.last_error = self.condition.error_code = None
         self.condition.paused_since = None
@@ -152,7 +152,7 @@ class SourceHealth:
     # -- events ------------------------------------------------------------------------------------
 
     def count_new(self, events: Sequence[AuditEvent]) -> None:
-        """Count those of the new *events* that are of an unknown type, and remember the latest."""
+        """Count the new *events* of an unknown type, and record the time of the newest event."""
         latest = moment(max(event.at for event in events))
         if self._last_event_at is not None:
             latest = max(latest, self._last_event_at)
@@ -165,9 +165,9 @@ class SourceHealth:
 
     def check_silence(self, start: datetime) -> None:
         """
-        Report a source that has shown nothing new for too long: silence is news, too.
+        Report a source that has shown no new event for longer than ``max_silence``.
 
-        *start* is where the source starts; from there on it is silent if it never showed an event.
+        *start* is where the source starts: silence counts from there if it never showed an event.
         """
         if self._settings.max_silence is None:
             return

@@ -1,7 +1,7 @@
-"""How a long command says how far it has come."""
+"""How a long command reports its progress."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
-"""Called with each step of progress, as values for JSON."""
+"""Called at each step with the progress, as JSON values."""

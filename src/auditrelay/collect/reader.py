@@ -1,8 +1,8 @@
 """
-Read one window of a source into the store, in halves if need be, for whatever purpose.
+Read one window of a source into the store, bisecting it where a walk breaks.
 
-A poll, a second look, a backfill and a repair are the same walk. They differ in how they mark what
-they find and in what a walk that ended proves.
+A poll, a resweep, a backfill and a repair are the same walk. They differ in how they mark the
+events and in what a finished walk proves. Every page is deduplicated by uid as it is stored.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Drop, Page, Source
+from auditrelay.sources import FileSource, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
@@ -33,47 +33,48 @@ from auditrelay.window import Interval, holes, micros
 T = TypeVar("T")
 
 ROOM_INTERVAL: Final = 1.0
-"""Seconds between two looks whether there is room again."""
+"""Seconds between two checks whether the store has room again."""
 
 MARGIN: Final = timedelta(seconds=1)
-"""How close to a bound of a walk an event may lie without being missed if it is not shown."""
+"""Events this close to a bound of a window are never reported as deleted: vendors round bounds."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Purpose:
-    """Why a window is read: *via* says so in plain words, for the journal."""
+class ReadMode:
+    """Why a window is read; *via* is the text that the journal stores for it."""
 
     via: str
-    second_look: bool = False
-    """Whether its span is covered already: what is new is late, and what is not shown is gone."""
+    resweep: bool = False
+    """Whether the window is covered already: new events are late, missing ones were deleted."""
     backfill: int | None = None
-    """The number of the backfill that it is part of."""
+    """The number of the backfill that the window is part of."""
 
 
-POLL: Final = Purpose("poll")
+POLL: Final = ReadMode("poll")
 
 
 @dataclass(slots=True)
-class Tally:
-    """What one window has shown, over all its walks."""
+class WindowStats:
+    """What the source showed of one window, summed over all its walks."""
 
     pages: int = 0
     events: int = 0
     new: int = 0
     late: int = 0
     read: int = 0
-    """How many events of the window itself a backfill was shown, each counted once."""
-    vanished: int = 0
+    """How many distinct events inside of the window a backfill read."""
+    deleted: int = 0
+    """How many forwarded events a resweep newly found to be deleted at the source."""
 
 
-class Reader:
+class WindowReader:
     """
-    Everything between one source and the store.
+    Reads windows of one source into the store.
 
-    *clock* returns now, in UTC. *announce* is called when new events lie in the spool. *patience*
-    is how long a page waits for room in the spool before it is given up; None: for ever.
+    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
+    how long a page waits for room in the spool until StoreFull is raised; None: without limit.
     *health* may be shared by several readers of one source.
     """
 
@@ -81,7 +82,7 @@ class Reader:
         self,
         name: str,
         settings: SourceSettings,
-        source: Source | Drop,
+        source: Source | FileSource,
         *,
         normalizer: Normalizer,
         store: Store,
@@ -94,7 +95,7 @@ class Reader:
         self.name = name
         self.source = source
         self.worked_at: float | None = None
-        """When what is under way last made progress (monotonic); None while nothing is."""
+        """When the current read last made progress (monotonic); None while nothing is read."""
         self._settings = settings
         self._normalizer = normalizer
         self._store = store
@@ -105,88 +106,90 @@ class Reader:
         self._health = health
 
     def normalize(self, records: list[bytes]) -> list[AuditEvent]:
-        """Return the events of *records*, read now."""
+        """Return the events of *records*, with now as the time of fetching."""
         return self._normalizer(records, micros(self._clock()))
 
-    async def cover(self, window: Interval, purpose: Purpose) -> Tally:
+    async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
         """
-        Walk *window*, in halves of halves if need be, and enter each part into the ledger.
+        Walk *window*, bisecting it where a walk breaks, and enter each part into the ledger.
 
-        Raises WalkBroken if a part cannot be read that is too fine to be halved, and whatever the
-        source raises; what was read until then is kept.
+        Raises WalkBroken if a part that is too short to be halved cannot be read, and what the
+        source raises; the parts read until then stay in the store.
         """
-        tally = Tally()
+        stats = WindowStats()
         source = self.source
-        assert not isinstance(source, Drop)  # noqa: S101  # it cannot be asked for windows
+        assert not isinstance(source, FileSource)  # noqa: S101  # it cannot be asked for windows
 
-        async def read(part: Interval, most: int | None) -> None:
-            await self._walk(source, part, tally, purpose, most)
+        async def walk_part(part: Interval, max_events: int | None) -> None:
+            await self._walk(source, part, stats, mode, max_events)
 
-        await in_halves(self.name, window, read)
+        await in_halves(self.name, window, walk_part)
         _log.info(
-            "window_looked_at_again" if purpose.second_look else "window_collected",
+            "window_reswept" if mode.resweep else "window_collected",
             source=self.name,
             start=window.start.isoformat(),
             end=window.end.isoformat(),
-            pages=tally.pages,
-            events=tally.events,
-            new=tally.new,
+            pages=stats.pages,
+            events=stats.events,
+            new=stats.new,
         )
-        return tally
+        return stats
 
     async def _walk(
         self,
         source: Source,
         window: Interval,
-        tally: Tally,
-        purpose: Purpose,
-        most: int | None,
+        stats: WindowStats,
+        mode: ReadMode,
+        max_events: int | None,
     ) -> None:
         seen: set[bytes] = set()
-        before = await self._store.end_of_spool() if purpose.second_look else 0
-        shown: set[int] = set()  # hashes of uids, as in walk: pages that move come twice
+        before = await self._store.end_of_spool() if mode.resweep else 0
+        shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = 0
-        async with contextlib.aclosing(walk(source, window, self.normalize, most=most)) as pages:
+        async with contextlib.aclosing(
+            walk(source, window, self.normalize, max_events=max_events)
+        ) as pages:
             async for events, last in pages:
-                if purpose.second_look:
+                if mode.resweep:
                     seen.update(map(known_key, events))
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
-                elif purpose.backfill is not None:
+                elif mode.backfill is not None:
                     events = [backfilled(event) for event in events]  # noqa: PLW2901  # as above
                     shown.update(hash(event.uid) for event in events if belongs(event, window))
                     read = len(shown)
-                # The interval goes in with the last page, in one transaction: coverage is claimed
-                # only together with everything that proves it.
-                proof = None if last is None else _proof(window, last, purpose, read, new)
-                added = await self.add(events, purpose.via, proof)
+                # The interval and the last page are one transaction: time counts as covered only
+                # once every event of it is durable.
+                proof = None if last is None else _proof(window, last, mode, read, new)
+                added = await self.add(events, mode.via, proof)
                 new += len(added.new)
-                tally.pages += 1
-                tally.events += len(events)
-                tally.new += len(added.new)
-                tally.late += len(added.late)
+                stats.pages += 1
+                stats.events += len(events)
+                stats.new += len(added.new)
+                stats.late += len(added.late)
                 self.worked_at = time.monotonic()
                 if last is None:
                     continue
-                tally.read += read
-                if purpose.second_look and not (last.partial or last.gaps):
-                    tally.vanished += await self._miss(window, seen, before)
+                stats.read += read
+                if mode.resweep and not (last.partial or last.gaps):
+                    stats.deleted += await self._record_deleted(window, seen, before)
 
-    async def _miss(self, window: Interval, seen: set[bytes], before: int) -> int:
-        """Note what was forwarded and is not shown any more, but for what lies near a bound."""
+    async def _record_deleted(self, window: Interval, seen: set[bytes], before: int) -> int:
+        """Record the forwarded events that were deleted at the source; return how many are new."""
         inside = well_inside(window)
         if inside is None:
             return 0
-        gone = await self._store.record_deleted(self.name, inside, seen, before)
-        if gone:
+        new = await self._store.record_deleted(self.name, inside, seen, before)
+        if new:
             _log.warning(
-                "events_vanished",
+                "events_deleted_at_source",
                 source=self.name,
-                count=gone,
+                count=new,
                 start=inside.start.isoformat(),
                 end=inside.end.isoformat(),
             )
-            self._metrics.events_vanished.labels(self.name).inc(gone)
-        return gone
+            self._metrics.events_vanished.labels(self.name).inc(new)
+        return new
 
     async def add(
         self,
@@ -195,8 +198,8 @@ class Reader:
         proof: Proof | None = None,
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
-        """Store a page as soon as there is room for it, and count what became of it."""
-        added = await self.patiently(
+        """Store a page once the store has room for it, and update metrics, health and log."""
+        added = await self.write_when_room(
             lambda: self._store.add(
                 self.name, events, via=via, proof=proof, notice=self._notice, bad=bad
             )
@@ -208,13 +211,13 @@ class Reader:
             self._metrics.event_lateness_seconds.labels(self.name).observe_all(
                 (events[index].fetched - events[index].at) / 1e6 for index in added.late
             )
-        self._tell(added)
+        self._report_gaps(added)
         if added.new or added.declared or added.filled:
             self.announce()
         return added
 
     async def declare(self, span: Interval, reason: str) -> None:
-        """Declare what the ledger does not hold of *span* as a gap."""
+        """Declare as a gap those parts of *span* that the ledger does not contain."""
         await self.add([], reason, Proof(gaps=((span, reason),)))
 
     def _notice(self, gap: Declared, filled: bool) -> AuditEvent:  # noqa: FBT001  # see Notice
@@ -230,25 +233,30 @@ class Reader:
             filled=filled,
         )
 
-    def _tell(self, added: Added) -> None:
+    def _report_gaps(self, added: Added) -> None:
         for gap in added.declared:
             self._metrics.gap_seconds.labels(self.name, gap.reason).inc(
                 gap.interval.length.total_seconds()
             )
             if gap.new:
-                _log.error("gap_declared", source=self.name, **_spelled(gap))
+                _log.error("gap_declared", source=self.name, **_gap_fields(gap))
         for gap in added.filled:
-            _log.warning("gap_filled", source=self.name, **_spelled(gap))
+            _log.warning("gap_filled", source=self.name, **_gap_fields(gap))
 
-    async def patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Repeat *write* until the store has room for it: a full spool only pauses reading."""
+    async def write_when_room(self, write: Callable[[], Awaitable[T]]) -> T:
+        """
+        Retry *write* until the store has room for it: backpressure, a full spool pauses reading.
+
+        Raises StoreFull once the reader's patience is over.
+        """
         waited = 0.0
         made_room = False
         while True:
             try:
                 result = await write()
             except StoreFull as error:
-                # Once at a time: room that was made and did not suffice will not do so at once.
+                # Make room only before every other attempt: if the room made did not suffice, an
+                # immediate second try would not either.
                 made_room = not made_room and await self._store.make_room()
                 if made_room:
                     continue
@@ -266,35 +274,35 @@ class Reader:
 
 
 def belongs(event: AuditEvent, window: Interval) -> bool:
-    """Tell whether *event* is of *window*: vendors also show what lies on its bounds."""
+    """Return whether *event* is inside of *window*: vendors also show events on its bounds."""
     return event.time_quality == "fetched" or micros(window.start) <= event.at < micros(window.end)
 
 
 def well_inside(window: Interval) -> Interval | None:
-    """Return *window* without its margins, or None if nothing is left: what must be shown of it."""
+    """Return *window* without a MARGIN at both ends, or None if that leaves nothing."""
     if window.length <= 2 * MARGIN:
         return None
     return Interval(window.start + MARGIN, window.end - MARGIN)
 
 
 def backfilled(event: AuditEvent) -> AuditEvent:
-    """Return *event*, marked as one that was not read by a poll."""
+    """Return *event*, marked as read by a backfill or a repair instead of a poll."""
     return msgspec.structs.replace(event, backfill=True)
 
 
-def _proof(window: Interval, last: Page, purpose: Purpose, read: int, new: int) -> Proof:
-    """Return what the *last* page of a walk proves."""
-    part = None if purpose.backfill is None else window
+def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) -> Proof:
+    """Return what the walk of *window* proves, given its *last* page."""
+    part = None if mode.backfill is None else window
     covers: tuple[Interval, ...] = ()
     gaps = last.gaps
     if last.partial is not None:
         gaps = ((window, last.partial),)
-    elif not purpose.second_look:
+    elif not mode.resweep:
         covers = tuple(holes(window, [span for span, _ in gaps]))
-    return Proof(covers=covers, gaps=gaps, backfill=purpose.backfill, part=part, read=read, new=new)
+    return Proof(covers=covers, gaps=gaps, backfill=mode.backfill, part=part, read=read, new=new)
 
 
-def _spelled(gap: Declared) -> dict[str, str]:
+def _gap_fields(gap: Declared) -> dict[str, str]:
     return {
         "start": gap.interval.start.isoformat(),
         "end": gap.interval.end.isoformat(),

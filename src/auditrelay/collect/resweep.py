@@ -1,8 +1,8 @@
 """
-Resweep one source: walk covered time again after each delay (``resweep``), for what came late.
+Resweep one source: walk covered time again after each delay (``resweep``), to find late events.
 
-A resweep goes on beside the polls and gives way to them. Only what is new by uid is forwarded, and
-counted as late; what was forwarded and is not shown any more is noted as evidence.
+Resweeps run next to the polls, with a lower priority. Only events with a new uid are forwarded,
+and counted as late; forwarded events that were deleted at the source are recorded as evidence.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from datetime import datetime, timedelta
 import structlog
 
 from auditrelay.collect.checkpoint import Checkpoint
-from auditrelay.collect.reader import Purpose, Reader
+from auditrelay.collect.reader import ReadMode, WindowReader
 from auditrelay.errors import RelayError, StateError
 from auditrelay.http.rate import in_background
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
-from auditrelay.sources import Drop
+from auditrelay.sources import FileSource
 from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -31,7 +31,7 @@ class Resweeper:
     """
     The resweeps of the source *name*, up to its *checkpoint*.
 
-    *reader* is for this alone: the polls have their own. *clock* returns now, in UTC.
+    *reader* is used by the resweeps alone; polls have their own. *clock* returns now, in UTC.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class Resweeper:
         settings: SourceSettings,
         *,
         checkpoint: Checkpoint,
-        reader: Reader,
+        reader: WindowReader,
         store: Store,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self.due = asyncio.Event()
-        """Set after each poll: covered time may have become old enough."""
+        """Set after each poll: covered time may be old enough for a resweep."""
         self.reader = reader
         self._name = name
         self._settings = settings
@@ -56,7 +56,7 @@ class Resweeper:
         self._clock = clock
 
     async def keep_resweeping(self) -> None:
-        """Resweep whenever it may be due, until cancelled; a failure waits for the next poll."""
+        """Resweep after every poll, until cancelled; a failure is retried after the next poll."""
         in_background()
         while True:
             await self.due.wait()
@@ -66,15 +66,15 @@ class Resweeper:
             except StateError:
                 raise
             except RelayError as error:
-                _log.warning("second_look_failed", source=self._name, reason=scrub(str(error)))
+                _log.warning("resweep_failed", source=self._name, reason=scrub(str(error)))
 
     async def run(self) -> None:
         """
         Resweep what is due, the shortest delay first.
 
-        Raises RelayError if it could not be read; how far each delay has come is kept.
+        Raises RelayError if the source could not be read; the progress of each delay is stored.
         """
-        if isinstance(self.reader.source, Drop):
+        if isinstance(self.reader.source, FileSource):
             return
         self.reader.worked_at = time.monotonic()
         try:
@@ -84,8 +84,8 @@ class Resweeper:
         finally:
             self.reader.worked_at = None
 
-    async def skip_late(self, window: Interval, walked: datetime) -> None:
-        """Count as swept again what in *window* was older than a delay when it was *walked*."""
+    async def skip(self, window: Interval, walked: datetime) -> None:
+        """Skip the resweeps of what in *window* was older than their delay when it was *walked*."""
         for delay in self._settings.resweep:
             until = min(window.end, walked - delay)
             if until <= window.start:
@@ -95,28 +95,28 @@ class Resweeper:
                 await self._store.resweep_done(self._name, delay, until)
 
     async def _resweep(self, delay: timedelta) -> None:
-        """Walk what has become older than *delay*, in few large windows; gaps are left out."""
+        """Walk covered time that is older than *delay*, in few large windows, without the gaps."""
         done = await self._store.resweep_from(self._name, delay)
         until = min(self._checkpoint.at, self._clock() - delay)
-        # A resweep with every poll would double the requests; one a quarter of the delay later
-        # is still soon, measured against the delay.
+        # A resweep after every poll would double the requests. Waiting for another quarter of the
+        # delay is little compared with the delay.
         if until - done < max(delay / 4, self._settings.poll_interval):
             return
         gaps = [span.interval for span in await self._store.ledger(self._name) if span.gap]
-        purpose = Purpose(f"second look {format_duration(delay)}", second_look=True)
+        mode = ReadMode(f"resweep {format_duration(delay)}", resweep=True)
         for part in slices(Interval(done, until), self._settings.max_window):
             for window in holes(part, gaps):
-                await self._walk(window, purpose)
+                await self._walk(window, mode)
             await self._store.resweep_done(self._name, delay, part.end)
 
-    async def _walk(self, window: Interval, purpose: Purpose) -> None:
-        tally = await self.reader.cover(window, purpose)
-        if tally.new:
-            self._metrics.events_late.labels(self._name).inc(tally.new)
+    async def _walk(self, window: Interval, mode: ReadMode) -> None:
+        stats = await self.reader.read(window, mode)
+        if stats.new:
+            self._metrics.events_late.labels(self._name).inc(stats.new)
             _log.warning(
                 "late_events_found",
                 source=self._name,
-                count=tally.new,
+                count=stats.new,
                 start=window.start.isoformat(),
                 end=window.end.isoformat(),
             )

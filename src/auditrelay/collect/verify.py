@@ -1,8 +1,8 @@
 """
-Compare a past range with its source: every event that it shows, with what became of it.
+Compare a past range with its source: every event that it shows, with its delivery status.
 
 The range is read again at the source, in slices, and each event is looked up by its uid: was it
-forwarded, and what did each sink make of it. Nothing is changed unless a repair is asked for.
+forwarded, and what is its status at each sink. Only a repair changes anything.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
 from auditrelay import __version__
-from auditrelay.collect.backfill import MOST_AT_ONCE
+from auditrelay.collect.backfill import MAX_EVENTS_IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.progress import OnProgress
 from auditrelay.collect.reader import backfilled, belongs, well_inside
@@ -21,32 +21,33 @@ from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
-from auditrelay.sources import Drop
+from auditrelay.sources import FileSource
 from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
-LACKING: Final = "lacking"
-"""What became of an event that was forwarded and that the sink itself does not hold."""
+MISSING_AT_SINK: Final = "lacking"
+"""The status of an event that was delivered, and that the sink itself does not find."""
 
 REFRESH_SECONDS: Final = 2.0
-"""How long what a sink does not find may take to show up; Elasticsearch refreshes every second."""
+"""How long to wait for an index to refresh; Elasticsearch refreshes every second."""
 
 
 @runtime_checkable
-class Holder(Protocol):
-    """A sink that can be asked which events it holds."""
+class Searchable(Protocol):
+    """A sink that can be asked which events it has stored."""
 
-    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
-        """Return the uids of those *events* that the sink holds. Raises RelayError."""
+    async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+        """Return the uids of those *events* that the sink has stored. Raises RelayError."""
 
 
 class Verifier:
     """
     One comparison of the source of *collector* over *span*.
 
-    *holders* are sinks that are asked themselves, by name. With *repair* what is missing is
-    forwarded: to every sink if it was never forwarded, else to the one that lacks it.
+    *searchable* are the sinks to ask themselves, by name. With *repair* missing events are
+    forwarded: to every sink if they were never forwarded, else to the sink that lacks them.
+    *on_progress* is called after each part. *clock* returns now, in UTC.
     """
 
     def __init__(
@@ -56,12 +57,12 @@ class Verifier:
         *,
         span: Interval,
         sinks: Sequence[str],
-        holders: Mapping[str, Holder],
+        searchable: Mapping[str, Searchable],
         repair: bool,
         clock: Callable[[], datetime],
-        tell: OnProgress,
+        on_progress: OnProgress,
     ) -> None:
-        if isinstance(collector.source, Drop):
+        if isinstance(collector.source, FileSource):
             raise ConfigError(
                 f"{collector.name} reads files and cannot be asked for a range: there is nothing "
                 "to compare with"
@@ -72,16 +73,16 @@ class Verifier:
         self._store = store
         self._span = span
         self._sinks = sinks
-        self._holders = holders
-        self._repair = repair
+        self._searchable = searchable
+        self._repairs = repair
         self._clock = clock
-        self._tell = tell
+        self._on_progress = on_progress
         self._checked = 0
         self._digest = 0
         self._missing: list[dict[str, Any]] = []
         self._repaired = 0
         self._deleted: list[dict[str, Any]] = []
-        self._fates: dict[str, Counter[str]] = {sink: Counter() for sink in sinks}
+        self._statuses: dict[str, Counter[str]] = {sink: Counter() for sink in sinks}
         self._partial: list[dict[str, str]] = []
         self._gaps: list[Span] = []
 
@@ -92,9 +93,8 @@ class Verifier:
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
-        longest = self._collector.settings.max_window
-        for part in slices(span, longest):
-            await in_halves(name, part, self._compare, most=MOST_AT_ONCE)
+        for part in slices(span, self._collector.settings.max_window):
+            await in_halves(name, part, self._compare, max_events=MAX_EVENTS_IN_MEMORY)
         forwarded, digest = await self._store.count_forwarded(name, span)
         return {
             "source": name,
@@ -104,8 +104,8 @@ class Verifier:
             "digest_at_source": self._digest.to_bytes(20).hex(),
             "forwarded": forwarded,
             "digest_forwarded": digest,
-            "sinks": {sink: dict(fates) for sink, fates in self._fates.items()},
-            "asked_at_sink": sorted(self._holders),
+            "sinks": {sink: dict(statuses) for sink, statuses in self._statuses.items()},
+            "asked_at_sink": sorted(self._searchable),
             "missing": self._missing,
             "repaired": self._repaired,
             "deleted_at_source": self._deleted,
@@ -115,15 +115,15 @@ class Verifier:
             "version": __version__,
         }
 
-    async def _compare(self, part: Interval, most: int | None) -> None:
-        """Compare one part; what it adds to the report counts only if all of it was shown."""
+    async def _compare(self, part: Interval, max_events: int | None) -> None:
+        """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool()
         shown: dict[str, AuditEvent] = {}
         last = None
         async with contextlib.aclosing(
-            walk(self._source, part, self._reader.normalize, most=most)
+            walk(self._source, part, self._reader.normalize, max_events=max_events)
         ) as pages:
-            async for events, last in pages:  # noqa: B007  # the last of them is wanted
+            async for events, last in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
@@ -132,32 +132,33 @@ class Verifier:
                 for each, reason in reasons
             ]
         found = list(shown.values())
-        fates = await self._store.delivery_status(self._collector.name, found)
-        lacking = await self._lacking(found, fates)
-        wanted_by: dict[str, list[AuditEvent]] = {}
-        for event, fate in zip(found, fates, strict=True):
+        statuses = await self._store.delivery_status(self._collector.name, found)
+        not_stored = await self._find_missing_at_sinks(found, statuses)
+        to_resend: dict[str, list[AuditEvent]] = {}
+        for event, by_sink in zip(found, statuses, strict=True):
             self._checked += 1
             self._digest ^= int(event.uid, 16)
-            if fate is None:
-                self._lack(event, self._sinks)
+            if by_sink is None:
+                self._record_missing(event, self._sinks)
                 continue
-            without = []
-            for sink, what in fate.items():
-                here = LACKING if event.uid in lacking.get(sink, ()) else what
-                # A sink may have been added since this began.
-                self._fates.setdefault(sink, Counter())[here] += 1
-                if here == LACKING:
-                    without.append(sink)
-                    wanted_by.setdefault(sink, []).append(event)
-            if without:
-                self._lack(event, without)
-        await self._note_deleted(part, found, before)
-        if self._repair:
+            missing_at = []
+            for sink, delivered in by_sink.items():
+                missing = event.uid in not_stored.get(sink, ())
+                # A sink may have been added since the comparison began.
+                counts = self._statuses.setdefault(sink, Counter())
+                counts[MISSING_AT_SINK if missing else delivered] += 1
+                if missing:
+                    missing_at.append(sink)
+                    to_resend.setdefault(sink, []).append(event)
+            if missing_at:
+                self._record_missing(event, missing_at)
+        await self._record_deleted(part, found, before)
+        if self._repairs:
             whole = last is not None and not (last.partial or last.gaps)
-            await self._mend(found, wanted_by, Proof(covers=(part,) if whole else ()))
-        await self._tell({"checked": self._checked, "missing": len(self._missing)})
+            await self._repair(found, to_resend, Proof(covers=(part,) if whole else ()))
+        await self._on_progress({"checked": self._checked, "missing": len(self._missing)})
 
-    def _lack(self, event: AuditEvent, sinks: Sequence[str]) -> None:
+    def _record_missing(self, event: AuditEvent, sinks: Sequence[str]) -> None:
         at = moment(event.at)
         self._missing.append(
             {
@@ -176,27 +177,29 @@ class Verifier:
             }
         )
 
-    async def _lacking(
-        self, found: Sequence[AuditEvent], fates: Sequence[Mapping[str, DeliveryStatus] | None]
+    async def _find_missing_at_sinks(
+        self, found: Sequence[AuditEvent], statuses: Sequence[Mapping[str, DeliveryStatus] | None]
     ) -> dict[str, set[str]]:
-        """Ask the sinks that can be asked which of what they were given they do not hold."""
-        lacking: dict[str, set[str]] = {}
-        for sink, holder in self._holders.items():
-            given = [
+        """Return by searchable sink the uids of delivered events that the sink does not find."""
+        missing: dict[str, set[str]] = {}
+        for name, sink in self._searchable.items():
+            wanted = [
                 event
-                for event, fate in zip(found, fates, strict=True)
-                if fate is not None and fate.get(sink) == "delivered"
+                for event, by_sink in zip(found, statuses, strict=True)
+                if by_sink is not None and by_sink.get(name) == "delivered"
             ]
             for wait in (REFRESH_SECONDS, None):
-                holds = await holder.holds(given) if given else frozenset()
-                given = [event for event in given if event.uid not in holds]
-                if not given or wait is None:
+                stored = await sink.find_stored(wanted) if wanted else frozenset()
+                wanted = [event for event in wanted if event.uid not in stored]
+                if not wanted or wait is None:
                     break
                 await pause(wait)
-            lacking[sink] = {event.uid for event in given}
-        return lacking
+            missing[name] = {event.uid for event in wanted}
+        return missing
 
-    async def _note_deleted(self, part: Interval, found: Sequence[AuditEvent], before: int) -> None:
+    async def _record_deleted(
+        self, part: Interval, found: Sequence[AuditEvent], before: int
+    ) -> None:
         inside = well_inside(part)
         if inside is None:
             return
@@ -208,16 +211,17 @@ class Verifier:
             )
         ]
 
-    async def _mend(
+    async def _repair(
         self,
         found: Sequence[AuditEvent],
-        wanted_by: Mapping[str, Sequence[AuditEvent]],
+        to_resend: Mapping[str, Sequence[AuditEvent]],
         proof: Proof,
     ) -> None:
+        """Forward the new ones of *found* to all sinks, and *to_resend* to its sink alone."""
         marked = [backfilled(event) for event in found]
         added = await self._reader.add(marked, "repair", proof)
         self._repaired += len(added.new)
-        for sink, events in wanted_by.items():
+        for sink, events in to_resend.items():
             again = [backfilled(event) for event in events]
             await self._store.resend(self._collector.name, [sink], again, Proof())
             self._reader.announce()

@@ -1,10 +1,10 @@
 """
-Walk one window: every page of it, until it is proved that all of it was shown.
+Walk all pages of one window, until the walk proves that every record was shown.
 
-Many vendors number their pages, so a record that appears, vanishes or changes its place between
-two requests moves others past the walk. A vendor that says how many there are gives that away;
-then the window is walked again, and what all walks have shown counts together. Whatever cannot be
-a whole window is WalkBroken, and the caller tries the halves.
+Many vendors number their pages, so a record that appears, disappears or moves between two requests
+shifts others past the walk. The vendor's total reveals that; then the window is walked again, and
+the records of all walks count together. Pages that cannot be a complete window raise WalkBroken,
+and the caller walks the halves.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval, halves
 
-MOST_EVENTS: Final = 50_000
-"""A window that holds more is halved: a walk that breaks off then costs little to repeat."""
+MAX_EVENTS_PER_WALK: Final = 50_000
+"""A window with more events is halved, so that repeating a broken walk costs little."""
 
-MOST_PAGES: Final = 5_000
-"""The same in pages, for a source whose pages are small or never end."""
+MAX_PAGES_PER_WALK: Final = 5_000
+"""The same limit in pages, for a source whose pages are small or never end."""
 
-MOST_WALKS: Final = 4
-"""How often a window is walked when records move between its pages."""
+MAX_WALKS_PER_WINDOW: Final = 4
+"""How often a window is walked while records move between its pages."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -36,20 +36,20 @@ async def walk(
     window: Interval,
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
-    most: int | None = MOST_EVENTS,
+    max_events: int | None = MAX_EVENTS_PER_WALK,
 ) -> AsyncGenerator[tuple[list[AuditEvent], Page | None], None]:
     """
-    Yield the events of every page of *window*, and with them the page that makes it complete.
+    Yield the events of each page of *window*, and with the last one the page that completes it.
 
-    It is complete with the last page of the last walk; with any other page comes None. Without
-    *most*, the number of events that it may hold, a walk may be as long as it takes: for windows
-    that are too fine to be halved. Raises WalkBroken, and what the source raises.
+    The last page of the last walk completes the window; all others come with None. A walk of more
+    than *max_events* breaks; None means no limit, for windows that are too short to be halved.
+    Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
     order: int | None = None
-    for attempt in range(MOST_WALKS):
-        guard = _Guard(most)
-        async with contextlib.aclosing(_ahead(source.walk(window))) as pages:
+    for attempt in range(MAX_WALKS_PER_WINDOW):
+        guard = _Guard(max_events)
+        async with contextlib.aclosing(_read_ahead(source.walk(window))) as pages:
             async for page in pages:
                 events = normalize(page.records)
                 guard.admit(page, events)
@@ -57,13 +57,13 @@ async def walk(
                     yield events, None
                     continue
                 seen = before | guard.seen if before else guard.seen
-                complete = guard.whole(len(seen))
-                # Two walks that agree, while nothing moved: what the vendor says of the total is
-                # not so, and all that it shows has been seen. But a record that came twice in a
-                # walk has most likely taken the place of another, as in a list whose order leaves
-                # ties open. Halves may show that one; where there are none, two walks alike.
+                complete = guard.is_complete(len(seen))
+                # If two walks agree and nothing moved, the vendor's total is wrong, and all that
+                # it shows has been seen. But a record that came twice in one walk has most likely
+                # displaced another, as in a list whose order leaves ties open. Halves may show
+                # the displaced one; a window too short for halves takes two identical walks.
                 agreed = attempt > 0 and not guard.moved and len(seen) == len(before)
-                agreed &= not guard.repeated or (most is None and guard.order == order)
+                agreed &= not guard.repeated or (max_events is None and guard.order == order)
                 if agreed and not complete:
                     _log.warning(
                         "total_not_borne_out",
@@ -84,12 +84,12 @@ async def walk(
     raise WalkBroken("records kept moving between the pages", reason="pages_moved")
 
 
-async def _ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
+async def _read_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
     """
-    Yield what *pages* yields, and ask for the next page while one is worked on.
+    Yield each of *pages*, and request the next one while the caller processes it.
 
-    A vendor's answer takes as long as a page takes to be understood and stored, or longer. It is
-    one page ahead and no more, and nothing is asked for after the last.
+    A vendor needs at least as long to answer as we need to normalize and store a page. The
+    read-ahead is one page, and nothing is requested after the last one.
     """
     coming = asyncio.ensure_future(_next(pages))
     try:
@@ -101,7 +101,7 @@ async def _ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None
                 return
     finally:
         coming.cancel()
-        # What it raised while nobody waited for it matters to nobody: the walk is given up.
+        # Drop the error of the page read ahead: the walk is abandoned.
         await asyncio.gather(coming, return_exceptions=True)
         await pages.aclose()
 
@@ -115,20 +115,21 @@ async def in_halves(
     window: Interval,
     read: Callable[[Interval, int | None], Awaitable[None]],
     *,
-    most: int = MOST_EVENTS,
+    max_events: int = MAX_EVENTS_PER_WALK,
 ) -> None:
     """
-    Have *window* read, in halves of halves if need be: a part that breaks costs only itself.
+    Read *window*, bisecting it where a walk breaks, so that only the broken part is repeated.
 
-    *read* is given each part and the most events that it may hold, None for the finest. *source*
-    is its name, for the log. Raises WalkBroken, with the part, if the finest cannot be read.
+    *read* gets each part and the most events that it may have; None for a part that is too short
+    to be halved. *source* is the name for the log. Raises WalkBroken, with the part in it, if a
+    part that is too short to be halved cannot be read.
     """
     parts = [window]
     while parts:
         part = parts.pop()
         smaller = halves(part)
         try:
-            await read(part, None if smaller is None else most)
+            await read(part, None if smaller is None else max_events)
         except WalkBroken as error:
             if smaller is None:
                 error.window = part
@@ -144,23 +145,23 @@ async def in_halves(
 
 
 class _Guard:
-    """What one walk has shown so far, and whether it still makes sense."""
+    """Tracks the pages of one walk, and detects those that cannot be a complete window."""
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, max_events: int | None) -> None:
         self.seen: set[int] = set()
         """Hashes of the uids: a bounded walk stays within a few megabytes."""
         self.moved = False
-        """Whether records vanished while the walk went on."""
+        """Whether records disappeared during the walk."""
         self.repeated = False
         """Whether a record came more than once."""
         self.order = 0
         """A hash of the records in the order in which they came."""
-        self._most = most
+        self._max_events = max_events
         self._pages = 0
         self._total: int | None = None
 
     def admit(self, page: Page, events: list[AuditEvent]) -> None:
-        """Take *page* into account, or raise WalkBroken if it cannot belong to an honest walk."""
+        """Record *page*, or raise WalkBroken if it cannot be part of a complete walk."""
         self._pages += 1
         count = len(self.seen)
         shown = [hash(event.uid) for event in events]
@@ -175,16 +176,17 @@ class _Guard:
             self.moved = True
         self.moved |= page.shrunk
         self._total = page.total
-        if self._most is not None and (
-            (page.total or 0) > self._most
-            or len(self.seen) > self._most
-            or self._pages > MOST_PAGES
+        if self._max_events is not None and (
+            (page.total or 0) > self._max_events
+            or len(self.seen) > self._max_events
+            or self._pages > MAX_PAGES_PER_WALK
         ):
             raise WalkBroken(
-                f"the window holds more than {self._most:,} events or {MOST_PAGES:,} pages",
+                f"the window has more than {self._max_events:,} events or "
+                f"{MAX_PAGES_PER_WALK:,} pages",
                 reason="over_budget",
             )
 
-    def whole(self, seen: int) -> bool:
-        """Tell whether *seen* distinct events can be all that there are."""
+    def is_complete(self, seen: int) -> bool:
+        """Return whether *seen* distinct events can be all that there are."""
         return not self.moved and (self._total is None or seen >= self._total)

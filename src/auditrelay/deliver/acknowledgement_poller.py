@@ -1,4 +1,4 @@
-"""Ask a sink which batches it has acknowledged, for as long as any wait for that."""
+"""Poll a sink for the acknowledgements of the batches that wait for one."""
 
 from collections.abc import Callable
 from typing import Final
@@ -8,10 +8,9 @@ import structlog
 from auditrelay.deliver.acknowledgements import PendingAcknowledgements
 from auditrelay.deliver.batches import Batches
 from auditrelay.deliver.health import SinkHealth
-from auditrelay.deliver.open_requests import OpenRequests
+from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MOST
-from auditrelay.deliver.wakeups import Wakeups
+from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.http.retry import pause
 from auditrelay.settings.values import format_duration
@@ -19,11 +18,11 @@ from auditrelay.sinks import Channel
 from auditrelay.telemetry.scrubber import scrub
 
 POLL_FIRST: Final = 1.0
-"""Seconds until a sink is asked what it has acknowledged; doubled while there is nothing new."""
+"""Seconds until a sink is first polled; doubled while nothing new is acknowledged."""
 
 
-POLL_MOST: Final = 10.0
-"""Most seconds between two questions; as often as Splunk's own clients ask."""
+POLL_MAX: Final = 10.0
+"""Most seconds between two polls; as often as Splunk's own clients poll."""
 
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -31,9 +30,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class AcknowledgementPoller:
     """
-    Asks a sink about the *pending* batches, and has those sent again that it does not acknowledge.
+    Polls a sink about the *pending* batches, and resends those that it does not acknowledge.
 
-    *gives_up* is for a run that shall end: it raises what otherwise would be waited for.
+    With *fail_fast*, for a run that has to end, a failure is raised instead of waited out.
     """
 
     def __init__(
@@ -44,23 +43,21 @@ class AcknowledgementPoller:
         batches: Batches,
         health: SinkHealth,
         outcomes: Outcomes,
-        requests: OpenRequests,
-        wakeups: Wakeups,
+        in_flight: InFlight,
         monotonic: Callable[[], float],
-        gives_up: bool,
+        fail_fast: bool,
     ) -> None:
         self._name = name
         self._pending = pending
         self._batches = batches
         self._health = health
         self._outcomes = outcomes
-        self._requests = requests
-        self._wakeups = wakeups
+        self._in_flight = in_flight
         self._monotonic = monotonic
-        self._gives_up = gives_up
+        self._fail_fast = fail_fast
 
     async def keep_polling(self) -> None:
-        """Ask for as long as any batch waits; until cancelled."""
+        """Poll while any batch waits; until cancelled."""
         wait = POLL_FIRST
         while True:
             await self._pending.not_empty.wait()
@@ -69,47 +66,47 @@ class AcknowledgementPoller:
                 news = await self._poll()
             except Refused as error:
                 await self._health.mark_held(error)
-                if self._gives_up:
+                if self._fail_fast:
                     raise
-                # Until it answers, nothing is sent that could not be asked about.
+                # Until it answers, send nothing that could not be acknowledged.
                 await self._health.probe_lock.acquire()
-                wait = min(max(wait * 2, PROBE_FIRST), PROBE_MOST)
+                wait = min(max(wait * 2, PROBE_FIRST), PROBE_MAX)
                 continue
             if self._health.probe_lock.mine:
                 await self._health.mark_up()
                 self._health.probe_lock.release()
-            wait = POLL_FIRST if news else min(wait * 2, POLL_MOST)
+            wait = POLL_FIRST if news else min(wait * 2, POLL_MAX)
 
     async def hand_back(self) -> None:
-        """Ask one last time; the next process sends again what is not acknowledged then."""
+        """Poll one last time; the next process resends what is not acknowledged then."""
         try:
             if self._pending.events and not self._health.condition.held:
                 await self._poll()
         except RelayError as error:
-            _log.debug("acknowledgement_unasked", sink=self._name, reason=scrub(str(error)))
+            _log.debug("acknowledgement_check_failed", sink=self._name, reason=scrub(str(error)))
         finally:
             if self._pending.events:
                 self._outcomes.record_missed_acknowledgement(self._pending.events, "stop")
 
     async def _poll(self) -> bool:
-        """Ask once on every channel; return whether there was anything new."""
+        """Poll every channel once; return whether anything new was acknowledged."""
         news = [await self._poll_channel(channel) for channel in self._pending.channels]
         return any(news)
 
     async def _poll_channel(self, channel: Channel) -> bool:
-        self._requests.started()
+        self._in_flight.request_started()
         try:
             delivered = self._pending.take(channel, await self._ask(channel))
             if delivered:
-                self._health.unacknowledged = None
+                self._health.ack_failure = None
                 done = [each for sent in delivered for each in sent.ranges]
                 await self._outcomes.commit(done, delivered)
                 if not self._health.condition.held:
                     await self._health.mark_up()
         finally:
-            self._requests.finished()
+            self._in_flight.request_finished()
         await self._resend_overdue(channel)
-        self._wakeups.wake_waiters()
+        self._in_flight.wake_loop()
         return bool(delivered)
 
     async def _ask(self, channel: Channel) -> set[int]:
@@ -120,29 +117,30 @@ class AcknowledgementPoller:
             return await channel.acknowledged(self._pending.numbers(channel))
         except Retryable as error:
             if self._health.probe_lock.mine:
-                raise Refused(str(error)) from error  # it was held, and is not released by this
-            return set()  # if it stays like that, the batches become overdue
+                raise Refused(str(error)) from error  # it was held, and stays so
+            return set()  # if that lasts, the batches become overdue
 
     async def _resend_overdue(self, channel: Channel) -> None:
-        """Send again what is not acknowledged in time, or cannot be any more."""
+        """Resend what is not acknowledged in time, or cannot be any more."""
         missed = self._pending.take(channel, self._pending.overdue(channel, self._monotonic()))
         if not missed:
             return
         channel.retire()
         self._batches.resend(each for sent in missed for each in sent.ranges)
-        self._wakeups.spool.set()
+        self._in_flight.spool_changed.set()
         events = sum(sent.events for sent in missed)
         reason = "channel_lost" if channel.lost else "ack_timeout"
         self._outcomes.record_missed_acknowledgement(events, reason)
         if channel.lost:
             return
         error = Retryable(
-            f"it took {events} events and did not acknowledge them within "
-            f"{format_duration(channel.patience)}; they are sent again. If that goes on: are its "
-            "indexers well, and does a load balancer in front of it keep to its cookies?",
+            f"it accepted {events} events and did not acknowledge them within "
+            f"{format_duration(channel.ack_timeout)}; they are resent. If that continues, check "
+            "that its indexers are healthy, and that a load balancer in front of it is sticky "
+            "(keeps to its cookies)",
             reason=reason,
         )
-        if self._gives_up:
+        if self._fail_fast:
             raise error
-        self._health.unacknowledged = error
+        self._health.ack_failure = error
         await self._health.mark_unavailable(error)

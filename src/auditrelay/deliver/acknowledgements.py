@@ -1,9 +1,9 @@
 """
-The batches that a sink has taken and not acknowledged yet.
+The batches that a sink has accepted and not acknowledged yet.
 
-Some products answer at once that they have a batch, and only later, when asked, that it is stored.
-Until then it is not delivered. Little has to be remembered of it: its places in the spool, from
-where it can be read again, and what the metrics need.
+Some products accept a batch at once and report only later, when asked, that it is stored. Until
+then it is not delivered. Memory keeps only its positions in the spool, from where it can be read
+again, and what the metrics need.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:  # only annotations name them
     from auditrelay.sinks import Channel, Item
     from auditrelay.store.progress import Range
 
-MOST_BYTES: Final = 16 << 20
-"""About how much memory the pending batches of one sink may take before no more is sent."""
+MAX_BYTES: Final = 16 << 20
+"""About how much memory the pending batches of one sink may take before sending pauses."""
 
 _BATCH_BYTES: Final = 1000
 _EVENT_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentBatch:
     """
-    What is remembered of a batch: its places, and when its events happened, by source.
+    A batch that was sent: its positions in the spool, and when its events happened, by source.
 
-    *at* counts seconds on the clock of the sender, *occurred* microseconds since 1970.
+    *at* is in seconds on the monotonic clock, *occurred* in microseconds since 1970.
     """
 
     ranges: list[Range]
@@ -42,8 +42,8 @@ class Sent:
     at: float
 
     @classmethod
-    def of(cls, items: Collection[Item], at: float) -> Sent:
-        """Return what to remember of *items*, sent *at*."""
+    def of(cls, items: Collection[Item], at: float) -> SentBatch:
+        """Return what to keep of *items*, sent *at*."""
         occurred: dict[str, array[int]] = {}
         for item in items:
             occurred.setdefault(item.event.source, array("q")).append(item.event.at)
@@ -56,27 +56,27 @@ class Sent:
 
 
 class PendingAcknowledgements:
-    """The batches of one sink that wait for their acknowledgement, by channel and number."""
+    """The batches of one sink that wait for an acknowledgement, by channel and number."""
 
     def __init__(self) -> None:
         self.events = 0
         self.not_empty = asyncio.Event()
         """Set while any batch waits."""
         self._size = 0
-        self._waiting: dict[Channel, dict[int, Sent]] = {}
+        self._waiting: dict[Channel, dict[int, SentBatch]] = {}
 
     @property
     def full(self) -> bool:
-        """Whether no more may be added for now."""
-        return self._size >= MOST_BYTES
+        """Whether sending has to pause until some are acknowledged."""
+        return self._size >= MAX_BYTES
 
     @property
     def channels(self) -> list[Channel]:
         """The channels on which a batch waits."""
         return list(self._waiting)
 
-    def add(self, channel: Channel, number: int, sent: Sent) -> None:
-        """Remember a batch that was taken under *number* on *channel*."""
+    def add(self, channel: Channel, number: int, sent: SentBatch) -> None:
+        """Add a batch that was accepted under *number* on *channel*."""
         self._waiting.setdefault(channel, {})[number] = sent
         self._size += sent.size
         self.events += sent.events
@@ -86,7 +86,7 @@ class PendingAcknowledgements:
         """Return the numbers of the batches that wait on *channel*."""
         return list(self._waiting.get(channel, ()))
 
-    def take(self, channel: Channel, numbers: Iterable[int]) -> list[Sent]:
+    def take(self, channel: Channel, numbers: Iterable[int]) -> list[SentBatch]:
         """Remove the batches with *numbers* on *channel*, and return them."""
         waiting = self._waiting.get(channel, {})
         taken = [waiting.pop(number) for number in numbers if number in waiting]
@@ -99,9 +99,9 @@ class PendingAcknowledgements:
         return taken
 
     def overdue(self, channel: Channel, now: float) -> list[int]:
-        """Return the numbers of the batches on *channel* that will not be acknowledged any more."""
+        """Return the numbers on *channel* that are overdue: all of them, if it is lost."""
         waiting = self._waiting.get(channel, {})
         if channel.lost:
             return list(waiting)
-        oldest = now - channel.patience.total_seconds()
+        oldest = now - channel.ack_timeout.total_seconds()
         return [number for number, sent in waiting.items() if sent.at <= oldest]

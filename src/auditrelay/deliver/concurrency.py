@@ -1,69 +1,69 @@
 """
-Adapt how many requests one peer gets at a time.
+Adapt how many requests are in flight to one sink.
 
-Additive increase and multiplicative decrease, as in TCP (RFC 5681), with one more signal: an answer
-that is much slower than the recent best for a request of about that size shows that requests queue
-up at the peer, before it refuses the first of them. Pure: times are passed in.
+Additive increase and multiplicative decrease, as in TCP (RFC 5681), with one more signal: a
+response much slower than the recent minimum latency for a request of that size shows that requests
+queue up at the sink, before it throttles the first of them. Pure: times are passed in.
 """
 
 import math
 from typing import Final
 
 TOLERANCE: Final = 2.0
-"""How many times longer than the recent best an answer may take without being slow."""
+"""How many times the recent minimum latency a response may take without being slow."""
 
 NOISE: Final = 0.05
-"""Seconds by which answers differ anyway: the network's, the scheduler's and our own."""
+"""Seconds by which latency varies anyway: network, scheduler and our own work."""
 
-FORGET: Final = 300.0
-"""Seconds in which the recent best doubles, so that a peer may become slower for good."""
+MINIMUM_DOUBLES_AFTER: Final = 300.0
+"""Seconds in which the minimum doubles, so that a sink may become slower for good."""
 
-EASE: Final = 0.4
+DECREASE_FACTOR: Final = 0.4
 """
-What is left of the limit after a failure, or an answer that was slow.
+The factor by which a failure or a slow response lowers the limit.
 
-Less than one in TOLERANCE: what answers take with so few on the wire is a good best, even if the
-last one was forgotten. With more, the limit would creep up from one to the next.
+Below 1 / TOLERANCE: with so few in flight, latency shows a true minimum, even if the last one has
+expired. With a higher factor the limit would creep up from one expired minimum to the next.
 """
 
 
 class AdaptiveConcurrency:
-    """How many requests may be on the wire to one peer: between one and *most*."""
+    """The limit of requests in flight to one sink: between 1 and *most*."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._limit = float(most)
-        self._best: dict[int, tuple[float, float]] = {}
-        self._eased_at = -math.inf
+        self._minimum: dict[int, tuple[float, float]] = {}
+        self._decreased_at = -math.inf
 
     @property
     def limit(self) -> int:
-        """How many requests may be on the wire now."""
+        """How many requests may be in flight now."""
         return int(self._limit)
 
-    def on_success(self, begun: float, ended: float, *, size: int, on_wire: int) -> None:
+    def on_success(self, begun: float, ended: float, *, size: int, in_flight: int) -> None:
         """
-        Learn from a request of *size* bytes that was answered well, from *begun* to *ended*.
+        Learn from a request of *size* bytes that succeeded, from *begun* to *ended*.
 
-        *on_wire* is how many there were, this one included: where fewer were in use than may be,
-        an answer says nothing about more.
+        *in_flight* is how many there were, this one included: below the limit, a fast response says
+        nothing about whether the sink could take more.
         """
         seconds = ended - begun
-        kind = size.bit_length()  # a thousand events take longer than one, and say nothing by it
-        best, since = self._best.get(kind, (seconds, ended))
-        best = min(seconds, best * 2 ** ((ended - since) / FORGET))
-        self._best[kind] = (best, ended)
-        if seconds > best * TOLERANCE + NOISE:
-            self._ease(begun, ended)
-        elif on_wire >= self.limit:
+        size_class = size.bit_length()  # a thousand events take longer than one anyway
+        minimum, since = self._minimum.get(size_class, (seconds, ended))
+        minimum = min(seconds, minimum * 2 ** ((ended - since) / MINIMUM_DOUBLES_AFTER))
+        self._minimum[size_class] = (minimum, ended)
+        if seconds > minimum * TOLERANCE + NOISE:
+            self._decrease(begun, ended)
+        elif in_flight >= self.limit:
             self._limit = min(self._most, self._limit + 1 / self._limit)
 
     def on_failure(self, begun: float, ended: float) -> None:
-        """Learn from a request that failed, or whose answer asks for less."""
-        self._ease(begun, ended)
+        """Learn from a request that failed or was throttled."""
+        self._decrease(begun, ended)
 
-    def _ease(self, begun: float, ended: float) -> None:
-        # The requests that were on the wire together suffer from the same congestion: once counts.
-        if begun >= self._eased_at:
-            self._limit = max(1.0, self._limit * EASE)
-            self._eased_at = ended
+    def _decrease(self, begun: float, ended: float) -> None:
+        # Requests that were in flight together suffer from the same congestion: count it once.
+        if begun >= self._decreased_at:
+            self._limit = max(1.0, self._limit * DECREASE_FACTOR)
+            self._decreased_at = ended

@@ -1,4 +1,4 @@
-"""How one sink fares: up, unavailable or held, since when and why."""
+"""The health of one sink: up, unavailable or held, since when and why."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import structlog
 
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
-from auditrelay.deliver.patient_store import PatientStore
+from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.probe_lock import ProbeLock
-from auditrelay.deliver.wakeups import Wakeups
+from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, RelayError, Retryable, code_of
 from auditrelay.sinks import Verdict
 from auditrelay.telemetry.metrics import Metrics
@@ -20,99 +20,96 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class SinkCondition:
-    """
-    How a sink fares, as the store keeps it and ``status`` shows it; times are ISO 8601.
-
-    *flood* is the reason for which it refuses everything, while it is held for that.
-    """
+    """The health of a sink, as the store keeps it and ``status`` shows it; times are ISO 8601."""
 
     up: bool = False
     held: bool = False
     since: str | None = None
-    """When it became up, held, or neither: whichever it is now."""
+    """When it became what it is now: up, held, or neither."""
     last_delivered_at: str | None = None
     last_error: str | None = None
     error_code: str | None = None
     """The short code of ``last_error``."""
     flood: str | None = None
+    """The reason for which it refuses every event, while its circuit breaker is open."""
 
 
 class SinkHealth:
     """
-    The condition of the sink called *name*, in store, metrics and log.
+    Keeps the condition of the sink called *name* in store, metrics and log.
 
-    A sink whose circuit *breaker* is open is held, and only an event that it takes releases it.
+    A sink whose circuit *breaker* is open is held, and only an event that it accepts releases it.
     """
 
     def __init__(
         self,
         name: str,
         breaker: CircuitBreaker,
-        wakeups: Wakeups,
+        in_flight: InFlight,
         *,
-        store: PatientStore,
+        state: StateWriter,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self.condition = SinkCondition()
         self.worked_once = False
-        """Whether the sink has answered well since the start."""
+        """Whether a request to the sink has succeeded since the start."""
         self.probe_lock = ProbeLock()
-        """Held by the task that finds out whether the sink works again."""
-        self.unacknowledged: Retryable | None = None
-        """Why the sink is not up although it takes events: it has stopped acknowledging them."""
+        """Owned by the task that finds out whether the sink has recovered."""
+        self.ack_failure: Retryable | None = None
+        """Why the sink is not up although it accepts events: it has stopped acknowledging them."""
         self._name = name
         self._breaker = breaker
-        self._wakeups = wakeups
-        self._store = store
+        self._in_flight = in_flight
+        self._state = state
         self._metrics = metrics
         self._clock = clock
         self._last: tuple[bool, bool] | None = None
-        """Up and held, as they have been since ``condition.since``."""
+        """``up`` and ``held`` since ``condition.since``."""
 
     def restore(self, saved: Mapping[str, object]) -> None:
-        """Take over from *saved*, as the last process left it, what is still true."""
+        """Restore from *saved*, the condition that the last process left, what is still true."""
         last_delivered_at = saved.get("last_delivered_at")
         if isinstance(last_delivered_at, str):
             self.condition.last_delivered_at = last_delivered_at
         since, up = saved.get("since"), bool(saved.get("up"))
         if isinstance(since, str) and not up:
-            # A failure that outlasts a restart has not begun with it.
+            # A failure that outlasts a restart began before it.
             self.condition.since, self._last = since, (up, bool(saved.get("held")))
         flood, last_error = saved.get("flood"), saved.get("last_error")
         if isinstance(flood, str) and isinstance(last_error, str):
-            # Otherwise every start would dead-letter another hundred events.
+            # Otherwise every restart would dead-letter another hundred events.
             self._breaker.restore(flood)
             self.condition.flood, self.condition.held = flood, True
             self.condition.last_error = last_error
 
     async def update(self, verdict: Verdict) -> Refused | None:
-        """Mark the sink up; or held, if its breaker is open, and return why."""
+        """Mark the sink up, or held if its circuit breaker is open; return why it is held."""
         if not self._breaker.is_open:
             await self.mark_up()
             return None
-        fault = self._breaker.fault(self._name, verdict.rejected)
-        if fault is not None:
-            await self.mark_held(fault)
-        return fault
+        refusal = self._breaker.error(self._name, verdict.rejected)
+        if refusal is not None:
+            await self.mark_held(refusal)
+        return refusal
 
     async def mark_up(self) -> None:
-        """Note that the sink has answered well; while its breaker is open, that proves nothing."""
+        """Mark the sink up, unless its circuit breaker is open: then a success proves nothing."""
         self.worked_once = True
         if self._breaker.is_open:
             return
         if self.condition.held:
             _log.warning("sink_released", sink=self._name)
-        await self._set(up=self.unacknowledged is None, held=False, error=self.unacknowledged)
+        await self._set(up=self.ack_failure is None, held=False, error=self.ack_failure)
 
     async def mark_held(self, error: Refused) -> None:
-        """Note that the sink refuses until an operator acts."""
+        """Mark the sink held: it refuses until an operator acts."""
         if not self.condition.held:
             _log.error("sink_held", sink=self._name, status=error.status, reason=scrub(str(error)))
         await self._set(up=False, held=True, error=error)
 
     async def mark_unavailable(self, error: RelayError) -> None:
-        """Note that the sink cannot answer now, and let another task probe it next."""
+        """Mark the sink unavailable, and let another task probe it next."""
         await self._set(up=False, held=False, error=error)
         self.probe_lock.release()
 
@@ -130,5 +127,5 @@ class SinkHealth:
         if self._last != (up, held):
             self._last = (up, held)
             condition.since = self._clock().astimezone(UTC).isoformat()
-        self._wakeups.slot.set()
-        await self._store.note(asdict(condition))
+        self._in_flight.slot_changed.set()
+        await self._state.save_condition(asdict(condition))

@@ -1,13 +1,13 @@
-"""Record what became of a sink's events: in the store first, then in metrics and log."""
+"""Record what became of a sink's events: first in the store, then in metrics and log."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
 
-from auditrelay.deliver.acknowledgements import Sent
+from auditrelay.deliver.acknowledgements import SentBatch
 from auditrelay.deliver.health import SinkCondition
-from auditrelay.deliver.patient_store import PatientStore
+from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.sinks import Sink, Verdict
 from auditrelay.store import DeadLetter
@@ -19,7 +19,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Outcomes:
-    """What became of the events of the *sink* called *name*: delivered, dead, perhaps repeated."""
+    """Records which events of the *sink* called *name* were delivered, dead-lettered or resent."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Outcomes:
         sink: Sink,
         condition: SinkCondition,
         *,
-        store: PatientStore,
+        state: StateWriter,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
@@ -35,20 +35,20 @@ class Outcomes:
         self._name = name
         self._sink = sink
         self._condition = condition
-        self._store = store
+        self._state = state
         self._metrics = metrics
         self._clock = clock
         self._warned: tuple[str, ...] = ()
 
     async def commit(
-        self, done: Sequence[Range], delivered: Sequence[Sent], dead: Sequence[DeadLetter] = ()
+        self, done: Sequence[Range], delivered: Sequence[SentBatch], dead: Sequence[DeadLetter] = ()
     ) -> None:
         """
-        Write that the ranges in *done* are done, together with the *dead* letters, then count.
+        Store that the ranges in *done* are done, together with the *dead* letters, then count.
 
-        Position and dead letters go down in one transaction: neither is right without the other.
+        One transaction writes both: neither is right without the other.
         """
-        await self._store.settle(done, dead)
+        await self._state.settle(done, dead)
         for letter in dead:
             self._count_dead_letter(letter)
         for sent in delivered:
@@ -65,7 +65,7 @@ class Outcomes:
             status=letter.status,
         )
 
-    def _count_delivered(self, sent: Sent, *, rejected: int) -> None:
+    def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:
         now = self._clock()
         seconds = now.timestamp()
         for source, occurred in sent.occurred.items():
@@ -79,12 +79,12 @@ class Outcomes:
             _log.debug("batch_delivered", sink=self._name, events=sent.events, rejected=rejected)
 
     def count_possible_duplicates(self, events: int) -> None:
-        """Count *events* that the sink may hold and gets again, unless it recognises them."""
-        if events and not self._sink.recognises_duplicates:
+        """Count *events* that are resent and may be stored, unless the sink deduplicates."""
+        if events and not self._sink.deduplicates:
             self._metrics.events_possible_duplicate.labels(self._name).inc(events)
 
     def record_missed_acknowledgement(self, events: int, reason: str) -> None:
-        """Record that *events* were taken and never acknowledged: they are sent again."""
+        """Record that *events* were accepted and never acknowledged: they are resent."""
         self.count_possible_duplicates(events)
         _log.warning("acknowledgement_missed", sink=self._name, events=events, reason=reason)
 
@@ -94,8 +94,8 @@ class Outcomes:
             self._metrics.events_restamped.labels(self._name).inc(verdict.restamped)
         if verdict.duplicates:
             self._metrics.events_already_stored.labels(self._name).inc(verdict.duplicates)
-        if verdict.diverted:
-            self._metrics.events_diverted.labels(self._name).inc(verdict.diverted)
+        if verdict.stored_elsewhere:
+            self._metrics.events_diverted.labels(self._name).inc(verdict.stored_elsewhere)
         if verdict.warnings and verdict.warnings != self._warned:
             _log.warning("sink_warned", sink=self._name, words=scrub("; ".join(verdict.warnings)))
         self._warned = verdict.warnings

@@ -16,7 +16,7 @@ TimeQuality = Literal["source", "assumed_utc", "fetched"]
 
 
 NOTHING = msgspec.Raw(b"null")
-"""What stands where there is no JSON text: msgspec knows no optional Raw."""
+"""The JSON text of an absent value: msgspec has no optional Raw."""
 
 
 class Actor(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -61,7 +61,7 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     uid: str
     """40 hex digits: the event's identity for life."""
     source: str
-    """The name that the operator gave the source."""
+    """The name of the source in the configuration."""
     vendor: str
     """The source's type, such as ``cekura``."""
     product: str
@@ -98,7 +98,7 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     metadata: msgspec.Raw
     """The vendor's free-form details: JSON text, redacted; NOTHING if there are none."""
     unmapped: msgspec.Raw
-    """A JSON object with the record's fields that have no place above, or NOTHING."""
+    """A JSON object with the record's fields that have no field above, or NOTHING."""
     raw: msgspec.Raw
     """The record as the vendor sent it: JSON text, redacted."""
     raw_sha256: str
@@ -108,11 +108,11 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     tags: tuple[tuple[str, str], ...]
     """The operator's static labels for the source."""
     late_by_s: int | None = None
-    """Seconds between the event and the second look that found it; None if it came in time."""
+    """Seconds between the event and the resweep that found it; None if it came in time."""
     backfill: bool = False
     """True if a backfill fetched it."""
     replayed: bool = False
-    """True if it is sent once more, after it was a dead letter."""
+    """True if it is a replayed dead letter."""
 
 
 _ENCODE = msgspec.json.Encoder()
@@ -120,7 +120,7 @@ _DECODE = msgspec.json.Decoder(list[AuditEvent])
 
 
 def pack(events: list[AuditEvent]) -> bytes:
-    """Return *events* as the JSON text that the spool keeps."""
+    """Return *events* as the JSON text that the spool stores."""
     return _ENCODE.encode(events)
 
 

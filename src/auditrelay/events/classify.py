@@ -1,7 +1,7 @@
 """
-What an event means to a SIEM: tables of object kinds and verbs, and the words of ECS and CIM.
+What an event means to a SIEM: tables of object kinds and verbs, and their ECS and CIM terms.
 
-A vendor's module gives each event a kind and a verb; everything else follows from the two here.
+A vendor's module gives each event a kind and a verb; everything else is derived from the two here.
 ECS is 9.4.0 (https://www.elastic.co/docs/reference/ecs/ecs-allowed-values-event-category), CIM is
 Splunk's Change, Authentication and Data Access data models.
 """
@@ -15,7 +15,7 @@ CimModel = Literal["Change", "Authentication", "Data_Access"]
 
 
 class Kind(NamedTuple):
-    """A kind of object: its ECS categories, the ECS type that it adds, and its CIM words."""
+    """A kind of object: its ECS categories, the ECS type that it adds, and its CIM terms."""
 
     categories: tuple[str, ...]
     extra_type: str | None
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """Something done: its ECS type and its CIM action, where they have one."""
+    """An operation: its ECS type and its CIM action, if any."""
 
     ecs_type: str | None
     cim_action: str | None
@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {
     "security_incident": Kind(("configuration",), None, "incident", "policy"),
     **_configures("billing", "billing", "budget", "rate_plan"),
     **_configures("integration", "webhook", "integration"),
-    # knowledge_base is not "file": CIM's All_Changes leaves out the category file.
+    # knowledge_base is not "file": CIM's All_Changes excludes the category file.
     **_configures("application", "agent", "prompt", "pathway", "knowledge_base"),
     **_configures("application", "scenario", "metric", "cron_job"),
     "run": Kind(("api",), None, "run", "execution"),
@@ -162,18 +162,18 @@ class Meaning(NamedTuple):
     account: bool
     cim_model: CimModel
     cim_action: str | None
-    """None where the model has no word, and for Authentication, whose word is the outcome."""
+    """None where the model has no action, and for Authentication, whose action is the outcome."""
     change_type: str
     object_category: str
 
 
 def ecs_types(categories: tuple[str, ...], wanted: list[str]) -> list[str]:
     """
-    Return *wanted* in types that ECS expects for at least one of *categories*.
+    Map *wanted* to types that ECS allows for at least one of *categories*.
 
-    A creation or deletion becomes a change where those are not expected; that and the other
-    activities become ``info``, and words for who was touched are left out. Total: no pair of
-    kind and verb yields a document that breaks ECS.
+    A creation or deletion becomes a change where those are not allowed; that and the other
+    activities become ``info``, and types of the affected object are omitted. Total: no pair of kind
+    and verb yields a document that violates ECS.
     """
     expected = frozenset[str]().union(*(_EXPECTED_TYPES[category] for category in categories))
     types: list[str] = []
@@ -196,7 +196,7 @@ def _meaning(kind_name: str, verb_name: str) -> Meaning:
         model = "Authentication"
     elif verb_name == "export":
         model = "Data_Access"
-    # Joining and leaving touch the organisation, as a group, besides the member.
+    # Joining and leaving affect the organisation, as a group, as well as the member.
     joining = kind_name == "member" and verb_name in ("join", "leave")
     touched = (kind.extra_type, "group" if joining else None, verb.ecs_type)
     risks = [
@@ -217,7 +217,7 @@ def _meaning(kind_name: str, verb_name: str) -> Meaning:
 
 
 class _Meanings(dict[tuple[str, str], Meaning]):
-    """The meaning of every pair; a word that is not in the tables counts as ``other``."""
+    """The meaning of every pair; an unknown kind or verb counts as ``other``."""
 
     def __missing__(self, pair: tuple[str, str]) -> Meaning:
         kind, verb = pair
@@ -228,7 +228,7 @@ class _Meanings(dict[tuple[str, str], Meaning]):
 MEANINGS = _Meanings({(kind, verb): _meaning(kind, verb) for kind in KINDS for verb in VERBS})
 
 
-# The lexicon: what an action that stands in no table seems to be called.
+# The lexicon: words by which to guess the meaning of an action that is in no table.
 
 _VERB_WORDS: dict[str, str] = {
     word: verb
@@ -263,7 +263,7 @@ _VERB_WORDS: dict[str, str] = {
     }.items()
     for word in words.split()
 }
-"""No words for signing in or out, or for joining and leaving: those are not for guessing."""
+"""No words for signing in or out, or for joining and leaving: those are never guessed."""
 
 _KIND_WORDS: dict[str, str] = {
     "api key": "api_key",
@@ -294,7 +294,7 @@ _KIND_WORDS: dict[str, str] = {
     "memory": "memory",
     "audit log": "audit_log",
 }
-"""No accounts, groups or sessions: a guess must not speak of those."""
+"""No accounts, groups or sessions: those are never guessed."""
 
 _FAILURE_WORDS = frozenset(
     ("denied", "deny", "error", "failed", "failure", "forbidden", "rejected", "unauthorized")
@@ -303,7 +303,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 class Guess(NamedTuple):
-    """What words seem to mean; *verb* is None if no word for doing is among them."""
+    """The guessed meaning of an action; *verb* is None if no known verb is in it."""
 
     kind: str
     verb: str | None
@@ -315,13 +315,12 @@ def guess(action: str) -> Guess:
     """
     Guess what a vendor's unknown *action* means, cautiously.
 
-    Never an account, a group or a sign-in, and never that it succeeded: words alone read "user
-    added to usergroup" as a user that was created. Who uses this marks the event
-    ``heuristic_verb``.
+    Never an account, a group or a sign-in, and never a success: words alone read "user added to
+    usergroup" as a user that was created. Callers mark the event ``heuristic_verb``.
     """
     words = [word.lower() for word in _WORD.findall(action[:256])]
     pairs = [f"{first} {second}" for first, second in pairwise(words)]
-    # The word for doing stands at the end in most vendors' actions.
+    # In most vendors' actions the verb comes last.
     verbs = (_VERB_WORDS[word] for word in reversed(words) if word in _VERB_WORDS)
     kinds = (_KIND_WORDS[name] for name in (*pairs, *words) if name in _KIND_WORDS)
     return Guess(next(kinds, "other"), next(verbs, None), not _FAILURE_WORDS.isdisjoint(words))

@@ -1,9 +1,9 @@
 """
-From the text of one record to values and back, for any bytes that a vendor may send.
+Decode one record from JSON text and encode it again, for any bytes that a vendor may send.
 
-What comes out can be written as strict JSON: no NaN, no lone surrogates, no key twice, no nesting
-that a JSON library refuses. orjson does the work for every usual record; the standard library
-reads the odd one, so that it costs itself and not its page.
+The result can be written as strict JSON: no NaN, no lone surrogates, no duplicate keys, no nesting
+that a JSON library refuses. orjson decodes ordinary records; the standard library decodes the rest,
+so that a malformed record does not fail its whole page.
 """
 
 import json
@@ -15,34 +15,34 @@ from typing import Any
 import msgspec
 import orjson
 
-BLANKS = b" \t\r\n"
-"""What may stand between the parts of JSON."""
+WHITESPACE = b" \t\r\n"
+"""JSON whitespace."""
 
-DEEPEST = 200
-"""Levels of nesting beyond which a value is kept as text only: orjson writes no more than 254."""
+MAX_DEPTH = 200
+"""Nesting levels beyond which a value is kept as text only: orjson writes at most 254."""
 
 TOO_DEEP = "[nested too deeply: see the raw record]"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LONGEST_NUMBER = 4000  # Python refuses to write an integer of more than 4300 digits
+_MAX_DIGITS = 4000  # Python refuses to write an integer of more than 4300 digits
 
 
 class Undecodable(ValueError):
-    """The text is not JSON, or nested beyond what any parser here can read."""
+    """The text is not JSON, or nested too deeply for both parsers."""
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):
     """
-    The *value* of a text.
+    The decoded *value* of a text.
 
-    *verbatim* says that the text itself is strict JSON that says the same, so that it may be
-    passed on as it came. *whole* is false if values nested too deeply were left out. *compact*
-    is the value written as short as JSON can be.
+    *verbatim*: the text itself is strict JSON with the same meaning, and may be passed on
+    unchanged. *complete* is false if values nested too deeply were left out. *compact* is the value
+    as JSON without whitespace.
     """
 
     value: Any
     verbatim: bool
-    whole: bool
+    complete: bool
     compact: bytes
     warnings: tuple[str, ...] = ()
 
@@ -51,7 +51,7 @@ def encode(value: Any) -> bytes:
     """Return *value* as compact JSON, with every digit of an integer beyond 64 bits."""
     try:
         return orjson.dumps(value)
-    except TypeError:  # such an integer
+    except TypeError:  # an integer beyond 64 bits
         return json.dumps(
             value, ensure_ascii=False, separators=(",", ":"), allow_nan=False
         ).encode()
@@ -71,43 +71,43 @@ def decode(text: bytes) -> Decoded:
         value = orjson.loads(text)
         compact = orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
-        return _decode_carefully(text)
-    # A key that stands twice, an integer beyond 64 bits and the like do not survive reading and
-    # writing: only a text that does, but for blanks, may be taken at its word.
-    if compact == text or compact.translate(None, BLANKS) == text.translate(None, BLANKS):
-        return Decoded(value, True, True, compact)  # noqa: FBT003  # by position is twice as fast
-    return _decode_carefully(text)
+        return _decode_leniently(text)
+    # Duplicate keys, integers beyond 64 bits and the like do not survive decoding and encoding:
+    # only a text that does (ignoring whitespace) is verbatim.
+    if compact == text or compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE):
+        return Decoded(value, True, True, compact)  # noqa: FBT003  # positional is twice as fast
+    return _decode_leniently(text)
 
 
-def _decode_carefully(text: bytes) -> Decoded:
-    care = _Care()
+def _decode_leniently(text: bytes) -> Decoded:
+    reader = _LenientReader()
     try:
         unicode = text.decode("utf-8-sig")
     except UnicodeDecodeError:
         unicode = text.decode("utf-8-sig", "replace")
-        care.warn("replaced_characters")
+        reader.warn("replaced_characters")
     try:
         value = json.loads(
             unicode,
-            object_pairs_hook=care.object,
-            parse_constant=care.constant,
-            parse_int=care.integer,
-            parse_float=care.real,
+            object_pairs_hook=reader.object,
+            parse_constant=reader.constant,
+            parse_int=reader.integer,
+            parse_float=reader.real,
         )
-        value = care.clean(value, 1)
+        value = reader.clean(value, 1)
     except (json.JSONDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error
     return Decoded(
         value,
-        verbatim=not care.warnings and not text.startswith(BOM_UTF8),
-        whole="too_deep" not in care.warnings,
+        verbatim=not reader.warnings and not text.startswith(BOM_UTF8),
+        complete="too_deep" not in reader.warnings,
         compact=encode(value),
-        warnings=tuple(care.warnings),
+        warnings=tuple(reader.warnings),
     )
 
 
-class _Care:
-    """Reads what is not strict JSON as something that is, and notes what it had to change."""
+class _LenientReader:
+    """Turns almost-JSON into strict JSON, and records what it had to change."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
@@ -122,8 +122,8 @@ class _Care:
         return word
 
     def integer(self, digits: str) -> int | str:
-        """Keep every digit; beyond what Python will write again, as a text."""
-        if len(digits) <= _LONGEST_NUMBER:
+        """Keep every digit; as a text where Python refuses to write the number."""
+        if len(digits) <= _MAX_DIGITS:
             return int(digits)
         self.warn("replaced_numbers")
         return digits
@@ -138,9 +138,9 @@ class _Care:
 
     def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """
-        Keep the earlier value of a key that stands twice as ``key#1``.
+        Keep the earlier value of a duplicate key as ``key#1``.
 
-        The last one keeps the name, as in most parsers; Elasticsearch refuses the document.
+        The last value keeps the name, as in most parsers; Elasticsearch refuses duplicate keys.
         """
         found: dict[str, Any] = {}
         for key, value in pairs:
@@ -154,19 +154,19 @@ class _Care:
         return found
 
     def text(self, text: str) -> str:
-        """Replace lone surrogates, which no UTF-8 can hold."""
+        """Replace lone surrogates, which UTF-8 cannot encode."""
         if _SURROGATE.search(text) is None:
             return text
         self.warn("replaced_characters")
         return _SURROGATE.sub("\ufffd", text)
 
     def clean(self, node: Any, depth: int) -> Any:
-        """Return *node* with valid texts only, and without what is nested too deeply."""
+        """Return *node* with valid texts only, and without values nested too deeply."""
         if isinstance(node, str):
             return self.text(node)
         if not isinstance(node, dict | list):
             return node
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             self.warn("too_deep")
             return TOO_DEEP
         if isinstance(node, list):

@@ -1,4 +1,4 @@
-"""What every form says alike: auditrelay's own words about an event on its way."""
+"""Parts that all forms share: auditrelay's own markers, changes, and identities."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,14 +9,14 @@ from auditrelay.events import AuditEvent
 NO_MARKS: Mapping[str, object] = MappingProxyType({})
 
 NOT_NORMALIZED = "not_normalized"
-"""The warning on an event whose record could not be understood."""
+"""The warning on an event whose record is not a JSON object."""
 
 UNKNOWN_ACTION = "unknown_action"
-"""The warning on an event of a type that stands in no table."""
+"""The warning on an event with an unrecognised action type."""
 
 
 def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object]) -> None:
-    """Add the markers that hold for *event* to *own*, and the *marks* of who delivers it."""
+    """Add the markers of *event* to *own*, and the *marks* of the deliverer."""
     if event.late_by_s is not None:
         own["late_by_s"] = event.late_by_s
     if event.backfill:
@@ -28,7 +28,7 @@ def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object
 
 
 def changes_of(event: AuditEvent) -> list[dict[str, str]]:
-    """Return what changed, without what is not known."""
+    """Return the changes of *event*; unknown values are left out."""
     found = []
     for change in event.changes:
         entry = {"field": change.field}
@@ -40,14 +40,14 @@ def changes_of(event: AuditEvent) -> list[dict[str, str]]:
     return found
 
 
-def present(
+def without_empty(
     *,
-    id: str | None,  # noqa: A002  # what every form calls it
+    id: str | None,  # noqa: A002  # the name in every form
     name: str | None,
     email: str | None = None,
     type: str | None = None,  # noqa: A002  # likewise
 ) -> dict[str, Any]:
-    """Return who or what something is, without what is not known."""
+    """Return the identity of an actor, target or organisation; empty values are left out."""
     found = {}
     if id:
         found["id"] = id

@@ -1,4 +1,4 @@
-"""From a vendor's records to audit events: pure, and total over anything a vendor may send."""
+"""Normalize a vendor's records into audit events: pure, and total over any input."""
 
 import hashlib
 import pkgutil
@@ -12,13 +12,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from auditrelay.events import NOTHING, AuditEvent, TimeQuality, vendors
-from auditrelay.events.decode import BLANKS, Decoded, Undecodable, decode, encode
+from auditrelay.events.decode import WHITESPACE, Decoded, Undecodable, decode, encode
 from auditrelay.events.marks import NOT_NORMALIZED
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
 from auditrelay.events.timestamps import parse
 from auditrelay.events.uid import Uids, canonical
-from auditrelay.events.vendors import LONGEST, NO_TARGET, NOBODY, Vendor, finder, text
+from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
+    NO_ACTOR,
+    NO_TARGET,
+    Vendor,
+    path_finder,
+    text,
+)
 from auditrelay.settings import SourceSettings
 
 _FETCHED: TimeQuality = "fetched"
@@ -26,7 +33,7 @@ _FETCHED: TimeQuality = "fetched"
 
 @cache
 def available() -> Mapping[str, Vendor]:
-    """Return the vendors that can be understood: the modules of ``events/vendors``, by name."""
+    """Return the supported vendors: the modules of ``events/vendors``, by name."""
     return {
         module.name: cast("Vendor", import_module(f"{vendors.__name__}.{module.name}"))
         for module in sorted(pkgutil.iter_modules(vendors.__path__), key=lambda each: each.name)
@@ -38,12 +45,11 @@ class Normalizer:
     Turns the records of one source into events.
 
     *vendor* is the type of the source, *source* its name, *api_host* the host it was read from.
-    *scope* is the organisation that ids are unique in, where a record does not tell; *redact* and
-    *tags* are the source's settings. *id_path* and *time_path* are the places, the likeliest
-    first, where a record has its id and its time, if not in the vendor's documented fields (see
-    :func:`auditrelay.events.vendors.finder`). *pseudonyms* replaces who somebody is, after the uid
-    is made. Raises LookupError for a vendor that is not
-    available.
+    *scope* is the organisation that ids are unique in, where records do not name it; *redact* and
+    *tags* are the source's settings. *id_path* and *time_path* are the paths, the likeliest first,
+    where a record has its id and its time, if not in the vendor's documented fields (see
+    :func:`auditrelay.events.vendors.path_finder`). *pseudonyms* replaces identities after the uid
+    is made. Raises LookupError for a vendor that is not available.
     """
 
     def __init__(
@@ -68,8 +74,8 @@ class Normalizer:
         self._api_host = api_host
         self._scope = scope
         self._tags = tuple(tags.items())
-        self._id = finder(id_path or (self._vendor.ID,))
-        self._time = finder(time_path or (self._vendor.TIME,))
+        self._id = path_finder(id_path or (self._vendor.ID,))
+        self._time = path_finder(time_path or (self._vendor.TIME,))
         self._uids = Uids(vendor)
         self._redactor = Redactor(redact, self._vendor.FIELDS)
         self._pseudonyms = pseudonyms
@@ -96,15 +102,15 @@ class Normalizer:
         """
         Return one event for each of *records*, in their order.
 
-        *records* are JSON texts of one page; *fetched* is when it was read, in microseconds
-        since 1970 UTC, and stands in for the time of an event that tells none.
+        *records* are JSON texts of one page; *fetched* is when it was read, in microseconds since
+        1970 UTC, and is used as the time of an event without one.
         """
         twins: Counter[tuple[str, bytes]] = Counter()
         events = [self._event(record, fetched, twins) for record in records]
         return events if self._pseudonyms is None else [*map(self._pseudonyms, events)]
 
     def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
-        record = record.strip(BLANKS)  # around a value they are no part of it
+        record = record.strip(WHITESPACE)  # around a value it is not part of it
         digest = hashlib.sha256(record).hexdigest()
         try:
             decoded = decode(record)
@@ -127,48 +133,48 @@ class Normalizer:
         fetched: int,
         twins: Counter[tuple[str, bytes]],
     ) -> AuditEvent:
-        # The uid and the time come from the record as it was sent: what is redacted today, by
-        # other settings than yesterday's, must not change them.
+        # The uid and the time come from the record as it was sent: a change of the redaction
+        # settings must not change them.
         value: dict[str, Any] = decoded.value
         vendor, warnings = self._vendor, decoded.warnings
-        misfits: list[str] = []
-        holder, key = self._id(value)
-        native_id = text(holder, key, misfits)
+        unmapped_fields: list[str] = []
+        parent, key = self._id(value)
+        native_id = text(parent, key, unmapped_fields)
         scope = self._scope
         org_id: str | None = scope or None
         if vendor.ORGANISATION is not None:
-            told = text(value, vendor.ORGANISATION, misfits)
-            if told:
-                org_id, scope = told, str(value[vendor.ORGANISATION])
+            own_id = text(value, vendor.ORGANISATION, unmapped_fields)
+            if own_id:
+                org_id, scope = own_id, str(value[vendor.ORGANISATION])
         if native_id:
-            uid = self._uids.native(scope, str(holder[key]))  # whole, however long
+            uid = self._uids.native(scope, str(parent[key]))  # in full length
         else:
             warnings += ("no_id",)
             uid = self._content_uid(scope, _content(record, decoded), twins)
-        holder, key = self._time(value)
-        time_raw = holder.get(key)
-        parsed = parse(time_raw) if type(time_raw) is str else None
-        if parsed is None:
+        parent, key = self._time(value)
+        time_raw = parent.get(key)
+        time = parse(time_raw) if type(time_raw) is str else None
+        if time is None:
             warnings += ("no_time",)
-        at, quality = parsed or (fetched, _FETCHED)
+        at, quality = time or (fetched, _FETCHED)
 
         redacted = self._redactor.record(value, decoded.compact)
         if redacted:
-            # Found anew: an object on the way to them may have been replaced as a whole.
-            holder, key = self._id(value)
-            native_id = text(holder, key, [])
+            # Look them up again: redaction may have replaced an object on their path.
+            parent, key = self._id(value)
+            native_id = text(parent, key, [])
             if vendor.ORGANISATION is not None:
                 org_id = text(value, vendor.ORGANISATION, []) or self._scope or None
-            holder, key = self._time(value)
-            time_raw = holder.get(key)
-        reading = vendor.read(value, misfits)
-        if reading.warnings:
-            warnings += reading.warnings
-        if len(record) > LONGEST and _has_long_text(value):
+            parent, key = self._time(value)
+            time_raw = parent.get(key)
+        parsed = vendor.read(value, unmapped_fields)
+        if parsed.warnings:
+            warnings += parsed.warnings
+        if len(record) > MAX_TEXT_LENGTH and _has_long_text(value):
             warnings += ("shortened",)
-        metadata, unmapped = reading.metadata, NOTHING
-        if misfits or not vendor.FIELDS.issuperset(value):
-            unmapped = _left_over(value, vendor.FIELDS.difference(misfits))
+        metadata, unmapped = parsed.metadata, NOTHING
+        if unmapped_fields or not vendor.FIELDS.issuperset(value):
+            unmapped = _unmapped(value, vendor.FIELDS.difference(unmapped_fields))
         return AuditEvent(
             uid=uid,
             source=self._source,
@@ -177,24 +183,24 @@ class Normalizer:
             api_host=self._api_host,
             at=at,
             fetched=fetched,
-            time_raw=_written(time_raw),
+            time_raw=_verbatim_time(time_raw),
             time_quality=quality,
             native_id=native_id,
-            native_action=reading.native_action,
-            native_category=reading.native_category,
-            kind=reading.kind,
-            verb=reading.verb,
-            outcome=reading.outcome,
-            actor=reading.actor,
-            target=reading.target,
+            native_action=parsed.native_action,
+            native_category=parsed.native_category,
+            kind=parsed.kind,
+            verb=parsed.verb,
+            outcome=parsed.outcome,
+            actor=parsed.actor,
+            target=parsed.target,
             org_id=org_id,
-            org_name=reading.org_name,
-            project_id=reading.project_id,
-            project_name=reading.project_name,
-            privilege=reading.privilege,
-            changes=reading.changes,
-            reason=reading.reason,
-            message=reading.message[:LONGEST],
+            org_name=parsed.org_name,
+            project_id=parsed.project_id,
+            project_name=parsed.project_name,
+            privilege=parsed.privilege,
+            changes=parsed.changes,
+            reason=parsed.reason,
+            message=parsed.message[:MAX_TEXT_LENGTH],
             metadata=NOTHING if metadata is None else msgspec.Raw(encode(metadata)),
             unmapped=unmapped,
             raw=msgspec.Raw(self._raw(record, decoded, redacted=redacted)),
@@ -204,21 +210,21 @@ class Normalizer:
         )
 
     def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> bytes:
-        """Return the record for keeping: as it was sent if possible, else written again."""
-        if not decoded.whole:
+        """Return the record to store: as it was sent if possible, else encoded again."""
+        if not decoded.complete:
             return self._as_text(record)
         if redacted:
             return encode(decoded.value)
         return record if decoded.verbatim else decoded.compact
 
     def _as_text(self, record: bytes) -> bytes:
-        """Return a record that cannot be kept as JSON as a JSON string."""
+        """Return a record that is not valid JSON as a JSON string."""
         return encode(self._redactor.text(record.decode("utf-8", "replace")))
 
     def _not_normalized(
         self, uid: str, raw: bytes, digest: str, fetched: int, warnings: tuple[str, ...]
     ) -> AuditEvent:
-        """Return an event that carries nothing but a record which is no JSON object."""
+        """Return an event that carries only the record, which is not a JSON object."""
         return AuditEvent(
             uid=uid,
             source=self._source,
@@ -235,7 +241,7 @@ class Normalizer:
             kind="other",
             verb="other",
             outcome=None,
-            actor=NOBODY,
+            actor=NO_ACTOR,
             target=NO_TARGET,
             org_id=None,
             org_name=None,
@@ -244,7 +250,7 @@ class Normalizer:
             privilege=None,
             changes=(),
             reason=None,
-            message=f"{self._vendor.NAME} sent an audit record that could not be understood",
+            message=f"{self._vendor.NAME} sent an audit record that is not a JSON object",
             metadata=NOTHING,
             unmapped=NOTHING,
             raw=msgspec.Raw(raw),
@@ -261,21 +267,22 @@ class Normalizer:
 
 
 def _content(record: bytes, decoded: Decoded) -> bytes:
-    """Return what a record without an id is known by: its text, if reading it changed it."""
+    """Return the bytes that identify a record without an id: its text, if decoding altered it."""
     return canonical(decoded.value) if decoded.verbatim else record
 
 
 def _has_long_text(value: dict[str, Any]) -> bool:
-    return any(type(item) is str and len(item) > LONGEST for item in value.values())
+    return any(type(item) is str and len(item) > MAX_TEXT_LENGTH for item in value.values())
 
 
-def _written(time: Any) -> str | None:
-    """Return the vendor's time as it was written."""
+def _verbatim_time(time: Any) -> str | None:
+    """Return the vendor's time, verbatim."""
     if time is None or type(time) is str:
-        return time and time[:LONGEST]
-    return encode(time).decode()[:LONGEST]
+        return time and time[:MAX_TEXT_LENGTH]
+    return encode(time).decode()[:MAX_TEXT_LENGTH]
 
 
-def _left_over(value: dict[str, Any], placed: frozenset[str]) -> msgspec.Raw:
-    left = {key: item for key, item in value.items() if key not in placed}
-    return msgspec.Raw(encode(left))
+def _unmapped(value: dict[str, Any], mapped: frozenset[str]) -> msgspec.Raw:
+    """Return the fields of a record that are not in *mapped*."""
+    rest = {key: item for key, item in value.items() if key not in mapped}
+    return msgspec.Raw(encode(rest))

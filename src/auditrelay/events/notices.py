@@ -1,4 +1,4 @@
-"""Events of auditrelay itself: gaps, gaps that were filled, alerts, and tests of a sink."""
+"""Events of auditrelay itself: gaps, filled gaps, alerts, and test events for a sink."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +11,7 @@ from auditrelay.events.decode import encode
 from auditrelay.events.normalize import available
 from auditrelay.events.timestamps import iso_ms, iso_us
 from auditrelay.events.uid import Uids
-from auditrelay.events.vendors import NO_TARGET, NOBODY
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET
 from auditrelay.window import micros
 
 GAP = "auditrelay.gap_declared"
@@ -34,11 +34,11 @@ def gap_event(
     filled: bool = False,
 ) -> AuditEvent:
     """
-    Return the event that tells of a declared gap: events from *start* to *end* were not read.
+    Return the event for a declared gap: events from *start* to *end* were not read.
 
-    It happens *now*, when it is declared, so that a detection which looks at recent events finds
-    it; its uid is that of the gap, whenever and however often it is declared. With *filled* it
-    tells that the span was read after all, and what was missing has been forwarded.
+    Its time is *now*, when the gap is declared, so that a detection over recent events finds it;
+    its uid depends on the gap alone, however often it is declared. With *filled* it reports that
+    the span was read later and the missing events were forwarded.
     """
     first, last = micros(start), micros(end)
     span = f"audit events of {source} from {iso_ms(first)} to {iso_ms(last)}"
@@ -70,10 +70,10 @@ def alert_event(
     *, source: str, code: str, about: str, what: str, todo: str, over: bool, now: datetime
 ) -> AuditEvent:
     """
-    Return the event that tells of trouble in auditrelay itself, or (*over*) that it has ended.
+    Return the event for a problem of auditrelay itself, or (*over*) for its end.
 
-    *code* is the kind of trouble, *about* whom it concerns, *what* a sentence, *todo* what an
-    operator should do. Each is an event of its own, however often the same trouble comes.
+    *code* is the kind of problem, *about* the source or sink concerned, *what* a sentence, *todo*
+    what an operator should do. Each occurrence is a separate event.
     """
     state = "cleared" if over else "raised"
     alert = {"code": code, "about": about, "state": state, "what": what, "todo": todo}
@@ -85,7 +85,7 @@ def alert_event(
         category="alert",
         scope="",
         reason=code,
-        message=f"auditrelay: {'over: ' if over else ''}{what}",
+        message=f"auditrelay: {'resolved: ' if over else ''}{what}",
         detail={"alert": alert},
         metadata=alert,
         warnings=() if over else ("alert",),
@@ -98,9 +98,9 @@ def test_event(
     *, source: str, vendor: str, nonce: str, now: datetime, tags: Mapping[str, str]
 ) -> AuditEvent:
     """
-    Return an event that says nothing, to see whether a sink takes it: it looks like *source*'s own.
+    Return a test event for a sink; it has the form of an event of *source*.
 
-    It happens *now*; its uid is another for every *nonce*.
+    Its time is *now*; its uid is different for every *nonce*.
     """
     test = {"nonce": nonce}
     return _event(
@@ -154,7 +154,7 @@ def _event(
         kind="audit_log",
         verb="other",
         outcome=None,
-        actor=NOBODY,
+        actor=NO_ACTOR,
         target=NO_TARGET,
         org_id=scope or None,
         org_name=None,

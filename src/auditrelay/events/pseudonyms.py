@@ -1,8 +1,8 @@
 """
-Replacing who somebody is by a pseudonym, so that a SIEM can follow them and not name them.
+Pseudonymise identities: the SIEM can correlate a person without naming them.
 
-A pseudonym is made of the value with a key: the same value has the same one in every event, and
-without the key nobody can try out values to find whose it is.
+A pseudonym is a keyed hash: the same value has the same pseudonym in every event, and without the
+key it cannot be reversed by trying values.
 """
 
 import hmac
@@ -19,8 +19,8 @@ from auditrelay.events.decode import decode, encode
 from auditrelay.events.redact import MARK
 from auditrelay.settings.values import Identifying
 
-SHORT = 5
-"""Fewer characters than this, such as those of a small number, are replaced standing alone only."""
+MIN_SUBSTRING_LENGTH = 5
+"""A shorter value, such as a small number, is replaced only as a separate word."""
 
 _TEXTS = (
     "native_id",
@@ -37,75 +37,79 @@ _TEXTS = (
 
 
 def pseudonym(key: bytes, value: str) -> str:
-    """Return what stands for *value*: ``p_`` and 24 hex digits of its HMAC-SHA256."""
+    """Return the pseudonym of *value*: ``p_`` and 24 hex digits of its HMAC-SHA256."""
     return f"p_{hmac.digest(key, value.encode(), 'sha256').hex()[:24]}"
 
 
 class Pseudonyms:
     """
-    Replaces the values of *fields* wherever an event holds them.
+    Replaces the values of *fields* wherever they occur in an event.
 
-    A value is found in every text, as a whole and inside of it, in capital letters or small ones,
-    and percent-encoded; one of fewer than :data:`SHORT` characters only where it stands alone.
-    Numbers that read like it are replaced as well. What an event holds in another disguise (half a
-    name, a hash) is not found, nor anything in a record that could not be understood.
+    A value is found in every text, whole or as a substring, in upper or lower case, and
+    percent-encoded; one shorter than :data:`MIN_SUBSTRING_LENGTH` only as a separate word. Numbers
+    with the same digits are replaced as well. Other representations (half a name, a hash) are not
+    found, nor anything in a record that could not be parsed.
 
-    The digest of the record is keyed, too: else whoever knows the rest of a record could try out
-    values until the digest fits.
+    The digest of the record is keyed, too: else anyone who knows the rest of a record could try
+    values until the digest matches.
     """
 
     def __init__(self, key: str, fields: Sequence[Identifying]) -> None:
         self._key = key.encode()
-        self._places = [field.partition(".")[::2] for field in fields]
+        self._fields = [field.partition(".")[::2] for field in fields]
 
     def __call__(self, event: AuditEvent) -> AuditEvent:
-        """Return *event* with pseudonyms; its uid stays."""
-        found = {getattr(getattr(event, part), name) for part, name in self._places}
+        """Return *event* with pseudonyms; its uid does not change."""
+        found = {getattr(getattr(event, part), name) for part, name in self._fields}
         values = frozenset(value for value in found if value and value != MARK)
         if not values:
             return event
-        swap = _swap(self._key, values)
+        replacer = _replacer(self._key, values)
         actor, target = event.actor, event.target
         return msgspec.structs.replace(
             event,
             actor=Actor(
-                actor.kind, *[swap.text(part) for part in msgspec.structs.astuple(actor)[1:]]
+                actor.kind, *[replacer.text(part) for part in msgspec.structs.astuple(actor)[1:]]
             ),
-            target=Target(*[swap.text(part) for part in msgspec.structs.astuple(target)]),
+            target=Target(*[replacer.text(part) for part in msgspec.structs.astuple(target)]),
             changes=tuple(
-                Change(swap.text(each.field) or "", swap.json(each.before), swap.json(each.after))
+                Change(
+                    replacer.text(each.field) or "",
+                    replacer.json(each.before),
+                    replacer.json(each.after),
+                )
                 for each in event.changes
             ),
-            metadata=swap.raw(event.metadata),
-            unmapped=swap.raw(event.unmapped),
-            raw=swap.raw(event.raw),
+            metadata=replacer.raw(event.metadata),
+            unmapped=replacer.raw(event.unmapped),
+            raw=replacer.raw(event.raw),
             raw_sha256=hmac.digest(self._key, event.raw_sha256.encode(), "sha256").hex(),
-            **{name: swap.text(getattr(event, name)) for name in _TEXTS},
+            **{name: replacer.text(getattr(event, name)) for name in _TEXTS},
         )
 
 
-class _Swap:
+class _Replacer:
     """Replaces *values* in texts and JSON."""
 
     def __init__(self, key: bytes, values: frozenset[str]) -> None:
         self._key = key
-        self._by: dict[str, str] = {}
+        self._pseudonyms: dict[str, str] = {}
         for value in sorted(values):
             for spelling in (value, quote(value, safe="")):
-                self._by.setdefault(spelling.lower(), pseudonym(key, value))
-        # The longest first: a name may be a part of an address.
-        spellings = sorted(self._by, key=len, reverse=True)
+                self._pseudonyms.setdefault(spelling.lower(), pseudonym(key, value))
+        # The longest first: a name may be a part of an email address.
+        spellings = sorted(self._pseudonyms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_pattern, spellings)), re.IGNORECASE)
 
     def text(self, text: str | None) -> str | None:
-        return self._pattern.sub(self._instead, text) if text else text
+        return self._pattern.sub(self._replacement, text) if text else text
 
-    def _instead(self, found: re.Match[str]) -> str:
-        # Ignoring case finds more than lower() makes alike.
-        return self._by.get(found[0].lower()) or pseudonym(self._key, found[0])
+    def _replacement(self, found: re.Match[str]) -> str:
+        # IGNORECASE matches more than lower() makes equal.
+        return self._pseudonyms.get(found[0].lower()) or pseudonym(self._key, found[0])
 
     def json(self, text: str | None) -> str | None:
-        """Replace in a JSON text; one that was cut is no JSON, and is taken as it stands."""
+        """Replace in a JSON text; a shortened one is no JSON, and is treated as plain text."""
         if text is None:
             return None
         try:
@@ -116,26 +120,26 @@ class _Swap:
     def raw(self, text: msgspec.Raw) -> msgspec.Raw:
         if text == NOTHING:
             return text
-        return msgspec.Raw(encode(self._inside(decode(bytes(text)).value)))
+        return msgspec.Raw(encode(self._replace_in(decode(bytes(text)).value)))
 
-    def _inside(self, node: Any) -> Any:
+    def _replace_in(self, node: Any) -> Any:
         kind = type(node)
         if kind is str:
             return self.text(node)
         if kind is int:
-            return self._by.get(str(node), node)
+            return self._pseudonyms.get(str(node), node)
         if kind is dict:
-            return {self.text(key): self._inside(value) for key, value in node.items()}
+            return {self.text(key): self._replace_in(value) for key, value in node.items()}
         if kind is list:
-            return [self._inside(value) for value in node]
+            return [self._replace_in(value) for value in node]
         return node
 
 
 def _pattern(spelling: str) -> str:
     escaped = re.escape(spelling)
-    return escaped if len(spelling) >= SHORT else rf"(?<!\S){escaped}(?!\S)"
+    return escaped if len(spelling) >= MIN_SUBSTRING_LENGTH else rf"(?<!\S){escaped}(?!\S)"
 
 
 @lru_cache(maxsize=1024)
-def _swap(key: bytes, values: frozenset[str]) -> _Swap:
-    return _Swap(key, values)
+def _replacer(key: bytes, values: frozenset[str]) -> _Replacer:
+    return _Replacer(key, values)

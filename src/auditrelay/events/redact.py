@@ -1,22 +1,21 @@
 """
-Taking secrets out of a record before it is stored or sent.
+Remove secrets from a record before it is stored or sent.
 
-By default a value is replaced when its key says that it is a secret. The rule, on the words of
-the key (``clientSecret``, ``X-Api-Key`` and ``CLIENT_SECRET`` have the same ones as
-``client_secret``):
+By default a value is replaced if its key names a secret. The rule, on the words of the key
+(``clientSecret``, ``Client-Secret`` and ``CLIENT_SECRET`` are split like ``client_secret``):
 
-* a secret word is in it (``password``, ``token``, ``credentials``...), or two words that make
-  one (``api key``, ``private key``, ``connection string``...);
-* unless the last word says that the key only describes the secret (``token_type``,
-  ``api_key_name``, ``secretId``, ``password_updated_at``), or the first one that it asks a
-  question (``has_password``), or it counts the tokens of a language model (``max_tokens``).
+* it contains a secret word (``password``, ``token``, ``credentials``...) or a secret pair of
+  words (``api key``, ``private key``, ``connection string``...);
+* unless its last word only describes a secret (``token_type``, ``api_key_name``, ``secretId``,
+  ``password_updated_at``), or its first word makes it a flag (``has_password``), or it counts the
+  tokens of a language model (``max_tokens``).
 
-So what is not known to be harmless goes: ``token_value``, ``password_hash``. A null stays: there
-is nothing to hide. The same holds for the ``value`` beside such a name
-(``{"name": "Authorization", "value": "..."}``), for keys inside of JSON that is itself a text, and
-for the credentials in an address (``https://user:password@host/?token=...``).
+So a value that is not known to be harmless is replaced: ``token_value``, ``password_hash``. A null
+is kept. The same applies to the ``value`` next to such a name (``{"name": "Authorization", "value":
+"..."}``), to keys of JSON inside a text, and to the credentials in a URL
+(``https://user:password@host/?token=...``).
 
-With globs the operator says which keys, and nothing but values under those keys is replaced.
+With globs, the operator lists the keys, and only values under those keys are replaced.
 """
 
 import re
@@ -63,7 +62,7 @@ _SECRET_KEYS = _words(
     "access account api auth client decryption encryption hmac host license master "
     "private secret service shared signing ssh ssl storage subscription tls webhook"
 )
-"""With ``key`` or ``keys`` behind it, each of these is a secret."""
+"""Followed by ``key`` or ``keys``, each of these is a secret."""
 _SECRET_PAIRS = frozenset(
     {
         ("auth", "header"),
@@ -76,20 +75,22 @@ _SECRET_PAIRS = frozenset(
         ("user", "pass"),
     }
 )
-_DESCRIBING = _words(
+_DESCRIPTIVE = _words(
     "age alg algorithm at budget by cost count created date description email enabled endpoint "
     "expiration expires expiry format id ids in kind label last length limit limits method mode "
     "name names owner policies policy prefix protocol provider providers required role rotated "
     "rotation scope scopes size source state status time timestamp total ttl type types "
     "updated uri url usage used user uuid version"
 )
-_ASKING = frozenset(("has", "is", "needs", "num", "requires", "uses"))
-_COUNTING = _words("cached completion input max min num number output prompt reasoning total usage")
+_QUESTIONS = frozenset(("has", "is", "needs", "num", "requires", "uses"))
+_TOKEN_COUNTS = _words(
+    "cached completion input max min num number output prompt reasoning total usage"
+)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _LOWER_WORD = re.compile(r"[a-z]+")
 
-_NAMING = ("name", "key", "field", "header", "Name", "Key", "Field", "Header")
-_VALUES = (
+_NAME_KEYS = ("name", "key", "field", "header", "Name", "Key", "Field", "Header")
+_VALUE_KEYS = (
     "value",
     "values",
     "Value",
@@ -104,17 +105,17 @@ _VALUES = (
     "from",
     "to",
 )
-_VALUE_SET = frozenset(_VALUES)
+_VALUE_KEY_SET = frozenset(_VALUE_KEYS)
 
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _PARAMETER = re.compile(r"([?&;#])([^=&;?#\s]{1,128})=([^&;#\s\"'<>]+)")
 _QUERY_SECRETS = frozenset(("code", "key", "sig", "signature", "x-amz-signature"))
-"""Parameters that are credentials in an address, though not as the key of a record."""
+"""Parameters that are credentials in a URL, though not as the key of a record."""
 
 _AFTER_KEY = re.compile(r"([\"']?)\s{0,20}[:=]\s{0,20}")
 _BARE_KEY = re.compile(r"[\w.\-]+\Z")
-_LONGEST_KEY = 200
-"""Characters before a colon that are looked at in a text that is not JSON."""
+_MAX_KEY_LENGTH = 200
+"""Characters before a colon that are examined in a text that is not JSON."""
 _QUOTED_END = {quote: re.compile(rf"(?:[^{quote}\\]|\\.)*", re.DOTALL) for quote in "\"'"}
 _BARE_END = re.compile(r"[^,;&}\]\r\n\"']*")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -123,9 +124,8 @@ Mode = Literal["default", "off"] | list[str]
 
 
 def looks_secret(key: str) -> bool:
-    """Return whether a value under *key* is a secret, by the rule above."""
-    # Camel case gives one list of words, the key in lower case another: neither aPi_KeY nor
-    # apiKey gets away.
+    """Return whether a value under *key* is a secret, by the rule of this module."""
+    # Split by camel case and, separately, in lower case: catches both aPi_KeY and apiKey.
     lists = [[word.lower() for word in _WORD.findall(key)], _LOWER_WORD.findall(key.lower())]
     if not any(_names_secret(words) for words in lists):
         return False
@@ -142,99 +142,99 @@ def _names_secret(words: list[str]) -> bool:
 
 
 def _describes(words: list[str]) -> bool:
-    if words[-1] in _DESCRIBING or words[0] in _ASKING:
+    if words[-1] in _DESCRIPTIVE or words[0] in _QUESTIONS:
         return True
-    return words[-1] == "tokens" and not _COUNTING.isdisjoint(words)
+    return words[-1] == "tokens" and not _TOKEN_COUNTS.isdisjoint(words)
 
 
-_MOST_KEYS = 8192
+_MAX_CACHED_KEYS = 8192
 
 
-class _Verdicts(dict[str, bool]):
-    """Which keys are secret; each is thought about once, within bounds."""
+class _SecretKeys(dict[str, bool]):
+    """Which keys are secret, by :func:`looks_secret` or the operator's globs; a bounded cache."""
 
     def __init__(self, globs: Iterable[str] | None) -> None:
         super().__init__()
         self.harmless: set[str] = set()
-        """Keys that are no secret and not the name of a value beside one: most keys."""
+        """Keys that are no secret and not in ``_VALUE_KEYS``: most keys."""
         self._globs = None if globs is None else [glob.lower() for glob in globs]
 
     def __missing__(self, key: str) -> bool:
         if self._globs is None:
-            verdict = looks_secret(key)
+            secret = looks_secret(key)
         else:
-            # key#1 is the earlier value of a key that stood twice
+            # key#1 is the earlier value of a duplicate key
             names = (key.lower(), key.lower().rpartition("#")[0])
-            verdict = any(fnmatchcase(name, glob) for name in names for glob in self._globs)
+            secret = any(fnmatchcase(name, glob) for name in names for glob in self._globs)
         if len(key) <= 200:
-            if len(self) >= _MOST_KEYS:
+            if len(self) >= _MAX_CACHED_KEYS:
                 self.clear()
                 self.harmless.clear()
-            self[key] = verdict
-            if not verdict and key not in _VALUE_SET:
+            self[key] = secret
+            if not secret and key not in _VALUE_KEY_SET:
                 self.harmless.add(key)
-        return verdict
+        return secret
 
 
 class Redactor:
     """
-    Replaces secret values. *documented* are the vendor's own fields at the top of a record.
+    Replaces secret values. *documented* are the vendor's own top-level fields of a record.
 
-    Those are known to hold no secret, and by default are left alone; globs of the operator are
-    obeyed there too.
+    Those are known to contain no secret, and are exempt by default; the operator's globs apply to
+    them too.
     """
 
     def __init__(self, mode: Mode, documented: frozenset[str]) -> None:
-        self._on = mode != "off"
+        self._enabled = mode != "off"
         self._default = mode == "default"
-        self._secret = _Verdicts(None if isinstance(mode, str) else mode)
-        self._spared = documented if self._default else frozenset[str]()
+        self._secret = _SecretKeys(None if isinstance(mode, str) else mode)
+        self._exempt = documented if self._default else frozenset[str]()
 
     def record(self, record: Any, compact: bytes) -> bool:
         """
         Replace every secret in *record*, in place, and return whether there was one.
 
-        *compact* is the record as JSON. It tells whether texts have to be searched at all.
+        *compact* is the record as JSON, from which it is decided whether to search texts at all.
         """
-        if not self._on:
+        if not self._enabled:
             return False
-        # One byte is found ten times faster than two or three; most records do not have it.
+        # Searching one byte is ten times faster than two or three; most records lack it.
         search = (b"/" in compact and b"://" in compact) or (b"\\" in compact and b'\\"' in compact)
         if type(record) is not dict:
             return type(record) is list and self._items(record, enumerate(record), search=search)
-        if search or not self._spared.issuperset(record):
-            return self._object(record, self._spared, search=search)
-        return self._inside(record)
+        if search or not self._exempt.issuperset(record):
+            return self._object(record, self._exempt, search=search)
+        return self._nested(record)
 
-    def _inside(self, node: dict[str, Any]) -> bool:
-        """Redact the objects and lists in *node*, whose own keys are harmless."""
+    def _nested(self, node: dict[str, Any]) -> bool:
+        """Redact the objects and lists in *node*, whose own keys are no secrets."""
         changed = False
         harmless = self._secret.harmless
         for value in node.values():
             kind = type(value)
-            if kind not in _HOLDERS:
+            if kind not in _CONTAINERS:
                 continue
             if kind is dict:
                 if harmless.issuperset(value):
-                    changed |= self._inside(value)
+                    changed |= self._nested(value)
                 else:
-                    changed |= self._object(value, _NONE, search=False)
-            elif not _HOLDERS.isdisjoint(map(type, value)):
+                    changed |= self._object(value, _NO_KEYS, search=False)
+            elif not _CONTAINERS.isdisjoint(map(type, value)):
                 changed |= self._items(value, enumerate(value), search=False)
         return changed
 
-    def _object(self, node: dict[str, Any], spared: frozenset[str], *, search: bool) -> bool:
+    def _object(self, node: dict[str, Any], exempt: frozenset[str], *, search: bool) -> bool:
         changed = False
         harmless: list[tuple[str, Any]] = []
         for key, value in node.items():
-            if not self._secret[key] or key in spared:
+            if not self._secret[key] or key in exempt:
                 harmless.append((key, value))
             elif value is not None and value != MARK:
                 node[key] = MARK
                 changed = True
         changed |= self._items(node, harmless, search=search)
-        if not _VALUE_SET.isdisjoint(node):
-            changed |= self._named_values(node, spared)
+        if not _VALUE_KEY_SET.isdisjoint(node):
+            changed |= self._named_values(node, exempt)
         return changed
 
     def _items(
@@ -244,12 +244,12 @@ class Redactor:
         *,
         search: bool,
     ) -> bool:
-        """Redact what *items* of *node* hold: what stands there itself is no secret."""
+        """Redact inside the *items* of *node*, which are no secrets themselves."""
         changed = False
         for place, value in items:
             kind = type(value)
             if kind is dict:
-                changed |= self._object(value, _NONE, search=search)
+                changed |= self._object(value, _NO_KEYS, search=search)
             elif kind is list:
                 changed |= self._items(value, enumerate(value), search=search)
             elif kind is str and search:
@@ -259,20 +259,20 @@ class Redactor:
                     changed = True
         return changed
 
-    def _named_values(self, node: dict[str, Any], spared: frozenset[str]) -> bool:
+    def _named_values(self, node: dict[str, Any], exempt: frozenset[str]) -> bool:
         """Replace the value of ``{"name": "password", "value": ...}``."""
-        names = (node.get(naming) for naming in _NAMING)
+        names = (node.get(naming) for naming in _NAME_KEYS)
         if not any(type(name) is str and self._secret[name] for name in names):
             return False
         changed = False
-        for key in _VALUES:
-            if key not in spared and node.get(key) not in (None, MARK):
+        for key in _VALUE_KEYS:
+            if key not in exempt and node.get(key) not in (None, MARK):
                 node[key] = MARK
                 changed = True
         return changed
 
     def _string(self, text: str) -> str:
-        """Return *text* without the secrets of JSON or of an address in it."""
+        """Return *text* without the secrets of JSON or of a URL in it."""
         if '"' in text and text.lstrip()[:1] in ("{", "["):
             text = self._json_text(text)
         if "://" in text:
@@ -286,7 +286,7 @@ class Redactor:
             decoded = decode(text.encode())
         except Undecodable:
             return self.text(text)
-        if not decoded.whole:
+        if not decoded.complete:
             return self.text(text)
         redacted = self.record(decoded.value, decoded.compact)
         return encode(decoded.value).decode() if redacted else text
@@ -298,12 +298,12 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """
-        Return *text*, which no parser understands, without what follows secret-looking keys.
+        Return *text*, which is not JSON, without the values after secret-looking keys.
 
-        Errs on the side of hiding: of a secret that begins like an object or a list the end
-        cannot be told, so all that follows goes.
+        Errs on the side of redacting: the end of a secret that begins like an object or a list is
+        unknown, so the whole rest is replaced.
         """
-        if not self._on:
+        if not self._enabled:
             return text
         kept: list[str] = []
         done = 0
@@ -331,14 +331,14 @@ class Redactor:
         return _PARAMETER.sub(self._parameter, whole)
 
 
-_NONE: frozenset[str] = frozenset()
-_HOLDERS = frozenset((dict, list))
-"""The types of values that hold others."""
+_NO_KEYS: frozenset[str] = frozenset()
+_CONTAINERS = frozenset((dict, list))
+"""The types of values that contain others."""
 
 
 def _key_before(found: re.Match[str], text: str, start: int) -> str:
-    """Return the key that ends where *found* begins, or as much of its end as counts."""
-    before = text[max(start, found.start() - _LONGEST_KEY) : found.start()]
+    """Return the key that ends where *found* begins, at most its last characters."""
+    before = text[max(start, found.start() - _MAX_KEY_LENGTH) : found.start()]
     if found[1]:
         key = before[before.rfind(found[1]) + 1 :]
     else:

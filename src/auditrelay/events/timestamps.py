@@ -1,7 +1,7 @@
 """
-Reading a vendor's times, and writing them for a SIEM, in whole microseconds since 1970 UTC.
+Parse a vendor's times and format them for a SIEM, in whole microseconds since 1970 UTC.
 
-A time is truncated to microseconds, never rounded up, and never passes through a float.
+A time is truncated to microseconds, never rounded up, and never converted to a float.
 """
 
 import re
@@ -14,7 +14,7 @@ from auditrelay.window import EPOCH
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
 _NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
-"""Arithmetic on naive times cannot overflow at the ends."""
+"""Arithmetic on naive times cannot overflow at the minimum and maximum."""
 _FIRST = -62_135_596_800 * _SECOND
 _LAST = 253_402_300_800 * _SECOND - 1
 
@@ -27,21 +27,21 @@ Parsed = tuple[int, TimeQuality]
 
 def parse(text: str) -> Parsed | None:
     """
-    Return *text* as microseconds and how good that is, or None if it tells no time.
+    Return *text* as microseconds and its quality, or None if it is not a time.
 
-    Reads RFC 3339 and what else ISO 8601 allows. Without an offset UTC is assumed. A leap second
-    ``:60`` becomes the last microsecond of its minute. Numbers are not taken for epochs: a
-    vendor that sends such says so in its own module.
+    Accepts RFC 3339 and the rest of ISO 8601. Without an offset UTC is assumed. A leap second
+    ``:60`` becomes the last microsecond of its minute. Numbers are not taken for epochs: a vendor
+    that sends epochs converts them in its own module.
     """
     if len(text) > 64:
         return None
     try:
-        moment = datetime.fromisoformat(text)  # truncates, too
+        parsed = datetime.fromisoformat(text)  # truncates, too
     except ValueError:
         return _parse_slowly(text)
-    if moment.tzinfo is not UTC:
+    if parsed.tzinfo is not UTC:
         return _parse_slowly(text)
-    since = moment - EPOCH
+    since = parsed - EPOCH
     return (since.days * 86_400 + since.seconds) * _SECOND + since.microseconds, "source"
 
 
@@ -52,10 +52,10 @@ def _parse_slowly(text: str) -> Parsed | None:
     day, hour, minute, second, fraction, offset = found.groups()
     start = _midnight(day)
     time = _time_of_day(int(hour), int(minute), int(second), fraction or "")
-    away = _minutes_ahead(offset or "Z")
-    if start is None or time is None or away is None:
+    ahead = _minutes_ahead(offset or "Z")
+    if start is None or time is None or ahead is None:
         return None
-    return _bounded(start + time - away * _MINUTE, "source" if offset else "assumed_utc")
+    return _bounded(start + time - ahead * _MINUTE, "source" if offset else "assumed_utc")
 
 
 def _midnight(day: str) -> int | None:
@@ -67,7 +67,7 @@ def _midnight(day: str) -> int | None:
 
 def _time_of_day(hour: int, minute: int, second: int, fraction: str) -> int | None:
     micros = int(fraction[:6].ljust(6, "0"))
-    if second == 60:  # a leap second, which the count of seconds since 1970 does not have
+    if second == 60:  # a leap second, which Unix time does not have
         second, micros = 59, 999_999
     since = (hour * 60 + minute) * _MINUTE + second * _SECOND + micros
     # 24:00:00 is the midnight that ends the day.
@@ -85,28 +85,28 @@ def _minutes_ahead(offset: str) -> int | None:
 
 
 def _parse_rare(text: str) -> Parsed | None:
-    """Read the forms of ISO 8601 that vendors hardly use: bare dates, week dates, no colons."""
+    """Parse the rare forms of ISO 8601: bare dates, week dates, no colons."""
     try:
-        moment = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         return None
-    at = (moment.replace(tzinfo=None) - _NAIVE_EPOCH) // timedelta(microseconds=1)
-    away = moment.utcoffset()
-    if away is None:
+    at = (parsed.replace(tzinfo=None) - _NAIVE_EPOCH) // timedelta(microseconds=1)
+    ahead = parsed.utcoffset()
+    if ahead is None:
         return _bounded(at, "assumed_utc")
-    return _bounded(at - away // timedelta(microseconds=1), "source")
+    return _bounded(at - ahead // timedelta(microseconds=1), "source")
 
 
 def _bounded(at: int, quality: TimeQuality) -> Parsed | None:
-    """Return a time that has a year of four digits; an offset can push one out of them."""
+    """Return the time if its year has four digits; an offset can move it out of range."""
     return (at, quality) if _FIRST <= at <= _LAST else None
 
 
 @lru_cache(maxsize=8192)
 def _to_second(second: int) -> str:
-    """Return the text of a whole second; a page has few of them, and one of its reading."""
-    moment = EPOCH + timedelta(seconds=second)
-    return moment.isoformat()[:19]
+    """Return the text of a whole second; cached, since the events of a page share few of them."""
+    parsed = EPOCH + timedelta(seconds=second)
+    return parsed.isoformat()[:19]
 
 
 def iso_ms(at: int) -> str:
@@ -125,7 +125,7 @@ def epoch_seconds(at: int) -> str:
     """
     Return *at* as seconds since 1970, a plain decimal with six places.
 
-    Splunk's HEC refuses a number with an exponent, which a float can print.
+    Splunk's HEC refuses a number with an exponent, which formatting a float can produce.
     """
     seconds, micros = divmod(abs(at), _SECOND)
     return f"{'-' if at < 0 else ''}{seconds}.{micros:06d}"

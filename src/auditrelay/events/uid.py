@@ -1,10 +1,10 @@
 """
 The identity of an event for life: the first 40 hex digits of a SHA-256 over its origin.
 
-It depends on the vendor, its organisation and the record alone: not on the name that the operator
-gave the source, nor on when, how or by which replica the record was read. Every part is preceded
-by its length, so that no two lists of parts read alike; SHA-256, because part of what is hashed
-is written by those who are audited, and a collision would hide an event.
+It depends on the vendor, its organisation and the record alone: not on the configured name of the
+source, nor on when, how or by which replica the record was read. Every part is preceded by its
+length, so that no two lists of parts hash the same bytes; SHA-256, because audited users control
+part of the input, and a collision would hide an event.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 _SCHEME = "1"
-"""Stands in every hash, so that the scheme can change one day without mixing old and new."""
+"""Part of every hash, so that a later scheme cannot collide with this one."""
 
 
 def _part(value: bytes) -> bytes:
@@ -27,33 +27,33 @@ def canonical(value: Any) -> bytes:
 
 
 class Uids:
-    """Makes the uids of one vendor's records. Keeps the hashed beginning for each scope."""
+    """Computes the uids of one vendor's records. Caches the hashed prefix of each scope."""
 
     def __init__(self, vendor: str) -> None:
         self._vendor = vendor
-        self._begun: dict[tuple[str, str], Any] = {}
+        self._prefixes: dict[tuple[str, str], Any] = {}
 
-    def _finish(self, how: str, scope: str, last: bytes) -> str:
-        begun = self._begun.get((how, scope))
-        if begun is None:
+    def _digest(self, how: str, scope: str, last: bytes) -> str:
+        prefix = self._prefixes.get((how, scope))
+        if prefix is None:
             parts = ("auditrelay", _SCHEME, how, self._vendor, scope)
-            begun = hashlib.sha256(b"".join(_part(part.encode()) for part in parts))
-            if len(self._begun) >= 1024:
-                self._begun.clear()
-            self._begun[how, scope] = begun
-        digest = begun.copy()
+            prefix = hashlib.sha256(b"".join(_part(part.encode()) for part in parts))
+            if len(self._prefixes) >= 1024:
+                self._prefixes.clear()
+            self._prefixes[how, scope] = prefix
+        digest = prefix.copy()
         digest.update(_part(last))
         uid: str = digest.hexdigest()[:40]
         return uid
 
     def native(self, scope: str, native_id: str) -> str:
         """Return the uid of the record that the vendor calls *native_id* within *scope*."""
-        return self._finish("n", scope, native_id.encode())
+        return self._digest("n", scope, native_id.encode())
 
     def content(self, scope: str, content: bytes, ordinal: int) -> str:
         """
-        Return the uid of a record without an id: the *ordinal*-th that reads like *content*.
+        Return the uid of a record without an id: the *ordinal*-th with this *content*.
 
         Identical records of one page count from 0, so that twins remain two events.
         """
-        return self._finish("c", scope, b"%s#%d" % (content, ordinal))
+        return self._digest("c", scope, b"%s#%d" % (content, ordinal))

@@ -2,8 +2,8 @@
 Doubles of the vendors' audit-log APIs and of the SIEMs' intakes: faithful, strict and scriptable.
 
 They speak HTTP on loopback, remember what they were asked, and count what they really stored apart
-from what they answered, so that loss and repetition can be reckoned without trusting either side.
-Nothing here knows anything else of auditrelay: a misreading of a protocol must not be shared.
+from what they answered, so that loss and duplicates can be counted without trusting either side.
+Nothing here imports the rest of auditrelay: a misread protocol must not be shared by both sides.
 
 ::
 
@@ -47,8 +47,8 @@ class Sandbox:
     """
     All doubles, each on its own port of loopback, for the length of a ``with`` block.
 
-    *vendors* holds a double of every vendor that there is, by the type of its source; each is an
-    attribute of that name, too.
+    *vendors* has the double of every vendor, by the type of its source; each is also an attribute
+    of that name.
     """
 
     def __init__(

@@ -1,12 +1,12 @@
 """
-All doubles in one process, to try the daemon by hand or to load it.
+All doubles in one process, to try the daemon by hand or under load.
 
 ::
 
     python -m auditrelay.sandbox --events 100000 --record-bytes 700 --span 1h --lean
 
 It prints one line of JSON with the addresses and credentials, and on SIGTERM, SIGINT, or when a
-pipe on its standard input closes, one with the reckoning: what was made, what each intake stored,
+pipe on its standard input closes, one with the totals: what was generated, what each intake stored,
 what is lost (by the vendor's id) and what is repeated (by uid).
 """
 
@@ -30,7 +30,7 @@ _SHOWN = 20
 
 
 def main() -> None:
-    """Parse the command line and serve until told to stop."""
+    """Parse the command line and serve until a signal or end of input."""
     asyncio.run(_serve(_arguments()))
 
 
@@ -43,24 +43,33 @@ def _arguments() -> argparse.Namespace:
         "--vendor",
         choices=list(vendors.available()),
         action="append",
-        help="who has records; may be given more than once, and is all of them if it is not",
+        help="a vendor that has records; repeatable; default: all vendors",
     )
     parser.add_argument(
         "--record-bytes",
         "--page-records-bytes",
         type=int,
         default=0,
-        help="about how long each record is; 0: natural and varied records",
+        help="approximate length of a record; 0: natural and varied records",
     )
     parser.add_argument(
-        "--span", type=_duration, default=timedelta(hours=1), help="time they lie in, e.g. 1h"
+        "--span",
+        type=_duration,
+        default=timedelta(hours=1),
+        help="time range of the records, e.g. 1h",
     )
     parser.add_argument(
-        "--until", type=_duration, default=timedelta(), help="how long ago the last one lies"
+        "--until", type=_duration, default=timedelta(), help="age of the newest record"
     )
-    parser.add_argument("--page-cap", type=int, default=0, help="largest page, instead of theirs")
     parser.add_argument(
-        "--delay", type=float, default=0.0, metavar="SECONDS", help="how late each vendor answers"
+        "--page-cap", type=int, default=0, help="largest page, instead of the vendor's"
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="delay of each answer of a vendor",
     )
     parser.add_argument(
         "--flavour", choices=["elasticsearch", "opensearch"], default="elasticsearch"
@@ -69,12 +78,12 @@ def _arguments() -> argparse.Namespace:
         "--first-port",
         type=int,
         default=0,
-        help="listen on this port and those after it: splunk, datadog, elastic, then the vendors",
+        help="listen on this and the following ports: splunk, datadog, elastic, then the vendors",
     )
     parser.add_argument(
         "--lean",
         action="store_true",
-        help="intakes decompress and count ids, but check nothing and keep nothing else",
+        help="intakes only decompress and count ids: no checks, no stored events",
     )
     return parser.parse_args()
 
@@ -101,22 +110,22 @@ async def _serve(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with sandbox:
-        _say(_addresses(sandbox))
+        _print_json(_addresses(sandbox))
         if _is_pipe(sys.stdin.fileno()):
-            loop.add_reader(sys.stdin.fileno(), _watch, loop, stopping)
+            loop.add_reader(sys.stdin.fileno(), _stop_at_eof, loop, stopping)
         await stopping.wait()
-    _say(_reckoning(sandbox))
+    _print_json(_report(sandbox))
 
 
-def _chosen(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
-    """Return the vendors that shall have records."""
+def _vendors_to_fill(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
+    """Return the vendors that get records."""
     return {name: sandbox.vendors[name] for name in arguments.vendor or sandbox.vendors}
 
 
 def _fill(sandbox: Sandbox, arguments: argparse.Namespace) -> None:
     end = datetime.fromtimestamp(time.time(), UTC) - arguments.until
     start, count, size = end - arguments.span, arguments.events, arguments.record_bytes
-    for vendor in _chosen(sandbox, arguments).values():
+    for vendor in _vendors_to_fill(sandbox, arguments).values():
         if arguments.page_cap:
             vendor.switches.page_size_cap = arguments.page_cap
         if arguments.delay:
@@ -144,7 +153,7 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     }
 
 
-def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
+def _report(sandbox: Sandbox) -> dict[str, Any]:
     made = {name: set(vendor.records.ids()) for name, vendor in sandbox.vendors.items()}
     intakes = {
         "splunk": (sandbox.splunk.stored, sandbox.splunk.requests),
@@ -157,14 +166,14 @@ def _reckoning(sandbox: Sandbox) -> dict[str, Any]:
             for name, vendor in sandbox.vendors.items()
         },
         "stored": {
-            name: {**_account(stored, made), "requests": requests}
+            name: {**_compare(stored, made), "requests": requests}
             for name, (stored, requests) in intakes.items()
         },
-        "not_indexed": {"datadog": _account(sandbox.datadog.not_indexed, {})},
+        "not_indexed": {"datadog": _compare(sandbox.datadog.not_indexed, {})},
     }
 
 
-def _account(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
+def _compare(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
     repeated = stored.repeated()
     lost = {name: stored.lost(ids) for name, ids in made.items()}
     known: set[str] = set().union(*made.values())
@@ -179,7 +188,7 @@ def _account(stored: Stored, made: dict[str, set[str]]) -> dict[str, Any]:
     }
 
 
-def _say(value: dict[str, Any]) -> None:
+def _print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
@@ -189,7 +198,7 @@ def _is_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def _watch(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+def _stop_at_eof(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 4096):
         loop.remove_reader(sys.stdin.fileno())
         stopping.set()

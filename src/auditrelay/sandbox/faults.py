@@ -1,5 +1,5 @@
 """
-What can go wrong with one request, and the script that says with which.
+Faults of single requests, and the script that chooses the requests.
 
 ::
 
@@ -7,8 +7,8 @@ What can go wrong with one request, and the script that says with which.
     double.faults.add(store_then_reset(), method="POST", times=5)
     double.faults.add(hang(), chance=0.01, times=None)
 
-A fault is a matcher and an action. The first one that matches a request is used up by it; those
-after it do not count that request.
+A fault is a matcher and an action. The first fault that matches a request applies to it; later
+faults do not count that request.
 """
 
 import random
@@ -32,10 +32,10 @@ class Action:
     """
     What happens to one request, in the order of the fields.
 
-    *delay* seconds pass; the double does its work (stores) if *process*; *answer* replaces its
-    reply; the *ending* is the reply, a reset, or silence until the client gives up. *drip* is a
-    number of bytes and the seconds after each such piece. *close* ends the connection afterwards,
-    with or without having said so in a header, or breaks it.
+    Wait *delay* seconds; process the request (store) if *process*; *answer* replaces the reply; the
+    *ending* is the reply, a reset, or silence until the client gives up. *drip* is a number of
+    bytes and the pause in seconds after each such piece. *close* closes the connection afterwards,
+    with or without announcing it in a header, or resets it.
     """
 
     delay: float = 0.0
@@ -46,13 +46,13 @@ class Action:
     close: Literal["", "announced", "silent", "reset"] = ""
 
 
-NOTHING = Action()
+NO_FAULT = Action()
 """The action of a request that no fault matches."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """A matcher, its action, how often it may still strike, and how often it has."""
+    """A matcher, its action, how often it may still apply, and how often it did."""
 
     action: Action
     method: str | None
@@ -62,10 +62,10 @@ class Fault:
     chance: float
     remaining: int | None
     matched: int = 0
-    struck: int = 0
+    applied: int = 0
 
-    def fits(self, request: Request) -> bool:
-        """Return whether *request* is of the kind that this fault is for."""
+    def matches(self, request: Request) -> bool:
+        """Return whether *request* has the method, path and content that this fault is for."""
         return (
             (self.method is None or request.method == self.method)
             and (self.path is None or fnmatchcase(request.path, self.path))
@@ -74,7 +74,7 @@ class Fault:
 
 
 class Faults:
-    """The script of one double; *seed* makes the random ones the same on every run."""
+    """The fault script of one double; *seed* makes random faults the same on every run."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
@@ -92,11 +92,10 @@ class Faults:
         chance: float = 1.0,
     ) -> Fault:
         """
-        Let *action* strike requests that match all of what is given.
+        Apply *action* to requests that match all given conditions.
 
         *path* is a shell pattern. *nth* counts from 1 the requests that match *method*, *path* and
-        *when* after this call. It strikes *times* times (None: for ever), with probability
-        *chance*.
+        *when* after this call. It applies *times* times (None: always), with probability *chance*.
         """
         if isinstance(nth, int):
             nth = (nth,)
@@ -107,24 +106,24 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Forget the whole script."""
+        """Remove all faults."""
         self._script.clear()
 
     def pick(self, request: Request) -> Action:
-        """Return what shall happen to *request*; NOTHING if no fault strikes."""
+        """Return the action for *request*; NO_FAULT if no fault applies."""
         for fault in self._script:
-            if fault.remaining == 0 or not fault.fits(request):
+            if fault.remaining == 0 or not fault.matches(request):
                 continue
             fault.matched += 1
             if fault.nth is not None and fault.matched not in fault.nth:
                 continue
             if fault.chance < 1.0 and self._random.random() >= fault.chance:
                 continue
-            fault.struck += 1
+            fault.applied += 1
             if fault.remaining is not None:
                 fault.remaining -= 1
             return fault.action
-        return NOTHING
+        return NO_FAULT
 
 
 def delay(seconds: float) -> Action:
@@ -133,7 +132,7 @@ def delay(seconds: float) -> Action:
 
 
 def hang(*, process: bool = False) -> Action:
-    """Never answer; with *process* the work is done all the same."""
+    """Never answer; with *process* the request is processed all the same."""
     return Action(process=process, ending="hang")
 
 
@@ -159,7 +158,7 @@ def answer(
     *,
     process: bool = False,
 ) -> Action:
-    """Answer *status*, *body* and *headers* whatever was asked; with *process* store it too."""
+    """Answer *status*, *body* and *headers* to any request; with *process* store it too."""
 
     def made(_request: Request, response: Response) -> Response:
         return replace(response, status=status, body=body, headers=dict(headers or {}))
@@ -168,7 +167,7 @@ def answer(
 
 
 def rewrite(change: Callable[[Request, Response], Response]) -> Action:
-    """Process as usual and let *change* alter the answer."""
+    """Process as usual and pass the answer through *change*."""
     return Action(answer=change)
 
 
@@ -183,7 +182,7 @@ def too_many(*, retry_after: str | float | datetime | None = None, body: bytes =
 
 
 def too_many_until(clock: Callable[[], float], seconds: float) -> Action:
-    """Answer 429 with the HTTP date that lies *seconds* after the *clock* when it strikes."""
+    """Answer 429 with the HTTP date *seconds* after the *clock* at the time of the request."""
 
     def made(_request: Request, response: Response) -> Response:
         until = datetime.fromtimestamp(clock(), UTC) + timedelta(seconds=seconds)
@@ -202,7 +201,7 @@ def html(status: int = 502, *, process: bool = False) -> Action:
 
 
 def empty(status: int = 200, *, process: bool = False) -> Action:
-    """Answer *status* and no body at all."""
+    """Answer *status* with an empty body."""
     return answer(status, process=process)
 
 
@@ -220,8 +219,8 @@ def truncated(*, keep: float = 0.5, honest_length: bool = False, reset: bool = F
     """
     Answer only the first part (*keep* of 1) of the real reply.
 
-    Without *honest_length*, Content-Length promises the whole and the connection closes early, or
-    breaks with *reset*; with it, the reply is complete HTTP and only its text is cut.
+    Without *honest_length*, Content-Length is that of the whole reply and the connection closes
+    early, or is reset with *reset*; with it, the reply is complete HTTP and only its text is cut.
     """
 
     def made(_request: Request, response: Response) -> Response:
@@ -292,5 +291,5 @@ def chunked(size: int = 1000) -> Action:
 
 
 def close(*, announced: bool = False) -> Action:
-    """Answer as usual, then close a connection that was to be kept alive."""
+    """Answer as usual, then close the keep-alive connection."""
     return Action(close="announced" if announced else "silent")

@@ -1,9 +1,9 @@
 """
-A vendor's memory: its audit records, each with the time it happened and the time it can be seen.
+A vendor's audit records, each with its time and the time from which it is visible.
 
-A record may appear late (*visible_from*) and may vanish (*gone_from*); both are compared with the
-clock of whoever asks. ``History`` is for tests, ``Steady`` for load: millions of records that are
-written out only when they are read.
+A record may appear late (*visible_from*) and may be deleted (*gone_from*); both are compared with
+the clock of the caller. ``History`` is for tests, ``GeneratedRecords`` for load: millions of
+records that are generated only when they are read.
 """
 
 import json
@@ -39,9 +39,9 @@ def parse_time(text: str) -> int:
 @dataclass(slots=True)
 class Entry:
     """
-    One record: its native *id*, when it happened (*at*, microseconds), and its JSON *text*.
+    One record: its native *id*, its time (*at*, microseconds), and its JSON *text*.
 
-    *visible_from* and *gone_from* are epoch seconds; it is seen from the one until the other.
+    *visible_from* and *gone_from* are epoch seconds; the record is visible between them.
     """
 
     id: str
@@ -68,20 +68,20 @@ class Span:
 
 
 class Records(Protocol):
-    """What a double reads from: records in order of time."""
+    """The records of a double, in order of time."""
 
     def select(self, span: Span, now: float) -> Sequence[Entry]:
-        """Return what lies in *span* and can be seen at *now*, oldest first."""
+        """Return the records in *span* that are visible at *now*, oldest first."""
 
     def find(self, native_id: str, now: float) -> Entry | None:
-        """Return the record *native_id*, if it can be seen at *now*."""
+        """Return the record *native_id*, if it is visible at *now*."""
 
     def ids(self) -> Iterator[str]:
-        """Yield the native id of every record that was ever made."""
+        """Yield the native id of every record that was ever created."""
 
 
 class History:
-    """Records that tests put in one by one, in any order."""
+    """Records that tests add one by one, in any order."""
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
@@ -101,7 +101,7 @@ class History:
         visible_from: datetime | None = None,
         gone_from: datetime | None = None,
     ) -> Entry:
-        """Remember *record*; equal times keep the order in which they were added."""
+        """Store *record*; records of equal time keep the order in which they were added."""
         if id in self._by_id:
             raise ValueError(f"there is already a record {id}")
         entry = Entry(
@@ -119,12 +119,12 @@ class History:
         return entry
 
     def remove(self, native_id: str) -> None:
-        """Let the record vanish now and for good; it still counts as made."""
+        """Delete the record now; it still counts as created."""
         self._by_id[native_id].gone_from = -inf
         self._changing = True
 
     def select(self, span: Span, now: float) -> Sequence[Entry]:
-        """Return what lies in *span* and can be seen at *now*, oldest first."""
+        """Return the records in *span* that are visible at *now*, oldest first."""
         first, last = 0, len(self._times)
         if span.lower is not None:
             cut = bisect_left if span.lower_inclusive else bisect_right
@@ -138,27 +138,27 @@ class History:
         return found
 
     def find(self, native_id: str, now: float) -> Entry | None:
-        """Return the record *native_id*, if it can be seen at *now*."""
+        """Return the record *native_id*, if it is visible at *now*."""
         entry = self._by_id.get(native_id)
         return entry if entry and entry.visible_from <= now < entry.gone_from else None
 
     def ids(self) -> Iterator[str]:
-        """Yield the native id of every record that was ever made."""
+        """Yield the native id of every record that was ever created."""
         return iter(self._by_id)
 
     def ids_between(self, start: datetime, end: datetime) -> Iterator[str]:
-        """Yield the native ids of all records made in ``[start, end)``, seen or not."""
+        """Yield the native ids of all records in ``[start, end)``, visible or not."""
         first = bisect_left(self._times, micros(start))
         last = bisect_left(self._times, micros(end))
         return (entry.id for entry in self._entries[first:last])
 
 
-class Steady(Sequence[Entry]):
+class GeneratedRecords(Sequence[Entry]):
     """
-    *count* records at equal distances over ``[start, start + span)``, written when they are read.
+    *count* records at equal intervals over ``[start, start + span)``, generated when they are read.
 
-    *name* makes the id of record *i*, *write* the text of record *i* that happened *at*
-    (microseconds). Nothing is kept, so ten million cost as much memory as ten.
+    *name* returns the id of record *i*, *write* the text of record *i* with the time *at*
+    (microseconds). Nothing is stored, so ten million records take as much memory as ten.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class Steady(Sequence[Entry]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            part = object.__new__(Steady)
+            part = object.__new__(GeneratedRecords)
             part.__dict__.update(self.__dict__)
             part._range = self._range[index]  # its own kind
             return part
@@ -190,7 +190,7 @@ class Steady(Sequence[Entry]):
         return Entry(self._name(number), at, self._write(number, at))
 
     def joined(self) -> bytes:
-        """Return the texts of all records, with commas between, faster than one by one."""
+        """Return the texts of all records, joined by commas, faster than one by one."""
         start, length, count, write = self._start, self._length, self._all, self._write
         return b",".join(
             [write(number, start + number * length // count) for number in self._range]
@@ -200,7 +200,7 @@ class Steady(Sequence[Entry]):
         return self._start + number * self._length // self._all
 
     def select(self, span: Span, now: float) -> Sequence[Entry]:
-        """Return what lies in *span*, oldest first; all of it can be seen up to *now*."""
+        """Return the records in *span*, oldest first; all of them are visible up to *now*."""
         first = self._first(span.lower, after=not span.lower_inclusive)
         last = self._first(span.upper, after=span.upper_inclusive, otherwise=len(self))
         last = min(last, self._first(int(now * 1_000_000), after=True))
@@ -208,14 +208,14 @@ class Steady(Sequence[Entry]):
         return part
 
     def _first(self, at: int | None, *, after: bool, otherwise: int = 0) -> int:
-        """Return the first record that happened at or, if *after*, later than *at*."""
+        """Return the first record at or, if *after*, later than *at*."""
         if at is None:
             return otherwise
         cut = bisect_right if after else bisect_left
         return cut(self._range, at, key=self._at)
 
     def find(self, native_id: str, now: float) -> Entry | None:
-        """Return the record *native_id* (slow: it looks at all of them)."""
+        """Return the record *native_id* (slow: a linear search)."""
         return next((entry for entry in self.select(Span(), now) if entry.id == native_id), None)
 
     def ids(self) -> Iterator[str]:
@@ -224,8 +224,8 @@ class Steady(Sequence[Entry]):
 
 
 def joined(part: Sequence[Entry]) -> bytes:
-    """Return the texts of *part* with commas between."""
-    if isinstance(part, Steady):
+    """Return the texts of *part*, joined by commas."""
+    if isinstance(part, GeneratedRecords):
         return part.joined()
     return b",".join([entry.text for entry in part])
 
@@ -237,7 +237,7 @@ def second(at: int) -> bytes:
 
 
 def over_rate(recent: deque[float], rate: int, now: float) -> int:
-    """Return 0 and count the request, or in how many seconds the next one of *rate* is free."""
+    """Count the request and return 0, or return the seconds until *rate* (a minute) allows one."""
     while recent and recent[0] <= now - 60:
         recent.popleft()
     if len(recent) >= rate:

@@ -8,11 +8,11 @@ from typing import Any
 
 from isal import isal_zlib
 
-_MOST_DECODED = 1024 * 1024 * 1024
+_MAX_DECODED = 1024 * 1024 * 1024
 
 
-class BadRequest(Exception):  # it is an answer (*status*), not a fault of ours
-    """What a client sent cannot be read; the answer is *status* with *reason* as its text."""
+class BadRequest(Exception):  # an answer (*status*), not a bug of ours
+    """The request is malformed; the answer is *status* with *reason* as its text."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -26,8 +26,8 @@ class Request:
     One request as it came over the wire.
 
     *headers* have lower-case names, repeated ones joined by a comma. *query* holds the last value
-    of each parameter, percent-decoded. *body* is what was sent, still encoded. *at* is the
-    double's clock in epoch seconds. *number* counts the double's requests from 1.
+    of each parameter, percent-decoded. *body* is as sent, still encoded. *at* is the double's clock
+    in epoch seconds. *number* counts the double's requests from 1.
     """
 
     number: int
@@ -59,7 +59,7 @@ class Request:
 @dataclass(slots=True)
 class Response:
     """
-    An answer: *status*, *headers*, and *body* or, for what would not fit in memory, *chunks*.
+    An answer: *status*, *headers*, and *body* or, for bodies too large for memory, *chunks*.
 
     Content-Length is added unless *headers* has one or *chunked* asks for chunked coding.
     """
@@ -73,7 +73,7 @@ class Response:
 
 @dataclass(slots=True)
 class Seen:
-    """A request that a double remembers, without its body, and the status answered (0: none)."""
+    """A request in a double's log, without its body, and the status answered (0: none)."""
 
     method: str
     path: str
@@ -104,10 +104,10 @@ def _inflate(data: bytes, *, raw_allowed: bool) -> bytes:
     total = 0
     while True:
         stream = isal_zlib.decompressobj(wbits=47)
-        parts.append(stream.decompress(data, _MOST_DECODED))
+        parts.append(stream.decompress(data, _MAX_DECODED))
         total += len(parts[-1])
         if not stream.eof:
-            why = "too large" if total >= _MOST_DECODED else "it ends too early"
+            why = "too large" if total >= _MAX_DECODED else "it ends too early"
             raise zlib.error(why)
         data = stream.unused_data
         if not data:

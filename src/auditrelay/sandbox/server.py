@@ -1,9 +1,8 @@
 """
 An HTTP/1.1 server on loopback that gives a double control over every byte and every failure.
 
-The parsing is our own and strict: what a real front end refuses (two lengths, no Host, a broken
-chunk) is refused here too. A bug inside a double is not hidden behind a 500: it is raised when the
-double stops.
+The parser is our own and strict: it refuses what a real front end refuses (two lengths, no Host, a
+broken chunk). A bug inside a double is not hidden behind a 500: it is raised when the double stops.
 """
 
 import asyncio
@@ -17,28 +16,28 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qsl, unquote
 
-from auditrelay.sandbox.faults import NOTHING, Action, Faults
+from auditrelay.sandbox.faults import NO_FAULT, Action, Faults
 from auditrelay.sandbox.messages import BadRequest, Request, Response, Seen, json_response
 
 _READ_AHEAD = 4 * 1024 * 1024
 
 
-_REMEMBERED = 20_000
+_LOGGED_REQUESTS = 20_000
 
 
 class Double:
     """
-    What all doubles share: a port, faults, a memory of requests, and a life.
+    What all doubles share: a port, faults, a log of requests, and start and stop.
 
     Subclasses implement :meth:`respond`. *clock* gives epoch seconds. *on_request* is called with
     every request before it is processed and may be asynchronous. After :meth:`stop`, :meth:`start`
-    takes the same port again, so an outage is ``await double.stop()`` and back.
+    listens on the same port again, so an outage is a ``stop()`` and a ``start()``.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
         self.clock = clock
         self.faults = Faults(seed)
-        self.seen: deque[Seen] = deque(maxlen=_REMEMBERED)
+        self.seen: deque[Seen] = deque(maxlen=_LOGGED_REQUESTS)
         self.answered: Counter[int] = Counter()
         self.requests = 0
         self.connections = 0
@@ -60,7 +59,7 @@ class Double:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> Self:
-        """Listen on a free port, or again on the port that the double had before."""
+        """Listen on a free port, or again on the previous port."""
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, limit=_READ_AHEAD, backlog=512
         )
@@ -68,7 +67,7 @@ class Double:
         return self
 
     async def stop(self) -> None:
-        """Refuse new connections and break the open ones. Raises what went wrong inside."""
+        """Refuse new connections and reset the open ones. Raises the bugs of the double itself."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -77,7 +76,7 @@ class Double:
             task.cancel()
             writer.transport.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # lets the transports report that they are gone
+        await asyncio.sleep(0)  # lets the transports report their end
         if self._bugs:
             bugs, self._bugs = self._bugs, []
             raise ExceptionGroup(f"{type(self).__name__} itself failed", bugs)
@@ -109,17 +108,17 @@ class Double:
             while await self._exchange(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client went away; what it had sent has been dealt with
+            pass  # the client closed; its requests were processed
         finally:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Read one request and answer it; return whether the connection lives on."""
+        """Read one request and answer it; return whether the connection stays open."""
         try:
             request = await self._read(reader, writer)
         except BadRequest as error:
             self.answered[error.status] += 1
-            await _send(writer, Response(error.status, error.reason.encode()), NOTHING, "GET")
+            await _send(writer, Response(error.status, error.reason.encode()), NO_FAULT, "GET")
             return False
         if request is None:
             return False
@@ -131,7 +130,7 @@ class Double:
             request.headers,
             len(request.body),
             request.at,
-            fault=action is not NOTHING,
+            fault=action is not NO_FAULT,
         )
         self.seen.append(seen)
         if self.on_request is not None:
@@ -150,13 +149,13 @@ class Double:
         self.answered[response.status] += 1
         await _send(writer, response, action, request.method)
         if action.close == "reset":
-            await asyncio.sleep(0.01)  # so that what was sent arrives before the break
+            await asyncio.sleep(0.01)  # so that the reply arrives before the reset
             _reset(writer)
         wants_close = request.headers.get("connection", "").lower() == "close"
         return not (action.close or wants_close)
 
     async def _process(self, request: Request, action: Action) -> Response:
-        """Do the work that *action* leaves to be done, and return the answer to give."""
+        """Process *request* as *action* says, and return the answer."""
         if action.delay:
             await asyncio.sleep(action.delay)
         response = Response(500)
@@ -209,7 +208,7 @@ class Double:
 
 class Trap(Double):
     """
-    A stranger's server: answers 200 to everything and keeps all that reaches it.
+    A foreign server: answers 200 to everything and records every request.
 
     For redirects and links to a foreign host: no secret may ever arrive here.
     """
@@ -219,12 +218,12 @@ class Trap(Double):
         self.caught: list[Request] = []
 
     def respond(self, request: Request) -> Response:
-        """Keep *request* whole and answer an empty JSON object."""
+        """Record *request* and answer an empty JSON object."""
         self.caught.append(request)
         return json_response(200, {})
 
-    def knows(self, secret: str) -> bool:
-        """Return whether *secret* arrived in an address, a header or a body."""
+    def received(self, secret: str) -> bool:
+        """Return whether *secret* arrived in a URL, a header or a body."""
         return any(
             secret in request.target
             or any(secret in value for value in request.headers.values())

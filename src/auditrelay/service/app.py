@@ -199,7 +199,7 @@ class App:
                 tasks.create_task(self._keep_pruning()),
                 tasks.create_task(control_socket.serve(self._config.state_dir, self._commands.do)),
             ]
-            self._store.on_note = self._alerts.due.set
+            self._store.before_save_condition = self._alerts.due.set
             scheduler.start()
             started(port.address)
             supervisor.ready(self.summary())

@@ -9,7 +9,7 @@ from auditrelay import __version__
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.progress import OnProgress
-from auditrelay.collect.verify import Holder, Verifier
+from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
@@ -80,7 +80,7 @@ class Commands:
             span=span,
             sinks=fed if request["sinks"] else [],
             clock=self._clock,
-            tell=on_progress,
+            on_progress=on_progress,
         )
         concurrency = request["concurrency"]
         if request["dry_run"]:
@@ -96,22 +96,22 @@ class Commands:
                 f"--from is after the checkpoint of {collector.name} "
                 f"({collector.checkpoint.at.isoformat()}): nothing was read there yet"
             )
-        holders = {}
+        searchable = {}
         if request["at_sink"]:
-            holders = {
+            searchable = {
                 name: sink
                 for name, sink in self._topology.sinks.items()
-                if isinstance(sink, Holder) and name in self._sinks_of(collector.name, [])
+                if isinstance(sink, Searchable) and name in self._sinks_of(collector.name, [])
             }
         return await Verifier(
             collector,
             self._store,
             span=Interval(span.start, min(span.end, collector.checkpoint.at)),
             sinks=self._sinks_of(collector.name, []),
-            holders=holders,
+            searchable=searchable,
             repair=request["repair"],
             clock=self._clock,
-            tell=on_progress,
+            on_progress=on_progress,
         ).run()
 
     async def _replay(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class Commands:
                 "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            said = self._topology.sinks[name].foresee(span.start, span.end, self._clock())
+            said = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
             if said:
                 notes.append(f"{name}: {said}")
         return notes

@@ -126,8 +126,8 @@ class SourceSettings(PeerSettings):
         return {"base_url": self.base_url}
 
     @property
-    def drop_directory(self) -> Path | None:
-        """The folder that files are put into, if that is how records come in."""
+    def export_directory(self) -> Path | None:
+        """The folder that export files are put into, if the source reads files."""
         return None
 
     @property

@@ -1,13 +1,12 @@
 """
-What a sink is: a product that takes batches of events and says what became of each.
+The contract of a sink: a product that accepts batches of events and answers for each event.
 
-A sink is one file here: its settings, how an event is written for it, how a batch is sent, and
-what each of its answers means. It has no retry, sleep, clock, log or store; those belong to
+A sink is one module here: its settings, how an event is rendered for it, how a batch is sent, and
+what each of its responses means. It has no retry, sleep, clock, log or store; those belong to
 ``http`` and ``deliver``. The name of the module is the ``type`` in the configuration.
 
-This file is the contract. What sinks over HTTP do alike (write JSON, compress a body, keep back
-what is too large, read a refusal) is the toolbox ``_requests``, whose underscore says that it is no
-type.
+What sinks over HTTP have in common (write JSON, compress a body, leave out oversized events,
+translate error responses) is in ``_requests``; its underscore marks it as no sink type.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,39 +23,30 @@ from auditrelay.settings import SinkSettings
 from auditrelay.telemetry.metrics import Metrics
 
 Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
-"""The forms that a sink can be asked for: the keys of ``events.forms.FORMS``."""
+"""The forms that a sink can be configured for: the keys of ``events.forms.FORMS``."""
 
 
-class Known(Protocol):
-    """What must be known of an event on its way; an AuditEvent is one, and so is an Origin."""
-
-    @property
-    def uid(self) -> str:
-        """The event's identity for life."""
-
-    @property
-    def source(self) -> str:
-        """The name of its source in the configuration."""
-
-    @property
-    def at(self) -> int:
-        """When it happened: microseconds since 1970 UTC."""
-
-
-class Origin(NamedTuple):
-    """All that is kept of an event once its text is made: the rest lies in the spool."""
+class EventRef(NamedTuple):
+    """What stays in memory of an event once it is rendered; the rest is in the spool."""
 
     uid: str
     source: str
+    """The name of its source in the configuration."""
     at: int
+    """When it happened: microseconds since 1970 UTC."""
+
+    @classmethod
+    def of(cls, event: AuditEvent) -> Self:
+        """Return the reference to *event*."""
+        return cls(event.uid, event.source, event.at)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An event on its way to one sink: its place in the spool, and its text for this sink."""
+    """An event on its way to one sink: its position in the spool, and its text for this sink."""
 
     position: int
-    event: Known
+    event: EventRef
     text: bytes
 
 
@@ -65,8 +55,8 @@ class Rejection:
     """
     An event that the sink will never accept: the *index* in the batch, and why.
 
-    *reason* is a short code, *message* the sink's own words (bounded, scrubbed by whoever shows
-    or stores them). *status* is None if we have decided it ourselves, without asking the sink.
+    *reason* is a short code, *message* the error of the sink (bounded; scrubbed where it is shown
+    or stored). *status* is None if auditrelay rejected the event without sending it.
     """
 
     index: int
@@ -76,27 +66,28 @@ class Rejection:
 
     @classmethod
     def of(cls, error: Rejected, index: int = 0) -> Self:
-        """Return what *error*, raised for an event that was sent alone, says of it."""
+        """Return the rejection for *error*, raised for an event that was sent alone."""
         reason = "too_large" if isinstance(error, TooLarge) else error.reason
         return cls(index, reason, str(error), error.status)
 
 
 class Channel(Protocol):
     """
-    Where a sink tells later what it has acknowledged: the other half of a Verdict's receipt.
+    Where a sink reports later which batches it has acknowledged.
 
-    A channel is compared by identity. *patience* is how long an acknowledgement may take.
+    Channels are compared by identity.
     """
 
-    patience: timedelta
+    ack_timeout: timedelta
+    """How long an acknowledgement may take."""
     lost: bool
-    """Whether nothing can be learnt any more about what is outstanding."""
+    """Whether what is outstanding can never be acknowledged any more."""
 
     async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
         """
-        Return which of *numbers* the sink has acknowledged. It may tell each of them only once.
+        Return which of *numbers* the sink has acknowledged. It may report each of them only once.
 
-        Raises Retryable if it could not be asked, Refused if it will not answer.
+        Raises Retryable if the sink cannot be reached, Refused if it refuses to answer.
         """
 
     def retire(self) -> None:
@@ -104,8 +95,8 @@ class Channel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """The sink has a batch, and will acknowledge it later under *number* of *channel*."""
+class AckId:
+    """The sink will acknowledge a batch later, under *number* on *channel*."""
 
     channel: Channel
     number: int
@@ -114,35 +105,38 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """
-    What became of a batch: each event that is named nowhere here was delivered.
+    The outcome of a batch: each event that is in neither *rejected* nor *retry* was delivered.
 
-    *retry* are the indices of events that the sink did not take but may take later; *because*
-    says why and how long to wait, or is None if they can be sent again at once. *restamped* counts
-    events that went with another time than their own; *crowded* says that the sink took everything
-    and asks for less. *doubtful* counts the events that were sent again, or are to be, although
-    the sink may hold them. *duplicates* counts events that the sink recognised as already stored,
-    *diverted* those that it took and put elsewhere.
-
-    With a *receipt*, what would have been delivered was only taken: it is delivered once the sink
-    acknowledges it.
+    With an *ack_id* such events were only accepted: they are delivered once the sink acknowledges
+    that id.
     """
 
     rejected: tuple[Rejection, ...] = ()
+    """The events that the sink will never accept."""
     retry: tuple[int, ...] = ()
-    because: Retryable | None = None
-    doubtful: int = 0
+    """The indices of the events that the sink did not accept and may accept later."""
+    retry_reason: Retryable | None = None
+    """Why, and how long to wait; None: they can be resent at once."""
+    possibly_stored: int = 0
+    """How many events were resent, or are to be, although the sink may have stored them."""
     duplicates: int = 0
+    """How many events were already stored (deduplicated by the sink)."""
     restamped: int = 0
-    diverted: int = 0
-    crowded: bool = False
+    """How many events were sent with another time than their own."""
+    stored_elsewhere: int = 0
+    """How many events the sink stored elsewhere, for example in a failure store."""
+    throttled: bool = False
+    """Whether the sink accepted the batch and asks for less."""
     warnings: tuple[str, ...] = field(default=())
-    receipt: Receipt | None = None
+    """What an operator should know about the batch."""
+    ack_id: AckId | None = None
+    """Where the batch will be acknowledged, if the sink acknowledges later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """
-    The most that one request of a sink may hold.
+    The most that one request to a sink may contain.
 
     *bytes* counts the uncompressed body; *overhead* is what each event adds to it beyond its own
     text (separators), *event_bytes* the largest single text that the product accepts.
@@ -157,60 +151,59 @@ class Limits:
 class Sink(Protocol):
     """One configured destination."""
 
-    recognises_duplicates: bool
-    """Whether an event that is sent twice is stored once, by its uid."""
+    deduplicates: bool
+    """Whether the product deduplicates: an event that is sent twice is stored once, by its uid."""
 
     @property
     def limits(self) -> Limits:
-        """The most that one call of :meth:`send` may hold."""
+        """The most that one call of :meth:`send` may contain."""
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """
-        Return *event* as this sink wants it. Total: every event renders.
+        Return *event* as this sink expects it. Total: every event renders.
 
-        *marks* are added under ``auditrelay``: what is true of this delivery, such as that it is
-        a replay.
+        *marks* are added under ``auditrelay``: properties of this delivery, such as that it is a
+        replay.
         """
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """
-        Offer *batch*, and say what became of each event.
+        Send *batch*, and return the outcome of each event.
 
         Returning means that the sink has taken responsibility for every event that the verdict
-        does not name, or with a receipt that it will. Raising means that it has taken none:
-        Retryable or Refused (with *sent* true if it may hold them all the same), Rejected, or
-        TooLarge.
+        neither rejects nor retries, or that it will, once it acknowledges the verdict's *ack_id*.
+        Raising means that it has taken none: Retryable or Refused (with *sent* true if it may have
+        stored them all the same), Rejected, or TooLarge.
         """
 
     async def check(self) -> str:
         """
-        Prove address and credentials with a harmless request that stores nothing.
+        Test address and credentials with a harmless request that stores nothing.
 
-        Returns a plain sentence for the operator, raises RelayError.
+        Returns a plain sentence for the operator. Raises RelayError.
         """
 
-    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
+    def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
         """
-        Say what will become of events of *start* to *end*, sent *now*, if it is not the usual.
+        Return a warning about a backfill of *start* to *end* that is sent *now*, or None.
 
-        For whoever is about to fetch a past range (a backfill), before it begins. None: nothing
-        out of the ordinary. Asks nobody.
+        For the operator, before the backfill begins. Makes no request.
         """
 
-    def query(self, event: Known) -> Sequence[str]:
-        """Return how to find *event* in the product: a line for each way, its name before it."""
+    def query(self, uid: str) -> Sequence[str]:
+        """Return searches that find the event *uid* in the product, a line each."""
 
     async def close(self) -> None:
         """Release connections and files."""
 
 
 def make(name: str, settings: SinkSettings, metrics: Metrics) -> Sink:
-    """Return the sink that the configuration calls *name*, of the type that *settings* are of."""
+    """Return the sink that the configuration calls *name*, of the type of *settings*."""
     sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics)
     return sink
 
 
 def available() -> list[str]:
-    """Return the types of sink that exist: the modules of this folder without an underscore."""
+    """Return the sink types: the modules of this folder without a leading underscore."""
     names = (module.name for module in iter_modules(__path__))
     return sorted(name for name in names if not name.startswith("_"))

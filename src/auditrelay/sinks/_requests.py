@@ -1,4 +1,4 @@
-"""What sinks over HTTP share: bodies, compression, parts of a batch, replies as errors."""
+"""What sinks over HTTP share: bodies, compression, parts of a batch, responses as errors."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,10 +16,10 @@ from auditrelay.telemetry.scrubber import scrub
 
 def dump(document: dict[str, Any]) -> bytes:
     """
-    Return *document* as JSON on one line. Total: what JSON cannot hold becomes text.
+    Return *document* as JSON on one line. Total: what JSON cannot represent becomes text.
 
-    A record that is spliced in verbatim may hold line ends between its tokens, where they mean
-    nothing; in a format of lines they would cut the document in two.
+    A record that is embedded verbatim may have line ends between its tokens, where they mean
+    nothing; in NDJSON they would cut the document in two.
     """
     try:
         text = orjson.dumps(document)
@@ -31,7 +31,7 @@ def dump(document: dict[str, Any]) -> bytes:
 
 
 def _writable(value: Any) -> Any:
-    """Return *value* in a form that orjson writes: valid Unicode, 64-bit numbers, plain kinds."""
+    """Return *value* in a form that orjson accepts: valid Unicode, 64-bit numbers, plain types."""
     if isinstance(value, bool | float | orjson.Fragment) or value is None:
         return value
     if isinstance(value, int) and -(2**63) <= value < 2**64:
@@ -44,11 +44,13 @@ def _writable(value: Any) -> Any:
 
 
 _OFF_LOOP = 64 * 1024
-"""Bytes above which compressing takes longer (0.1 ms) than handing it to a thread costs."""
+"""Bytes above which compressing takes longer (0.1 ms) than starting it on a thread."""
 
 
-async def packed(body: bytes, compression: Literal["gzip", "none"]) -> tuple[bytes, dict[str, str]]:
-    """Return *body* as it is to be sent, and the headers that say how."""
+async def compress(
+    body: bytes, compression: Literal["gzip", "none"]
+) -> tuple[bytes, dict[str, str]]:
+    """Return *body* as it is to be sent, and the headers for that."""
     if compression == "none":
         return body, {}
     if len(body) > _OFF_LOOP:
@@ -58,84 +60,86 @@ async def packed(body: bytes, compression: Literal["gzip", "none"]) -> tuple[byt
     return content, {"Content-Encoding": "gzip"}
 
 
-async def without_oversized(
-    batch: Sequence[Item], most: int, send: Callable[[Sequence[Item]], Awaitable[Verdict]]
+async def send_without_oversized(
+    batch: Sequence[Item], limit: int, send: Callable[[Sequence[Item]], Awaitable[Verdict]]
 ) -> Verdict:
     """
-    *send* what of *batch* has at most *most* bytes an event; reject the others without sending.
+    *send* the events of *batch* of at most *limit* bytes; reject the others without sending them.
 
-    For products that truncate in silence, or drop the rest of a batch, when an event is too large.
+    For products that silently truncate an oversized event, or drop the rest of its batch.
     """
-    return await without(
+    return await send_except(
         batch,
         [
-            Rejection(index, "too_large", f"{len(item.text)} bytes; the most is {most}")
+            Rejection(index, "too_large", f"{len(item.text)} bytes; the limit is {limit}")
             for index, item in enumerate(batch)
-            if len(item.text) > most
+            if len(item.text) > limit
         ],
         send,
     )
 
 
-async def without(
+async def send_except(
     batch: Sequence[Item],
     unfit: Sequence[Rejection],
     send: Callable[[Sequence[Item]], Awaitable[Verdict]],
 ) -> Verdict:
-    """*send* what of *batch* is not *unfit*, and add those rejections to the verdict."""
+    """*send* the events of *batch* that are not *unfit*; the verdict includes those rejections."""
     if not unfit:
         return await send(batch)
-    refused = {rejection.index for rejection in unfit}
-    verdict = await only([i for i in range(len(batch)) if i not in refused], batch, send)
+    unfit_indices = {rejection.index for rejection in unfit}
+    verdict = await send_subset(
+        [i for i in range(len(batch)) if i not in unfit_indices], batch, send
+    )
     return replace(verdict, rejected=(*unfit, *verdict.rejected))
 
 
-async def only(
-    fit: Sequence[int],
+async def send_subset(
+    indices: Sequence[int],
     batch: Sequence[Item],
     send: Callable[[Sequence[Item]], Awaitable[Verdict]],
 ) -> Verdict:
-    """*send* the events of *batch* at the indices *fit*; the verdict is about *batch*."""
-    verdict = await send([batch[index] for index in fit]) if fit else Verdict()
+    """*send* the events of *batch* at *indices*; the verdict is in terms of *batch*."""
+    verdict = await send([batch[index] for index in indices]) if indices else Verdict()
     return replace(
         verdict,
-        rejected=tuple(replace(each, index=fit[each.index]) for each in verdict.rejected),
-        retry=tuple(fit[index] for index in verdict.retry),
+        rejected=tuple(replace(each, index=indices[each.index]) for each in verdict.rejected),
+        retry=tuple(indices[index] for index in verdict.retry),
     )
 
 
-def fault(reply: Reply, *, said: str = "", wait: float | None = None) -> RelayError:
+def error_for(reply: Reply, *, message: str = "", wait: float | None = None) -> RelayError:
     """
-    Return what a *reply* that is no success means for the batch.
+    Return the error that an unsuccessful *reply* means for the batch.
 
-    Only 400 and 422 can be about an event. Any other refusal would meet every event alike, so
-    it holds the sink instead of filling the dead letters. *said* are the product's own words,
-    *wait* the seconds that it asks for in a way of its own.
+    Only 400 and 422 can be caused by an event. Any other refusal would affect every event alike, so
+    it holds the sink instead of filling the dead letters. *message* is the error in the product's
+    own format, *wait* the seconds that it asks to wait in a header of its own.
     """
     try:
-        check(reply, words=words(said), wait=wait)
+        check(reply, words=clean(message), wait=wait)
     except Rejected as error:
         if isinstance(error, TooLarge) or error.status in (400, 422):
             return error
         return Refused(
-            f"{error}; no event is the cause, check the address and what stands in between",
+            f"{error}; no event is the cause, check the address and any proxy in between",
             status=error.status,
         )
     except RelayError as error:
         return error
-    return unproven(reply, "the product's")
+    return unexpected_body(reply, "the product")
 
 
-def unproven(reply: Reply, whose: str) -> Retryable:
-    """Return the error for a success that proves nothing: its body is not *whose* it should be."""
+def unexpected_body(reply: Reply, product: str) -> Retryable:
+    """Return the error for a success that proves nothing: its body is not that of *product*."""
     return Retryable(
-        f"{reply.status} from {reply.where}, but the body is not {whose} answer "
-        f"({len(reply.body)} bytes): something in between may have given it",
+        f"{reply.status} from {reply.where}, but the body ({len(reply.body)} bytes) is not a "
+        f"response of {product}: a proxy in between may have sent it",
         reason="bad_reply",
         sent=True,
     )
 
 
-def words(text: str) -> str:
-    """Return what a product said in a form that can be shown: without secrets, bounded."""
+def clean(text: str) -> str:
+    """Return *text* of a product in a form that can be shown: without secrets, bounded."""
     return scrub(text, 300)

@@ -1,15 +1,15 @@
 """
 Send events to Datadog's log intake.
 
-A request is taken whole or not at all, and there is no key that would make sending twice
-harmless; every event carries its uid as ``evt.id``. The form is ``datadog`` (standard attributes)
-unless the configuration says otherwise; any other form is put under its own name, so that time,
-source, service, tags and ``evt.id`` stay where Datadog looks for them.
+A request is accepted whole or not at all, and Datadog does not deduplicate; every event carries its
+uid as ``evt.id``. The form is ``datadog`` (standard attributes) by default; any other form is put
+under its own name, so that time, source, service, tags and ``evt.id`` stay where Datadog looks for
+them.
 
 Datadog answers 202 to a log that is older than 18 hours or more than 2 hours ahead, and then does
 not index it (docs.datadoghq.com/logs/log_configuration/processors/#log-date-remapper). So the age
-is looked at before sending, each time anew: such a log goes out stamped now, with its own time
-beside it, or becomes a dead letter.
+is checked before each request: such a log is restamped with the time of sending, its own time in
+an attribute, or becomes a dead letter.
 
 Protocol: docs.datadoghq.com/api/latest/logs/#send-logs and .../authentication/#validate-api-key.
 """
@@ -34,25 +34,25 @@ from auditrelay.settings import SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
-from auditrelay.sinks import Form, Item, Known, Limits, Rejection, Verdict
+from auditrelay.sinks import Form, Item, Limits, Rejection, Verdict
 from auditrelay.sinks._requests import (
+    compress,
     dump,
-    fault,
-    packed,
-    unproven,
-    without,
-    without_oversized,
+    error_for,
+    send_except,
+    send_without_oversized,
+    unexpected_body,
 )
 from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
 
 EVENT_BYTES = 1_000_000
-"""A larger log is taken and cut in silence."""
+"""Datadog silently truncates a larger log."""
 
 REQUEST_BYTES = 5_000_000
-_AHEAD = timedelta(hours=2)
-_ON_THE_WAY = timedelta(minutes=1)
-"""How long a log may take from here to Datadog's clock."""
+_MAX_AHEAD = timedelta(hours=2)
+_TRANSIT_TIME = timedelta(minutes=1)
+"""How long a log may take to reach Datadog's clock."""
 _MICROSECOND = timedelta(microseconds=1)
 _BRACKETS = 1
 """A list of n logs has n - 1 commas and two brackets: this much above one byte a log."""
@@ -69,11 +69,11 @@ SITES = (
     "us2.ddog-gov.com",
 )
 """
-The sites that Datadog's own client knows (github.com/DataDog/datadog-api-client-python), for hints
-alone: Datadog opens new ones.
+The sites that Datadog's own client lists (github.com/DataDog/datadog-api-client-python); used for
+hints only, since Datadog opens new ones.
 """
 
-_MISTAKEN = {
+_SITE_ALIASES = {
     **dict.fromkeys(("us", "us1", "us1.datadoghq.com", "us.datadoghq.com"), "datadoghq.com"),
     **dict.fromkeys(("eu", "eu1", "eu1.datadoghq.eu", "eu.datadoghq.com"), "datadoghq.eu"),
     "eu1.datadoghq.com": "datadoghq.eu",
@@ -85,7 +85,7 @@ _MISTAKEN = {
 
 
 def _tags(value: object) -> object:
-    """Read a list or a table of tags, or words between commas, as ``key:value`` texts."""
+    """Read tags from a list, a table or a comma-separated text; return ``key:value`` texts."""
     if isinstance(value, str):
         value = value.split(",")
     if isinstance(value, dict):
@@ -94,7 +94,7 @@ def _tags(value: object) -> object:
         for tag in value:
             if not isinstance(tag, str) or not tag.strip() or "," in tag or len(tag) > 200:
                 raise ValueError(
-                    f"{tag!r} is not a tag: write key:value, at most 200 letters, no comma"
+                    f"{tag!r} is not a tag: write key:value, at most 200 characters, no comma"
                 )
         return [tag.strip() for tag in value]
     return value
@@ -110,11 +110,11 @@ class Settings(SinkSettings):
     """Where to send instead: a proxy of your own in front of the intake."""
     api_key: Secret
     service: str | None = Field(None, min_length=1, max_length=100)
-    """By default the name of the vendor."""
+    """By default the vendor."""
     max_age: Duration = Field(timedelta(hours=18), gt=timedelta(minutes=1))
-    """An older log would be taken and not indexed."""
+    """Datadog would accept an older log and not index it."""
     too_old: Literal["restamp", "dead_letter"] = "restamp"
-    """What becomes of a log outside of the time that Datadog indexes."""
+    """What to do with a log outside the time range that Datadog indexes."""
     tags: Annotated[tuple[str, ...], BeforeValidator(_tags), Field(max_length=80)] = ()
     """Added to every event: ``["env:prod"]`` or ``{ env = "prod" }``."""
     format: Form = "datadog"
@@ -128,7 +128,7 @@ class Settings(SinkSettings):
 
     @property
     def api(self) -> str:
-        """The address that tells whether the key is valid."""
+        """The address of the API that validates the key."""
         return self.url or f"https://api.{self.site}"
 
     @property
@@ -139,7 +139,7 @@ class Settings(SinkSettings):
     @field_validator("site")
     @classmethod
     def _is_a_site(cls, site: str) -> str:
-        meant = _MISTAKEN.get(site.lower())
+        meant = _SITE_ALIASES.get(site.lower())
         if meant is not None:
             raise ValueError(f"{site!r} is no address; the site of that name is {meant!r}")
         if not re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", site, re.ASCII):
@@ -148,13 +148,13 @@ class Settings(SinkSettings):
                 '"datadoghq.eu"... without https:// and app.'
             )
         if site.startswith(("app.", "api.", "http-intake.")):
-            raise ValueError(f"leave out what stands before the site: {site.partition('.')[2]!r}")
+            raise ValueError(f"leave out the prefix of the site: {site.partition('.')[2]!r}")
         return site
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
         if self.url is not None and "site" in self.model_fields_set:
-            raise ValueError("site and url exclude each other: url is sent to as it stands")
+            raise ValueError("site and url exclude each other: url replaces the site")
         return self
 
 
@@ -164,9 +164,9 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 
 
 class Sink:
-    """One Datadog organisation, known by its API key."""
+    """One Datadog organisation, identified by its API key."""
 
-    recognises_duplicates = False
+    deduplicates = False
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
@@ -182,7 +182,7 @@ class Sink:
 
     @property
     def limits(self) -> Limits:
-        """As configured, and no log that Datadog would cut."""
+        """As configured, and no log that Datadog would truncate."""
         settings = self._settings
         return Limits(settings.batch_events, settings.batch_bytes - _BRACKETS, EVENT_BYTES)
 
@@ -201,40 +201,39 @@ class Sink:
         return dump(log)
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Offer *batch*; logs that Datadog would cut or not index are not sent as they are."""
+        """Send *batch*, except for logs that Datadog would truncate or not index as they are."""
         now = time.time_ns() // 1000
-        oldest = now - (self._settings.max_age - _ON_THE_WAY) // _MICROSECOND
-        newest = now + (_AHEAD - _ON_THE_WAY) // _MICROSECOND
+        oldest = now - (self._settings.max_age - _TRANSIT_TIME) // _MICROSECOND
+        newest = now + (_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND
         outside = [i for i, item in enumerate(batch) if not oldest <= item.event.at <= newest]
         if not outside:
             return await self._send_whole(batch)
         if self._settings.too_old == "dead_letter":
-            unfit = [self._unindexed(i, batch[i], oldest) for i in outside]
-            return await without(batch, unfit, self._send_whole)
+            unfit = [self._out_of_range(i, batch[i], oldest) for i in outside]
+            return await send_except(batch, unfit, self._send_whole)
         restamped = list(batch)
         for i in outside:
             restamped[i] = replace(batch[i], text=self._restamped(batch[i], now))
         verdict = await self._send_whole(restamped)
-        unsent = {rejection.index for rejection in verdict.rejected}
-        return replace(verdict, restamped=sum(i not in unsent for i in outside))
+        rejected = {rejection.index for rejection in verdict.rejected}
+        return replace(verdict, restamped=sum(i not in rejected for i in outside))
 
-    def _unindexed(self, index: int, item: Item, oldest: int) -> Rejection:
-        """Return why Datadog would take *item* and never show it."""
+    def _out_of_range(self, index: int, item: Item, oldest: int) -> Rejection:
+        """Return why Datadog would accept *item* and never index it."""
         happened, age = iso_us(item.event.at), span(self._settings.max_age)
         if item.event.at < oldest:
             why = f"happened at {happened}, more than {age} ago: Datadog would not index it"
             return Rejection(index, "too_old", why)
-        why = f"happens at {happened}, more than {span(_AHEAD)} ahead: Datadog would not index"
+        why = f"happens at {happened}, more than {span(_MAX_AHEAD)} ahead: Datadog would not index"
         return Rejection(index, "in_future", f"{why} it; is the clock here right?")
 
     def _restamped(self, item: Item, now: int) -> bytes:
         """
-        Return the log of *item* with *now* for its time, and its own time as an attribute.
+        Return the log of *item* with *now* as its time, and its own time as an attribute.
 
-        It is cut open where :meth:`render` has put its time, ``evt`` and ``auditrelay``: to decode
-        it and write it anew would change numbers, and fail on text that is no valid Unicode. No
-        value that came from outside stands before these keys, and within a text a quote is never
-        bare.
+        The bytes are edited where :meth:`render` has written the time, ``evt`` and ``auditrelay``:
+        decoding and encoding the log again would change numbers, and fail on invalid Unicode. No
+        value from outside comes before these keys, and a quote within a text is always escaped.
         """
         start, stamp, rest = item.text.partition(b',"timestamp":"')
         _, about, rest = rest.partition(b'","evt":{')
@@ -249,24 +248,23 @@ class Sink:
         return b"".join((start, stamp, iso_ms(now).encode(), about, first, rest))
 
     async def _send_whole(self, batch: Sequence[Item]) -> Verdict:
-        return await without_oversized(batch, EVENT_BYTES, self._send)
+        return await send_without_oversized(batch, EVENT_BYTES, self._send)
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
-        # No name holds the body: once packed it goes, or it would lie beside its texts till the
-        # reply.
-        content, headers = await packed(
+        # Do not bind the body to a name, so that it can be freed once compressed.
+        content, headers = await compress(
             b"[%b]" % b",".join([item.text for item in batch]), self._settings.compression
         )
         headers["Content-Type"] = "application/json"
         reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)
         if reply.status not in (200, 202):
-            raise _fault(reply)
+            raise _datadog_error(reply)
         if reply.object() is None:
-            raise unproven(reply, "Datadog's")
+            raise unexpected_body(reply, "Datadog")
         return Verdict()
 
     async def check(self) -> str:
-        """Ask Datadog whether it knows the key."""
+        """Ask Datadog whether the key is valid."""
         settings = self._settings
         try:
             reply = await self._peer.request("GET", "/api/v1/validate", base_url=settings.api)
@@ -278,15 +276,15 @@ class Sink:
                 reason=error.reason,
             ) from error
         if reply.status != 200:
-            raise _fault(reply)
+            raise _datadog_error(reply)
         if (reply.object() or {}).get("valid") is not True:
-            raise unproven(reply, "Datadog's")
-        return f"{settings.url or settings.site} knows the API key"
+            raise unexpected_body(reply, "Datadog")
+        return f"{settings.url or settings.site} accepts the API key"
 
-    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:
-        """Say how much of the span lies outside of the time that Datadog indexes."""
+    def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
+        """Warn if a part of the range is older than what Datadog indexes."""
         settings = self._settings
-        limit = now - settings.max_age + _ON_THE_WAY
+        limit = now - settings.max_age + _TRANSIT_TIME
         if start >= limit:
             return None
         outside = min(end, limit)
@@ -295,20 +293,20 @@ class Sink:
             f"all {share}" if outside == end else f"the first {span(outside - start)} of {share}"
         )
         if settings.too_old == "dead_letter":
-            fate = "their events become dead letters (too_old)"
+            effect = "their events become dead letters (too_old)"
         else:
-            fate = (
-                "their events go out stamped with the time of sending, with their own in "
+            effect = (
+                "their events are restamped with the time of sending, and keep their own in "
                 "evt.original_timestamp"
             )
         return (
-            f"{share} are more than {span(settings.max_age)} back, which Datadog does not "
-            f"index: {fate} (max_age, too_old)"
+            f"{share} are more than {span(settings.max_age)} ago, which Datadog does not "
+            f"index: {effect} (max_age, too_old)"
         )
 
-    def query(self, event: Known) -> Sequence[str]:
-        """Return the search that finds *event* in Datadog's log explorer."""
-        return (f"Datadog: @evt.id:{event.uid}",)
+    def query(self, uid: str) -> Sequence[str]:
+        """Return the search that finds the event *uid* in Datadog's log explorer."""
+        return (f"Datadog: @evt.id:{uid}",)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -318,14 +316,14 @@ class Sink:
 _KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "timestamp")
 
 
-def _fault(reply: Reply) -> RelayError:
-    """Return what a refused request means, in Datadog's own words."""
+def _datadog_error(reply: Reply) -> RelayError:
+    """Return the error that a refused request means, with Datadog's message."""
     errors = (reply.object() or {}).get("errors")
-    said = "; ".join(
+    message = "; ".join(
         str(error.get("detail") or error.get("title")) if isinstance(error, dict) else str(error)
         for error in (errors if isinstance(errors, list) else [])
     )
-    error = fault(reply, said=said, wait=_seconds(reply.headers.get("x-ratelimit-reset")))
+    error = error_for(reply, message=message, wait=_seconds(reply.headers.get("x-ratelimit-reset")))
     if isinstance(error, Refused) and reply.status in (401, 403):
         return Refused(
             f"{error}; check also that the key belongs to this site", status=reply.status
@@ -334,5 +332,5 @@ def _fault(reply: Reply) -> RelayError:
 
 
 def _seconds(text: str | None) -> float | None:
-    """Read X-RateLimit-Reset: how many seconds until the limit allows more."""
+    """Read X-RateLimit-Reset: the seconds until the rate limit resets."""
     return float(text) if text is not None and re.fullmatch(r"\d{1,6}(\.\d+)?", text) else None

@@ -1,9 +1,9 @@
 """
-What a source is: an audit-log API that shows its records page by page for a window of time.
+The contract of a source: an audit-log API, read page by page for a window of time.
 
-A source is one file here: its settings, its identity towards the vendor, and how to turn pages.
-It has no retry, sleep, clock, log or store; those belong to ``http`` and ``collect``. The name of
-the module is the ``type`` in the configuration.
+A source is one module here: its settings, its authentication, and how to turn pages. It has no
+retry, sleep, clock, log or store; those belong to ``http`` and ``collect``. The name of the module
+is the ``type`` in the configuration.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -24,15 +24,15 @@ class Page:
     """
     One page of a walk.
 
-    *records* are the JSON texts of the records, as the vendor sent them. *last* says that the
-    vendor has shown the whole window. *total* is how many records the vendor says the window has,
-    or None if it does not say. *shrunk* is true when the vendor's answer shows that records
-    vanished while the walk went on, so that others may have slipped past it.
+    *records* are the JSON texts of the records, as the vendor sent them. *last* marks the end of
+    the window. *total* is the vendor's count of the window's records, None if it gives none.
+    *shrunk* is true if the vendor's answer shows that records were deleted during the walk: others
+    may have moved past it.
 
-    *partial* is the reason, a short code, for which the vendor leaves a part of what happened in
-    this window out of its answers. If the last page of a walk has it, the window enters the ledger
-    as a gap of that reason instead of as covered; its events are forwarded all the same. *gaps*
-    are spans of the window that could not be read, each with its reason; the rest is covered.
+    *partial* is the reason, a short code, for which the vendor hides some events of this window.
+    On the last page of a walk it makes the window a gap of that reason in the ledger instead of a
+    covered span; its events are forwarded all the same. *gaps* are spans of the window that could
+    not be read, each with its reason; the rest is covered.
     """
 
     records: list[bytes]
@@ -48,16 +48,16 @@ class Source(Protocol):
 
     @property
     def scope(self) -> str:
-        """The organisation or tenant that record ids are unique in, where records do not tell."""
+        """The organisation or tenant in which record ids are unique, if records do not name it."""
 
     def walk(self, window: Interval) -> AsyncGenerator[Page, None]:
         """
         Yield every page of *window*, pages and records in any order.
 
-        Records just outside of the window may be among them. The last page says that it is the
-        last; it may be empty. A walk that ends without one has proved nothing. Raises Retryable
-        when the vendor does not answer even after retries, Refused when it will not answer until
-        an operator acts, and WalkBroken when its answers cannot be a whole window.
+        Records just outside the window may be among them. The last page is marked as the last; it
+        may be empty. A walk that ends without it proves nothing. Raises Retryable if the vendor
+        does not answer even after retries, Refused if it will not answer until an operator acts,
+        and WalkBroken if its answers cannot be a whole window.
         """
 
     async def close(self) -> None:
@@ -66,21 +66,20 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no record: its *text* as it lies in the file, its *line*, and *why*."""
+    """A row of a file that is not a record: its *text*, its *line*, and the *problem* with it."""
 
     text: bytes
     line: int
-    why: str
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
-class ParcelPage:
+class ExportPage:
     """
-    One page of a parcel.
+    One page of a file.
 
-    *records* are JSON texts of records; *bad* are rows that are none. With the *last* page, and no
-    other, comes what the parcel claims: the spans that it *covers*, and *gaps* that it may have,
-    each with its reason.
+    *records* are JSON texts of records; *bad* are rows that are not records. Only the *last* page
+    has the spans that the file *covers*, and the *gaps* that it may have, each with its reason.
     """
 
     records: list[bytes]
@@ -91,68 +90,70 @@ class ParcelPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class ExportFile:
     """
-    A file of records that somebody has put before a source.
+    A file of exported records.
 
-    *key* is the digest of its content, by which it is known whatever it is called; *name* is for
-    people. *pages* raises Rejected if the file as a whole is of no use; nothing has been claimed by
+    *key* is the digest of its content, by which files are deduplicated under any name; *name* is
+    for people. *pages* raises Rejected if the file as a whole is unusable; no page was the last by
     then.
     """
 
     key: bytes
     name: str
-    pages: AsyncGenerator[ParcelPage, None]
+    pages: AsyncGenerator[ExportPage, None]
 
 
 @runtime_checkable
-class Drop(Protocol):
-    """One configured place where files are put, instead of an API that is asked for windows."""
+class FileSource(Protocol):
+    """One configured place that files are put into, in place of an API that has windows."""
 
     @property
     def scope(self) -> str:
-        """The organisation or tenant that record ids are unique in, where records do not tell."""
+        """The organisation or tenant in which record ids are unique, if records do not name it."""
 
-    def parcels(
+    def files(
         self, known: Callable[[bytes], Awaitable[bool]], now: datetime
-    ) -> AsyncGenerator[Parcel, None]:
+    ) -> AsyncGenerator[ExportFile, None]:
         """
-        Yield every file that lies there and is complete, the oldest first.
+        Yield every complete file, the oldest first.
 
-        *known* tells whether the content of a key was read whole before; such a file is passed
-        over. It is asked when the parcel's turn comes, so that of two files with one content the
-        second is known once the first was read. A file that was rejected is shown again, and
-        rejected without being read while it stays as it is. Raises Refused when the place cannot
-        be read until an operator acts.
+        *known* returns whether content with this key was read whole before; such a file is
+        skipped. It is called just before the file is yielded, so that of two files with the same
+        content the second is known once the first was read. A rejected file is yielded again, and
+        rejected without being read for as long as it does not change. Raises Refused if the place
+        cannot be read until an operator acts.
         """
 
     async def check(self) -> str:
-        """Return what lies there, in words for people. Raises Refused."""
+        """Return a description of the files, for people. Raises Refused."""
 
     async def close(self) -> None:
         """Release what is open."""
 
 
 @runtime_checkable
-class Keeper(Protocol):
-    """A source that has something of its own to keep between two runs, such as a session."""
+class Stateful(Protocol):
+    """A source that keeps state of its own between two runs, such as a session."""
 
-    def keep_in(self, folder: Path) -> None:
-        """Keep it in *folder*, which nobody else uses, and make that for its owner only."""
+    def use_state_dir(self, path: Path) -> None:
+        """Keep the state in the directory *path*: create it when needed, for the owner only."""
 
 
-def make(name: str, settings: SourceSettings, metrics: Metrics, state_dir: Path) -> Source | Drop:
-    """Return the source that the configuration calls *name*, of the type that *settings* are of."""
-    source: Source | Drop = import_module(f"{__name__}.{settings.type}").build(
+def make(
+    name: str, settings: SourceSettings, metrics: Metrics, state_dir: Path
+) -> Source | FileSource:
+    """Return the source that the configuration calls *name*, of the type of its *settings*."""
+    source: Source | FileSource = import_module(f"{__name__}.{settings.type}").build(
         name, settings, metrics
     )
-    if isinstance(source, Keeper):
-        source.keep_in(state_dir / "sources" / name)
+    if isinstance(source, Stateful):
+        source.use_state_dir(state_dir / "sources" / name)
     return source
 
 
 def available() -> list[str]:
-    """Return the types of source that there are: the names of the modules in this folder."""
+    """Return the types of source: the names of the modules in this package."""
     return sorted(module.name for module in iter_modules(__path__))
 
 
@@ -162,9 +163,9 @@ GRANULE = timedelta(milliseconds=1)
 
 def widened(window: Interval, granule: timedelta = GRANULE) -> Interval:
     """
-    Return bounds in whole *granules* that hold all of *window* whether a vendor includes them.
+    Return bounds in whole *granules* that contain *window* whether a vendor includes them or not.
 
-    A vendor that shows only what is strictly after a bound must be asked from a granule earlier.
+    For a vendor that shows only what is strictly after a bound, the start is a granule earlier.
     The end is not part of *window*, so rounding it up is enough.
     """
     return Interval(
@@ -174,5 +175,5 @@ def widened(window: Interval, granule: timedelta = GRANULE) -> Interval:
 
 
 def in_milliseconds(at: datetime) -> str:
-    """Return *at* in the one spelling that every vendor reads: ``2026-03-01T00:00:00.000Z``."""
+    """Return *at* in the one spelling that every vendor accepts: ``2026-03-01T00:00:00.000Z``."""
     return iso(at, "milliseconds")

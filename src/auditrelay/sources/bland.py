@@ -1,12 +1,12 @@
 """
-Bland AI's audit logs: pages of numbers, newest first, without a limit of the window.
+Bland AI's audit logs: numbered pages, newest first, no limit on the window.
 
 https://docs.bland.ai/api-v1/get/audit-logs. Audit logs are an Enterprise feature that Bland must
-enable. What an account without it gets is not documented: a refusal holds the source and says so,
-but an empty list cannot be told from a quiet organisation (set ``max_silence`` to notice).
+enable. What an account without it gets is not documented: a refusal holds the source, but an empty
+list is indistinguishable from a quiet organisation (``max_silence`` reports that).
 
-The documentation does not say whether a window's bounds are included, nor what a page past the
-last one answers; nothing here depends on it.
+The documentation does not say whether a window's bounds are included, nor what the answer is to a
+page past the last one; nothing here depends on it.
 """
 
 from collections.abc import AsyncGenerator
@@ -66,7 +66,7 @@ class Source:
 
     @property
     def scope(self) -> str:
-        """Nothing: every record names its organisation, and ids are UUIDs."""
+        """Empty: every record names its organisation, and ids are UUIDs."""
         return ""
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
@@ -74,18 +74,18 @@ class Source:
         span = widened(window)
         params = {
             "created_after": in_milliseconds(span.start),
-            # Without the upper bound every new record would push others to the next page.
+            # Without the upper bound every new record would move others to the next page.
             "created_before": in_milliseconds(span.end),
             "page_size": str(self._settings.page_size),
         }
-        number = most = 0
+        number = largest_total = 0
         last = False
         while not last:
             number += 1
             data = await self._peer.get(
                 PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
             )
-            if data is None:  # rows have vanished, and with them the page that was announced
+            if data is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)
                 return
             pages, shown = data.total_pages, data.current_page
@@ -98,11 +98,11 @@ class Source:
                 )
             if not last and shown is not None and shown != number:
                 raise WalkBroken(
-                    f"Bland AI was asked for page {number} and shows page {shown}",
+                    f"Bland AI was asked for page {number} and returned page {shown}",
                     reason="repeated_page",
                 )
-            most = max(most, data.total or 0)
-            fewer = data.total is not None and data.total < most
+            largest_total = max(largest_total, data.total or 0)
+            fewer = data.total is not None and data.total < largest_total
             beyond = pages is not None and number > max(pages, 1)
             yield Page(
                 [bytes(event) for event in data.events],
@@ -116,7 +116,7 @@ class Source:
         await self._peer.aclose()
 
 
-# --- what an answer means ----------------------------------------------------
+# --- replies -----------------------------------------------------------------
 
 _ENTERPRISE = (
     "audit logs are an Enterprise feature of Bland AI, which Bland must enable for the "
@@ -134,48 +134,48 @@ _HINTS = {403: _ENTERPRISE, 404: f"if the address is right: {_ENTERPRISE}"}
 
 
 def _read(reply: Reply) -> _Data | None:
-    """Return the page that *reply* holds, or None if the walk has run past the last one."""
-    if reply.status == 404 and _explained(reply)[0] == "NOT_FOUND":
+    """Return the page in *reply*, None if the walk has gone past the last page."""
+    if reply.status == 404 and _error_of(reply)[0] == "NOT_FOUND":
         return None
     return _read_first(reply)
 
 
 def _read_first(reply: Reply) -> _Data:
-    """Return the page that *reply* holds. Raises what the caller should do."""
+    """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
-        code, words = _explained(reply)
+        code, message = _error_of(reply)
         hint = _REFUSALS.get(code, _HINTS.get(reply.status, ""))
-        check(reply, words=_said(code, words), hint=hint)
+        check(reply, words=_format_error(code, message), hint=hint)
     answer = decode(reply, _Answer)
     if answer.errors or answer.data is None:
-        raise _failure(reply, *_first(answer.errors, answer.message))
+        raise _inner_error(reply, *_first_error(answer.errors, answer.message))
     return answer.data
 
 
-def _failure(reply: Reply, code: str, words: str) -> Refused | Retryable:
-    """Say what is to be done about a success that holds errors."""
-    said = f"{reply.status} from {reply.where} with an error inside: {_said(code, words)}"
-    if "rate limit" in words.lower() or "RATE_LIMIT" in code:
-        return Retryable(said, reason="rate_limited")
-    if not (code or words) or code.startswith("INTERNAL"):
-        return Retryable(said, reason="bad_reply")
+def _inner_error(reply: Reply, code: str, message: str) -> Refused | Retryable:
+    """Return the error to raise for a reply of 200 that contains errors."""
+    text = f"{reply.status} from {reply.where} with an error inside: {_format_error(code, message)}"
+    if "rate limit" in message.lower() or "RATE_LIMIT" in code:
+        return Retryable(text, reason="rate_limited")
+    if not (code or message) or code.startswith("INTERNAL"):
+        return Retryable(text, reason="bad_reply")
     hint = _REFUSALS.get(code)
-    return Refused(f"{said}; {hint}" if hint else said)
+    return Refused(f"{text}; {hint}" if hint else text)
 
 
-def _said(code: str, words: str) -> str:
-    return scrub(f"{words} ({code})" if code else words, 200)
+def _format_error(code: str, message: str) -> str:
+    return scrub(f"{message} ({code})" if code else message, 200)
 
 
-def _explained(reply: Reply) -> tuple[str, str]:
-    """Return the vendor's code and words for a failure, either of which may be empty."""
+def _error_of(reply: Reply) -> tuple[str, str]:
+    """Return the vendor's code and message for a failure, either of which may be empty."""
     body = reply.object() or {}
-    return _first(body.get("errors"), body.get("message"))
+    return _first_error(body.get("errors"), body.get("message"))
 
 
-def _first(errors: Any, message: Any) -> tuple[str, str]:
+def _first_error(errors: Any, message: Any) -> tuple[str, str]:
     """
-    Return code and words of the first of *errors*, else *message*.
+    Return code and message of the first of *errors*, else *message*.
 
     Both forms occur: ``{"data": null, "errors": [{"error": "CODE", "message": "..."}]}`` and the
     older ``{"status": "error", "message": "..."}``.
@@ -184,8 +184,8 @@ def _first(errors: Any, message: Any) -> tuple[str, str]:
     if isinstance(error, dict):
         code, message = error.get("error"), error.get("message")
         return code if isinstance(code, str) else "", message if isinstance(message, str) else ""
-    words = error if isinstance(error, str) else message
-    return "", words if isinstance(words, str) else ""
+    text = error if isinstance(error, str) else message
+    return "", text if isinstance(text, str) else ""
 
 
 def build(name: str, settings: Settings, metrics: Metrics) -> Source:

@@ -1,12 +1,12 @@
 """
-Cekura's audit logs: pages of numbers, at most 30 days in one request.
+Cekura's audit logs: numbered pages, at most 30 days in one request.
 
 https://docs.cekura.ai/api-reference/user/list-audit-logs and the vendor's OpenAPI file
 (https://github.com/cekura-ai/docs, ``openapi.json``). The shapes of pages and errors are those of
 Django REST framework, https://www.django-rest-framework.org/api-guide/pagination/.
 
-The documentation does not say whether a window's bounds are included, in which order records come,
-or how many a page may have; nothing here depends on it.
+The documentation does not give the order of records or the largest page, nor whether a window's
+bounds are included; nothing here depends on it.
 """
 
 import re
@@ -28,14 +28,14 @@ from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration
 from auditrelay.sources import Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import MOST, Interval
+from auditrelay.window import MAX_WINDOW, Interval
 
 PATH = "/user/v1/audit-logs/"
 """With its slash at the end: Django redirects the address without it."""
 
 
 def _number_as_text(value: object) -> object:
-    """Let an id be written without quotes."""
+    """Accept an id without quotes."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -48,10 +48,10 @@ class Settings(SourceSettings):
     type: Literal["cekura"]
     base_url: Address = "https://api.cekura.ai"
     retention: Duration | None = Field(timedelta(days=365), gt=timedelta(0))
-    """The vendor's default; it shows nothing older, and does not say so."""
+    """The vendor's default; older records are missing without notice."""
     page_size: int = Field(200, ge=1, le=1000)
-    """Undocumented for this list; the vendor's others end at 200. A server that wants less cuts
-    it down without a word, and the walk does not mind."""
+    """Undocumented for this list; the maximum of the vendor's other lists is 200. If the server
+    returns smaller pages, the walk is still complete."""
     organization_id: Id
     """The ``id`` in ``GET /user/organizations/``."""
     api_key: Secret
@@ -77,7 +77,7 @@ class Source:
 
     @property
     def scope(self) -> str:
-        """The organisation's id; records may leave theirs out."""
+        """The organisation's id, which records may lack."""
         return self._settings.organization_id
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
@@ -98,22 +98,22 @@ class Source:
     async def _pages(self, span: Interval) -> AsyncGenerator[Page]:
         params = {
             "organization_id": self._settings.organization_id,
-            # Both, always: without them the vendor shows the last week only.
+            # Always both: without them the vendor shows only the last week.
             "start_time": in_milliseconds(span.start),
             "end_time": in_milliseconds(span.end),
             "page_size": str(self._settings.page_size),
         }
         if self._settings.project_id is not None:
             params["project_id"] = self._settings.project_id
-        number = per_page = most = 0
+        number = per_page = largest_count = 0
         last = False
         while not last:
             number += 1
-            # Never the address in ``next``: it may be of another host, which must not see the key.
+            # Never the address in ``next``: it may name another host, which must not get the key.
             answer = await self._peer.get(
                 PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
             )
-            if answer is None:  # rows have vanished, and with them the page that was announced
+            if answer is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)
                 return
             count, per_page = answer.count, per_page or len(answer.results)
@@ -129,23 +129,23 @@ class Source:
                     f"{span.end} is empty",
                     reason="no_progress",
                 )
-            most = max(most, count or 0)
+            largest_count = max(largest_count, count or 0)
             yield Page(
                 [bytes(record) for record in answer.results],
                 last=last,
                 total=count,
-                shrunk=count is not None and count < most,
+                shrunk=count is not None and count < largest_count,
             )
 
 
 def _spans(window: Interval) -> list[Interval]:
     """
-    Return what to ask for, so that *window* is held whether its bounds are included or not.
+    Return the spans to request, which contain *window* whether bounds are included or not.
 
-    That is one span, except for a window of 30 days, which the widening makes too long.
+    It is one span, except for a window of 30 days, which becomes too long when widened.
     """
     whole = widened(window)
-    if whole.length <= MOST:
+    if whole.length <= MAX_WINDOW:
         return [whole]
     middle = window.start + window.length / 2
     return [
@@ -154,7 +154,7 @@ def _spans(window: Interval) -> list[Interval]:
     ]
 
 
-# --- what an answer means ----------------------------------------------------
+# --- replies -----------------------------------------------------------------
 
 _NEEDED_KEY = (
     "the key must be an organisation-level key, made by an admin of the organisation that "
@@ -165,31 +165,31 @@ _THROTTLED = re.compile(r"available in (\d{1,6}) second")
 
 
 def _read(reply: Reply) -> _Answer | None:
-    """Return the page that *reply* holds, or None if the walk has run past the last one."""
-    if reply.status == 404 and _words(reply) == "Invalid page.":
+    """Return the page in *reply*, None if the walk has gone past the last page."""
+    if reply.status == 404 and _message(reply) == "Invalid page.":
         return None
     return _read_first(reply)
 
 
 def _read_first(reply: Reply) -> _Answer:
-    """Return the page that *reply* holds. Raises what the caller should do."""
+    """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
-        words = _words(reply)
-        throttled = _THROTTLED.search(words)
+        message = _message(reply)
+        throttled = _THROTTLED.search(message)
         check(
             reply,
-            words=words,
+            words=message,
             hint=_NEEDED_KEY if reply.status == 403 else "",
             wait=float(throttled[1]) if throttled else None,
         )
     return decode(reply, _Answer)
 
 
-def _words(reply: Reply) -> str:
-    """Return the vendor's explanation: ``{"detail": "..."}`` or ``{"field": ["...", ...]}``."""
+def _message(reply: Reply) -> str:
+    """Return the vendor's message: ``{"detail": "..."}`` or ``{"field": ["...", ...]}``."""
     parts = []
-    for field, said in (reply.object() or {}).items():
-        texts = said if isinstance(said, list) else [said]
+    for field, value in (reply.object() or {}).items():
+        texts = value if isinstance(value, list) else [value]
         text = " ".join(text for text in texts if isinstance(text, str))
         if text:
             parts.append(text if field in ("detail", "non_field_errors") else f"{field}: {text}")

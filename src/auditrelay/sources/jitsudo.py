@@ -1,9 +1,9 @@
 """
-JITSudo's audit log: pages behind opaque cursors, at an address of one's own.
+JITSudo's audit log: pages behind opaque cursors, on the organisation's own server.
 
 https://jitsudo-docs.pages.dev/api/operations/listauditlog/. (Not ``jitsudo.dev``, which is another
-product.) The documentation does not say whether a window's bounds are included, in which order
-records come, or how long a cursor lives; nothing here depends on it. A cursor is never kept beyond
+product.) The documentation does not give the order of records or the lifetime of a cursor, nor
+whether a window's bounds are included; nothing here depends on it. A cursor is never kept beyond
 its walk.
 """
 
@@ -33,12 +33,12 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE |
 
 
 def _tenant(text: str) -> str:
-    # The value is never shown: a key that was put into the wrong line would be.
+    # The message leaves out the value: it may be a key that was put into the wrong line.
     if _UUID.fullmatch(text) is None:
         raise ValueError(
             "is not a UUID: write the tenant's id, such as 2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
         )
-    return text.lower()  # one spelling: it is part of what an event is known by
+    return text.lower()  # one spelling: it is part of the uid of an event
 
 
 class Settings(SourceSettings):
@@ -48,17 +48,17 @@ class Settings(SourceSettings):
     base_url: Address
     """The server's address; every organisation runs its own."""
     page_size: int = Field(250, ge=1, le=250)
-    """The maximum of the vendor's other lists; it is not documented for this one. A server that
-    gives less than was asked for is fine."""
+    """The maximum of the vendor's other lists; it is not documented for this one. The server may
+    return smaller pages."""
     tenant_id: Annotated[str, AfterValidator(_tenant)]
     """The tenant that the credential belongs to."""
     api_key: Secret | None = None
     bearer_token: Secret | None = None
-    """A JWT of the system, instead of a key; it expires after an hour by default."""
+    """A JWT of the server, instead of a key; it expires after an hour by default."""
 
     @property
     def credential(self) -> Secret:
-        """The key or the token, whichever there is."""
+        """The key or the token, whichever is configured."""
         credential = self.bearer_token if self.api_key is None else self.api_key
         assert credential is not None  # noqa: S101  # see _one_credential
         return credential
@@ -89,7 +89,7 @@ class Source:
 
     @property
     def scope(self) -> str:
-        """The tenant's id: records do not tell theirs."""
+        """The tenant's id, which records lack."""
         return self._settings.tenant_id
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
@@ -103,7 +103,7 @@ class Source:
         answer = await self._peer.get(PATH, params, self._read_first)
         sent: set[str] = set()
         while answer.has_more:
-            # What it shows is worth having, even if there is no way on from here.
+            # Yield its records even if its cursor turns out to be unusable.
             if answer.data:
                 yield _page(answer)
             cursor = _next(answer, sent)
@@ -116,38 +116,40 @@ class Source:
         await self._peer.aclose()
 
     def _read(self, reply: Reply) -> _Answer:
-        """Return the page behind a cursor that *reply* holds. Raises what the caller should do."""
-        # What such an answer looks like is not documented. The first page was not refused, so it
-        # must be for the cursor; if not, the first page of a smaller window will be refused.
+        """Return the page that a cursor led to. Raises the error for any other reply."""
+        # The answer to an expired cursor is not documented. The first page was not refused, so the
+        # reason must be the cursor; if not, the first page of a smaller window will be refused.
         if reply.status in (400, 404, 410, 422):
             raise WalkBroken(
                 f"{reply.status} from {reply.where} for the cursor of its last page: "
-                f"{_explained(reply).words or 'no reason given'}",
+                f"{_explanation(reply).message or 'no reason given'}",
                 reason="cursor_expired",
             )
         return self._read_first(reply)
 
     def _read_first(self, reply: Reply) -> _Answer:
-        """Return the page that *reply* holds. Raises what the caller should do."""
+        """Return the page in *reply*. Raises the error for any other reply."""
         if reply.status != 200:
-            said = _explained(reply)
-            check(reply, words=said.words, hint=self._hint(reply.status, said))
+            explanation = _explanation(reply)
+            hint = self._hint(reply.status, explanation)
+            check(reply, words=explanation.message, hint=hint)
         return decode(reply, _Answer)
 
-    def _hint(self, status: int, said: "_Explanation") -> str:
-        """Say what the operator should do, where more is known than the status tells."""
+    def _hint(self, status: int, explanation: "_Explanation") -> str:
+        """Return what the operator should do, where more than the status is known."""
         tenant = self._settings.tenant_id
-        if said.code == "tenant_mismatch":
-            told = f" (the server's details: {said.details})" if said.details else ""
+        if explanation.code == "tenant_mismatch":
+            found = explanation.details
+            details = f" (the server's details: {found})" if found else ""
             return (
                 f"tenant_id is {tenant} in the configuration, and the credential belongs to "
-                f"another tenant{told}: this is a configuration error; set tenant_id to the "
+                f"another tenant{details}: this is a configuration error; set tenant_id to the "
                 "credential's tenant, or make a credential in this one"
             )
         if status == 401 and self._settings.bearer_token is not None:
             return (
                 "bearer_token is not accepted; by default such a token expires after an hour: "
-                "have the file that it is read from renewed, or use an api_key"
+                "renew the file that it is read from, or use an api_key"
             )
         if status == 403:
             return f"the credential may not read the audit log of tenant {tenant}; check its rights"
@@ -163,38 +165,40 @@ def _next(answer: _Answer, sent: set[str]) -> str:
     cursor = answer.next_cursor
     if not cursor:
         raise WalkBroken(
-            "JITSudo announces another page and gives no cursor for it", reason="cursor_missing"
+            "JITSudo announces another page without a cursor for it", reason="cursor_missing"
         )
     if cursor in sent:
         raise WalkBroken(
-            "JITSudo gives a cursor that it has given before: its pages never end",
+            "JITSudo returned a cursor for the second time: its pages never end",
             reason="cursor_repeats",
         )
     if not answer.data:
-        raise WalkBroken("JITSudo announces another page on an empty one", reason="no_progress")
+        raise WalkBroken(
+            "JITSudo returned an empty page and announces another one", reason="no_progress"
+        )
     return cursor
 
 
-# --- what an answer means ----------------------------------------------------
+# --- replies -----------------------------------------------------------------
 
-_MOST_WORDS = 200
-"""Characters of the server's words that are passed on; :func:`check` cuts there too."""
+_MAX_MESSAGE = 200
+"""Characters of the server's message that are shown; :func:`check` cuts at the same length."""
 
 
 class _Explanation(msgspec.Struct):
-    """What the server says about a failure, ready to be shown; any of it may be empty."""
+    """The server's explanation of a failure, ready to be shown; any field may be empty."""
 
     code: str = ""
-    words: str = ""
+    message: str = ""
     details: str = ""
 
 
-def _explained(reply: Reply) -> _Explanation:
+def _explanation(reply: Reply) -> _Explanation:
     """
-    Return what *reply* says about its failure, however foreign its body is.
+    Return the server's explanation in *reply*; a body of another form gives an empty one.
 
     ``{"code": "...", "message": "...", "details": {...}, "notices": ["...", ...]}``; the notices
-    are the words of the policies that decided.
+    come from the policies that decided.
     """
     body = reply.object() or {}
     code, message = _text(body.get("code")), _text(body.get("message"))
@@ -202,14 +206,14 @@ def _explained(reply: Reply) -> _Explanation:
     notices = "; ".join(filter(None, map(_text, listed if isinstance(listed, list) else [])))
     if code:
         message = f"{message} ({code})" if message else code
-    # A long message leaves some room for the notices, and short ones leave the rest to it.
-    notices = scrub(notices, _MOST_WORDS // 2)
+    # Notices get at most half of the room, and the message gets the rest.
+    notices = scrub(notices, _MAX_MESSAGE // 2)
     if notices:
         notices = f"notices: {notices}"
-        room = _MOST_WORDS - len(notices) - len("; ")
+        room = _MAX_MESSAGE - len(notices) - len("; ")
         message = f"{scrub(message, room)}; {notices}" if message else notices
     details = body.get("details")
-    return _Explanation(code, scrub(message, _MOST_WORDS), _compact(details) if details else "")
+    return _Explanation(code, scrub(message, _MAX_MESSAGE), _compact(details) if details else "")
 
 
 def _text(value: Any) -> str:
@@ -217,12 +221,12 @@ def _text(value: Any) -> str:
 
 
 def _compact(value: Any) -> str:
-    """Return *value* on one line, short enough to be shown."""
+    """Return *value* as JSON on one line, short enough to be shown."""
     try:
         text = orjson.dumps(value).decode()
-    except orjson.JSONEncodeError:  # a lone surrogate, many digits, or nested without end
+    except orjson.JSONEncodeError:  # a lone surrogate, too many digits, or nested too deeply
         return ""
-    return scrub(text, _MOST_WORDS)
+    return scrub(text, _MAX_MESSAGE)
 
 
 def build(name: str, settings: Settings, metrics: Metrics) -> Source:

@@ -88,7 +88,7 @@ def _source(
             settle=settings.settle,
             overlap=settings.overlap,
         )
-    directory = None if settings is None else settings.drop_directory
+    directory = None if settings is None else settings.export_directory
     return {
         **_peer(name, settings),
         "directory": None if directory is None else str(directory),

@@ -1,10 +1,14 @@
 """
 What survives a crash: the coverage ledger, the spool, the known uids, positions, dead letters.
 
-The store is the only place where collecting and delivering meet. Each method below that writes is
-one transaction: when it returns, what it says is on the disk; when it raises, nothing of it is.
-A caller that is cancelled does not undo a write, so every write is right whether or not anybody
-waits for the answer.
+The store is the only connection between collecting and delivering. Each method that writes is one
+transaction, unless it says otherwise: when it returns, the write is durable; when it raises,
+nothing was written. Cancelling the caller does not undo a write, so every write must be correct
+even if its caller is gone.
+
+Every method raises StateError if the state cannot be read or written, and every one that writes
+raises StoreFull if the disk has no room. A source or sink must have been started before another
+method is called for it, else that method raises KeyError. Each method names its further errors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +25,10 @@ from auditrelay.window import Interval
 @dataclass(frozen=True, slots=True)
 class Span:
     """
-    One entry of a source's ledger: covered if *gap* is None, else a gap for that reason.
+    One entry of a source's ledger: covered if *gap* is None, else a gap with that reason.
 
-    *events* counts the distinct events in it, *digest* is the exclusive-or of their uids: equal
-    for equal sets of events, in whatever order they came.
+    *events* is the number of distinct events in the span, *digest* the exclusive-or of their uids:
+    equal for equal sets of events, whatever their order.
     """
 
     interval: Interval
@@ -36,9 +40,9 @@ class Span:
 @dataclass(frozen=True, slots=True)
 class Declared:
     """
-    A gap that was declared, or one that was read after all.
+    A gap that was declared, or a declared gap that was read after all.
 
-    *new* is false where it only carries an earlier entry of the same day on.
+    *new* is false if the gap only extends an earlier entry of the same day.
     """
 
     interval: Interval
@@ -47,7 +51,7 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownParcel:
+class KnownFile:
     """Something that was read as a whole: its *key* is a digest of its content."""
 
     key: bytes
@@ -57,32 +61,32 @@ class KnownParcel:
 @dataclass(frozen=True, slots=True)
 class Proof:
     """
-    What the last page of a walk proves; it is entered in the same transaction as that page.
+    What the last page of a walk proves; entered in the same transaction as that page.
 
     *covers* are spans that were read to their end, *gaps* spans that cannot be read, with a reason
-    each. *parcel* has been read whole. *backfill* is the number of the backfill whose part this
+    each. *file* has been read whole. *backfill* is the number of the backfill whose part this
     was.
     """
 
     covers: tuple[Interval, ...] = ()
     gaps: tuple[tuple[Interval, str], ...] = ()
-    parcel: KnownParcel | None = None
+    file: KnownFile | None = None
     backfill: int | None = None
     part: Interval | None = None
-    """What of the backfill is done with this."""
+    """The part of the backfill that is done once this is entered."""
     read: int = 0
-    """How many events that part showed."""
+    """How many events the source showed of that part."""
     new: int = 0
-    """How many of them were new on the pages before this one."""
+    """How many of them were new, on the pages before this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
     """
-    What became of a page: the indices of the events that were *new* and went to the spool.
+    The result of storing a page: *new* are the indices of the events that were spooled.
 
-    *late* are the indices of those among them that lie in a span that was covered before.
-    *declared* and *filled* are the gaps that the proof declared, and those that it closed.
+    *known* is how many were deduplicated. *late* are the indices of the new events in a span that
+    was covered before. *declared* and *filled* are the gaps that the proof declared and closed.
     """
 
     new: tuple[int, ...]
@@ -93,15 +97,15 @@ class Added:
 
 
 Notice = Callable[[Declared, bool], AuditEvent]
-"""Makes the event that tells of a gap: that it was declared, or (true) that it was filled."""
+"""Makes the event that reports a gap: that it was declared, or (true) that it was filled."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolPage:
     """
-    Events from the spool, of one source, in positions [*first*, *first* + len(*events*)).
+    Events from the spool, of one source, at positions [*first*, *first* + len(*events*)).
 
-    *size* is what the whole page takes in the spool, in bytes.
+    *size* is the size of the whole page in the spool, in bytes.
     """
 
     first: int
@@ -126,9 +130,9 @@ class DeadLetter:
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
     """
-    A dead letter as it lies in the store; *sink* is None if it never came as far as a sink.
+    A dead letter in the store; *sink* is None for a record that was rejected before any sink.
 
-    *replayed* is true while it is on its way once more.
+    *replayed* is true while it is being replayed.
     """
 
     id: int
@@ -140,16 +144,16 @@ class StoredDeadLetter:
 
 DeliveryStatus = Literal["delivered", "waiting", "dead_letter", "dropped", "before_sink"]
 """
-What became of a forwarded event at one sink.
+The status of a forwarded event at one sink.
 
-``dropped``: a dead letter that an operator gave up. ``before_sink``: it was forwarded before the
-sink received that source.
+``dropped``: a dead letter that an operator discarded. ``before_sink``: the event was forwarded
+before the sink received that source.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """A backfill that was begun: its number, its range, and which parts of it are done."""
+    """A started backfill: its number, its range, and which parts of it are done."""
 
     id: int
     interval: Interval
@@ -161,9 +165,9 @@ class Backfill:
 @dataclass(frozen=True, slots=True)
 class Lateness:
     """
-    How many events were found late *via* whom, in one bucket.
+    How many late events were found *via* one kind of read, in one bucket of age.
 
-    They were at most *seconds* old, and more than half of that.
+    They were at most *seconds* old when found, and older than half of that.
     """
 
     via: str
@@ -173,25 +177,25 @@ class Lateness:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Everything that is known of what was read of a source; *head* ends its *journal*."""
+    """What was read of a source, with the evidence; *head* is the last hash of its *journal*."""
 
     spans: tuple[Span, ...]
     journal: tuple[Record, ...]
     head: bytes | None
     lateness: tuple[Lateness, ...]
-    vanished: int
+    deleted_at_source: int
     differs: str | None
-    """Where the ledger counts other events than are known; None if nowhere, or not looked for."""
+    """Where the ledger and the known uids differ; None if nowhere, or if not compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
     """
-    What the store knows of a source: where it *started*, its ledger, its *condition*.
+    The state of a source: where it *started*, its ledger, its *condition*.
 
-    *late* are the newest records of events that were found in time that was covered before.
-    *waiting* is how many of its events, at the most, some sink has yet to take. *dead_letters* are
-    records that never came as far as a sink.
+    *late* are the newest journal records of events found in time that was covered before.
+    *waiting* is at most how many of its events some sink has yet to acknowledge. *dead_letters*
+    counts its records that were rejected before any sink.
     """
 
     name: str
@@ -206,7 +210,7 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class SinkState:
-    """What the store knows of a sink: its *position*, what waits for it, its *condition*."""
+    """The state of a sink: its *position*, its backlog, its *condition*."""
 
     name: str
     position: int
@@ -217,14 +221,14 @@ class SinkState:
 
 
 class Store(Protocol):
-    """The contract between the two loops and whatever keeps their state."""
+    """The contract between collecting, delivering and the storage of their state."""
 
     async def start_source(self, source: str, first: datetime) -> datetime:
         """
-        Return where *source* starts; one never seen before starts at *first*, for good.
+        Return where *source* starts; an unknown source is stored to start at *first*, for good.
 
-        *first* is stored at once. If it were computed anew on every poll, a source that is down
-        on its first day would start later and later, and lose events.
+        The start is durable on return. If it were computed again on every poll, a source that is
+        down on its first day would start later and later, and lose events.
         """
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
@@ -241,29 +245,31 @@ class Store(Protocol):
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
         """
-        Put those *events* into the spool whose uid is not known yet, and remember them.
+        Deduplicate *events* by uid, put the new ones into the spool, and remember their uids.
 
-        *via* says in plain words who read them, for the journal. *proof* comes with the last page
-        of a walk; whatever it says of gaps is told by an event of *notice*, in the same
-        transaction. *bad* are records that are no events; those not known yet become dead letters
-        of no sink. Raises StoreFull if there is no room.
+        On return the spooled events, their uids, the *bad* rows and the *proof* are durable
+        together. *via* is the journal's text for the kind of read. *proof* comes with the last
+        page of a walk; an event made by *notice* reports each gap that it declares or fills. *bad*
+        are records that are no events: unknown ones become dead letters of no sink.
+
+        Raises StoreFull if the spool or the disk has no room.
         """
 
-    async def is_parcel_known(self, source: str, key: bytes) -> bool:
-        """Tell whether *source* has read the parcel with that digest whole."""
+    async def is_file_known(self, source: str, key: bytes) -> bool:
+        """Tell whether *source* has read the file with that digest whole."""
 
     async def end_of_spool(self) -> int:
-        """Return the position that the next event will have."""
+        """Return the position that the next spooled event will have."""
 
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """
-        Note which events of *span* are known and not among those *seen*; return how many are new.
+        Record the known events of *span* that are not in *seen*; return how many are new.
 
-        *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only what was spooled
-        *before* that position counts: the rest may have come while the source was read. That an
-        event is not shown any more is evidence, not an error.
+        They were deleted at the source, which is evidence and no error; on return the record is
+        durable. *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only events
+        spooled *before* that position count: later ones may have come during the read.
         """
 
     async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
@@ -272,12 +278,12 @@ class Store(Protocol):
     async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
     ) -> list[Mapping[str, DeliveryStatus] | None]:
-        """Return for each event what became of it at every sink, or None if it is not known."""
+        """Return the status of each event at every sink; None for an event that is not known."""
 
     async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
-        """Return uid and time of what :meth:`record_deleted` would note, and note nothing."""
+        """Return uid and time of the events that :meth:`record_deleted` would record."""
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Return how many events of *span* are known, and the exclusive-or of their uids."""
@@ -286,63 +292,73 @@ class Store(Protocol):
         self, source: str, span: Interval, sinks: Sequence[str], now: datetime
     ) -> Backfill:
         """
-        Return the backfill of *source* into *sinks* (none: all) that overlaps *span*, or a new one.
+        Return the unfinished backfill of *source* into *sinks* that overlaps *span*, or a new one.
 
-        One that was broken off is taken up again; what is done of it need not be done twice.
+        No *sinks* means all of them. An unfinished backfill is resumed: its done parts need not be
+        done again. On return its range, widened to *span*, is durable.
         """
 
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
-        """Record that everything of the backfill is done."""
+        """Record, durably, that the whole backfill is done."""
 
     async def resend(
         self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
     ) -> None:
-        """Put *events*, known or not, into the spool for those *sinks* alone, with the *proof*."""
+        """
+        Put *events*, known or not, into the spool for those *sinks* alone, and enter the *proof*.
+
+        On return both are durable. Raises StoreFull if the spool or the disk has no room.
+        """
 
     async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
-        """Return all known events of *span* from the spool, or None if it lacks some of them."""
+        """Return all known events of *span* from the spool, or None if some were pruned."""
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """
-        Send the dead letters *ids* once more, each to its sink; return those that are on their way.
+        Spool the dead letters *ids* again, each for its sink; return those that were spooled.
 
-        What is on its way already is left alone. A dead letter leaves with its delivery, and stays
-        with one attempt more if the sink refuses it again.
+        Dead letters already being replayed are skipped. On return the copies are durable; a dead
+        letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
+        it again. Raises StoreFull if the spool or the disk has no room.
         """
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
-        """Give the dead letters *ids* up; that they were stays on record, their events do not."""
+        """
+        Discard the dead letters *ids*; return those discarded.
+
+        Their events are deleted durably; a record that they existed is kept. Dead letters being
+        replayed are skipped.
+        """
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
-        """Return how far the second look of *delay* has come: at first, where *source* starts."""
+        """Return until when the resweep of *delay* is done: at first, where *source* starts."""
 
     async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
-        """Record that the second look of *delay* has come to *until*."""
+        """Record, durably, that the resweep of *delay* is done until *until*."""
 
     async def start_sink(
         self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
     ) -> None:
         """
-        Make *sink* known as a reader of *sources*; a new one begins at the end of the spool.
+        Register *sink* as a reader of *sources*; a new sink begins at the end of the spool.
 
-        What waits for it of a source that is not *configured* any more (None: all are) it still
-        gets: nobody has said that it shall not.
-        From then on, nothing that it has not acknowledged is pruned.
+        It still gets its backlog of orphaned sources, those that are not *configured* any more
+        (None: all are). Once this returns, nothing that the sink has not acknowledged is pruned.
         """
 
-    async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
+    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
         """
-        Return the next pages for *sink* from position *after* on.
+        Return the next pages for *sink* from position *after* on: about *max_events* events.
 
-        They hold about *most* events, or fewer if they are large. What the sink has acknowledged
-        already is left out. An empty list means that nothing waits.
+        There are fewer if they are large, and none if nothing waits. Events that the sink has
+        acknowledged are left out.
         """
 
     async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
         """
-        Let every sink but the *active* ones receive nothing from now on.
+        Stop spooling for all sinks but the *active* ones; return the others that have a backlog.
 
-        What waits for one of them is kept until it is made known again; their names are returned.
+        The backlog of an orphaned sink is kept until the sink is started again or removed.
         """
 
     async def event_at(self, position: int) -> AuditEvent:
@@ -352,39 +368,46 @@ class Store(Protocol):
         self, sink: str, done: Sequence[tuple[int, int]], dead: Sequence[DeadLetter] = ()
     ) -> None:
         """
-        Record that *sink* is done with the positions of each half-open range in *done*.
+        Record that *sink* is done with the positions in each half-open range of *done*.
 
-        Its position moves to the end of the contiguous part; what lies beyond is remembered. The
-        dead letters are written in the same transaction.
+        Its position moves to the end of the contiguous part; ranges beyond it are remembered. On
+        return the position, the ranges and the *dead* letters are durable together.
         """
 
-    async def note(
+    async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
     ) -> None:
-        """Record how *name* fares (JSON values), for ``status`` beside and after the service."""
+        """Save the *condition* of *name* (JSON values) durably, for ``status`` and a restart."""
 
     async def prune(self, now: datetime) -> int:
-        """Delete what every sink has and retention has passed; return how many events went."""
+        """
+        Delete events that every sink has and whose retention has passed; return how many.
+
+        Uids older than ``spool.remember`` are forgotten as well. This takes several transactions:
+        if it raises, some of the work may be done.
+        """
 
     async def sources(self) -> list[SourceState]:
-        """Return the state of every source that was ever started here."""
+        """Return the state of every known source."""
 
     async def sinks(self) -> list[SinkState]:
-        """Return the state of every sink that was ever started here."""
+        """Return the state of every known sink."""
 
     async def forget(self, name: str) -> None:
         """
-        Delete everything that is known of the source or sink *name*, which nobody may use.
+        Delete the whole state of the source or sink *name*, which must not be in use.
 
-        What waits for it, or came from it and waits for others, is gone with it.
+        Its backlog goes with it, and so do its events that wait for other sinks. This takes several
+        transactions: if it raises, some of the work may be done, and calling it again finishes it.
         """
 
     async def heads(self) -> Mapping[str, tuple[int, str]]:
-        """Return by source how many records its journal has, and the hash of the last one."""
+        """Return by source the number of records in its journal, and the hash of the last one."""
 
     async def make_room(self) -> bool:
         """
-        Give up delivered events before their retention has passed, oldest first, if room is short.
+        Delete delivered events before their retention has passed, oldest first; return if any went.
 
-        Keeping them is a convenience; collecting is the purpose. Returns whether there is room.
+        Keeping delivered events is a convenience, collecting is the purpose. Also reserves room on
+        the disk again if it had been used up, and then returns true.
         """

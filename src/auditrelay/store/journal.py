@@ -1,4 +1,4 @@
-"""A record of the journal, its hash over the one before it, and where a chain is broken; pure."""
+"""A record of the journal, its hash over the record before it, and breaks in the chain; pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ FIRST_HASH = bytes(32)
 @dataclass(frozen=True, slots=True)
 class Record:
     """
-    One record: times are microseconds since 1970, *end* is not part of the span.
+    One record: times are microseconds since 1970, *end* is exclusive.
 
     *what* is ``covered``, ``gap``, ``filled`` (a gap that was read after all), ``late`` (events
-    that were found in the ledger's entry that starts at *start* after it was covered) or
-    ``vanished`` (events that the source does not show any more).
+    found in the ledger entry starting at *start* after it was covered) or ``vanished`` (events
+    deleted at the source). *via* is the kind of read: ``poll``, ``resweep 1h``, ``backfill``,
+    ``repair``, ``export FILE``. It is part of the hash, so records keep the spelling of their time.
     """
 
     seq: int
@@ -39,7 +40,7 @@ class Record:
 
 
 def hash_of(name: str, before: bytes, each: Record) -> bytes:
-    """Return the hash that binds the record *each* of the source *name* to the one *before*."""
+    """Return the hash of the record *each* of the source *name* and of the hash *before* it."""
     text = orjson.dumps(
         [
             name,
@@ -58,7 +59,7 @@ def hash_of(name: str, before: bytes, each: Record) -> bytes:
 
 
 def find_break(name: str, head: bytes | None, journal: Sequence[Record]) -> str | None:
-    """Return what is wrong with the chain of the source *name*, or None if nothing is."""
+    """Return where the chain of the source *name* is broken, or None if it is intact."""
     before = FIRST_HASH
     for number, each in enumerate(journal, 1):
         if each.seq != number:
@@ -66,10 +67,10 @@ def find_break(name: str, head: bytes | None, journal: Sequence[Record]) -> str 
         before_it, before = before, hash_of(name, before, each)
         if before != each.hash:
             at = "or the one before it was" if before_it != FIRST_HASH else "was"
-            return f"record {number} of the journal {at} edited or put elsewhere"
+            return f"record {number} of the journal {at} edited or moved"
     if journal and before != head:
         return (
-            f"the journal does not end with its last record: some after {len(journal)} is missing"
+            f"the journal was cut off: at least one record after record {len(journal)} is missing"
         )
     if not journal and head is not None:
         return "the whole journal is missing"

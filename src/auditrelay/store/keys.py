@@ -1,4 +1,4 @@
-"""The key by which an event is known: its time first, so that neighbours in time lie together."""
+"""The key that events are deduplicated by: time first, so that a page's keys are close together."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ def known_key(event: AuditEvent) -> bytes:
     """
     Return the key of *event*: eight bytes of its time (see :func:`sortable`), twenty of its uid.
 
-    A time that we made up at fetching is no part of it: the next fetch would make up another.
+    A time assigned at fetching is not part of the key: the next fetch would assign another.
     """
     if event.time_quality == "fetched":
         return TIMELESS + bytes.fromhex(event.uid)
@@ -19,7 +19,7 @@ def known_key(event: AuditEvent) -> bytes:
 
 
 def sortable(at: int) -> bytes:
-    """Return eight bytes that sort as the moment *at* (microseconds) does, before 1970 too."""
+    """Return eight bytes that sort like the time *at* (microseconds), also before 1970."""
     return (at + (1 << 63)).to_bytes(8)
 
 

@@ -1,4 +1,4 @@
-"""What a ledger says, and whether its journal says the same; pure."""
+"""Buckets of lateness, and contradictions between a ledger and its journal; pure."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ def lateness_bucket(age: int) -> int:
 
 
 def find_contradiction(entries: Sequence[Span], journal: Sequence[Record]) -> str | None:
-    """Return where the ledger *entries* say anything else than their *journal*, or None."""
-    told = sorted(
+    """Return where the ledger *entries* and their *journal* differ, or None if they agree."""
+    recorded = sorted(
         Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "covered"
     )
     covered = sorted(entry.interval for entry in entries if entry.gap is None)
-    if differs := _first_difference(covered, told):
+    if differs := _first_difference(covered, recorded):
         return f"the ledger and its journal differ in what is covered at {differs}"
     gaps = sorted(
         Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "gap"
@@ -43,8 +43,8 @@ def find_contradiction(entries: Sequence[Span], journal: Sequence[Record]) -> st
                 events, digest = events + each.events, xor(digest, each.digest)
         if (events, digest.hex()) != (entry.events, entry.digest):
             return (
-                f"the ledger holds {entry.events} events from {entry.interval.start} on, its "
-                f"journal {events}, or others than those"
+                f"the ledger counts {entry.events} events from {entry.interval.start} on, and its "
+                f"journal {events}, or not the same ones"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""How far a sink has come: a position, and what was acknowledged beyond it. Pure."""
+"""A sink's progress in the spool: its position, and ranges acknowledged beyond it. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ class Progress:
     """
     Everything before *position* is done; so are the ranges *ahead* of it, sorted and disjoint.
 
-    Requests are in flight side by side and end in any order. Remembering what ended beyond the
-    first hole means that a crash sends again only what really was in flight.
+    Concurrent requests finish in any order. Since the finished ranges beyond the first hole are
+    remembered, a crash resends only what was in flight.
     """
 
     position: int
     ahead: tuple[Range, ...] = ()
 
     def plus(self, done: Iterable[Range]) -> "Progress":
-        """Return the progress once the ranges *done* are done, too."""
+        """Return the progress with the ranges *done* added."""
         merged: list[Range] = [(0, self.position)]
         for start, end in sorted((*self.ahead, *done)):
             last_start, last_end = merged[-1]

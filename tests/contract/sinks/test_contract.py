@@ -1,4 +1,4 @@
-"""What holds for every sink that speaks HTTP, against doubles of the products, over sockets."""
+"""The contract of every sink over HTTP, tested against doubles of the products, over sockets."""
 
 import asyncio
 import importlib
@@ -19,7 +19,7 @@ from auditrelay.events.forms import FORMS
 from auditrelay.sandbox import Datadog, Double, Elastic, Splunk, Trap, faults
 from auditrelay.sandbox.siems.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
-from auditrelay.sinks import Form, Item, Sink, Verdict, available
+from auditrelay.sinks import EventRef, Form, Item, Sink, Verdict, available
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -55,7 +55,7 @@ class Rig:
         return sink
 
     def fail(self, action: faults.Action, times: int | None = 1) -> None:
-        """Let *action* strike the next batch."""
+        """Apply *action* to the next batch."""
         self.double.faults.add(action, method="POST", times=times)
 
 
@@ -97,7 +97,7 @@ async def test_a_batch_is_stored_whole_and_once(rig: Rig, items: Items) -> None:
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
-async def test_whatever_a_record_holds_it_arrives_as_it_is(
+async def test_a_record_of_any_content_arrives_unchanged(
     rig: Rig, event: MakeEvent, batch: Batch, form: str
 ) -> None:
     sink = rig.build(format=form)
@@ -121,14 +121,12 @@ def _texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-async def test_what_is_true_of_a_delivery_is_marked_on_the_event(
-    rig: Rig, event: MakeEvent
-) -> None:
+async def test_the_marks_of_a_delivery_are_on_the_event(rig: Rig, event: MakeEvent) -> None:
     for form in sorted(FORMS):
         sink = rig.build(format=form)
         sent = event(1)
         text = sink.render(sent, marks={"replayed": True})
-        await sink.send([Item(0, sent, text)])
+        await sink.send([Item(0, EventRef.of(sent), text)])
         assert b'"replayed":true' in text
         assert b'"replayed"' not in sink.render(sent)
 
@@ -160,7 +158,7 @@ async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -
         if size > limits.bytes:
             break
         batch.append(item)
-    # The last one is stretched until not a byte is left.
+    # The last one is padded to the last byte.
     room = limits.bytes - sum(len(item.text) + limits.overhead for item in batch)
     last = batch[-1].text.replace(b'"', b" " * room + b'"', 1)
     batch[-1] = Item(batch[-1].position, batch[-1].event, last)
@@ -169,7 +167,7 @@ async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -
     assert rig.double.seen[-1].body_bytes in (49_999, 50_000)
 
 
-async def test_an_answer_may_be_compressed_or_come_in_pieces(rig: Rig, items: Items) -> None:
+async def test_a_response_may_be_compressed_or_chunked(rig: Rig, items: Items) -> None:
     sink = rig.build()
     for action in (faults.gzipped(), faults.chunked(7), faults.wrong_type(), faults.close()):
         rig.fail(action)
@@ -177,18 +175,18 @@ async def test_an_answer_may_be_compressed_or_come_in_pieces(rig: Rig, items: It
         assert (verdict.rejected, verdict.retry) == ((), ())
 
 
-# --- trouble on the way ---------------------------------------------------------
+# --- faults on the network ---------------------------------------------------------
 
 
-async def test_a_429_is_waited_for_as_long_as_it_says(rig: Rig, items: Items) -> None:
+async def test_the_retry_after_of_a_429_is_waited_for(rig: Rig, items: Items) -> None:
     sink = rig.build()
     now = datetime.now(UTC)
-    for asked, least, most in (
+    for retry_after, least, most in (
         (None, None, None),
         ("7", 7, 7),
         (now + timedelta(seconds=90), 60, 91),
     ):
-        rig.fail(faults.too_many(retry_after=asked))
+        rig.fail(faults.too_many(retry_after=retry_after))
         with pytest.raises(Retryable) as caught:
             await sink.send(items(sink, 2))
         wait = caught.value.retry_after
@@ -204,7 +202,7 @@ async def test_a_429_is_waited_for_as_long_as_it_says(rig: Rig, items: Items) ->
 @pytest.mark.parametrize(
     ("status", "sent"), [(408, False), (500, True), (502, True), (503, False), (504, True)]
 )
-async def test_a_broken_server_is_tried_again(
+async def test_a_request_to_a_broken_server_is_retried(
     rig: Rig, items: Items, status: int, *, sent: bool
 ) -> None:
     sink = rig.build()
@@ -218,14 +216,14 @@ async def test_a_broken_server_is_tried_again(
 
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize(
-    ("trouble", "reason"),
+    ("fault", "reason"),
     [("hang", "timeout"), ("reset", "reset"), ("truncated", "reset"), ("cut", "bad_reply")],
 )
-async def test_an_outcome_that_is_not_known_may_be_a_duplicate(
-    rig: Rig, items: Items, *, trouble: str, reason: str, stored: bool
+async def test_an_unknown_outcome_is_a_possible_duplicate(
+    rig: Rig, items: Items, *, fault: str, reason: str, stored: bool
 ) -> None:
-    if trouble in ("truncated", "cut") and not stored:
-        stored = True  # an answer that is cut was given to a batch that was taken
+    if fault in ("truncated", "cut") and not stored:
+        stored = True  # a truncated response is one to a batch that was stored
     actions = {
         "hang": faults.hang(process=stored),
         "reset": faults.store_then_reset() if stored else faults.reset(),
@@ -236,7 +234,7 @@ async def test_an_outcome_that_is_not_known_may_be_a_duplicate(
     first = items(sink, 1)
     await sink.send(first)
     batch = items(sink, 4)[1:]
-    rig.fail(actions[trouble])
+    rig.fail(actions[fault])
     with pytest.raises(Retryable) as caught:
         await sink.send(batch)
     assert (caught.value.reason, caught.value.sent) == (reason, True)
@@ -252,7 +250,7 @@ async def test_an_outcome_that_is_not_known_may_be_a_duplicate(
 
 
 @pytest.mark.parametrize("page", [faults.html(200), faults.empty(200), faults.empty(204)])
-async def test_a_success_that_is_not_the_products_is_no_delivery(
+async def test_a_success_that_is_not_from_the_product_is_no_delivery(
     rig: Rig, items: Items, page: faults.Action
 ) -> None:
     sink = rig.build()
@@ -262,7 +260,7 @@ async def test_a_success_that_is_not_the_products_is_no_delivery(
     assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
 
 
-async def test_a_peer_that_is_down_has_certainly_stored_nothing(rig: Rig, items: Items) -> None:
+async def test_a_failed_connection_is_no_possible_duplicate(rig: Rig, items: Items) -> None:
     sink = rig.build()
     batch = items(sink, 2)
     await rig.double.stop()
@@ -275,11 +273,11 @@ async def test_a_peer_that_is_down_has_certainly_stored_nothing(rig: Rig, items:
     assert await sink.send(batch) == Verdict()
 
 
-async def test_a_cancelled_batch_leaves_the_sink_fit_for_work(rig: Rig, items: Items) -> None:
+async def test_a_cancelled_batch_leaves_the_sink_usable(rig: Rig, items: Items) -> None:
     sink = rig.build()
     await sink.send(items(sink, 1))
     arrived = asyncio.Event()
-    rig.double.on_request = lambda asked: arrived.set() if asked.method == "POST" else None
+    rig.double.on_request = lambda request: arrived.set() if request.method == "POST" else None
     rig.fail(faults.hang())
     sending = asyncio.create_task(sink.send(items(sink, 3)))
     await arrived.wait()
@@ -354,7 +352,7 @@ async def test_a_refusal_that_no_event_can_have_caused_holds_the_sink(
         await sink.send(items(sink, 2))
 
 
-async def test_a_batch_that_is_too_large_goes_through_in_halves(rig: Rig, items: Items) -> None:
+async def test_a_batch_that_is_too_large_is_bisected(rig: Rig, items: Items) -> None:
     sink = rig.build(compression="none")
     batch = items(sink, 16)
     size = sum(len(item.text) for item in batch)
@@ -375,13 +373,15 @@ async def test_a_batch_that_is_too_large_goes_through_in_halves(rig: Rig, items:
     assert not rig.stored.repeated()
 
 
-async def test_what_a_server_says_is_shown_bounded_and_on_one_line(rig: Rig, items: Items) -> None:
-    said = "line\nline\x1b[31m" + "x" * 5000
+async def test_the_message_of_a_server_is_shown_bounded_and_on_one_line(
+    rig: Rig, items: Items
+) -> None:
+    text = "line\nline\x1b[31m" + "x" * 5000
     body = {
-        "text": said,
+        "text": text,
         "code": 6,
-        "errors": [{"detail": said}],
-        "error": {"type": "t", "reason": said},
+        "errors": [{"detail": text}],
+        "error": {"type": "t", "reason": text},
     }
     sink = rig.build()
     rig.fail(faults.answer(422, json.dumps(body).encode()), times=2)
@@ -394,12 +394,12 @@ async def test_what_a_server_says_is_shown_bounded_and_on_one_line(rig: Rig, ite
 # --- check ------------------------------------------------------------------------
 
 
-async def test_check_proves_the_credentials_and_stores_nothing(rig: Rig) -> None:
+async def test_check_tests_the_credentials_and_stores_nothing(rig: Rig) -> None:
     assert rig.double.url in await rig.build().check()
     assert rig.stored.total == 0
 
 
-async def test_check_says_what_is_wrong_when_something_else_answers(rig: Rig) -> None:
+async def test_check_fails_when_another_server_answers(rig: Rig) -> None:
     sink = rig.build()
     for action in (faults.html(200), faults.empty(200), faults.html(503)):
         rig.double.faults.add(action, times=None)
@@ -409,15 +409,15 @@ async def test_check_says_what_is_wrong_when_something_else_answers(rig: Rig) ->
 
 
 async def test_a_search_names_the_event_and_no_secret(rig: Rig, event: MakeEvent) -> None:
-    lines = rig.build().query(event(1))
+    lines = rig.build().query(event(1).uid)
     assert lines
     assert all(event(1).uid in line and rig.secret not in line for line in lines)
 
 
-def test_only_what_is_out_of_the_ordinary_is_foreseen(rig: Rig) -> None:
+def test_only_datadog_has_a_backfill_notice_for_a_month_ago(rig: Rig) -> None:
     now = datetime.fromtimestamp(NOON, UTC)
-    said = rig.build().foresee(now - timedelta(days=30), now, now)
-    assert (said is None) == (rig.kind != "datadog")
+    notice = rig.build().backfill_notice(now - timedelta(days=30), now, now)
+    assert (notice is None) == (rig.kind != "datadog")
 
 
 # --- every sink ---------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """
-What becomes of each event, for every answer that Datadog and Elasticsearch can give.
+The outcome of each event, for every response that Datadog and Elasticsearch can send.
 
-One row, one test: the sink, the loop that delivers, the store and a double, over a socket. An
-answer strikes the requests that hold event 3 of five, or that event alone where the product
-answers for each.
+One row, one test: the sink, the delivery loop, the store and a double, over a socket. A response
+is injected for the requests that contain event 3 of five, or for that event alone where the
+product reports each.
 """
 
 import asyncio
@@ -53,12 +53,12 @@ class Table:
     metrics: Metrics
     posts: list[int] = field(default_factory=list)
 
-    def holds_culprit(self, request: Request) -> bool:
+    def has_culprit(self, request: Request) -> bool:
         return self.uids[CULPRIT].encode() in request.content("gzip")
 
-    def strike(self, action: Action, *, times: int | None) -> None:
-        """Let *action* strike what is sent, if the culprit is in it."""
-        self.double.faults.add(action, path=self.path, when=self.holds_culprit, times=times)
+    def inject(self, action: Action, *, times: int | None) -> None:
+        """Apply *action* to the requests that contain the culprit."""
+        self.double.faults.add(action, path=self.path, when=self.has_culprit, times=times)
 
     async def deliver(self) -> None:
         """Deliver until nothing waits."""
@@ -67,14 +67,14 @@ class Table:
             await self.deliverer.keep_delivering()
 
     def fates(self) -> dict[int, str]:
-        """Return what has become of each event, by its number."""
+        """Return the outcome of each event, by its number."""
         with StateView(self.folder) as view:
             dead = {each.letter.event.uid: each.letter for each in view.dead_letters()}
         stored: Mapping[str, int] = self.double.stored.by_uid
         fates = {}
         for number, uid in enumerate(self.uids):
             if uid in dead:
-                assert uid not in stored, "a dead letter was taken"
+                assert uid not in stored, "a dead letter was stored"
                 letter = dead[uid]
                 fates[number] = f"dead: {letter.reason} {letter.status}"
             else:
@@ -82,7 +82,7 @@ class Table:
         return fates
 
     async def is_held_and_nothing_is_lost(self) -> None:
-        """Deliver until the sink is held; then let it work again, and everything be taken."""
+        """Deliver until the sink is held; then let it recover, and accept everything."""
         async with asyncio.timeout(30):
             task = asyncio.create_task(self.deliverer.keep_delivering())
             await eventually(lambda: self.deliverer.condition.held)
@@ -128,7 +128,7 @@ async def _table(
 
 @pytest.fixture
 async def intake(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
-    """Datadog's."""
+    """Datadog and its sink."""
     async with Datadog(clock=lambda: NOON) as double:
         keys = {"type": "datadog", "url": double.url, "api_key": double.api_key}
         settings = datadog.Settings.model_validate({**keys, "linger": "0s", "timeout": "1s"})
@@ -144,7 +144,7 @@ async def intake(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
 
 @pytest.fixture
 async def bulk(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
-    """Elasticsearch's."""
+    """Elasticsearch and its sink."""
     async with Elastic() as double:
         keys = {"type": "elasticsearch", "urls": [double.url], "api_key": double.api_key}
         settings = elasticsearch.Settings.model_validate({**keys, "linger": "0s", "timeout": "1s"})
@@ -156,18 +156,18 @@ async def bulk(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
         await store.close()
 
 
-def said(status: int, text: str = "because") -> Action:
-    """Answer as either product does."""
+def refusal(status: int, text: str = "because") -> Action:
+    """Return an error response that fits either product."""
     body = {"errors": [{"detail": text}], "error": {"type": "t", "reason": text}, "status": status}
     return faults.answer(status, json.dumps(body).encode())
 
 
-# --- Datadog: a request is taken whole or not at all ------------------------------------------
+# --- Datadog: a request is accepted whole or not at all ------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 202])
-async def test_datadog_done(intake: Table, status: int) -> None:
-    intake.strike(Action(answer=lambda _, reply: _with_status(reply, status)), times=1)
+async def test_datadog_delivered(intake: Table, status: int) -> None:
+    intake.inject(Action(answer=lambda _, reply: _with_status(reply, status)), times=1)
     await intake.deliver()
     assert intake.fates() == TAKEN
     assert intake.posts == [5]
@@ -180,12 +180,12 @@ def _with_status(reply: Any, status: int) -> Any:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 507, 509, 520, 599])
-async def test_datadog_again(intake: Table, status: int) -> None:
-    intake.strike(said(status), times=3)
+async def test_datadog_retried(intake: Table, status: int) -> None:
+    intake.inject(refusal(status), times=3)
     await intake.deliver()
     assert intake.fates() == TAKEN
     assert intake.posts == [5, 5, 5, 5]
-    # A gateway does not say whether what stands behind it has the batch.
+    # A gateway does not report whether the product behind it has the batch.
     assert intake.counted("events_possible_duplicate_total") == (
         15 if status in (500, 502, 504) else 0
     )
@@ -196,26 +196,30 @@ async def test_datadog_again(intake: Table, status: int) -> None:
     [*range(300, 309), *range(401, 408), 409, 410, 411, 414, 415, 421, 426, 431, 451],
 )
 async def test_datadog_held(intake: Table, status: int) -> None:
-    intake.strike(said(status), times=None)
+    intake.inject(refusal(status), times=None)
     await intake.is_held_and_nothing_is_lost()
 
 
 @pytest.mark.parametrize("status", [400, 422])
-async def test_datadog_halved_down_to_the_log_that_is_to_blame(intake: Table, status: int) -> None:
-    intake.strike(said(status), times=None)
+async def test_datadog_rejection_is_bisected_down_to_the_bad_log(
+    intake: Table, status: int
+) -> None:
+    intake.inject(refusal(status), times=None)
     await intake.deliver()
     assert intake.fates() == {**TAKEN, CULPRIT: f"dead: status_{status} {status}"}
     assert intake.posts[0] == 5
     assert not intake.double.stored.repeated()
 
 
-async def test_datadog_too_large_is_halved_and_a_single_log_is_a_dead_letter(intake: Table) -> None:
-    intake.strike(said(413), times=None)
+async def test_datadog_too_large_is_bisected_and_a_single_log_is_a_dead_letter(
+    intake: Table,
+) -> None:
+    intake.inject(refusal(413), times=None)
     await intake.deliver()
     assert intake.fates() == {**TAKEN, CULPRIT: "dead: too_large 413"}
 
 
-async def test_datadog_too_large_together_is_taken_in_halves(intake: Table) -> None:
+async def test_datadog_too_large_together_is_accepted_in_halves(intake: Table) -> None:
     intake.double.switches.max_bytes = 2000
     await intake.deliver()
     assert intake.fates() == TAKEN
@@ -224,7 +228,7 @@ async def test_datadog_too_large_together_is_taken_in_halves(intake: Table) -> N
 
 
 @pytest.mark.parametrize(
-    ("trouble", "twice"),
+    ("fault", "twice"),
     [
         (faults.reset(), False),
         (faults.store_then_reset(), True),
@@ -237,15 +241,17 @@ async def test_datadog_too_large_together_is_taken_in_halves(intake: Table) -> N
         (faults.html(202), False),
     ],
 )
-async def test_datadog_again_with_an_unknown_outcome(
-    intake: Table, trouble: Action, *, twice: bool
+async def test_datadog_retried_with_an_unknown_outcome(
+    intake: Table, fault: Action, *, twice: bool
 ) -> None:
-    intake.strike(trouble, times=1)
+    intake.inject(fault, times=1)
     await intake.deliver()
     assert intake.fates() == TAKEN
     assert intake.posts == [5, 5]
     assert len(intake.double.stored.repeated()) == (5 if twice else 0)
-    assert intake.counted("events_possible_duplicate_total") == 5  # it is said, and never too low
+    assert (
+        intake.counted("events_possible_duplicate_total") == 5
+    )  # it is counted, and never too low
 
 
 HOWEVER_SAID = [
@@ -260,24 +266,26 @@ HOWEVER_SAID = [
 
 
 @pytest.mark.parametrize("action", HOWEVER_SAID)
-async def test_datadog_done_however_it_is_said(intake: Table, action: Action) -> None:
-    intake.strike(action, times=1)
+async def test_datadog_delivered_in_any_spelling_of_the_response(
+    intake: Table, action: Action
+) -> None:
+    intake.inject(action, times=1)
     await intake.deliver()
     assert intake.fates() == TAKEN
     assert intake.posts == [5]
 
 
-async def test_datadog_again_after_as_long_as_it_asks_for(
+async def test_datadog_retried_after_its_rate_limit_reset(
     intake: Table, waits: list[float]
 ) -> None:
-    intake.strike(throttled(reset=1234), times=1)
-    intake.strike(faults.too_many(retry_after="2345"), times=1)
+    intake.inject(throttled(reset=1234), times=1)
+    intake.inject(faults.too_many(retry_after="2345"), times=1)
     await intake.deliver()
     assert intake.fates() == TAKEN
     assert [seconds for seconds in waits if seconds > 1000] == [1234.0, 2345.0]
 
 
-# --- Elasticsearch: each item has an answer of its own ------------------------------------------
+# --- Elasticsearch: each item has a status of its own ------------------------------------------
 
 
 def one(uid: str) -> Callable[[int, str], bool]:
@@ -300,11 +308,11 @@ def one(uid: str) -> Callable[[int, str], bool]:
         (507, ""),
     ],
 )
-async def test_item_again(bulk: Table, status: int, kind: str) -> None:
+async def test_item_retried(bulk: Table, status: int, kind: str) -> None:
     bulk.double.fail_items(status, where=one(bulk.uids[CULPRIT]), times=2, kind=kind)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
-    assert bulk.posts == [5, 1, 1]  # the others are done
+    assert bulk.posts == [5, 1, 1]  # the others are delivered
 
 
 @pytest.mark.parametrize(
@@ -325,7 +333,7 @@ async def test_item_again(bulk: Table, status: int, kind: str) -> None:
         (422, "", "status_422"),
     ],
 )
-async def test_item_dead(bulk: Table, status: int, kind: str, reason: str) -> None:
+async def test_item_dead_lettered(bulk: Table, status: int, kind: str, reason: str) -> None:
     bulk.double.fail_items(status, where=one(bulk.uids[CULPRIT]), times=None, kind=kind or "kind")
     await bulk.deliver()
     assert bulk.fates() == {**TAKEN, CULPRIT: f"dead: {reason} {status}"}
@@ -346,25 +354,25 @@ async def test_item_held(bulk: Table, status: int, kind: str) -> None:
     await bulk.is_held_and_nothing_is_lost()
 
 
-async def test_item_404_of_all_of_them_is_held(bulk: Table) -> None:
+async def test_item_404_for_every_event_is_held(bulk: Table) -> None:
     bulk.double.fail_items(404, times=None)
     await bulk.is_held_and_nothing_is_lost()
 
 
-async def test_item_409_is_done(bulk: Table) -> None:
-    bulk.strike(faults.store_then_reset(), times=1)
+async def test_item_409_is_delivered(bulk: Table) -> None:
+    bulk.inject(faults.store_then_reset(), times=1)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
     assert not bulk.double.stored.repeated()
     assert bulk.posts == [5, 5]
-    assert bulk.counted("events_possible_duplicate_total") == 0  # it can tell
+    assert bulk.counted("events_possible_duplicate_total") == 0  # it deduplicates
     assert bulk.counted("events_already_stored_total") == 5
 
 
-async def test_item_that_went_to_the_failure_store_is_done_and_counted(bulk: Table) -> None:
+async def test_item_in_the_failure_store_is_delivered_and_counted(bulk: Table) -> None:
     items: list[dict[str, dict[str, Any]]] = [{"create": {"status": 201}} for _ in FIVE]
     items[CULPRIT]["create"]["failure_store"] = "used"
-    bulk.strike(faults.answer(200, json.dumps({"items": items}).encode()), times=1)
+    bulk.inject(faults.answer(200, json.dumps({"items": items}).encode()), times=1)
     with capture_logs() as logs:
         await bulk.deliver()
     assert bulk.posts == [5]
@@ -374,7 +382,7 @@ async def test_item_that_went_to_the_failure_store_is_done_and_counted(bulk: Tab
     assert "failure store" in warned["words"]
 
 
-async def test_items_with_every_fate_at_once(bulk: Table) -> None:
+async def test_items_with_every_outcome_at_once(bulk: Table) -> None:
     bulk.double.fail_items(429, where=one(bulk.uids[0]), times=1)
     bulk.double.fail_items(
         400, where=one(bulk.uids[1]), times=None, kind="mapper_parsing_exception"
@@ -389,16 +397,16 @@ async def test_items_with_every_fate_at_once(bulk: Table) -> None:
 
 
 @pytest.mark.parametrize("action", HOWEVER_SAID)
-async def test_bulk_done_however_it_is_said(bulk: Table, action: Action) -> None:
-    bulk.strike(action, times=1)
+async def test_bulk_delivered_in_any_spelling_of_the_response(bulk: Table, action: Action) -> None:
+    bulk.inject(action, times=1)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
     assert bulk.posts == [5]
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-async def test_bulk_again(bulk: Table, status: int) -> None:
-    bulk.strike(said(status), times=3)
+async def test_bulk_retried(bulk: Table, status: int) -> None:
+    bulk.inject(refusal(status), times=3)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
     assert bulk.posts == [5, 5, 5, 5]
@@ -408,7 +416,7 @@ async def test_bulk_again(bulk: Table, status: int) -> None:
     "status", [301, 302, 307, 308, 401, 402, 403, 404, 405, 406, 407, 410, 411, 415, 431]
 )
 async def test_bulk_held(bulk: Table, status: int) -> None:
-    bulk.strike(said(status), times=None)
+    bulk.inject(refusal(status), times=None)
     await bulk.is_held_and_nothing_is_lost()
 
 
@@ -416,24 +424,24 @@ async def test_bulk_held(bulk: Table, status: int) -> None:
     "body", [b"", b"<html>", b'{"error":"no handler found for uri [/_bulk]","status":400}']
 )
 async def test_bulk_400_that_is_not_about_documents_is_held(bulk: Table, body: bytes) -> None:
-    bulk.strike(faults.answer(400, body), times=None)
+    bulk.inject(faults.answer(400, body), times=None)
     await bulk.is_held_and_nothing_is_lost()
 
 
-async def test_bulk_400_is_halved_down_to_the_document_that_is_to_blame(bulk: Table) -> None:
-    bulk.strike(said(400), times=None)
+async def test_bulk_400_is_bisected_down_to_the_bad_document(bulk: Table) -> None:
+    bulk.inject(refusal(400), times=None)
     await bulk.deliver()
     assert bulk.fates() == {**TAKEN, CULPRIT: "dead: status_400 400"}
 
 
-async def test_bulk_413_is_halved_and_a_single_document_is_a_dead_letter(bulk: Table) -> None:
-    bulk.strike(said(413), times=None)
+async def test_bulk_413_is_bisected_and_a_single_document_is_a_dead_letter(bulk: Table) -> None:
+    bulk.inject(refusal(413), times=None)
     await bulk.deliver()
     assert bulk.fates() == {**TAKEN, CULPRIT: "dead: too_large 413"}
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [
         faults.reset(),
         faults.store_then_reset(),
@@ -452,10 +460,10 @@ async def test_bulk_413_is_halved_and_a_single_document_is_a_dead_letter(bulk: T
         faults.answer(200, b'{"errors":false,"items":[{"create":{"status":201}}]}'),
     ],
 )
-async def test_bulk_again_with_an_unknown_outcome_and_nothing_is_stored_twice(
-    bulk: Table, trouble: Action
+async def test_bulk_retried_with_an_unknown_outcome_and_nothing_is_stored_twice(
+    bulk: Table, fault: Action
 ) -> None:
-    bulk.strike(trouble, times=1)
+    bulk.inject(fault, times=1)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
     assert bulk.posts == [5, 5]
@@ -465,9 +473,9 @@ async def test_bulk_again_with_an_unknown_outcome_and_nothing_is_stored_twice(
 # --- what other clients got wrong: sinks.md has the reports --------------------------------------
 
 
-async def test_a_413_is_not_sent_again_for_ever(intake: Table) -> None:
-    """A client put the whole batch back each time (github.com/BerriAI/litellm/issues/29444)."""
-    intake.strike(said(413), times=None)
+async def test_a_413_is_not_retried_forever(intake: Table) -> None:
+    """A client requeued the whole batch each time (github.com/BerriAI/litellm/issues/29444)."""
+    intake.inject(refusal(413), times=None)
     await intake.deliver()
     assert len(intake.posts) < 12
 
@@ -475,11 +483,11 @@ async def test_a_413_is_not_sent_again_for_ever(intake: Table) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_revoked_key_drops_nothing(intake: Table, status: int) -> None:
     """The Agent drops on 401 and 403; see also github.com/vectordotdev/vector/issues/10870."""
-    intake.strike(said(status), times=50)
+    intake.inject(refusal(status), times=50)
     await intake.is_held_and_nothing_is_lost()
 
 
-async def test_a_bulk_answer_with_one_success_does_not_hide_the_failures(bulk: Table) -> None:
+async def test_a_bulk_response_with_one_success_does_not_hide_the_failures(bulk: Table) -> None:
     """One 201 made a whole chunk count as stored (github.com/fluent/fluent-bit/pull/12321)."""
     for number in (1, 2, 3, 4):
         bulk.double.fail_items(429, where=one(bulk.uids[number]), times=1)
@@ -488,14 +496,14 @@ async def test_a_bulk_answer_with_one_success_does_not_hide_the_failures(bulk: T
     assert bulk.posts == [5, 4]
 
 
-async def test_a_bulk_answer_of_nothing_but_409_is_not_sent_again_for_ever(bulk: Table) -> None:
-    """As above: a chunk of duplicates was repeated without end."""
-    bulk.strike(faults.store_then_reset(), times=1)
+async def test_a_bulk_response_of_409_alone_is_not_retried_forever(bulk: Table) -> None:
+    """As above: a chunk of duplicates was retried forever."""
+    bulk.inject(faults.store_then_reset(), times=1)
     await bulk.deliver()
     assert bulk.posts == [5, 5]
 
 
-async def test_items_answered_429_are_neither_dropped_nor_taken_for_stored(bulk: Table) -> None:
+async def test_items_answered_429_are_neither_dropped_nor_counted_as_stored(bulk: Table) -> None:
     """github.com/vectordotdev/vector/issues/25799 and 2968."""
     bulk.double.fail_items(429, times=12)
     await bulk.deliver()
@@ -503,7 +511,7 @@ async def test_items_answered_429_are_neither_dropped_nor_taken_for_stored(bulk:
     assert bulk.posts == [5, 5, 5, 2]
 
 
-async def test_items_answered_503_are_sent_again_like_those_answered_429(bulk: Table) -> None:
+async def test_items_answered_503_are_retried_like_those_answered_429(bulk: Table) -> None:
     """github.com/elastic/elasticsearch-py/issues/2196."""
     bulk.double.fail_items(503, times=5)
     await bulk.deliver()
@@ -511,18 +519,20 @@ async def test_items_answered_503_are_sent_again_like_those_answered_429(bulk: T
     assert bulk.posts == [5, 5]
 
 
-async def test_errors_true_is_read_as_json_and_not_looked_for_as_text(bulk: Table) -> None:
-    """A space in the answer hid it (Vector)."""
+async def test_errors_true_is_parsed_as_json_and_not_matched_as_text(bulk: Table) -> None:
+    """A space in the response hid it (Vector)."""
     body = b'{ "errors" : true , "items" : [%b] }' % b" , ".join(
         [b'{"create" : {"status" : 400 , "error" : {"type" : "mapper_parsing_exception"}}}'] * 5
     )
-    bulk.strike(faults.answer(200, body), times=1)
+    bulk.inject(faults.answer(200, body), times=1)
     await bulk.deliver()
     assert set(bulk.fates().values()) == {"dead: mapping 400"}
 
 
-async def test_an_answer_with_fewer_items_is_not_matched_with_the_wrong_events(bulk: Table) -> None:
-    """Some servers answer so (logstash-output-elasticsearch); others' clients zip what there is."""
+async def test_a_response_with_fewer_items_is_not_matched_with_the_wrong_events(
+    bulk: Table,
+) -> None:
+    """Some servers do so (logstash-output-elasticsearch); other clients zip what there is."""
     bulk.double.answer_fewer_items(2)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
@@ -530,17 +540,15 @@ async def test_an_answer_with_fewer_items_is_not_matched_with_the_wrong_events(b
     assert not bulk.double.stored.repeated()
 
 
-async def test_a_200_that_cannot_be_read_is_not_taken_for_stored(bulk: Table) -> None:
+async def test_a_200_that_cannot_be_parsed_does_not_count_as_stored(bulk: Table) -> None:
     """libbeat once did."""
-    bulk.strike(faults.html(200), times=2)
+    bulk.inject(faults.html(200), times=2)
     await bulk.deliver()
     assert bulk.fates() == TAKEN
     assert bulk.posts == [5, 5, 5]
 
 
-async def test_documents_are_not_sent_again_without_a_pause(
-    bulk: Table, waits: list[float]
-) -> None:
+async def test_documents_are_not_retried_without_a_pause(bulk: Table, waits: list[float]) -> None:
     """github.com/elastic/elastic-agent/issues/12523."""
     bulk.double.fail_items(429, times=15)
     await bulk.deliver()
@@ -550,7 +558,7 @@ async def test_documents_are_not_sent_again_without_a_pause(
 
 async def test_a_duplicate_is_no_error_in_the_log(bulk: Table) -> None:
     """github.com/open-telemetry/opentelemetry-collector-contrib/issues/47248."""
-    bulk.strike(faults.store_then_reset(), times=1)
+    bulk.inject(faults.store_then_reset(), times=1)
     with capture_logs() as logs:
         await bulk.deliver()
     assert [(line["event"], line["log_level"]) for line in logs] == [

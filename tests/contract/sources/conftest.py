@@ -1,4 +1,4 @@
-"""A double of every vendor that there is, and a source pointed at it."""
+"""A double of each vendor, and a source that reads it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from auditrelay.window import Interval, micros
 
 @dataclass
 class Rig:
-    """A double of the vendor *kind*, and sources that read it; *window* has settled."""
+    """A double of the vendor *kind*, and sources that read it; the *window* has settled."""
 
     kind: str
     double: Vendor
@@ -31,7 +31,7 @@ class Rig:
     sources: list[Source] = field(default_factory=list)
 
     def build(self, **changes: Any) -> Source:
-        """Return a source of small pages that reads the double; *changes* are of its table."""
+        """Return a source with small pages that reads the double; *changes* are settings."""
         module = import_module(f"auditrelay.sources.{self.kind}")
         table = {**self.double.settings(), "page_size": self.page, "timeout": "5s", **changes}
         given = {key: value for key, value in table.items() if value is not None}
@@ -41,7 +41,7 @@ class Rig:
         return source
 
     def normalizer(self, source: Source) -> Normalizer:
-        """Return what understands the records of *source*."""
+        """Return the normalizer of the records of *source*."""
         module = import_module(f"auditrelay.sources.{self.kind}")
         given = module.Settings.model_validate(self.double.settings())
         return Normalizer(
@@ -56,8 +56,8 @@ class Rig:
 
     @property
     def page(self) -> int:
-        """Records on a page: few, so that some dozens make several pages."""
-        return max(4, self.double.SMALLEST_PAGE)
+        """Records on a page: few, so that a test needs few records for several pages."""
+        return max(4, self.double.MIN_PAGE_SIZE)
 
     @property
     def id_field(self) -> str:
@@ -70,14 +70,14 @@ class Rig:
         return vendors_understood()[self.kind].TIME
 
     def fill(self, count: int) -> None:
-        """Let *count* things happen in the window, at equal distances of whole milliseconds."""
+        """Add *count* records in the window, evenly spaced in whole milliseconds."""
         step = self.window.length / max(1, count)
         step -= timedelta(microseconds=step.microseconds % 1000)
         for number in range(count):
             self.double.add(self.window.start + number * step)
 
     def made(self, window: Interval | None = None) -> list[bytes]:
-        """Return the records of *window* that can be seen now, oldest first."""
+        """Return the records of *window* that are visible now, oldest first."""
         window = window or self.window
         span = Span(micros(window.start), micros(window.end), upper_inclusive=False)
         return [entry.text for entry in self.double.history.select(span, self.double.clock())]
@@ -101,7 +101,7 @@ class Rig:
         """
         Walk the window until it is complete; return each record of it once, oldest first.
 
-        A source may show some that lie just outside; they are left out.
+        A source may show some that are just outside; they are left out.
         """
         source = source or self.build()
         normalize = self.normalizer(source)
@@ -116,7 +116,7 @@ class Rig:
         return [record for record in self.made() if record in found]
 
     async def whole_or_error(self, source: Source | None = None) -> RelayError | None:
-        """Walk the window; return why it could not be done. What is claimed must be true."""
+        """Walk the window; return the error if it breaks. Otherwise all records must be shown."""
         try:
             shown = await self.shown(source)
         except RelayError as error:
@@ -139,7 +139,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(params=vendors.available())
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    """Stand two hours after a window of a day."""
+    """A rig whose time is two hours after a window of a day."""
     now = datetime.now(UTC).replace(microsecond=0)
     window = Interval(now - timedelta(hours=26), now - timedelta(hours=2))
     async with vendors.available()[request.param](clock=now.timestamp) as double:

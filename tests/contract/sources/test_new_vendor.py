@@ -1,8 +1,8 @@
 """
-A new vendor is a source, a table of events and a double: nothing else is touched.
+A new vendor is a source, a table of events and a double: no other file changes.
 
-The folder ``acme`` beside this file holds the three modules of a vendor that does not exist. They
-are put beside the real ones by the path alone, in child processes.
+The folder ``acme`` next to this file contains the three modules of a vendor that does not exist.
+Child processes add them to the real ones through their path alone.
 """
 
 import os
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def with_acme(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m words...`` where there is one vendor more."""
+    """Run ``python -m words...`` with one vendor more."""
     return subprocess.run(
         [sys.executable, "-m", *words],
         capture_output=True,
@@ -42,8 +42,8 @@ def test_the_daemon_reads_it_and_the_demo_shows_it() -> None:
     assert sum(stored) >= 3 * made - 1, "at most one is a dead letter"
 
 
-def test_the_contract_is_held_against_it() -> None:
-    """Every test of this folder takes it in by itself; no more than a few are not for it."""
+def test_the_contract_is_tested_against_it() -> None:
+    """Every test of this folder includes it automatically; only a few do not apply to it."""
     folder = str(HERE.relative_to(HERE.parents[2]))
     ended = with_acme("pytest", folder, "-q", "-k", "acme", "-p", "no:cacheprovider", "-n", "0")
     assert ended.returncode == 0, ended.stdout[-3000:]

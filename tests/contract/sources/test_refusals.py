@@ -1,4 +1,4 @@
-"""Every source says of each refusal of its vendor what the vendor says, and holds."""
+"""Each refusal of a vendor holds the source, with the vendor's message."""
 
 import pytest
 from tests.contract.sources.conftest import Rig
@@ -16,13 +16,13 @@ CASES = [
 
 @pytest.mark.parametrize("kind", vendors.available())
 def test_the_usual_refusals_are_among_them(kind: str) -> None:
-    """Whatever a vendor refuses, it refuses a wrong key and somebody without the right."""
+    """Every vendor refuses at least a wrong key, a missing permission and a wrong address."""
     statuses = {refusal.status for refusal in vendors.available()[kind].REFUSALS}
     assert statuses >= {401, 403, 404}
 
 
 @pytest.mark.parametrize(("rig", "refusal"), CASES, indirect=["rig"])
-async def test_a_refusal_holds_the_source_in_the_vendors_words(
+async def test_a_refusal_holds_the_source_with_the_vendors_message(
     rig: Rig, refusal: Refusal, waits: list[float]
 ) -> None:
     rig.fill(rig.page + 1)
@@ -36,7 +36,7 @@ async def test_a_refusal_holds_the_source_in_the_vendors_words(
         if "key" in key or "token" in key or "cookie" in key:
             assert value is None or value not in str(caught.value)
     assert rig.double.secret not in str(caught.value)
-    assert not waits, "asking again would change nothing"
+    assert not waits, "a retry would change nothing"
     asked = [sorted(seen.query.items()) for seen in rig.double.seen]
     assert all(asked.count(query) == 1 for query in asked)
 

@@ -1,4 +1,4 @@
-"""Every source is right under either answer to what its vendor's documentation leaves open."""
+"""Every source works with each possible behaviour that its vendor's documentation leaves open."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,15 +18,15 @@ def fit(kind: str) -> list[Any]:
     vendor = vendors.available()[kind]
     return [
         pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
-        for answer in vendor.answers()
-        if answer not in vendor.REFUSING | vendor.HIDING
+        for answer in vendor.switch_values()
+        if answer not in vendor.MUST_FAIL | vendor.SILENT_LOSS
     ]
 
 
 def unfit(kind: str) -> list[Any]:
     return [
         pytest.param(kind, *answer, id=f"{kind}-{answer[0]}={answer[1]}")
-        for answer in sorted(vendors.available()[kind].REFUSING, key=str)
+        for answer in sorted(vendors.available()[kind].MUST_FAIL, key=str)
     ]
 
 
@@ -35,23 +35,25 @@ UNFIT = [case for kind in vendors.available() for case in unfit(kind)]
 
 
 @pytest.mark.parametrize("kind", vendors.available())
-def test_what_a_double_says_of_its_switches_is_about_switches_that_it_has(kind: str) -> None:
+def test_every_declared_switch_of_a_double_exists(kind: str) -> None:
     vendor = vendors.available()[kind]
-    assert set(vendor.answers()) >= vendor.REFUSING | vendor.HIDING | vendor.RESTLESS
-    assert not vendor.REFUSING & vendor.HIDING
+    assert (
+        set(vendor.switch_values()) >= vendor.MUST_FAIL | vendor.SILENT_LOSS | vendor.UNSTABLE_ORDER
+    )
+    assert not vendor.MUST_FAIL & vendor.SILENT_LOSS
     for name in ("rate", "retry_after", "page_size_cap"):
         assert hasattr(vendor().switches, name)
 
 
 @pytest.mark.parametrize(("rig", "switch", "answer"), FIT, indirect=["rig"])
 @pytest.mark.parametrize(("pages", "smaller"), [(0, False), (2, False), (2, True)])
-async def test_either_answer_shows_the_whole_window(
+async def test_each_behaviour_shows_the_whole_window(
     *, rig: Rig, switch: str, answer: Any, pages: int, smaller: bool
 ) -> None:
-    """With rows on both bounds, with several at one instant, and on *smaller* pages than asked."""
+    """With rows on both bounds, with ties, and on *smaller* pages than requested."""
     setattr(rig.double.switches, switch, answer)
     if smaller and switch != "oversize":
-        rig.double.switches.page_size_cap = max(3, rig.double.SMALLEST_PAGE)
+        rig.double.switches.page_size_cap = max(3, rig.double.MIN_PAGE_SIZE)
     rig.fill(pages * rig.page + bool(pages))
     for at in (rig.window.start, rig.window.end - timedelta(milliseconds=1), rig.window.end):
         rig.double.add(at)
@@ -60,10 +62,10 @@ async def test_either_answer_shows_the_whole_window(
 
 @pytest.mark.parametrize("inclusive", [True, False])
 @pytest.mark.parametrize("part", [0, 1, 500, 999])
-async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not(
+async def test_records_on_the_bounds_are_shown_whether_they_are_included_or_not(
     *, rig: Rig, inclusive: bool, part: int
 ) -> None:
-    """Also if the bounds of the window lie between two milliseconds."""
+    """Also if the bounds of the window are between two milliseconds."""
     for name in ("lower_inclusive", "upper_inclusive"):
         if hasattr(rig.double.switches, name):
             setattr(rig.double.switches, name, inclusive)
@@ -76,7 +78,7 @@ async def test_what_lies_on_the_bounds_is_shown_whether_they_are_included_or_not
 
 
 @pytest.mark.parametrize(("rig", "switch", "answer"), FIT, indirect=["rig"])
-async def test_two_windows_that_meet_show_everything_between_them(
+async def test_two_adjacent_windows_show_every_record_at_their_border(
     rig: Rig, switch: str, answer: Any
 ) -> None:
     setattr(rig.double.switches, switch, answer)
@@ -95,7 +97,7 @@ async def test_two_windows_that_meet_show_everything_between_them(
 
 
 @pytest.mark.parametrize(("rig", "switch", "answer"), UNFIT, indirect=["rig"])
-async def test_a_list_that_cannot_be_read_to_its_end_is_an_error_and_no_end(
+async def test_a_list_that_cannot_be_read_to_its_end_is_an_error_and_not_an_end(
     rig: Rig, switch: str, answer: Any
 ) -> None:
     rig.fill(3 * rig.page)
@@ -105,12 +107,12 @@ async def test_a_list_that_cannot_be_read_to_its_end_is_an_error_and_no_end(
     assert rig.double.requests < 50
 
 
-async def test_rows_of_one_instant_that_change_places_are_all_shown_or_it_is_an_error(
+async def test_ties_that_change_places_are_all_shown_or_the_walk_breaks(
     rig: Rig,
 ) -> None:
-    if not rig.double.RESTLESS:
-        pytest.skip("rows of one instant keep their places")
-    for switch, answer in rig.double.RESTLESS:
+    if not rig.double.UNSTABLE_ORDER:
+        pytest.skip("ties keep their places")
+    for switch, answer in rig.double.UNSTABLE_ORDER:
         setattr(rig.double.switches, switch, answer)
     for _ in range(3 * rig.page):
         rig.double.add(rig.window.start + HOUR)
@@ -120,18 +122,18 @@ async def test_rows_of_one_instant_that_change_places_are_all_shown_or_it_is_an_
     assert all(error is None or isinstance(error, WalkBroken) for error in errors)
 
 
-async def test_a_cursor_that_expires_costs_no_record(rig: Rig) -> None:
-    """The walk begins anew, or says that it could not be done."""
+async def test_no_record_is_lost_to_an_expired_cursor(rig: Rig) -> None:
+    """The walk starts again, or breaks."""
     if not hasattr(rig.double.switches, "cursor_life"):
         pytest.skip("no cursors")
     rig.fill(4 * rig.page)
     rig.double.switches.cursor_life = 30.0
     now = rig.double.clock()
 
-    def pass_by() -> None:
+    def a_minute_passes() -> None:
         rig.double.clock = lambda: now + 60
 
-    rig.double.before_page[2] = pass_by
+    rig.double.before_page[2] = a_minute_passes
     source = rig.build()
     error: RelayError | None = await rig.whole_or_error(source)
     assert error is None or isinstance(error, WalkBroken)

@@ -1,4 +1,4 @@
-"""What every source does when its vendor or the way to it fails: wait, hold, or say why."""
+"""Every source retries, waits or raises when its vendor or the network fails."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.http.retry import SOURCE_ATTEMPTS
 from auditrelay.sandbox import Trap, faults
 
-PASSING = {
+TRANSIENT = {
     "html with 200": faults.html(200),
     "no body": faults.empty(),
     "half a reply": faults.truncated(),
@@ -33,9 +33,9 @@ PASSING = {
     "504": faults.empty(504),
     "599": faults.empty(599),
 }
-"""What is over when it is asked again."""
+"""Failures that a retry overcomes."""
 
-WRAPPED = {
+ENCODINGS = {
     "wrong type": faults.wrong_type(),
     "gzip": faults.gzipped(),
     "chunks": faults.chunked(7),
@@ -43,48 +43,48 @@ WRAPPED = {
     "closed with notice": faults.close(announced=True),
     "in pieces": faults.drip(size=400, seconds=0),
 }
-"""What makes no difference."""
+"""Forms of a reply that make no difference."""
 
 
 def named(cases: dict[str, faults.Action]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("action", cases.values(), ids=cases)
 
 
-# --- trouble that passes
+# --- transient failures
 
 
-@named(PASSING)
+@named(TRANSIENT)
 @pytest.mark.parametrize("page", [1, 2, 3])
-async def test_trouble_that_passes_costs_nothing(
+async def test_no_record_is_lost_to_a_transient_failure(
     rig: Rig, action: faults.Action, page: int
 ) -> None:
     rig.fill(3 * rig.page)
     fault = rig.double.faults.add(action, nth=page)
     assert await rig.shown() == rig.made()
-    assert fault.struck == 1
+    assert fault.applied == 1
 
 
-@named(WRAPPED)
-async def test_another_wrapping_makes_no_difference(
+@named(ENCODINGS)
+async def test_the_encoding_of_a_reply_makes_no_difference(
     rig: Rig, action: faults.Action, waits: list[float]
 ) -> None:
     rig.fill(3 * rig.page)
     rig.double.faults.add(action, times=None)
     assert await rig.shown() == rig.made()
-    assert not waits, "there was nothing to try again"
+    assert not waits, "nothing had to be retried"
 
 
-@named(PASSING)
-async def test_trouble_that_does_not_pass_is_given_up(
+@named(TRANSIENT)
+async def test_retries_of_a_lasting_failure_end(
     rig: Rig, action: faults.Action, waits: list[float]
 ) -> None:
-    """The poll ends with an error, after as many attempts as a poll has; the next one goes on."""
+    """The poll ends with an error after all its attempts; the next poll continues."""
     rig.fill(rig.page)
     fault = rig.double.faults.add(action, times=None)
     with pytest.raises(Retryable) as caught:
         await rig.pages()
     assert caught.value.reason
-    assert fault.struck == SOURCE_ATTEMPTS == len(waits) + 1
+    assert fault.applied == SOURCE_ATTEMPTS == len(waits) + 1
     rig.double.faults.clear()
     assert await rig.shown() == rig.made()
 
@@ -95,7 +95,7 @@ async def test_a_hang_ends_with_the_timeout(rig: Rig, page: int) -> None:
     fault = rig.double.faults.add(faults.hang(), nth=page)
     async with asyncio.timeout(5):
         assert await rig.shown(rig.build(timeout="150ms")) == rig.made()
-    assert fault.struck == 1
+    assert fault.applied == 1
 
 
 async def test_a_reply_that_trickles_ends_with_the_timeout(rig: Rig) -> None:
@@ -107,7 +107,7 @@ async def test_a_reply_that_trickles_ends_with_the_timeout(rig: Rig) -> None:
     assert caught.value.reason == "timeout"
 
 
-async def test_a_vendor_that_is_not_there_is_waited_for(rig: Rig) -> None:
+async def test_an_unreachable_vendor_is_retried(rig: Rig) -> None:
     rig.fill(rig.page)
     source = rig.build()
     await rig.double.stop()
@@ -118,17 +118,17 @@ async def test_a_vendor_that_is_not_there_is_waited_for(rig: Rig) -> None:
     assert await rig.shown(source) == rig.made()
 
 
-# --- how long
+# --- throttling
 
 
-async def test_a_vendor_says_in_seconds_when_to_come_back(rig: Rig, waits: list[float]) -> None:
+async def test_retry_after_in_seconds_is_waited_for(rig: Rig, waits: list[float]) -> None:
     rig.fill(3 * rig.page)
     rig.double.faults.add(faults.too_many(retry_after=77), nth=2)
     assert await rig.shown() == rig.made()
     assert waits == [77.0]
 
 
-async def test_a_vendor_says_by_a_date_when_to_come_back(rig: Rig, waits: list[float]) -> None:
+async def test_retry_after_as_a_date_is_waited_for(rig: Rig, waits: list[float]) -> None:
     rig.fill(3 * rig.page)
     until = datetime.now(UTC) + timedelta(seconds=77)
     rig.double.faults.add(faults.too_many(retry_after=until), nth=2)
@@ -137,7 +137,7 @@ async def test_a_vendor_says_by_a_date_when_to_come_back(rig: Rig, waits: list[f
     assert 60 < wait < 78
 
 
-async def test_a_vendor_does_not_say_when_to_come_back(rig: Rig, waits: list[float]) -> None:
+async def test_without_retry_after_the_backoff_is_used(rig: Rig, waits: list[float]) -> None:
     rig.fill(3 * rig.page)
     rig.double.faults.add(faults.too_many(), nth=(2, 3, 4))
     assert await rig.shown() == rig.made()
@@ -145,9 +145,7 @@ async def test_a_vendor_does_not_say_when_to_come_back(rig: Rig, waits: list[flo
     assert all(0 <= wait <= 60 for wait in waits)
 
 
-async def test_a_vendor_that_wants_to_be_left_alone_for_hours_is(
-    rig: Rig, waits: list[float]
-) -> None:
+async def test_a_retry_after_of_hours_ends_the_poll(rig: Rig, waits: list[float]) -> None:
     rig.double.faults.add(faults.too_many(retry_after=7200), times=None)
     with pytest.raises(Retryable) as caught:
         await rig.pages()
@@ -171,12 +169,12 @@ async def test_the_vendors_own_throttling_is_understood(
         assert all(wait >= 60 for wait in waits)
 
 
-# --- what must never be taken for an answer
+# --- replies that must never count as an answer
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("page", [1, 2])
-async def test_a_redirect_is_never_followed_and_nobody_else_sees_the_key(
+async def test_a_redirect_is_never_followed_and_no_other_host_gets_the_key(
     rig: Rig, status: int, page: int
 ) -> None:
     rig.fill(3 * rig.page)
@@ -213,7 +211,7 @@ STATUSES = [
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("body", [b"", b"<html>No</html>", b'{"error":{"x":[]}}', b'["no"]'])
-async def test_no_window_is_skipped_whatever_a_first_page_answers(
+async def test_no_window_is_skipped_for_any_reply_to_the_first_page(
     rig: Rig, status: int, body: bytes
 ) -> None:
     rig.fill(3 * rig.page)
@@ -227,14 +225,14 @@ async def test_no_window_is_skipped_whatever_a_first_page_answers(
 
 
 @pytest.mark.parametrize("status", STATUSES)
-async def test_no_window_is_cut_short_whatever_a_later_page_answers(rig: Rig, status: int) -> None:
+async def test_no_window_is_cut_short_for_any_reply_to_a_later_page(rig: Rig, status: int) -> None:
     rig.fill(3 * rig.page)
     body = b"" if status < 300 else b"<html>No</html>"
     rig.double.faults.add(faults.answer(status, body), nth=range(2, 50), times=None)
     assert await rig.whole_or_error() is not None
 
 
-async def test_a_page_too_large_to_be_held_asks_for_a_smaller_window(rig: Rig) -> None:
+async def test_a_page_too_large_for_memory_breaks_the_walk(rig: Rig) -> None:
     rig.double.faults.add(faults.gzip_bomb(40 * 2**20), times=None)
     with pytest.raises(WalkBroken) as caught:
         await rig.pages()
@@ -242,8 +240,8 @@ async def test_a_page_too_large_to_be_held_asks_for_a_smaller_window(rig: Rig) -
 
 
 @pytest.mark.parametrize("page", [1, 2])
-async def test_the_same_page_over_and_over_is_no_walk(rig: Rig, page: int) -> None:
-    """A cache in between that knows one page only."""
+async def test_the_same_page_over_and_over_breaks_the_walk(rig: Rig, page: int) -> None:
+    """A cache in between that has only one page."""
     rig.fill(5 * rig.page)
     kept: list[bytes] = []
 
@@ -252,7 +250,7 @@ async def test_the_same_page_over_and_over_is_no_walk(rig: Rig, page: int) -> No
         response.body = kept[0]
         return response
 
-    first = page + rig.double.PROBES
+    first = page + rig.double.EXTRA_REQUESTS
     rig.double.faults.add(faults.rewrite(change), nth=range(first, 10_000), times=None)
     async with asyncio.timeout(20):
         error = await rig.whole_or_error()

@@ -1,4 +1,4 @@
-"""Every source shows the whole of its window, whatever moves between the pages."""
+"""Every source shows the whole of its window, whatever changes between the pages."""
 
 import json
 from collections.abc import Callable
@@ -36,8 +36,8 @@ async def test_every_record_is_shown_once_and_only_the_last_page_is_the_last(
     assert sorted(record for page in shown for record in page.records) == sorted(rig.made())
     assert [page.last for page in shown] == [False] * (len(shown) - 1) + [True]
     assert not any(page.shrunk for page in shown)
-    assert {page.total for page in shown} == {count if rig.double.TOTAL else None}
-    assert all(page.records for page in shown) or len(shown) == 1, "a page was asked for in vain"
+    assert {page.total for page in shown} == {count if rig.double.REPORTS_TOTAL else None}
+    assert all(page.records for page in shown) or len(shown) == 1, "an empty page was yielded"
     assert len(rig.double.seen) >= max(1, -(-count // rig.page))
 
 
@@ -49,13 +49,13 @@ async def test_a_source_can_be_walked_again_and_again(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("cap", [1, 3])
-async def test_pages_may_be_smaller_than_asked_for(rig: Rig, cap: int) -> None:
-    rig.double.switches.page_size_cap = max(cap, rig.double.SMALLEST_PAGE)
+async def test_pages_may_be_smaller_than_requested(rig: Rig, cap: int) -> None:
+    rig.double.switches.page_size_cap = max(cap, rig.double.MIN_PAGE_SIZE)
     rig.fill(7)
     assert await rig.shown() == rig.made()
 
 
-async def test_the_window_is_honoured(rig: Rig) -> None:
+async def test_only_records_near_the_window_are_shown(rig: Rig) -> None:
     inside = [rig.window.start, rig.window.start + HOUR, rig.window.end - MILLISECOND]
     outside = [rig.window.start - HOUR, rig.window.end + HOUR]
     for at in (*inside, *outside):
@@ -65,20 +65,20 @@ async def test_the_window_is_honoured(rig: Rig) -> None:
     made = set(rig.made())
     assert len(made) == len(inside) * rig.page
     assert made <= found
-    assert len(found) == len(made), "what lies an hour outside is not of this window"
+    assert len(found) == len(made), "records an hour outside are not of this window"
 
 
-async def test_many_at_one_instant_do_not_hide_each_other(rig: Rig) -> None:
-    """Equal times on both sides of every border of a page."""
+async def test_no_tie_is_lost_at_a_page_border(rig: Rig) -> None:
+    """Equal times on both sides of every page border."""
     for _ in range(3 * rig.page - 1):
         rig.double.add(rig.window.start + HOUR)
     assert await rig.shown() == rig.made()
 
 
-# --- rows that come and go
+# --- rows that are added and deleted
 
 
-async def test_a_row_that_comes_late_is_shown_by_the_next_walk(rig: Rig) -> None:
+async def test_a_late_row_is_shown_by_the_next_walk(rig: Rig) -> None:
     rig.fill(6)
     now = rig.double.clock()
     at = rig.window.start + HOUR
@@ -92,35 +92,35 @@ async def test_a_row_that_comes_late_is_shown_by_the_next_walk(rig: Rig) -> None
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 @pytest.mark.parametrize("place", [0.01, 0.5, 0.99])
-async def test_rows_that_come_in_the_middle_of_a_walk_hide_no_other(
+async def test_no_row_is_lost_to_rows_added_during_a_walk(
     rig: Rig, page: int, place: float
 ) -> None:
     rig.fill(3 * rig.page)
     before = rig.made()
 
-    def come() -> None:
+    def add() -> None:
         for number in range(3):
             rig.double.add(rig.window.start + rig.window.length * place + number * MILLISECOND)
 
-    rig.double.before_page[page] = come
+    rig.double.before_page[page] = add
     assert set(before) <= set(await rig.shown())
-    assert not rig.double.before_page, "the page was never asked for"
+    assert not rig.double.before_page, "the page was never requested"
 
 
-async def test_rows_that_come_are_not_taken_for_rows_that_vanished(rig: Rig) -> None:
+async def test_added_rows_do_not_count_as_shrinking(rig: Rig) -> None:
     rig.fill(2 * rig.page)
     before = rig.made()
     rig.double.before_page[2] = lambda: rig.double.add(rig.window.end - timedelta(seconds=1))
     pages = await rig.pages()
     assert set(before) <= {record for page in pages for record in page.records}
-    assert pages[-1].total == (len(rig.made()) if rig.double.TOTAL else None)
+    assert pages[-1].total == (len(rig.made()) if rig.double.REPORTS_TOTAL else None)
     assert not any(page.shrunk for page in pages)
-    assert not rig.double.before_page, "the page was never asked for"
+    assert not rig.double.before_page, "the page was never requested"
 
 
 @pytest.mark.parametrize("page", [2, 3])
 @pytest.mark.parametrize("gone", [slice(0, 1), slice(5, 7), slice(-2, None), slice(None)])
-async def test_rows_that_vanish_in_the_middle_of_a_walk_take_no_other_with_them(
+async def test_no_other_row_is_lost_to_rows_deleted_during_a_walk(
     rig: Rig, page: int, gone: slice
 ) -> None:
     rig.fill(3 * rig.page)
@@ -128,10 +128,10 @@ async def test_rows_that_vanish_in_the_middle_of_a_walk_take_no_other_with_them(
     rig.double.before_page[page] = lambda: list(map(rig.double.history.remove, ids[gone]))
     shown = set(await rig.shown())
     assert shown >= set(rig.made())
-    assert not rig.double.before_page, "the page was never asked for"
+    assert not rig.double.before_page, "the page was never requested"
 
 
-# --- what stands in a record
+# --- content of a record
 
 
 SPELLINGS: dict[str, Callable[[datetime], str]] = {
@@ -145,7 +145,7 @@ SPELLINGS: dict[str, Callable[[datetime], str]] = {
 }
 
 
-async def test_times_are_understood_however_they_are_spelled(rig: Rig) -> None:
+async def test_times_are_parsed_in_every_spelling(rig: Rig) -> None:
     """All of them in one list: texts that would sort wrongly."""
     start = rig.window.start + HOUR
     wanted = set()
@@ -164,8 +164,8 @@ async def test_times_are_understood_however_they_are_spelled(rig: Rig) -> None:
 ODD: tuple[Any, ...] = (None, "never_seen", "", 7, -1.5, True, [], {}, [None], {"a": {"b": 1}})
 
 
-async def test_no_value_of_no_field_costs_a_record(rig: Rig) -> None:
-    """Values that no list of ours has, nulls, and other types than documented."""
+async def test_no_value_of_a_field_costs_a_record(rig: Rig) -> None:
+    """Undocumented values, nulls, and other types than documented."""
     rig.double.add(rig.window.start)
     (sample,) = map(json.loads, rig.made())
     at = rig.window.start + HOUR
@@ -192,7 +192,7 @@ async def test_a_record_without_a_readable_time_is_forwarded_and_marked(
     assert sorted(event.time_quality for event in events) == ["fetched", "source"]
 
 
-async def test_fields_that_nobody_has_documented_are_kept(rig: Rig) -> None:
+async def test_undocumented_fields_are_kept(rig: Rig) -> None:
     rig.double.add(rig.window.start, hologram={"depth": [1, 2]})
     (event,) = await rig.events()
     assert json.loads(bytes(event.raw))["hologram"] == {"depth": [1, 2]}
@@ -206,7 +206,7 @@ async def test_a_record_of_ten_megabytes_is_a_record(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("odd", [rb'"\ud83d"', b"NaN", b"-Infinity", b"1" * 5000])
-async def test_one_odd_value_costs_neither_its_page_nor_anybodys_identity(
+async def test_one_odd_value_costs_neither_its_page_nor_the_uid_of_an_event(
     rig: Rig, odd: bytes
 ) -> None:
     rig.fill(9)

@@ -1,4 +1,4 @@
-"""What every form promises to the SIEM that reads it."""
+"""What every form guarantees to its SIEM."""
 
 import json
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_every_kind_verb_and_outcome_is_valid_ecs_and_cim(
             orjson.dumps(datadog.render(changed))
 
 
-def test_the_uid_is_in_every_form_where_its_product_looks_for_it(event: AuditEvent) -> None:
+def test_the_uid_is_in_every_form_in_the_field_of_its_product(event: AuditEvent) -> None:
     assert ecs.render(event)["auditrelay"]["uid"] == event.uid
     assert cim.render(event)["event_id"] == event.uid
     assert cim.indexed(event)["event_id"] == event.uid
@@ -70,7 +70,7 @@ def test_the_uid_is_in_every_form_where_its_product_looks_for_it(event: AuditEve
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_markers_are_there_when_they_are_true_and_only_then(form: str, event: AuditEvent) -> None:
+def test_markers_are_present_only_when_true(form: str, event: AuditEvent) -> None:
     def own(*args: Any, **marks: Any) -> dict[str, Any]:
         found = FORMS[form](*args, **marks)
         words: dict[str, Any] = found.get("unmapped", found)["auditrelay"]
@@ -111,7 +111,7 @@ def test_a_raw_record_over_several_lines_is_sent_on_one(
         assert b"\\n" in form
 
 
-def test_an_account_that_was_changed_is_the_user_and_who_did_it_the_src_user(
+def test_a_changed_account_is_the_user_and_the_actor_is_the_src_user(
     event: AuditEvent,
 ) -> None:
     changed = cim.render(replace(event, kind="member", verb="role_change", **EVERYTHING))
@@ -124,7 +124,7 @@ def test_an_account_that_was_changed_is_the_user_and_who_did_it_the_src_user(
     assert "user" not in cim.render(unknown)
 
 
-def test_a_failed_sign_in_is_a_failure_whatever_the_outcome_says(event: AuditEvent) -> None:
+def test_a_failed_sign_in_is_a_failure_whatever_the_outcome(event: AuditEvent) -> None:
     failed = replace(event, kind="session", verb="login_failed", outcome="unknown")
     assert cim.render(failed)["action"] == "failure"
     assert "action" not in cim.render(replace(failed, verb="login"))
@@ -222,7 +222,7 @@ def test_datadog_tags_cannot_be_broken_by_what_is_in_them(one: Callable[..., Aud
     assert len(datadog.render(many)["ddtags"].split(",")) == 100
 
 
-def test_an_api_key_that_acted_is_said_to_be_one(event: AuditEvent) -> None:
+def test_an_acting_api_key_has_the_type_api_key(event: AuditEvent) -> None:
     acted = replace(event, actor=Actor("api_key", name="ci"))
     assert ecs.render(acted)["user"] == {"name": "ci"}
     assert ecs.render(acted)["labels"]["actor_type"] == "api_key"
@@ -230,13 +230,13 @@ def test_an_api_key_that_acted_is_said_to_be_one(event: AuditEvent) -> None:
     assert datadog.render(acted)["usr"] == {"name": "ci", "type": "api_key"}
 
 
-def test_who_is_known_by_an_address_alone_has_it_as_id_too(event: AuditEvent) -> None:
+def test_an_actor_known_by_email_only_has_it_as_id_too(event: AuditEvent) -> None:
     document = ecs.render(replace(event, actor=Actor("user", email="d@x")))
     assert document["user"] == {"id": "d@x", "name": "d@x", "email": "d@x"}
     assert document["related"]["user"] == ["d@x"]
 
 
-def test_events_of_the_spool_and_fresh_ones_render_alike(
+def test_events_from_the_spool_and_fresh_ones_render_alike(
     event: AuditEvent, written: Written
 ) -> None:
     from auditrelay.events import pack, unpack  # noqa: PLC0415

@@ -1,9 +1,9 @@
 """
-Each file under golden/ is one native record, the event it becomes and that event in every form.
+Each file under golden/ is one native record, its normalized event, and that event in every form.
 
 ECS is taken from the Elasticsearch sink, which names the data stream in it.
 
-Run with AUDITRELAY_WRITE_GOLDEN=1 to write the expectations anew, then read the difference.
+Run with AUDITRELAY_WRITE_GOLDEN=1 to regenerate the expectations, then review the diff.
 """
 
 import json
@@ -34,7 +34,7 @@ ELASTICSEARCH = elasticsearch.build(
 )
 
 
-def told(event: AuditEvent) -> dict[str, Any]:
+def fields_of(event: AuditEvent) -> dict[str, Any]:
     """Return an event's fields by name, with nothing that is empty."""
     fields = {name: getattr(event, name) for name in event.__struct_fields__}
     plain = json.loads(msgspec.json.encode(fields))
@@ -63,7 +63,7 @@ def test_a_record_becomes_the_event_and_the_documents_that_were_reviewed(
     found = {
         **({"places": places} if places else {}),
         "record": case["record"],
-        "event": told(event),
+        "event": fields_of(event),
         **{name: json.loads(orjson.dumps(render(event))) for name, render in FORMS.items()},
     }
     found["ecs"] = json.loads(ELASTICSEARCH.render(event).split(b"\n")[1])

@@ -177,10 +177,10 @@ def test_any_event_is_valid(
     second_opinion(document)
 
 
-# --- what is said ----------------------------------------------------------------
+# --- contents --------------------------------------------------------------------
 
 
-def test_a_class_is_chosen_only_if_the_event_tells_what_it_requires(event: AuditEvent) -> None:
+def test_a_class_is_chosen_only_if_the_event_has_what_it_requires(event: AuditEvent) -> None:
     for kind, verb in EXCEPTIONS:
         bare = replace(event, kind=kind, verb=verb, org_id=None)
         full = replace(bare, actor=DANA, target=SAM, **WORDS)
@@ -205,14 +205,14 @@ def test_a_class_is_chosen_only_if_the_event_tells_what_it_requires(event: Audit
         ("api_key", "revoke", "Entity Management: Delete"),
     ],
 )
-def test_what_was_done_has_the_name_that_ocsf_gives_it(
+def test_an_activity_has_its_name_in_ocsf(
     kind: str, verb: str, type_name: str, event: AuditEvent
 ) -> None:
     full = replace(event, kind=kind, verb=verb, actor=DANA, target=SAM, **WORDS)
     assert rendered(full)["type_name"] == type_name
 
 
-def test_a_guessed_verb_never_speaks_of_a_person(event: AuditEvent) -> None:
+def test_a_guessed_verb_is_never_about_a_person(event: AuditEvent) -> None:
     for kind, verb in EXCEPTIONS:
         guessed = replace(
             event, kind=kind, verb=verb, warnings=("unknown_action", "heuristic_verb"), target=SAM
@@ -220,7 +220,7 @@ def test_a_guessed_verb_never_speaks_of_a_person(event: AuditEvent) -> None:
         assert rendered(replace(guessed, actor=DANA, **WORDS))["class_uid"] == 3004
 
 
-def test_an_activity_that_ocsf_has_no_word_for_is_told_in_the_vendors(event: AuditEvent) -> None:
+def test_an_activity_unknown_to_ocsf_has_the_vendors_name(event: AuditEvent) -> None:
     document = rendered(replace(event, verb="execute", native_action="run_scenarios"))
     assert (document["activity_id"], document["activity_name"]) == (99, "run_scenarios")
     assert document["type_name"] == "Entity Management: Other"
@@ -232,14 +232,14 @@ def test_risks_are_labels_and_leave_the_severity_alone(event: AuditEvent) -> Non
     assert (document["severity_id"], document["severity"]) == (1, "Informational")
 
 
-def test_the_time_is_in_milliseconds_and_nothing_of_it_is_lost(event: AuditEvent) -> None:
+def test_the_time_is_in_milliseconds_without_loss(event: AuditEvent) -> None:
     document = rendered(event)
     assert document["time"] == 1_778_487_301_990
     assert document["time_dt"] == "2026-05-11T08:15:01.990052Z"
     assert document["metadata"]["original_time"] == "2026-05-11T08:15:01.990052Z"
 
 
-def test_a_failed_sign_in_is_a_failure_of_who_signed_in(event: AuditEvent) -> None:
+def test_a_failed_sign_in_is_a_failure_of_the_user(event: AuditEvent) -> None:
     document = rendered(
         replace(event, kind="session", verb="login_failed", actor=DANA, outcome="unknown")
     )
@@ -247,7 +247,7 @@ def test_a_failed_sign_in_is_a_failure_of_who_signed_in(event: AuditEvent) -> No
     assert document["user"]["email_addr"] == "dana@x.example"
 
 
-def test_a_new_role_is_a_privilege_of_whose_it_is(event: AuditEvent) -> None:
+def test_a_new_role_is_a_privilege_of_the_member(event: AuditEvent) -> None:
     document = rendered(
         replace(event, kind="member", verb="role_change", actor=DANA, target=SAM, **WORDS)
     )
@@ -257,7 +257,7 @@ def test_a_new_role_is_a_privilege_of_whose_it_is(event: AuditEvent) -> None:
     assert document["actor"]["user"]["email_addr"] == "dana@x.example"
 
 
-def test_who_joins_is_added_to_the_organisation(event: AuditEvent) -> None:
+def test_a_joining_member_is_added_to_the_organisation(event: AuditEvent) -> None:
     document = rendered(replace(event, kind="member", verb="join", target=SAM, **WORDS))
     assert document["group"] == {"uid": "o", "name": "Org"}
     assert document["user"]["uid"] == "t1"
@@ -275,19 +275,19 @@ def test_the_actor_of_an_export_needs_the_profile_host(event: AuditEvent) -> Non
     assert document["metadata"]["profiles"] == ["datetime", "host"]
 
 
-def test_no_word_of_an_event_gets_lost(event: AuditEvent) -> None:
+def test_no_value_of_an_event_gets_lost(event: AuditEvent) -> None:
     for kind, verb in product(KINDS, VERBS):
         full = replace(event, kind=kind, verb=verb, actor=DANA, target=SAM, **WORDS)
         document = rendered(full)
         del document["raw_data"], document["message"]
         text = json.dumps(document)
-        told = [*astuple(DANA)[1:], *astuple(SAM), *WORDS.values()]
-        for value in [value for value in told if isinstance(value, str)]:
+        values = [*astuple(DANA)[1:], *astuple(SAM), *WORDS.values()]
+        for value in [value for value in values if isinstance(value, str)]:
             assert json.dumps(value) in text, (kind, verb, value)
         assert '"field": "role"' in text
 
 
-def test_a_record_that_could_not_be_understood_is_a_base_event(
+def test_a_record_that_is_not_an_object_is_a_base_event(
     one: Callable[..., AuditEvent],
 ) -> None:
     document = rendered(one(b"not json"))
@@ -297,7 +297,7 @@ def test_a_record_that_could_not_be_understood_is_a_base_event(
     assert document["unmapped"]["auditrelay"]["warnings"][0] == "not_normalized"
 
 
-def test_what_one_event_is_rendered_to_changes_no_other(event: AuditEvent) -> None:
+def test_rendering_one_event_changes_no_other(event: AuditEvent) -> None:
     first = replace(event, kind="user", verb="create", actor=DANA, target=SAM)
     before = rendered(first)
     rendered(replace(first, target=Target(id="other"), actor=replace(DANA, ip="198.51.100.1")))
@@ -305,7 +305,7 @@ def test_what_one_event_is_rendered_to_changes_no_other(event: AuditEvent) -> No
     assert rendered(first) == before
 
 
-# --- the validator sees what is wrong ----------------------------------------
+# --- the validator finds faults ----------------------------------------------
 
 
 def _drop(*names: str) -> Callable[[dict[str, Any]], None]:
@@ -327,7 +327,7 @@ def _set(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("plant", "expected"),
     [
         (_drop("user"), "user: is required"),
         (_drop("time"), "time: is required"),
@@ -366,18 +366,18 @@ def _set(value: Any, *names: Any) -> Callable[[dict[str, Any]], None]:
         (_drop("raw_data_hash", "value"), "raw_data_hash.value: is required"),
     ],
 )
-def test_the_validator_sees_a_planted_fault(
-    plant: Callable[[Any], None], said: str, event: AuditEvent
+def test_the_validator_finds_a_planted_fault(
+    plant: Callable[[Any], None], expected: str, event: AuditEvent
 ) -> None:
     document = rendered(
         replace(event, kind="member", verb="role_change", actor=DANA, target=SAM, **WORDS)
     )
     assert faults(document) == []
     plant(document)
-    assert any(said in fault for fault in faults(document)), faults(document)
+    assert any(expected in fault for fault in faults(document)), faults(document)
 
 
-def test_the_other_validator_sees_a_planted_fault(event: AuditEvent) -> None:
+def test_the_other_validator_finds_a_planted_fault(event: AuditEvent) -> None:
     document = rendered(event)
     second_opinion(document)
     for fault in ({"type_uid": 3001}, {"status": "Failure"}, {"activity_id": 77}, {"time": None}):
@@ -385,7 +385,9 @@ def test_the_other_validator_sees_a_planted_fault(event: AuditEvent) -> None:
             second_opinion(document | fault)
 
 
-def test_the_validator_wants_other_told_and_the_profile_of_an_actor(event: AuditEvent) -> None:
+def test_the_validator_requires_the_name_of_other_and_the_profile_of_an_actor(
+    event: AuditEvent,
+) -> None:
     document = rendered(replace(event, verb="execute"))
     for name in ("Other", None):
         fault = document | {"activity_name": name}

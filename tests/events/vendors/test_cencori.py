@@ -1,4 +1,4 @@
-"""Cencori's categories and actions, and what its records tell besides."""
+"""Cencori's categories and actions, and the other fields of its records."""
 
 import json
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def row(category: object, action: object, **changes: object) -> dict[str, object
     }
 
 
-def test_the_table_holds_every_listed_pair() -> None:
+def test_the_table_has_every_listed_pair() -> None:
     assert len(ROWS) == 111
     assert {name.split(".")[0] for name, *_ in ROWS} == set(CATEGORIES)
 
@@ -95,7 +95,7 @@ def test_a_listed_pair_means_what_the_table_says(expected: list[Any], one: One) 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 @pytest.mark.parametrize("action", WORDS)
-def test_every_action_of_every_category_is_understood(
+def test_every_action_of_every_category_is_mapped(
     category: str, action: str, one: One, valid_ecs: Callable[..., None]
 ) -> None:
     event = one(row(category, action), "cencori")
@@ -108,15 +108,15 @@ def test_every_action_of_every_category_is_understood(
 @pytest.mark.parametrize(
     ("category", "action", "expected"),
     [
-        # a pair that is not listed: the kind of the category, the verb of the action
+        # an unlisted pair: the kind of the category, the verb of the action
         ("project", "activated", ("project", "activate", "success", ())),
         ("member", "deleted", ("member", "delete", "success", ())),
-        # a word that is not listed is guessed, and never a success
+        # an unlisted word is guessed, and never a success
         ("webhook", "secret_rotated",
          ("webhook", "rotate", "unknown", ("unknown_action", "heuristic_verb"))),
         ("sso", "login_denied", ("sso", "other", "failure", ("unknown_action",))),
         ("budget", "frobbed", ("budget", "other", "unknown", ("unknown_action",))),
-        # a category that is not listed
+        # an unlisted category
         ("pathway", "created", ("pathway", "create", "success", ("unknown_action",))),
         ("widget", "left", ("other", "leave", "success", ("unknown_action",))),
         ("widget", "purged",
@@ -127,7 +127,7 @@ def test_every_action_of_every_category_is_understood(
         (["x"], 7, ("other", "other", "unknown", ("unknown_action",))),
     ],
 )  # fmt: skip
-def test_what_is_not_listed_is_read_cautiously(
+def test_unlisted_pairs_are_guessed_cautiously(
     category: object, action: object, expected: tuple[object, ...], one: One
 ) -> None:
     event = one(row(category, action), "cencori")
@@ -135,7 +135,7 @@ def test_what_is_not_listed_is_read_cautiously(
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("fields", "expected"),
     [
         ({"actor_type": "user", "actor_id": "u"}, "user"),
         ({"actor_type": "system"}, "system"),
@@ -147,10 +147,12 @@ def test_what_is_not_listed_is_read_cautiously(
         ({}, "unknown"),
     ],
 )
-def test_who_acted_is_told_by_the_type(told: dict[str, str], expected: str, one: One) -> None:
-    event = one(row("project", "created", **told), "cencori")
+def test_the_kind_of_actor_follows_from_its_type(
+    fields: dict[str, str], expected: str, one: One
+) -> None:
+    event = one(row("project", "created", **fields), "cencori")
     assert event.actor.kind == expected
-    assert event.actor.native_type == told.get("actor_type")
+    assert event.actor.native_type == fields.get("actor_type")
 
 
 @pytest.mark.parametrize(
@@ -206,10 +208,10 @@ def test_the_description_is_the_message_and_one_is_built_where_it_is_missing(one
     assert one(row("project", "created", description=text), "cencori").message == text
     built = one(row("project", "created", actor_email="d@x", resource_id="p1"), "cencori")
     assert built.message == "d@x project.created p1"
-    assert one(row(None, None), "cencori").message == "somebody unknown"
+    assert one(row(None, None), "cencori").message == "unknown actor unknown"
 
 
-def test_what_has_no_place_is_kept_as_unmapped(one: One) -> None:
+def test_values_without_a_field_are_unmapped(one: One) -> None:
     event = one(row("project", "created", actor_ip=["10.0.0.1"], novel=1), "cencori")
     assert json.loads(bytes(event.unmapped)) == {"actor_ip": ["10.0.0.1"], "novel": 1}
 
@@ -238,7 +240,7 @@ def of_csv(one: One, **changes: object) -> AuditEvent:
     return one(csv_row(**changes), "cencori", time_path=["created_at", "Timestamp"])
 
 
-def test_a_row_of_csv_says_what_the_same_row_of_json_does(one: One) -> None:
+def test_a_row_of_csv_and_of_json_become_the_same_event(one: One) -> None:
     event = of_csv(one)
     assert (event.native_action, event.kind, event.verb) == (
         "member.role_changed", "member", "role_change"
@@ -258,7 +260,7 @@ def test_a_row_of_csv_says_what_the_same_row_of_json_does(one: One) -> None:
     assert event.org_id == "configured-org"
 
 
-def test_a_dash_is_nothing(one: One) -> None:
+def test_a_dash_is_a_missing_value(one: One) -> None:
     row = dict.fromkeys(csv_row(), "-") | {"Timestamp": "2026-11-20T09:31:07.412Z"}
     event = of_csv(one, **row)
     assert (event.native_action, event.actor, event.target) == ("unknown", Actor(), Target())
@@ -280,7 +282,7 @@ def test_a_dash_is_nothing(one: One) -> None:
         (None, "unknown", None),
     ],
 )
-def test_one_column_says_who_acted(actor: object, kind: str, email: str | None, one: One) -> None:
+def test_the_actor_is_one_column(actor: object, kind: str, email: str | None, one: One) -> None:
     event = of_csv(one, Actor=actor)
     assert (event.actor.kind, event.actor.email) == (kind, email)
 
@@ -306,7 +308,7 @@ def test_a_column_of_another_type_is_unmapped(column: str, value: object, one: O
     assert json.loads(bytes(of_csv(one, **{column: value}).unmapped)) == {column: value}
 
 
-def test_twins_and_organisations_have_uids_of_their_own(one: One) -> None:
+def test_twins_and_organisations_have_separate_uids(one: One) -> None:
     plain = of_csv(one).uid
     assert of_csv(one).uid == plain
     others = {of_csv(one, Twin=1).uid, of_csv(one, Twin=2).uid, of_csv(one, Description="x").uid}

@@ -1,4 +1,4 @@
-"""What JITSudo's records are taken to mean, and what they are not."""
+"""How JITSudo's records are interpreted."""
 
 from collections.abc import Callable
 from itertools import product
@@ -29,12 +29,12 @@ def read(one: One) -> Callable[..., AuditEvent]:
         ("request.pending", "access_request", "other", "other", ()),
         ("grant.active", "grant", "permission", "activate", ()),
         ("grant.active", None, "permission", "activate", ()),
-        # the resource's type goes before the resource in the action
+        # the resource's type has precedence over the resource in the action
         ("request.revoke", "grant", "permission", "revoke", GUESSED),
         ("policy.updated", "policy", "security_policy", "update", GUESSED),
         ("policy.updated", None, "security_policy", "update", GUESSED),
         ("policy_rule.created", "policy_rule", "security_policy", "create", GUESSED),
-        # a resource of that name is no verb
+        # a resource of that name is not a verb
         ("grant.expire", "grant", "permission", "revoke", GUESSED),
         ("grant.teleport", "grant", "permission", "other", ("unknown_action",)),
         # at the last dot
@@ -68,14 +68,14 @@ def test_only_the_last_part_of_an_action_is_a_verb(
 
 
 @pytest.mark.parametrize("action", ["request.denied", "grant.activate_failed", "unauthorized"])
-def test_only_a_word_for_failing_says_how_it_ended(
+def test_only_a_word_for_failure_sets_the_outcome(
     read: Callable[..., AuditEvent], action: str
 ) -> None:
     assert read(action=action).outcome == "failure"
     assert read(action=f"{action}.viewed").outcome == "unknown"
 
 
-def test_no_guess_speaks_of_an_account_a_group_or_a_sign_in(
+def test_no_guess_is_an_account_a_group_or_a_sign_in(
     read: Callable[..., AuditEvent],
 ) -> None:
     things = ("user", "users", "member", "group", "session", "user_group", "account", "login")
@@ -93,7 +93,7 @@ def test_no_guess_speaks_of_an_account_a_group_or_a_sign_in(
     ("actor_type", "kind"),
     [("oidc", "user"), ("api_key", "api_key"), ("system", "system"), ("robot", "unknown")],
 )
-def test_the_type_of_an_actor_is_kept_beside_what_it_means(
+def test_the_native_type_of_an_actor_is_kept(
     read: Callable[..., AuditEvent], actor_type: str, kind: str
 ) -> None:
     event = read(actor_id="a-1", actor_type=actor_type, action="grant.active")
@@ -117,7 +117,7 @@ def test_the_type_of_an_actor_is_kept_beside_what_it_means(
         ([{"ip": "203.0.113.7"}], None),
     ],
 )
-def test_only_an_address_is_taken_for_one(
+def test_only_an_ip_address_is_taken_for_one(
     read: Callable[..., AuditEvent], metadata: Any, ip: str | None
 ) -> None:
     event = read(actor_id="a-1", action="grant.active", metadata=metadata)
@@ -136,7 +136,7 @@ def test_only_an_address_is_taken_for_one(
         ({"before": {}, "after": {}}, []),
     ],
 )
-def test_what_changed_is_told_where_there_is_a_before_and_after(
+def test_changes_are_taken_from_before_and_after(
     read: Callable[..., AuditEvent],
     metadata: dict[str, Any],
     changes: list[tuple[str, str | None, str | None]],
@@ -172,7 +172,7 @@ def test_the_same_id_in_two_tenants_is_two_events(one: One) -> None:
 
 
 @pytest.mark.parametrize("odd", [None, 7, 7.5, True, [], {}, "", [{}], "\u0000", "x" * 9000])
-def test_a_record_is_read_whatever_its_fields_hold(one: One, odd: Any) -> None:
+def test_a_record_is_parsed_whatever_its_fields(one: One, odd: Any) -> None:
     fields = (
         "actor_id",
         "actor_type",

@@ -1,4 +1,4 @@
-"""S-Launch's records: what is read from them by settings, and what is never guessed."""
+"""S-Launch's records: fields read by settings, and no guesses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,14 +45,14 @@ def test_a_word_that_is_not_exactly_one_of_them_is_never_guessed(one: One, actio
 
 
 @pytest.mark.parametrize("word", [None, "", 7, ["sign-in"], {"name": "sign-in"}])
-def test_what_is_no_text_is_no_action(one: One, word: object) -> None:
+def test_a_value_that_is_not_a_text_is_no_action(one: One, word: object) -> None:
     event = one({"id": "1", "timestamp": WHEN, "action": word, "event": "sign-in"}, "slaunch")
     assert (event.native_action, event.verb) == ("sign-in", "login")
     event = one({"id": "1", "timestamp": WHEN, "action": word}, "slaunch")
     assert (event.native_action, event.warnings) == ("unknown", ("unknown_action",))
 
 
-def test_everything_but_id_and_time_is_forwarded_as_it_came(one: One) -> None:
+def test_everything_but_id_and_time_is_forwarded_unchanged(one: One) -> None:
     record = {"id": "1", "timestamp": WHEN, "event": "x", "user": {"a": [1]}, "ip": None}
     event = one(record, "slaunch")
     assert bytes(event.unmapped) == b'{"event":"x","user":{"a":[1]},"ip":null}'
@@ -90,7 +90,7 @@ def test_a_time_is_read_with_and_without_a_zone(
         ({"id": ["1"], "_id": "2"}, None),
     ],
 )
-def test_the_id_is_the_first_of_its_places_that_holds_something(
+def test_the_id_is_the_first_of_its_paths_with_a_value(
     one: One, record: dict[str, Any], native_id: str | None
 ) -> None:
     event = one({**record, "timestamp": WHEN}, "slaunch", **BOTH)
@@ -98,7 +98,7 @@ def test_the_id_is_the_first_of_its_places_that_holds_something(
     assert ("no_id" in event.warnings) == (native_id is None)
 
 
-def test_id_and_time_may_stand_inside_of_other_objects(one: One) -> None:
+def test_id_and_time_may_be_inside_other_objects(one: One) -> None:
     paths = {"id_path": ["_id.$oid"], "time_path": ["meta.at.utc", "meta.at"]}
     record = {"_id": {"$oid": "a1"}, "meta": {"at": {"utc": WHEN}}}
     event = one(record, "slaunch", **paths)
@@ -111,13 +111,13 @@ def test_id_and_time_may_stand_inside_of_other_objects(one: One) -> None:
         assert event.time_quality == "fetched"
 
 
-def test_the_place_of_the_id_does_not_change_the_identity(one: One) -> None:
+def test_the_path_of_the_id_does_not_change_the_identity(one: One) -> None:
     plain = one({"id": "a1", "timestamp": WHEN}, "slaunch")
     nested = one({"_id": {"$oid": "a1"}, "timestamp": WHEN}, "slaunch", id_path=["_id.$oid"])
     assert plain.uid == nested.uid
 
 
-def test_an_id_inside_of_a_secret_names_the_event_and_is_not_told(one: One) -> None:
+def test_an_id_inside_a_secret_identifies_the_event_and_is_not_shown(one: One) -> None:
     paths = {"id_path": ["token.id"], "time_path": ["token.at"]}
     record = {"token": {"id": "hush", "at": WHEN, "value": "x"}}
     event = one(record, "slaunch", **paths)
@@ -126,7 +126,7 @@ def test_an_id_inside_of_a_secret_names_the_event_and_is_not_told(one: One) -> N
     assert event.uid == one({"token": {"id": "hush"}}, "slaunch", **paths).uid
 
 
-def test_records_without_an_id_are_told_apart_by_all_that_they_say(
+def test_records_without_an_id_are_distinguished_by_their_whole_content(
     normalizer: Callable[..., Normalizer], fetched: int
 ) -> None:
     one, other = b'{"timestamp":"2026-06-02T10:11:12Z"}', b'{"timestamp":"2026-06-02T10:11:13Z"}'

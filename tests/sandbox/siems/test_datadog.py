@@ -1,4 +1,4 @@
-"""Datadog's intake: all or nothing, and what it takes without ever showing it."""
+"""Datadog's intake: all or nothing, and logs that are accepted but never indexed."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ async def post(
 
 @pytest.mark.parametrize("body", [[LOG], LOG, []])
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
-async def test_logs_are_taken(
+async def test_logs_are_accepted(
     intake: Datadog, client: httpx.AsyncClient, body: Any, encoding: str
 ) -> None:
     coded = json.dumps(body).encode()
@@ -75,7 +75,7 @@ async def test_a_thousand_logs_are_not_too_many(intake: Datadog, client: httpx.A
     assert intake.stored.lost(["7", "8"]) == ["8"]
 
 
-async def test_a_log_that_is_too_long_is_cut_without_a_word(
+async def test_a_log_that_is_too_long_is_silently_truncated(
     intake: Datadog, client: httpx.AsyncClient
 ) -> None:
     assert (await post(client, intake, [{**LOG, "x": "y" * 1_000_000}])).status_code == 202
@@ -119,7 +119,7 @@ async def test_the_key_can_be_checked_and_rotated(
     assert (await client.get(f"{intake.url}/")).status_code == 404
 
 
-async def test_a_429_names_its_reset_by_script(intake: Datadog, client: httpx.AsyncClient) -> None:
+async def test_a_429_has_its_reset_by_script(intake: Datadog, client: httpx.AsyncClient) -> None:
     intake.faults.add(throttled(reset=3))
     intake.faults.add(throttled())
     replies = [await post(client, intake, [LOG]) for _ in range(3)]

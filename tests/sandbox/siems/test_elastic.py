@@ -169,7 +169,7 @@ async def test_the_same_id_is_a_conflict_until_a_rollover(
         ("create", document(note=None), 201, ""),
     ],
 )
-async def test_a_document_is_judged_by_itself(
+async def test_each_document_has_its_own_result(
     es: Elastic,
     client: httpx.AsyncClient,
     verb: str,
@@ -202,7 +202,7 @@ async def test_too_many_fields_are_refused(es: Elastic, client: httpx.AsyncClien
     assert errors(reply) == [(400, "illegal_argument_exception"), (201, None)]
 
 
-async def test_a_document_that_is_not_json_is_its_own_fault(
+async def test_a_document_that_is_not_json_fails_alone(
     es: Elastic, client: httpx.AsyncClient
 ) -> None:
     body = b'{"create":{"_index":"plain"}}\n{"a":\n' + GOOD
@@ -212,7 +212,7 @@ async def test_a_document_that_is_not_json_is_its_own_fault(
         assert ('source: {"a":' in first["error"]["reason"]) is shown
 
 
-async def test_indices_are_made_or_missing(es: Elastic, client: httpx.AsyncClient) -> None:
+async def test_indices_are_created_or_missing(es: Elastic, client: httpx.AsyncClient) -> None:
     plain = lines(("1", {}), index="plain")
     required = await call(client, es, "/_bulk?require_data_stream=true", plain)
     assert errors(required) == [(404, "index_not_found_exception")]
@@ -229,7 +229,7 @@ async def test_indices_are_made_or_missing(es: Elastic, client: httpx.AsyncClien
     assert (missing.status_code, es.stored.total) == (404, 2)
 
 
-async def test_the_failure_store_takes_what_does_not_map(
+async def test_documents_that_do_not_map_go_to_the_failure_store(
     es: Elastic, client: httpx.AsyncClient
 ) -> None:
     es.switches.failure_store = True
@@ -310,14 +310,14 @@ async def test_credentials(es: Elastic, client: httpx.AsyncClient) -> None:
     assert refusal["error"]["type"] == "security_exception"
 
 
-async def test_missing_privileges_are_told_and_enforced(
+async def test_missing_privileges_are_reported_and_enforced(
     es: Elastic, client: httpx.AsyncClient
 ) -> None:
     es.switches.missing_privileges = frozenset({"create_doc"})
     asked = {"cluster": ["monitor"], "index": [{"names": [STREAM], "privileges": ["create_doc"]}]}
-    told = (await call(client, es, "/_security/user/_has_privileges", asked)).json()
-    assert (told["has_all_requested"], told["cluster"]) == (False, {"monitor": True})
-    assert told["index"] == {STREAM: {"create_doc": False}}
+    answer = (await call(client, es, "/_security/user/_has_privileges", asked)).json()
+    assert (answer["has_all_requested"], answer["cluster"]) == (False, {"monitor": True})
+    assert answer["index"] == {STREAM: {"create_doc": False}}
     assert errors(await call(client, es, body=GOOD)) == [(403, "security_exception")]
     assert es.stored.total == 0
 
@@ -332,7 +332,7 @@ async def test_missing_privileges_are_told_and_enforced(
         ({"template": {"mappings": {"properties": {"x": {"type": "flat_object"}}}}}, 400, 200),
     ],
 )
-async def test_a_template_is_taken_by_the_flavour_that_knows_its_words(
+async def test_a_template_is_accepted_only_by_the_flavour_that_supports_it(
     changes: dict[str, Any],
     elastic: int,
     open_search: int,
@@ -347,7 +347,7 @@ async def test_a_template_is_taken_by_the_flavour_that_knows_its_words(
         assert double.templates == ({"_index_template/x": template} if status == 200 else {})
 
 
-async def test_a_template_takes_a_privilege(es: Elastic, client: httpx.AsyncClient) -> None:
+async def test_a_template_requires_a_privilege(es: Elastic, client: httpx.AsyncClient) -> None:
     es.switches.missing_privileges = frozenset({"manage_index_templates"})
     for kind in ("_index_template", "_component_template"):
         reply = await call(client, es, f"/{kind}/x", {"index_patterns": ["x-*"]}, "PUT")
@@ -359,11 +359,11 @@ async def test_a_template_takes_a_privilege(es: Elastic, client: httpx.AsyncClie
 async def test_sizes_and_gzip(es: Elastic, client: httpx.AsyncClient) -> None:
     zipped = gzip.compress(lines(("1", document(note="x" * 1000))))
     assert errors(await call(client, es, body=zipped, Content_Encoding="gzip")) == [(201, None)]
-    es.switches.max_content_length = 1000  # it counts what has been decompressed
+    es.switches.max_content_length = 1000  # of the decompressed body
     assert (await call(client, es, body=zipped, Content_Encoding="gzip")).status_code == 413
 
 
-async def test_what_was_stored_can_be_found(es: Elastic, client: httpx.AsyncClient) -> None:
+async def test_stored_documents_can_be_found(es: Elastic, client: httpx.AsyncClient) -> None:
     docs = [(f"u{number}", document(event={"id": f"n{number}"})) for number in range(5)]
     await call(client, es, body=lines(*docs))
 
@@ -382,7 +382,7 @@ async def test_what_was_stored_can_be_found(es: Elastic, client: httpx.AsyncClie
     assert es.stored.lost(["n0", "n9"]) == ["n9"]
 
 
-async def test_templates_health_and_streams_can_be_looked_at(
+async def test_templates_health_and_streams_can_be_read(
     es: Elastic, client: httpx.AsyncClient
 ) -> None:
     assert (await call(client, es, "/_index_template/x", method="GET")).status_code == 404
@@ -397,7 +397,7 @@ async def test_templates_health_and_streams_can_be_looked_at(
     assert (await call(client, es, "/_bulk", method="GET")).status_code == 405
 
 
-async def test_what_stands_behind_a_stream_is_told_to_whoever_may_know(
+async def test_the_indices_behind_a_stream_are_shown_with_the_privilege_only(
     es: Elastic, client: httpx.AsyncClient, clock: Any
 ) -> None:
     dates = f"/{STREAM}/_settings/index.creation_date"
@@ -405,9 +405,9 @@ async def test_what_stands_behind_a_stream_is_told_to_whoever_may_know(
     await call(client, es, body=GOOD)
     clock.now += 86400
     es.rollover(STREAM)
-    told = (await call(client, es, dates, method="GET")).json()
-    assert [name[-17:] for name in told] == ["2026.11.20-000001", "2026.11.21-000002"]
-    first, second = (int(each["settings"]["index"]["creation_date"]) for each in told.values())
+    answer = (await call(client, es, dates, method="GET")).json()
+    assert [name[-17:] for name in answer] == ["2026.11.20-000001", "2026.11.21-000002"]
+    first, second = (int(each["settings"]["index"]["creation_date"]) for each in answer.values())
     assert second - first == 86_400_000
     es.switches.missing_privileges = frozenset({"view_index_metadata", "read"})
     for path, method in (
@@ -417,13 +417,13 @@ async def test_what_stands_behind_a_stream_is_told_to_whoever_may_know(
     ):
         assert (await call(client, es, path, method=method)).status_code == 403
         hidden = await call(client, es, path.replace("cekura", "*"), method=method)
-        assert hidden.status_code == 200  # a pattern stands for what may be seen
+        assert hidden.status_code == 200  # a pattern matches visible indices only
         assert STREAM not in hidden.text
 
 
-async def test_a_search_tells_of_shards_that_fail(es: Elastic, client: httpx.AsyncClient) -> None:
+async def test_a_search_reports_failed_shards(es: Elastic, client: httpx.AsyncClient) -> None:
     await call(client, es, body=GOOD)
-    first = es.indices[STREAM].written
+    first = es.indices[STREAM].write_index
     es.rollover(STREAM)
     await call(client, es, body=lines(("another", document())))
     es.switches.unsearchable = frozenset({first})

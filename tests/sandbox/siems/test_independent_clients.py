@@ -1,7 +1,7 @@
-"""The doubles are faithful: the products' own client libraries are content with them."""
+"""The doubles are faithful: the products' own client libraries work with them."""
 
 # mypy: disable-error-code="no-untyped-call"
-# (datadog_api_client says that it is typed, but its constructors are not)
+# (datadog_api_client claims to be typed, but its constructors are not)
 
 import asyncio
 import logging
@@ -53,7 +53,7 @@ async def es() -> AsyncIterator[Elastic]:
         yield es
 
 
-async def test_elasticsearch_py_creates_and_meets_conflicts(es: Elastic) -> None:
+async def test_elasticsearch_py_creates_and_gets_conflicts(es: Elastic) -> None:
     def use() -> tuple[int, list[Any], int, bool]:
         with Elasticsearch(es.url, api_key=es.api_key, http_compress=True) as client:
             assert client.info()["version"]["number"].startswith("9.")
@@ -74,7 +74,7 @@ async def test_elasticsearch_py_creates_and_meets_conflicts(es: Elastic) -> None
     assert es.stored.repeated() == {}
 
 
-async def test_elasticsearch_py_repeats_items_that_were_pushed_back(es: Elastic) -> None:
+async def test_elasticsearch_py_retries_items_with_429(es: Elastic) -> None:
     es.fail_items(429, times=3)
 
     def use() -> int:
@@ -114,7 +114,7 @@ async def test_elasticsearch_py_refuses_the_opensearch_flavour() -> None:
             await asyncio.to_thread(use)
 
 
-async def test_opensearch_py_creates_and_meets_conflicts() -> None:
+async def test_opensearch_py_creates_and_gets_conflicts() -> None:
     async with Elastic(flavour="opensearch") as opensearch:
 
         def use(password: str) -> tuple[int, list[Any]]:
@@ -138,7 +138,7 @@ async def test_opensearch_py_creates_and_meets_conflicts() -> None:
 
 def datadog_configuration(intake: Datadog, key: str) -> Configuration:
     configuration = Configuration(host=intake.url, api_key={"apiKeyAuth": key})
-    # The operation has addresses of its own; the second of them takes any protocol and name.
+    # The operation has its own servers; the second one accepts any protocol and name.
     operation = "v2.submit_log"
     configuration.server_operation_index[operation] = 1
     configuration.server_operation_variables[operation] = {
@@ -198,7 +198,7 @@ async def send_by_splunk_handler(hec: Splunk, token: str, count: int) -> None:
             retry_count=2,
             retry_backoff=0.01,
         )
-        logger = logging.Logger("independent")  # noqa: LOG001  # one that no other test can meet
+        logger = logging.Logger("independent")  # noqa: LOG001  # not shared with any other test
         logger.addHandler(handler)
         for number in range(count):
             logger.warning("line %d", number)
@@ -219,7 +219,7 @@ async def test_splunk_handler_delivers() -> None:
         assert {document["sourcetype"] for document in hec.stored.documents} == {"test"}
 
 
-async def test_splunk_handler_repeats_after_a_503() -> None:
+async def test_splunk_handler_retries_after_a_503() -> None:
     async with Splunk() as hec:
         hec.faults.add(faults.html(503), method="POST")
         await send_by_splunk_handler(hec, hec.token, 1)
@@ -227,7 +227,7 @@ async def test_splunk_handler_repeats_after_a_503() -> None:
         assert lines(hec) == ["line 0"]
 
 
-async def test_splunk_handler_is_turned_away_with_a_wrong_token() -> None:
+async def test_splunk_handler_is_refused_with_a_wrong_token() -> None:
     async with Splunk() as hec:
         await send_by_splunk_handler(hec, "wrong", 1)
         assert set(hec.answered) == {403}

@@ -62,7 +62,7 @@ def verdict(reply: httpx.Response) -> tuple[int, int, int | None]:
         ('{"event":"x","index":"other"}', 7, 2),
     ],
 )
-async def test_what_stands_before_a_bad_event_is_stored(
+async def test_events_before_a_bad_one_are_stored(
     hec: Splunk, client: httpx.AsyncClient, bad: str, code: int, number: int
 ) -> None:
     hec.configure(indexes=("main",))
@@ -71,7 +71,7 @@ async def test_what_stands_before_a_bad_event_is_stored(
     assert [document["event"] for document in hec.stored.documents] == ["ok"]
 
 
-async def test_code_7_is_one_too_high_unless_switched_off(
+async def test_the_number_of_code_7_is_one_too_high_unless_switched_off(
     hec: Splunk, client: httpx.AsyncClient
 ) -> None:
     hec.configure(indexes=("main",))
@@ -113,8 +113,8 @@ async def test_metadata_sticks_to_later_envelopes(
 ) -> None:
     await post(client, hec, '{"event":1,"host":"a","time":5}{"event":2}{"event":3,"host":"b"}')
     await post(client, hec, '{"event":4}')
-    told = [(document.get("host"), document["time"]) for document in hec.stored.documents]
-    assert told == [("a", 5), ("a", 5), ("b", 5), (None, clock.now)]
+    metadata = [(document.get("host"), document["time"]) for document in hec.stored.documents]
+    assert metadata == [("a", 5), ("a", 5), ("b", 5), (None, clock.now)]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ async def test_sizes_are_limited(hec: Splunk, client: httpx.AsyncClient) -> None
         (25, None, (200, 25, None), 3),
         (26, None, (429, 26, None), 0),
         (26, 1, (429, 26, 1), 1),
-        (6, 3, (200, 0, None), 3),  # there is no fourth event to be bad
+        (6, 3, (200, 0, None), 3),  # there is no fourth event
         (27, None, (429, 27, None), 0),
     ],
 )
@@ -239,7 +239,7 @@ async def test_an_ack_is_true_once(hec: Splunk, client: httpx.AsyncClient) -> No
     assert (await post(client, hec, OK, X_Splunk_Request_Channel=CHANNEL)).json()["ackId"] == 0
 
 
-async def test_a_crash_loses_what_was_not_acknowledged_and_nothing_else(
+async def test_a_crash_loses_only_unacknowledged_events(
     hec: Splunk, client: httpx.AsyncClient
 ) -> None:
     hec.configure(use_ack=True)
@@ -268,10 +268,10 @@ async def test_an_ack_may_never_come(
     assert hec.stored.total == stored
 
 
-async def test_channels_are_asked_for_and_acks_refused(
+async def test_channels_are_required_and_acks_refused(
     hec: Splunk, client: httpx.AsyncClient
 ) -> None:
-    assert (await ack(client, hec, 0, channel=""))["code"] == 14  # before any look at the channel
+    assert (await ack(client, hec, 0, channel=""))["code"] == 14  # before the channel is checked
     hec.configure(use_ack=True)
     assert verdict(await post(client, hec, OK)) == (400, 10, None)
     bad = await post(client, hec, OK, X_Splunk_Request_Channel="x")
@@ -283,9 +283,7 @@ async def test_channels_are_asked_for_and_acks_refused(
     assert verdict(await post(client, hec, OK, Authorization="Splunk wrong")) == (403, 4, None)
 
 
-async def test_acks_live_on_the_node_that_the_cookie_names(
-    hec: Splunk, client: httpx.AsyncClient
-) -> None:
+async def test_acks_are_on_the_node_in_the_cookie(hec: Splunk, client: httpx.AsyncClient) -> None:
     hec.configure(use_ack=True)
     hec.switches.nodes = 2
     reply = await post(client, hec, OK, X_Splunk_Request_Channel=CHANNEL)
@@ -308,7 +306,7 @@ async def test_raw_lines_need_a_channel(hec: Splunk, client: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("lean", [True, False])
-async def test_stored_ids_tell_lost_and_repeated(
+async def test_stored_ids_show_lost_and_repeated_events(
     hec: Splunk, client: httpx.AsyncClient, lean: bool
 ) -> None:
     hec.lean = lean

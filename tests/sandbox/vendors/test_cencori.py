@@ -1,4 +1,4 @@
-"""Cencori's double: who may read it, what it shows, and the files that it writes."""
+"""Cencori's double: access, lists, and exported files."""
 
 import csv
 import io
@@ -39,10 +39,10 @@ def ids(reply: httpx.Response) -> list[str]:
     return [row["id"] for row in reply.json()["logs"]]
 
 
-# -- who may read it
+# -- access
 
 
-async def test_only_the_cookies_of_a_session_let_in(
+async def test_only_the_cookies_of_a_session_are_accepted(
     vendor: Cencori, client: httpx.AsyncClient
 ) -> None:
     token = vendor.cookie.partition("=")[2]
@@ -54,7 +54,9 @@ async def test_only_the_cookies_of_a_session_let_in(
     assert (await ask(client, vendor, f"theme=dark; {vendor.cookie}")).status_code == 200
 
 
-async def test_a_long_session_comes_in_pieces(vendor: Cencori, client: httpx.AsyncClient) -> None:
+async def test_a_long_session_is_split_into_cookies(
+    vendor: Cencori, client: httpx.AsyncClient
+) -> None:
     vendor.switches.chunk = 1000
     pieces = vendor.cookie.split("; ")
     assert [piece.partition("=")[0] for piece in pieces] == [f"{COOKIE}.{n}" for n in range(3)]
@@ -124,7 +126,7 @@ async def test_other_refusals(vendor: Cencori, client: httpx.AsyncClient) -> Non
     ("retry_after", "header"),
     [("seconds", "60"), ("date", "Fri, 20 Nov 2026 12:01:00 GMT"), ("absent", None)],
 )
-async def test_it_throttles_on_command(
+async def test_it_throttles_by_switch(
     vendor: Cencori, client: httpx.AsyncClient, retry_after: Any, header: str | None
 ) -> None:
     vendor.switches.rate, vendor.switches.retry_after = 1, retry_after
@@ -155,7 +157,7 @@ async def test_a_plan_shows_its_ranges(
 
 
 @pytest.mark.parametrize("plan", ["pro", "team"])
-async def test_a_lower_plan_leaves_identities_out_without_a_word(
+async def test_a_lower_plan_silently_leaves_identities_out(
     vendor: Cencori, client: httpx.AsyncClient, now: datetime, plan: Any
 ) -> None:
     vendor.switches.plan = plan
@@ -200,10 +202,10 @@ async def test_a_page_beyond_the_last_is_a_500_and_a_failure_of_the_client(
         vendor.history.remove(one)
     reply = await ask(client, vendor, page=2, per_page=2)
     assert (reply.status_code, reply.json()) == (500, {"error": "Failed to fetch audit logs"})
-    assert vendor.failures == []  # it had been told of two pages
+    assert vendor.failures == []  # two pages were reported
     await ask(client, vendor, per_page=2)
     await ask(client, vendor, page=2, per_page=2)
-    assert vendor.failures == ["page 2 of 2 was asked for, after 2 rows were told of"]
+    assert vendor.failures == ["page 2 of 2 was requested, after 2 rows were reported"]
 
 
 async def test_the_lower_bound_is_included_and_moves_and_there_is_no_upper_one(
@@ -240,11 +242,11 @@ async def test_rows_are_found_by_category_project_and_words(
     assert vendor.delete_project("p1") == 1
     [row] = (await ask(client, vendor, category="webhook")).json()["logs"]
     assert row["project_id"] is None
-    told = vendor.backfill(now - DAY)
-    assert vendor.history.find(told, now.timestamp()) is not None
+    backfilled = vendor.backfill(now - DAY)
+    assert vendor.history.find(backfilled, now.timestamp()) is not None
 
 
-async def test_something_can_be_done_before_a_page(
+async def test_a_callback_can_run_before_a_page(
     vendor: Cencori, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.before_page = {2: lambda: vendor.add(now)}
@@ -264,7 +266,7 @@ async def test_something_can_be_done_before_a_page(
         (999_999, "2026-11-20T12:00:00.999999+00:00", "2026-11-20T12:00:00.999Z"),
     ],
 )
-def test_times_are_written_as_each_form_does(
+def test_times_are_formatted_as_in_each_form(
     now: datetime, microseconds: int, written: str, in_csv: str
 ) -> None:
     row = cencori.make_record(1, now + timedelta(microseconds=microseconds))
@@ -272,7 +274,7 @@ def test_times_are_written_as_each_form_does(
     assert cencori.to_csv([row]).splitlines()[1].startswith(in_csv + ",")
 
 
-def test_csv_is_to_the_letter(now: datetime) -> None:
+def test_csv_is_exact(now: datetime) -> None:
     row = cencori.make_record(4, now) | {
         "resource_id": None, "project_id": None, "actor_email": None, "actor_type": None,
         "actor_ip": None, "description": "a\rb", "metadata": None,
@@ -288,7 +290,7 @@ def test_csv_is_to_the_letter(now: datetime) -> None:
         '"{""a"":1,""b"":""ü""}"'
     )
     assert not text.endswith("\n")
-    # Whoever reads CSV by the book reads it, but for the carriage return.
+    # A standard CSV parser reads it, except for the carriage return.
     read = list(csv.reader(io.StringIO(cencori.to_csv([quoted]), newline="")))
     assert read[1][8:] == ['say "x", or\ny', '{"a":1,"b":"ü"}']
 
@@ -312,7 +314,7 @@ async def test_an_export_is_an_attachment_with_its_documented_name(
     assert reply.text.count("Z,") == 3
 
 
-def test_an_export_is_cut_without_a_word(now: datetime, clock: Any, tmp_path: Path) -> None:
+def test_an_export_is_silently_truncated(now: datetime, clock: Any, tmp_path: Path) -> None:
     vendor = Cencori(clock=clock)
     made = vendor.fill(1_005, now - HOUR, now)
     vendor.switches.max_rows = 1_000

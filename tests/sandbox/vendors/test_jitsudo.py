@@ -1,4 +1,4 @@
-"""JITSudo: what it shows for a span of time, what its cursors bear, and what it refuses."""
+"""JITSudo: lists for a span of time, cursors, and refusals."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -77,16 +77,16 @@ def test_records_are_of_every_shape_that_is_documented_and_some_that_are_not(now
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_a_steady_history_selects_like_one_that_was_filled(now: datetime, size: int) -> None:
-    steady, history = jitsudo.steady(size, now, HOUR, 700), History()
-    for entry in steady:
+def test_generated_records_are_selected_like_added_ones(now: datetime, size: int) -> None:
+    generated, history = jitsudo.generated(size, now, HOUR, 700), History()
+    for entry in generated:
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=entry.at)
         assert entry.record["created_at"].startswith(at.isoformat()[:19])
         assert 600 < len(entry.text) < 800
         history.add(entry.record, id=entry.id, at=at)
     span = Span(micros(now + HOUR / 7), micros(now + HOUR * 3 / 7))
     late = (now + 2 * HOUR).timestamp()
-    assert joined(steady.select(span, late)) == b",".join(
+    assert joined(generated.select(span, late)) == b",".join(
         entry.text for entry in history.select(span, late)
     )
 
@@ -96,7 +96,7 @@ def test_a_steady_history_selects_like_one_that_was_filled(now: datetime, size: 
 
 @pytest.mark.parametrize("order", ["newest", "oldest", "shuffled"])
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-async def test_cursors_lead_through_all_of_it(
+async def test_cursors_lead_through_the_whole_list(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime, order: Any, count: int
 ) -> None:
     vendor.switches.order = order
@@ -120,10 +120,10 @@ async def test_a_shuffled_list_is_in_no_order(
 
 
 @pytest.mark.parametrize("order", ["newest", "oldest"])
-async def test_a_million_records_are_paged_without_being_made(
+async def test_a_million_records_are_paged_without_being_generated(
     client: httpx.AsyncClient, clock: Any, now: datetime, order: Any
 ) -> None:
-    records = jitsudo.steady(1_000_000, now - 30 * HOUR, 30 * HOUR, 500)
+    records = jitsudo.generated(1_000_000, now - 30 * HOUR, 30 * HOUR, 500)
     async with Jitsudo(clock=clock, history=records) as vendor:
         vendor.switches.order = order
         first = await ask(client, vendor, limit=250)
@@ -133,14 +133,14 @@ async def test_a_million_records_are_paged_without_being_made(
         assert numbers == (wanted if order == "oldest" else [999_999 - n for n in wanted])
 
 
-async def test_rows_that_come_and_go_do_not_shift_the_others(
+async def test_added_and_deleted_rows_do_not_shift_the_others(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime
 ) -> None:
     made = vendor.fill(6, now - HOUR, now)
 
     def change() -> None:
         vendor.add(now)
-        vendor.history.remove(made[-2])  # the one that the cursor stands on
+        vendor.history.remove(made[-2])  # the one that the cursor refers to
         vendor.history.remove(made[0])
 
     vendor.before_page[2] = change
@@ -148,7 +148,7 @@ async def test_rows_that_come_and_go_do_not_shift_the_others(
     assert pages == [[made[5], made[4]], [made[3], made[2]], [made[1]]]
 
 
-async def test_a_row_may_come_late_and_another_may_go(
+async def test_a_row_may_appear_late_and_another_may_be_deleted(
     vendor: Jitsudo, client: httpx.AsyncClient, clock: Any, now: datetime
 ) -> None:
     late = vendor.add(now - HOUR, visible_from=now + HOUR)
@@ -230,7 +230,7 @@ async def test_a_cursor_expires(
     assert (reply.status_code, reply.json()["code"]) == (status, "invalid_cursor")
 
 
-async def test_a_cursor_holds_for_its_own_filters_only(
+async def test_a_cursor_is_valid_for_its_own_filters_only(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.fill(9, now - HOUR, now)
@@ -262,7 +262,7 @@ async def test_a_damaged_cursor_is_refused(
     ("more", "given"),
     [("absent", {}), ("null", {"next_cursor": None}), ("empty", {"next_cursor": ""})],
 )
-async def test_a_page_may_give_no_cursor_although_there_is_more(
+async def test_a_page_may_have_no_cursor_although_there_is_more(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime, more: Any, given: dict[str, Any]
 ) -> None:
     vendor.fill(3, now - HOUR, now)
@@ -272,7 +272,7 @@ async def test_a_page_may_give_no_cursor_although_there_is_more(
     assert reply == {"has_more": True, **given}
 
 
-async def test_a_page_may_give_its_own_cursor_again(
+async def test_a_page_may_return_its_own_cursor(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.fill(9, now - HOUR, now)
@@ -310,7 +310,7 @@ async def test_the_last_page_says_so(
         ({"X-API-Key": jitsudo.API_KEY, "X-Tenant-ID": OTHER}, 403, "tenant_mismatch"),
     ],
 )
-async def test_who_asks_must_be_known(
+async def test_the_credential_must_be_valid(
     vendor: Jitsudo,
     client: httpx.AsyncClient,
     headers: dict[str, str],
@@ -370,7 +370,7 @@ async def test_a_refusal_has_details_and_notices_by_switch(
         ({"page": "2"}, {"unknown": "refuse"}, "parameter"),
     ],
 )
-async def test_what_cannot_be_answered_is_refused(
+async def test_an_invalid_request_is_refused(
     vendor: Jitsudo,
     client: httpx.AsyncClient,
     query: dict[str, Any],
@@ -384,15 +384,15 @@ async def test_what_cannot_be_answered_is_refused(
     assert word in reply.json()["message"]
 
 
-@pytest.mark.parametrize("path", [f"{PATH}/", f"{PATH}/nobody", "/v1/audit-logs", "/"])
-async def test_what_is_not_there_is_not_found(
+@pytest.mark.parametrize("path", [f"{PATH}/", f"{PATH}/unknown", "/v1/audit-logs", "/"])
+async def test_a_missing_entry_is_not_found(
     vendor: Jitsudo, client: httpx.AsyncClient, path: str
 ) -> None:
     reply = await ask(client, vendor, path)
     assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
 
 
-async def test_an_entry_is_shown_by_itself_and_nothing_can_be_written(
+async def test_a_single_entry_can_be_read_and_nothing_written(
     vendor: Jitsudo, client: httpx.AsyncClient, now: datetime
 ) -> None:
     made = vendor.add(now, reasoning="because")
@@ -403,7 +403,7 @@ async def test_an_entry_is_shown_by_itself_and_nothing_can_be_written(
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500, 503])
-async def test_every_failure_comes_in_every_envelope(
+async def test_every_failure_has_every_envelope(
     vendor: Jitsudo, client: httpx.AsyncClient, status: int
 ) -> None:
     vendor.switches.failing = status

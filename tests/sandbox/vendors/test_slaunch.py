@@ -1,4 +1,4 @@
-"""S-Launch's double: what it shows, behind which cursors, and what it refuses."""
+"""S-Launch's double: lists, cursors, and refusals."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -33,7 +33,7 @@ def ids(reply: httpx.Response) -> list[str]:
 
 
 async def walk(client: httpx.AsyncClient, vendor: SLaunch, **query: Any) -> list[list[str]]:
-    """Walk as the vendor's documentation does."""
+    """Walk as in the vendor's documentation."""
     pages: list[list[str]] = []
     cursor: str | None = None
     while True:
@@ -87,7 +87,7 @@ async def test_rows_at_the_head_shift_later_pages_only_if_cursors_are_counts(
     assert pages[0][1] == pages[1][0]
 
 
-async def test_a_large_page_is_cut_down_without_a_word(
+async def test_a_large_page_is_silently_reduced(
     vendor: SLaunch, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.fill(5, now - HOUR, now)
@@ -96,7 +96,7 @@ async def test_a_large_page_is_cut_down_without_a_word(
     assert (len(ids(reply)), reply.json()["next_page"]) == (3, True)
 
 
-async def test_a_list_as_it_was_stored_is_not_in_order_of_time(
+async def test_a_list_as_stored_is_not_in_order_of_time(
     vendor: SLaunch, client: httpx.AsyncClient, now: datetime
 ) -> None:
     made = [vendor.add(now - at * HOUR) for at in (2, 3, 1)]
@@ -105,7 +105,7 @@ async def test_a_list_as_it_was_stored_is_not_in_order_of_time(
     assert (await walk(client, vendor))[0] == made[::-1]
 
 
-async def test_rows_come_late_and_go(
+async def test_rows_appear_late_and_are_deleted(
     vendor: SLaunch, client: httpx.AsyncClient, clock: Any, now: datetime
 ) -> None:
     late = vendor.add(now - HOUR, visible_from=now + HOUR)
@@ -191,7 +191,7 @@ async def test_a_cursor_may_repeat(
         ({"start": "2026"}, "start"),
     ],
 )
-async def test_a_parameter_that_cannot_be_is_named(
+async def test_an_invalid_parameter_is_named(
     vendor: SLaunch, client: httpx.AsyncClient, query: dict[str, Any], name: str
 ) -> None:
     vendor.switches.unknown = "refuse"
@@ -259,7 +259,7 @@ async def test_without_the_slash_it_redirects(vendor: SLaunch, client: httpx.Asy
     assert reply.headers["location"] == f"{vendor.url}{PATH}?limit=3"
 
 
-async def test_other_places_and_methods(
+async def test_other_paths_and_methods(
     vendor: SLaunch, client: httpx.AsyncClient, now: datetime
 ) -> None:
     made = vendor.add(now)
@@ -272,7 +272,7 @@ async def test_other_places_and_methods(
     assert vendor.failures == []
 
 
-async def test_every_delete_is_held_against_the_client(
+async def test_every_delete_is_a_failure_of_the_client(
     vendor: SLaunch, client: httpx.AsyncClient, now: datetime
 ) -> None:
     made = vendor.add(now)
@@ -316,7 +316,7 @@ async def test_it_throttles(
         ("none", "2026-11-20T12:00:00.000000"),
     ],
 )
-async def test_records_have_the_shape_that_is_asked_for(
+async def test_records_have_the_requested_shape(
     *,
     vendor: SLaunch,
     client: httpx.AsyncClient,
@@ -335,7 +335,7 @@ async def test_records_have_the_shape_that_is_asked_for(
     assert (row[time_field], row["extra"]) == (written, 1)
 
 
-def test_records_differ_in_their_words_and_fields(now: datetime) -> None:
+def test_records_differ_in_actions_and_fields(now: datetime) -> None:
     rows = [slaunch.make_record(number, now) for number in range(30)]
     assert {"sign-in", "auth.login"} <= {row["event"] for row in rows}
     assert {"hologram" in row for row in rows} == {True, False}

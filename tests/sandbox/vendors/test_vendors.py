@@ -1,4 +1,4 @@
-"""Cekura and Bland AI: what they show for a span of time, and what they refuse."""
+"""Cekura and Bland AI: lists for a span of time, and refusals."""
 
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
@@ -69,15 +69,15 @@ def test_bounds_are_inclusive_or_not(now: datetime, lower: bool, upper: bool) ->
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-@pytest.mark.parametrize("make", [cekura.steady, bland.steady])
-def test_a_steady_history_selects_like_one_that_was_filled(
+@pytest.mark.parametrize("make", [cekura.generated, bland.generated])
+def test_generated_records_are_selected_like_added_ones(
     now: datetime, size: int, make: Any
 ) -> None:
-    steady, history = make(size, now, HOUR, 700), History()
-    for entry in steady:
+    generated, history = make(size, now, HOUR, 700), History()
+    for entry in generated:
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=entry.at)
         history.add(entry.record, id=entry.id, at=at)
-    assert list(steady.ids()) == list(history.ids())
+    assert list(generated.ids()) == list(history.ids())
     for lower in (None, now, now + HOUR / 7, now + HOUR):
         for upper in (None, now, now + HOUR * 3 / 7, now + HOUR):
             for flag in (True, False):
@@ -88,13 +88,13 @@ def test_a_steady_history_selects_like_one_that_was_filled(
                     upper_inclusive=not flag,
                 )
                 late = (now + 2 * HOUR).timestamp()
-                one, other = steady.select(span, late), history.select(span, late)
+                one, other = generated.select(span, late), history.select(span, late)
                 assert [entry.id for entry in one] == [entry.id for entry in other], span
                 assert one.joined() == b",".join(entry.text for entry in one)
 
 
-@pytest.mark.parametrize("make", [cekura.steady, bland.steady])
-def test_a_steady_record_is_about_as_long_as_asked(now: datetime, make: Any) -> None:
+@pytest.mark.parametrize("make", [cekura.generated, bland.generated])
+def test_a_generated_record_has_about_the_requested_length(now: datetime, make: Any) -> None:
     assert 600 < len(make(10, now, HOUR, 700)[3].text) < 800
 
 
@@ -110,7 +110,7 @@ def test_records_cover_every_documented_kind_and_unknown_ones(now: datetime) -> 
     assert len(str(bland.make_record(1, now, record_bytes=700))) > 650
 
 
-def test_cekura_writes_times_of_varying_width(now: datetime) -> None:
+def test_cekura_formats_times_of_varying_width(now: datetime) -> None:
     assert cekura.stamp(now) == "2026-11-20T12:00:00Z"
     assert cekura.stamp(now + timedelta(microseconds=990052)) == "2026-11-20T12:00:00.990052Z"
     assert bland.stamp(now) == "2026-11-20T12:00:00.000Z"
@@ -188,7 +188,7 @@ async def test_cekura_refuses(
     assert field in reply.json()
 
 
-async def test_cekura_takes_thirty_days_to_the_second(
+async def test_cekura_accepts_exactly_thirty_days(
     vendor: Cekura, client: httpx.AsyncClient, now: datetime
 ) -> None:
     start = now - timedelta(days=30)
@@ -198,7 +198,7 @@ async def test_cekura_takes_thirty_days_to_the_second(
     assert (await ask(client, vendor, start_time=longer)).status_code == 400
 
 
-async def test_cekura_knows_its_key_and_no_bearer(
+async def test_cekura_accepts_its_key_and_no_bearer(
     vendor: Cekura, client: httpx.AsyncClient
 ) -> None:
     url = f"{vendor.url}{cekura.PATH}?organization_id=42"
@@ -210,7 +210,7 @@ async def test_cekura_knows_its_key_and_no_bearer(
     assert (await client.get(url, headers={"X-CEKURA-API-KEY": "new"})).status_code == 200
 
 
-async def test_cekura_shows_seven_days_unless_asked_and_never_more_than_a_year(
+async def test_cekura_shows_seven_days_by_default_and_never_more_than_a_year(
     vendor: Cekura, client: httpx.AsyncClient, now: datetime
 ) -> None:
     young = vendor.add(now - timedelta(days=6))
@@ -245,7 +245,7 @@ async def test_cekura_lists_organizations_and_single_records(
     assert (await client.post(f"{vendor.url}{cekura.PATH}", headers=headers)).status_code == 405
 
 
-async def test_cekura_clamps_a_large_page_without_a_word(
+async def test_cekura_silently_clamps_a_large_page(
     vendor: Cekura, client: httpx.AsyncClient, now: datetime
 ) -> None:
     vendor.fill(60, now - HOUR, now)
@@ -283,7 +283,7 @@ async def test_cekura_next_link_may_be_missing(
         assert pages[0]["next"].startswith("https://evil.example/user/v1/audit-logs/?")
 
 
-async def test_a_row_may_come_late_and_another_may_go(
+async def test_a_row_may_appear_late_and_another_may_be_deleted(
     vendor: Cekura, client: httpx.AsyncClient, clock: Any, now: datetime
 ) -> None:
     late = vendor.add(now - HOUR, visible_from=now + HOUR)
@@ -295,16 +295,16 @@ async def test_a_row_may_come_late_and_another_may_go(
     assert set(vendor.history.ids()) == {late, gone}
 
 
-async def test_rows_vanish_between_two_pages_of_a_walk(
+async def test_rows_are_deleted_between_two_pages_of_a_walk(
     vendor: Cekura, client: httpx.AsyncClient, now: datetime
 ) -> None:
     made = vendor.fill(4, now - HOUR, now)
 
-    def vanish() -> None:
+    def delete() -> None:
         for one in made[2:]:
             vendor.history.remove(one)
 
-    vendor.before_page[2] = vanish
+    vendor.before_page[2] = delete
     first = await ask(client, vendor, page=1, page_size=2)
     assert first.json()["next"]
     second = await ask(client, vendor, page=2, page_size=2)
@@ -379,7 +379,7 @@ async def test_bland_refuses(
     assert (await ask_ai(client, ai, **query)).json()["status"] == "error"
 
 
-async def test_bland_takes_the_raw_key_and_a_bearer_by_switch(
+async def test_bland_accepts_the_raw_key_and_a_bearer_by_switch(
     ai: Bland, client: httpx.AsyncClient
 ) -> None:
     url = f"{ai.url}{bland.PATH}"
@@ -457,7 +457,7 @@ async def test_bland_puts_errors_into_a_200(
     reply = await ask_ai(client, ai)
     assert (reply.status_code, reply.json()["data"]) == (200, None)
     assert reply.json()["errors"]
-    ai.switches.errors = "beside data"
+    ai.switches.errors = "with data"
     reply = await ask_ai(client, ai)
     assert reply.json()["errors"]
     assert len(ids(reply)) == 3

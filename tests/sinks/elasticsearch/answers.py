@@ -1,4 +1,4 @@
-"""Answers to a bulk request, as a cluster may give them."""
+"""Responses to a bulk request, as a cluster may send them."""
 
 import json
 from typing import Any

@@ -43,6 +43,6 @@ async def make(elastic: Elastic) -> AsyncIterator[Make]:
 
 @pytest.fixture
 async def nodes() -> AsyncIterator[list[Elastic]]:
-    """Three nodes. They share nothing, so that it shows which of them has taken an event."""
+    """Three nodes. They share nothing, so that a test can see which of them has an event."""
     async with Elastic() as one, Elastic() as two, Elastic() as three:
         yield [one, two, three]

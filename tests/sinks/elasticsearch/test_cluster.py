@@ -1,4 +1,4 @@
-"""The nodes of a cluster: which of them is asked, and how we log in."""
+"""The nodes of a cluster: which of them gets a request, and authentication."""
 
 import base64
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Items = Callable[[Sink, int], list[Item]]
 Make = Callable[..., Sink]
 
 
-async def test_the_next_node_is_asked_when_one_cannot_be_reached(
+async def test_requests_fail_over_to_the_next_node(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
     async with Elastic() as gone:
@@ -29,7 +29,7 @@ async def test_the_next_node_is_asked_when_one_cannot_be_reached(
     assert (caught.value.reason, caught.value.sent) == ("connect", False)
 
 
-async def test_a_dead_node_is_passed_over_and_found_again(
+async def test_a_dead_node_is_skipped_and_used_again_once_it_recovers(
     nodes: list[Elastic], make: Make, items: Items
 ) -> None:
     one, two, _ = nodes
@@ -50,7 +50,7 @@ async def test_a_dead_node_is_passed_over_and_found_again(
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-async def test_a_node_in_trouble_is_passed_over_at_once(
+async def test_an_unavailable_node_is_skipped_at_once(
     nodes: list[Elastic], make: Make, items: Items, status: int
 ) -> None:
     one, two, three = nodes
@@ -62,10 +62,10 @@ async def test_a_node_in_trouble_is_passed_over_at_once(
     requests = one.requests + two.requests
     await sink.send(items(sink, 3))
     assert three.stored.total == 3
-    assert one.requests + two.requests == requests  # they are not asked first each time
+    assert one.requests + two.requests == requests  # they are not tried first each time
 
 
-async def test_when_every_node_is_in_trouble_each_is_asked_once_and_then_it_is_waited(
+async def test_when_every_node_is_unavailable_each_gets_one_request_and_then_a_pause_follows(
     nodes: list[Elastic], make: Make, items: Items
 ) -> None:
     sink = make(urls=[each.url for each in nodes])
@@ -80,7 +80,7 @@ async def test_when_every_node_is_in_trouble_each_is_asked_once_and_then_it_is_w
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500])
-async def test_what_every_node_would_say_is_asked_of_one_alone(
+async def test_an_error_that_every_node_would_return_is_not_retried_at_another(
     nodes: list[Elastic], make: Make, items: Items, status: int
 ) -> None:
     one, two, _ = nodes
@@ -91,14 +91,14 @@ async def test_what_every_node_would_say_is_asked_of_one_alone(
     assert two.requests == 0
 
 
-@pytest.mark.parametrize("trouble", [hang(), reset()])
-async def test_a_node_that_does_not_answer_is_left_for_the_next_attempt(
-    nodes: list[Elastic], make: Make, items: Items, trouble: Action
+@pytest.mark.parametrize("fault", [hang(), reset()])
+async def test_the_attempt_after_a_timeout_goes_to_another_node(
+    nodes: list[Elastic], make: Make, items: Items, fault: Action
 ) -> None:
     one, two, _ = nodes
     sink = make(urls=[one.url, two.url], timeout="300ms")
     await sink.send(items(sink, 1))
-    one.faults.add(trouble, path="/_bulk", times=None)
+    one.faults.add(fault, path="/_bulk", times=None)
     with pytest.raises(Retryable) as caught:
         await sink.send(items(sink, 2))
     assert caught.value.sent

@@ -1,4 +1,4 @@
-"""Events that are sent again after a rollover are recognised."""
+"""Events that are resent after a rollover are deduplicated."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,7 +28,7 @@ FLAVOURS = ["elasticsearch", "opensearch"]
 
 
 class Clock:
-    """The cluster's clock: when its indices are made."""
+    """The cluster's clock: when its indices are created."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -39,26 +39,26 @@ class Clock:
 
 @pytest.fixture(params=FLAVOURS)
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Elastic]:
-    """A cluster whose first index is made a day before the events happen."""
+    """A cluster whose first index is created a day before the events happen."""
     async with Elastic(flavour=request.param, clock=Clock(NOON - DAY)) as double:
         yield double
 
 
 def at(cluster: Elastic, now: float) -> None:
-    """Let it be *now* for the cluster."""
+    """Set the cluster's clock to *now*."""
     assert isinstance(cluster.clock, Clock)
     cluster.clock.now = now
 
 
-def asked(cluster: Elastic) -> list[str]:
-    """Return what a cluster was asked, but for bulk requests and who it is."""
+def requests(cluster: Elastic) -> list[str]:
+    """Return the requests to a cluster, except for bulk requests and the version."""
     return [
         each.path.rpartition("/")[2] for each in cluster.seen if each.path not in ("/", "/_bulk")
     ]
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-async def test_what_is_sent_again_after_a_rollover_is_recognised_by_asking(
+async def test_events_resent_after_a_rollover_are_deduplicated_by_a_search(
     cluster: Elastic, make: Make, items: Items, *, fresh: bool
 ) -> None:
     sink = make(urls=[cluster.url])
@@ -93,7 +93,7 @@ async def test_a_batch_whose_outcome_is_unknown_is_stored_once_although_the_stre
     assert cluster.stored.total == 5
 
 
-async def test_a_verdict_that_names_the_new_ones_only_is_about_the_whole_batch(
+async def test_the_indices_of_a_verdict_count_the_events_that_were_already_stored(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
     sink = make(urls=[cluster.url])
@@ -109,7 +109,7 @@ async def test_a_verdict_that_names_the_new_ones_only_is_about_the_whole_batch(
     assert verdict.duplicates == 3
 
 
-async def test_nobody_is_asked_about_events_that_happened_after_the_last_rollover(
+async def test_events_that_happened_after_the_last_rollover_are_not_searched_for(
     cluster: Elastic, make: Make, items: Items, event: MakeEvent, batch: Batch
 ) -> None:
     sink = make(urls=[cluster.url])
@@ -120,16 +120,16 @@ async def test_nobody_is_asked_about_events_that_happened_after_the_last_rollove
     cluster.seen.clear()
     for _ in range(3):
         await new.send(items(new, 2))
-    assert asked(cluster) == ["index.creation_date"]
-    # Within the hour by which a vendor's clock may be ahead it is asked.
+    assert requests(cluster) == ["index.creation_date"]
+    # Within the hour by which a vendor's clock may be ahead there is a search.
     just_after = (NOON - 7200 + 3599) * 10**6
     await new.send(batch(new, [event(9, at=just_after)]))
-    assert asked(cluster) == ["index.creation_date", "_search"]
+    assert requests(cluster) == ["index.creation_date", "_search"]
     await new.send(batch(new, [event(10, at=just_after + 10**6)]))
-    assert asked(cluster) == ["index.creation_date", "_search"]
+    assert requests(cluster) == ["index.creation_date", "_search"]
 
 
-async def test_a_rollover_is_noticed_by_the_answers_and_otherwise_nothing_is_asked_twice(
+async def test_a_rollover_is_noticed_in_the_responses_and_nothing_is_requested_twice(
     cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -139,18 +139,18 @@ async def test_a_rollover_is_noticed_by_the_answers_and_otherwise_nothing_is_ask
     for count in (1, 2, 3):
         now += 45
         await sink.send(items(sink, count))
-    # Before there was anything, and when there was.
-    assert asked(cluster) == ["index.creation_date"] * 2
+    # Before there was an index, and once there was one.
+    assert requests(cluster) == ["index.creation_date"] * 2
     at(cluster, NOON + DAY)
     cluster.rollover(STREAM)
     fourth = items(sink, 4)[3:]
     await sink.send(fourth)
-    assert asked(cluster) == ["index.creation_date"] * 2
+    assert requests(cluster) == ["index.creation_date"] * 2
     assert await sink.send(items(sink, 5)) == Verdict(duplicates=4)
-    assert asked(cluster) == [*["index.creation_date"] * 3, "_search"]
+    assert requests(cluster) == [*["index.creation_date"] * 3, "_search"]
 
 
-async def test_a_sink_that_was_quiet_for_a_minute_asks_before_it_sends(
+async def test_a_sink_without_events_for_a_minute_looks_for_a_rollover_before_it_sends(
     cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
@@ -165,7 +165,7 @@ async def test_a_sink_that_was_quiet_for_a_minute_asks_before_it_sends(
     assert await sink.send(items(sink, 3)) == Verdict(duplicates=3)
 
 
-async def test_a_dated_index_recognises_an_event_whenever_it_is_sent_again(
+async def test_a_dated_index_deduplicates_an_event_whenever_it_is_resent(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
     for index in ("audit-{vendor}-%Y.%m", "audit"):
@@ -176,10 +176,10 @@ async def test_a_dated_index_recognises_an_event_whenever_it_is_sent_again(
         assert await make(urls=[cluster.url], index=index).send(items(sink, 2)) == Verdict(
             duplicates=2
         )
-    assert "_search" not in asked(cluster)
+    assert "_search" not in requests(cluster)
 
 
-async def test_a_dated_name_that_is_a_data_stream_is_asked_as_well(
+async def test_a_dated_name_that_is_a_data_stream_is_searched_as_well(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
     sink = make(urls=[cluster.url], index="logs-audit-%Y.%m")
@@ -191,7 +191,7 @@ async def test_a_dated_name_that_is_a_data_stream_is_asked_as_well(
     )
 
 
-async def test_a_key_that_may_not_read_still_delivers_and_says_what_that_costs(
+async def test_a_key_that_may_not_search_still_delivers_with_a_warning(
     cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(monotonic=lambda: 10_000.0)
@@ -210,11 +210,11 @@ async def test_a_key_that_may_not_read_still_delivers_and_says_what_that_costs(
             assert verdict.duplicates == 2 - count
             assert len(verdict.warnings) == 1
             assert "grant read and view_index_metadata" in verdict.warnings[0]
-        assert asked(cluster).count(question) == 1  # each refusal stands in an audit log
+        assert requests(cluster).count(question) == 1  # each refusal is recorded in an audit log
         cluster.indices.clear()
 
 
-async def test_an_index_that_cannot_be_searched_costs_a_warning_and_not_the_delivery(
+async def test_an_index_that_cannot_be_searched_causes_a_warning_and_does_not_stop_delivery(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
     sink = make(urls=[cluster.url])
@@ -241,7 +241,7 @@ async def test_an_index_that_cannot_be_searched_costs_a_warning_and_not_the_deli
         (200, b"[]", Retryable),
     ],
 )
-async def test_a_question_that_is_not_answered_for_now_is_asked_again_and_nothing_is_sent(
+async def test_a_search_that_fails_is_repeated_and_nothing_is_sent_before(
     cluster: Elastic,
     make: Make,
     items: Items,
@@ -275,7 +275,7 @@ async def test_a_question_that_is_not_answered_for_now_is_asked_again_and_nothin
         b'{"timed_out":false,"_shards":[],"hits":{"hits":[]}}',
     ],
 )
-async def test_an_answer_that_is_no_searchs_proves_nothing(
+async def test_an_unexpected_response_to_a_search_proves_nothing(
     cluster: Elastic, make: Make, items: Items, body: bytes
 ) -> None:
     sink = make(urls=[cluster.url])
@@ -289,12 +289,12 @@ async def test_an_answer_that_is_no_searchs_proves_nothing(
     assert caught.value.reason == "bad_reply"
 
 
-async def test_an_index_that_does_not_say_when_it_was_made_is_searched(
+async def test_an_index_of_unknown_creation_date_is_searched(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
     sink = make(urls=[cluster.url])
     await sink.send(items(sink, 2))
-    cluster.rollover(STREAM)  # before the events: by its date nobody would be asked
+    cluster.rollover(STREAM)  # before the events: by its date there would be no search
     listed: dict[str, Any] = {name: {"settings": {}} for name in cluster.indices[STREAM].backing}
     cluster.faults.add(
         answer(200, json.dumps(listed).encode()), path=f"/{STREAM}/_settings/index.creation_date"
@@ -302,7 +302,7 @@ async def test_an_index_that_does_not_say_when_it_was_made_is_searched(
     assert await make(urls=[cluster.url]).send(items(sink, 2)) == Verdict(duplicates=2)
 
 
-async def test_a_batch_of_thousands_is_asked_about_in_parts(
+async def test_a_batch_of_thousands_is_searched_for_in_parts(
     cluster: Elastic, make: Make, items: Items
 ) -> None:
     sink = make(urls=[cluster.url], timeout="60s")
@@ -312,4 +312,4 @@ async def test_a_batch_of_thousands_is_asked_about_in_parts(
     cluster.rollover(STREAM)
     again = make(urls=[cluster.url], timeout="60s")
     assert await again.send(sent) == Verdict(duplicates=2005)
-    assert asked(cluster).count("_search") == 3
+    assert requests(cluster).count("_search") == 3

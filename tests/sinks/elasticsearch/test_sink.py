@@ -1,4 +1,4 @@
-"""Elasticsearch and OpenSearch: what is sent, and what each answer means."""
+"""Elasticsearch and OpenSearch: what is sent, and what each response means."""
 
 import shlex
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ async def test_an_event_is_created_under_its_uid_in_the_stream_of_its_vendor(
 
 
 @pytest.mark.parametrize("form", ["cim", "datadog", "ocsf", "raw"])
-async def test_any_form_has_the_timestamp_that_a_data_stream_demands(
+async def test_any_form_has_the_timestamp_that_a_data_stream_requires(
     elastic: Elastic, make: Make, event: MakeEvent, batch: Batch, form: str
 ) -> None:
     sink = make(format=form)
@@ -53,7 +53,7 @@ async def test_any_form_has_the_timestamp_that_a_data_stream_demands(
     assert "data_stream" not in document
 
 
-async def test_what_was_sent_before_is_recognised_and_counted(
+async def test_events_that_are_already_stored_are_deduplicated_and_counted(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
     sink = make()
@@ -89,7 +89,7 @@ async def test_a_pipeline_is_named_in_the_request(
         (422, "", "status_422"),
     ],
 )
-async def test_a_document_that_is_refused_is_rejected_and_costs_no_other(
+async def test_a_refused_document_is_rejected_and_affects_no_other(
     elastic: Elastic, make: Make, items: Items, *, status: int, kind: str, reason: str
 ) -> None:
     sink = make()
@@ -116,7 +116,7 @@ async def test_a_document_that_is_refused_is_rejected_and_costs_no_other(
         (408, ""),
     ],
 )
-async def test_an_item_under_pressure_goes_again_and_the_others_are_done(
+async def test_a_throttled_item_is_retried_and_the_others_are_delivered(
     elastic: Elastic, make: Make, items: Items, status: int, kind: str
 ) -> None:
     sink = make()
@@ -128,8 +128,8 @@ async def test_an_item_under_pressure_goes_again_and_the_others_are_done(
     verdict = await sink.send(items(sink, 6))
     assert verdict.retry == (0, 3)
     assert [each.index for each in verdict.rejected] == [2]
-    assert verdict.because is not None
-    assert verdict.because.reason == f"status_{status}"
+    assert verdict.retry_reason is not None
+    assert verdict.retry_reason.reason == f"status_{status}"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ async def test_an_item_under_pressure_goes_again_and_the_others_are_done(
         (400, "index_closed_exception"),
     ],
 )
-async def test_an_item_that_an_operator_must_mend_holds_the_sink(
+async def test_an_item_error_that_an_operator_must_fix_holds_the_sink(
     elastic: Elastic, make: Make, items: Items, status: int, kind: str
 ) -> None:
     sink = make()
@@ -152,7 +152,7 @@ async def test_an_item_that_an_operator_must_mend_holds_the_sink(
     assert caught.value.status == status
 
 
-async def test_an_index_that_exists_for_no_event_holds_the_sink(
+async def test_a_404_for_every_event_holds_the_sink(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
     elastic.switches.auto_create = False
@@ -175,22 +175,21 @@ async def test_a_pipeline_that_does_not_exist_holds_the_sink(
     assert len((await other.send(items(other, 1))).rejected) == 1
 
 
-async def test_what_went_to_the_failure_store_is_delivered_and_told(
+async def test_events_in_the_failure_store_are_delivered_with_a_warning(
     elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
 ) -> None:
     elastic.switches.failure_store = True
     sink = make(format="raw")
     sent = batch(sink, [event(1)])
-    broken = Item(
-        1, event(2), batch(sink, [event(2)])[0].text.replace(b'"record":{', b'"record":3,"x":{')
-    )
+    (other,) = batch(sink, [event(2)])
+    broken = Item(1, other.event, other.text.replace(b'"record":{', b'"record":3,"x":{'))
     verdict = await sink.send([*sent, broken])
-    assert (verdict.diverted, verdict.rejected, verdict.retry) == (1, (), ())
+    assert (verdict.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
     assert "went to the failure store" in verdict.warnings[0]
     assert elastic.failures.total == 1
 
 
-# --- answers that prove nothing --------------------------------------------------
+# --- responses that prove nothing --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,7 +209,7 @@ async def test_what_went_to_the_failure_store_is_delivered_and_told(
         b'{"items":[{"create":{"status":201}},{}]}',
     ],
 )
-async def test_an_answer_that_does_not_name_every_event_proves_nothing(
+async def test_a_response_that_does_not_list_every_event_proves_nothing(
     elastic: Elastic, make: Make, items: Items, body: bytes
 ) -> None:
     sink = make()
@@ -258,7 +257,7 @@ async def test_the_items_decide_and_not_the_errors_flag(
         (503, b"", Retryable),
     ],
 )
-async def test_a_request_that_is_refused_as_a_whole_says_what_to_do(
+async def test_each_status_of_a_whole_request_has_its_error(
     elastic: Elastic,
     make: Make,
     items: Items,
@@ -287,37 +286,37 @@ async def test_a_refused_document_is_not_shown_in_the_reason(
     assert len(rejection.message) <= 300
 
 
-# --- what the request asks of the cluster ----------------------------------------
+# --- the parameters of a request ----------------------------------------
 
 
 @pytest.mark.parametrize(
     ("number", "hides"),
     [("8.17.9", False), ("8.18.0", True), ("9.0.0", True), ("10.1.0", True), ("7.10.2", False)],
 )
-async def test_only_a_cluster_that_knows_it_is_asked_to_hide_documents(
+async def test_only_a_cluster_with_the_parameter_is_asked_to_hide_documents(
     elastic: Elastic, make: Make, items: Items, number: str, *, hides: bool
 ) -> None:
     elastic.switches.version = number
     sink = make()
     for _ in range(3):
         await sink.send(items(sink, 1))
-    asked = [each for each in elastic.seen if each.path == "/"]
-    assert len(asked) == 1
+    requests = [each for each in elastic.seen if each.path == "/"]
+    assert len(requests) == 1
     assert elastic.seen[-1].query.get("include_source_on_error") == ("false" if hides else None)
 
 
-async def test_opensearch_gets_no_parameter_that_it_does_not_know(make: Make, items: Items) -> None:
+async def test_opensearch_gets_no_parameter_of_elasticsearch(make: Make, items: Items) -> None:
     async with Elastic(flavour="opensearch", switches=None) as opensearch:
         opensearch.switches.version = "9.9.9"
         sink = make(urls=[opensearch.url])
         assert await sink.send(items(sink, 2)) == Verdict()
         assert opensearch.stored.total == 2
         assert opensearch.answered[400] == 0
-        assert "it cannot be asked" in await sink.check()
+        assert "cannot be checked" in await sink.check()
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405])
-async def test_a_key_or_a_proxy_that_may_not_ask_who_the_cluster_is_can_still_write(
+async def test_a_key_that_may_not_read_the_version_can_still_write(
     elastic: Elastic, make: Make, items: Items, status: int
 ) -> None:
     elastic.faults.add(answer(status), method="GET", path="/")
@@ -325,7 +324,7 @@ async def test_a_key_or_a_proxy_that_may_not_ask_who_the_cluster_is_can_still_wr
     assert await sink.send(items(sink, 1)) == Verdict()
 
 
-async def test_a_node_that_does_not_know_the_parameter_after_all_costs_nothing(
+async def test_a_node_that_refuses_the_parameter_loses_nothing(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
     unknown = b'{"error":{"type":"illegal_argument_exception","reason":"unrecognized parameter"}}'
@@ -343,10 +342,10 @@ async def test_a_node_that_does_not_know_the_parameter_after_all_costs_nothing(
     assert elastic.requests == requests + 1
 
 
-def test_the_search_for_an_event_is_a_line_to_copy(event: MakeEvent) -> None:
+def test_the_search_for_an_event_can_be_copied_to_a_shell(event: MakeEvent) -> None:
     def lines(**keys: Any) -> Sequence[str]:
         settings = elasticsearch.Settings.model_validate({**REQUIRED, **keys})
-        return elasticsearch.build("elastic", settings, Metrics()).query(event(1))
+        return elasticsearch.build("elastic", settings, Metrics()).query(event(1).uid)
 
     uid = event(1).uid
     kql, curl = lines(username="o'brien", password="hush", index="audit-{vendor}-%Y.%m")

@@ -1,11 +1,16 @@
-"""Which template a cluster would use, and what an index maps otherwise than ours."""
+"""Which template a cluster would use, and how the mapping of an index conflicts with ours."""
 
 from dataclasses import astuple
 from typing import Any
 
 import pytest
 
-from auditrelay.sinks.elasticsearch.templates import COMPONENT, Match, misfits, templates
+from auditrelay.sinks.elasticsearch.templates import (
+    COMPONENT,
+    TemplateMatch,
+    mapping_conflicts,
+    templates,
+)
 
 
 def listed(name: str, pattern: str, priority: int | None = None, **more: Any) -> dict[str, Any]:
@@ -37,25 +42,25 @@ ALL = listed("all", "*")
 def test_the_template_with_the_highest_priority_is_used(
     index: str, candidates: list[dict[str, Any]], found: tuple[str, bool, bool] | None
 ) -> None:
-    match = Match.of(index, candidates)
+    match = TemplateMatch.of(index, candidates)
     assert (None if match is None else astuple(match)) == found
 
 
 @pytest.mark.parametrize(
     "odd", [{}, {"name": "x"}, {"name": "x", "index_template": None}, {"index_template": {}}]
 )
-def test_a_template_that_says_nothing_is_used_for_nothing(odd: dict[str, Any]) -> None:
-    assert Match.of("audit", [odd]) is None
+def test_an_empty_template_matches_nothing(odd: dict[str, Any]) -> None:
+    assert TemplateMatch.of("audit", [odd]) is None
 
 
 @pytest.mark.parametrize("opensearch", [True, False])
-def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
+def test_our_own_template_has_no_conflicts(*, opensearch: bool) -> None:
     component = templates(opensearch=opensearch)[f"/_component_template/{COMPONENT}"]
-    assert misfits(component["template"]["mappings"]["properties"]) == []
+    assert mapping_conflicts(component["template"]["mappings"]["properties"]) == []
 
 
 @pytest.mark.parametrize(
-    ("properties", "said"),
+    ("properties", "conflicts"),
     [
         ({"source": {"properties": {"ip": {"type": "keyword"}}}}, ["source.ip is keyword, not ip"]),
         ({"@timestamp": {"type": "date_nanos"}}, []),
@@ -70,7 +75,7 @@ def test_our_own_template_has_no_misfits(*, opensearch: bool) -> None:
         ({"event": "nonsense", "source": {"type": 7}}, []),
     ],
 )
-def test_only_types_that_serve_a_search_otherwise_are_misfits(
-    properties: dict[str, Any], said: list[str]
+def test_only_types_that_a_search_treats_differently_conflict(
+    properties: dict[str, Any], conflicts: list[str]
 ) -> None:
-    assert misfits(properties) == said
+    assert mapping_conflicts(properties) == conflicts

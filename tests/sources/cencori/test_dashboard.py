@@ -59,7 +59,7 @@ def make_settings(**changes: Any) -> cencori.Settings:
 
 @pytest.fixture(autouse=True)
 def any_year(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the double's clock stand where the tests want it."""
+    """Let tests set the double's clock to any year."""
     monkeypatch.setattr(http, "CLOCK_TOLERANCE", timedelta(days=36500))
 
 
@@ -108,7 +108,7 @@ def ids(pages: list[Page]) -> list[str]:
 
 
 def lists(vendor: Cencori) -> list[dict[str, str]]:
-    """Return the queries for pages of the list; the first of each walk asks for the plan."""
+    """Return the queries for pages of the list; the first of each walk checks the plan."""
     return [seen.query for seen in vendor.seen if "category" not in seen.query]
 
 
@@ -119,15 +119,15 @@ def lists(vendor: Cencori) -> list[dict[str, str]]:
     ("change", "words"),
     [
         ({"cookie": "two\nlines"}, "cookie"),
-        ({"cookie": "session=abc"}, "holds no cookie sb-"),
-        ({"cookie": None}, "cookie: is missing, and mode"),
+        ({"cookie": "session=abc"}, "has no cookie sb-"),
+        ({"cookie": None}, "cookie: is missing; mode"),
         ({"organization_slug": None}, "organization_slug: is missing"),
         ({"organization_slug": "acme/x"}, "not the slug"),
         ({"organization_slug": "Acme Labs"}, "not the slug"),
         ({"organization_slug": ""}, "not the slug"),
-        ({"directory": "/x"}, "directory: goes with mode"),
+        ({"directory": "/x"}, "directory: is only for mode"),
         ({"mode": "files"}, "directory: is missing"),
-        ({"mode": "files", "directory": "/x"}, "cookie: goes with mode"),
+        ({"mode": "files", "directory": "/x"}, "cookie: is only for mode"),
         ({"mode": "api"}, "mode"),
         ({"mode": None}, "mode"),
         ({"page_size": 101}, "page_size"),
@@ -167,7 +167,7 @@ async def test_every_row_is_shown_once_however_many_there_are(
     }
 
 
-async def test_what_lies_outside_of_the_window_is_not_shown(
+async def test_rows_outside_the_window_are_not_shown(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     inside = [vendor.add(at) for at in (day.start, day.end - MICROSECOND)]
@@ -176,7 +176,7 @@ async def test_what_lies_outside_of_the_window_is_not_shown(
     assert sorted(ids(await walk(connect()))) == sorted(inside)
 
 
-async def test_a_poll_is_one_look_at_the_list_and_one_at_the_plan(
+async def test_a_poll_is_one_request_for_the_list_and_one_for_the_plan(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.fill(90, day.start, day.end)
@@ -200,7 +200,7 @@ async def test_a_poll_is_one_look_at_the_list_and_one_at_the_plan(
         (90 * DAY, "all"),
     ],
 )
-async def test_the_smallest_range_that_holds_the_window_is_asked_for(
+async def test_the_shortest_range_that_contains_the_window_is_requested(
     *, vendor: Cencori, connect: Connect, walk: Walk, age: timedelta, asked: str
 ) -> None:
     start = datetime.fromtimestamp(vendor.clock(), UTC) - age
@@ -221,7 +221,7 @@ async def test_an_old_window_is_reached_without_turning_every_page(
     assert len(lists(vendor)) < 15
 
 
-async def test_a_long_list_costs_little_more_than_its_pages(
+async def test_a_long_list_costs_few_more_requests_than_it_has_pages(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(10_000, day.start, day.end)
@@ -264,7 +264,7 @@ async def collected(source: dashboard.Source, window: Interval) -> set[str]:
     return found
 
 
-async def test_new_rows_on_top_lose_none(
+async def test_no_row_is_lost_to_new_rows_on_top(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(20, day.start, day.end)
@@ -275,23 +275,23 @@ async def test_new_rows_on_top_lose_none(
 
 @pytest.mark.parametrize("gone", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("when", [2, 3, 5])
-async def test_rows_that_vanish_above_take_no_other_with_them(
+async def test_no_row_is_lost_when_rows_above_are_deleted(
     *, vendor: Cencori, connect: Connect, day: Interval, gone: int, when: int
 ) -> None:
     newer = vendor.fill(10, day.end, day.end + HOUR)
     made = vendor.fill(20, day.start, day.end)
 
-    def vanish() -> None:
+    def delete() -> None:
         for one in newer[:gone]:
             vendor.history.remove(one)
 
-    vendor.before_page = {when: vanish}
+    vendor.before_page = {when: delete}
     assert await collected(connect(), day) == set(made)
     assert vendor.before_page == {}
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_rows_that_vanish_above_a_border_of_equal_times_take_none_of_them_along(
+async def test_no_tie_at_a_page_border_is_lost_when_rows_above_are_deleted(
     clock: Clock, day: Interval, seed: int
 ) -> None:
     """The next page then begins in the middle of them, in another order."""
@@ -301,11 +301,11 @@ async def test_rows_that_vanish_above_a_border_of_equal_times_take_none_of_them_
         made += [vendor.add(day.start + 6 * HOUR) for _ in range(3)]
         newer = vendor.fill(5, day.start + 7 * HOUR, day.end)
 
-        def vanish() -> None:
+        def delete() -> None:
             for one in newer[-2:]:
                 vendor.history.remove(one)
 
-        vendor.before_page = {2: vanish}
+        vendor.before_page = {2: delete}
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
         source = cencori.build("labs", make_settings(**keys), Metrics())
         assert isinstance(source, dashboard.Source)
@@ -317,16 +317,16 @@ async def test_rows_that_vanish_above_a_border_of_equal_times_take_none_of_them_
         assert (vendor.failures, vendor.before_page) == ([], {})
 
 
-async def test_a_list_that_shrinks_below_the_page_is_no_outage(
+async def test_a_list_that_shrinks_below_the_page_is_not_an_outage(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval, waits: list[float]
 ) -> None:
     made = vendor.fill(12, day.start, day.end)
 
-    def vanish() -> None:
+    def delete() -> None:
         for one in made[4:]:
             vendor.history.remove(one)
 
-    vendor.before_page = {2: vanish}
+    vendor.before_page = {2: delete}
     assert set(made[:4]) <= set(ids(await walk(connect())))
     assert waits == []
     assert vendor.answered[500] == 1
@@ -334,7 +334,7 @@ async def test_a_list_that_shrinks_below_the_page_is_no_outage(
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("tied", [2, 4, 5, 6, 7, 9, 25])
-async def test_rows_of_one_time_may_stand_in_any_order(
+async def test_ties_may_be_in_any_order(
     *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int, tied: int
 ) -> None:
     vendor.switches.ties = "swapping"
@@ -347,7 +347,7 @@ async def test_rows_of_one_time_may_stand_in_any_order(
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_crowds_one_after_the_other_are_counted_apart(
+async def test_consecutive_groups_of_ties_are_counted_separately(
     clock: Clock, day: Interval, seed: int
 ) -> None:
     async with Cencori(clock=clock, seed=seed) as vendor:
@@ -364,7 +364,7 @@ async def test_crowds_one_after_the_other_are_counted_apart(
 
 
 @pytest.mark.parametrize("size", [1, 2, 6, 13])
-async def test_a_whole_list_of_one_time_is_shown(
+async def test_a_whole_list_of_ties_is_shown(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval, size: int
 ) -> None:
     vendor.switches.ties = "swapping"
@@ -372,7 +372,7 @@ async def test_a_whole_list_of_one_time_is_shown(
     assert sorted(ids(await walk(connect(page_size=size)))) == sorted(made)
 
 
-async def test_a_crowd_that_moves_is_counted_anew(
+async def test_ties_that_move_are_counted_again(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     vendor.switches.ties = "swapping"
@@ -393,7 +393,9 @@ async def test_a_crowd_that_moves_is_counted_anew(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-async def test_whatever_moves_no_row_that_was_there_all_along_is_lost(data: st.DataObject) -> None:
+async def test_no_row_that_was_there_all_along_is_lost_however_the_list_moves(
+    data: st.DataObject,
+) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     window = Interval(start, start + HOUR)
     async with Cencori(clock=Clock(window.end + 2 * MINUTE)) as vendor:
@@ -442,7 +444,7 @@ def _entry(vendor: Cencori, one: str) -> dict[str, Any]:
     return entry.record
 
 
-# --- answers that make no sense
+# --- invalid answers
 
 
 def rewritten(change: Callable[[dict[str, Any]], None]) -> faults.Action:
@@ -463,7 +465,7 @@ def rewritten(change: Callable[[dict[str, Any]], None]) -> faults.Action:
         (lambda answer: answer["logs"].reverse(), "not_in_order"),
     ],
 )
-async def test_a_list_that_makes_no_sense_breaks_the_walk(
+async def test_an_invalid_list_breaks_the_walk(
     *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, change: Any, reason: str
 ) -> None:
     vendor.fill(20, day.start, day.end)
@@ -473,7 +475,7 @@ async def test_a_list_that_makes_no_sense_breaks_the_walk(
     assert caught.value.reason == reason
 
 
-async def test_pages_that_become_smaller_are_turned_all_the_same(
+async def test_pages_that_become_smaller_are_still_turned(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     made = vendor.fill(20, day.start, day.end)
@@ -486,7 +488,7 @@ async def test_pages_that_become_smaller_are_turned_all_the_same(
 
     vendor.respond = smaller  # type: ignore[method-assign]  # the vendor changes its maximum
     assert sorted(ids(await walk(connect(page_size=10)))) == sorted(made)
-    vendor.failures.clear()  # what was told of was told in other pages
+    vendor.failures.clear()  # the double counts on the page size it was asked for
 
 
 def _fields(request: Request) -> dict[str, Any]:
@@ -534,7 +536,7 @@ async def test_an_answer_without_a_date_is_not_used(
         (faults.answer(400, b'{"error":"no"}'), Refused),
     ],
 )
-async def test_whatever_fails_for_good_is_told_and_claims_nothing(
+async def test_a_lasting_failure_is_raised_and_nothing_is_covered(
     *, vendor: Cencori, connect: Connect, walk: Walk, fault: faults.Action, error: type[RelayError]
 ) -> None:
     vendor.faults.add(fault, times=None)
@@ -546,7 +548,7 @@ async def test_whatever_fails_for_good_is_told_and_claims_nothing(
 @pytest.mark.parametrize(
     "fault", [faults.answer(500), faults.reset(), faults.html(502), faults.too_many(retry_after=7)]
 )
-async def test_what_fails_once_is_asked_again(
+async def test_a_request_that_fails_once_is_repeated(
     *, vendor: Cencori, connect: Connect, walk: Walk, day: Interval, fault: Any, nth: int
 ) -> None:
     made = vendor.fill(12, day.start, day.end)
@@ -567,7 +569,7 @@ async def test_the_cookie_does_not_follow_a_redirect(
 # --- plans and refusals
 
 
-async def test_a_plan_that_leaves_identities_out_makes_the_window_partial(
+async def test_a_plan_that_leaves_out_identities_makes_the_window_partial(
     vendor: Cencori, connect: Connect, walk: Walk, day: Interval
 ) -> None:
     source = connect()
@@ -584,7 +586,7 @@ async def test_a_plan_that_leaves_identities_out_makes_the_window_partial(
     assert pages[-1].partial is None
 
 
-async def test_what_the_plan_does_not_reach_is_a_gap_and_the_rest_is_read(
+async def test_time_that_the_plan_does_not_show_is_a_gap_and_the_rest_is_read(
     vendor: Cencori, connect: Connect, walk: Walk
 ) -> None:
     vendor.switches.plan = "pro"
@@ -599,7 +601,7 @@ async def test_what_the_plan_does_not_reach_is_a_gap_and_the_rest_is_read(
     assert [query["time_range"] for query in lists(vendor)][:2] == ["30d", "7d"]
 
 
-async def test_a_window_that_the_plan_does_not_reach_at_all_is_one_gap(
+async def test_a_window_that_the_plan_does_not_show_at_all_is_one_gap(
     vendor: Cencori, connect: Connect, walk: Walk
 ) -> None:
     vendor.switches.plan = "team"
@@ -630,12 +632,12 @@ async def test_the_end_of_a_shortened_range_moves_on_while_it_is_read(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"role": None}, "403 .*Forbidden; the user of the cookie is no member of acme-labs"),
+        ({"role": None}, "403 .*Forbidden; the user of the cookie is not a member of acme-labs"),
         ({"role": "member"}, "403 .*Insufficient permissions; .* must be an owner or admin"),
-        ({"plan": "free"}, "403 .*; the organisation's plan has no audit log: it takes .* pro"),
+        ({"plan": "free"}, "403 .*; the organisation's plan has no audit log: it needs .* pro"),
     ],
 )
-async def test_the_three_refusals_are_told_apart(
+async def test_the_three_refusals_have_different_hints(
     *, vendor: Cencori, connect: Connect, walk: Walk, change: dict[str, Any], words: str
 ) -> None:
     for name, value in change.items():
@@ -645,7 +647,7 @@ async def test_the_three_refusals_are_told_apart(
     assert caught.value.status == 403
 
 
-async def test_other_refusals_say_what_to_do(
+async def test_other_refusals_have_a_hint_what_to_do(
     vendor: Cencori, connect: Connect, walk: Walk, waits: list[float]
 ) -> None:
     with pytest.raises(Refused, match=r"404 .*Organization not found; check organization_slug"):
@@ -673,9 +675,9 @@ async def test_a_renewed_session_is_kept_for_its_owner_only_and_used_after_a_res
     folder = tmp_path / "sources" / "labs"
     configured = vendor.cookie
     source = connect(cookie=configured)
-    source.keep_in(folder)
+    source.use_state_dir(folder)
     await walk(source)
-    assert not folder.exists()  # nothing to keep yet
+    assert not folder.exists()  # nothing to store yet
     vendor.renew_session()
     await walk(source)
     await walk(source)
@@ -685,18 +687,18 @@ async def test_a_renewed_session_is_kept_for_its_owner_only_and_used_after_a_res
     assert [path.name for path in folder.iterdir()] == ["session.json"]
     assert "; ".join(f"{k}={v}" for k, v in kept(folder)["cookies"].items()) == vendor.cookie
 
-    again = connect(cookie=configured)  # as it still stands in the configuration
+    again = connect(cookie=configured)  # as it still is in the configuration
     with pytest.raises(Refused, match="401"):
         await walk(again)
-    again.keep_in(folder)
+    again.use_state_dir(folder)
     await walk(again)
 
 
-async def test_a_session_grows_into_pieces_and_back(
+async def test_a_session_may_be_split_into_several_cookies_and_back(
     vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
 ) -> None:
     source = connect()
-    source.keep_in(tmp_path)
+    source.use_state_dir(tmp_path)
     for chunk, count in ((1000, 3), (2000, 2), (3180, 1)):
         vendor.switches.chunk = chunk
         vendor.renew_session()
@@ -705,18 +707,18 @@ async def test_a_session_grows_into_pieces_and_back(
         await walk(source)
 
 
-async def test_another_cookie_in_the_configuration_wins_over_the_kept_one(
+async def test_a_changed_cookie_in_the_configuration_replaces_the_stored_one(
     vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
 ) -> None:
     source = connect()
-    source.keep_in(tmp_path)
+    source.use_state_dir(tmp_path)
     vendor.renew_session()
     await walk(source)
     vendor.end_session()
     with pytest.raises(Refused, match="401"):
         await walk(source)
     fresh = connect(cookie=vendor.cookie)
-    fresh.keep_in(tmp_path)
+    fresh.use_state_dir(tmp_path)
     await walk(fresh)
 
 
@@ -752,7 +754,7 @@ async def test_two_processes_share_a_session(
 ) -> None:
     daemon, command = connect(), connect()
     for source in (daemon, command):
-        source.keep_in(tmp_path)
+        source.use_state_dir(tmp_path)
         await walk(source)
     vendor.renew_session()
     await walk(command)
@@ -785,38 +787,38 @@ def test_only_the_cookies_of_the_session_are_sent() -> None:
          f"{COOKIE}.0=x; {COOKIE}.1=y"),
         ([f"{COOKIE}.0=x", f"{COOKIE}=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT"],
          f"{COOKIE}.0=x"),
-        # what takes the whole session away is believed when it refuses the next request
+        # a reply that deletes the whole session counts only when the next request is refused
         ([f"{COOKIE}=; Max-Age=0"], GIVEN),
         ([f"{COOKIE}=x; Max-Age=-1"], GIVEN),
         (["other=x", "sb-x=y", "garbage", "", "=", ";"], GIVEN),
         ([], GIVEN),
     ],
 )  # fmt: skip
-def test_what_the_server_sets_takes_the_place_of_what_was(lines: list[str], expected: str) -> None:
+def test_cookies_that_the_server_sets_replace_the_old_ones(lines: list[str], expected: str) -> None:
     made = session()
-    made.absorb(lines)
+    made.update(lines)
     assert made.header() == expected
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"[]", b'{"origin":1}', b'{"origin":"x","cookies":{"a":1}}', b"\xff"]
 )
-def test_a_damaged_file_counts_as_none(tmp_path: Path, text: bytes) -> None:
+def test_a_damaged_file_is_ignored(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "session.json").write_bytes(text)
     made = session()
-    made.keep_in(tmp_path)
+    made.use_state_dir(tmp_path)
     assert made.header() == GIVEN
 
 
-def test_what_cannot_be_written_now_is_written_later(tmp_path: Path) -> None:
+def test_cookies_that_cannot_be_written_now_are_written_later(tmp_path: Path) -> None:
     blocked = tmp_path / "folder"
     blocked.write_text("a file where the folder should be")
     made = session()
-    made.keep_in(blocked)
-    made.absorb([f"{COOKIE}=new"])
+    made.use_state_dir(blocked)
+    made.update([f"{COOKIE}=new"])
     assert made.header() == f"{COOKIE}=new"
     blocked.unlink()
-    made.absorb([])
+    made.update([])
     assert kept(blocked)["cookies"] == {COOKIE: "new"}
 
 
@@ -824,8 +826,8 @@ def test_a_crash_while_writing_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = session()
-    made.keep_in(tmp_path)
-    made.absorb([f"{COOKIE}=one"])
+    made.use_state_dir(tmp_path)
+    made.update([f"{COOKIE}=one"])
 
     def die(_descriptor: int) -> None:
         raise KeyboardInterrupt
@@ -833,17 +835,17 @@ def test_a_crash_while_writing_leaves_the_old_file(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", die)
         with pytest.raises(KeyboardInterrupt):
-            made.absorb([f"{COOKIE}=two"])
+            made.update([f"{COOKIE}=two"])
     assert kept(tmp_path)["cookies"] == {COOKIE: "one"}
     again = session()
-    again.keep_in(tmp_path)
+    again.use_state_dir(tmp_path)
     assert again.header() == f"{COOKIE}=one"
-    again.absorb([f"{COOKIE}=three"])  # the half-made file is no obstacle
+    again.update([f"{COOKIE}=three"])  # the incomplete file is no obstacle
     assert kept(tmp_path)["cookies"] == {COOKIE: "three"}
 
 
-# --- how it is built
+# --- scope
 
 
-def test_rows_belong_to_the_organisation_of_the_configuration_unless_they_say() -> None:
+def test_rows_belong_to_the_configured_organisation_unless_they_name_theirs() -> None:
     assert cencori.build("labs", make_settings(), Metrics()).scope == "acme-labs"

@@ -1,4 +1,4 @@
-"""Cencori's exports in a folder: which are read, what each says, and what becomes of bad ones."""
+"""Cencori's exports in a folder: which are read, what each covers, and bad rows and files."""
 
 import asyncio
 import contextlib
@@ -21,9 +21,8 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.sandbox.vendors import cencori as double
 from auditrelay.sandbox.vendors.cencori import HEADER, ORGANIZATION_SLUG, Cencori
 from auditrelay.service import app
-from auditrelay.sources import Drop, Parcel, ParcelPage, cencori
-from auditrelay.sources.cencori import export as exported
-from auditrelay.sources.cencori import files, settings
+from auditrelay.sources import ExportFile, ExportPage, FileSource, cencori
+from auditrelay.sources.cencori import export, files, settings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -32,15 +31,13 @@ DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
-Look = Callable[..., Awaitable[list["Told"]]]
 
+class ReadFile:
+    """One file after reading: its pages, or why it was rejected."""
 
-class Told:
-    """What became of one parcel: its pages, or why it was rejected."""
-
-    def __init__(self, parcel: Parcel) -> None:
-        self.key, self.name = parcel.key, parcel.name
-        self.pages: list[ParcelPage] = []
+    def __init__(self, file: ExportFile) -> None:
+        self.key, self.name = file.key, file.name
+        self.pages: list[ExportPage] = []
         self.rejected: Rejected | None = None
 
     @property
@@ -49,7 +46,7 @@ class Told:
 
     @property
     def bad(self) -> list[tuple[int, str, bytes]]:
-        return [(bad.line, bad.why, bad.text) for page in self.pages for bad in page.bad]
+        return [(bad.line, bad.problem, bad.text) for page in self.pages for bad in page.bad]
 
 
 @pytest.fixture
@@ -58,46 +55,46 @@ def vendor() -> Cencori:
 
 
 @pytest.fixture
-def drop(tmp_path: Path) -> files.Drop:
-    return make_drop(tmp_path)
+def folder(tmp_path: Path) -> files.ExportFolder:
+    return make_folder(tmp_path)
 
 
-def make_drop(directory: Path, **changes: Any) -> files.Drop:
+def make_folder(directory: Path, **changes: Any) -> files.ExportFolder:
     given = {"type": "cencori", "mode": "files", "directory": directory, **changes}
     made = cencori.build("labs", settings.Settings.model_validate(given), Metrics())
-    assert isinstance(made, files.Drop)
+    assert isinstance(made, files.ExportFolder)
     return made
 
 
 class Reader:
-    """Reads a drop as the collector does: what was read whole is known from then on."""
+    """Reads a folder as the collector does: a file that was read whole is known from then on."""
 
     def __init__(self) -> None:
         self.known: set[bytes] = set()
 
-    async def __call__(self, drop: Drop, now: datetime = NOW) -> list[Told]:
+    async def __call__(self, folder: FileSource, now: datetime = NOW) -> list[ReadFile]:
         found = []
 
         async def is_known(key: bytes) -> bool:
             return key in self.known
 
-        async for parcel in drop.parcels(is_known, now):
-            found.append(told := Told(parcel))
+        async for file in folder.files(is_known, now):
+            found.append(result := ReadFile(file))
             try:
-                async for page in parcel.pages:
-                    told.pages.append(page)
+                async for page in file.pages:
+                    result.pages.append(page)
             except Rejected as error:
-                told.rejected = error
+                result.rejected = error
             else:
-                assert [page.last for page in told.pages][-1:] == [True]
-                self.known.add(parcel.key)
-            assert not any(page.last for page in told.pages[:-1])
-            assert not any(page.covers or page.gaps for page in told.pages if not page.last)
+                assert [page.last for page in result.pages][-1:] == [True]
+                self.known.add(file.key)
+            assert not any(page.last for page in result.pages[:-1])
+            assert not any(page.covers or page.gaps for page in result.pages if not page.last)
         return found
 
 
 @pytest.fixture
-def look() -> Reader:
+def read() -> Reader:
     return Reader()
 
 
@@ -113,11 +110,11 @@ def write(path: Path, text: str | bytes) -> Path:
     return old(path)
 
 
-def uids(told: list[Told], scope: str = "") -> list[str]:
-    return [event.uid for event in events(told, scope)]
+def uids(read_files: list[ReadFile], scope: str = "") -> list[str]:
+    return [event.uid for event in events(read_files, scope)]
 
 
-def events(told: list[Told], scope: str = "") -> list[AuditEvent]:
+def events(read_files: list[ReadFile], scope: str = "") -> list[AuditEvent]:
     normalize = Normalizer(
         vendor="cencori",
         source="labs",
@@ -129,7 +126,7 @@ def events(told: list[Told], scope: str = "") -> list[AuditEvent]:
     )
     return [
         event
-        for each in told
+        for each in read_files
         for page in each.pages
         for event in normalize(page.records, micros(NOW))
     ]
@@ -139,38 +136,38 @@ def events(told: list[Told], scope: str = "") -> list[AuditEvent]:
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
-async def test_an_export_is_read_whole_and_says_what_it_covers(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path, kind: Any
+async def test_an_export_is_read_whole_and_has_the_span_it_covers(
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path, kind: Any
 ) -> None:
     made = vendor.fill(30, NOW - DAY, NOW - HOUR)
     path = vendor.drop(tmp_path, kind)
     before = path.read_bytes()
-    [told] = await look(drop)
-    assert told.name == path.name
-    assert told.key == sha256(before).digest()
-    found = events([told])
+    [file] = await read(folder)
+    assert file.name == path.name
+    assert file.key == sha256(before).digest()
+    found = events([file])
     assert len({event.uid for event in found}) == 30
     start = NOW - 7 * DAY if kind == "json" else NOW + 12 * HOUR - 7 * DAY
     end = NOW - MINUTE
     if kind == "csv":
         end = datetime.fromtimestamp(max(event.at for event in found) / 1e6, UTC) - MINUTE
-    assert told.pages[-1].covers == (Interval(start, end),)
-    assert told.pages[-1].gaps == ()
-    assert told.bad == []
+    assert file.pages[-1].covers == (Interval(start, end),)
+    assert file.pages[-1].gaps == ()
+    assert file.bad == []
     if kind == "json":
         assert [event.native_id for event in found] == made[::-1]
     assert path.read_bytes() == before
-    assert await look(drop) == []
+    assert await read(folder) == []
 
 
-async def test_both_forms_of_a_row_say_the_same_but_for_what_csv_leaves_out(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+async def test_both_forms_of_a_row_are_the_same_event_apart_from_fields_that_csv_lacks(
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.fill(40, NOW - DAY, NOW - HOUR)
     vendor.drop(tmp_path, "json")
     vendor.drop(tmp_path, "csv")
-    told = await look(drop)
-    by_form = {Path(one.name).suffix: events([one]) for one in told}
+    read_files = await read(folder)
+    by_form = {Path(one.name).suffix: events([one]) for one in read_files}
     for in_json, in_csv in zip(by_form[".json"], by_form[".csv"], strict=True):
         assert in_json.uid != in_csv.uid
         assert in_json.at // 1000 == in_csv.at // 1000
@@ -193,24 +190,28 @@ async def test_both_forms_of_a_row_say_the_same_but_for_what_csv_leaves_out(
 
 
 async def test_exports_of_all_sizes_come_page_by_page(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vendor: Cencori,
+    folder: FileSource,
+    read: Reader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(exported, "PAGE_ROWS", 10)
+    monkeypatch.setattr(export, "PAGE_ROWS", 10)
     vendor.fill(30, NOW - DAY, NOW - HOUR)
     for kind in ("json", "csv"):
         vendor.drop(tmp_path, kind)
-    for told in await look(drop):
-        assert [len(page.records) for page in told.pages] == [10, 10, 10, 0]
-    monkeypatch.setattr(exported, "PAGE_ROWS", 10_000)
-    monkeypatch.setattr(exported, "PAGE_BYTES", 2_000)
-    for told in await Reader()(drop):
-        sizes = [sum(map(len, page.records)) for page in told.pages[:-1]]
+    for file in await read(folder):
+        assert [len(page.records) for page in file.pages] == [10, 10, 10, 0]
+    monkeypatch.setattr(export, "PAGE_ROWS", 10_000)
+    monkeypatch.setattr(export, "PAGE_BYTES", 2_000)
+    for file in await Reader()(folder):
+        sizes = [sum(map(len, page.records)) for page in file.pages[:-1]]
         assert all(2_000 <= size < 4_000 for size in sizes)
-        assert len(told.records) == 30
+        assert len(file.records) == 30
 
 
 async def test_memory_does_not_grow_with_the_file(
-    vendor: Cencori, drop: Drop, tmp_path: Path
+    vendor: Cencori, folder: FileSource, tmp_path: Path
 ) -> None:
     vendor.fill(50_000, NOW - DAY, NOW - HOUR)
     for kind in ("json", "csv"):
@@ -223,8 +224,8 @@ async def test_memory_does_not_grow_with_the_file(
 
     tracemalloc.start()
     try:
-        async for parcel in drop.parcels(nothing_is_known, NOW):
-            async for page in parcel.pages:
+        async for file in folder.files(nothing_is_known, NOW):
+            async for page in file.pages:
                 count += len(page.records)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -233,47 +234,47 @@ async def test_memory_does_not_grow_with_the_file(
     assert peak < 3_000_000
 
 
-# --- what is the same, and what is not
+# --- deduplication
 
 
-async def test_a_file_is_known_by_its_content_whatever_it_is_called(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+async def test_a_file_is_deduplicated_by_its_content_under_any_name(
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.fill(5, NOW - DAY, NOW - HOUR)
     path = vendor.drop(tmp_path, "json")
-    assert len(await look(drop)) == 1
+    assert len(await read(folder)) == 1
     old(path.rename(tmp_path / "renamed.json"), 5)
     write(tmp_path / "copy.json", (tmp_path / "renamed.json").read_bytes())
-    assert await look(drop) == []
-    assert await look(make_drop(tmp_path)) == []  # after a restart
+    assert await read(folder) == []
+    assert await read(make_folder(tmp_path)) == []  # after a restart
     write(tmp_path / "copy.json", (tmp_path / "copy.json").read_bytes() + b"\n")
-    assert [told.name for told in await look(drop)] == ["copy.json"]
+    assert [file.name for file in await read(folder)] == ["copy.json"]
 
 
 async def test_of_two_files_with_one_content_only_the_first_is_read(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.fill(5, NOW - DAY, NOW - HOUR)
     for name in ("a.csv", "b.csv"):
         vendor.drop(tmp_path, "csv", name=name)
-    assert len(await look(drop)) == 1
+    assert len(await read(folder)) == 1
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
 async def test_exports_that_overlap_show_the_same_events(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path, kind: Any
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path, kind: Any
 ) -> None:
     at = NOW - HOUR
-    for _ in range(3):  # three that a CSV file cannot tell apart
+    for _ in range(3):  # three that are equal in a CSV file
         vendor.add(at, **SAME)
     vendor.add(at, **{**SAME, "description": "another"})
     vendor.drop(tmp_path, kind, "24h", name="one.x".replace("x", kind))
-    first = uids(await look(drop))
+    first = uids(await read(folder))
     assert len(set(first)) == 4
     vendor.add(NOW, **SAME)
     vendor.add(at - MINUTE, **SAME)
     vendor.drop(tmp_path, kind, "7d", name="two.x".replace("x", kind))
-    second = uids(await look(drop))
+    second = uids(await read(folder))
     assert len(set(second)) == 6
     assert set(first) < set(second)
 
@@ -293,34 +294,38 @@ SAME: dict[str, Any] = {
 
 
 async def test_twins_stay_apart_across_the_border_of_a_page(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vendor: Cencori,
+    folder: FileSource,
+    read: Reader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for _ in range(25):
         vendor.add(NOW - HOUR, **SAME)
     vendor.drop(tmp_path, "csv")
-    whole = uids(await look(drop))
+    whole = uids(await read(folder))
     assert len(set(whole)) == 25
     for size in (1, 7, 24):
-        monkeypatch.setattr(exported, "PAGE_ROWS", size)
-        assert uids(await Reader()(drop)) == whole
+        monkeypatch.setattr(export, "PAGE_ROWS", size)
+        assert uids(await Reader()(folder)) == whole
 
 
 async def test_a_row_of_csv_belongs_to_the_configured_organisation(
-    vendor: Cencori, look: Reader, tmp_path: Path
+    vendor: Cencori, read: Reader, tmp_path: Path
 ) -> None:
     vendor.add(NOW - HOUR)
     vendor.drop(tmp_path, "csv")
-    mine = make_drop(tmp_path, organization_slug=ORGANIZATION_SLUG)
+    mine = make_folder(tmp_path, organization_slug=ORGANIZATION_SLUG)
     assert mine.scope == ORGANIZATION_SLUG
-    told = await look(mine)
-    assert uids(told, "one") != uids(told, "two")
+    read_files = await read(mine)
+    assert uids(read_files, "one") != uids(read_files, "two")
 
 
 # --- when it is read
 
 
-async def test_a_file_that_is_being_written_is_left_until_it_lies_still(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+async def test_a_file_that_is_being_written_waits_until_it_is_quiet(
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.fill(5, NOW - DAY, NOW - HOUR)
     path = vendor.drop(tmp_path, "csv", age=0)
@@ -328,30 +333,30 @@ async def test_a_file_that_is_being_written_is_left_until_it_lies_still(
     for length in (0, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
         old(path, 0)
-        assert await look(drop) == []
+        assert await read(folder) == []
     path.write_bytes(whole)
     old(path, 0)
-    assert await look(drop, NOW + timedelta(seconds=9)) == []
-    [told] = await look(drop, NOW + timedelta(seconds=10))
-    assert len(told.records) == 5
+    assert await read(folder, NOW + timedelta(seconds=9)) == []
+    [file] = await read(folder, NOW + timedelta(seconds=10))
+    assert len(file.records) == 5
 
 
 async def test_a_file_whose_clock_is_ahead_is_read_when_it_stays_the_same(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.add(NOW - HOUR)
     path = vendor.drop(tmp_path, "csv", age=-86400)
-    assert await look(drop) == []
+    assert await read(folder) == []
     path.write_bytes(path.read_bytes() + b"\n")
     old(path, -86400)
-    assert await look(drop, NOW + MINUTE) == []  # it was changed
-    assert await look(drop, NOW + MINUTE + timedelta(seconds=9)) == []
-    assert await look(drop, NOW) == []  # our clock was set back
-    assert len(await look(drop, NOW + 2 * MINUTE)) == 1
+    assert await read(folder, NOW + MINUTE) == []  # it was changed
+    assert await read(folder, NOW + MINUTE + timedelta(seconds=9)) == []
+    assert await read(folder, NOW) == []  # our clock was set back
+    assert len(await read(folder, NOW + 2 * MINUTE)) == 1
 
 
-async def test_a_file_that_changes_between_two_reads_claims_nothing(
-    vendor: Cencori, drop: Drop, tmp_path: Path
+async def test_a_file_that_changes_between_two_reads_covers_nothing(
+    vendor: Cencori, folder: FileSource, tmp_path: Path
 ) -> None:
     vendor.fill(5, NOW - DAY, NOW - HOUR)
     path = vendor.drop(tmp_path, "json")
@@ -359,10 +364,10 @@ async def test_a_file_that_changes_between_two_reads_claims_nothing(
     async def nothing_is_known(_key: bytes) -> bool:
         return False
 
-    async for parcel in drop.parcels(nothing_is_known, NOW):
+    async for file in folder.files(nothing_is_known, NOW):
         path.write_bytes(path.read_bytes() + b"\n")
         with pytest.raises(Rejected, match="changed while it was read") as caught:
-            [page async for page in parcel.pages]
+            [page async for page in file.pages]
         assert caught.value.reason == "file_changed"
 
 
@@ -370,18 +375,18 @@ async def test_a_file_that_changes_between_two_reads_claims_nothing(
     "name",
     [".a.csv", "a.csv.part", "a.json.crdownload", "a.tmp", "a.csv~", "A.CSV.PARTIAL", ".x.csv.swp"],
 )
-async def test_what_a_program_is_still_writing_is_passed_over(
-    drop: Drop, look: Reader, tmp_path: Path, name: str
+async def test_files_that_a_program_is_still_writing_are_skipped(
+    folder: FileSource, read: Reader, tmp_path: Path, name: str
 ) -> None:
     write(tmp_path / name, "half")
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
-    assert await look(drop) == []
-    assert await drop.check() == f"0 exports in {tmp_path}"
+    assert await read(folder) == []
+    assert await folder.check() == f"0 exports in {tmp_path}"
 
 
 async def test_the_oldest_export_is_read_first(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     text = json.dumps({"logs": []})
     for number, name in enumerate(
@@ -393,7 +398,7 @@ async def test_the_oldest_export_is_read_first(
         ]
     ):
         old(write(tmp_path / name, text + " " * number), 3600 - number)
-    assert [told.name for told in await look(drop)] == [
+    assert [file.name for file in await read(folder)] == [
         "audit-log-acme-7d-2026-03-08.json",
         "audit-log-acme-7d-2026-03-09.json",
         "b.json",
@@ -401,16 +406,16 @@ async def test_the_oldest_export_is_read_first(
     ]
 
 
-# --- what it claims
+# --- what it covers
 
 
 @pytest.mark.parametrize("kind", ["json", "csv"])
 @pytest.mark.parametrize("most", [1_000, None])
-async def test_an_export_that_was_cut_declares_what_may_be_missing(
+async def test_a_truncated_export_declares_the_possible_gap(
     *,
     vendor: Cencori,
-    drop: Drop,
-    look: Reader,
+    folder: FileSource,
+    read: Reader,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: Any,
@@ -418,14 +423,14 @@ async def test_an_export_that_was_cut_declares_what_may_be_missing(
 ) -> None:
     if most is None:
         monkeypatch.setattr(double, "MOST_EXPORTED", 50)
-        monkeypatch.setattr("auditrelay.sources.cencori.export_span.CUTS", (50,))
+        monkeypatch.setattr("auditrelay.sources.cencori.export_span.TRUNCATED_AT", (50,))
     vendor.switches.max_rows = most
     vendor.fill(1_200, NOW - 5 * DAY, NOW - HOUR)
     vendor.drop(tmp_path, kind)
-    [told] = await look(drop)
-    oldest = datetime.fromtimestamp(min(event.at for event in events([told])) / 1e6, UTC)
-    [(gap, reason)] = told.pages[-1].gaps
-    [span] = told.pages[-1].covers
+    [file] = await read(folder)
+    oldest = datetime.fromtimestamp(min(event.at for event in events([file])) / 1e6, UTC)
+    [(gap, reason)] = file.pages[-1].gaps
+    [span] = file.pages[-1].covers
     assert reason == "export_cut"
     assert gap.start == (NOW - 7 * DAY if kind == "json" else NOW + 12 * HOUR - 7 * DAY)
     assert gap.end == span.start
@@ -433,31 +438,31 @@ async def test_an_export_that_was_cut_declares_what_may_be_missing(
 
 
 async def test_a_file_with_a_name_of_its_own_is_forwarded_and_covers_nothing(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.fill(5, NOW - DAY, NOW - HOUR)
     for kind in ("json", "csv"):
         vendor.drop(tmp_path, kind, name=f"mine.{kind}")
-    for told in await look(drop):
-        assert len(told.records) == 5
-        assert (told.pages[-1].covers, told.pages[-1].gaps) == ((), ())
+    for file in await read(folder):
+        assert len(file.records) == 5
+        assert (file.pages[-1].covers, file.pages[-1].gaps) == ((), ())
 
 
 async def test_an_empty_export_covers_its_range(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     for kind in ("json", "csv"):
         vendor.drop(tmp_path, kind)
-    told = await look(drop)
-    assert [one.records for one in told] == [[], []]
-    assert all(one.pages[-1].covers for one in told)
+    read_files = await read(folder)
+    assert [one.records for one in read_files] == [[], []]
+    assert all(one.pages[-1].covers for one in read_files)
 
 
 # --- bad rows and bad files
 
 
-async def test_a_bad_row_of_csv_is_told_with_its_line_and_costs_no_other(
-    drop: Drop, look: Reader, tmp_path: Path
+async def test_a_bad_row_of_csv_is_reported_with_its_line_and_no_other_is_lost(
+    folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     good = "2026-03-10T10:00:00.000Z,project,created,project,p1,-,a@b.c,-,ok,-"
     rows = [
@@ -465,32 +470,32 @@ async def test_a_bad_row_of_csv_is_told_with_its_line_and_costs_no_other(
         good + ",more", good.replace("ok", 'no "quotes"'), good.replace("p1", "p3"),
     ]  # fmt: skip
     write(tmp_path / "x.csv", "\n".join([HEADER, *rows]))
-    [told] = await look(drop)
-    assert [event.target.id for event in events([told])] == ["p1", "p2", "p3"]
-    assert told.bad == [
-        (3, "it has 3 columns instead of 10", b"only,three,columns"),
+    [file] = await read(folder)
+    assert [event.target.id for event in events([file])] == ["p1", "p2", "p3"]
+    assert file.bad == [
+        (3, "3 columns instead of 10", b"only,three,columns"),
         (5, "its Timestamp is not a time", rows[3].encode()),
-        (6, "it has 11 columns instead of 10", rows[4].encode()),
-        (7, "a quote stands inside of a field that is not quoted", rows[5].encode()),
+        (6, "11 columns instead of 10", rows[4].encode()),
+        (7, "a quote inside a field that is not quoted", rows[5].encode()),
     ]
 
 
-async def test_a_csv_file_that_breaks_off_says_so(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path
+async def test_a_csv_file_that_breaks_off_has_a_gap(
+    vendor: Cencori, folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     vendor.fill(20, NOW - DAY, NOW - HOUR)
     path = vendor.drop(tmp_path, "csv")
     write(path, path.read_bytes()[:-60])
-    [told] = await look(drop)
-    assert len(told.bad) == 1
-    assert len(told.records) in (18, 19)
-    [(gap, reason)] = told.pages[-1].gaps
+    [file] = await read(folder)
+    assert len(file.bad) == 1
+    assert len(file.records) in (18, 19)
+    [(gap, reason)] = file.pages[-1].gaps
     assert reason == "export_broken_off"
-    assert told.pages[-1].covers[0].start == gap.end
+    assert file.pages[-1].covers[0].start == gap.end
 
 
-async def test_a_bad_record_of_json_is_told_with_its_line_and_costs_no_other(
-    drop: Drop, look: Reader, tmp_path: Path
+async def test_a_bad_record_of_json_is_reported_with_its_line_and_no_other_is_lost(
+    folder: FileSource, read: Reader, tmp_path: Path
 ) -> None:
     good = '{"id": "1", "created_at": "2026-03-10T10:00:00+00:00"}'
     nested = '{"id": "2", "created_at": "2026-03-10T09:00:00Z", "metadata": %s}'
@@ -501,19 +506,19 @@ async def test_a_bad_record_of_json_is_told_with_its_line_and_costs_no_other(
         good.replace("1", "6", 1),
     ]  # fmt: skip
     write(tmp_path / "x.json", '{"logs": [\n' + ",\n".join(rows) + "\n]}")
-    [told] = await look(drop)
-    assert [event.native_id for event in events([told])][:1] == ["1"]
-    assert [event.native_id for event in events([told])][-1:] == ["6"]
-    shown = [(line, why) for line, why, _ in told.bad]
+    [file] = await read(folder)
+    assert [event.native_id for event in events([file])][:1] == ["1"]
+    assert [event.native_id for event in events([file])][-1:] == ["6"]
+    shown = [(line, problem) for line, problem, _ in file.bad]
     assert shown[:6] == [
-        (3, "it is not an object"),
-        (4, "it is not an object"),
-        (5, "it is not an object"),
+        (3, "not an object"),
+        (4, "not an object"),
+        (5, "not an object"),
         (6, "its created_at is not a time"),
         (7, "its created_at is not a time"),
-        (8, "it is not JSON"),
+        (8, "not JSON"),
     ]
-    assert len(told.records) + len(told.bad) == len(rows)
+    assert len(file.records) + len(file.bad) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -524,10 +529,10 @@ async def test_a_bad_record_of_json_is_told_with_its_line_and_costs_no_other(
         ("x", "", "not_an_export", "neither a JSON"),
         ("x.json", "", "not_an_export", "line 1: not the beginning of a JSON export"),
         ("x.json", "[]", "not_an_export", "not the beginning of a JSON export"),
-        ("x.json", '{"logs": [{"id": "1"', "file_breaks_off", "it breaks off before its end"),
-        ("x.json", '{"logs": [{"id": "1"}', "file_breaks_off", "line 1: it breaks off"),
-        ("x.json", '{"records": []}', "not_an_export", 'it has no list "logs"'),
-        ("x.json", '{"logs": [1} ]}', "not_an_export", "line 1: '\\]' is expected where '}'"),
+        ("x.json", '{"logs": [{"id": "1"', "file_breaks_off", "the file breaks off before its end"),
+        ("x.json", '{"logs": [{"id": "1"}', "file_breaks_off", "line 1: the file breaks off"),
+        ("x.json", '{"records": []}', "not_an_export", 'no list "logs"'),
+        ("x.json", '{"logs": [1} ]}', "not_an_export", "line 1: expected '\\]', found '}'"),
         ("x.csv", "a,b\n1,2", "not_an_export", "line 1: not the header of an export"),
         ("x.csv", '{"logs": []}', "not_an_export", "line 1: not the header"),
         (
@@ -536,10 +541,10 @@ async def test_a_bad_record_of_json_is_told_with_its_line_and_costs_no_other(
         ),
     ],
 )  # fmt: skip
-async def test_a_bad_file_is_rejected_left_alone_and_costs_no_other(
+async def test_a_bad_file_is_rejected_and_not_changed_and_the_others_are_read(
     *,
     vendor: Cencori,
-    look: Reader,
+    read: Reader,
     tmp_path: Path,
     name: str,
     text: str | bytes,
@@ -547,37 +552,41 @@ async def test_a_bad_file_is_rejected_left_alone_and_costs_no_other(
     words: str,
 ) -> None:
     vendor.add(NOW - HOUR)
-    drop = make_drop(tmp_path, organization_slug=ORGANIZATION_SLUG)
+    folder = make_folder(tmp_path, organization_slug=ORGANIZATION_SLUG)
     old(write(tmp_path / name, text), 3600)
     vendor.drop(tmp_path, "json")
     before = (tmp_path / name).read_bytes()
-    told = {one.name: one for one in await look(drop)}
-    rejected = told.pop(name).rejected
+    read_files = {one.name: one for one in await read(folder)}
+    rejected = read_files.pop(name).rejected
     assert rejected is not None
     assert rejected.reason == reason
     with pytest.raises(Rejected, match=f"{name}: .*{words}"):
         raise rejected
-    [good] = told.values()
+    [good] = read_files.values()
     assert len(good.records) == 1
     assert (tmp_path / name).read_bytes() == before
 
 
-async def test_a_rejected_file_is_told_again_but_not_read_again(
-    drop: files.Drop, look: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_rejected_file_is_reported_again_but_not_read_again(
+    folder: files.ExportFolder, read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "x.json", "[]")
-    [first] = await look(drop)
+    [first] = await read(folder)
     with monkeypatch.context() as patched:
         patched.setattr(files, "open_file", None)
-        [second] = await look(drop)
+        [second] = await read(folder)
     assert str(second.rejected) == str(first.rejected)
     write(path, '{"logs": []}')
-    [third] = await look(drop)
+    [third] = await read(folder)
     assert third.rejected is None
 
 
-async def test_a_file_that_may_not_be_read_is_told_until_it_may(
-    vendor: Cencori, drop: Drop, look: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_file_without_permission_is_reported_until_it_can_be_read(
+    vendor: Cencori,
+    folder: FileSource,
+    read: Reader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vendor.add(NOW - HOUR)
     vendor.drop(tmp_path, "json")
@@ -592,60 +601,60 @@ async def test_a_file_that_may_not_be_read_is_told_until_it_may(
         patched.setattr(os, "open", refuse)
         keys = set()
         for _ in range(2):
-            [told] = await look(drop)
-            keys.add(told.key)
-            assert "json: Permission denied" in str(told.rejected)
+            [file] = await read(folder)
+            keys.add(file.key)
+            assert "json: Permission denied" in str(file.rejected)
         assert len(keys) == 1
-        assert "cannot be read: audit-log" in await drop.check()
-    [told] = await look(drop)
-    assert len(told.records) == 1
+        assert "cannot be read: audit-log" in await folder.check()
+    [file] = await read(folder)
+    assert len(file.records) == 1
 
 
-async def test_a_file_that_is_taken_away_in_between_is_nothing(
+async def test_a_file_that_is_removed_meanwhile_is_skipped(
     vendor: Cencori,
-    drop: files.Drop,
-    look: Reader,
+    folder: files.ExportFolder,
+    read: Reader,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = vendor.drop(tmp_path, "json")
-    usual = drop._folder.complete
+    usual = folder._scanner.find_complete
 
-    def complete(now: datetime) -> Any:
+    def find_complete(now: datetime) -> Any:
         found = usual(now)
         path.unlink()
         return found
 
-    monkeypatch.setattr(drop._folder, "complete", complete)
-    assert await look(drop) == []
+    monkeypatch.setattr(folder._scanner, "find_complete", find_complete)
+    assert await read(folder) == []
 
 
-async def test_a_folder_that_is_not_there_holds_the_source(look: Reader, tmp_path: Path) -> None:
-    drop = make_drop(tmp_path / "none")
-    for ask in (look(drop), drop.check()):
+async def test_a_missing_folder_holds_the_source(read: Reader, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "none")
+    for ask in (read(folder), folder.check()):
         with pytest.raises(
-            Refused, match="none cannot be read: No such file or directory; make it"
+            Refused, match="none cannot be read: No such file or directory; create it"
         ):
             await ask
 
 
-async def test_check_says_how_many_files_lie_there_and_which_cannot_be_read(
-    vendor: Cencori, drop: Drop, tmp_path: Path
+async def test_check_counts_the_exports_and_names_files_that_cannot_be_read(
+    vendor: Cencori, folder: FileSource, tmp_path: Path
 ) -> None:
-    assert await drop.check() == f"0 exports in {tmp_path}"
+    assert await folder.check() == f"0 exports in {tmp_path}"
     vendor.drop(tmp_path, "json")
-    assert await drop.check() == f"1 export in {tmp_path}"
+    assert await folder.check() == f"1 export in {tmp_path}"
     vendor.drop(tmp_path, "csv")
     write(tmp_path / "x.txt", "")
-    words = await drop.check()
+    words = await folder.check()
     assert words.startswith(f"2 exports in {tmp_path}, and 1 that cannot be read: x.txt: neither")
     for number in range(4):
         write(tmp_path / f"{number}.csv", "")
-    assert (await drop.check()).endswith("; ...")
+    assert (await folder.check()).endswith("; ...")
 
 
 async def test_a_reader_that_is_cancelled_leaves_no_file_open(
-    vendor: Cencori, drop: Drop, tmp_path: Path
+    vendor: Cencori, folder: FileSource, tmp_path: Path
 ) -> None:
     vendor.fill(3_000, NOW - DAY, NOW - HOUR)
     vendor.drop(tmp_path, "json")
@@ -655,8 +664,8 @@ async def test_a_reader_that_is_cancelled_leaves_no_file_open(
         return False
 
     async def read() -> None:
-        async for parcel in drop.parcels(nothing_is_known, NOW):
-            async for _ in parcel.pages:
+        async for file in folder.files(nothing_is_known, NOW):
+            async for _ in file.pages:
                 begun.set()
 
     task = asyncio.create_task(read())
@@ -664,7 +673,7 @@ async def test_a_reader_that_is_cancelled_leaves_no_file_open(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await drop.close()
+    await folder.close()
     assert not [path for path in open_files() if path.startswith(str(tmp_path))]
 
 
@@ -678,18 +687,18 @@ def open_files() -> list[str]:
     return found
 
 
-# --- the whole way
+# --- end to end
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Callable[..., Awaitable[list[str]]]:
-    """Run once over what lies in ``drop`` and return the lines that came out."""
-    folder = tmp_path / "drop"
-    folder.mkdir()
+    """Run once over the files in ``exports`` and return the lines of the sink."""
+    exports = tmp_path / "exports"
+    exports.mkdir()
     config = tmp_path / "c.toml"
     config.write_text(
         f'state_dir = "{tmp_path / "state"}"\n[sources.labs]\ntype = "cencori"\nmode = "files"\n'
-        f'directory = "{folder}"\n[sinks.out]\ntype = "file"\npath = "{tmp_path / "out"}"\n'
+        f'directory = "{exports}"\n[sinks.out]\ntype = "file"\npath = "{tmp_path / "out"}"\n'
         'format = "raw"\n'
     )
 
@@ -709,19 +718,19 @@ async def test_rows_arrive_once_however_often_their_file_does(
     now = datetime.now(UTC)
     vendor = Cencori(clock=now.timestamp)
     vendor.fill(30, now - DAY, now - HOUR)
-    vendor.drop(tmp_path / "drop", "json")
+    vendor.drop(tmp_path / "exports", "json")
     first = await running()
     assert len(first) == 30
-    vendor.drop(tmp_path / "drop", "json", name="again.json")
+    vendor.drop(tmp_path / "exports", "json", name="again.json")
     vendor.fill(5, now - HOUR, now - 2 * MINUTE)
-    vendor.drop(tmp_path / "drop", "json", "24h", name="more.json")
-    write(tmp_path / "drop" / "bad.txt", "no")
+    vendor.drop(tmp_path / "exports", "json", "24h", name="more.json")
+    write(tmp_path / "exports" / "bad.txt", "no")
     assert len(await running()) == 35
     assert len(await running()) == 35
 
 
-def test_a_folder_has_nothing_to_keep(tmp_path: Path) -> None:
+def test_a_folder_has_no_state_of_its_own(tmp_path: Path) -> None:
     given = {"type": "cencori", "mode": "files", "directory": tmp_path}
     made = sources.make("labs", settings.Settings.model_validate(given), Metrics(), tmp_path / "s")
-    assert isinstance(made, Drop)
-    assert not isinstance(made, sources.Keeper)
+    assert isinstance(made, FileSource)
+    assert not isinstance(made, sources.Stateful)

@@ -156,8 +156,8 @@ async def test_many_sources_and_sinks_are_drawn_in_bounds_and_problems_first(
 async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -> None:
     async with stage(tmp_path) as instance:
         for name in ("acme-voice", "acme-calls", "acme-access"):
-            await instance.store.note("source", name, {})
-        await instance.store.note("sink", "splunk", {})
+            await instance.store.save_condition("source", name, {})
+        await instance.store.save_condition("sink", "splunk", {})
         instance.pace.clear()
         shown = await instance.status()
     assert "3 sources read up to" in Outline(page(shown)).text

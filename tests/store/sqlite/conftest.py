@@ -1,4 +1,4 @@
-"""What the tests of the store share."""
+"""Fixtures of the tests of the store."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta

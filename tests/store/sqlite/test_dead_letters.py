@@ -1,4 +1,4 @@
-"""Dead letters: found, sent once more, refused again, delivered after all, or given up."""
+"""Dead letters: listed, replayed, refused again, delivered after all, or discarded."""
 
 import contextlib
 import sqlite3
@@ -18,7 +18,7 @@ Make = Callable[..., AuditEvent]
 
 @pytest.fixture
 async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
-    """Two sinks; each has put event 0 aside, splunk 1 as well, and a file had a bad row."""
+    """Two sinks with dead letters: event 0 of both, event 1 of splunk, and a bad row of a file."""
     files.prepare(tmp_path)
     store = await opened(tmp_path)
     await store.start_source("voice", NOON)
@@ -70,7 +70,7 @@ async def test_they_are_listed_oldest_first_with_all_that_is_known(
     [
         ({"sinks": ["splunk"]}, [1, 2]),
         ({"sinks": ["splunk", "elastic"]}, [1, 2, 3]),
-        ({"sinks": ["nobody"]}, []),
+        ({"sinks": ["unknown"]}, []),
         ({"sources": ["voice"]}, [1, 2, 3, 4]),
         ({"sources": ["other"]}, []),
         ({"reasons": ["too_large", "bad_row"]}, [2, 4]),
@@ -91,7 +91,7 @@ async def test_no_ids_are_none_and_not_all_of_them(store: SqliteStore) -> None:
     assert len(await listed(store)) == 4
 
 
-async def test_what_is_sent_once_more_goes_to_its_own_sink_alone_and_is_marked(
+async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
     store: SqliteStore, event: Make
 ) -> None:
     sent = await store.replay([1, 2])
@@ -105,7 +105,7 @@ async def test_what_is_sent_once_more_goes_to_its_own_sink_alone_and_is_marked(
     assert [each.replayed for each in await store.dead_letters()] == [True, True, False, False]
 
 
-async def test_what_is_on_its_way_is_not_sent_a_second_time_nor_dropped(
+async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_dropped(
     store: SqliteStore, tmp_path: Path
 ) -> None:
     await store.replay([1])
@@ -120,7 +120,7 @@ async def test_what_is_on_its_way_is_not_sent_a_second_time_nor_dropped(
         await again.close()
 
 
-async def test_it_leaves_with_its_delivery_and_not_with_that_of_another(
+async def test_it_is_deleted_with_its_own_delivery_and_not_with_that_of_another(
     store: SqliteStore, event: Make
 ) -> None:
     await store.add("voice", [event(3)])
@@ -133,7 +133,7 @@ async def test_it_leaves_with_its_delivery_and_not_with_that_of_another(
         (2, "splunk", "1"),
     ]
     await store.settle("elastic", [(first - 1, second + 1)])
-    assert len(await listed(store)) == 4, "what another sink has got is none of its business"
+    assert len(await listed(store)) == 4, "the delivery of another sink does not count"
     await store.settle("splunk", [(second, second + 1)])
     assert [each[0] for each in await listed(store)] == [1, 3, 4]
     await store.settle("splunk", [(first, first + 1)])
@@ -143,7 +143,7 @@ async def test_it_leaves_with_its_delivery_and_not_with_that_of_another(
     ]
 
 
-async def test_what_is_refused_again_is_the_same_dead_letter_with_more_attempts(
+async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attempts(
     store: SqliteStore, event: Make
 ) -> None:
     await store.replay([1])
@@ -163,7 +163,7 @@ async def test_what_is_refused_again_is_the_same_dead_letter_with_more_attempts(
     assert [each.id for each in await store.replay([1])] == [1], "it may be sent yet again"
 
 
-async def test_what_never_came_as_far_as_a_sink_becomes_an_event_for_all_of_them(
+async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
     store: SqliteStore, event: Make
 ) -> None:
     assert await store.delivery_status("voice", [event(7)]) == [
@@ -176,13 +176,13 @@ async def test_what_never_came_as_far_as_a_sink_becomes_an_event_for_all_of_them
     assert [each[0] for each in await listed(store)] == [1, 2, 3]
 
 
-async def test_what_is_given_up_stays_on_record_without_its_event(
+async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     gone = await store.drop([1, 99], NOON + MINUTE)
     assert [each.id for each in gone] == [1]
     assert [each[0] for each in await listed(store)] == [2, 3, 4]
-    assert await store.drop([1], NOON) == [], "it is given up once"
+    assert await store.drop([1], NOON) == [], "it is dropped once"
     assert await store.replay([1]) == []
     assert await store.delivery_status("voice", [event(0)]) == [
         {"splunk": "dropped", "elastic": "dead_letter"}

@@ -1,4 +1,4 @@
-"""The journal: whoever edits, removes, adds or moves a record, or the ledger itself, is noticed."""
+"""The journal: a record edited, removed, added or moved is found, and so is an edited ledger."""
 
 import contextlib
 import sqlite3
@@ -50,8 +50,7 @@ def judged(db: sqlite3.Connection) -> str | None:
 
 def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
     assert judged(db) is None
-    told = [(each.what, each.via) for each in records(db, 1)]
-    assert told == [
+    assert [(each.what, each.via) for each in records(db, 1)] == [
         *[("covered", "poll"), ("gap", "poll")] * 3,
         ("filled", "backfill"),
         ("covered", "backfill"),
@@ -68,7 +67,7 @@ def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
         "start = start + 1",
         "end = end + 1",
         "reason = 'another'",
-        "via = 'nobody'",
+        "via = 'another'",
         "events = events + 1",
         "digest = randomblob(20)",
         "hash = randomblob(32)",
@@ -118,7 +117,7 @@ def test_two_records_that_changed_places_are_noticed(db: sqlite3.Connection, seq
 
 def test_the_end_of_the_journal_cannot_be_cut_off(db: sqlite3.Connection) -> None:
     db.execute("delete from journal where source = 1 and seq > 4")
-    assert judged(db) == ("the journal does not end with its last record: some after 4 is missing")
+    assert judged(db) == ("the journal was cut off: at least one record after record 4 is missing")
     db.execute("delete from journal where source = 1")
     assert judged(db) == "the whole journal is missing"
 
@@ -129,8 +128,8 @@ def test_the_journal_of_one_source_is_not_that_of_another(db: sqlite3.Connection
     assert find_break("it", head, other) is not None
 
 
-def test_what_would_be_hashed_is_the_record_as_it_stands(db: sqlite3.Connection) -> None:
-    """A number that is spelled otherwise, or a text cut otherwise, is another record."""
+def test_the_hash_depends_on_the_exact_spelling_of_a_record(db: sqlite3.Connection) -> None:
+    """A number or text that is spelled differently is another record."""
     journal = records(db, 1)
     head = journal[-1].hash
     for change in ({"reason": ""}, {"via": "pol"}, {"seq": 2}, {"start": 0}):
@@ -147,11 +146,11 @@ def test_what_would_be_hashed_is_the_record_as_it_stands(db: sqlite3.Connection)
         ("delete from coverage where gap is not null", "what is a gap"),
         ("update coverage set gap = 'retention' where gap is null", "what is covered"),
         ("update coverage set end = end + 1 where gap is not null", "what is a gap"),
-        ("update coverage set events = 7 where gap is null", "holds 7 events"),
-        ("update coverage set digest = randomblob(20) where gap is null", "or others than those"),
+        ("update coverage set events = 7 where gap is null", "counts 7 events"),
+        ("update coverage set digest = randomblob(20) where gap is null", "or not the same ones"),
     ],
 )
-def test_a_ledger_that_says_anything_else_than_its_journal_is_noticed(
+def test_a_ledger_that_contradicts_its_journal_is_found(
     db: sqlite3.Connection, edit: str, words: str
 ) -> None:
     db.execute(edit)
@@ -177,12 +176,12 @@ def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection
 
 
 def test_a_record_does_not_grow_once_many_others_came_after_it(db: sqlite3.Connection) -> None:
-    """What grows has everything behind it hashed anew; that must stay cheap."""
+    """All records after a grown one are rehashed; that must stay cheap."""
     for number in range(60):
         JournalWriter(db, 2, micros(NOON), f"reader {number}").record("covered", 0, 1)
     ledgers.cover(JournalWriter(db, 2, micros(NOON + HOUR), "poll"), span(1, 2))
     journal = records(db, 2)
     assert len(journal) == 62
-    assert journal[0].end == micros(NOON + HOUR), "the old one is left alone"
+    assert journal[0].end == micros(NOON + HOUR), "the old one does not grow"
     (head,) = db.execute("select head from source where id = 2").fetchone()
     assert find_break("other", head, journal) is None

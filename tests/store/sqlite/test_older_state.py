@@ -1,5 +1,5 @@
 """
-A state that an older commit wrote is taken up where that commit left it: see fixtures/README.md.
+A state that an older commit wrote is continued where that commit left it: see fixtures/README.md.
 
 Nothing is lost, nothing is forwarded twice, and the evidence holds.
 """
@@ -25,7 +25,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Drop, Page, Source, bland, cencori, jitsudo
+from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
 from auditrelay.store.journal import find_break
 from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
@@ -36,7 +36,7 @@ from auditrelay.window import Interval, micros
 
 FIXTURES = Path(__file__).with_name("fixtures")
 EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text())
-"""What the older commit read back from its own state."""
+"""What the older commit read from its own state."""
 SETTINGS: Mapping[str, type[SourceSettings]] = {
     "voice": bland.Settings,
     "access": jitsudo.Settings,
@@ -102,7 +102,7 @@ def collector(
     name: str,
     store: SqliteStore,
     now: datetime,
-    source: Source | Drop | None = None,
+    source: Source | FileSource | None = None,
     **changes: Any,
 ) -> Collector:
     settings = settings_of(name, **changes)
@@ -150,7 +150,7 @@ async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
     assert find_break(name, known.head, known.journal) is None
     assert find_contradiction(known.spans, known.journal) is None
     assert known.differs is None
-    told = EXPECTED["sources"][name]
+    expected = EXPECTED["sources"][name]
     assert [
         [
             span.interval.start.isoformat(),
@@ -160,11 +160,11 @@ async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
             span.digest,
         ]
         for span in known.spans
-    ] == told["spans"]
+    ] == expected["spans"]
     assert known.head is not None
-    assert (len(known.journal), known.head.hex()) == (told["records"], told["head"])
-    assert sum(each.events for each in known.lateness) == told["late"]
-    assert known.vanished == told["vanished"]
+    assert (len(known.journal), known.head.hex()) == (expected["records"], expected["head"])
+    assert sum(each.events for each in known.lateness) == expected["late"]
+    assert known.deleted_at_source == expected["vanished"]
 
 
 async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: Path) -> None:
@@ -184,8 +184,8 @@ def test_coverage_check_finds_it_whole(folder: Path, capsys: pytest.CaptureFixtu
     with StateView(folder) as view:
         _check({name: view.coverage(name) for name in EXPECTED["sources"]})
     assert capsys.readouterr().out.splitlines() == [
-        f"{name}: whole: {told['records']} records, the last one is {told['head']}"
-        for name, told in EXPECTED["sources"].items()
+        f"{name}: whole: {expected['records']} records, the last one is {expected['head']}"
+        for name, expected in EXPECTED["sources"].items()
     ]
 
 
@@ -224,10 +224,10 @@ async def test_polling_goes_on_where_it_stopped(store: SqliteStore, name: str) -
     assert await store.resweep_from(name, HOUR) == now - HOUR
 
 
-async def test_second_looks_begin_where_the_last_one_ended(store: SqliteStore) -> None:
+async def test_resweeps_begin_where_the_last_one_ended(store: SqliteStore) -> None:
     for name in POLLED:
-        told = datetime.fromisoformat(EXPECTED["sources"][name]["resweep"])
-        assert await store.resweep_from(name, HOUR) == told
+        until = datetime.fromisoformat(EXPECTED["sources"][name]["resweep"])
+        assert await store.resweep_from(name, HOUR) == until
 
 
 async def test_a_file_that_was_read_is_not_read_again(store: SqliteStore, tmp_path: Path) -> None:
@@ -250,24 +250,24 @@ async def test_a_file_that_was_read_is_not_read_again(store: SqliteStore, tmp_pa
     assert await store.end_of_spool() == EXPECTED["end_of_spool"] + 2, "another one is"
 
 
-async def test_the_backfill_goes_on_where_it_broke_off(store: SqliteStore) -> None:
+async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> None:
     vendor = Vendor("voice", lambda: LEFT)
     before = await store.end_of_spool()
 
-    async def tell(_: dict[str, Any]) -> None: ...
+    async def ignore(_: dict[str, Any]) -> None: ...
 
-    told = await Backfiller(
+    result = await Backfiller(
         collector("voice", store, LEFT, vendor),
         store,
         span=Interval(*history.BACKFILL),
         sinks=[],
         clock=lambda: LEFT,
-        tell=tell,
+        on_progress=ignore,
     ).run(concurrency=1, newest_first=False)
-    assert told["resumed"]
+    assert result["resumed"]
     assert min(window.start for window in vendor.asked) == history.BROKEN_OFF
     wanted = events("voice", *history.BACKFILL, LEFT)
-    assert (told["events"], told["new"]) == (len(wanted), len(wanted))
+    assert (result["events"], result["new"]) == (len(wanted), len(wanted))
     rest = events("voice", history.BROKEN_OFF, START, LEFT)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(rest)
@@ -283,11 +283,11 @@ async def test_the_backfill_goes_on_where_it_broke_off(store: SqliteStore) -> No
 async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
     store: SqliteStore, folder: Path, event: Callable[..., AuditEvent], sink: str
 ) -> None:
-    told = EXPECTED["sinks"][sink]
-    assert await waiting(store, sink) == told["waiting"]
-    assert len(await store.read(sink, 0, 10_000)) == told["pages"]
+    expected = EXPECTED["sinks"][sink]
+    assert await waiting(store, sink) == expected["waiting"]
+    assert len(await store.read(sink, 0, 10_000)) == expected["pages"]
     (state,) = [each for each in await store.sinks() if each.name == sink]
-    assert (state.position, state.backlog_events) == (told["position"], told["backlog"])
+    assert (state.position, state.backlog_events) == (expected["position"], expected["backlog"])
 
     class Uids(Intake):
         def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
@@ -296,13 +296,13 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
     world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
     intake = Uids()
     await world.run(intake, name=sink)
-    assert intake.taken == [uid for _, _, uid in told["waiting"]]
+    assert intake.taken == [uid for _, _, uid in expected["waiting"]]
     assert await world.backlog(sink) == 0
     (state,) = [each for each in await store.sinks() if each.name == sink]
     assert state.position == EXPECTED["end_of_spool"]
 
 
-async def test_its_dead_letters_are_listed_and_sent_once_more(store: SqliteStore) -> None:
+async def test_its_dead_letters_are_listed_and_replayed(store: SqliteStore) -> None:
     letters = await store.dead_letters()
     assert [
         [each.id, each.sink, each.source, each.letter.event.uid, each.letter.reason]
@@ -329,10 +329,10 @@ async def test_its_dead_letters_are_listed_and_sent_once_more(store: SqliteStore
     assert await store.dead_letters() == []
 
 
-# --- how all of them fare
+# --- health
 
 
-async def test_how_its_sources_and_sinks_fared_is_recalled(
+async def test_the_health_of_its_sources_and_sinks_is_restored(
     store: SqliteStore, folder: Path, event: Callable[..., AuditEvent]
 ) -> None:
     now = LEFT + HOUR
@@ -360,7 +360,7 @@ async def test_how_its_sources_and_sinks_fared_is_recalled(
     assert splunk.condition.last_delivered_at == LEFT.isoformat()
 
 
-async def test_what_it_holds_is_pruned_and_forgotten_in_its_time(store: SqliteStore) -> None:
+async def test_its_events_and_uids_are_pruned_and_forgotten_in_time(store: SqliteStore) -> None:
     for sink in history.SINKS:
         await store.settle(sink, [(0, EXPECTED["end_of_spool"])])
     assert await store.prune(LEFT + timedelta(days=6)) == 0

@@ -1,4 +1,4 @@
-"""A state of an older schema is brought up to date with everything in it, or left as it was."""
+"""A state of an older schema is upgraded with everything in it, or left unchanged."""
 
 import contextlib
 import sqlite3
@@ -93,7 +93,7 @@ insert into meta values ('next_position', 0), ('spool_bytes', 0);
 
 
 def old_state(folder: Path, events: list[AuditEvent]) -> None:
-    """Write a state as the first version did: *events*, the last of them put aside, and a gap."""
+    """Write a state as version 1 did: *events*, the last of them a dead letter, and a gap."""
     path = folder / files.DATABASE
     path.touch(mode=0o600)
     blob = isal_zlib.compress(pack(events), 1)
@@ -142,7 +142,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
 ) -> None:
     events = [event(number) for number in range(5)]
     old_state(tmp_path, events)
-    with pytest.raises(StateError, match="brought up to date when the service starts"):
+    with pytest.raises(StateError, match="the next start of the service upgrades it"):
         StateView(tmp_path)
     for _ in range(2):  # and once it is, it stays so
         store = await opened(tmp_path)
@@ -188,7 +188,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         assert await store.dead_letters() == []
         late = event(2, uid="ab" * 20)
         added = await store.add(
-            "voice", [late], proof=Proof(covers=(span(1, 2),)), via="second look 1h"
+            "voice", [late], proof=Proof(covers=(span(1, 2),)), via="resweep 1h"
         )
         assert added.late == (0,)
         letter = DeadLetter(event(9), "bad_row", "no", None, 1, NOON, NOON)

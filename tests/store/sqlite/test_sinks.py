@@ -1,4 +1,4 @@
-"""Sinks: where each begins, what it reads, how far it has come, and how it ends."""
+"""Sinks: where each begins, what it reads, its progress, and how it ends."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -63,7 +63,7 @@ async def test_dead_letters_and_the_position_are_one_write(
     assert (sink.backlog_events, sink.dead_letters) == (0, 1)
 
 
-async def test_a_sink_that_is_gone_keeps_its_backlog_and_gets_nothing_more(
+async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
     store: SqliteStore, event: Make
 ) -> None:
     await store.start_sink("gone", ["voice"])

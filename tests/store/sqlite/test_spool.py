@@ -43,7 +43,7 @@ async def test_only_what_every_sink_has_and_retention_has_passed_is_pruned(
     assert await uids(store) == [event(3).uid]
 
 
-async def test_a_full_spool_takes_nothing_and_gives_up_delivered_events_first(
+async def test_a_full_spool_takes_nothing_until_delivered_events_are_deleted(
     tmp_path: Path, event: Make
 ) -> None:
     store = await opened(tmp_path, max_bytes=700)

@@ -65,26 +65,26 @@ async def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None
         await opened(tmp_path)
 
 
-async def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
+async def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
         db.execute("create table theirs (a)")
-    with pytest.raises(StateError, match="not one of auditrelay"):
+    with pytest.raises(StateError, match="is not an auditrelay database; not touched"):
         await opened(tmp_path)
 
 
-async def test_a_lost_file_beside_its_log_is_not_replaced(tmp_path: Path) -> None:
+async def test_a_lost_file_next_to_its_log_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / f"{files.DATABASE}-wal").write_bytes(b"x")
     with pytest.raises(StateError, match="missing"):
         await opened(tmp_path)
 
 
-async def test_a_creation_that_was_cut_off_is_begun_anew(tmp_path: Path) -> None:
+async def test_a_creation_that_was_cut_off_is_started_again(tmp_path: Path) -> None:
     (tmp_path / f"{files.DATABASE}.new").write_bytes(b"half")
     await (await opened(tmp_path)).close()
 
 
 @pytest.mark.process
-def test_a_second_instance_is_told_who_holds_the_state(tmp_path: Path) -> None:
+def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -> None:
     child = (
         "import sys; from pathlib import Path\n"
         "from auditrelay.store.sqlite import state_dir as files\n"

@@ -1,4 +1,4 @@
-"""The forms that an event can be sent in, by the names that the configuration uses."""
+"""The forms that an event can be sent in, by their names in the configuration."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -9,12 +9,12 @@ from auditrelay.events.marks import NO_MARKS
 
 
 class Render(Protocol):
-    """Turns an event into a value for orjson. Pure and total."""
+    """Renders an event as a value for orjson. Pure and total."""
 
     def __call__(
         self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS
     ) -> dict[str, Any]:
-        """Return *event* in this form, with *marks* among our own words."""
+        """Return *event* in this form, with *marks* among auditrelay's own fields."""
 
 
 FORMS: Mapping[str, Render] = {

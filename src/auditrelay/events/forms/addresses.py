@@ -1,4 +1,4 @@
-"""Which texts are addresses: a SIEM's typed fields refuse, or mislead about, any other."""
+"""Which texts are IP or email addresses: a SIEM's typed fields refuse anything else."""
 
 import re
 from functools import lru_cache
@@ -19,5 +19,5 @@ def is_ip(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_email(text: str) -> bool:
-    """Return whether *text* is an e-mail address of plain letters, as OCSF's ``email_t`` is."""
+    """Return whether *text* is an ASCII email address, as OCSF's ``email_t`` requires."""
     return _EMAIL.fullmatch(text) is not None

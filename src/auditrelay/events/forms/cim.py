@@ -1,5 +1,5 @@
 """
-An event for Splunk, in the words of the Common Information Model.
+An event for Splunk, by the Common Information Model (CIM).
 
 CIM's own keys come first and the vendor's record last, because Splunk's search-time extraction
 stops after some 5,000 bytes. A field without a value is left out: the models then say "unknown".
@@ -16,7 +16,7 @@ from auditrelay.events.timestamps import iso_us
 
 
 def indexed(event: AuditEvent) -> dict[str, str]:
-    """Return what belongs into HEC's ``fields``: flat, and known before search time."""
+    """Return HEC's ``fields``: flat, indexed, and available before search time."""
     return {
         "event_id": event.uid,
         "cim_model": MEANINGS[event.kind, event.verb].cim_model,
@@ -33,7 +33,7 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     """
     meaning = MEANINGS[event.kind, event.verb]
     actor = event.actor
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "event_id": event.uid,
         "cim_model": meaning.cim_model,
         "vendor_product": event.product,
@@ -41,21 +41,21 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
         "dvc": event.api_host or event.product,
     }
     if actor.ip:
-        found["src"] = actor.ip
+        fields["src"] = actor.ip
     if actor.user_agent:
-        found["user_agent"] = actor.user_agent
+        fields["user_agent"] = actor.user_agent
     if event.org_id:
-        found["vendor_account"] = event.org_id
+        fields["vendor_account"] = event.org_id
     if event.native_id:
-        found["native_event_id"] = event.native_id
-    found["signature"] = event.native_action
-    found["description"] = event.message
+        fields["native_event_id"] = event.native_id
+    fields["signature"] = event.native_action
+    fields["description"] = event.message
     if meaning.cim_model == "Authentication":
-        _authentication(event, found)
+        _authentication(event, fields)
     else:
-        _change(event, meaning, found)
+        _change(event, meaning, fields)
     if meaning.risks:
-        found["auditrelay_tags"] = meaning.risks
+        fields["auditrelay_tags"] = meaning.risks
     own: dict[str, Any] = {
         "source": event.source,
         "kind": event.kind,
@@ -69,62 +69,62 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     if event.tags:
         own["tags"] = dict(event.tags)
     add_marks(own, event, marks)
-    found["auditrelay"] = own
-    found["vendor"] = splice(event.raw)
-    return found
+    fields["auditrelay"] = own
+    fields["vendor"] = splice(event.raw)
+    return fields
 
 
-def _authentication(event: AuditEvent, found: dict[str, Any]) -> None:
+def _authentication(event: AuditEvent, fields: dict[str, Any]) -> None:
     """Add the fields of the Authentication model; its action is the outcome."""
     actor = event.actor
     outcome = "failure" if event.verb == "login_failed" else event.outcome
     if outcome in ("success", "failure"):
-        found["action"] = outcome
-    found["app"] = event.product
+        fields["action"] = outcome
+    fields["app"] = event.product
     user = actor.email or actor.name or actor.id
     if user:
-        found["user"] = user
+        fields["user"] = user
     if actor.id:
-        found["user_id"] = actor.id
-    found["user_type"] = actor.kind
-    found["authentication_service"] = event.product
+        fields["user_id"] = actor.id
+    fields["user_type"] = actor.kind
+    fields["authentication_service"] = event.product
     if event.reason:
-        found["reason"] = event.reason
+        fields["reason"] = event.reason
 
 
-def _change(event: AuditEvent, meaning: Meaning, found: dict[str, Any]) -> None:
-    """Add the fields of the Change model, and of Data_Access, which differs in two."""
+def _change(event: AuditEvent, meaning: Meaning, fields: dict[str, Any]) -> None:
+    """Add the fields of the Change model, or of Data_Access, which differs in two."""
     target = event.target
     if meaning.cim_action:
-        found["action"] = meaning.cim_action
+        fields["action"] = meaning.cim_action
     if meaning.cim_model == "Change":
-        found["change_type"] = meaning.change_type
+        fields["change_type"] = meaning.change_type
     else:
-        found["app"] = event.product
-    found["command"] = event.native_action
-    found["object"] = (
+        fields["app"] = event.product
+    fields["command"] = event.native_action
+    fields["object"] = (
         target.email or target.name or target.id or target.type or meaning.object_category
     )
-    found["object_category"] = meaning.object_category
+    fields["object_category"] = meaning.object_category
     if target.id:
-        found["object_id"] = target.id
+        fields["object_id"] = target.id
     if event.changes:
-        found["object_attrs"] = [change.field for change in event.changes]
+        fields["object_attrs"] = [change.field for change in event.changes]
     elif event.privilege:
-        found["object_attrs"] = ["role"]
+        fields["object_attrs"] = ["role"]
     if event.outcome in ("success", "failure"):
-        found["status"] = event.outcome
+        fields["status"] = event.outcome
     if event.reason or event.outcome == "failure":
-        found["result"] = event.reason or event.native_action
-    _add_users(event, found, account=meaning.account)
+        fields["result"] = event.reason or event.native_action
+    _add_users(event, fields, account=meaning.account)
 
 
-def _add_users(event: AuditEvent, found: dict[str, Any], *, account: bool) -> None:
+def _add_users(event: AuditEvent, fields: dict[str, Any], *, account: bool) -> None:
     """
-    Add ``user`` and ``src_user``, which change places.
+    Add ``user`` and ``src_user``, whose meaning depends on *account*.
 
-    When an *account* was changed, ``user`` is that account and ``src_user`` who did it; else
-    ``user`` is who did it.
+    When an *account* was changed, ``user`` is that account and ``src_user`` the actor; else
+    ``user`` is the actor.
     """
     actor, target = event.actor, event.target
     who = actor.email or actor.name or actor.id
@@ -133,9 +133,9 @@ def _add_users(event: AuditEvent, found: dict[str, Any], *, account: bool) -> No
     if account:
         prefix = "src_user"
         if changed:
-            found["user"] = changed
-            found["user_name"] = target.name or changed
+            fields["user"] = changed
+            fields["user_name"] = target.name or changed
     if who:
-        found[prefix] = who
-        found[f"{prefix}_name"] = actor.name or who
-    found[f"{prefix}_type"] = actor.kind
+        fields[prefix] = who
+        fields[f"{prefix}_name"] = actor.name or who
+    fields[f"{prefix}_type"] = actor.kind

@@ -2,8 +2,8 @@
 An event as a Datadog log, with the standard attributes that Cloud SIEM reads.
 
 Datadog's limits (https://docs.datadoghq.com/logs/log_collection/: fewer than 256 attributes, keys
-under 50 characters, fewer than 10 levels) hold for what the vendor sent as well: a record that
-would break one is sent as a text.
+under 50 characters, fewer than 10 levels) apply to the vendor's record as well: a record that
+exceeds one is sent as a text.
 """
 
 import re
@@ -17,23 +17,23 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.classify import MEANINGS
 from auditrelay.events.decode import splice
 from auditrelay.events.forms.nesting import deeper_than
-from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, present
+from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
 
-_DEEPEST_RECORD = 7
-"""Two levels (``vendor.<name>``) lie above the record."""
-_MOST_ATTRIBUTES = 200
-"""What is left for the record."""
+_MAX_RECORD_DEPTH = 7
+"""Levels; two more (``vendor.<name>``) are above the record."""
+_MAX_ATTRIBUTES = 200
+"""Attributes that remain for the record."""
 _LONG_KEY = re.compile(rb'"[^"]{50,}"\s*:')
-"""A key of 50 bytes or more; one with a quote in it does not count as long, which is harmless."""
-_MOST_TAGS = 100
-_LONGEST_TAG = 200
-_NOT_IN_A_TAG = re.compile(r"[,\s]+")
+"""A key of 50 bytes or more; one that contains a quote is missed, which is harmless."""
+_MAX_TAGS = 100
+_MAX_TAG_LENGTH = 200
+_INVALID_IN_TAG = re.compile(r"[,\s]+")
 
 
 def _fits(record: bytes) -> bool:
     """Return whether *record* stays within Datadog's limits for attributes."""
-    if record.count(b":") > _MOST_ATTRIBUTES or deeper_than(_DEEPEST_RECORD, record):
+    if record.count(b":") > _MAX_ATTRIBUTES or deeper_than(_MAX_RECORD_DEPTH, record):
         return False
     return _LONG_KEY.search(record) is None
 
@@ -51,7 +51,7 @@ def _tags(
     meaning_of: tuple[str, str],
     tags: tuple[tuple[str, str], ...],
 ) -> str:
-    """Return ``ddtags``, which one comma too many would break."""
+    """Return ``ddtags``; commas and blanks in a tag are replaced: a comma separates tags."""
     pairs = [("source_instance", source), ("forwarder", "auditrelay")]
     if org_id:
         pairs.append(("org_id", org_id))
@@ -60,7 +60,8 @@ def _tags(
     pairs += [("risk", risk) for risk in MEANINGS[meaning_of].risks]
     pairs += tags
     return ",".join(
-        _NOT_IN_A_TAG.sub("_", f"{key}:{value}")[:_LONGEST_TAG] for key, value in pairs[:_MOST_TAGS]
+        _INVALID_IN_TAG.sub("_", f"{key}:{value}")[:_MAX_TAG_LENGTH]
+        for key, value in pairs[:_MAX_TAGS]
     )
 
 
@@ -79,10 +80,10 @@ def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
-    """Add who acted, from where, on what, and for which organisation and project."""
+    """Add the actor, its address, the target, the organisation and the project."""
     actor, target = event.actor, event.target
     if actor.id or actor.name or actor.email:
-        log["usr"] = present(
+        log["usr"] = without_empty(
             id=actor.id, name=actor.name or actor.email, email=actor.email, type=actor.kind
         )
     if actor.ip:
@@ -90,13 +91,13 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
     if actor.user_agent:
         log["http"] = {"useragent": actor.user_agent}
     if target.type or target.id or target.name or target.email:
-        log["target"] = present(
+        log["target"] = without_empty(
             id=target.id, name=target.name, email=target.email, type=target.type
         )
     if event.org_id or event.org_name:
-        log["organization"] = present(id=event.org_id, name=event.org_name)
+        log["organization"] = without_empty(id=event.org_id, name=event.org_name)
     if event.project_id or event.project_name:
-        log["project"] = present(id=event.project_id, name=event.project_name)
+        log["project"] = without_empty(id=event.project_id, name=event.project_name)
 
 
 def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """
 An event as Elastic Common Schema 9.4.0 (https://www.elastic.co/docs/reference/ecs).
 
-No document can be refused for a value's sake: an address that is not an IP stays text, vendor
-details that a ``flattened`` field would refuse stand in ``event.original`` alone, and every other
-text is short enough for one term (:data:`auditrelay.events.vendors.LONGEST`).
+No document can be refused because of a value: an address that is not an IP stays text, vendor
+details that a ``flattened`` field would refuse are in ``event.original`` alone, and every other
+text is short enough for one term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
 """
 
 from collections.abc import Mapping
@@ -16,24 +16,24 @@ from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
 from auditrelay.events.forms.addresses import is_ip
 from auditrelay.events.forms.nesting import deeper_than
-from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, present
+from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
 
 VERSION = "9.4.0"
 
 _ECS = {"version": VERSION}
-_LARGEST_DETAILS = 32_000
+_MAX_DETAILS_BYTES = 32_000
 """Bytes: a leaf of a ``flattened`` field is one term with its path, of at most 32,766 bytes."""
-_DEEPEST_DETAILS = 20
+_MAX_DETAILS_DEPTH = 20
 """``depth_limit`` of a ``flattened`` field, by default."""
 _OMITTED = {"omitted": "too large or too deep to be indexed: see event.original"}
 _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "super_admin"))
 
 
 def _flattened(text: msgspec.Raw) -> object:
-    """Return JSON *text* so that a ``flattened`` field takes it: an object of bounded size."""
+    """Return JSON *text* as a ``flattened`` field accepts it: an object of bounded size."""
     whole = bytes(text)
-    if len(whole) > _LARGEST_DETAILS or deeper_than(_DEEPEST_DETAILS, whole):
+    if len(whole) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, whole):
         return _OMITTED
     if whole[:1] == b"{":
         return orjson.Fragment(whole)
@@ -44,8 +44,8 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     """
     Return *event* as an ECS document, for orjson.
 
-    *marks* are added under ``auditrelay``. The fields ``data_stream.*`` are the sink's to add: they
-    must name the stream that the document is written to.
+    *marks* are added under ``auditrelay``. The sink adds the fields ``data_stream.*``: they must
+    name the stream that the document is written to.
     """
     meaning = MEANINGS[event.kind, event.verb]
     document: dict[str, Any] = {
@@ -59,9 +59,9 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
         event.vendor: {"audit": _audit(event)},
     }
     if event.org_id or event.org_name:
-        document["organization"] = present(id=event.org_id, name=event.org_name)
+        document["organization"] = without_empty(id=event.org_id, name=event.org_name)
     if event.kind == "group" and (event.target.id or event.target.name):
-        document["group"] = present(id=event.target.id, name=event.target.name)
+        document["group"] = without_empty(id=event.target.id, name=event.target.name)
     if NOT_NORMALIZED in event.warnings:
         document["error"] = {"message": event.message}
     _add_people(event, meaning, document)
@@ -95,12 +95,12 @@ def _event(event: AuditEvent, meaning: Meaning) -> dict[str, Any]:
         about["reason"] = event.reason
     if NOT_NORMALIZED in event.warnings:
         about["kind"] = "pipeline_error"
-        del about["category"]  # nothing is known of it
+        del about["category"]  # unknown
     return about
 
 
 def _labels(event: AuditEvent) -> dict[str, str]:
-    """Return ``labels``: the operator's own, with no dot in a key, and two of ours."""
+    """Return ``labels``: the operator's tags, with dots in keys replaced, and two of ours."""
     labels = {key.replace(".", "_"): value for key, value in event.tags}
     labels["actor_type"] = event.actor.kind
     if event.project_id:
@@ -130,7 +130,7 @@ def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _audit(event: AuditEvent) -> dict[str, Any]:
-    """Return ``<vendor>.audit.*``: what ECS has no field for, in the vendor's words."""
+    """Return ``<vendor>.audit.*``: what ECS has no field for, in the vendor's terms."""
     target = event.target
     audit: dict[str, Any] = {"actor_type": event.actor.native_type or event.actor.kind}
     if target.type:
@@ -140,22 +140,24 @@ def _audit(event: AuditEvent) -> dict[str, Any]:
     if target.name:
         audit["object_name"] = target.name
     if event.project_id or event.project_name:
-        audit["project"] = present(id=event.project_id, name=event.project_name)
+        audit["project"] = without_empty(id=event.project_id, name=event.project_name)
     if event.metadata != NOTHING:
         audit["metadata"] = _flattened(event.metadata)
     return audit
 
 
 def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -> None:
-    """Add who acted, on whose account and from where, and the ``related`` fields."""
+    """Add the actor, the affected account, the source address, and the ``related`` fields."""
     actor, target = event.actor, event.target
-    # Where an address is all that identifies someone, it is both id and email.
-    user: dict[str, Any] = present(
+    # An actor known only by email address has it as both id and email.
+    user: dict[str, Any] = without_empty(
         id=actor.id or actor.email, name=actor.name or actor.email, email=actor.email
     )
     names = [actor.id, actor.name, actor.email]
     if meaning.account and (target.id or target.name or target.email):
-        user["target"] = present(id=target.id, name=target.name or target.email, email=target.email)
+        user["target"] = without_empty(
+            id=target.id, name=target.name or target.email, email=target.email
+        )
         names += target.id, target.name, target.email
     if event.privilege:
         user["changes"] = {"roles": [event.privilege]}

@@ -1,4 +1,4 @@
-"""How deeply JSON is nested, told from its text."""
+"""How deeply JSON is nested, without decoding it."""
 
 import re
 
@@ -6,8 +6,8 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{\[]|[}\]]', re.DOTALL)
 
 
 def deeper_than(limit: int, text: bytes) -> bool:
-    """Return whether JSON *text* nests its values in more than *limit* levels."""
-    # There cannot be more levels than brackets that open one: enough for most events.
+    """Return whether JSON *text* is nested more than *limit* levels deep."""
+    # There are at most as many levels as opening brackets: this settles most events.
     if text.count(b"{") + text.count(b"[") <= limit:
         return False
     depth = 0

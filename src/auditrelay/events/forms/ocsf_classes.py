@@ -1,8 +1,8 @@
 """
-OCSF 1.8.0 (https://schema.ocsf.io/1.8.0/): which class and activity a kind and a verb are.
+OCSF 1.8.0 (https://schema.ocsf.io/1.8.0/): the class and activity of each kind and verb.
 
-Version 1.9 replaces Account Change and User Access Management by classes of its own: whoever
-raises :data:`VERSION` changes the tables here.
+Version 1.9 replaces Account Change and User Access Management by other classes: raising
+:data:`VERSION` to it requires a change of the tables here.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ GROUP_MANAGEMENT = 3006
 WEB_RESOURCES = 6001
 
 OTHER = 99
-"""The activity that ``activity_name`` tells in the vendor's word."""
+"""The activity whose ``activity_name`` is the vendor's own word."""
 
 
 class _Class(NamedTuple):
@@ -63,7 +63,7 @@ _CLASSES: dict[int, _Class] = {
     ),
     WEB_RESOURCES: _Class("Web Resources Activity", 6, "Application Activity", {7: "Export"}),
 }
-"""The classes that are used, each with those of its activities that are."""
+"""The classes in use, each with its activities in use."""
 
 EXCEPTIONS: dict[tuple[str, str], tuple[int, int]] = {
     ("session", "login"): (AUTHENTICATION, 1),
@@ -91,7 +91,7 @@ EXCEPTIONS: dict[tuple[str, str], tuple[int, int]] = {
     ("audit_log", "export"): (EVENT_LOG_ACTIVITY, 3),
     ("audit_log", "delete"): (EVENT_LOG_ACTIVITY, 2),
     ("audit_log", "read"): (EVENT_LOG_ACTIVITY, OTHER),
-    ("audit_log", "other"): (EVENT_LOG_ACTIVITY, OTHER),  # such as a gap in what was read
+    ("audit_log", "other"): (EVENT_LOG_ACTIVITY, OTHER),  # such as a declared gap
 }
 """Kinds and verbs that have a class of their own, and its activity."""
 
@@ -134,11 +134,11 @@ ENTITY_TYPES: dict[str, tuple[int, str, str]] = {
     "organization": (4, "Organization", "org"),
     "security_policy": (5, "Policy", "policy"),
 }
-"""Kinds that ``managed_entity`` has a type and an attribute for; of others it has the name."""
+"""Kinds with a type and an attribute in ``managed_entity``; others have only a name there."""
 
 
 def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
-    """Return what events of one class and activity have in common."""
+    """Return the attributes that events of one class and activity share."""
     its = _CLASSES[class_uid]
     named = its.activities.get(activity_id, "Other")
     return {
@@ -150,14 +150,14 @@ def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
         "activity_name": named,
         "type_uid": class_uid * 100 + activity_id,
         "type_name": f"{its.name}: {named}",
-        "severity_id": 1,  # how bad it is, a detection decides
+        "severity_id": 1,  # severity is for detections to decide
         "severity": "Informational",
     }
 
 
-STARTS: dict[tuple[int, int], dict[str, Any]] = {
+TEMPLATES: dict[tuple[int, int], dict[str, Any]] = {
     (class_uid, activity_id): _start(class_uid, activity_id)
     for class_uid, its in _CLASSES.items()
     for activity_id in (*its.activities, OTHER)
 }
-"""What every event of a class and an activity begins with."""
+"""The constant attributes of each class and activity."""

@@ -1,4 +1,4 @@
-"""The vendor's record, redacted and otherwise untouched, with what identifies it beside it."""
+"""The vendor's record, redacted and otherwise unchanged, next to its identity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from auditrelay.events.timestamps import iso_us
 
 
 def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:
-    """Return the record of *event* beside an ``auditrelay`` object, for orjson."""
+    """Return the record of *event* next to an ``auditrelay`` object, for orjson."""
     own: dict[str, Any] = {
         "uid": event.uid,
         "source": event.source,

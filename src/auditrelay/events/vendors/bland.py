@@ -1,7 +1,7 @@
 """
 Bland AI's audit-log records (https://docs.bland.ai/api-v1/get/audit-logs).
 
-What happened is one word, ``event_type``. The documentation says that more of them will come.
+The action is one word, ``event_type``. The documentation announces further values.
 """
 
 from functools import lru_cache
@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import encode
-from auditrelay.events.vendors import LONGEST, NO_TARGET, NOBODY, Reading, text, texts
+from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
+    NO_ACTOR,
+    NO_TARGET,
+    ParsedRecord,
+    text,
+    texts,
+)
 
 NAME = "Bland AI"
 ID = "id"
@@ -43,7 +50,7 @@ _EVENTS = {
     "kb.version_restored": ("knowledge_base", "restore"),
 }
 _CHANGED = ("version_number", "version", "environment")
-"""What the details of an event say about the state that it left behind."""
+"""Metadata keys that describe the state after the event."""
 
 
 class _Action(NamedTuple):
@@ -56,7 +63,7 @@ class _Action(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _action(event_type: str) -> _Action:
-    """Say what an event type means: the documentation has completed actions only."""
+    """Return the meaning of an event type: the documentation has completed actions only."""
     category = event_type.partition(".")[0] if "." in event_type else None
     known = _EVENTS.get(event_type)
     if known is not None:
@@ -72,36 +79,38 @@ def _action(event_type: str) -> _Action:
 
 
 def _changed(field: str, value: Any) -> Change:
-    return Change(field, None, encode(value).decode()[:LONGEST])
+    return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    """Read one record, whatever its fields hold."""
-    event_type, actor_id, thing, thing_id = texts(record, _TEXTS, misfits)
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    """Parse one record, whatever its fields are."""
+    event_type, actor_id, resource_type, resource_id = texts(record, _TEXTS, unmapped_fields)
     event_type = event_type or "unknown"
     metadata = record.get("metadata")
     action = _action(event_type)
     email = name = None
     changes: tuple[Change, ...] = ()
     if type(metadata) is dict and metadata:
-        # What is of a wrong type here stays where it is, in the metadata.
+        # A value of a wrong type stays in the metadata only.
         if action.category == "auth":
             email = text(metadata, "email", [])
         else:
             name = text(metadata, "name", []) or text(metadata, "filename", [])
         changes = tuple([_changed(key, metadata[key]) for key in _CHANGED if key in metadata])
-    who = email or actor_id or "somebody"
-    what = name or thing_id
-    return Reading(
+    who = email or actor_id or "unknown actor"
+    what = name or resource_id
+    return ParsedRecord(
         native_action=event_type,
         native_category=action.category,
         kind=action.kind,
         verb=action.verb,
         outcome=action.outcome,
         warnings=action.warnings,
-        actor=Actor(kind="user", id=actor_id, email=email) if actor_id or email else NOBODY,
+        actor=Actor(kind="user", id=actor_id, email=email) if actor_id or email else NO_ACTOR,
         target=(
-            Target(type=thing, id=thing_id, name=name) if thing or thing_id or name else NO_TARGET
+            Target(type=resource_type, id=resource_id, name=name)
+            if resource_type or resource_id or name
+            else NO_TARGET
         ),
         changes=changes,
         metadata=metadata,

@@ -1,8 +1,8 @@
 """
 Cekura's audit-log records (https://docs.cekura.ai/api-reference/user/list-audit-logs).
 
-The record says what happened in three fields: ``action_type`` (``object`` or the name of a run),
-``operation_type`` and ``object_type``. There is no address, user agent, or before and after.
+The action is in three fields: ``action_type`` (``object`` or the name of a run), ``operation_type``
+and ``object_type``. There is no IP address, user agent, or before and after.
 """
 
 from functools import lru_cache
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from auditrelay.events import Actor, Outcome, Target
 from auditrelay.events.classify import guess
-from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, texts
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, texts
 
 NAME = "Cekura"
 ID = "id"
@@ -47,12 +47,12 @@ _TEXTS = (
 )
 
 _OBJECTS = {
-    # spelled in the documentation
+    # as spelled in the documentation
     "aiagent": "agent",
     "metric": "metric",
     "scenario": "scenario",
     "api_key": "api_key",
-    # named there as audited, but not spelled: likely spellings
+    # named there as audited, without their spelling: likely spellings
     "agent": "agent",
     "apikey": "api_key",
     "run": "run",
@@ -70,7 +70,7 @@ _ACTIONS = {
     "run_scenarios": ("run", "execute"),
     "run_scenarios_text": ("run", "execute"),
     "generate_scenarios": ("scenario", "create"),
-    "observability": ("other", "other"),  # says nothing about what was done to what
+    "observability": ("other", "other"),  # does not say what was done to what
 }
 
 
@@ -83,21 +83,21 @@ class _Action(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _action(action: str | None, operation: str | None, thing: str | None) -> _Action:
-    """Say what the three fields mean: the documentation has completed actions only."""
+def _action(action: str | None, operation: str | None, object_type: str | None) -> _Action:
+    """Return the meaning of the three fields: the documentation has completed actions only."""
     if action in (None, "object"):
-        name = ".".join(part for part in (thing or action, operation) if part)
-        kind, verb = _OBJECTS.get(thing or ""), None
+        name = ".".join(part for part in (object_type or action, operation) if part)
+        kind, verb = _OBJECTS.get(object_type or ""), None
     else:
         name = action
         kind, verb = _ACTIONS.get(action, (None, None))
     known = kind is not None
     if operation is None:
         known &= verb is not None
-        return _settle(name, kind, verb, known=known)
+        return _documented(name, kind, verb, known=known)
     verb = _OPERATIONS.get(operation)
     if verb is not None:
-        return _settle(name, kind, verb, known=known)
+        return _documented(name, kind, verb, known=known)
     guessed = guess(operation)
     return _Action(
         name,
@@ -108,7 +108,7 @@ def _action(action: str | None, operation: str | None, thing: str | None) -> _Ac
     )
 
 
-def _settle(name: str, kind: str | None, verb: str | None, *, known: bool) -> _Action:
+def _documented(name: str, kind: str | None, verb: str | None, *, known: bool) -> _Action:
     return _Action(
         name or "unknown",
         kind or "other",
@@ -118,39 +118,39 @@ def _settle(name: str, kind: str | None, verb: str | None, *, known: bool) -> _A
     )
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    """Read one record, whatever its fields hold."""
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    """Parse one record, whatever its fields are."""
     (
-        native_action_type,
+        action_type,
         operation,
-        thing,
-        thing_id,
+        object_type,
+        object_id,
         user,
         email,
         key_name,
         org_name,
         project_id,
         project_name,
-    ) = texts(record, _TEXTS, misfits)
-    action = _action(native_action_type, operation, thing)
-    actor = NOBODY
+    ) = texts(record, _TEXTS, unmapped_fields)
+    action = _action(action_type, operation, object_type)
+    actor = NO_ACTOR
     if email or user:
-        # never with a key's name, says the documentation; if it is, both are kept
+        # by the documentation never together with a key's name; if it is, both are kept
         actor = Actor(kind="user", id=user, name=key_name, email=email)
     elif key_name:
         actor = Actor(kind="api_key", name=key_name)
-    who = email or key_name or user or "somebody"
-    return Reading(
+    who = email or key_name or user or "unknown actor"
+    return ParsedRecord(
         native_action=action.name,
-        native_category=native_action_type,
+        native_category=action_type,
         kind=action.kind,
         verb=action.verb,
         outcome=action.outcome,
         warnings=action.warnings,
         actor=actor,
-        target=Target(type=thing, id=thing_id) if thing or thing_id else NO_TARGET,
+        target=Target(type=object_type, id=object_id) if object_type or object_id else NO_TARGET,
         org_name=org_name,
         project_id=project_id,
         project_name=project_name,
-        message=f"{who} {action.name} {thing_id}" if thing_id else f"{who} {action.name}",
+        message=f"{who} {action.name} {object_id}" if object_id else f"{who} {action.name}",
     )

@@ -1,13 +1,13 @@
 """
 Cencori's audit-log records, as its dashboard and its exports show them.
 
-They are undocumented, and read off the vendor's source (github.com/cencori/cencori, audit-logs
-route and ``lib/audit-log.ts``). What happened is two words: the ``category`` says to what kind of
-thing, the ``action`` what was done to it.
+They are undocumented; the format is taken from the vendor's source (github.com/cencori/cencori,
+audit-logs route and ``lib/audit-log.ts``). The action is two words: the ``category`` is the kind of
+object, the ``action`` what was done to it.
 
-A row of a CSV export is a record of its own form, with the columns as they lie there: a ``-``
-stands for what is missing, and the metadata are JSON in a text. It has neither id nor
-organisation, and one column for who acted: the address, else the kind of actor.
+A row of a CSV export is a record with the columns as its fields: ``-`` is a missing value, and the
+metadata are JSON in a text. It has neither id nor organisation, and one column for the actor: the
+email address, else the kind of actor.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import Undecodable, decode
-from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, as_json, differences, text
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, as_json, differences, text
 
 NAME = "Cencori"
 ID = "id"
@@ -38,7 +38,7 @@ HEADER = (
 )
 """The columns of a CSV export, in their order."""
 TWIN = "Twin"
-"""A field of ours: which of several rows that are the same in all columns."""
+"""A field of ours: the number of this row among identical ones."""
 FIELDS = frozenset(
     (
         "id",
@@ -73,7 +73,7 @@ _CATEGORIES = {
     "memory": "memory",
     "project": "project",
     "prompt": "prompt",
-    "provider": "provider_key",  # what is added is the key for a provider of models
+    "provider": "provider_key",  # the key for a provider of models
     "rate_plan": "rate_plan",
     "security": "security_policy",
     "settings": "settings",
@@ -101,10 +101,10 @@ _ACTIONS = {
     "updated": "update",
 }
 _PAIRS = {
-    # not what their two words say by themselves
+    # not the sum of their two words
     "member.removed": ("member", "leave"),
     "security.reviewed": ("security_incident", "review"),
-    # named in the documentation of the dashboard, but not spelled: likely spellings
+    # named in the documentation of the dashboard, without their spelling: likely spellings
     "api_key.rotated": ("api_key", "rotate"),
     "billing.credit_top_up": ("billing", "purchase"),
     "billing.stripe_connected": ("billing", "connect"),
@@ -135,7 +135,7 @@ _ACTORS: dict[str, ActorKind] = {
     "webhook": "service",
 }
 _NAMES = ("name", "key_name", "project_name", "agent_name", "provider_name", "title")
-"""Where the metadata may name what was acted on; the vendor spells only ``key_name``."""
+"""Metadata keys that may name the target; only ``key_name`` is in the vendor's source."""
 
 
 class _Action(NamedTuple):
@@ -148,7 +148,7 @@ class _Action(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _action(category: str | None, action: str | None) -> _Action:
-    """Say what the two words mean: the vendor's code has completed actions only."""
+    """Return the meaning of the two words: the vendor's code has completed actions only."""
     name = ".".join(part for part in (category, action) if part) or "unknown"
     pair = _PAIRS.get(name)
     if pair is not None:
@@ -169,7 +169,7 @@ def _action(category: str | None, action: str | None) -> _Action:
 
 
 def _changes(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Return what differs between before and after; states that are no objects are one field."""
+    """Return what differs between before and after; values that are no objects are one field."""
     before, after = metadata.get("before"), metadata.get("after")
     if isinstance(before, dict | None) and isinstance(after, dict | None):
         return differences(metadata)
@@ -178,7 +178,7 @@ def _changes(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
 
 
 def _role(metadata: Mapping[str, Any]) -> str | None:
-    """Return the role that somebody has now."""
+    """Return the role after the change."""
     after = metadata.get("after")
     if isinstance(after, dict):
         return text(after, "role", [])
@@ -197,14 +197,14 @@ _COLUMNS = {
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of CSV as the fields that its columns stand for."""
+    """Return a row of CSV with the field names of a JSON record."""
     fields: dict[str, Any] = {
         field: None if record.get(column) == "-" else record.get(column)
         for column, field in _COLUMNS.items()
     }
     actor = record.get("Actor")
     if isinstance(actor, str) and actor != "-":
-        # A word such as "system" is the kind of actor; "System" stands where there is none.
+        # A word such as "system" is the kind of actor; "System" is written where there is none.
         fields["actor_email" if "@" in actor else "actor_type"] = (
             actor if "@" in actor else actor.lower()
         )
@@ -217,35 +217,35 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    """Read one record, whatever its fields hold."""
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    """Parse one record, whatever its fields are."""
     if "Timestamp" not in record:
-        return _read(record, misfits)
+        return _read(record, unmapped_fields)
     texts = (str, int, NoneType)
-    misfits += [name for name in (*HEADER, TWIN) if type(record.get(name)) not in texts]
-    return _read(record if "category" in record else _row(record), misfits)
+    unmapped_fields += [name for name in (*HEADER, TWIN) if type(record.get(name)) not in texts]
+    return _read(record if "category" in record else _row(record), unmapped_fields)
 
 
-def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    category = text(record, "category", misfits)
-    actor_id = text(record, "actor_id", misfits)
-    email = text(record, "actor_email", misfits)
-    ip = text(record, "actor_ip", misfits)
-    actor_type = text(record, "actor_type", misfits)
-    thing = text(record, "resource_type", misfits)
-    thing_id = text(record, "resource_id", misfits)
-    message = text(record, "description", misfits)
-    action = _action(category, text(record, "action", misfits))
-    actor = NOBODY
+def _read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    category = text(record, "category", unmapped_fields)
+    actor_id = text(record, "actor_id", unmapped_fields)
+    email = text(record, "actor_email", unmapped_fields)
+    ip = text(record, "actor_ip", unmapped_fields)
+    actor_type = text(record, "actor_type", unmapped_fields)
+    resource_type = text(record, "resource_type", unmapped_fields)
+    resource_id = text(record, "resource_id", unmapped_fields)
+    message = text(record, "description", unmapped_fields)
+    action = _action(category, text(record, "action", unmapped_fields))
+    actor = NO_ACTOR
     if actor_id or email or ip or actor_type:
-        # Who has an address is a user, if nothing else is said.
+        # An actor with an email address is a user, unless the record says otherwise.
         kind = _ACTORS.get(actor_type or ("user" if email else ""), "unknown")
         actor = Actor(kind=kind, id=actor_id, email=email, ip=ip, native_type=actor_type)
     metadata = record.get("metadata")
     target_email = name = privilege = None
     changes: tuple[Change, ...] = ()
     if type(metadata) is dict and metadata:
-        # What is of a wrong type here stays where it is, in the metadata.
+        # A value of a wrong type stays in the metadata only.
         if action.kind in ("member", "end_user"):
             target_email = text(metadata, "email", [])
         name = next((found for key in _NAMES if (found := text(metadata, key, []))), None)
@@ -253,13 +253,13 @@ def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
         if action.verb == "role_change":
             privilege = _role(metadata)
     target = NO_TARGET
-    if thing or thing_id or name or target_email:
-        target = Target(type=thing, id=thing_id, name=name, email=target_email)
+    if resource_type or resource_id or name or target_email:
+        target = Target(type=resource_type, id=resource_id, name=name, email=target_email)
     if message is None:
-        who = email or actor_id or actor_type or "somebody"
-        what = target_email or name or thing_id
+        who = email or actor_id or actor_type or "unknown actor"
+        what = target_email or name or resource_id
         message = f"{who} {action.name} {what}" if what else f"{who} {action.name}"
-    return Reading(
+    return ParsedRecord(
         native_action=action.name,
         native_category=category,
         kind=action.kind,
@@ -268,7 +268,7 @@ def _read(record: dict[str, Any], misfits: list[str]) -> Reading:
         warnings=action.warnings,
         actor=actor,
         target=target,
-        project_id=text(record, "project_id", misfits),
+        project_id=text(record, "project_id", unmapped_fields),
         privilege=privilege,
         changes=changes,
         metadata=metadata,

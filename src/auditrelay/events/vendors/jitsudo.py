@@ -1,9 +1,9 @@
 """
 JITSudo's audit-log records (https://jitsudo-docs.pages.dev/api/operations/listauditlog/).
 
-What happened is one word, ``action``, of the form ``resource.verb``. Which ones there are is not
-documented, but for two names of notifications; and since the vendor's policies can refuse what
-was asked for, no action is taken to have succeeded.
+The action is one word, ``action``, of the form ``resource.verb``. Its values are not documented,
+except for two names of notifications; and since the vendor's policies can refuse a request, no
+action is assumed to have succeeded.
 """
 
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
 from auditrelay.events.classify import guess
 from auditrelay.events.forms.addresses import is_ip
-from auditrelay.events.vendors import NO_TARGET, NOBODY, Reading, differences, text
+from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, differences, text
 
 NAME = "JITSudo"
 ID = "id"
 ORGANISATION = None
-"""Records do not tell their tenant: it is the one that was asked for."""
+"""Records do not name their tenant: it is the configured one."""
 TIME = "created_at"
 FIELDS = frozenset(
     (
@@ -35,18 +35,18 @@ FIELDS = frozenset(
 )
 
 _ACTIONS = {
-    # names of notifications; that the audit log has the same ones is likely, and not confirmed
+    # names of notifications; that the audit log uses the same ones is likely, not confirmed
     "request.pending": ("other", "other"),
     "grant.active": ("permission", "activate"),
 }
 _RESOURCES = {
-    # the API's own words for what it lists; others are guessed
+    # the API's own names of its resources; others are guessed
     "grant": "permission",
     "policy": "security_policy",
 }
 _ACTORS: dict[str, ActorKind] = {"api_key": "api_key", "oidc": "user", "system": "system"}
 _ADDRESSES = ("ip", "ip_address")
-"""Where the metadata may hold the actor's address; what it really holds is not documented."""
+"""Metadata keys that may hold the actor's IP address; the metadata are not documented."""
 
 
 class _Action(NamedTuple):
@@ -58,7 +58,7 @@ class _Action(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _action(action: str, resource_type: str | None) -> _Action:
-    """Say what an action means. Only its last part is a verb: ``grant`` is a resource here."""
+    """Return the meaning of an action. Only its last part is a verb: ``grant`` is a resource."""
     known = _ACTIONS.get(action)
     if known is not None:
         return _Action(*known, "unknown", ())
@@ -81,37 +81,39 @@ def _address(metadata: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    """Read one record, whatever its fields hold."""
-    native_action = text(record, "action", misfits) or "unknown"
-    actor_id = text(record, "actor_id", misfits)
-    actor_type = text(record, "actor_type", misfits)
-    thing = text(record, "resource_type", misfits)
-    thing_id = text(record, "resource_id", misfits)
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    """Parse one record, whatever its fields are."""
+    native_action = text(record, "action", unmapped_fields) or "unknown"
+    actor_id = text(record, "actor_id", unmapped_fields)
+    actor_type = text(record, "actor_type", unmapped_fields)
+    resource_type = text(record, "resource_type", unmapped_fields)
+    resource_id = text(record, "resource_id", unmapped_fields)
     metadata = record.get("metadata")
-    action = _action(native_action, thing)
+    action = _action(native_action, resource_type)
     ip = None
     changes: tuple[Change, ...] = ()
     if type(metadata) is dict and metadata:
-        # What is of a wrong type here stays where it is, in the metadata.
+        # A value of a wrong type stays in the metadata only.
         ip = _address(metadata)
         if "before" in metadata or "after" in metadata:
             changes = differences(metadata)
-    actor = NOBODY
+    actor = NO_ACTOR
     if actor_id or actor_type or ip:
         kind = _ACTORS.get(actor_type or "", "unknown")
         actor = Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type)
-    who = actor_id or actor_type or "somebody"
-    return Reading(
+    who = actor_id or actor_type or "unknown actor"
+    return ParsedRecord(
         native_action=native_action,
         kind=action.kind,
         verb=action.verb,
         outcome=action.outcome,
         warnings=action.warnings,
         actor=actor,
-        target=Target(type=thing, id=thing_id) if thing or thing_id else NO_TARGET,
+        target=Target(type=resource_type, id=resource_id)
+        if resource_type or resource_id
+        else NO_TARGET,
         changes=changes,
-        reason=text(record, "reasoning", misfits),
+        reason=text(record, "reasoning", unmapped_fields),
         metadata=metadata,
-        message=f"{who} {native_action} {thing_id}" if thing_id else f"{who} {native_action}",
+        message=f"{who} {native_action} {resource_id}" if resource_id else f"{who} {native_action}",
     )

@@ -1,24 +1,24 @@
 """
 S-Launch's audit-log records (https://docs.s-launch.com/api/logging/audit).
 
-The vendor describes the list and not its records: an id and a sortable time follow from the
-list's own parameters, everything else is unknown. So a record's words are not interpreted, it is
-forwarded whole, and only operations that the documentation names, spelled as there, have a
-meaning. A guess would be worse than none: nobody could tell it from a fact.
+The vendor documents the list and not its records: an id and a sortable time follow from the list's
+own parameters, everything else is unknown. So a record is not interpreted but forwarded whole, and
+only operations that the documentation names, spelled as there, have a meaning. A guess would be
+worse than none: it could not be distinguished from a fact.
 """
 
 from typing import Any
 
-from auditrelay.events.vendors import Reading, text
+from auditrelay.events.vendors import ParsedRecord, text
 
 NAME = "S-Launch"
 ID = "id"
-ORGANISATION = None  # the tenant that is asked; records are not known to name it
+ORGANISATION = None  # the configured tenant; records are not known to name it
 TIME = "timestamp"
 FIELDS = frozenset(("id", "timestamp"))
 
 _ACTION_FIELDS = ("action", "event", "event_type", "operation")
-"""Where a record may say what happened; the first one with a text does."""
+"""Fields that may name the action; the first one with a text counts."""
 
 _ACTIONS = {
     "sign-in": ("session", "login"),
@@ -27,17 +27,17 @@ _ACTIONS = {
     "API-key creation": ("api_key", "create"),
     "audit entry deletion": ("audit_log", "delete"),
 }
-"""Operations that the documentation speaks of. How the API spells them is not stated."""
+"""Operations that the documentation names. How the API spells them is not stated."""
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
-    """Read one record: its action, if it tells one. How it ended is never assumed."""
-    del misfits  # whatever is not understood is unmapped as it is
-    told = (text(record, field, []) for field in _ACTION_FIELDS if type(record.get(field)) is str)
-    action = next(filter(None, told), None)
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
+    """Parse one record: its action, if it names one. The outcome is never assumed."""
+    del unmapped_fields  # fields other than id and time are unmapped anyway
+    named = (text(record, field, []) for field in _ACTION_FIELDS if type(record.get(field)) is str)
+    action = next(filter(None, named), None)
     known = _ACTIONS.get(action or "")
     kind, verb = known or ("other", "other")
-    return Reading(
+    return ParsedRecord(
         native_action=action or "unknown",
         kind=kind,
         verb=verb,

@@ -1,8 +1,8 @@
 """
-Datadog's log intake and its key check: all or nothing, and silent about what it will not index.
+Datadog's log intake and its key check: all or nothing, and silent about logs it does not index.
 
 https://docs.datadoghq.com/api/latest/logs/#send-logs. Stricter than the product in one point: only
-``application/json`` is taken, since nothing here sends plain text.
+``application/json`` is accepted, since nothing here sends plain text.
 """
 
 import json
@@ -37,9 +37,9 @@ class Datadog(Double):
     The intake ``/api/v2/logs`` and the check ``/api/v1/validate``, on one host.
 
     :attr:`stored` is what can be searched afterwards. :attr:`not_indexed` was answered 202 too, but
-    lies outside of the time window. :attr:`truncated` counts logs that were cut to the limit. In
-    lean mode (:attr:`lean`) a body is only decompressed and scanned for ``evt.id``: neither the
-    number of entries, nor times, nor the length of one log are checked.
+    is outside the time window. :attr:`truncated` counts logs that were cut to the limit. In lean
+    mode (:attr:`lean`) a body is only decompressed and scanned for ``evt.id``: neither the number
+    of entries, nor times, nor the length of a log is checked.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Datadog(Double):
             "metadata.original_event_uid",
         )
         self.id_fields: dict[str, tuple[str, ...]] = {}
-        """Where the records of a vendor have their id, for those whose field is not ``id``."""
+        """Id field of a vendor's records, for vendors whose field is not ``id``."""
 
     @property
     def lean(self) -> bool:
@@ -80,7 +80,7 @@ class Datadog(Double):
     def respond(self, request: Request) -> Response:
         """Answer as http-intake.logs and api of a Datadog site would."""
         routes = {
-            "/api/v2/logs": ("POST", self._take),
+            "/api/v2/logs": ("POST", self._receive),
             "/api/v1/validate": ("GET", self._validate),
         }
         if request.path not in routes:
@@ -95,7 +95,7 @@ class Datadog(Double):
             return json_response(403, {"status": "error", "code": 403, "errors": ["Forbidden"]})
         return json_response(200, {"valid": True})
 
-    def _take(  # noqa: C901, PLR0911  # one check after the other, in the order of the product
+    def _receive(  # noqa: C901, PLR0911  # one check after the other, in the order of the product
         self, request: Request
     ) -> Response:
         key = request.headers.get("dd-api-key")
@@ -146,7 +146,7 @@ class Datadog(Double):
         (self.stored if indexed else self.not_indexed).add(log, uid, native_id)
 
     def _id_of_record(self, log: dict[str, Any]) -> str | None:
-        """Return the id of the vendor's own record in *log*, an object or a text under its name."""
+        """Return the id of the vendor's record in *log*, an object or a text under its name."""
         records = log.get("vendor")
         for vendor, record in records.items() if isinstance(records, dict) else ():
             try:
@@ -159,7 +159,7 @@ class Datadog(Double):
         return None
 
     def _time(self, log: dict[str, Any]) -> float:
-        """Return when *log* says that it happened, in epoch seconds; now, if it does not say."""
+        """Return the time of *log* in epoch seconds; now, if it has none."""
         value = next((log[name] for name in DATES if name in log), None)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return value / 1000
@@ -176,7 +176,7 @@ class Datadog(Double):
 
 
 def throttled(*, reset: float | None = None) -> Action:
-    """Answer 429; *reset* seconds go into X-Ratelimit-Reset, or it is left out."""
+    """Answer 429; *reset* seconds go into X-Ratelimit-Reset; None omits the header."""
     headers = {"Content-Type": "application/json"}
     if reset is not None:
         headers["X-Ratelimit-Reset"] = str(reset)

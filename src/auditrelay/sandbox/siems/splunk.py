@@ -1,7 +1,7 @@
 """
-Splunk's HTTP Event Collector: its endpoints, its codes, and its way of taking half of a batch.
+Splunk's HTTP Event Collector: its endpoints, its codes, and its partial acceptance of a batch.
 
-A batch is a stream of JSON objects; what stands before the first bad one is stored even though the
+A batch is a stream of JSON objects; those before the first bad one are stored even though the
 request is refused. Codes follow Splunk's table of HEC status codes ("Troubleshoot HTTP Event
 Collector" in its documentation); the quirks were measured by others on Splunk 10.4.2.
 """
@@ -21,7 +21,7 @@ from auditrelay.sandbox.messages import BadRequest, Request, Response, json_resp
 from auditrelay.sandbox.server import Double
 from auditrelay.sandbox.siems.stored import Stored, first_at, scan
 
-TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # opens nothing but this double
+TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # valid for this double only
 
 _EVENT = frozenset(
     {"/services/collector", "/services/collector/event", "/services/collector/event/1.0"}
@@ -67,9 +67,9 @@ CODES: dict[int, tuple[int, str]] = {
 @dataclass(slots=True)
 class Token:
     """
-    A HEC token: whether it is *enabled*, wants acknowledgement, and which indexes it may write.
+    A HEC token: whether it is *enabled*, uses acknowledgement, and which indexes it may write.
 
-    No *indexes* means any, also one that does not exist. The first of them is the default.
+    No *indexes* means any, even one that does not exist. The first one is the default.
     """
 
     value: str
@@ -85,7 +85,7 @@ class Switches:
 
     *acks*: "prompt" after *ack_after* polls; "never" although the events are stored; "lost", never
     and not stored. *index_quirk*: code 7 names an event one too high. *nodes* behind a sticky load
-    balancer keep separate acknowledgements. *health* is the code that health answers.
+    balancer keep separate acknowledgements. *health* is the code of the health endpoint.
     """
 
     max_content_length: int = 838_860_800
@@ -100,8 +100,8 @@ class Switches:
 
 
 @dataclass(slots=True)
-class Scripted:
-    """A code that event requests get by script: *after* N events were stored, or all if None."""
+class ScriptedCode:
+    """A scripted code for event requests: *after* N events were stored, or all if None."""
 
     code: int
     after: int | None
@@ -109,8 +109,8 @@ class Scripted:
 
 
 @dataclass(slots=True)
-class Promise:
-    """A batch that is not acknowledged yet: *polls* until it is, and the *kept* documents."""
+class PendingBatch:
+    """A pending acknowledgement: *polls* until it is given, and the *kept* documents."""
 
     polls: float
     kept: list[Any]
@@ -121,10 +121,10 @@ class Channel:
     """The acknowledgements of one channel on one node, by ackId."""
 
     next_id: int = 0
-    pending: dict[int, Promise] = field(default_factory=dict)
+    pending: dict[int, PendingBatch] = field(default_factory=dict)
 
 
-class _Refused(Exception):  # an answer, not a fault of ours
+class _Refused(Exception):  # an answer, not a bug of ours
     def __init__(self, code: int, number: int | None = None) -> None:
         super().__init__(code)
         self.code = code
@@ -152,11 +152,11 @@ _DECODER = json.JSONDecoder(parse_float=_float, parse_constant=_no_constant)
 
 class Splunk(Double):
     """
-    A HEC endpoint. :attr:`stored` is what it kept, whatever it answered.
+    A HEC endpoint. :attr:`stored` is what it stored, whatever it answered.
 
     A stored document is ``{"event", "fields", "host", "source", "sourcetype", "index", "time"}``
-    with the metadata that took effect. In lean mode (:attr:`lean`) a body is only decompressed and
-    scanned for ``fields.event_id`` and ``native_event_id``: no check of the events at all.
+    with the effective metadata. In lean mode (:attr:`lean`) a body is only decompressed and scanned
+    for ``fields.event_id`` and ``native_event_id``: no check of the events at all.
     """
 
     def __init__(
@@ -173,9 +173,9 @@ class Splunk(Double):
         self.stored = Stored()
         self.uid_paths = ("fields.event_id", "event.event_id", "event.metadata.uid")
         self.native_id_paths = ("event.native_event_id", "event.metadata.original_event_uid")
-        self._script: deque[Scripted] = deque()
+        self._script: deque[ScriptedCode] = deque()
         self._channels: dict[tuple[int, str], Channel] = {}
-        self._unpromised: list[Any] = []
+        self._without_ack: list[Any] = []
 
     @property
     def lean(self) -> bool:
@@ -187,7 +187,7 @@ class Splunk(Double):
         self.stored.lean = lean
 
     def rotate(self, token: str) -> None:
-        """Replace the default token by *token*, which keeps its settings."""
+        """Replace the default token by *token*, with the same settings."""
         settings = self.tokens.pop(self.token)
         settings.value = token
         self.tokens[token] = settings
@@ -208,27 +208,27 @@ class Splunk(Double):
         """
         Let the next *times* event requests end with *code*.
 
-        24 and 25 store everything. The others store the first *after* events and name the next one
-        in ``invalid-event-number``, if there is one; or, with None, store nothing and name none.
+        24 and 25 store everything. The others store the first *after* events and name the next one,
+        if any, in ``invalid-event-number``; or, with None, store nothing and name none.
         """
-        self._script.append(Scripted(code, after, times))
+        self._script.append(ScriptedCode(code, after, times))
 
     def forget_channels(self) -> None:
-        """Forget all channels, as a restart or the cleaning of idle ones does: ackIds restart."""
+        """Drop all channels, as a restart or the expiry of idle channels does: ackIds restart."""
         self._channels.clear()
 
     def crash(self) -> None:
         """
-        Lose what was taken and not acknowledged yet, and with it all channels.
+        Lose all events that were accepted and not acknowledged yet, and all channels.
 
-        What was stored of a batch that was refused got no number: nobody ever acknowledges it.
+        The stored part of a refused batch has no ackId: it is never acknowledged.
         """
         for channel in self._channels.values():
-            for promise in channel.pending.values():
-                self._unpromised += promise.kept
-        for document in self._unpromised:
+            for batch in channel.pending.values():
+                self._without_ack += batch.kept
+        for document in self._without_ack:
             self.stored.lose(document)
-        self._unpromised.clear()
+        self._without_ack.clear()
         self.forget_channels()
 
     def respond(self, request: Request) -> Response:  # noqa: PLR0911  # an answer a line
@@ -249,7 +249,7 @@ class Splunk(Double):
             if len(request.body) > self.switches.max_content_length:
                 page = b"<html><body>Content-Length exceeds maximum</body></html>"
                 return Response(413, page, {"Content-Type": "text/html"})
-            return self._take(request, token, raw=path in _RAW)
+            return self._receive(request, token, raw=path in _RAW)
         except _Refused as refused:
             return _reply(refused.code, refused.number)
 
@@ -295,7 +295,7 @@ class Splunk(Double):
         except ValueError as error:
             raise _Refused(11) from error
 
-    def _take(self, request: Request, token: Token, *, raw: bool) -> Response:
+    def _receive(self, request: Request, token: Token, *, raw: bool) -> Response:
         channel = self._channel(request) if token.use_ack or raw else None
         try:
             body = request.content("gzip")
@@ -314,12 +314,18 @@ class Splunk(Double):
         if channel is None or not token.use_ack:
             return _reply(code)
         node, headers = self._node(request)
-        return _reply(code, ack=self._promise(node, channel, kept), headers=headers)
+        return _reply(code, ack=self._register_ack(node, channel, kept), headers=headers)
 
     def _keep(
-        self, request: Request, token: Token, body: bytes, scripted: Scripted | None, *, raw: bool
+        self,
+        request: Request,
+        token: Token,
+        body: bytes,
+        scripted: ScriptedCode | None,
+        *,
+        raw: bool,
     ) -> list[Any]:
-        """Store *body*, up to the first bad event, and return what was stored of it."""
+        """Store *body*, up to the first bad event, and return the stored documents."""
         keep = not (token.use_ack and self.switches.acks == "lost")
         before = len(self.stored.documents)
         try:
@@ -331,11 +337,11 @@ class Splunk(Double):
                 self._store(body, token, scripted, keep=keep)
         except _Refused:
             if token.use_ack:
-                self._unpromised += self.stored.documents[before:]
+                self._without_ack += self.stored.documents[before:]
             raise
         return self.stored.documents[before:]
 
-    def _scripted(self) -> Scripted | None:
+    def _scripted(self) -> ScriptedCode | None:
         if not self._script:
             return None
         scripted = self._script[0]
@@ -344,7 +350,9 @@ class Splunk(Double):
             self._script.popleft()
         return scripted
 
-    def _store(self, body: bytes, token: Token, scripted: Scripted | None, *, keep: bool) -> None:
+    def _store(
+        self, body: bytes, token: Token, scripted: ScriptedCode | None, *, keep: bool
+    ) -> None:
         """Store envelope by envelope, up to the first bad one, real or *scripted*."""
         sticky: dict[str, Any] = {}
         for number, envelope in enumerate(self._envelopes(body)):
@@ -359,7 +367,7 @@ class Splunk(Double):
                 )
 
     def _envelopes(self, body: bytes) -> Iterator[Any]:
-        """Yield the concatenated JSON values of *body*; a broken one refuses with its number."""
+        """Yield the concatenated JSON values of *body*; a broken one is refused with its number."""
         number = 0
         try:
             text = body.decode()
@@ -392,7 +400,7 @@ class Splunk(Double):
     def _checked(
         self, envelope: Any, number: int, token: Token, sticky: dict[str, Any]
     ) -> dict[str, Any]:
-        """Return the document that *envelope* becomes; refuses with the *number* of a bad one."""
+        """Return the document of *envelope*; a bad one is refused with its *number*."""
         if not isinstance(envelope, dict):
             raise _Refused(6, number)
         _check_event(envelope, number)
@@ -433,19 +441,19 @@ class Splunk(Double):
         """Return the node that the load balancer picks, and the cookie that it sets."""
         if self.switches.nodes == 1:
             return 0, {}
-        held = re.search(r"splunkd_node=(\d+)", request.headers.get("cookie", ""))
-        if held and int(held[1]) < self.switches.nodes:
-            return int(held[1]), {}
+        pinned = re.search(r"splunkd_node=(\d+)", request.headers.get("cookie", ""))
+        if pinned and int(pinned[1]) < self.switches.nodes:
+            return int(pinned[1]), {}
         node = self.requests % self.switches.nodes
         return node, {"Set-Cookie": f"splunkd_node={node}; Path=/; HttpOnly"}
 
-    def _promise(self, node: int, name: str, kept: list[Any]) -> int:
+    def _register_ack(self, node: int, name: str, kept: list[Any]) -> int:
         channel = self._channels.setdefault((node, name), Channel())
         ack = channel.next_id
         channel.next_id += 1
         prompt = self.switches.acks == "prompt"
         polls = self.switches.ack_after if prompt else float("inf")
-        channel.pending[ack] = Promise(polls, kept)
+        channel.pending[ack] = PendingBatch(polls, kept)
         return ack
 
     def _ack(self, request: Request, token: Token) -> Response:
@@ -460,17 +468,17 @@ class Splunk(Double):
             raise _Refused(6)
         node, headers = self._node(request)
         channel = self._channels.get((node, name), Channel())
-        told = {str(ack): _tell(channel, ack) for ack in asked}
-        return json_response(200, {"acks": told}, headers)
+        acknowledged = {str(ack): _acknowledged(channel, ack) for ack in asked}
+        return json_response(200, {"acks": acknowledged}, headers)
 
 
-def _tell(channel: Channel, ack: int) -> bool:
-    """Say whether *ack* is indexed; true is told only once, then it is forgotten."""
-    promise = channel.pending.get(ack)
-    if promise is None:
+def _acknowledged(channel: Channel, ack: int) -> bool:
+    """Return whether *ack* is indexed; true is returned only once, then the ackId is gone."""
+    batch = channel.pending.get(ack)
+    if batch is None:
         return False
-    if promise.polls > 0:
-        promise.polls -= 1
+    if batch.polls > 0:
+        batch.polls -= 1
         return False
     del channel.pending[ack]
     return True

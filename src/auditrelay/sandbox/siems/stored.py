@@ -1,4 +1,4 @@
-"""What an intake really kept, apart from what it answered: the reckoning of lost and repeated."""
+"""What an intake really stored, independent of its answers: counts lost and repeated events."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -7,10 +7,10 @@ from typing import Any
 
 class Stored:
     """
-    The events that one intake keeps, counted by the sender's uid and by the vendor's native id.
+    The events that one intake stored, counted by the sender's uid and by the vendor's native id.
 
     *documents* are the events themselves in order of arrival, and *uids* their uids in the same
-    order; neither is kept when *lean*, so that a million events cost only their counters.
+    order; neither is stored if *lean*, so that a million events cost only their counters.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Stored:
         self._native_ids: list[str | None] = []
 
     def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
-        """Keep one event."""
+        """Store one event."""
         self.total += 1
         if uid is not None:
             self.by_uid[uid] += 1
@@ -35,7 +35,7 @@ class Stored:
             self.documents.append(document)
 
     def lose(self, document: Any) -> None:
-        """Lose a *document* again, that very one: what was taken, and never reached a disk."""
+        """Remove this very *document*: accepted, but lost before it reached a disk."""
         place = next(i for i, each in enumerate(self.documents) if each is document)
         del self.documents[place]
         uid, native_id = self.uids.pop(place), self._native_ids.pop(place)
@@ -51,12 +51,12 @@ class Stored:
         return [native_id for native_id in made if native_id not in self.by_native_id]
 
     def repeated(self) -> dict[str, int]:
-        """Return how often each uid that arrived more than once did arrive."""
+        """Return the uids that arrived more than once, with their counts."""
         return {uid: count for uid, count in self.by_uid.items() if count > 1}
 
 
 def first_at(document: Any, paths: Iterable[str]) -> str | None:
-    """Return as text the first of the dotted *paths* that holds something in *document*."""
+    """Return as text the first of the dotted *paths* with a value in *document*."""
     for path in paths:
         value = at_path(document, path)
         if isinstance(value, str | int) and value != "":
@@ -65,7 +65,7 @@ def first_at(document: Any, paths: Iterable[str]) -> str | None:
 
 
 def at_path(document: Any, path: str) -> Any:
-    """Return what lies at a dotted *path*, nested or under the dotted key itself; else None."""
+    """Return the value at a dotted *path*, nested or under the dotted key itself; else None."""
     if not isinstance(document, dict):
         return None
     if path in document:
@@ -87,8 +87,8 @@ def scan(body: bytes, marker: bytes, key: bytes) -> list[str]:
     """
     Return, without parsing, the JSON text or number that follows *key* after each *marker*.
 
-    For lean mode only: a marker inside of a text value would count as well. Keys inside of JSON
-    that is itself a string are escaped and do not.
+    For lean mode only: a marker inside a text value would count as well. Keys of JSON inside a
+    string are escaped and do not.
     """
     found = []
     for part in body.split(marker)[1:]:

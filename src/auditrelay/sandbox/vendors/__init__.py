@@ -1,10 +1,9 @@
 """
-What the doubles of all vendors have in common, and what they say about themselves.
+The base class of the vendors' doubles.
 
-A vendor's double is a module of this folder with one class that is a :class:`Vendor`; it is found
-by that, and its name is the module's. What a test of every vendor must know of one of them stands
-in the class: how a source is pointed at it, how it refuses, and which of its switches let nobody
-read everything.
+A vendor's double is a module of this folder with one subclass of :class:`Vendor`, found by module
+name. The class declares what tests over all vendors need: the settings of a source that reads it,
+its refusals, and the switches under which a complete read is impossible.
 """
 
 import time
@@ -23,17 +22,17 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 from auditrelay.sandbox.history import History, Records, over_rate
 from auditrelay.sandbox.server import Double
 
-Answer = tuple[str, object]
-"""A switch and a value of it."""
+SwitchValue = tuple[str, object]
+"""The name of a switch, and one of its values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """
-    A way in which a vendor refuses everything until an operator acts.
+    A way in which a vendor refuses every request until an operator acts.
 
-    *provoke* brings it about and returns what is to be different in the table of the source. The
-    answer then has *status*, and *words* in it.
+    *provoke* causes it and returns the changed settings of the source. The answer then has
+    *status*, and contains *words*.
     """
 
     name: str
@@ -42,10 +41,10 @@ class Refusal:
     provoke: Callable[[Any], Mapping[str, Any]]
 
 
-def turned(
+def by_setting(
     table: Mapping[str, Any] | None = None, /, **switches: Any
 ) -> Callable[["Vendor"], Mapping[str, Any]]:
-    """Return what turns *switches*, and changes *table* in that of the source."""
+    """Return a ``provoke`` that sets *switches*; *table* overrides settings of the source."""
 
     def provoke(double: "Vendor") -> Mapping[str, Any]:
         for name, value in switches.items():
@@ -57,39 +56,39 @@ def turned(
 
 class Vendor(Double, ABC):
     """
-    An audit-log API. Put records in with :meth:`add`; turn :attr:`switches` at any time.
+    An audit-log API. Add records with :meth:`add`; set :attr:`switches` at any time.
 
-    *before_page* holds what is to be done once, just before page *n* of a list is read: rows that
-    arrive or vanish in the middle of a walk. Subclasses implement :meth:`add`, :meth:`settings` and
-    :meth:`respond`.
+    *before_page* maps a page number *n* to a callback that runs once, just before page *n* of a
+    list is read: rows that arrive or are deleted in the middle of a walk. Subclasses implement
+    :meth:`add`, :meth:`settings` and :meth:`respond`.
     """
 
     REFUSALS: ClassVar[tuple[Refusal, ...]] = ()
-    """Every documented refusal, and those that are open as the vendor is likely to give them."""
+    """Every documented refusal, and undocumented ones in their likely form."""
 
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset()
-    """Switches under which a long list cannot be read to its end, and a source must say so."""
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset()
+    """Switches under which a long list cannot be read to its end: a source must fail."""
 
-    HIDING: ClassVar[frozenset[Answer]] = frozenset()
-    """Switches under which rows are left out, and nothing in the answers tells."""
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset()
+    """Switches under which rows are missing, with no sign of it in the answers."""
 
-    RESTLESS: ClassVar[frozenset[Answer]] = frozenset()
-    """Switches under which rows change places by themselves: one walk may not be enough."""
+    UNSTABLE_ORDER: ClassVar[frozenset[SwitchValue]] = frozenset()
+    """Switches under which rows change places between requests: one walk may not be enough."""
 
     ID_FIELDS: ClassVar[tuple[str, ...]] = ("id",)
-    """Where a record has its id: the first of them that it has."""
+    """Possible id fields of a record: the first one present counts."""
 
-    SMALLEST_PAGE: ClassVar[int] = 1
-    """Rows that a source must be able to ask for at once."""
+    MIN_PAGE_SIZE: ClassVar[int] = 1
+    """The smallest page size that a source can use."""
 
-    PROBES: ClassVar[int] = 0
-    """Requests that a source needs before the first page of a walk."""
+    EXTRA_REQUESTS: ClassVar[int] = 0
+    """Requests that a source makes before the first page of a walk."""
 
     EXPORTS: ClassVar[tuple[str, ...]] = ()
-    """The kinds of files that the vendor exports, for people to drop into a folder."""
+    """The kinds of files that the vendor exports."""
 
-    TOTAL: ClassVar[bool] = True
-    """Whether a page tells how many rows the whole list has."""
+    REPORTS_TOTAL: ClassVar[bool] = True
+    """Whether a page reports the number of rows of the whole list."""
 
     switches: Any
     api_key: str
@@ -108,10 +107,10 @@ class Vendor(Double, ABC):
         self._recent: deque[float] = deque()
 
     @classmethod
-    def answers(cls) -> Iterator[Answer]:
-        """Yield every switch with each of its values, where those are a few."""
+    def switch_values(cls) -> Iterator[SwitchValue]:
+        """Yield every switch that has a finite choice, with each of its values."""
         for name, wanted in get_type_hints(cls.__annotations__["switches"]).items():
-            # A choice of words, which may be left out: Literal[...] | None.
+            # Literal[...], or Literal[...] | None.
             parts = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
             if bool in parts:
                 yield from ((name, value) for value in (False, True))
@@ -121,15 +120,15 @@ class Vendor(Double, ABC):
 
     @property
     def secret(self) -> str:
-        """What a source proves itself with, and must show to nobody else."""
+        """The credential of a source, which must not be sent to any other host."""
         return self.api_key
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
 
-    def drop_settings(self, directory: Path) -> dict[str, Any]:
-        """Return the table of a source that reads the exports in *directory*."""
+    def file_settings(self, directory: Path) -> dict[str, Any]:
+        """Return the settings of a source that reads the exports in *directory*."""
         raise NotImplementedError(f"{type(self).__name__} exports nothing")
 
     def drop(self, directory: Path, kind: Any) -> Path:
@@ -145,14 +144,14 @@ class Vendor(Double, ABC):
         gone_from: datetime | None = None,
         **fields: Any,
     ) -> str:
-        """Make one record that happened *at*, with *fields* of its own; return its native id."""
+        """Add one record with the time *at* and given *fields*; return its native id."""
 
     def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
-        """Make *count* records at equal distances over ``[start, end)``; return their ids."""
+        """Add *count* records at equal intervals over ``[start, end)``; return their ids."""
         return [self.add(start + (end - start) * number / count) for number in range(count)]
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
-        """Hold *count* records of about *record_bytes* bytes, by what is cheapest to keep."""
+        """Serve *count* records of about *record_bytes* bytes, in the cheapest way."""
         raise NotImplementedError(f"{type(self).__name__} has no records for load")
 
     def rotate(self, key: str) -> None:
@@ -160,12 +159,12 @@ class Vendor(Double, ABC):
         self.api_key = key
 
     def _over_rate(self) -> int:
-        """Count a request; return in how many seconds the next one is free, or 0."""
+        """Count a request; return 0, or the seconds until the rate limit allows one."""
         rate = self.switches.rate
         return 0 if rate is None else over_rate(self._recent, rate, self.clock())
 
-    def _come_back(self, wait: int) -> dict[str, str]:
-        """Return the header of a 429 that says when to come back, as the switches have it."""
+    def _retry_after(self, wait: int) -> dict[str, str]:
+        """Return the header ``Retry-After`` of a 429, in the form that the switches say."""
         match self.switches.retry_after:
             case "seconds":
                 return {"Retry-After": str(wait)}

@@ -1,8 +1,8 @@
 """
-The audit-log API of Bland AI, as documented, and the ways in which it may differ.
+The audit-log API of Bland AI, as documented, with switches for undocumented behaviour.
 
-https://docs.bland.ai/api-v1/get/audit-logs. What the documentation leaves open (bounds, page sizes,
-accounts without the feature, pages past the end) is a switch.
+https://docs.bland.ai/api-v1/get/audit-logs. The switches: bounds, page sizes, accounts without the
+feature, pages past the end.
 """
 
 import random
@@ -16,15 +16,15 @@ from typing import Any, ClassVar, Literal
 
 from auditrelay.sandbox.history import (
     Entry,
+    GeneratedRecords,
     Records,
     Span,
-    Steady,
     joined,
     parse_time,
     second,
 )
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/v1/audit/logs"
 API_KEY = "org_sandbox-bland-key-not-a-real-secret"
@@ -38,15 +38,15 @@ _PARAMETERS = frozenset(
 @dataclass(slots=True)
 class Switches:
     """
-    How this Bland AI behaves where the documentation is silent, and its adjustable limits.
+    Undocumented behaviour, and adjustable limits.
 
-    *ties*: rows of equal time are in no particular order; "swapping" draws a new one for every
-    request, also across a page border. *bearer* is what happens to ``Bearer KEY``. *oversize* is
-    what a page size outside 1..*page_size_cap* gets, *past_end* a page beyond the last, *feature*
-    an account that may or may not read audit logs. *envelope* is the form of errors and
-    *unauthorized* the code of a 401. *errors* puts errors into a 200, in place of the data or
-    beside it. *rate* is the number of requests a minute, *retry_after* how its 429 says when to
-    come back.
+    *ties*: rows of equal time are in no particular order; "swapping" changes it for every request,
+    also across a page boundary. *bearer* is the treatment of ``Bearer KEY``. *oversize* is the
+    answer to a page size outside 1..*page_size_cap*, *past_end* to a page beyond the last,
+    *feature* to an account that may or may not read audit logs. *envelope* is the form of errors
+    and *unauthorized* the code of a 401. *errors* puts errors into a 200, instead of the data or
+    next to it. *rate* is the number of requests a minute, *retry_after* the form of the Retry-After
+    of its 429.
     """
 
     ties: Literal["stable", "swapping"] = "stable"
@@ -61,7 +61,7 @@ class Switches:
     feature: Literal["enabled", "403", "404", "empty"] = "enabled"
     envelope: Literal["modern", "older"] = "modern"
     unauthorized: Literal["AUTH_FAILURE", "UNAUTHORIZED"] = "AUTH_FAILURE"
-    errors: Literal["never", "without data", "beside data"] = "never"
+    errors: Literal["never", "without data", "with data"] = "never"
     rate: int | None = None
     retry_after: Literal["seconds", "date", "absent"] = "absent"
 
@@ -72,32 +72,32 @@ class Bland(Vendor):
     switches: Switches
     REFUSALS: ClassVar = (
         Refusal(
-            "wrong key", 401, "Unauthorized (AUTH_FAILURE)", turned({"api_key": "wrong-key-1"})
+            "wrong key", 401, "Unauthorized (AUTH_FAILURE)", by_setting({"api_key": "wrong-key-1"})
         ),
         Refusal(
-            "key of no admin",
+            "key of a non-admin",
             401,
             "Invalid API key or insufficient permissions (UNAUTHORIZED)",
-            turned({"api_key": "wrong-key-1"}, unauthorized="UNAUTHORIZED"),
+            by_setting({"api_key": "wrong-key-1"}, unauthorized="UNAUTHORIZED"),
         ),
         Refusal(
             "wrong key, in the older form",
             401,
             "Unauthorized",
-            turned({"api_key": "wrong-key-1"}, envelope="older"),
+            by_setting({"api_key": "wrong-key-1"}, envelope="older"),
         ),
         Refusal(
             "feature not enabled",
             403,
             "Audit logs are not enabled for this organization (FEATURE_NOT_ENABLED)",
-            turned(feature="403"),
+            by_setting(feature="403"),
         ),
-        Refusal("feature not there", 404, "Not found (NOT_FOUND)", turned(feature="404")),
+        Refusal("feature missing", 404, "Not found (NOT_FOUND)", by_setting(feature="404")),
         Refusal(
             "wrong page size",
             400,
             "Invalid page or page_size (BAD_REQUEST)",
-            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+            by_setting({"page_size": 4}, oversize="refuse", page_size_cap=3),
         ),
         Refusal(
             "wrong address",
@@ -106,16 +106,16 @@ class Bland(Vendor):
             lambda it: {"base_url": f"{it.url}/elsewhere"},
         ),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         {
             ("feature", "403"),
             ("feature", "404"),
             ("errors", "without data"),
-            ("errors", "beside data"),
+            ("errors", "with data"),
         }
     )
-    HIDING: ClassVar[frozenset[Answer]] = frozenset({("feature", "empty")})
-    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("feature", "empty")})
+    UNSTABLE_ORDER: ClassVar[frozenset[SwitchValue]] = frozenset({("ties", "swapping")})
 
     def __init__(
         self,
@@ -132,12 +132,12 @@ class Bland(Vendor):
         self._made = 0
 
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
         return {"type": "bland", "base_url": self.url, "api_key": self.api_key}
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
-        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        """Serve *count* records of about *record_bytes* bytes, generated when they are read."""
+        self.records = generated(count, start, end - start, record_bytes)
 
     def add(
         self,
@@ -147,7 +147,7 @@ class Bland(Vendor):
         gone_from: datetime | None = None,
         **fields: Any,
     ) -> str:
-        """Make one record that happened *at*, with *fields* of its own; return its native id."""
+        """Add one record with the time *at* and given *fields*; return its native id."""
         self._made += 1
         record = make_record(self._made, at)
         record.update(fields)
@@ -184,8 +184,8 @@ class Bland(Vendor):
             return self._error(401, switches.unauthorized, text)
         wait = self._over_rate()
         if wait:
-            told = {"status": "error", "message": "Rate limit exceeded"}
-            return json_response(429, told, self._come_back(wait))
+            body = {"status": "error", "message": "Rate limit exceeded"}
+            return json_response(429, body, self._retry_after(wait))
         if switches.feature == "403":
             text = "Audit logs are not enabled for this organization"
             return self._error(403, "FEATURE_NOT_ENABLED", text)
@@ -228,7 +228,7 @@ class Bland(Vendor):
         if page > max(1, pages) and switches.past_end == "404":
             return self._error(404, "NOT_FOUND", "Page not found")
         rows = joined(self._slice(found, page, size))
-        errors = b"[" + _SERVER_ERROR_TEXT + b"]" if switches.errors == "beside data" else b"null"
+        errors = b"[" + _SERVER_ERROR_TEXT + b"]" if switches.errors == "with data" else b"null"
         return Response(
             200,
             b'{"data":{"events":[%b],"total":%d,"total_pages":%d,"current_page":%d,"page_size":%d},'
@@ -237,7 +237,7 @@ class Bland(Vendor):
         )
 
     def _number(self, query: dict[str, str], name: str, default: int) -> int | None:
-        """Return a number of at least 1; None if it is to be refused."""
+        """Return a number of at least 1; None if it is refused."""
         text = query.get(name)
         if text is None:
             return default
@@ -297,7 +297,7 @@ def stamp(at: datetime) -> str:
 
 def make_record(number: int, at: datetime, *, record_bytes: int = 0) -> dict[str, Any]:
     """
-    Return audit log *number*, of one of the documented types or an unknown one in its turn.
+    Return audit log *number*; the types rotate through the documented ones and an unknown one.
 
     Its time is cut to whole milliseconds. Metadata is of several shapes and sometimes null; with
     *record_bytes* it is padded until the record is about that long.
@@ -331,7 +331,7 @@ def native_id(number: int) -> str:
     return f"6b2f9f3e-0c1e-4b8e-9f3e-{number:012x}"
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     note = b"x" * max(0, record_bytes - 400)
     text = (
@@ -347,4 +347,4 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = b"%b.%03dZ" % (second(seconds), fraction)
         return text % (number, number % 97, number % 997, number % 9, when)
 
-    return Steady(count, start, span, native_id, write)
+    return GeneratedRecords(count, start, span, native_id, write)

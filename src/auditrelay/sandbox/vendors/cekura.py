@@ -1,9 +1,8 @@
 """
-The audit-log API of Cekura, as documented, and the ways in which it may differ.
+The audit-log API of Cekura, as documented, with switches for undocumented behaviour.
 
-https://docs.cekura.ai/api-reference/user/list-audit-logs. What the documentation leaves
-open (order, bounds, page sizes) is a switch; refusals follow Django REST framework, on which the
-API is evidently built.
+https://docs.cekura.ai/api-reference/user/list-audit-logs. The switches: order, bounds, page sizes.
+Refusals follow Django REST framework, on which the API is evidently built.
 """
 
 import random
@@ -18,15 +17,15 @@ from urllib.parse import urlencode
 
 from auditrelay.sandbox.history import (
     Entry,
+    GeneratedRecords,
     Records,
     Span,
-    Steady,
     joined,
     parse_time,
     second,
 )
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/user/v1/audit-logs/"
 API_KEY = "sandbox-cekura-key-not-a-real-secret"
@@ -71,14 +70,14 @@ _FILTERS = {
 @dataclass(slots=True)
 class Switches:
     """
-    How this Cekura behaves where the documentation is silent, and its adjustable limits.
+    Undocumented behaviour, and adjustable limits.
 
-    *order* of the list; "shuffled" is the same on every request. *next_at_end*: ``next`` is null
-    on the last page, left out there, or "never" there at all. *next_base* replaces scheme and host
-    of ``next``: a proxy that hides TLS, an internal host, or a stranger's. *past_end* is what a
-    page beyond the last gets. *oversize* is what happens to a page_size above *page_size_cap*.
-    *unknown* is what happens to unknown parameters. *key_scope* "project" refuses the key.
-    *rate* is the number of requests a minute, *retry_after* how its 429 says when to come back.
+    *order* of the list; "shuffled" is the same on every request. *next_at_end*: ``next`` is null on
+    the last page, missing there, or "never" present at all. *next_base* replaces scheme and host of
+    ``next``: a proxy that hides TLS, an internal host, or a foreign one. *past_end* is the answer
+    to a page beyond the last, *oversize* to a page_size above *page_size_cap*, *unknown* to unknown
+    parameters. *key_scope* "project" refuses the key. *rate* is the number of requests a minute,
+    *retry_after* the form of the Retry-After of its 429.
     """
 
     order: Literal["newest", "oldest", "shuffled"] = "newest"
@@ -103,29 +102,31 @@ class Cekura(Vendor):
 
     switches: Switches
     REFUSALS: ClassVar = (
-        Refusal("wrong key", 401, "Invalid API key.", turned({"api_key": "wrong-key-1"})),
-        Refusal("project's key", 403, "You do not have permission", turned(key_scope="project")),
+        Refusal("wrong key", 401, "Invalid API key.", by_setting({"api_key": "wrong-key-1"})),
+        Refusal(
+            "key of a project", 403, "You do not have permission", by_setting(key_scope="project")
+        ),
         Refusal(
             "another organisation",
             403,
             "You do not have permission",
-            turned({"organization_id": "43"}),
+            by_setting({"organization_id": "43"}),
         ),
         Refusal(
             "not an organisation",
             400,
             "organization_id: A valid integer is required.",
-            turned({"organization_id": "acme"}),
+            by_setting({"organization_id": "acme"}),
         ),
         Refusal(
             "wrong page size",
             400,
             "page_size: Ensure this value",
-            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+            by_setting({"page_size": 4}, oversize="refuse", page_size_cap=3),
         ),
         Refusal("wrong address", 404, "Not found.", lambda it: {"base_url": f"{it.url}/elsewhere"}),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset({("key_scope", "project")})
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset({("key_scope", "project")})
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class Cekura(Vendor):
         self._next_id = 90_000
 
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
         return {
             "type": "cekura",
             "base_url": self.url,
@@ -151,8 +152,8 @@ class Cekura(Vendor):
         }
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
-        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        """Serve *count* records of about *record_bytes* bytes, generated when they are read."""
+        self.records = generated(count, start, end - start, record_bytes)
 
     def add(
         self,
@@ -162,7 +163,7 @@ class Cekura(Vendor):
         gone_from: datetime | None = None,
         **fields: Any,
     ) -> str:
-        """Make one record that happened *at*, with *fields* of its own; return its native id."""
+        """Add one record with the time *at* and given *fields*; return its native id."""
         self._next_id += 1
         record = make_record(self._next_id, at)
         record.update({"organization": self.organization_id, **fields})
@@ -205,7 +206,7 @@ class Cekura(Vendor):
         wait = self._over_rate()
         if wait:
             text = f"Request was throttled. Expected available in {wait} seconds."
-            return json_response(429, {"detail": text}, self._come_back(wait))
+            return json_response(429, {"detail": text}, self._retry_after(wait))
         return None
 
     def _list(self, query: dict[str, str]) -> Response:
@@ -279,12 +280,12 @@ class Cekura(Vendor):
         )
 
     def _size(self, asked: str | None) -> int | None:
-        """Return the page size to use; None if it is to be refused."""
+        """Return the page size to use; None if it is refused."""
         switches = self.switches
         if asked is None:
             return switches.page_size
         if not (asked.isascii() and asked.isdigit() and int(asked)):
-            # Django REST framework takes the default, without a word
+            # Django REST framework silently uses the default
             return switches.page_size if switches.oversize == "clamp" else None
         if int(asked) > switches.page_size_cap and switches.oversize == "refuse":
             return None
@@ -307,7 +308,7 @@ class Cekura(Vendor):
         if self.switches.order == "newest":
             total = len(found)
             return found[max(0, total - last) : max(0, total - first)][::-1]
-        # by a number drawn from the id, so that a record keeps its place among the others
+        # by a number derived from the id, so that the relative order of records is stable
         shuffled = sorted(found, key=lambda entry: random.Random(entry.id).random())  # noqa: S311
         return shuffled[first:last]
 
@@ -331,7 +332,7 @@ class Cekura(Vendor):
 
 
 def stamp(at: datetime) -> str:
-    """Write a time as Django does: ``Z``, and no fraction at all when it is zero."""
+    """Format a time as Django does: ``Z``, and no fraction if it is zero."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -354,10 +355,10 @@ _KINDS: tuple[tuple[str | None, str | None, str | None], ...] = (
 
 def make_record(number: int, at: datetime) -> dict[str, Any]:
     """
-    Return audit log *number*, of one of the documented kinds or an unknown one in its turn.
+    Return audit log *number*; the kinds rotate through the documented ones and an unknown one.
 
-    Every third actor is an API key, every fifth record has no project; now and then a record has
-    a field that nobody has documented.
+    Every third actor is an API key, every fifth record has no project; some records have an
+    undocumented field.
     """
     action, operation, kind = _KINDS[number % len(_KINDS)]
     by_key = number % 3 == 0
@@ -382,7 +383,7 @@ def make_record(number: int, at: datetime) -> dict[str, Any]:
     return record
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     sample = make_record(10_000_001, start) | {"id": 0, "timestamp": ""}
     frame = len(str(sample)) + 40
@@ -399,7 +400,7 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = second(seconds) + (b".%06dZ" % fraction if fraction else b"Z")
         return text % (1_000_000 + number, user, user, number % 997, when)
 
-    return Steady(count, start, span, lambda number: str(1_000_000 + number), write)
+    return GeneratedRecords(count, start, span, lambda number: str(1_000_000 + number), write)
 
 
 def _detail(status: int, text: str) -> Response:

@@ -1,10 +1,10 @@
 """
-The audit-log route of Cencori's dashboard, and the files that its export buttons write.
+The audit-log route of Cencori's dashboard, and the files of its export buttons.
 
-Both are read off the vendor's source (``app/api/organizations/[orgSlug]/audit-logs/route.ts``,
-``proxy.ts`` and ``lib/entitlements.ts`` in github.com/cencori/cencori); the documentation has the
-buttons only (https://cencori.com/docs/platform/audit-logs). Sessions are those of Supabase, in
-cookies that are renewed by ``Set-Cookie``. What may be otherwise is a switch.
+Both follow the vendor's source (``app/api/organizations/[orgSlug]/audit-logs/route.ts``,
+``proxy.ts`` and ``lib/entitlements.ts`` in github.com/cencori/cencori); the documentation covers
+the buttons only (https://cencori.com/docs/platform/audit-logs). Sessions are those of Supabase, in
+cookies that are renewed by ``Set-Cookie``. Possible variations are switches.
 """
 
 import json
@@ -22,9 +22,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from auditrelay.sandbox.history import Entry, Records, Span, Steady, joined, second
+from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, joined, second
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 ORGANIZATION_SLUG = "acme-labs"
 ORGANIZATION = "4c1d5f0e-91a7-4a52-b1f4-6f0f5a1c2d3e"
@@ -55,14 +55,14 @@ Kind = Literal["json", "csv"]
 @dataclass(slots=True)
 class Switches:
     """
-    How this Cencori behaves, and its adjustable limits.
+    Variations of the behaviour, and adjustable limits.
 
     *plan* is the organisation's, *role* that of the user in it (None: no member). *ties*: rows of
-    equal time are in one order, or in a new one for each request. *page_size_cap* is the largest
-    page, *max_rows* the Supabase project's own limit on any select. *chunk* is how long a cookie
-    may be before it comes in pieces, *session_life* the seconds after which the server renews a
-    session by itself. *misconfigured* is a server without its settings. *rate* is the number of
-    requests a minute, *retry_after* how its 429 says when to come back: the source has no limit.
+    equal time are in a fixed order, or in a new one for each request. *page_size_cap* is the
+    largest page, *max_rows* the Supabase project's own limit on any select. *chunk* is the length
+    beyond which a cookie is split, *session_life* the seconds after which the server renews a
+    session automatically. *misconfigured* is a server without its settings. *rate* is the number of
+    requests a minute, *retry_after* the form of the Retry-After of its 429: the vendor has none.
     """
 
     plan: Literal["free", "pro", "team", "enterprise"] = "enterprise"
@@ -82,35 +82,38 @@ class Cencori(Vendor):
     Cencori's dashboard, see :class:`auditrelay.sandbox.vendors.Vendor`.
 
     *before_page* counts the pages of the list from the start of the double, since clients may ask
-    for pages of any size. *failures* has a sentence for everything that no client may do, such as
-    to ask for a page beyond the last one that it was told of.
+    for pages of any size. *failures* has a sentence for each forbidden request, such as a page
+    beyond the reported total.
     """
 
     switches: Switches
     REFUSALS: ClassVar = (
         Refusal(
-            "another session", 401, "Unauthorized; ", turned({"cookie": f"{COOKIE}=base64-wrong"})
+            "another session",
+            401,
+            "Unauthorized; ",
+            by_setting({"cookie": f"{COOKIE}=base64-wrong"}),
         ),
-        Refusal("plan without it", 403, "This feature requires the ", turned(plan="free")),
-        Refusal("no member", 403, "Forbidden; ", turned(role=None)),
-        Refusal("no owner or admin", 403, "Insufficient permissions; ", turned(role="member")),
+        Refusal("plan without it", 403, "This feature requires the ", by_setting(plan="free")),
+        Refusal("no member", 403, "Forbidden; ", by_setting(role=None)),
+        Refusal("no owner or admin", 403, "Insufficient permissions; ", by_setting(role="member")),
         Refusal(
             "wrong organization",
             404,
             "Organization not found; ",
-            turned({"organization_slug": "acme-lab"}),
+            by_setting({"organization_slug": "acme-lab"}),
         ),
         Refusal("wrong address", 404, "404 ", lambda it: {"base_url": f"{it.url}/elsewhere"}),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         {("plan", "free"), ("role", None), ("role", "member"), ("misconfigured", True)}
     )
-    HIDING: ClassVar[frozenset[Answer]] = frozenset({("plan", "pro")})
-    RESTLESS: ClassVar[frozenset[Answer]] = frozenset({("ties", "swapping")})
-    SMALLEST_PAGE: ClassVar[int] = 20
-    PROBES: ClassVar[int] = 1  # whether the plan shows everything
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("plan", "pro")})
+    UNSTABLE_ORDER: ClassVar[frozenset[SwitchValue]] = frozenset({("ties", "swapping")})
+    MIN_PAGE_SIZE: ClassVar[int] = 20
+    EXTRA_REQUESTS: ClassVar[int] = 1  # to find out whether the plan hides categories
     EXPORTS: ClassVar = ("json", "csv")
-    TOTAL = False  # its total is of the range, and not of what lies in a window
+    REPORTS_TOTAL = False  # its total is of the range, not of a window
 
     def __init__(
         self,
@@ -130,10 +133,10 @@ class Cencori(Vendor):
         self._generation = 1
         self._chosen: str | None = None
         self._expires: float | None = None
-        self._told: dict[tuple[str, ...], int] = {}
+        self._reported_totals: dict[tuple[str, ...], int] = {}
 
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
         return {
             "type": "cencori",
             "mode": "dashboard",
@@ -142,31 +145,31 @@ class Cencori(Vendor):
             "cookie": self.cookie,
         }
 
-    def drop_settings(self, directory: Path) -> dict[str, Any]:
-        """Return the table of a source that reads the exports in *directory*."""
+    def file_settings(self, directory: Path) -> dict[str, Any]:
+        """Return the settings of a source that reads the exports in *directory*."""
         return {"type": "cencori", "mode": "files", "directory": str(directory)}
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
-        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        """Serve *count* records of about *record_bytes* bytes, generated when they are read."""
+        self.records = generated(count, start, end - start, record_bytes)
 
     # -- sessions ----------------------------------------------------------------------------------
 
     @property
     def cookie(self) -> str:
-        """The header ``Cookie`` of the session as it is now."""
+        """The header ``Cookie`` of the current session."""
         return "; ".join(f"{name}={value}" for name, value in self._cookies().items())
 
     def renew_session(self) -> None:
-        """Renew the session with the next request; from then on the old cookies are refused."""
+        """Renew the session at the next request; from then on the old cookies are refused."""
         self._expires = 0.0
 
     def end_session(self) -> None:
-        """Sign the user out: whatever the client has is refused."""
+        """Sign the user out: the client's cookies are refused."""
         self._begin(None)
 
     def rotate(self, key: str) -> None:
-        """Sign the user out and in again, with a session that is worth *key*."""
+        """Sign the user out and in again, with a new session *key*."""
         self._begin(key)
 
     def _begin(self, chosen: str | None) -> None:
@@ -175,11 +178,11 @@ class Cencori(Vendor):
 
     @property
     def secret(self) -> str:
-        """What a source proves itself with, and must show to nobody else."""
+        """The credential of a source, which must not be sent to any other host."""
         return self._token()
 
     def _token(self) -> str:
-        """Return the session as Supabase writes it: base64 of JSON, a few thousand letters."""
+        """Return the session in Supabase's format: base64 of JSON, a few thousand characters."""
         if self._chosen is not None:
             return self._chosen
         generation = self._generation
@@ -201,7 +204,7 @@ class Cencori(Vendor):
         }
 
     def _signed_in(self, request: Request) -> bool:
-        """Put the token together as the server does, and compare it; nothing else is read."""
+        """Assemble the token as the server does, and compare it; other cookies are ignored."""
         given = _cookies_of(request)
         token = given.get(COOKIE)
         if token is None:
@@ -212,7 +215,7 @@ class Cencori(Vendor):
         return token == self._token()
 
     def _renewal(self, request: Request) -> dict[str, str]:
-        """Return the headers by which a session is renewed, if it is time."""
+        """Return the headers that renew the session, if it is due."""
         life = self.switches.session_life
         if self._expires is None and life is not None:
             self._expires = self.clock() + life
@@ -243,7 +246,7 @@ class Cencori(Vendor):
         gone_from: datetime | None = None,
         **fields: Any,
     ) -> str:
-        """Make one row that was stamped *at*, with *fields* of its own; return its native id."""
+        """Add one row with the time *at* and given *fields*; return its native id."""
         self._made += 1
         record = make_record(self._made, at)
         record.update(fields)
@@ -254,11 +257,11 @@ class Cencori(Vendor):
         return native_id
 
     def backfill(self, at: datetime, **fields: Any) -> str:
-        """Make a row as the vendor once did for what had happened before: it says so."""
+        """Add a row as the vendor once did for past events: its description says so."""
         return self.add(at, description="Created project (backfilled)", **fields)
 
     def delete_project(self, project_id: str) -> int:
-        """Let the rows of a project lose it, as when it is deleted; return how many did."""
+        """Clear the project of its rows, as when it is deleted; return their number."""
         changed = 0
         for entry in self.history.select(Span(), self.clock()):
             record = entry.record
@@ -269,7 +272,7 @@ class Cencori(Vendor):
         return changed
 
     def _select(self, query: dict[str, str]) -> Sequence[Entry]:
-        """Return what a query selects, oldest first; rows of one time as the switch has it."""
+        """Return the rows of a query, oldest first; rows of equal time as *ties* says."""
         length = _RANGES[self._range(query)]
         now = self.clock()
         lower = None if length is None else int((now - length.total_seconds()) * 1_000_000)
@@ -317,7 +320,7 @@ class Cencori(Vendor):
             return Response(405)
         wait = self._over_rate()
         if wait:
-            return json_response(429, {"error": "Too many requests"}, self._come_back(wait))
+            return json_response(429, {"error": "Too many requests"}, self._retry_after(wait))
         if switches.misconfigured:
             return json_response(503, {"error": "Server misconfiguration"})
         if not self._signed_in(request):
@@ -350,7 +353,7 @@ class Cencori(Vendor):
         return self._list(query)
 
     def _gate(self, query: dict[str, str]) -> Response | None:
-        """Return what a plan answers that does not include what is asked for."""
+        """Return the refusal if the plan does not include the request."""
         needed = _NEEDED.get(self._range(query), "enterprise")
         if query.get("format") in ("csv", "json") or query.get("category") in _IDENTITY:
             needed = max(needed, "team", key=_TIERS.index)
@@ -377,13 +380,15 @@ class Cencori(Vendor):
         found = self._select(query)
         total, offset = len(found), (page - 1) * size
         asked = tuple(query.get(name, "") for name in ("time_range", "category", "search"))
-        told = self._told.get(asked)
-        if offset and (told is None or offset >= told):
-            known = "no total" if told is None else f"{told} rows"
-            self.failures.append(f"page {page} of {size} was asked for, after {known} were told of")
+        reported = self._reported_totals.get(asked)
+        if offset and (reported is None or offset >= reported):
+            known = "no total" if reported is None else f"{reported} rows"
+            self.failures.append(
+                f"page {page} of {size} was requested, after {known} were reported"
+            )
         if offset and offset >= total:
             return json_response(500, {"error": "Failed to fetch audit logs"})
-        self._told[asked] = total
+        self._reported_totals[asked] = total
         rows = found[max(0, total - offset - size) : total - offset][::-1]
         return Response(
             200,
@@ -397,7 +402,7 @@ class Cencori(Vendor):
     def export(
         self, kind: Kind, time_range: str = "7d", *, query: dict[str, str] | None = None
     ) -> tuple[str, bytes]:
-        """Return the name and the content of the file that an export button writes now."""
+        """Return the name and the content of an export file, as of now."""
         query = {"time_range": time_range} if query is None else query
         most = min(MOST_EXPORTED, self.switches.max_rows or MOST_EXPORTED)
         found = self._select(query)
@@ -420,9 +425,9 @@ class Cencori(Vendor):
         age: float = 60,
     ) -> Path:
         """
-        Export into *directory*, as a browser saves it, or under another *name*.
+        Export into *directory*, under the browser's file name or another *name*.
 
-        The file was last written *age* seconds ago.
+        The modification time of the file is *age* seconds ago.
         """
         documented, content = self.export(kind, time_range)
         path = directory / (name or documented)
@@ -448,12 +453,12 @@ def _compact(record: dict[str, Any]) -> bytes:
 
 
 def stamp(at: datetime) -> str:
-    """Write a time as JavaScript does: milliseconds, cut off, and ``Z``."""
+    """Format a time as JavaScript does: milliseconds, truncated, and ``Z``."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def postgrest(at: datetime) -> str:
-    """Write a time as PostgREST does: as many digits as there are, and ``+00:00``."""
+    """Format a time as PostgREST does: as many digits as needed, and ``+00:00``."""
     text = at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     whole, _, fraction = text.partition(".")
     fraction = fraction.rstrip("0")
@@ -461,7 +466,7 @@ def postgrest(at: datetime) -> str:
 
 
 def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Write *rows* as the route does, which quotes for comma, quote and line feed alone."""
+    """Format *rows* as the route does: quoted only for comma, quote and line feed."""
     return "\n".join([HEADER, *(",".join(map(_field, _columns(row))) for row in rows)])
 
 
@@ -503,10 +508,10 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
 
 def make_record(number: int, at: datetime) -> dict[str, Any]:
     """
-    Return row *number*, of one of several categories or an unknown one in its turn.
+    Return row *number*; the categories rotate through several known ones and an unknown one.
 
-    What may be null sometimes is; some have an unknown field; descriptions and metadata hold what
-    a CSV file has to quote.
+    Nullable fields are sometimes null; some rows have an unknown field; descriptions and metadata
+    contain characters that CSV has to quote.
     """
     category, action, description = _KINDS[number % len(_KINDS)]
     by = ("user", "system", "api", "webhook")[number % 4]
@@ -541,7 +546,7 @@ def native_id(number: int) -> str:
     return f"b7e2a0de-3f0d-4b8b-8c60-{number:012x}"
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     note = b"x" * max(0, record_bytes - 600)
     text = (
@@ -558,4 +563,4 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = b"%b.%06d+00:00" % (second(seconds), fraction)
         return text % (number, number % 5, number % 997, number % 17, number % 17, when)
 
-    return Steady(count, start, span, native_id, write)
+    return GeneratedRecords(count, start, span, native_id, write)

@@ -1,8 +1,8 @@
 """
-The audit-log API of JITSudo, as documented, and the ways in which it may differ.
+The audit-log API of JITSudo, as documented, with switches for undocumented behaviour.
 
-https://jitsudo-docs.pages.dev/api/operations/listauditlog/. What the documentation leaves open
-(order, bounds, limits, the life of a cursor, most errors) is a switch.
+https://jitsudo-docs.pages.dev/api/operations/listauditlog/. The switches: order, bounds, limits,
+the life of a cursor, most errors.
 """
 
 import base64
@@ -19,21 +19,21 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from auditrelay.sandbox.faults import HTML
 from auditrelay.sandbox.history import (
     Entry,
+    GeneratedRecords,
     Records,
     Span,
-    Steady,
     joined,
     parse_time,
     second,
 )
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/v1/audit-log"
 API_KEY = "jsk_sandbox-jitsudo-key-not-a-real-secret"
 TENANT = "2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
 TOKEN_LIFE = 3600.0
-"""Seconds that a bearer token is accepted for."""
+"""Seconds for which a bearer token is accepted."""
 
 _FILTERS = ("actor_id", "resource_type", "resource_id", "action")
 _PARAMETERS = frozenset({"limit", "cursor", "from", "to", *_FILTERS})
@@ -45,16 +45,16 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d
 @dataclass(slots=True)
 class Switches:
     """
-    How this JITSudo behaves where the documentation is silent, and its adjustable limits.
+    Undocumented behaviour, and adjustable limits.
 
     *order* of the list; "shuffled" is the same on every request. *limit* is the default, *oversize*
-    what a limit outside 1..*page_size_cap* gets. *cursor_life* is for how many seconds a cursor is
-    taken, and *cursor_status* what an expired, damaged or foreign one gets. *more* is what a page
-    that is not the last one gives as ``next_cursor``; "repeating" is the cursor of the page itself.
-    *at_end* is ``next_cursor`` on the last page. *failing* is answered to every list in place of
-    the list. *envelope* is the form of errors: the vendor's own, another JSON, or a proxy's page;
-    its own has *details* and *notices* where they are given. *rate* is the number of requests a
-    minute, *retry_after* how its 429 says when to come back.
+    the answer to a limit outside 1..*page_size_cap*. *cursor_life* is the number of seconds for
+    which a cursor is accepted, *cursor_status* the answer to an expired, damaged or foreign one.
+    *more* is the ``next_cursor`` of a page that is not the last one; "repeating" is the cursor of
+    the page itself. *at_end* is ``next_cursor`` on the last page. *failing* is answered to every
+    list instead of the list. *envelope* is the form of errors: the vendor's own, another JSON, or a
+    proxy's page; the vendor's own has *details* and *notices* where they are given. *rate* is the
+    number of requests a minute, *retry_after* the form of the Retry-After of its 429.
     """
 
     order: Literal["newest", "oldest", "shuffled"] = "newest"
@@ -76,8 +76,8 @@ class Switches:
     retry_after: Literal["seconds", "date", "absent"] = "absent"
 
 
-class _Refusal(Exception):  # an answer, not a fault of ours
-    """What a request gets instead of what it asked for; *wait* is for how many seconds."""
+class _Refusal(Exception):  # an answer, not a bug of ours
+    """An error answer; *wait* is the number of seconds in its Retry-After."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class _Refusal(Exception):  # an answer, not a fault of ours
 
 
 class _Cursor(NamedTuple):
-    """What a cursor knows: the page it leads to, the row before, the walk's filters, its birth."""
+    """The content of a cursor: its page, the row before, the walk's filters, its creation time."""
 
     page: int
     after: tuple[int, int, str]
@@ -105,13 +105,13 @@ class _Cursor(NamedTuple):
     born: float
 
     def written(self) -> str:
-        """Return it as it is sent: unreadable, and not to be tampered with."""
+        """Return it in encoded form: opaque, and protected against tampering."""
         text = json.dumps(self, separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(b"%08x%b" % (zlib.crc32(text), text)).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str) -> "_Cursor | None":
-        """Return what *text* holds, or None if it is no cursor of ours."""
+        """Return the decoded cursor, or None if *text* is not one of ours."""
         try:
             whole = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except ValueError:
@@ -134,37 +134,37 @@ class Jitsudo(Vendor):
             "wrong key",
             401,
             "invalid API key (unauthorized)",
-            turned({"api_key": "wrong-key-1"}),
+            by_setting({"api_key": "wrong-key-1"}),
         ),
         Refusal(
             "expired token",
             401,
             "token is invalid or has expired (unauthorized)",
-            turned({"api_key": None, "bearer_token": "expired-token-1"}),
+            by_setting({"api_key": None, "bearer_token": "expired-token-1"}),
         ),
         Refusal(
             "another tenant",
             403,
             "does not belong to the requested tenant (tenant_mismatch)",
-            turned({"tenant_id": _OTHER_TENANT}),
+            by_setting({"tenant_id": _OTHER_TENANT}),
         ),
         Refusal(
             "another tenant, with details",
             403,
             "requested_tenant",
-            turned({"tenant_id": _OTHER_TENANT}, details=True),
+            by_setting({"tenant_id": _OTHER_TENANT}, details=True),
         ),
         Refusal(
             "missing right",
             403,
             "notices: auditors only",
-            turned(failing=403, notices=("auditors only",)),
+            by_setting(failing=403, notices=("auditors only",)),
         ),
         Refusal(
             "wrong page size",
             400,
             "limit must be between 1 and 3",
-            turned({"page_size": 4}, oversize="refuse", page_size_cap=3),
+            by_setting({"page_size": 4}, oversize="refuse", page_size_cap=3),
         ),
         Refusal(
             "wrong address",
@@ -173,10 +173,10 @@ class Jitsudo(Vendor):
             lambda it: {"base_url": f"{it.url}/elsewhere"},
         ),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         ("more", answer) for answer in ("absent", "null", "empty", "repeating")
     )
-    TOTAL: ClassVar[bool] = False
+    REPORTS_TOTAL: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Jitsudo(Vendor):
         self._tokens: dict[str, float] = {}
 
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
         return {
             "type": "jitsudo",
             "base_url": self.url,
@@ -204,8 +204,8 @@ class Jitsudo(Vendor):
         }
 
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
-        """Hold *count* records of about *record_bytes* bytes, written when they are read."""
-        self.records = steady(count, start, end - start, record_bytes)
+        """Serve *count* records of about *record_bytes* bytes, generated when they are read."""
+        self.records = generated(count, start, end - start, record_bytes)
 
     def issue(self) -> str:
         """Return a new bearer token, which is accepted for an hour."""
@@ -223,9 +223,9 @@ class Jitsudo(Vendor):
         **fields: Any,
     ) -> str:
         """
-        Make one record that happened *at*, with *fields* of its own; return its native id.
+        Add one record with the time *at* and given *fields*; return its native id.
 
-        *nanos* is what its time has beyond microseconds.
+        *nanos* are added to its time, beyond microseconds.
         """
         self._made += 1
         record = make_record(self._made, at)
@@ -238,7 +238,7 @@ class Jitsudo(Vendor):
         return native_id
 
     def fill(self, count: int, start: datetime, end: datetime) -> list[str]:
-        """Make *count* records at equal distances over ``[start, end)``; return their ids."""
+        """Add *count* records at equal intervals over ``[start, end)``; return their ids."""
         return [
             self.add(start + (end - start) * number / count, nanos=number * 10 % 1000)
             for number in range(count)
@@ -344,7 +344,7 @@ class Jitsudo(Vendor):
         return cursor
 
     def _limit(self, query: dict[str, str]) -> int:
-        """Return how many rows a page has."""
+        """Return the number of rows of a page."""
         switches, text = self.switches, query.get("limit")
         if text is None:
             return switches.limit
@@ -357,7 +357,7 @@ class Jitsudo(Vendor):
         return switches.page_size_cap if number else switches.limit
 
     def _place(self, entry: Entry) -> tuple[int, int, str]:
-        """Return where *entry* stands in the list, oldest first: no two stand at one place."""
+        """Return the sort key of *entry*, oldest first; it is unique."""
         shuffled = self.switches.order == "shuffled"
         rank = zlib.crc32(entry.id.encode(), self._seed) if shuffled else 0
         return rank, entry.at, entry.id
@@ -366,8 +366,8 @@ class Jitsudo(Vendor):
         self, found: Sequence[Entry], cursor: _Cursor | None, limit: int
     ) -> tuple[Sequence[Entry], bool]:
         """Return one page of *found*, and whether there are more."""
-        # What was made for load lies in its order, and is too much to be sorted.
-        if not isinstance(found, Steady) or self.switches.order == "shuffled":
+        # Generated records are in order already, and too many to be sorted.
+        if not isinstance(found, GeneratedRecords) or self.switches.order == "shuffled":
             found = sorted(found, key=self._place)
         if self.switches.order == "newest":
             end = len(found)
@@ -406,7 +406,7 @@ class Jitsudo(Vendor):
                 value["details"] = refusal.details
             if switches.notices:
                 value["notices"] = list(switches.notices)
-        headers = self._come_back(refusal.wait) if refusal.wait else {}
+        headers = self._retry_after(refusal.wait) if refusal.wait else {}
         return json_response(refusal.status, value, headers)
 
 
@@ -418,7 +418,7 @@ def _time(text: str) -> int:
 
 
 def _digest(query: dict[str, str]) -> int:
-    """Return what tells the filters of one walk from those of another."""
+    """Return a digest of the filters of a walk."""
     filters = sorted((name, query[name]) for name in ("from", "to", *_FILTERS) if name in query)
     return zlib.crc32(json.dumps(filters).encode())
 
@@ -435,7 +435,7 @@ _KINDS = (
     ("policy_rule.created", "policy_rule"),
     ("teleport", "device"),
 )
-"""The second and the fifth are documented, as names of notifications; the rest is invented."""
+"""The second and the fifth are documented, as names of notifications; the others are invented."""
 
 _ACTORS = (
     ("oidc", "user|user{}@acme.example"),
@@ -448,7 +448,7 @@ _ACTORS = (
 
 
 def stamp(at: datetime, nanos: int = 0) -> str:
-    """Write a time as Go does: as many digits of a fraction as it needs, 0 to 9, and ``Z``."""
+    """Format a time as Go does: as many fraction digits as needed, 0 to 9, and ``Z``."""
     at = at.astimezone(UTC)
     fraction = f"{at.microsecond * 1000 + nanos:09d}".rstrip("0")
     return at.strftime("%Y-%m-%dT%H:%M:%S") + (f".{fraction}" if fraction else "") + "Z"
@@ -458,9 +458,9 @@ def make_record(number: int, at: datetime, *, record_bytes: int = 0) -> dict[str
     """
     Return entry *number* of the audit log.
 
-    Reasoning is a text, null or absent, and metadata is empty, flat or nested deeply, in their
-    turns; now and then there is a field that is not documented. With *record_bytes* the metadata
-    is padded until the record is about that long.
+    Reasoning is in turn a text, null or absent, and metadata empty, flat or nested deeply; some
+    entries have an undocumented field. With *record_bytes* the metadata is padded until the record
+    is about that long.
     """
     action, resource = _KINDS[number % len(_KINDS)]
     actor_type, actor = _ACTORS[number % len(_ACTORS)]
@@ -497,7 +497,7 @@ def native_id(number: int) -> str:
     return f"7c0b0d3e-6a52-4f0a-9a2f-{number:012x}"
 
 
-def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> Steady:
+def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
     """Return *count* records of about *record_bytes* bytes for a load test."""
     note = b"x" * max(0, record_bytes - 370)
     text = (
@@ -512,4 +512,4 @@ def steady(count: int, start: datetime, span: timedelta, record_bytes: int) -> S
         when = b"%b.%06dZ" % (second(seconds), fraction)
         return text % (number, number % 97, number % 997, number % 9 * 900, number, when)
 
-    return Steady(count, start, span, native_id, write)
+    return GeneratedRecords(count, start, span, native_id, write)

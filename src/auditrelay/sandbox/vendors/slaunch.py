@@ -1,10 +1,10 @@
 """
-The audit-log API of S-Launch, as documented, and the ways in which it may differ.
+The audit-log API of S-Launch, as documented, with switches for undocumented behaviour.
 
 https://docs.s-launch.com/api/logging/audit, with ``/api/conventions``, ``/api/authentication`` and
-``/api/scopes`` there. The documentation shows the envelope of a page and neither a record nor the
+``/api/scopes`` there. The documentation shows the envelope of a page, but neither a record nor the
 body of an error: the records are invented in several shapes, the errors are FastAPI's
-(https://fastapi.tiangolo.com/tutorial/handling-errors/), and what is left open is a switch.
+(https://fastapi.tiangolo.com/tutorial/handling-errors/).
 """
 
 import json
@@ -20,13 +20,13 @@ from zlib import crc32
 
 from auditrelay.sandbox.history import Entry, Span, joined
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.vendors import Answer, Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
 PATH = "/api/logging/audit/"
 LOGIN = "/api/login/access-token"
 API_KEY = "sla_live_sandbox-key-not-a-real-secret"
 USERNAME = "auditor@acme.example"
-PASSWORD = "sandbox-password-not-a-real-secret"  # noqa: S105  # it opens nothing
+PASSWORD = "sandbox-password-not-a-real-secret"  # noqa: S105  # valid for this double only
 
 _PARAMETERS = frozenset({"cursor", "limit", "sort_by", "sort_order", "include_total"})
 _MOST = 250
@@ -36,15 +36,15 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 @dataclass(slots=True)
 class Switches:
     """
-    How this S-Launch behaves where the documentation is silent, and its adjustable limits.
+    Undocumented behaviour, and adjustable limits.
 
-    *id_field*, *time_field* and *zone* are the shape of records made from now on. *cursors* are
-    the place of a row or a mere count of rows; one is refused with *bad_cursor* when it is damaged,
-    of another sort or filter, or older than *cursor_life* seconds. *next_cursor* is what stands
-    there while *next_page* is true: the last three are faults. *order* "as stored" is a list that
-    is not really sorted by time. *page_size_cap* cuts large pages down without a word.
-    *filters_by_key* is whether ``/filters`` takes an API key. *rate* is the number of requests a
-    minute, *retry_after* how its 429 says when to come back.
+    *id_field*, *time_field* and *zone* are the shape of records added from now on. *cursors*
+    contain the position of a row or only a row count; one is refused with *bad_cursor* if it is
+    damaged, of another sort or filter, or older than *cursor_life* seconds. *next_cursor* is its
+    value while *next_page* is true: the last three values are faults. *order* "as stored" is a list
+    that is not really sorted by time. *page_size_cap* silently reduces large pages.
+    *filters_by_key*: ``/filters`` accepts an API key. *rate* is the number of requests a minute,
+    *retry_after* the form of the Retry-After of its 429.
     """
 
     id_field: Literal["id", "_id", "none"] = "id"
@@ -76,8 +76,8 @@ class SLaunch(Vendor):
     """
     S-Launch's API, see :class:`auditrelay.sandbox.vendors.Vendor`.
 
-    *scopes* are those of the key, *key_expires* when it ends (epoch seconds). *failures* has a
-    sentence for everything that no client may do.
+    *scopes* are those of the key, *key_expires* its expiry (epoch seconds). *failures* has a
+    sentence for each forbidden request.
     """
 
     switches: Switches
@@ -86,7 +86,7 @@ class SLaunch(Vendor):
             "wrong key",
             401,
             "Could not validate credentials",
-            turned({"api_key": "wrong-key-1"}),
+            by_setting({"api_key": "wrong-key-1"}),
         ),
         Refusal("expired key", 401, "API key has expired", _expired_key),
         Refusal("missing scope", 403, "Not enough permissions: audit:read", _other_scope),
@@ -94,17 +94,17 @@ class SLaunch(Vendor):
             "unknown parameter",
             422,
             "query.colour: Extra inputs are not permitted",
-            turned({"params": {"colour": "red"}}, unknown="refuse"),
+            by_setting({"params": {"colour": "red"}}, unknown="refuse"),
         ),
         Refusal("wrong address", 404, "Not Found", lambda it: {"base_url": f"{it.url}/elsewhere"}),
     )
-    REFUSING: ClassVar[frozenset[Answer]] = frozenset(
+    MUST_FAIL: ClassVar[frozenset[SwitchValue]] = frozenset(
         ("next_cursor", answer) for answer in ("null", "empty", "absent", "repeating")
     )
-    # Newest first is documented; a list in another order cannot be read without a filter for time.
-    HIDING: ClassVar[frozenset[Answer]] = frozenset({("order", "as stored")})
+    # Newest first is documented; a list in another order cannot be read without a time filter.
+    SILENT_LOSS: ClassVar[frozenset[SwitchValue]] = frozenset({("order", "as stored")})
     ID_FIELDS: ClassVar[tuple[str, ...]] = ("id", "_id")
-    TOTAL: ClassVar[bool] = False
+    REPORTS_TOTAL: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ class SLaunch(Vendor):
         self._tokens: set[str] = set()
 
     def settings(self) -> dict[str, Any]:
-        """Return the table of a source that reads this double; it must have been started."""
+        """Return the settings of a source that reads this double; it must have been started."""
         return {"type": "slaunch", "base_url": self.url, "api_key": self.api_key}
 
     def expire_cursors(self) -> None:
-        """Know none of the cursors any more that were given so far."""
+        """Expire all cursors that were given out so far."""
         self._era += 1
 
     def add(
@@ -141,9 +141,9 @@ class SLaunch(Vendor):
         **fields: Any,
     ) -> str:
         """
-        Make one record that happened *at*, with *fields* of its own; return its native id.
+        Add one record with the time *at* and given *fields*; return its native id.
 
-        A record without an id is known by its number.
+        A record without an id is identified by its number.
         """
         self._made += 1
         record = make_record(self._made, at, self.switches)
@@ -176,7 +176,7 @@ class SLaunch(Vendor):
             return self._filters(request)
         return self._single(request, rest)
 
-    # -- who asks --------------------------------------------------------------------------------
+    # -- authentication ----------------------------------------------------------------------------
 
     def _login(self, request: Request) -> Response:
         if request.method != "POST":
@@ -201,14 +201,14 @@ class SLaunch(Vendor):
                 return _error(401, "API key has expired")
         wait = self._over_rate()
         if wait:
-            told = {"detail": "Too many requests"}
-            return json_response(429, told, self._come_back(wait))
+            body = {"detail": "Too many requests"}
+            return json_response(429, body, self._retry_after(wait))
         needed = "audit:write" if request.method == "DELETE" else "audit:read"
         if not {needed, "admin"} & self.scopes:
             return _error(403, f"Not enough permissions: {needed} is required")
         return None
 
-    # -- what is asked ---------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
 
     def _filters(self, request: Request) -> Response:
         if "authorization" not in request.headers and self.switches.filters_by_key == "refuse":
@@ -233,18 +233,18 @@ class SLaunch(Vendor):
         if wrong is not None:
             return wrong
         limit = int(query.get("limit", "50"))
-        # What a cursor is bound to: everything that is asked, but for the length of a page.
+        # A cursor is bound to all parameters except the page length.
         free = {"cursor", "limit", "include_total"}
         binding = json.dumps(sorted(item for item in query.items() if item[0] not in free))
         number: int = 1
         after: int | tuple[int, int] | None = None
         if "cursor" in query:
-            told = self._read_cursor(query["cursor"], binding)
-            if told is None:
+            position = self._read_cursor(query["cursor"], binding)
+            if position is None:
                 if switches.bad_cursor == 422:
                     return _invalid("cursor", "Invalid or expired cursor", "value_error")
                 return _error(400, "Invalid or expired cursor")
-            number, after = told
+            number, after = position
         change = self.before_page.pop(number, None)
         if change is not None:
             change()
@@ -276,7 +276,7 @@ class SLaunch(Vendor):
         )
 
     def _spoil(self, page: dict[str, Any], query: dict[str, str]) -> None:
-        """Put what *next_cursor* asks for into the place of a good cursor."""
+        """Replace a good cursor as the switch *next_cursor* says."""
         match self.switches.next_cursor:
             case "null":
                 page["next_cursor"] = None
@@ -288,7 +288,7 @@ class SLaunch(Vendor):
                 page["next_cursor"] = query.get("cursor", page["next_cursor"])
 
     def _wrong_parameter(self, query: dict[str, str]) -> Response | None:
-        """Return what is said of the first parameter that cannot be taken."""
+        """Return the refusal of the first invalid parameter, if any."""
         limit = query.get("limit", "50")
         if not limit.removeprefix("-").isdecimal():
             return _invalid("limit", "Input should be a valid integer", "int_parsing")
@@ -322,7 +322,7 @@ class SLaunch(Vendor):
         return sorted(found, key=lambda entry: self._key(entry, query), reverse=falling)
 
     def _key(self, entry: Entry, query: dict[str, str]) -> tuple[int, int]:
-        """Return what rows are sorted by: no two of them have the same."""
+        """Return the sort key of a row; it is unique."""
         stored = self._stored[entry.id]
         by_time = query.get("sort_by") != "id" and self.switches.order == "by time"
         return (entry.at if by_time else 0, stored)
@@ -334,7 +334,7 @@ class SLaunch(Vendor):
         return urlsafe_b64encode(b"%08x%b" % (crc32(text), text)).decode()
 
     def _read_cursor(self, cursor: str, binding: str) -> tuple[int, int | tuple[int, int]] | None:
-        """Return the number of the page and what it comes after; None for what is refused."""
+        """Return the page number and the position before it; None for a bad cursor."""
         try:
             text = urlsafe_b64decode(cursor)
         except ValueError:
@@ -369,16 +369,16 @@ _EVENTS = (
 
 
 def stamp(at: datetime, zone: Literal["Z", "+00:00", "none"] = "+00:00") -> str:
-    """Write a time as Python does, with six digits of microseconds and *zone*."""
+    """Format a time as Python does, with six digits of microseconds and *zone*."""
     text = at.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00")
     return text if zone == "none" else f"{text}{zone}"
 
 
 def make_record(number: int, at: datetime, switches: Switches | None = None) -> dict[str, Any]:
     """
-    Return audit log *number* in the shape that *switches* ask for.
+    Return audit log *number* in the shape that *switches* define.
 
-    Everything in it but the id and the time is invented, and some is there in some records only.
+    All fields but the id and the time are invented; some are present in some records only.
     """
     switches = switches or Switches()
     record: dict[str, Any] = {}

@@ -1,13 +1,13 @@
 """
 Send events to Elasticsearch or OpenSearch, by the bulk API.
 
-Every event is a ``create`` under its uid, so an event that is sent twice is stored once and the
-second answer is 409. The cluster itself sees to that within one index only. So where several stand
-behind a name (a data stream, or an alias, that has rolled over), the cluster is asked which of the
-events it holds before any is sent that happened before the newest of them was made: those that
-happened later cannot be in an older one (docs/decisions/0015). With a date pattern in ``index``,
-which is filled in by event time, one event always meets the same index, and no search is needed.
-The form is ``ecs`` unless the configuration says otherwise.
+Every event is a ``create`` with its uid as ``_id``, so an event that is sent twice is deduplicated:
+it is stored once, and the second response is 409. The cluster guarantees that within one index
+only. Where a name has several backing indices (a data stream, or an alias, that has rolled over),
+the cluster is searched first for the events that happened before the newest index was created;
+later ones cannot be in an older index (docs/decisions/0015). With a date pattern in ``index``,
+which is filled in by event time, an event always goes to the same index, and no search is needed.
+The form is ``ecs`` by default.
 
 Protocol: www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk and
 docs.opensearch.org/latest/api-reference/document-apis/bulk/.
@@ -28,16 +28,16 @@ from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.timestamps import iso_us
 from auditrelay.http.replies import Reply
-from auditrelay.sinks import Item, Known, Limits, Rejection, Verdict
-from auditrelay.sinks._requests import dump, only, packed, unproven, words
+from auditrelay.sinks import Item, Limits, Rejection, Verdict
+from auditrelay.sinks._requests import clean, compress, dump, send_subset, unexpected_body
 from auditrelay.sinks.elasticsearch.check import check_cluster
-from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, fault_of
-from auditrelay.sinks.elasticsearch.duplicates import Duplicates
+from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
+from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.names import Targets, by_target, wildcard
 from auditrelay.sinks.elasticsearch.settings import REQUEST_BYTES, Settings
 from auditrelay.telemetry.metrics import Metrics
 
-_FILTER = (
+_RESPONSE_FILTER = (
     "errors,items.*.status,items.*.error.type,items.*.error.reason,"
     "items.*._index,items.*.failure_store"
 )
@@ -52,17 +52,17 @@ _REASONS = {
 }
 
 
-_HIDE = "include_source_on_error"
-"""Without it, a refused document stands in the reason why it was refused."""
+_HIDE_SOURCE = "include_source_on_error"
+"""Without it, the error of a refused document quotes the document."""
 
 
 _HIDES_SOURCE_SINCE = (8, 18)
 """github.com/elastic/elasticsearch/pull/121010; OpenSearch does not know it."""
 
 
-_DIVERTED = (
-    "events that do not fit the mapping went to the failure store, where no detection looks: see "
-    "GET STREAM::failures/_search"
+_STORED_ELSEWHERE = (
+    "events that do not fit the mapping went to the failure store, which no detection searches: "
+    "see GET STREAM::failures/_search"
 )
 
 
@@ -77,16 +77,16 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One cluster."""
 
-    recognises_duplicates = True
+    deduplicates = True
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
         self._targets = Targets(settings.index)
         self._cluster = Cluster(name, settings, metrics)
-        self._duplicates = Duplicates(self._cluster)
+        self._duplicates = DuplicateFinder(self._cluster)
         self._parameters: dict[str, str] | None = None
-        self._asking = asyncio.Lock()
+        self._parameters_lock = asyncio.Lock()
 
     @property
     def limits(self) -> Limits:
@@ -106,7 +106,7 @@ class Sink:
         return b'%b%b"}}\n%b' % (target.action, event.uid.encode(), dump(document))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Offer *batch*, but for what the cluster holds already; to offer it again is harmless."""
+        """Send *batch*, except for what is already stored; sending it again is harmless."""
         targets = by_target(batch)
         try:
             stored, warnings = await self._duplicates.find(batch, targets)
@@ -114,13 +114,13 @@ class Sink:
                 verdict = await self._bulk(batch)
             else:
                 new = [index for index in range(len(batch)) if index not in stored]
-                verdict = await only(new, batch, self._bulk)
+                verdict = await send_subset(new, batch, self._bulk)
         except BaseException:
-            # The outcome is not known, and time passes until it is sent again.
-            self._duplicates.forget(targets)
+            # The outcome is unknown, and the target may roll over before it is resent.
+            self._duplicates.invalidate(targets)
             raise
         if verdict.retry:
-            self._duplicates.forget(targets)
+            self._duplicates.invalidate(targets)
         return replace(
             verdict,
             duplicates=verdict.duplicates + len(stored),
@@ -128,105 +128,105 @@ class Sink:
         )
 
     async def _bulk(self, batch: Sequence[Item]) -> Verdict:
-        # No name holds the body: once packed it goes, or it would lie beside its texts till the
-        # reply. The last of its lines is to end, too.
-        content, headers = await packed(
+        # Do not bind the body to a name, so that it can be freed once compressed. Its last line has
+        # to end, too.
+        content, headers = await compress(
             b"\n".join([*[item.text for item in batch], b""]), self._settings.compression
         )
         headers["Content-Type"] = "application/x-ndjson"
         parameters = await self._bulk_parameters()
         reply = await self._cluster.request("POST", "/_bulk", parameters, headers, content)
-        if reply.status == 400 and _HIDE in parameters:
-            # An older node refuses a parameter that it does not know, whatever the events are.
-            parameters = {key: parameters[key] for key in parameters if key != _HIDE}
+        if reply.status == 400 and _HIDE_SOURCE in parameters:
+            # An older node refuses the unknown parameter, whatever the events are.
+            parameters = {key: parameters[key] for key in parameters if key != _HIDE_SOURCE}
             reply = await self._cluster.request("POST", "/_bulk", parameters, headers, content)
             if reply.status != 400:
                 self._parameters = parameters
         if reply.status != 200:
-            raise fault_of(reply)
-        return self._judge(reply, len(batch))
+            raise cluster_error(reply)
+        return self._verdict(reply, len(batch))
 
     async def _bulk_parameters(self) -> dict[str, str]:
-        """Return the parameters of a bulk request, which depend on what the cluster is."""
-        async with self._asking:
+        """Return the parameters of a bulk request, which depend on the cluster's version."""
+        async with self._parameters_lock:
             if self._parameters is None:
-                parameters = {"filter_path": _FILTER}
+                parameters = {"filter_path": _RESPONSE_FILTER}
                 if self._settings.pipeline is not None:
                     parameters["pipeline"] = self._settings.pipeline
                 if _hides_source(await self._cluster.version()):
-                    parameters[_HIDE] = "false"
+                    parameters[_HIDE_SOURCE] = "false"
                 self._parameters = parameters
             return self._parameters
 
-    def _judge(self, reply: Reply, count: int) -> Verdict:
-        """Return what a bulk *reply* says of each of *count* events, which it lists in order."""
+    def _verdict(self, reply: Reply, count: int) -> Verdict:
+        """Return the verdict in a bulk *reply* on *count* events, which it lists in order."""
         results = _results(reply)
         if results is None or len(results) != count:
-            raise unproven(reply, "a bulk request's")
+            raise unexpected_body(reply, "the bulk API")
         rejected: list[Rejection] = []
         retry: list[int] = []
-        because: Retryable | None = None
-        missing = duplicates = diverted = 0
+        retry_reason: Retryable | None = None
+        missing = duplicates = stored_elsewhere = 0
         for index, result in enumerate(results):
             status = result["status"]
             if status in (200, 201):
-                diverted += result.get("failure_store") == "used"
+                stored_elsewhere += result.get("failure_store") == "used"
                 continue
             refusal = _Refusal.of(result)
-            if status == 409 and refusal.kind.startswith("version_conflict"):
+            if status == 409 and refusal.type.startswith("version_conflict"):
                 duplicates += 1
             elif status in (408, 425, 429) or status >= 500:
                 retry.append(index)
-                because = because or Retryable(
-                    f"{reply.where}: {refusal.words}", reason=f"status_{status}"
+                retry_reason = retry_reason or Retryable(
+                    f"{reply.where}: {refusal.message}", reason=f"status_{status}"
                 )
             elif status in (401, 403) or self._is_configuration(refusal):
-                raise Refused(f"{reply.where}: {refusal.words}; {ADVICE}", status=status)
+                raise Refused(f"{reply.where}: {refusal.message}; {ADVICE}", status=status)
             else:
                 missing += status == 404
-                reason = _REASONS.get(refusal.kind, f"status_{status}")
-                rejected.append(Rejection(index, reason, refusal.words, status))
+                reason = _REASONS.get(refusal.type, f"status_{status}")
+                rejected.append(Rejection(index, reason, refusal.message, status))
         self._duplicates.confirm(results)
         if missing == count:
             raise Refused(f"{reply.where}: {rejected[0].message}; {ADVICE}", status=404)
         return Verdict(
             rejected=tuple(rejected),
             retry=tuple(retry),
-            because=because,
+            retry_reason=retry_reason,
             duplicates=duplicates,
-            diverted=diverted,
-            warnings=(_DIVERTED,) if diverted else (),
+            stored_elsewhere=stored_elsewhere,
+            warnings=(_STORED_ELSEWHERE,) if stored_elsewhere else (),
         )
 
     def _is_configuration(self, refusal: "_Refusal") -> bool:
-        """Say whether a *refusal* would meet every event alike, and an operator can mend it."""
-        if refusal.kind == "index_closed_exception":
+        """Return whether a *refusal* affects every event alike, so that an operator must fix it."""
+        if refusal.type == "index_closed_exception":
             return True
         pipeline = self._settings.pipeline
         return pipeline is not None and refusal.reason.startswith(f"pipeline with id [{pipeline}]")
 
     async def check(self) -> str:
-        """Ask every node who it is, and the cluster what becomes of events that go to *index*."""
+        """Identify every node, and check that events can be stored in the configured index."""
         return await check_cluster(self._cluster, self._duplicates, self._settings)
 
-    async def holds(self, events: Sequence[AuditEvent]) -> frozenset[str]:
+    async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         """
-        Return the uids of those *events* that the cluster finds, in whatever index they lie.
+        Return the uids of those *events* that a search finds, in any index.
 
-        What was stored a moment ago is found only after the index's next refresh. Raises Refused
-        if the cluster will not say, and Retryable if a shard has not answered.
+        New documents are found only after the index's next refresh. Raises Refused if the search is
+        not permitted, and Retryable if a shard has not answered.
         """
         targets: dict[str, list[str]] = {}
         for event in events:
             targets.setdefault(self._targets.of(event).name, []).append(event.uid)
         return await self._duplicates.stored(targets)
 
-    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Nothing: an event of any age is stored."""
+    def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
+        """Return None: an event of any age is stored."""
         return None
 
-    def query(self, event: Known) -> Sequence[str]:
-        """Return the search that finds *event* in Kibana or Dashboards, and one for a shell."""
+    def query(self, uid: str) -> Sequence[str]:
+        """Return a search for the event *uid* in Kibana or Dashboards, and one for a shell."""
         settings = self._settings
         index = quote(wildcard(settings.index), safe="*")
         login = ""
@@ -234,8 +234,8 @@ class Sink:
             login = '-H "Authorization: ApiKey $API_KEY" '
         elif settings.username is not None:
             login = f"-u {shlex.quote(settings.username)} "
-        address = shlex.quote(f"{self._cluster.url}/{index}/_search?q=_id:{event.uid}")
-        return (f'KQL: _id : "{event.uid}"', f"curl -sS {login}{address}")
+        address = shlex.quote(f"{self._cluster.url}/{index}/_search?q=_id:{uid}")
+        return (f'KQL: _id : "{uid}"', f"curl -sS {login}{address}")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -244,27 +244,27 @@ class Sink:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Why a bulk reply says that one event was not stored."""
+    """The error of one event in a bulk response."""
 
     status: int
-    kind: str
+    type: str
     reason: str
 
     @classmethod
     def of(cls, result: Mapping[str, Any]) -> Self:
-        """Read it out of the *result*."""
+        """Parse the *result* of one event."""
         error = result.get("error")
         error = error if isinstance(error, dict) else {}
         return cls(result["status"], str(error.get("type") or ""), str(error.get("reason") or ""))
 
     @property
-    def words(self) -> str:
-        """The server's words, such as ``400, mapper_parsing_exception: failed to parse``."""
-        return words(f"{self.status}, {self.kind or 'no type'}: {self.reason}")
+    def message(self) -> str:
+        """The error as shown, such as ``400, mapper_parsing_exception: failed to parse``."""
+        return clean(f"{self.status}, {self.type or 'no type'}: {self.reason}")
 
 
 def _results(reply: Reply) -> list[dict[str, Any]] | None:
-    """Return the results that a bulk *reply* lists, or None if it is not one."""
+    """Return the results that a bulk *reply* lists, or None if it lists none."""
     items = (reply.object() or {}).get("items")
     if not isinstance(items, list):
         return None
@@ -277,7 +277,7 @@ def _results(reply: Reply) -> list[dict[str, Any]] | None:
 
 
 def _hides_source(version: Mapping[str, Any]) -> bool:
-    """Say whether the cluster knows include_source_on_error: Elasticsearch since 8.18."""
+    """Return whether the cluster has include_source_on_error: Elasticsearch since 8.18."""
     if version.get("distribution") is not None:
         return False
     number = re.match(r"(\d+)\.(\d+)\.", str(version.get("number")), re.ASCII)

@@ -1,4 +1,4 @@
-"""The nodes of one cluster: ask the next one when one is in trouble."""
+"""The nodes of one cluster, with failover to the next one."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,26 @@ import orjson
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
-from auditrelay.sinks._requests import fault, unproven
+from auditrelay.sinks._requests import error_for, unexpected_body
 from auditrelay.sinks.elasticsearch.settings import Settings
 from auditrelay.telemetry.metrics import Metrics
 
-_SILENT = (400, 403, 404, 405)
-"""Answers that say: this key, or this proxy, may not ask that, or there is nothing to tell."""
+_NOT_ANSWERED = (400, 403, 404, 405)
+"""Statuses of a request that the key or a proxy does not permit, or that does not exist there."""
 
 
-_NODE_TROUBLE = (502, 503, 504)
-"""Answers of one node, or of what stands before it, that another may not give."""
+_NODE_UNAVAILABLE = (502, 503, 504)
+"""Statuses of one node, or of a proxy before it, that another node may not return."""
 
 
-ADVICE = "check urls, index, pipeline, and the rights of the key or user"
+ADVICE = "check urls, index, pipeline, and the privileges of the key or user"
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Cluster:
-    """The nodes of one cluster; the one that answered last is asked first."""
+    """The nodes of one cluster; the one that answered last gets the next request."""
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._urls = settings.urls
@@ -38,7 +38,7 @@ class Cluster:
             name,
             settings,
             base_url=settings.urls[0],
-            headers=lambda: _identity(settings),
+            headers=lambda: _authorization(settings),
             secrets=[each for each in (settings.api_key, settings.password) if each is not None],
             metrics=metrics,
         )
@@ -50,11 +50,11 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The address of the node that is asked next."""
+        """The address of the node that gets the next request."""
         return self._urls[self._node]
 
     def prefer(self, url: str) -> None:
-        """Ask the node at *url* next."""
+        """Send the next request to the node at *url*."""
         self._node = self._urls.index(url)
 
     async def request(
@@ -66,10 +66,10 @@ class Cluster:
         content: bytes | None = None,
     ) -> Reply:
         """
-        Ask the node that answered last; if it cannot be reached or is in trouble, the others.
+        Send a request to the node that answered last; if it is unavailable, to the others.
 
-        One that was reached and does not answer is not replaced at once: it may be at work. The
-        next request goes to another. Raises Retryable if no node can be reached.
+        A node that got the request and does not answer is not replaced at once: it may be working
+        on it. The next request goes to another. Raises Retryable if no node can be reached.
         """
         urls, node = self._urls, self._node
         for left in reversed(range(len(urls))):
@@ -87,12 +87,12 @@ class Cluster:
                 if error.sent or not left:
                     raise
             else:
-                if reply.status not in _NODE_TROUBLE:
+                if reply.status not in _NODE_UNAVAILABLE:
                     return reply
                 self._node = node = (node + 1) % len(urls)
                 if not left:
                     return reply
-        # The settings refuse an empty list; this tells the type checker so.
+        # The settings refuse an empty list; this line is for the type checker.
         raise AssertionError("there is at least one address")  # pragma: no cover
 
     async def request_json(
@@ -102,40 +102,40 @@ class Cluster:
         document: Mapping[str, Any],
         params: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Ask as :meth:`request` does, with *document* as the body."""
+        """Send a request as :meth:`request` does, with *document* as the body."""
         headers = {"Content-Type": "application/json"}
         return await self.request(method, path, params, headers, orjson.dumps(document))
 
     async def identify(self, url: str) -> dict[str, Any] | RelayError:
-        """Return what the node at *url* says of itself, {} if the key may not know, or why not."""
+        """Return what the node at *url* reports of itself, {} if not permitted, or the error."""
         try:
             reply = await self._peer.request("GET", "/", base_url=url)
             if reply.status not in (200, 403):
-                return fault_of(reply)
+                return cluster_error(reply)
             about = reply.object() if reply.status == 200 else {}
-            return unproven(reply, "a cluster's") if about is None else about
+            return unexpected_body(reply, "a cluster") if about is None else about
         except RelayError as error:
             return error
 
     async def version(self) -> Mapping[str, Any]:
-        """Return the cluster's number and distribution; nothing if it may not be asked."""
+        """Return version number and distribution of the cluster; empty if not permitted."""
         reply = await self.request("GET", "/")
-        if reply.status not in (200, *_SILENT):
-            raise fault_of(reply)
+        if reply.status not in (200, *_NOT_ANSWERED):
+            raise cluster_error(reply)
         version = (reply.object() or {}).get("version")
         return version if isinstance(version, dict) else _NOTHING
 
     async def is_opensearch(self) -> bool:
-        """Ask whether the cluster is OpenSearch; one that may not be asked is taken not to be."""
+        """Return whether the cluster is OpenSearch; False if it may not be asked."""
         return (await self.version()).get("distribution") == "opensearch"
 
     async def put(self, path: str, document: Mapping[str, Any]) -> None:
-        """Put *document*, such as a template, to *path*, in the place of one that is there."""
+        """Put *document*, such as a template, to *path*; it replaces an existing one."""
         reply = await self.request_json("PUT", path, document)
         if reply.status != 200:
-            raise fault_of(reply)
+            raise cluster_error(reply)
         if (reply.object() or {}).get("acknowledged") is not True:
-            raise unproven(reply, "a cluster's")
+            raise unexpected_body(reply, "a cluster")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -144,34 +144,34 @@ class Cluster:
 
 def answer_of(reply: Reply, absent: Mapping[str, Any] = _NOTHING) -> Mapping[str, Any] | None:
     """
-    Return the object that *reply* holds, or None if the cluster will not say.
+    Return the object in *reply*, or None if the key is not permitted to make the request.
 
-    *absent* is what it would be for an index that does not exist. Raises what any other failure
+    *absent* is the object for an index that does not exist. Raises the error that any other failure
     means for the batch.
     """
     if reply.status == 404 and isinstance((reply.object() or {}).get("error"), dict):
         return absent
-    if reply.status in _SILENT:
+    if reply.status in _NOT_ANSWERED:
         return None
     if reply.status != 200:
-        raise fault_of(reply)
+        raise cluster_error(reply)
     answer = reply.object()
     if answer is None:
-        raise unproven(reply, "a cluster's")
+        raise unexpected_body(reply, "a cluster")
     return answer
 
 
-def fault_of(reply: Reply) -> RelayError:
-    """Return what a refused request means, in the cluster's own words."""
+def cluster_error(reply: Reply) -> RelayError:
+    """Return the error that a refused request means, with the cluster's message."""
     error = (reply.object() or {}).get("error")
-    said = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, dict) else ""
-    if reply.status == 400 and not said:
-        return Refused(f"{reply.where} did not answer as a cluster does; {ADVICE}", status=400)
-    return fault(reply, said=said)
+    message = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, dict) else ""
+    if reply.status == 400 and not message:
+        return Refused(f"{reply.where} did not answer like a cluster; {ADVICE}", status=400)
+    return error_for(reply, message=message)
 
 
-def _identity(settings: Settings) -> dict[str, str]:
-    """Return the header that shows who we are, if a key or a user is configured."""
+def _authorization(settings: Settings) -> dict[str, str]:
+    """Return the authorization header, if a key or a user is configured."""
     if settings.api_key is not None:
         key = settings.api_key.reveal()
         return {"Authorization": f"ApiKey {_base64(key) if ':' in key else key}"}

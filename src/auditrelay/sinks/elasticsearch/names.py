@@ -1,4 +1,4 @@
-"""Which index or data stream an event goes to."""
+"""The index or data stream that an event goes to."""
 
 import re
 from collections.abc import Sequence
@@ -27,20 +27,20 @@ _FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 _CREATE = b'{"create":{"_index":"'
 
 
-_MOST_TARGETS: Final = 10_000
+_MAX_TARGETS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where events go: the *action* line up to the id, and the data stream's parts if it is one."""
+    """Where events go: the *action* line up to the id, and the parts of a data stream's name."""
 
     action: bytes
     stream: dict[str, str] | None
 
     @classmethod
     def of(cls, index: str, event: AuditEvent) -> Self:
-        """Fill in *index* for *event*. What an index name cannot hold becomes an underscore."""
-        # In a data stream's name hyphens stand between the parts, and nowhere else.
+        """Fill in *index* for *event*. Characters that a name cannot contain become underscores."""
+        # In the name of a data stream hyphens separate the parts, and occur nowhere else.
         wrong = _FORBIDDEN_IN_STREAM if is_data_stream(index) else _FORBIDDEN
         known = {"vendor": event.vendor, "source": event.source}
         at = moment(event.at)
@@ -50,7 +50,7 @@ class Target:
         parts = name.split("-")
         stream = None
         if name.startswith("logs-") and len(parts) == 3:
-            # Constant within a stream: another value would have the document refused.
+            # Constant within a stream: the cluster refuses a document with another value.
             stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
         return cls(b'%b%b","_id":"' % (_CREATE, name.encode()), stream)
 
@@ -61,50 +61,50 @@ class Target:
 
 
 class Targets:
-    """The targets of *index*, kept: the events of one source and one hour have the same."""
+    """Caches the targets of *index*: events of one source and one hour have the same."""
 
     def __init__(self, index: str) -> None:
         self._index = index
         self._dated = is_dated(index)
-        self._known: dict[tuple[str, str, int], Target] = {}
+        self._cache: dict[tuple[str, str, int], Target] = {}
 
     def of(self, event: AuditEvent) -> Target:
         """Return where *event* goes."""
         hour = event.at // 3_600_000_000 if self._dated else 0
         key = (event.vendor, event.source, hour)
-        target = self._known.get(key)
+        target = self._cache.get(key)
         if target is None:
-            if len(self._known) >= _MOST_TARGETS:
-                self._known.clear()
-            target = self._known[key] = Target.of(self._index, event)
+            if len(self._cache) >= _MAX_TARGETS:
+                self._cache.clear()
+            target = self._cache[key] = Target.of(self._index, event)
         return target
 
 
 def by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
-    """Return the indices of *batch* by the name that :meth:`Sink.render` has put into its texts."""
+    """Return the places in *batch* by the index or stream that :meth:`Sink.render` has chosen."""
     targets: dict[str, list[int]] = {}
     action, places = b"\n", []
-    for index, item in enumerate(batch):
+    for place, item in enumerate(batch):
         if not item.text.startswith(action):  # most batches have one target
             target = _name_in(item.text)
             action = b'%b%b"' % (_CREATE, target.encode())
             places = targets.setdefault(target, [])
-        places.append(index)
+        places.append(place)
     return targets
 
 
 def _name_in(text: bytes) -> str:
-    """Return the name of the index or stream that an action of ours holds."""
+    """Return the index or stream in the action line of a rendered event."""
     return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
 
 
 def is_data_stream(index: str) -> bool:
-    """Tell whether *index* names a data stream."""
+    """Return whether *index* names a data stream."""
     return index.startswith("logs-") and index.count("-") == 2
 
 
 def is_dated(index: str) -> bool:
-    """Tell whether *index* depends on the time of the event."""
+    """Return whether *index* depends on the time of the event."""
     return "%" in index
 
 
@@ -129,7 +129,7 @@ def check_index(index: str) -> None:
     plain = example(index)
     wrong = _FORBIDDEN.search(plain) or re.search(r"[{}]", plain)
     if wrong:
-        raise ValueError(f"{index!r}: an index name must not hold {wrong[0]!r}")
+        raise ValueError(f"{index!r}: an index name must not contain {wrong[0]!r}")
     if plain != plain.lower():
         raise ValueError(f"{index!r}: an index name has no capital letters")
     if plain.startswith(("-", "_", "+", ".")) or not plain:

@@ -13,7 +13,7 @@ from auditrelay.sinks import Form
 from auditrelay.sinks.elasticsearch.names import check_index
 
 REQUEST_BYTES = 100 * 1024 * 1024
-"""http.max_content_length, as both products ship it."""
+"""The default http.max_content_length of both products."""
 
 
 class Settings(SinkSettings):
@@ -29,7 +29,7 @@ class Settings(SinkSettings):
     index: str = "logs-auditrelay.{vendor}-default"
     """A data stream or an index; ``{vendor}``, ``{source}`` and %Y %m %d... are filled in."""
     pipeline: str | None = Field(None, min_length=1)
-    """An ingest pipeline that every event goes through."""
+    """The ingest pipeline that every event goes through."""
     format: Form = "ecs"
     batch_bytes: Size = Field(5_000_000, le=REQUEST_BYTES)
 
@@ -56,5 +56,5 @@ class Settings(SinkSettings):
         if (self.username is None) != (self.password is None):
             raise ValueError("username and password go together")
         if self.username is not None and (":" in self.username or not self.username.isprintable()):
-            raise ValueError("username must not hold a colon or a control character")
+            raise ValueError("username must not contain a colon or a control character")
         return self

@@ -1,7 +1,7 @@
 """
-The templates that map the events in Elasticsearch and OpenSearch, and what stands in their place.
+The templates that map the events in Elasticsearch and OpenSearch, compared with a cluster's own.
 
-Pure: what a cluster has is an argument, no cluster is asked.
+Pure: what a cluster has is an argument; no request is made.
 """
 
 import json
@@ -21,9 +21,9 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
     """
     Return the component template and the index template, by the path that each is put to.
 
-    OpenSearch calls flattened fields ``flat_object``, wants the value of a ``constant_keyword`` in
-    the template, where it is not known yet, and has no parts that come with it, nor a word for
-    parts that may be missing.
+    OpenSearch calls flattened fields ``flat_object``, requires the value of a ``constant_keyword``
+    in the template, where it is not known yet, and has neither built-in component templates nor
+    ``ignore_missing_component_templates``.
     """
     folder = files("auditrelay.sinks.elasticsearch")
     component = json.loads((folder / "component_template.json").read_bytes())
@@ -33,7 +33,7 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
         mappings = component["template"]["mappings"]
         mappings["dynamic_templates"] = [
             rule for rule in mappings["dynamic_templates"] if "audit_metadata" not in rule
-        ]  # a type for whole objects cannot be relied on in a rule there
+        ]  # a dynamic template there cannot rely on a type for whole objects
         index["composed_of"] = [COMPONENT]
         del index["ignore_missing_component_templates"]
     return {
@@ -48,19 +48,21 @@ _OPENSEARCH_TYPES = {"flattened": "flat_object", "constant_keyword": "keyword"}
 def _for_opensearch(node: Any) -> Any:
     if isinstance(node, dict):
         kind = node.get("type")
-        if isinstance(kind, str) and kind in _OPENSEARCH_TYPES:  # or "type" is a field's name
+        if (
+            isinstance(kind, str) and kind in _OPENSEARCH_TYPES
+        ):  # else "type" is the name of a field
             return {"type": _OPENSEARCH_TYPES[kind]}
         return {key: _for_opensearch(value) for key, value in node.items()}
     return node
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class TemplateMatch:
     """The index template that a cluster will use for a name."""
 
     name: str
     makes_stream: bool
-    holds_ours: bool
+    has_component: bool
 
     @classmethod
     def of(cls, index: str, listed: Sequence[Any]) -> Self | None:
@@ -85,28 +87,30 @@ class Match:
         return best[1] if best is not None else None
 
 
-_ALIKE = {
+_EQUIVALENT = {
     "constant_keyword": "keyword",
     "wildcard": "keyword",
     "match_only_text": "text",
     "flat_object": "flattened",
     "date_nanos": "date",
 }
-"""Types that serve a search as another does."""
+"""Types that a search treats like another."""
 
 
-def misfits(properties: Mapping[str, Any]) -> list[str]:
+def mapping_conflicts(properties: Mapping[str, Any]) -> list[str]:
     """
-    Return which fields an index maps otherwise than our template, for people.
+    Return a message for each field that an index maps differently from our template.
 
-    *properties* are those of ``GET _mapping``. Fields that it does not have yet are no misfits.
+    *properties* are those of ``GET _mapping``. Fields that the index does not have yet conflict
+    with nothing.
     """
     ours = dict(_types(templates(opensearch=False)[_PATH]["template"]["mappings"]["properties"]))
     theirs = dict(_types(properties))
     return [
         f"{path} is {theirs[path]}, not {kind}"
         for path, kind in ours.items()
-        if path in theirs and _ALIKE.get(theirs[path], theirs[path]) != _ALIKE.get(kind, kind)
+        if path in theirs
+        and _EQUIVALENT.get(theirs[path], theirs[path]) != _EQUIVALENT.get(kind, kind)
     ]
 
 

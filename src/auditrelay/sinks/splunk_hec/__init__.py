@@ -2,12 +2,11 @@
 Send events to a Splunk HTTP Event Collector (HEC).
 
 HEC reads a request as a stream: when it refuses event N it has already indexed those before it,
-and drops those after it. It has no key that would make sending twice harmless, so every event
-carries its uid as the indexed field ``event_id``. The form is ``cim`` unless the configuration
-says otherwise.
+and drops those after it. It does not deduplicate, so every event carries its uid as the indexed
+field ``event_id``. The form is ``cim`` by default.
 
-A 200 says that Splunk has put a batch into a queue in memory. With ``ack`` it is asked afterwards
-whether the batch is indexed ("indexer acknowledgement"), and only that counts.
+A 200 means that Splunk has queued a batch in memory. With ``ack`` it is asked afterwards whether
+the batch is indexed ("indexer acknowledgement"), and only then is the batch delivered.
 
 Protocol: help.splunk.com, "Format events for HTTP Event Collector", "Troubleshoot HTTP Event
 Collector" and "About HTTP Event Collector Indexer Acknowledgment"; replies and their codes as
@@ -35,19 +34,27 @@ from auditrelay.settings import SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
-from auditrelay.sinks import Form, Item, Known, Limits, Receipt, Rejection, Verdict
-from auditrelay.sinks._requests import dump, fault, only, packed, unproven, without_oversized, words
+from auditrelay.sinks import AckId, Form, Item, Limits, Rejection, Verdict
+from auditrelay.sinks._requests import (
+    clean,
+    compress,
+    dump,
+    error_for,
+    send_subset,
+    send_without_oversized,
+    unexpected_body,
+)
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
 EVENT_BYTES = 5 * 1024 * 1024
-"""maxEventSize; a larger event is refused with code 6, and the rest of its batch with it."""
+"""maxEventSize; HEC refuses a larger event with code 6, and the rest of its batch with it."""
 
 
-_TAKEN_WITH_A_WARNING = (24, 25)
+_ACCEPTED_WITH_WARNING = (24, 25)
 
 
-_ABOUT_EVENTS = {
+_EVENT_ERRORS = {
     5: "no_data",
     6: "invalid_data_format",
     12: "event_required",
@@ -68,39 +75,39 @@ _INVALID_CHANNEL = 11
 _ACK_CHANNEL_FULL = 27
 
 
-_CONFIGURATION = {
+_CONFIGURATION_ERRORS = {
     1: "the token is disabled: enable it in Splunk",
-    2: "no token arrived: check what stands between here and Splunk",
+    2: "no token arrived: check the proxies between auditrelay and Splunk",
     3: "check token",
-    4: "Splunk does not know the token: check token",
-    10: "the token demands indexer acknowledgement: set ack = true, or switch useACK off for it",
-    11: "the token demands indexer acknowledgement: set ack = true, or switch useACK off for it",
+    4: "the token is unknown to Splunk: check token",
+    10: "the token requires indexer acknowledgement: set ack = true, or switch useACK off for it",
+    11: "the token requires indexer acknowledgement: set ack = true, or switch useACK off for it",
     14: "the token does not acknowledge: switch useACK on for it, or set ack = false",
-    16: "check what stands between here and Splunk: the token was sent in a header",
-    21: "Splunk does not know the token: check token",
+    16: "check the proxies between auditrelay and Splunk: the token was sent in a header",
+    21: "the token is unknown to Splunk: check token",
     22: "the token is disabled: enable it in Splunk",
 }
 
 
 _CHANNEL_WAS_SENT = (
-    "a channel was sent (X-Splunk-Request-Channel): check what stands between here and Splunk"
+    "a channel was sent (X-Splunk-Request-Channel): check the proxies between auditrelay and Splunk"
 )
 
 
-_ADVICE = "check url, and what stands between here and Splunk"
+_ADVICE = "check url, and the proxies between auditrelay and Splunk"
 
 
 class Answer(NamedTuple):
-    """What HEC says in a reply, as far as it says it."""
+    """A response of HEC, decoded; empty where the reply is not one."""
 
     reply: Reply
     text: str
-    """Its words and their code, fit to be shown; empty if the reply is not HEC's."""
+    """Message and code, fit to be shown; empty if the reply is not from HEC."""
     code: int | None
     number: int | None
-    """The event that is to blame, counted from the first of the request."""
+    """The index of the invalid event, counted from 0."""
     body: Mapping[str, Any]
-    """All that the reply holds, decoded."""
+    """The whole response."""
 
 
 class Settings(SinkSettings):
@@ -111,17 +118,17 @@ class Settings(SinkSettings):
     """Scheme, host and port of the collector: ``https://splunk.example.com:8088``."""
     token: Secret
     index: str | None = None
-    """Where Splunk stores the events; by default the token's own index."""
+    """Where Splunk stores the events; by default the index of the token."""
     sourcetype: str | None = Field(None, min_length=1)
-    """By default ``auditrelay:<vendor>:audit``, or the form instead of audit if it is not cim."""
+    """By default ``auditrelay:<vendor>:audit``; with a form other than cim, that form for audit."""
     source: str | None = Field(None, min_length=1)
     """By default ``auditrelay:<source>``."""
     host: str | None = Field(None, min_length=1)
     """By default the host of the vendor's API."""
     ack: bool = False
-    """Whether events count as delivered only when Splunk says that they are indexed."""
+    """Whether events count as delivered only once Splunk has acknowledged them as indexed."""
     ack_timeout: Duration = Field(timedelta(minutes=5), gt=timedelta(0))
-    """What is not indexed by then is sent again."""
+    """Events that are not acknowledged by then are resent."""
     format: Form = "cim"
     batch_bytes: Size = Field(2_000_000, le=838_860_800)
     """At most [http_input] max_content_length of limits.conf, as Splunk 9 and 10 ship it."""
@@ -157,7 +164,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
 class Sink:
     """One HTTP Event Collector and one token."""
 
-    recognises_duplicates = False
+    deduplicates = False
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
@@ -183,8 +190,8 @@ class Sink:
         """
         Return *event* in HEC's envelope.
 
-        Its time is spelled out of integers, since Splunk refuses an exponent. What describes the
-        event stands on each one: within a request, Splunk lets it stick to those that follow.
+        The time is formatted from integers, since Splunk refuses an exponent. Each envelope has all
+        its metadata: within a request, Splunk carries a missing key over from the event before.
         """
         settings = self._settings
         envelope: dict[str, Any] = {
@@ -198,56 +205,59 @@ class Sink:
         envelope["event"] = self._form(event, marks=marks)
         fields = envelope["fields"] = cim.indexed(event)
         if settings.format != "cim":
-            del fields["cim_model"]  # it would promise keys that other forms do not have
+            del fields["cim_model"]  # it announces keys that other forms do not have
         return dump(envelope)
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Offer *batch*; events above maxEventSize are rejected without being sent."""
-        return await without_oversized(batch, EVENT_BYTES, self._send)
+        """Send *batch*; reject events above maxEventSize without sending them."""
+        return await send_without_oversized(batch, EVENT_BYTES, self._send)
 
     async def _send(self, batch: Sequence[Item]) -> Verdict:
         if not self._settings.ack:
-            answer = _read(await self._post(batch))
-            verdict = self._judge(answer, len(batch))
+            answer = _parse(await self._post(batch))
+            verdict = self._verdict(answer, len(batch))
         else:
             channel = await self._open_channel()
-            with channel.flight():
-                answer = _read(await self._post(batch, channel))
-                verdict = self._judge(answer, len(batch), channel)
+            with channel.request():
+                answer = _parse(await self._post(batch, channel))
+                verdict = self._verdict(answer, len(batch), channel)
         suspect = _suspect(answer, len(batch))
-        return verdict if suspect is None else await self._resend(suspect, batch, verdict)
+        return verdict if suspect is None else await self._resend_suspect(suspect, batch, verdict)
 
-    async def _resend(self, suspect: int, batch: Sequence[Item], verdict: Verdict) -> Verdict:
+    async def _resend_suspect(
+        self, suspect: int, batch: Sequence[Item], verdict: Verdict
+    ) -> Verdict:
         """
-        Send the event at index *suspect* once more, alone, and return what that adds to *verdict*.
+        Resend the event at index *suspect* alone, and return *verdict* with the outcome of that.
 
-        If it is taken after all it is there twice, but whichever event it was, nothing is lost. If
-        this cannot be found out now, it is offered again with the others.
+        If HEC accepts it after all it is stored twice, but whichever event was refused, nothing is
+        lost. If the outcome cannot be found out now, it is resent with the others.
         """
         try:
-            alone = await only([suspect], batch, self._send)
+            alone = await send_subset([suspect], batch, self._send)
         except Rejected as error:
             alone = Verdict(rejected=(Rejection.of(error, suspect),))
         except Retryable as error:
-            return replace(verdict, because=error, doubtful=verdict.doubtful + error.sent)
+            stored = verdict.possibly_stored + error.sent
+            return replace(verdict, retry_reason=error, possibly_stored=stored)
         except Refused as error:
-            # It cannot be raised: those before the suspect are in. If it lasts, the next request
-            # meets it.
-            because = Retryable(str(error), reason=code_of(error))
-            return replace(verdict, because=because, doubtful=verdict.doubtful + error.sent)
+            # It cannot be raised: the events before the suspect are stored. If it lasts, the next
+            # request raises it.
+            reason = Retryable(str(error), reason=code_of(error))
+            stored = verdict.possibly_stored + error.sent
+            return replace(verdict, retry_reason=reason, possibly_stored=stored)
         retry = tuple(index for index in verdict.retry if index != suspect)
-        return replace(alone, retry=retry, doubtful=verdict.doubtful)
+        return replace(alone, retry=retry, possibly_stored=verdict.possibly_stored)
 
     async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
-        # No name holds the body: once packed it goes, or it would lie beside its texts till the
-        # reply.
-        content, headers = await packed(
+        # Do not bind the body to a name, so that it can be freed once compressed.
+        content, headers = await compress(
             b"\n".join([item.text for item in batch]), self._settings.compression
         )
         headers["Content-Type"] = "application/json"
         if channel is not None:
             headers["X-Splunk-Request-Channel"] = channel.id
-            headers |= channel.cookies
+            headers |= channel.cookie_header
         reply = await self._peer.request(
             "POST", "/services/collector/event", headers=headers, content=content
         )
@@ -259,23 +269,23 @@ class Sink:
         """
         Return the channel in use, or a new one.
 
-        A new one is asked about first, once. That shows, before anything is stored, whether the
-        token acknowledges; and a load balancer sets its cookie then, before several requests at a
-        time could each be sent to a node of its own.
+        A new one is polled once first. That shows, before anything is stored, whether the token
+        acknowledges; and a load balancer sets its cookie then, before concurrent requests could
+        each reach a different node.
         """
         async with self._opening:
             if self._channel is None or self._channel.retired:
-                channel = Channel(self._ask, self._settings.ack_timeout)
+                channel = Channel(self._poll_acks, self._settings.ack_timeout)
                 try:
-                    await self._ask(channel, [0], new=True)
-                except Retryable as error:  # whatever came of it, no event was sent
+                    await self._poll_acks(channel, [0], new=True)
+                except Retryable as error:  # whatever its outcome, no event was sent
                     raise Retryable(
                         str(error), reason=error.reason, retry_after=error.retry_after
                     ) from error
                 self._channel = channel
             return self._channel
 
-    async def _ask(
+    async def _poll_acks(
         self, channel: "Channel", numbers: Sequence[int], *, new: bool = False
     ) -> set[int]:
         """Return which of *numbers* are indexed. Raises Retryable or Refused."""
@@ -283,24 +293,24 @@ class Sink:
             "POST",
             "/services/collector/ack",
             params={"channel": channel.id},
-            headers={"Content-Type": "application/json", **channel.cookies},
+            headers={"Content-Type": "application/json", **channel.cookie_header},
             content=orjson.dumps({"acks": list(numbers)}),
         )
         channel.keep_cookies(reply)
-        answer = _read(reply)
+        answer = _parse(reply)
         text, code = answer.text, answer.code
         if reply.status == 200:
             acks = answer.body.get("acks")
             if not isinstance(acks, dict):
-                raise unproven(reply, "HEC's")
+                raise unexpected_body(reply, "HEC")
             return {number for number in numbers if acks.get(str(number)) is True}
         if new and code == _INVALID_CHANNEL:
-            return set()  # nothing was sent on it yet; the token is fine, or it would be code 14
-        if code in _CONFIGURATION and 400 <= reply.status < 500:
+            return set()  # nothing was sent on it yet; a bad token would get code 14
+        if code in _CONFIGURATION_ERRORS and 400 <= reply.status < 500:
             raise Refused(
                 f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
             )
-        error = fault(reply, said=text)
+        error = error_for(reply, message=text)
         if isinstance(error, Rejected):
             raise Refused(f"{error}; {_ADVICE}, or set ack = false", status=error.status)
         raise error
@@ -308,68 +318,70 @@ class Sink:
     def _advice(self, code: int, channel: "Channel | None") -> str:
         if channel is not None and code in (10, 11):
             return _CHANNEL_WAS_SENT
-        return _CONFIGURATION[code]
+        return _CONFIGURATION_ERRORS[code]
 
-    def _judge(self, answer: Answer, count: int, channel: "Channel | None" = None) -> Verdict:
-        """Return what the *answer* to a batch of *count* events says of each, or raise."""
+    def _verdict(self, answer: Answer, count: int, channel: "Channel | None" = None) -> Verdict:
+        """Return the verdict in the *answer* to a batch of *count* events, or raise."""
         reply, text, code, number, _ = answer
         if reply.status == 200:
-            return self._taken(answer, channel)
-        if code in _CONFIGURATION and 400 <= reply.status < 500:
+            return self._accepted(answer, channel)
+        if code in _CONFIGURATION_ERRORS and 400 <= reply.status < 500:
             raise Refused(
                 f"{reply.where}: {text}; {self._advice(code, channel)}", status=reply.status
             )
         if reply.status != 400:
             if channel is not None and code == _ACK_CHANNEL_FULL:
                 channel.retire()
-            error = fault(reply, said=text)
+            error = error_for(reply, message=text)
             if isinstance(error, Retryable) and number is not None and 0 < number < count:
-                # It filled up in the middle of the batch: what came before is indexed.
-                return _partly(number, number, count, channel, because=error)
+                # Splunk's queue filled up within the batch: the events before are indexed.
+                return _partial(number, number, count, channel, retry_reason=error)
             raise error
         if code == _INCORRECT_INDEX:
             return self._incorrect_index(answer, count, channel)
-        if code is None or (number is None and code not in _ABOUT_EVENTS):
-            raise Refused(f"{reply.where}: {text or 'not an answer of HEC'}; {_ADVICE}", status=400)
-        reason = _ABOUT_EVENTS.get(code, f"hec_{code}")
+        if code is None or (number is None and code not in _EVENT_ERRORS):
+            raise Refused(
+                f"{reply.where}: {text or 'not a response of HEC'}; {_ADVICE}", status=400
+            )
+        reason = _EVENT_ERRORS.get(code, f"hec_{code}")
         if number is None or not 0 <= number < count:
             raise Rejected(f"{reply.where}: {text}", reason=reason, status=400)
         bad = Rejection(number, reason, text, 400)
-        return _partly(number, number + 1, count, channel, rejected=(bad,))
+        return _partial(number, number + 1, count, channel, rejected=(bad,))
 
-    def _taken(self, answer: Answer, channel: "Channel | None") -> Verdict:
-        warned = answer.code in _TAKEN_WITH_A_WARNING
+    def _accepted(self, answer: Answer, channel: "Channel | None") -> Verdict:
+        warned = answer.code in _ACCEPTED_WITH_WARNING
         if answer.code != 0 and not warned:
-            raise unproven(answer.reply, "HEC's")
-        receipt = None if channel is None else self._receipt(answer, channel)
-        return Verdict(warnings=(answer.text,) if warned else (), crowded=warned, receipt=receipt)
+            raise unexpected_body(answer.reply, "HEC")
+        ack_id = None if channel is None else self._ack_id(answer, channel)
+        return Verdict(warnings=(answer.text,) if warned else (), throttled=warned, ack_id=ack_id)
 
-    def _receipt(self, answer: Answer, channel: "Channel") -> Receipt:
-        """Return where the batch that was taken with *answer* will be acknowledged."""
+    def _ack_id(self, answer: Answer, channel: "Channel") -> AckId:
+        """Return where the batch that was accepted with *answer* will be acknowledged."""
         reply, number = answer.reply, answer.body.get("ackId")
         if type(number) is not int:
             channel.retire()
             raise Refused(
-                f"{reply.where}: it took the events and gave no ackId, so they can never be "
+                f"{reply.where}: it accepted the events without an ackId, so they can never be "
                 "acknowledged; switch useACK on for the token, or set ack = false",
                 status=200,
                 sent=True,
             )
-        if not channel.issued(number):
+        if not channel.register(number):
             raise Retryable(
-                f"{reply.where}: ackId {number} a second time: Splunk was started anew, or "
-                "another node answered; what was not acknowledged is sent again",
+                f"{reply.where}: ackId {number} a second time: Splunk was restarted, or another "
+                "node answered; events without acknowledgement are resent",
                 reason="channel_lost",
                 sent=True,
             )
-        return Receipt(channel, number)
+        return AckId(channel, number)
 
     def _incorrect_index(self, answer: Answer, count: int, channel: "Channel | None") -> Verdict:
         """
-        Return what code 7 says for sure: those before the suspect are in, and no others.
+        Return what code 7 proves: the events before the suspect are stored, and no others.
 
-        Raises Refused where the configuration names the index: every event has it, so every event
-        would be refused.
+        Raises Refused if ``index`` is configured: every event has it, so every event would be
+        refused.
         """
         reply, text, _, number, _ = answer
         suspect = _suspect(answer, count)
@@ -383,42 +395,42 @@ class Sink:
             return Verdict(rejected=(Rejection(0, "incorrect_index", text, 400),))
         if suspect is None:
             raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
-        verdict = _partly(suspect, suspect, count, channel)
-        return replace(verdict, doubtful=verdict.doubtful + bool(number))
+        verdict = _partial(suspect, suspect, count, channel)
+        return replace(verdict, possibly_stored=verdict.possibly_stored + bool(number))
 
     async def check(self) -> str:
         """
-        Ask after HEC's health, then prove the token with a request that holds no event.
+        Check the health of HEC, then test the token with a request without events.
 
-        Splunk looks at the token first and answers "No data" (code 5) only to one that it knows.
-        With ``ack``, a channel is opened, which shows that the token acknowledges. That indexers
-        will do so, and that a load balancer keeps to its cookies, only an event can show.
+        Splunk checks the token first and answers "No data" (code 5) only to a valid one. With
+        ``ack``, a channel is opened, which proves that the token acknowledges. That the indexers
+        do, and that a load balancer is sticky, only an event can prove.
         """
         ack = self._settings.ack
         health = await self._peer.request(
             "GET", "/services/collector/health", params={"ack": "true"} if ack else None
         )
         if health.status != 200:
-            self._judge(_read(health), 0)
+            self._verdict(_parse(health), 0)
         channel = None
         if ack:
-            channel = Channel(self._ask, self._settings.ack_timeout)
-            await self._ask(channel, [0], new=True)
-        answer = _read(await self._post([], channel))
+            channel = Channel(self._poll_acks, self._settings.ack_timeout)
+            await self._poll_acks(channel, [0], new=True)
+        answer = _parse(await self._post([], channel))
         if answer.code != _NO_DATA:
-            self._judge(answer, 0, channel)
-            raise unproven(answer.reply, "HEC's")
-        well = f"HEC at {self._settings.url} is healthy and knows the token"
-        return f"{well}, which acknowledges" if ack else well
+            self._verdict(answer, 0, channel)
+            raise unexpected_body(answer.reply, "HEC")
+        healthy = f"HEC at {self._settings.url} is healthy and accepts the token"
+        return f"{healthy}, which acknowledges" if ack else healthy
 
-    def foresee(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Nothing: an event of any age is taken."""
+    def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
+        """Return None: Splunk indexes an event of any age."""
         return None
 
-    def query(self, event: Known) -> Sequence[str]:
-        """Return the search that finds *event* in Splunk."""
+    def query(self, uid: str) -> Sequence[str]:
+        """Return the search that finds the event *uid* in Splunk."""
         index = self._settings.index or "*"
-        return (f"SPL: search index={index} event_id::{event.uid}",)
+        return (f"SPL: search index={index} event_id::{uid}",)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -427,10 +439,10 @@ class Sink:
 
 def _suspect(answer: Answer, count: int) -> int | None:
     """
-    Return the index of the event that, of *count*, may have named a wrong index (code 7).
+    Return the index, of *count* events, of the one that may name a wrong index (code 7).
 
-    The number is one too high (seen on 10.4.2), or is not, so it is this event or the next. None:
-    nothing is in doubt.
+    The number that Splunk reports may be one too high (seen on 10.4.2), so it is this event or the
+    next. None: no event is uncertain.
     """
     number = answer.number
     if answer.reply.status != 400 or answer.code != _INCORRECT_INDEX or number is None:
@@ -438,28 +450,28 @@ def _suspect(answer: Answer, count: int) -> int | None:
     return max(number - 1, 0) if count > 1 and 0 <= number <= count else None
 
 
-def _partly(stored: int, rest: int, count: int, channel: Channel | None, **said: Any) -> Verdict:
+def _partial(stored: int, rest: int, count: int, channel: Channel | None, **fields: Any) -> Verdict:
     """
-    Return the verdict on a batch of which Splunk took the first *stored*, and not from *rest* on.
+    Return the verdict on a batch of which Splunk stored the first *stored*, none from *rest* on.
 
-    On a channel they got no number, so they can never be acknowledged: they are sent again, behind
-    the others, so that one more bad event among those does not have them stored a third time.
+    On a channel the stored ones got no ackId, so they can never be acknowledged: they are resent,
+    behind the others, so that one more bad event among those does not store them a third time.
     """
     retry = tuple(range(rest, count))
     if channel is None:
-        return Verdict(retry=retry, **said)
-    return Verdict(retry=(*retry, *range(stored)), doubtful=stored, **said)
+        return Verdict(retry=retry, **fields)
+    return Verdict(retry=(*retry, *range(stored)), possibly_stored=stored, **fields)
 
 
-def _read(reply: Reply) -> Answer:
-    """Return what *reply* says; nothing, if it is not a JSON object."""
+def _parse(reply: Reply) -> Answer:
+    """Decode *reply*; the answer is empty if it is not a JSON object."""
     body = reply.object()
     if not body:
         return Answer(reply, "", None, None, {})
     code, number = body.get("code"), body.get("invalid-event-number")
     return Answer(
         reply,
-        words(f"{body.get('text')} (code {code})"),
+        clean(f"{body.get('text')} (code {code})"),
         code if type(code) is int else None,
         number if type(number) is int else None,
         body,

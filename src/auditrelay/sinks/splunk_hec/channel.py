@@ -1,4 +1,4 @@
-"""A HEC channel: batches that were taken, and their acknowledgement."""
+"""A HEC channel: the batches that were accepted on it, and their acknowledgements."""
 
 import asyncio
 import uuid
@@ -13,59 +13,59 @@ from auditrelay.http.replies import Reply
 
 class Channel:
     """
-    One channel of HEC: its acknowledgements are numbered from nought and live on one node.
+    One channel of HEC: its acknowledgements are numbered from 0 and live on one node.
 
-    They are kept in the memory of that node, so they are numbered anew when it restarts or cleans
-    up; and a load balancer in front of it is held to it by the cookies that it sets. *ask* asks
-    Splunk about numbers on a channel.
+    They are in the memory of that node, so the numbers start again from 0 when it restarts or
+    cleans up; and a load balancer keeps to that node by the cookies that it sets. *poll* asks
+    Splunk which numbers of a channel are acknowledged.
     """
 
     def __init__(
         self,
-        ask: Callable[["Channel", Sequence[int]], Awaitable[set[int]]],
-        patience: timedelta,
+        poll: Callable[["Channel", Sequence[int]], Awaitable[set[int]]],
+        ack_timeout: timedelta,
     ) -> None:
         self.id = str(uuid.uuid4())
-        self.patience = patience
+        self.ack_timeout = ack_timeout
         self.lost = False
         self.retired = False
-        self._ask = ask
-        self._jar: dict[str, str] = {}
-        self._flying: set[_Flight] = set()
+        self._poll = poll
+        self._cookies: dict[str, str] = {}
+        self._in_flight: set[_Request] = set()
         self._next = 0
         self._ahead: set[int] = set()
         self._outstanding: set[int] = set()
 
     @property
-    def cookies(self) -> dict[str, str]:
+    def cookie_header(self) -> dict[str, str]:
         """The header that brings a request to the node where the channel lives."""
-        pairs = "; ".join(f"{name}={value}" for name, value in self._jar.items())
+        pairs = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         return {"Cookie": pairs} if pairs else {}
 
     def keep_cookies(self, reply: Reply) -> None:
-        """Keep the cookies of *reply*, newer ones in the place of older ones."""
+        """Keep the cookies of *reply*; newer ones replace older ones."""
         for line in reply.headers.get_list("set-cookie"):
             name, equals, value = line.partition(";")[0].strip().partition("=")
             if equals and name:
-                self._jar[name] = value
+                self._cookies[name] = value
 
-    def flight(self) -> "_Flight":
-        """Return what tells how a batch on the channel fares, for the length of a ``with``."""
-        return _Flight(self, self._flying)
+    def request(self) -> "_Request":
+        """Return a context manager for one request that sends a batch on the channel."""
+        return _Request(self, self._in_flight)
 
-    def issued(self, number: int) -> bool:
+    def register(self, number: int) -> bool:
         """
-        Note that *number* was given to a batch; False if it cannot be told from an earlier one.
+        Record that *number* was given to a batch; return False if that makes it ambiguous.
 
-        A number comes twice when the node counts anew. While others are outstanding nobody knows
-        whom an acknowledgement will be for, so the channel is lost.
+        A number comes twice when the node has started again from 0. While others are outstanding,
+        an acknowledgement could then be for either batch, so the channel is lost.
         """
         if number < self._next or number in self._ahead:
             if self._outstanding:
                 self.lost = True
                 self.retire()
                 return False
-            self._next, self._ahead = 0, set()  # an idle channel was cleaned up: all is well
+            self._next, self._ahead = 0, set()  # an idle channel was cleaned up: nothing is lost
         self._outstanding.add(number)
         self._ahead.add(number)
         while self._next in self._ahead:
@@ -75,39 +75,39 @@ class Channel:
 
     async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
         """See Channel of the contract."""
-        told = await self._ask(self, numbers)
-        # If the node has just begun to count anew, a low number may be that of a batch whose
-        # answer is still on its way here. That answer will tell.
-        flying = list(self._flying)
-        low = {number for number in told if number < len(flying)}
-        if low and not all([await flight.wait() for flight in flying]):
-            told -= low
+        acknowledged = await self._poll(self, numbers)
+        # If the node has just started again from 0, a low number may be that of a batch whose
+        # response is still on its way. Wait for that response.
+        in_flight = list(self._in_flight)
+        low = {number for number in acknowledged if number < len(in_flight)}
+        if low and not all([await request.answered() for request in in_flight]):
+            acknowledged -= low
         if self.lost:
             return set()
-        self._outstanding -= told
-        return told
+        self._outstanding -= acknowledged
+        return acknowledged
 
     def retire(self) -> None:
         """See Channel of the contract."""
         self.retired = True
 
 
-class _Flight:
-    """A batch on the wire, and whether its answer came."""
+class _Request:
+    """A batch in flight, and whether its response arrived."""
 
-    def __init__(self, channel: Channel, flying: set["_Flight"]) -> None:
+    def __init__(self, channel: Channel, in_flight: set["_Request"]) -> None:
         self._channel = channel
-        self._flying = flying
+        self._in_flight = in_flight
         self._answered = False
-        self._over = asyncio.Event()
+        self._finished = asyncio.Event()
 
-    async def wait(self) -> bool:
-        """Wait for its end; return whether the answer came."""
-        await self._over.wait()
+    async def answered(self) -> bool:
+        """Wait until the request is finished; return whether its response arrived."""
+        await self._finished.wait()
         return self._answered
 
     def __enter__(self) -> Self:
-        self._flying.add(self)
+        self._in_flight.add(self)
         return self
 
     def __exit__(
@@ -119,6 +119,6 @@ class _Flight:
         unknown = isinstance(error, Retryable | Refused) and error.sent
         self._answered = error is None or (isinstance(error, RelayError) and not unknown)
         if not self._answered:
-            self._channel.retire()  # whatever broke may have begun to count anew
-        self._flying.discard(self)
-        self._over.set()
+            self._channel.retire()  # the node may have restarted, and count from 0 again
+        self._in_flight.discard(self)
+        self._finished.set()

@@ -1,10 +1,10 @@
 """
-Which span of time an export of Cencori speaks for. Pure.
+Which span of time an export of Cencori covers. Pure.
 
-An export shows the rows of a range that ends when it is made, newest first. How long the range is
-stands in the name of the file alone, ``audit-log-<slug>-<range>-<YYYY-MM-DD>.json`` or ``.csv``;
-when it was made stands in a JSON file itself, and of a CSV file no more is known than the day. What
-is not known for sure is not claimed.
+An export has the rows of a range that ends when it is made, newest first. The length of the range
+is only in the name of the file, ``audit-log-<slug>-<range>-<YYYY-MM-DD>.json`` or ``.csv``. A JSON
+file contains the time of the export; of a CSV file only the day is known, from its name. Only what
+is certain is covered.
 """
 
 import re
@@ -20,18 +20,18 @@ RANGES = {
     "30d": timedelta(days=30),
     "90d": timedelta(days=90),
 }
-"""The ranges that the dashboard offers, beside ``all``."""
+"""The ranges that the dashboard offers, apart from ``all``."""
 
-CUTS = (1_000, 50_000)
+TRUNCATED_AT = (1_000, 50_000)
 """
-How many rows an export has when it was probably cut: the most that a Supabase project shows by
-default, and the most that the dashboard asks for. Older rows are left out without a word.
+Row counts of an export that was probably truncated: the most that a Supabase project returns by
+default, and the most that the dashboard requests. Older rows are missing without notice.
 """
 
 _DAY = timedelta(days=1)
 
 _NAME = re.compile(
-    # Browsers put a number behind the name of a file that they have already.
+    # Browsers append a number if there is already a file of that name.
     r"audit-log-(?P<slug>.+)-(?P<range>1h|24h|7d|30d|90d|all)-(?P<day>\d{4}-\d\d-\d\d)"
     r"(?: ?\(\d{1,3}\)|[ -]\d{1,3})?\.(?:json|csv)",
     re.ASCII | re.IGNORECASE,
@@ -39,16 +39,16 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """What the documented name of a file says. *length* is None for all there is."""
+class FileName:
+    """The parts of a documented file name. *length* is None for the range ``all``."""
 
     slug: str
     length: timedelta | None
     day: datetime
 
 
-def named(name: str) -> Named | None:
-    """Return what the *name* of a file says, None if it is not a documented one."""
+def parse_file_name(name: str) -> FileName | None:
+    """Return the parts of the file name *name*, None if it is not a documented one."""
     found = _NAME.fullmatch(name)
     if found is None:
         return None
@@ -56,82 +56,85 @@ def named(name: str) -> Named | None:
         day = datetime.fromisoformat(found["day"]).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return Named(found["slug"], RANGES.get(found["range"].lower()), day)
+    return FileName(found["slug"], RANGES.get(found["range"].lower()), day)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowStats:
     """
-    What the rows of a file show: how many there are, and the times of the oldest and the newest.
+    The rows of a file: their *count*, and the times of the oldest and the newest.
 
-    *granule* is how finely their times are told. *broken* says that the file ends in a row that
-    is not whole.
+    *granule* is the precision of these times. *broken_off* is true if the last row is incomplete.
     """
 
     count: int
     oldest: datetime | None
     newest: datetime | None
     granule: timedelta
-    broken: bool = False
+    broken_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class Coverage:
     """The spans that an export *covers*, and the *gaps* that it may have, with their reasons."""
 
     covers: tuple[Interval, ...] = ()
     gaps: tuple[tuple[Interval, str], ...] = ()
 
 
-def claims(
-    name: Named | None,
+def covered_span(
+    name: FileName | None,
     exported_at: datetime | None,
-    rows: Rows,
+    rows: RowStats,
     *,
     settle: timedelta,
     now: datetime,
-) -> Claims:
+) -> Coverage:
     """
-    Return what an export of that *name*, made at *exported_at* if it tells, speaks for.
+    Return what an export covers, from its *name*, the time *exported_at* if known, and its *rows*.
 
-    *settle* is held back from its end, for rows that were stamped and not yet stored when it was
-    made, and nothing after *now* is claimed. An export that was cut covers what is newer than its
-    oldest row; the rest of its range is a possible gap, or the instant of that row where its range
-    is not known.
+    The last *settle* before the export is not covered: rows may have been stamped and not yet
+    stored. Nor is anything after *now*. A truncated export covers what is newer than its oldest
+    row; the rest of its range is a possible gap. If its range is not known, the gap is the time of
+    that row.
     """
-    span = _span(name, exported_at, rows, settle=settle, now=now)
-    reason = "export_broken_off" if rows.broken else "export_cut" if rows.count in CUTS else None
+    span = _full_span(name, exported_at, rows, settle=settle, now=now)
+    reason = None
+    if rows.broken_off:
+        reason = "export_broken_off"
+    elif rows.count in TRUNCATED_AT:
+        reason = "export_cut"
     if reason is None:
-        return Claims() if span is None else Claims(covers=(span,))
+        return Coverage() if span is None else Coverage(covers=(span,))
     if rows.oldest is None:
-        return Claims() if span is None else Claims(gaps=((span, reason),))
-    # Of the rows at the time of the oldest one some may be missing, too.
+        return Coverage() if span is None else Coverage(gaps=((span, reason),))
+    # Of the rows with the time of the oldest one, some may be missing as well.
     cut = rows.oldest + rows.granule
     if span is None or span.start >= cut:
         lost = (Interval(rows.oldest, cut), reason)
-        return Claims(() if span is None else (span,), (lost,))
+        return Coverage(() if span is None else (span,), (lost,))
     if span.end <= cut:
-        return Claims(gaps=((Interval(span.start, cut), reason),))
-    return Claims((Interval(cut, span.end),), ((Interval(span.start, cut), reason),))
+        return Coverage(gaps=((Interval(span.start, cut), reason),))
+    return Coverage((Interval(cut, span.end),), ((Interval(span.start, cut), reason),))
 
 
-def _span(
-    name: Named | None,
+def _full_span(
+    name: FileName | None,
     exported_at: datetime | None,
-    rows: Rows,
+    rows: RowStats,
     *,
     settle: timedelta,
     now: datetime,
 ) -> Interval | None:
-    """Return the span that the file surely shows, None if there is none."""
+    """Return the span that an export which is not truncated is certain to cover, None if none."""
     if name is None:
         return None
-    # Some time of that day, and not before the newest row that it shows.
+    # Made at some time of that day, and not before its newest row.
     earliest = max(name.day, rows.newest or name.day)
     latest = name.day + _DAY
     if exported_at is not None:
         if not name.day - _DAY <= exported_at < latest + _DAY:
-            return None  # the name is that of another export
+            return None  # the name belongs to another export
         earliest = latest = exported_at
     if earliest > latest:
         return None  # likewise

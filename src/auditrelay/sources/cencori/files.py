@@ -3,72 +3,72 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from auditrelay.errors import Refused, Rejected
-from auditrelay.sources import BadRow, Parcel, ParcelPage
-from auditrelay.sources.cencori.dashboard import T
-from auditrelay.sources.cencori.export import Page as ExportPage
-from auditrelay.sources.cencori.export import glance, pages
-from auditrelay.sources.cencori.export_span import named
-from auditrelay.sources.cencori.feed import Unreadable
-from auditrelay.sources.cencori.folder import Folder, Found, open_file
+from auditrelay.sources import ExportFile, ExportPage
+from auditrelay.sources.cencori.buffer import Unreadable
+from auditrelay.sources.cencori.export import read_pages, sniff
+from auditrelay.sources.cencori.export_span import parse_file_name
+from auditrelay.sources.cencori.folder import FolderScanner, FoundFile, open_file
 from auditrelay.sources.cencori.settings import Settings
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import moment
 
+T = TypeVar("T")
 
-class Drop:
-    """The exports that lie in a folder."""
+
+class ExportFolder:
+    """The exports in a folder."""
 
     def __init__(self, settings: Settings) -> None:
         assert settings.directory is not None  # noqa: S101  # the settings see to it
         self._directory = settings.directory
         self._slug = settings.organization_slug
         self._settle = settings.settle
-        self._folder = Folder(settings.directory)
+        self._scanner = FolderScanner(settings.directory)
         self._rejected: dict[bytes, tuple[str, str]] = {}
-        """The files that are of no use, by their content, and why."""
+        """The message and reason of each rejected file, by the digest of its content."""
 
     @property
     def scope(self) -> str:
         """The organisation, for rows that do not name theirs."""
         return self._slug or ""
 
-    async def parcels(
+    async def files(
         self, known: Callable[[bytes], Awaitable[bool]], now: datetime
-    ) -> AsyncGenerator[Parcel]:
-        """Yield every new file that is complete, see :class:`auditrelay.sources.Drop`."""
+    ) -> AsyncGenerator[ExportFile]:
+        """Yield every new file that is complete, see :class:`auditrelay.sources.FileSource`."""
         try:
-            files = await in_thread(self._folder.complete, now)
+            files = await in_thread(self._scanner.find_complete, now)
         except OSError as error:
-            raise self._closed(error) from error
-        for file in sorted(files, key=age_of):
+            raise self._refused(error) from error
+        for file in sorted(files, key=oldest_first):
             problem: OSError | None = None
             try:
-                key = await in_thread(self._folder.digest, file)
-            except FileNotFoundError:  # taken away since
+                key = await in_thread(self._scanner.digest, file)
+            except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:
-                key, problem = file.mark(), error
+                key, problem = file.stand_in_digest(), error
             if key is None or await known(key):
                 continue
-            yield Parcel(
+            yield ExportFile(
                 key=key,
                 name=file.name,
                 pages=self._pages(file, key, now, problem),
             )
 
     async def check(self) -> str:
-        """Say how many files lie there, and which of them cannot be read. Raises Refused."""
+        """Return how many exports there are, and which files cannot be read. Raises Refused."""
         try:
-            files = await in_thread(self._folder.look)
+            files = await in_thread(self._scanner.scan)
         except OSError as error:
-            raise self._closed(error) from error
+            raise self._refused(error) from error
         problems = []
-        for file in sorted(files, key=age_of):
+        for file in sorted(files, key=oldest_first):
             try:
-                await in_thread(self._glance, file)
+                await in_thread(self._sniff, file)
             except Unreadable as error:
                 problems.append(f"{file.name}: {error}")
             except OSError as error:
@@ -82,30 +82,30 @@ class Drop:
     async def close(self) -> None:
         """Do nothing: no file stays open."""
 
-    def _closed(self, error: OSError) -> Refused:
+    def _refused(self, error: OSError) -> Refused:
         return Refused(
-            f"the directory {self._directory} cannot be read: {error.strerror}; make it, or let "
+            f"the directory {self._directory} cannot be read: {error.strerror}; create it, or let "
             "the user that auditrelay runs as read it"
         )
 
-    def _glance(self, file: Found) -> None:
+    def _sniff(self, file: FoundFile) -> None:
         self._check_name(file)
         with open_file(file.path) as opened:
-            glance(opened, file.name)
+            sniff(opened, file.name)
 
-    def _check_name(self, file: Found) -> None:
-        says = named(file.name)
-        if says is not None and self._slug is not None and says.slug != self._slug:
+    def _check_name(self, file: FoundFile) -> None:
+        parsed = parse_file_name(file.name)
+        if parsed is not None and self._slug is not None and parsed.slug != self._slug:
             raise Unreadable(
-                f"an export of the organisation {says.slug!r}, not of {self._slug!r}",
+                f"an export of the organisation {parsed.slug!r}, not of {self._slug!r}",
                 reason="wrong_organization",
             )
 
     async def _pages(
-        self, file: Found, key: bytes, now: datetime, problem: OSError | None
-    ) -> AsyncGenerator[ParcelPage]:
+        self, file: FoundFile, key: bytes, now: datetime, problem: OSError | None
+    ) -> AsyncGenerator[ExportPage]:
         if key in self._rejected:
-            message, reason = self._rejected[key]  # not read again while it stays as it is
+            message, reason = self._rejected[key]  # not read again as long as it does not change
             raise Rejected(message, reason=reason)
         try:
             if problem is not None:
@@ -114,13 +114,7 @@ class Drop:
             reading = self._read(file, key, now)
             try:
                 while (page := await in_thread(next, reading, None)) is not None:
-                    yield ParcelPage(
-                        page.records,
-                        last=page.claims is not None,
-                        bad=tuple([BadRow(bad.text, bad.line, bad.why) for bad in page.bad]),
-                        covers=page.claims.covers if page.claims else (),
-                        gaps=page.claims.gaps if page.claims else (),
-                    )
+                    yield page
             finally:
                 reading.close()
         except Unreadable as error:
@@ -130,23 +124,24 @@ class Drop:
         except OSError as error:
             raise Rejected(f"{file.path}: {error.strerror}", reason="file_not_read") from error
 
-    def _read(self, file: Found, key: bytes, now: datetime) -> Generator[ExportPage, None, None]:
+    def _read(self, file: FoundFile, key: bytes, now: datetime) -> Generator[ExportPage]:
+        parsed = parse_file_name(file.name)
         with open_file(file.path) as opened:
-            yield from pages(opened, file.name, key, named(file.name), settle=self._settle, now=now)
+            yield from read_pages(opened, file.name, key, parsed, settle=self._settle, now=now)
 
 
-def age_of(file: Found) -> tuple[datetime, float, str]:
-    """Return what files are in order by: the day of the export, as far as it is known."""
-    says = named(file.name)
+def oldest_first(file: FoundFile) -> tuple[datetime, float, str]:
+    """Return the sort key of files: the day of the export, else the time of the last change."""
+    parsed = parse_file_name(file.name)
     written = moment(int(file.changed * 1_000_000))
-    return (written if says is None else says.day), file.changed, file.name
+    return (written if parsed is None else parsed.day), file.changed, file.name
 
 
 async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
     """
-    Return what *work* returns, done in a thread.
+    Return the result of *work*, called in a thread.
 
-    When cancelled, it waits for the thread first: a file cannot be closed while it is read.
+    On cancellation, wait for the thread first: a file cannot be closed while it is read.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
@@ -154,5 +149,5 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         if not task.cancelled():
-            task.exception()  # looked at, so that nobody complains that it was not
+            task.exception()  # mark as retrieved, or asyncio logs that it never was
         raise

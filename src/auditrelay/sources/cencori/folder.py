@@ -1,7 +1,8 @@
 """
-A folder where files are dropped: which of them are complete, and what each is known by.
+Scan a folder of export files: which are complete, and the digest of each one's content.
 
-A file is known by its content, so that one that is renamed, copied or dropped again is the same.
+Files are deduplicated by content: one that is renamed, copied or put there again is the same file.
+No file is changed or deleted.
 """
 
 import hashlib
@@ -12,20 +13,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from auditrelay.sources.cencori.feed import CHUNK
+from auditrelay.sources.cencori.buffer import CHUNK_BYTES
 
-QUIET = timedelta(seconds=10)
-"""How long a file must have lain still to be taken for complete."""
+QUIET_PERIOD = timedelta(seconds=10)
+"""How long a file must not have changed before it counts as complete."""
 
 _TEMPORARY = (".part", ".partial", ".crdownload", ".download", ".tmp", ".swp", "~")
-"""How programs call a file while they write it; such a one is left alone without a word."""
+"""Suffixes that programs give a file while they write it; such a file is ignored."""
 
 _Signature = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file that lies there: its *name*, and by what it is seen whether it changes."""
+class FoundFile:
+    """A file of the folder: a changed *signature* or time of change means another content."""
 
     path: Path
     signature: _Signature
@@ -36,20 +37,20 @@ class Found:
         """Its name in the folder."""
         return self.path.name
 
-    def mark(self) -> bytes:
-        """Return what stands for the digest of a file that cannot be read."""
+    def stand_in_digest(self) -> bytes:
+        """Return what replaces the digest of a file that cannot be read."""
         return hashlib.sha256(repr((self.name, self.signature)).encode()).digest()
 
 
-class Folder:
-    """The files in *path*. Its methods block, and belong into a thread."""
+class FolderScanner:
+    """Finds the files in *path*. Its methods block: call them in a thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: dict[str, tuple[_Signature, datetime]] = {}
         self._digests: dict[str, tuple[_Signature, bytes]] = {}
 
-    def look(self) -> list[Found]:
+    def scan(self) -> list[FoundFile]:
         """Return every file that is not temporary. Raises OSError if the folder cannot be read."""
         found = []
         with os.scandir(self._path) as entries:
@@ -58,52 +59,53 @@ class Folder:
                     continue
                 try:
                     status = entry.stat()
-                except FileNotFoundError:  # gone since
+                except FileNotFoundError:  # deleted meanwhile
                     continue
                 if stat.S_ISREG(status.st_mode):
                     found.append(
-                        Found(self._path / entry.name, _signature(status), status.st_mtime)
+                        FoundFile(self._path / entry.name, _signature(status), status.st_mtime)
                     )
         return found
 
-    def complete(self, now: datetime) -> list[Found]:
+    def find_complete(self, now: datetime) -> list[FoundFile]:
         """
-        Return the files that nobody seems to be writing any more, at *now*.
+        Return the files that are apparently not being written, at *now*.
 
-        Those are the ones that were last changed a while ago, or, whatever the clock of the machine
-        that the folder lies on, were the same a while ago.
+        Those are the ones whose time of change is at least QUIET_PERIOD ago, or, if the clock of
+        the file system's host is wrong, that have not changed between scans for as long.
         """
-        files = self.look()
-        done = []
+        files = self.scan()
+        complete = []
         seen: dict[str, tuple[_Signature, datetime]] = {}
+        quiet = QUIET_PERIOD.total_seconds()
         for file in files:
             signature, since = self._seen.get(file.name, (None, now))
             if signature != file.signature or since > now:
                 since = now
             seen[file.name] = (file.signature, since)
-            if now.timestamp() - file.changed >= QUIET.total_seconds() or now - since >= QUIET:
-                done.append(file)
+            if now.timestamp() - file.changed >= quiet or now - since >= QUIET_PERIOD:
+                complete.append(file)
         self._seen = seen
-        self._digests = {name: told for name, told in self._digests.items() if name in seen}
-        return done
+        self._digests = {name: entry for name, entry in self._digests.items() if name in seen}
+        return complete
 
-    def digest(self, file: Found) -> bytes | None:
+    def digest(self, file: FoundFile) -> bytes | None:
         """
         Return the SHA-256 of *file*'s content, None if it has changed since it was found.
 
-        It is reckoned once for each state of the file. Raises OSError.
+        It is computed once per signature. Raises OSError.
         """
         signature, digest = self._digests.get(file.name, (None, b""))
         if signature == file.signature:
             return digest
         with open_file(file.path) as opened:
-            summed = hashlib.sha256()
-            while chunk := opened.read(CHUNK):
-                summed.update(chunk)
+            hashed = hashlib.sha256()
+            while chunk := opened.read(CHUNK_BYTES):
+                hashed.update(chunk)
             if _signature(os.fstat(opened.fileno())) != file.signature:
                 return None
-        self._digests[file.name] = (file.signature, summed.digest())
-        return summed.digest()
+        self._digests[file.name] = (file.signature, hashed.digest())
+        return hashed.digest()
 
 
 def _signature(status: os.stat_result) -> _Signature:
@@ -111,27 +113,27 @@ def _signature(status: os.stat_result) -> _Signature:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open *path* for reading if it is a file still: a pipe in its place would never end."""
+    """Open *path* for reading if it is still a regular file: reading a pipe could never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(0, "it is not a file", str(path))
+        raise OSError(0, "not a regular file", str(path))
     return os.fdopen(descriptor, "rb")
 
 
-class Summed:
-    """Reads from *opened* and keeps the SHA-256 of what was read."""
+class HashingReader:
+    """Reads from *opened* and computes the SHA-256 of everything that was read."""
 
     def __init__(self, opened: BinaryIO) -> None:
         self._opened = opened
-        self._sum = hashlib.sha256()
+        self._hash = hashlib.sha256()
 
     def read(self, size: int) -> bytes:
-        """Return up to *size* bytes, and nothing at the end."""
+        """Return up to *size* bytes, none at the end of the file."""
         chunk = self._opened.read(size)
-        self._sum.update(chunk)
+        self._hash.update(chunk)
         return chunk
 
     def digest(self) -> bytes:
         """Return the digest of everything that has been read."""
-        return self._sum.digest()
+        return self._hash.digest()

@@ -12,7 +12,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration
 from auditrelay.sources.cencori.session import cookies
-from auditrelay.window import MOST
+from auditrelay.window import MAX_WINDOW
 
 SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?", re.ASCII)
 
@@ -22,26 +22,26 @@ class Settings(SourceSettings):
 
     type: Literal["cencori"]
     base_url: Address = "https://cencori.com"
-    initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MOST)
-    """The smallest plan with an audit log shows the last seven days, and they go by."""
+    initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MAX_WINDOW)
+    """The smallest plan with an audit log shows the last seven days; one day is a margin."""
     page_size: int = Field(100, ge=1, le=100)
-    """The maximum of the dashboard's list. Files have pages of their own."""
+    """The maximum of the dashboard's list. It does not apply to files."""
     mode: Literal["files", "dashboard"]
     directory: Path | None = None
-    """Where exported files are dropped."""
+    """The folder that exported files are put into."""
     organization_slug: str | None = None
     """The organisation's name in the addresses of the dashboard."""
     cookie: Secret | None = None
-    """The header ``Cookie`` of somebody who is signed in as an owner or admin."""
+    """The header ``Cookie`` of a user who is signed in as an owner or admin."""
 
     @property
-    def drop_directory(self) -> Path | None:
+    def export_directory(self) -> Path | None:
         """The folder that exports are put into."""
         return self.directory
 
     @property
     def record_paths(self) -> dict[str, list[str]]:
-        """Where rows have their time: in a field, or in a column of a CSV file."""
+        """Where rows have their time: in a JSON field, or in a column of a CSV file."""
         return {} if self.mode == "dashboard" else {"time_path": ["created_at", "Timestamp"]}
 
     @field_validator("organization_slug")
@@ -49,7 +49,7 @@ class Settings(SourceSettings):
     def _is_a_slug(cls, slug: str | None) -> str | None:
         if slug is not None and SLUG.fullmatch(slug) is None:
             raise ValueError(
-                f"{slug!r} is not the slug of an organisation: write what stands behind "
+                f"{slug!r} is not the slug of an organisation: write the part after "
                 'cencori.com/ in the address of the dashboard, such as "acme"'
             )
         return slug
@@ -59,18 +59,18 @@ class Settings(SourceSettings):
     def _is_a_session(cls, cookie: Secret | None) -> Secret | None:
         if cookie is not None and not cookies(cookie.reveal()):
             raise ValueError(
-                "holds no cookie sb-...-auth-token: copy the whole header, name=value; name=value"
+                "has no cookie sb-...-auth-token: copy the whole header, name=value; name=value"
             )
         return cookie
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _has_what_the_mode_needs(self) -> Self:
         wanted = {"files": ("directory",), "dashboard": ("organization_slug", "cookie")}
         for key in wanted[self.mode]:
             if getattr(self, key) is None:
-                raise ValueError(f'{key}: is missing, and mode = "{self.mode}" needs it')
+                raise ValueError(f'{key}: is missing; mode = "{self.mode}" needs it')
         if self.mode == "files" and self.cookie is not None:
-            raise ValueError('cookie: goes with mode = "dashboard" alone')
+            raise ValueError('cookie: is only for mode = "dashboard"')
         if self.mode == "dashboard" and self.directory is not None:
-            raise ValueError('directory: goes with mode = "files" alone')
+            raise ValueError('directory: is only for mode = "files"')
         return self

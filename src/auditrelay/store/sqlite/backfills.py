@@ -50,7 +50,7 @@ def end(db: sqlite3.Connection, number: int, now: datetime) -> None:
 
 
 def part_done(db: sqlite3.Connection, number: int, part: Interval, events: int, new: int) -> None:
-    """Record that *part* of a backfill is done, and what it showed."""
+    """Record that *part* of a backfill is done, with its number of events."""
     db.execute(
         "insert into backfill_part values (?, ?, ?, ?, ?) on conflict (backfill, start) "
         "do update set end = max(end, excluded.end), events = excluded.events, new = excluded.new",

@@ -11,9 +11,9 @@ from auditrelay.window import micros, moment
 
 
 def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None:
-    """Put *letter* aside for *sink*; one that lies there already gets its attempts added."""
+    """Insert *letter* for *sink*; if there is one of that event, update it and add the attempts."""
     event = letter.event
-    again = db.execute(
+    updated = db.execute(
         "update dead_letter set replayed = null, reason = ?, status = ?, message = ?, "
         "attempts = attempts + ?, last_at = ? where uid = ? and source = ? and dropped is null "
         "and sink is (select id from sink where name = ?)",
@@ -28,7 +28,7 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None
             sink,
         ),
     ).rowcount
-    if again:
+    if updated:
         return
     db.execute(
         "insert into dead_letter (sink, source, uid, native_id, reason, status, message, attempts, "
@@ -50,14 +50,14 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None
     )
 
 
-def delivered(db: sqlite3.Connection, sink: str, done: Sequence[Range]) -> None:
-    """Let go of the dead letters that *sink* has taken after all, at the positions *done*."""
-    waiting = db.execute(
+def delete_delivered(db: sqlite3.Connection, sink: str, done: Sequence[Range]) -> None:
+    """Delete the dead letters whose replay *sink* has acknowledged, at the positions *done*."""
+    replaying = db.execute(
         "select id, replayed from dead_letter where replayed is not null "
         "and sink = (select id from sink where name = ?)",
         (sink,),
     ).fetchall()
-    for number, position in waiting:
+    for number, position in replaying:
         if any(start <= position < end for start, end in done):
             db.execute("delete from dead_letter where id = ?", (number,))
 
@@ -97,14 +97,18 @@ def find(
     ]
 
 
-def at_rest(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
-    """Return those of the dead letters *ids* that are not on their way once more."""
-    # For find no ids at all would mean all of them.
+def not_replaying(db: sqlite3.Connection, ids: Sequence[int]) -> list[StoredDeadLetter]:
+    """Return those of the dead letters *ids* that are not being replayed."""
+    # To *find*, an empty list of ids means all of them.
     return [letter for letter in find(db, ids=ids) if not letter.replayed] if ids else []
 
 
-def on_its_way(db: sqlite3.Connection, number: int, position: int | None) -> None:
-    """Remember that a dead letter lies in the spool at *position*; None: it is an event for all."""
+def start_replay(db: sqlite3.Connection, number: int, position: int | None) -> None:
+    """
+    Record that the dead letter *number* is in the spool again, at *position*.
+
+    None: it was spooled for all sinks, as an ordinary event, and is deleted here.
+    """
     if position is None:
         db.execute("delete from dead_letter where id = ?", (number,))
     else:
@@ -112,8 +116,8 @@ def on_its_way(db: sqlite3.Connection, number: int, position: int | None) -> Non
 
 
 def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDeadLetter]:
-    """Empty those dead letters that are not on their way; return what they were."""
-    found = at_rest(db, ids)
+    """Discard the dead letters *ids* that are not being replayed: delete their events."""
+    found = not_replaying(db, ids)
     for letter in found:
         db.execute(
             "update dead_letter set dropped = ?, event = zeroblob(0) where id = ?", (now, letter.id)
@@ -121,10 +125,10 @@ def drop(db: sqlite3.Connection, ids: Sequence[int], now: int) -> list[StoredDea
     return found
 
 
-def states(
+def statuses(
     db: sqlite3.Connection, uids: Sequence[str]
 ) -> dict[tuple[str, str | None], DeliveryStatus]:
-    """Return what became of those of *uids* that were put aside, by uid and sink."""
+    """Return by uid and sink the status of those of *uids* that have a dead letter."""
     return {
         (uid, sink): "dropped" if dropped else "waiting" if replayed else "dead_letter"
         for uid, sink, dropped, replayed in db.execute(
@@ -136,8 +140,8 @@ def states(
     }
 
 
-def of_no_sink(db: sqlite3.Connection, source: str) -> int:
-    """Return how many dead letters *source* has that never came as far as a sink."""
+def count_without_sink(db: sqlite3.Connection, source: str) -> int:
+    """Return how many records of *source* became dead letters before any sink."""
     (count,) = db.execute(
         "select count(*) from dead_letter where sink is null and dropped is null and source = ?",
         (source,),

@@ -1,4 +1,4 @@
-"""Events that were forwarded and that their source does not show any more: found, and recorded."""
+"""Forwarded events that were deleted at their source: find and record them."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from auditrelay.window import Interval, micros
 def find_deleted(
     db: sqlite3.Connection, owner: int, span: Interval, seen: AbstractSet[bytes], before: int
 ) -> list[bytes]:
-    """Return the keys of *span* that were spooled *before* that position and are not *seen*."""
+    """Return the known keys of *span* not in *seen*, of events spooled *before* that position."""
     return [
         key
         for (key,) in db.execute(
@@ -25,7 +25,7 @@ def find_deleted(
 
 
 def record_deleted(journal: JournalWriter, span: Interval, keys: Sequence[bytes]) -> int:
-    """Enter those of *keys* that are not recorded yet, as one record; return how many they are."""
+    """Enter those of *keys* that are not recorded yet as one record; return how many are new."""
     new = [
         key
         for key in keys

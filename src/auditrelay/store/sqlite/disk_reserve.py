@@ -1,4 +1,4 @@
-"""A file that is deleted on a full disk, so that the last verdicts can still be written."""
+"""A reserve file, deleted when the disk is full so that verdicts can still be written."""
 
 import contextlib
 import os
@@ -16,10 +16,10 @@ def _for_owner(path: str, flags: int) -> int:
 
 def take_ballast(state_dir: Path) -> bool:
     """
-    Reserve some room on the disk; return whether there was room for it.
+    Reserve room on the disk; return whether the disk had it.
 
-    When the disk is full, giving it back lets positions still be written, so that delivery goes
-    on and pruning can make room.
+    When the disk is full, the reserve is released: positions can still be written, so that
+    delivery continues and pruning can make room.
     """
     path = state_dir / _BALLAST
     try:
@@ -37,5 +37,5 @@ def take_ballast(state_dir: Path) -> bool:
 
 
 def drop_ballast(state_dir: Path) -> None:
-    """Give the reserved room back."""
+    """Release the reserved room."""
     (state_dir / _BALLAST).unlink(missing_ok=True)

@@ -1,9 +1,9 @@
 """
-What goes into the spool: a new page of a source, events sent again, dead letters replayed.
+Additions to the spool: new pages of a source, resent events, replayed dead letters.
 
-Works on a connection, within the caller's transaction. Python's sqlite3 gives up the interpreter
+Works on a connection, within the caller's transaction. Python's sqlite3 releases the interpreter
 lock for every row that it steps through, and a busy event loop may keep it for milliseconds each
-time. So what touches a page of events is one statement that returns one row.
+time. So each statement that handles a page of events returns one row.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from auditrelay.store.sqlite.sources import file_read, source_id
 from auditrelay.store.sqlite.spool import Spool
 
 _NOT_SPOOLED = -1
-"""The position of an event that is known and was never in the spool."""
+"""The position of a known event that was never spooled."""
 
 
 def add(
@@ -34,7 +34,7 @@ def add(
     notice: Notice | None,
     bad: Sequence[DeadLetter],
 ) -> Added:
-    """Spool those *events* whose *keys* are not known, and enter the *proof*; see Store.add."""
+    """Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Store.add."""
     db, owner = journal.db, journal.owner
     new = known.find_new(db, owner, keys)
     late: list[int] = []
@@ -48,7 +48,7 @@ def add(
         )
         late = [new[index] for index in found]
     if bad:
-        _put_aside(db, owner, bad)
+        _insert_bad_rows(db, owner, bad)
     added = Added(tuple(new), len(events) - len(new), tuple(late))
     if proof is None:
         return added
@@ -80,18 +80,18 @@ def resend(
 def replay(
     db: sqlite3.Connection, spool: Spool, ids: Sequence[int], now: int
 ) -> list[StoredDeadLetter]:
-    """Spool the dead letters *ids* that are not on their way already; return which they are."""
-    found = dead_letters.at_rest(db, ids)
+    """Spool the dead letters *ids* that are not being replayed already; return which they are."""
+    found = dead_letters.not_replaying(db, ids)
     for each in found:
         event = msgspec.structs.replace(each.letter.event, replayed=True)
         owner = source_id(db, each.source)
         position = spool.append(db, owner, [event], now, only=each.sink)
-        dead_letters.on_its_way(db, each.id, None if each.sink is None else position)
+        dead_letters.start_replay(db, each.id, None if each.sink is None else position)
     return found
 
 
-def _put_aside(db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) -> None:
-    """Keep the records *bad* that are not known yet as dead letters of no sink."""
+def _insert_bad_rows(db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) -> None:
+    """Insert the rows *bad* that are not known yet as dead letters of no sink."""
     keys = [known_key(letter.event) for letter in bad]
     for index in known.find_new(db, owner, keys):
         known.remember(db, owner, [keys[index]], _NOT_SPOOLED)
@@ -99,13 +99,13 @@ def _put_aside(db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) ->
 
 
 def _enter(journal: JournalWriter, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
-    """Enter what *proof* says; return the gaps that it declared, and those that it filled."""
+    """Enter *proof* into the ledger; return the gaps that it declared, and those it filled."""
     filled = [each for span in proof.covers for each in ledger.cover(journal, span)]
     declared = [
         each for span, reason in proof.gaps for each in ledger.declare(journal, span, reason)
     ]
-    if proof.parcel is not None:
-        file_read(journal.db, journal.owner, proof.parcel, journal.now)
+    if proof.file is not None:
+        file_read(journal.db, journal.owner, proof.file, journal.now)
     if proof.backfill is not None and proof.part is not None:
         backfills.part_done(journal.db, proof.backfill, proof.part, proof.read, proof.new + new)
     return declared, filled

@@ -1,15 +1,14 @@
 """
-The journal of a source: who read what when, each record bound to the one before it.
+The journal of a source: what was read when and how, each record chained to the one before it.
 
-The ledger says what is covered now; the journal says how it came about. Every record carries a
-hash over itself and over the hash of the record before it, and the source carries the hash of its
-last record. So a record that was edited, removed or put elsewhere no longer fits, and neither does
-a ledger that says anything else than its journal. The hash is without a key: whoever can write the
-database can make all of it anew. The heads that were logged (``ledger_sealed``) or printed
-(``coverage --json``) before that bear witness then.
+The ledger is what is covered now; the journal is its history. Every record has a hash over itself
+and the hash of the record before it, and the source has the hash of its last record. So an edited,
+removed or moved record breaks the chain, and a ledger that contradicts its journal is found. The
+hash has no key: an attacker who can write the database can recompute the whole journal. Heads that
+were logged (``ledger_sealed``) or printed (``coverage --json``) before then prove the forgery.
 
-A record grows as long as its day lasts (UTC), so that years of five-minute polls stay a few
-records a day.
+A record grows until its day ends (UTC), so that years of five-minute polls need only a few records
+a day.
 """
 
 import sqlite3
@@ -20,7 +19,7 @@ from auditrelay.store.journal import DAY, FIRST_HASH, NO_DIGEST, Record, hash_of
 _COLUMNS = "seq, recorded, what, start, end, reason, via, events, digest, hash"
 
 _REACH = 50
-"""How many records back one may still grow: what follows it is hashed anew each time."""
+"""How many records back one may still grow: all records after it are rehashed each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class JournalWriter:
     """
     Writes the journal of the source *owner* on the connection *db*, at *now* (microseconds).
 
-    *via* says in plain words who read what is entered.
+    *via* is the kind of read, as the records state it: ``poll``, ``resweep 1h``, ``backfill``.
     """
 
     db: sqlite3.Connection
@@ -46,9 +45,9 @@ class JournalWriter:
         events: int = 0,
         digest: bytes = NO_DIGEST,
     ) -> None:
-        """Enter something into the journal; today's records may grow."""
+        """Enter a record, or extend the record of today that it continues."""
         db, owner, now, via = self.db, self.owner, self.now, self.via
-        # What was found late belongs to its entry of the ledger; all else grows at its end.
+        # Late and deleted events belong to the ledger entry at *start*; the rest extends an end.
         place, at = ("start", start) if what in ("late", "vanished") else ("end", start)
         row = db.execute(
             f"select {_COLUMNS} from journal where source = ? and {place} = ? and what = ? "  # noqa: S608  # constants
@@ -86,7 +85,7 @@ class JournalWriter:
 
 
 def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
-    """Hash the records from *seq* on, and keep the last hash with the source."""
+    """Hash the records from *seq* on, and store the last hash as the head of the source."""
     name, before = db.execute(
         "select name, coalesce((select hash from journal where source = ?1 and seq = ?2 - 1), ?3) "
         "from source where id = ?1",
@@ -106,7 +105,7 @@ def _bind(db: sqlite3.Connection, owner: int, seq: int) -> None:
 
 
 def import_ledger(db: sqlite3.Connection) -> None:
-    """Enter what ledgers hold that were begun before there was a journal."""
+    """Enter the ledgers of a state that is older than the journal."""
     for owner, start, end, gap, events, digest, recorded in db.execute(
         "select source, start, end, gap, events, digest, recorded from coverage"
     ).fetchall():
@@ -126,13 +125,13 @@ def records(db: sqlite3.Connection, owner: int) -> list[Record]:
     ]
 
 
-def newest(db: sqlite3.Connection, owner: int, what: str, most: int) -> tuple[Record, ...]:
-    """Return the newest records of the source *owner* that tell of *what*, newest first."""
+def newest(db: sqlite3.Connection, owner: int, what: str, limit: int) -> tuple[Record, ...]:
+    """Return at most *limit* records of the kind *what* of the source *owner*, newest first."""
     return tuple(
         Record(*row)
         for row in db.execute(
             f"select {_COLUMNS} from journal where source = ? and what = ? "  # noqa: S608  # constants
             "order by seq desc limit ?",
-            (owner, what, most),
+            (owner, what, limit),
         )
     )

@@ -1,8 +1,9 @@
 """
-The uids that were forwarded: found, remembered, forgotten, all on a connection.
+The uids of forwarded events: find, remember and forget them. Events are deduplicated here.
 
-Each is a row of 28 bytes, clustered by event time, because a page's events lie close together in
-time and so touch few pages of the index. That is measured in docs/decisions/0002-spool.md.
+Each uid is a row of 28 bytes, clustered by event time: a page's events are close together in time
+and so touch few pages of the index, as measured in docs/decisions/0002-spool.md. Works on a
+connection, within the caller's transaction.
 """
 
 import sqlite3
@@ -32,13 +33,13 @@ REMEMBER = (
 )
 
 FORGET_STEP = 50_000
-"""Most uids that are forgotten in one transaction."""
+"""How many uids are forgotten in one transaction at most."""
 
 _FIRST_TIME = (1).to_bytes(8)
 
 
 def find_new(db: sqlite3.Connection, owner: int, keys: list[bytes]) -> list[int]:
-    """Return the indices of *keys* that are not known, each distinct key once."""
+    """Deduplicate *keys*: return the indices of those not known, each distinct key once."""
     if not keys:
         return []
     first_of = {key: index for index, key in reversed(list(enumerate(keys)))}
@@ -55,7 +56,7 @@ def remember(db: sqlite3.Connection, owner: int, keys: list[bytes], first: int) 
 
 
 def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
-    """Return the events of *span* from the spool, or None if some are not there any more."""
+    """Return the known events of *span* from the spool, or None if some were pruned."""
     wanted = {
         position
         for (position,) in db.execute(
@@ -81,7 +82,7 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[A
 def delivery_status(
     db: sqlite3.Connection, source: str, owner: int, keys: list[bytes]
 ) -> list[Mapping[str, DeliveryStatus] | None]:
-    """Return for each of *keys* what became of its event at every sink; None if it is unknown."""
+    """Return the status of the event of each of *keys* at every sink; None if it is not known."""
     sinks = []
     for name, since in db.execute(
         "select sink.name, feed.since from sink join feed on feed.sink = sink.id "
@@ -89,7 +90,7 @@ def delivery_status(
         (source,),
     ).fetchall():
         sinks.append((name, since, sink_progress(db, name)[0]))
-    aside = dead_letters.states(db, [key[8:].hex() for key in keys])
+    dead = dead_letters.statuses(db, [key[8:].hex() for key in keys])
     found: list[Mapping[str, DeliveryStatus] | None] = []
     for key in keys:
         row = db.execute(
@@ -101,8 +102,8 @@ def delivery_status(
         uid, position = key[8:].hex(), row[0]
         found.append(
             {
-                name: aside.get((uid, name))
-                or aside.get((uid, None))
+                name: dead.get((uid, name))
+                or dead.get((uid, None))
                 or (
                     "before_sink"
                     if position < since
@@ -117,7 +118,7 @@ def delivery_status(
 
 
 def declare_forgotten(db: sqlite3.Connection, before: int) -> None:
-    """Note that not all uids of events older than *before* are known from now on."""
+    """Record that from now on not all uids of events older than *before* are known."""
     db.execute(
         "insert into meta values ('forgotten_before', ?) on conflict (name) do update "
         "set value = max(value, excluded.value)",

@@ -1,8 +1,8 @@
 """
 The ledger of a source in the database: spans of event time, each covered or a gap.
 
-Works on a connection, within the transaction of whoever calls. Every change goes into the journal
-as well.
+Works on a connection, within the caller's transaction. Every change is also entered into the
+journal.
 """
 
 import sqlite3
@@ -32,7 +32,7 @@ def spans(db: sqlite3.Connection, owner: int) -> tuple[Span, ...]:
 
 
 def cover(journal: JournalWriter, covers: Interval) -> list[Declared]:
-    """Enter *covers*: gaps give way and are returned, what was covered stays as it is."""
+    """Enter *covers* as covered; return the gaps in it, which are filled by that."""
     db, owner = journal.db, journal.owner
     start, end = micros(covers.start), micros(covers.end)
     near = db.execute(
@@ -60,7 +60,7 @@ def cover(journal: JournalWriter, covers: Interval) -> list[Declared]:
 
 
 def declare(journal: JournalWriter, interval: Interval, reason: str) -> list[Declared]:
-    """Enter what the ledger does not hold of *interval* as a gap; return what was entered."""
+    """Enter the parts of *interval* that are not in the ledger as gaps; return these gaps."""
     entered = [
         Interval(moment(start), moment(end))
         for start, end in journal.db.execute(
@@ -75,7 +75,7 @@ def declare(journal: JournalWriter, interval: Interval, reason: str) -> list[Dec
 
 
 def _enter(journal: JournalWriter, span: Interval, gap: str | None) -> bool:
-    """Enter *span*, which the ledger does not hold; return whether it is an entry of its own."""
+    """Enter *span*, which is not in the ledger; return whether it became an entry of its own."""
     db, owner, now = journal.db, journal.owner, journal.now
     start, end = micros(span.start), micros(span.end)
     events, digest = digest_of(db, owner, start, end)
@@ -87,7 +87,7 @@ def _enter(journal: JournalWriter, span: Interval, gap: str | None) -> bool:
         events=events,
         digest=digest,
     )
-    # One entry a day, so that years of five-minute polls stay small and can still be read.
+    # One entry a day, so that the ledger stays small and readable after years of polls.
     grown = db.execute(
         "select start, events, digest from coverage where source = ? and end = ? "
         "and gap is ? and start / ? = ?",
@@ -111,10 +111,10 @@ def count_late(
     journal: JournalWriter, found: Sequence[tuple[int, bytes]], ages: Sequence[int]
 ) -> list[int]:
     """
-    Bring entries up to date that were covered before the events *found* in them were.
+    Add the late ones of the new events *found* to the ledger entries that they are in.
 
-    *found* are times (microseconds) and uids, *ages* how old each event was when it was found
-    (microseconds). Returns the indices of those that lie in a covered span.
+    *found* are times (microseconds) and uids, *ages* the age of each event when it was found
+    (microseconds). Returns the indices of the late events: those in a span covered before.
     """
     db, owner = journal.db, journal.owner
     late: list[int] = []
@@ -145,7 +145,7 @@ def count_late(
 
 
 def digest_of(db: sqlite3.Connection, owner: int, start: int, end: int) -> tuple[int, bytes]:
-    """Return how many known events lie in [*start*, *end*), and the exclusive-or of their uids."""
+    """Return the number of known events in [*start*, *end*), and the exclusive-or of their uids."""
     last, stop = sortable(start), sortable(end)
     count, total = 0, 0
     while True:

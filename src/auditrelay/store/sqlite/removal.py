@@ -1,7 +1,7 @@
 """
-Deleting all that is known of a source or a sink: works on a connection, within a transaction.
+Delete the whole state of an orphaned source or sink, at an operator's request.
 
-For what is not configured any more, when an operator asks for it.
+Works on a connection, within the caller's transaction.
 """
 
 import sqlite3
@@ -31,7 +31,7 @@ def some_known(db: sqlite3.Connection, name: str) -> int:
 
 
 def source(db: sqlite3.Connection, name: str) -> int:
-    """Delete the source *name* with its ledger and spool; return how many bytes of it went."""
+    """Delete the source *name* with its ledger and spool; return the freed bytes of the spool."""
     row = db.execute("select id from source where name = ?", (name,)).fetchone()
     if row is None:
         return 0
@@ -49,7 +49,7 @@ def source(db: sqlite3.Connection, name: str) -> int:
 
 
 def sink(db: sqlite3.Connection, name: str) -> int:
-    """Delete the sink *name*, its dead letters and what is for it alone; return the bytes."""
+    """Delete the sink *name* with its dead letters and resends; return the freed bytes."""
     row = db.execute("select id from sink where name = ?", (name,)).fetchone()
     if row is None:
         return 0

@@ -1,4 +1,4 @@
-"""The tables of the state, and the way from an older schema to today's."""
+"""The tables of the state, and the upgrade from older schemas."""
 
 import sqlite3
 
@@ -10,7 +10,7 @@ SCHEMA_VERSION = 2
 DEAD_LETTER = """
 create table dead_letter (
     id integer primary key autoincrement,
-    sink integer,                    -- null: it never came as far as a sink
+    sink integer,                    -- null: rejected before any sink
     source text not null,
     uid text not null,
     native_id text,
@@ -22,7 +22,7 @@ create table dead_letter (
     last_at integer not null,
     event blob not null,             -- empty once it was dropped
     replayed integer,                -- its position in the spool while it is sent again
-    dropped integer                  -- when an operator gave it up; it stays as evidence
+    dropped integer                  -- when an operator discarded it; it stays as evidence
 ) strict;
 create index dead_letter_sink on dead_letter (sink);
 create index dead_letter_uid on dead_letter (uid);
@@ -38,7 +38,7 @@ create table journal (
     start integer not null,
     end integer not null,
     reason text,                     -- of a gap
-    via text not null,               -- who read it: poll, second look, backfill...
+    via text not null,               -- kind of read: poll, resweep 1h, backfill...
     events integer not null,
     digest blob not null,
     hash blob not null,              -- of the record before and of this one
@@ -156,7 +156,7 @@ drop table dead_letter_1;
 insert into feed select sink.id, each.value, 0 from sink, json_each(sink.sources) as each;
 """,  # noqa: S608  # constants
 }
-"""What leads from each older schema to the next."""
+"""The statements that upgrade each older schema to the next one."""
 
 
 def version_of(db: sqlite3.Connection) -> int:
@@ -166,7 +166,7 @@ def version_of(db: sqlite3.Connection) -> int:
 
 
 def upgrade(db: sqlite3.Connection) -> None:
-    """Bring an older schema up to date, all of it or nothing."""
+    """Upgrade an older schema to SCHEMA_VERSION in one transaction."""
     version = version_of(db)
     if version == SCHEMA_VERSION:
         return

@@ -1,5 +1,5 @@
 """
-Sinks in the database: which sources each reads, how far it has come, what waits for it.
+Sinks in the database: which sources each reads, its progress and its backlog.
 
 Works on a connection, within the caller's transaction.
 """
@@ -16,13 +16,13 @@ from auditrelay.store.sqlite import dead_letters, meta
 def start(
     db: sqlite3.Connection, name: str, sources: Sequence[str], configured: Sequence[str] | None
 ) -> None:
-    """Let the sink *name* read *sources*, and what it read before and is not *configured*."""
-    left = set() if configured is None else _sources_read_by(db, name).difference(configured)
+    """Let the sink *name* read *sources*, and those it read before that are not *configured*."""
+    orphaned = set() if configured is None else _sources_read_by(db, name).difference(configured)
     db.execute(
         "insert into sink (name, sources, position) "
         "select ?, ?, value from meta where name = 'next_position' "
         "on conflict (name) do update set sources = excluded.sources, ends = null",
-        (name, json.dumps(sorted(left.union(sources)))),
+        (name, json.dumps(sorted(orphaned.union(sources)))),
     )
     db.execute(
         "insert into feed select sink.id, each.value, meta.value from sink, meta, "
@@ -38,7 +38,7 @@ def start(
 
 
 def retire(db: sqlite3.Connection, active: Sequence[str]) -> tuple[str, ...]:
-    """End every sink but the *active* ones here; return those of them that something waits for."""
+    """End all sinks but the *active* ones at this position; return those with a backlog."""
     db.execute(
         "update sink set ends = ? where ends is null "
         "and name not in (select value from json_each(?))",
@@ -51,7 +51,7 @@ def retire(db: sqlite3.Connection, active: Sequence[str]) -> tuple[str, ...]:
 def settle(
     db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[DeadLetter]
 ) -> None:
-    """Move the sink *name* on by the ranges *done*, put the *dead* letters aside."""
+    """Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters."""
     progress = sink_progress(db, name)[0].plus(done)
     db.execute(
         "update sink set position = ?, ahead = ? where name = ?",
@@ -59,12 +59,12 @@ def settle(
     )
     for letter in dead:
         dead_letters.insert(db, name, letter)
-    dead_letters.delivered(db, name, done)
+    dead_letters.delete_delivered(db, name, done)
 
 
 def sink_progress(db: sqlite3.Connection, name: str) -> tuple[Progress, str]:
     """
-    Return how far the sink *name* has come, and the ids of the sources that it reads, as JSON.
+    Return the progress of the sink *name*, and the ids of the sources that it reads, as JSON.
 
     Raises KeyError if it was never started.
     """
@@ -80,7 +80,7 @@ def sink_progress(db: sqlite3.Connection, name: str) -> tuple[Progress, str]:
 
 
 def waiting_for(db: sqlite3.Connection, name: str) -> tuple[int, int | None, int | None]:
-    """Return what waits for a sink: events, the first position, and when that was stored."""
+    """Return the backlog of a sink: events, the first position, and when that was stored."""
     progress, readable = sink_progress(db, name)
     count, first, stored = db.execute(
         "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "

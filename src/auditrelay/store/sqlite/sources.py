@@ -1,5 +1,5 @@
 """
-Sources in the database: where each starts, how far its resweeps have come, which files it has read.
+Sources in the database: where each starts, how far its resweeps are, which files it has read.
 
 Works on a connection, within the caller's transaction.
 """
@@ -8,12 +8,12 @@ import sqlite3
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from auditrelay.store import KnownParcel
+from auditrelay.store import KnownFile
 from auditrelay.window import micros, moment
 
 
 def start(db: sqlite3.Connection, name: str, first: datetime) -> datetime:
-    """Make the source *name* known, to start at *first*; return where it does start."""
+    """Register the source *name* to start at *first*, unless it has a start; return its start."""
     db.execute(
         "insert into source (name, started) values (?, ?) on conflict (name) do nothing",
         (name, micros(first)),
@@ -32,7 +32,7 @@ def source_id(db: sqlite3.Connection, name: str) -> int:
 
 
 def resweep_from(db: sqlite3.Connection, name: str, delay: timedelta) -> datetime:
-    """Return how far the resweep of *delay* has come: at first, where the source starts."""
+    """Return until when the resweep of *delay* is done: at first, where the source starts."""
     (until,) = db.execute(
         "select coalesce((select until from resweep where source = source.id and "
         "delay = ?), started) from source where name = ?",
@@ -42,7 +42,7 @@ def resweep_from(db: sqlite3.Connection, name: str, delay: timedelta) -> datetim
 
 
 def resweep_done(db: sqlite3.Connection, name: str, delay: timedelta, until: datetime) -> None:
-    """Record that the resweep of *delay* has come to *until*."""
+    """Record that the resweep of *delay* is done until *until*."""
     db.execute(
         "insert into resweep values (?, ?, ?) "
         "on conflict (source, delay) do update set until = excluded.until",
@@ -55,13 +55,13 @@ def _in_micros(delay: timedelta) -> int:
 
 
 def has_read_file(db: sqlite3.Connection, name: str, key: bytes) -> bool:
-    """Tell whether the source *name* has read the file with the digest *key* whole."""
+    """Return whether the source *name* has read the whole file with the digest *key*."""
     query = "select 1 from parcel where source = (select id from source where name = ?) and key = ?"
     return db.execute(query, (name, key)).fetchone() is not None
 
 
-def file_read(db: sqlite3.Connection, owner: int, file: KnownParcel, now: int) -> None:
-    """Record that the source *owner* has read *file* whole."""
+def file_read(db: sqlite3.Connection, owner: int, file: KnownFile, now: int) -> None:
+    """Record that the source *owner* has read the whole *file*."""
     db.execute(
         "insert into parcel values (?, ?, ?, ?) on conflict do nothing",
         (owner, file.key, file.name, now),
@@ -69,7 +69,7 @@ def file_read(db: sqlite3.Connection, owner: int, file: KnownParcel, now: int) -
 
 
 def journal_heads(db: sqlite3.Connection) -> Mapping[str, tuple[int, str]]:
-    """Return by source how many records its journal has, and the hash of the last one."""
+    """Return by source the number of records in its journal, and the hash of the last one."""
     query = (
         "select name, (select max(seq) from journal where journal.source = source.id), head "
         "from source where head is not null order by name"

@@ -1,7 +1,7 @@
 """
 The spool: pages of events that wait for the sinks, in the order in which they came.
 
-A page is one compressed blob, not a row an event: a commit costs one insert. That is measured in
+A page is one compressed blob, not a row per event: a commit costs one insert, as measured in
 docs/decisions/0002-spool.md. Works on a connection, within the caller's transaction.
 """
 
@@ -15,12 +15,12 @@ from auditrelay.store import SpoolPage
 from auditrelay.store.sqlite import meta
 from auditrelay.store.sqlite.sinks import delivered_floor, sink_progress
 
-READ_BYTES = 1 << 20
-"""How much of the spool, compressed, is read in one go."""
+MAX_READ_BYTES = 1 << 20
+"""About how many compressed bytes one read returns; its last page may exceed that."""
 
 
 class Spool:
-    """What the spool takes on the disk, in *used_bytes*, and how much it may: *max_bytes*."""
+    """The size of the spool, *used_bytes*, and its limit, *max_bytes* (both compressed)."""
 
     def __init__(self, db: sqlite3.Connection, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -35,14 +35,14 @@ class Spool:
         only: str | None = None,
     ) -> int:
         """
-        Put *events* at the end, for the sink *only* if given; return the position of the first.
+        Append *events*, for the sink *only* if given; return the position of the first.
 
-        Raises StoreFull if they would not fit.
+        Raises StoreFull if the spool has no room for them.
         """
         blob = isal_zlib.compress(pack(events), 1)
         used = meta.read(db, "spool_bytes")
         if used and used + len(blob) > self.max_bytes:
-            raise StoreFull(f"the spool holds {used} bytes, {self.max_bytes} are allowed")
+            raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
         first = meta.read(db, "next_position")
         db.execute(
             "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
@@ -53,25 +53,25 @@ class Spool:
         return first
 
     def resize(self, db: sqlite3.Connection, change: int) -> None:
-        """Count *change* bytes more, or fewer."""
-        # Counted in the database, since what is counted here is not undone with a transaction.
+        """Add *change* bytes, which may be negative, to the used bytes."""
+        # Computed from the database, because an attribute is not rolled back with a transaction.
         self.used_bytes = meta.read(db, "spool_bytes") + change
         meta.write(db, "spool_bytes", self.used_bytes)
 
     def prune(self, db: sqlite3.Connection, before: int) -> int:
-        """Delete what every sink has and what was stored *before*; return how many events went."""
+        """Delete pages that every sink has and that were stored *before*; return the events."""
         floor = delivered_floor(db)
-        gone, size = db.execute(
+        count, size = db.execute(
             "select total(count), total(bytes) from spool where first + count <= ? and stored < ?",
             (floor, before),
         ).fetchone()
-        if gone:
+        if count:
             db.execute("delete from spool where first + count <= ? and stored < ?", (floor, before))
             self.resize(db, -int(size))
-        return int(gone)
+        return int(count)
 
-    def give_up_delivered(self, db: sqlite3.Connection) -> bool:
-        """Delete the oldest pages that every sink has until there is room; tell if any went."""
+    def delete_delivered(self, db: sqlite3.Connection) -> bool:
+        """Delete the oldest pages that every sink has until there is room; return if any went."""
         floor, excess = delivered_floor(db), max(self.used_bytes - self.max_bytes, 0) + (4 << 20)
         last, freed = -1, 0
         for first, size in db.execute(
@@ -87,12 +87,12 @@ class Spool:
         return last >= 0
 
 
-def read_pages(db: sqlite3.Connection, sink: str, after: int, most: int) -> list[SpoolPage]:
-    """Return what waits for *sink* from the position *after* on, about *most* events of it."""
+def read_pages(db: sqlite3.Connection, sink: str, after: int, max_events: int) -> list[SpoolPage]:
+    """Return the backlog of *sink* from the position *after* on, about *max_events* events."""
     progress, readable = sink_progress(db, sink)
     pages: list[SpoolPage] = []
     position, taken, size = max(after, progress.position), 0, 0
-    while taken < most and size < READ_BYTES:
+    while taken < max_events and size < MAX_READ_BYTES:
         row = db.execute(
             "select first, count, (select name from source where id = spool.source), "
             "events from spool where first >= coalesce((select max(first) from spool "
@@ -117,7 +117,7 @@ def read_pages(db: sqlite3.Connection, sink: str, after: int, most: int) -> list
 
 
 def event_at(db: sqlite3.Connection, position: int) -> AuditEvent:
-    """Return the event at *position*, whose page must be there."""
+    """Return the event at *position*, whose page must be in the spool."""
     first, blob = db.execute(
         "select first, events from spool where first <= ? order by first desc limit 1",
         (position,),
@@ -127,5 +127,5 @@ def event_at(db: sqlite3.Connection, position: int) -> AuditEvent:
 
 
 def shrink(db: sqlite3.Connection) -> None:
-    """Give some unused room of the database back to the file system."""
+    """Return some free pages of the database to the file system."""
     db.execute("pragma incremental_vacuum(1000)").fetchall()

@@ -1,4 +1,4 @@
-"""The state directory: made, locked, and its database opened or refused, never replaced."""
+"""The state directory: create and lock it, open its database or refuse it, never replace it."""
 
 import contextlib
 import fcntl
@@ -26,14 +26,14 @@ DATABASE = "state.db"
 _LOCK = "lock"
 
 
-_APPLICATION_ID = 0x41524C59  # "ARLY", so that `file` and we know our own
+_APPLICATION_ID = 0x41524C59  # "ARLY": identifies the file to `file` and to us
 
 
-_CHECK_UP_TO = 64 << 20  # bytes; checking every page of more would hold up the start
+_CHECK_UP_TO = 64 << 20  # bytes; checking all pages of a larger file would delay the start
 
 
 def prepare(state_dir: Path) -> None:
-    """Make *state_dir*, for its owner only. Raises StateError."""
+    """Create *state_dir*, private to its owner. Raises StateError."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = state_dir.stat()
@@ -49,7 +49,7 @@ def prepare(state_dir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(state_dir: Path, version: str) -> Iterator[None]:
-    """Hold *state_dir* for this process alone. Raises StateError that names who holds it."""
+    """Lock *state_dir* for this process. Raises Locked, naming the process that has the lock."""
     path = state_dir / _LOCK
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,30 +60,30 @@ def locked(state_dir: Path, version: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Locked(
-                f"the state directory {state_dir} is in use by {_holder(file)}; "
+                f"the state directory {state_dir} is in use by {_owner(file)}; "
                 "stop that instance first, or give this one its own state_dir"
             ) from None
-        holder = {
+        label = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": version,
         }
-        # On a full disk the lock still holds; only its label is missing.
+        # On a full disk the lock works all the same; only its label is missing.
         with contextlib.suppress(OSError):
             os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(holder).encode(), 0)
+            os.pwrite(file, json.dumps(label).encode(), 0)
         yield
     finally:
         os.close(file)
 
 
-def _holder(file: int) -> str:
+def _owner(file: int) -> str:
     try:
-        told = json.loads(os.pread(file, 4096, 0))
+        label = json.loads(os.pread(file, 4096, 0))
         return (
-            f"auditrelay {told['version']}, process {told['pid']} on {told['host']}, "
-            f"since {told['since']}"
+            f"auditrelay {label['version']}, process {label['pid']} on {label['host']}, "
+            f"since {label['since']}"
         )
     except (ValueError, KeyError, TypeError):
         return "another process"
@@ -91,10 +91,10 @@ def _holder(file: int) -> str:
 
 def create(state_dir: Path) -> None:
     """
-    Make the database if there is none yet. Raises StateError.
+    Create the database if there is none yet. Raises StateError.
 
-    It is built beside its place and renamed into it, so that a half-made one never stands there,
-    and an empty or damaged file in its place is always somebody's accident and never ours.
+    It is built under another name and then renamed, so that the database is never half-made. An
+    empty or damaged file under its name is therefore never our doing.
     """
     path = state_dir / DATABASE
     if path.exists():
@@ -102,7 +102,8 @@ def create(state_dir: Path) -> None:
     if (state_dir / f"{DATABASE}-wal").exists():
         raise StateError(
             f"{path} is missing but its write-ahead log is there: restore the file from a backup, "
-            "or move the log away to start anew (events since the last backup would be read again)"
+            "or move the log away to start from scratch (events since the last backup would be "
+            "read again)"
         )
     made = state_dir / f"{DATABASE}.new"
     try:
@@ -161,17 +162,17 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
 def _recognise(db: sqlite3.Connection, path: Path, *, write: bool) -> None:
     (application,) = db.execute("pragma application_id").fetchone()
     if application != _APPLICATION_ID:
-        raise StateError(f"{path} is a database, but not one of auditrelay; it is left alone")
+        raise StateError(f"{path} is not an auditrelay database; not touched")
     version = version_of(db)
     if version > SCHEMA_VERSION:
         raise StateError(
-            f"{path} was written by a newer auditrelay (schema {version}; this one understands "
-            f"{SCHEMA_VERSION}); it is left alone: install the newer version again"
+            f"{path} was written by a newer auditrelay (schema {version}; this one supports "
+            f"{SCHEMA_VERSION}); not touched: install the newer version again"
         )
     if version < SCHEMA_VERSION and not write:
         raise StateError(
-            f"{path} was written by an older auditrelay; it is brought up to date when the service "
-            "starts the next time: auditrelay run"
+            f"{path} was written by an older auditrelay; the next start of the service upgrades "
+            "it: auditrelay run"
         )
 
 
@@ -185,7 +186,7 @@ def _examine(db: sqlite3.Connection, path: Path) -> None:
 
 def _damaged(path: Path, why: str) -> str:
     return (
-        f"{path} is damaged ({why}); it is left as it is. Restore it from a backup, or move it "
-        "away to start anew: what it held undelivered would be read again as far back as "
+        f"{path} is damaged ({why}); not touched. Restore it from a backup, or move it away to "
+        "start from scratch: undelivered events would be read again as far back as "
         "initial_lookback"
     )

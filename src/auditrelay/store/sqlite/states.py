@@ -1,4 +1,4 @@
-"""How every source and sink fares: recorded, and read for status and coverage."""
+"""The state and health of sources and sinks: saved, and read for status and coverage."""
 
 import json
 import sqlite3
@@ -18,31 +18,31 @@ from auditrelay.store.sqlite.journal import newest, records
 from auditrelay.store.sqlite.sinks import delivered_floor, waiting_for
 from auditrelay.window import micros, moment
 
-LATE_SHOWN = 50
-"""How many records of late events are told with the state of a source."""
+MAX_LATE_RECORDS = 50
+"""How many journal records of late events the state of a source includes."""
 
 
-def note(
+def save_condition(
     db: sqlite3.Connection, peer: Literal["source", "sink"], name: str, condition: str
 ) -> None:
-    """Keep the *condition* (JSON) of the source or sink *name*."""
+    """Save the *condition* (JSON) of the source or sink *name*."""
     db.execute(f"update {peer} set condition = ? where name = ?", (condition, name))  # noqa: S608  # a Literal
 
 
 def coverage_of(db: sqlite3.Connection, source: str, *, prove: bool) -> Coverage | None:
-    """Return everything that is known of what was read of *source*; None if it is not known."""
+    """Return the coverage of *source* with its evidence; None if the source is not known."""
     row = db.execute("select id, head from source where name = ?", (source,)).fetchone()
     if row is None:
         return None
     owner, head = row
-    (gone,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
+    (deleted,) = db.execute("select count(*) from vanished where source = ?", (owner,)).fetchone()
     spans = ledger.spans(db, owner)
     return Coverage(
         spans=spans,
         journal=tuple(records(db, owner)),
         head=head,
         lateness=_lateness(db, owner),
-        vanished=gone,
+        deleted_at_source=deleted,
         differs=_differs(db, owner, spans) if prove else None,
     )
 
@@ -58,7 +58,7 @@ def _lateness(db: sqlite3.Connection, owner: int) -> tuple[Lateness, ...]:
 
 
 def _differs(db: sqlite3.Connection, owner: int, spans: Sequence[Span]) -> str | None:
-    """Return which entry counts other events than are known, if they are all still known."""
+    """Return the first entry that differs from the known uids, if they are all still known."""
     (oldest,) = db.execute("select value from meta where name = 'forgotten_before'").fetchone() or (
         None,
     )
@@ -70,7 +70,7 @@ def _differs(db: sqlite3.Connection, owner: int, spans: Sequence[Span]) -> str |
         if (events, digest.hex()) != (span.events, span.digest):
             return (
                 f"the ledger counts {span.events} events from {span.interval.start} to "
-                f"{span.interval.end}, and {events} are known, or others than those"
+                f"{span.interval.end}, and {events} are known, or not the same ones"
             )
     return None
 
@@ -85,7 +85,7 @@ def _undelivered(db: sqlite3.Connection, owner: int, floor: int) -> int:
 
 
 def source_states(db: sqlite3.Connection) -> list[SourceState]:
-    """Return what is known of every source."""
+    """Return the state of every source."""
     rows = db.execute(
         "select id, name, started, condition from source where name <> ? order by name", (ALERTS,)
     ).fetchall()
@@ -96,9 +96,9 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             moment(started),
             ledger.spans(db, owner),
             _lateness(db, owner),
-            newest(db, owner, "late", LATE_SHOWN),
+            newest(db, owner, "late", MAX_LATE_RECORDS),
             _undelivered(db, owner, floor),
-            dead_letters.of_no_sink(db, name),
+            dead_letters.count_without_sink(db, name),
             json.loads(condition),
         )
         for owner, name, started, condition in rows
@@ -106,7 +106,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
 
 
 def sink_states(db: sqlite3.Connection) -> list[SinkState]:
-    """Return what is known of every sink."""
+    """Return the state of every sink."""
     rows = db.execute(
         "select name, position, condition, (select count(*) from dead_letter "
         "where dead_letter.sink = sink.id and dropped is null) from sink order by name"

@@ -1,8 +1,8 @@
 """
 The store on one machine: SQLite in the state directory, one writer thread, one reader thread.
 
-Each method that writes hands one function to the writer: one transaction. What happens in it
-stands in the module of its subject, as a function on a connection.
+Each method that writes passes one function to the writer, which runs it as one transaction. These
+functions are in the modules next to this one, and work on a connection.
 """
 
 import asyncio
@@ -61,8 +61,8 @@ class SqliteStore:
     """
     The store of one instance. Open it with :meth:`open` and close it with :meth:`close`.
 
-    *max_bytes* bounds what the spool holds. *retention* is how long delivered events are kept,
-    *remember* how long a uid is.
+    *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
+    *remember* how long uids are.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class SqliteStore:
         self._dir = state_dir
         self._retention = retention
         self._remember = remember
-        self.on_note: Callable[[], None] = lambda: None
-        """Called before the condition of a source or sink is written."""
+        self.before_save_condition: Callable[[], None] = lambda: None
+        """Called before each write of the condition of a source or sink."""
         files.create(state_dir)
         write = files.connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
@@ -85,17 +85,17 @@ class SqliteStore:
     async def open(
         cls, state_dir: Path, *, max_bytes: int, retention: timedelta, remember: timedelta
     ) -> Self:
-        """Open the state in *state_dir*, making it if there is none. Raises StateError."""
+        """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
         return await asyncio.to_thread(
             lambda: cls(state_dir, max_bytes=max_bytes, retention=retention, remember=remember)
         )
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
-        """Let other limits hold from now on."""
+        """Apply new limits from now on."""
         self._spool.max_bytes, self._retention, self._remember = max_bytes, retention, remember
 
     async def close(self) -> None:
-        """Finish what was asked for, then release the files."""
+        """Finish the queued writes, then close the files."""
         await asyncio.to_thread(self._writer.close)
         self._reader.shutdown()
         self._read_db.close()
@@ -120,7 +120,7 @@ class SqliteStore:
         notice: Notice | None = None,
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
-        """Spool and remember the new ones of *events*, enter the *proof*, put *bad* aside."""
+        """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
         keys = [known_key(event) for event in events]
         now = _now()
@@ -136,18 +136,18 @@ class SqliteStore:
             )
         )
 
-    async def is_parcel_known(self, source: str, key: bytes) -> bool:
+    async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
         return await self._read(lambda db: sources.has_read_file(db, source, key))
 
     async def end_of_spool(self) -> int:
-        """Read the position that the next event will have."""
+        """Read the position that the next spooled event will have."""
         return await self._read(lambda db: meta.read(db, "next_position"))
 
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
-        """Compare the keys of *span* with those *seen* and record which are missing now."""
+        """Compare the keys of *span* with those *seen*, and record the missing ones."""
         now = _now()
         missing = await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
@@ -156,12 +156,12 @@ class SqliteStore:
             return 0
         return await self._writer.write(
             lambda db: deleted.record_deleted(
-                JournalWriter(db, source_id(db, source), now, "second look"), span, missing
+                JournalWriter(db, source_id(db, source), now, "resweep"), span, missing
             )
         )
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
-        """Read how far the resweep of *delay* has come."""
+        """Read the mark of the resweep of *delay*."""
         return await self._read(lambda db: sources.resweep_from(db, source, delay))
 
     async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
@@ -244,12 +244,12 @@ class SqliteStore:
         await self._writer.write(lambda db: sinks.start(db, sink, sources, configured))
 
     async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
-        """End every sink but the *active* ones here; return those that something waits for."""
+        """End all sinks but the *active* ones at this position; return those with a backlog."""
         return await self._writer.write(lambda db: sinks.retire(db, active))
 
-    async def read(self, sink: str, after: int, most: int) -> list[SpoolPage]:
-        """Read the pages that wait for *sink* from the position *after* on."""
-        return await self._read(lambda db: spool.read_pages(db, sink, after, most))
+    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
+        """Read the backlog of *sink* from the position *after* on."""
+        return await self._read(lambda db: spool.read_pages(db, sink, after, max_events))
 
     async def event_at(self, position: int) -> AuditEvent:
         """Read one event out of its page in the spool."""
@@ -277,27 +277,27 @@ class SqliteStore:
         )
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
-        """Spool the dead letters *ids* once more, and mark them as on their way."""
+        """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = _now()
         return await self._writer.write(lambda db: intake.replay(db, self._spool, ids, now))
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
-        """Mark the dead letters *ids* as dropped, and empty them."""
+        """Mark the dead letters *ids* as dropped, and delete their events."""
         return await self._writer.write(lambda db: dead_letters.drop(db, ids, micros(now)))
 
     # -- both ------------------------------------------------------------------------------------
 
-    async def note(
+    async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
     ) -> None:
         """Update the condition of *name*, as JSON."""
         text = json.dumps(condition)
-        self.on_note()
-        await self._writer.write(lambda db: states.note(db, peer, name, text))
+        self.before_save_condition()
+        await self._writer.write(lambda db: states.save_condition(db, peer, name, text))
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
-        gone = await self._writer.write(
+        pruned = await self._writer.write(
             lambda db: self._spool.prune(db, before=micros(now - self._retention))
         )
         oldest = micros(now - self._remember)
@@ -308,22 +308,22 @@ class SqliteStore:
         ):
             pass
         await self._writer.write(spool.shrink)
-        return gone
+        return pruned
 
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
-            given_up = await self._writer.write(self._spool.give_up_delivered)
-        except StoreFull:  # so full that not even a deletion can be written down
-            given_up = False
+            made = await self._writer.write(self._spool.delete_delivered)
+        except StoreFull:  # so full that not even a deletion can be written
+            made = False
         if self._disk_full and await asyncio.to_thread(disk_reserve.take_ballast, self._dir):
             self._disk_full = False
             return True
-        return given_up
+        return made
 
     async def forget(self, name: str) -> None:
         """Delete every row of the source or sink *name*."""
-        # Its uids may be millions: they go step by step, and the row that leads to them at last.
+        # There may be millions of uids: delete them in steps, and the row they refer to last.
         while await self._writer.write(lambda db: removal.some_known(db, name)):
             pass
         await self._writer.write(lambda db: self._spool.resize(db, -removal.source(db, name)))
@@ -334,16 +334,16 @@ class SqliteStore:
         return await self._read(sources.journal_heads)
 
     async def sources(self) -> list[SourceState]:
-        """Return what is known of every source that was ever started here."""
+        """Read the state of every known source."""
         return await self._read(states.source_states)
 
     async def sinks(self) -> list[SinkState]:
-        """Return what is known of every sink that was ever started here."""
+        """Read the state of every known sink."""
         return await self._read(states.sink_states)
 
     @property
     def spool_bytes(self) -> int:
-        """What the spool holds now, compressed."""
+        """The current size of the spool, compressed."""
         return self._spool.used_bytes
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -1,4 +1,4 @@
-"""The state as a command reads it, beside a running instance or without one."""
+"""Read-only access to the state for commands, while the service runs or not."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 class StateView:
     """
-    The state, read beside a running instance or without one; it changes nothing.
+    A read-only view of the state, while the service runs or not.
 
-    Raises StateError if there is none or it cannot be read.
+    Raises StateError if there is no state or it cannot be read.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -34,19 +34,19 @@ class StateView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the file."""
+        """Close the database."""
         self._db.close()
 
     def sources(self) -> list[SourceState]:
-        """Return what is known of every source."""
+        """Return the state of every known source."""
         return self._get(source_states)
 
     def sinks(self) -> list[SinkState]:
-        """Return what is known of every sink."""
+        """Return the state of every known sink."""
         return self._get(sink_states)
 
     def spool_bytes(self) -> int:
-        """Return what the spool holds, compressed."""
+        """Return the size of the spool, compressed."""
         return self._get(lambda db: meta.read(db, "spool_bytes"))
 
     def dead_letters(
@@ -64,10 +64,10 @@ class StateView:
 
     def coverage(self, source: str, *, prove: bool = True) -> Coverage | None:
         """
-        Return everything that is known of what was read of *source*; None if it is not known.
+        Return the coverage of *source* with its evidence; None if the source is not known.
 
-        Unless *prove*, the events that are known are not counted anew, which takes a second for
-        every million of them or two.
+        With *prove* the known uids are counted and compared with the ledger, which takes a second
+        per one or two million events.
         """
         return self._get(lambda db: coverage_of(db, source, prove=prove))
 

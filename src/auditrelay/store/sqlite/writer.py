@@ -1,4 +1,4 @@
-"""The one thread that writes: transactions in the order of the calls, many to one fsync."""
+"""The writer thread: transactions in the order of the calls, grouped into one commit and fsync."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,13 @@ from auditrelay.errors import RelayError, StateError, StoreFull
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
-_GROUP = 32
-"""Most works that share one commit."""
+_MAX_GROUP = 32
+"""How many works share one commit at most."""
 
-_FULL = {
+_DISK_FULL_CODES = {
     sqlite3.SQLITE_FULL,
-    # A write that fails for want of room under a quota or a file size limit, and the shared
-    # memory file that cannot grow, are the same thing by other names.
+    # What SQLite reports if a quota or a file size limit leaves no room, or if the shared memory
+    # file cannot grow.
     sqlite3.SQLITE_IOERR_WRITE,
     sqlite3.SQLITE_IOERR_SHMSIZE,
     sqlite3.SQLITE_IOERR_FSYNC,
@@ -28,8 +28,8 @@ _FULL = {
 
 
 def translate(error: sqlite3.Error) -> RelayError:
-    """Return what *error* means to the caller: no room, or a state that cannot be used."""
-    if getattr(error, "sqlite_errorcode", None) in _FULL:
+    """Return the error to raise for *error*: StoreFull if the disk is full, else StateError."""
+    if getattr(error, "sqlite_errorcode", None) in _DISK_FULL_CODES:
         return StoreFull(f"no room for the state: {error}")
     return StateError(f"the state cannot be used: {error}")
 
@@ -38,9 +38,9 @@ class Writer:
     """
     Runs works on its own thread and connection, each as one transaction.
 
-    Works that wait at the same time share a commit, so that its fsync is paid once. A work that
-    raises undoes itself alone. *on_full* is called on the writer thread when there is no room,
-    before the works are tried a second time.
+    Works that are queued at the same time share one commit and its fsync. If one raises, only that
+    one is rolled back. *on_full* is called on the writer thread when the disk is full, before a
+    work is tried a second time.
     """
 
     def __init__(self, db: sqlite3.Connection, on_full: Callable[[], None]) -> None:
@@ -53,13 +53,13 @@ class Writer:
         self._thread.start()
 
     async def write(self, work: Work[T]) -> T:
-        """Run *work* as one transaction; return when it is on the disk."""
+        """Run *work* as one transaction; return its result once it is durable."""
         future: Future[T] = Future()
         self._queue.put((work, future))  # type: ignore[arg-type]  # a queue holds works of any T
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Finish what was asked for, then stop."""
+        """Finish the queued works, then stop."""
         self._queue.put(None)
         self._thread.join()
         self._db.close()
@@ -73,10 +73,10 @@ class Writer:
                 if entry is None:
                     stopping = True
                     break
-                # A caller that has gone before its turn wants nothing written.
+                # Skip a work whose caller was cancelled before its turn.
                 if entry[1].set_running_or_notify_cancel():
                     group.append(entry)
-                if len(group) == _GROUP:
+                if len(group) == _MAX_GROUP:
                     break
                 try:
                     entry = self._queue.get_nowait()
@@ -90,7 +90,7 @@ class Writer:
         results = self._try(group)
         if results is None:
             for entry in group:
-                self._alone(entry)
+                self._commit_alone(entry)
             return
         for (_, future), result in zip(group, results, strict=True):
             if isinstance(result, BaseException):
@@ -98,7 +98,7 @@ class Writer:
             else:
                 future.set_result(result)
 
-    def _alone(self, entry: tuple[Work[object], Future[object]]) -> None:
+    def _commit_alone(self, entry: tuple[Work[object], Future[object]]) -> None:
         work, future = entry
         for attempt in (1, 2):
             try:
@@ -106,16 +106,16 @@ class Writer:
                 result = work(self._db)
                 self._db.execute("commit")
             except sqlite3.Error as error:
-                self._undo()
+                self._roll_back()
                 reason = translate(error)
                 if isinstance(reason, StoreFull) and attempt == 1:
                     self._on_full()
-                    self._empty_log()
+                    self._checkpoint_log()
                     continue
                 reason.__cause__ = error
                 future.set_exception(reason)
-            except BaseException as error:  # noqa: BLE001  # the caller gets it, not this thread
-                self._undo()
+            except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
+                self._roll_back()
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -137,16 +137,16 @@ class Writer:
                 self._db.execute("release work")
             self._db.execute("commit")
         except sqlite3.Error:
-            self._undo()
+            self._roll_back()
             return None
         return results
 
-    def _empty_log(self) -> None:
-        """Move what the write-ahead log holds into the database, so that its room can be used."""
+    def _checkpoint_log(self) -> None:
+        """Move the write-ahead log into the database, so that its room can be used again."""
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("pragma wal_checkpoint(passive)").fetchall()
 
-    def _undo(self) -> None:
-        # SQLite has undone some errors by itself already.
+    def _roll_back(self) -> None:
+        # After some errors SQLite has rolled back already.
         if self._db.in_transaction:
             self._db.execute("rollback")

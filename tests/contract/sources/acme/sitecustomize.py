@@ -1,7 +1,7 @@
 """
-Put the made-up vendor beside the real ones, in every process that has this folder on its path.
+Add the made-up vendor to the real ones, in every process that has this folder on its path.
 
-What an installed package would do by its files being there: nothing of auditrelay is touched.
+An installed package would do the same with its files: no file of auditrelay is changed.
 """
 
 from importlib import import_module

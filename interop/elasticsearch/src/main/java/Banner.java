@@ -22,7 +22,7 @@ import org.elasticsearch.rest.RestStatus;
 import org.elasticsearch.xcontent.XContentBuilder;
 
 /**
- * Answers {@code GET /}, as the module rest-root does, which is not in the central repository.
+ * Answers {@code GET /}, as the module rest-root does, which is not in Maven Central.
  *
  * <p>The only answer of this server that is ours. The version is the server's.
  */

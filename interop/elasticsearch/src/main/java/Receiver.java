@@ -36,7 +36,7 @@ final class Receiver {
         Path jars = Path.of(arguments[1]);
         Path empty = Files.createDirectory(home.resolve("empty"));
         Path config = Files.createDirectory(home.resolve("config"));
-        // A user for sending alone. Without the mark of a hash, the password is what stands there.
+        // A user for sending alone. Without a hash prefix, the text is the password itself.
         Files.writeString(config.resolve("users"), "writer:" + PASSWORD + "\n");
         Files.writeString(config.resolve("users_roles"), "writer:writer\n");
         Files.writeString(config.resolve("roles.yml"), ROLE);

@@ -1,9 +1,9 @@
 """
-Elasticsearch, or OpenSearch by a switch: the bulk endpoint and what a careful client looks at.
+Elasticsearch, or OpenSearch by a switch: the bulk endpoint and what a careful client queries.
 
 Strict where the real servers are: the final newline, the media type, unknown parameters,
 create-only data streams that need ``@timestamp``, conflicting types, ``_id`` unique per backing
-index. Source: elastic/elasticsearch-specification. It has no query language to speak of.
+index. Source: elastic/elasticsearch-specification. Only a few kinds of queries are supported.
 """
 
 import time
@@ -65,10 +65,10 @@ _READ = frozenset(
 
 class Elastic(Double):
     """
-    A cluster of one *flavour*. :attr:`stored` is what it kept, whatever it answered.
+    A cluster of one *flavour*. :attr:`stored` is what it stored, whatever it answered.
 
-    In lean mode (:attr:`lean`) only ``_id`` and ``event.id`` are taken out of a bulk body without
-    parsing it; creates get 201 or 409 with nothing else in the item, and documents are not kept.
+    In lean mode (:attr:`lean`) only ``_id`` and ``event.id`` are extracted from a bulk body without
+    parsing it; creates get 201 or 409 with nothing else in the item, and documents are not stored.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Elastic(Double):
         self._cluster = Cluster(
             flavour,
             self.switches,
-            lambda: self.clock(),  # noqa: PLW0108  # it may be exchanged for another
+            lambda: self.clock(),  # noqa: PLW0108  # the clock may be replaced later
             USERNAME,
         )
         self.indices = self._cluster.indices
@@ -133,13 +133,13 @@ class Elastic(Double):
         """
         Refuse items of bulk requests with *status*, storing nothing.
 
-        *where* chooses by position and ``_id``, *times* is how many items (None: for ever).
+        *where* selects by position and ``_id``, *times* is the number of items (None: unlimited).
         """
         kind = kind or usual_kind(status, self.flavour)
         self._bulk.scripted.append(ScriptedItem(where, times, status, kind, reason))
 
     def heal_items(self) -> None:
-        """Refuse no more items."""
+        """Stop refusing items."""
         self._bulk.scripted.clear()
 
     def answer_fewer_items(self, missing: int = 1) -> None:
@@ -147,11 +147,11 @@ class Elastic(Double):
         self._bulk.fewer.append(missing)
 
     def make_stream(self, name: str) -> str:
-        """Make the data stream *name*, empty, and return its name."""
+        """Create the empty data stream *name*, and return its name."""
         return self._cluster.make(name, stream=True).name
 
     def rollover(self, name: str) -> None:
-        """Give the data stream *name* a new write index, which knows none of the old ids."""
+        """Give the data stream *name* a new write index, which has none of the old ids."""
         self._cluster.rollover(name)
 
     def respond(self, request: Request) -> Response:
@@ -182,7 +182,7 @@ class Elastic(Double):
                 return wrong_method(request, "POST, PUT")
             return self._bulk.respond(request, parts[0] if len(parts) == 2 else None)
         check_parameters(request, COMMON | _READ)
-        value = self._look(parts, request)
+        value = self._dispatch(parts, request)
         if value is None and len(parts) == 1 and request.method == "POST":
             return wrong_method(request, "DELETE, GET, HEAD, PUT")  # it might be an index
         if value is None:
@@ -193,7 +193,7 @@ class Elastic(Double):
             )
         return value
 
-    def _look(  # noqa: C901, PLR0911, PLR0912  # a table of routes
+    def _dispatch(  # noqa: C901, PLR0911, PLR0912  # a table of routes
         self, parts: list[str], request: Request
     ) -> Response | None:
         match [request.method, *parts]:

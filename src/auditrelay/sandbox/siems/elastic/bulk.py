@@ -1,4 +1,4 @@
-"""The bulk endpoint: what becomes of each document, and the faults that single items can have."""
+"""The bulk endpoint: the result of each document, and faults of single items."""
 
 import json
 import re
@@ -54,7 +54,7 @@ _LEAN_CONFLICT = (
 
 @dataclass(slots=True)
 class ScriptedItem:
-    """A fault of single items: which ones, how often, and the error that they get."""
+    """A fault of single items: which ones, how often, and their error."""
 
     where: Callable[[int, str], bool]
     times: int | None
@@ -64,7 +64,7 @@ class ScriptedItem:
 
 
 def usual_kind(status: int, flavour: Flavour) -> str:
-    """Return the type of the error that an item has which is refused with *status*."""
+    """Return the error type of an item that is refused with *status*."""
     if status == 429 and flavour == "opensearch":
         return "rejected_execution_exception"
     return _KINDS.get(status, "exception")
@@ -72,10 +72,10 @@ def usual_kind(status: int, flavour: Flavour) -> str:
 
 class Bulk:
     """
-    The bulk endpoint of *cluster*, which keeps documents in *stored*, or in *failures*.
+    The bulk endpoint of *cluster*, which stores documents in *stored*, or in *failures*.
 
-    *scripted* are the faults of items to come; *fewer* says, for each of the next requests, how
-    many items are left out of its answer.
+    *scripted* are faults of future items; *fewer* is, for each of the next requests, the number of
+    items left out of its answer.
     """
 
     def __init__(self, cluster: Cluster, stored: Stored, failures: Stored) -> None:
@@ -89,7 +89,7 @@ class Bulk:
         self._sequence = 0
 
     def respond(self, request: Request, default: str | None) -> Response:
-        """Do what *request* asks; *default* is the index that its address names."""
+        """Process *request*; *default* is the index in its path."""
         elasticsearch = self._flavour == "elasticsearch"
         allowed = COMMON | _PARAMETERS
         if elasticsearch:
@@ -123,14 +123,14 @@ class Bulk:
     def _apply(
         self, position: int, operation: Operation, pipeline: str, *, with_source: bool
     ) -> dict[str, Any]:
-        """Do one operation and return its item."""
+        """Execute one operation and return its item."""
         doc_id = operation.id if operation.id is not None else self._new_id()
         result: dict[str, Any] = {"_index": operation.index, "_id": doc_id}
         try:
             self._apply_script(position, doc_id)
             self._check_operation(doc_id, pipeline)
             index = self._index(operation)
-            result["_index"] = index.written
+            result["_index"] = index.write_index
             return {**result, **self._write(index, operation, doc_id, with_source=with_source)}
         except Refused as refused:
             return {
@@ -155,7 +155,7 @@ class Bulk:
             raise Refused(400, "illegal_argument_exception", reason)
 
     def _index(self, operation: Operation) -> Index:
-        """Return the index or stream to write to, made if it may be."""
+        """Return the index or stream to write to; create it if allowed."""
         name = operation.index
         privilege = "create_doc" if operation.verb == "create" else operation.verb
         if privilege in self._switches.missing_privileges:
@@ -210,7 +210,7 @@ class Bulk:
                 reason += f"; source: {operation.source[:256].decode(errors='replace')}"
             raise Refused(400, conflict.kind or kind, reason) from conflict
         index.ids.add(doc_id)
-        index.documents.append((index.written, doc_id, document))
+        index.documents.append((index.write_index, doc_id, document))
         self._stored.add(document, doc_id, first_at(document, _NATIVE_ID_PATHS))
         self._sequence += 1
         return {

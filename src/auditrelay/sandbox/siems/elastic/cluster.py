@@ -1,4 +1,4 @@
-"""How a cluster is set up, and its indices and data streams."""
+"""The set-up of a cluster, and its indices and data streams."""
 
 import time
 from collections.abc import Callable
@@ -15,14 +15,14 @@ Flavour = Literal["elasticsearch", "opensearch"]
 @dataclass(slots=True)
 class Switches:
     """
-    How this cluster is set up.
+    The set-up of this cluster.
 
-    *streams* are the name patterns that have a data stream template. Without *auto_create* an
-    index must exist. With *failure_store* (Elasticsearch) a stream takes what does not map into
-    its failure store, and answers 201. *missing_privileges* are refused: as a 403 item for
-    ``create_doc`` and ``index``, as a 403 for ``read`` and ``view_index_metadata``, and in the
-    answer of ``_has_privileges``. *flattened* fields take objects of any content. *pipelines* are
-    those that may be named. *unsearchable* are backing indices whose shards fail in a search.
+    *streams* are the name patterns that have a data stream template. Without *auto_create* an index
+    must exist. With *failure_store* (Elasticsearch) documents that do not map go to the stream's
+    failure store, with 201. *missing_privileges* are refused: as a 403 item for ``create_doc`` and
+    ``index``, as a 403 for ``read`` and ``view_index_metadata``, and in the answer of
+    ``_has_privileges``. *flattened* fields accept objects of any content. *pipelines* are those
+    that exist. *unsearchable* are backing indices whose shards fail in a search.
     """
 
     streams: tuple[str, ...] = ("logs-*-*",)
@@ -43,7 +43,7 @@ class Index:
     An index or a data stream: its documents and, for the write index only, the ids in use.
 
     *documents* are ``(backing index, _id, source)`` in order of arrival, *backing* the name of
-    each index behind it and when that was made (epoch seconds), the one that is written to last.
+    each backing index and when it was created (epoch seconds), the write index last.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Index:
     documents: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     @classmethod
-    def made(cls, name: str, mapping: Mapping, now: float, *, stream: bool) -> "Index":
-        """Return a new one, empty."""
+    def create(cls, name: str, mapping: Mapping, now: float, *, stream: bool) -> "Index":
+        """Return a new, empty index or data stream."""
         made = cls(name, stream, mapping, {} if stream else {name: now})
         if stream:
             made.roll_over(now)
@@ -63,16 +63,16 @@ class Index:
 
     @property
     def generation(self) -> int:
-        """How many indices there have been behind it."""
+        """The number of backing indices so far."""
         return len(self.backing)
 
     @property
-    def written(self) -> str:
-        """The name of the index that is written to."""
+    def write_index(self) -> str:
+        """The name of the backing index that new documents go to."""
         return next(reversed(self.backing))
 
     def roll_over(self, now: float) -> None:
-        """Begin a new index, which knows none of the ids of the others."""
+        """Create a new write index, which has none of the ids of the others."""
         date = time.strftime("%Y.%m.%d", time.gmtime(now))
         self.backing[f".ds-{self.name}-{date}-{len(self.backing) + 1:06d}"] = now
         self.ids = set()
@@ -81,7 +81,7 @@ class Index:
 @dataclass(slots=True)
 class Cluster:
     """
-    What all parts of the double know: the set-up of one cluster, and what it holds.
+    The state of one cluster, shared by all parts of the double.
 
     *indices* are by name, *templates* by kind and name: ``_index_template/logs``.
     """
@@ -94,25 +94,25 @@ class Cluster:
     templates: dict[str, Any] = field(default_factory=dict)
 
     def make(self, name: str, *, stream: bool) -> Index:
-        """Make an index or a data stream, empty."""
+        """Create an empty index or data stream."""
         constant: dict[str, str] = {}
         parts = name.split("-", 2)
         if stream and len(parts) == 3:
             names = ("data_stream.type", "data_stream.dataset", "data_stream.namespace")
             constant = dict(zip(names, parts, strict=True))
         mapping = Mapping(constant, self.switches.flattened, self.switches.total_fields)
-        self.indices[name] = Index.made(name, mapping, self.clock(), stream=stream)
+        self.indices[name] = Index.create(name, mapping, self.clock(), stream=stream)
         return self.indices[name]
 
     def rollover(self, name: str) -> None:
-        """Give the data stream *name* a new write index, which knows none of the old ids."""
+        """Give the data stream *name* a new write index, which has none of the old ids."""
         index = self.indices[name]
         if not index.stream:
             raise ValueError(f"{name} is not a data stream")
         index.roll_over(self.clock())
 
     def find(self, names: str) -> list[Index]:
-        """Return the indices that *names* stand for, patterns between commas. Raises Refused."""
+        """Return the indices that match *names*, patterns separated by commas. Raises Refused."""
         found: list[Index] = []
         for name in names.split(","):
             matching = [index for key, index in self.indices.items() if fnmatchcase(key, name)]
@@ -123,10 +123,9 @@ class Cluster:
 
     def visible(self, names: str, privilege: str) -> list[Index]:
         """
-        Return the indices that *names* stand for, for a user who has the *privilege*.
+        Return the indices that match *names*, for a user who needs the *privilege*.
 
-        Without it a pattern stands for nothing, and a plain name is refused; OpenSearch refuses
-        both.
+        Without it a pattern matches nothing, and a plain name is refused; OpenSearch refuses both.
         """
         if privilege in self.switches.missing_privileges:
             if "*" in names and self.flavour == "elasticsearch":

@@ -2,7 +2,7 @@
 Elasticsearch's ``filter_path``: keep only the named parts of an answer.
 
 https://www.elastic.co/docs/reference/elasticsearch/rest-apis/common-options. ``*`` is one step,
-``**`` any number of steps, lists are passed through, a leading ``-`` excludes.
+``**`` any number of steps, lists are transparent, a leading ``-`` excludes.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _NOTHING = object()
 
 
 def filtered(value: Any, paths: Sequence[str]) -> Any:
-    """Return the parts of *value* that the *paths* include and do not exclude; maybe ``{}``."""
+    """Return the parts of *value* that the *paths* include and do not exclude, or ``{}``."""
     wanted = [path.split(".") for path in paths if not path.startswith("-")]
     unwanted = [path[1:].split(".") for path in paths if path.startswith("-")]
     if wanted:
@@ -24,7 +24,7 @@ def filtered(value: Any, paths: Sequence[str]) -> Any:
 
 
 def _next(key: str, paths: list[list[str]]) -> list[list[str]]:
-    """Return what is left of each of the *paths* after the step to *key*."""
+    """Return the rest of each of the *paths* after the step to *key*."""
     left = []
     for path in paths:
         if not path:

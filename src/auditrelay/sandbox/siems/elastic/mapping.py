@@ -1,7 +1,7 @@
 """
-A simple dynamic mapping: the first document decides a field's type, a later one may not contradict.
+A simple dynamic mapping: the first document sets a field's type, later ones must conform.
 
-Dates and addresses of ECS are fixed beforehand, as its component templates do.
+Date and IP fields of ECS are fixed beforehand, as its component templates do.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ _DATE = re.compile(
 )
 
 
-class Conflict(Exception):  # it is about a document, not about us
+class Conflict(Exception):  # an answer, not a bug of ours
     """A document does not fit the mapping; *kind* is the error type if not the usual one."""
 
     def __init__(self, reason: str, kind: str = "") -> None:
@@ -50,7 +50,7 @@ class Mapping:
         }
 
     def check(self, document: dict[str, Any]) -> None:
-        """Take in the fields of *document*, or raise Conflict and leave the mapping as it was."""
+        """Add the fields of *document*, or raise Conflict and leave the mapping unchanged."""
         new: dict[str, str] = {}
         for path, value in self._leaves("", document, new):
             self._check_value(path, value, new)
@@ -60,7 +60,7 @@ class Mapping:
         self.types.update(new)
 
     def properties(self, text: str) -> dict[str, Any]:
-        """Return the fields as ``GET _mapping`` shows them; *text* is the type of a free text."""
+        """Return the fields as in ``GET _mapping``; *text* is the type of a full-text field."""
         shown: dict[str, Any] = {}
         for path, kind in self.types.items():
             if kind == "object":

@@ -1,4 +1,4 @@
-"""What every request to the cluster has in common: how it is read, and how it is answered."""
+"""Parsing and answering, common to every request to the cluster."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ COMMON = frozenset({"pretty", "human", "error_trace", "filter_path", "format"})
 """Parameters that every request may have."""
 
 
-class Refused(Exception):  # an answer, not a fault of ours
+class Refused(Exception):  # an answer, not a bug of ours
     """A request, or one item of a bulk request, is refused with *status*."""
 
     def __init__(self, status: int, kind: str, reason: str) -> None:
@@ -38,7 +38,7 @@ def check_parameters(request: Request, allowed: frozenset[str]) -> None:
 
 
 def object_in(request: Request) -> dict[str, Any]:
-    """Return the JSON object that the body holds, {} if there is none. Raises Refused."""
+    """Return the JSON object in the body, {} if the body is empty. Raises Refused."""
     body = request.content("gzip", "deflate")
     if not body:
         return {}
@@ -52,13 +52,13 @@ def object_in(request: Request) -> dict[str, Any]:
 
 
 def answer(request: Request, value: Any) -> Response:
-    """Return *value* as the answer, cut down to the request's filter_path."""
+    """Return *value* as the answer, reduced to the request's filter_path."""
     paths = request.query.get("filter_path")
     return json_response(200, filtered(value, paths.split(",")) if paths else value)
 
 
 def wrong_method(request: Request, allowed: str) -> Response:
-    """Return the answer to a method that the address does not take."""
+    """Return the answer to a method that the path does not accept."""
     reason = (
         f"Incorrect HTTP method for uri [{request.target}] and method [{request.method}], "
         f"allowed: [{allowed}]"
@@ -67,7 +67,7 @@ def wrong_method(request: Request, allowed: str) -> Response:
 
 
 def failure(status: int, kind: str, reason: str) -> Response:
-    """Return an error as the cluster shows it; without a *kind* it is a text alone."""
+    """Return an error as the cluster formats it; without a *kind* it is a plain text."""
     if not kind:
         return json_response(status, {"error": reason, "status": status})
     cause = {"type": kind, "reason": reason}

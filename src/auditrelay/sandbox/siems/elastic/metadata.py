@@ -1,4 +1,4 @@
-"""What a client can look at: who the cluster is, and what its indices are like."""
+"""What a client can query: the identity of the cluster, and its indices."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from auditrelay.sandbox.siems.elastic.templates import maps_text
 
 
 def banner(cluster: Cluster, uuid: str) -> dict[str, Any]:
-    """Return who the cluster is."""
+    """Return the identity of the cluster."""
     if cluster.flavour == "opensearch":
         version = {"distribution": "opensearch", "number": cluster.switches.version or "3.2.0"}
     else:
@@ -38,7 +38,7 @@ def data_streams(cluster: Cluster, names: str) -> dict[str, Any]:
 
 
 def creation_dates(cluster: Cluster, names: str) -> dict[str, Any]:
-    """Return when each of the indices behind *names* was made."""
+    """Return the creation time of each backing index of *names*."""
     return {
         backing: {"settings": {"index": {"creation_date": str(int(made * 1000))}}}
         for index in cluster.visible(names, "view_index_metadata")
@@ -47,7 +47,7 @@ def creation_dates(cluster: Cluster, names: str) -> dict[str, Any]:
 
 
 def mappings(cluster: Cluster, names: str) -> dict[str, Any]:
-    """Return the fields of each of the indices behind *names*."""
+    """Return the fields of each backing index of *names*."""
     return {
         backing: {
             "mappings": {

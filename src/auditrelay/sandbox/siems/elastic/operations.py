@@ -1,4 +1,4 @@
-"""Reading a bulk request: its media type, and the operations that its lines ask for."""
+"""Parse a bulk request: its media type, and the operations in its lines."""
 
 import json
 import re
@@ -38,7 +38,7 @@ class Operation:
 
 
 def check_media_type(request: Request, flavour: Flavour) -> None:
-    """Raise Refused if a bulk request comes as something else than lines of JSON."""
+    """Raise Refused if the media type of a bulk request is not lines of JSON."""
     value = request.headers.get("content-type", "")
     kind, _, parameters = value.partition(";")
     kind = kind.strip().lower()
@@ -61,7 +61,7 @@ def check_media_type(request: Request, flavour: Flavour) -> None:
 
 def unpacked(request: Request) -> bytes:
     """
-    Return the body; like the real servers, an unknown encoding is taken for none.
+    Return the decoded body; like the real servers, an unknown encoding is taken for none.
 
     Raises Refused if it does not decode.
     """
@@ -79,9 +79,9 @@ def operations_in(
     body: bytes, default: str | None, query: dict[str, str], flavour: Flavour
 ) -> list[Operation]:
     """
-    Return the operations of a body; *default* is the index of those that name none.
+    Return the operations of a body; *default* is the index of those without one.
 
-    Raises Refused: one malformed action line refuses the whole of it.
+    Raises Refused: one malformed action line fails the whole request.
     """
     lines = body.split(b"\n")[:-1]
     operations: list[Operation] = []

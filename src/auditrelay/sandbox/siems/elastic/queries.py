@@ -1,4 +1,4 @@
-"""The few Elasticsearch queries that a client needs to find and count what it has sent."""
+"""The few Elasticsearch queries that a client needs to find and count its documents."""
 
 from datetime import datetime
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from auditrelay.sandbox.siems.stored import at_path
 
 
-class UnknownQuery(Exception):  # an answer, not a fault of ours
-    """A query that is not known here; its name is the text."""
+class UnknownQuery(Exception):  # an answer, not a bug of ours
+    """A query that this double does not support; its name is the text."""
 
 
 def matches(query: dict[str, Any], doc_id: str, source: dict[str, Any]) -> bool:  # noqa: PLR0911
     """
     Return whether a document satisfies *query*.
 
-    Known are match_all, ids, term, terms, exists, range and bool. Raises UnknownQuery.
+    Supported are match_all, ids, term, terms, exists, range and bool. Raises UnknownQuery.
     """
     if len(query) != 1:
         raise UnknownQuery(", ".join(query) or "empty")
@@ -42,16 +42,16 @@ def matches(query: dict[str, Any], doc_id: str, source: dict[str, Any]) -> bool:
 
 
 def _bool(body: dict[str, Any], doc_id: str, source: dict[str, Any]) -> bool:
-    def held(name: str) -> list[bool]:
+    def clauses_matched(name: str) -> list[bool]:
         clauses = body.get(name, [])
         clauses = clauses if isinstance(clauses, list) else [clauses]
         return [matches(clause, doc_id, source) for clause in clauses]
 
-    should = held("should")
+    should = clauses_matched("should")
     return (
-        all(held("filter"))
-        and all(held("must"))
-        and not any(held("must_not"))
+        all(clauses_matched("filter"))
+        and all(clauses_matched("must"))
+        and not any(clauses_matched("must_not"))
         and (any(should) or not should or "filter" in body or "must" in body)
     )
 

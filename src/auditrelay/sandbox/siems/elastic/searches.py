@@ -1,4 +1,4 @@
-"""Searches, counts and look-ups by id."""
+"""Searches, counts and lookups by id."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from auditrelay.sandbox.siems.elastic.queries import UnknownQuery, matches
 
 
 def search(cluster: Cluster, names: list[str], request: Request) -> Response:
-    """Return what a search in *names* (none: everywhere) finds."""
+    """Return the hits of a search in *names* (none: everywhere)."""
     body = object_in(request)
-    if "q" in request.query:  # of Lucene's syntax, field:value alone
+    if "q" in request.query:  # of Lucene's syntax only field:value
         name, colon, value = request.query["q"].partition(":")
         if not colon or not value.isalnum():
             raise UnknownQuery(request.query["q"])
@@ -57,14 +57,14 @@ def search(cluster: Cluster, names: list[str], request: Request) -> Response:
 
 
 def count(cluster: Cluster, names: list[str], request: Request) -> Response:
-    """Return how many documents a query in *names* (none: everywhere) has."""
+    """Return the number of documents that match a query in *names* (none: everywhere)."""
     hits = _hits(cluster, names, object_in(request))
     shards = {"total": 1, "successful": 1, "skipped": 0, "failed": 0}
     return answer(request, {"count": len(hits), "_shards": shards})
 
 
 def mget(cluster: Cluster, names: list[str], request: Request) -> Response:
-    """Return the documents of the ids that are asked for."""
+    """Return the documents with the requested ids."""
     body = object_in(request)
     default = names[0] if names else ""
     wanted = [(default, doc_id) for doc_id in body.get("ids", [])]

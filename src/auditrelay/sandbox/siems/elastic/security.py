@@ -9,7 +9,7 @@ from auditrelay.sandbox.siems.elastic.cluster import Cluster
 from auditrelay.sandbox.siems.elastic.messages import failure
 
 USERNAME = "elastic"
-PASSWORD = "sandbox-elastic-password-not-real"  # noqa: S105  # opens nothing but this double
+PASSWORD = "sandbox-elastic-password-not-real"  # noqa: S105  # valid for this double only
 KEY_ID = "sandboxElasticKeyId0"
 KEY_SECRET = "sandboxElasticKeyNotReal"  # noqa: S105  # as above
 
@@ -22,7 +22,7 @@ def encoded_key(secret: str) -> str:
 def unauthenticated(
     request: Request, cluster: Cluster, *, password: str, api_key: str
 ) -> Response | None:
-    """Return the refusal of a *request* that does not log in, or None if it does."""
+    """Return the refusal of an unauthenticated *request*, or None."""
     value = request.headers.get("authorization")
     if value is not None:
         scheme, _, secret = value.partition(" ")

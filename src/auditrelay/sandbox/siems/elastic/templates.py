@@ -1,4 +1,4 @@
-"""Index templates and component templates: what may be installed, and what is listed."""
+"""Index templates and component templates: install, show and list them."""
 
 import json
 from fnmatch import fnmatchcase
@@ -27,7 +27,7 @@ def template(cluster: Cluster, kind: str, name: str, request: Request) -> Respon
 
 
 def index_templates(cluster: Cluster, request: Request) -> Response:
-    """List the index templates: the built-in one, then those that were installed."""
+    """List the index templates: the built-in one, then the installed ones."""
     if "manage_index_templates" in cluster.switches.missing_privileges:
         reason = f"action [indices:admin/index_template/get] is unauthorized ({cluster.username})"
         raise Refused(403, "security_exception", reason)
@@ -52,7 +52,7 @@ def index_templates(cluster: Cluster, request: Request) -> Response:
 
 
 def maps_text(cluster: Cluster, name: str) -> bool:
-    """Return whether a template that was installed here says how text is mapped in *name*."""
+    """Return whether an installed template defines the mapping of text in *name*."""
     return any(
         fnmatchcase(name, pattern)
         for key, body in cluster.templates.items()
@@ -62,7 +62,7 @@ def maps_text(cluster: Cluster, name: str) -> bool:
 
 
 def _check_template(cluster: Cluster, kind: str, name: str, template: dict[str, Any]) -> None:
-    """Refuse a template that this flavour does not take, or that the key may not install."""
+    """Refuse a template that this flavour rejects, or that the key may not install."""
     if "manage_index_templates" in cluster.switches.missing_privileges:
         action = "cluster:admin/component_template/put"
         if kind == "_index_template":
@@ -91,7 +91,7 @@ def _check_template(cluster: Cluster, kind: str, name: str, template: dict[str, 
         reason = f"No handler for type [{foreign}] declared on a field"
         raise Refused(400, "mapper_parsing_exception", reason)
     if cluster.flavour == "opensearch" and '{"type": "constant_keyword"}' in json.dumps(template):
-        # Elasticsearch takes the first document's value; OpenSearch (seen on 2.19) demands one.
+        # Elasticsearch uses the first document's value; OpenSearch (seen on 2.19) requires one.
         reason = (
             "Failed to parse mapping [_doc]: Field [namespace] is missing required parameter "
             "[value]"

@@ -40,7 +40,7 @@ class Source:
 
     @property
     def scope(self) -> str:
-        """Nothing: keys are unique everywhere."""
+        """Empty: keys are unique everywhere."""
         return ""
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
@@ -58,7 +58,7 @@ class Source:
             if answer.after is None:
                 return
             if answer.after in known:
-                raise WalkBroken("Acme goes in a circle", reason="cursor_repeats")
+                raise WalkBroken("Acme returned a cursor twice", reason="cursor_repeats")
             known.add(answer.after)
             params["after"] = answer.after
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from auditrelay.events.vendors import Reading, text
+from auditrelay.events.vendors import ParsedRecord, text
 
 NAME = "Acme"
 ID = "key"
@@ -11,10 +11,10 @@ TIME = "when"
 FIELDS = frozenset(("key", "when", "what"))
 
 
-def read(record: dict[str, Any], misfits: list[str]) -> Reading:
+def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
     """Read one record."""
-    action = text(record, "what", misfits) or "unknown"
-    return Reading(
+    action = text(record, "what", unmapped_fields) or "unknown"
+    return ParsedRecord(
         native_action=action,
         kind="other",
         verb="other",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from auditrelay.sandbox.history import Span, joined, parse_time
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.vendors import Refusal, Vendor, turned
+from auditrelay.sandbox.vendors import Refusal, Vendor, by_setting
 
 
 @dataclass(slots=True)
@@ -26,15 +26,15 @@ class Acme(Vendor):
 
     switches: Switches
     REFUSALS: ClassVar = (
-        Refusal("wrong key", 401, "who are you?", turned({"api_key": "wrong-key-1"})),
-        Refusal("guest", 403, "guests read nothing", turned(role="guest")),
+        Refusal("wrong key", 401, "who are you?", by_setting({"api_key": "wrong-key-1"})),
+        Refusal("guest", 403, "guests read nothing", by_setting(role="guest")),
         Refusal(
             "wrong address", 404, "nothing here", lambda it: {"base_url": f"{it.url}/elsewhere"}
         ),
     )
-    REFUSING: ClassVar = frozenset({("role", "guest")})
+    MUST_FAIL: ClassVar = frozenset({("role", "guest")})
     ID_FIELDS: ClassVar = ("key",)
-    TOTAL: ClassVar = False
+    REPORTS_TOTAL: ClassVar = False
 
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
         super().__init__(clock=clock, seed=seed)
@@ -71,7 +71,7 @@ class Acme(Vendor):
             return _says(403, "guests read nothing")
         wait = self._over_rate()
         if wait:
-            return _says(429, "not so fast", **self._come_back(wait))
+            return _says(429, "not so fast", **self._retry_after(wait))
         return self._list(request.query)
 
     def _list(self, query: dict[str, str]) -> Response:

@@ -15,11 +15,11 @@ import java.util.stream.Stream;
 import org.elasticsearch.Build;
 
 /**
- * Plugins that are a jar each, as they lie in a Maven repository.
+ * Plugins of one jar each, as in a Maven repository.
  *
  * <p>Elasticsearch itself wants a folder for each, with all that it needs. Here a plugin has a class
  * loader of its own for its jar alone, whose parent is that of the plugin before it; what plugins
- * need besides stands on the class path.
+ * need otherwise is on the class path.
  */
 public final class OwnPlugins extends PluginsLoader {
     private final List<PluginLayer> layers = new ArrayList<>();
@@ -68,7 +68,7 @@ public final class OwnPlugins extends PluginsLoader {
             super(new URL[] {jar.toUri().toURL()}, parent);
         }
 
-        /** What another plugin offers is no service of this one. */
+        /** Services of other plugins are not services of this one. */
         @Override
         public Enumeration<URL> getResources(String name) throws IOException {
             boolean service = name.startsWith("META-INF/services/org.elasticsearch");

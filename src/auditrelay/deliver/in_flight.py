@@ -1,0 +1,71 @@
+"""What one sink has in flight, and the two events that its delivery loop waits on."""
+
+import asyncio
+import time
+
+
+class InFlight:
+    """
+    Count the batches that are not finished, and the requests whose verdict is not stored yet.
+
+    A batch may take several requests, and waits between them; a question about acknowledgements is
+    a request without a batch. A process that stops waits for the requests alone: an answer that is
+    lost is an event sent twice.
+
+    Both events mean "check again", not that there is something to do.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.requests = 0
+        self.worked_at: float | None = None
+        """When a request last started or finished (monotonic); None while none is open."""
+        self.spool_changed = asyncio.Event()
+        """Set when there may be new events in the spool, or the loop may be able to end."""
+        self.slot_changed = asyncio.Event()
+        """Set when one more batch may be sent."""
+        self.finishing = False
+        """Whether the loop ends once nothing waits any more."""
+        self._request_finished = asyncio.Event()
+
+    def batch_started(self) -> None:
+        """Count a batch that is about to be delivered."""
+        self.batches += 1
+
+    def batch_finished(self) -> None:
+        """Count a batch as done, or as given up."""
+        self.batches -= 1
+        self.wake_loop()
+
+    def request_started(self) -> None:
+        """Count a request that is about to be sent."""
+        self.requests += 1
+        self.worked_at = self.worked_at or time.monotonic()
+
+    def request_finished(self) -> None:
+        """Count a request as done: it failed, or its verdict is in the store."""
+        self.requests -= 1
+        self.worked_at = time.monotonic() if self.requests else None
+        self._request_finished.set()
+
+    def still_working(self) -> None:
+        """Record progress: a loop that waits for room on the disk is not stuck."""
+        if self.requests:
+            self.worked_at = time.monotonic()
+
+    async def drain(self) -> None:
+        """Wait until no request is open."""
+        while self.requests:
+            self._request_finished.clear()
+            await self._request_finished.wait()
+
+    def wake_loop(self) -> None:
+        """Let the loop check again, since something in flight has ended."""
+        self.slot_changed.set()
+        if self.finishing:
+            self.spool_changed.set()
+
+    def finish(self) -> None:
+        """Let the loop end once nothing waits any more."""
+        self.finishing = True
+        self.spool_changed.set()
