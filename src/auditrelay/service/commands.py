@@ -206,7 +206,7 @@ class Commands:
                 "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            said = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
-            if said:
-                notes.append(f"{name}: {said}")
+            notice = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
+            if notice:
+                notes.append(f"{name}: {notice}")
         return notes
