@@ -267,7 +267,7 @@ async def test_a_service_outlives_the_command_that_it_works_for(
         assert done < 60
         ended = await command(daemon.config, *words)
         assert ended.status == 0, ended.stderr
-        assert "going on from where an earlier run stopped" in ended.stdout
+        assert "resumed where an earlier run stopped" in ended.stdout
         assert len(daemon.said("slice_backfilled")) <= 66, "what was done is not done again"
         await eventually(lambda: not missing(sandbox), what="everything is there")
         assert await daemon.end() == 0
@@ -290,7 +290,7 @@ async def test_a_command_whose_service_dies_says_so_and_goes_on_when_it_is_given
         await daemon.start()
         ended = await command(daemon.config, *words)
         assert ended.status == 0, ended.stderr
-        assert "going on from where an earlier run stopped" in ended.stdout
+        assert "resumed where an earlier run stopped" in ended.stdout
         await eventually(lambda: not missing(sandbox), what="everything is there")
         checked = await command(daemon.config, "coverage", "--check")
         assert checked.status == 0, checked.stdout

@@ -40,7 +40,7 @@ async def reload(daemon: Daemon, event: str = "reloaded") -> dict[str, Any]:
     return daemon.said(event)[-1]
 
 
-async def left_over(config: Path) -> set[str]:
+async def orphaned(config: Path) -> set[str]:
     told = json.loads((await command(config, "status", "--json")).stdout)
     return {row["name"] for row in (*told["sources"], *told["sinks"]) if row.get("leftover")}
 
@@ -147,7 +147,7 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
         assert await daemon.end() == 0
 
 
-async def test_what_is_left_over_is_shown_and_forgotten_on_request(
+async def test_what_is_orphaned_is_shown_and_deleted_on_request(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     tables, targets = sources(sandbox), sinks(sandbox)
@@ -155,16 +155,16 @@ async def test_what_is_left_over_is_shown_and_forgotten_on_request(
     assert (await command(config, "run", "--once")).status == 0
     configure(tmp_path, {"bland": tables["bland"]}, {"elastic": targets["elastic"]})
     async with Daemon(config) as daemon:
-        assert daemon.said("source_left_over", source="cekura")
-        assert await left_over(config) == {"cekura", "splunk", "datadog"}
+        assert daemon.said("source_orphaned", source="cekura")
+        assert await orphaned(config) == {"cekura", "splunk", "datadog"}
         kept = await command(config, "forget", "bland")
         assert kept.status == 2
         assert "still in the configuration" in kept.stderr
-        unknown = await command(config, "forget", "nobody")
+        unknown = await command(config, "forget", "unknown")
         assert unknown.status == 2
         for name in ("cekura", "splunk", "datadog"):
             assert (await command(config, "forget", name)).status == 0, name
-        assert await left_over(config) == set()
+        assert await orphaned(config) == set()
         sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: not sandbox.elastic.stored.lost(made(sandbox)))
         assert await daemon.end() == 0
@@ -181,7 +181,7 @@ async def test_what_waits_is_forgotten_only_with_yes(sandbox: Sandbox, tmp_path:
     assert "20 events" in refused.stderr
     assert "--yes" in refused.stderr
     assert (await command(config, "forget", "splunk", "--yes")).status == 0
-    assert await left_over(config) == {"datadog"}
+    assert await orphaned(config) == {"datadog"}
 
 
 async def test_what_waits_of_a_source_that_was_taken_out_is_still_delivered(

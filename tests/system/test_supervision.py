@@ -108,10 +108,12 @@ async def test_the_manager_is_told_when_it_runs_how_it_fares_and_that_it_ends(
         await eventually(manager.listen)  # the log said so a moment before
         first = manager.told[0]
         assert first.startswith("READY=1\nSTATUS=")
-        await eventually(lambda: manager.sentence().startswith("splunk is held: POST http"))
+        await eventually(
+            lambda: manager.sentence().startswith("splunk is blocked, action required: POST http")
+        )
         sandbox.splunk.faults.clear()
         await eventually(
-            lambda: manager.sentence() == "All work: cekura, bland, splunk, datadog, elastic"
+            lambda: manager.sentence() == "All healthy: cekura, bland, splunk, datadog, elastic"
         )
         await manager.goes_on()
         said = [told for told in manager.told if told.startswith("STATUS=")]
