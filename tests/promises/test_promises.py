@@ -251,7 +251,7 @@ async def test_late_is_not_lost(tmp_path: Path, sandbox: Sandbox) -> None:
 # --- 4
 
 
-async def test_no_sink_blocks_another(tmp_path: Path, sandbox: Sandbox) -> None:
+async def test_no_sink_holds_another_back(tmp_path: Path, sandbox: Sandbox) -> None:
     """One never answers and one rejects an event; the third still gets everything."""
     fill(sandbox, 60)
     splunk = sandbox.splunk
