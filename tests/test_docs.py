@@ -1,4 +1,4 @@
-"""The documentation says what the code does: commands, log events, metrics, promises, links."""
+"""The documentation matches the code: commands, log events, metrics, promises, links."""
 
 import ast
 import re
@@ -87,7 +87,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass
 class Logged:
-    """What the code says under one name."""
+    """The levels and fields of one log event in the code."""
 
     levels: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
@@ -108,7 +108,7 @@ def logged() -> dict[str, Logged]:
                 for each in ast.walk(call.args[1 if method == "log" else 0])
                 if isinstance(each, ast.Constant)
             ]
-            assert names, f"{module}:{call.lineno}: the name of a log event must stand in the call"
+            assert names, f"{module}:{call.lineno}: the name of a log event must be in the call"
             for name in names:
                 assert isinstance(name, str)
                 event = found.setdefault(name, Logged())
@@ -164,7 +164,7 @@ def test_every_metric_is_documented_with_its_labels_and_type_and_the_other_way_r
     assert documented == exposed()
 
 
-def test_alerts_and_hints_speak_of_metrics_that_exist() -> None:
+def test_pages_name_only_metrics_that_exist() -> None:
     names = {name.partition("{")[0] for name in exposed()}
     for page in PAGES:
         for shown in re.findall(r"\bauditrelay_[a-z_]+[a-z]\b", page.read_text("utf-8")):
@@ -178,11 +178,11 @@ def test_every_metric_says_what_to_do() -> None:
         assert all(row), row
 
 
-# --- the operator's book -----------------------------------------------------------------------
+# --- pages for operators ------------------------------------------------------------------------
 
 
 def exit_statuses() -> set[str]:
-    """Return every status that a command ends with, as it stands in the code."""
+    """Return every exit status in the code."""
     ends: list[ast.expr] = []
     for module in sorted((ROOT / "src" / "auditrelay" / "cli").glob("*.py")):
         for call in ast.walk(ast.parse(module.read_text("utf-8"))):
@@ -204,7 +204,7 @@ def exit_statuses() -> set[str]:
     }
 
 
-def test_every_exit_status_is_in_the_book_with_what_to_do() -> None:
+def test_every_exit_status_is_documented_with_what_to_do() -> None:
     shown = {row[0].strip("`"): row for row in rows("operations.md") if row[0].strip("`").isdigit()}
     assert shown.keys() == exit_statuses() == {"0", "1", "2", "3"}
     for status, row in shown.items():
@@ -212,14 +212,14 @@ def test_every_exit_status_is_in_the_book_with_what_to_do() -> None:
         assert row[3], status
 
 
-def test_every_event_that_asks_for_somebody_is_found_from_its_words() -> None:
-    """An error in the log has something to do, and 'nothing' is not something."""
+def test_every_error_in_the_log_has_an_action() -> None:
+    """Of an error, 'nothing' is no answer to what to do."""
     for row in rows("log-events.md"):
         if row[1] == "error":
             assert row[4] != "nothing", row[0]
 
 
-def test_the_pages_of_the_book_are_all_named_on_its_first_one() -> None:
+def test_operations_links_all_pages_for_operators() -> None:
     first = (ROOT / "docs" / "operations.md").read_text("utf-8")
     for page in (
         "if-you-see-this",
@@ -264,7 +264,7 @@ def test_every_configuration_in_the_readme_is_read_without_a_problem(
     assert loaded.warnings == ()
 
 
-# --- links and words ---------------------------------------------------------------------------
+# --- links --------------------------------------------------------------------------------------
 
 
 def anchors(page: Path) -> set[str]:
@@ -291,7 +291,7 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
-def test_a_decision_says_why_what_and_what_follows(page: Path) -> None:
+def test_a_decision_has_context_decision_and_consequences(page: Path) -> None:
     text = page.read_text("utf-8")
     assert re.match(rf"# {page.name[:4]}: ", text)
     assert {"context", "decision", "consequences"} <= anchors(page)
@@ -306,7 +306,7 @@ NOT_OURS = re.compile(
 
 
 def files() -> Iterator[Path]:
-    """Yield the files of the project, without what is made out of them."""
+    """Yield the files of the project, without build products."""
     made = {"build", "dist", "__pycache__", ".git", ".hypothesis", "target"}
     folders = [ROOT]
     while folders:
@@ -320,7 +320,7 @@ def files() -> Iterator[Path]:
                 yield path
 
 
-def test_no_file_speaks_of_one_machine_or_of_a_registry() -> None:
+def test_no_file_names_one_machine_or_a_registry() -> None:
     seen = 0
     for path in files():
         seen += 1

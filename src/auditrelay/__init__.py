@@ -11,7 +11,8 @@ Carry SaaS audit logs into SIEMs: every event, once, soon, with proof that nothi
       '-------------- collect --------------'   '-------- deliver --------'
 
 Two loops with a durable store between them. ``collect`` is one poll of one source, ``deliver``
-is one batch to one sink, and the store is the only place where they meet.
+is one batch to one sink, and the store is the only place where they meet. Delivery is
+at-least-once, deduplicated by uid where the sink can. A full spool pauses polling (backpressure).
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""``auditrelay check``: what it says of every source and sink, and what it leaves behind."""
+"""``auditrelay check``: what it reports for every source and sink, and what it leaves behind."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.support.daemon import Ended, command, configure, sinks, sources
 
-from auditrelay.cli.check import Row, ask_all
+from auditrelay.cli.check import Row, check_all
 from auditrelay.config import load
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.vendors.cencori import Cencori
@@ -35,16 +35,16 @@ def untouched(sandbox: Sandbox) -> bool:
 
 
 async def rows(folder: Path, sources: Table, sinks: Table, *, test: bool = False) -> list[Row]:
-    """Return what check says, without a process of its own."""
+    """Return what check reports, without a process of its own."""
     async with asyncio.timeout(60):
-        return await ask_all(load(configure(folder, sources, sinks), {}), test=test)
+        return await check_all(load(configure(folder, sources, sinks), {}), test=test)
 
 
 # --- the command --------------------------------------------------------------------------------
 
 
 @pytest.mark.process
-async def test_everybody_is_asked_and_nothing_is_left_behind(
+async def test_every_source_and_sink_is_queried_and_nothing_is_left_behind(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
@@ -56,7 +56,7 @@ async def test_everybody_is_asked_and_nothing_is_left_behind(
 
 
 @pytest.mark.process
-async def test_offline_asks_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
+async def test_offline_makes_no_requests(tmp_path: Path, sandbox: Sandbox) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
     ended = await command(config, "check", "--offline")
     assert ended.status == 0
@@ -75,7 +75,7 @@ async def test_offline_asks_nobody(tmp_path: Path, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.process
-async def test_one_that_fails_is_a_1_and_the_others_are_told_all_the_same(
+async def test_one_that_fails_makes_the_exit_status_1_and_the_others_are_still_shown(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     tables = sinks(sandbox)
@@ -134,7 +134,7 @@ async def test_a_test_event_is_sent_to_every_sink_with_the_search_that_finds_it(
     assert document["evt"]["name"] == "auditrelay.test"
     assert document["ddsource"] == "cekura"
 
-    # It lies where the events of a source will lie, and nowhere else.
+    # It is where the events of a source will be, and nowhere else.
     ((name, index),) = sandbox.elastic.indices.items()
     assert name == "logs-auditrelay.cekura-default"
     ((_, uid, document),) = index.documents
@@ -181,12 +181,12 @@ async def test_a_sink_that_does_not_take_it_fails(
         when=lambda request: len(request.body) > 20,
         times=None,
     )
-    told = {
+    found = {
         row.name: row for row in await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
     }
-    assert [name for name, row in told.items() if row.result == "failed"] == [sink]
-    assert str(status) in told[sink].words
-    assert told[sink].queries == ()
+    assert [name for name, row in found.items() if row.result == "failed"] == [sink]
+    assert str(status) in found[sink].message
+    assert found[sink].queries == ()
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, ""), (400, "mapper_parsing_exception")])
@@ -200,17 +200,17 @@ async def test_an_item_that_is_not_taken_fails_with_its_reason(
         if row.name == "elastic"
     ]
     assert row.result == "failed"
-    assert "did not take the test event" in row.words
-    assert "no room at the inn" in row.words
+    assert "did not take the test event" in row.message
+    assert "no room at the inn" in row.message
 
 
 async def test_a_sink_that_fails_the_check_is_sent_nothing(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     sandbox.elastic.switches.missing_privileges = frozenset({"create_doc"})
-    told = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
-    assert [row.name for row in told if row.result == "failed"] == ["elastic"]
-    assert "no privilege to write to logs-auditrelay.*-default" in told[-1].words
+    found = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
+    assert [row.name for row in found if row.result == "failed"] == ["elastic"]
+    assert "no privilege to write to logs-auditrelay.*-default" in found[-1].message
     assert not [each for each in sandbox.elastic.seen if each.path == "/_bulk"]
 
 
@@ -226,20 +226,20 @@ async def test_the_test_event_is_that_of_a_source_that_the_sink_receives(
     assert document["labels"]["team"] == "sec"
 
 
-async def test_what_went_to_the_failure_store_is_told(tmp_path: Path, sandbox: Sandbox) -> None:
+async def test_an_event_in_the_failure_store_is_reported(tmp_path: Path, sandbox: Sandbox) -> None:
     sandbox.elastic.faults.add(
         faults.answer(200, b'{"items":[{"create":{"status":201,"failure_store":"used"}}]}'),
         path="/_bulk",
     )
-    told = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
-    assert "went to the failure store" in told[-1].words
+    found = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
+    assert "went to the failure store" in found[-1].message
 
 
 # --- sources of another kind --------------------------------------------------------------------
 
 
 class Folder:
-    """A source that is no API."""
+    """A source that reads files."""
 
     scope = ""
 
@@ -253,7 +253,7 @@ class Folder:
 
 
 class Leaky:
-    """A vendor that leaves something out."""
+    """A vendor that hides some events."""
 
     scope = ""
 
@@ -267,16 +267,22 @@ class Leaky:
     ("kind", "said"),
     [
         (Folder, "/exports: 2 files wait"),
-        (Leaky, "answers; 1 events in the last hour; it leaves some out (plan_categories)"),
+        (
+            Leaky,
+            (
+                "answers; 1 events in the last hour; "
+                "some events are hidden by the plan (plan_categories)"
+            ),
+        ),
     ],
 )
-async def test_a_source_tells_what_it_is(
+async def test_the_message_depends_on_the_kind_of_source(
     tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, kind: Any, said: str
 ) -> None:
     monkeypatch.setattr("auditrelay.sources.bland.build", lambda *_: kind())
     table = {"bland": sources(sandbox)["bland"]}
-    told = await rows(tmp_path, table, {"elastic": sinks(sandbox)["elastic"]})
-    assert (told[0].result, told[0].words) == ("ok", said)
+    found = await rows(tmp_path, table, {"elastic": sinks(sandbox)["elastic"]})
+    assert (found[0].result, found[0].message) == ("ok", said)
 
 
 # --- why a vendor refuses -------------------------------------------------------------------------
@@ -294,11 +300,11 @@ async def slaunch() -> AsyncIterator[SLaunch]:
         yield double
 
 
-async def words(folder: Path, table: Table, sandbox: Sandbox) -> str:
-    """Return what check says of one source, which fails."""
+async def failure(folder: Path, table: Table, sandbox: Sandbox) -> str:
+    """Return what check reports for one source, which fails."""
     (row, sink) = await rows(folder, {"one": table}, {"elastic": sinks(sandbox)["elastic"]})
     assert (row.result, sink.result) == ("failed", "ok")
-    return row.words
+    return row.message
 
 
 @pytest.mark.parametrize(
@@ -320,8 +326,8 @@ async def test_cekura(
 ) -> None:
     table = sources(sandbox)["cekura"]
     prepare(sandbox.cekura)
-    told = await words(tmp_path, table, sandbox)
-    assert all(each in told for each in said), told
+    message = await failure(tmp_path, table, sandbox)
+    assert all(each in message for each in said), message
 
 
 def _insufficient(double: Any) -> None:
@@ -355,8 +361,8 @@ async def test_bland(
 ) -> None:
     table = sources(sandbox)["bland"]
     prepare(sandbox.bland)
-    told = await words(tmp_path, table, sandbox)
-    assert all(each in told for each in said), told
+    message = await failure(tmp_path, table, sandbox)
+    assert all(each in message for each in said), message
 
 
 OTHER_TENANT = "11111111-2222-3333-4444-555555555555"
@@ -392,8 +398,8 @@ async def test_jitsudo(
         **change,
     }
     table = {key: value for key, value in table.items() if value is not None}
-    told = await words(tmp_path, table, sandbox)
-    assert all(each in told for each in said), told
+    message = await failure(tmp_path, table, sandbox)
+    assert all(each in message for each in said), message
 
 
 @pytest.mark.parametrize(
@@ -419,8 +425,8 @@ async def test_slaunch(
 ) -> None:
     table = {"type": "slaunch", "base_url": slaunch.url, "api_key": slaunch.api_key}
     prepare(slaunch)
-    told = await words(tmp_path, table, sandbox)
-    assert all(each in told for each in said), told
+    message = await failure(tmp_path, table, sandbox)
+    assert all(each in message for each in said), message
 
 
 @pytest.fixture
@@ -466,35 +472,35 @@ async def test_cencori(
 ) -> None:
     table = dashboard(cencori, **change)
     prepare(cencori)
-    told = await words(tmp_path, table, sandbox)
-    assert all(each in told for each in said), told
-    assert "base64" not in told
+    message = await failure(tmp_path, table, sandbox)
+    assert all(each in message for each in said), message
+    assert "base64" not in message
 
 
-async def test_cencori_says_what_the_plan_leaves_out(
+async def test_cencori_names_what_the_plan_hides(
     tmp_path: Path, sandbox: Sandbox, cencori: Cencori
 ) -> None:
     cencori.switches.plan = "pro"
     tables = {"one": dashboard(cencori)}
     (row, _) = await rows(tmp_path, tables, {"elastic": sinks(sandbox)["elastic"]})
     assert row.result == "ok"
-    assert "it leaves some out (plan_categories)" in row.words
+    assert "some events are hidden by the plan (plan_categories)" in row.message
 
 
-async def test_a_folder_of_exports_says_what_lies_there(tmp_path: Path, sandbox: Sandbox) -> None:
+async def test_a_folder_of_exports_reports_its_files(tmp_path: Path, sandbox: Sandbox) -> None:
     folder = tmp_path / "exports"
     table = {"type": "cencori", "mode": "files", "directory": str(folder)}
     elastic = {"elastic": sinks(sandbox)["elastic"]}
     (row, _) = await rows(tmp_path, {"one": table}, elastic)
     assert row.result == "failed"
-    assert str(folder) in row.words
+    assert str(folder) in row.message
     folder.mkdir()
     (row, _) = await rows(tmp_path, {"one": table}, elastic)
     assert row.result == "ok"
-    assert row.words
+    assert row.message
 
 
-async def test_a_source_that_answers_says_how_much_there_is(
+async def test_a_source_that_answers_reports_how_many_events_there_are(
     tmp_path: Path, sandbox: Sandbox, jitsudo: Jitsudo, slaunch: SLaunch
 ) -> None:
     tables = sources(sandbox) | {
@@ -506,6 +512,6 @@ async def test_a_source_that_answers_says_how_much_there_is(
         },
         "slaunch": {"type": "slaunch", "base_url": slaunch.url, "api_key": slaunch.api_key},
     }
-    told = await rows(tmp_path, tables, {"elastic": sinks(sandbox)["elastic"]})
-    assert [row.result for row in told] == ["ok"] * 5
-    assert all(row.words.startswith("answers; 0 events in the last hour") for row in told[:4])
+    found = await rows(tmp_path, tables, {"elastic": sinks(sandbox)["elastic"]})
+    assert [row.result for row in found] == ["ok"] * 5
+    assert all(row.message.startswith("answers; 0 events in the last hour") for row in found[:4])

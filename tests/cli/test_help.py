@@ -1,4 +1,4 @@
-"""What ``auditrelay --help`` says, and what each command says of itself."""
+"""The help of ``auditrelay`` and of each command."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -85,7 +85,7 @@ async def test_what_is_printed_is_what_is_installed(tmp_path: Path, elastic: Ela
     assert found == elastic.templates
 
 
-async def test_a_key_without_the_right_is_told_which_one_it_takes(
+async def test_a_key_without_the_right_gets_an_error_that_names_it(
     tmp_path: Path, elastic: Elastic
 ) -> None:
     elastic.switches.missing_privileges = frozenset({"manage_index_templates"})

@@ -1,4 +1,4 @@
-"""``auditrelay status``: what is wrong stands below the tables, in the words of the status page."""
+"""``auditrelay status``: the findings are below the tables, in the words of the status page."""
 
 from pathlib import Path
 
@@ -8,20 +8,23 @@ from tests.support.stages import staged
 from auditrelay.cli.status import _print
 
 
-async def test_what_is_wrong_and_what_to_do_are_told_in_words(
+async def test_what_is_wrong_and_what_to_do_are_printed_as_sentences(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with staged("sink-down", tmp_path) as instance:
-        told = await instance.status()
-    _print(told)
+        state = await instance.status()
+    _print(state)
     lines = capsys.readouterr().out.splitlines()
-    (at,) = [number for number, line in enumerate(lines) if line.startswith("ACT ")]
-    since = told["findings"][0]["since"]
-    assert lines[at] == f"ACT  splunk cannot be reached. (since {since[5:10]} {since[11:19]}Z)"
-    assert lines[at + 1] == (
-        "     Nothing is lost: 330 events wait in the spool. It is tried again by itself."
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("ACTION REQUIRED: ")]
+    since = state["findings"][0]["since"]
+    assert (
+        lines[at]
+        == f"ACTION REQUIRED: splunk cannot be reached. (since {since[5:10]} {since[11:19]}Z)"
     )
-    assert lines[at + 3] == "     $ auditrelay -c /etc/auditrelay/config.toml check"
+    assert lines[at + 1] == (
+        "    Nothing is lost: 330 events wait in the spool. It is retried automatically."
+    )
+    assert lines[at + 3] == "    $ auditrelay -c /etc/auditrelay/config.toml check"
 
 
 async def test_where_all_is_well_nothing_is_added(

@@ -1,4 +1,4 @@
-"""How a command is told a time."""
+"""How a command parses a time."""
 
 from datetime import UTC, datetime, timedelta, timezone
 

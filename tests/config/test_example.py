@@ -293,12 +293,12 @@ def test_init_writes_a_file_for_its_owner_alone(
 def test_init_never_overwrites(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("mine")
-    with pytest.raises(ConfigError, match="is there already, and is left as it is"):
+    with pytest.raises(ConfigError, match="exists already; not overwritten"):
         init(file)
     assert file.read_text() == "mine"
     link = tmp_path / "link.toml"
     link.symlink_to(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         init(link)
 
 

@@ -1,39 +1,38 @@
 """
-What people suffer from who read audit logs, and the test that it is not so here.
+Known problems of other audit-log collectors, and the test that auditrelay does not have them.
 
-Each line is a wish of theirs, in their own situation, and the test that proves it. Where no other
-test proved exactly that, it is in this module; :func:`test_every_proof_that_is_named_exists` looks
-after the table.
+Each line is a requirement of their users, and the test that proves it. Where no other test proved
+exactly that, it is in this module; :func:`test_every_proof_that_is_named_exists` checks the table.
 
 Late events, and events that were missed
   pages that are out of order lose nothing
       tests/promises/test_pains.py::test_pages_in_any_order_lose_nothing_wherever_the_walk_dies
   no event is lost at the edge of a window, nor read twice
       tests/promises/test_pains.py::test_events_on_the_edges_of_windows_are_read_once
-  nobody has to choose between one per cent of loss and hours of waiting
-      tests/promises/test_pains.py::test_nobody_has_to_choose_between_soon_and_complete
-  what an API shows later than the time it tells is found
+  delivery is both soon and complete, without 1 % of loss or hours of waiting
+      tests/promises/test_pains.py::test_delivery_is_both_soon_and_complete
+  an event that an API shows later than its own time is found
       tests/collect/test_resweep.py::test_what_appears_late_is_found_by_a_resweep_and_marked
   how late the events of a source really are is measured
       tests/collect/test_reader.py::test_late_events_are_counted_wherever_they_are_found
-  a second, validating pass looks for what was missed
+  a second, validating pass finds missed events
       tests/simulation/test_coverage.py::test_forwarded_and_declared_together_are_the_whole_history
       tests/system/test_operations.py::test_verify_finds_what_is_missing_and_repairs_it
   overlapping reads repeat nothing
       tests/promises/test_pains.py::test_a_long_overlap_repeats_nothing
-  an event is known however many came after it
+  an event is known regardless of how many came after it
       tests/promises/test_pains.py::test_an_event_is_known_however_many_came_after_it
   a large record is an event like any other
       tests/contract/sources/test_walk.py::test_a_record_of_ten_megabytes_is_a_record
       tests/deliver/test_deliverer.py::test_an_event_larger_than_a_batch_goes_alone
 
 Windows that are stuck
-  a burst does not hold a source up for days, nor is it read again and again
+  a burst does not block a source for days, nor is it read again and again
       tests/promises/test_pains.py::test_a_burst_is_got_over_and_read_once_with_its_own_times
-  a span that cannot be read at all is given up after a while, aloud, and can be filled later
+  a span that cannot be read at all becomes a gap after a while, and can be filled later
       tests/simulation/test_coverage.py::\
 test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_up
-  an API that is broken as a whole is neither hammered nor given up
+  an API that is broken as a whole is neither hammered nor abandoned
       tests/promises/test_pains.py::\
 test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
   pages that never end are an error with a name
@@ -43,47 +42,47 @@ test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
   a long catch-up that dies keeps what it has done
       tests/promises/test_pains.py::test_a_long_catch_up_that_dies_keeps_what_it_has_done
 
-The place where reading goes on
-  a restart goes on where the last run had come to, and reads the outage
-      tests/promises/test_pains.py::test_a_restart_reads_the_time_in_which_nobody_was_there
-  what is read is never marked as read before it is kept
+The checkpoint
+  a restart resumes where the last run stopped, and reads the outage
+      tests/promises/test_pains.py::test_a_restart_reads_the_time_of_the_outage
+  events are never marked as read before they are stored
       tests/collect/test_collector.py::\
 test_a_walk_that_dies_at_any_page_is_walked_again_and_nothing_is_read_twice
       tests/system/test_kill.py::test_nothing_is_lost_wherever_the_process_is_killed
-  what is read counts as delivered only once the sink says so
+  events count as delivered only once the sink acknowledges them
       tests/deliver/test_deliverer.py::test_events_that_the_sink_has_not_accepted_survive_a_crash
       tests/system/test_kill_operations.py::test_nothing_is_lost_wherever_a_command_is_killed
   how far back a first run reads is the operator's choice, and stays so if it fails
       tests/collect/test_collector.py::test_a_first_poll_reads_the_lookback_up_to_what_has_settled
       tests/collect/test_collector.py::test_a_source_down_on_its_first_day_still_gets_its_whole_lookback
-  the state is never half written, and a damaged one is not taken for an empty one
+  the state is never half written, and a damaged one is not mistaken for an empty one
       tests/store/sqlite/test_state_dir.py::test_a_creation_that_was_cut_off_is_started_again
       tests/store/sqlite/test_state_dir.py::test_a_damaged_file_is_refused_and_left_as_it_is
   a clock that is wrong loses nothing
       tests/collect/test_collector.py::test_a_clock_that_steps_loses_nothing
 
-Holes that could not be filled
+Gaps that could not be filled
   an outage of any length is caught up
       tests/collect/test_collector.py::\
 test_an_outage_of_45_days_is_read_in_several_windows_of_30_days_at_most
-  a hole is filled by a command, as often as it takes, without repeating anything
+  a gap is filled by a command, as often as needed, without repeating anything
       tests/system/test_operations.py::test_a_backfill_forwards_a_past_range_once
       tests/collect/test_backfill.py::test_one_that_was_broken_off_goes_on_where_it_stopped
-  one SIEM alone is filled again after it lost its data
+  events are resent to a single SIEM after it lost its data
       tests/system/test_operations.py::test_a_backfill_into_one_sink_fills_that_sink_alone
   a limit never skips time in silence
       tests/promises/test_promises.py::test_no_silent_gap
       tests/collect/test_reader.py::\
 test_what_the_vendor_does_not_keep_any_more_is_declared_and_not_asked_for
 
-Hanging, and failing in silence
+Hangs and silent failures
   a request that hangs ends
       tests/contract/sources/test_trouble.py::test_a_hang_ends_with_the_timeout
       tests/contract/sources/test_trouble.py::test_a_reply_that_trickles_ends_with_the_timeout
-  a source that hangs or fails holds no other up
-      tests/promises/test_pains.py::test_a_source_that_hangs_holds_no_other_up
+  a source that hangs or fails delays no other
+      tests/promises/test_pains.py::test_a_source_that_hangs_delays_no_other
   a source that has failed for days is read again without a restart
-      tests/promises/test_pains.py::test_a_source_that_failed_for_days_is_read_again_by_itself
+      tests/promises/test_pains.py::test_a_source_that_failed_for_days_is_read_again_automatically
   a loop that is stuck is noticed and restarted
       tests/system/test_supervision.py::\
 test_a_stuck_loop_stops_the_watchdog_pings_and_fails_the_health_check
@@ -92,7 +91,7 @@ test_polls_that_are_no_longer_scheduled_stop_the_watchdog_pings
   a source that has fallen silent is reported
       tests/collect/test_health.py::\
 test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
-  a wait that a vendor asks for is kept
+  a wait that a vendor asks for is respected
       tests/http/test_retry.py::test_retry_after_is_never_shortened
   a SIEM that is down for long loses nothing
       tests/http/test_retry.py::test_without_a_limit_it_never_gives_up_and_waits_stay_bounded
@@ -199,7 +198,7 @@ async def test_events_on_the_edges_of_windows_are_read_once(world: World) -> Non
     assert Counter(await world.names()) == Counter(edges)
 
 
-async def test_nobody_has_to_choose_between_soon_and_complete(world: World) -> None:
+async def test_delivery_is_both_soon_and_complete(world: World) -> None:
     """Ninety-nine events are shown at once, one in a hundred an hour late or six hours late."""
     collector = world.collector(settle="0s", overlap="5m", resweep=["1h", "8h"])
     made: dict[str, tuple[datetime, timedelta]] = {}
@@ -316,7 +315,7 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
             await collector.poll()
         assert asked - before < 500, "requests for five minutes of events"
         world.clock.now += 5 * MINUTE
-    world.vendor.walk = real  # type: ignore[method-assign]  # it is mended
+    world.vendor.walk = real  # type: ignore[method-assign]  # it is fixed
     await collector.poll()
     lost = sum(
         (span.length for span, gap in await world.covered() if gap is not None), timedelta(0)
@@ -343,10 +342,10 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
     assert covered_from(await world.covered()).end == world.clock.now - MINUTE
 
 
-# --- the place where reading goes on
+# --- the checkpoint
 
 
-async def test_a_restart_reads_the_time_in_which_nobody_was_there(tmp_path: Path) -> None:
+async def test_a_restart_reads_the_time_of_the_outage(tmp_path: Path) -> None:
     clock = Clock()
     vendor = Vendor(clock)
     files.prepare(tmp_path)
@@ -372,7 +371,7 @@ async def test_a_restart_reads_the_time_in_which_nobody_was_there(tmp_path: Path
 # --- hanging, and failing in silence
 
 
-async def test_a_source_that_hangs_holds_no_other_up(world: World) -> None:
+async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
@@ -404,7 +403,7 @@ async def test_a_source_that_hangs_holds_no_other_up(world: World) -> None:
         await asyncio.wait(tasks)
 
 
-async def test_a_source_that_failed_for_days_is_read_again_by_itself(world: World) -> None:
+async def test_a_source_that_failed_for_days_is_read_again_automatically(world: World) -> None:
     failures: list[RelayError] = [
         Retryable("down", reason="connect"),
         Refused("401: no", status=401),

@@ -1,8 +1,8 @@
 """
 The seven promises of the README, each in its own words.
 
-The daemon is a child process, everything goes over sockets, and the verdict is read off the
-doubles' own books: what the vendors made, what each intake really stored.
+The daemon is a child process, everything goes over sockets, and the assertions use the records of
+the doubles: what the vendors made, what each intake really stored.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 def fill(sandbox: Sandbox, count: int) -> None:
-    """Let both vendors record *count* things together, over most of the last hour."""
+    """Make *count* records, shared by both vendors, over most of the last hour."""
     now = datetime.now(UTC)
     for vendor in (sandbox.cekura, sandbox.bland):
         vendor.fill(count // 2, now - timedelta(minutes=50), now - timedelta(minutes=1))
@@ -62,13 +62,13 @@ async def dead_letters(config: Path) -> list[dict[str, Any]]:
 
 
 async def delivered(daemon: Daemon, but: dict[str, int]) -> bool:
-    """Tell whether everything is delivered *but* so many events, by the name of the sink."""
+    """Return whether everything is delivered *but* so many events, by the name of the sink."""
     rows = (await daemon.get("/api/status")).json()["sinks"]
     return {row["name"]: row["backlog_events"] for row in rows} == but
 
 
 def first_of(count: int) -> Callable[[int, str], bool]:
-    """Choose the first *count* documents that come, whenever they come."""
+    """Choose the first *count* documents that arrive."""
     chosen: set[str] = set()
 
     def is_chosen(_position: int, uid: str) -> bool:
@@ -83,7 +83,7 @@ def first_of(count: int) -> Callable[[int, str], bool]:
 
 
 async def test_nothing_is_lost(tmp_path: Path, sandbox: Sandbox) -> None:
-    """Every event reaches every sink, or lies in its dead letters, whatever goes wrong."""
+    """Every event reaches every sink, or is in its dead letters, whatever fails."""
     fill(sandbox, 400)
     vendors = (sandbox.cekura, sandbox.bland)
     config = configure(
@@ -143,7 +143,7 @@ async def test_nothing_is_lost(tmp_path: Path, sandbox: Sandbox) -> None:
 
 
 def wanted(sandbox: Sandbox, gone: str) -> set[str]:
-    """Return what the vendors made, but for the one record that vanished under our eyes."""
+    """Return what the vendors made, except for the record that was deleted during a walk."""
     return made(sandbox) - {gone}
 
 
@@ -154,8 +154,10 @@ def _page(number: int) -> Any:
 # --- 2
 
 
-async def test_nothing_is_repeated_that_can_be_told_apart(tmp_path: Path, sandbox: Sandbox) -> None:
-    """Overlap, second looks and restarts forward an event once."""
+async def test_nothing_is_repeated_that_can_be_recognised_as_the_same(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
+    """Overlap, resweeps and restarts forward an event once."""
     fill(sandbox, 60)
     lives: tuple[dict[str, Any], ...] = (
         {"overlap": "50m"},  # every window starts that much early
@@ -193,7 +195,7 @@ async def test_an_event_has_one_uid_for_life_whatever_its_source_is_called_and_w
     assert sandbox.splunk.stored.by_uid == sandbox.datadog.stored.by_uid
 
 
-async def test_a_possible_duplicate_is_counted_where_a_protocol_cannot_tell(
+async def test_a_possible_duplicate_is_counted_where_the_outcome_is_unknown(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     fill(sandbox, 20)
@@ -250,7 +252,7 @@ async def test_late_is_not_lost(tmp_path: Path, sandbox: Sandbox) -> None:
 
 
 async def test_no_sink_holds_another_back(tmp_path: Path, sandbox: Sandbox) -> None:
-    """One never answers and one refuses an event; the third has everything all the same."""
+    """One never answers and one rejects an event; the third still gets everything."""
     fill(sandbox, 60)
     splunk = sandbox.splunk
     splunk.faults.add(faults.hang(), method="POST", times=None)
@@ -277,7 +279,7 @@ async def test_no_sink_holds_another_back(tmp_path: Path, sandbox: Sandbox) -> N
 
 
 async def test_no_silent_gap(tmp_path: Path, sandbox: Sandbox) -> None:
-    """What was given up is in the ledger, the metrics, the log, and an event in every sink."""
+    """A declared gap is in the ledger, the metrics, the log, and an event in every sink."""
     now = datetime.now(UTC)
     given_up = sandbox.bland.fill(5, now - timedelta(hours=5), now - timedelta(hours=4))
     kept = sandbox.bland.fill(5, now - timedelta(minutes=100), now - timedelta(minutes=1))
@@ -312,7 +314,7 @@ async def test_no_silent_gap(tmp_path: Path, sandbox: Sandbox) -> None:
 # --- 6
 
 
-async def test_bounded_disk_stops_at_max_bytes_and_then_polling_waits(
+async def test_bounded_disk_stops_at_max_bytes_and_then_polling_pauses(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     fill(sandbox, 800)
@@ -348,7 +350,7 @@ async def test_bounded_disk_stops_at_max_bytes_and_then_polling_waits(
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most bytes of memory that the process has had."""
+    """Return the peak memory of the process, in bytes."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     peak = re.search(r"VmHWM:\s+(\d+) kB", text)
     assert peak is not None
@@ -411,7 +413,7 @@ IN_RECORDS = (
 
 
 def _echo(request: Request, response: Response) -> Response:
-    """Answer as a careless server does: with all that it was sent."""
+    """Answer like a careless server: echo the whole request."""
     said = json.dumps({"text": str(request.headers), "code": 9, "errors": [str(request.headers)]})
     return Response(503, said.encode(), {"Content-Type": "application/json"})
 
@@ -422,7 +424,7 @@ def _spellings(secret: str) -> Iterable[bytes]:
 
 
 def _state(folder: Path) -> bytes:
-    """Return every byte of the state, and what is compressed in it as it reads."""
+    """Return every byte of the state, and its compressed contents decompressed."""
     parts = [path.read_bytes() for path in folder.iterdir()]
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as state:
         parts += [
@@ -433,7 +435,7 @@ def _state(folder: Path) -> bytes:
 
 
 def with_secrets(folder: Path, sandbox: Sandbox) -> Path:
-    """Return a configuration that has its secrets from everywhere, and tell them to the doubles."""
+    """Return a configuration with secrets of every origin, and set them in the doubles."""
     keys = folder / "keys"
     keys.mkdir()
     for name, secret in SECRETS.items():
@@ -510,7 +512,7 @@ async def test_no_secret_leaves(tmp_path: Path, sandbox: Sandbox) -> None:
 
 
 def self_signed(folder: Path) -> ssl.SSLContext:
-    """Return a server's side of TLS with a certificate that it has signed itself."""
+    """Return a server's TLS context with a self-signed certificate."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is needed to make a certificate")
@@ -528,7 +530,7 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     return tls
 
 
-async def test_no_secret_leaves_to_a_peer_whose_certificate_nobody_vouches_for(
+async def test_no_secret_leaves_to_a_peer_with_an_untrusted_certificate(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     tls = self_signed(tmp_path)

@@ -1,4 +1,4 @@
-"""The socket beside the service: who may ask, what is asked, and who goes away when."""
+"""The control socket: access, requests, and disconnects on either side."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ async def silent(_: dict[str, Any]) -> None: ...
 
 @contextlib.asynccontextmanager
 async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve from *folder*; whoever still serves at the end is told to stop."""
+    """Serve from *folder* for the length of a ``with`` block."""
     serving = asyncio.ensure_future(serve(folder, handle))
     async with asyncio.timeout(10):
         await eventually(lambda: (folder / SOCKET).is_socket() or serving.done())
@@ -40,20 +40,20 @@ async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[No
         await asyncio.wait([serving])
 
 
-async def echo(request: dict[str, Any], tell: OnProgress) -> dict[str, Any]:
-    await tell({"share": 0.5})
+async def echo(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    await on_progress({"share": 0.5})
     return {"echo": request["say"]}
 
 
 async def test_progress_comes_before_the_result(tmp_path: Path) -> None:
-    told: list[dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
 
-    async def tell(progress: dict[str, Any]) -> None:
-        told.append(progress)
+    async def on_progress(progress: dict[str, Any]) -> None:
+        steps.append(progress)
 
     async with service(tmp_path, echo):
-        assert await ask(tmp_path, {"say": "a\nb ü"}, tell) == {"echo": "a\nb ü"}
-    assert told == [{"share": 0.5}]
+        assert await ask(tmp_path, {"say": "a\nb ü"}, on_progress) == {"echo": "a\nb ü"}
+    assert steps == [{"share": 0.5}]
 
 
 async def test_only_the_owner_can_ask_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ async def test_only_the_owner_can_ask_and_nothing_is_left_behind(tmp_path: Path)
     assert not (tmp_path / SOCKET).exists()
 
 
-async def test_a_socket_that_a_kill_left_over_is_replaced(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(tmp_path / SOCKET))
+async def test_a_stale_socket_of_a_killed_service_is_replaced(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(tmp_path / SOCKET))
     with pytest.raises(StateError, match="does not listen"):
         await ask(tmp_path, {"say": 1}, silent)
     (tmp_path / SOCKET).rename(tmp_path / "elsewhere")
@@ -79,7 +79,7 @@ async def test_a_socket_that_a_kill_left_over_is_replaced(tmp_path: Path) -> Non
         await asyncio.wait([serving])
 
 
-async def test_where_nobody_listens_it_says_so_and_what_may_be_the_reason(tmp_path: Path) -> None:
+async def test_without_a_listener_the_error_names_the_likely_reason(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"control: No such file.*try again when it has ended"):
         await ask(tmp_path, {"say": 1}, silent)
 
@@ -107,7 +107,7 @@ async def test_the_path_of_the_state_may_be_longer_than_a_socket_can_have(tmp_pa
         b"[" * 200_000 + b"\n",
     ],
 )
-async def test_garbage_is_answered_with_nothing_and_harms_nobody(
+async def test_garbage_gets_no_answer_and_the_service_goes_on(
     tmp_path: Path, garbage: bytes
 ) -> None:
     async with service(tmp_path, echo) as serving:
@@ -120,28 +120,30 @@ async def test_garbage_is_answered_with_nothing_and_harms_nobody(
         assert not serving.done()
 
 
-async def test_what_is_asked_is_broken_off_when_the_command_goes_away(tmp_path: Path) -> None:
-    began, broken_off = asyncio.Event(), asyncio.Event()
+async def test_the_work_is_cancelled_when_the_command_disconnects(tmp_path: Path) -> None:
+    began, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def work(_: dict[str, Any], tell: OnProgress) -> dict[str, Any]:
+    async def work(_: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         try:
             began.set()
             while True:
-                await tell({"share": 0.1})
+                await on_progress({"share": 0.1})
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
-            broken_off.set()
+            cancelled.set()
             raise
 
     async with service(tmp_path, work) as serving:
         asking = asyncio.ensure_future(ask(tmp_path, {}, silent))
         await began.wait()
         asking.cancel()
-        await broken_off.wait()
+        await cancelled.wait()
         assert not serving.done()
 
 
-async def test_two_commands_are_answered_side_by_side_each_with_its_own(tmp_path: Path) -> None:
+async def test_two_commands_are_answered_concurrently_each_with_its_own_result(
+    tmp_path: Path,
+) -> None:
     both = asyncio.Barrier(2)
 
     async def meet(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
@@ -153,7 +155,7 @@ async def test_two_commands_are_answered_side_by_side_each_with_its_own(tmp_path
     assert answers == [{"echo": 1}, {"echo": 2}]
 
 
-async def test_a_service_that_stops_tells_whoever_waits_and_does_not_wait_for_him(
+async def test_a_service_that_stops_sends_an_error_to_waiting_commands_and_does_not_wait(
     tmp_path: Path,
 ) -> None:
     began = asyncio.Event()
@@ -173,17 +175,19 @@ async def test_a_service_that_stops_tells_whoever_waits_and_does_not_wait_for_hi
         assert not (tmp_path / SOCKET).exists()
 
 
-@pytest.mark.parametrize("half_a_line", [b"", b'{"result": {"missing": [', b'{"told"'])
-async def test_a_service_that_is_killed_in_the_middle_of_a_word_is_no_traceback(
+@pytest.mark.parametrize("half_a_line", [b"", b'{"result": {"missing": [', b'{"progress"'])
+async def test_a_service_that_is_killed_in_the_middle_of_a_line_is_no_traceback(
     tmp_path: Path, half_a_line: bytes
 ) -> None:
     async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
-        writer.write(b'{"told": {}}\n' + half_a_line)
+        writer.write(b'{"progress": {}}\n' + half_a_line)
         writer.close()
 
     server = await asyncio.start_unix_server(die, tmp_path / SOCKET)
-    with pytest.raises(RelayError, match="ended before it was done; what was done is kept"):
+    with pytest.raises(
+        RelayError, match="ended before the command was done; what was done is kept"
+    ):
         await ask(tmp_path, {}, silent)
     server.close()
 
@@ -191,7 +195,9 @@ async def test_a_service_that_is_killed_in_the_middle_of_a_word_is_no_traceback(
 @pytest.mark.parametrize(
     "error", [ConfigError("no such source"), StateError("locked"), RelayError("401: no")]
 )
-async def test_what_went_wrong_there_is_the_same_here(tmp_path: Path, error: RelayError) -> None:
+async def test_an_error_of_the_service_is_raised_in_the_command(
+    tmp_path: Path, error: RelayError
+) -> None:
     async def fail(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
         raise error
 
@@ -208,7 +214,7 @@ async def test_a_bug_ends_the_service_loudly(tmp_path: Path, bug: Exception) -> 
         raise bug
 
     async with service(tmp_path, fail) as serving:
-        with pytest.raises(RelayError, match="ended before it was done"):
+        with pytest.raises(RelayError, match="ended before the command was done"):
             await ask(tmp_path, {}, silent)
         await asyncio.wait([serving])
         group = serving.exception()
@@ -216,23 +222,32 @@ async def test_a_bug_ends_the_service_loudly(tmp_path: Path, bug: Exception) -> 
     assert group.exceptions == (bug,)
 
 
-# --- what an instance makes of it
+# --- the commands of an instance
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("sent", "message"),
     [
-        ({"do": "teleport"}, "knows no teleport: it was started by another version; restart it"),
-        ({}, "knows no None"),
-        ({"do": ["backfill"]}, "knows no "),
-        ({"do": "backfill", "source": "it"}, "has to be told start, end, sinks, dry_run, "),
-        ({"do": "verify", "source": "it", "start": "x", "end": None}, "told repair, at_sink for"),
-        ({"do": "replay"}, "has to be told ids for a replay"),
-        ({"do": "forget", "name": "it"}, "has to be told yes for a forget"),
+        (
+            {"do": "teleport"},
+            "does not support teleport: it and the command are of different versions",
+        ),
+        ({}, "does not support None"),
+        ({"do": ["backfill"]}, "does not support "),
+        (
+            {"do": "backfill", "source": "it"},
+            "the request for backfill lacks start, end, sinks, dry_run, ",
+        ),
+        (
+            {"do": "verify", "source": "it", "start": "x", "end": None},
+            "verify lacks repair, at_sink: the ",
+        ),
+        ({"do": "replay"}, "the request for replay lacks ids: the "),
+        ({"do": "forget", "name": "it"}, "the request for forget lacks yes: the "),
     ],
 )
-async def test_a_command_of_another_version_is_told_so(
-    tmp_path: Path, asked: dict[str, Any], words: str
+async def test_a_command_of_another_version_gets_an_error_that_says_so(
+    tmp_path: Path, sent: dict[str, Any], message: str
 ) -> None:
     def clock() -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC)
@@ -248,8 +263,8 @@ async def test_a_command_of_another_version_is_told_so(
     try:
         async with service(tmp_path, Commands(topology, store, clock=clock).do) as serving:
             with pytest.raises(ConfigError) as caught:
-                await ask(tmp_path, json.loads(json.dumps(asked)), silent)
-            assert words in str(caught.value)
+                await ask(tmp_path, json.loads(json.dumps(sent)), silent)
+            assert message in str(caught.value)
             assert not serving.done()
     finally:
         await store.close()

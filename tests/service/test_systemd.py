@@ -1,4 +1,4 @@
-"""What the service manager is told, on a socket of the test's own."""
+"""The notifications to the service manager, on a socket of the test."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from auditrelay.service.systemd import LONGEST, Supervisor
+from auditrelay.service.systemd import MAX_STATUS, Supervisor
 
 
 class Manager:
@@ -22,7 +22,7 @@ class Manager:
         self._socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
         self._socket.settimeout(0)
 
-    def told(self) -> list[str]:
+    def received(self) -> list[str]:
         """Return the datagrams that have come since the last call."""
         found = []
         while True:
@@ -36,14 +36,14 @@ class Manager:
 
 
 class Instance:
-    """An instance that fares as it is told."""
+    """An instance whose health the test sets."""
 
     def __init__(self) -> None:
-        self.held_up: list[str] = []
-        self.sentence = "All work: cekura, splunk"
+        self.stuck_loops: list[str] = []
+        self.sentence = "All healthy: cekura, splunk"
 
     def stuck(self) -> list[str]:
-        return self.held_up
+        return self.stuck_loops
 
     def summary(self) -> str:
         return self.sentence
@@ -61,65 +61,67 @@ def environ(manager: Manager, **more: str) -> dict[str, str]:
     return {"NOTIFY_SOCKET": manager.address, **more}
 
 
-def test_it_is_told_that_everything_runs_and_that_it_ends(manager: Manager) -> None:
+def test_readiness_and_stopping_are_notified(manager: Manager) -> None:
     supervisor = Supervisor(environ(manager))
     assert supervisor.restart_command == "systemctl restart auditrelay"
-    supervisor.ready("cekura has\nnot worked yet: wait")
+    supervisor.ready("cekura:\nno response yet")
     supervisor.stopping()
-    ready, stopping = manager.told()
-    assert ready == "READY=1\nSTATUS=cekura has not worked yet: wait"
-    assert stopping.splitlines()[0] == "STOPPING=1"
+    ready, stopping = manager.received()
+    assert ready == "READY=1\nSTATUS=cekura: no response yet"
+    assert stopping == "STOPPING=1\nSTATUS=Stopping: draining requests in flight"
 
 
-def test_a_reload_is_told_with_the_time_of_the_clock_that_systemd_reads(manager: Manager) -> None:
+def test_a_reload_is_notified_with_the_time_of_the_clock_that_systemd_reads(
+    manager: Manager,
+) -> None:
     supervisor = Supervisor(environ(manager))
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     supervisor.reloading()
-    supervisor.ready("All work: cekura")
+    supervisor.ready("All healthy: cekura")
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    reloading, ready = manager.told()
+    reloading, ready = manager.received()
     first, second = reloading.splitlines()
     assert first == "RELOADING=1"
     assert before <= int(second.removeprefix("MONOTONIC_USEC=")) <= after
     assert ready.startswith("READY=1\n")
 
 
-async def test_signs_of_life_stop_while_a_loop_is_stuck_and_the_log_names_it_once(
+async def test_watchdog_pings_stop_while_a_loop_is_stuck_and_the_log_names_it_once(
     manager: Manager,
 ) -> None:
     instance = Instance()
     supervisor = Supervisor(environ(manager, WATCHDOG_USEC="20000", WATCHDOG_PID=str(os.getpid())))
-    telling = asyncio.ensure_future(supervisor.keep_telling(instance))
+    notifying = asyncio.ensure_future(supervisor.keep_notifying(instance))
     await asyncio.sleep(0.1)
-    assert "WATCHDOG=1" in manager.told()
-    instance.held_up = ["bland"]
+    assert "WATCHDOG=1" in manager.received()
+    instance.stuck_loops = ["bland"]
     with capture_logs() as logs:
         await asyncio.sleep(0.03)
-        manager.told()
+        manager.received()
         await asyncio.sleep(0.1)
-    assert manager.told() == []
+    assert manager.received() == []
     assert logs == [{"event": "loop_stuck", "log_level": "error", "loops": ["bland"]}]
-    instance.held_up = []
+    instance.stuck_loops = []
     await asyncio.sleep(0.1)
-    assert "WATCHDOG=1" in manager.told()
-    telling.cancel()
+    assert "WATCHDOG=1" in manager.received()
+    notifying.cancel()
 
 
-async def test_the_sentence_is_told_when_it_changes_and_only_then(manager: Manager) -> None:
+async def test_the_status_line_is_sent_when_it_changes_and_only_then(manager: Manager) -> None:
     instance = Instance()
     supervisor = Supervisor(environ(manager, WATCHDOG_USEC="40000"))
     supervisor.ready(instance.summary())
-    telling = asyncio.ensure_future(supervisor.keep_telling(instance))
+    notifying = asyncio.ensure_future(supervisor.keep_notifying(instance))
     await asyncio.sleep(0.1)
-    told = manager.told()  # the kernel holds ten of them at most
-    instance.sentence = "splunk is held: 403 " + "\N{SNOWMAN}" * 5000
+    before = manager.received()  # the kernel queues ten of them at most
+    instance.sentence = "splunk is blocked, action required: 403 " + "\N{SNOWMAN}" * 5000
     await asyncio.sleep(0.1)
-    telling.cancel()
-    first, *rest = [each for each in (*told, *manager.told()) if each != "WATCHDOG=1"]
-    assert first == "READY=1\nSTATUS=All work: cekura, splunk"
+    notifying.cancel()
+    first, *rest = [each for each in (*before, *manager.received()) if each != "WATCHDOG=1"]
+    assert first == "READY=1\nSTATUS=All healthy: cekura, splunk"
     (second,) = rest
-    assert second.startswith("STATUS=splunk is held: 403 ")
-    assert len(second.removeprefix("STATUS=")) == LONGEST
+    assert second.startswith("STATUS=splunk is blocked, action required: 403 ")
+    assert len(second.removeprefix("STATUS=")) == MAX_STATUS
     assert len(second.encode()) < 4096
 
 
@@ -132,30 +134,28 @@ async def test_the_sentence_is_told_when_it_changes_and_only_then(manager: Manag
         {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"},
     ],
 )
-async def test_without_a_wish_for_signs_of_life_nothing_wakes_up(
-    manager: Manager, more: dict[str, str]
-) -> None:
+async def test_without_a_watchdog_nothing_wakes_up(manager: Manager, more: dict[str, str]) -> None:
     async with asyncio.timeout(1):
-        await Supervisor(environ(manager, **more)).keep_telling(Instance())
-    assert manager.told() == []
+        await Supervisor(environ(manager, **more)).keep_notifying(Instance())
+    assert manager.received() == []
 
 
-async def test_without_a_service_manager_nobody_is_told_anything() -> None:
+async def test_without_a_service_manager_nothing_is_sent() -> None:
     supervisor = Supervisor({"WATCHDOG_USEC": "20000"})
     assert supervisor.restart_command is None
     with capture_logs() as logs:
-        supervisor.ready("All work")
+        supervisor.ready("All healthy")
         supervisor.reloading()
         supervisor.stopping()
         async with asyncio.timeout(1):
-            await supervisor.keep_telling(Instance())
+            await supervisor.keep_notifying(Instance())
     assert logs == []
 
 
 def test_a_service_manager_that_is_gone_costs_one_warning(tmp_path: Path) -> None:
     supervisor = Supervisor({"NOTIFY_SOCKET": str(tmp_path / "gone")})
     with capture_logs() as logs:
-        supervisor.ready("All work")
+        supervisor.ready("All healthy")
         supervisor.stopping()
     assert [(line["event"], line["log_level"]) for line in logs] == [
         ("supervisor_unreachable", "warning")

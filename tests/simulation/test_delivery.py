@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from tests.support.clock import waiting_modules
+from tests.support.clock import record_waits
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.sandbox import Elastic, Request, Vendor, faults, vendors
@@ -311,11 +311,6 @@ def _nth(number: int) -> Callable[[Request], bool]:
     return when
 
 
-async def no_pause(_: float) -> None:
-    """Let no time pass, but let others run."""
-    await asyncio.sleep(0)
-
-
 def run(story: Callable[[], Awaitable[T]]) -> T:
     """Run *story* without waits, and without tuning the interpreter for a service."""
 
@@ -323,10 +318,8 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(30):
             return await story()
 
-    with contextlib.ExitStack() as stack:
-        for module in waiting_modules():
-            stack.enter_context(mock.patch.object(module, "pause", no_pause))
-        stack.enter_context(capture_logs())
+    with pytest.MonkeyPatch.context() as patch, capture_logs():
+        record_waits(patch)
         return asyncio.run(bounded())
 
 

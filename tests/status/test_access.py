@@ -1,4 +1,4 @@
-"""Who may look at the status port: the token, the name in Host, and the headers of each answer."""
+"""Access to the status port: the token, the header Host, and the headers of each answer."""
 
 import asyncio
 import base64
@@ -25,7 +25,7 @@ OPEN = ("/healthz", "/readyz")
 
 
 class Idle:
-    """An instance that has not begun: there are names, and nothing to tell of them."""
+    """An instance that has not begun: there are names, and no state."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "auditrelay.toml"
@@ -69,7 +69,7 @@ def basic(text: str) -> str:
     return "Basic " + base64.b64encode(text.encode()).decode()
 
 
-async def test_without_a_token_everybody_on_this_machine_may_look(instance: Idle) -> None:
+async def test_without_a_token_everything_is_open_on_this_machine(instance: Idle) -> None:
     async with client(instance) as asking:
         for path in PATHS:
             assert (await asking.get(path)).status_code == 200, path
@@ -123,7 +123,7 @@ async def test_nothing_else_opens_anything_but_health(
             assert TOKEN not in answer.text
 
 
-async def test_a_token_that_was_rotated_counts_at_once(instance: Idle, tmp_path: Path) -> None:
+async def test_a_rotated_token_is_valid_at_once(instance: Idle, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(TOKEN)
     async with client(instance, token=Secret(Resolved(f"${{file:{file}}}", {}))) as asking:
@@ -135,7 +135,7 @@ async def test_a_token_that_was_rotated_counts_at_once(instance: Idle, tmp_path:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "x"])
-async def test_a_name_that_only_leads_to_loopback_is_turned_away(instance: Idle, host: str) -> None:
+async def test_a_name_that_only_resolves_to_loopback_is_refused(instance: Idle, host: str) -> None:
     async with client(instance) as asking:
         for path in PATHS:
             answer = await asking.get(path, headers={"Host": host})
@@ -146,14 +146,14 @@ async def test_a_name_that_only_leads_to_loopback_is_turned_away(instance: Idle,
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:1", "[::1]", "[::1]:9464"]
 )
-async def test_this_machine_may_be_called_by_its_names_on_any_port(
+async def test_the_names_of_this_machine_are_accepted_with_any_port(
     instance: Idle, host: str
 ) -> None:
     async with client(instance) as asking:
         assert (await asking.get("/", headers={"Host": host})).status_code == 200
 
 
-async def test_who_listens_elsewhere_without_a_token_is_warned(instance: Idle) -> None:
+async def test_listening_elsewhere_without_a_token_is_a_warning(instance: Idle) -> None:
     with capture_logs() as logs:
         async with client(instance, "0.0.0.0:0") as asking:
             answer = await asking.get("/", headers={"Host": "relay.example:9464"})

@@ -1,4 +1,4 @@
-"""What is wrong, since when, and what to do: each kind of trouble, and their order."""
+"""What is wrong, since when, and what to do: each kind of problem, and their order."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ def sink(**changes: Any) -> Table:
     }
 
 
-def told(*rows: Table, fill: float = 0.01, **changes: Any) -> Table:
+def report(*rows: Table, fill: float = 0.01, **changes: Any) -> Table:
     return {
         "at": NOON.isoformat(),
         "config": "/etc/auditrelay/config.toml",
@@ -78,8 +78,8 @@ def told(*rows: Table, fill: float = 0.01, **changes: Any) -> Table:
     }
 
 
-def only(report: Mapping[str, Any]) -> Finding:
-    (finding,) = judge(report)
+def only(found: Mapping[str, Any]) -> Finding:
+    (finding,) = judge(found)
     return finding
 
 
@@ -96,14 +96,14 @@ CHECK = "auditrelay -c /etc/auditrelay/config.toml check"
 
 
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
-    assert judge(told()) == []
-    assert judge(told(source(lag_seconds=950), sink(backlog_events=9))) == []
+    assert judge(report()) == []
+    assert judge(report(source(lag_seconds=950), sink(backlog_events=9))) == []
 
 
-def test_what_is_disabled_is_no_trouble() -> None:
+def test_what_is_disabled_is_no_problem() -> None:
     gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
     off = held(source, "status_401", enabled=False, silent=True, lag_seconds=None, coverage=[gap])
-    assert judge(told(off, held(sink, "status_401", enabled=False))) == []
+    assert judge(report(off, held(sink, "status_401", enabled=False))) == []
 
 
 @pytest.mark.parametrize(
@@ -112,45 +112,45 @@ def test_what_is_disabled_is_no_trouble() -> None:
         (
             "status_401",
             "voice does not accept its key (401).",
-            (
-                "Put a key that works into the variable KEY (sources.voice.api_key); "
-                "restart the service."
-            ),
+            ("Put a valid key into the variable KEY (sources.voice.api_key); restart the service."),
         ),
         (
             "status_403",
             "voice denies its key the right to read the audit log (403).",
             (
-                "Give the key that right, or use another. Put a key that works into the "
+                "Give the key that right, or use another. Put a valid key into the "
                 "variable KEY (sources.voice.api_key); restart the service."
             ),
         ),
         (
             "status_404",
-            "voice does not know what it is asked for (404).",
+            "voice does not find what is requested (404).",
             (
-                "See whether sources.voice.base_url and the names in [sources.voice] are "
-                "right, mend them, and reload the service."
+                "Check sources.voice.base_url and the names in [sources.voice], fix them, and "
+                "reload the service."
             ),
         ),
         (
             "status_302",
-            "voice sends us elsewhere (302), where no key may follow.",
-            "Set sources.voice.base_url to the address that it names, and reload the service.",
+            "voice redirects (302). Redirects are not followed: they would leak credentials.",
+            (
+                "Set sources.voice.base_url to the address that it redirects to, and reload the "
+                "service."
+            ),
         ),
-        ("refused", "voice refuses.", "Do what its own words say."),
-        ("status_402", "voice refuses (402).", "Do what its own words say."),
+        ("refused", "voice refuses requests.", "Do what its error message says."),
+        ("status_402", "voice refuses requests (402).", "Do what its error message says."),
     ],
 )
-def test_a_held_source_tells_which_refusal_and_which_key(code: str, what: str, do: str) -> None:
-    assert only(told(held(source, code))) == Finding(
-        "act",
+def test_a_held_source_names_the_refusal_and_the_key(code: str, what: str, do: str) -> None:
+    assert only(report(held(source, code))) == Finding(
+        "action_required",
         "source",
         "voice",
         what,
         since=ago(hours=9),
-        effect="Nothing is lost: reading goes on from where it stopped. "
-        "It is asked again by itself, slowly.",
+        effect="Nothing is lost: polling resumes where it stopped. "
+        "It is retried automatically, at long intervals.",
         said=f"the words of {code}",
         do=do,
         command=CHECK,
@@ -161,7 +161,10 @@ def test_a_held_source_tells_which_refusal_and_which_key(code: str, what: str, d
 @pytest.mark.parametrize(
     ("references", "do"),
     [
-        (["${file:/run/t}"], "the file /run/t (sinks.splunk.token); it is read again by itself."),
+        (
+            ["${file:/run/t}"],
+            "the file /run/t (sinks.splunk.token); it is read again automatically.",
+        ),
         # systemd copies it when the service starts
         (["${credential:hec}"], "the credential hec (sinks.splunk.token); restart the service."),
         ([], "sinks.splunk.token; restart the service."),
@@ -171,13 +174,13 @@ def test_where_a_new_key_goes_depends_on_where_the_old_one_came_from(
     references: list[str], do: str
 ) -> None:
     credentials = [{"key": "token", "references": references}]
-    finding = only(told(held(sink, "status_401", credentials=credentials)))
-    assert finding.do == f"Put a key that works into {do}"
+    finding = only(report(held(sink, "status_401", credentials=credentials)))
+    assert finding.do == f"Put a valid key into {do}"
 
 
-def test_a_sink_without_a_key_of_its_own_is_told_of_what_is_in_between() -> None:
-    finding = only(told(held(sink, "status_401", credentials=[])))
-    assert finding.do == "See whether the way there asks for a key of its own."
+def test_for_a_sink_without_a_key_of_its_own_the_finding_names_a_proxy() -> None:
+    finding = only(report(held(sink, "status_401", credentials=[])))
+    assert finding.do == "Check whether a proxy in between requires credentials of its own."
 
 
 WHERE: dict[str, Table] = {
@@ -195,44 +198,44 @@ WHERE: dict[str, Table] = {
 def test_a_held_sink_names_the_key_of_its_address(kind: str, key: str) -> None:
     settings = SINKS[kind].model_validate({"type": kind, **WHERE[kind]})
     row = held(sink, "status_404", type=kind, address_key=settings.address_key, backlog_events=1)
-    finding = only(told(row))
+    finding = only(report(row))
     assert f"sinks.splunk.{key} " in finding.do
     assert finding.effect.startswith("Nothing is lost: 1 event waits in the spool.")
 
 
 @pytest.mark.parametrize(
-    ("code", "trouble"),
+    ("code", "failure"),
     [
         ("connect", "cannot be reached"),
-        ("tls", "shows no certificate that can be trusted"),
+        ("tls", "has a certificate that is not trusted"),
         ("timeout", "does not answer in time"),
-        ("status_429", "asks for fewer requests (429)"),
+        ("status_429", "is throttling us (429)"),
         ("status_503", "answers with an error (503)"),
-        ("no_progress", "answers what cannot be used (no progress)"),
+        ("no_progress", "gives unusable answers (no progress)"),
     ],
 )
-def test_a_peer_that_is_down_heals_by_itself_and_is_somebodys_business_after_a_while(
-    code: str, trouble: str
+def test_a_peer_that_is_down_is_recovering_and_requires_action_after_a_while(
+    code: str, failure: str
 ) -> None:
     for make, name in ((source, "voice"), (sink, "splunk")):
-        fresh = only(told(down(make, code, ago(minutes=9.9))))
-        assert (fresh.level, fresh.what) == ("wait", f"{name} {trouble}.")
+        fresh = only(report(down(make, code, ago(minutes=9.9))))
+        assert (fresh.level, fresh.what) == ("recovering", f"{name} {failure}.")
         assert (fresh.do, fresh.command) == ("", None)
-        lasting = only(told(down(make, code, ago(minutes=10))))
-        assert (lasting.level, lasting.what) == ("act", f"{name} {trouble}.")
+        lasting = only(report(down(make, code, ago(minutes=10))))
+        assert (lasting.level, lasting.what) == ("action_required", f"{name} {failure}.")
         assert lasting.since == ago(minutes=10)
         assert lasting.command == CHECK
-        unknown = only(told({**down(make, code, ""), "since": None}))
-        assert (unknown.level, unknown.since) == ("act", None)
+        unknown = only(report({**down(make, code, ""), "since": None}))
+        assert (unknown.level, unknown.since) == ("action_required", None)
 
 
-def test_a_gap_is_told_with_the_command_that_reads_it_after_all() -> None:
+def test_a_gap_comes_with_the_command_that_fills_it() -> None:
     def span(start: str, end: str, reason: str) -> Table:
         return {"start": start, "end": end, "state": "gap", "reason": reason, "events": 0}
 
     covered = {**span(ago(days=5), ago(days=4), ""), "state": "covered", "reason": None}
     one = span("2026-03-08T01:00:00.500000Z", "2026-03-08T05:00:00.500000Z", "catch_up_limit")
-    finding = only(told(source(coverage=[covered, one])))
+    finding = only(report(source(coverage=[covered, one])))
     assert finding.what == (
         "voice was not read for 4 h between Sun 8 Mar 01:00 and Sun 8 Mar 05:00."
     )
@@ -242,100 +245,100 @@ def test_a_gap_is_told_with_the_command_that_reads_it_after_all() -> None:
         "--from 2026-03-08T01:00:00Z --to 2026-03-08T05:00:01Z"
     )
     other = span("2026-03-09T01:00:00Z", "2026-03-09T02:00:00Z", "plan_gate")
-    finding = only(told(source(coverage=[one, other])))
+    finding = only(report(source(coverage=[one, other])))
     assert "for 5 h, in 2 pieces, between Sun 8 Mar 01:00 and yesterday 02:00" in finding.what
     assert finding.effect.endswith("The reason: plan gate.")
 
 
-def test_a_file_of_no_use_is_told_while_the_rest_is_read() -> None:
-    finding = only(told(source(last_error="march.csv: no header", directory="/srv/exports")))
-    assert (finding.level, finding.said) == ("act", "march.csv: no header")
-    assert finding.what == "voice was given a file that is of no use."
-    assert finding.do == "Put the right file into /srv/exports; it is read by itself."
+def test_a_file_that_cannot_be_read_is_a_problem_while_the_rest_is_read() -> None:
+    finding = only(report(source(last_error="march.csv: no header", directory="/srv/exports")))
+    assert (finding.level, finding.said) == ("action_required", "march.csv: no header")
+    assert finding.what == "voice could not read an export file."
+    assert finding.do == "Put the right file into /srv/exports; it is read automatically."
 
 
-def test_a_paused_source_tells_whether_the_spool_or_the_disk_is_full() -> None:
+def test_for_a_paused_source_the_finding_names_the_spool_or_the_disk() -> None:
     paused = source(paused_since=ago(minutes=20), last_error="polling is paused: no room")
     other = source(name="calls", paused_since=ago(minutes=3))
     slow = sink(backlog_events=1200)
-    full = only(told(paused, other, slow, fill=0.99))
-    assert full.what == "The spool is full, so voice and calls are not read."
+    full = only(report(paused, other, slow, fill=0.99))
+    assert full.what == "The spool is full, so voice and calls are not polled."
     assert full.since == ago(minutes=20)
     assert full.do == (
-        "Mend the sink splunk, for which 1,200 events wait, or raise spool.max_bytes and reload "
+        "Fix the sink splunk, for which 1,200 events wait, or raise spool.max_bytes and reload "
         "the service."
     )
-    disk = only(told(paused))
-    assert disk.what == "The disk is full, so voice is not read."
+    disk = only(report(paused))
+    assert disk.what == "The disk is full, so voice is not polled."
     assert "Make room on the disk" in disk.do
 
 
 def test_a_spool_that_fills_names_the_slowest_sink_before_it_is_full() -> None:
     slow, slower = sink(backlog_events=5), sink(name="elastic", backlog_events=7)
-    assert judge(told(slow, slower, fill=0.8)) == []
-    finding = only(told(slow, slower, fill=0.81))
-    assert (finding.level, finding.what) == ("act", "The spool is 81% full.")
+    assert judge(report(slow, slower, fill=0.8)) == []
+    finding = only(report(slow, slower, fill=0.81))
+    assert (finding.level, finding.what) == ("action_required", "The spool is 81% full.")
     assert "the sink elastic, for which 7 events wait" in finding.do
 
 
-def test_dead_letters_are_told_with_the_command_that_lists_them() -> None:
-    finding = only(told(sink(dead_letters=1)))
+def test_dead_letters_come_with_the_command_that_lists_them() -> None:
+    finding = only(report(sink(dead_letters=1)))
     assert finding.what == "splunk will never accept 1 event as it is."
     assert finding.command == (
         "auditrelay -c /etc/auditrelay/config.toml dead-letters list --sink splunk"
     )
-    assert "3 events as they are" in only(told(sink(dead_letters=3))).what
+    assert "3 events as they are" in only(report(sink(dead_letters=3))).what
 
 
-def test_rows_that_are_no_records_are_told_with_the_command_that_lists_them() -> None:
-    finding = only(told(source(dead_letters=2)))
-    assert finding.what == "2 rows of voice are no record."
+def test_rows_that_cannot_be_parsed_come_with_the_command_that_lists_them() -> None:
+    finding = only(report(source(dead_letters=2)))
+    assert finding.what == "2 rows of voice could not be parsed."
     assert finding.command is not None
     assert finding.command.endswith(" dead-letters list --source voice")
 
 
 def test_a_silent_source_is_silent_since_its_last_event() -> None:
-    finding = only(told(source(silent=True, last_event_at=ago(days=2))))
+    finding = only(report(source(silent=True, last_event_at=ago(days=2))))
     assert finding.since == ago(days=2)
     assert finding.command is not None
     assert finding.command.endswith(" sample voice --count 3")
 
 
-def test_a_backlog_is_somebodys_business_only_while_nothing_is_delivered() -> None:
+def test_a_backlog_requires_action_only_while_nothing_is_delivered() -> None:
     waiting = {"backlog_events": 12, "oldest_undelivered_seconds": 600}
-    moving = only(told(sink(**waiting)))
-    assert (moving.level, moving.since) == ("wait", ago(seconds=600))
-    stands = only(told(sink(**waiting, last_delivered_at=ago(minutes=11))))
-    assert (stands.level, stands.command) == ("act", CHECK)
-    assert judge(told(sink(backlog_events=12, oldest_undelivered_seconds=599))) == []
+    moving = only(report(sink(**waiting)))
+    assert (moving.level, moving.since) == ("recovering", ago(seconds=600))
+    stopped = only(report(sink(**waiting, last_delivered_at=ago(minutes=11))))
+    assert (stopped.level, stopped.command) == ("action_required", CHECK)
+    assert judge(report(sink(backlog_events=12, oldest_undelivered_seconds=599))) == []
 
 
 @pytest.mark.parametrize(
     ("gone", "why"),
     [({"leftover": True}, "is not in the configuration any more"), ({}, "is disabled")],
 )
-def test_events_for_a_sink_that_nobody_serves_are_told(gone: Table, why: str) -> None:
-    finding = only(told(sink(enabled=False, backlog_events=2, **gone)))
+def test_events_for_an_orphaned_or_disabled_sink_are_a_problem(gone: Table, why: str) -> None:
+    finding = only(report(sink(enabled=False, backlog_events=2, **gone)))
     assert finding.what == f"2 events wait for splunk, which {why}."
 
 
-def test_a_source_that_catches_up_needs_patience_alone() -> None:
-    finding = only(told(source(lag_seconds=961)))
-    assert (finding.level, finding.command) == ("wait", None)
+def test_a_source_that_catches_up_requires_no_action() -> None:
+    finding = only(report(source(lag_seconds=961)))
+    assert (finding.level, finding.command) == ("recovering", None)
     assert finding.what == "voice is catching up: it is read up to 16 min 1 s ago."
-    assert judge(told(source(lag_seconds=9e6, directory="/srv/exports"))) == []
+    assert judge(report(source(lag_seconds=9e6, directory="/srv/exports"))) == []
 
 
-def test_what_has_not_been_heard_of_since_the_start_is_told_without_alarm() -> None:
-    findings = judge(told(source(up=False, lag_seconds=None), sink(up=False)))
+def test_a_peer_that_has_not_answered_since_the_start_requires_no_action() -> None:
+    findings = judge(report(source(up=False, lag_seconds=None), sink(up=False)))
     assert [(finding.level, finding.what) for finding in findings] == [
-        ("wait", "voice has not finished a poll since the start."),
-        ("wait", "splunk has not answered since the start."),
+        ("recovering", "voice has not finished a poll since the start."),
+        ("recovering", "splunk has not answered since the start."),
     ]
 
 
 def test_a_stuck_loop_is_the_worst() -> None:
-    everything = told(
+    everything = report(
         held(source, "status_401"),
         down(source, "connect", ago(minutes=1), name="calls"),
         held(sink, "status_403", dead_letters=2),
@@ -345,19 +348,21 @@ def test_a_stuck_loop_is_the_worst() -> None:
     )
     findings = judge(everything)
     assert [(finding.level, finding.name, finding.what.split()[0]) for finding in findings] == [
-        ("act", "elastic", "The"),
-        ("act", "voice", "voice"),
-        ("act", "splunk", "splunk"),
-        ("act", "spool", "The"),
-        ("act", "splunk", "splunk"),
-        ("wait", "calls", "calls"),
-        ("wait", "elastic", "elastic"),
+        ("action_required", "elastic", "The"),
+        ("action_required", "voice", "voice"),
+        ("action_required", "splunk", "splunk"),
+        ("action_required", "spool", "The"),
+        ("action_required", "splunk", "splunk"),
+        ("recovering", "calls", "calls"),
+        ("recovering", "elastic", "elastic"),
     ]
 
 
 @pytest.mark.parametrize("command", ["systemctl restart auditrelay", None])
-def test_a_stuck_loop_is_told_with_how_to_restart_what_is_supervised(command: str | None) -> None:
-    finding = only(told(stuck=["elastic"], restart_command=command))
+def test_a_stuck_loop_comes_with_the_restart_command_if_it_is_supervised(
+    command: str | None,
+) -> None:
+    finding = only(report(stuck=["elastic"], restart_command=command))
     assert finding.what == ("The loop of elastic is busy and has made no progress for 20 minutes.")
     assert finding.command == command
 
@@ -371,7 +376,7 @@ def test_commands_are_safe_to_paste_and_exist() -> None:
     )
     commands = [
         shlex.split(finding.command)
-        for finding in judge(told(*rows, config="/etc/my relay.toml"))
+        for finding in judge(report(*rows, config="/etc/my relay.toml"))
         if finding.command
     ]
     assert [words[3] for words in commands] == ["check", "backfill", "dead-letters", "sample"]
@@ -388,4 +393,4 @@ def test_commands_are_safe_to_paste_and_exist() -> None:
         given = {word for word in rest if word.startswith("--")}
         assert given <= {name for option in options for name in option.opts}
     assert ["sample", name, "--count", "3"] in [words[3:] for words in commands]
-    assert only(told(held(source, "status_401"), config=None)).command == "auditrelay check"
+    assert only(report(held(source, "status_401"), config=None)).command == "auditrelay check"

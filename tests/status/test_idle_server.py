@@ -1,4 +1,4 @@
-"""The server that sleeps replaces a part of uvicorn, so that part must be what it was."""
+"""The idle server replaces a part of uvicorn, which must not have changed."""
 
 import hashlib
 import inspect
@@ -22,12 +22,12 @@ WRITTEN_AGAINST = "0.54.0"
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
-def test_what_is_replaced_of_uvicorn_is_what_it_was(
+def test_the_replaced_part_of_uvicorn_has_not_changed(
     method: Callable[..., Any], digest: str
 ) -> None:
     found = hashlib.sha256(inspect.getsource(method).encode()).hexdigest()[:16]
     assert found == digest, (
         f"uvicorn {uvicorn.__version__} has another {method.__qualname__} than {WRITTEN_AGAINST}: "
-        "read it, see whether status/idle_server.py still does all that it did, and then write "
-        f"version and digest ({found}) here"
+        "read it, check that status/idle_server.py still does all of it, and then update version "
+        f"and digest ({found}) here"
     )

@@ -1,7 +1,7 @@
 """
-A real browser without a window, for the tests of the status page: Chromium, by its own protocol.
+A headless browser for the tests of the status page: Chromium, by its DevTools protocol.
 
-It is spoken to through two pipes (``--remote-debugging-pipe``: JSON with a NUL after each message,
+It is controlled through two pipes (``--remote-debugging-pipe``: JSON with a NUL after each message,
 commands on file descriptor 3 and answers on 4), so that no port is open and no library is needed.
 The protocol: https://chromedevtools.github.io/devtools-protocol/
 """

@@ -1,5 +1,5 @@
 """
-Writes the pictures of docs/status-page.md: ``python -m tests.status.shots docs/images``.
+Write the screenshots of docs/status-page.md: ``python -m tests.support.shots docs/images``.
 
 ``pngquant --ext .png --force docs/images/status-*.png`` makes them a quarter as large.
 """
@@ -16,7 +16,7 @@ from auditrelay.status.port import StatusPort
 
 
 async def main(folder: Path) -> None:
-    """Shoot every stage, one of them in the dark and one on a phone."""
+    """Shoot every stage, one of them in dark mode and one on a small screen."""
     async with running() as browser:
         for name in STAGES:
             with tempfile.TemporaryDirectory() as state:

@@ -1,8 +1,8 @@
 """
 The states of an instance that the page has to show well, each in a store of its own.
 
-What is shown is really in the store, written by the store's own methods; only the clock's past
-(when an event came into the spool) is put there by hand.
+All of it is in a real store, written by the store's own methods; only the time at which an event
+came into the spool is set by hand.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ type = "elasticsearch"
 urls = ["https://es.example.com:9200"]
 api_key = "${{env:ELASTIC_API_KEY}}"
 """
-SECRET = "a-secret-that-nobody-may-see"
+SECRET = "a-secret-that-must-not-be-shown"
 ENVIRON = {
     name: f"{SECRET}-{name}"
     for name in (
@@ -70,12 +70,12 @@ SINKS = ("splunk", "datadog", "elastic")
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
 UP: Mapping[str, Any] = {"up": True, "held": False, "last_error": None, "error_code": None}
 WORKLOAD = (31, 44, 38, 52, 47, 12, 9, 40)
-"""Events of each day, of which the busiest source makes twice as many."""
+"""Events of each day; BUSY says how many times as many each source makes."""
 
 
 @dataclass
 class Stage:
-    """An instance whose parts stand still, as the status port sees one."""
+    """An instance without running loops, as the status port sees one."""
 
     config: Config
     store: SqliteStore
@@ -109,7 +109,7 @@ class Stage:
         return (self.now - ago).isoformat()
 
     async def source(self, name: str, **condition: Any) -> None:
-        """Let the source *name* fare so, up and well but for *condition*."""
+        """Set the health of the source *name*: up, except for *condition*."""
         usual = {
             **UP,
             "since": self.ago(9 * DAY),
@@ -119,7 +119,7 @@ class Stage:
         await self.store.save_condition("source", name, {**usual, **condition})
 
     async def sink(self, name: str, **condition: Any) -> None:
-        """Let the sink *name* fare so, up and well but for *condition*."""
+        """Set the health of the sink *name*: up, except for *condition*."""
         usual = {**UP, "since": self.ago(9 * DAY), "last_delivered_at": self.ago(2 * MINUTE)}
         await self.store.save_condition("sink", name, {**usual, **condition})
 
@@ -152,7 +152,7 @@ class Stage:
         await self.store.add(source, made, proof=Proof(covers=(Interval(start, end),)))
 
     async def week(self, source: str, busy: int, until: datetime) -> None:
-        """Cover what *source* has begun with, up to *until*, day by day."""
+        """Cover the time from the start of *source* up to *until*, day by day."""
         day = self.now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         start = self.now - 9 * DAY
         for number in range(9):
@@ -164,7 +164,7 @@ class Stage:
                 start = end
 
     async def gap(self, source: str, start: datetime, end: datetime) -> None:
-        """Give a span up, with the reason that exists."""
+        """Declare a gap, because of ``catch_up_limit``."""
 
         def notice(gap: Declared, filled: bool) -> AuditEvent:
             assert not filled
@@ -174,13 +174,13 @@ class Stage:
         await self.store.add(source, [], proof=proof, notice=notice)
 
     async def delivered(self, *sinks: str) -> None:
-        """Let *sinks* have everything that lies in the spool."""
+        """Record everything in the spool as delivered to *sinks*."""
         everything = [(0, self._numbers)]
         for sink in sinks:
             await self.store.settle(sink, everything)
 
     async def dead(self, sink: str, number: int) -> None:
-        """Put *number* events aside."""
+        """Write *number* events to the dead letters of *sink*."""
         made = self.events("acme-calls", number, self.now - HOUR, self.now - 30 * MINUTE)
         await self.store.settle(
             sink,
@@ -191,15 +191,15 @@ class Stage:
             ],
         )
 
-    async def wait_since(self, moment: datetime) -> None:
-        """Let all that lies in the spool have come there at *moment* or earlier."""
+    async def wait_since(self, time: datetime) -> None:
+        """Set the time at which all events came into the spool to *time*, unless it is earlier."""
         with (
             contextlib.closing(
                 sqlite3.connect(self.config.state_dir / DATABASE, timeout=10)
             ) as database,
             database,
         ):
-            database.execute("update spool set stored = min(stored, ?)", (micros(moment),))
+            database.execute("update spool set stored = min(stored, ?)", (micros(time),))
 
 
 @contextlib.asynccontextmanager
@@ -232,12 +232,12 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
 
 
 BUSY = {"acme-voice": 30, "acme-calls": 18, "acme-access": 7}
-"""How many times WORKLOAD each source brings."""
+"""How many times WORKLOAD each source makes."""
 SETTLED = timedelta(seconds=95)
 
 
 async def _work(staged: Stage, *, but: str = "", until: timedelta = SETTLED) -> None:
-    """Let all sources but one be read up to *until* ago, and all sinks have it."""
+    """Read all sources except *but* up to *until* ago, and deliver that to all sinks."""
     for name, busy in BUSY.items():
         if name != but:
             await staged.week(name, busy, staged.now - until)
@@ -294,7 +294,7 @@ async def source_held(staged: Stage) -> None:
 
 
 async def gap(staged: Stage) -> None:
-    """One source was not read for a while, and a second look has found late events."""
+    """One source was not read for a while, and a resweep has found late events."""
     await _work(staged, but="acme-voice")
     begin, end = staged.now - 3 * DAY - 5 * HOUR, staged.now - 2 * DAY - 20 * HOUR
     await staged.week("acme-voice", BUSY["acme-voice"], begin)
@@ -306,12 +306,12 @@ async def gap(staged: Stage) -> None:
     for days, events in ((5.3, 2), (1.6, 1), (0.4, 4)):
         found = staged.now - days * DAY
         made = staged.events("acme-voice", events, found, found + HOUR, shown_after=DAY)
-        await staged.store.add("acme-voice", made, via="second look 24h")
+        await staged.store.add("acme-voice", made, via="resweep 24h")
     await staged.delivered(*SINKS)
 
 
 async def long_backlog(staged: Stage) -> None:
-    """A sink is slower than what is read; the spool fills; some events it will never take."""
+    """A sink is slower than the sources; the spool fills; some events are dead letters."""
     burst = 3 * HOUR
     await _work(staged, until=burst)
     start, step = staged.now - burst, (burst - SETTLED) / 24
@@ -334,7 +334,7 @@ STAGES = {
     "long-backlog": long_backlog,
 }
 ROOM = {"long-backlog": "2800KiB"}
-"""What the spool may hold where that matters."""
+"""``spool.max_bytes`` where that matters."""
 
 
 @contextlib.asynccontextmanager

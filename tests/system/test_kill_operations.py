@@ -267,7 +267,7 @@ async def test_a_service_survives_the_end_of_a_command_that_it_runs(
         assert done < 60
         ended = await command(daemon.config, *arguments)
         assert ended.status == 0, ended.stderr
-        assert "going on from where an earlier run stopped" in ended.stdout
+        assert "resumed where an earlier run stopped" in ended.stdout
         assert len(daemon.logged("slice_backfilled")) <= 66, "finished slices are not read again"
         await eventually(lambda: not missing(sandbox), what="everything is delivered")
         assert await daemon.end() == 0
@@ -290,7 +290,7 @@ async def test_a_command_whose_service_dies_says_so_and_continues_when_it_is_run
         await daemon.start()
         ended = await command(daemon.config, *arguments)
         assert ended.status == 0, ended.stderr
-        assert "going on from where an earlier run stopped" in ended.stdout
+        assert "resumed where an earlier run stopped" in ended.stdout
         await eventually(lambda: not missing(sandbox), what="everything is delivered")
         checked = await command(daemon.config, "coverage", "--check")
         assert checked.status == 0, checked.stdout

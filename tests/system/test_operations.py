@@ -112,13 +112,13 @@ async def test_an_interrupted_backfill_continues_where_it_stopped(
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert process.returncode == 1
-        assert b"goes on from there" in err
+        assert b"resumes from there" in err
         assert b"Traceback" not in err
         sandbox.bland.faults.clear()
         before = len(daemon.logged("slice_backfilled"))
         assert before < 60
         ended = await command(config, *arguments)
-        assert "going on from where an earlier run stopped" in ended.stdout
+        assert "resumed where an earlier run stopped" in ended.stdout
         after = len(daemon.logged("slice_backfilled"))
         assert after <= 66, "finished slices are not read again"
         assert daemon.process.returncode is None, "the service continues"
@@ -209,7 +209,7 @@ async def test_an_edited_ledger_is_detected(sandbox: Sandbox, tmp_path: Path) ->
             db.commit()
         checked = await command(config, "coverage", "--check")
         assert checked.status == 1, edit
-        assert "TAMPERED" in checked.stdout
+        assert "INTEGRITY CHECK FAILED" in checked.stdout
         shutil.rmtree(state.parent)
         (tmp_path / "kept").rename(state.parent)
     assert (await command(config, "coverage", "--check")).status == 0

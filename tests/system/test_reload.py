@@ -155,7 +155,7 @@ async def test_orphans_are_shown_and_deleted_by_forget(sandbox: Sandbox, tmp_pat
     assert (await command(config, "run", "--once")).status == 0
     configure(tmp_path, {"bland": tables["bland"]}, {"elastic": targets["elastic"]})
     async with Daemon(config) as daemon:
-        assert daemon.logged("source_left_over", source="cekura")
+        assert daemon.logged("source_orphaned", source="cekura")
         assert await orphans(config) == {"cekura", "splunk", "datadog"}
         kept = await command(config, "forget", "bland")
         assert kept.status == 2

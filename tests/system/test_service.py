@@ -227,7 +227,7 @@ async def test_it_is_ready_once_every_source_and_sink_has_worked_and_names_the_o
             return [reason.partition(" ")[0] for reason in await reasons()] == ["splunk"]
 
         await eventually(only_splunk)
-        assert "splunk has not worked since the start" in (await reasons())[0]
+        assert "splunk has not succeeded since the start" in (await reasons())[0]
         await sandbox.splunk.start()
 
         async def ready() -> bool:
@@ -422,7 +422,7 @@ async def test_a_sink_that_answers_403_is_held_once_and_nothing_is_dropped(
     async with Daemon(configure(tmp_path, sources(sandbox), tables)) as daemon:
         await eventually(lambda: missing(sandbox).keys() == {"splunk"})
         await eventually(lambda: daemon.logged("sink_held", sink="splunk"))
-        assert "splunk is held" in (await daemon.get("/readyz")).text
+        assert "splunk is blocked, action required" in (await daemon.get("/readyz")).text
         row = next(
             row
             for row in (await daemon.get("/api/status")).json()["sinks"]

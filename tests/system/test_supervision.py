@@ -103,10 +103,12 @@ async def test_the_manager_is_notified_of_start_health_and_stop(
         await eventually(manager.receive)  # sent just after the log line
         first = manager.received[0]
         assert first.startswith("READY=1\nSTATUS=")
-        await eventually(lambda: manager.status().startswith("splunk is held: POST http"))
+        await eventually(
+            lambda: manager.status().startswith("splunk is blocked, action required: POST http")
+        )
         sandbox.splunk.faults.clear()
         await eventually(
-            lambda: manager.status() == "All work: cekura, bland, splunk, datadog, elastic"
+            lambda: manager.status() == "All healthy: cekura, bland, splunk, datadog, elastic"
         )
         await manager.keeps_pinging()
         changes = [each for each in manager.received if each.startswith("STATUS=")]

@@ -42,28 +42,28 @@ def _main(
     ] = None,
     log_level: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="debug, info, warning or error; over the file's."),
+        typer.Option(metavar="LEVEL", help="debug, info, warning or error; overrides the file."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Declare the options before the command; a command asks for them by ``Options.of``."""
+    """Declare the options before the command; a command gets them from ``Options.of``."""
     del config, log_level, version
 
 
 def main() -> None:
     """Run the command line; the entry point of the ``auditrelay`` script."""
-    # What is imported stays: at Python's own 700 the collector goes through it again and again,
-    # a twelfth of the start. The service has its own figure, see app.
+    # Imported objects stay: with Python's default of 700 the collector traverses them again and
+    # again, a twelfth of the start-up. The service sets its own threshold, see app.
     gc.set_threshold(50_000)
     try:
         cli()
     except RelayError as error:
         for problem in error.problems if isinstance(error, ConfigError) else (error,):
-            print(f"auditrelay: {problem}", file=sys.stderr)  # noqa: T201  # this is its place
+            print(f"auditrelay: {problem}", file=sys.stderr)  # noqa: T201  # errors go to stderr
         sys.exit(exit_status(error))
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; there is nobody left to tell.
+        # The reader of our output has closed the pipe, as `head` does: no error to report.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""``auditrelay backfill``: read a past range of a source, beside the service or without it."""
+"""``auditrelay backfill``: read a past range of a source, through the service or without it."""
 
 import sys
 from datetime import UTC, datetime
@@ -30,23 +30,25 @@ def backfill(
         str, typer.Option("--from", metavar="T", help="2026-03-01T00:00:00Z, 2026-03-01, or 36h.")
     ],
     until: Annotated[
-        str | None, typer.Option("--to", metavar="T", help="Default: what has settled by now.")
+        str | None, typer.Option("--to", metavar="T", help="Default: now minus settle.")
     ] = None,
     sink: Annotated[
         list[str] | None,
-        typer.Option(help="Only into this sink, which gets all of it again; repeatable."),
+        typer.Option(
+            help="Send only to this sink, including events it already received. May be repeated."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count what the source shows.")
+        bool, typer.Option("--dry-run", help="Only count the events that the source shows.")
     ] = False,
     newest_first: Annotated[
-        bool, typer.Option("--newest-first", help="Begin at the end of the range.")
+        bool, typer.Option("--newest-first", help="Start at the end of the range.")
     ] = False,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=32, help="How many slices are read at once.")
+        int, typer.Option(min=1, max=32, help="How many slices are read concurrently.")
     ] = 4,
 ) -> None:
-    """Read a past range; what was forwarded before is not forwarded again."""
+    """Read a past range; events that were forwarded before are not forwarded again."""
     at_terminal = sys.stderr.isatty()
     config = Options.of(context).load(default_level="error" if at_terminal else "info")
     now = datetime.now(UTC)
@@ -60,19 +62,24 @@ def backfill(
         "newest_first": newest_first,
         "concurrency": concurrency,
     }
-    result = _with_bar(config, request) if at_terminal else run_command(config, request, _line)
+    if at_terminal:
+        result = _run_with_bar(config, request)
+    else:
+        result = run_command(config, request, _print_progress)
     _report(source, result, dry_run=dry_run)
 
 
-async def _line(told: dict[str, Any]) -> None:
-    if "note" in told:
-        typer.echo(f"note: {told['note']}", err=True)
+async def _print_progress(progress: dict[str, Any]) -> None:
+    if "note" in progress:
+        typer.echo(f"note: {progress['note']}", err=True)
         return
-    share = told["done_seconds"] / told["total_seconds"]
-    typer.echo(f"{share:.0%} read, {told['events']:,} events, {told['new']:,} new", err=True)
+    share = progress["done_seconds"] / progress["total_seconds"]
+    typer.echo(
+        f"{share:.0%} read, {progress['events']:,} events, {progress['new']:,} new", err=True
+    )
 
 
-def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _run_with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -82,22 +89,22 @@ def _with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, events=0, new=0, rate=0.0)
-        return run_command(config, request, _on(bar, task))
+        return run_command(config, request, _updating(bar, task))
 
 
-def _on(bar: Progress, task: TaskID) -> OnProgress:
-    async def on_progress(told: dict[str, Any]) -> None:
-        if "note" in told:
-            bar.console.print(f"note: {told['note']}", markup=False)
+def _updating(bar: Progress, task: TaskID) -> OnProgress:
+    async def on_progress(progress: dict[str, Any]) -> None:
+        if "note" in progress:
+            bar.console.print(f"note: {progress['note']}", markup=False)
             return
         elapsed = bar.tasks[task].elapsed or 0.0
         bar.update(
             task,
-            total=told["total_seconds"],
-            completed=told["done_seconds"],
-            events=told["events"],
-            new=told["new"],
-            rate=told["events"] / elapsed if elapsed else 0.0,
+            total=progress["total_seconds"],
+            completed=progress["done_seconds"],
+            events=progress["events"],
+            new=progress["new"],
+            rate=progress["events"] / elapsed if elapsed else 0.0,
         )
 
     return on_progress
@@ -111,7 +118,7 @@ def _report(source: str, result: dict[str, Any], *, dry_run: bool) -> None:
             "were never forwarded. Nothing was changed."
         )
         return
-    resumed = " (going on from where an earlier run stopped)" if result["resumed"] else ""
+    resumed = " (resumed where an earlier run stopped)" if result["resumed"] else ""
     typer.echo(
         f"{source}: {span} read{resumed}, {result['events']:,} events, {result['new']:,} forwarded"
     )

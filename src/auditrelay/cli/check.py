@@ -1,4 +1,4 @@
-"""``auditrelay check``: whether the configuration is right, and everybody answers."""
+"""``auditrelay check``: validate the configuration, and query every source and sink."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ def check(
     context: typer.Context,
     *,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Only read the configuration; ask nobody.")
+        bool, typer.Option("--offline", help="Only validate the configuration; make no requests.")
     ] = False,
     send_test_event: Annotated[
         bool,
         typer.Option(
             "--send-test-event",
-            help="Send one marked event to every sink, and say how to find it there.",
+            help="Send one marked event to every sink, and print the search that finds it.",
         ),
     ] = False,
 ) -> None:
@@ -44,7 +44,7 @@ def check(
         raise ConfigError("--offline and --send-test-event exclude each other")
     config = Options.of(context).load(default_level="error")
     config.require_work()
-    rows = _offline(config) if offline else asyncio.run(ask_all(config, test=send_test_event))
+    rows = _offline(config) if offline else asyncio.run(check_all(config, test=send_test_event))
     _show(rows)
     for warning in config.warnings:
         typer.echo(f"warning: {warning}")
@@ -54,23 +54,23 @@ def check(
 
 class Row(NamedTuple):
     """
-    What one source or sink answered.
+    The result for one source or sink.
 
-    *queries* are searches for the test event that was sent to it: not a part of the table, which
-    would break the lines that are there to be copied.
+    *queries* are searches for the test event that was sent to it. They are printed below the table,
+    which would break the lines that an operator copies.
     """
 
     name: str
     type: str
     result: str
-    words: str
+    message: str
     queries: Sequence[str] = ()
 
 
 def _show(rows: Sequence[Row]) -> None:
-    table = Table("name", "type", "result", "what it says")
+    table = Table("name", "type", "result", "message")
     for row in rows:
-        table.add_row(Text(row.name), row.type, row.result, Text(row.words))
+        table.add_row(Text(row.name), row.type, row.result, Text(row.message))
     Console().print(table)
     for row in rows:
         if row.queries:
@@ -82,13 +82,13 @@ def _show(rows: Sequence[Row]) -> None:
 def _offline(config: Config) -> list[Row]:
     members: dict[str, Any] = {**config.sources, **config.sinks}
     return [
-        Row(name, settings.type, "valid" if settings.enabled else "disabled", "not asked")
+        Row(name, settings.type, "valid" if settings.enabled else "disabled", "not queried")
         for name, settings in members.items()
     ]
 
 
-async def ask_all(config: Config, *, test: bool = False) -> list[Row]:
-    """Return what every source and sink answers; with *test*, each sink gets a test event."""
+async def check_all(config: Config, *, test: bool = False) -> list[Row]:
+    """Check every source and sink; with *test*, each sink gets a test event."""
     metrics = Metrics(sources=config.sources, sinks=config.sinks)
 
     def source(name: str, settings: Any) -> Any:
@@ -97,26 +97,26 @@ async def ask_all(config: Config, *, test: bool = False) -> list[Row]:
     def sink(name: str, settings: Any) -> Any:
         return sinks.make(name, settings, metrics)
 
-    def ask_sink(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+    def sink_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         if test and not config.sources_of(name):
-            return _ask_idle_sink
+            return _check_idle_sink
         event = _test_event(config, name) if test and config.sinks[name].enabled else None
-        return lambda built: _ask_sink(built, event)
+        return lambda built: _check_sink(built, event)
 
-    asking = [
-        _ask(name, settings, source, _ask_source) for name, settings in config.sources.items()
+    checks = [
+        _row(name, settings, source, _check_source) for name, settings in config.sources.items()
     ]
-    asking += [
-        _ask(name, settings, sink, ask_sink(name)) for name, settings in config.sinks.items()
+    checks += [
+        _row(name, settings, sink, sink_check(name)) for name, settings in config.sinks.items()
     ]
-    return list(await asyncio.gather(*asking))
+    return list(await asyncio.gather(*checks))
 
 
-async def _ask(
+async def _row(
     name: str,
     settings: Any,
     build: Callable[[str, Any], Any],
-    ask: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
+    check: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
 ) -> Row:
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")
@@ -124,29 +124,29 @@ async def _ask(
         async with contextlib.AsyncExitStack() as stack:
             peer = build(name, settings)
             stack.push_async_callback(peer.close)
-            return Row(name, settings.type, "ok", *await ask(peer))
+            return Row(name, settings.type, "ok", *await check(peer))
     except RelayError as error:
         return Row(name, settings.type, "failed", scrub(str(error)))
 
 
-async def _ask_source(source: Any) -> tuple[str, Sequence[str]]:
+async def _check_source(source: Any) -> tuple[str, Sequence[str]]:
     if isinstance(source, FileSource):
         return await source.check(), ()
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
-            words = f"answers; {count} events in the last hour"
+            message = f"answers; {count} events in the last hour"
             if page.partial is not None:
-                words += f"; it leaves some out ({page.partial})"
-            return words, ()
+                message += f"; some events are hidden by the plan ({page.partial})"
+            return message, ()
     return "answers", ()
 
 
-async def _ask_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequence[str]]:
-    words = await sink.check()
+async def _check_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequence[str]]:
+    message = await sink.check()
     if test is None:
-        return words, ()
+        return message, ()
 
     verdict = await sink.send([Item(0, EventRef.of(test), sink.render(test, marks={"test": True}))])
     refusal = next(_refusals(verdict), None)
@@ -154,24 +154,24 @@ async def _ask_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequence[
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")
     took = "took the test event"
     if verdict.ack_id is not None:
-        took += ", which it acknowledges later: look whether it is there"
-    return "; ".join((words, took, *verdict.warnings)), sink.query(test.uid)
+        took += ", which it acknowledges later: search for it to be sure"
+    return "; ".join((message, took, *verdict.warnings)), sink.query(test.uid)
 
 
-async def _ask_idle_sink(sink: Sink) -> tuple[str, Sequence[str]]:
-    return f"{await sink.check()}; it receives no source, so it got no test event", ()
+async def _check_idle_sink(sink: Sink) -> tuple[str, Sequence[str]]:
+    return f"{await sink.check()}; it receives no source, so it was sent no test event", ()
 
 
 def _refusals(verdict: Verdict) -> Iterator[str]:
-    """Yield why a *verdict* on one event is none that it was taken."""
+    """Yield why the one event of *verdict* was not taken; nothing if it was."""
     for rejection in verdict.rejected:
         yield f"{rejection.message} ({rejection.reason})"
     if verdict.retry:
-        yield str(verdict.retry_reason or "not this time")
+        yield str(verdict.retry_reason or "temporarily refused")
 
 
 def _test_event(config: Config, sink: str) -> AuditEvent:
-    """Return an event for *sink* that goes where those of a source go that it receives."""
+    """Return a test event that goes to the same index as the events of a source of *sink*."""
     names = config.sources_of(sink)
     name = next((name for name in names if config.sources[name].enabled), names[0])
     settings = config.sources[name]

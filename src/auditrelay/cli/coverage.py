@@ -1,4 +1,4 @@
-"""``auditrelay coverage``: what was read of each source, what was not, and who read it when."""
+"""``auditrelay coverage``: which spans of each source were read, by what and when, and gaps."""
 
 import json
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ def coverage(
     source: Annotated[str | None, typer.Argument(help="Only this source.")] = None,
     *,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="T", help="Only from then on.")
+        str | None, typer.Option("--from", metavar="T", help="Only from this time on.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", metavar="T", help="Only what was before.")
+        str | None, typer.Option("--to", metavar="T", help="Only up to this time.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Prove that nobody has edited the ledger.")
+        bool, typer.Option("--check", help="Verify the integrity of the ledger and its journal.")
     ] = False,
 ) -> None:
     """Show which spans of event time were read, with how many events, and every gap."""
@@ -50,14 +50,14 @@ def coverage(
     if source is not None and source not in found:
         if source not in config.sources:
             known = ", ".join(config.sources) or "none"
-            raise ConfigError(f"there is no source {source!r}; there is: {known}")
+            raise ConfigError(f"there is no source {source!r}; there are: {known}")
         found = {source: None}
     if check:
         _check(found)
         return
     if as_json:
-        told = [_json(name, each, wanted) for name, each in found.items()]
-        typer.echo(json.dumps(told if source is None else told[0], indent=2))
+        shown = [_json(name, each, wanted) for name, each in found.items()]
+        typer.echo(json.dumps(shown if source is None else shown[0], indent=2))
         return
     for name, each in found.items():
         _print(name, each, wanted)
@@ -81,7 +81,7 @@ def _read(config: Config, *, prove: bool) -> dict[str, Coverage | None]:
         return {name: view.coverage(name, prove=prove) for name in names}
 
 
-def _within(spans: Sequence[Span], wanted: Interval | None) -> list[Span]:
+def _overlapping(spans: Sequence[Span], wanted: Interval | None) -> list[Span]:
     return [
         span
         for span in spans
@@ -90,7 +90,7 @@ def _within(spans: Sequence[Span], wanted: Interval | None) -> list[Span]:
 
 
 def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[str, Any]:
-    spans = _within(known.spans, wanted) if known else []
+    spans = _overlapping(known.spans, wanted) if known else []
     return {
         "source": name,
         "spans": [
@@ -128,28 +128,28 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[st
 
 
 def _check(found: dict[str, Coverage | None]) -> None:
-    bad = False
+    failed = False
     for name, known in found.items():
         if known is None:
-            typer.echo(f"{name}: nothing is known yet")
+            typer.echo(f"{name}: nothing was read yet")
             continue
-        wrong = (
+        fault = (
             find_break(name, known.head, known.journal)
             or find_contradiction(known.spans, known.journal)
             or known.differs
         )
-        if wrong:
-            bad = True
-            typer.echo(f"{name}: TAMPERED WITH: {wrong}")
+        if fault:
+            failed = True
+            typer.echo(f"{name}: INTEGRITY CHECK FAILED: {fault}")
             continue
         head = known.head.hex() if known.head else "none yet"
         typer.echo(f"{name}: whole: {len(known.journal)} records, the last one is {head}")
-    if bad:
+    if failed:
         raise typer.Exit(1)
 
 
 def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
-    spans = _within(known.spans, wanted) if known else []
+    spans = _overlapping(known.spans, wanted) if known else []
     if known is None or not spans:
         typer.echo(f"{name}: nothing was read yet\n")
         return
@@ -160,18 +160,16 @@ def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
     events = sum(span.events for span in spans)
     typer.echo(f"{name}: {_short(start)} to {_short(end)}, {events:,} events")
     typer.echo(f"  {_timeline(spans, start, end)}")
-    typer.echo("  # read   ! not read   . not asked for yet")
+    typer.echo("  # read   ! gap   . not read yet")
     for run_start, run_end, gap, count in _runs(spans):
         state = "read" if gap is None else f"NOT READ ({gap})"
         typer.echo(f"  {_short(run_start)}  {_short(run_end)}  {count:>12,} events  {state}")
     late = sum(each.events for each in known.lateness)
     if late:
-        typer.echo(f"  {late:,} of them came late, and were found")
+        typer.echo(f"  {late:,} of them were found late")
     if known.deleted_at_source:
-        typer.echo(
-            f"  {known.deleted_at_source:,} forwarded events are not shown by the source any more"
-        )
-    for day, via, what, start_at, end_at in _done_by_others(known):
+        typer.echo(f"  {known.deleted_at_source:,} forwarded events were deleted at the source")
+    for day, via, what, start_at, end_at in _reads_outside_polls(known):
         done = "filled" if what == "filled" else "read"
         typer.echo(
             f"  {day} {via} {done} {_iso_micros(start_at)[:16]} to {_iso_micros(end_at)[:16]}"
@@ -179,24 +177,24 @@ def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
     typer.echo("")
 
 
-def _done_by_others(known: Coverage) -> list[tuple[str, str, str, int, int]]:
-    """Return what others than polls have read: day, who, what and span; what meets is joined."""
+def _reads_outside_polls(known: Coverage) -> list[tuple[str, str, str, int, int]]:
+    """Return what was read outside of polls: day, via, what and span; adjacent ones are joined."""
     done = sorted(
         (_iso_micros(each.recorded)[:10], each.via, each.what, each.start, each.end)
         for each in known.journal
         if each.via not in ("poll", "before the journal") and each.what in ("covered", "filled")
     )
     joined: list[tuple[str, str, str, int, int]] = []
-    for *who, start, end in done:
-        if joined and list(joined[-1][:3]) == who and joined[-1][4] >= start:
+    for *key, start, end in done:
+        if joined and list(joined[-1][:3]) == key and joined[-1][4] >= start:
             joined[-1] = (*joined[-1][:4], max(end, joined[-1][4]))
         else:
-            joined.append((who[0], who[1], who[2], start, end))
+            joined.append((key[0], key[1], key[2], start, end))
     return joined
 
 
 def _runs(spans: Sequence[Span]) -> list[tuple[datetime, datetime, str | None, int]]:
-    """Return the spans with those joined that follow each other and are alike."""
+    """Return the spans, with adjacent ones of the same state joined."""
     runs: list[tuple[datetime, datetime, str | None, int]] = []
     for span in spans:
         if runs and runs[-1][1] == span.interval.start and runs[-1][2] == span.gap:
@@ -208,12 +206,12 @@ def _runs(spans: Sequence[Span]) -> list[tuple[datetime, datetime, str | None, i
 
 
 def _timeline(spans: Sequence[Span], start: datetime, end: datetime) -> str:
-    """Return a character for each part of the time: the worst that is true of any of it."""
+    """Return a character for each part of the time: the worst state within it."""
     cell = max((end - start) / _WIDTH, timedelta(microseconds=1))
     line = ""
     for number in range(_WIDTH):
         part = Interval(start + number * cell, start + (number + 1) * cell)
-        touching = _within(spans, part)
+        touching = _overlapping(spans, part)
         if any(span.gap for span in touching):
             line += "!"
         elif any(holes(Interval(part.start, min(part.end, end)), [s.interval for s in touching])):

@@ -1,4 +1,4 @@
-"""``auditrelay dead-letters``: what a sink would never accept, and why."""
+"""``auditrelay dead-letters``: the events that a sink will never accept, and why."""
 
 import json
 import time
@@ -22,14 +22,22 @@ from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import iso
 
 _PATIENCE = 60.0
-"""Most seconds to wait for what a running service makes of a replay."""
+"""Most seconds to wait for the outcome of a replay by a running service."""
 
-dead_letters = typer.Typer(help="What sinks would never accept, and why.", no_args_is_help=True)
+dead_letters = typer.Typer(
+    help="Events that sinks will never accept, and why.", no_args_is_help=True
+)
 
-_Sink = Annotated[list[str] | None, typer.Option("--sink", help="Only of this sink; repeatable.")]
-_Source = Annotated[list[str] | None, typer.Option("--source", help="Only of this source.")]
-_Reason = Annotated[list[str] | None, typer.Option("--reason", help="Only for this reason.")]
-_Id = Annotated[list[int] | None, typer.Option("--id", help="Only this one; repeatable.")]
+_Sink = Annotated[
+    list[str] | None, typer.Option("--sink", help="Only of this sink; may be repeated.")
+]
+_Source = Annotated[
+    list[str] | None, typer.Option("--source", help="Only of this source; may be repeated.")
+]
+_Reason = Annotated[
+    list[str] | None, typer.Option("--reason", help="Only with this reason; may be repeated.")
+]
+_Id = Annotated[list[int] | None, typer.Option("--id", help="Only this one; may be repeated.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -68,7 +76,7 @@ def list_(
 @dead_letters.command("show")
 def show(
     context: typer.Context,
-    id: Annotated[int, typer.Argument(help="Its number in the list.")],  # noqa: A002  # as above
+    id: Annotated[int, typer.Argument(help="Its id in the list.")],  # noqa: A002  # as above
 ) -> None:
     """Show one dead letter with its whole event, as JSON."""
     found = list(_find(context, ids=[id]))
@@ -79,7 +87,7 @@ def show(
     typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
 
 
-_All = Annotated[bool, typer.Option("--all", help="Every dead letter that there is.")]
+_All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
 @dead_letters.command("replay")
@@ -93,8 +101,8 @@ def replay(
     everything: _All = False,
     as_json: _Json = False,
 ) -> None:
-    """Send dead letters once more, each to its own sink, and say what became of them."""
-    config, found = _chosen(context, sink, source, reason, id, everything=everything)
+    """Send dead letters again, each to its own sink, and print the outcome."""
+    config, found = _selected(context, sink, source, reason, id, everything=everything)
     result = run_command(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
     outcomes = _outcomes(config, found)
     if as_json:
@@ -125,18 +133,18 @@ def drop(
     everything: _All = False,
     as_json: _Json = False,
 ) -> None:
-    """Give dead letters up for good: their events are deleted, that they were is remembered."""
-    config, found = _chosen(context, sink, source, reason, id, everything=everything)
+    """Discard dead letters. The events are deleted; a record that they existed is kept."""
+    config, found = _selected(context, sink, source, reason, id, everything=everything)
     result = run_command(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
     if as_json:
         typer.echo(json.dumps(result["dropped"]))
     else:
         typer.echo(f"{len(result['dropped']):,} dropped")
-        if left := len(found) - len(result["dropped"]):
-            typer.echo(f"{left:,} left alone: they are on their way once more")
+        if skipped := len(found) - len(result["dropped"]):
+            typer.echo(f"{skipped:,} skipped: already being replayed")
 
 
-def _chosen(
+def _selected(
     context: typer.Context,
     sinks: list[str] | None,
     sources: list[str] | None,
@@ -145,10 +153,10 @@ def _chosen(
     *,
     everything: bool,
 ) -> tuple[Config, list[StoredDeadLetter]]:
-    """Return the configuration and the dead letters that are meant, which must be said."""
+    """Return the configuration and the dead letters of the filters, of which one is required."""
     if everything == bool(sinks or sources or reasons or ids):
         raise ConfigError(
-            "say which dead letters are meant: --sink, --source, --reason or --id, or --all"
+            "select dead letters with --sink, --source, --reason or --id, or with --all"
         )
     config = Options.of(context).load(default_level="error")
     filters = {
@@ -161,7 +169,7 @@ def _chosen(
 
 
 def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, Any]]:
-    """Return what became of each of *sent*, once that is known or _PATIENCE has passed."""
+    """Return the outcome of each of *sent*, once it is known or _PATIENCE has passed."""
     began = time.monotonic()
     ids = [each.id for each in sent]
     while True:
@@ -183,7 +191,7 @@ def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, An
 
 
 async def _silent(_: dict[str, Any]) -> None:
-    """Progress is of no interest here."""
+    """Print no progress."""
 
 
 def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:

@@ -1,9 +1,9 @@
 """
-``auditrelay demo``: the real daemon against the built-in sandbox, with trouble on the way.
+``auditrelay demo``: the real daemon against the built-in sandbox, with injected faults.
 
 The doubles of the vendors and of the SIEMs run in this process; the daemon is a child process
 with a configuration and a state directory of its own, so that it can be killed like a real one.
-At the end the doubles' own books are compared: what was made, and what each SIEM stored.
+At the end the doubles' own records are compared: the events made, and those that each SIEM stored.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ type = "elasticsearch"
 urls = ["{elastic.url}"]
 api_key = "{elastic.api_key}"
 """
-# Much faster than anybody would poll a vendor, so that there is something to watch.
+# Much faster than one would poll a vendor, so that there is something to watch.
 _PACE = """\
 poll_interval = "2s"
 settle = "1s"
@@ -90,24 +90,24 @@ async def _demo(length: timedelta) -> bool:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="auditrelay-demo-") as folder:
         async with Sandbox() as sandbox:
-            show = _Show(sandbox)
-            async with _running(_Daemon(Path(folder), sandbox, show), show) as daemon:
-                await _story(sandbox, daemon, show, length, stop)
-                await _caught_up(sandbox, show)
-            return _reckon(sandbox, show)
+            view = _View(sandbox)
+            async with _running(_Daemon(Path(folder), sandbox, view), view) as daemon:
+                await _story(sandbox, daemon, view, length, stop)
+                await _caught_up(sandbox, view)
+            return _print_result(sandbox, view)
 
 
 async def _story(
-    sandbox: Sandbox, daemon: "_Daemon", show: "_Show", length: timedelta, stop: asyncio.Event
+    sandbox: Sandbox, daemon: "_Daemon", view: "_View", length: timedelta, stop: asyncio.Event
 ) -> None:
-    """Make events for *length* or until *stop*, with a piece of bad luck every few seconds."""
+    """Make events for *length* or until *stop*, and inject a fault every few seconds."""
     now = datetime.now(UTC)
     vendors = list(sandbox.vendors.values())
     for vendor in vendors:
         vendor.fill(_PAST_EVENTS // len(vendors), now - timedelta(minutes=55), now)
-    troubles = deque(_troubles(sandbox, daemon, show))
-    between = length / (len(troubles) + 1)
-    luck = random.Random(7)  # noqa: S311  # a story, not a secret
+    injections = deque(_injections(sandbox, daemon, view))
+    between = length / (len(injections) + 1)
+    rng = random.Random(7)  # noqa: S311  # a demonstration, not a secret
     began = time.monotonic()
     due = between.total_seconds()
     for vendor in itertools.cycle(vendors):
@@ -115,23 +115,23 @@ async def _story(
         if passed >= length.total_seconds() or stop.is_set():
             return
         now = datetime.now(UTC)
-        late = luck.random() < _LATE_SHARE
+        late = rng.random() < _LATE_SHARE
         vendor.add(now, visible_from=now + _LATE_BY if late else None)
-        if troubles and passed >= due:
+        if injections and passed >= due:
             due += between.total_seconds()
-            await troubles.popleft()()
+            await injections.popleft()()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 1 / _EVENTS_A_SECOND)
 
 
-def _troubles(sandbox: Sandbox, daemon: "_Daemon", show: "_Show") -> Iterator[Callable[[], Any]]:
+def _injections(sandbox: Sandbox, daemon: "_Daemon", view: "_View") -> Iterator[Callable[[], Any]]:
     def of_vendors(count: int) -> Callable[[], Any]:
         """Let the next *count* vendors fail, each in the next way."""
 
         async def fail() -> None:
             for name, vendor in itertools.islice(vendors, count):
-                words, *actions = next(ways)
-                show.trouble(f"{name} {words}")
+                text, *actions = next(ways)
+                view.announce(f"{name} {text}")
                 for action in actions:
                     vendor.faults.add(action)
 
@@ -147,27 +147,27 @@ def _troubles(sandbox: Sandbox, daemon: "_Daemon", show: "_Show") -> Iterator[Ca
                 faults.html(200),
             ),
             ("breaks two connections instead of answering", faults.reset(), faults.reset()),
-            ("answers 503, then something that is no JSON", faults.html(503), faults.empty()),
-            ("answers with a redirect to somebody else", faults.redirect("http://127.0.0.1:9")),
+            ("answers 503, then a body that is not JSON", faults.html(503), faults.empty()),
+            ("answers with a redirect to another host", faults.redirect("http://127.0.0.1:9")),
         )
     )
 
     async def refuse_items() -> None:
-        show.trouble("Elasticsearch refuses one event for good and one for now")
+        view.announce("Elasticsearch rejects one event permanently and one temporarily")
         sandbox.elastic.fail_items(400, kind="document_parsing_exception", reason="a demonstration")
         sandbox.elastic.fail_items(429)
 
     async def be_down() -> None:
-        show.trouble("Splunk is down: 503 with an HTML page, three times")
+        view.announce("Splunk is down: 503 with an HTML page, three times")
         sandbox.splunk.faults.add(faults.html(503), method="POST", times=3)
 
     async def kill() -> None:
-        show.trouble("the daemon is killed (SIGKILL) and started again")
+        view.announce("the daemon is killed (SIGKILL) and started again")
         await daemon.kill()
         await daemon.start()
 
     async def lose_reply() -> None:
-        show.trouble("Datadog stores a batch, and the connection breaks before it says so")
+        view.announce("Datadog stores a batch, and the connection breaks before it answers")
         sandbox.datadog.faults.add(faults.store_then_reset(), method="POST")
 
     half = len(sandbox.vendors) // 2
@@ -176,23 +176,23 @@ def _troubles(sandbox: Sandbox, daemon: "_Daemon", show: "_Show") -> Iterator[Ca
     yield of_vendors(len(sandbox.vendors) - half)
 
 
-async def _caught_up(sandbox: Sandbox, show: "_Show") -> None:
-    """Wait until every intake has everything, or has had long enough."""
-    show.trouble("no more events are made; waiting for the rest, late ones too")
+async def _caught_up(sandbox: Sandbox, view: "_View") -> None:
+    """Wait until every intake has everything, or for _CATCH_UP."""
+    view.announce("no more events are made; waiting for the backlog and late events")
     deadline = time.monotonic() + _CATCH_UP
-    await show.count_dead_letters()
-    while time.monotonic() < deadline and any(row.missing for row in _account(sandbox, show)):
+    await view.count_dead_letters()
+    while time.monotonic() < deadline and any(row.missing for row in _accounts(sandbox, view)):
         await asyncio.sleep(0.2)
-        await show.count_dead_letters()
+        await view.count_dead_letters()
 
 
 # -- the daemon ------------------------------------------------------------------------------------
 
 
 class _Daemon:
-    """The daemon as a child process, and what it logs."""
+    """The daemon as a child process; its log goes to the view."""
 
-    def __init__(self, folder: Path, sandbox: Sandbox, show: "_Show") -> None:
+    def __init__(self, folder: Path, sandbox: Sandbox, view: "_View") -> None:
         self._config = folder / "auditrelay.toml"
         self._config.touch(mode=0o600)
         self._config.write_text(
@@ -204,17 +204,17 @@ class _Daemon:
                 elastic=sandbox.elastic,
             )
         )
-        self._show = show
+        self._view = view
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start it, and wait until it says that it runs."""
+        """Start it, and wait until it logs that it is running."""
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "auditrelay", "-c", str(self._config), "run"),
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the demo; the daemon is told afterwards
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops the daemon
         )
         self._reading = asyncio.create_task(self._read(self._process, started))
         await started
@@ -246,38 +246,38 @@ class _Daemon:
             except ValueError:
                 line = {"level": "error", "event": text.decode(errors="replace").rstrip()}
             if line.get("event") == "started":
-                self._show.address = line["status"]
+                self._view.address = line["status"]
                 started.set_result(None)
-            self._show.said(line)
+            self._view.logged(line)
         if not started.done():
             started.set_exception(RelayError("the daemon did not start; see the lines above"))
 
 
 def _table_of(vendor: Vendor) -> str:
-    """Return what the configuration says of *vendor*."""
+    """Return the table of *vendor* in the configuration."""
     settings = vendor.settings()
-    # What JSON writes for texts, numbers, booleans and lists is TOML, too.
+    # The JSON of texts, numbers, booleans and lists is also TOML.
     keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     return f"[sources.{settings['type']}]\n{keys}{_PACE}"
 
 
 @contextlib.asynccontextmanager
-async def _running(daemon: _Daemon, show: "_Show") -> AsyncIterator[_Daemon]:
+async def _running(daemon: _Daemon, view: "_View") -> AsyncIterator[_Daemon]:
     try:
         await daemon.start()
-        show.trouble(f"the status page is at {show.address}")
-        async with show:
+        view.announce(f"the status page is at {view.address}")
+        async with view:
             yield daemon
     finally:
         await daemon.stop()
 
 
-# -- what there is to see --------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """The books of one intake, compared with those of the vendors."""
+    """The records of one intake, compared with those of the vendors."""
 
     sink: str
     made: int
@@ -287,12 +287,12 @@ class _Row:
     missing: int
 
 
-def _account(sandbox: Sandbox, show: "_Show") -> list[_Row]:
+def _accounts(sandbox: Sandbox, view: "_View") -> list[_Row]:
     made = {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
     rows = []
     for sink in _SIEMS:
         stored = getattr(sandbox, sink).stored
-        dead = show.dead.get(sink, 0)
+        dead = view.dead.get(sink, 0)
         rows.append(
             _Row(
                 sink,
@@ -307,7 +307,7 @@ def _account(sandbox: Sandbox, show: "_Show") -> list[_Row]:
 
 
 @dataclass(slots=True)
-class _Show:
+class _View:
     """A live view on a terminal, plain lines elsewhere."""
 
     sandbox: Sandbox
@@ -325,12 +325,12 @@ class _Show:
         with contextlib.suppress(asyncio.CancelledError):
             await self._drawing
 
-    def trouble(self, text: str) -> None:
-        """Tell what the sandbox does."""
-        self._tell(f">> {text}")
+    def announce(self, text: str) -> None:
+        """Print an action of the sandbox."""
+        self._print(f">> {text}")
 
-    def said(self, line: dict[str, Any]) -> None:
-        """Tell what the daemon logs, as far as it is news."""
+    def logged(self, line: dict[str, Any]) -> None:
+        """Print a log line of the daemon, if it is important."""
         event, level = line.get("event", ""), line.get("level", "")
         if event == "event_dead_lettered":
             self.dead[line["sink"]] = self.dead.get(line["sink"], 0) + 1
@@ -340,17 +340,17 @@ class _Show:
                 for key, value in line.items()
                 if key not in ("timestamp", "level", "event") and value is not None
             )
-            self._tell(f"   {level} {event} {rest}")
+            self._print(f"   {level} {event} {rest}")
 
     async def count_dead_letters(self) -> None:
-        """Ask the daemon how many there are: one that was killed may not have logged its last."""
+        """Get their number from the daemon: if it was killed, its last log lines may be missing."""
         with contextlib.suppress(httpx.HTTPError):
-            # Plain HTTP on loopback: to read the certificates would take longer than all the rest.
+            # Plain HTTP on loopback: loading the certificates would take longer than the request.
             async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501
                 answer = await client.get(f"{self.address}api/status")
             self.dead = {row["name"]: row["dead_letters"] for row in answer.json()["sinks"]}
 
-    def _tell(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self.lines.append(f"{datetime.now(UTC):%H:%M:%S} {text}")
         if not sys.stdout.isatty():
             typer.echo(self.lines[-1])
@@ -363,15 +363,15 @@ class _Show:
                     await asyncio.sleep(0.25)
         while True:
             await asyncio.sleep(5)
-            books = ", ".join(
-                f"{row.sink} {row.stored}/{row.made}" for row in _account(self.sandbox, self)
+            counts = ", ".join(
+                f"{row.sink} {row.stored}/{row.made}" for row in _accounts(self.sandbox, self)
             )
-            self._tell(f"   stored of made: {books}")
+            self._print(f"   stored of made: {counts}")
 
     def _picture(self) -> RenderableType:
         return Group(
             Text(f"auditrelay demo   status page: {self.address}   Ctrl-C ends it\n", style="bold"),
-            _table(_account(self.sandbox, self), missing="on the way"),
+            _table(_accounts(self.sandbox, self), missing="in transit"),
             Text("\n" + "\n".join(self.lines), no_wrap=True, overflow="ellipsis"),
         )
 
@@ -388,10 +388,10 @@ def _table(rows: list[_Row], *, missing: str) -> RenderableType:
 
 
 def _vendors_table(sandbox: Sandbox) -> RenderableType:
-    """Return what each vendor made, how it was asked, and what each SIEM has of it."""
+    """Return the events made, requests and faults of each vendor, and what each SIEM stored."""
     table = Table()
     table.add_column("vendor")
-    for title in ("made", "requests", "spoilt", *_SIEMS):
+    for title in ("made", "requests", "faults", *_SIEMS):
         table.add_column(title, justify="right")
     for name, vendor in sandbox.vendors.items():
         made = list(vendor.records.ids())
@@ -401,16 +401,18 @@ def _vendors_table(sandbox: Sandbox) -> RenderableType:
     return table
 
 
-def _reckon(sandbox: Sandbox, show: _Show) -> bool:
-    """Print the reckoning; return whether nothing is lost."""
-    rows = _account(sandbox, show)
-    typer.echo("\nThe reckoning, by the books of the vendors and of the SIEMs themselves:")
+def _print_result(sandbox: Sandbox, view: _View) -> bool:
+    """Print the final count; return whether nothing is lost."""
+    rows = _accounts(sandbox, view)
+    typer.echo("\nThe final count, by the records of the vendors and of the SIEMs themselves:")
     Console().print(_vendors_table(sandbox))
     Console().print(_table(rows, missing="lost"))
-    typer.echo("Stored beyond what was made: auditrelay's own alerts, which are events, too.")
+    typer.echo(
+        "Stored in addition to what was made: auditrelay's own alerts, which are also events."
+    )
     typer.echo(
         "Repeated: sent again after a reply was lost or the daemon was killed, with the same "
-        "event id.\nSplunk and Datadog cannot recognise that; Elasticsearch can."
+        "event id.\nSplunk and Datadog cannot deduplicate that; Elasticsearch can."
     )
     lost = sum(row.missing for row in rows)
     typer.echo("Nothing is lost." if not lost else f"LOST: {lost} events did not arrive.")

@@ -1,4 +1,4 @@
-"""``auditrelay forget``: let go of what the state holds of a source or sink that is gone."""
+"""``auditrelay forget``: delete the state of an orphaned source or sink."""
 
 from typing import Annotated, Any
 
@@ -12,15 +12,13 @@ def forget(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A source or sink that is not configured any more.")],
     *,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Also if something is lost with it for good.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm permanent data loss.")] = False,
 ) -> None:
-    """Delete what the state holds of a source or sink that was taken out or renamed."""
+    """Delete the state of a source or sink that was renamed or is no longer configured."""
     config = Options.of(context).load(default_level="error")
     run_command(config, {"do": "forget", "name": name, "yes": yes}, _silent)
-    typer.echo(f"{name} is forgotten")
+    typer.echo(f"The state of {name} is deleted.")
 
 
 async def _silent(_: dict[str, Any]) -> None:
-    """There is nothing to tell on the way."""
+    """Print no progress."""

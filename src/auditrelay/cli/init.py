@@ -13,14 +13,14 @@ STARTER = """\
 #
 # Fill in what is empty, set the variables that ${env:...} names, and run `auditrelay check`.
 # A secret can also come from ${file:/path} or ${credential:NAME} (systemd's LoadCredential=).
-# Every other key is explained in config.example.toml, and all of them in `auditrelay schema`.
+# config.example.toml explains every other key; `auditrelay schema` prints all of them.
 
 # state_dir = "/var/lib/auditrelay"   # default: $STATE_DIRECTORY, else ~/.local/state/auditrelay
 
 [status]
 listen = "127.0.0.1:9464"             # page, health, metrics
 
-# A source is an audit log that is polled. Its name is yours; it stands in metrics and events.
+# A source is an audit log that is polled. Its name is yours; it is in metrics, logs and events.
 [sources.cekura]
 type = "cekura"
 organization_id = ""                  # the "id" that GET /user/organizations/ shows
@@ -43,10 +43,10 @@ api_key = "${env:CEKURA_API_KEY}"
 
 # [sources.cencori]
 # type = "cencori"
-# mode = "files"                      # exports that are dropped into a folder
+# mode = "files"                      # exports that are put into a folder
 # directory = "/var/lib/auditrelay/cencori"
 
-# A sink is where the events go. Each sink receives every source, unless it says otherwise.
+# A sink is a destination of events. It receives every source, unless `sources` selects some.
 [sinks.splunk]
 type = "splunk_hec"
 url = ""                              # such as https://splunk.example.com:8088
@@ -72,10 +72,10 @@ def init(
 ) -> None:
     """Write a commented configuration to start from. Never overwrites a file."""
     try:
-        # One step: nobody can put a file there in between, nor read it before its mode is set.
+        # One step: no other process can create the file in between, or read it with another mode.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise ConfigError(f"{path}: is there already, and is left as it is") from error
+        raise ConfigError(f"{path}: exists already; not overwritten") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     try:

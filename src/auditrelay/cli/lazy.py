@@ -1,4 +1,4 @@
-"""The group of all commands: it lists them from a table, and imports the one that is asked for."""
+"""The group of all commands: it lists them from a table, and imports only the one that runs."""
 
 import importlib
 from typing import Any, Final
@@ -9,25 +9,25 @@ from typer.core import TyperCommand, TyperGroup
 HELP_OPTIONS: Final = ("-h", "--help")
 
 COMMANDS: Final = {
-    "run": "Poll every source and deliver to every sink until told to stop.",
-    "backfill": "Read a past range; what was forwarded before is not forwarded again.",
+    "run": "Poll every source and deliver to every sink until stopped.",
+    "backfill": "Read a past range; events that were forwarded before are not forwarded again.",
     "check": "Validate the configuration, then make one harmless request to every source and sink.",
     "status": "Show checkpoints, lag, backlogs, dead letters and gaps.",
     "coverage": "Show which spans of event time were read, with how many events, and every gap.",
-    "verify": "Read a range again at the source, and compare it with what was forwarded.",
+    "verify": "Read a range again at the source, and compare it with the forwarded events.",
     "sample": "Fetch the newest few events and print them; stores and sends nothing.",
-    "forget": "Delete what the state holds of a source or sink that was taken out or renamed.",
+    "forget": "Delete the state of a source or sink that was renamed or is no longer configured.",
     "demo": "Run everything against the built-in sandbox: no credentials, nothing left behind.",
     "init": "Write a commented configuration to start from. Never overwrites a file.",
     "schema": "Print the JSON Schema of the configuration file.",
-    "dead-letters": "What sinks would never accept, and why.",
+    "dead-letters": "Events that sinks will never accept, and why.",
     "setup": "Prepares a SIEM for the events.",
 }
-"""Each command's line in ``--help``: the first of its own help, repeated here to import nothing."""
+"""The line of each command in ``--help``: the first of its own help, here to avoid the import."""
 
 
 class LazyGroup(TyperGroup):
-    """A group whose commands are names and lines of help, until one of them is asked for."""
+    """A group whose commands are names and lines of help, until one of them is invoked."""
 
     def __init__(self, **settings: Any) -> None:
         listed = {name: TyperCommand(name, help=line) for name, line in COMMANDS.items()}
@@ -35,13 +35,13 @@ class LazyGroup(TyperGroup):
         _hide_type_of_flags(self)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command that *args* begin with, imported, and what follows it."""
+        """Import the command that *args* begin with; return it and the arguments after it."""
         name, listed, rest = super().resolve_command(ctx, args)
         return name, listed and command(str(listed.name)), rest
 
 
 def command(name: str) -> Any:
-    """Return the command *name*: what the module of that name calls by its own name."""
+    """Return the command *name*: the function or group of that name in the module of that name."""
     attribute = name.replace("-", "_")
     found = getattr(importlib.import_module(f"auditrelay.cli.{attribute}"), attribute)
     group = typer.Typer()
@@ -55,7 +55,7 @@ def command(name: str) -> Any:
 
 
 def _hide_type_of_flags(command: Any) -> None:
-    """Show no ``<bool>`` in the help beside an option that takes no value, --help included."""
+    """Show no ``<bool>`` in the help after an option that takes no value, --help included."""
     context = typer.Context(command, help_option_names=list(HELP_OPTIONS))
     for option in command.get_params(context):
         if getattr(option, "is_flag", False):

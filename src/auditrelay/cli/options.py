@@ -1,4 +1,4 @@
-"""What stands before the command: the configuration file, and how much to log."""
+"""The options before the command: the configuration file and the log level."""
 
 import os
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ class Options:
 
     @classmethod
     def of(cls, context: typer.Context) -> Self:
-        """Return the options that stand before the command of *context*."""
-        given = context.find_root().params
-        return cls(given["config"], given["log_level"])
+        """Return the options before the command of *context*."""
+        params = context.find_root().params
+        return cls(params["config"], params["log_level"])
 
     def load(self, *, default_level: str | None = None) -> Config:
         """
-        Read the configuration, and set up the log as it and the options say.
+        Read the configuration, and set up the log by it and the options.
 
-        *default_level* is for commands whose result matters more than their log. Raises
-        ConfigError.
+        *default_level* replaces the level of the file, for commands whose result matters more than
+        their log. Raises ConfigError.
         """
         if self.log_level is not None and self.log_level not in _LEVELS:
-            raise ConfigError(f"--log-level: {self.log_level!r} is none of {', '.join(_LEVELS)}")
+            raise ConfigError(f"--log-level: {self.log_level!r} is not one of {', '.join(_LEVELS)}")
         config = load(self.config, os.environ)
         level = self.log_level or default_level or config.log.level
         logs.setup(cast('Literal["debug", "info", "warning", "error"]', level), config.log.format)

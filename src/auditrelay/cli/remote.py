@@ -1,4 +1,4 @@
-"""Have something done by the running instance, or without one by this process itself."""
+"""Run a command in the service if one is running, or else in this process."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from auditrelay.service.control_socket import ask
 
 def run_command(config: Config, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     """
-    Return the result of *request*, wherever it was done; *on_progress* is called meanwhile.
+    Return the result of *request*, from the service or this process; report to *on_progress*.
 
-    Raises RelayError; one that says how to go on after Ctrl-C or SIGTERM.
+    Raises RelayError, also after Ctrl-C or SIGTERM.
     """
     return asyncio.run(_until_stopped(config, request, on_progress))
 
@@ -24,14 +24,14 @@ def run_command(config: Config, request: dict[str, Any], on_progress: OnProgress
 async def _until_stopped(
     config: Config, request: dict[str, Any], on_progress: OnProgress
 ) -> dict[str, Any]:
-    working = asyncio.ensure_future(_run_here_or_there(config, request, on_progress))
+    running = asyncio.ensure_future(_run_here_or_there(config, request, on_progress))
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
-        return await working
+        return await running
     except asyncio.CancelledError:
         raise RelayError(
-            "stopped; what was done is kept, and the same command goes on from there"
+            "stopped; completed work is kept, and the same command resumes from there"
         ) from None
 
 

@@ -21,10 +21,10 @@ def run(
     context: typer.Context,
     *,
     once: Annotated[
-        bool, typer.Option("--once", help="Catch up, deliver everything, then end.")
+        bool, typer.Option("--once", help="Catch up, deliver everything, then exit.")
     ] = False,
 ) -> None:
-    """Poll every source and deliver to every sink until told to stop."""
+    """Poll every source and deliver to every sink until stopped."""
     options = Options.of(context)
     config = options.load()
     failures = asyncio.run(_once(config) if once else serve(config, options.load))
@@ -36,9 +36,9 @@ def run(
 
 async def serve(config: Config, reread: Callable[[], Config]) -> list[str]:
     """
-    Run the service of *config* until SIGTERM or SIGINT; a second one ends it at once.
+    Run the service with *config* until SIGTERM or SIGINT; a second one ends it at once.
 
-    SIGHUP has it work by what *reread* returns.
+    On SIGHUP it applies the configuration that *reread* returns.
     """
     stop = stop_on_signals()
     async with App.open(config) as app:
@@ -69,7 +69,7 @@ async def _once(config: Config) -> list[str]:
         if not catching_up.done():
             catching_up.cancel()
             await asyncio.wait([catching_up])
-            return ["stopped before everything was caught up; the next run goes on from here"]
+            return ["stopped before everything was caught up; the next run resumes here"]
         try:
             return catching_up.result()
         except BaseExceptionGroup as group:
@@ -81,7 +81,7 @@ def _end_at_once(number: int, _frame: object) -> None:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """Return an event that SIGTERM or SIGINT sets; after the first, they act as usual."""
+    """Return an event that SIGTERM or SIGINT sets; a second signal has its default action."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -89,12 +89,12 @@ def stop_on_signals() -> asyncio.Event:
         log.info("stopping", signal=number.name)
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
-            # The default does nothing to process 1, which it is in a container.
+            # The default action does nothing to process 1, which this is in a container.
             signal.signal(each, signal.SIG_DFL if os.getpid() != 1 else _end_at_once)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, first, number)
-    # Without a handler a reload asked for too early, or of a run that ends by itself, would end it.
+    # Without a handler SIGHUP would kill a service that is starting, or a run --once.
     loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("reload_ignored"))
     return stop

@@ -1,4 +1,4 @@
-"""``auditrelay sample``: what a source shows, and what a sink would get of it."""
+"""``auditrelay sample``: the newest events of a source, in the form that a sink would get."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from auditrelay.window import Interval, micros
 
 
 class Form(StrEnum):
-    """What to print of an event."""
+    """The form in which an event is printed."""
 
     raw = "raw"
     event = "event"
@@ -44,7 +44,7 @@ def sample(
     config = Options.of(context).load(default_level="warning")
     if source not in config.sources:
         known = ", ".join(config.sources) or "none"
-        raise ConfigError(f"there is no source {source!r} in the configuration; there is: {known}")
+        raise ConfigError(f"there is no source {source!r} in the configuration; there are: {known}")
     events = asyncio.run(_newest(config, source, count))
     for event in events:
         typer.echo(_print(event, form))
@@ -69,7 +69,7 @@ async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
         if isinstance(source, FileSource):
             await _newest_dropped(source, now, admit, lambda: len(events) >= count)
             return sorted(events.values(), key=lambda one: one.at, reverse=True)
-        # Not every vendor can be asked for its newest: look back in ever longer windows instead.
+        # Not every API returns the newest first: try ever longer windows instead.
         for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
             window = Interval(now - min(back, settings.max_window), now)
             async with contextlib.aclosing(source.walk(window)) as pages:
@@ -90,7 +90,7 @@ async def _newest_dropped(
     admit: Callable[[list[bytes]], None],
     enough: Callable[[], bool],
 ) -> None:
-    """Read the newest files that can be read, until there is enough: they are newest first."""
+    """Read the newest readable files first, until there are enough events."""
 
     async def is_known(_key: bytes) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""``auditrelay schema``: what the configuration file may hold, for editors and checkers."""
+"""``auditrelay schema``: the keys of the configuration file, for editors and checkers."""
 
 import json
 

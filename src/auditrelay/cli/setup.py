@@ -1,4 +1,4 @@
-"""``auditrelay setup``: what a SIEM has to know before the first event arrives."""
+"""``auditrelay setup``: prepare a SIEM for the first event."""
 
 import asyncio
 import contextlib
@@ -28,10 +28,10 @@ def elasticsearch(
     context: typer.Context,
     *,
     only_print: Annotated[
-        bool, typer.Option("--print", help="Print the templates, and ask no cluster.")
+        bool, typer.Option("--print", help="Print the templates, and make no requests.")
     ] = False,
     opensearch: Annotated[
-        bool, typer.Option("--opensearch", help="With --print: as OpenSearch takes them.")
+        bool, typer.Option("--opensearch", help="With --print: the form for OpenSearch.")
     ] = False,
     sink: Annotated[
         str | None, typer.Option(metavar="NAME", help="The sink, if there are several.")
@@ -43,7 +43,7 @@ def elasticsearch(
             typer.echo(f"PUT {path}\n{json.dumps(body, indent=2)}\n")
         return
     if opensearch:
-        raise ConfigError("--opensearch goes with --print: a cluster says itself what it is")
+        raise ConfigError("--opensearch requires --print: a cluster reports its product itself")
     config = Options.of(context).load(default_level="error")
     name = _chosen(config, sink)
     settings: Any = config.sinks[name]
@@ -58,19 +58,21 @@ def elasticsearch(
 
 
 def _chosen(config: Config, wanted: str | None) -> str:
-    """Return the name of the sink that is meant."""
+    """Return the name of the sink to set up; raise ConfigError unless exactly one fits."""
     names = [name for name, sink in config.sinks.items() if sink.type == "elasticsearch"]
     known = ", ".join(names) or "none"
     if wanted is not None and wanted not in names:
-        raise ConfigError(f"--sink: {wanted!r} is no elasticsearch sink; there is: {known}")
+        raise ConfigError(f"--sink: {wanted!r} is no elasticsearch sink; there are: {known}")
     if wanted is None and len(names) != 1:
-        say = "choose one with --sink" if names else "there is none to set up"
-        raise ConfigError(f"the configuration has {len(names)} elasticsearch sinks: {say}; {known}")
+        hint = "choose one with --sink" if names else "there is none to set up"
+        raise ConfigError(
+            f"the configuration has {len(names)} elasticsearch sinks: {hint}; {known}"
+        )
     return wanted or names[0]
 
 
 async def _install(name: str, settings: Any) -> list[str]:
-    """Put the templates where the sink sends its events; return their paths."""
+    """Install the templates in the cluster of the sink; return their paths."""
     async with contextlib.aclosing(Cluster(name, settings, Metrics())) as cluster:
         opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)
@@ -81,9 +83,9 @@ async def _install(name: str, settings: Any) -> list[str]:
                 if error.status != 403:
                     raise
                 raise Refused(
-                    f"{error}; to install templates takes {_RIGHTS[opensearch]}, which sending "
-                    f"events does not: give them to the key or user of sinks.{name} for this "
-                    "once, or let an administrator install what --print prints",
+                    f"{error}; installing templates requires {_RIGHTS[opensearch]}, sending events "
+                    f"does not: grant it to the key or user of sinks.{name} for this once, or let "
+                    "an administrator install what --print prints",
                     status=error.status,
                 ) from error
         return list(wanted)

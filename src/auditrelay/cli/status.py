@@ -1,4 +1,4 @@
-"""``auditrelay status``: how everything fares, beside a running service or without one."""
+"""``auditrelay status``: the state of everything, with a running service or without one."""
 
 import json
 from collections.abc import Iterator
@@ -24,15 +24,15 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show checkpoints, lag, backlogs, dead letters and gaps."""
-    told = current(Options.of(context).load(default_level="warning"))
+    state = current(Options.of(context).load(default_level="warning"))
     if as_json:
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(state, indent=2))
         return
-    _print(told)
+    _print(state)
 
 
 def current(config: Config) -> dict[str, Any]:
-    """Return the state in ``state_dir``; one that does not exist yet is an empty one."""
+    """Return the report on ``state_dir``; a state that does not exist yet is an empty one."""
     now = datetime.now(UTC)
     if not (config.state_dir / DATABASE).exists():
         return report(config, (), (), spool_bytes=0, now=now)
@@ -40,51 +40,52 @@ def current(config: Config) -> dict[str, Any]:
         return report(config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now)
 
 
-def _print(told: dict[str, Any]) -> None:
+def _print(state: dict[str, Any]) -> None:
     console = Console()
     sources = Table("source", "state", "read up to", "lag", "last event", "not read")
     sources.add_column("unknown types", justify="right")
     sources.add_column("last error")
-    for row in told["sources"]:
+    for row in state["sources"]:
         sources.add_row(
             row["name"],
             _state(row),
             _time(row["last_fetched_timestamp"]) or "never",
-            _words(row["lag_seconds"]),
+            _span(row["lag_seconds"]),
             _time(row["last_event_at"]) or "none yet",
-            _words(row["gap_seconds"]),
+            _span(row["gap_seconds"]),
             f"{row['unknown_actions']:,}",
             Text(row["last_error"] or ""),
         )
-    sinks = Table("sink", "state", "backlog", "oldest waits", "dead letters", "last error")
-    for row in told["sinks"]:
+    sinks = Table("sink", "state", "backlog", "oldest waiting", "dead letters", "last error")
+    for row in state["sinks"]:
         sinks.add_row(
             row["name"],
             _state(row),
             f"{row['backlog_events']:,}",
-            _words(row["oldest_undelivered_seconds"]),
+            _span(row["oldest_undelivered_seconds"]),
             f"{row['dead_letters']:,}",
             Text(row["last_error"] or ""),
         )
     console.print(sources)
-    for row in told["sources"]:
+    for row in state["sources"]:
         if row["lateness"] is not None:
             console.print(f"{row['name']}: {row['lateness']}{_advice(row)}", markup=False)
     console.print(sinks)
-    spool = told["spool"]
+    spool = state["spool"]
     console.print(f"spool: {spool['bytes']:,} of {spool['max_bytes']:,} bytes")
-    for finding in told["findings"]:
+    for finding in state["findings"]:
         console.print(Text("\n".join(_lines(finding))), soft_wrap=True)
 
 
 def _lines(finding: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong, and what to do, as the status page says it; a line each."""
+    """Yield what is wrong, its effect and what to do, as on the status page; a line each."""
     since = finding["since"]
     when = "" if since is None else f" (since {_time(since)})"
-    yield f"{'ACT ' if finding['level'] == 'act' else 'WAIT'} {finding['what']}{when}"
-    yield from (f"     {said}" for said in (finding["effect"], finding["do"]) if said)
+    level = "ACTION REQUIRED" if finding["level"] == "action_required" else "RECOVERING"
+    yield f"{level}: {finding['what']}{when}"
+    yield from (f"    {sentence}" for sentence in (finding["effect"], finding["do"]) if sentence)
     if finding["command"]:
-        yield f"     $ {finding['command']}"
+        yield f"    $ {finding['command']}"
 
 
 def _advice(row: dict[str, Any]) -> str:
@@ -102,7 +103,7 @@ def _state(row: dict[str, Any]) -> str:
     if not row["enabled"]:
         return "disabled"
     if row["held"]:
-        return "HELD"
+        return "BLOCKED, action required"
     if row.get("silent"):
         return "SILENT"
     return "up" if row["up"] else "not up"
@@ -112,5 +113,5 @@ def _time(iso: str | None) -> str:
     return "" if iso is None else datetime.fromisoformat(iso).strftime("%m-%d %H:%M:%SZ")
 
 
-def _words(seconds: float | None) -> str:
+def _span(seconds: float | None) -> str:
     return "" if seconds is None else humanize.span(seconds)

@@ -9,7 +9,7 @@ from auditrelay.settings.values import parse_duration
 
 def moment(option: str, text: str, now: datetime) -> datetime:
     """
-    Return the time that *text* names: with an offset, a bare date (UTC), or a duration ago.
+    Parse *text* as a time: ISO 8601 with an offset, a bare date (UTC), or a duration ago.
 
     Raises ConfigError that names the *option*.
     """
@@ -22,7 +22,7 @@ def moment(option: str, text: str, now: datetime) -> datetime:
         at = datetime.fromisoformat(text)
         if at.tzinfo is not None:
             return at.astimezone(UTC)
-    except (ValueError, OverflowError):  # in the year 1 there are times that UTC has no words for
+    except (ValueError, OverflowError):  # some times in the year 1 cannot be converted to UTC
         raise ConfigError(
             f"{option}: {text!r} is not a time: write 2026-03-01T00:00:00Z, 2026-03-01, or how "
             "long ago, such as 36h"

@@ -22,16 +22,16 @@ def verify(
         str, typer.Option("--from", metavar="T", help="2026-03-01T00:00:00Z, 2026-03-01, or 36h.")
     ],
     until: Annotated[
-        str | None, typer.Option("--to", metavar="T", help="Default: what has been read by now.")
+        str | None, typer.Option("--to", metavar="T", help="Default: the checkpoint.")
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Forward what is missing.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Forward the missing events.")] = False,
     at_sink: Annotated[
         bool,
-        typer.Option("--at-sink", help="Ask Elasticsearch itself whether it holds each event."),
+        typer.Option("--at-sink", help="Search Elasticsearch itself for each event."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Read a range again at the source, and compare it with what was forwarded."""
+    """Read a range again at the source, and compare it with the forwarded events."""
     config = Options.of(context).load(default_level="error")
     now = datetime.now(UTC)
     request = {
@@ -42,7 +42,7 @@ def verify(
         "repair": repair,
         "at_sink": at_sink,
     }
-    report = run_command(config, request, _told)
+    report = run_command(config, request, _silent)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
@@ -54,22 +54,23 @@ def verify(
         raise typer.Exit(1)
 
 
-async def _told(_: dict[str, Any]) -> None:
-    """Stay silent: the report says it all."""
+async def _silent(_: dict[str, Any]) -> None:
+    """Print no progress."""
 
 
 def _print(report: dict[str, Any]) -> None:
     typer.echo(f"{report['source']} from {report['from']} to {report['to']}")
     typer.echo(f"  {report['checked']:,} events at the source, {report['forwarded']:,} forwarded")
-    for sink, fates in report["sinks"].items():
-        words = ", ".join(f"{count:,} {fate.replace('_', ' ')}" for fate, count in fates.items())
-        typer.echo(f"  {sink}: {words or 'nothing'}")
+    for sink, statuses in report["sinks"].items():
+        counts = ", ".join(
+            f"{count:,} {status.replace('_', ' ')}" for status, count in statuses.items()
+        )
+        typer.echo(f"  {sink}: {counts or 'nothing'}")
     for each in report["not_shown"]:
         typer.echo(f"  not shown by the source: {each['start']} .. {each['end']}, {each['reason']}")
     if report["deleted_at_source"]:
         typer.echo(
-            f"  {len(report['deleted_at_source']):,} forwarded events are not shown by the source "
-            "any more: deleted there"
+            f"  {len(report['deleted_at_source']):,} forwarded events were deleted at the source"
         )
     missing = report["missing"]
     if not missing:

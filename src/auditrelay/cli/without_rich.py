@@ -1,9 +1,9 @@
 """
-Imports httpx and structlog without rich; it has to come before anything else that imports them.
+Import httpx and structlog without rich; this module must be imported before any other use of them.
 
-httpx (for a command line of its own) and structlog (for coloured tracebacks) take rich along
-wherever it is installed, and typer installs it: 4 MB and a tenth of a second in a service without
-terminal output. Both do without. A command that prints tables imports rich itself.
+httpx (for its own command line) and structlog (for coloured tracebacks) import rich if it is
+installed, and typer installs it: 4 MB and a tenth of a second in a service without terminal output.
+Both work without it. A command that prints tables imports rich itself.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
-    """Let no import in the block find *packages*, unless they are loaded already."""
+    """Make imports of *packages* fail in the block, unless they are loaded already."""
     hidden = [name for name in packages if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # documented: it cannot be imported

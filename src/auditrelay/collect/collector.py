@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from auditrelay.collect.checkpoint import Checkpoint
-from auditrelay.collect.file_drop import FileReader
+from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper

@@ -1,8 +1,8 @@
 """
-Tell of trouble once, when it begins and when it ends: in the log, and in sinks that still work.
+Report each problem once when it begins and once when it ends: in the log, and to the sinks.
 
-What trouble is, is judged as on the status page (``status.findings``). A gap is told by an event
-of its own (``collect.reader``), in the transaction that declares it.
+The problems are those of the status page (``status.findings``). A gap has an event of its own
+(``collect.reader``), written in the transaction that declares it.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ ALERTING: Final = frozenset(
         "behind",
     }
 )
-"""The codes of findings that are worth an alert; the others are told elsewhere."""
+"""The codes of findings that are worth an alert; the others are reported elsewhere."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -42,10 +42,10 @@ _Key = tuple[str, str, str]
 
 class Alerts:
     """
-    What is being complained of.
+    The alerts that are raised now.
 
-    *report* returns what ``status`` tells, *clock* now in UTC. With *forward* each alert is an
-    event too; *announce* is called when one lies in the spool.
+    *report* returns what ``status --json`` prints, *clock* now in UTC. While *forward* returns
+    true each alert is also an event; *announce* is called when one is in the spool.
     """
 
     def __init__(
@@ -58,30 +58,30 @@ class Alerts:
         announce: Callable[[], None],
     ) -> None:
         self.due = asyncio.Event()
-        """Set when somebody's condition may have changed."""
+        """Set when the health of a source or sink may have changed."""
         self._report = report
         self._store = store
         self._clock = clock
         self._forward = forward
         self._announce = announce
-        self._known: dict[_Key, Finding] = {}
+        self._raised: dict[_Key, Finding] = {}
 
     async def keep_alerting(self) -> None:
-        """Look whenever it is due, until cancelled."""
+        """Update the alerts whenever that is due, until cancelled."""
         while True:
             await self.due.wait()
             self.due.clear()
-            await self.look()
+            await self.update()
 
-    async def look(self) -> None:
-        """Tell of every trouble that is new, and of every one that is over."""
+    async def update(self) -> None:
+        """Raise an alert for each new problem, and clear those whose problem is over."""
         report = await self._report()
         found: dict[_Key, Finding] = {
             (finding.code, finding.kind, finding.name): finding
             for finding in [Finding(**each) for each in report["findings"]]
-            if finding.level == "act" and finding.code in ALERTING
+            if finding.level == "action_required" and finding.code in ALERTING
         }
-        for key in found.keys() - self._known.keys():
+        for key in found.keys() - self._raised.keys():
             finding = found[key]
             _log.error(
                 "alert_raised",
@@ -90,14 +90,14 @@ class Alerts:
                 what=finding.what,
                 todo=finding.do,
             )
-            await self._tell(finding, over=False)
-        for key in self._known.keys() - found.keys():
-            finding = self._known[key]
+            await self._forward_alert(finding, over=False)
+        for key in self._raised.keys() - found.keys():
+            finding = self._raised[key]
             _log.warning("alert_cleared", code=finding.code, about=finding.name)
-            await self._tell(finding, over=True)
-        self._known = found
+            await self._forward_alert(finding, over=True)
+        self._raised = found
 
-    async def _tell(self, finding: Finding, *, over: bool) -> None:
+    async def _forward_alert(self, finding: Finding, *, over: bool) -> None:
         if not self._forward():
             return
         event = alert_event(
@@ -109,7 +109,7 @@ class Alerts:
             over=over,
             now=self._clock(),
         )
-        # On a full disk it stays untold here; the log and the page have it.
+        # Not sent when the disk is full; the log and the status page have it.
         with contextlib.suppress(StoreFull):
             await self._store.add(ALERTS, [event], via="alerts")
             self._announce()

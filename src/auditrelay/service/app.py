@@ -1,8 +1,8 @@
 """
 One instance: builds every part from the configuration, starts them, and stops them in order.
 
-This is the only module that knows all parts. The scheduler says when; the task group owns the
-work, so that a bug in any of it ends the service visibly. The store makes that safe.
+This is the only module that knows all parts. The scheduler sets when work is due; the task group
+owns the work, so that a bug in any of it ends the service visibly. The store makes that safe.
 """
 
 import asyncio
@@ -40,32 +40,32 @@ from auditrelay.telemetry.metrics import Metrics
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
 ATTEMPTS_ONCE: Final = 5
-"""How often a request is made in a run that shall end."""
+"""Most attempts at one request in a run that has an end (``run --once``, a command)."""
 
 ROOM_PATIENCE: Final = timedelta(seconds=30)
-"""How long a poll of a run that shall end waits for room that no sink makes."""
+"""How long a poll of a run that has an end waits for room in the spool."""
 
 SWITCH_SECONDS: Final = 0.0005
 """
-How long a thread may keep the interpreter from the others.
+How long a thread may keep the interpreter while others wait for it.
 
-The writer thread gives the interpreter up for every statement, and at Python's own 5 ms each time
-a busy loop would make it wait ten times longer than the statement takes.
+The writer thread releases the interpreter for every statement. With Python's default of 5 ms a
+busy event loop would make it wait ten times longer than the statement takes.
 """
 
 GC_THRESHOLD: Final = 10_000
 """
-How many more containers may be made than freed until the collector looks at the young ones.
+How many more containers may be allocated than freed before a collection of the youngest.
 
-A page is thousands of dictionaries that live for a moment and are in no cycle: at Python's own
-700 the collector goes through them over and over.
+A page is thousands of short-lived dictionaries without cycles: with Python's default of 700 the
+collector would traverse them again and again.
 """
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def _tune() -> None:
-    """Fit the interpreter to a process that decodes many small objects and keeps few."""
+    """Tune the interpreter for a process that decodes many small objects and keeps few."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
@@ -79,7 +79,7 @@ class App:
     """
     One running instance of *config*. Use :meth:`open`.
 
-    *attempts* bounds how often a sink's request is made, for a run that shall end.
+    *attempts* bounds the attempts at one request of a sink, for a run that has an end.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class App:
         clock: Callable[[], datetime] = _now,
         attempts: int | None = None,
     ) -> None:
-        # What is built of what; a line leads down to what is called.
+        # What is built from what; a line leads down to what is called.
         #
         #   control socket          SIGHUP            status port, systemd
         #         |                   |                        |
@@ -137,10 +137,10 @@ class App:
     @contextlib.asynccontextmanager
     async def open(cls, config: Config, *, attempts: int | None = None) -> AsyncIterator[Self]:
         """
-        Take possession of the state directory and build everything that is enabled.
+        Lock the state directory and build everything that is enabled.
 
-        Raises StateError if another instance holds the state or it cannot be used, ConfigError if
-        a part cannot be built.
+        Raises StateError if another instance has locked the state or it cannot be used,
+        ConfigError if a part cannot be built.
         """
         config.require_work()
         _tune()
@@ -183,11 +183,11 @@ class App:
         supervisor: Supervisor,
     ) -> None:
         """
-        Work until *stop* is set, then hand back what is in hand within *GRACE*.
+        Run until *stop* is set, then drain the requests in flight within *GRACE*.
 
-        Whenever *reload* is set, *reread* returns the configuration anew, or raises ConfigError.
-        *started* is called with the address of the status port once everything runs; *supervisor*
-        is told how it goes from then on.
+        Whenever *reload* is set, *reread* is called for the configuration as it is now; it may
+        raise ConfigError. *started* is called with the address of the status port once everything
+        runs; *supervisor* is notified from then on.
         """
         self._restart_command = supervisor.restart_command
         port = StatusPort(self._config.status.listen, self, token=self._config.status.token)
@@ -204,7 +204,7 @@ class App:
             started(port.address)
             supervisor.ready(self.summary())
             others += [
-                tasks.create_task(supervisor.keep_telling(self)),
+                tasks.create_task(supervisor.keep_notifying(self)),
                 tasks.create_task(self._alerts.keep_alerting()),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
@@ -220,7 +220,7 @@ class App:
     async def _keep_reloading(
         self, due: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
     ) -> None:
-        """Work by another configuration whenever that is *due*; a bad one changes nothing."""
+        """Apply the configuration again whenever that is *due*; a bad one changes nothing."""
         while True:
             await due.wait()
             due.clear()
@@ -237,17 +237,17 @@ class App:
         self, request: dict[str, Any], on_progress: OnProgress
     ) -> dict[str, Any]:
         """
-        Do *request* without a service, deliver what came of it, and return the result.
+        Do *request* without a running service, deliver what it forwards, and return the result.
 
-        What a sink did not take stays in the spool for the service; the result says so under
-        ``undelivered``.
+        What a sink did not take stays in the spool for the service; the result lists the reasons
+        under ``undelivered``.
         """
         async with self._delivering() as undelivered:
             result = await self._commands.do(request, on_progress)
         return {**result, "undelivered": undelivered}
 
     async def once(self) -> list[str]:
-        """Read every source to its settled end, deliver everything, return what failed."""
+        """Read every source to its settled end, deliver everything, return the failures."""
 
         async def collect(collector: Collector) -> None:
             try:
@@ -303,7 +303,7 @@ class App:
             await self._seal()
 
     async def _seal(self) -> None:
-        """Once a day log the heads of the journals: a copy elsewhere bears witness for them."""
+        """Log the heads of the journals once a day: a copy elsewhere proves them later."""
         today = self._clock().date()
         if self._sealed_on == today:
             return
@@ -313,19 +313,19 @@ class App:
 
     async def _prune(self) -> None:
         try:
-            gone = await self._store.prune(self._clock())
-        except StoreFull as error:  # a deletion takes room, too; the next one may find some
+            pruned = await self._store.prune(self._clock())
+        except StoreFull as error:  # deleting takes room, too; the next attempt may find some
             _log.warning("spool_not_pruned", reason=str(error))
             return
-        if gone:
-            _log.info("spool_pruned", events=gone)
+        if pruned:
+            _log.info("spool_pruned", events=pruned)
 
-    # -- what the status port asks -----------------------------------------------------------------
+    # -- for the status port and the supervisor ----------------------------------------------------
 
     async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` prints, and what only the running instance knows."""
-        # How they fare is told as it is now: what the store has of it waits for the next poll or,
-        # on a full disk, for room.
+        """Return what ``status --json`` prints, and what is known to the running instance alone."""
+        # Health is taken from memory: the store's copy waits for the next poll or, on a full disk,
+        # for room.
         sources = {loop.name: asdict(loop.condition) for loop in self._topology.collectors.values()}
         sinks = {loop.name: asdict(loop.condition) for loop in self._topology.deliverers.values()}
         return report(
@@ -346,7 +346,7 @@ class App:
         )
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics, brought up to date, and their content type, as *accept* asks."""
+        """Update the gauges; return the metrics and their content type, as *accept* asks."""
         for collector in self._topology.collectors.values():
             collector.checkpoint.measure()
         now = self._clock()
@@ -367,8 +367,8 @@ class App:
         """
         Return the names of the loops that make no progress.
 
-        A poll or a batch that is under way has to move; and polls have to come, whatever became of
-        the scheduler.
+        A poll or a batch in progress has to move, and polls have to begin even if the scheduler
+        fails.
         """
         now = time.monotonic()
         return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
@@ -385,28 +385,29 @@ class App:
         return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
 
     def summary(self) -> str:
-        """Return in a sentence how everything fares: what is amiss, or that nothing is."""
-        amiss = []
+        """Return the overall health in a sentence: every problem, or that all are healthy."""
+        problems = []
         for loop in self._topology.loops:
             condition = loop.condition
             if condition.held:
-                amiss.append(f"{loop.name} is held: {condition.last_error}")
-            elif not loop.worked_once:
-                amiss.append(f"{loop.name} has not worked yet: {condition.last_error or 'wait'}")
-            elif condition.last_error:
-                amiss.append(f"{loop.name}: {condition.last_error}")
-        return (
-            "; ".join(amiss) or f"All work: {', '.join(loop.name for loop in self._topology.loops)}"
-        )
+                problems.append(_blocked(loop))
+            elif condition.last_error or not loop.worked_once:
+                problems.append(f"{loop.name}: {condition.last_error or 'no response yet'}")
+        names = ", ".join(loop.name for loop in self._topology.loops)
+        return "; ".join(problems) or f"All healthy: {names}"
 
     def unready(self) -> list[str]:
-        """Return what is not ready yet, and why: each has to have worked, and none be held."""
+        """Return why this is not ready: what is held, or has not succeeded since the start."""
         reasons = []
         for loop in self._topology.loops:
             condition = loop.condition
             if condition.held:
-                reasons.append(f"{loop.name} is held: {condition.last_error}")
+                reasons.append(_blocked(loop))
             elif not loop.worked_once:
-                why = condition.last_error or "nothing was heard of it yet"
-                reasons.append(f"{loop.name} has not worked since the start: {why}")
+                why = condition.last_error or "no response yet"
+                reasons.append(f"{loop.name} has not succeeded since the start: {why}")
         return reasons
+
+
+def _blocked(loop: Collector | Deliverer) -> str:
+    return f"{loop.name} is blocked, action required: {loop.condition.last_error}"

@@ -1,4 +1,4 @@
-"""What a command has the instance do, beside its loops: backfill, verify, replay, drop."""
+"""What a command asks of the instance: backfill, verify, replay, drop, forget."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,31 +16,31 @@ from auditrelay.settings.values import format_duration
 from auditrelay.store import SinkState, SourceState, Store
 from auditrelay.window import EPOCH, Interval
 
-_ASKED_WITH: Final = {
+_REQUIRED: Final = {
     "backfill": ("source", "start", "end", "sinks", "dry_run", "newest_first", "concurrency"),
     "verify": ("source", "start", "end", "repair", "at_sink"),
     "replay": ("ids",),
     "drop": ("ids",),
     "forget": ("name", "yes"),
 }
-"""What has to come with each request."""
+"""The keys that each request has to have."""
 
 
 class Commands:
-    """What can be asked of an instance with this *topology*."""
+    """The commands that an instance with this *topology* carries out."""
 
     def __init__(self, topology: Topology, store: Store, *, clock: Callable[[], datetime]) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock
         self._busy: Counter[str | None] = Counter()
-        """How many requests work on each source."""
+        """How many requests are in progress for each source."""
 
     async def do(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
         """
-        Do what a command asks for, see the modules of ``cli``; return the result for it.
+        Do the *request* of a command, see the modules of ``cli``; return its result.
 
-        Raises ConfigError for what cannot be done with this configuration, and RelayError.
+        Raises ConfigError for what this configuration does not allow, and RelayError.
         """
         asked = str(request.get("do"))
         do = {
@@ -52,14 +52,14 @@ class Commands:
         }.get(asked)
         if do is None:
             raise ConfigError(
-                f"this instance (auditrelay {__version__}) knows no {asked}: it was started by "
-                "another version; restart it"
+                f"the running service (auditrelay {__version__}) does not support {asked}: it and "
+                "the command are of different versions; restart the service"
             )
-        if left_out := [key for key in _ASKED_WITH[asked] if key not in request]:
+        if lacking := [key for key in _REQUIRED[asked] if key not in request]:
             raise ConfigError(
-                f"this instance (auditrelay {__version__}) has to be told {', '.join(left_out)} "
-                f"for a {asked}: the command is of another version; restart the instance, or use "
-                "the command that came with it"
+                f"the request for {asked} lacks {', '.join(lacking)}: the running service "
+                f"(auditrelay {__version__}) and the command are of different versions; restart "
+                "the service, or use the command that came with it"
             )
         name = request.get("source")
         self._busy[name] += 1
@@ -69,10 +69,10 @@ class Commands:
             self._busy[name] -= 1
 
     async def _backfill(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-        collector = self._polled(request["source"])
+        collector = self._collector(request["source"])
         span = self._span(collector, request)
-        fed = self._fed(collector.name, request["sinks"])
-        for note in self._beforehand(span, fed):
+        fed = self._sinks_of(collector.name, request["sinks"])
+        for note in self._notes(span, fed):
             await on_progress({"note": note})
         backfiller = Backfiller(
             collector,
@@ -88,26 +88,26 @@ class Commands:
         return await backfiller.run(concurrency=concurrency, newest_first=request["newest_first"])
 
     async def _verify(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-        collector = self._polled(request["source"])
+        collector = self._collector(request["source"])
         await collector.checkpoint.refresh()
         span = self._span(collector, request)
         if span.start >= collector.checkpoint.at:
             raise ConfigError(
-                f"{collector.name} has been read up to {collector.checkpoint.at.isoformat()} only: "
-                "there is nothing to compare from --from on"
+                f"--from is after the checkpoint of {collector.name} "
+                f"({collector.checkpoint.at.isoformat()}): nothing was read there yet"
             )
         searchable = {}
         if request["at_sink"]:
             searchable = {
                 name: sink
                 for name, sink in self._topology.sinks.items()
-                if isinstance(sink, Searchable) and name in self._fed(collector.name, [])
+                if isinstance(sink, Searchable) and name in self._sinks_of(collector.name, [])
             }
         return await Verifier(
             collector,
             self._store,
             span=Interval(span.start, min(span.end, collector.checkpoint.at)),
-            sinks=self._fed(collector.name, []),
+            sinks=self._sinks_of(collector.name, []),
             searchable=searchable,
             repair=request["repair"],
             clock=self._clock,
@@ -121,53 +121,54 @@ class Commands:
         return {"replayed": [letter.id for letter in sent]}
 
     async def _drop(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-        gone = await self._store.drop(request["ids"], self._clock())
-        return {"dropped": [letter.id for letter in gone]}
+        dropped = await self._store.drop(request["ids"], self._clock())
+        return {"dropped": [letter.id for letter in dropped]}
 
     async def _forget(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
         name = request["name"]
         if name in self._topology.config.sources or name in self._topology.config.sinks:
             raise ConfigError(
-                f"{name} is still in the configuration of this instance: take it out, and reload "
-                "or restart the service"
+                f"{name} is still in the configuration of this instance: remove it there, then "
+                "reload or restart the service"
             )
         sources = {state.name: state for state in await self._store.sources()}
         sinks = {state.name: state for state in await self._store.sinks()}
         if name not in sources and name not in sinks:
-            left = sorted(
+            orphaned = sorted(
                 (sources.keys() - self._topology.config.sources.keys())
                 | (sinks.keys() - self._topology.config.sinks.keys())
             )
             raise ConfigError(
-                f"nothing is known of {name!r}; left over: {', '.join(left) or 'nothing'}"
+                f"the state has no source or sink {name!r}; orphaned are: "
+                f"{', '.join(orphaned) or 'none'}"
             )
         if self._busy[name]:
             raise ConfigError(f"{name} is still being read for another command: wait for its end")
-        if not request["yes"] and (lost := self._lost_with(sources.get(name), sinks.get(name))):
-            raise ConfigError(f"with {name} goes {lost}; if that is meant, say --yes")
+        if not request["yes"] and (lost := self._losses(sources.get(name), sinks.get(name))):
+            raise ConfigError(f"This permanently deletes {lost} of {name}. Pass --yes to confirm.")
         await self._topology.remove_orphan(name)
         await self._store.forget(name)
         return {"forgotten": name}
 
-    def _lost_with(self, source: SourceState | None, sink: SinkState | None) -> str:
-        """Return what would be lost for good with a source or sink, in words; empty: nothing."""
+    def _losses(self, source: SourceState | None, sink: SinkState | None) -> str:
+        """Return what removing a source or sink would lose for good, in words; or nothing."""
         lost = []
         if sink is not None and sink.backlog_events:
-            lost.append(f"what waits for it ({sink.backlog_events:,} events)")
+            lost.append(f"the backlog ({sink.backlog_events:,} events)")
         if sink is not None and sink.dead_letters:
-            lost.append(f"its dead letters ({sink.dead_letters:,})")
+            lost.append(f"the dead letters ({sink.dead_letters:,})")
         if source is not None and source.waiting:
-            lost.append(f"what sinks have yet to take of it (up to {source.waiting:,} events)")
+            lost.append(f"the undelivered events (up to {source.waiting:,} events)")
         return " and ".join(lost)
 
-    def _polled(self, name: str) -> Collector:
+    def _collector(self, name: str) -> Collector:
         if name in self._topology.collectors:
             return self._topology.collectors[name]
         known = ", ".join(self._topology.collectors) or "none"
-        raise ConfigError(f"there is no enabled source {name!r}; there is: {known}")
+        raise ConfigError(f"there is no enabled source {name!r}; enabled are: {known}")
 
-    def _fed(self, source: str, wanted: list[str]) -> list[str]:
-        """Return the sinks *wanted* (empty: all) as far as they receive *source*."""
+    def _sinks_of(self, source: str, wanted: list[str]) -> list[str]:
+        """Return the sinks *wanted*, or all that receive *source*; raise ConfigError for others."""
         fed = [
             sink
             for sink in self._topology.sinks
@@ -176,7 +177,9 @@ class Commands:
         for name in wanted:
             if name not in fed:
                 known = ", ".join(fed) or "none"
-                raise ConfigError(f"no enabled sink {name!r} receives {source}; there is: {known}")
+                raise ConfigError(
+                    f"no enabled sink {name!r} receives {source}; those that do: {known}"
+                )
         return wanted or fed
 
     def _span(self, collector: Collector, request: dict[str, Any]) -> Interval:
@@ -185,25 +188,25 @@ class Commands:
         end = settled if request["end"] is None else datetime.fromisoformat(request["end"])
         end = min(end, settled)
         if start < EPOCH:
-            raise ConfigError(f"there is no event as old as {start.isoformat()}: begin in 1970")
+            raise ConfigError(f"--from is before 1970: {start.isoformat()}")
         if start >= end:
             raise ConfigError(
-                f"the range ends before it starts: {start.isoformat()} .. {end.isoformat()} (what "
-                f"is newer than {format_duration(collector.settings.settle)} has not settled yet)"
+                f"the range ends before it starts: {start.isoformat()} .. {end.isoformat()} (the "
+                f"last {format_duration(collector.settings.settle)} have not settled yet)"
             )
         return Interval(start, end)
 
-    def _beforehand(self, span: Interval, sinks: Sequence[str]) -> list[str]:
-        """Return what an operator should know before *span* is filled."""
+    def _notes(self, span: Interval, sinks: Sequence[str]) -> list[str]:
+        """Return what an operator should know before a backfill of *span*."""
         notes = []
         remember = self._topology.config.spool.remember
         if span.start < self._clock() - remember:
             notes.append(
-                f"what is older than spool.remember ({format_duration(remember)}) is not known any "
-                "more: events of that time are forwarded again, under the same uid"
+                f"uids older than spool.remember ({format_duration(remember)}) are forgotten: "
+                "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            said = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
-            if said:
-                notes.append(f"{name}: {said}")
+            notice = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
+            if notice:
+                notes.append(f"{name}: {notice}")
         return notes

@@ -1,14 +1,14 @@
 """
 How a command asks the running instance: one line of JSON over a Unix socket in the state directory.
 
-Whatever writes to the state or reads a source beside the service is done by the service itself.
-So there is one writer, one rate budget a source, one set of cookies, and what is forwarded is
-delivered at once (docs/decisions/0016-control-socket.md). Whoever may open the state directory may
-ask; nobody else can reach the socket.
+While a service runs, every command that writes to the state or reads a source is carried out by
+the service. So there is one writer, one rate limit a source, one set of cookies, and what is
+forwarded is delivered at once (docs/decisions/0016-control-socket.md). Only processes that may
+open the state directory can reach the socket.
 
-The command sends one object. The service answers with lines ``{"told": ...}`` as the work goes on,
-and at last ``{"result": ...}`` or ``{"error": "...", "status": N}``. A command that goes away
-breaks its work off.
+The command sends one object. The service answers with lines ``{"progress": ...}`` during the work,
+and at the end ``{"result": ...}`` or ``{"error": "...", "status": N}``. If the command disconnects,
+its work is cancelled.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 SOCKET: Final = "control"
 
 _MOST_BYTES: Final = 256 << 20
-"""The largest line: a report lists everything that is missing."""
+"""The longest line: a report of verify lists every missing event."""
 
 Handle = Callable[[dict[str, Any], OnProgress], Awaitable[dict[str, Any]]]
 
 
 async def serve(state_dir: Path, handle: Handle) -> None:
     """
-    Answer commands until cancelled; whoever is being answered then is told so.
+    Answer commands until cancelled; commands in progress then get an error that says so.
 
     A bug in *handle* is raised here, like any other bug of the service.
     """
@@ -43,20 +43,20 @@ async def serve(state_dir: Path, handle: Handle) -> None:
             tasks.create_task(_answer(reader, writer, handle))
 
         with contextlib.ExitStack() as stack:
-            # The path is good as long as the folder is open; asyncio may look the socket up by it.
-            path = stack.enter_context(_reachable(state_dir))
+            # The path is valid as long as the folder is open; asyncio may stat the socket by it.
+            path = stack.enter_context(_short_path(state_dir))
             stack.callback((state_dir / SOCKET).unlink, missing_ok=True)
             listening = stack.enter_context(_listen(state_dir, path))
             server = await asyncio.start_unix_server(accept, sock=listening, limit=_MOST_BYTES)
-            # Not waited for: later Pythons would wait for those who are still being answered, and
-            # they are cancelled only when this is over.
+            # Not wait_closed(): later Pythons wait for open connections, and those are cancelled
+            # only after this block.
             stack.callback(server.close)
             await asyncio.Event().wait()
 
 
 def _listen(state_dir: Path, path: str) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
-    # A socket that is left over belongs to nobody: the lock on the state is ours.
+    # A socket that exists already is stale: we have the lock on the state.
     (state_dir / SOCKET).unlink(missing_ok=True)
     listening.bind(path)
     (state_dir / SOCKET).chmod(0o600)
@@ -66,39 +66,39 @@ def _listen(state_dir: Path, path: str) -> socket.socket:
 async def _answer(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle
 ) -> None:
-    async def say(line: dict[str, Any]) -> None:
+    async def reply(line: dict[str, Any]) -> None:
         writer.write(json.dumps(line).encode() + b"\n")
         await writer.drain()
 
     async def on_progress(progress: dict[str, Any]) -> None:
-        # Whoever has gone is noticed below, and the work ends there.
+        # A disconnect is noticed below, and the work is cancelled there.
         with contextlib.suppress(OSError):
-            await say({"told": progress})
+            await reply({"progress": progress})
 
     try:
         request = await _request(reader)
         if request is None:
             return
         working = asyncio.ensure_future(handle(request, on_progress))
-        leaving = asyncio.ensure_future(reader.read())
+        disconnect = asyncio.ensure_future(reader.read())
         try:
-            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([working, disconnect], return_when=asyncio.FIRST_COMPLETED)
             if not working.done():
                 return
             result = working.result()
         finally:
-            for task in (working, leaving):
+            for task in (working, disconnect):
                 task.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+            await asyncio.gather(working, disconnect, return_exceptions=True)
         with contextlib.suppress(OSError):
-            await say({"result": result})
+            await reply({"result": result})
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):
-            await say({"error": "the service is stopping; what was done is kept", "status": 1})
+            await reply({"error": "the service is stopping; what was done is kept", "status": 1})
         raise
     except RelayError as error:
         with contextlib.suppress(OSError):
-            await say({"error": str(error), "status": exit_status(error)})
+            await reply({"error": str(error), "status": exit_status(error)})
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -106,7 +106,7 @@ async def _answer(
 
 
 async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """Return what is asked, or None: whoever asked has gone, or is no command of ours."""
+    """Return the request, or None if the client has gone or sent no request of ours."""
     try:
         request = json.loads(await reader.readline())
     except (OSError, ValueError, RecursionError):
@@ -116,16 +116,17 @@ async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
 
 async def ask(state_dir: Path, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
     """
-    Have the running instance do *request*; return the result.
+    Send *request* to the running instance; return the result.
 
-    Raises what it raised: ConfigError, StateError or RelayError; StateError if it does not listen.
+    Raises the error of the instance (ConfigError, StateError, RelayError), or StateError if it does
+    not listen.
     """
     try:
-        with _reachable(state_dir) as path:
+        with _short_path(state_dir) as path:
             reader, writer = await asyncio.open_unix_connection(path, limit=_MOST_BYTES)
     except OSError as error:
         raise StateError(
-            f"the instance that holds {state_dir} does not listen on its socket "
+            f"the instance that has locked {state_dir} does not listen on its socket "
             f"{state_dir / SOCKET}: {error.strerror or error}; it may be starting, stopping, or a "
             "run --once: try again when it has ended"
         ) from error
@@ -134,7 +135,7 @@ async def ask(state_dir: Path, request: dict[str, Any], on_progress: OnProgress)
         await writer.drain()
         async for line in reader:
             if not line.endswith(b"\n"):
-                break  # it was killed in the middle of a word
+                break  # the service was killed while it wrote the line
             answer = json.loads(line)
             if "result" in answer:
                 result: dict[str, Any] = answer["result"]
@@ -142,17 +143,17 @@ async def ask(state_dir: Path, request: dict[str, Any], on_progress: OnProgress)
             if "error" in answer:
                 kind = {2: ConfigError, 3: StateError}.get(answer["status"], RelayError)
                 raise kind(answer["error"])
-            await on_progress(answer["told"])
+            await on_progress(answer["progress"])
     except OSError as error:
-        raise RelayError(f"the connection to the service broke off: {error}") from error
+        raise RelayError(f"the connection to the service broke: {error}") from error
     finally:
         writer.close()
-    raise RelayError("the service ended before it was done; what was done is kept")
+    raise RelayError("the service ended before the command was done; what was done is kept")
 
 
 @contextlib.contextmanager
-def _reachable(state_dir: Path) -> Iterator[str]:
-    """Yield a short path of the socket: a longer one than 107 bytes cannot be bound."""
+def _short_path(state_dir: Path) -> Iterator[str]:
+    """Yield a short path to the socket: one of more than 107 bytes cannot be bound."""
     folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{SOCKET}"

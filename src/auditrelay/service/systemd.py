@@ -1,10 +1,9 @@
 """
-What the service manager is told: that everything runs, how it fares, and signs of life.
+sd_notify: readiness, status line and watchdog, for systemd and others that speak its protocol.
 
-This is the protocol of systemd, which others speak as well: a datagram of ``NAME=value`` lines to
-the Unix socket that ``$NOTIFY_SOCKET`` names
-(https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html). Without the variable
-nobody is told anything.
+A notification is a datagram of ``NAME=value`` lines to the Unix socket that ``$NOTIFY_SOCKET``
+names (https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html). Without the
+variable nothing is sent.
 """
 
 import asyncio
@@ -16,87 +15,88 @@ from typing import Final, Protocol
 
 import structlog
 
-LONGEST: Final = 800
-"""Most characters of a sentence: systemd drops a datagram of more than 4,096 bytes whole."""
+MAX_STATUS: Final = 800
+"""Most characters of a status line: systemd discards a datagram of more than 4,096 bytes."""
 
 FIRST: Final = 2.0
-"""Seconds after the start until the first look: most peers have answered by then."""
+"""Seconds after the start until the first notification: most peers have answered by then."""
 
 SEND_SECONDS: Final = 1.0
-"""How long a datagram may wait for the service manager, and so hold up everything else."""
+"""How long a datagram may wait for the service manager; the event loop waits with it."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Instance(Protocol):
-    """What is asked of the running instance."""
+    """What the supervisor needs to know of the running instance."""
 
     def stuck(self) -> list[str]:
         """Return the names of the loops that make no progress."""
 
     def summary(self) -> str:
-        """Return in a sentence how everything fares."""
+        """Return the overall health in a sentence."""
 
 
 class Supervisor:
     """
-    The service manager that started this process, as *environ* tells; or nobody.
+    The service manager that started this process, by *environ*; or none.
 
-    It is told, never asked: one that cannot be reached costs a warning.
+    Never raises, and blocks for *SEND_SECONDS* at the most: one that cannot be reached costs a
+    warning in the log.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
-        # A name that begins with @ lies in no folder; the kernel wants a nought for it.
+        # A name that begins with @ is in the abstract namespace: the kernel wants a NUL for it.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._pulse = _pulse(environ) if address else None
-        self._said = ""
+        self._interval = _watchdog_interval(environ) if address else None
+        self._last_status = ""
         self._reachable = True
 
     @property
     def restart_command(self) -> str | None:
-        """What an operator types to restart the service; None if nobody supervises it."""
+        """What an operator types to restart the service; None without a service manager."""
         return "systemctl restart auditrelay" if self._address else None
 
     def ready(self, sentence: str) -> None:
-        """Tell that everything runs, or that it runs again after a reload."""
-        self._send("READY=1", f"STATUS={_line(sentence)}")
-        self._said = _line(sentence)
+        """Notify that everything runs, or runs again after a reload, with *sentence* as status."""
+        self._send("READY=1", f"STATUS={_status_line(sentence)}")
+        self._last_status = _status_line(sentence)
 
     def reloading(self) -> None:
-        """Tell that the configuration is read again; :meth:`ready` has to follow, whatever came."""
-        # systemd compares it with its own clock, so as not to take an older READY for this one's.
+        """Notify that the configuration is read again; :meth:`ready` has to follow in any case."""
+        # systemd compares it with its own clock, to tell an older READY from the one that follows.
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Tell that it ends, and that this is no failure."""
-        self._send("STOPPING=1", "STATUS=Stopping: what is in flight may land")
+        """Notify that the service stops, and that this is no failure."""
+        self._send("STOPPING=1", "STATUS=Stopping: draining requests in flight")
 
-    async def keep_telling(self, instance: Instance) -> None:
+    async def keep_notifying(self, instance: Instance) -> None:
         """
-        Give a sign of life, and the sentence when it has changed, until cancelled.
+        Send the watchdog ping, and the status line when it has changed, until cancelled.
 
-        Each comes at half the time after which the service manager restarts what is silent. A
-        loop that is stuck silences it; and if the event loop is blocked nothing gets here. Returns
-        at once if no sign of life is wanted.
+        A ping is due at half the time after which the service manager restarts a silent service.
+        While a loop of *instance* is stuck none is sent; a blocked event loop sends none either.
+        Returns at once if no watchdog is configured.
         """
-        if self._pulse is None:
+        if self._interval is None:
             return
         before: list[str] = []
-        wait = min(FIRST, self._pulse)
+        wait = min(FIRST, self._interval)
         while True:
             await asyncio.sleep(wait)
-            wait = self._pulse
+            wait = self._interval
             stuck = instance.stuck()
             if not stuck:
                 self._send("WATCHDOG=1")
             elif stuck != before:
                 _log.error("loop_stuck", loops=stuck)
             before = stuck
-            sentence = _line(instance.summary())
-            if sentence != self._said:
+            sentence = _status_line(instance.summary())
+            if sentence != self._last_status:
                 self._send(f"STATUS={sentence}")
-                self._said = sentence
+                self._last_status = sentence
 
     def _send(self, *lines: str) -> None:
         if not self._address:
@@ -114,13 +114,13 @@ class Supervisor:
             self._reachable = True
 
 
-def _pulse(environ: Mapping[str, str]) -> float | None:
-    """Return the seconds between two signs of life, or None if this process need give none."""
+def _watchdog_interval(environ: Mapping[str, str]) -> float | None:
+    """Return the seconds between two watchdog pings, or None if this process need send none."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None  # the variables were inherited: they are meant for a parent
     interval = environ.get("WATCHDOG_USEC", "")
     return int(interval) / 2e6 if interval.isdecimal() and int(interval) else None
 
 
-def _line(sentence: str) -> str:
-    return " ".join(sentence.split())[:LONGEST]
+def _status_line(sentence: str) -> str:
+    return " ".join(sentence.split())[:MAX_STATUS]

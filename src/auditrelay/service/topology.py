@@ -1,8 +1,8 @@
 """
-The running parts of an instance, one for each enabled source and sink, and how they are exchanged.
+The running sources and sinks of an instance, and how a reload replaces them.
 
-When the configuration is read again, what has not changed is not interrupted. Whatever is new is
-built before anything is stopped: if it cannot be built, nothing has happened.
+When the configuration is read again, what has not changed is not interrupted. What is new is built
+before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
-"""How long requests in flight may take to end after a stop was asked for."""
+"""How long requests in flight may take to drain after a stop."""
 
 JOB: Final[dict[str, Any]] = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-"""How everything is scheduled: a turn that was missed is taken once, as soon as possible."""
+"""How everything is scheduled: missed runs are made up for once, as soon as possible."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class TopologyDiff:
-    """What another configuration has changed: names of sources and sinks."""
+    """What a reload has changed: names of sources and sinks."""
 
     added: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -46,10 +46,10 @@ class TopologyDiff:
 
 class Topology:
     """
-    The sources and sinks of *config* at work.
+    The running sources and sinks of *config*.
 
-    *attempts* bounds how often a sink's request is made, and *patience* how long a page waits for
-    room, for a run that shall end.
+    For a run that has an end, *attempts* bounds the attempts at one request of a sink, and
+    *patience* how long a page waits for room in the spool.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Topology:
         self._patience = patience
         self._tasks: asyncio.TaskGroup | None = None
         self._scheduler: AsyncIOScheduler | None = None
-        self._at_work: dict[str, list[asyncio.Task[None]]] = {}
+        self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         for name in _enabled(config.sinks):
             self.sinks[name], self.deliverers[name] = self._deliverer(config, name)
@@ -82,16 +82,16 @@ class Topology:
 
     @property
     def loops(self) -> list[Collector | Deliverer]:
-        """Everything that works, sources first."""
+        """Every collector and deliverer, sources first."""
         return [*self.collectors.values(), *self.deliverers.values()]
 
     def announce(self) -> None:
-        """Wake every sink: there may be something for it."""
+        """Wake every sink: there may be new events for it."""
         for deliverer in self.deliverers.values():
             deliverer.wake.set()
 
     async def register(self) -> None:
-        """Tell the store who reads what, and take over how each fared when it was last seen."""
+        """Register which sink receives what in the store, and restore the health of each part."""
         await self._store.start_source(ALERTS, self._clock())
         for name in self.deliverers:
             await self._store.start_sink(
@@ -100,10 +100,10 @@ class Topology:
                 configured=[*self.config.sources, ALERTS],
             )
         for name in await self._store.retire_sinks(list(self.deliverers)):
-            _log.warning("sink_left_over", sink=name)
+            _log.warning("sink_orphaned", sink=name)
         for state in await self._store.sources():
             if state.name not in self.config.sources:
-                _log.warning("source_left_over", source=state.name)
+                _log.warning("source_orphaned", source=state.name)
         await self._recall(self.loops)
 
     async def _recall(self, loops: list[Collector | Deliverer]) -> None:
@@ -114,7 +114,7 @@ class Topology:
             loop.recall(known.get(loop.name, {}))
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
-        """Set everything to work in *tasks*, polled as *scheduler* says."""
+        """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
         self._tasks, self._scheduler = tasks, scheduler
         for name in self.deliverers:
             self._begin_delivering(name)
@@ -124,7 +124,7 @@ class Topology:
     def _begin_delivering(self, name: str) -> None:
         assert self._tasks is not None  # noqa: S101  # begin() comes first
         deliverer = self.deliverers[name]
-        self._at_work[f"sink {name}"] = [
+        self._running[f"sink {name}"] = [
             self._tasks.create_task(deliverer.keep_delivering()),
             self._tasks.create_task(deliverer.probe_until_up()),
         ]
@@ -133,7 +133,7 @@ class Topology:
         assert self._tasks is not None  # noqa: S101  # as above
         assert self._scheduler is not None  # noqa: S101  # as above
         collector = self.collectors[name]
-        self._at_work[f"source {name}"] = [
+        self._running[f"source {name}"] = [
             self._tasks.create_task(collector.keep_polling()),
             self._tasks.create_task(collector.resweeper.keep_resweeping()),
         ]
@@ -142,7 +142,7 @@ class Topology:
             collector.due.set,
             "interval",
             seconds=interval,
-            # Many instances that were started together should not poll together for ever.
+            # Many instances that were started together must not poll in step for ever.
             jitter=interval * 0.05,
             id=f"poll {name}",
             **JOB,
@@ -152,12 +152,12 @@ class Topology:
     async def end(self) -> None:
         """Stop polling at once and delivering within *GRACE*, and release everything."""
         for name in self.collectors:
-            self._cancel(f"source {name}")  # free: a walk that broke off is walked again
+            self._cancel(f"source {name}")  # costs nothing: an unfinished walk is walked again
         deliverers = [
             *self.deliverers.values(),
             *(deliverer for deliverer, _ in self._draining.values()),
         ]
-        await _land(deliverers)
+        await _drain_within_grace(deliverers)
         for name in (*self.deliverers, *self._draining):
             self._cancel(f"sink {name}")
 
@@ -169,19 +169,19 @@ class Topology:
             await sink.close()
 
     def _cancel(self, work: str) -> list[asyncio.Task[None]]:
-        tasks = self._at_work.pop(work, [])
+        tasks = self._running.pop(work, [])
         for task in tasks:
             task.cancel()
         return tasks
 
-    # -- another configuration ---------------------------------------------------------------------
+    # -- reload ------------------------------------------------------------------------------------
 
     async def change(self, config: Config) -> TopologyDiff:
         """
-        Work by *config* from now on.
+        Apply *config*, and return what that has changed.
 
-        Raises ConfigError, and has changed nothing then, if a part of it cannot be built or if it
-        differs in what cannot change while the instance runs.
+        Raises ConfigError, with nothing changed, if a part cannot be built or if a setting differs
+        that cannot change while the instance runs.
         """
         _refuse_what_is_fixed(self.config, config)
         config.require_work()
@@ -227,7 +227,7 @@ class Topology:
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
     ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, Collector]]:
-        """Build what is new or has changed; if one of them fails, release the others."""
+        """Build what is new or has changed; if one fails, close the others and raise."""
         new_sinks: dict[str, tuple[Sink, Deliverer]] = {}
         new_collectors: dict[str, Collector] = {}
         try:
@@ -250,13 +250,13 @@ class Topology:
         await self.collectors.pop(name).source.close()
 
     async def _stop_delivering(self, name: str) -> None:
-        """Let what *name* has in flight land; all else waits for the sink that takes its place."""
-        await _land([self.deliverers.pop(name)])
+        """Drain the requests of *name*; its backlog waits for the sink that replaces it."""
+        await _drain_within_grace([self.deliverers.pop(name)])
         await asyncio.wait(self._cancel(f"sink {name}"))
         await self.sinks.pop(name).close()
 
     def _drain(self, name: str) -> None:
-        """Let *name*, which is not configured any more, deliver what waits for it, and then end."""
+        """Let the sink *name*, no longer configured, deliver its backlog, and then close it."""
         assert self._tasks is not None  # noqa: S101  # as above
         deliverer = self.deliverers.pop(name)
         self._draining[name] = deliverer, self.sinks.pop(name)
@@ -264,7 +264,7 @@ class Topology:
         self._tasks.create_task(self._close_when_drained(name, deliverer))
 
     async def _close_when_drained(self, name: str, deliverer: Deliverer) -> None:
-        await asyncio.wait(self._at_work[f"sink {name}"][:1])
+        await asyncio.wait(self._running[f"sink {name}"][:1])
         if self._draining.get(name, (None,))[0] is deliverer:
             self._cancel(f"sink {name}")
             await self._draining.pop(name)[1].close()
@@ -273,12 +273,12 @@ class Topology:
     async def _stop_draining(self, name: str) -> None:
         if name in self._draining:
             deliverer, sink = self._draining.pop(name)
-            await _land([deliverer])
+            await _drain_within_grace([deliverer])
             await asyncio.wait(self._cancel(f"sink {name}"))
             await sink.close()
 
     async def remove_orphan(self, name: str) -> None:
-        """Stop delivering to a sink that is not configured any more."""
+        """Stop delivering to a sink that is not configured any more, if *name* is one."""
         await self._stop_draining(name)
 
     # -- building ----------------------------------------------------------------------------------
@@ -318,15 +318,15 @@ class Topology:
         )
 
 
-async def _land(deliverers: list[Deliverer]) -> None:
-    """Begin nothing new, and wait within *GRACE* for what is in flight."""
+async def _drain_within_grace(deliverers: list[Deliverer]) -> None:
+    """Send nothing new, and wait at most *GRACE* for the requests in flight."""
     for deliverer in deliverers:
         deliverer.stop()
-    # Dear: a batch cut off in flight may arrive twice.
-    landing = [asyncio.ensure_future(deliverer.drain()) for deliverer in deliverers]
-    if landing:
-        await asyncio.wait(landing, timeout=GRACE.total_seconds())
-    for task in landing:
+    # Worth waiting for: a request cancelled in flight may be delivered twice.
+    draining = [asyncio.ensure_future(deliverer.drain()) for deliverer in deliverers]
+    if draining:
+        await asyncio.wait(draining, timeout=GRACE.total_seconds())
+    for task in draining:
         task.cancel()
 
 

@@ -1,9 +1,8 @@
 """
-Who may look at the status port, and what a browser may do with what it is shown.
+Access to the status port: host check, token, and security headers, around all routes.
 
-Around all routes: a request that was meant for another host, or that does not know the token, gets
-no further; every answer carries headers that leave a browser nothing to run or to load but our
-own files.
+A request for another host or without the token is refused; the headers of every answer allow a
+browser to run and load our own files only.
 """
 
 import base64
@@ -17,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auditrelay.settings.secrets import Secret
 
-OPEN: Final = frozenset({"/healthz", "/readyz"})
-"""What a supervisor asks, which has no token."""
+PUBLIC: Final = frozenset({"/healthz", "/readyz"})
+"""Paths that need no token: a supervisor that probes them has none."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -32,14 +31,14 @@ _HEADERS: Final = {
 }
 
 
-class Door:
+class AccessGuard:
     """
-    The ASGI application *app*, behind its door.
+    The ASGI application *app*, with access control.
 
-    With *token*, everything but ``OPEN`` asks for it: as a bearer token, or as the password of
-    Basic with any name, because that is what a browser can ask a person for. With *hosts*, a
-    request for any other host is turned away: a page of somebody else, whose name suddenly leads
-    to loopback (DNS rebinding), could read everything otherwise.
+    With *token*, everything but ``PUBLIC`` requires it: as a bearer token, or as the password of
+    Basic with any user name, because a browser can prompt for that. With *hosts*, a request for
+    any other host is refused: otherwise a foreign web page whose name is made to resolve to
+    loopback (DNS rebinding) could read everything.
     """
 
     def __init__(self, app: ASGIApp, *, token: Secret | None, hosts: frozenset[str] | None) -> None:
@@ -48,7 +47,7 @@ class Door:
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request in, or answer it here."""
+        """Pass the request to the application, or refuse it here."""
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -58,26 +57,26 @@ class Door:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        answer = self._turned_away(scope)
-        await (self._app if answer is None else answer)(scope, receive, guarded)
+        refusal = self._refusal(scope)
+        await (self._app if refusal is None else refusal)(scope, receive, guarded)
 
-    def _turned_away(self, scope: Scope) -> PlainTextResponse | None:
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
         host = headers.get("host")
-        # Only a browser can be led astray, and it always says whom it wants.
+        # Only a browser can be misled by DNS, and a browser always sends Host.
         if self._hosts is not None and host is not None and _name(host) not in self._hosts:
             return PlainTextResponse(
-                "This is auditrelay, on loopback. Ask for localhost: a proxy in front has to set "
-                "the header Host.\n",
+                "This is auditrelay on loopback, and the header Host names another host. Use "
+                "localhost; a proxy in front has to set Host.\n",
                 421,
             )
-        if self._token is None or scope["path"] in OPEN:
+        if self._token is None or scope["path"] in PUBLIC:
             return None
-        self._token.reload()  # a rotated one counts at once
+        self._token.reload()  # a rotated token is valid at once
         if _matches(headers.get("authorization", ""), self._token.reveal()):
             return None
         return PlainTextResponse(
-            "The token of the status port is needed: Authorization: Bearer <status.token>, or "
+            "The status port requires its token: Authorization: Bearer <status.token>, or "
             "Basic with any name and the token as the password.\n",
             401,
             {"WWW-Authenticate": 'Basic realm="auditrelay", charset="UTF-8"'},
@@ -85,19 +84,19 @@ class Door:
 
 
 def allowed_hosts(listen: str, bound: str) -> frozenset[str] | None:
-    """Return who may be asked for at *listen*, bound to the address *bound*; None: anybody."""
+    """Return the values of Host allowed at *listen*, bound to the address *bound*; None: any."""
     if not is_loopback(bound):
         return None
     return frozenset({"localhost", "127.0.0.1", "::1", bound.lower(), _name(listen)})
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches the IP *address*."""
+    """Return whether the IP *address* can be reached from this machine only."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _name(host: str) -> str:
-    """Return *host*, as it stands in a header, without its port, brackets and final dot."""
+    """Return the value *host* of the header Host without port, brackets and final dot."""
     host = host.lower()
     if host.startswith("["):
         return host[1:].partition("]")[0]

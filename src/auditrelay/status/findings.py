@@ -1,8 +1,8 @@
 """
 What is wrong, since when, and what to do: from the report alone, worst first. Pure.
 
-Each kind of trouble is one function that yields findings; ``judge`` puts them in order. A finding
-that heals by itself says so, and one that needs somebody names the key or the command.
+Each kind of problem is one function that yields findings; ``judge`` sorts them. A finding that
+recovers automatically says so; one that requires action names the key or the command.
 """
 
 import shlex
@@ -15,19 +15,19 @@ from auditrelay.telemetry import humanize as wording
 from auditrelay.window import iso
 
 PATIENCE: Final = timedelta(minutes=10)
-"""How long a peer may be out of reach, or an event wait, before somebody should look."""
+"""How long a peer may be unreachable, or an event wait, before that requires action."""
 
 MISSED_POLLS: Final = 3
-"""A checkpoint that is so many poll intervals old is behind."""
+"""A checkpoint older than so many poll intervals is behind."""
 
 NEARLY_FULL: Final = 0.8
-"""The share of ``spool.max_bytes`` from which on the spool is trouble."""
+"""The share of ``spool.max_bytes`` above which the spool is a problem."""
 
 STUCK: Final = timedelta(minutes=20)
 """
-How long a loop may be busy without any progress, beside what it may have to wait for its peer.
+How long a loop may be busy without progress, in addition to what it may wait for its peer.
 
-The service is restarted when one is stuck: a peer that is merely slow must never be taken for it.
+The service is restarted when a loop is stuck, so a peer that is merely slow must not count as it.
 """
 
 Report = Mapping[str, Any]
@@ -36,15 +36,15 @@ Report = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Finding:
     """
-    One thing that is wrong.
+    One problem.
 
-    *level* is ``act`` where somebody has to, ``wait`` where it heals by itself. *kind* and *name*
-    say what it is about: a ``source``, a ``sink``, the ``spool``, the ``instance``. *what*,
-    *effect* and *do* are sentences, *said* is what the peer said, *command* is for a shell.
-    *since* is ISO 8601 UTC, or None where nobody knows.
+    *level* is ``action_required``, or ``recovering`` where it ends automatically. *kind* and *name*
+    are its subject: a ``source``, a ``sink``, the ``spool``, the ``instance``. *what*, *effect* and
+    *do* are sentences, *said* is the error message of the peer, *command* is for a shell. *since*
+    is ISO 8601 UTC, or None if that is unknown.
     """
 
-    level: Literal["act", "wait"]
+    level: Literal["action_required", "recovering"]
     kind: Literal["source", "sink", "spool", "instance"]
     name: str
     what: str
@@ -54,11 +54,11 @@ class Finding:
     do: str = ""
     command: str | None = None
     code: str = ""
-    """The kind of trouble, in a word."""
+    """The kind of problem, in a word."""
 
 
 def judge(report: Report) -> list[Finding]:
-    """Return what is wrong by *report*, worst first; nothing if all is well."""
+    """Return the problems in *report*, worst first."""
     findings = [
         replace(finding, code=code)
         for code, found in (
@@ -75,13 +75,13 @@ def judge(report: Report) -> list[Finding]:
             ("bad_records", _bad_records(report)),
             ("silent", _silent(report)),
             ("backlogs", _backlogs(report)),
-            ("left_over", _left_over(report)),
+            ("orphaned", _orphaned(report)),
             ("behind", _behind(report)),
-            ("unheard", _unheard(report)),
+            ("starting", _starting(report)),
         )
         for finding in found
     ]
-    return sorted(findings, key=lambda finding: finding.level != "act")
+    return sorted(findings, key=lambda finding: finding.level != "action_required")
 
 
 # -- the instance ----------------------------------------------------------------------------------
@@ -90,13 +90,13 @@ def judge(report: Report) -> list[Finding]:
 def _stuck(report: Report) -> Iterator[Finding]:
     for name in report["stuck"]:
         yield Finding(
-            "act",
+            "action_required",
             "instance",
             name,
             f"The loop of {name} is busy and has made no progress for "
             f"{STUCK // timedelta(minutes=1)} minutes.",
-            effect="Nothing is lost; nothing moves either.",
-            do="Restart the service, and report this with the log: it is a defect of auditrelay.",
+            effect="Nothing is lost, but it neither reads nor delivers.",
+            do="Restart the service, and report this with the log: it is a bug in auditrelay.",
             command=report["restart_command"],
         )
 
@@ -108,18 +108,18 @@ def _paused(report: Report) -> Iterator[Finding]:
     spool = report["spool"]
     names = wording.join([row["name"] for row in paused])
     if _fill(spool) > NEARLY_FULL:
-        what = f"The spool is full, so {names} {_is(paused)} not read."
-        do = f"{_mend_slowest(report)}, or raise spool.max_bytes and reload the service."
+        what = f"The spool is full, so {names} {_is(paused)} not polled."
+        do = f"{_fix_slowest(report)}, or raise spool.max_bytes and reload the service."
     else:
-        what = f"The disk is full, so {names} {_is(paused)} not read."
-        do = "Make room on the disk that state_dir lies on; reading then goes on by itself."
+        what = f"The disk is full, so {names} {_is(paused)} not polled."
+        do = "Make room on the disk of state_dir; polling then resumes automatically."
     yield Finding(
-        "act",
+        "action_required",
         "spool",
         "spool",
         what,
         since=min(row["paused_since"] for row in paused),
-        effect="Nothing is dropped: delivery goes on, and reading catches up.",
+        effect="Nothing is dropped: delivery goes on, and polling catches up later.",
         said=paused[0]["last_error"],
         do=do,
         command=_command(report, "status"),
@@ -131,23 +131,23 @@ def _filling(report: Report) -> Iterator[Finding]:
     paused = any(row["enabled"] and row["paused_since"] for row in report["sources"])
     if _fill(spool) > NEARLY_FULL and not paused:
         yield Finding(
-            "act",
+            "action_required",
             "spool",
             "spool",
             f"The spool is {_fill(spool):.0%} full.",
-            effect="When it is full, reading waits until there is room. Nothing is dropped.",
-            do=f"{_mend_slowest(report)}, or raise spool.max_bytes and reload the service.",
+            effect="When it is full, polling pauses until there is room. Nothing is dropped.",
+            do=f"{_fix_slowest(report)}, or raise spool.max_bytes and reload the service.",
             command=_command(report, "status"),
         )
 
 
-def _mend_slowest(report: Report) -> str:
+def _fix_slowest(report: Report) -> str:
     waiting = [row for row in report["sinks"] if row["backlog_events"]]
     if not waiting:
-        return "Wait until delivered events are given up"
+        return "Wait until delivered events are pruned"
     slowest = max(waiting, key=lambda row: row["backlog_events"])
     return (
-        f"Mend the sink {slowest['name']}, for which "
+        f"Fix the sink {slowest['name']}, for which "
         f"{wording.count(slowest['backlog_events'], 'event')} {_wait(slowest)}"
     )
 
@@ -157,6 +157,7 @@ def _mend_slowest(report: Report) -> str:
 _Kind = Literal["source", "sink"]
 
 _RESTART: Final = "restart the service"
+_NOT_FOLLOWED: Final = "Redirects are not followed: they would leak credentials."
 
 
 def _held(report: Report, kind: _Kind) -> Iterator[Finding]:
@@ -166,12 +167,12 @@ def _held(report: Report, kind: _Kind) -> Iterator[Finding]:
         name, status = row["name"], _status(row["error_code"])
         what, do = _refusal(kind, row, status)
         yield Finding(
-            "act",
+            "action_required",
             kind,
             name,
             what,
             since=row["since"],
-            effect=f"{_kept(kind, row)} It is asked again by itself, slowly.",
+            effect=f"{_kept(kind, row)} It is retried automatically, at long intervals.",
             said=row["last_error"],
             do=do,
             command=_command(report, "check"),
@@ -193,20 +194,20 @@ def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[s
     if status == 404:
         names = f"{table}.{address} and the names in [{table}]"
         return (
-            f"{name} does not know what it is asked for (404).",
-            f"See whether {names} are right, mend them, and reload the service.",
+            f"{name} does not find what is requested (404).",
+            f"Check {names}, fix them, and reload the service.",
         )
     if status is not None and 300 <= status < 400:
         return (
-            f"{name} sends us elsewhere ({status}), where no key may follow.",
-            f"Set {table}.{address} to the address that it names, and reload the service.",
+            f"{name} redirects ({status}). {_NOT_FOLLOWED}",
+            f"Set {table}.{address} to the address that it redirects to, and reload the service.",
         )
     with_status = "" if status is None else f" ({status})"
-    return f"{name} refuses{with_status}.", "Do what its own words say."
+    return f"{name} refuses requests{with_status}.", "Do what its error message says."
 
 
 def _renew(row: Mapping[str, Any], table: str) -> str:
-    """Say where the key of *row* comes from, and so where a new one goes."""
+    """Return where the key of *row* comes from, and so where a new one goes."""
     wanted, again = [], True
     for credential in row["credentials"]:
         where = f"{table}.{credential['key']}"
@@ -215,7 +216,7 @@ def _renew(row: Mapping[str, Any], table: str) -> str:
             again = False
         for reference in credential["references"]:
             kind, _, name = reference.strip("${}").partition(":")
-            # What systemd hands over is a copy, made when the service starts.
+            # A systemd credential is a copy, made when the service starts.
             again &= kind == "file"
             wanted.append(
                 {
@@ -225,19 +226,19 @@ def _renew(row: Mapping[str, Any], table: str) -> str:
                 }.get(kind, where)
             )
     if not wanted:
-        return "See whether the way there asks for a key of its own."
-    after = "it is read again by itself" if again else _RESTART
-    return f"Put a key that works into {' or '.join(wanted)}; {after}."
+        return "Check whether a proxy in between requires credentials of its own."
+    after = "it is read again automatically" if again else _RESTART
+    return f"Put a valid key into {' or '.join(wanted)}; {after}."
 
 
-_TROUBLE: Final = {
+_FAILURES: Final = {
     "connect": "cannot be reached",
-    "tls": "shows no certificate that can be trusted",
+    "tls": "has a certificate that is not trusted",
     "timeout": "does not answer in time",
-    "reset": "breaks the connection off",
-    "bad_reply": "answers something that is not its own; a proxy in between may have",
-    "reply_too_large": "answers more than fits; lower page_size or batch_bytes",
-    "status_429": "asks for fewer requests (429)",
+    "reset": "breaks the connection",
+    "bad_reply": "answers in another format than its own, perhaps through a proxy",
+    "reply_too_large": "answers more than the limit; lower page_size or batch_bytes",
+    "status_429": "is throttling us (429)",
 }
 
 
@@ -247,46 +248,46 @@ def _down(report: Report, kind: _Kind) -> Iterator[Finding]:
             continue
         code, name = row["error_code"] or "", row["name"]
         status = _status(code)
-        if code in _TROUBLE:
-            trouble = _TROUBLE[code]
+        if code in _FAILURES:
+            failure = _FAILURES[code]
         elif status is not None:
-            trouble = f"answers with an error ({status})"
+            failure = f"answers with an error ({status})"
         else:
-            trouble = f"answers what cannot be used ({code.replace('_', ' ') or 'unknown'})"
+            failure = f"gives unusable answers ({code.replace('_', ' ') or 'unknown'})"
         lasting = _age(report, row["since"]) >= PATIENCE
         yield Finding(
-            "act" if lasting else "wait",
+            "action_required" if lasting else "recovering",
             kind,
             name,
-            f"{name} {trouble}.",
+            f"{name} {failure}.",
             since=row["since"],
-            effect=f"{_kept(kind, row)} It is tried again by itself.",
+            effect=f"{_kept(kind, row)} It is retried automatically.",
             said=row["last_error"],
-            do=f"See whether {name}, and the way there, work." if lasting else "",
+            do=f"Check {name} and the network to it." if lasting else "",
             command=_command(report, "check") if lasting else None,
         )
 
 
 def _kept(kind: _Kind, row: Mapping[str, Any]) -> str:
-    """Say that nothing is lost, and what waits."""
+    """Return that nothing is lost, and what is waiting."""
     if kind == "source":
-        return "Nothing is lost: reading goes on from where it stopped."
+        return "Nothing is lost: polling resumes where it stopped."
     if not row["backlog_events"]:
         return "Nothing is lost, and nothing waits for it."
     backlog = wording.count(row["backlog_events"], "event")
     return f"Nothing is lost: {backlog} {_wait(row)} in the spool."
 
 
-def _unheard(report: Report) -> Iterator[Finding]:
+def _starting(report: Report) -> Iterator[Finding]:
     kinds: tuple[tuple[_Kind, str], ...] = (
         ("source", "has not finished a poll since the start"),
         ("sink", "has not answered since the start"),
     )
-    for kind, words in kinds:
+    for kind, missing in kinds:
         for row in _enabled(report, kind):
             quiet = not row["up"] and not row["held"] and row["last_error"] is None
             if quiet and not row.get("paused_since"):
-                yield Finding("wait", kind, row["name"], f"{row['name']} {words}.")
+                yield Finding("recovering", kind, row["name"], f"{row['name']} {missing}.")
 
 
 # -- sources ---------------------------------------------------------------------------------------
@@ -302,21 +303,21 @@ def _gaps(report: Report) -> Iterator[Finding]:
         now = _at(report["at"])
         spots = "" if len(gaps) == 1 else f", in {len(gaps)} pieces,"
         yield Finding(
-            "act",
+            "action_required",
             "source",
             row["name"],
             f"{row['name']} was not read for {wording.span(length)}{spots} between "
             f"{wording.moment(_at(start), now)} and {wording.moment(_at(end), now)}.",
             effect=_reasons({gap["reason"] for gap in gaps}),
-            do="If the vendor still shows that time, read it after all.",
+            do="If the vendor still shows that time, fill the gap.",
             command=_command(
                 report,
                 "backfill",
                 row["name"],
                 "--from",
-                _whole(start),
+                _whole_seconds(start),
                 "--to",
-                _whole(end, up=True),
+                _whole_seconds(end, up=True),
             ),
         )
 
@@ -324,8 +325,8 @@ def _gaps(report: Report) -> Iterator[Finding]:
 def _reasons(reasons: Iterable[str]) -> str:
     known = {
         "catch_up_limit": "It was longer ago than catch_up_limit allows.",
-        "retention": "The vendor kept nothing that old.",
-        "unreadable": "It could not be read for an hour, whatever was tried.",
+        "retention": "The vendor keeps nothing that old.",
+        "unreadable": "Every attempt to read it failed for an hour.",
     }
     return " ".join(
         known.get(reason, f"The reason: {reason.replace('_', ' ')}.") for reason in sorted(reasons)
@@ -334,16 +335,16 @@ def _reasons(reasons: Iterable[str]) -> str:
 
 def _bad_files(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
-        # What is read as files goes on with the next one, and so stays up.
+        # A source that reads files goes on with the next file, and so stays up.
         if row["up"] and row["last_error"] is not None and not row["paused_since"]:
             yield Finding(
-                "act",
+                "action_required",
                 "source",
                 row["name"],
-                f"{row['name']} was given a file that is of no use.",
-                effect="It was left alone; the others were read.",
+                f"{row['name']} could not read an export file.",
+                effect="That file was skipped; the others were read.",
                 said=row["last_error"],
-                do=f"Put the right file into {row['directory']}; it is read by itself.",
+                do=f"Put the right file into {row['directory']}; it is read automatically.",
             )
 
 
@@ -351,7 +352,7 @@ def _silent(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
         if row["silent"]:
             yield Finding(
-                "act",
+                "action_required",
                 "source",
                 row["name"],
                 f"{row['name']} has shown nothing new for longer than its max_silence.",
@@ -365,16 +366,16 @@ def _silent(report: Report) -> Iterator[Finding]:
 def _behind(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
         if row["directory"] is not None:
-            continue  # it is as far as its files are, and that is somebody else's business
+            continue  # it is as current as its files, which others export
         lag = row["lag_seconds"]
         usual = MISSED_POLLS * row["poll_interval_seconds"] + row["settle_seconds"]
         if row["up"] and lag is not None and lag > usual and not row["paused_since"]:
             yield Finding(
-                "wait",
+                "recovering",
                 "source",
                 row["name"],
                 f"{row['name']} is catching up: it is read up to {wording.span(lag)} ago.",
-                effect="Every poll reads on from there.",
+                effect="Every poll continues from there.",
             )
 
 
@@ -387,15 +388,15 @@ def _dead_letters(report: Report) -> Iterator[Finding]:
         if dead:
             them = "it is" if dead == 1 else "they are"
             yield Finding(
-                "act",
+                "action_required",
                 "sink",
                 row["name"],
                 f"{row['name']} will never accept {wording.count(dead, 'event')} as {them}.",
-                effect=f"{'It lies' if dead == 1 else 'They lie'} in the dead letters, each with "
-                "its reason; the rest was not held up.",
-                do="See why, and mend the cause. Then dead-letters replay sends "
-                f"{'it' if dead == 1 else 'them'} again; dead-letters drop gives "
-                f"{'it' if dead == 1 else 'them'} up.",
+                effect=f"{'It is' if dead == 1 else 'They are'} in the dead letters, with reason; "
+                "the other events are not delayed.",
+                do="See the reason, and fix the cause. Then dead-letters replay sends "
+                f"{'it' if dead == 1 else 'them'} again; dead-letters drop discards "
+                f"{'it' if dead == 1 else 'them'}.",
                 command=_command(report, "dead-letters", "list", "--sink", row["name"]),
             )
 
@@ -404,14 +405,13 @@ def _bad_records(report: Report) -> Iterator[Finding]:
     for row in report["sources"]:
         if dead := row["dead_letters"]:
             yield Finding(
-                "act",
+                "action_required",
                 "source",
                 row["name"],
-                f"{wording.count(dead, 'row')} of {row['name']} {'is' if dead == 1 else 'are'} no "
-                "record.",
-                effect="Nothing of them was forwarded; the rest of their files was.",
+                f"{wording.count(dead, 'row')} of {row['name']} could not be parsed.",
+                effect="They were not forwarded; the other rows of their files were.",
                 do="See which, by file and line. dead-letters replay forwards them as they are; "
-                "dead-letters drop gives them up.",
+                "dead-letters drop discards them.",
                 command=_command(report, "dead-letters", "list", "--source", row["name"]),
             )
 
@@ -424,26 +424,26 @@ def _backlogs(report: Report) -> Iterator[Finding]:
         moves = _age(report, row["last_delivered_at"]) < PATIENCE
         backlog = wording.count(row["backlog_events"], "event")
         yield Finding(
-            "wait" if moves else "act",
+            "recovering" if moves else "action_required",
             "sink",
             row["name"],
             f"{row['name']} is behind: {backlog} {_wait(row)} for it.",
             since=(_at(report["at"]) - oldest).isoformat(),
             effect="Nothing is lost: they wait in the spool"
             f"{', and it is delivering them' if moves else ''}.",
-            do="If it does not shrink, raise concurrency or batch_events in "
-            f"[sinks.{row['name']}], or find out what slows the sink down.",
+            do="If the backlog does not shrink, raise concurrency or batch_events in "
+            f"[sinks.{row['name']}], or find out why the sink is slow.",
             command=None if moves else _command(report, "check"),
         )
 
 
-def _left_over(report: Report) -> Iterator[Finding]:
+def _orphaned(report: Report) -> Iterator[Finding]:
     for row in report["sinks"]:
         if not row["enabled"] and row["backlog_events"]:
             why = "is not in the configuration any more" if row.get("leftover") else "is disabled"
             backlog = wording.count(row["backlog_events"], "event")
             yield Finding(
-                "act",
+                "action_required",
                 "sink",
                 row["name"],
                 f"{backlog} {_wait(row)} for {row['name']}, which {why}.",
@@ -478,12 +478,12 @@ def _at(iso: str) -> datetime:
 
 
 def _age(report: Report, iso: str | None) -> timedelta:
-    """Return how long ago *iso* was; for ever, if it is not known."""
+    """Return how long ago *iso* was; the maximum, if it is unknown."""
     return timedelta.max if iso is None else _at(report["at"]) - _at(iso)
 
 
-def _whole(time: str, *, up: bool = False) -> str:
-    """Return *time* in whole seconds, so that it can be typed; never less than asked for."""
+def _whole_seconds(time: str, *, up: bool = False) -> str:
+    """Return *time* in whole seconds, so that it can be typed; rounded *up*, or down."""
     at = _at(time)
     if up and at.microsecond:
         at += timedelta(seconds=1)

@@ -1,14 +1,14 @@
 """
 A uvicorn server that sleeps while there is no request.
 
-uvicorn wakes ten times a second: to see whether it should stop, and once a second to write the
-header ``Date`` anew. A daemon that polls every five minutes would be woken 3,000 times for that
-in between, and keep a laptop or a small virtual machine from sleeping. So the stop is an event
-here, and ``Date`` is written when data arrive.
+uvicorn wakes ten times a second: to check whether it should stop, and once a second to update the
+header ``Date``. A daemon that polls every five minutes would wake 3,000 times in between for that,
+and keep a laptop or a small virtual machine from sleeping. So the stop is an event here, and
+``Date`` is updated when data arrive.
 
 This replaces ``Server.main_loop`` and with it ``Server.on_tick``, of which nothing else is in use
 here: no ``callback_notify``, no ``limit_max_requests``, no further default headers. A test compares
-both with what they were when this was written.
+both with the versions that this was written against.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 class _DatedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
-        """Set the header Date, which uvicorn would do in the loop that is not run here."""
+        """Set the header Date, which uvicorn does in the loop that is not run here."""
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         super().data_received(data)
 
 
 class IdleServer(uvicorn.Server):
-    """Serves *app*, without a log of its own, until :meth:`stop`."""
+    """A server of *app* without an access log, until :meth:`stop`."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -53,7 +53,7 @@ class IdleServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the instance: it has more to stop than this."""
+        """Leave the signals to the instance, which has more to stop than this server."""
         yield
 
     async def main_loop(self) -> None:

@@ -1,9 +1,9 @@
 """
-How late a source's events came, in a sentence, and what settings would have caught them. Pure.
+How late a source's events came, in a sentence, and the settings that would have caught them. Pure.
 
-An event counts as late if its span had been read before it was shown. How late it was is known
-only from above: it was shown at some time before it was found. So the suggestions are on the safe
-side.
+An event counts as late if its span had been read before the source showed it. How late it was has
+only an upper bound: the source showed it at some time before it was found. So the suggestions are
+on the safe side.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ CAUGHT = 0.99999
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What lateness means for a source: a *sentence* for people, and *settle* and *overlap*."""
+    """How late a source is: a *sentence* for people, and suggested *settle* and *overlap*."""
 
     sentence: str
     settle: timedelta
@@ -33,9 +33,9 @@ def assess(
     total: int, late: Sequence[Lateness], *, settle: timedelta, overlap: timedelta
 ) -> Assessment | None:
     """
-    Return what the *late* ones among *total* events say; None before there is any event.
+    Assess a source by the *late* ones of *total* events; None before there is any event.
 
-    *settle* and *overlap* are what is configured; they are never suggested to be less.
+    *settle* and *overlap* are the configured values; lower ones are never suggested.
     """
     if not total:
         return None
@@ -49,35 +49,35 @@ def assess(
         )
         oldest = max(each.seconds for each in late)
         sentence += (
-            f"; {count:,} came later, {_spell(oldest)} at the most, and were found ({found})"
+            f"; {count:,} came later, {_rounded_up(oldest)} at the most, and were found ({found})"
         )
     return Assessment(
         f"{sentence}.",
-        max(settle, _reach(total, late, IN_TIME)),
-        max(overlap, _reach(total, late, CAUGHT)),
+        max(settle, _wait_for(IN_TIME, total, late)),
+        max(overlap, _wait_for(CAUGHT, total, late)),
     )
 
 
-def _reach(total: int, late: Sequence[Lateness], share: float) -> timedelta:
-    """Return how long one has to wait until that *share* of events has been shown."""
+def _wait_for(share: float, total: int, late: Sequence[Lateness]) -> timedelta:
+    """Return how long to wait until the source has shown that *share* of *total* events."""
     spare = total * (1 - share)
-    reach = 0
+    wait = 0
     for each in sorted(late, key=lambda each: each.seconds, reverse=True):
         spare -= each.events
         if spare < 0:
-            reach = each.seconds
+            wait = each.seconds
             break
-    return timedelta(seconds=reach)
+    return timedelta(seconds=wait)
 
 
 def _percent(share: float) -> str:
     if share in (0, 1):
         return f"{share:.0%}"
-    # Never rounded to a hundred: one in a million is the point.
+    # Never rounded up to 100 %: one event in a million must show.
     return f"{int(share * 10**7) / 10**5:.5f}".rstrip("0").rstrip(".") + " %"
 
 
-def _spell(seconds: int) -> str:
+def _rounded_up(seconds: int) -> str:
     """Return *seconds*, rounded up to a unit, as ``settle`` and ``overlap`` are written."""
     for size in (86_400, 3_600, 60):
         if seconds >= size:

@@ -1,5 +1,5 @@
 """
-The status port: health, readiness, metrics, and what there is to see, on one small HTTP server.
+The status port: status page, health, readiness and metrics, on one small HTTP server.
 
 It shows names, numbers and reasons; never an event's contents and never a secret.
 """
@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from auditrelay.errors import ConfigError
 from auditrelay.settings.secrets import Secret
-from auditrelay.status.access import Door, allowed_hosts, is_loopback
+from auditrelay.status.access import AccessGuard, allowed_hosts, is_loopback
 from auditrelay.status.idle_server import IdleServer
 from auditrelay.status.page import page
 from auditrelay.status.page.assets import Assets
@@ -24,7 +24,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Instance(Protocol):
-    """What the status port asks of the running instance."""
+    """What the status port needs of the running instance."""
 
     async def status(self) -> dict[str, Any]:
         """Return what ``status --json`` prints."""
@@ -36,7 +36,7 @@ class Instance(Protocol):
         """Return the names of the loops that make no progress."""
 
     def unready(self) -> list[str]:
-        """Return the reasons why not everything has worked yet."""
+        """Return why this instance is not ready, a sentence each; nothing if it is."""
 
 
 class StatusPort:
@@ -45,7 +45,7 @@ class StatusPort:
 
     With *token*, a request has to carry it, see ``access``.
 
-    Raises ConfigError if the address cannot be had.
+    Raises ConfigError if it cannot listen on that address.
     """
 
     def __init__(self, listen: str, instance: Instance, *, token: Secret | None = None) -> None:
@@ -67,9 +67,9 @@ class StatusPort:
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{bound}/"
         if token is None and not is_loopback(ip):
             _log.warning("status_port_open", listen=listen)
-        self._server = IdleServer(self._behind_door(token, allowed_hosts(listen, ip)))
+        self._server = IdleServer(self._guarded(token, allowed_hosts(listen, ip)))
 
-    def _behind_door(self, token: Secret | None, hosts: frozenset[str] | None) -> Door:
+    def _guarded(self, token: Secret | None, hosts: frozenset[str] | None) -> AccessGuard:
         routes = [
             Route("/", self._page),
             Route("/static/{name}", Assets().serve),
@@ -78,7 +78,7 @@ class StatusPort:
             Route("/metrics", self._metrics),
             Route("/api/status", self._status),
         ]
-        return Door(Starlette(routes=routes), token=token, hosts=hosts)
+        return AccessGuard(Starlette(routes=routes), token=token, hosts=hosts)
 
     async def serve(self) -> None:
         """Answer until stopped."""

@@ -1,4 +1,4 @@
-"""What ``status`` and the status port tell of an instance: a value for JSON, from the state."""
+"""The report that ``status --json`` and the status port show: a value for JSON, from the state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -18,10 +18,10 @@ from auditrelay.store.journal import Record
 from auditrelay.window import covered_until, iso, moment
 
 SHOWN: Final = timedelta(days=7)
-"""How far back the ledger is told."""
+"""How far back the ledger is in the report."""
 
 GAPS_SHOWN: Final = timedelta(days=30)
-"""How far back gaps are told, and are trouble; what is older is part of ``gap_seconds`` alone."""
+"""How far back gaps are listed and count as problems; older ones are in ``gap_seconds`` only."""
 
 
 def report(
@@ -36,17 +36,18 @@ def report(
     restart_command: str | None = None,
 ) -> dict[str, Any]:
     """
-    Return the state of everything in *config*, and of what the store still holds beside it.
+    Return the state of every source and sink in *config*, and of those orphaned in the store.
 
-    Times are ISO 8601 UTC. What is in the store and not in the configuration any more is listed
-    with ``enabled`` false and ``leftover`` true: its backlog is kept. *pace* (by sink), *stuck* and
-    *restart_command* (of the service, for a shell) are known to a running instance alone.
-    ``findings`` is what is wrong, worst first, see :mod:`auditrelay.status.findings`.
+    Times are ISO 8601 UTC. An orphaned source or sink is in the store and not in the configuration
+    any more; it is listed with ``enabled`` false and ``leftover`` true, and its backlog is kept.
+    *pace* (the throughput by sink), *stuck* and *restart_command* (of the service, for a shell) are
+    known to a running instance alone. ``findings`` are the problems, worst first, see
+    :mod:`auditrelay.status.findings`.
     """
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
     pace = pace or {}
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "version": __version__,
         "at": iso(now),
         "config": None if config.path is None else str(config.path),
@@ -62,8 +63,8 @@ def report(
         "stuck": list(stuck),
         "restart_command": restart_command,
     }
-    told["findings"] = [asdict(finding) for finding in judge(told)]
-    return told
+    result["findings"] = [asdict(finding) for finding in judge(result)]
+    return result
 
 
 def _source(
@@ -173,17 +174,17 @@ def _peer(name: str, settings: Any) -> dict[str, Any]:
         "name": name,
         "type": None if settings is None else settings.type,
         "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else _reached_by(settings)),
+        **({"leftover": True} if settings is None else _address_and_credentials(settings)),
     }
 
 
-def _reached_by(settings: PeerSettings) -> dict[str, Any]:
-    """Return which keys say where the peer is and what it is shown: what an operator may mend."""
+def _address_and_credentials(settings: PeerSettings) -> dict[str, Any]:
+    """Return the keys of the peer's address and credentials, which an operator may have to fix."""
     return {"address_key": settings.address_key, "credentials": _credentials(settings)}
 
 
 def _credentials(settings: PeerSettings) -> list[dict[str, Any]]:
-    """Return which keys hold what the peer is shown, and what they refer to; never the value."""
+    """Return the keys that contain secrets, and what they refer to; never the values."""
     return [
         {"key": key, "references": list(secret.references)}
         for key in type(settings).model_fields

@@ -1,4 +1,4 @@
-"""The status page in a real browser: what is seen, heard, pressed, asked for and run."""
+"""The status page in a real browser: display, accessibility, keyboard, requests and scripts."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ HEADLINES = {
     "sink-down": "splunk cannot be reached.",
     "source-held": "acme-calls does not accept its key (401).",
     "gap": "acme-voice was not read for 9 h",
-    "long-backlog": "2 things need you.",
+    "long-backlog": "2 problems need attention.",
 }
 EVIL = (
     """
@@ -47,10 +47,10 @@ EVIL = (
     """new Image().src = "https://elsewhere.example/x.png"; 0""",
     """fetch("https://elsewhere.example/").catch(() => 0)""",
 )
-"""What somebody might do who has got a foot into the page."""
+"""Attempts of an attacker who has injected something into the page."""
 
 HURRY = "const real = setTimeout; window.setTimeout = (work, wait) => real(work, wait / 40);"
-"""Makes the page ask for itself four times a second."""
+"""Makes the page refresh four times a second."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -75,7 +75,7 @@ async def served(instance: Stage, token: Secret | None = None) -> AsyncIterator[
 async def shown(
     browser: Browser, stage: str, folder: Path, **options: Any
 ) -> AsyncIterator[tuple[Tab, Stage]]:
-    """Open the page of the stage called *stage*; afterwards, nobody may have complained."""
+    """Open the page of the stage called *stage*; the browser must log no error."""
     async with (
         staged(stage, folder) as instance,
         served(instance) as address,
@@ -132,7 +132,7 @@ CONTRASTS = """
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("stage", STAGES)
-async def test_a_stage_is_told_in_the_headline_and_legible_on_any_screen(
+async def test_a_stage_is_in_the_headline_and_legible_on_any_screen(
     browser: Browser, stage: str, dark: bool, tmp_path: Path
 ) -> None:
     async with shown(browser, stage, tmp_path, dark=dark) as (tab, _):
@@ -161,9 +161,9 @@ async def test_it_is_whole_without_scripts(browser: Browser, tmp_path: Path) -> 
         assert await tab.ask("document.getElementById('reload').checkVisibility()") is True
         assert await tab.ask("document.querySelectorAll('.timeline .gap').length") == 1
         assert await tab.ask("document.querySelectorAll('.timeline .late').length") == 3
-        command = await tab.ask("document.querySelector('#verdict code').textContent")
+        command = await tab.ask("document.querySelector('#problems code').textContent")
         assert " backfill acme-voice --from " in command
-        assert await tab.ask("document.querySelector('#verdict .mark').checkVisibility()") is True
+        assert await tab.ask("document.querySelector('#problems .mark').checkVisibility()") is True
         before = len(tab.requests)
         await tab.ask("document.getElementById('reload').click()")
         await eventually(lambda: len(tab.requests) > before, what="the link loads the page again")
@@ -241,7 +241,7 @@ async def test_the_keyboard_reaches_everything_in_the_order_it_is_read(
         assert await tab.ask("document.querySelectorAll('details[open] tbody tr').length") >= 7
 
 
-async def test_it_refreshes_itself_and_leaves_the_reader_where_he_was(
+async def test_it_refreshes_itself_and_keeps_the_place_of_the_reader(
     browser: Browser, tmp_path: Path
 ) -> None:
     async with shown(browser, "healthy", tmp_path, before=HURRY, height=500) as (tab, instance):
@@ -256,7 +256,7 @@ async def test_it_refreshes_itself_and_leaves_the_reader_where_he_was(
         assert await tab.ask("document.title") == "All is well. · auditrelay"
         await sink_down(instance)
         await tab.until("document.getElementById('headline').textContent.startsWith('splunk')")
-        assert await tab.ask("window.stays") == 1, "it was not loaded anew"
+        assert await tab.ask("window.stays") == 1, "it was not reloaded"
         assert await tab.ask("document.title") == "▲ splunk cannot be reached. · auditrelay"
         assert await tab.ask("document.getElementById('news').textContent") == (
             "splunk cannot be reached."
@@ -264,16 +264,21 @@ async def test_it_refreshes_itself_and_leaves_the_reader_where_he_was(
         assert await tab.ask("document.getElementById('table-acme-calls').open") is True
         assert await tab.ask("document.getElementById('table-acme-voice').open") is False
         assert await tab.ask("document.activeElement.getAttribute('href')") == "#sink-datadog"
-        assert await tab.ask(edge) == pytest.approx(seen, abs=1), "what he reads stays in place"
+        assert await tab.ask(edge) == pytest.approx(seen, abs=1), (
+            "what is being read stays in place"
+        )
         assert await tab.ask("window.scrollY") > 200
-        assert await tab.ask("document.querySelector('.flow .act strong').textContent") == "splunk"
+        assert (
+            await tab.ask("document.querySelector('.flow .action_required strong').textContent")
+            == "splunk"
+        )
 
 
 def asked_for_the_page(tab: Tab) -> int:
     return sum(urlsplit(address).path == "/" for address in tab.requests)
 
 
-async def test_it_does_not_ask_while_it_is_paused_or_nobody_looks(
+async def test_it_does_not_refresh_while_it_is_paused_or_hidden(
     browser: Browser, tmp_path: Path
 ) -> None:
     before = HURRY + (
@@ -288,7 +293,7 @@ async def test_it_does_not_ask_while_it_is_paused_or_nobody_looks(
             )
 
         async def rests() -> None:
-            await asyncio.sleep(0.3)  # what is under way may end
+            await asyncio.sleep(0.3)  # a request in flight may end
             asked = asked_for_the_page(tab)
             await asyncio.sleep(0.8)
             assert asked_for_the_page(tab) == asked
@@ -303,7 +308,7 @@ async def test_it_does_not_ask_while_it_is_paused_or_nobody_looks(
         await turns("visible")
         await goes_on()
         await tab.ask("document.getElementById('pause').click()")
-        assert await tab.ask("document.getElementById('pause').textContent") == "Go on"
+        assert await tab.ask("document.getElementById('pause').textContent") == "Resume"
         await rests()
         await turns("hidden")
         await turns("visible")
@@ -312,9 +317,7 @@ async def test_it_does_not_ask_while_it_is_paused_or_nobody_looks(
         await goes_on()
 
 
-async def test_what_is_being_copied_is_left_alone_for_a_while(
-    browser: Browser, tmp_path: Path
-) -> None:
+async def test_a_selection_is_not_disturbed_for_a_while(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, "sink-down", tmp_path, before=HURRY) as (tab, instance):
         await tab.ask(
             "document.querySelector('pre code').id = 'mine';"
@@ -332,7 +335,7 @@ async def test_what_is_being_copied_is_left_alone_for_a_while(
         )
 
 
-async def test_it_says_when_the_service_does_not_answer_and_when_it_does_again(
+async def test_it_shows_when_the_service_stops_responding_and_when_it_responds_again(
     browser: Browser, tmp_path: Path
 ) -> None:
     async with (
@@ -343,12 +346,12 @@ async def test_it_says_when_the_service_does_not_answer_and_when_it_does_again(
             await tab.open(address)
         await tab.until("document.getElementById('news').textContent.startsWith('No answer')")
         said = await tab.ask("document.getElementById('news').textContent")
-        assert said.endswith(f"What you see is as of {instance.now:%H:%M:%S} UTC.")
+        assert said.endswith(f"This page is as of {instance.now:%H:%M:%S} UTC.")
         assert await tab.ask("document.body.classList.contains('stale')") is True
         port = StatusPort(urlsplit(address).netloc, instance)
         serving = asyncio.create_task(port.serve())
         await tab.until(
-            "document.getElementById('news').textContent === 'The service answers again.'"
+            "document.getElementById('news').textContent === 'The service is responding again.'"
         )
         assert await tab.ask("document.body.classList.contains('stale')") is False
         port.stop()
@@ -369,7 +372,7 @@ async def test_nothing_but_its_own_files_is_run_or_loaded(browser: Browser, tmp_
         assert await tab.ask("window.ran") is None
 
 
-async def test_the_token_is_enough_for_all_of_it_and_needed_for_all_of_it(
+async def test_the_token_is_sufficient_and_necessary_for_everything(
     browser: Browser, tmp_path: Path
 ) -> None:
     token = "a-token-of-the-status-port"
@@ -397,7 +400,7 @@ async def test_the_token_is_enough_for_all_of_it_and_needed_for_all_of_it(
             assert not {200, 304} & {*statuses}
 
 
-async def test_a_running_service_tells_of_a_key_that_is_refused_since_when_and_what_to_do(
+async def test_a_running_service_shows_that_a_key_is_refused_since_when_and_what_to_do(
     browser: Browser, tmp_path: Path
 ) -> None:
     async with Sandbox() as sandbox:
@@ -415,10 +418,10 @@ async def test_a_running_service_tells_of_a_key_that_is_refused_since_when_and_w
                 "document.getElementById('headline').textContent"
                 " === 'bland does not accept its key (401).'"
             )
-            verdict = await tab.ask("document.getElementById('verdict').textContent")
-            assert "since " in verdict
-            assert "Put a key that works into sources.bland.api_key" in verdict
-            assert f"auditrelay -c {config} check" in verdict
+            problems = await tab.ask("document.getElementById('problems').textContent")
+            assert "since " in problems
+            assert "Put a valid key into sources.bland.api_key" in problems
+            assert f"auditrelay -c {config} check" in problems
             assert sandbox.cekura.api_key not in await tab.ask("document.documentElement.outerHTML")
             assert tab.complaints == []
             assert await daemon.end() == 0

@@ -49,7 +49,7 @@ class Outline(HTMLParser):
 
 
 @pytest.mark.parametrize("name", STAGES)
-async def test_it_holds_nothing_that_the_security_policy_forbids_and_no_secret(
+async def test_it_contains_nothing_that_the_security_policy_forbids_and_no_secret(
     name: str, tmp_path: Path
 ) -> None:
     async with staged(name, tmp_path) as instance:
@@ -63,7 +63,7 @@ async def test_it_holds_nothing_that_the_security_policy_forbids_and_no_secret(
         for key in ("src", "href"):
             assert not (attributes.get(key) or "").startswith(("http", "//", "/", "data", "java"))
     assert SECRET not in text
-    # The events of the stages are about Dana; what they hold is nobody's business here.
+    # The events of the stages are about Dana; the page shows none of what they contain.
     assert "dana" not in text.lower()
     assert "pathway" not in text
     ids = Counter(found["id"] for _, found in outline.elements if "id" in found)
@@ -73,19 +73,19 @@ async def test_it_holds_nothing_that_the_security_policy_forbids_and_no_secret(
         assert not target.startswith("#") or target[1:] in ids
 
 
-async def test_whatever_a_peer_says_or_is_called_stays_text(tmp_path: Path) -> None:
+async def test_names_and_error_messages_of_peers_stay_text(tmp_path: Path) -> None:
     async with stage(tmp_path) as instance:
         await instance.source("acme-voice", up=False, held=True, last_error=EVIL)
-        told = await instance.status()
+        shown = await instance.status()
     for kind in ("sources", "sinks"):
-        for row in told[kind]:
+        for row in shown[kind]:
             row["name"] = EVIL + row["name"]
             row["type"] = EVIL
-    for finding in told["findings"]:
+    for finding in shown["findings"]:
         for key in ("name", "what", "effect", "do", "command", "said"):
             finding[key] = EVIL
-    told["version"] = EVIL
-    outline = Outline(page(told))
+    shown["version"] = EVIL
+    outline = Outline(page(shown))
     assert [found for tag, found in outline.elements if tag == "script"] == [
         {"src": "static/page.js", "defer": None}
     ]
@@ -93,17 +93,19 @@ async def test_whatever_a_peer_says_or_is_called_stays_text(tmp_path: Path) -> N
     assert outline.text.count(EVIL) > 20
 
 
-async def test_the_timeline_shows_what_was_read_given_up_and_found_late(tmp_path: Path) -> None:
+async def test_the_timeline_shows_what_was_read_what_is_a_gap_and_what_came_late(
+    tmp_path: Path,
+) -> None:
     async with staged("gap", tmp_path) as instance:
-        told = await instance.status()
-        (voice, *_) = told["sources"]
+        shown = await instance.status()
+        (voice, *_) = shown["sources"]
         assert voice["gap_seconds"] == 9 * 3600
-        text = page(told)
+        text = page(shown)
     article = text.partition('id="source-acme-voice"')[2].partition("</article>")[0]
     outline = Outline(f"<p {article}</p>")
     drawn = [found for tag, found in outline.elements if tag == "rect"]
     (gap,) = [found for found in drawn if found["class"] == "gap"]
-    # It lies between 3 days 5 hours and 2 days 20 hours ago, of 7 days.
+    # It is between 3 days 5 hours and 2 days 20 hours ago, of 7 days.
     assert float((gap["x"] or "").strip("%")) == pytest.approx(100 * (1 - 77 / 168), abs=0.1)
     assert float((gap["width"] or "").strip("%")) == pytest.approx(100 * 9 / 168, abs=0.1)
     assert outline.classes()["late"] == 3
@@ -111,37 +113,37 @@ async def test_the_timeline_shows_what_was_read_given_up_and_found_late(tmp_path
     width = sum(float((found["width"] or "").strip("%")) for found in covered)
     assert width == pytest.approx(100 * (1 - 9 / 168), abs=0.6)
     assert "gap: catch up limit" in outline.text
-    assert "found late (second look 24h)" in outline.text
+    assert "found late (resweep 24h)" in outline.text
 
 
-async def test_a_gap_older_than_the_timeline_is_still_told(tmp_path: Path) -> None:
+async def test_a_gap_older_than_the_timeline_is_still_shown(tmp_path: Path) -> None:
     async with stage(tmp_path) as instance:
         start = instance.now - timedelta(days=8, hours=20)
         await instance.gap("acme-voice", start, start + timedelta(hours=2))
-        told = await instance.status()
-        assert "acme-voice was not read for 2 h" in Outline(page(told)).text
+        shown = await instance.status()
+        assert "acme-voice was not read for 2 h" in Outline(page(shown)).text
         instance.now += timedelta(days=23)
         assert "was not read" not in Outline(page(await instance.status())).text
 
 
-async def test_many_sources_and_sinks_are_drawn_in_bounds_and_trouble_first(
+async def test_many_sources_and_sinks_are_drawn_in_bounds_and_problems_first(
     tmp_path: Path,
 ) -> None:
     async with stage(tmp_path) as instance:
-        told = await instance.status()
-    (like,) = [row for row in told["sources"] if row["name"] == "acme-voice"]
-    told["sources"] = [{**like, "name": f"source-{number}"} for number in range(60)]
-    told["findings"] = [
+        shown = await instance.status()
+    (like,) = [row for row in shown["sources"] if row["name"] == "acme-voice"]
+    shown["sources"] = [{**like, "name": f"source-{number}"} for number in range(60)]
+    shown["findings"] = [
         {
             **dict.fromkeys(("effect", "do"), ""),
             **dict.fromkeys(("since", "said", "command")),
-            "level": "act",
+            "level": "action_required",
             "kind": "source",
             "name": "source-57",
             "what": "It is wrong.",
         }
     ]
-    text = page(told)
+    text = page(shown)
     outline = Outline(text)
     assert outline.classes()["peer"] == 63
     flow = Outline("<p " + text.partition('class="flow"')[2].partition("</figure>")[0] + "</p>")
@@ -157,31 +159,31 @@ async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -
             await instance.store.save_condition("source", name, {})
         await instance.store.save_condition("sink", "splunk", {})
         instance.pace.clear()
-        told = await instance.status()
-    assert "3 sources read up to" in Outline(page(told)).text
-    told["sources"][0]["lag_seconds"] = None
-    assert "3 sources (1 not read yet), the others read up to" in Outline(page(told)).text
-    outline = Outline(page(told))
-    assert "Nothing needs you." in outline.text
+        shown = await instance.status()
+    assert "3 sources read up to" in Outline(page(shown)).text
+    shown["sources"][0]["lag_seconds"] = None
+    assert "3 sources (1 not read yet), the others read up to" in Outline(page(shown)).text
+    outline = Outline(page(shown))
+    assert "No action needed." in outline.text
     assert "acme-voice has not finished a poll since the start." in outline.text
-    assert "What it took of late is known while the service runs." in outline.text
-    told["sources"], told["sinks"], told["findings"] = [], [], []
-    assert "There are none." in Outline(page(told)).text
+    assert "Throughput is shown while the service runs." in outline.text
+    shown["sources"], shown["sinks"], shown["findings"] = [], [], []
+    assert "There are none." in Outline(page(shown)).text
 
 
-async def test_the_report_tells_of_credentials_only_where_they_come_from(tmp_path: Path) -> None:
+async def test_the_report_has_of_credentials_only_where_they_come_from(tmp_path: Path) -> None:
     async with stage(tmp_path) as instance:
-        told = await instance.status()
-    assert [row["credentials"] for row in (*told["sources"], *told["sinks"])] == [
+        shown = await instance.status()
+    assert [row["credentials"] for row in (*shown["sources"], *shown["sinks"])] == [
         [{"key": key, "references": [f"${{env:{name}}}"]}]
         for key, name in zip(
             ("api_key", "api_key", "api_key", "token", "api_key", "api_key"), ENVIRON, strict=True
         )
     ]
-    assert SECRET not in repr(told)
+    assert SECRET not in repr(shown)
 
 
-async def test_the_report_tells_the_ledger_of_a_week_and_the_gaps_of_a_month(
+async def test_the_report_has_the_ledger_of_a_week_and_the_gaps_of_a_month(
     tmp_path: Path,
 ) -> None:
     async with stage(tmp_path) as instance:
@@ -190,8 +192,8 @@ async def test_the_report_tells_the_ledger_of_a_week_and_the_gaps_of_a_month(
         await instance.gap("acme-voice", now - 7.5 * day, now - 7.4 * day)
         await instance.read("acme-voice", now - 7.4 * day, now - 6.9 * day, 7)
 
-        def spans(told: dict[str, Any]) -> list[tuple[str, int]]:
-            return [(span["state"], span["events"]) for span in told["sources"][0]["coverage"]]
+        def spans(shown: dict[str, Any]) -> list[tuple[str, int]]:
+            return [(span["state"], span["events"]) for span in shown["sources"][0]["coverage"]]
 
         assert [state for state, _ in spans(await instance.status())] == ["gap", "covered"]
         instance.now += 22 * day
@@ -200,24 +202,24 @@ async def test_the_report_tells_the_ledger_of_a_week_and_the_gaps_of_a_month(
         assert spans(await instance.status()) == []
 
 
-async def test_throughput_says_how_long_it_was_watched(tmp_path: Path) -> None:
+async def test_throughput_names_the_time_that_it_covers(tmp_path: Path) -> None:
     async with staged("healthy", tmp_path) as instance:
-        told = await instance.status()
-        (splunk, *_) = told["sinks"]
+        shown = await instance.status()
+        (splunk, *_) = shown["sinks"]
         assert len(splunk["delivered_per_minute"]) == 60
-        assert "82 events in the last hour, 12 in the busiest minute" in Outline(page(told)).text
+        assert "82 events in the last hour, 12 in the busiest minute" in Outline(page(shown)).text
         instance.pace["splunk"].start = instance.now - timedelta(minutes=4)
         text = Outline(page(await instance.status())).text
         assert " in the last 5 min, " in text
 
 
-async def test_late_events_are_told_as_the_journal_has_them(tmp_path: Path) -> None:
+async def test_late_events_are_shown_as_the_journal_has_them(tmp_path: Path) -> None:
     async with staged("gap", tmp_path) as instance:
-        told = await instance.status()
-        late = told["sources"][0]["late"]
+        shown = await instance.status()
+        late = shown["sources"][0]["late"]
         assert sorted(find["events"] for find in late) == [1, 2, 4]
-        assert {find["via"] for find in late} == {"second look 24h"}
-        assert told["sources"][1]["late"] == []
+        assert {find["via"] for find in late} == {"resweep 24h"}
+        assert shown["sources"][1]["late"] == []
         instance.now += timedelta(days=5)
         assert sorted(
             find["events"] for find in (await instance.status())["sources"][0]["late"]
@@ -227,7 +229,7 @@ async def test_late_events_are_told_as_the_journal_has_them(tmp_path: Path) -> N
         ]
 
 
-def test_what_pseudonyms_are_made_with_is_no_credential(tmp_path: Path) -> None:
+def test_the_key_for_pseudonyms_is_no_credential(tmp_path: Path) -> None:
     path = tmp_path / "auditrelay.toml"
     pseudonyms = (
         'pseudonymize = ["actor.email"]\npseudonym_key = "sixteen-letters-x"\n[sinks.splunk]'
@@ -236,5 +238,5 @@ def test_what_pseudonyms_are_made_with_is_no_credential(tmp_path: Path) -> None:
         SETTINGS.format(folder=tmp_path, room="1GiB").replace("[sinks.splunk]", pseudonyms)
     )
     config = load(path, {"HOME": str(tmp_path), **ENVIRON})
-    told = report(config, (), (), spool_bytes=0, now=datetime.now(UTC))
-    assert [each["key"] for each in told["sources"][2]["credentials"]] == ["api_key"]
+    shown = report(config, (), (), spool_bytes=0, now=datetime.now(UTC))
+    assert [each["key"] for each in shown["sources"][2]["credentials"]] == ["api_key"]

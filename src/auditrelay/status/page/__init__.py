@@ -1,8 +1,8 @@
 """
-The status page: one screen that answers whether anything is wrong, since when, and what to do.
+The status page: one screen that shows whether anything is wrong, since when, and what to do.
 
-Plain HTML and drawings in it, whole without a script; ``static/page.js`` only asks for it again and
-puts the new one in the place of the old.
+Plain HTML and SVG, complete without a script; ``static/page.js`` only fetches it again and replaces
+the old one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,8 +21,7 @@ Row = Mapping[str, Any]
 def page(report: Row) -> str:
     """Return the page that shows *report*, as ``status --json`` prints it."""
     now = datetime.fromisoformat(report["at"])
-    acts = [finding for finding in report["findings"] if finding["level"] == "act"]
-    mark = "▲ " if acts else ""
+    mark = "▲ " if _urgent(report) else ""
     return "<!doctype html>\n" + tag(
         "html",
         tag(
@@ -37,12 +36,12 @@ def page(report: Row) -> str:
         ),
         tag(
             "body",
-            tag("a", "To what is wrong", href="#verdict", class_="skip"),
+            tag("a", "Skip to problems", href="#problems", class_="skip"),
             _top(report, now),
             tag("p", id="news", role="status", class_="news"),
             tag(
                 "main",
-                _verdict(report, now),
+                _problems(report, now),
                 flow(report),
                 _section("Sources", [_source(report, row, now) for row in report["sources"]]),
                 _legend(),
@@ -56,12 +55,16 @@ def page(report: Row) -> str:
 
 def headline(report: Row) -> str:
     """Return the one sentence that says whether anything is wrong."""
-    acts = [finding for finding in report["findings"] if finding["level"] == "act"]
-    if not acts:
-        return "All is well." if not report["findings"] else "Nothing needs you."
-    if len(acts) == 1:
-        return str(acts[0]["what"])
-    return f"{len(acts)} things need you."
+    urgent = _urgent(report)
+    if not urgent:
+        return "All is well." if not report["findings"] else "No action needed."
+    if len(urgent) == 1:
+        return str(urgent[0]["what"])
+    return f"{len(urgent)} problems need attention."
+
+
+def _urgent(report: Row) -> list[Row]:
+    return [finding for finding in report["findings"] if finding["level"] == "action_required"]
 
 
 def _top(report: Row, now: datetime) -> Markup:
@@ -84,35 +87,35 @@ def _top(report: Row, now: datetime) -> Markup:
 # -- what is wrong ---------------------------------------------------------------------------------
 
 
-def _verdict(report: Row, now: datetime) -> Markup:
+def _problems(report: Row, now: datetime) -> Markup:
     findings = report["findings"]
-    acts = sum(finding["level"] == "act" for finding in findings)
-    level = "act" if acts else "well"
-    # What needs somebody comes first; if that is one thing alone, the headline is its sentence.
-    told = [
-        _finding(finding, now, titled=acts != 1 or number > 0)
+    urgent = len(_urgent(report))
+    level = "action_required" if urgent else "healthy"
+    # The urgent ones come first; if there is only one, the headline is its sentence.
+    items = [
+        _finding(finding, now, titled=urgent != 1 or number > 0)
         for number, finding in enumerate(findings)
     ]
     return tag(
         "section",
         tag(
             "h1",
-            tag("span", "▲" if acts else "●", class_="mark", aria_hidden="true"),
+            tag("span", "▲" if urgent else "●", class_="mark", aria_hidden="true"),
             tag("span", headline(report), id="headline"),
             class_=level,
         ),
-        tag("p", _since(findings[0]["since"], now), class_="what act")
-        if acts == 1 and findings[0]["since"]
+        tag("p", _since(findings[0]["since"], now), class_="what action_required")
+        if urgent == 1 and findings[0]["since"]
         else None,
-        tag("ol", *told, class_="findings") if findings else None,
+        tag("ol", *items, class_="findings") if findings else None,
         tag("p", _summary(report), class_="summary"),
-        id="verdict",
+        id="problems",
         tabindex="-1",
     )
 
 
 def _summary(report: Row) -> str:
-    """Say in numbers how it stands, whatever is wrong."""
+    """Return the overall state in numbers, whatever is wrong."""
     sources = [row for row in report["sources"] if row["enabled"]]
     sinks = [row for row in report["sinks"] if row["enabled"]]
     lags = [row["lag_seconds"] for row in sources if row["lag_seconds"] is not None]
@@ -131,13 +134,13 @@ def _summary(report: Row) -> str:
 
 
 def _finding(finding: Row, now: datetime, *, titled: bool) -> Markup:
-    act = finding["level"] == "act"
+    urgent = finding["level"] == "action_required"
     return tag(
         "li",
         tag(
             "p",
-            tag("span", "▲" if act else "△", class_="mark", aria_hidden="true"),
-            tag("span", "Act: " if act else "Wait: ", class_="hidden"),
+            tag("span", "▲" if urgent else "△", class_="mark", aria_hidden="true"),
+            tag("span", "Action required: " if urgent else "Recovering: ", class_="hidden"),
             tag("strong", finding["what"]),
             " ",
             _since(finding["since"], now),
@@ -146,7 +149,7 @@ def _finding(finding: Row, now: datetime, *, titled: bool) -> Markup:
         if titled
         else None,
         tag("p", finding["effect"]) if finding["effect"] else None,
-        tag("p", "It said: ", tag("q", finding["said"]), class_="said")
+        tag("p", f"Error from {finding['name']}: ", tag("q", finding["said"]), class_="said")
         if finding["said"]
         else None,
         tag("p", tag("b", "What to do: "), finding["do"], class_="do") if finding["do"] else None,
@@ -160,8 +163,8 @@ def _since(iso: str | None, now: datetime) -> Markup | None:
         return None
     at = datetime.fromisoformat(iso)
     age = wording.span((now - at).total_seconds())
-    words = tag("time", wording.moment(at, now), datetime=iso)
-    return tag("span", "since ", words, f" ({age})", class_="since")
+    start = tag("time", wording.moment(at, now), datetime=iso)
+    return tag("span", "since ", start, f" ({age})", class_="since")
 
 
 # -- sources and sinks -----------------------------------------------------------------------------
@@ -188,7 +191,7 @@ def _source(report: Row, row: Row, now: datetime) -> Markup:
     if row["late"]:
         facts["found late"] = wording.count(sum(find["events"] for find in row["late"]), "event")
     if row["unknown_actions"]:
-        facts["of unknown type"] = wording.count(row["unknown_actions"], "event")
+        facts["unknown type"] = wording.count(row["unknown_actions"], "event")
     return _peer(report, "source", row, now, facts=facts, picture=timeline(row, now))
 
 
@@ -200,7 +203,7 @@ def _sink(report: Row, row: Row, now: datetime) -> Markup:
         "last delivery": _moment(row["last_delivered_at"], now) or "none yet",
     }
     if backlog:
-        facts["oldest waits"] = wording.span(row["oldest_undelivered_seconds"])
+        facts["oldest waiting"] = wording.span(row["oldest_undelivered_seconds"])
     if row["enabled"]:
         everything = len(row["sources"]) == sum(
             not each.get("leftover") for each in report["sources"]
@@ -223,7 +226,11 @@ def _peer(
                 "p",
                 tag("span", state.mark, class_="mark", aria_hidden="true"),
                 tag("span", state.word, class_="word"),
-                *(() if state.level == "well" or row["up"] else (" ", _since(row["since"], now))),
+                *(
+                    ()
+                    if state.level == "healthy" or row["up"]
+                    else (" ", _since(row["since"], now))
+                ),
                 class_=f"state {state.level}",
             ),
             class_="who",
@@ -256,10 +263,10 @@ def _moment(iso: str | None, now: datetime) -> str | None:
 
 
 def _throughput(row: Row) -> Markup:
-    """Draw what a sink took in each minute of the last hour, or since the start if that is less."""
+    """Draw the events delivered in each minute of the last hour, or since the start if later."""
     counts = row["delivered_per_minute"]
     if not counts:
-        return tag("p", "What it took of late is known while the service runs.", class_="pale")
+        return tag("p", "Throughput is shown while the service runs.", class_="pale")
     minutes = "the last hour" if len(counts) >= 60 else f"the last {len(counts)} min"
     words = (
         f"{wording.count(sum(counts), 'event')} in {minutes}, {max(counts):,} in the busiest minute"
@@ -298,7 +305,7 @@ def _bars(counts: list[int]) -> Iterator[Markup]:
 def _legend() -> Markup:
     words = (
         ("covered", "read to the last page"),
-        ("gap", "gap: given up, with its reason"),
+        ("gap", "gap: declared, with its reason"),
         ("unread", "not read yet"),
         ("volume", "events an hour"),
         ("late", "some of it found late"),

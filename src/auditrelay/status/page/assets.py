@@ -1,4 +1,4 @@
-"""The files that the page needs: served by us, and asked for again only when they have changed."""
+"""The static files of the page, served with an ETag so that they are sent only once."""
 
 import hashlib
 from pathlib import Path

@@ -1,17 +1,22 @@
-"""How one source or sink is shown in a word and a mark: by what was found wrong with it."""
+"""The state of one source or sink in a word and a mark, by the findings about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Level = Literal["act", "wait", "well", "off"]
+Level = Literal["action_required", "recovering", "healthy", "off"]
 
-_MARKS: Final[Mapping[Level, str]] = {"act": "▲", "wait": "△", "well": "●", "off": "○"}
+_MARKS: Final[Mapping[Level, str]] = {
+    "action_required": "▲",
+    "recovering": "△",
+    "healthy": "●",
+    "off": "○",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A *level*, and a *word* for it, so that nobody depends on the colour."""
+    """A *level*, and a *word* for it, so that the colour is not needed to read it."""
 
     level: Level
     word: str
@@ -29,7 +34,9 @@ def state_of(report: Mapping[str, Any], kind: str, row: Mapping[str, Any]) -> St
         for finding in report["findings"]
         if (finding["kind"], finding["name"]) == (kind, row["name"])
     }
-    level: Level = "act" if "act" in levels else "wait" if "wait" in levels else "well"
+    level: Level = "healthy"
+    if levels:
+        level = "action_required" if "action_required" in levels else "recovering"
     if row.get("leftover"):
         return State(level if levels else "off", "not configured")
     if not row["enabled"]:
@@ -38,16 +45,16 @@ def state_of(report: Mapping[str, Any], kind: str, row: Mapping[str, Any]) -> St
 
 
 def _word(row: Mapping[str, Any], level: Level) -> str:
-    """Return the first word that is true of *row*; the worse come first."""
+    """Return the first word that is true of *row*; the worst come first."""
     words = {
-        "held": row["held"],
+        "blocked, action required": row["held"],
         "paused": row.get("paused_since"),
         "starting": not row["up"] and row["last_error"] is None,
         "failing": not row["up"],
         "silent": row.get("silent"),
         "gap": any(span["state"] == "gap" for span in row.get("coverage", ())),
-        "catching up": level == "wait" and "lag_seconds" in row,
+        "catching up": level == "recovering" and "lag_seconds" in row,
         "dead letters": row.get("dead_letters"),
-        "backlog": level != "well",
+        "backlog": level != "healthy",
     }
     return next((word for word, true in words.items() if true), "up")

@@ -1,7 +1,7 @@
 """
-The whole flow as a picture: sources on the left, the spool in the middle, sinks on the right.
+The data flow as a diagram: sources on the left, the spool in the middle, sinks on the right.
 
-Names and numbers are text, so that they can be read, selected and reached on any screen; only the
+Names and numbers are text, so that they can be read, selected and focused on any screen; only the
 lines between them are drawn.
 """
 
@@ -13,19 +13,19 @@ from auditrelay.status.page.html import Markup, tag
 from auditrelay.telemetry import humanize as wording
 
 MOST: Final = 10
-"""How many of a side are drawn; what is in trouble is drawn first."""
+"""Most nodes drawn on a side; those with problems are drawn first."""
 
-_RANK: Final = {"act": 0, "wait": 1, "well": 2, "off": 3}
+_RANK: Final = {"action_required": 0, "recovering": 1, "healthy": 2, "off": 3}
 
 
 def flow(report: Mapping[str, Any]) -> Markup:
-    """Return the picture of *report*."""
+    """Return the diagram of *report*."""
     sources, more_sources = _chosen(report, "source")
     sinks, more_sinks = _chosen(report, "sink")
     spool = report["spool"]
     share = min(1.0, spool["bytes"] / spool["max_bytes"])
     backlog = max((row["backlog_events"] for row in report["sinks"]), default=0)
-    troubled = any(finding["kind"] == "spool" for finding in report["findings"])
+    problem = any(finding["kind"] == "spool" for finding in report["findings"])
     return tag(
         "figure",
         _side("source", sources, more_sources),
@@ -47,7 +47,7 @@ def flow(report: Mapping[str, Any]) -> Markup:
                 f"{wording.size(spool['bytes'])} of {wording.size(spool['max_bytes'])}",
                 class_="number",
             ),
-            class_=f"node spool {'act' if troubled else 'well'}",
+            class_=f"node spool {'action_required' if problem else 'healthy'}",
         ),
         _lines([state for _, state in sinks], more_sinks, to_the_right=False),
         _side("sink", sinks, more_sinks),
@@ -60,7 +60,7 @@ _Chosen = Sequence[tuple[Mapping[str, Any], State]]
 
 
 def _chosen(report: Mapping[str, Any], kind: str) -> tuple[_Chosen, int]:
-    """Return which of a side are drawn, in their order, and how many more there are."""
+    """Return which nodes of a side are drawn, in their order, and how many more there are."""
     every = [(row, state_of(report, kind, row)) for row in report[f"{kind}s"]]
     if len(every) <= MOST:
         return every, 0

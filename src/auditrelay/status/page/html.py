@@ -1,7 +1,7 @@
 """
-HTML and SVG from values: whatever is not markup already is escaped, so nothing can be forgotten.
+HTML and SVG from values: every text that is not markup is escaped, so none can be forgotten.
 
-What peers say ends up on the page, and a peer may be anybody.
+Error messages of peers are on the page, and a peer may be hostile.
 """
 
 from html import escape
@@ -11,7 +11,7 @@ _VOID: Final = frozenset({"link", "meta"})
 
 
 class Markup(str):
-    """A text that is markup, and safe as it stands."""
+    """A text that is markup already, and is not escaped."""
 
     __slots__ = ()
 
@@ -20,8 +20,8 @@ def tag(element: str, *content: str | None, **attributes: str | float | None) ->
     """
     Return *element* with *content* in it, escaped unless it is Markup; None is left out.
 
-    In the name of an attribute ``_`` stands for ``-``, and a last one is left out (``class_``). An
-    attribute that is None is left out, one that is ``""`` stands without a value.
+    In the name of an attribute ``_`` becomes ``-``, and a trailing one is removed (``class_``). An
+    attribute that is None is left out, one that is ``""`` has no value.
     """
     text = f"<{element}"
     for name, value in attributes.items():

@@ -1,8 +1,8 @@
 """
-The coverage of one source as a picture: what was read, what was given up, what came late.
+The coverage of one source as a timeline: what was read, what is a gap, what came late.
 
-Everything is placed by percentages and styled by classes, so that the picture fits any width and
-needs no style of its own. The same is told in words, and as a table.
+Everything is placed by percentages and styled by classes, so that it fits any width and needs no
+inline style. The same facts are in its title and in a table.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from auditrelay.status.page.html import Markup, join, tag
 from auditrelay.telemetry import humanize as wording
 
 DAYS = timedelta(days=7)
-"""How much time the picture spans."""
+"""How much time the timeline spans."""
 
 _HEIGHT = 46.0
 _BAND = 12.0
@@ -23,7 +23,7 @@ _TOP = 8.0
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """From time to percent of the width."""
+    """Maps a time to percent of the width."""
 
     start: datetime
     end: datetime
@@ -40,7 +40,7 @@ class _Axis:
 
 
 def timeline(row: Mapping[str, Any], now: datetime) -> Markup:
-    """Return the picture of the source *row* of a report made *now*, and its table."""
+    """Return the timeline of the source *row* of a report made *now*, and its table."""
     axis = _Axis(now - DAYS, now)
     spans = [span for span in row["coverage"] if datetime.fromisoformat(span["end"]) > axis.start]
     return tag(
@@ -75,14 +75,14 @@ def _days(axis: _Axis) -> Iterator[Markup]:
     while (midnight := midnight + timedelta(days=1)) < axis.end:
         x = f"{axis.place(midnight):.2f}%"
         yield tag("line", class_="day", x1=x, x2=x, y1=_TOP, y2=_HEIGHT + 4)
-        # A label that would be cut off at the edge is left out; its line is not.
+        # A label that would be cut off at the edge is left out, but not its line.
         if axis.end - midnight > timedelta(hours=18):
             yield tag("text", f"{midnight:%a} {midnight.day}", x=x, dx=4, y=_HEIGHT + 14)
     yield tag("text", "now", x="100%", y=_HEIGHT + 14, text_anchor="end")
 
 
 def _volumes(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
-    """Draw how many events an hour each span brought, against the busiest of them."""
+    """Draw the events an hour of each span, relative to the busiest of them."""
     rates = [_rate(span) for span in spans]
     most = max(rates, default=0)
     for span, rate in zip(spans, rates, strict=True):
@@ -112,7 +112,7 @@ def _bands(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
 
 
 def _late(row: Mapping[str, Any], axis: _Axis) -> Iterator[Markup]:
-    """Mark each span in which events were found late, in its middle: when they were is not kept."""
+    """Mark the middle of each span in which events were found late: their times are not kept."""
     for start, end in sorted({_ends(find) for find in row["late"]}):
         middle = axis.place(max(start, axis.start) + (end - max(start, axis.start)) / 2)
         yield tag(
@@ -145,7 +145,7 @@ def _in_words(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axi
     last = row["last_fetched_timestamp"]
     words = [f"{row['name']}, the last 7 days: {wording.count(events, 'event')} read"]
     if last is not None:
-        words[0] += f", without a hole up to {wording.moment(_at(last), axis.end)}"
+        words[0] += f", checkpoint {wording.moment(_at(last), axis.end)}"
     words.append("no gap" if not gaps else wording.count(len(gaps), "gap"))
     late = sum(find["events"] for find in row["late"])
     if late:
@@ -158,7 +158,7 @@ def _at(iso: str) -> datetime:
 
 
 def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime) -> Markup:
-    told = [*spans, *({**find, "state": "late"} for find in row["late"])]
+    entries = [*spans, *({**find, "state": "late"} for find in row["late"])]
     rows = [
         tag(
             "tr",
@@ -167,7 +167,7 @@ def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime
             tag("td", _state(span)),
             tag("td", f"{span['events']:,}", class_="number"),
         )
-        for span in sorted(told, key=lambda span: _at(span["start"]), reverse=True)
+        for span in sorted(entries, key=lambda span: _at(span["start"]), reverse=True)
     ]
     if not rows:
         return Markup()

@@ -1,4 +1,4 @@
-// Asks for the page again while somebody looks at it, and puts the new one in the place of the old.
+// Fetches the page again while it is visible, and replaces the old one.
 "use strict";
 
 const EVERY = 10000;
@@ -11,14 +11,14 @@ const pause = document.getElementById("pause");
 let timer = 0;
 let paused = false;
 let answered = true;
-let asking = false;
+let fetching = false;
 let skipped = 0;
 
 function say(text) {
   if (news.textContent !== text) news.textContent = text;
 }
 
-// What the reader has opened, stands on or looks at is kept: all are known by their id.
+// Open details, the focus and the scroll position are kept, by the ids of the elements.
 function swap(fresh) {
   const old = document.getElementById("main");
   const next = fresh.getElementById("main");
@@ -28,7 +28,7 @@ function swap(fresh) {
   const open = [...old.querySelectorAll("details[open]")].map((each) => each.id);
   const focused = place(document.activeElement);
   const selection = window.getSelection();
-  // What is being copied is left alone, but not for ever: the page would grow old unseen.
+  // A selection is not disturbed, but not for ever: the page would become stale unnoticed.
   const copied = !selection.isCollapsed && old.contains(selection.anchorNode);
   skipped = copied && skipped < MOST_SKIPPED ? skipped + 1 : 0;
   if (skipped) return;
@@ -49,7 +49,7 @@ function edge(element) {
   return element.getBoundingClientRect().top;
 }
 
-// Where an element lies: the nearest id, and which focusable it is below that.
+// The position of an element: the nearest id, and which focusable it is below that.
 const FOCUSABLE = "a[href], button, summary, [tabindex]";
 
 function place(element) {
@@ -65,26 +65,26 @@ function find(spot) {
 }
 
 async function refresh() {
-  if (asking) return;
-  asking = true;
+  if (fetching) return;
+  fetching = true;
   clearTimeout(timer);
   try {
-    // Not relative: an address with a name and password in it could not be asked for.
+    // Not relative: fetch refuses an address that contains a user name and password.
     const answer = await fetch(location.origin + location.pathname, {
       cache: "no-store",
       signal: AbortSignal.timeout(PATIENCE),
     });
     if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
     swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
-    if (!answered) say("The service answers again.");
+    if (!answered) say("The service is responding again.");
     answered = true;
   } catch (error) {
     answered = false;
     const at = document.getElementById("at").textContent;
-    say(`No answer from the service (${error.message}). What you see is as of ${at}.`);
+    say(`No answer from the service (${error.message}). This page is as of ${at}.`);
   }
   document.body.classList.toggle("stale", !answered);
-  asking = false;
+  fetching = false;
   plan();
 }
 
@@ -95,7 +95,7 @@ function plan() {
 
 pause.addEventListener("click", () => {
   paused = !paused;
-  pause.textContent = paused ? "Go on" : "Pause";
+  pause.textContent = paused ? "Resume" : "Pause";
   if (paused) plan();
   else refresh();
 });

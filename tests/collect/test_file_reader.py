@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
 
-from auditrelay.collect.file_drop import FileReader
+from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
 from auditrelay.errors import Rejected
 from auditrelay.sources import BadRow, ExportFile, ExportPage
