@@ -1,18 +1,18 @@
-# What a developer types. Every target sets up what it needs: Python 3.11 or newer (with venv and
-# pip) and make are enough. The second time there is nothing to set up.
+# The commands of a developer. Every target sets up what it needs; only make and Python 3.11 or
+# newer (with venv and pip) must be installed.
 #
-#   make demo [DEMO="--duration 2m"]   everything against the built-in sandbox, no credentials
+#   make demo [DEMO="--duration 2m"]   the service against the built-in sandbox, no credentials
 #   make test [TEST="-k spool -x"]     the tests, as .ci/run runs them
 #   make test AREA=deliver             those of one area: tests/deliver, tests/contract/deliver, ...
-#   make test-unit                     those that start no process and no browser
+#   make test-unit                     those that start no process and no browser, in a minute
 #   make check                         format, lint, types
-#   make format                        mend what can be mended by itself
+#   make format                        fix what can be fixed automatically
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
 #   make changelog VERSION=0.2.0       the fragments of changelog.d into CHANGELOG.md, at a release
-#   make lock [LOCK=--upgrade]         requirements*.txt anew from pyproject.toml
-#   make clean                         remove whatever the targets above have made
+#   make lock [LOCK=--upgrade]         requirements*.txt from pyproject.toml
+#   make clean                         remove all that the targets above have created
 #
 # PYTHON names the interpreter, VENV the folder of the environment.
 
@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 UV_VERSION := 0.13.8
 
-# Compiled once, our modules start faster: the tests start hundreds of processes.
+# Compiled modules start faster, and the tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
 CAN_DO := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -38,7 +38,7 @@ INTEROP ?=
 .PHONY: install demo test test-unit check check-format check-lint check-types format bench interop changelog lock clean
 .DEFAULT_GOAL := install
 
-# Many tests wait for a process or a peer: one worker more than there are cores keeps the cores busy.
+# Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
 PARALLEL ?= -n $(shell expr $$(nproc) + 1) --dist worksteal
 FOLDERS = $(if $(AREA),$(or $(wildcard tests/$(AREA) tests/*/$(AREA)),$(error no tests/$(AREA): AREA names a folder of tests)))
 
@@ -81,8 +81,8 @@ interop: $(VENV)/.developer
 changelog: $(VENV)/.developer
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.2.0))
 
-# The development lock holds everything; the other two are parts of it. Dependencies come from
-# wheels alone: what a source distribution runs while it is built is in no lock.
+# The development lock has all packages; the other two are subsets. Dependencies come from wheels
+# only: the code that a source distribution runs while it is built is in no lock.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --only-binary :all: $(LOCK)
 

@@ -1,4 +1,4 @@
-"""What many tests need: an event, quick waiting, a fast disk, and no process by accident."""
+"""Shared by many tests: an event, waits that take no time, a fast disk, a guard on processes."""
 
 import hashlib
 import math
@@ -15,15 +15,15 @@ from tests.support.clock import record_waits
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 
-MEMORY, ROOM = "/dev/shm", 2 << 30  # a file system, not a file
+MEMORY, ROOM = "/dev/shm", 2 << 30  # a file system in memory, and the bytes it must have free
 
 if (
     "TMPDIR" not in os.environ
     and os.access(MEMORY, os.W_OK)
     and shutil.disk_usage(MEMORY).free >= ROOM
 ):
-    # A store syncs with every commit: on a disk that is half of the time of all tests. They end
-    # processes and never cut the power, so nothing depends on what a sync is worth.
+    # A store syncs with every commit: on a disk, half of the time of all tests. They kill
+    # processes but never cut the power, so no test depends on what a sync guarantees.
     os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 
 _may_start_processes = True
@@ -39,7 +39,7 @@ sys.addaudithook(_refuse_processes)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Let only those start a process that are marked for it."""
+    """Let only tests that are marked for it start a process."""
     global _may_start_processes  # noqa: PLW0603  # an audit hook cannot be taken back
     _may_start_processes = item.get_closest_marker("process") is not None
     try:
@@ -52,7 +52,7 @@ NOON = 1_767_268_800_000_000  # 2026-01-01T12:00:00Z
 
 
 def make_event(number: int, **changes: Any) -> AuditEvent:
-    """Return an event that differs from that of every other *number*, a second apart."""
+    """Return the event *number*: each differs from all others, and is a second after the last."""
     raw = b'{"id":%d,"event_type":"pathway.updated"}' % number
     fields: dict[str, Any] = {
         "uid": hashlib.sha256(b"%d" % number).hexdigest()[:40],
@@ -97,11 +97,11 @@ def event() -> Callable[..., AuditEvent]:
 
 @pytest.fixture
 def speed() -> float:
-    """How many times as fast waiting passes; at once, unless a folder or module says otherwise."""
+    """How many times faster waits are; infinitely, unless a folder or module overrides it."""
     return math.inf
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch, speed: float) -> list[float]:
-    """Let waiting pass quickly; return the seconds that were waited for."""
+    """Speed up all waits; return the seconds that were waited for."""
     return record_waits(monkeypatch, speed)

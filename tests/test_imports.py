@@ -1,4 +1,4 @@
-"""Imports point one way: from what knows everything down to what knows nothing."""
+"""Imports point one way, as the import rule in CONTRIBUTING says."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "auditrelay"
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 
 RULE = re.search(r"^```\n(cli -> .*)\n```$", CONTRIBUTING.read_text("utf-8"), re.MULTILINE)
-"""The import rule, a line of CONTRIBUTING: each part may import what stands to its right."""
+"""The import rule, a line of CONTRIBUTING: each part may import the parts to its right."""
 
 assert RULE is not None
 RUNGS = [[part.strip() for part in rung.strip("{} ").split(",")] for rung in RULE[1].split("->")]
@@ -46,7 +46,7 @@ def imported(module: Path) -> Iterator[str]:
             if first != "auditrelay":
                 continue
             while rest and not _exists(rest):
-                rest.pop()  # what is left out is a name in the module, not a module
+                rest.pop()  # the last part is a name in the module, not a module
             yield "/".join(rest) or "__init__"
 
 
@@ -63,7 +63,7 @@ def test_every_part_has_its_place() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
-def test_every_module_says_what_it_is_for(module: Path) -> None:
+def test_every_module_has_a_docstring(module: Path) -> None:
     assert ast.get_docstring(ast.parse(module.read_text("utf-8")))
 
 
@@ -75,22 +75,22 @@ def test_imports_point_one_way(module: Path) -> None:
     for other in imported(module):
         target = other.split("/")[0]
         if target == "sandbox":
-            assert name_of(module) == "cli/demo", "only the demo may know the doubles"
+            assert name_of(module) == "cli/demo", "only the demo may import the doubles"
         elif target != part and target not in BELOW:
             lowest = -1 if part in ABOVE else LEVEL[part]
             assert LEVEL[target] > lowest, f"{name_of(module)} imports {other}"
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
-    """Not even for an annotation, nor inside of a function: such modules are one idea in two."""
+def test_there_are_no_import_cycles() -> None:
+    """Neither for an annotation nor inside a function: such modules are one idea in two files."""
     graph = {name_of(module): set(needed(module)) for module in MODULES}
     assert {name for names in graph.values() for name in names} <= set(graph)
-    circle: list[str] = []
+    cycle: list[str] = []
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        circle = error.args[1]
-    assert not circle, " imports ".join(reversed(circle))
+        cycle = error.args[1]
+    assert not cycle, " imports ".join(reversed(cycle))
 
 
 def needed(module: Path) -> Iterator[str]:
@@ -109,8 +109,8 @@ def needed(module: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("folder", ["sources", "sinks", "events/vendors", "sandbox/vendors"])
-def test_members_of_a_folder_do_not_know_each_other(folder: str) -> None:
-    """A member is a file or a folder; ``__init__`` and ``_names`` are for all of them."""
+def test_members_of_a_folder_do_not_import_each_other(folder: str) -> None:
+    """A member is a file or a folder; ``__init__`` and ``_names`` are shared by all."""
     members: dict[str, set[str]] = {}
     for module in MODULES:
         if name_of(module).startswith(f"{folder}/"):
@@ -129,14 +129,14 @@ def member_of(folder: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(("part", "other"), [("collect", "sinks"), ("deliver", "sources")])
-def test_collecting_does_not_know_sinks_and_delivering_does_not_know_sources(
+def test_collect_does_not_import_sinks_and_deliver_does_not_import_sources(
     part: str, other: str
 ) -> None:
     for module in (ROOT / part).rglob("*.py"):
         assert not [name for name in imported(module) if name.split("/")[0] == other]
 
 
-def test_the_sandbox_shares_nothing_with_what_it_plays_against() -> None:
+def test_the_sandbox_imports_nothing_outside_itself() -> None:
     members = [module for module in MODULES if part_of(module) == "sandbox"]
     assert members
     for module in members:

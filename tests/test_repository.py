@@ -1,4 +1,4 @@
-"""What a contributor meets before the code: hooks, editor settings, fragments of the changelog."""
+"""The repository around the code: hooks, editor settings, changelog fragments, issue forms."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_every_target_is_explained_and_declared() -> None:
     assert TARGETS - explained == {"check-format", "check-lint", "check-types"}  # parts of check
 
 
-def test_every_fragment_of_the_changelog_has_a_name_that_is_understood() -> None:
+def test_every_fragment_of_the_changelog_has_a_valid_name() -> None:
     for path in (ROOT / "changelog.d").iterdir():
         if path.name != "README.md":
             assert re.fullmatch(
@@ -41,7 +41,7 @@ def test_every_fragment_of_the_changelog_has_a_name_that_is_understood() -> None
 @pytest.mark.parametrize(
     "path", sorted((ROOT / ".github").rglob("*.yaml")), ids=lambda each: each.name
 )
-def test_every_form_for_an_issue_can_be_shown(path: Path) -> None:
+def test_every_issue_form_is_valid(path: Path) -> None:
     form = yaml.safe_load(path.read_text("utf-8"))
     assert {"name", "description", "body"} <= set(form)
     for field in form["body"]:
@@ -49,7 +49,7 @@ def test_every_form_for_an_issue_can_be_shown(path: Path) -> None:
         assert "value" in field["attributes"] or "label" in field["attributes"]
 
 
-def test_what_the_editor_is_configured_for_is_how_the_files_are() -> None:
+def test_the_files_are_as_the_editor_settings_say() -> None:
     settings = (ROOT / ".editorconfig").read_text("utf-8")
     assert "end_of_line = lf" in settings
     for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]:

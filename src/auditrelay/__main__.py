@@ -1,4 +1,4 @@
-"""Let ``python -m auditrelay`` be the same as the ``auditrelay`` script."""
+"""``python -m auditrelay``: the same as the ``auditrelay`` script."""
 
 from auditrelay.cli import main
 

@@ -1,27 +1,27 @@
 """
-What can go wrong, named after what the caller does next.
+The errors, as a tree by the caller's next action.
 
 * RelayError
-    - ConfigError   stop: the operator must edit the configuration
-    - StateError    stop: the state is damaged, newer than this program, or unreadable
-        - Locked    the same, because another instance holds it; it may be asked instead
-    - StoreFull     stop collecting, keep delivering, try again when there is room
-    - Retryable     wait (``retry_after`` seconds if known), then repeat the same call
+    - ConfigError   exit: the operator must edit the configuration
+    - StateError    exit: the state is damaged, newer than this program, or unreadable
+        - Locked    exit, or ask the running instance that has locked the state
+    - StoreFull     pause collecting, keep delivering, try again when there is room
+    - Retryable     wait (``retry_after`` seconds if known), then retry the same call
     - Refused       hold this source or sink: its credentials, rights or address are wrong
-    - Rejected      this request can never be accepted: halve it, or put its one event aside
-    - TooLarge      like Rejected, but only because of its size
-    - WalkBroken    the walk proved nothing: cut the window in half in time, walk both halves
+    - Rejected      halve the request; dead-letter its event if it is only one
+        - TooLarge  the same, because of its size
+    - WalkBroken    bisect the window in time, and walk both halves
 """
 
 from typing import Any
 
 
 class RelayError(Exception):
-    """Anything that auditrelay expects to go wrong; every other exception is a bug."""
+    """An error that auditrelay expects; every other exception is a bug."""
 
 
 def code_of(error: RelayError) -> str:
-    """Return the short code of *error*: its reason, the status of a refusal, or what it is."""
+    """Return the short code of *error*: its reason, the status of a refusal, or its kind."""
     reason = getattr(error, "reason", None)
     status = getattr(error, "status", None)
     if isinstance(reason, str):
@@ -32,14 +32,14 @@ def code_of(error: RelayError) -> str:
 
 
 def exit_status(error: RelayError) -> int:
-    """Return the status that a command ends with because of *error*."""
+    """Return the exit status of a command that fails with *error*."""
     if isinstance(error, ConfigError):
         return 2
     return 3 if isinstance(error, StateError) else 1
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> RelayError:
-    """Return the first error of a task *group*; a group with a bug in it is raised as it is."""
+    """Return the first error of a task *group*; raise the group itself if it includes a bug."""
     relay, bugs = group.split(RelayError)
     if bugs is not None or relay is None:
         raise group
@@ -48,7 +48,7 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> RelayError:
 
 
 class ConfigError(RelayError):
-    """The configuration is wrong. *problems* has one sentence for each thing to mend."""
+    """The configuration is wrong. *problems* has one sentence for each thing to fix."""
 
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
@@ -56,24 +56,24 @@ class ConfigError(RelayError):
 
 
 class StateError(RelayError):
-    """The state directory cannot be used; nothing in it has been changed."""
+    """The state directory cannot be used; nothing in it was changed."""
 
 
 class Locked(StateError):
-    """Another instance holds the state."""
+    """Another instance has locked the state."""
 
 
 class StoreFull(RelayError):
-    """There is no room: the disk is full, or the spool has reached ``spool.max_bytes``."""
+    """The disk is full, or the spool has reached ``spool.max_bytes``."""
 
 
 class Retryable(RelayError):
     """
-    The peer could not answer now; the same call may succeed later.
+    The call failed for now; the same call may succeed later.
 
     *reason* is a short code for metrics (``timeout``, ``connect``, ``reset``, ``status_429``...).
-    *retry_after* is how many seconds the peer asked for. *sent* is true when the request may have
-    reached the peer, so that sending it again may store it twice.
+    *retry_after* is the wait in seconds that the peer asked for. *sent* is true when the request
+    may have reached the peer, so that a retry may store its events twice.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Retryable(RelayError):
 
 class Refused(RelayError):
     """
-    The peer refuses until an operator acts. Nothing is dropped; it is tried again slowly.
+    The peer refuses until an operator acts. No event is dropped; it is retried slowly.
 
-    *status* is the HTTP status, or None where the refusal is of another kind. *sent* is true when
-    the peer may hold what it was sent all the same.
+    *status* is the HTTP status, or None for a refusal of another kind. *sent* is true when the
+    peer may have stored the events all the same.
     """
 
     def __init__(self, message: str, *, status: int | None = None, sent: bool = False) -> None:
@@ -118,19 +118,19 @@ class Rejected(RelayError):
 
 
 class TooLarge(Rejected):
-    """The peer refuses the request because of its size."""
+    """The peer will never accept a request of this size."""
 
 
 class WalkBroken(RelayError):
     """
-    A walk ended without having shown the whole window.
+    A walk ended before it had read the whole window.
 
     *reason* is a short code: ``repeated_page``, ``no_progress``, ``over_budget``,
-    ``reply_too_large``, ``cursor_missing``... *window* is the part that cannot be read, once it
-    is too fine to be halved.
+    ``reply_too_large``, ``cursor_missing``... *window* is the part that cannot be read, once it is
+    too short to be halved.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.window: Any = None  # an Interval; errors know nobody else
+        self.window: Any = None  # an Interval, which this module may not import

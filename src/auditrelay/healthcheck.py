@@ -1,8 +1,8 @@
 """
-``python -m auditrelay.healthcheck``: ask the running instance's ``/healthz``; for a container.
+``python -m auditrelay.healthcheck``: the health check of a container, by ``/healthz``.
 
-It ends with 0 if every loop makes progress, else with 1 and the reason. It runs twice a minute for
-ever, so it imports nothing but the standard library, and of the configuration it reads one key.
+The exit status is 0 if every loop makes progress, else 1, with the reason. It runs twice a minute,
+so it imports only the standard library, and reads one key of the configuration.
 """
 
 import http.client
@@ -13,46 +13,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-PLACES: Final = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
+DEFAULT_PATHS: Final = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
 LISTEN: Final = "127.0.0.1:9464"
-"""Both as in ``config``, which takes too long to import; a test compares them."""
+"""Both are copies from ``config``, which takes too long to import; a test compares them."""
 
-SECONDS: Final = 4.0
-"""How long the answer may take: less than the container's own patience of 5 seconds."""
+TIMEOUT: Final = 4.0
+"""Seconds for the reply: less than the container's own timeout of 5 seconds."""
 
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to ask, not to listen
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to connect, not to listen
+"""The address to connect to, for a status port that listens on all interfaces."""
 
 
 def main() -> None:
-    """Print what ``/healthz`` says, and exit."""
+    """Print the reply of ``/healthz``, and exit with 0 if it is 200, else with 1."""
     try:
         host, port = address(os.environ)
-        connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
         connection.request("GET", "/healthz")
         reply = connection.getresponse()
-        said = reply.read(1000).decode("utf-8", "replace")
+        text = reply.read(1000).decode("utf-8", "replace")
     except (OSError, ValueError, http.client.HTTPException) as error:
         sys.exit(f"the status port does not answer: {error}")
     if reply.status != 200:
-        sys.exit(said)
-    sys.stdout.write(said + "\n")
+        sys.exit(text)
+    sys.stdout.write(text + "\n")
 
 
 def address(environ: Mapping[str, str]) -> tuple[str, int]:
     """
-    Return where the status port listens, as the environment or the configuration file says.
+    Return the host and port of the status port, from the environment or the configuration file.
 
-    Raises OSError if the file cannot be read, ValueError if it makes no sense.
+    Raises OSError if the file cannot be read, ValueError if its TOML or the address is not valid.
     """
     listen = environ.get("AUDITRELAY_STATUS__LISTEN") or _listen(environ)
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
-    return _EVERYWHERE.get(host, host), int(port)
+    return _LOOPBACK.get(host, host), int(port)
 
 
 def _listen(environ: Mapping[str, str]) -> str:
     named = environ.get("AUDITRELAY_CONFIG")
-    for path in [Path(named)] if named else [each for each in PLACES if each.exists()]:
+    for path in [Path(named)] if named else [each for each in DEFAULT_PATHS if each.exists()]:
         status = tomllib.loads(path.read_text("utf-8-sig")).get("status", {})
         return str(status.get("listen", LISTEN)) if isinstance(status, dict) else LISTEN
     return LISTEN

@@ -1,15 +1,13 @@
 """``auditrelay setup elasticsearch``, against both kinds of cluster."""
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.support.daemon import command
 
 from auditrelay.sandbox.siems.elastic import PASSWORD, USERNAME, Elastic
 
@@ -29,16 +27,8 @@ async def run(folder: Path, *words: str, sinks: str = "") -> Ended:
     config = folder / "auditrelay.toml"
     config.touch(mode=0o600)
     config.write_text(f'state_dir = "{folder}"\n{sinks}')
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "auditrelay", "-c", str(config), "setup", "elasticsearch", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(os.environ),
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    ended = await command(config, "setup", "elasticsearch", *words)
+    return Ended(ended.status, ended.stdout, ended.stderr)
 
 
 def sink(elastic: Elastic, name: str = "es", password: str = PASSWORD, more: str = "") -> str:

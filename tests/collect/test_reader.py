@@ -376,7 +376,7 @@ class Turns:
         if background:
             in_background()
         for _ in range(times):
-            await self.limiter.turn()
+            await self.limiter.acquire()
             self.taken.append((who, self.now))
 
 

@@ -1,4 +1,4 @@
-"""The file, the environment over it, references, and every mistake named at once."""
+"""The file, the environment over it, references, and every problem reported at once."""
 
 import json
 import re
@@ -41,8 +41,8 @@ class Vendor(SourceSettings):
         return region
 
     @model_validator(mode="after")
-    def _is_careless(self) -> Self:
-        if self.organization_id == "careless":
+    def _check_owner(self) -> Self:
+        if self.organization_id == "wrong":
             raise ValueError(f"the key {self.api_key.reveal()} is of another organisation")
         return self
 
@@ -74,8 +74,10 @@ HOME = {"HOME": "/home/op"}
 
 @pytest.fixture(autouse=True)
 def scrubber(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scrubber:
-    """Keep the machine's own configuration out, and give the log's scrubber's work to another."""
-    monkeypatch.setattr(config, "PLACES", (tmp_path / "auditrelay.toml", tmp_path / "etc.toml"))
+    """Ignore the machine's own configuration, and replace the log's scrubber."""
+    monkeypatch.setattr(
+        config, "DEFAULT_PATHS", (tmp_path / "auditrelay.toml", tmp_path / "etc.toml")
+    )
     scrubber = Scrubber()
     monkeypatch.setattr(config, "scrubber", scrubber)
     return scrubber
@@ -121,7 +123,7 @@ def test_a_small_file_gets_every_default(file: Path) -> None:
     assert found.warnings == ()
 
 
-def test_the_file_is_found_where_it_was_named_then_in_the_usual_places(
+def test_the_file_is_the_named_one_else_that_of_the_first_default_path(
     tmp_path: Path, file: Path
 ) -> None:
     here, etc, named = tmp_path / "auditrelay.toml", tmp_path / "etc.toml", tmp_path / "n.toml"
@@ -136,10 +138,10 @@ def test_the_file_is_found_where_it_was_named_then_in_the_usual_places(
     assert read(None).path == etc
 
 
-def test_no_configuration_at_all_says_what_to_do(tmp_path: Path) -> None:
-    (said,) = problems(None, {"AUDITRELAY_PORT": "tcp://10.0.0.1:9464"})
-    assert "auditrelay.toml" in said
-    assert "`auditrelay init`" in said
+def test_a_missing_configuration_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (problem,) = problems(None, {"AUDITRELAY_PORT": "tcp://10.0.0.1:9464"})
+    assert "auditrelay.toml" in problem
+    assert "`auditrelay init`" in problem
 
 
 @pytest.mark.parametrize(
@@ -158,16 +160,16 @@ def test_a_file_that_cannot_be_read_says_where(
     path = tmp_path / "x.toml"
     if content is not None:
         path.write_bytes(content)
-    (said,) = problems(path)
-    assert said.startswith(f"{path}: ")
-    assert message in said
+    (problem,) = problems(path)
+    assert problem.startswith(f"{path}: ")
+    assert message in problem
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_configuration_file(tmp_path: Path) -> None:
     assert problems(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
 
 
-def test_a_byte_order_mark_does_no_harm(file: Path) -> None:
+def test_a_byte_order_mark_is_ignored(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
     assert vendor(read(file)).organization_id == "42"
 
@@ -194,13 +196,13 @@ def test_the_configuration_can_come_from_a_pipe() -> None:
         ({"AUDITRELAY_STATE_DIR": "/given", "STATE_DIRECTORY": "/var/lib/a"}, "/given"),
     ],
 )
-def test_the_state_lies_where_the_system_says(
+def test_the_state_is_in_the_folder_that_the_system_names(
     environ: dict[str, str], folder: str, file: Path
 ) -> None:
     assert read(file, environ).state_dir == Path(folder)
 
 
-def test_without_a_home_the_state_folder_must_be_given(file: Path) -> None:
+def test_without_a_home_state_dir_must_be_set(file: Path) -> None:
     with pytest.raises(ConfigError, match="state_dir: is missing"):
         load(file, {}, sources=SOURCES, sinks=SINKS)
 
@@ -267,18 +269,18 @@ def test_a_whole_table_of_sinks_can_be_one_variable() -> None:
     assert (sink.label, sink.token.reveal()) == ("xy", "token-in-json")
 
 
-def test_keys_of_the_file_are_met_as_the_file_spells_them(file: Path) -> None:
+def test_a_variable_overrides_a_key_that_the_file_spells_with_capitals(file: Path) -> None:
     file.write_text(GOOD.replace("[sinks", 'tags = { Team = "a" }\n[sinks'))
     found = read(file, {"AUDITRELAY_SOURCES__ACME_VOICE__TAGS__TEAM": "b"})
     assert vendor(found).tags == {"Team": "b"}
 
 
-def test_the_text_of_a_variable_is_not_taken_for_json(file: Path) -> None:
+def test_a_secret_in_a_variable_is_not_parsed_as_json(file: Path) -> None:
     environ = {"AUDITRELAY_SOURCES__ACME_VOICE__API_KEY": '{"private_key": "abc"}'}
     assert vendor(read(file, environ)).api_key.reveal() == '{"private_key": "abc"}'
 
 
-def test_a_mistake_in_a_variable_names_the_variable(file: Path) -> None:
+def test_a_bad_value_in_a_variable_names_the_variable(file: Path) -> None:
     assert problems(file, {"AUDITRELAY_SOURCES__ACME_VOICE__PAGE_SIZE": "many"}) == [
         (
             "sources.acme-voice.page_size (from AUDITRELAY_SOURCES__ACME_VOICE__PAGE_SIZE): "
@@ -288,7 +290,7 @@ def test_a_mistake_in_a_variable_names_the_variable(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "hint"),
     [
         ("AUDITRELAY_LOG_LEVEL", "; did you mean AUDITRELAY_LOG__LEVEL?"),
         ("AUDITRELAY_STATEDIR", "; did you mean AUDITRELAY_STATE_DIR?"),
@@ -297,10 +299,10 @@ def test_a_mistake_in_a_variable_names_the_variable(file: Path) -> None:
         ("AUDITRELAY_", ""),
     ],
 )
-def test_an_unknown_variable_is_a_mistake(name: str, meant: str, file: Path) -> None:
-    (said,) = problems(file, {name: "x"})
-    assert said.startswith(f"{name}: unknown variable")
-    assert said.endswith(meant)
+def test_an_unknown_variable_is_an_error(name: str, hint: str, file: Path) -> None:
+    (problem,) = problems(file, {name: "x"})
+    assert problem.startswith(f"{name}: unknown variable")
+    assert problem.endswith(hint)
 
 
 def test_the_variables_of_a_kubernetes_service_are_not_ours(file: Path) -> None:
@@ -314,22 +316,22 @@ def test_the_variables_of_a_kubernetes_service_are_not_ours(file: Path) -> None:
     assert read(file, service) == read(file)
 
 
-def test_two_variables_for_one_value_are_a_mistake(file: Path) -> None:
+def test_two_variables_for_one_value_are_an_error(file: Path) -> None:
     name = "AUDITRELAY_SOURCES__ACME_VOICE__TAGS"
     assert problems(file, {name: '{"a": "b"}', f"{name}__C": "d"}) == [
-        f"{name}__C and {name} exclude each other"
+        f"{name}__C and {name} are both set; set only one of them"
     ]
 
 
-def test_a_misspelled_sink_in_a_variable_is_told_from_a_new_one(file: Path) -> None:
-    (said,) = problems(file, {"AUDITRELAY_SINKS__SPLNK__TOKEN": "hunter2-token"})
-    assert said == "sinks.splnk.type: is missing; did you mean splunk? (known: product)"
+def test_a_misspelled_sink_in_a_variable_is_reported_with_the_likely_name(file: Path) -> None:
+    (problem,) = problems(file, {"AUDITRELAY_SINKS__SPLNK__TOKEN": "hunter2-token"})
+    assert problem == "sinks.splnk.type: is missing; did you mean splunk? (known: product)"
 
 
-# --- mistakes ----------------------------------------------------------------------------------
+# --- problems ----------------------------------------------------------------------------------
 
 
-def test_every_mistake_is_named_at_once(file: Path) -> None:
+def test_all_problems_are_reported_at_once(file: Path) -> None:
     file.write_text("""
         state_dri = "/x"
         store = "postgresql://u:hunter2@h/db"
@@ -407,14 +409,14 @@ def test_every_mistake_is_named_at_once(file: Path) -> None:
             'sources.acme-voice.weight: must be a number, not "heavy"',
             "sources.acme-voice.ca_file: must be the path of a file, not 3",
             'sources.other.type: unknown type "vendr"; did you mean vendor? (known: vendor)',
-            "sources.acme_voice: cannot be told from acme-voice in the environment",
+            "sources.acme_voice: has the same name as acme-voice in the environment: rename one",
             "sources.acme_voice.api_key: the environment variable NOPE is not set",
             (
-                "sources.acme_voice.base_url: plain http would show the credentials to everybody "
-                "on the way; use https, or set allow_insecure_http = true"
+                "sources.acme_voice.base_url: plain http would send the credentials in clear text; "
+                "use https, or set allow_insecure_http = true"
             ),
             'sinks.flat: must be a table, not "x"',
-            "sinks.s.url: must not hold a user name or password: they would end up in logs",
+            "sinks.s.url: must not contain a user name or password: they would appear in logs",
             "sinks.s.token: must be a text",
             'sinks.s.compression: must be "gzip" or "none", not "zip"',
             "sinks.s.concurrency: must be at most 64, not 65",
@@ -425,7 +427,7 @@ def test_every_mistake_is_named_at_once(file: Path) -> None:
             ),
             "sinks.s.sources: must be a list, not 3",
             (
-                "sinks.a b: a name is made of letters, digits and single - _ . between them, at "
+                "sinks.a b: a name consists of letters, digits and single - _ . between them, at "
                 "most 64"
             ),
             "sinks.a b.type: is missing (known: product)",
@@ -434,7 +436,7 @@ def test_every_mistake_is_named_at_once(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "problem"),
     [
         (
             "[sources.acme-voice]",
@@ -451,24 +453,24 @@ def test_every_mistake_is_named_at_once(file: Path) -> None:
         ("token =", "zzz =", "sinks.splunk.zzz: unknown key"),
     ],
 )
-def test_a_typo_is_answered_with_the_name_that_was_meant(
-    old: str, new: str, said: str, file: Path
+def test_a_typo_is_reported_with_the_likely_name(
+    old: str, new: str, problem: str, file: Path
 ) -> None:
     file.write_text(GOOD.replace(old, new))
-    assert said in problems(file)
+    assert problem in problems(file)
 
 
 @pytest.mark.parametrize("value", ["1", '"x"', "[]", "true"])
 def test_sources_must_be_tables(value: str, file: Path) -> None:
     file.write_text(f"sources = {value}\n[sinks]\n")
-    (said,) = problems(file)
-    assert said.startswith("sources: must be a table")
+    (problem,) = problems(file)
+    assert problem.startswith("sources: must be a table")
 
 
 @pytest.mark.parametrize("name", ["a__b", "-a", "a.", "ä", '"', "x" * 65, "a/b"])
-def test_a_name_that_a_label_or_variable_cannot_hold_is_refused(name: str, file: Path) -> None:
+def test_a_name_that_cannot_be_a_label_or_variable_is_refused(name: str, file: Path) -> None:
     file.write_text(GOOD.replace("acme-voice", json.dumps(name)))
-    assert any("a name is made of letters" in said for said in problems(file))
+    assert any("a name consists of letters" in problem for problem in problems(file))
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "localhost:9464", "[::]:65535"])
@@ -477,36 +479,39 @@ def test_an_address_to_listen_on_is_host_and_port(listen: str, file: Path) -> No
 
 
 @pytest.mark.parametrize("listen", ["", ":1", "h:", "h", "h:65536", "h:-1", "::1:9464", "h:1x"])
-def test_what_is_no_address_to_listen_on_is_refused(listen: str, file: Path) -> None:
-    (said,) = problems(file, {"AUDITRELAY_STATUS__LISTEN": listen})
-    assert said.startswith("status.listen (from AUDITRELAY_STATUS__LISTEN): ")
+def test_a_malformed_address_to_listen_on_is_refused(listen: str, file: Path) -> None:
+    (problem,) = problems(file, {"AUDITRELAY_STATUS__LISTEN": listen})
+    assert problem.startswith("status.listen (from AUDITRELAY_STATUS__LISTEN): ")
 
 
-def test_a_name_that_is_no_source_is_a_mistake(file: Path) -> None:
+def test_a_name_that_is_not_a_source_is_an_error(file: Path) -> None:
     file.write_text(GOOD + 'sources = ["acme-*", "acme-voce"]')
     assert problems(file) == [
-        'sinks.splunk.sources: "acme-voce" is no source; did you mean acme-voice?'
+        'sinks.splunk.sources: "acme-voce" is not a source; did you mean acme-voice?'
     ]
 
 
 @pytest.mark.parametrize("pattern", ["acne-*", "acme-voic?x", "[b]*"])
-def test_a_pattern_that_fits_no_source_yet_is_worth_a_warning(pattern: str, file: Path) -> None:
+def test_a_pattern_that_matches_no_source_yet_is_a_warning(pattern: str, file: Path) -> None:
     file.write_text(GOOD + f'sources = ["acme-*", "{pattern}"]')
     found = read(file)
-    assert found.warnings == (f'sinks.splunk.sources: "{pattern}" fits no source yet',)
+    assert found.warnings == (f'sinks.splunk.sources: "{pattern}" matches no source yet',)
     assert found.sources_of("splunk") == ("acme-voice",)
 
 
-def test_a_second_look_must_not_reach_beyond_what_is_remembered(file: Path) -> None:
+def test_a_resweep_must_not_reach_back_beyond_spool_remember(file: Path) -> None:
     file.write_text(GOOD + '[spool]\nremember = "30d"')
-    (said,) = problems(file)
-    assert said.startswith("spool.remember: must be at least 31d for sources.acme-voice")
+    (problem,) = problems(file)
+    assert problem.startswith("spool.remember: must be at least 31d for sources.acme-voice")
 
 
-def test_nothing_to_do_is_said_only_when_there_must_be_work(file: Path) -> None:
+def test_no_enabled_source_or_sink_is_an_error_only_when_work_is_required(file: Path) -> None:
     read(file).require_work()
     found = read(file, {"AUDITRELAY_SOURCES__ACME_VOICE__ENABLED": "no"})
-    with pytest.raises(ConfigError, match=r"^sources: there is none that is enabled"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^sources: none is enabled, so there is nothing to do; configure or enable one$",
+    ):
         found.require_work()
     file.write_text('state_dir = "/x"')
     with pytest.raises(ConfigError) as caught:
@@ -514,7 +519,7 @@ def test_nothing_to_do_is_said_only_when_there_must_be_work(file: Path) -> None:
     assert len(caught.value.problems) == 2
 
 
-def test_a_sink_is_fed_by_the_sources_it_names(file: Path) -> None:
+def test_a_sink_receives_the_sources_that_it_names(file: Path) -> None:
     more = GOOD.replace("acme-voice", "acme-calls").partition("[sinks")[0]
     file.write_text(more + GOOD + 'sources = ["*-calls"]')
     assert read(file).sources_of("splunk") == ("acme-calls",)
@@ -525,7 +530,7 @@ def test_a_sink_is_fed_by_the_sources_it_names(file: Path) -> None:
 # --- secrets -----------------------------------------------------------------------------------
 
 
-def test_references_are_followed_in_every_text(file: Path, tmp_path: Path) -> None:
+def test_references_are_resolved_in_every_text(file: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("token-in-file\n")
     file.write_text(
         GOOD.replace("literal-key-1", "${env:KEY}")
@@ -544,7 +549,7 @@ def test_references_are_followed_in_every_text(file: Path, tmp_path: Path) -> No
     assert sink.token.reveal() == "rotated-token"
 
 
-def test_a_reference_that_leads_nowhere_is_one_mistake_and_not_two(file: Path) -> None:
+def test_an_unresolved_reference_is_one_problem_and_not_two(file: Path) -> None:
     file.write_text(GOOD.replace('"vendor"', '"${env:TYPE}"').replace("https://splunk", "${env:A}"))
     assert problems(file) == [
         "sources.acme-voice.type: the environment variable TYPE is not set",
@@ -552,7 +557,7 @@ def test_a_reference_that_leads_nowhere_is_one_mistake_and_not_two(file: Path) -
     ]
 
 
-def test_a_variable_mends_a_reference_that_leads_nowhere(file: Path) -> None:
+def test_a_variable_overrides_an_unresolved_reference(file: Path) -> None:
     file.write_text(GOOD.replace("literal-key-1", "${env:NOPE}"))
     environ = {"AUDITRELAY_SOURCES__ACME_VOICE__API_KEY": "key-from-variable"}
     assert vendor(read(file, environ)).api_key.reveal() == "key-from-variable"
@@ -577,15 +582,15 @@ def test_a_variable_mends_a_reference_that_leads_nowhere(file: Path) -> None:
         ('"vendor"', '{ a = "hunter2-secret" }'),
     ],
 )
-def test_no_mistake_shows_a_secret(old: str, new: str, file: Path) -> None:
+def test_no_problem_shows_a_secret(old: str, new: str, file: Path) -> None:
     file.write_text(GOOD.replace(old, new))
-    said = "\n".join(problems(file, {"S": "hunter2-secret"}))
-    assert said
-    assert "hunter2-secret" not in said
+    text = "\n".join(problems(file, {"S": "hunter2-secret"}))
+    assert text
+    assert "hunter2-secret" not in text
 
 
-def test_not_even_a_careless_component_shows_a_secret(file: Path) -> None:
-    file.write_text(GOOD.replace('"42"', '"careless"'))
+def test_a_secret_in_the_error_of_a_component_is_hidden(file: Path) -> None:
+    file.write_text(GOOD.replace('"42"', '"wrong"'))
     assert problems(file) == ["sources.acme-voice: the key *** is of another organisation"]
 
 
@@ -600,12 +605,12 @@ def test_the_log_learns_every_secret(file: Path, scrubber: Scrubber) -> None:
     assert scrubber.scrub("literal-key-1 and literal-token-1") == "*** and ***"
 
 
-def test_others_who_can_read_a_secret_in_the_file_are_warned_of(file: Path) -> None:
+def test_a_file_with_secrets_that_other_users_can_read_is_a_warning(file: Path) -> None:
     file.chmod(0o640)
-    (said,) = read(file).warnings
-    assert said.startswith(f"{file}: others on this machine can read the secrets in it")
-    assert "(sources.acme-voice.api_key, sinks.splunk.token)" in said
-    assert "literal-" not in said
+    (warning,) = read(file).warnings
+    assert warning.startswith(f"{file}: other users of this machine can read its secrets")
+    assert "(sources.acme-voice.api_key, sinks.splunk.token)" in warning
+    assert "literal-" not in warning
     file.write_text(
         GOOD.replace("literal-key-1", "${env:A}").replace("literal-token-1", "${env:A}")
     )
@@ -627,7 +632,7 @@ def test_a_secret_in_a_variable_is_not_in_the_file(file: Path) -> None:
     assert found.warnings == ()
 
 
-def test_a_short_secret_and_plain_http_are_warned_of(file: Path) -> None:
+def test_a_short_secret_and_plain_http_are_warnings(file: Path) -> None:
     file.write_text(
         GOOD.replace("literal-key-1", "abc").replace("https://", "http://")
         + "allow_insecure_http = true"
@@ -648,8 +653,8 @@ def test_the_token_of_the_status_port_is_a_secret_like_any_other(
     assert "literal-status-token" not in repr(found)
     assert "status.token" in found.warnings[0]
     assert scrubber.scrub("a literal-status-token") == "a ***"
-    (said,) = problems(file, {"AUDITRELAY_STATUS__TOKEN": "fifteen-letters"})
-    assert said == (
+    (problem,) = problems(file, {"AUDITRELAY_STATUS__TOKEN": "fifteen-letters"})
+    assert problem == (
         "status.token (from AUDITRELAY_STATUS__TOKEN): must have at least 16 characters: "
         "a shorter one can be guessed"
     )
@@ -718,7 +723,7 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     assert set(references) == set(schema["$defs"])
 
 
-def test_a_key_that_was_left_empty_is_called_empty(tmp_path: Path) -> None:
+def test_an_empty_value_is_reported_as_empty(tmp_path: Path) -> None:
     path = tmp_path / "auditrelay.toml"
     path.touch(mode=0o600)
     path.write_text('[sources.voice]\ntype = "cekura"\norganization_id = ""\napi_key = "key-one"\n')

@@ -1,4 +1,4 @@
-"""config.example.toml and the starter of ``init`` are true: they load, and show the defaults."""
+"""config.example.toml and the starter of ``init`` load, and show the defaults."""
 
 import json
 import re
@@ -36,7 +36,7 @@ ENVIRON = {
     "ELASTIC_API_KEY": "elastic-key-1",
 }
 CHOSEN = {"jitsudo": {"api_key"}, "slaunch": {"tenant"}, "cencori": {"directory"}}
-"""What the example gives where one of several keys must be given."""
+"""The keys that the example sets where one of several is required."""
 PLAIN: Mapping[str, type[BaseModel]] = {
     "status": Status,
     "log": Log,
@@ -46,23 +46,23 @@ PLAIN: Mapping[str, type[BaseModel]] = {
 
 
 @pytest.fixture(autouse=True)
-def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_scrubber(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "scrubber", scrubber.Scrubber())
 
 
-def opened() -> str:
-    """Return the example with the mark of a comment taken away before each default."""
+def uncommented() -> str:
+    """Return the example with each default uncommented."""
     return re.sub(r"^# ([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE)
 
 
 def written() -> dict[str, Any]:
-    return tomllib.loads(opened())
+    return tomllib.loads(uncommented())
 
 
 def without_default() -> set[tuple[str, str]]:
-    """Return the section and key of each line that says that there is no default."""
+    """Return the section and key of each line marked as without a default."""
     found, section = set(), ""
-    for line in opened().splitlines():
+    for line in uncommented().splitlines():
         if line.startswith("["):
             section = line.strip("[]")
         elif line.endswith(NONE):
@@ -91,7 +91,7 @@ def member_of(settings: PeerSettings) -> str:
     return ".".join(type(settings).__module__.split(".")[:3])
 
 
-def test_the_example_loads_as_it_stands() -> None:
+def test_the_example_loads_unchanged() -> None:
     found = load(EXAMPLE, ENVIRON)
     found.require_work()
     assert found.warnings == ()
@@ -103,13 +103,13 @@ def test_the_example_loads_as_it_stands() -> None:
     }
 
 
-def test_every_key_of_every_component_stands_in_the_example() -> None:
+def test_every_key_of_every_component_is_in_the_example() -> None:
     first: dict[str, dict[str, Any]] = {}
     for section, settings, table in peers():
         common = first.setdefault(section.partition(".")[0], table)
         for key in settings.model_fields:
             assert key in table or key in common, f"{section}.{key}"
-        # A key that only the first table explains has the same default there and here.
+        # A key explained only in the first table has the same default in both.
         for key in set(settings.model_fields) - set(table):
             field = settings.model_fields[key]
             if field.default is None:
@@ -118,7 +118,7 @@ def test_every_key_of_every_component_stands_in_the_example() -> None:
             assert getattr(value, key) == field.default, f"{section}.{key}"
 
 
-def test_nothing_in_the_example_is_unknown() -> None:
+def test_every_key_in_the_example_is_known() -> None:
     for section, settings, table in peers():
         assert set(table) <= set(settings.model_fields), section
     assert set(written()) == {"state_dir", *PLAIN, "sources", "sinks"}
@@ -141,7 +141,7 @@ def test_every_value_in_the_example_is_the_default() -> None:
             assert getattr(made, key) == field.default, f"{section}.{key}"
 
 
-def test_the_plain_tables_are_whole_and_show_the_defaults() -> None:
+def test_the_plain_tables_are_complete_and_show_the_defaults() -> None:
     marked = without_default()
     for name, model in PLAIN.items():
         assert set(written()[name]) == set(model.model_fields)
@@ -153,7 +153,7 @@ def test_the_plain_tables_are_whole_and_show_the_defaults() -> None:
 
 
 def other(key: str, default: Any, folder: Path) -> Any:
-    """Return a value for *key* that is not its default, as it would be written."""
+    """Return a value for *key* that is not its default, as written in a file."""
     special = {
         "ca_file": str(folder / "x.pem"),
         "client_cert": str(folder / "x.pem"),
@@ -205,7 +205,7 @@ _DURATIONS = {
     "timeout",
 }
 ALONE = {
-    # What excludes other keys is given without them.
+    # A key is set without the keys that it excludes.
     ("datadog", "site"): {"url"},
     ("elasticsearch", "api_key"): {"username", "password"},
     ("jitsudo", "api_key"): {"bearer_token"},
@@ -219,7 +219,7 @@ ALONE = {
 @pytest.mark.parametrize(
     ("kind", "name"), [*(("sources", n) for n in SOURCES), *(("sinks", n) for n in SINKS)]
 )
-def test_every_key_that_is_set_is_really_loaded(kind: str, name: str, tmp_path: Path) -> None:
+def test_every_key_that_is_set_is_loaded(kind: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "x.pem").touch()
     settings = {"sources": SOURCES, "sinks": SINKS}[kind][name]
     left_out = {key for (of, _), keys in ALONE.items() if of == name for key in keys}
@@ -253,12 +253,12 @@ def _toml(value: Any) -> str:
 # --- init and schema ---------------------------------------------------------------------------
 
 
-def test_the_starter_loads_once_it_is_filled_in(tmp_path: Path) -> None:
+def test_the_starter_loads_once_it_is_completed(tmp_path: Path) -> None:
     file = tmp_path / "auditrelay.toml"
     init(file)
     with pytest.raises(ConfigError) as caught:
         load(file, ENVIRON)
-    assert [said.partition(":")[0] for said in caught.value.problems] == [
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         "sources.cekura.organization_id",
         "sinks.splunk.url",
     ]
@@ -269,7 +269,7 @@ def test_the_starter_loads_once_it_is_filled_in(tmp_path: Path) -> None:
     assert found.warnings == ()
 
 
-def test_what_the_starter_offers_in_comments_loads_too(tmp_path: Path) -> None:
+def test_the_commented_parts_of_the_starter_load_too(tmp_path: Path) -> None:
     text = STARTER.replace('organization_id = ""', 'organization_id = "42"')
     text = text.replace('url = ""', 'url = "https://splunk.example:8088"')
     text = re.sub(r"^# (\[|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)

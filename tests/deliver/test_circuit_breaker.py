@@ -18,6 +18,12 @@ from auditrelay.sinks import Item, Limits, Rejection, Verdict
 HUNDREDS = Limits(500, 10**9, 10**9)
 
 
+@pytest.fixture
+def speed() -> float:
+    """A second of waiting takes 0.2 ms: these tests wait for minutes."""
+    return 5000
+
+
 def each_refused(items: Sequence[Item]) -> Verdict:
     """Refuse event by event, as Elasticsearch does."""
     return Verdict(

@@ -18,6 +18,12 @@ from auditrelay.sinks import Limits
 BATCH = Limits(50, 10**9, 10**9)
 
 
+@pytest.fixture
+def speed() -> float:
+    """A second of waiting takes 0.2 ms: these tests wait for minutes."""
+    return 5000
+
+
 def down(_: object) -> Retryable:
     raise Retryable("no connection", reason="connect")
 

@@ -10,14 +10,14 @@ from pydantic import ValidationError
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.pseudonyms import Pseudonyms, pseudonym
-from auditrelay.settings.values import Identifying
+from auditrelay.settings.values import IdentityField
 from auditrelay.sources.bland import Settings
 
 One = Callable[..., AuditEvent]
 Written = Callable[[AuditEvent], dict[str, bytes]]
 
 KEY = "a-key-that-is-not-guessable"
-ALL: list[Identifying] = [
+ALL: list[IdentityField] = [
     "actor.id",
     "actor.name",
     "actor.email",

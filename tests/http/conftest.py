@@ -1,4 +1,4 @@
-"""A server on loopback, a peer that speaks to it, and the waits between attempts."""
+"""A server on loopback, a peer for it, and the waits between attempts."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The body of a reply: decompressed as it comes, and never more than the bound."""
+"""The body of a reply: decompressed piece by piece, and bounded in size."""
 
 import gzip
 
@@ -34,9 +34,9 @@ async def test_an_empty_body_may_claim_to_be_gzip(server: Server, connect: Conne
 
 
 @pytest.mark.parametrize(
-    ("encoding", "body", "words"),
+    ("encoding", "body", "message"),
     [
-        ("gzip", gzip.compress(b"{}" * 500, mtime=0)[:-9], "breaks off"),
+        ("gzip", gzip.compress(b"{}" * 500, mtime=0)[:-9], "is truncated gzip"),
         ("gzip", b"\x1f\x8bnot gzip", "damaged"),
         ("gzip", b'{"not": "gzip at all, and longer"}', "damaged"),
         ("br", b"\x0b", "content encoding br"),
@@ -44,50 +44,50 @@ async def test_an_empty_body_may_claim_to_be_gzip(server: Server, connect: Conne
     ],
 )
 async def test_a_body_that_cannot_be_decompressed_is_a_bad_reply(
-    server: Server, connect: Connect, encoding: str, body: bytes, words: str
+    server: Server, connect: Connect, encoding: str, body: bytes, message: str
 ) -> None:
     server.faults.add(faults.answer(200, body, {"Content-Encoding": encoding}))
     error = await failure(connect())
     assert error.reason == "bad_reply"
-    assert words in str(error)
+    assert message in str(error)
 
 
-async def test_a_reply_of_just_the_most_bytes_is_read(
+async def test_a_reply_of_exactly_the_size_limit_is_read(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(body, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 100_000)
     for text, encoding in ((b"x" * 100_000, "identity"), (gzip.compress(b"x" * 100_000), "gzip")):
         server.faults.add(faults.answer(200, text, {"Content-Encoding": encoding}))
         assert len((await connect().request("GET", "/")).body) == 100_000
 
 
 @pytest.mark.parametrize("action", [faults.huge(100_001), faults.gzip_bomb(100_001)])
-async def test_a_reply_of_one_byte_more_is_refused(
+async def test_a_reply_one_byte_over_the_limit_is_refused(
     server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch, action: faults.Action
 ) -> None:
-    monkeypatch.setattr(body, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 100_000)
     server.faults.add(action)
     error = await failure(connect())
     assert (error.reason, error.sent) == ("reply_too_large", True)
 
 
-async def test_a_bomb_is_not_unfolded(server: Server, connect: Connect) -> None:
-    """128 MiB in 128 KiB: no more of it is made than is needed to see that it is too much."""
+async def test_a_decompression_bomb_is_not_expanded(server: Server, connect: Connect) -> None:
+    """128 MiB in 128 KiB: expansion stops one byte after the limit."""
     server.faults.add(faults.gzip_bomb(2**27))
-    unfolded = 0
-    feed = body._Unzip.feed
+    expanded = 0
+    feed = body._GzipDecoder.feed
 
-    def counting(self: body._Unzip, data: bytes, most: int) -> bytes:
-        nonlocal unfolded
-        part = feed(self, data, most)
-        unfolded += len(part)
+    def counting(self: body._GzipDecoder, data: bytes, limit: int) -> bytes:
+        nonlocal expanded
+        part = feed(self, data, limit)
+        expanded += len(part)
         return part
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(body._Unzip, "feed", counting)
+        patch.setattr(body._GzipDecoder, "feed", counting)
         error = await failure(connect())
     assert error.reason == "reply_too_large"
-    assert unfolded == body.MOST_BYTES + 1
+    assert expanded == body.MAX_BODY_BYTES + 1
 
 
 async def test_a_huge_reply_is_not_read_to_its_end(server: Server, connect: Connect) -> None:

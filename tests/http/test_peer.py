@@ -1,4 +1,4 @@
-"""One peer over real sockets on loopback: what each failure becomes, and what never leaves."""
+"""A peer over real sockets on loopback: the error for each failure, and what is never sent."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ import pytest
 from tests.support.peers import (
     PARAMS,
     PLAIN,
-    PROMPT,
+    SHORT_TIMEOUT,
     Connect,
     Server,
     counted,
@@ -33,7 +33,7 @@ from auditrelay.telemetry.metrics import Metrics
 # --- an ordinary request
 
 
-async def test_a_request_says_who_we_are_and_keeps_nothing(
+async def test_a_request_identifies_us_and_keeps_no_cookies(
     server: Server, connect: Connect, metrics: Metrics
 ) -> None:
     peer = connect(identity=lambda: {"X-Key": "k"})
@@ -88,7 +88,7 @@ async def test_a_peer_that_never_answers_is_a_timeout(
     server: Server, connect: Connect, metrics: Metrics
 ) -> None:
     server.faults.add(faults.hang())
-    error = await failure(connect(timeout=PROMPT))
+    error = await failure(connect(timeout=SHORT_TIMEOUT))
     assert (error.reason, error.sent) == ("timeout", True)
     assert str(error) == f"no complete reply to GET {server.url}/logs within 0.4 s"
     assert counted(metrics, "timeout") == 1
@@ -96,7 +96,7 @@ async def test_a_peer_that_never_answers_is_a_timeout(
 
 async def test_a_peer_that_trickles_is_a_timeout_too(server: Server, connect: Connect) -> None:
     server.faults.add(faults.drip(size=1, seconds=0.02))
-    error = await failure(connect(timeout=PROMPT))
+    error = await failure(connect(timeout=SHORT_TIMEOUT))
     assert error.reason == "timeout"
 
 
@@ -104,7 +104,7 @@ async def test_the_connection_of_a_timeout_is_not_used_again(
     server: Server, connect: Connect
 ) -> None:
     server.faults.add(faults.drip(size=1, seconds=0.02))
-    peer = connect(timeout=PROMPT)
+    peer = connect(timeout=SHORT_TIMEOUT)
     await failure(peer)
     assert (await peer.request("GET", "/", params={"n": "2"})).json()["query"] == {"n": "2"}
     assert server.connections == 2
@@ -160,7 +160,7 @@ async def test_a_connection_that_is_never_accepted_means_that_nothing_was_sent(
             for client in (first, second):
                 client.setblocking(False)  # noqa: FBT003  # the library's own form
                 client.connect_ex(address)
-            error = await failure(connect(f"http://127.0.0.1:{address[1]}", timeout=PROMPT))
+            error = await failure(connect(f"http://127.0.0.1:{address[1]}", timeout=SHORT_TIMEOUT))
     assert (error.reason, error.sent) == ("connect", False)
     assert "no connection" in str(error)
 
@@ -189,7 +189,7 @@ async def test_a_proxy_that_refuses_means_that_nothing_was_sent(
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_a_bad_reply(connect: Connect, answer: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_a_bad_reply(connect: Connect, answer: bytes) -> None:
     async with raw_server(answer) as url:
         error = await failure(connect(url))
     assert (error.reason, error.sent) == ("bad_reply", True)
@@ -203,7 +203,7 @@ async def test_what_is_not_http_is_a_bad_reply(connect: Connect, answer: bytes) 
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ],
 )
-async def test_a_reply_that_breaks_off_is_a_reset(connect: Connect, answer: bytes) -> None:
+async def test_a_truncated_reply_is_a_reset(connect: Connect, answer: bytes) -> None:
     async with raw_server(answer) as url:
         error = await failure(connect(url))
     assert (error.reason, error.sent) == ("reset", True)
@@ -241,7 +241,7 @@ async def test_a_rotated_key_is_used_at_once(
     assert [seen.headers["x-key"] for seen in server.seen] == ["old-key", "old-key", "new-key"]
 
 
-async def test_requests_side_by_side_all_profit_from_one_rotation(
+async def test_concurrent_requests_all_use_one_rotation(
     server: Server, connect: Connect, key_file: Path
 ) -> None:
     secret = Secret(Resolved(f"${{file:{key_file}}}"))
@@ -263,7 +263,7 @@ async def test_an_unchanged_key_is_not_tried_twice(
 
 
 @pytest.mark.parametrize("content", ["", "two\nlines\n", "caf\u00e9\n", "space \n"])
-async def test_a_key_file_that_is_being_written_is_not_believed(
+async def test_a_key_file_that_is_being_written_is_not_used(
     server: Server, connect: Connect, key_file: Path, content: str
 ) -> None:
     secret = Secret(Resolved(f"${{file:{key_file}}}"))
@@ -291,7 +291,7 @@ async def test_a_key_file_that_is_being_written_is_not_believed(
         (timedelta(days=-1), {}, True),
     ],
 )
-async def test_a_clock_ahead_of_the_vendors_stops_reading(
+async def test_a_clock_ahead_of_the_vendors_pauses_polling(
     server: Server, metrics: Metrics, ahead: timedelta | None, more: dict[str, str], *, read: bool
 ) -> None:
     settings = SourceSettings.model_validate({"type": "x", "base_url": server.url, "settle": "30s"})
@@ -304,7 +304,9 @@ async def test_a_clock_ahead_of_the_vendors_stops_reading(
         if read:
             assert (await peer.get("/", {}, check)).status == 200
         else:
-            with pytest.raises(Refused, match="ahead of that of"):
+            with pytest.raises(
+                Refused, match=r"ahead of that of .*: fix the system clock; polling is paused"
+            ):
                 await peer.get("/", {}, check)
     finally:
         await peer.aclose()

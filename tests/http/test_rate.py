@@ -1,4 +1,4 @@
-"""No minute has more requests than allowed."""
+"""The rate limit: no minute has more requests than allowed."""
 
 import asyncio
 
@@ -33,23 +33,23 @@ async def test_no_minute_has_more_requests_than_allowed(
     limiter = RateLimiter(per_minute, clock)
     times = []
     for number in range(per_minute * 3):
-        await limiter.turn()
+        await limiter.acquire()
         times.append(clock.now)
         if number == per_minute:
-            clock.now += 7.5  # an idle spell earns a burst, and no more
+            clock.now += 7.5  # an idle time allows one burst, and no more
     for start in times:
-        # (a hair less than a minute: the sums are floating)
+        # (slightly less than a minute: the sums are of floats)
         assert sum(start <= at < start + 59.999999 for at in times) <= per_minute
     assert times[-1] - times[0] < 60 * 3 * 1.2 + 10
 
 
-async def test_the_turns_of_a_crowd_are_spaced_in_order(waits: list[float]) -> None:
+async def test_concurrent_requests_are_spaced_in_order(waits: list[float]) -> None:
     limiter = RateLimiter(60, Clock())
-    await asyncio.gather(*(limiter.turn() for _ in range(10)))
+    await asyncio.gather(*(limiter.acquire() for _ in range(10)))
     assert waits == pytest.approx([60 / 55 * number for number in range(1, 5)])
 
 
-async def test_a_peer_keeps_to_its_rate(
+async def test_a_peer_keeps_to_its_rate_limit(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
     peer = connect(per_minute=2)

@@ -1,4 +1,4 @@
-"""What a status means, what a reply's body holds, and how long Retry-After is."""
+"""A reply: the error for its status, its decoded body, and its Retry-After."""
 
 import json
 from datetime import UTC, datetime
@@ -37,7 +37,9 @@ async def test_a_redirect_is_not_followed_and_only_its_host_is_named(
         server.faults.add(faults.redirect(target), times=None)
         peer = connect(identity=lambda: {"x-key": "key-secret"})
         answer = await peer.request("GET", "/logs", params=PARAMS)
-        with pytest.raises(Refused, match="redirects to localhost, and") as caught:
+        with pytest.raises(
+            Refused, match="redirects to localhost; redirects are never followed"
+        ) as caught:
             check(answer)
         assert not trap.caught
     assert caught.value.status == 302
@@ -66,7 +68,7 @@ def test_a_success_passes(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
-def test_what_may_pass_is_retryable(status: int) -> None:
+def test_a_temporary_failure_is_retryable(status: int) -> None:
     with pytest.raises(Retryable) as caught:
         check(reply(status, retry_after="7"))
     assert caught.value.reason == f"status_{status}"
@@ -75,7 +77,7 @@ def test_what_may_pass_is_retryable(status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "words"),
+    ("status", "kind", "message"),
     [
         (401, Refused, "check the key"),
         (403, Refused, "check the rights"),
@@ -89,26 +91,26 @@ def test_what_may_pass_is_retryable(status: int) -> None:
     ],
 )
 def test_every_other_status_says_what_to_do(
-    status: int, kind: type[RelayError], words: str
+    status: int, kind: type[RelayError], message: str
 ) -> None:
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(kind, match=message) as caught:
         check(reply(status, b"body-secret", x_token="header-secret"))
     assert type(caught.value) is kind
     assert "secret" not in str(caught.value)
     assert getattr(caught.value, "status", None) == status
 
 
-def test_the_servers_words_are_cut_and_cannot_forge_a_line() -> None:
+def test_the_servers_message_is_cut_and_cannot_forge_a_line() -> None:
     with pytest.raises(Rejected) as caught:
-        check(reply(400), words="no\n" + "x" * 1000)
+        check(reply(400), message="no\n" + "x" * 1000)
     assert "no" in str(caught.value)
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
 
 
-def test_a_hint_takes_the_place_of_the_general_advice() -> None:
+def test_a_hint_replaces_the_general_advice() -> None:
     with pytest.raises(Refused, match=r"logs: Forbidden; ask the admin$"):
-        check(reply(403), words="Forbidden", hint="ask the admin")
+        check(reply(403), message="Forbidden", hint="ask the admin")
 
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -122,8 +124,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "1.5"}, 1.5),
         ({"retry-after": "0"}, 0),
         ({"retry-after": "-5"}, 0),
-        ({"retry-after": "99999999999999"}, replies.LONGEST_WAIT),
-        ({"retry-after": "1e400"}, replies.LONGEST_WAIT),
+        ({"retry-after": "99999999999999"}, replies.MAX_RETRY_AFTER),
+        ({"retry-after": "1e400"}, replies.MAX_RETRY_AFTER),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": ""}, None),
@@ -131,7 +133,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "Sunday, 01-Mar-26 12:00:30 GMT"}, 30),
         ({"retry-after": "Sun Mar  1 12:00:30 2026"}, 30),
         ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0),
-        ({"retry-after": "Sun, 01 Mar 9999 11:00:00 GMT"}, replies.LONGEST_WAIT),
+        ({"retry-after": "Sun, 01 Mar 9999 11:00:00 GMT"}, replies.MAX_RETRY_AFTER),
         ({"retry-after": "Sun, 99 Mar 2026 99:00:00 GMT"}, None),
         ({"retry-after": "Sun, 01 Mar 99999999999999999999 11:00:00 GMT"}, None),
         (  # the peer's clock is an hour behind: what counts is the distance
@@ -148,7 +150,7 @@ def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: flo
     assert retry_after(httpx.Headers(headers), NOW) == seconds
 
 
-def test_a_wait_in_the_servers_own_way_counts_only_without_retry_after() -> None:
+def test_a_wait_asked_for_in_the_servers_own_way_counts_only_without_retry_after() -> None:
     for answer, seconds in ((reply(429), 9.0), (reply(429, retry_after="3"), 3.0)):
         with pytest.raises(Retryable) as caught:
             check(answer, wait=9.0)
@@ -193,7 +195,7 @@ def test_one_odd_value_does_not_cost_a_page(odd: bytes, kept: bytes) -> None:
     assert texts(body) == [b'{"a": ' + kept + b"}", b'{"b": 2}']
 
 
-def test_an_odd_page_may_leave_out_what_has_a_default() -> None:
+def test_an_odd_page_may_omit_fields_with_a_default() -> None:
     answer = decode(reply(200, b'{"data":{"rows":[NaN]}}'), Envelope)
     assert answer == Envelope(Rows([msgspec.Raw(b"NaN")], more=False))
 
@@ -222,7 +224,7 @@ def test_a_byte_order_mark_does_not_cost_a_page() -> None:
         b"{}secret",
     ],
 )
-def test_what_is_not_the_expected_json_is_a_bad_reply(body: bytes) -> None:
+def test_a_body_that_is_not_the_expected_json_is_a_bad_reply(body: bytes) -> None:
     with pytest.raises(Retryable) as caught:
         decode(reply(200, body, content_type="text/html; charset=x"), Envelope)
     assert caught.value.reason == "bad_reply"
@@ -242,7 +244,7 @@ def test_a_replys_json_is_read_leniently(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[" * 200_000])
 def test_a_replys_json_is_a_value_error_if_it_is_not_json(body: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  # three decoders, each with its own words
+    with pytest.raises(ValueError):  # noqa: PT011  # three decoders, each with its own message
         reply(200, body).json()
 
 

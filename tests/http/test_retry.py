@@ -1,4 +1,4 @@
-"""How often a request is repeated, and what is waited for before that."""
+"""How often a request is retried, and how long the wait before each retry is."""
 
 import asyncio
 
@@ -42,7 +42,7 @@ async def test_a_source_gives_up_after_a_few_attempts_and_raises_the_last_failur
     assert line in metrics.render()[0].decode()
 
 
-async def test_a_source_goes_on_when_the_trouble_is_over(
+async def test_a_source_continues_when_the_peer_has_recovered(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
     for action in (faults.html(502), faults.reset(), faults.too_many()):
@@ -54,22 +54,22 @@ async def test_a_source_goes_on_when_the_trouble_is_over(
 async def test_retry_after_is_never_shortened(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    server.faults.add(faults.too_many(retry_after=retry.SOURCE_PATIENCE))
+    server.faults.add(faults.too_many(retry_after=retry.MAX_SOURCE_WAIT))
     await connect().get("/", PARAMS, good)
-    assert waits == [retry.SOURCE_PATIENCE]
+    assert waits == [retry.MAX_SOURCE_WAIT]
 
 
-async def test_a_source_does_not_wait_longer_than_its_patience(
+async def test_a_source_does_not_wait_longer_than_its_limit(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    server.faults.add(faults.too_many(retry_after=retry.SOURCE_PATIENCE + 1), times=None)
+    server.faults.add(faults.too_many(retry_after=retry.MAX_SOURCE_WAIT + 1), times=None)
     with pytest.raises(Retryable) as caught:
         await connect().get("/", PARAMS, good)
-    assert caught.value.retry_after == retry.SOURCE_PATIENCE + 1
+    assert caught.value.retry_after == retry.MAX_SOURCE_WAIT + 1
     assert (len(server.seen), waits) == (1, [])
 
 
-async def test_retry_after_nought_is_not_a_tight_loop(metrics: Metrics, waits: list[float]) -> None:
+async def test_retry_after_0_is_not_a_tight_loop(metrics: Metrics, waits: list[float]) -> None:
     async for attempt in retrying("voice", metrics):
         with attempt:
             if len(waits) < 40:
@@ -77,7 +77,7 @@ async def test_retry_after_nought_is_not_a_tight_loop(metrics: Metrics, waits: l
     assert sum(waits) > 60
 
 
-async def test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded(
+async def test_without_a_limit_it_never_gives_up_and_waits_stay_bounded(
     metrics: Metrics, waits: list[float]
 ) -> None:
     async for attempt in retrying("splunk", metrics):
@@ -90,7 +90,7 @@ async def test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded(
 
 
 @pytest.mark.parametrize("error", [KeyError("bug"), Refused("no"), asyncio.CancelledError()])
-async def test_only_what_is_retryable_is_retried(
+async def test_only_retryable_errors_are_retried(
     metrics: Metrics, waits: list[float], error: BaseException
 ) -> None:
     async def loop() -> None:
@@ -114,7 +114,7 @@ async def test_a_wait_between_attempts_can_be_cancelled(metrics: Metrics) -> Non
             await loop()
 
 
-async def test_a_source_is_held_by_what_the_vendor_will_never_accept(
+async def test_a_request_that_the_vendor_will_never_accept_holds_the_source(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
     server.faults.add(faults.answer(400), times=None)
@@ -127,7 +127,7 @@ async def test_a_source_is_held_by_what_the_vendor_will_never_accept(
 async def test_a_page_that_is_too_large_breaks_the_walk(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    server.faults.add(faults.gzip_bomb(body.MOST_BYTES + 1), times=None)
+    server.faults.add(faults.gzip_bomb(body.MAX_BODY_BYTES + 1), times=None)
     with pytest.raises(WalkBroken) as caught:
         await connect().get("/", PARAMS, good)
     assert caught.value.reason == "reply_too_large"

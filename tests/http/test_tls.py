@@ -26,7 +26,7 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a key, a certificate for 127.0.0.1 signed by itself, and a locked key."""
+    """A folder with a key, a certificate for 127.0.0.1 self-signed, and an encrypted key."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is needed to make certificates")
@@ -118,5 +118,5 @@ def test_a_useless_client_key_is_a_configuration_error(
 def test_a_useless_ca_file_is_a_configuration_error(tmp_path: Path, metrics: Metrics) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     settings = PeerSettings.model_validate({"ca_file": tmp_path / "ca.pem"})
-    with pytest.raises(ConfigError, match=r"voice\.ca_file: .*ca\.pem holds no certificates"):
+    with pytest.raises(ConfigError, match=r"voice\.ca_file: .*ca\.pem contains no certificates"):
         Peer("voice", settings, base_url="https://a.example", headers=dict, metrics=metrics)

@@ -1,4 +1,4 @@
-"""The image, what runs it, and how its health is asked: as far as that goes without an engine."""
+"""The image, its manifests and its health check, as far as tests can without a container engine."""
 
 import json
 import os
@@ -42,7 +42,7 @@ MANIFESTS = sorted((ROOT / "kubernetes").glob("*.yaml"))
         ("relay.local:9464", "relay.local", 9464),
     ],
 )
-def test_it_asks_where_the_status_port_listens(
+def test_it_connects_to_the_address_of_the_status_port(
     tmp_path: Path, listen: str, host: str, port: int
 ) -> None:
     assert healthcheck.address({"AUDITRELAY_STATUS__LISTEN": listen}) == (host, port)
@@ -54,10 +54,10 @@ def test_it_asks_where_the_status_port_listens(
     assert healthcheck.address(both) == (host, port), "the environment wins"
 
 
-def test_it_knows_the_places_and_the_default_of_the_configuration(
+def test_it_has_the_default_paths_and_address_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert healthcheck.PLACES == config.PLACES
+    assert healthcheck.DEFAULT_PATHS == config.DEFAULT_PATHS
     assert model.Status().listen == healthcheck.LISTEN
     monkeypatch.chdir(tmp_path)
     (tmp_path / "auditrelay.toml").write_text("[log]\n")
@@ -66,14 +66,14 @@ def test_it_knows_the_places_and_the_default_of_the_configuration(
     assert healthcheck.address({}) == ("127.0.0.1", 7)
 
 
-def ask(listen: str) -> subprocess.CompletedProcess[str]:
+def run_health_check(listen: str) -> subprocess.CompletedProcess[str]:
     """Run the health check as the image does."""
     health = re.search(r"HEALTHCHECK [^[]*\[([^]]*)\]", DOCKERFILE)
     assert health
-    python, *words = re.findall(r'"([^"]+)"', health[1])
+    python, *arguments = re.findall(r'"([^"]+)"', health[1])
     assert python == "python"
     return subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *arguments],
         env={"AUDITRELAY_STATUS__LISTEN": listen},
         capture_output=True,
         text=True,
@@ -83,20 +83,20 @@ def ask(listen: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.process
-async def test_a_healthy_instance_passes_and_one_that_is_gone_does_not(tmp_path: Path) -> None:
+async def test_a_healthy_instance_passes_and_a_stopped_one_does_not(tmp_path: Path) -> None:
     async with Sandbox() as sandbox:
         async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
             listen = daemon.address.removeprefix("http://")
-            passed = ask(listen)
+            passed = run_health_check(listen)
             assert (passed.returncode, passed.stderr) == (0, "")
             assert '"ok":true' in passed.stdout
             assert await daemon.end() == 0
-        gone = ask(listen)
+        gone = run_health_check(listen)
     assert gone.returncode == 1
     assert gone.stderr.startswith("the status port does not answer: ")
 
 
-class Sick(BaseHTTPRequestHandler):
+class Stuck(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert self.path == "/healthz"
         self.send_response(503)
@@ -104,20 +104,20 @@ class Sick(BaseHTTPRequestHandler):
         self.wfile.write(b'{"ok":false,"stuck":["bland"]}')
 
     def log_message(self, *_: Any) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
-def sick() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Sick) as server:
+def stuck() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Stuck) as server:
         Thread(target=server.serve_forever).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
 @pytest.mark.process
-def test_an_instance_with_a_stuck_loop_fails_and_says_which(sick: str) -> None:
-    ended = ask(sick)
+def test_an_instance_with_a_stuck_loop_fails_and_says_which(stuck: str) -> None:
+    ended = run_health_check(stuck)
     assert ended.returncode == 1
     assert '"stuck":["bland"]' in ended.stderr
 
@@ -125,35 +125,35 @@ def test_an_instance_with_a_stuck_loop_fails_and_says_which(sick: str) -> None:
 @pytest.mark.process
 def test_an_instance_that_never_answers_fails_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        ended = ask(f"127.0.0.1:{server.getsockname()[1]}")
+        ended = run_health_check(f"127.0.0.1:{server.getsockname()[1]}")
     assert ended.returncode == 1
     assert "timed out" in ended.stderr
     timeout = re.search(r"HEALTHCHECK.*--timeout=(\d+)s", DOCKERFILE)
     assert timeout
-    assert int(timeout[1]) > healthcheck.SECONDS
+    assert int(timeout[1]) > healthcheck.TIMEOUT
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:http"])
-def test_an_address_that_makes_no_sense_fails_without_a_traceback(listen: str) -> None:
-    ended = ask(listen)
+def test_a_malformed_address_fails_without_a_traceback(listen: str) -> None:
+    ended = run_health_check(listen)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.process
-def test_it_imports_nothing_but_the_standard_library() -> None:
+def test_it_imports_only_the_standard_library() -> None:
     code = (
         "import sys, auditrelay.healthcheck\n"
         "tops = {name.partition('.')[0] for name in sys.modules} - {'auditrelay', '__main__'}\n"
         "print(*sorted(top for top in tops if top not in sys.stdlib_module_names))"
     )
-    # -S, because what .pth files of a development environment import is no doing of ours.
+    # -S, because a development environment imports more through .pth files.
     paths = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    said = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-S", "-c", code], env=paths, capture_output=True, text=True, check=True
     )
-    assert said.stdout.split() == []
+    assert ended.stdout.split() == []
 
 
 # --- the image ---------------------------------------------------------------------------------
@@ -164,18 +164,18 @@ HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.env
 
 @pytest.mark.process
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
-def test_hadolint_has_nothing_to_say_against_the_dockerfile() -> None:
-    said = subprocess.run(
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    ended = subprocess.run(
         [str(HADOLINT), "--no-color", str(ROOT / "Dockerfile")],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
-def test_the_image_is_of_this_version_not_root_and_takes_its_signals_itself() -> None:
+def test_the_image_is_of_this_version_not_root_and_receives_signals_itself() -> None:
     final = DOCKERFILE.rpartition("\nFROM ")[2]
     assert f'org.opencontainers.image.version="{__version__}"' in final
     assert re.search(r"^USER \d+:\d+$", final, re.MULTILINE)
@@ -193,7 +193,7 @@ def may_be_process_1() -> bool:
 
 
 @pytest.mark.process
-@pytest.mark.skipif(not may_be_process_1(), reason="needs the right to make a PID namespace")
+@pytest.mark.skipif(not may_be_process_1(), reason="needs the permission to create a PID namespace")
 async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
     tmp_path: Path,
 ) -> None:
@@ -201,7 +201,7 @@ async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
     async with Sandbox() as sandbox:
         config = configure(tmp_path, sources(sandbox), sinks(sandbox))
         async with Daemon(config, program=program) as daemon:
-            await eventually(lambda: daemon.said("window_collected"))
+            await eventually(lambda: daemon.logged("window_collected"))
             os.kill(child(daemon), signal.SIGTERM)
             assert await daemon.process.wait() == 0
         sandbox.splunk.faults.add(faults.hang(), method="POST", times=None)
@@ -210,7 +210,7 @@ async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
             await eventually(lambda: any(seen.body_bytes for seen in sandbox.splunk.seen))
             one = child(daemon)
             os.kill(one, signal.SIGTERM)
-            await eventually(lambda: daemon.said("stopping"))
+            await eventually(lambda: daemon.logged("stopping"))
             began = time.monotonic()
             os.kill(one, signal.SIGTERM)
             assert await daemon.process.wait() == 128 + signal.SIGTERM
@@ -218,12 +218,12 @@ async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
 
 
 def child(daemon: Daemon) -> int:
-    """Return process 1 of the daemon's namespace, by the number that it has here."""
+    """Return the process that is 1 in the daemon's namespace, by its id in ours."""
     pid = daemon.process.pid
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
 
 
-# --- what runs it ------------------------------------------------------------------------------
+# --- manifests ------------------------------------------------------------------------------
 
 
 @pytest.mark.process
@@ -239,9 +239,9 @@ def test_the_compose_file_configures_the_service_for_the_sandbox_by_environment_
     (mounted,) = relay["configs"]
     secret = tmp_path / "secret"
     secret.write_text(compose["configs"][mounted["source"]]["content"])
-    words = [*sandbox["entrypoint"][1:], *sandbox["command"]]
-    assert words[-2:] == ["--first-port", "8801"]
-    double, first = start(words[:-1])
+    arguments = [*sandbox["entrypoint"][1:], *sandbox["command"]]
+    assert arguments[-2:] == ["--first-port", "8801"]
+    double, first = start(arguments[:-1])
     environ = {
         name: re.sub(r":880(\d)", lambda found: f":{first + int(found[1]) - 1}", value)
         .replace("$$", "$")
@@ -257,20 +257,20 @@ def test_the_compose_file_configures_the_service_for_the_sandbox_by_environment_
         check=False,
         timeout=60,
     )
-    told, _ = double.communicate(timeout=20)  # closes its standard input, and so ends it
+    output, _ = double.communicate(timeout=20)  # closes its stdin, which ends it
     assert ended.returncode == 0, ended.stderr
-    for name, stored in json.loads(told)["stored"].items():
+    for name, stored in json.loads(output)["stored"].items():
         assert set(stored["lost"].values()) == {0}, name
         assert stored["uids"] == 4000, name
 
 
-def start(words: list[str]) -> tuple[subprocess.Popen[str], int]:
-    """Start the sandbox on a few ports that follow each other; return the first of them, too."""
+def start(arguments: list[str]) -> tuple[subprocess.Popen[str], int]:
+    """Start the sandbox on consecutive ports; return its process and the first port."""
     for _ in range(10):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             first = probe.getsockname()[1]
         double = subprocess.Popen(
-            [sys.executable, *words, str(first)],
+            [sys.executable, *arguments, str(first)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -281,7 +281,7 @@ def start(words: list[str]) -> tuple[subprocess.Popen[str], int]:
             assert json.loads(line)["splunk"]["url"].endswith(f":{first}")
             return double, first
         double.communicate()  # one of the ports was taken
-    pytest.fail("no free ports in a row")
+    pytest.fail("no free consecutive ports")
 
 
 def documents() -> Iterator[Any]:
@@ -290,7 +290,7 @@ def documents() -> Iterator[Any]:
 
 
 def relays() -> Iterator[tuple[Any, Any]]:
-    """Yield the specification of each pod, and of the container auditrelay in it."""
+    """Yield the specification of each pod with that of its container auditrelay."""
     for document in documents():
         pod = document.get("spec", {}).get("template", {}).get("spec")
         if pod:
@@ -301,15 +301,15 @@ def relays() -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_a_manifest_is_what_kubernetes_understands(path: Path) -> None:
-    said = subprocess.run(
+def test_a_manifest_is_valid_for_kubernetes(path: Path) -> None:
+    ended = subprocess.run(
         [sys.executable, "-m", "kubernetes_validate", "--strict", str(path)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_a_pod_is_locked_down_probed_limited_and_keeps_its_state() -> None:
@@ -332,7 +332,7 @@ def test_a_pod_is_locked_down_probed_limited_and_keeps_its_state() -> None:
         assert "/var/lib/auditrelay" in [each["mountPath"] for each in container["volumeMounts"]]
 
 
-def test_the_configurations_in_the_manifests_are_read_without_a_problem(tmp_path: Path) -> None:
+def test_the_configurations_in_the_manifests_load(tmp_path: Path) -> None:
     shown = 0
     for document in documents():
         if document["kind"] == "ConfigMap":
@@ -349,7 +349,7 @@ def test_the_configurations_in_the_manifests_are_read_without_a_problem(tmp_path
 
 
 def with_secrets(text: str, folder: Path) -> str:
-    """Let the files that *text* refers to lie in *folder*."""
+    """Create the secret files that *text* refers to in *folder*; return *text* with their paths."""
     for name in re.findall(r"\$\{file:/run/secrets/auditrelay/(\w+)\}", text):
         (folder / name).write_text("a pretend secret")
     return text.replace("/run/secrets/auditrelay", str(folder))

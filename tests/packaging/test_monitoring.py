@@ -1,4 +1,4 @@
-"""The alerts and the dashboard ask for metrics and labels that there are, and promtool agrees."""
+"""The alerts and the dashboard use only metrics and labels that exist, and promtool agrees."""
 
 import json
 import re
@@ -25,9 +25,14 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
-def promtool(*words: str) -> subprocess.CompletedProcess[str]:
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["promtool", *words], cwd=FOLDER, capture_output=True, text=True, check=False, timeout=60
+        ["promtool", *arguments],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -49,18 +54,18 @@ EXPOSED = exposed()
 
 
 def unknown(expression: str) -> list[str]:
-    """Return what *expression* asks for and nobody exposes: names of metrics, and labels."""
-    asked = re.findall(r"\b(auditrelay_\w+)(?:\{(.*?)\})?", expression)
-    assert asked, expression
-    wrong = [name for name, _ in asked if name not in EXPOSED]
-    for name, matchers in asked:
+    """Return the metrics and labels in *expression* that are not exposed."""
+    used = re.findall(r"\b(auditrelay_\w+)(?:\{(.*?)\})?", expression)
+    assert used, expression
+    wrong = [name for name, _ in used if name not in EXPOSED]
+    for name, matchers in used:
         labels = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
         wrong += sorted(labels - EXPOSED.get(name, set()))
     grouped = set(re.findall(r"\w+", " ".join(re.findall(r"\bby \((.*?)\)", expression))))
-    return wrong + sorted(grouped - {label for name, _ in asked for label in EXPOSED.get(name, ())})
+    return wrong + sorted(grouped - {label for name, _ in used for label in EXPOSED.get(name, ())})
 
 
-def test_what_nobody_exposes_is_noticed() -> None:
+def test_unknown_metrics_and_labels_are_found() -> None:
     assert unknown("sum by (source) (auditrelay_source_up{source='a'})") == []
     assert unknown("auditrelay_source_upp") == ["auditrelay_source_upp"]
     assert unknown("auditrelay_source_up{sink='a'}") == ["sink"]
@@ -97,14 +102,14 @@ def test_every_alert_is_seen_to_fire_and_to_keep_silent() -> None:
 
 @needs_promtool
 def test_promtool_finds_nothing_wrong_with_the_alerts() -> None:
-    said = promtool("check", "rules", "--lint-fatal", "alerts.yaml")
-    assert said.returncode == 0, said.stdout + said.stderr
+    ended = promtool("check", "rules", "--lint-fatal", "alerts.yaml")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @needs_promtool
 def test_the_alerts_fire_when_they_should() -> None:
-    said = promtool("test", "rules", "alerts.test.yaml")
-    assert said.returncode == 0, said.stdout + said.stderr
+    ended = promtool("test", "rules", "alerts.test.yaml")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 # --- the dashboard -----------------------------------------------------------------------------
@@ -148,7 +153,7 @@ def test_the_dashboard_shows_every_metric_but_one_that_repeats_others() -> None:
     assert missing == {
         "auditrelay_events_duplicate_total",  # on purpose, and no news
         "auditrelay_event_lateness_seconds",  # for choosing settle, not for watching
-        "auditrelay_source_last_event_timestamp_seconds",  # a quiet source is no trouble
+        "auditrelay_source_last_event_timestamp_seconds",  # a quiet source is not a problem
         "auditrelay_events_already_stored_total",  # what was recognised, and no news
     }
 
@@ -183,5 +188,5 @@ def test_promtool_understands_every_question_of_the_dashboard(tmp_path: Path) ->
     assert len(rules) > 20
     path = tmp_path / "rules.yaml"
     path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
-    said = promtool("check", "rules", str(path))
-    assert said.returncode == 0, said.stdout + said.stderr
+    ended = promtool("check", "rules", str(path))
+    assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""The systemd units: what systemd itself says of them, and what they would run."""
+"""The systemd units: what systemd-analyze finds, and the commands that they run."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ UNITS = {
     "auditrelay.service": "auditrelay.service",
     "auditrelay-backfill@.service": "auditrelay-backfill@acme-voice.service",
 }
-"""The files, and a name that each is started by."""
+"""The unit files, and the name that each is started by."""
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd is not installed"
@@ -25,7 +25,7 @@ def text(unit: str) -> str:
 
 
 def settings(unit: str) -> list[str]:
-    """Return the lines of a unit that set something, each in one piece."""
+    """Return the settings of a unit, continued lines joined."""
     joined = text(unit).replace("\\\n", "")
     return [line for line in joined.splitlines() if line and not line.startswith(("#", "["))]
 
@@ -40,27 +40,27 @@ def installed(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def analyze(*words: str) -> subprocess.CompletedProcess[str]:
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["systemd-analyze", *words], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60
     )
 
 
 @pytest.mark.process
 @needs_systemd
-def test_systemd_has_nothing_to_say_against_a_unit(installed: Path) -> None:
-    said = analyze("verify", "--man=no", str(installed))
-    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+def test_systemd_finds_nothing_in_a_unit(installed: Path) -> None:
+    ended = analyze("verify", "--man=no", str(installed))
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 @pytest.mark.process
 @needs_systemd
 def test_systemd_rates_the_exposure_of_a_unit_at_most_at_1_5(installed: Path) -> None:
-    said = analyze("security", "--offline=true", "--threshold=15", str(installed))
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said.stdout)
-    assert found, said.stderr
+    ended = analyze("security", "--offline=true", "--threshold=15", str(installed))
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", ended.stdout)
+    assert found, ended.stderr
     assert float(found[1]) <= 1.5
-    assert said.returncode == 0
+    assert ended.returncode == 0
 
 
 def test_the_backfill_has_the_rights_of_the_service_and_no_others() -> None:
@@ -75,7 +75,7 @@ def test_the_backfill_has_the_rights_of_the_service_and_no_others() -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "arguments"),
     [
         ({"FROM": "7d"}, ["--from", "7d"]),
         (
@@ -88,17 +88,17 @@ def test_the_backfill_has_the_rights_of_the_service_and_no_others() -> None:
         ),
     ],
 )
-def test_the_backfill_turns_its_file_into_options(
-    tmp_path: Path, variables: dict[str, str], words: list[str]
+def test_the_backfill_takes_its_options_from_its_file(
+    tmp_path: Path, variables: dict[str, str], arguments: list[str]
 ) -> None:
     ended = backfill(tmp_path, variables)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines() == ["backfill", "acme-voice", *words]
+    assert ended.stdout.splitlines() == ["backfill", "acme-voice", *arguments]
     assert not (tmp_path / "harm").exists()
 
 
 @pytest.mark.process
-def test_the_backfill_without_a_beginning_ends_with_2_and_names_the_file(tmp_path: Path) -> None:
+def test_the_backfill_without_from_ends_with_2_and_names_the_file(tmp_path: Path) -> None:
     ended = backfill(tmp_path, {"TO": "7d"})
     assert ended.returncode == 2
     assert "FROM" in ended.stderr
@@ -106,7 +106,7 @@ def test_the_backfill_without_a_beginning_ends_with_2_and_names_the_file(tmp_pat
 
 
 def backfill(folder: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the unit's command with a program that prints what it is given, a word a line."""
+    """Run the unit's command with a program that prints its arguments, one a line."""
     (line,) = [each for each in settings("auditrelay-backfill@.service") if "ExecStart=" in each]
     found = re.fullmatch(r"ExecStart=/bin/sh -c '([^']*)' sh %i", line)
     assert found, line

@@ -1,4 +1,4 @@
-"""What is built, installed and locked is what the sources and pyproject.toml say."""
+"""The wheel, the installation and the locks agree with the sources and pyproject.toml."""
 
 import ast
 import re
@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 RUNTIME, BUILD, DEVELOPER = (ROOT / f"requirements{kind}.txt" for kind in ("", "-build", "-dev"))
 
 OWN_BINDING = {"pydantic-core"}
-"""Imported and not declared: pydantic pins the one version of it that fits."""
+"""Imported and not declared: pydantic pins the one compatible version."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.process
-def test_the_wheel_holds_every_module_and_the_types_marker_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_every_module_and_the_types_marker_and_nothing_else(wheel: Path) -> None:
     source = ROOT / "src"
     wanted = {str(path.relative_to(source)) for path in source.rglob("*.*") if path.is_file()}
     wanted = {path for path in wanted if "__pycache__" not in path}
@@ -61,10 +61,10 @@ def test_the_wheel_has_the_version_the_licence_and_the_command(wheel: Path) -> N
 
 
 @pytest.mark.process
-def test_the_command_is_installed_and_tells_the_version_of_the_project() -> None:
+def test_the_command_is_installed_and_prints_the_version_of_the_project() -> None:
     command = Path(sys.executable).with_name("auditrelay")
-    said = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["auditrelay", __version__]
+    ended = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["auditrelay", __version__]
     assert __version__ == PROJECT["project"]["version"]
 
 
@@ -94,7 +94,7 @@ def third_parties() -> set[str]:
     return found
 
 
-def test_what_is_imported_is_declared_and_the_other_way_round() -> None:
+def test_the_imported_distributions_are_the_declared_ones() -> None:
     assert third_parties() - OWN_BINDING == set(declared())
 
 
@@ -117,7 +117,7 @@ def pins(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", [RUNTIME, BUILD, DEVELOPER], ids=lambda path: path.name)
-def test_a_lock_pins_and_hashes_everything_and_names_no_registry(path: Path) -> None:
+def test_a_lock_pins_and_hashes_every_package_and_names_no_registry(path: Path) -> None:
     entries = list(locked(path))
     assert entries
     for requirement, hashes in entries:
@@ -132,7 +132,7 @@ def test_the_locks_agree_with_each_other() -> None:
     assert pins(BUILD).items() <= everything
 
 
-def test_the_locks_satisfy_what_is_declared() -> None:
+def test_the_locks_satisfy_the_declared_requirements() -> None:
     groups = PROJECT["dependency-groups"]
     tools = [each for group in groups.values() for each in group if isinstance(each, str)]
     for wanted, lock in (
@@ -147,7 +147,7 @@ def test_the_locks_satisfy_what_is_declared() -> None:
             assert requirement.specifier.contains(pin.removeprefix("==")), requirement
 
 
-# --- what runs the tests -----------------------------------------------------------------------
+# --- continuous integration -----------------------------------------------------------------------
 
 
 def test_ci_runs_the_tests_as_make_does() -> None:

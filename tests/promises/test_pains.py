@@ -85,16 +85,16 @@ Hangs and silent failures
       tests/promises/test_pains.py::test_a_source_that_failed_for_days_is_read_again_automatically
   a loop that is stuck is noticed and restarted
       tests/system/test_supervision.py::\
-test_a_stuck_loop_silences_the_signs_of_life_and_fails_the_health_check
+test_a_stuck_loop_stops_the_watchdog_pings_and_fails_the_health_check
       tests/system/test_supervision.py::\
-test_polls_that_do_not_come_any_more_silence_the_signs_of_life
+test_polls_that_are_no_longer_scheduled_stop_the_watchdog_pings
   a source that has fallen silent is reported
       tests/collect/test_health.py::\
 test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
   a wait that a vendor asks for is respected
       tests/http/test_retry.py::test_retry_after_is_never_shortened
   a SIEM that is down for long loses nothing
-      tests/http/test_retry.py::test_without_a_limit_nothing_is_given_up_and_waits_stay_bounded
+      tests/http/test_retry.py::test_without_a_limit_it_never_gives_up_and_waits_stay_bounded
       tests/deliver/test_deliverer.py::test_a_403_holds_the_sink_and_drops_nothing
 """
 

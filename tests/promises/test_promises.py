@@ -171,7 +171,7 @@ async def test_nothing_is_repeated_that_can_be_recognised_as_the_same(
             sandbox.bland.add(datetime.now(UTC))
             event = "window_reswept" if "resweep" in life else "window_collected"
             await eventually(
-                lambda: sum(line["events"] - line["new"] for line in daemon.said(event)) > 60  # noqa: B023  # it is awaited here
+                lambda: sum(line["events"] - line["new"] for line in daemon.logged(event)) > 60  # noqa: B023  # it is awaited here
             )
             await eventually(lambda: not missing(sandbox))
             assert await daemon.end() == 0
@@ -228,13 +228,13 @@ async def test_late_is_not_lost(tmp_path: Path, sandbox: Sandbox) -> None:
         at = datetime.now(UTC)
 
         def read_past_it() -> bool:
-            ends = [line["end"] for line in daemon.said("window_collected", source="bland")]
+            ends = [line["end"] for line in daemon.logged("window_collected", source="bland")]
             return datetime.fromisoformat(ends[-1]) > at + timedelta(seconds=1.5)
 
         await eventually(read_past_it)
         late = sandbox.bland.add(at)
         await eventually(lambda: not missing(sandbox), what="the late one is found")
-        (found,) = daemon.said("late_events_found", source="bland")
+        (found,) = daemon.logged("late_events_found", source="bland")
         assert found["count"] == 1
         assert await daemon.metric("auditrelay_events_late_total", source="bland") == 1
         histogram = "auditrelay_event_lateness_seconds"
@@ -259,7 +259,7 @@ async def test_no_sink_holds_another_back(tmp_path: Path, sandbox: Sandbox) -> N
     sandbox.elastic.fail_items(400, kind="document_parsing_exception")
     config = configure(tmp_path, sources(sandbox), sinks(sandbox, timeout="3s", batch_events=10))
     async with Daemon(config) as daemon:
-        await eventually(lambda: daemon.said("event_dead_lettered"))
+        await eventually(lambda: daemon.logged("event_dead_lettered"))
         for _ in range(2):
             sandbox.bland.add(datetime.now(UTC))
             await eventually(lambda: not sandbox.datadog.stored.lost(made(sandbox)))
@@ -294,7 +294,7 @@ async def test_no_silent_gap(tmp_path: Path, sandbox: Sandbox) -> None:
             "auditrelay_gap_seconds_total", source="bland", reason="catch_up_limit"
         )
         assert seconds == pytest.approx(4 * 3600, abs=60)
-        (line,) = daemon.said("gap_declared", source="bland", reason="catch_up_limit")
+        (line,) = daemon.logged("gap_declared", source="bland", reason="catch_up_limit")
         assert line["level"] == "error"
         assert "gap" in (await daemon.get("/")).text or "not read" in (await daemon.get("/")).text
         assert await daemon.end() == 0
@@ -327,7 +327,7 @@ async def test_bounded_disk_stops_at_max_bytes_and_then_polling_pauses(
         spool={"max_bytes": most},
     )
     async with Daemon(config) as daemon:
-        await eventually(lambda: len(daemon.said("polling_paused")) == 2)
+        await eventually(lambda: len(daemon.logged("polling_paused")) == 2)
         spool = (await daemon.get("/api/status")).json()["spool"]
         assert 0 < spool["bytes"] <= spool["max_bytes"] == most
         # delivery goes on, and has come to its end
@@ -478,11 +478,11 @@ async def test_no_secret_leaves(tmp_path: Path, sandbox: Sandbox) -> None:
             double.faults.add(faults.answer(401, b'{"detail":"no"}'), nth=3)
         async with daemon:
             seen += [(await daemon.get(path)).text for path in ("/readyz", "/", "/api/status")]
-            await eventually(lambda: daemon.said("sink_held") and daemon.said("source_held"))
+            await eventually(lambda: daemon.logged("sink_held") and daemon.logged("source_held"))
             paths = ("/metrics", "/", "/api/status", "/readyz")
             seen += [(await daemon.get(path)).text for path in paths]
             everything = made(sandbox)
-            await eventually(lambda: daemon.said("event_dead_lettered"))
+            await eventually(lambda: daemon.logged("event_dead_lettered"))
             await eventually(
                 lambda: (
                     len(sandbox.elastic.stored.lost(everything)) == 1
@@ -548,8 +548,8 @@ async def test_no_secret_leaves_to_a_peer_with_an_untrusted_certificate(
     sink_tables["splunk"]["url"] = f"https://localhost:{port}"
     config = configure(tmp_path, source_tables, sink_tables)
     async with server, Daemon(config) as daemon:
-        await eventually(lambda: daemon.said("request_retried", peer="splunk", reason="tls"))
-        await eventually(lambda: daemon.said("request_retried", peer="cekura", reason="tls"))
+        await eventually(lambda: daemon.logged("request_retried", peer="splunk", reason="tls"))
+        await eventually(lambda: daemon.logged("request_retried", peer="cekura", reason="tls"))
         await eventually(lambda: not sandbox.elastic.stored.lost(sandbox.bland.records.ids()))
         assert await daemon.end() == 0
     assert not heard

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tests.support.settings import complaint, vendor
+from tests.support.settings import error_of, vendor
 
 from auditrelay.settings.secrets import Resolved, Secret, Unresolved, resolve
 
 
-def test_references_are_followed_anywhere_in_a_text(tmp_path: Path) -> None:
+def test_references_are_resolved_anywhere_in_a_text(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from-file\r\n")
     environ = {"NAME": "from-env", "CREDENTIALS_DIRECTORY": str(tmp_path)}
     template = f"a ${{env:NAME}} b ${{file:{tmp_path}/token}} c ${{credential:token}}"
@@ -30,13 +30,13 @@ def test_references_are_followed_anywhere_in_a_text(tmp_path: Path) -> None:
         ("${env:x", "not set|not a reference"),
     ],
 )
-def test_a_reference_that_leads_nowhere_says_why(template: str, message: str) -> None:
+def test_an_unresolved_reference_says_why(template: str, message: str) -> None:
     with pytest.raises(Unresolved, match=message):
         resolve(template, {})
 
 
 @pytest.mark.parametrize("name", ["../x", ".", "..", "a/b"])
-def test_a_credential_cannot_lead_out_of_its_folder(name: str, tmp_path: Path) -> None:
+def test_a_credential_is_only_read_from_its_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(Unresolved, match="plain file name"):
         resolve(f"${{credential:{name}}}", {"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         resolve(f"${{file:{tmp_path}/x}}", {})
 
 
-def test_a_resolved_text_shows_itself_as_it_was_written() -> None:
+def test_a_resolved_text_is_shown_as_written() -> None:
     text = Resolved("x-${env:A}", {"A": "hidden"})
     assert text == "x-hidden"
     assert f"{text!r}" == "'x-${env:A}'"
@@ -75,7 +75,7 @@ def test_a_rotated_file_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"two\nlines\n", b"\xff"])
-def test_a_file_that_is_being_replaced_leaves_the_old_secret(
+def test_a_file_that_is_being_replaced_keeps_the_old_secret(
     content: bytes | None, tmp_path: Path
 ) -> None:
     file = tmp_path / "key"
@@ -103,7 +103,7 @@ def test_a_literal_secret_is_never_read_again() -> None:
     assert not secret.reload()
 
 
-def test_a_secret_tells_where_it_comes_from_and_nothing_of_what_is_between(tmp_path: Path) -> None:
+def test_a_secret_shows_its_references_and_not_the_text_between(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("hidden-1")
     written = f"literal-${{env:A}}-${{file:{tmp_path}/key}}"
     secret = Secret(Resolved(written, {"A": "hidden-2"}))
@@ -117,8 +117,8 @@ def test_settings_differ_when_their_secrets_do() -> None:
 
 
 @pytest.mark.parametrize("key", ["", " padded", "two\nlines", "tab\t", "ключ", "del\x7f", 5, None])
-def test_a_secret_that_no_header_can_carry_is_refused_unseen(key: object) -> None:
-    said = complaint(api_key=key)
-    assert said.startswith("api_key: ")
+def test_a_secret_that_no_header_can_have_is_refused_and_not_repeated(key: object) -> None:
+    error = error_of(api_key=key)
+    assert error.startswith("api_key: ")
     if isinstance(key, str) and key:
-        assert key not in said
+        assert key not in error

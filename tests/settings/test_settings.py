@@ -1,22 +1,24 @@
-"""The bounds of values, and keys that must fit each other."""
+"""The bounds of values, and keys that depend on each other."""
 
 from pathlib import Path
 
 import pytest
-from tests.support.settings import complaint
+from tests.support.settings import error_of
 
 
 def test_an_overlap_as_long_as_the_window_is_refused() -> None:
-    assert "the checkpoint never moves" in complaint(overlap="1h", max_window="1h")
+    assert "the checkpoint never advances" in error_of(overlap="1h", max_window="1h")
 
 
 def test_a_client_certificate_needs_its_key(tmp_path: Path) -> None:
     (tmp_path / "c.pem").touch()
-    assert "client_cert and client_key go together" in complaint(client_cert=tmp_path / "c.pem")
+    assert "client_cert and client_key: set both or neither" in error_of(
+        client_cert=tmp_path / "c.pem"
+    )
 
 
 def test_a_certificate_that_cannot_be_read_is_named() -> None:
-    assert "ca_file: cannot read /nonexistent.pem" in complaint(ca_file="/nonexistent.pem")
+    assert "ca_file: cannot read /nonexistent.pem" in error_of(ca_file="/nonexistent.pem")
 
 
 @pytest.mark.parametrize(
@@ -38,4 +40,4 @@ def test_a_certificate_that_cannot_be_read_is_named() -> None:
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused(key: str, value: object) -> None:
-    assert complaint(**{key: value}).startswith(key)
+    assert error_of(**{key: value}).startswith(key)

@@ -1,4 +1,4 @@
-"""Durations, sizes, lists and tables, as a configuration writes them."""
+"""Durations, sizes, lists and tables, as written in a configuration."""
 
 from datetime import timedelta
 
@@ -32,7 +32,7 @@ def test_a_duration_is_shown_in_its_largest_whole_unit() -> None:
 @pytest.mark.parametrize(
     "text", ["", "5", "m", "1.5h", "-1s", "5 m", "5M", "1h30m", "٣s", "9" * 5000 + "s", 30, True]
 )
-def test_what_is_no_duration_is_refused_with_an_example(text: object) -> None:
+def test_a_malformed_duration_is_refused_with_an_example(text: object) -> None:
     with pytest.raises(ValueError, match=r'is not a duration.*such as "5m"'):
         parse_duration(text)
 
@@ -55,7 +55,7 @@ def test_a_size_is_its_number_times_its_unit(number: int, unit: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2gib", "1.5GB", "-1", "GB", "2 G B", None, True, "9" * 5000])
-def test_what_is_no_size_is_refused_with_an_example(text: object) -> None:
+def test_a_malformed_size_is_refused_with_an_example(text: object) -> None:
     with pytest.raises(ValueError, match=r'is not a size.*such as "2GiB"'):
         parse_size(text)
 

@@ -904,7 +904,10 @@ HTTPS: dict[str, Any] = {"type": "splunk_hec", "url": "https://splunk.example.co
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"url": "http://splunk.example.com:8088"}, "plain http would show the credentials"),
+        (
+            {"url": "http://splunk.example.com:8088"},
+            "plain http would send the credentials in clear text",
+        ),
         ({"url": "https://u:p@splunk.example.com"}, "user name or password"),
         ({"url": "https://splunk.example.com/services/collector/event"}, "leave out /services"),
         ({"index": "Main"}, "'Main' is not the name of an index"),

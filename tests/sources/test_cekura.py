@@ -165,7 +165,7 @@ async def test_an_invalid_first_page_is_not_an_end(
     vendor: Cekura, connect: Connect, walk: Walk
 ) -> None:
     vendor.faults.add(faults.answer(404, b'{"detail":"Invalid page."}'))
-    with pytest.raises(Refused, match=r"404 .*: Invalid page\.; there is nothing"):
+    with pytest.raises(Refused, match=r"404 .*: Invalid page\.; nothing exists"):
         await walk(connect())
 
 

@@ -93,7 +93,10 @@ async def refusal(walk: Walk, source: jitsudo.Source) -> Refused:
         ({"overlap": "0s"}, "overlap"),
         ({"type": "bland"}, "type"),
         ({"base_url": None}, "base_url"),
-        ({"base_url": "http://jitsudo.acme.example"}, "plain http would show the credentials"),
+        (
+            {"base_url": "http://jitsudo.acme.example"},
+            "plain http would send the credentials in clear text",
+        ),
         ({"tenant_id": None}, "tenant_id"),
         ({"tenant_id": "acme"}, r"tenant_id\s+Value error, is not a UUID: write the tenant's id"),
         ({"tenant_id": f"{TENANT}\n"}, "is not a UUID"),

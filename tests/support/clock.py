@@ -1,27 +1,39 @@
-"""Waiting that takes no time: everything in auditrelay waits by ``http.retry.pause``."""
+"""Waits that take no time, or less: all of auditrelay waits by calling ``http.retry.pause``."""
 
 import asyncio
 import math
 import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-import pytest
+if TYPE_CHECKING:  # a child process needs only the other function
+    import pytest
 
 
-def record_waits(monkeypatch: pytest.MonkeyPatch, speed: float = math.inf) -> list[float]:
+def waiting_modules() -> list[ModuleType]:
+    """Return the modules in which ``pause`` has to be replaced."""
+    loaded = list(sys.modules.items())
+    return [
+        module
+        for name, module in loaded
+        if name.startswith("auditrelay.") and "pause" in vars(module)
+    ]
+
+
+def record_waits(monkeypatch: "pytest.MonkeyPatch", speed: float = math.inf) -> list[float]:
     """
-    Let waiting pass *speed* times as fast; return the seconds that were waited for.
+    Make all waits *speed* times faster; return the seconds that were waited for.
 
     A loop that waits without end fails the test.
     """
     waited: list[float] = []
     most = 1000 if math.isinf(speed) else 20_000
 
-    async def shortly(seconds: float) -> None:
+    async def pause(seconds: float) -> None:
         waited.append(seconds)
         assert len(waited) < most, "it waits without end"
         await asyncio.sleep(seconds / speed)
 
-    for name, module in list(sys.modules.items()):
-        if name.startswith("auditrelay.") and "pause" in vars(module):
-            monkeypatch.setattr(module, "pause", shortly)
+    for module in waiting_modules():
+        monkeypatch.setattr(module, "pause", pause)
     return waited

@@ -4,40 +4,40 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkstemp
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from tests.support.processes import SPEED, Child, Fault
 
 from auditrelay.sandbox import Sandbox
 
-PATIENCE = 20.0
-"""Most seconds to wait for something that takes a moment."""
+TIMEOUT = 20.0
+"""Most seconds to wait for a condition."""
 
 Table = dict[str, Any]
 
 FAST = {"poll_interval": "1s", "settle": "0s", "overlap": "10s", "initial_lookback": "1h"}
-"""A source that is read so often that a test need not wait, without second looks."""
+"""A source that is polled so often that a test need not wait, without resweeps."""
 
 
 TWO = ("cekura", "bland")
-"""Whom most of these tests are about: that all vendors are alike is shown in ``contract``."""
+"""The vendors of most of these tests; ``contract`` proves that all vendors behave alike."""
 
 
 def sources(sandbox: Sandbox, *, of: Iterable[str] = TWO, **changes: Any) -> Table:
-    """Return the tables of these vendors, read fast."""
+    """Return the tables of these vendors, with short intervals."""
     common = {**FAST, "resweep": [], **changes}
     return {name: {**sandbox.vendors[name].settings(), **common} for name in of}
 
 
 def sinks(sandbox: Sandbox, **changes: Any) -> Table:
-    """Return the tables of the three intakes, sent to at once."""
+    """Return the tables of the three intakes, with a short linger."""
     common = {"linger": "20ms", **changes}
     splunk, datadog, elastic = sandbox.splunk, sandbox.datadog, sandbox.elastic
     return {
@@ -53,7 +53,7 @@ def sinks(sandbox: Sandbox, **changes: Any) -> Table:
 
 
 def configure(folder: Path, sources: Table, sinks: Table, **top: Any) -> Path:
-    """Write a configuration into *folder*, with the state beside it; return its path."""
+    """Write a configuration into *folder*, and the state next to it; return its path."""
     config = {
         "state_dir": str(folder / "state"),
         "status": {"listen": "127.0.0.1:0"},
@@ -70,7 +70,7 @@ def configure(folder: Path, sources: Table, sinks: Table, **top: Any) -> Path:
 
 
 def _toml(table: Mapping[str, Any], name: str = "") -> list[str]:
-    # what json.dumps writes for texts, numbers, booleans and lists is TOML, too
+    # for texts, numbers, booleans and lists the output of json.dumps is also TOML
     lines = [f"[{name}]"] if name else []
     lines += [f"{key} = {json.dumps(v)}" for key, v in table.items() if not isinstance(v, dict)]
     for key, value in table.items():
@@ -82,7 +82,7 @@ def _toml(table: Mapping[str, Any], name: str = "") -> list[str]:
 async def eventually(
     condition: Callable[[], object | Awaitable[object]],
     *,
-    within: float = PATIENCE,
+    within: float = TIMEOUT,
     what: str = "",
 ) -> None:
     """Wait until *condition* is true, or what it awaits is; fail after *within* seconds."""
@@ -97,7 +97,7 @@ async def eventually(
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended, what it printed, and what it logged."""
+    """The exit status, the output and the log of a command."""
 
     status: int
     stdout: str
@@ -110,101 +110,133 @@ class Ended:
 
 
 async def command(
-    config: Path, *words: str, within: float = 60.0, environ: Mapping[str, str] | None = None
+    config: Path,
+    *arguments: str,
+    within: float = 60.0,
+    environ: Mapping[str, str] | None = None,
+    fault: Fault | None = None,
 ) -> Ended:
-    """Run ``auditrelay -c config words...`` to its end."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "auditrelay", "-c", str(config), *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **(environ or {})},
-    )
-    try:
-        async with asyncio.timeout(within):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    """Run ``auditrelay -c config arguments...`` to its end, with a *fault* if there is one."""
+    with TemporaryDirectory() as folder:
+        stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
+        child = Child(
+            *("-c", str(config), *arguments),
+            stdout=stdout,
+            stderr=stderr,
+            environ={**os.environ, **(environ or {})},
+            fault=fault,
+        )
+        try:
+            async with asyncio.timeout(within):
+                status = await child.wait()
+        finally:
+            child.kill()
+        return Ended(status, _text(stdout), _text(stderr))
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
 class Daemon:
     """
-    ``auditrelay run`` for the length of a ``with`` block; it is killed if it is still there.
+    ``auditrelay run`` during a ``with`` block; it is killed at the end if it still runs.
 
-    *log* is all that it has written to stderr, over all its lives.
+    It is forked, with waits *speed* times faster and a *fault* if there is one; or it is the real
+    *program*, to which the arguments are appended.
     """
 
     def __init__(
         self,
         config: Path,
         *,
-        program: Sequence[str] = (sys.executable, "-m", "auditrelay"),
+        program: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        speed: float = SPEED,
+        fault: Fault | None = None,
     ) -> None:
         self.config = config
-        self.log = ""
         self.address = ""
         self._program = program
         self._environ = {**os.environ, **(environ or {})}
-        self._process: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._seen = 0
+        self._speed = speed
+        self._fault = fault
+        self._process: asyncio.subprocess.Process | Child | None = None
+        handle, path = mkstemp(".log", "daemon-", config.parent)
+        os.close(handle)
+        self._log = Path(path)
+        self._lines: list[dict[str, Any]] = []
+        self._parsed = 0
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> asyncio.subprocess.Process | Child:
         """The child; it must have been started."""
         assert self._process is not None
         return self._process
 
     @property
+    def log(self) -> str:
+        """Its whole stderr, over all its starts."""
+        return self._log.read_text("utf-8")
+
+    @property
     def lines(self) -> list[dict[str, Any]]:
         """The log, line by line."""
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        with self._log.open("rb") as file:
+            file.seek(self._parsed)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break  # still being written
+                self._parsed += len(line)
+                if line.startswith(b"{"):
+                    self._lines.append(json.loads(line))
+        return self._lines
 
-    def said(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """Return the log lines called *event* that have all of *fields*."""
         wanted = {"event": event, **fields}.items()
         return [line for line in self.lines if all(line.get(key) == value for key, value in wanted)]
 
     async def start(self) -> None:
-        """Start it, and wait until it says that it runs."""
-        before = len(self.said("started"))
-        self._process = await asyncio.create_subprocess_exec(
-            *(*self._program, "-c", str(self.config), "run"),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environ,
-        )
-        self._reading = asyncio.create_task(self._read(self._process))
+        """Start it, and wait until it has logged ``started``."""
+        before = len(self.logged("started"))
+        arguments = ("-c", str(self.config), "run")
+        if self._program:
+            with self._log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._program,
+                    *arguments,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=log,
+                    env=self._environ,
+                )
+        else:
+            self._process = Child(
+                *arguments,
+                stdout=os.devnull,
+                stderr=self._log,
+                environ=self._environ,
+                speed=self._speed,
+                fault=self._fault,
+            )
         process = self._process
         await eventually(
-            lambda: len(self.said("started")) > before or process.returncode is not None,
+            lambda: len(self.logged("started")) > before or process.returncode is not None,
             what="started",
         )
-        assert len(self.said("started")) > before, self.log
-        self.address = self.said("started")[-1]["status"].rstrip("/")
-
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None
-        while chunk := await process.stderr.read(65536):
-            self.log += chunk.decode()
+        assert len(self.logged("started")) > before, self.log
+        self.address = self.logged("started")[-1]["status"].rstrip("/")
 
     async def end(self, number: signal.Signals = signal.SIGTERM, *, within: float = 15.0) -> int:
         """Send *number*, wait for the end, and return the exit status."""
         if self.process.returncode is None:
             self.process.send_signal(number)
         async with asyncio.timeout(within):
-            status = await self.process.wait()
-            if self._reading is not None:
-                await self._reading
-        return status
+            return await self.process.wait()
 
     async def get(self, path: str) -> httpx.Response:
-        """Ask the status port."""
-        # it is plain HTTP on loopback: reading the certificates would cost more than all the rest
+        """Send a GET to the status port."""
+        # plain HTTP on loopback: loading the certificates would take longer than the request
         async with httpx.AsyncClient(trust_env=False, timeout=5, verify=False) as client:
             return await client.get(self.address + path)
 
@@ -227,26 +259,23 @@ class Daemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        async with AsyncExitStack() as stack:
-            if self._reading is not None:
-                stack.push_async_callback(asyncio.wait, [self._reading])
-            if self.process.returncode is None:
-                self.process.kill()
-                stack.push_async_callback(self.process.wait)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
 
 
 def made(sandbox: Sandbox) -> set[str]:
-    """Return the native ids of all that the vendors ever made."""
+    """Return the native ids of all events that the vendors have recorded."""
     return {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
 
 
 def intakes(sandbox: Sandbox) -> dict[str, Any]:
-    """Return what each intake stored, by the name of its sink."""
+    """Return the store of each intake, by the name of its sink."""
     return {name: getattr(sandbox, name).stored for name in ("splunk", "datadog", "elastic")}
 
 
 def missing(sandbox: Sandbox) -> dict[str, list[str]]:
-    """Return what each intake lacks of what was made, if it lacks anything."""
+    """Return the ids that each intake lacks, for those that lack any."""
     wanted = made(sandbox)
     lost = {name: stored.lost(wanted) for name, stored in intakes(sandbox).items()}
     return {name: ids for name, ids in lost.items() if ids}

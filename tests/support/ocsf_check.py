@@ -122,13 +122,13 @@ def _sibling(path: str, name: str, value: dict[str, Any], attribute: dict[str, A
     if sibling is None or "enum" not in attribute:
         return []
     caption = attribute["enum"].get(str(value[name]))
-    told = value.get(sibling)
+    text = value.get(sibling)
     if value[name] == 99:
-        if told is None or told == caption:
+        if text is None or text == caption:
             return [f"{path}{sibling}: must say what {name} 99 stands for"]
-    elif told is not None and told != caption and ":" not in str(caption):
+    elif text is not None and text != caption and ":" not in str(caption):
         # with a colon it is an observable of an attribute, which tools name differently
-        return [f"{path}{sibling}: is {told!r}, not {caption!r}"]
+        return [f"{path}{sibling}: is {text!r}, not {caption!r}"]
     return []
 
 

@@ -1,4 +1,4 @@
-"""A server that answers with what it was asked, raw replies, and what a peer makes of them."""
+"""A server that echoes requests, raw replies, and a peer's errors for them."""
 
 import asyncio
 import re
@@ -23,11 +23,11 @@ from auditrelay.telemetry.metrics import Metrics
 
 PLAIN = PeerSettings.model_validate({})
 PARAMS = {"token": "query-secret", "page": "1"}
-PROMPT = timedelta(milliseconds=400)
+SHORT_TIMEOUT = timedelta(milliseconds=400)
 
 
 class Server(Double):
-    """Answers with what it was asked."""
+    """Answers each request with its query, headers and path."""
 
     key = ""
 
@@ -45,7 +45,7 @@ Connect = Callable[..., Peer]
 async def raw_server(
     *answers: bytes, tls: ssl.SSLContext | None = None, listen: bool = True
 ) -> AsyncIterator[str]:
-    """Serve the bytes of *answers*, one a connection, whatever (*listen*) is asked; hang up."""
+    """Send *answers*, one a connection (after the request if *listen*), and close it."""
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

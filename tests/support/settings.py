@@ -1,4 +1,4 @@
-"""A source and a sink with the least of settings, and what is wrong with others."""
+"""A source and a sink with minimal settings, and the error for wrong settings."""
 
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ def vendor(**changes: Any) -> Vendor:
     return Vendor(**{"api_key": "key-0123456789", **changes})
 
 
-def complaint(**changes: Any) -> str:
+def error_of(**changes: Any) -> str:
     with pytest.raises(ValidationError) as caught:
         vendor(**changes)
     return "\n".join(

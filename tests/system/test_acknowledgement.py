@@ -1,4 +1,4 @@
-"""Acknowledgement as an operator meets it: a real process, its signals and its commands."""
+"""Indexer acknowledgement with a real process, its signals and its commands."""
 
 import json
 import signal
@@ -36,18 +36,18 @@ async def backlog(config: Path) -> int:
     return found
 
 
-async def test_sigterm_hands_back_what_is_not_acknowledged_within_10_seconds(
+async def test_sigterm_ends_within_10_seconds_and_keeps_unacknowledged_events(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = only_splunk(tmp_path, sandbox)
     splunk = sandbox.splunk
     splunk.switches.acks = "lost"
-    async with Daemon(config) as daemon:
+    async with Daemon(config, speed=1) as daemon:
         await eventually(lambda: splunk.answered[200] > 12)
         began = time.monotonic()
         assert await daemon.end() == 0
         assert time.monotonic() - began < 10
-        (line,) = daemon.said("acknowledgement_missed")
+        (line,) = daemon.logged("acknowledgement_missed")
         assert (line["events"], line["reason"]) == (500, "stop")
     assert await backlog(config) == 500
     splunk.switches.acks = "prompt"
@@ -57,7 +57,7 @@ async def test_sigterm_hands_back_what_is_not_acknowledged_within_10_seconds(
     assert splunk.stored.repeated() == {}
 
 
-async def test_what_a_crash_of_splunk_and_kill_9_of_ours_leave_is_sent_again(
+async def test_events_lost_by_a_crash_of_splunk_are_sent_again_after_our_kill_9(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = only_splunk(tmp_path, sandbox)
@@ -81,7 +81,7 @@ async def test_what_a_crash_of_splunk_and_kill_9_of_ours_leave_is_sent_again(
     assert splunk.stored.lost(sandbox.cekura.records.ids()) == []
 
 
-async def test_check_tells_a_token_that_acknowledges_from_one_that_does_not(
+async def test_check_finds_out_whether_the_token_acknowledges(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = only_splunk(tmp_path, sandbox)

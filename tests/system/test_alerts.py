@@ -1,4 +1,4 @@
-"""Trouble is told once when it begins and once when it ends, also in the sinks that still work."""
+"""A problem raises one alert when it begins and clears it when it ends, also in healthy sinks."""
 
 import json
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ def alerts(documents: list[Any], state: str) -> list[Any]:
     return [text for text in map(json.dumps, documents) if f"auditrelay.alert_{state}" in text]
 
 
-async def test_a_sink_that_is_held_is_told_to_the_others_once_and_once_when_it_is_over(
+async def test_a_held_sink_raises_one_alert_in_the_other_sinks(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox), alerts={"events": True})
@@ -48,26 +48,28 @@ async def test_a_sink_that_is_held_is_told_to_the_others_once_and_once_when_it_i
         (alert,) = alerts(sandbox.elastic.stored.documents, "raised")
         assert "splunk" in alert
         assert "held" in alert
-        (line,) = daemon.said("alert_raised", code="held", about="splunk")
+        (line,) = daemon.logged("alert_raised", code="held", about="splunk")
         assert line["todo"]
         sandbox.splunk.rotate(sinks(sandbox)["splunk"]["token"])
-        assert not daemon.said("alert_cleared")
-        told = json.loads((await command(config, "status", "--json")).stdout)
-        assert [row["name"] for row in told["sources"]] == ["bland"], "alerts are no source"
+        assert not daemon.logged("alert_cleared")
+        shown = json.loads((await command(config, "status", "--json")).stdout)
+        assert [row["name"] for row in shown["sources"]] == ["bland"], (
+            "alerts are not listed as a source"
+        )
         assert await daemon.end() == 0
 
 
-async def test_trouble_that_is_over_is_told_too(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_the_end_of_a_problem_clears_the_alert(sandbox: Sandbox, tmp_path: Path) -> None:
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox), alerts={"events": True})
     async with Daemon(config) as daemon:
         await eventually(lambda: sandbox.elastic.stored.total == 3)
         refused = sandbox.bland.faults.add(faults.empty(401), times=None)
-        await eventually(lambda: daemon.said("alert_raised", code="held", about="bland"))
+        await eventually(lambda: daemon.logged("alert_raised", code="held", about="bland"))
         await eventually(lambda: alerts(sandbox.splunk.stored.documents, "raised"))
         sandbox.bland.faults.clear()
-        await eventually(lambda: daemon.said("alert_cleared", code="held", about="bland"))
+        await eventually(lambda: daemon.logged("alert_cleared", code="held", about="bland"))
         await eventually(lambda: alerts(sandbox.splunk.stored.documents, "cleared"))
-        assert len(daemon.said("alert_raised")) == 1
+        assert len(daemon.logged("alert_raised")) == 1
         assert refused
         assert await daemon.end() == 0
 
@@ -77,15 +79,15 @@ async def test_alerts_can_be_kept_out_of_the_sinks(sandbox: Sandbox, tmp_path: P
     async with Daemon(config) as daemon:
         await eventually(lambda: sandbox.elastic.stored.total == 3)
         sandbox.bland.faults.add(faults.empty(401), times=None)
-        await eventually(lambda: daemon.said("alert_raised"))
+        await eventually(lambda: daemon.logged("alert_raised"))
         sandbox.bland.faults.clear()
-        await eventually(lambda: daemon.said("alert_cleared"))
+        await eventually(lambda: daemon.logged("alert_cleared"))
         sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: sandbox.elastic.stored.total == 4)
         assert not alerts(sandbox.elastic.stored.documents, "raised")
 
 
-def test_no_source_may_have_the_name_of_the_alerts(tmp_path: Path) -> None:
+def test_a_source_may_not_have_the_name_of_the_alerts(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text(
         '[sources.auditrelay]\ntype = "bland"\napi_key = "some-key-1"\n[sinks.out]\ntype = "file"\n'

@@ -1,4 +1,4 @@
-"""A copy of the state that is taken while the service runs, put back: what comes again, and why."""
+"""A backup of the state taken while the service runs, restored: which events are sent again."""
 
 import shutil
 import sqlite3
@@ -49,7 +49,7 @@ def restore(copy: Path, state: Path) -> None:
     (state / "state.db").chmod(0o600)
 
 
-async def written_down(daemon: Daemon, *sinks: str) -> bool:
+async def backlog_is_empty(daemon: Daemon, *sinks: str) -> bool:
     left = [await daemon.metric("auditrelay_sink_backlog_events", sink=sink) for sink in sinks]
     return not any(left)
 
@@ -60,15 +60,17 @@ async def test_a_restored_backup_loses_nothing_and_repeats_what_came_after_it(
     config, copy = configure(tmp_path, sources(sandbox), sinks(sandbox)), tmp_path / "copy.db"
     async with Daemon(config) as daemon:
         await eventually(lambda: not missing(sandbox))
-        # One sink is behind when the copy is taken: what waits for it is in there, too.
+        # One sink is behind at the backup, which includes the events that wait for it.
         await sandbox.datadog.stop()
         sandbox.cekura.add(datetime.now(UTC))
         await eventually(lambda: missing(sandbox).keys() == {"datadog"})
-        # What a sink has and has not been written down yet would come again, too.
-        await eventually(lambda: written_down(daemon, "splunk", "elastic"))
+        # Events stored by a sink but not yet recorded as delivered would also be sent again.
+        await eventually(lambda: backlog_is_empty(daemon, "splunk", "elastic"))
         back_up(tmp_path / "state", copy)
         await sandbox.datadog.start()
-        await eventually(lambda: not missing(sandbox), within=90, what="asked again, after a while")
+        await eventually(
+            lambda: not missing(sandbox), within=90, what="probed again, after a while"
+        )
         after = [sandbox.bland.add(datetime.now(UTC)) for _ in range(3)]
         await eventually(lambda: not missing(sandbox))
         assert await daemon.end() == 0
@@ -77,14 +79,14 @@ async def test_a_restored_backup_loses_nothing_and_repeats_what_came_after_it(
     restore(copy, tmp_path / "state")
     sandbox.cekura.add(datetime.now(UTC))
     async with Daemon(config) as daemon:
-        await eventually(lambda: not missing(sandbox), what="it goes on")
-        again = len(after) + 1  # and the one that Datadog had yet to take when the copy was taken
+        await eventually(lambda: not missing(sandbox), what="it continues")
+        again = len(after) + 1  # and the one that waited for Datadog at the backup
         await eventually(lambda: len(sandbox.datadog.stored.repeated()) == again)
         await eventually(lambda: len(sandbox.splunk.stored.repeated()) == len(after))
-        assert not daemon.said("gap_declared")
+        assert not daemon.logged("gap_declared")
         assert await daemon.end() == 0
-    assert sandbox.elastic.stored.repeated() == {}, "it knows them by their uid"
+    assert sandbox.elastic.stored.repeated() == {}, "it recognises them by their uid"
     for stored in (sandbox.splunk.stored, sandbox.datadog.stored):
         assert set(stored.repeated().values()) == {2}
-    told = await command(config, "status")
-    assert told.status == 0
+    shown = await command(config, "status")
+    assert shown.status == 0

@@ -1,24 +1,33 @@
 """
 The daemon is killed with SIGKILL before and after every durable write, and started again.
 
-What is asked: nothing is lost; Elasticsearch, which knows an event by its uid, keeps each once;
-Splunk and Datadog, which cannot, get again at most what was in flight.
+Each time: no event is lost; Elasticsearch, which recognises an event by its uid, stores each once;
+Splunk and Datadog, which cannot deduplicate, get again at most what was in flight.
 """
 
 import asyncio
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.daemon import Daemon, configure, eventually, intakes, missing, sinks, sources
+from tests.support.daemon import (
+    Daemon,
+    Ended,
+    command,
+    configure,
+    eventually,
+    intakes,
+    missing,
+    sinks,
+    sources,
+)
+from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.store.sqlite.view import StateView
@@ -39,60 +48,13 @@ WRITES = {
     "save_condition": (1, 4),
     "settle": (2, 5, 9, 12, 15),
 }
-"""What a short run writes, and which of these writes it shall not survive."""
+"""The writes of a short run, by the store's method, and at which of them it is killed."""
 
 
-class Nursery:
-    """Starts children that die on order, see dying.py."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("dying.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    async def run(
-        self,
-        config: Path,
-        words: Sequence[str] = ("run", "--once"),
-        *,
-        name: str = "",
-        number: int = 0,
-        side: str = "",
-    ) -> tuple[int, Path]:
-        """Run a command that dies at a write, or at none; return its status and its log."""
-        log = config.with_name("log")
-        order = {
-            "config": str(config),
-            "words": list(words),
-            "log": str(log),
-            "journal": str(config.with_name("journal")),
-            "name": name,
-            "number": number,
-            "side": side,
-        }
-
-        def exchange() -> int:
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            return int(self._process.stdout.readline())
-
-        return await asyncio.to_thread(exchange), log
-
-    def close(self) -> None:
-        """End it; its children have ended."""
-        self._process.communicate()
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+async def catch_up(config: Path, *, method: str = "", number: int = 0, side: str = "") -> Ended:
+    """Run ``run --once``, killed at a write or at none."""
+    kill = KillAtWrite(config.with_name("journal"), method, number, side)
+    return await command(config, "run", "--once", fault=kill)
 
 
 @pytest.fixture
@@ -104,11 +66,11 @@ async def sandbox() -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
-def configured(folder: Path, sandbox: Sandbox, *, second_look: bool) -> Path:
+def configured(folder: Path, sandbox: Sandbox, *, resweep: bool) -> Path:
     """
     Configure a run with a declared gap, several pages and several batches.
 
-    A second look would find again what a crash has lost, so it must not be there to help.
+    A resweep would find what a crash has lost, so there is none unless the test is about it.
     """
     return configure(
         folder,
@@ -117,15 +79,15 @@ def configured(folder: Path, sandbox: Sandbox, *, second_look: bool) -> Path:
             page_size=4,
             initial_lookback="2h",
             catch_up_limit="1h",
-            resweep=["10m"] if second_look else [],
+            resweep=["10m"] if resweep else [],
         ),
         sinks(sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s"),
     )
 
 
-def untold(state: Path, documents: list[Any]) -> list[str]:
-    """Return the starts of those gaps in the ledgers that no event among *documents* tells of."""
-    told = [text for text in map(json.dumps, documents) if "catch_up_limit" in text]
+def unreported_gaps(state: Path, documents: list[Any]) -> list[str]:
+    """Return the starts of those gaps in the ledgers that no event in *documents* reports."""
+    reported = [text for text in map(json.dumps, documents) if "catch_up_limit" in text]
     with StateView(state) as view:
         starts = [
             span.interval.start.isoformat()[:19]
@@ -134,37 +96,37 @@ def untold(state: Path, documents: list[Any]) -> list[str]:
             if span.gap
         ]
     assert len(starts) >= 2
-    return [start for start in starts if not any(start in text for text in told)]
+    return [start for start in starts if not any(start in text for text in reported)]
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize(
-    ("name", "number"),
-    [(name, number) for name, numbers in WRITES.items() for number in numbers],
+    ("method", "number"),
+    [(method, number) for method, numbers in WRITES.items() for number in numbers],
 )
 async def test_nothing_is_lost_wherever_the_process_is_killed(
-    nursery: Nursery, sandbox: Sandbox, tmp_path: Path, name: str, number: int, side: str
+    sandbox: Sandbox, tmp_path: Path, method: str, number: int, side: str
 ) -> None:
-    config = configured(tmp_path, sandbox, second_look=name == "resweep_done")
-    status, _ = await nursery.run(config, name=name, number=number, side=side)
-    assert status == -signal.SIGKILL, "it was to be killed and was not"
-    status, log = await nursery.run(config)
-    assert status == 0, log.read_text()
+    config = configured(tmp_path, sandbox, resweep=method == "resweep_done")
+    ended = await catch_up(config, method=method, number=number, side=side)
+    assert ended.status == -signal.SIGKILL, "it was not killed"
+    ended = await catch_up(config)
+    assert ended.status == 0, ended.stderr
     assert missing(sandbox) == {}
     in_flight = BATCH * CONCURRENCY
     for intake, stored in intakes(sandbox).items():
         extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
         assert extra <= (0 if intake == "elastic" else in_flight), intake
-        assert untold(tmp_path / "state", stored.documents) == [], intake
+        assert unreported_gaps(tmp_path / "state", stored.documents) == [], intake
     assert Counter(sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
 
 
 async def test_the_kills_fall_on_every_kind_of_write_that_a_run_makes(
-    nursery: Nursery, sandbox: Sandbox, tmp_path: Path
+    sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    config = configured(tmp_path, sandbox, second_look=True)
-    status, log = await nursery.run(config)
-    assert status == 0, log.read_text()
+    config = configured(tmp_path, sandbox, resweep=True)
+    ended = await catch_up(config)
+    assert ended.status == 0, ended.stderr
     written = Counter(config.with_name("journal").read_text().split())
     assert written.keys() == WRITES.keys()
 
@@ -173,7 +135,7 @@ async def test_the_kills_fall_on_every_kind_of_write_that_a_run_makes(
 async def test_nothing_is_lost_when_the_service_is_killed_at_random_times_under_load(
     tmp_path: Path, seed: int
 ) -> None:
-    luck = random.Random(seed)
+    rng = random.Random(seed)
     async with Sandbox(seed=seed) as sandbox:
         config = configure(
             tmp_path,
@@ -185,14 +147,14 @@ async def test_nothing_is_lost_when_the_service_is_killed_at_random_times_under_
         now = datetime.now(UTC)
         for vendor in sandbox.vendors.values():
             vendor.fill(40, now - timedelta(minutes=50), now)
-        making = asyncio.create_task(_make(sandbox, luck))
+        producing = asyncio.create_task(_produce(sandbox, rng))
         daemon = Daemon(config)
         kills = 2
         for _ in range(kills):
             await daemon.start()
-            await asyncio.wait([making], timeout=luck.uniform(0.02, 0.8))
+            await asyncio.wait([producing], timeout=rng.uniform(0.02, 0.8))
             assert await daemon.end(signal.SIGKILL) == -signal.SIGKILL
-        making.cancel()
+        producing.cancel()
         async with daemon:
             await eventually(lambda: not missing(sandbox), what="caught up")
             assert await daemon.end() == 0
@@ -202,11 +164,11 @@ async def test_nothing_is_lost_when_the_service_is_killed_at_random_times_under_
             assert extra <= (0 if intake == "elastic" else kills * BATCH * CONCURRENCY), intake
 
 
-async def _make(sandbox: Sandbox, luck: random.Random) -> None:
-    """Let every vendor record things, some of which can be seen only later."""
+async def _produce(sandbox: Sandbox, rng: random.Random) -> None:
+    """Let every vendor record events, some of which become visible only later."""
     while True:
         for vendor in sandbox.vendors.values():
             now = datetime.now(UTC)
-            late = luck.random() < 0.05
+            late = rng.random() < 0.05
             vendor.add(now, visible_from=now + timedelta(seconds=2) if late else None)
         await asyncio.sleep(0.1)

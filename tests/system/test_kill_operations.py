@@ -1,8 +1,8 @@
 """
-A command is killed with SIGKILL before and after every durable write, and given once more.
+A command is killed with SIGKILL before and after every durable write, and run again.
 
-Backfill, a backfill into one sink, second looks, ``verify --repair`` and a replay. What is asked
-each time: nothing is lost at any sink; Elasticsearch, which knows an event by its uid, keeps each
+Backfill, a backfill into one sink, resweeps, ``verify --repair``, a replay and a drop. Each time:
+no event is lost at any sink; Elasticsearch, which recognises an event by its uid, stores each
 once; Splunk and Datadog get again at most what was in flight; the ledger is whole; and ``verify``
 finds nothing missing.
 """
@@ -13,7 +13,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from tests.support.daemon import (
     sinks,
     sources,
 )
-from tests.system.test_kill import Nursery
+from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.siems.stored import Stored
@@ -49,13 +49,13 @@ REFUSED = 12
 
 @dataclass(frozen=True)
 class Case:
-    """A command, and which of its writes it shall not survive, by the store's method."""
+    """The writes of a command, by the store's method, at which it is killed."""
 
     writes: dict[str, tuple[int, ...]]
     others: frozenset[str] = frozenset(
         {"start_sink", "retire_sinks", "start_source", "save_condition"}
     )
-    """What it writes besides, as every run does: test_kill.py kills these."""
+    """Its other writes, which every run makes: test_kill.py kills at these."""
 
 
 CASES = {
@@ -76,7 +76,7 @@ CASES = {
             "settle": (1, 2, 4),
         }
     ),
-    "second look": Case(
+    "resweep": Case(
         {"add": (1, 2, 3, 5), "record_deleted": (1,), "resweep_done": (1,), "settle": (1, 2)},
         frozenset({"start_sink", "retire_sinks", "start_source", "save_condition", "prune"}),
     ),
@@ -85,18 +85,11 @@ CASES = {
     "drop": Case({"drop": (1,)}),
 }
 KILLS = [
-    (case, name, number)
+    (case, method, number)
     for case, each in CASES.items()
-    for name, numbers in each.writes.items()
+    for method, numbers in each.writes.items()
     for number in numbers
 ]
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture
@@ -106,16 +99,15 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 class Scene:
-    """What has happened before a command is given, and what has to be true after it."""
+    """The events before a command is run, and what must be true after it."""
 
-    def __init__(self, nursery: Nursery, sandbox: Sandbox, folder: Path, case: str) -> None:
-        self.nursery = nursery
+    def __init__(self, sandbox: Sandbox, folder: Path, case: str) -> None:
         self.sandbox = sandbox
         self.case = case
         self.now = datetime.now(UTC)
-        self.words: tuple[str, ...] = ()
+        self.arguments: tuple[str, ...] = ()
         tables = sources(
-            sandbox, page_size=4, resweep=["10m"] if case == "second look" else [], overlap="1s"
+            sandbox, page_size=4, resweep=["10m"] if case == "resweep" else [], overlap="1s"
         )
         if case == "backfill into one sink":
             tables["bland"]["initial_lookback"] = "6h"  # so that it is more than one slice
@@ -124,17 +116,19 @@ class Scene:
             folder, tables, sinks(sandbox, batch_events=BATCH, concurrency=CONCURRENCY, linger="0s")
         )
         self.state = folder / "state" / "state.db"
+        self.journal = folder / "journal"
 
-    async def run(self, *words: str, **kill: Any) -> int:
-        status, _ = await self.nursery.run(self.config, words, **kill)
-        return status
+    async def run(self, *arguments: str, **kill: Any) -> int:
+        """Run a command, killed at a write or at none; return its exit status."""
+        fault = KillAtWrite(self.journal, **kill)
+        return (await command(self.config, *arguments, fault=fault)).status
 
     async def catch_up(self) -> None:
-        status, log = await self.nursery.run(self.config)
-        assert status == 0, log.read_text()
+        ended = await command(self.config, "run", "--once")
+        assert ended.status == 0, ended.stderr
 
     async def prepare(self) -> None:
-        """Bring about what the command is for."""
+        """Produce the situation that the command is for."""
         bland, now = self.sandbox.bland, self.now
         match self.case:
             case "backfill":
@@ -142,26 +136,33 @@ class Scene:
                 await self.catch_up()
                 bland.fill(EVENTS, now - 9 * DAY, now - 9 * DAY + 3 * timedelta(hours=1))
                 start, end = now - 9 * DAY - MINUTE, now - 8 * DAY
-                self.words = ("backfill", "bland", "--from", start.isoformat())
-                self.words += ("--to", end.isoformat())
+                self.arguments = ("backfill", "bland", "--from", start.isoformat())
+                self.arguments += ("--to", end.isoformat())
             case "backfill into one sink":
                 bland.fill(EVENTS, now - 340 * MINUTE, now - 5 * MINUTE)
                 await self.catch_up()
-                # Somebody has emptied the index of this one.
+                # An operator has emptied the index of this sink.
                 self.sandbox.splunk.stored = Stored()
                 start, end = now - 358 * MINUTE, now - MINUTE
-                self.words = ("backfill", "bland", "--from", start.isoformat(), "--sink", "splunk")
-                self.words += ("--to", end.isoformat())
-            case "second look":
+                self.arguments = (
+                    "backfill",
+                    "bland",
+                    "--from",
+                    start.isoformat(),
+                    "--sink",
+                    "splunk",
+                )
+                self.arguments += ("--to", end.isoformat())
+            case "resweep":
                 bland.fill(8, now - 50 * MINUTE, now - 20 * MINUTE)
                 await self.catch_up()
                 bland.fill(EVENTS, now - 45 * MINUTE, now - 15 * MINUTE)
                 gone = next(iter(bland.records.ids()))
                 bland.records.remove(gone)
                 with contextlib.closing(sqlite3.connect(self.state)) as db:
-                    db.execute("delete from resweep")  # as if time had gone by
+                    db.execute("delete from resweep")  # as if time had passed
                     db.commit()
-                self.words = ("run", "--once")
+                self.arguments = ("run", "--once")
             case "repair":
                 bland.fill(8, now - 50 * MINUTE, now - 20 * MINUTE)
                 await self.catch_up()
@@ -171,24 +172,24 @@ class Scene:
                 index.ids.remove(gone)
                 self.sandbox.elastic.stored.uids.remove(gone)
                 start = now - 58 * MINUTE
-                self.words = ("verify", "bland", "--from", start.isoformat(), "--repair")
-                self.words += ("--at-sink",)
+                self.arguments = ("verify", "bland", "--from", start.isoformat(), "--repair")
+                self.arguments += ("--at-sink",)
             case "replay" | "drop":
                 bland.fill(16, now - 50 * MINUTE, now - 20 * MINUTE)
                 self.sandbox.elastic.fail_items(400, times=REFUSED)
                 await self.catch_up()
-                self.words = ("dead-letters", self.case, "--all")
+                self.arguments = ("dead-letters", self.case, "--all")
 
     def ended(self) -> bool:
-        """Tell whether a backfill has ended, so that the same command begins another."""
+        """Return whether a backfill has ended, so that the same command begins another."""
         with contextlib.closing(sqlite3.connect(self.state)) as db:
             (count,) = db.execute(
                 "select count(*) from backfill where ended is not null"
             ).fetchone()
         return bool(count)
 
-    async def all_is_well(self, *, twice: bool) -> None:
-        """Fail unless everything arrived everywhere; *twice*: it was asked for two times."""
+    async def check_delivered(self, *, twice: bool) -> None:
+        """Fail unless every sink has every event; *twice*: the command has done its work twice."""
         lost = missing(self.sandbox)
         if self.case == "drop":
             assert len(lost.pop("elastic")) == REFUSED
@@ -196,90 +197,89 @@ class Scene:
         assert Counter(self.sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
         if self.case == "repair":
             (index,) = self.sandbox.elastic.indices.values()
-            assert len(index.ids) == 14, "what its index lacked is there again"
+            assert len(index.ids) == 14, "the documents missing in its index are stored again"
         for intake in ("splunk", "datadog"):
             stored = intakes(self.sandbox)[intake]
             extra = sum(stored.by_native_id.values()) - len(stored.by_native_id)
-            asked_again = EVENTS if intake == "splunk" and twice else 0
-            assert extra <= IN_FLIGHT + asked_again, intake
+            requested_again = EVENTS if intake == "splunk" and twice else 0
+            assert extra <= IN_FLIGHT + requested_again, intake
         read = {"backfill": 10 * DAY, "backfill into one sink": 358 * MINUTE}
         start = self.now - read.get(self.case, 58 * MINUTE)
         assert await self.run("coverage", "--check") == 0, "the ledger is not whole"
         assert await self.run("verify", "bland", "--from", start.isoformat(), "--at-sink") == 0
-        if self.case == "second look":
+        if self.case == "resweep":
             with StateView(self.state.parent) as view:
                 known = view.coverage("bland")
             assert known is not None
-            told = sum(each.events for each in known.journal if each.what == "vanished")
-            assert (known.deleted_at_source, told) == (1, 1), "what vanished is noted once"
+            reported = sum(each.events for each in known.journal if each.what == "vanished")
+            assert (known.deleted_at_source, reported) == (1, 1), (
+                "the deleted event is recorded once"
+            )
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize(("case", "name", "number"), KILLS)
+@pytest.mark.parametrize(("case", "method", "number"), KILLS)
 async def test_nothing_is_lost_wherever_a_command_is_killed(
-    nursery: Nursery,
     sandbox: Sandbox,
     tmp_path: Path,
     case: str,
-    name: str,
+    method: str,
     number: int,
     side: str,
 ) -> None:
-    scene = Scene(nursery, sandbox, tmp_path, case)
+    scene = Scene(sandbox, tmp_path, case)
     await scene.prepare()
-    status = await scene.run(*scene.words, name=name, number=number, side=side)
+    status = await scene.run(*scene.arguments, method=method, number=number, side=side)
     assert status == -signal.SIGKILL, "it was to be killed and was not"
     ended = scene.ended()
-    assert await scene.run(*scene.words) == 0
+    assert await scene.run(*scene.arguments) == 0
     assert await scene.run("run", "--once") == 0
-    await scene.all_is_well(twice=ended)
+    await scene.check_delivered(twice=ended)
 
 
 @pytest.mark.parametrize("case", CASES)
 async def test_the_kills_fall_on_every_kind_of_write_that_a_command_makes(
-    nursery: Nursery, sandbox: Sandbox, tmp_path: Path, case: str
+    sandbox: Sandbox, tmp_path: Path, case: str
 ) -> None:
-    scene = Scene(nursery, sandbox, tmp_path, case)
+    scene = Scene(sandbox, tmp_path, case)
     await scene.prepare()
-    journal = scene.config.with_name("journal")
-    journal.unlink()
-    assert await scene.run(*scene.words) == 0
-    written = set(journal.read_text().split())
+    assert await scene.run(*scene.arguments) == 0
+    written = set(scene.journal.read_text().split())
     assert written - CASES[case].others - CASES[case].writes.keys() == set()
     assert CASES[case].writes.keys() <= written
-    await scene.all_is_well(twice=False)
+    await scene.check_delivered(twice=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_service_outlives_the_command_that_it_works_for(
+async def test_a_service_survives_the_end_of_a_command_that_it_runs(
     sandbox: Sandbox, tmp_path: Path, number: signal.Signals
 ) -> None:
-    async with _backfilling(sandbox, tmp_path) as (daemon, client, words):
+    async with _backfilling(sandbox, tmp_path) as (daemon, client, arguments):
         client.send_signal(number)
         _, err = await client.communicate()
         assert client.returncode == (-9 if number == signal.SIGKILL else 1)
         assert b"Traceback" not in err
-        # What it had begun is broken off, and everything else goes on.
+        # Its backfill is cancelled, and everything else continues.
         sandbox.bland.faults.clear()
         fresh = sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: fresh in sandbox.elastic.stored.by_native_id, what="still polls")
-        done = len(daemon.said("slice_backfilled"))
+        done = len(daemon.logged("slice_backfilled"))
         assert done < 60
-        ended = await command(daemon.config, *words)
+        ended = await command(daemon.config, *arguments)
         assert ended.status == 0, ended.stderr
         assert "resumed where an earlier run stopped" in ended.stdout
-        assert len(daemon.said("slice_backfilled")) <= 66, "what was done is not done again"
-        await eventually(lambda: not missing(sandbox), what="everything is there")
+        assert len(daemon.logged("slice_backfilled")) <= 66, "finished slices are not read again"
+        await eventually(lambda: not missing(sandbox), what="everything is delivered")
         assert await daemon.end() == 0
         assert "Traceback" not in daemon.log
     assert {stored.total for stored in intakes(sandbox).values()} == {401}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_command_whose_service_dies_says_so_and_goes_on_when_it_is_given_again(
+async def test_a_command_whose_service_dies_says_so_and_continues_when_it_is_run_again(
     sandbox: Sandbox, tmp_path: Path, number: signal.Signals
 ) -> None:
-    async with _backfilling(sandbox, tmp_path) as (daemon, client, words):
+    async with _backfilling(sandbox, tmp_path) as (daemon, client, arguments):
         assert await daemon.end(number) == (-9 if number == signal.SIGKILL else 0)
         _, err = await client.communicate()
         assert client.returncode == 1
@@ -288,13 +288,13 @@ async def test_a_command_whose_service_dies_says_so_and_goes_on_when_it_is_given
         assert "Traceback" not in daemon.log
         sandbox.bland.faults.clear()
         await daemon.start()
-        ended = await command(daemon.config, *words)
+        ended = await command(daemon.config, *arguments)
         assert ended.status == 0, ended.stderr
         assert "resumed where an earlier run stopped" in ended.stdout
-        await eventually(lambda: not missing(sandbox), what="everything is there")
+        await eventually(lambda: not missing(sandbox), what="everything is delivered")
         checked = await command(daemon.config, "coverage", "--check")
         assert checked.status == 0, checked.stdout
-        verified = await command(daemon.config, "verify", *words[1:])
+        verified = await command(daemon.config, "verify", *arguments[1:])
         assert verified.status == 0, verified.stdout
         assert await daemon.end() == 0
     assert sandbox.elastic.stored.total == 400
@@ -304,47 +304,56 @@ async def test_a_command_whose_service_dies_says_so_and_goes_on_when_it_is_given
 async def _backfilling(
     sandbox: Sandbox, folder: Path
 ) -> AsyncIterator[tuple[Daemon, asyncio.subprocess.Process, tuple[str, ...]]]:
-    """Yield a service in the middle of a backfill, the command that it works for, and its words."""
+    """Yield a service in the middle of a backfill, its client command, and that one's arguments."""
     now = datetime.now(UTC)
     sandbox.bland.fill(400, now - 9 * DAY, now - 5 * DAY)
     tables = sources(sandbox)
     del tables["cekura"]
     config = configure(folder, tables, sinks(sandbox))
-    words: tuple[str, ...] = ("backfill", "bland", "--from", (now - 9 * DAY).isoformat())
-    words += ("--to", (now - 5 * DAY).isoformat())
+    arguments: tuple[str, ...] = ("backfill", "bland", "--from", (now - 9 * DAY).isoformat())
+    arguments += ("--to", (now - 5 * DAY).isoformat())
     async with Daemon(config) as daemon:
         sandbox.bland.faults.add(faults.delay(0.05), times=None)
         client = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "auditrelay", "-c", str(config), *words, "--concurrency", "1"),
+            *(
+                sys.executable,
+                "-m",
+                "auditrelay",
+                "-c",
+                str(config),
+                *arguments,
+                "--concurrency",
+                "1",
+            ),
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
         try:
-            await eventually(lambda: len(daemon.said("slice_backfilled")) >= 5, what="under way")
-            yield daemon, client, words
+            await eventually(lambda: len(daemon.logged("slice_backfilled")) >= 5, what="under way")
+            yield daemon, client, arguments
         finally:
             if client.returncode is None:
                 client.kill()
                 await client.wait()
 
 
-async def test_a_backfill_goes_on_although_its_source_is_exchanged(
+async def test_a_backfill_continues_when_its_source_is_replaced(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    async with _backfilling(sandbox, tmp_path) as (daemon, client, words):
+    async with _backfilling(sandbox, tmp_path) as (daemon, client, arguments):
         tables = sources(sandbox)
         del tables["cekura"]
         tables["bland"]["timeout"] = "29s"
         configure(tmp_path, tables, sinks(sandbox))
         daemon.process.send_signal(signal.SIGHUP)
-        await eventually(lambda: daemon.said("reloaded", changed=["bland"]), what="exchanged")
+        await eventually(lambda: daemon.logged("reloaded", changed=["bland"]), what="replaced")
         sandbox.bland.faults.clear()
         _, err = await client.communicate()
         assert client.returncode == 0, err
         assert b"Traceback" not in err
-        verified = await command(daemon.config, "verify", *words[1:])
+        verified = await command(daemon.config, "verify", *arguments[1:])
         assert verified.status == 0, verified.stdout
-        await eventually(lambda: not missing(sandbox), what="everything is there")
+        await eventually(lambda: not missing(sandbox), what="everything is delivered")
         assert await daemon.end() == 0
         assert "Traceback" not in daemon.log
     assert {stored.total for stored in intakes(sandbox).values()} == {400}

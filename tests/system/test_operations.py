@@ -1,4 +1,4 @@
-"""Backfill, verify, coverage and the dead letters, as commands, with a service and without one."""
+"""The commands backfill, verify, coverage and dead-letters, with a running service and without."""
 
 import asyncio
 import contextlib
@@ -56,63 +56,72 @@ async def test_a_backfill_forwards_a_past_range_once(
     old = sandbox.bland.fill(300, now - 9 * DAY, now - 8 * DAY)
     sandbox.bland.fill(5, now - timedelta(minutes=30), now - timedelta(minutes=1))
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
-    words = ("backfill", "bland", "--from", iso(now - 10 * DAY), "--to", iso(now - 7 * DAY))
+    arguments = ("backfill", "bland", "--from", iso(now - 10 * DAY), "--to", iso(now - 7 * DAY))
     if service:
         async with Daemon(config) as daemon:
             await eventually(lambda: sandbox.elastic.stored.total == 5)
-            counted = await command(config, *words, "--dry-run")
+            counted = await command(config, *arguments, "--dry-run")
             assert "300 events" in counted.stdout
             assert "300 of them were never forwarded" in counted.stdout
-            ended = await command(config, *words)
+            ended = await command(config, *arguments)
             assert ended.status == 0, ended.stderr
             await eventually(lambda: not any(missing(sandbox)))
-            again = await command(config, *words)
+            again = await command(config, *arguments)
             assert "300 events, 0 forwarded" in again.stdout
             assert await daemon.end() == 0
     else:
         assert (await command(config, "run", "--once")).status == 0
-        assert (await command(config, *words)).status == 0
+        assert (await command(config, *arguments)).status == 0
     assert not missing(sandbox)
     for name, stored in intakes(sandbox).items():
         assert stored.total == 305, name
     marked = [text for text in map(json.dumps, sandbox.elastic.stored.documents) if old[0] in text]
     assert '"backfill": true' in marked[0]
-    told = json.loads((await command(config, "coverage", "bland", "--json")).stdout)
-    covered = [span for span in told["spans"] if span["start"] < iso(now - 7 * DAY)]
+    shown = json.loads((await command(config, "coverage", "bland", "--json")).stdout)
+    covered = [span for span in shown["spans"] if span["start"] < iso(now - 7 * DAY)]
     assert sum(span["events"] for span in covered) == 300
     assert {span["state"] for span in covered} == {"covered"}
-    assert any(record["via"] == "backfill" for record in told["journal"])
+    assert any(record["via"] == "backfill" for record in shown["journal"])
 
 
-async def test_a_backfill_that_is_interrupted_goes_on_where_it_stopped(
+async def test_an_interrupted_backfill_continues_where_it_stopped(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     now = datetime.now(UTC)
     sandbox.bland.fill(400, now - 9 * DAY, now - 5 * DAY)
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
-    words = ("backfill", "bland", "--from", iso(now - 9 * DAY), "--to", iso(now - 5 * DAY))
+    arguments = ("backfill", "bland", "--from", iso(now - 9 * DAY), "--to", iso(now - 5 * DAY))
     async with Daemon(config) as daemon:
         sandbox.bland.faults.add(faults.delay(0.05), times=None)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "auditrelay", "-c", str(config), *words, "--concurrency", "1"),
+            *(
+                sys.executable,
+                "-m",
+                "auditrelay",
+                "-c",
+                str(config),
+                *arguments,
+                "--concurrency",
+                "1",
+            ),
             stderr=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=daemon._environ,
         )
-        await eventually(lambda: len(daemon.said("slice_backfilled")) >= 10)
+        await eventually(lambda: len(daemon.logged("slice_backfilled")) >= 10)
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert process.returncode == 1
         assert b"resumes from there" in err
         assert b"Traceback" not in err
         sandbox.bland.faults.clear()
-        before = len(daemon.said("slice_backfilled"))
+        before = len(daemon.logged("slice_backfilled"))
         assert before < 60
-        ended = await command(config, *words)
+        ended = await command(config, *arguments)
         assert "resumed where an earlier run stopped" in ended.stdout
-        after = len(daemon.said("slice_backfilled"))
-        assert after <= 66, "what was done is not done again"
-        assert daemon.process.returncode is None, "the service goes on"
+        after = len(daemon.logged("slice_backfilled"))
+        assert after <= 66, "finished slices are not read again"
+        assert daemon.process.returncode is None, "the service continues"
         await eventually(lambda: not any(missing(sandbox)))
     assert sandbox.elastic.stored.total == 400
 
@@ -124,8 +133,8 @@ async def test_a_backfill_into_one_sink_fills_that_sink_alone(
     sandbox.bland.fill(60, now - timedelta(minutes=50), now - timedelta(minutes=2))
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
     assert (await command(config, "run", "--once")).status == 0
-    words = ("backfill", "bland", "--from", "2h", "--sink", "splunk")
-    assert (await command(config, *words)).status == 0
+    arguments = ("backfill", "bland", "--from", "2h", "--sink", "splunk")
+    assert (await command(config, *arguments)).status == 0
     assert sandbox.splunk.stored.total == 120
     assert sandbox.datadog.stored.total == 60
     assert sandbox.elastic.stored.total == 60
@@ -138,27 +147,27 @@ async def test_verify_finds_what_is_missing_and_repairs_it(
     sandbox.bland.fill(40, now - timedelta(minutes=50), now - timedelta(minutes=10))
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
     assert (await command(config, "run", "--once")).status == 0
-    words = ("verify", "bland", "--from", iso(now - timedelta(minutes=55)))
-    whole = await command(config, *words, "--json")
+    arguments = ("verify", "bland", "--from", iso(now - timedelta(minutes=55)))
+    whole = await command(config, *arguments, "--json")
     report = json.loads(whole.stdout)
     assert (whole.status, report["checked"], report["missing"]) == (0, 40, [])
     assert report["digest_at_source"] == report["digest_forwarded"]
     assert report["sinks"]["splunk"] == {"delivered": 40}
 
     lost = sandbox.bland.add(now - timedelta(minutes=30))
-    found = await command(config, *words, "--json")
+    found = await command(config, *arguments, "--json")
     assert found.status == 1
     (row,) = json.loads(found.stdout)["missing"]
     assert row["native_id"] == lost
     assert row["sinks"] == ["splunk", "datadog", "elastic"]
     assert row["gap"] is None
-    assert (await command(config, *words, "--repair")).status == 0
-    assert (await command(config, *words)).status == 0
+    assert (await command(config, *arguments, "--repair")).status == 0
+    assert (await command(config, *arguments)).status == 0
     assert not missing(sandbox)
     assert sandbox.splunk.stored.total == 41
 
 
-async def test_verify_asks_elasticsearch_itself(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_verify_at_sink_searches_in_elasticsearch(sandbox: Sandbox, tmp_path: Path) -> None:
     now = datetime.now(UTC)
     sandbox.bland.fill(10, now - timedelta(minutes=50), now - timedelta(minutes=10))
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
@@ -166,16 +175,16 @@ async def test_verify_asks_elasticsearch_itself(sandbox: Sandbox, tmp_path: Path
     (index,) = sandbox.elastic.indices.values()
     _, gone, _ = index.documents.pop()
     index.ids.remove(gone)
-    words = ("verify", "bland", "--from", "55m")
-    assert (await command(config, *words)).status == 0
-    asked = await command(config, *words, "--at-sink", "--json")
-    report = json.loads(asked.stdout)
-    assert asked.status == 1
+    arguments = ("verify", "bland", "--from", "55m")
+    assert (await command(config, *arguments)).status == 0
+    found = await command(config, *arguments, "--at-sink", "--json")
+    report = json.loads(found.stdout)
+    assert found.status == 1
     assert [row["uid"] for row in report["missing"]] == [gone]
     assert report["missing"][0]["sinks"] == ["elastic"]
-    assert (await command(config, *words, "--at-sink", "--repair")).status == 0
-    assert (await command(config, *words, "--at-sink")).status == 0
-    assert sandbox.splunk.stored.total == 10, "no other sink got it again"
+    assert (await command(config, *arguments, "--at-sink", "--repair")).status == 0
+    assert (await command(config, *arguments, "--at-sink")).status == 0
+    assert sandbox.splunk.stored.total == 10, "no other sink got the events again"
 
 
 async def test_an_edited_ledger_is_detected(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -234,28 +243,28 @@ async def test_dead_letters_are_replayed_to_their_own_sink_or_dropped(
     assert dropped.stdout == "1 dropped\n"
     assert json.loads((await command(config, "dead-letters", "list", "--json")).stdout) == []
     checked = await command(config, "verify", "bland", "--from", "55m", "--json")
-    fates = json.loads(checked.stdout)["sinks"]["elastic"]
-    assert fates == {"delivered": 3, "dropped": 1}
+    statuses = json.loads(checked.stdout)["sinks"]["elastic"]
+    assert statuses == {"delivered": 3, "dropped": 1}
     if service:
         assert await daemon.end() == 0
 
 
-async def test_a_row_of_a_file_that_is_no_record_lies_in_the_dead_letters(
+async def test_a_row_of_a_file_that_is_not_a_record_is_dead_lettered(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    drop = tmp_path / "drop"
-    drop.mkdir()
+    exports = tmp_path / "exports"
+    exports.mkdir()
     day = datetime.now(UTC).date().isoformat()
     header = (
         "Timestamp,Category,Action,Resource Type,Resource ID,Project ID,Actor,IP Address,"
         "Description,Metadata"
     )
     good = "2026-11-01T10:00:00.000Z,project,created,project,p1,-,dana@acme.example,-,Made,-"
-    export = drop / f"audit-log-acme-7d-{day}.csv"
+    export = exports / f"audit-log-acme-7d-{day}.csv"
     export.write_bytes(f"{header}\nno,record\n{good}".encode())
     old = datetime.now(UTC).timestamp() - 3600
     os.utime(export, (old, old))
-    table = {"type": "cencori", "mode": "files", "directory": str(drop)}
+    table = {"type": "cencori", "mode": "files", "directory": str(exports)}
     config = configure(tmp_path, {"labs": table}, sinks(sandbox))
     ran = await command(config, "run", "--once")
     assert ran.status == 0, ran.stderr
@@ -263,19 +272,19 @@ async def test_a_row_of_a_file_that_is_no_record_lies_in_the_dead_letters(
     (row,) = json.loads((await command(config, "dead-letters", "list", "--json")).stdout)
     assert (row["sink"], row["source"], row["reason"]) == (None, "labs", "bad_row")
     assert row["message"].startswith(f"{export.name}, line 2: ")
-    told = json.loads((await command(config, "status", "--json")).stdout)
-    assert told["sources"][0]["dead_letters"] == 1
-    assert any("labs" in finding["what"] for finding in told["findings"])
+    shown = json.loads((await command(config, "status", "--json")).stdout)
+    assert shown["sources"][0]["dead_letters"] == 1
+    assert any("labs" in finding["what"] for finding in shown["findings"])
     assert (await command(config, "run", "--once")).status == 0
     assert len(json.loads((await command(config, "dead-letters", "list", "--json")).stdout)) == 1
     replayed = await command(config, "dead-letters", "replay", "--all")
     assert (replayed.status, replayed.stdout) == (0, "1 forwarded\n")
     for stored in intakes(sandbox).values():
-        assert stored.total == 2, "the row is forwarded as it is, to every sink"
+        assert stored.total == 2, "the row is forwarded unchanged, to every sink"
     assert export.exists()
 
 
-async def test_what_lies_in_a_gap_is_missing_with_that_reason_until_a_backfill_fills_it(
+async def test_an_event_in_a_gap_is_missing_with_that_reason_until_a_backfill(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     now = datetime.now(UTC)
@@ -286,21 +295,21 @@ async def test_what_lies_in_a_gap_is_missing_with_that_reason_until_a_backfill_f
         sinks(sandbox),
     )
     assert (await command(config, "run", "--once")).status == 0
-    words = ("verify", "bland", "--from", iso(now - timedelta(minutes=58)))
-    found = await command(config, *words, "--json")
+    arguments = ("verify", "bland", "--from", iso(now - timedelta(minutes=58)))
+    found = await command(config, *arguments, "--json")
     assert found.status == 1
     assert {row["gap"] for row in json.loads(found.stdout)["missing"]} == {"catch_up_limit"}
-    assert "in a gap: catch_up_limit" in (await command(config, *words)).stdout
+    assert "in a gap: catch_up_limit" in (await command(config, *arguments)).stdout
     until = ("--to", iso(now - timedelta(minutes=20)))
     assert (await command(config, "backfill", "bland", "--from", "2h", *until)).status == 0
-    assert (await command(config, *words)).status == 0
+    assert (await command(config, *arguments)).status == 0
     shown = (await command(config, "coverage", "bland")).stdout
     day = now.date().isoformat()
     assert sum(f"{day} backfill read" in line for line in shown.splitlines()) == 1, shown
     assert not missing(sandbox)
 
 
-async def test_a_backfill_says_first_what_datadog_will_make_of_old_events(
+async def test_a_backfill_first_shows_how_datadog_will_treat_old_events(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))

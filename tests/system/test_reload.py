@@ -1,4 +1,4 @@
-"""SIGHUP: the configuration is read again, and only what it changes is touched."""
+"""SIGHUP: the configuration is read again, and only changed sources and sinks are restarted."""
 
 import json
 import signal
@@ -34,18 +34,20 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 async def reload(daemon: Daemon, event: str = "reloaded") -> dict[str, Any]:
-    before = len(daemon.said(event))
+    before = len(daemon.logged(event))
     daemon.process.send_signal(signal.SIGHUP)
-    await eventually(lambda: len(daemon.said(event)) > before, what=f"{event}: {daemon.log}")
-    return daemon.said(event)[-1]
+    await eventually(lambda: len(daemon.logged(event)) > before, what=f"{event}: {daemon.log}")
+    return daemon.logged(event)[-1]
 
 
-async def orphaned(config: Path) -> set[str]:
-    told = json.loads((await command(config, "status", "--json")).stdout)
-    return {row["name"] for row in (*told["sources"], *told["sinks"]) if row.get("leftover")}
+async def orphans(config: Path) -> set[str]:
+    shown = json.loads((await command(config, "status", "--json")).stdout)
+    return {row["name"] for row in (*shown["sources"], *shown["sinks"]) if row.get("leftover")}
 
 
-async def test_what_is_new_starts_and_what_is_gone_drains(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_added_sources_and_sinks_start_and_removed_ones_drain(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     all_sources, all_sinks = sources(sandbox), sinks(sandbox)
     bland = {"bland": all_sources["bland"]}
     two = {name: all_sinks[name] for name in ("splunk", "elastic")}
@@ -66,41 +68,41 @@ async def test_what_is_new_starts_and_what_is_gone_drains(sandbox: Sandbox, tmp_
         after = sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: sandbox.elastic.stored.total == 23)
         sandbox.splunk.faults.clear()
-        await eventually(lambda: daemon.said("sink_drained", sink="splunk"))
-        assert not sandbox.splunk.stored.lost(late), "what waited for it was delivered"
-        assert sandbox.splunk.stored.lost([after]), "and nothing that came later"
+        await eventually(lambda: daemon.logged("sink_drained", sink="splunk"))
+        assert not sandbox.splunk.stored.lost(late), "its backlog was delivered"
+        assert sandbox.splunk.stored.lost([after]), "and no later event"
 
         configure(tmp_path, bland, two)
-        told = await reload(daemon)
-        assert (told["added"], told["removed"]) == (["splunk"], ["cekura"])
-        asked = sandbox.cekura.requests
+        line = await reload(daemon)
+        assert (line["added"], line["removed"]) == (["splunk"], ["cekura"])
+        requests = sandbox.cekura.requests
         newest = sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: not sandbox.splunk.stored.lost([newest]))
-        assert sandbox.cekura.requests == asked, "it is polled no more"
+        assert sandbox.cekura.requests == requests, "it is no longer polled"
         assert sandbox.splunk.stored.repeated() == {}
         assert await daemon.end() == 0
 
 
-async def test_what_has_not_changed_is_not_interrupted_and_what_has_starts_anew(
+async def test_a_reload_interrupts_nothing_unchanged_and_restarts_what_has_changed(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     tables, targets = sources(sandbox), sinks(sandbox)
     config = configure(tmp_path, tables, targets)
     async with Daemon(config) as daemon:
         await eventually(lambda: not missing(sandbox))
-        # A request that hangs while the configuration is read again is not cut off by it.
+        # A request in flight during the reload is not cancelled by it.
         sandbox.bland.faults.add(faults.delay(1.5))
-        asked = sandbox.bland.requests
-        await eventually(lambda: sandbox.bland.requests > asked)
+        requests = sandbox.bland.requests
+        await eventually(lambda: sandbox.bland.requests > requests)
         targets["datadog"]["tags"] = ["team:blue"]
         configure(tmp_path, tables, targets)
-        told = await reload(daemon)
-        assert (told["added"], told["removed"], told["changed"]) == ([], [], ["datadog"])
+        line = await reload(daemon)
+        assert (line["added"], line["removed"], line["changed"]) == ([], [], ["datadog"])
         for vendor in (sandbox.bland, sandbox.cekura):
             vendor.add(datetime.now(UTC))
         await eventually(lambda: not missing(sandbox))
         assert "team:blue" in str(sandbox.datadog.stored.documents[-1])
-        assert not daemon.said("poll_failed")
+        assert not daemon.logged("poll_failed")
         for stored in (sandbox.splunk.stored, sandbox.datadog.stored, sandbox.elastic.stored):
             assert stored.repeated() == {}
             assert stored.total == len(made(sandbox))
@@ -108,17 +110,17 @@ async def test_what_has_not_changed_is_not_interrupted_and_what_has_starts_anew(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("poll_interval", "poll_intervall"),
         ("state_dir", "state_dir cannot change while the service runs"),
         ("listen", "status cannot change while the service runs"),
-        ("no sink", "sinks: there is none"),
+        ("no sink", "sinks: none is enabled"),
         ("not TOML", "line"),
     ],
 )
 async def test_a_bad_configuration_changes_nothing_and_says_why(
-    sandbox: Sandbox, tmp_path: Path, change: str, said: str
+    sandbox: Sandbox, tmp_path: Path, change: str, message: str
 ) -> None:
     tables, targets = sources(sandbox), sinks(sandbox)
     config = configure(tmp_path, tables, targets)
@@ -137,9 +139,9 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
             case _:
                 bad = good + "\n[[[\n"
         config.write_text(bad)
-        told = await reload(daemon, "reload_refused")
-        assert any(said in problem for problem in told["problems"]), told
-        assert told["level"] == "error"
+        line = await reload(daemon, "reload_refused")
+        assert any(message in problem for problem in line["problems"]), line
+        assert line["level"] == "error"
         sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: not missing(sandbox))
         config.write_text(good)
@@ -147,16 +149,14 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(
         assert await daemon.end() == 0
 
 
-async def test_what_is_orphaned_is_shown_and_deleted_on_request(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_orphans_are_shown_and_deleted_by_forget(sandbox: Sandbox, tmp_path: Path) -> None:
     tables, targets = sources(sandbox), sinks(sandbox)
     config = configure(tmp_path, tables, targets)
     assert (await command(config, "run", "--once")).status == 0
     configure(tmp_path, {"bland": tables["bland"]}, {"elastic": targets["elastic"]})
     async with Daemon(config) as daemon:
-        assert daemon.said("source_orphaned", source="cekura")
-        assert await orphaned(config) == {"cekura", "splunk", "datadog"}
+        assert daemon.logged("source_orphaned", source="cekura")
+        assert await orphans(config) == {"cekura", "splunk", "datadog"}
         kept = await command(config, "forget", "bland")
         assert kept.status == 2
         assert "still in the configuration" in kept.stderr
@@ -164,13 +164,13 @@ async def test_what_is_orphaned_is_shown_and_deleted_on_request(
         assert unknown.status == 2
         for name in ("cekura", "splunk", "datadog"):
             assert (await command(config, "forget", name)).status == 0, name
-        assert await orphaned(config) == set()
+        assert await orphans(config) == set()
         sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: not sandbox.elastic.stored.lost(made(sandbox)))
         assert await daemon.end() == 0
 
 
-async def test_what_waits_is_forgotten_only_with_yes(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_a_backlog_is_deleted_only_with_yes(sandbox: Sandbox, tmp_path: Path) -> None:
     tables, targets = sources(sandbox), sinks(sandbox)
     sandbox.splunk.faults.add(faults.empty(403), times=None)
     config = configure(tmp_path, tables, targets)
@@ -181,10 +181,10 @@ async def test_what_waits_is_forgotten_only_with_yes(sandbox: Sandbox, tmp_path:
     assert "20 events" in refused.stderr
     assert "--yes" in refused.stderr
     assert (await command(config, "forget", "splunk", "--yes")).status == 0
-    assert await orphaned(config) == {"datadog"}
+    assert await orphans(config) == {"datadog"}
 
 
-async def test_what_waits_of_a_source_that_was_taken_out_is_still_delivered(
+async def test_the_backlog_of_a_removed_source_is_still_delivered(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     tables, targets = sources(sandbox), sinks(sandbox)
@@ -195,7 +195,7 @@ async def test_what_waits_of_a_source_that_was_taken_out_is_still_delivered(
         configure(tmp_path, {"bland": tables["bland"]}, targets)
         assert (await reload(daemon))["removed"] == ["cekura"]
         assert await daemon.end() == 0
-    assert (await command(config, "forget", "cekura")).status == 2, "it would be lost"
+    assert (await command(config, "forget", "cekura")).status == 2, "its backlog would be lost"
     sandbox.splunk.faults.clear()
     assert (await command(config, "run", "--once")).status == 0
     assert not missing(sandbox), "also after a restart"

@@ -1,4 +1,4 @@
-"""The service when there is nothing to do: it sleeps, and it holds only what it needs."""
+"""The idle service: it sleeps, and has imported only what it needs."""
 
 import asyncio
 import json
@@ -18,20 +18,20 @@ from auditrelay.sandbox import Sandbox
 
 pytestmark = pytest.mark.process
 
-TELL_MODULES = """
+PRINT_MODULES = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps({"event": "modules", "names": list(sys.modules)}),
                               file=sys.stderr))
 from auditrelay.cli import main
 main()
 """
-"""The daemon, but for one more line at its end: what it has imported."""
+"""The daemon, with one more line at its end: the modules that it has imported."""
 
 NOT_NEEDED = {"rich", "pygments", "auditrelay.sandbox"}
-"""What paints tables (httpx and structlog take it along where they find it), and the doubles."""
+"""Libraries for tables (which httpx and structlog import if they can), and the doubles."""
 
 HEAVY = {"structlog", "httpx", "pydantic", "sqlite3", "prometheus_client", "auditrelay.config"}
-"""What only a command that does something needs."""
+"""Modules that ``--help`` does not need."""
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 def wakeups(process: int) -> int:
-    """Return how often a thread of *process* has gone to sleep, and so was or will be woken."""
+    """Return how often a thread of *process* has gone to sleep, and was or will be woken."""
     statuses = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/status")]
     found = [
         re.search(r"^voluntary_ctxt_switches:\s+(\d+)", each, re.MULTILINE) for each in statuses
@@ -53,9 +53,9 @@ def wakeups(process: int) -> int:
 
 
 async def quiet(process: int) -> bool:
-    """Tell whether nothing wakes *process* for a second."""
+    """Return whether nothing wakes *process* for a second."""
     before = wakeups(process)
-    await asyncio.sleep(1)  # a second of the kernel's time: no clock can be passed to it
+    await asyncio.sleep(1)  # real time: the kernel counts the switches
     return wakeups(process) == before
 
 
@@ -64,26 +64,24 @@ async def test_nothing_wakes_the_service_between_two_polls(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = configure(tmp_path, sources(sandbox, poll_interval="1h"), sinks(sandbox))
-    async with Daemon(config) as daemon:
+    async with Daemon(config, program=(sys.executable, "-m", "auditrelay")) as daemon:
         await eventually(lambda: all(stored.total == 10 for stored in intakes(sandbox).values()))
         assert wakeups(daemon.process.pid) > 0
-        # One quiet second proves it: what ticks more slowly than that costs nothing worth finding,
-        # and a machine under load can only make it come later.
+        # One quiet second is the proof: a slower timer costs too little to matter, and a loaded
+        # machine can only delay that second.
         await eventually(lambda: quiet(daemon.process.pid), within=60)
         assert await daemon.end() == 0
 
 
-async def test_the_status_port_tells_the_date_all_the_same(
-    tmp_path: Path, sandbox: Sandbox
-) -> None:
+async def test_the_status_port_still_sends_the_date(tmp_path: Path, sandbox: Sandbox) -> None:
     async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
-        told = parsedate_to_datetime((await daemon.get("/healthz")).headers["date"])
-        assert abs(datetime.now(UTC) - told) < timedelta(seconds=10)
+        date = parsedate_to_datetime((await daemon.get("/healthz")).headers["date"])
+        assert abs(datetime.now(UTC) - date) < timedelta(seconds=10)
 
 
 def test_the_commands_are_listed_without_importing_any_of_them() -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", TELL_MODULES, "--help"],
+        [sys.executable, "-c", PRINT_MODULES, "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -99,10 +97,10 @@ async def test_the_service_imports_nothing_that_only_commands_and_tests_need(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
-    async with Daemon(config, program=(sys.executable, "-c", TELL_MODULES)) as daemon:
+    async with Daemon(config, program=(sys.executable, "-c", PRINT_MODULES)) as daemon:
         await eventually(lambda: all(stored.total == 10 for stored in intakes(sandbox).values()))
         assert await daemon.end() == 0
-        (line,) = daemon.said("modules")
+        (line,) = daemon.logged("modules")
     names = set(line["names"])
     assert {"auditrelay.service.app", "httpx", "sqlite3"} <= names
     assert names & NOT_NEEDED == set()

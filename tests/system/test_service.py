@@ -83,23 +83,24 @@ async def test_sigterm_ends_an_idle_service_with_0(tmp_path: Path, sandbox: Sand
 
 
 @pytest.mark.parametrize("hanging", ["splunk", "cekura"])
-async def test_sigterm_ends_within_10_seconds_while_somebody_never_answers(
+async def test_sigterm_ends_within_10_seconds_while_a_peer_never_answers(
     tmp_path: Path, sandbox: Sandbox, hanging: str
 ) -> None:
     fill(sandbox)
     double = getattr(sandbox, hanging)
     method = "POST" if hanging == "splunk" else "GET"
     double.faults.add(faults.hang(), method=method, times=None)
-    async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
+    config = configure(tmp_path, sources(sandbox), sinks(sandbox))
+    async with Daemon(config, speed=1) as daemon:
         await eventually(lambda: any(seen.method == method for seen in double.seen))
         began = time.monotonic()
         assert await daemon.end(signal.SIGTERM, within=20) == 0
         assert time.monotonic() - began < 10
-        assert daemon.said("stopped")
+        assert daemon.logged("stopped")
         assert "Traceback" not in daemon.log
 
 
-async def test_what_is_in_flight_at_sigterm_may_land_and_is_not_sent_again(
+async def test_requests_in_flight_at_sigterm_are_drained_and_not_sent_again(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     fill(sandbox)
@@ -123,22 +124,22 @@ async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, sandbox: Sandbox
     async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
         await eventually(lambda: any(seen.body_bytes for seen in sandbox.splunk.seen))
         daemon.process.send_signal(signal.SIGTERM)
-        await eventually(lambda: daemon.said("stopping"))
+        await eventually(lambda: daemon.logged("stopping"))
         began = time.monotonic()
         assert await daemon.end(signal.SIGTERM) == -signal.SIGTERM
         assert time.monotonic() - began < 2
 
 
-# --- beside the running service
+# --- while the service runs
 
 
-async def test_a_second_instance_ends_with_3_and_names_who_holds_the_state(
+async def test_a_second_instance_ends_with_3_and_names_the_process_that_has_locked_the_state(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
     async with Daemon(config) as daemon:
-        for words in (["run"], ["run", "--once"]):
-            ended = await command(config, *words)
+        for arguments in (["run"], ["run", "--once"]):
+            ended = await command(config, *arguments)
             assert ended.status == 3
             assert f"process {daemon.process.pid} " in ended.stderr
             assert str(tmp_path / "state") in ended.stderr
@@ -146,7 +147,7 @@ async def test_a_second_instance_ends_with_3_and_names_who_holds_the_state(
         await daemon.get("/healthz")
 
 
-async def test_the_other_commands_work_beside_the_service_and_without_it(
+async def test_the_other_commands_work_while_the_service_runs_and_without_it(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     fill(sandbox)
@@ -154,7 +155,7 @@ async def test_the_other_commands_work_beside_the_service_and_without_it(
     sandbox.elastic.fail_items(400, kind="document_parsing_exception", reason="a field is odd")
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
 
-    async def ask() -> None:
+    async def run_commands() -> None:
         state, table, checked, letters, sampled = await asyncio.gather(
             command(config, "status", "--json"),
             command(config, "status"),
@@ -162,12 +163,12 @@ async def test_the_other_commands_work_beside_the_service_and_without_it(
             command(config, "dead-letters", "list", "--json"),
             command(config, "sample", "cekura", "--as", "raw", "--count", "1"),
         )
-        told = json.loads(state.stdout)
-        assert {row["name"]: row["up"] for row in told["sources"]} == {
+        report = json.loads(state.stdout)
+        assert {row["name"]: row["up"] for row in report["sources"]} == {
             "cekura": True,
             "bland": True,
         }
-        assert {row["name"]: row["backlog_events"] for row in told["sinks"]} == {
+        assert {row["name"]: row["backlog_events"] for row in report["sinks"]} == {
             "splunk": 0,
             "datadog": 0,
             "elastic": 0,
@@ -183,15 +184,15 @@ async def test_the_other_commands_work_beside_the_service_and_without_it(
         assert json.loads(shown.stdout)["uid"] == letter["uid"]
 
     async with Daemon(config) as daemon:
-        await eventually(lambda: daemon.said("event_dead_lettered"))
+        await eventually(lambda: daemon.logged("event_dead_lettered"))
         await eventually(lambda: not sandbox.splunk.stored.lost(made(sandbox)))
         await eventually(lambda: not sandbox.datadog.stored.lost(made(sandbox)))
-        await ask()
+        await run_commands()
         assert await daemon.end() == 0
-    await ask()
+    await run_commands()
 
 
-async def test_the_status_port_tells_what_the_status_command_tells(
+async def test_the_status_port_shows_the_same_as_the_status_command(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
@@ -209,7 +210,7 @@ async def test_the_status_port_tells_what_the_status_command_tells(
         assert name in page.text
 
 
-async def test_it_is_ready_once_everybody_has_worked_and_says_who_has_not(
+async def test_it_is_ready_once_every_source_and_sink_has_worked_and_names_the_others(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     await sandbox.splunk.stop()
@@ -219,8 +220,8 @@ async def test_it_is_ready_once_everybody_has_worked_and_says_who_has_not(
         assert unready.status_code == 503
 
         async def reasons() -> list[str]:
-            told: list[str] = (await daemon.get("/readyz")).json()["reasons"]
-            return told
+            found: list[str] = (await daemon.get("/readyz")).json()["reasons"]
+            return found
 
         async def only_splunk() -> bool:
             return [reason.partition(" ")[0] for reason in await reasons()] == ["splunk"]
@@ -232,7 +233,7 @@ async def test_it_is_ready_once_everybody_has_worked_and_says_who_has_not(
         async def ready() -> bool:
             return (await daemon.get("/readyz")).status_code == 200
 
-        await eventually(ready, what="asked again although nothing happens at the vendors")
+        await eventually(ready, what="probed again although the vendors record nothing")
         assert await daemon.metric("auditrelay_sink_up", sink="splunk") == 1
 
 
@@ -259,10 +260,10 @@ async def test_every_metric_is_there_before_its_first_event(
         assert series in text
 
 
-# --- one catch-up
+# --- run --once
 
 
-async def test_a_catch_up_that_went_well_ends_with_0_and_a_second_one_sends_nothing(
+async def test_a_catch_up_without_errors_ends_with_0_and_a_second_one_sends_nothing(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     fill(sandbox)
@@ -327,7 +328,7 @@ async def test_a_catch_up_ends_with_1_when_a_source_refuses_and_the_other_is_rea
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"polling_interval": "1s"}, "sources.cekura.polling_interval"),
         ({"overlap": "31d"}, "sources.cekura"),
@@ -335,14 +336,14 @@ async def test_a_catch_up_ends_with_1_when_a_source_refuses_and_the_other_is_rea
         ({"base_url": "http://audit.example.com"}, "https"),
     ],
 )
-async def test_a_bad_configuration_ends_with_2_and_says_what_to_mend(
-    tmp_path: Path, sandbox: Sandbox, change: dict[str, str], says: str
+async def test_a_bad_configuration_ends_with_2_and_says_what_to_fix(
+    tmp_path: Path, sandbox: Sandbox, change: dict[str, str], message: str
 ) -> None:
     tables = sources(sandbox)
     tables["cekura"] |= change
     ended = await command(configure(tmp_path, tables, sinks(sandbox)), "run", "--once")
     assert ended.status == 2
-    assert says in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "state").exists()
 
@@ -403,8 +404,8 @@ async def test_a_key_that_is_rotated_in_its_file_is_used_without_a_restart(
         sandbox.splunk.rotate("22222222-0000-4000-8000-000000000002")
         sandbox.cekura.add(datetime.now(UTC))
         await eventually(lambda: not missing(sandbox))
-        assert not daemon.said("sink_held")
-        assert not daemon.said("source_held")
+        assert not daemon.logged("sink_held")
+        assert not daemon.logged("source_held")
         assert sandbox.cekura.answered[401] + sandbox.cekura.answered[403] == 1
         assert await daemon.end() == 0
 
@@ -420,7 +421,7 @@ async def test_a_sink_that_answers_403_is_held_once_and_nothing_is_dropped(
     fill(sandbox)
     async with Daemon(configure(tmp_path, sources(sandbox), tables)) as daemon:
         await eventually(lambda: missing(sandbox).keys() == {"splunk"})
-        await eventually(lambda: daemon.said("sink_held", sink="splunk"))
+        await eventually(lambda: daemon.logged("sink_held", sink="splunk"))
         assert "splunk is blocked, action required" in (await daemon.get("/readyz")).text
         row = next(
             row
@@ -432,14 +433,14 @@ async def test_a_sink_that_answers_403_is_held_once_and_nothing_is_dropped(
         await eventually(lambda: not sandbox.elastic.stored.lost(made(sandbox)))
         token.write_text("33333333-0000-4000-8000-000000000003")
         await eventually(lambda: not missing(sandbox), what="released")
-        assert len(daemon.said("sink_held")) == 1
-        assert len(daemon.said("sink_released")) == 1
-        assert not daemon.said("event_dead_lettered")
+        assert len(daemon.logged("sink_held")) == 1
+        assert len(daemon.logged("sink_released")) == 1
+        assert not daemon.logged("event_dead_lettered")
         assert sandbox.splunk.stored.repeated() == {}
         assert await daemon.end() == 0
 
 
-async def test_a_source_that_refuses_is_held_until_its_key_is_mended(
+async def test_a_source_that_refuses_is_held_until_its_key_is_fixed(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     key = tmp_path / "key"
@@ -451,12 +452,12 @@ async def test_a_source_that_refuses_is_held_until_its_key_is_mended(
         await eventually(lambda: sandbox.bland.answered[401] >= 3)
         key.write_text(sandbox.bland.api_key)
         await eventually(lambda: not missing(sandbox))
-        assert len(daemon.said("source_held", source="bland")) == 1
-        assert len(daemon.said("source_released", source="bland")) == 1
+        assert len(daemon.logged("source_held", source="bland")) == 1
+        assert len(daemon.logged("source_released", source="bland")) == 1
         assert await daemon.end() == 0
 
 
-async def test_a_sink_that_redirects_is_held_and_the_stranger_gets_nothing(
+async def test_a_sink_that_redirects_is_held_and_the_target_gets_nothing(
     tmp_path: Path, sandbox: Sandbox
 ) -> None:
     fill(sandbox)
@@ -464,8 +465,8 @@ async def test_a_sink_that_redirects_is_held_and_the_stranger_gets_nothing(
         for double in (sandbox.splunk, sandbox.cekura):
             double.faults.add(faults.redirect(trap.url, 307), times=None)
         async with Daemon(configure(tmp_path, sources(sandbox), sinks(sandbox))) as daemon:
-            await eventually(lambda: daemon.said("sink_held", sink="splunk"))
-            await eventually(lambda: daemon.said("source_held", source="cekura"))
+            await eventually(lambda: daemon.logged("sink_held", sink="splunk"))
+            await eventually(lambda: daemon.logged("source_held", source="cekura"))
             await eventually(lambda: not sandbox.elastic.stored.lost(sandbox.bland.records.ids()))
             sandbox.splunk.faults.clear()
             sandbox.cekura.faults.clear()
@@ -479,7 +480,7 @@ async def test_a_sink_that_redirects_is_held_and_the_stranger_gets_nothing(
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 5 MB, where one may be mounted."""
+    """A file system of 5 MB, if the test may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(folder)]
@@ -493,19 +494,19 @@ def enlarge(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
 
 
-async def test_a_full_disk_pauses_polling_and_delivery_goes_on(
+async def test_a_full_disk_pauses_polling_and_delivery_continues(
     tmp_path: Path, sandbox: Sandbox, disk: Path
 ) -> None:
-    now, luck = datetime.now(UTC), random.Random(5)
+    now, rng = datetime.now(UTC), random.Random(5)
     for number in range(1500):
-        noise = luck.randbytes(2000).hex()  # it hardly compresses
+        noise = rng.randbytes(2000).hex()  # hardly compressible
         sandbox.bland.add(now - timedelta(seconds=3000 - number), metadata={"note": noise})
-    await sandbox.splunk.stop()  # so that nothing may be given up
+    await sandbox.splunk.stop()  # so that no event may be pruned
     tables = sources(sandbox, page_size=20)
     del tables["cekura"]
     config = configure(tmp_path, tables, sinks(sandbox), state_dir=str(disk / "state"))
     async with Daemon(config) as daemon:
-        await eventually(lambda: daemon.said("polling_paused"))
+        await eventually(lambda: daemon.logged("polling_paused"))
         assert (await daemon.get("/healthz")).status_code == 200
         spooled = await daemon.metric("auditrelay_events_collected_total", source="bland")
         assert 0 < spooled < 1500
@@ -515,7 +516,7 @@ async def test_a_full_disk_pauses_polling_and_delivery_goes_on(
         enlarge(disk)
         await sandbox.splunk.start()
         await eventually(lambda: not missing(sandbox), what="resumed")
-        assert daemon.said("polling_resumed")
+        assert daemon.logged("polling_resumed")
         assert "Traceback" not in daemon.log
         assert await daemon.end() == 0
     for name, stored in intakes(sandbox).items():
@@ -527,13 +528,13 @@ async def test_sigterm_ends_it_while_the_disk_is_full(
 ) -> None:
     fill(sandbox)
     config = configure(tmp_path, sources(sandbox), sinks(sandbox), state_dir=str(disk / "state"))
-    async with Daemon(config) as daemon:
+    async with Daemon(config, speed=1) as daemon:
         await eventually(lambda: not missing(sandbox))
         with contextlib.suppress(OSError):
             (disk / "hog").write_bytes(bytes(5 << 20))
         for _ in range(400):
             sandbox.bland.add(datetime.now(UTC), metadata={"note": random.randbytes(2000).hex()})
-        await eventually(lambda: daemon.said("polling_paused"))
+        await eventually(lambda: daemon.logged("polling_paused"))
         assert await daemon.end(within=12) == 0
         assert "Traceback" not in daemon.log
     (disk / "hog").unlink()

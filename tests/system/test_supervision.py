@@ -1,4 +1,4 @@
-"""The real process under a service manager: what it is told, and what silences it."""
+"""The real process under a service manager: its notifications, and when its watchdog stops."""
 
 import itertools
 import signal
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 from tests.support.daemon import Daemon, configure, eventually, missing, sinks, sources
+from tests.system.stall import Stall
 
 from auditrelay.sandbox import Sandbox, faults
 
 pytestmark = pytest.mark.process
 
-PULSE_USEC = "200000"
-"""Within so many microseconds it has to give a sign of life."""
+WATCHDOG_USEC = "200000"
+"""Microseconds within which the daemon has to send a watchdog ping."""
 
 SILENCE = 1.0
-"""Seconds without a sign of life after which systemd would have acted, five times over."""
+"""Seconds without a ping after which systemd would have acted, five times over."""
 
 
 @pytest.fixture
@@ -33,43 +34,43 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 
 class Manager:
-    """Where the daemon's datagrams go; the newest last."""
+    """Receives the daemon's datagrams; the newest last."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.told: list[str] = []
+        self.received: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.settimeout(0)
 
-    def listen(self) -> list[str]:
-        """Return all that was told so far."""
+    def receive(self) -> list[str]:
+        """Return all datagrams so far."""
         while True:
             try:
-                self.told.append(self._socket.recv(65536).decode())
+                self.received.append(self._socket.recv(65536).decode())
             except BlockingIOError:
-                return self.told
+                return self.received
 
-    def signs_of_life(self) -> int:
-        return self.listen().count("WATCHDOG=1")
+    def pings(self) -> int:
+        return self.receive().count("WATCHDOG=1")
 
-    def sentence(self) -> str:
+    def status(self) -> str:
         """Return the newest STATUS."""
-        lines = [line for told in self.listen() for line in told.splitlines()]
+        lines = [line for each in self.receive() for line in each.splitlines()]
         return [line for line in lines if line.startswith("STATUS=")][-1].removeprefix("STATUS=")
 
-    async def goes_on(self) -> None:
-        """Wait for a few more signs of life."""
-        wanted = self.signs_of_life() + 3
-        await eventually(lambda: self.signs_of_life() >= wanted, what="signs of life")
+    async def keeps_pinging(self) -> None:
+        """Wait for a few more pings."""
+        wanted = self.pings() + 3
+        await eventually(lambda: self.pings() >= wanted, what="pings")
 
-    async def falls_silent(self) -> None:
-        """Wait until no sign of life has come for *SILENCE*."""
+    async def stops_pinging(self) -> None:
+        """Wait until no ping has come for *SILENCE*."""
         seen, since = -1, 0.0
 
         def silent() -> bool:
             nonlocal seen, since
-            if (count := self.signs_of_life()) != seen:
+            if (count := self.pings()) != seen:
                 seen, since = count, time.monotonic()
             return time.monotonic() - since > SILENCE
 
@@ -86,101 +87,97 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-def supervised(config: Path, manager: Manager, *, falters: bool = False) -> Daemon:
-    program = [str(Path(__file__).with_name("faltering.py"))] if falters else ["-m", "auditrelay"]
-    return Daemon(
-        config,
-        program=(sys.executable, *program),
-        environ={
-            "NOTIFY_SOCKET": str(manager.path),
-            "WATCHDOG_USEC": PULSE_USEC,
-            "FALTER_IN": str(config.parent),
-        },
-    )
+def supervised(config: Path, manager: Manager, *, stalls: bool = False) -> Daemon:
+    environ = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": WATCHDOG_USEC}
+    if stalls:
+        return Daemon(config, environ=environ, fault=Stall(config.parent))
+    return Daemon(config, environ=environ, program=(sys.executable, "-m", "auditrelay"))
 
 
-async def test_the_manager_is_told_when_it_runs_how_it_fares_and_that_it_ends(
+async def test_the_manager_is_notified_of_start_health_and_stop(
     tmp_path: Path, sandbox: Sandbox, manager: Manager
 ) -> None:
     tables = sinks(sandbox)
     sandbox.splunk.faults.add(faults.answer(403, b'{"text":"Invalid token","code":4}'), times=None)
     async with supervised(configure(tmp_path, sources(sandbox), tables), manager) as daemon:
-        await eventually(manager.listen)  # the log said so a moment before
-        first = manager.told[0]
+        await eventually(manager.receive)  # sent just after the log line
+        first = manager.received[0]
         assert first.startswith("READY=1\nSTATUS=")
         await eventually(
-            lambda: manager.sentence().startswith("splunk is blocked, action required: POST http")
+            lambda: manager.status().startswith("splunk is blocked, action required: POST http")
         )
         sandbox.splunk.faults.clear()
         await eventually(
-            lambda: manager.sentence() == "All healthy: cekura, bland, splunk, datadog, elastic"
+            lambda: manager.status() == "All healthy: cekura, bland, splunk, datadog, elastic"
         )
-        await manager.goes_on()
-        said = [told for told in manager.told if told.startswith("STATUS=")]
-        assert all(one != other for one, other in itertools.pairwise(said))
+        await manager.keeps_pinging()
+        changes = [each for each in manager.received if each.startswith("STATUS=")]
+        assert all(one != other for one, other in itertools.pairwise(changes))
         assert await daemon.end(signal.SIGTERM) == 0
-    last = manager.listen()[-1]
+    last = manager.receive()[-1]
     assert last.startswith("STOPPING=1\n")
-    assert not [told for told in manager.told if told.startswith("RELOADING")]
+    assert not [each for each in manager.received if each.startswith("RELOADING")]
 
 
-async def test_a_stuck_loop_silences_the_signs_of_life_and_fails_the_health_check(
+async def test_a_stuck_loop_stops_the_watchdog_pings_and_fails_the_health_check(
     tmp_path: Path, sandbox: Sandbox, manager: Manager
 ) -> None:
     config = configure(tmp_path, sources(sandbox, timeout="100ms"), sinks(sandbox))
-    async with supervised(config, manager, falters=True) as daemon:
+    async with supervised(config, manager, stalls=True) as daemon:
         await eventually(lambda: not missing(sandbox))
-        await manager.goes_on()
+        await manager.keeps_pinging()
         (tmp_path / "stuck").touch()
-        await manager.falls_silent()
+        await manager.stops_pinging()
         health = await daemon.get("/healthz")
         assert (health.status_code, health.json()["ok"]) == (503, False)
-        await eventually(lambda: set(daemon.said("loop_stuck")[-1]["loops"]) == {"cekura", "bland"})
+        await eventually(
+            lambda: set(daemon.logged("loop_stuck")[-1]["loops"]) == {"cekura", "bland"}
+        )
         assert set((await daemon.get("/healthz")).json()["stuck"]) == {"cekura", "bland"}
         (tmp_path / "stuck").unlink()
-        await manager.goes_on()
+        await manager.keeps_pinging()
         assert (await daemon.get("/healthz")).status_code == 200
         assert await daemon.end() == 0
 
 
-async def test_polls_that_do_not_come_any_more_silence_the_signs_of_life(
+async def test_polls_that_are_no_longer_scheduled_stop_the_watchdog_pings(
     tmp_path: Path, sandbox: Sandbox, manager: Manager
 ) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
-    async with supervised(config, manager, falters=True) as daemon:
+    async with supervised(config, manager, stalls=True) as daemon:
         await eventually(lambda: not missing(sandbox))
         (tmp_path / "unscheduled").touch()
-        await manager.falls_silent()
+        await manager.stops_pinging()
 
         async def both() -> bool:
             return set((await daemon.get("/healthz")).json()["stuck"]) == {"cekura", "bland"}
 
         await eventually(both)
         (tmp_path / "unscheduled").unlink()
-        await manager.goes_on()
+        await manager.keeps_pinging()
 
 
-async def test_a_blocked_event_loop_silences_the_signs_of_life(
+async def test_a_blocked_event_loop_stops_the_watchdog_pings(
     tmp_path: Path, sandbox: Sandbox, manager: Manager
 ) -> None:
     config = configure(tmp_path, sources(sandbox), sinks(sandbox))
-    async with supervised(config, manager, falters=True) as daemon:
-        await manager.goes_on()
+    async with supervised(config, manager, stalls=True) as daemon:
+        await manager.keeps_pinging()
         (tmp_path / "blocked").touch()
-        await manager.falls_silent()
-        assert not daemon.said("loop_stuck")
+        await manager.stops_pinging()
+        assert not daemon.logged("loop_stuck")
         (tmp_path / "blocked").unlink()
-        await manager.goes_on()
+        await manager.keeps_pinging()
         assert await daemon.end() == 0
 
 
-async def test_a_peer_that_is_merely_slow_is_not_taken_for_stuck(
+async def test_a_slow_peer_is_not_a_stuck_loop(
     tmp_path: Path, sandbox: Sandbox, manager: Manager
 ) -> None:
     # 1 second is STUCK there: without an allowance for its timeouts it would be exceeded.
     sandbox.bland.faults.add(faults.hang(), times=None)
     config = configure(tmp_path, sources(sandbox, timeout="1500ms"), sinks(sandbox))
-    async with supervised(config, manager, falters=True) as daemon:
-        await eventually(lambda: len(daemon.said("request_retried", peer="bland")) >= 2)
-        assert not daemon.said("loop_stuck")
-        await manager.goes_on()
+    async with supervised(config, manager, stalls=True) as daemon:
+        await eventually(lambda: len(daemon.logged("request_retried", peer="bland")) >= 2)
+        assert not daemon.logged("loop_stuck")
+        await manager.keeps_pinging()

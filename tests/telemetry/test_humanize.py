@@ -1,4 +1,4 @@
-"""Numbers and times as a person says them."""
+"""Numbers, durations and times as people read them."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.telemetry import humanize as wording
+from auditrelay.telemetry import humanize
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"),
+    ("seconds", "text"),
     [
         (-5, "0 s"),
         (0.4, "0 s"),
@@ -29,21 +29,21 @@ NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
         (86_400 * 29 + 3600 * 6, "29 d 6 h"),
     ],
 )
-def test_a_span_is_told_in_two_units_at_the_most(seconds: float, words: str) -> None:
-    assert wording.span(seconds) == words
+def test_a_span_has_at_most_two_units(seconds: float, text: str) -> None:
+    assert humanize.span(seconds) == text
 
 
 @given(st.floats(0, 1e9))
-def test_a_span_is_never_told_longer_and_never_much_shorter_than_it_is(seconds: float) -> None:
+def test_a_span_is_rounded_down_by_at_most_5_percent(seconds: float) -> None:
     units = {"d": 86400, "h": 3600, "min": 60, "s": 1}
-    words = wording.span(seconds).split()
-    told = sum(int(n) * units[u] for n, u in zip(words[::2], words[1::2], strict=True))
-    assert told <= round(seconds)
-    assert told >= 0.95 * round(seconds)
+    text = humanize.span(seconds).split()
+    shown = sum(int(n) * units[u] for n, u in zip(text[::2], text[1::2], strict=True))
+    assert shown <= round(seconds)
+    assert shown >= 0.95 * round(seconds)
 
 
 @pytest.mark.parametrize(
-    ("back", "words"),
+    ("ago", "text"),
     [
         (timedelta(minutes=59), "11:01:00"),
         (timedelta(hours=9), "03:00"),
@@ -52,14 +52,14 @@ def test_a_span_is_never_told_longer_and_never_much_shorter_than_it_is(seconds: 
         (timedelta(days=100), "Sun 30 Nov 2025 12:00"),
     ],
 )
-def test_a_moment_is_as_short_as_is_clear_and_always_utc(back: timedelta, words: str) -> None:
-    assert wording.moment(NOON - back, NOON) == words
+def test_a_time_is_as_short_as_is_clear_and_always_utc(ago: timedelta, text: str) -> None:
+    assert humanize.moment(NOON - ago, NOON) == text
     elsewhere = timezone(timedelta(hours=11))
-    assert wording.moment((NOON - back).astimezone(elsewhere), NOON.astimezone(elsewhere)) == words
+    assert humanize.moment((NOON - ago).astimezone(elsewhere), NOON.astimezone(elsewhere)) == text
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "text"),
     [
         (0, "0 bytes"),
         (1023, "1,023 bytes"),
@@ -68,14 +68,14 @@ def test_a_moment_is_as_short_as_is_clear_and_always_utc(back: timedelta, words:
         (3e13, "27 TiB"),
     ],
 )
-def test_a_size_is_told_in_a_unit_that_is_easy_to_read(number: float, words: str) -> None:
-    assert wording.size(number) == words
+def test_a_size_is_in_the_unit_that_suits_it(number: float, text: str) -> None:
+    assert humanize.size(number) == text
 
 
 def test_counts_and_lists() -> None:
-    assert [wording.count(n, "event") for n in (0, 1, 12_431)] == [
+    assert [humanize.count(n, "event") for n in (0, 1, 12_431)] == [
         "0 events",
         "1 event",
         "12,431 events",
     ]
-    assert [wording.join(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
+    assert [humanize.join(list("abc")[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

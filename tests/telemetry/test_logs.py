@@ -1,4 +1,4 @@
-"""Log lines that are safe: one JSON object each, no secret, no forged line."""
+"""Log lines are safe: one JSON object each, no secret, no forged line."""
 
 import io
 import json
@@ -35,7 +35,7 @@ class Disk(io.StringIO):
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """Everything that is logged, as JSON; the hidden secret is ``hunter2222``."""
+    """The log as JSON lines; the hidden secret is ``hunter2222``."""
     hidden = Scrubber()
     hidden.learn(Secret("hunter2222"))
     monkeypatch.setattr(logs, "scrubber", hidden)
@@ -91,7 +91,7 @@ def test_no_secret_leaves_in_a_log_line(log: io.StringIO) -> None:
     assert len(lines(log)) == 3
 
 
-def test_nobody_can_forge_a_line(log: io.StringIO) -> None:
+def test_no_text_can_forge_a_line(log: io.StringIO) -> None:
     forged = 'x"}\n{"level":"error","event":"forged"}\r\x1b[2J\u2028'
     logs.log.info("e", message=forged)
     logs.log.info(forged)
@@ -101,7 +101,7 @@ def test_nobody_can_forge_a_line(log: io.StringIO) -> None:
     assert not any(line["event"] == "forged" for line in lines(log))
 
 
-def test_nobody_can_forge_a_line_on_a_terminal(log: io.StringIO) -> None:
+def test_no_text_can_forge_a_line_on_a_terminal(log: io.StringIO) -> None:
     terminal = Terminal()
     logs.setup("info", "auto", terminal)
     logs.log.info("e", message="a\nb\x1b[2Jc")
@@ -122,7 +122,7 @@ def test_auto_is_json_unless_it_is_a_terminal(
     assert json.loads(file.getvalue())["sources"] == 2
 
 
-def test_the_journal_is_told_how_grave_a_line_is_and_nobody_else(
+def test_only_the_journal_gets_a_priority_with_each_line(
     log: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "stderr"
@@ -138,7 +138,7 @@ def test_the_journal_is_told_how_grave_a_line_is_and_nobody_else(
     assert {json.loads(line[line.index("{") :])["event"] for line in lines} == {"started"}
 
 
-def test_libraries_are_heard_from_warning_on_and_httpx_shows_no_address(log: io.StringIO) -> None:
+def test_libraries_are_logged_from_warning_on_and_httpx_shows_no_address(log: io.StringIO) -> None:
     logs.setup("debug", "json", log)
     logging.getLogger("httpx").info('HTTP Request: GET https://h/?token=x "HTTP/1.1 200 OK"')
     logging.getLogger("apscheduler").debug("looking for jobs")
@@ -148,8 +148,8 @@ def test_libraries_are_heard_from_warning_on_and_httpx_shows_no_address(log: io.
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("deprecated", stacklevel=1)
-    told = [(line["level"], line["event"], line["logger"]) for line in lines(log)]
-    assert told == [
+    logged = [(line["level"], line["event"], line["logger"]) for line in lines(log)]
+    assert logged == [
         ("warning", "library_message", "apscheduler"),
         ("warning", "library_message", "odd"),
         ("warning", "library_message", "py.warnings"),
@@ -167,7 +167,7 @@ def test_an_exception_of_a_library_comes_with_its_traceback(log: io.StringIO) ->
     assert line["exception"].endswith("ZeroDivisionError: division by zero")
 
 
-def test_whatever_a_field_holds_becomes_json(log: io.StringIO) -> None:
+def test_any_value_of_a_field_becomes_json(log: io.StringIO) -> None:
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     deep: list[Any] = []
     deep.append(deep)
@@ -184,10 +184,10 @@ def test_whatever_a_field_holds_becomes_json(log: io.StringIO) -> None:
 
 def test_a_long_text_is_cut(log: io.StringIO) -> None:
     logs.log.info("e", text="x" * 10**6)
-    assert len(lines(log)[0]["text"]) == logs.LONGEST
+    assert len(lines(log)[0]["text"]) == logs.MAX_TEXT
 
 
-def test_a_full_disk_behind_the_log_does_not_stop_anything(log: io.StringIO) -> None:
+def test_a_full_disk_behind_the_log_stops_nothing(log: io.StringIO) -> None:
     disk = Disk()
     logs.setup("info", "json", disk)
     disk.full = True

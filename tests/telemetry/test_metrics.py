@@ -1,4 +1,4 @@
-"""Metrics that are all there from the start, in both formats."""
+"""The metrics are all exposed from the start, in both formats."""
 
 import re
 import shutil
@@ -79,7 +79,7 @@ def test_every_promised_metric_has_its_promised_labels() -> None:
     assert seen == PROMISED
 
 
-def test_what_is_labelled_by_configured_names_alone_starts_at_nought() -> None:
+def test_a_metric_labelled_by_configured_names_alone_starts_at_0() -> None:
     of = metrics()
     assert value(of, "events_collected_total", source="b") == 0
     assert value(of, "dead_letters", sink="s") == 0
@@ -97,7 +97,7 @@ PROMETHEUS = (
 
 
 def busy() -> Metrics:
-    """Return metrics with a sample of everything, and with names that need escaping."""
+    """Return metrics with a sample of each, and with names that need escaping."""
     of = Metrics("1.2.3", sources=['a"\\\n', "b"], sinks=["s"], pairs=[('a"\\\n', "s")])
     of.dead_letters_total.labels("s", "too_old").inc(3)
     of.dead_letters.labels("s").set(2)
@@ -109,12 +109,12 @@ def busy() -> Metrics:
     return of
 
 
-def test_who_asks_for_openmetrics_gets_it_with_the_same_values_under_the_same_names() -> None:
+def test_a_scraper_that_accepts_openmetrics_gets_the_same_values_under_the_same_names() -> None:
     text, content_type = busy().render(PROMETHEUS)
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert text.endswith(b"# EOF\n")
     assert text.count(b"# EOF") == 1
-    # It refuses what the format forbids.
+    # This parser refuses what the format forbids.
     strict = list(openmetrics_families(text.decode()))  # type: ignore[no-untyped-call]  # its gap
     names = [family.name for family in strict]
     assert len(names) == len(set(names)) == len(PROMISED)
@@ -136,7 +136,7 @@ def test_who_asks_for_openmetrics_gets_it_with_the_same_values_under_the_same_na
         "text/plain;version=x",
     ],
 )
-def test_who_asks_for_anything_else_gets_prometheus_text(accept: str) -> None:
+def test_any_other_scraper_gets_prometheus_text(accept: str) -> None:
     text, content_type = busy().render(accept)
     assert content_type.startswith("text/plain; version=0.0.4")
     assert b"# EOF" not in text
@@ -146,10 +146,10 @@ def test_who_asks_for_anything_else_gets_prometheus_text(accept: str) -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_nothing_wrong_with_the_exposition() -> None:
-    said = subprocess.run(
+    ended = subprocess.run(
         ["promtool", "check", "metrics"], input=busy().render()[0], capture_output=True, check=False
     )
-    assert (said.returncode, said.stdout + said.stderr) == (0, b"")
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, b"")
 
 
 def test_a_histogram_counts_each_value_up_to_its_bound() -> None:
@@ -171,13 +171,13 @@ def test_a_histogram_refuses_labels_that_it_does_not_have() -> None:
         metrics().end_to_end_seconds.labels("a")
 
 
-def test_two_sets_of_metrics_do_not_know_each_other() -> None:
+def test_two_sets_of_metrics_are_independent() -> None:
     one, two = metrics(), metrics()
     one.events_collected.labels("a").inc(5)
     assert value(two, "events_collected_total", source="a") == 0
 
 
-def test_names_that_left_the_configuration_leave_the_metrics_and_others_keep_counting() -> None:
+def test_names_removed_from_the_configuration_lose_their_samples_and_others_keep_counting() -> None:
     of = Metrics(sources=["a", "b"], sinks=["s", "t"], pairs=[("a", "s"), ("b", "t")])
     of.events_collected.labels("a").inc(5)
     of.gap_seconds.labels("b", "limit").inc()

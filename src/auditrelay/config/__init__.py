@@ -1,10 +1,10 @@
 """
-Load the configuration: one TOML file, the environment over it, references followed, all checked.
+Load the configuration: a TOML file, overridden by the environment, references resolved, checked.
 
-Every problem is found at once, and each is a sentence that begins with the whole path of its key.
-A value that is or may be a secret is never part of such a sentence.
+All problems are reported at once, each as a sentence that begins with the whole path of its key.
+No such sentence contains a value that is or may be a secret.
 
-``environment`` reads the variables, ``problems`` checks and explains, ``model`` is what comes out,
+``environment`` reads the variables, ``problems`` checks and explains, ``model`` is the result,
 ``schema`` describes the file for editors. docs/decisions/0019 says what pydantic-settings does.
 """
 
@@ -29,8 +29,8 @@ from auditrelay.telemetry.scrubber import SHORT, scrubber
 if TYPE_CHECKING:  # only annotations name it
     from pydantic import BaseModel
 
-PLACES = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
-"""Where a configuration is looked for when none is named."""
+DEFAULT_PATHS = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
+"""The configuration files to try, in this order, when none is named."""
 
 
 def load(
@@ -41,7 +41,7 @@ def load(
     sinks: Mapping[str, type[SinkSettings]] = SINKS,
 ) -> Config:
     """
-    Return the configuration in *path*, or where one is usually found, with *environ* over it.
+    Return the configuration in *path*, or in a default path, overridden by *environ*.
 
     *sources* and *sinks* are the settings by type. The log's scrubber learns every secret. Raises
     ConfigError with every problem.
@@ -52,7 +52,7 @@ def load(
     layers = EnvironmentVariables(environ, variables)()
     raw = overlay(table, layers)
     check = Checker(variables, problems)
-    raw = check.follow(raw, environ)
+    raw = check.resolve_references(raw, environ)
 
     whole = check.model(ConfigFile, raw, ())
     found_sources = check.components("sources", raw, sources)
@@ -61,7 +61,7 @@ def load(
     if whole and state_dir is None:
         state_dir = _state_dir(environ)
         if state_dir is None:
-            problems.append("state_dir: is missing, and no home folder to put it in is known")
+            problems.append("state_dir: is missing, and $HOME is not set for its default")
     if not problems and whole and state_dir:
         config = Config(
             path=path,
@@ -74,7 +74,7 @@ def load(
             sinks=found_sinks,
             warnings=(
                 *_warnings(path, table, whole.status, found_sources, found_sinks),
-                *_waiting_patterns(found_sources, found_sinks),
+                *_unmatched_patterns(found_sources, found_sinks),
             ),
         )
         problems.extend(_cross_checks(config))
@@ -90,13 +90,13 @@ def _find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     named = environ.get(f"{PREFIX}CONFIG")
     if named:
         return Path(named)
-    for place in PLACES:
-        if place.exists():
-            return place
+    for default in DEFAULT_PATHS:
+        if default.exists():
+            return default
     if any(is_ours(name) for name in environ):
         return None
     raise ConfigError(
-        f"no configuration: neither {' nor '.join(map(str, PLACES))} exists; write one with "
+        f"no configuration: neither {' nor '.join(map(str, DEFAULT_PATHS))} exists; write one with "
         f"`auditrelay init`, name one with -c or ${PREFIX}CONFIG, or set {PREFIX}... variables"
     )
 
@@ -109,9 +109,9 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not text in UTF-8 (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        # 3.11 has no attributes for it: "Invalid value (at line 3, column 5)".
-        what, _, where = str(error).rpartition(" (at ")
-        raise ConfigError(f"{path}: {where.rstrip(')')}: not valid TOML: {what}") from error
+        # Python 3.11 has the position only in the text: "Invalid value (at line 3, column 5)".
+        problem, _, position = str(error).rpartition(" (at ")
+        raise ConfigError(f"{path}: {position.rstrip(')')}: not valid TOML: {problem}") from error
 
 
 def _state_dir(environ: Mapping[str, str]) -> Path | None:
@@ -119,49 +119,49 @@ def _state_dir(environ: Mapping[str, str]) -> Path | None:
     if given:
         return Path(given)
     base = environ.get("XDG_STATE_HOME", "")
-    if base.startswith("/"):  # the specification has relative ones ignored
+    if base.startswith("/"):  # the XDG specification ignores relative paths
         return Path(base, "auditrelay")
     home = environ.get("HOME")
     return Path(home, ".local/state/auditrelay") if home else None
 
 
 def _cross_checks(config: Config) -> Iterator[str]:
-    """Yield what is wrong between tables, each of which is right by itself."""
-    for name, wanted in _without_source(config.sources, config.sinks):
+    """Yield the problems between tables that are each correct on their own."""
+    for name, wanted in _unmatched(config.sources, config.sinks):
         if not _is_pattern(wanted):
             hint = suggestion(wanted, config.sources)
-            yield f'sinks.{name}.sources: "{wanted}" is no source{hint}'
+            yield f'sinks.{name}.sources: "{wanted}" is not a source{hint}'
     for name, source in config.sources.items():
         reach = max(source.resweep, default=timedelta(0)) + source.max_window
         if config.spool.remember < reach:
             yield (
                 f"spool.remember: must be at least {format_duration(reach)} for sources.{name}: "
-                "the longest resweep looks that far back (with max_window), and an event that "
-                "is forgotten would be forwarded again"
+                "the longest resweep reaches that far back (with max_window), and an event whose "
+                "uid is no longer remembered would be forwarded again"
             )
 
 
-def _without_source(
+def _unmatched(
     sources: Mapping[str, SourceSettings], sinks: Mapping[str, SinkSettings]
 ) -> Iterator[tuple[str, str]]:
-    """Yield each sink with each name or pattern in its ``sources`` that fits none of *sources*."""
+    """Yield each sink with each name or pattern in its ``sources`` that matches no source."""
     for name, sink in sinks.items():
         for wanted in sink.sources:
             if sources and not any(fnmatchcase(source, wanted) for source in sources):
                 yield name, wanted
 
 
-def _waiting_patterns(
+def _unmatched_patterns(
     sources: Mapping[str, SourceSettings], sinks: Mapping[str, SinkSettings]
 ) -> Iterator[str]:
-    """Yield a warning for each pattern that fits no source: it may be there for one to come."""
-    for name, wanted in _without_source(sources, sinks):
+    """Yield a warning for each pattern that matches no source: the source may be added later."""
+    for name, wanted in _unmatched(sources, sinks):
         if _is_pattern(wanted):
-            yield f'sinks.{name}.sources: "{wanted}" fits no source yet'
+            yield f'sinks.{name}.sources: "{wanted}" matches no source yet'
 
 
 def _is_pattern(wanted: str) -> bool:
-    """Tell a pattern from the name of one source."""
+    """Return whether *wanted* is a pattern, not the name of one source."""
     return any(character in wanted for character in "*?[")
 
 
@@ -186,12 +186,12 @@ def _warnings(
             if len(secret.reveal()) < SHORT:
                 yield (
                     f"{section}.{key}: a secret of fewer than {SHORT} characters is "
-                    "hidden in logs only where it stands alone"
+                    "hidden in logs only as a whole word"
                 )
         if isinstance(model, PeerSettings) and model.allow_insecure_http:
-            yield f"{section}: allow_insecure_http sends credentials in plain text"
+            yield f"{section}: allow_insecure_http sends credentials in clear text"
     if literal and path and path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         yield (
-            f"{path}: others on this machine can read the secrets in it ({', '.join(literal)}): "
+            f"{path}: other users of this machine can read its secrets ({', '.join(literal)}): "
             "chmod 600, or refer to them with ${env:}, ${file:} or ${credential:}"
         )

@@ -1,9 +1,9 @@
 """
-The keys that come from environment variables: ``AUDITRELAY_SPOOL__MAX_BYTES`` is spool.max_bytes.
+The keys from environment variables: ``AUDITRELAY_SPOOL__MAX_BYTES`` is spool.max_bytes.
 
-Which variables are ours and what they mean is decided here, since a variable that is misspelt must
-be an error and a source may have a name that no variable can spell; pydantic-settings makes nested
-tables of them.
+This module decides which variables are ours and which key each one sets: a misspelt variable must
+be an error, and a source may have a name that no variable can spell. pydantic-settings turns them
+into nested tables.
 """
 
 import json
@@ -20,11 +20,11 @@ from auditrelay.config.model import ConfigFile, Log, Spool, Status
 from auditrelay.config.names import PREFIX, canonical, suggestion
 
 _KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)", re.ASCII)
-"""What Kubernetes sets in every pod beside a Service that is called auditrelay."""
+"""The variables that Kubernetes sets in every pod if a Service is called auditrelay."""
 
 
 def is_ours(name: str) -> bool:
-    """Tell whether the variable *name* can be a key of ours, and not what Kubernetes sets."""
+    """Return whether the variable *name* can be a key of ours, and is not set by Kubernetes."""
     rest = name.upper().removeprefix(PREFIX)
     return (
         name.upper().startswith(PREFIX)
@@ -36,7 +36,7 @@ def is_ours(name: str) -> bool:
 def read_variables(
     environ: Mapping[str, str], table: Mapping[str, Any]
 ) -> tuple[dict[tuple[str, ...], str], list[str]]:
-    """Return the variable for each path of a key that has one, spelled as in *table*."""
+    """Return the variable for each path that has one, spelled as in *table*, and all problems."""
     variables: dict[tuple[str, ...], str] = {}
     problems = []
     for name in sorted(filter(is_ours, environ)):
@@ -49,7 +49,7 @@ def read_variables(
         else:
             variables[path] = name
     problems.extend(
-        f"{name} and {variables[path[:length]]} exclude each other"
+        f"{name} and {variables[path[:length]]} are both set; set only one of them"
         for path, name in variables.items()
         for length in range(_TABLES.get(path[0], 1) + 1, len(path))
         if path[:length] in variables
@@ -58,7 +58,7 @@ def read_variables(
 
 
 def _spelled(parts: list[str], table: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the path that *parts* of a variable's name mean, as *table* spells its keys."""
+    """Return *parts* of a variable's name as a path, with the keys spelled as in *table*."""
     path = []
     for part in parts:
         key = next((key for key in table if canonical(key) == part), part)
@@ -69,17 +69,17 @@ def _spelled(parts: list[str], table: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 _TABLES = {"sources": 2, "sinks": 2}
-"""How deep a variable may hold a whole table as JSON, where it is not one level."""
+"""How many levels deep a variable may be a whole table as JSON; 1 for all other keys."""
 
 
 class EnvironmentVariables(EnvSettingsSource):
-    """The variables as nested tables of texts, which the settings then understand."""
+    """The variables as nested tables of texts, for the settings to parse."""
 
     def __init__(
         self, environ: Mapping[str, str], variables: Mapping[tuple[str, ...], str]
     ) -> None:
         super().__init__(ConfigFile)
-        # By path, as the file spells its names, and a table before what lies in it.
+        # By path, spelled as in the file, and a table before its own keys.
         self.env_vars = {
             PREFIX.lower() + "__".join(path): environ[variables[path]] for path in sorted(variables)
         }
@@ -87,10 +87,10 @@ class EnvironmentVariables(EnvSettingsSource):
     def decode_complex_value(
         self,
         _name: str,
-        field: FieldInfo | None,  # noqa: ARG002  # given by name or place as pydantic-settings likes
+        field: FieldInfo | None,  # noqa: ARG002  # pydantic-settings passes it by name or position
         value: Any,
     ) -> Any:
-        """Read a whole table that is given as JSON. Everything else stays as it is."""
+        """Parse a whole table that is given as JSON. Leave all other values as they are."""
         try:
             table = json.loads(value)
         except ValueError:
@@ -99,7 +99,7 @@ class EnvironmentVariables(EnvSettingsSource):
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *below* with *above* laid over it, table by table."""
+    """Return *below* overridden by *above*, table by table."""
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)

@@ -1,8 +1,8 @@
 """
 The configuration as values: the tables of the file, and ``Config``, the whole after the checks.
 
-The keys of one source or sink stand in the module of its type, whose ``Settings`` are found here
-by the type's name.
+The keys of one source or sink are the ``Settings`` in the module of its type, found here by the
+type's name.
 """
 
 import importlib
@@ -38,22 +38,22 @@ def _listen(value: str) -> str:
             f'{value!r} is not an address to listen on: write host:port, such as "127.0.0.1:9464"'
         )
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(f"{value!r}: an IPv6 address stands in brackets, [::1]:9464")
+        raise ValueError(f"{value!r}: an IPv6 address must be in brackets, [::1]:9464")
     return value
 
 
 class Status(BaseModel):
-    """Where the status page, health and metrics are served, and to whom."""
+    """The status port: page, health and metrics."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:9464"
     token: Secret | None = None
-    """What whoever looks has to know; without one, nothing."""
+    """Token required to access the status port; none by default."""
 
     @field_validator("token")
     @classmethod
-    def _cannot_be_guessed(cls, token: Secret | None) -> Secret | None:
+    def _check_token(cls, token: Secret | None) -> Secret | None:
         if token is not None and len(token.reveal()) < 16:
             raise ValueError("must have at least 16 characters: a shorter one can be guessed")
         return token
@@ -65,12 +65,12 @@ class Status(BaseModel):
 
     @property
     def port(self) -> int:
-        """The port to bind; 0 lets the system choose."""
+        """The port to bind; with 0 the system chooses one."""
         return int(self.listen.rpartition(":")[2])
 
 
 class Log(BaseModel):
-    """What is logged, and in which form."""
+    """The level and the format of the log."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,7 +79,7 @@ class Log(BaseModel):
 
 
 class Spool(BaseModel):
-    """How much, and for how long, the store keeps."""
+    """How much the store keeps, and for how long."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,16 +89,16 @@ class Spool(BaseModel):
 
 
 class Alerts(BaseModel):
-    """Whether trouble of the instance itself is told to the sinks, too."""
+    """Whether problems of the instance itself are also sent to the sinks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     events: bool = True
-    """Send an event when trouble begins and when it ends."""
+    """Send an event when a problem begins and when it ends."""
 
 
 class ConfigFile(BaseSettings):
-    """The whole file, with the sources and sinks still as they were written."""
+    """The whole file, with the sources and sinks still unchecked, as written."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
@@ -132,7 +132,7 @@ class ConfigFile(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take only what it is given: `load` follows references between reading and checking."""
+        """Use only the arguments: `load` resolves references between reading and checking."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
 
@@ -140,10 +140,10 @@ class ConfigFile(BaseSettings):
 @dataclass(frozen=True, slots=True)
 class Config:
     """
-    A configuration without a mistake.
+    A configuration without errors.
 
-    *path* is the file, or None if everything came from the environment. *warnings* are sentences
-    about what works and should be mended all the same.
+    *path* is the file, or None if all keys came from the environment. *warnings* are sentences
+    about settings that work but should be fixed.
     """
 
     path: Path | None
@@ -172,7 +172,7 @@ class Config:
     def require_work(self) -> None:
         """Raise ConfigError unless there is a source to poll and a sink to deliver to."""
         problems = [
-            f"{kind}: there is none that is enabled; without one there is nothing to do"
+            f"{kind}: none is enabled, so there is nothing to do; configure or enable one"
             for kind, components in (("sources", self.sources), ("sinks", self.sinks))
             if not any(settings.enabled for settings in components.values())
         ]
@@ -184,7 +184,7 @@ class Components(Mapping[str, type[AnySettings]], Generic[AnySettings]):
     """
     The settings of each member of *package*, by type: the name of its module.
 
-    A module is imported when its settings are asked for, so a type that is not in use costs
+    A module is imported when its settings are first used, so a type that is not in use costs
     nothing.
     """
 

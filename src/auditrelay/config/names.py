@@ -1,4 +1,4 @@
-"""The names in a configuration: spelling in variables, what is allowed, what was meant."""
+"""The names in a configuration: as variables spell them, which are allowed, which was meant."""
 
 import difflib
 import re
@@ -13,7 +13,7 @@ def canonical(name: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return a question that names what *name* is near to, or nothing."""
+    """Return "; did you mean X?" with the name of *known* closest to *name*, or an empty text."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

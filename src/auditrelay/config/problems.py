@@ -1,9 +1,9 @@
 """
-Check tables against their models, and say what is wrong so that an operator can correct it.
+Check tables against their models, and explain each problem so that an operator can fix it.
 
 Each problem is one sentence: the path of the key and the variable it came from, what is wrong with
-it, what is allowed, and the name that was probably meant. Pydantic's own messages name types of
-Python and repeat the value, which may be a secret.
+it, what is allowed, and the name that was probably meant. Pydantic's own messages name Python
+types and repeat the value, which may be a secret.
 """
 
 import json
@@ -32,15 +32,15 @@ def _dotted(path: Iterable[str | int]) -> str:
 
 
 class Checker:
-    """Turns tables into settings and gathers what is wrong with them in *problems*."""
+    """Turns tables into settings, and adds what is wrong with them to *problems*."""
 
     def __init__(self, variables: Mapping[tuple[str, ...], str], problems: list[str]) -> None:
         self._variables = variables
         self._problems = problems
         self._unresolved: set[_Path] = set()
 
-    def problem(self, path: _Path, sentence: str) -> None:
-        """Add a problem with the key at *path*, and name the variable if it came from one."""
+    def add(self, path: _Path, sentence: str) -> None:
+        """Add a problem with the key at *path*; name the variable if the key came from one."""
         variable = next(
             (
                 self._variables[given]
@@ -54,19 +54,24 @@ class Checker:
         if text not in self._problems:
             self._problems.append(text)
 
-    def follow(self, value: Any, environ: Mapping[str, str], path: _Path = ()) -> Any:
-        """Return *value* with the references in all its texts followed."""
+    def resolve_references(self, value: Any, environ: Mapping[str, str], path: _Path = ()) -> Any:
+        """Return *value* with the references in all its texts resolved."""
         if isinstance(value, Mapping):
-            return {key: self.follow(item, environ, (*path, key)) for key, item in value.items()}
+            return {
+                key: self.resolve_references(item, environ, (*path, key))
+                for key, item in value.items()
+            }
         if isinstance(value, list):
-            return [self.follow(item, environ, (*path, at)) for at, item in enumerate(value)]
+            return [
+                self.resolve_references(item, environ, (*path, at)) for at, item in enumerate(value)
+            ]
         if not isinstance(value, str) or "${" not in value:
             return value
         try:
             return Resolved(value, environ)
         except Unresolved as error:
-            self.problem(path, str(error))
-            # Stands for the value, so that what depends on it is not reported as well.
+            self.add(path, str(error))
+            # A placeholder: problems that only follow from it are not reported.
             self._unresolved.add(path)
             return "unresolved"
 
@@ -86,19 +91,21 @@ class Checker:
         found: dict[str, AnySettings] = {}
         tables = raw.get(kind, {})
         if not isinstance(tables, Mapping):
-            return found  # said by the check of the whole
+            return found  # reported by the check of the whole file
         names: dict[str, str] = {}
         for name, table in tables.items():
             if not NAME.fullmatch(name) or "__" in name:
-                self.problem(
+                self.add(
                     (kind, name),
-                    "a name is made of letters, digits and single - _ . between them, at most 64",
+                    "a name consists of letters, digits and single - _ . between them, at most 64",
                 )
             if kind == "sources" and name == ALERTS:
-                self.problem((kind, name), "is the name of auditrelay's own alerts: choose another")
+                self.add((kind, name), "is the name of auditrelay's own alerts: choose another")
             twin = names.setdefault(canonical(name), name)
             if twin != name:
-                self.problem((kind, name), f"cannot be told from {twin} in the environment")
+                self.add(
+                    (kind, name), f"has the same name as {twin} in the environment: rename one"
+                )
             if isinstance(table, Mapping):
                 settings = self._component(kind, name, table, known, tables)
                 if settings is not None:
@@ -119,34 +126,34 @@ class Checker:
             return None
         if given is None:
             others = [other for other in tables if other != name and "type" in tables[other]]
-            self.problem(path, f"is missing{suggestion(name, others)} (known: {', '.join(known)})")
+            self.add(path, f"is missing{suggestion(name, others)} (known: {', '.join(known)})")
             return None
         if not isinstance(given, str):
-            self.problem(path, f"must be a text (known: {', '.join(known)})")
+            self.add(path, f"must be a text (known: {', '.join(known)})")
             return None
         if given not in known:
             near = suggestion(given, known)
-            self.problem(path, f"unknown type {_shown(given)}{near} (known: {', '.join(known)})")
+            self.add(path, f"unknown type {_shown(given)}{near} (known: {', '.join(known)})")
             return None
         return self.model(known[given], table, (kind, name))
 
     def _explain(
         self, detail: ErrorDetails, model: type[BaseModel], table: Mapping[str, Any], path: _Path
     ) -> None:
-        inner, value, inside = _place(detail["loc"], model, table)
+        inner, value, inside = _locate(detail["loc"], model, table)
         if any((*path, *inner[:length]) in self._unresolved for length in range(len(inner) + 1)):
             return
         sentence = _sentence(detail, value, inside)
         key, colon, rest = sentence.partition(": ")
         if detail["type"] == "value_error" and colon and key.partition("[")[0] in _keys(inside):
-            inner, sentence = (*inner, key), rest  # a model speaks of one of its keys
+            inner, sentence = (*inner, key), rest  # the check of a whole model named one key
         for shown, instead in _confidential(model, table):
             sentence = sentence.replace(shown, instead)
-        self.problem((*path, *inner), sentence)
+        self.add((*path, *inner), sentence)
 
 
 def _confidential(model: type[BaseModel], table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each text of *table* that no sentence may hold, and what to show instead."""
+    """Yield each text of *table* that no sentence may contain, and its replacement."""
     for key, value in table.items():
         if not isinstance(value, str) or len(value) < SHORT:
             continue
@@ -161,13 +168,13 @@ def _keys(model: type[BaseModel] | None) -> Iterable[str]:
     return model.model_fields if model else ()
 
 
-def _place(
+def _locate(
     loc: _Path, model: type[BaseModel], value: Any
 ) -> tuple[_Path, Any, type[BaseModel] | None]:
     """
-    Return the path that the operator wrote, what stands there, and the model that lies around it.
+    Return the path as the operator wrote it, the value there, and the model of the table it is in.
 
-    Pydantic's own path also names the members of unions, which nobody wrote.
+    Pydantic's path *loc* also names the members of unions, which are not in the file.
     """
     path: list[str | int] = []
     inside: type[BaseModel] | None = model
@@ -188,7 +195,7 @@ def _place(
 
 
 def _shown(value: object) -> str:
-    """Return *value* as it may stand in a sentence: as it was written, and not for pages."""
+    """Return *value* for a sentence: as written, without resolving references, and cut."""
     if isinstance(value, Resolved):
         value = value.template
     text = json.dumps(value, ensure_ascii=False, default=str)
@@ -226,33 +233,33 @@ _LIMITS = {
 
 
 def _sentence(detail: ErrorDetails, value: object, inside: type[BaseModel] | None) -> str:
-    """Say in plain words what is wrong, what was given, and what is allowed."""
+    """Return a sentence with what is wrong, what was given, and what is allowed."""
     kind = detail["type"]
     if kind == "missing":
         return "is missing"
-    if kind == "extra_forbidden":  # whatever it holds may be a secret
+    if kind == "extra_forbidden":  # without its value, which may be a secret
         return f"unknown key{suggestion(str(detail['loc'][-1]), _keys(inside))}"
     if kind == "value_error":
         return str(detail["ctx"]["error"])
     if kind == "string_type" and isinstance(value, int | float):
         return f'must be a text: write it in quotes, "{str(value).lower()}"'
     if value == "":
-        return "is empty: fill it in, or leave the key out if it has a default"
-    # A table or list in the wrong place is not repeated: there may be a secret in it.
+        return "is empty: set a value, or remove the key if it has a default"
+    # A table or list in the wrong place is not repeated: it may contain a secret.
     given = f", not {_shown(value)}" if isinstance(value, str | int | float) else ""
     return f"must {_rule(detail)}{given}"
 
 
 def _rule(detail: ErrorDetails) -> str:
-    """Return what goes on after "must", by the type of pydantic's error."""
+    """Return the rest of a sentence after "must", by the type of pydantic's error."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind in _WANTED:
         return f"be {_WANTED[kind]}"
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
-        # A limit is a number, a text such as "30 days", or the repr of no time at all.
+        # A limit is a number, a text such as "30 days", or the repr of timedelta(0).
         limit = str(context[key])
         return f"{words} {'0s' if limit == repr(timedelta(0)) else limit}"
     if kind == "literal_error":
         return f"be {context['expected']}".replace("'", '"')
-    return f"be right ({detail['msg']})"
+    return f"be valid ({detail['msg']})"

@@ -1,8 +1,8 @@
 """
-The JSON Schema of the configuration file, for editors that complete and check while one writes.
+The JSON Schema of the configuration file, for completion and checks in an editor.
 
-It is pydantic's, put together from the file's own tables and those of every type of source and
-sink, with durations and defaults spelled as in the file.
+It is pydantic's, assembled from the file's own tables and those of every type of source and sink,
+with durations and defaults spelled as in the file.
 """
 
 from datetime import timedelta
@@ -16,7 +16,7 @@ from auditrelay.settings.values import format_duration
 
 
 class _Schema(GenerateJsonSchema):
-    """Writes defaults as an operator would."""
+    """Writes defaults as in the file."""
 
     def encode_default(self, dft: Any) -> Any:
         """Write a duration as ``5m``, not in ISO 8601."""
@@ -62,21 +62,21 @@ def json_schema() -> dict[str, Any]:
         "description": "The configuration of auditrelay. Every key may also be a variable.",
         "$defs": defined,
     }
-    return {key: _tidied(value) for key, value in schema.items()}
+    return {key: _without_noise(value) for key, value in schema.items()}
 
 
-def _tidied(schema: Any) -> Any:
+def _without_noise(schema: Any) -> Any:
     """
-    Return *schema* without what says nothing about a TOML file.
+    Return *schema* without the parts that do not apply to a TOML file.
 
-    That is: titles made of the keys, limits of durations (no words of JSON Schema), and null.
+    These are titles that repeat the key, limits of durations (not valid JSON Schema), and null.
     """
     if isinstance(schema, list):
-        return [_tidied(item) for item in schema]
+        return [_without_noise(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     kept = {
-        key: _tidied(value)
+        key: _without_noise(value)
         for key, value in schema.items()
         if not (key in ("title", "gt", "ge", "lt", "le") and isinstance(value, str))
         and not (key == "default" and value is None)

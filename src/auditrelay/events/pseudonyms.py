@@ -17,7 +17,7 @@ import msgspec
 from auditrelay.events import NOTHING, Actor, AuditEvent, Change, Target
 from auditrelay.events.decode import decode, encode
 from auditrelay.events.redact import MARK
-from auditrelay.settings.values import Identifying
+from auditrelay.settings.values import IdentityField
 
 MIN_SUBSTRING_LENGTH = 5
 """A shorter value, such as a small number, is replaced only as a separate word."""
@@ -54,7 +54,7 @@ class Pseudonyms:
     values until the digest matches.
     """
 
-    def __init__(self, key: str, fields: Sequence[Identifying]) -> None:
+    def __init__(self, key: str, fields: Sequence[IdentityField]) -> None:
         self._key = key.encode()
         self._fields = [field.partition(".")[::2] for field in fields]
 

@@ -1,1 +1,1 @@
-"""One HTTP peer: requests, replies, retries, rate, TLS."""
+"""HTTP to one peer: requests, replies, retries, the rate limit, TLS."""

@@ -1,10 +1,10 @@
 """
-Speak HTTP to one peer, and say of each answer what the caller should do next.
+Send requests to one HTTP peer, and raise an error that names the caller's next step.
 
-This is the only module that opens a connection, waits between attempts, or decides that a request
-is worth repeating. Its rules: redirects are never followed and cookies never kept, TLS is always
-verified, the environment's proxies are ignored, every request has one deadline for all of it, and
-no reply is read further than *MOST_BYTES*, counted after decompression.
+Only this package opens connections to peers, waits between attempts, and decides that a request is
+retried. Its rules: redirects are never followed and cookies never kept, TLS is always verified,
+proxies from the environment are ignored, each request has one deadline for all its parts, and no
+reply is read beyond *MAX_BODY_BYTES*, counted after decompression.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
-"""How far our clock may be ahead of a vendor's, beside ``settle``: every overlap heals more."""
+"""How far our clock may be ahead of a vendor's in addition to ``settle``: less than any overlap."""
 
 
 T = TypeVar("T")
@@ -49,9 +49,9 @@ class Peer:
     """
     One HTTP peer: its connections, its deadline, its credentials and its rate.
 
-    *name* is the name in the configuration. *headers* is called for each request and returns what
-    identifies us to the peer, so that a rotated key is used at once; *secrets* are what it is made
-    of, and are read again after a 401 or 403. *clock* counts seconds for the rate.
+    *name* is the name in the configuration. *headers* is called for each request and returns the
+    headers with our credentials, so that a rotated key is used at once. *secrets* are those
+    credentials; they are read again after a 401 or 403. *clock* counts seconds for the rate limit.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class Peer:
         self._rotating = asyncio.Lock()
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
-        held_back = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
-        self._most_ahead = held_back + CLOCK_TOLERANCE
+        settle = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
+        self._max_clock_lead = settle + CLOCK_TOLERANCE
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
-        # TCP and TLS are timed apart), so that it is known whether the request was ever sent.
+        # TCP and TLS are timed apart), so that it is known whether the request was sent.
         self._extensions = {"timeout": {"connect": self._timeout / 2}}
         tls = tls_context(name, settings, base_url)
-        # httpx's client would add cookies, redirects, authentication and a log line with the
-        # whole address, none of which is wanted, and a third to the time of a small request.
+        # httpx's client would add cookies, redirects, authentication and a log line with the whole
+        # address, which we do not want, and makes a small request take a third longer.
         self._transport = httpx.AsyncHTTPTransport(
             verify=tls,
             trust_env=False,
@@ -104,7 +104,7 @@ class Peer:
         headers: Callable[[], Mapping[str, str]],
         secret: Secret,
     ) -> Self:
-        """Return the API of the source *name*: address and rate are those of its *settings*."""
+        """Return the peer of the source *name*, with address and rate limit of its *settings*."""
         return cls(
             name,
             settings,
@@ -128,7 +128,7 @@ class Peer:
         """
         Make one request and return the reply, whatever its status.
 
-        After a 401 or 403 the secrets are read again, and if one has changed the request is made
+        After a 401 or 403 the secrets are read again, and if one has changed the request is sent
         once more. *base_url* replaces the peer's own for this request. Raises Retryable if there
         is no reply, with the reason ``connect``, ``tls``, ``timeout``, ``reset``, ``bad_reply`` or
         ``reply_too_large``.
@@ -136,18 +136,18 @@ class Peer:
         url = (self._base_url if base_url is None else base_url) + path
         rotations = self._rotations
         reply = await self._attempt(method, url, params, headers, content)
-        if reply.status in (401, 403) and await self._rotated_since(rotations):
+        if reply.status in (401, 403) and await self._secrets_changed_since(rotations):
             reply = await self._attempt(method, url, params, headers, content)
         return reply
 
     async def get(self, path: str, params: Mapping[str, str], read: Callable[[Reply], T]) -> T:
         """
-        Return what *read* makes of the reply to a GET, repeated as the retry policy says.
+        Send a GET under the retry policy, and return the result of *read* for the reply.
 
-        *read* checks and decodes, and raises what the caller should do. This is for sources: what
-        a vendor will never accept (Rejected) holds the source like a refusal, because no window
-        may be skipped in silence; and a reply that is too large breaks the walk, because a
-        smaller window may have smaller pages.
+        *read* checks and decodes the reply, and raises an error of ``errors``. For sources only: a
+        request that the vendor will never accept (Rejected) holds the source like a refusal,
+        because no window may be skipped silently; a reply that is too large breaks the walk,
+        because a smaller window may have smaller pages.
         """
         async for attempt in retrying(self.name, self._metrics, attempts=SOURCE_ATTEMPTS):
             with attempt:
@@ -161,43 +161,42 @@ class Peer:
                     if error.reason != "reply_too_large":
                         raise
                     raise WalkBroken(str(error), reason=error.reason) from error
-        # tenacity returns or raises; this tells the type checker so.
-        raise AssertionError("the policy ended without a result")  # pragma: no cover
+        # For the type checker: tenacity's loop returns or raises.
+        raise AssertionError("the retry policy ended without a result")  # pragma: no cover
 
     def _compare_clocks(self, reply: Reply) -> None:
         """
-        Raise Refused if our clock runs ahead of the vendor's by more than the windows hold back.
+        Raise Refused if our clock is ahead of the vendor's by more than ``settle`` and a tolerance.
 
-        A window would then end in the vendor's future, and what happens there later would count
-        as read. ``Age`` is how long a cache has kept the reply.
+        A window would then end in the vendor's future, and events that occur there later would
+        count as read. ``Age`` is how long a cache has kept the reply.
         """
-        told = http_date(reply.headers.get("date", ""))
-        if told is None:
+        date = http_date(reply.headers.get("date", ""))
+        if date is None:
             return
         age = reply.headers.get("age", "")
-        # More digits than that are nonsense, and more than a timedelta holds.
+        # More digits make no sense, and overflow a timedelta.
         seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
-        now = datetime.now(UTC) - timedelta(seconds=seconds)
-        if now - told > self._most_ahead:
-            ahead = round((now - told).total_seconds())
+        lead = datetime.now(UTC) - timedelta(seconds=seconds) - date
+        if lead > self._max_clock_lead:
             raise Refused(
-                f"the clock of this machine is {ahead} s ahead of that of {self._base_url}: set "
-                "it right; until then nothing is read, or time that has yet to come would count "
-                "as read"
+                f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
+                f"{self._base_url}: fix the system clock; polling is paused until then, or time "
+                "that is still to come would count as read"
             )
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._transport.aclose()
 
-    async def _rotated_since(self, rotations: int) -> bool:
-        """Read the secrets again; return True if they are others than at that count."""
-        # One at a time: who reads after another finds no change, and must see that it was counted.
+    async def _secrets_changed_since(self, rotations: int) -> bool:
+        """Read the secrets again; return whether they have changed since *rotations* was read."""
+        # One request at a time: the second one finds no change, and must see the first one's count.
         async with self._rotating:
             for secret in self._secrets:
                 if await asyncio.to_thread(secret.reload):
                     self._rotations += 1
-        # Another request may have found the new secret while this one was on its way.
+        # Another request may have found the new secret while this one was in flight.
         return self._rotations != rotations
 
     async def _attempt(
@@ -209,8 +208,8 @@ class Peer:
         content: bytes | None,
     ) -> Reply:
         if self._limiter is not None:
-            await self._limiter.turn()
-        merged = _STANDING_HEADERS.copy()
+            await self._limiter.acquire()
+        merged = _DEFAULT_HEADERS.copy()
         for group in (self._identity(), headers or {}):
             for key, value in group.items():
                 merged[key.lower()] = value
@@ -233,7 +232,7 @@ class Peer:
 
     async def _exchange(self, request: httpx.Request, where: str) -> Reply:
         try:
-            # httpx limits each read, not the whole: a peer that trickles would hold us for ever.
+            # httpx limits each read, not the whole: a reply that trickles in would never end.
             async with asyncio.timeout(self._timeout):
                 response = await self._transport.handle_async_request(request)
                 stream = response.stream
@@ -241,7 +240,7 @@ class Peer:
                 try:
                     body = await read_body(stream, response.headers.get("content-encoding"), where)
                 finally:
-                    # Closing before the end of the body drops the connection with it.
+                    # Closed before the end of the body, the connection is not used again.
                     await stream.aclose()
         except (OSError, httpx.TransportError) as error:
             raise _no_reply(error, where, self._timeout) from error
@@ -252,7 +251,7 @@ class Peer:
         self._metrics.request_duration_seconds.labels(self.name, code).observe(seconds)
 
 
-_STANDING_HEADERS = {
+_DEFAULT_HEADERS = {
     "user-agent": f"auditrelay/{__version__}",
     "accept": "application/json",
     "accept-encoding": "gzip",
@@ -260,7 +259,7 @@ _STANDING_HEADERS = {
 
 
 def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
-    """Say why there is no reply, and whether the peer may have had the request."""
+    """Return the error for a missing reply: why, and whether the peer may have the request."""
     causes = list(_causes(error))
     sent = not isinstance(
         error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
@@ -269,37 +268,37 @@ def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
     if tls is not None:
         reason = "tls"
         why = getattr(tls, "verify_message", "") or tls.reason or "the handshake failed"
-        said = f"no TLS connection for {where}: {why}"
+        message = f"no TLS connection for {where}: {why}"
     elif isinstance(error, httpx.ConnectTimeout):
-        reason, said = "connect", f"no connection for {where} within {timeout / 2:g} s"
+        reason, message = "connect", f"no connection for {where} within {timeout / 2:g} s"
     elif not sent:
         reason = "connect"
-        why = next(filter(None, map(_system_words, reversed(causes))), scrub(str(error), 200))
-        said = f"no connection for {where}: {why}"
+        why = next(filter(None, map(_os_message, reversed(causes))), scrub(str(error), 200))
+        message = f"no connection for {where}: {why}"
     elif isinstance(error, TimeoutError):
-        reason, said = "timeout", f"no complete reply to {where} within {timeout:g} s"
-    elif isinstance(error, httpx.ProtocolError) and not _hung_up(error):
-        reason, said = "bad_reply", f"the reply to {where} is not HTTP"
+        reason, message = "timeout", f"no complete reply to {where} within {timeout:g} s"
+    elif isinstance(error, httpx.ProtocolError) and not _disconnected(error):
+        reason, message = "bad_reply", f"the reply to {where} is not HTTP"
     else:
         reason = "reset"
-        said = f"the connection broke before the reply to {where} was complete"
-    return Retryable(said, reason=reason, sent=sent)
+        message = f"the connection broke before the reply to {where} was complete"
+    return Retryable(message, reason=reason, sent=sent)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield *error* and what it came from, down to the system's own, which httpx does not tell."""
+    """Yield *error* and its causes, down to the operating system's, which httpx does not show."""
     while error is not None and not isinstance(error, RelayError):
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _hung_up(error: httpx.ProtocolError) -> bool:
-    """Tell a peer that hangs up from one that does not speak HTTP: httpx has one class for both."""
+def _disconnected(error: httpx.ProtocolError) -> bool:
+    """Return whether the peer closed the connection: httpx has one class for that and bad HTTP."""
     return re.search("disconnected|closed", str(error)) is not None
 
 
-def _system_words(error: BaseException) -> str | None:
-    """Return the operating system's words for *error*, if it is the system's."""
+def _os_message(error: BaseException) -> str | None:
+    """Return the operating system's message for *error*, if it is the system's."""
     if isinstance(error, socket.gaierror):
         return error.strerror
     if isinstance(error, OSError) and error.errno:

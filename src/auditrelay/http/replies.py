@@ -1,4 +1,4 @@
-"""A peer's reply: its body as values, its status as an error, its Retry-After as seconds."""
+"""A peer's reply: its body decoded, its status as an error, its Retry-After as seconds."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ from auditrelay.errors import (
 )
 from auditrelay.telemetry.scrubber import scrub
 
-LONGEST_WAIT = 86400.0
+MAX_RETRY_AFTER = 86400.0
 """Most seconds that a peer can make us wait before the next attempt."""
 
 
@@ -31,10 +31,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 @dataclass(frozen=True, slots=True)
 class Reply:
     """
-    What a peer answered, whatever its status.
+    One reply of a peer, whatever its status.
 
-    *body* is decompressed. *where* names the request in messages: method and address, never the
-    query, which may hold what nobody should read.
+    *body* is decompressed. *where* names the request in messages: method and address without the
+    query, which may be confidential.
     """
 
     status: int
@@ -50,7 +50,7 @@ class Reply:
             return _lenient(self.body)
 
     def object(self) -> dict[str, Any] | None:
-        """Return the JSON object that the body is, or None if it is anything else."""
+        """Return the body if it is a JSON object, else None."""
         try:
             value = self.json()
         except ValueError:
@@ -59,7 +59,7 @@ class Reply:
 
 
 def _lenient(body: bytes) -> Any:
-    """Decode JSON as forgivingly as can be: NaN, lone surrogates, control characters, any UTF."""
+    """Decode JSON leniently: NaN, lone surrogates, control characters, any UTF."""
     try:
         return json.loads(body, strict=False)
     except RecursionError as error:
@@ -76,9 +76,9 @@ def decode(reply: Reply, shape: type[S]) -> S:
     Return the JSON body of *reply* as *shape*, usually a Struct with records left as Raw.
 
     Where the fast decoder refuses the text (NaN, a lone surrogate...) the standard one reads it
-    and each record is written anew, so that one odd value does not cost a page. Raises Retryable
-    if the body is not JSON or not of that shape: most often it is the error page of something in
-    between, shown with a status of 200.
+    and each record is encoded again, so that one odd value does not cost a page. Raises Retryable
+    if the body is not JSON or not of that shape: most often it is the error page of a proxy, sent
+    with a status of 200.
     """
     try:
         try:
@@ -96,7 +96,7 @@ def decode(reply: Reply, shape: type[S]) -> S:
 
 
 def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
-    """Write the parts of *value* that *shape* wants as text; leave the checking to msgspec."""
+    """Encode the parts of *value* that are Raw in *shape*; leave the checks to msgspec."""
     match shape, value:
         case msgspec.inspect.RawType(), _:
             return msgspec.Raw(json.dumps(value).encode())
@@ -111,10 +111,10 @@ def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
     return value
 
 
-def _misshapen(reply: Reply, what: str) -> Retryable:
+def _misshapen(reply: Reply, problem: str) -> Retryable:
     kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
     return Retryable(
-        f"{reply.status} from {reply.where}, but the body is not what the API answers: {what} "
+        f"{reply.status} from {reply.where}, but the body is not a reply of the API: {problem} "
         f"(content type {kind}, {len(reply.body)} bytes)",
         reason="bad_reply",
         sent=True,
@@ -123,55 +123,56 @@ def _misshapen(reply: Reply, what: str) -> Retryable:
 
 _ADVICE = {
     401: "the credentials are not accepted; check the key, and whether it has expired",
-    403: "the credentials are known but may not do this; check the rights of the key",
-    404: "there is nothing at this address; check the address and the ids in the configuration",
-    405: "this address takes no such request; check the address in the configuration",
+    403: "the credentials are valid but lack permission; check the rights of the key",
+    404: "nothing exists at this address; check the address and the ids in the configuration",
+    405: "this address does not accept the request; check the address in the configuration",
 }
 
 
-def check(reply: Reply, *, words: str = "", hint: str = "", wait: float | None = None) -> Reply:
+def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None = None) -> Reply:
     """
-    Return *reply* if it is a success, else raise what the caller should do.
+    Return *reply* if its status is a success, else raise the error for it.
 
     Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
-    or Rejected (any other 4xx). *words* is the server's own short explanation, where the caller
+    or Rejected (any other 4xx). *message* is the server's own short explanation, where the caller
     found one; *hint* is what the operator should do, where the caller knows more than the status
-    tells; *wait* the seconds that the server asks for in its own way, used without ``Retry-After``.
+    shows; *wait* is the seconds that the server asks for in its own way, used without
+    ``Retry-After``.
     """
     status = reply.status
     if 200 <= status < 300:
         return reply
-    said = f"{status} from {reply.where}"
-    if words:
-        said = f"{said}: {scrub(words, 200)}"
+    text = f"{status} from {reply.where}"
+    if message:
+        text = f"{text}: {scrub(message, 200)}"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, datetime.now(UTC))
         raise Retryable(
-            said,
+            text,
             reason=f"status_{status}",
             retry_after=wait if asked is None else asked,
-            # A gateway's answer tells nothing about what the server behind it has done.
+            # After a gateway's reply the server behind it may have processed the request.
             sent=status in (500, 502, 504),
         )
     if status in _ADVICE:
-        raise Refused(f"{said}; {hint or _ADVICE[status]}", status=status)
+        raise Refused(f"{text}; {hint or _ADVICE[status]}", status=status)
     if status < 400:
-        raise Refused(f"{said}; {_redirection(reply)}", status=status)
+        raise Refused(f"{text}; {_redirection(reply)}", status=status)
     if status == 413:
-        raise TooLarge(said, reason="status_413", status=status)
-    raise Rejected(said, reason=f"status_{status}", status=status)
+        raise TooLarge(text, reason="status_413", status=status)
+    raise Rejected(text, reason=f"status_{status}", status=status)
 
 
 def _redirection(reply: Reply) -> str:
-    """Say where a redirect points: the host alone, since the rest may hold anything."""
+    """Return a message with the target of a redirect: its host alone, the rest may be secret."""
     try:
         host = urlsplit(reply.headers.get("location", "")).hostname
     except ValueError:
         host = None
     target = f"to {scrub(host, 100)}" if host else "elsewhere"
     return (
-        f"it redirects {target}, and redirects are never followed, because the credentials would "
-        "go along; check the address in the configuration"
+        f"it redirects {target}; redirects are never followed, because they would leak the "
+        "credentials; check the address in the configuration"
     )
 
 
@@ -181,7 +182,7 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
 
     Both forms of https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3 are read. A date counts
     from the reply's own ``Date`` where there is one, because the peer's clock may differ from
-    *now*. The result lies between 0 and *LONGEST_WAIT*.
+    *now*. The result is between 0 and *MAX_RETRY_AFTER*.
     """
     value = headers.get("retry-after")
     if value is None:
@@ -193,11 +194,11 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
         if until is None:
             return None
         seconds = (until - (http_date(headers.get("date", "")) or now)).total_seconds()
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), LONGEST_WAIT)
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def http_date(text: str) -> datetime | None:
-    """Return the time that a header writes as an HTTP date, or None."""
+    """Return the time of the HTTP date *text*, or None if it is not one."""
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The one retry policy: how often a request is repeated, and how long is waited before that."""
+"""The retry policy: attempts and waits after a failed or throttled request of a source or sink."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,15 +12,15 @@ from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
 
 SOURCE_ATTEMPTS = 5
-"""How often a source's request is made before the poll is given up; the next poll goes on."""
+"""Attempts for one request of a source before its poll fails; the next poll continues there."""
 
 
-SOURCE_PATIENCE = 900.0
-"""A source that asks for more seconds than this is left alone until a later poll."""
+MAX_SOURCE_WAIT = 900.0
+"""A source that asks for a longer wait than these seconds is not asked again until a later poll."""
 
 
 async def pause(seconds: float) -> None:
-    """Wait. Everything here waits by this function, so that tests need not."""
+    """Wait. Every wait of this package calls this function, so that tests can replace it."""
     await asyncio.sleep(seconds)
 
 
@@ -29,12 +29,12 @@ _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=60)
 
 def _failure(state: tenacity.RetryCallState) -> Retryable:
     error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, Retryable)  # noqa: S101  # nothing else is retried
+    assert isinstance(error, Retryable)  # noqa: S101  # no other error is retried
     return error
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Back off with full jitter, and never come back sooner than the peer has asked for."""
+    """Back off with full jitter, and for at least as long as the peer asked for."""
     return max(_backoff(state), _failure(state).retry_after or 0.0)
 
 
@@ -46,21 +46,20 @@ def retrying(
     sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
     """
-    Return the policy by which a request to *peer* is repeated while it raises Retryable.
+    Return the policy that retries a request to *peer* while it raises Retryable.
 
-    To be used as ``async for attempt in retrying(...): with attempt: ...``. The last failure is
-    raised as it is. With *attempts* it gives up after so many, or at once when the peer asks for
-    more than *SOURCE_PATIENCE*; without, it never gives up. *sleep* waits in the place of
-    :func:`pause`.
+    Use it as ``async for attempt in retrying(...): with attempt: ...``. The last failure is raised
+    as it is. With *attempts* it gives up after that many, or at once when the peer asks for a wait
+    of more than *MAX_SOURCE_WAIT*; without, it never gives up. *sleep* replaces :func:`pause`.
     """
 
-    def enough(state: tenacity.RetryCallState) -> bool:
+    def give_up(state: tenacity.RetryCallState) -> bool:
         return attempts is not None and (
             state.attempt_number >= attempts
-            or (_failure(state).retry_after or 0.0) > SOURCE_PATIENCE
+            or (_failure(state).retry_after or 0.0) > MAX_SOURCE_WAIT
         )
 
-    def note(state: tenacity.RetryCallState) -> None:
+    def record(state: tenacity.RetryCallState) -> None:
         reason = _failure(state).reason
         metrics.requests_retried.labels(peer, reason).inc()
         log.warning(
@@ -73,9 +72,9 @@ def retrying(
 
     return tenacity.AsyncRetrying(
         sleep=sleep or pause,
-        stop=enough,
+        stop=give_up,
         wait=_wait,
         retry=tenacity.retry_if_exception_type(Retryable),
-        before_sleep=note,
+        before_sleep=record,
         reraise=True,
     )

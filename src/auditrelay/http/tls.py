@@ -1,4 +1,4 @@
-"""TLS for one peer: verified always, with its own authority and client certificate."""
+"""TLS to one peer: always verified, with its own authority and client certificate if set."""
 
 import functools
 import ssl
@@ -13,18 +13,22 @@ from auditrelay.settings import PeerSettings
 
 @functools.cache
 def _public_tls() -> ssl.SSLContext:
-    """Return the one context for all who trust the public certificates: it takes 20 ms to make."""
+    """Return the context shared by all peers with public certificates: it takes 20 ms to make."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 @functools.cache
 def _no_tls() -> ssl.SSLContext:
-    """Return a context that trusts nobody, for those who speak plain http."""
+    """Return a context that trusts no certificate, for peers with plain http."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLContext:
-    """Return what verifies the peer *name*: public authorities, or its own, and our certificate."""
+    """
+    Return the TLS context for the peer *name*: public authorities, or its own, and our certificate.
+
+    Raises ConfigError if a file of *settings* cannot be used.
+    """
     addresses = (base_url, settings.proxy or "", *settings.addresses.values())
     if not any(address.startswith("https:") for address in addresses):
         return _no_tls()
@@ -37,7 +41,7 @@ def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLCont
             context = ssl.create_default_context(cafile=settings.ca_file)
     except OSError as error:
         raise ConfigError(
-            f"{name}.ca_file: {settings.ca_file} holds no certificates in PEM form"
+            f"{name}.ca_file: {settings.ca_file} contains no certificates in PEM form"
         ) from error
     if settings.client_cert is not None and settings.client_key is not None:
         try:

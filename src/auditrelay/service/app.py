@@ -24,7 +24,7 @@ from auditrelay.collect.progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
-from auditrelay.http.retry import SOURCE_ATTEMPTS, SOURCE_PATIENCE
+from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service import control_socket
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
@@ -380,7 +380,7 @@ class App:
                 due = loop.settings.poll_interval + STUCK
                 return now - loop.rested_at > due.total_seconds()
             limit = STUCK + SOURCE_ATTEMPTS * (
-                loop.settings.timeout + timedelta(seconds=SOURCE_PATIENCE)
+                loop.settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
             )
         return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
 

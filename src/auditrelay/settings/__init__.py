@@ -1,8 +1,8 @@
 """
-The kinds of value that a configuration is made of, and the keys that every source and sink has.
+The kinds of value in a configuration, and the keys that every source and sink has.
 
-What is special to one vendor or product stands in its own module, in a class that derives from
-:class:`SourceSettings` or :class:`SinkSettings`. Reading the file is ``config``'s business.
+The keys of one vendor or product are in its own module, in a class that derives from
+:class:`SourceSettings` or :class:`SinkSettings`. The module ``config`` reads the file.
 """
 
 import os
@@ -24,10 +24,10 @@ from auditrelay.settings.addresses import Address, is_loopback
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import (
     Duration,
-    Identifying,
+    IdentityField,
     Labels,
     Size,
-    Words,
+    TextList,
     comma_list,
     redact_patterns,
 )
@@ -39,7 +39,7 @@ class PeerSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     timeout: Duration = Field(timedelta(seconds=30), gt=timedelta(0))
-    """Total, for one request."""
+    """For one request, in total."""
     ca_file: Path | None = None
     """Certificates to trust instead of the public ones (PEM)."""
     client_cert: Path | None = None
@@ -50,26 +50,26 @@ class PeerSettings(BaseModel):
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """Each address that will be spoken to, by the name of its key."""
+        """Each address that requests go to, by the name of its key."""
         return {}
 
     @property
     def address_key(self) -> str:
-        """The key that says where the peer is, for whoever has to mend it."""
+        """The key with the peer's address, for an operator who has to fix it."""
         return next(iter(self.addresses), "url").partition("[")[0]
 
     @model_validator(mode="after")
-    def _reachable(self) -> Self:
+    def _check_connection(self) -> Self:
         for key, address in self.addresses.items():
             if address.startswith("http:") and not (
                 self.allow_insecure_http or is_loopback(address)
             ):
                 raise ValueError(
-                    f"{key}: plain http would show the credentials to everybody on the way; "
+                    f"{key}: plain http would send the credentials in clear text; "
                     "use https, or set allow_insecure_http = true"
                 )
         if (self.client_cert is None) != (self.client_key is None):
-            raise ValueError("client_cert and client_key go together")
+            raise ValueError("client_cert and client_key: set both or neither")
         for key in ("ca_file", "client_cert", "client_key"):
             path = getattr(self, key)
             if path is not None and not os.access(path, os.R_OK):
@@ -85,38 +85,39 @@ class SourceSettings(PeerSettings):
     base_url: Address
     poll_interval: Duration = Field(timedelta(minutes=5), ge=timedelta(seconds=1))
     settle: Duration = Field(timedelta(minutes=1), ge=timedelta(0))
-    """How long after an instant it is trusted to be complete. No vendor so far states a delay."""
+    """How long to wait before assuming the source has published everything up to an instant.
+    No vendor so far documents a delay."""
     overlap: Duration = Field(timedelta(minutes=10), ge=timedelta(seconds=1))
-    """How far each window starts before the checkpoint: two polls, for records that are stamped
-    before they are stored."""
+    """How far each window starts before the checkpoint, for records that are published later than
+    their timestamps. By default two polls."""
     resweep: Annotated[
         list[Annotated[Duration, Field(gt=timedelta(0))]], BeforeValidator(comma_list)
     ] = [
         timedelta(hours=1),
         timedelta(hours=24),
     ]
-    """Second looks: a covered span is read again that long after it ended."""
+    """How long after its end a covered span is read again (resweep), once for each duration."""
     max_window: Duration = Field(timedelta(days=30), ge=timedelta(seconds=2), le=timedelta(days=30))
     """Most event time that one request window spans."""
     initial_lookback: Duration = Field(timedelta(days=7), ge=timedelta(0), le=timedelta(days=30))
-    """Where the very first checkpoint lies."""
+    """How long before its first poll a source's first checkpoint is."""
     catch_up_limit: Duration | None = Field(None, gt=timedelta(0))
     """Time older than this is declared a gap instead of being caught up."""
     retention: Duration | None = Field(None, gt=timedelta(0))
-    """How long the vendor keeps its records: what is older is declared a gap, not asked for."""
+    """How long the vendor keeps its records: older time is declared a gap and not requested."""
     page_size: int = Field(100, ge=1)
     requests_per_minute: int | None = Field(None, ge=1)
-    """The daemon's own ceiling."""
+    """The daemon's own rate limit."""
     max_silence: Duration | None = Field(None, gt=timedelta(0))
     """A source without new events for this long is reported as stale."""
     redact: Annotated[Literal["default", "off"] | list[str], BeforeValidator(redact_patterns)] = (
         "default"
     )
-    """Whose values are redacted: keys that look secret, none, or keys that match these globs."""
-    pseudonymize: Annotated[list[Identifying], BeforeValidator(comma_list)] = []
-    """The fields of an event whose values are replaced by pseudonyms, wherever they stand."""
+    """Keys whose values are redacted: those that look secret, none, or those that match globs."""
+    pseudonymize: Annotated[list[IdentityField], BeforeValidator(comma_list)] = []
+    """Fields of an event whose values are replaced by pseudonyms, wherever these values occur."""
     pseudonym_key: Secret | None = None
-    """What pseudonyms are made with; another key makes others."""
+    """The key of the pseudonyms; with another key they differ."""
     tags: Labels = {}
     """Static labels put on every event."""
 
@@ -132,27 +133,27 @@ class SourceSettings(PeerSettings):
 
     @property
     def record_paths(self) -> Mapping[str, list[str]]:
-        """Where records have their id and their time, as ``Normalizer`` takes it, if it is set."""
+        """The configured paths to a record's id and time, as arguments of ``Normalizer``."""
         return {}
 
     @field_validator("pseudonym_key")
     @classmethod
-    def _cannot_be_guessed(cls, key: Secret | None) -> Secret | None:
+    def _check_pseudonym_key(cls, key: Secret | None) -> Secret | None:
         if key is not None and len(key.reveal()) < 16:
             raise ValueError("must have at least 16 characters: a shorter one can be guessed")
         return key
 
     @model_validator(mode="after")
-    def _has_a_key(self) -> Self:
+    def _check_pseudonymize(self) -> Self:
         if self.pseudonymize and self.pseudonym_key is None:
-            raise ValueError("pseudonym_key: is missing, and pseudonymize needs it")
+            raise ValueError("pseudonym_key: is missing; pseudonymize needs it")
         return self
 
     @model_validator(mode="after")
-    def _moves_on(self) -> Self:
+    def _check_overlap(self) -> Self:
         if self.overlap >= self.max_window:
             raise ValueError(
-                "overlap must be shorter than max_window, or the checkpoint never moves"
+                "overlap must be shorter than max_window, or the checkpoint never advances"
             )
         return self
 
@@ -162,13 +163,13 @@ class SinkSettings(PeerSettings):
 
     type: str
     enabled: bool = True
-    sources: Words = ["*"]
+    sources: TextList = ["*"]
     """Names or globs of the sources that it receives."""
     format: str
     """The form in which events are sent."""
     batch_events: int = Field(1000, ge=1)
     batch_bytes: Size = 1_000_000
-    """Counted before compression."""
+    """Size before compression."""
     linger: Duration = Field(timedelta(seconds=1), ge=timedelta(0))
     """How long a batch waits to fill."""
     concurrency: int = Field(4, ge=1, le=64)

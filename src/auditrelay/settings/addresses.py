@@ -12,7 +12,7 @@ _METADATA_HOSTS = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:
 
 
 def _address(value: str) -> str:
-    # The value is never shown: a key that was put into the wrong line would be.
+    # No message repeats the value: it may be a key that was pasted into the wrong line.
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018  # reading it is the check
@@ -21,14 +21,14 @@ def _address(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an address: write https://host or https://host:port")
     if not value.isprintable() or " " in value:
-        raise ValueError("must not hold a space or a control character")
+        raise ValueError("must not contain a space or a control character")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or password: they would end up in logs")
+        raise ValueError("must not contain a user name or password: they would appear in logs")
     if parts.query or parts.fragment:
-        raise ValueError("must not hold a query or a fragment")
+        raise ValueError("must not contain a query or a fragment")
     if _ip(parts.hostname) in _METADATA_HOSTS:
         raise ValueError("is a cloud metadata service, not a peer")
-    return parts.scheme + value[len(parts.scheme) :].rstrip("/")  # the scheme in small letters
+    return parts.scheme + value[len(parts.scheme) :].rstrip("/")  # the scheme in lower case
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -43,7 +43,7 @@ Address = Annotated[str, AfterValidator(_address)]
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether the host of *address* is this machine."""
+    """Return whether the host of *address* is this machine."""
     host = urlsplit(address).hostname or ""
     ip = _ip(host)
     return host == "localhost" if ip is None else ip.is_loopback

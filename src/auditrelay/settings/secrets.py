@@ -17,19 +17,19 @@ _REFERENCE = re.compile(r"\$\{([^}]*)(\}?)")
 
 
 class Unresolved(ValueError):
-    """A ``${...}`` reference that cannot be followed; the message says why and what to do."""
+    """A ``${...}`` reference that cannot be resolved; the message says why and what to do."""
 
 
 def resolve(template: str, environ: Mapping[str, str] = os.environ) -> str:
     """
-    Return *template* with each ``${env:}``, ``${file:}`` and ``${credential:}`` followed.
+    Return *template* with each ``${env:}``, ``${file:}`` and ``${credential:}`` resolved.
 
-    A file loses its final line end. Raises Unresolved.
+    The final line end of a file is removed. Raises Unresolved.
     """
-    return _REFERENCE.sub(lambda found: _follow(found, environ), template)
+    return _REFERENCE.sub(lambda found: _resolve_one(found, environ), template)
 
 
-def _follow(found: re.Match[str], environ: Mapping[str, str]) -> str:
+def _resolve_one(found: re.Match[str], environ: Mapping[str, str]) -> str:
     kind, colon, name = found[1].partition(":")
     if kind == "env" and name:
         if name not in environ:
@@ -45,10 +45,10 @@ def _follow(found: re.Match[str], environ: Mapping[str, str]) -> str:
                 "LoadCredential=; it is not set"
             )
         if "/" in name or name in (".", ".."):
-            raise Unresolved(f"{found[0]}: a credential's name is a plain file name")
+            raise Unresolved(f"{found[0]}: a credential's name must be a plain file name")
         path = Path(folder, name)
     else:
-        # Sent as it stands it would be a wrong password, and nobody would see why.
+        # Sent unresolved it would be a wrong password, and the cause hard to find.
         hint = "" if colon else f"; did you mean ${{env:{kind}}}?"
         raise Unresolved(
             f"{found[0]} is not a reference: write ${{env:NAME}}, ${{file:PATH}} or "
@@ -66,10 +66,11 @@ def _follow(found: re.Match[str], environ: Mapping[str, str]) -> str:
 
 class Resolved(str):
     """
-    A text of the configuration whose references were followed.
+    A text of the configuration whose references were resolved.
 
-    *template* is as written, and is what its repr shows: an error about the value may be read by
-    people who must not see what is behind the reference. *environ* is where it was looked up.
+    *template* is the text as written. The repr shows it instead of the value: an error about the
+    value may be read by people who must not see the secret. *environ* is the environment that
+    resolved it.
     """
 
     __slots__ = ("environ", "template")
@@ -77,31 +78,31 @@ class Resolved(str):
     environ: Mapping[str, str]
 
     def __new__(cls, template: str, environ: Mapping[str, str] = os.environ) -> Self:
-        """Follow the references of *template*, or raise Unresolved."""
+        """Resolve the references of *template*, or raise Unresolved."""
         text = super().__new__(cls, resolve(template, environ))
         text.template = template
         text.environ = environ
         return text
 
     def __repr__(self) -> str:
-        """Show it as it was written."""
+        """Show the text as written, not its value."""
         return repr(self.template)
 
 
-def _must_be_carried(secret: str) -> None:
-    """Raise ValueError if no HTTP header can carry *secret*."""
+def _check_header_value(secret: str) -> None:
+    """Raise ValueError if *secret* cannot be the value of an HTTP header."""
     if not secret:
         raise ValueError("is empty")
     if not secret.isprintable() or not secret.isascii() or secret != secret.strip():
         raise ValueError(
-            "holds a character that no HTTP header may carry (a line end, a space at an "
-            "end, or a letter outside of ASCII)"
+            "contains a character that no HTTP header may have (a line end, a space at an "
+            "end, or a letter outside ASCII)"
         )
 
 
 class Secret:
     """
-    A text that must never be shown, and that can be read again where it came from.
+    A text that is never shown, and that can be read again from its reference.
 
     Its repr and str are stars. ``reveal`` is the only way to the value.
     """
@@ -121,37 +122,37 @@ class Secret:
 
     @property
     def literal(self) -> bool:
-        """True if the secret stands in the configuration itself, not behind a reference."""
+        """True if the secret is in the configuration itself, not behind a reference."""
         return self._template is None
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The references that it is made of, such as ``${env:NAME}``; not what is between them."""
+        """The references in it, such as ``${env:NAME}``, without the text between them."""
         if self._template is None:
             return ()
         return tuple(found[0] for found in _REFERENCE.finditer(self._template))
 
     def reload(self) -> bool:
-        """Read the secret again where it came from; return True if it has changed."""
+        """Read the secret again from its reference; return True if it has changed."""
         if self._template is None:
             return False
         try:
             value = resolve(self._template, self._environ)
-            _must_be_carried(value)
+            _check_header_value(value)
         except ValueError:
-            return False  # a file being replaced: the old value is the best there is
+            return False  # its file may be being replaced: keep the old value
         changed = value != self._value
         self._value = value
         return changed
 
     def __repr__(self) -> str:
-        """Show that there is a secret, and nothing of it."""
+        """Show stars instead of the secret."""
         return "Secret('***')"
 
     __str__ = __repr__
 
     def __eq__(self, other: object) -> bool:
-        """Two secrets are the same if they are written the same and hold the same."""
+        """Two secrets are equal if they have the same references and the same value."""
         return isinstance(other, Secret) and (self._template, self._value) == (
             other._template,
             other._value,
@@ -166,14 +167,14 @@ class Secret:
         if not isinstance(value, str):
             raise ValueError("must be a text")  # noqa: TRY004  # pydantic reports ValueError only
         secret = cls(value)
-        _must_be_carried(secret.reveal())
+        _check_header_value(secret.reveal())
         return secret
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, _source: type[Any], _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Tell pydantic how to read one, and how to show it."""
+        """Define for pydantic how a secret is read, and how it is shown."""
         return core_schema.no_info_plain_validator_function(
             cls._read, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
@@ -182,5 +183,5 @@ class Secret:
     def __get_pydantic_json_schema__(
         cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Describe it as a text that is only ever written."""
+        """Describe it as a write-only text."""
         return {"type": "string", "writeOnly": True}

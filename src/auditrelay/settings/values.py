@@ -1,4 +1,4 @@
-"""Values as a configuration writes them: durations, sizes, lists, tables."""
+"""The spelling of values in a configuration: durations, sizes, lists, tables."""
 
 import json
 import re
@@ -25,7 +25,7 @@ _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)", re.ASCII)
 
 
 _LONGEST = timedelta(days=36500)
-"""No setting means more than a century, and the present minus it is still a date."""
+"""No setting needs more than a century, and now minus a century is still a valid date."""
 
 
 _SIZES = {
@@ -45,7 +45,7 @@ _SIZE = re.compile(r"(\d{1,18}) ?([A-Za-z]*)", re.ASCII)
 
 
 def parse_duration(text: object) -> timedelta:
-    """Return the time that *text* names, such as ``90s``: a whole number and one unit."""
+    """Return the duration *text*, such as ``90s``: a whole number and one unit."""
     if isinstance(text, timedelta):
         return text
     found = _DURATION.fullmatch(text) if isinstance(text, str) else None
@@ -70,9 +70,9 @@ def format_duration(value: timedelta) -> str:
 
 def parse_size(text: object) -> int:
     """
-    Return the number of bytes that *text* names, such as ``2GiB``, or a bare number.
+    Return the number of bytes of the size *text*, such as ``2GiB``, or a bare number.
 
-    pydantic's ByteSize is too generous: it reads ``2gib``, ``1.5GB``, ``8bit`` and true as sizes.
+    pydantic's ByteSize is too lenient: it accepts ``2gib``, ``1.5GB``, ``8bit`` and true as sizes.
     """
     if isinstance(text, int) and not isinstance(text, bool):
         return text
@@ -103,7 +103,7 @@ Size = Annotated[
 
 
 def comma_list(value: object) -> object:
-    """Let an environment variable give a list: as JSON, or as words between commas."""
+    """Let an environment variable be a list: as JSON, or separated by commas."""
     if not isinstance(value, str):
         return value
     if value.startswith("["):
@@ -112,19 +112,19 @@ def comma_list(value: object) -> object:
 
 
 def _labels(value: object) -> object:
-    """Let an environment variable give a table as JSON."""
+    """Let an environment variable be a table as JSON."""
     return _from_json(value, "a table") if isinstance(value, str) else value
 
 
-def _from_json(text: str, what: str) -> object:
+def _from_json(text: str, kind: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
-        raise ValueError(f"is not {what} in JSON") from None
+        raise ValueError(f"is not {kind} in JSON") from None
 
 
 def redact_patterns(value: object) -> object:
-    """Let an environment variable give a word or a list of patterns."""
+    """Let an environment variable be one of the two words, or a list of patterns."""
     if isinstance(value, str) and value.startswith("["):
         return comma_list(value)
     if value not in ("default", "off") and not isinstance(value, list):
@@ -132,7 +132,7 @@ def redact_patterns(value: object) -> object:
     return value
 
 
-Identifying = Literal[
+IdentityField = Literal[
     "actor.id",
     "actor.name",
     "actor.email",
@@ -141,10 +141,10 @@ Identifying = Literal[
     "target.name",
     "target.email",
 ]
-"""The fields of an event that can tell who somebody is."""
+"""The fields of an event that can identify a person."""
 
 
-Words = Annotated[list[str], BeforeValidator(comma_list)]
+TextList = Annotated[list[str], BeforeValidator(comma_list)]
 
 
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]

@@ -117,7 +117,7 @@ def error_for(reply: Reply, *, message: str = "", wait: float | None = None) -> 
     own format, *wait* the seconds that it asks to wait in a header of its own.
     """
     try:
-        check(reply, words=clean(message), wait=wait)
+        check(reply, message=clean(message), wait=wait)
     except Rejected as error:
         if isinstance(error, TooLarge) or error.status in (400, 422):
             return error

@@ -145,7 +145,7 @@ def _read_first(reply: Reply) -> _Data:
     if reply.status != 200:
         code, message = _error_of(reply)
         hint = _REFUSALS.get(code, _HINTS.get(reply.status, ""))
-        check(reply, words=_format_error(code, message), hint=hint)
+        check(reply, message=_format_error(code, message), hint=hint)
     answer = decode(reply, _Answer)
     if answer.errors or answer.data is None:
         raise _inner_error(reply, *_first_error(answer.errors, answer.message))

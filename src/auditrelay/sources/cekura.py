@@ -178,7 +178,7 @@ def _read_first(reply: Reply) -> _Answer:
         throttled = _THROTTLED.search(message)
         check(
             reply,
-            words=message,
+            message=message,
             hint=_NEEDED_KEY if reply.status == 403 else "",
             wait=float(throttled[1]) if throttled else None,
         )

@@ -132,7 +132,7 @@ class Source:
         if reply.status != 200:
             explanation = _explanation(reply)
             hint = self._hint(reply.status, explanation)
-            check(reply, words=explanation.message, hint=hint)
+            check(reply, message=explanation.message, hint=hint)
         return decode(reply, _Answer)
 
     def _hint(self, status: int, explanation: "_Explanation") -> str:

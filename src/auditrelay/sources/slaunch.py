@@ -42,7 +42,7 @@ from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.settings.values import Labels, Words
+from auditrelay.settings.values import Labels, TextList
 from auditrelay.sources import Page
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -77,9 +77,9 @@ class Settings(SourceSettings):
     """The first part of the tenant's host."""
     api_key: Secret
     """A key with the scope ``audit:read``."""
-    id_path: Words = Field(["id", "_id"], min_length=1)
+    id_path: TextList = Field(["id", "_id"], min_length=1)
     """Where a record has its id: the first of these fields that has a value."""
-    time_path: Words = Field(["timestamp", "created"], min_length=1)
+    time_path: TextList = Field(["timestamp", "created"], min_length=1)
     """Where a record has its time: the first of these fields that has a value."""
     params: Labels = Field({})
     """Additional parameters of every request."""
@@ -321,7 +321,7 @@ def _read(reply: Reply) -> _Answer | None:
 def _read_first(reply: Reply) -> _Answer:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
-        check(reply, words=_message(reply), hint=_HINTS.get(reply.status, ""))
+        check(reply, message=_message(reply), hint=_HINTS.get(reply.status, ""))
     return decode(reply, _Answer)
 
 

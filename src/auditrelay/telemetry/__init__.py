@@ -1,1 +1,1 @@
-"""Logs, metrics, and the scrubber that keeps secrets out of both."""
+"""Logs, metrics, humanized values, and the scrubber that removes secrets."""

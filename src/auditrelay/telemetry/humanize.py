@@ -1,9 +1,9 @@
 """
-Numbers and times as a person says them. All times are UTC.
+Format numbers, durations and times for people. All times are UTC.
 
-The library humanize was tried. It says of 3 h 20 min either "3 hours" or "3 hours and 20 minutes",
-and of 400 d "1 year, 1 month and 4 days": too coarse, or too long for a table, and not the units
-of the settings.
+The library humanize was tried. It formats 3 h 20 min as "3 hours" or "3 hours and 20 minutes", and
+400 d as "1 year, 1 month and 4 days": too coarse, or too long for a table, and not in the units of
+the settings.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ _SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def span(length: float | timedelta) -> str:
-    """Return *length*, or so many seconds, in the two largest units that matter: ``3 h 20 min``."""
+    """Return *length* (a timedelta or seconds) in its two largest units: ``3 h 20 min``."""
     seconds = length.total_seconds() if isinstance(length, timedelta) else length
     rest = max(0, round(seconds))
     for number, (unit, size) in enumerate(_UNITS):
@@ -29,12 +29,12 @@ def span(length: float | timedelta) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return how many of *noun* there are: ``1 event``, ``12,431 events``."""
+    """Return *number* with *noun* in the singular or plural: ``1 event``, ``12,431 events``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number: float) -> str:
-    """Return *number* bytes in a unit that is easy to read."""
+    """Return *number* of bytes in the unit that suits its size."""
     for unit in _SIZES:
         if number < 1024 or unit == _SIZES[-1]:
             break
@@ -43,7 +43,7 @@ def size(number: float) -> str:
 
 
 def moment(at: datetime, now: datetime) -> str:
-    """Return *at* as short as is clear *now*: ``02:14``, ``yesterday 23:10``, ``Mon 16 Nov``..."""
+    """Return *at* as short as is clear at *now*: ``02:14``, ``yesterday 23:10``, ``Mon 16 Nov``."""
     at, now = at.astimezone(UTC), now.astimezone(UTC)
     clock = f"{at:%H:%M:%S}" if abs(now - at) < timedelta(hours=1) else f"{at:%H:%M}"
     if at.date() == now.date():
@@ -55,5 +55,5 @@ def moment(at: datetime, now: datetime) -> str:
 
 
 def join(words: list[str]) -> str:
-    """Return *words* as one says them: ``a, b and c``."""
+    """Return *words* as a list in a sentence: ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

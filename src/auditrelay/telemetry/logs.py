@@ -1,9 +1,8 @@
 """
-What auditrelay tells about itself: metrics, log lines, and the scrubber that keeps secrets out.
+The log: one JSON object a line, scrubbed of secrets, with the records of libraries in the same log.
 
-Names of metrics and of log events are promises to other people's dashboards (docs/metrics.md).
-Labels are names from the configuration and our own codes, never addresses, messages or the
-contents of events.
+Names of log events are promises to other people's dashboards (docs/log-events.md). A line never
+holds the contents of an event.
 """
 
 import contextlib
@@ -24,23 +23,23 @@ from prometheus_client import (
 from auditrelay.telemetry.scrubber import escape, scrubber
 from auditrelay.window import iso
 
-# A second series for every counter, whose value nobody asks for.
+# The library would add a second series to every counter, its time of creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
 
 
-LONGEST = 2000
+MAX_TEXT = 2000
 """Most characters of one text in a log line."""
 
 
-LONGEST_TRACEBACK = 32_000
+MAX_TRACEBACK = 32_000
 
 
 log = structlog.get_logger()
 """``log.info("window_collected", source=...)``: a fixed name and fields, never a sentence."""
 
 
-def _tidy(value: object, depth: int = 4) -> object:
-    """Return *value* as something that JSON can hold, with every text scrubbed."""
+def _loggable(value: object, depth: int = 4) -> object:
+    """Return *value* as a JSON value, with every text scrubbed."""
     if isinstance(value, bool | float | None) or (
         isinstance(value, int) and value.bit_length() < 64
     ):
@@ -48,41 +47,41 @@ def _tidy(value: object, depth: int = 4) -> object:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if depth and isinstance(value, Mapping):
-        return {scrubber.scrub(str(key)): _tidy(item, depth - 1) for key, item in value.items()}
+        return {scrubber.scrub(str(key)): _loggable(item, depth - 1) for key, item in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
-        return [_tidy(item, depth - 1) for item in value]
+        return [_loggable(item, depth - 1) for item in value]
     if isinstance(value, datetime):
         value = iso(value)
-    return scrubber.scrub(str(value), LONGEST)
+    return scrubber.scrub(str(value), MAX_TEXT)
 
 
 def _line(
     _logger: object, level: str, fields: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Put a log line's fields in order, and let nothing out that must stay in."""
+    """Put the fields of a log line in order, and scrub them."""
     line: dict[str, Any] = {
         "timestamp": iso(datetime.now(UTC), "microseconds"),
         "level": level,
-        "event": _tidy(fields.pop("event", "")),
+        "event": _loggable(fields.pop("event", "")),
     }
     error = fields.pop("exc_info", None)
     for key, value in fields.items():
-        line[key] = _tidy(value)
+        line[key] = _loggable(value)
     if error:
         line["exception"] = _traceback(error)
     return line
 
 
 def _traceback(error: object) -> str:
-    """Return the traceback of what is given as ``exc_info``: an exception, a triple, or true."""
+    """Return the traceback for the value of ``exc_info``: an exception, a triple, or true."""
     if isinstance(error, tuple):
         error = error[1]
     elif not isinstance(error, BaseException):
         error = sys.exc_info()[1]
     if not isinstance(error, BaseException):
         return ""
-    text = scrubber._hide("".join(traceback.format_exception(error)), LONGEST_TRACEBACK)  # noqa: SLF001  # same module
-    return "\n".join(escape(line, LONGEST) for line in text.rstrip().split("\n"))
+    text = scrubber.hide("".join(traceback.format_exception(error)), MAX_TRACEBACK)
+    return "\n".join(escape(line, MAX_TEXT) for line in text.rstrip().split("\n"))
 
 
 def _json(_logger: object, _level: str, line: Mapping[str, Any]) -> str:
@@ -93,15 +92,15 @@ _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Return whether *stream* leads to systemd's journal, as it says of the stderr it gave us."""
-    with contextlib.suppress(OSError, ValueError):  # closed, or no file at all
+    """Return whether *stream* is systemd's journal, by the device and inode in $JOURNAL_STREAM."""
+    with contextlib.suppress(OSError, ValueError):  # closed, or not a file
         status = os.fstat(stream.fileno())
         return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
     return False
 
 
 def _for_journal(renderer: Callable[..., str]) -> Callable[..., str]:
-    """Return *renderer* with the priority in front that `journalctl -p` looks at."""
+    """Return *renderer* with the priority prefix that `journalctl -p` filters by."""
 
     def render(logger: object, level: str, line: Mapping[str, Any]) -> str:
         return f"<{_PRIORITIES[level]}>{renderer(logger, level, line)}"
@@ -116,7 +115,7 @@ class _Stream:
         self._stream = stream
 
     def msg(self, line: str) -> None:
-        """Write one *line*, in one piece."""
+        """Write one *line* in one call."""
         # A full disk or a broken pipe behind the log must not stop the delivery of events.
         with contextlib.suppress(OSError):
             self._stream.write(line + "\n")
@@ -126,16 +125,16 @@ class _Stream:
 
 
 class _FromLibraries(logging.Handler):
-    """Brings the log records of libraries (uvicorn, APScheduler, httpx) into the same log."""
+    """Forwards the log records of libraries (uvicorn, APScheduler, httpx) to our log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write *record* as an event ``library_message``."""
         try:
             message = record.getMessage()
-        except (TypeError, ValueError, KeyError):  # the library's arguments do not fit its text
+        except (TypeError, ValueError, KeyError):  # the library's arguments do not match its text
             message = str(record.msg)
         log.log(
-            min(record.levelno // 10 * 10, logging.CRITICAL),  # the levels that have a name
+            min(record.levelno // 10 * 10, logging.CRITICAL),  # rounded down to a named level
             "library_message",
             logger=record.name,
             message=message,
@@ -151,10 +150,10 @@ Format = Literal["auto", "console", "json"]
 
 def setup(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002  # the name of the key
     """
-    Send the log to *stream* (stderr): one JSON object a line, or for the eye on a terminal.
+    Send the log to *stream* (stderr): one JSON object a line, or readable lines on a terminal.
 
-    May be called again. Libraries are heard from WARNING on, whatever the *level*: httpx logs
-    every address in full at INFO, with whatever the query holds.
+    May be called again. Libraries are logged from WARNING on, at any *level*: at INFO httpx logs
+    every address in full, with its query.
     """
     stream = sys.stderr if stream is None else stream
     renderer: Callable[..., str] = _json
@@ -171,7 +170,7 @@ def setup(level: Level = "info", format: Format = "auto", stream: TextIO | None 
         wrapper_class=structlog.make_filtering_bound_logger(level),
         context_class=dict,
         logger_factory=lambda *_names: _Stream(stream),
-        cache_logger_on_first_use=False,  # so that a level that is read again counts at once
+        cache_logger_on_first_use=False,  # so that a level that is read again applies at once
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)

@@ -1,4 +1,9 @@
-"""The metrics, by the names that dashboards rely on."""
+"""
+The metrics, by the names that dashboards rely on (docs/metrics.md).
+
+Labels are names from the configuration and our own codes, never addresses, messages or the
+contents of events.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -33,7 +38,7 @@ _OPENMETRICS = "application/openmetrics-text"
 
 
 class Observations:
-    """The observed values of one set of labels: how many lie in each bucket, and their sum."""
+    """The observed values of one set of labels: the count in each bucket, and the sum."""
 
     __slots__ = ("_bounds", "counts", "sum")
 
@@ -48,7 +53,7 @@ class Observations:
         self.sum += value
 
     def observe_all(self, values: Iterable[float]) -> None:
-        """Count each of *values*: a batch at a time, because this is done for every event."""
+        """Count each of *values*: a batch at a time, because this is called for every event."""
         bounds, counts, total = self._bounds, self.counts, 0.0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
@@ -58,10 +63,10 @@ class Observations:
 
 class Histogram(Collector):
     """
-    A histogram that costs little an event.
+    A histogram with little cost per event.
 
     The library's own takes a lock for each value and searches its buckets one by one, about
-    1.5 µs; this takes a tenth of it in batches. It must be fed from one thread (the loop's).
+    1.5 µs; this one takes a tenth of that in batches. Use it from one thread (the event loop's).
     """
 
     def __init__(
@@ -92,14 +97,14 @@ class Histogram(Collector):
         return child
 
     def remove_by_labels(self, labels: dict[str, str]) -> None:
-        """Forget the observations whose labels hold all of *labels*."""
+        """Delete the observations whose labels include all of *labels*."""
         wanted = labels.items()
         for values in list(self._children):
             if wanted <= dict(zip(self._labelnames, values, strict=True)).items():
                 del self._children[values]
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the whole as the library wants it, counts added up from the lowest bucket."""
+        """Yield the family as the library expects it, with cumulative counts."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         for values, child in list(self._children.items()):
@@ -114,7 +119,7 @@ class Histogram(Collector):
 _Labels = tuple[str, ...]
 
 _OWN_CODES = {"reason", "code"}
-"""Labels whose values are codes of ours; every other label's are names of the configuration."""
+"""Labels whose values are our codes; the values of all others are names in the configuration."""
 
 M = TypeVar("M", bound=Counter | Gauge | Histogram)
 
@@ -123,8 +128,8 @@ class Row(Generic[M]):
     """
     A row of the table in :class:`Metrics`: *kind*, help text and labels of one metric.
 
-    Its name is the attribute's, with ``auditrelay_`` before it, and ``_total`` behind it if it is
-    a counter. On an instance the attribute is the metric itself.
+    Its name is ``auditrelay_`` and the attribute's name, with ``_total`` at the end if it is a
+    counter. On an instance the attribute is the metric itself.
     """
 
     def __init__(self, kind: type[M], text: str, *labels: str, **options: Any) -> None:
@@ -134,11 +139,11 @@ class Row(Generic[M]):
         self._options = options
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Take the attribute's name."""
+        """Set the name to the attribute's."""
         self.name = name
 
     def __get__(self, metrics: object, owner: type | None = None) -> M:
-        """Give the attribute its type; an instance has the metric itself in this place."""
+        """Declare the attribute's type; an instance has the metric itself instead."""
         raise AttributeError(f"{self.name} is a metric of an instance of Metrics")
 
     def make(self, registry: CollectorRegistry) -> M:
@@ -149,33 +154,33 @@ class Row(Generic[M]):
 
     @property
     def names(self) -> frozenset[str]:
-        """The labels whose values are names of the configuration."""
+        """The labels whose values are names in the configuration."""
         return frozenset(self.labels) - _OWN_CODES
 
     @property
     def starts_at_zero(self) -> bool:
-        """Whether a sample exists before the first event: no label has codes of ours."""
+        """Whether a sample exists before the first event: no label has our codes as values."""
         return _OWN_CODES.isdisjoint(self.labels)
 
 
 class Metrics:
     """
-    Every metric, each exposed before its first event. Feed it from one thread.
+    Every metric, each exposed before its first event. Use it from one thread.
 
-    *sources*, *sinks* and *pairs* (source, sink) are the names in the configuration: a metric that
-    is labelled by them alone starts with a sample of 0.
+    *sources*, *sinks* and *pairs* (source, sink) are the names in the configuration: a metric with
+    no other labels starts with a sample of 0 for each of them.
     """
 
     events_collected = Row(Counter, "New events read from a source into the spool.", "source")
-    events_duplicate = Row(Counter, "Events that a source showed again; not forwarded.", "source")
-    events_late = Row(Counter, "Events that only a second look found.", "source")
-    events_unknown = Row(Counter, "New events of a type that stands in no table.", "source")
-    events_vanished = Row(
-        Counter, "Forwarded events that a source does not show any more.", "source"
+    events_duplicate = Row(
+        Counter, "Events that a source returned again; not forwarded (deduplicated).", "source"
     )
+    events_late = Row(Counter, "Events that only a resweep found.", "source")
+    events_unknown = Row(Counter, "New events with an unrecognised action type.", "source")
+    events_vanished = Row(Counter, "Forwarded events that were deleted at the source.", "source")
     events_ambiguous = Row(
         Counter,
-        "New events of an export in a span that was read before: late, or known otherwise.",
+        "New events of an export file in a span already read: late, or forwarded with another uid.",
         "source",
     )
     events_delivered = Row(Counter, "Events that a sink acknowledged.", "sink", "source")
@@ -184,16 +189,16 @@ class Metrics:
     )
     events_restamped = Row(
         Counter,
-        "Events sent with another time than their own, which the sink would not index.",
+        "Events sent with a later timestamp, because the sink would not index their own.",
         "sink",
     )
     events_already_stored = Row(
-        Counter, "Events that the sink recognised: it had them from before.", "sink"
+        Counter, "Events that the sink had already stored (deduplicated).", "sink"
     )
     events_diverted = Row(
-        Counter, "Events that the sink took, and put elsewhere than they were sent to.", "sink"
+        Counter, "Events that the sink stored elsewhere, for example in a failure store.", "sink"
     )
-    dead_letters_total = Row(Counter, "Events put aside as dead letters.", "sink", "reason")
+    dead_letters_total = Row(Counter, "Events that were dead-lettered.", "sink", "reason")
     dead_letters = Row(Gauge, "Dead letters that wait for an operator.", "sink")
     source_lag_seconds = Row(Gauge, "Now minus the checkpoint.", "source")
     source_last_event_timestamp_seconds = Row(
@@ -201,13 +206,13 @@ class Metrics:
     )
     source_up = Row(Gauge, "1 while the last request succeeded, else 0.", "source")
     sink_up = Row(Gauge, "1 while the last request succeeded, else 0.", "sink")
-    gap_seconds = Row(Counter, "Event time that was declared as not read.", "source", "reason")
-    sink_backlog_events = Row(Gauge, "Events in the spool that the sink has yet to take.", "sink")
+    gap_seconds = Row(Counter, "Event time that was declared a gap.", "source", "reason")
+    sink_backlog_events = Row(Gauge, "Events in the spool that wait for the sink.", "sink")
     sink_oldest_undelivered_seconds = Row(
-        Gauge, "How long the oldest of the backlog has waited; 0 without a backlog.", "sink"
+        Gauge, "How long the oldest event of the backlog has waited; 0 without a backlog.", "sink"
     )
-    spool_bytes = Row(Gauge, "Bytes that the spool takes on disk.")
-    spool_max_bytes = Row(Gauge, "Bytes at which polling waits.")
+    spool_bytes = Row(Gauge, "Size of the spool on disk.")
+    spool_max_bytes = Row(Gauge, "Size of the spool at which polling pauses.")
     request_duration_seconds = Row(
         Histogram,
         "Time of one request, by the peer's name and the status or error code.",
@@ -215,10 +220,10 @@ class Metrics:
         "code",
         buckets=REQUEST_SECONDS,
     )
-    requests_retried = Row(Counter, "Requests that had to be made again.", "peer", "reason")
+    requests_retried = Row(Counter, "Requests that were retried.", "peer", "reason")
     event_lateness_seconds = Row(
         Histogram,
-        "Age of events that were found after their span had been read.",
+        "Age of events that were first found after their span had been read.",
         "source",
         buckets=LATENESS_SECONDS,
     )
@@ -240,7 +245,7 @@ class Metrics:
         pairs: Iterable[tuple[str, str]] = (),
     ) -> None:
         registry = CollectorRegistry()
-        # The library takes a counter's name without _total for the counter's own. So the gauge
+        # The library registers a counter by its name without _total. So the gauge
         # auditrelay_dead_letters cannot be in one registry with auditrelay_dead_letters_total.
         second = CollectorRegistry()
         self._registries = (registry, second)
@@ -258,10 +263,10 @@ class Metrics:
         pairs: Iterable[tuple[str, str]] = (),
     ) -> None:
         """
-        Take the names of a configuration that was read again.
+        Apply the names of a configuration that was read again.
 
-        New names start at 0. Names that are gone lose their samples, or an alert on a source that
-        is polled no more would never end. What stays keeps counting.
+        New names start at 0. Removed names lose their samples, or an alert on a source that is no
+        longer polled would never end. All others keep counting.
         """
         by_source: set[_Labels] = {(name,) for name in sources}
         by_sink: set[_Labels] = {(name,) for name in sinks}
@@ -285,9 +290,9 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """
-        Return all metrics and their content type: OpenMetrics, or Prometheus' text format.
+        Return all metrics and their content type, in Prometheus' text format or OpenMetrics.
 
-        OpenMetrics if *accept*, the header of a request, names it, as Prometheus does.
+        It is OpenMetrics if *accept*, the header of a request, names it, as Prometheus' does.
         """
         wanted = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
         if _OPENMETRICS in wanted:
@@ -297,11 +302,11 @@ class Metrics:
         return text, CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all metrics for OpenMetrics, which allows each name once."""
+        """Yield all metrics for OpenMetrics, in which each name is unique."""
         for registry in self._registries:
             for family in registry.collect():
                 if family.name == "auditrelay_dead_letters" and family.type == "counter":
-                    # Its name without _total is that of the gauge: so it is of no type there.
+                    # Its name without _total is the gauge's, so it can have no type there.
                     samples = family.samples
                     family = Metric(f"{family.name}_total", family.documentation, "unknown")  # noqa: PLW2901  # the same, renamed
                     family.samples = samples

@@ -1,4 +1,4 @@
-"""Take every configured secret out of a text, in any spelling it may have."""
+"""Remove every configured secret from a text, in any encoding it may have there."""
 
 import base64
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from auditrelay.settings.secrets import Secret
 
 SHORT = 6
-"""Secrets with fewer characters are replaced only where they stand alone, see Scrubber."""
+"""Secrets with fewer characters are replaced only where they are whole words, see Scrubber."""
 
 
 STARS = "***"
@@ -27,10 +27,10 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 def _any_spelling(text: str) -> str:
     """
-    Return a pattern for *text* as it stands in plain text, an address, JSON, HTML or a repr.
+    Return a pattern for *text* in plain text, an address, JSON, HTML or a repr.
 
-    Letters and digits are themselves everywhere; every other character may be percent-encoded, a
-    JSON escape, an HTML entity, or stand behind a backslash, whatever the encoder spared.
+    Letters and digits are the same in all of them; every other character may be itself,
+    percent-encoded, a JSON escape, an HTML entity, or follow a backslash.
     """
     parts = []
     for character in text:
@@ -55,11 +55,11 @@ def _any_spelling(text: str) -> str:
 
 def _in_base64(secret: bytes) -> Iterator[tuple[str, str]]:
     """
-    Yield what is left of *secret* in any base64 text that holds it, with a pattern for it.
+    Yield the fixed part of *secret* in any base64 text that contains it, with a pattern for it.
 
-    What stands before it (the user name of Basic, the id of an Elasticsearch key) shifts it by
-    nought, one or two bytes. At its ends a character holds bits of its neighbour too; those
-    are left out of the fixed part and matched as any character.
+    The text before it (the user name of Basic, the id of an Elasticsearch key) shifts it by 0, 1
+    or 2 bytes. The characters at its ends also encode bits of the neighbours; they are left out of
+    the fixed part and matched as any character.
     """
     for shift in range(3):
         text = base64.b64encode(bytes(shift) + secret).decode()
@@ -74,18 +74,18 @@ def _in_base64(secret: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _anchor(text: str) -> str:
-    """Return the longest run of letters and digits: they are spelled the same everywhere."""
+    """Return the longest run of letters and digits: these are the same in every encoding."""
     return max(re.findall("[A-Za-z0-9]+", text), key=len, default="").lower()
 
 
 class Scrubber:
     """
-    Replaces every secret that it has learned by stars, however it is spelled.
+    Replaces every secret that it has learned by stars, in any encoding.
 
-    A secret is found as it is, in addresses, JSON, HTML and reprs, and inside of any base64 text
-    (so ``user:password`` is found in an ``Authorization: Basic`` too). A secret of fewer than
-    ``SHORT`` characters would shred ordinary text: it is replaced only where no letter or digit
-    stands next to it, and not in base64.
+    A secret is found as it is, in addresses, JSON, HTML and reprs, and inside base64 text (so
+    ``user:password`` is found in an ``Authorization: Basic`` too). A secret of fewer than ``SHORT``
+    characters would match in ordinary text: it is replaced only where no letter or digit is next
+    to it, and not in base64.
     """
 
     def __init__(self) -> None:
@@ -94,22 +94,23 @@ class Scrubber:
         self._longest = 0
 
     def learn(self, *secrets: Secret) -> None:
-        """Hide these from now on, whatever they hold now or after they were read again."""
+        """Hide *secrets* from now on: their values now, and those after they are read again."""
         self._secrets.extend(secrets)
 
     def scrub(self, text: str, limit: int = 500) -> str:
         """
         Return *text* without secrets and control characters, cut to *limit* characters.
 
-        For whatever a peer said, before it is shown or stored.
+        Every text of a peer passes through here before it is shown or stored.
         """
-        return escape(self._hide(text, limit), limit)
+        return escape(self.hide(text, limit), limit)
 
-    def _hide(self, text: str, limit: int) -> str:
+    def hide(self, text: str, limit: int) -> str:
+        """Return the first *limit* characters of *text*, or a few more, without secrets."""
         for secret in self._secrets:
             if secret.reveal() not in self._known:
                 self._add(secret.reveal())
-        # A secret on the edge of the cut must be seen whole, or its first part would pass.
+        # A secret across the cut must be matched whole, or its first part would stay.
         room = limit + 1 + self._longest
         cut = len(text) > room
         text = text[:room]
@@ -141,7 +142,7 @@ def escape(text: str, limit: int) -> str:
 
 
 scrubber = Scrubber()
-"""The one that the log and everybody else uses; the configuration teaches it."""
+"""The one instance, used by the log and all others; it learns the configuration's secrets."""
 
 
 scrub = scrubber.scrub

@@ -210,13 +210,14 @@ async def test_exports_of_all_sizes_come_page_by_page(
         assert len(file.records) == 30
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_file(
     vendor: Cencori, folder: FileSource, tmp_path: Path
 ) -> None:
-    vendor.fill(50_000, NOW - DAY, NOW - HOUR)
+    vendor.fill(20_000, NOW - DAY, NOW - HOUR)
     for kind in ("json", "csv"):
         path = vendor.drop(tmp_path, kind)
-        assert path.stat().st_size > 8_000_000
+        assert path.stat().st_size > 3_500_000
     count = 0
 
     async def nothing_is_known(_key: bytes) -> bool:
@@ -230,7 +231,7 @@ async def test_memory_does_not_grow_with_the_file(
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert count == 100_000
+    assert count == 40_000
     assert peak < 3_000_000
 
 

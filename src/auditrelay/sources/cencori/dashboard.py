@@ -362,7 +362,7 @@ class Source:
         if reply.status != 200:
             refusal = _refusal(reply)
             try:
-                check(reply, words=refusal.error, hint=self._hint(reply.status, refusal))
+                check(reply, message=refusal.error, hint=self._hint(reply.status, refusal))
             except Refused as error:
                 if _is_plan_limit(reply):
                     raise _PlanLimit(str(error), status=403) from error

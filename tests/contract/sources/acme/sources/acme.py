@@ -69,7 +69,7 @@ class Source:
 
 def _read(reply: Reply) -> _Answer:
     if reply.status != 200:
-        check(reply, words=reply.headers.get("x-acme-says", ""))
+        check(reply, message=reply.headers.get("x-acme-says", ""))
     return decode(reply, _Answer)
 
 
