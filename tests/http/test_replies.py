@@ -1,7 +1,6 @@
-"""A reply: the error for its status, its decoded body, and its Retry-After."""
+"""A reply: the error for its status, its decoded body, and the wait that a vendor asks for in its own way."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -21,8 +20,7 @@ from auditrelay.errors import (
     Retryable,
     TooLarge,
 )
-from auditrelay.http import replies
-from auditrelay.http.replies import Reply, check, decode, retry_after
+from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Trap
 
@@ -111,43 +109,6 @@ def test_the_servers_message_is_cut_and_cannot_forge_a_line() -> None:
 def test_a_hint_replaces_the_general_advice() -> None:
     with pytest.raises(Refused, match=r"logs: Forbidden; ask the admin$"):
         check(reply(403), message="Forbidden", hint="ask the admin")
-
-
-NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": "120"}, 120),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "0"}, 0),
-        ({"retry-after": "-5"}, 0),
-        ({"retry-after": "99999999999999"}, replies.MAX_RETRY_AFTER),
-        ({"retry-after": "1e400"}, replies.MAX_RETRY_AFTER),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": ""}, None),
-        ({"retry-after": "Sun, 01 Mar 2026 12:00:30 GMT"}, 30),
-        ({"retry-after": "Sunday, 01-Mar-26 12:00:30 GMT"}, 30),
-        ({"retry-after": "Sun Mar  1 12:00:30 2026"}, 30),
-        ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0),
-        ({"retry-after": "Sun, 01 Mar 9999 11:00:00 GMT"}, replies.MAX_RETRY_AFTER),
-        ({"retry-after": "Sun, 99 Mar 2026 99:00:00 GMT"}, None),
-        ({"retry-after": "Sun, 01 Mar 99999999999999999999 11:00:00 GMT"}, None),
-        (  # the peer's clock is an hour behind: what counts is the distance
-            {
-                "retry-after": "Sun, 01 Mar 2026 11:00:30 GMT",
-                "date": "Sun, 01 Mar 2026 11:00:00 GMT",
-            },
-            30,
-        ),
-        ({"retry-after": "Sun, 01 Mar 2026 12:00:30 GMT", "date": "yesterday"}, 30),
-    ],
-)
-def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(httpx.Headers(headers), NOW) == seconds
 
 
 def test_a_wait_asked_for_in_the_servers_own_way_counts_only_without_retry_after() -> None:

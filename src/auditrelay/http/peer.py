@@ -29,8 +29,9 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
+from auditrelay.http.headers import http_date
 from auditrelay.http.rate import RateLimiter
-from auditrelay.http.replies import Reply, http_date
+from auditrelay.http.replies import Reply
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import proxy_of, tls_context
 from auditrelay.settings import PeerSettings, SourceSettings

@@ -31,8 +31,9 @@ from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
+from auditrelay.http.headers import http_date
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode, http_date
+from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sources import Page
 from auditrelay.sources.cencori.export_span import RANGES
 from auditrelay.sources.cencori.session import Session

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from auditrelay.http.replies import http_date
+from auditrelay.http.headers import http_date
 from auditrelay.settings.secrets import Secret
 
 _NAME = re.compile(r"sb-[A-Za-z0-9_-]+-auth-token(?:\.\d{1,2})?", re.ASCII)
