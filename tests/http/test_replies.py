@@ -1,4 +1,4 @@
-"""A reply: the error for its status, its decoded body, and the wait that a vendor asks for in its own way."""
+"""A reply: the error for its status, its decoded body, and the wait that a vendor asks for."""
 
 import json
 from typing import Any
