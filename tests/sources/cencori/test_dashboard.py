@@ -389,6 +389,19 @@ async def test_ties_that_move_are_counted_again(
     assert sorted(ids(await walk(connect()))) == sorted(made)
 
 
+async def test_a_tied_row_that_is_deleted_does_not_stand_for_one_that_was_not_seen(
+    vendor: Cencori, connect: Connect, walk: Walk, day: Interval
+) -> None:
+    """Five rows of one time on pages of three, which swap places; one goes during the walk."""
+    vendor.switches.ties = "swapping"
+    stay = [vendor.add(day.start) for _ in range(3)]
+    going = [vendor.add(day.start) for _ in range(2)]
+    vendor.before_page = {3: lambda: vendor.history.remove(going.pop())}
+    source = connect()
+    source._size = 3
+    assert set(stay) <= set(ids(await walk(source)))
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -20,6 +20,7 @@ the window is marked as partial.
 
 import math
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -122,6 +123,21 @@ class _Snapshot:
         """Return the offset of the last row that is newer than the time *reached*."""
         older = sum(at is None or at <= reached for _, at, _ in self.rows)
         return max(0, self.end - older - 1)
+
+
+@dataclass(slots=True)
+class _Ties:
+    """
+    The rows of the time *at* that were seen while the list had *total* rows.
+
+    A key of a row that was deleted since would stand for one that was not seen: so the keys are
+    collected again whenever the total changes, and have to be as many as there *most* were.
+    """
+
+    at: float
+    total: int
+    keys: set[str | bytes] = field(default_factory=set)
+    most: int = 0
 
 
 def _row(text: bytes) -> tuple[bytes, int | None, str | bytes]:
@@ -237,7 +253,7 @@ class Source:
         yield snapshot
         reached = snapshot.last  # everything newer than that is shown
         margin = idle = 0
-        tied_at, known = math.inf, set[str | bytes]()
+        ties = _Ties(math.inf, top.total)
         while not snapshot.exhausted and reached >= start:
             idle += 1
             if idle > MAX_IDLE:
@@ -256,10 +272,9 @@ class Source:
             elif found.last_offset_newer_than(reached) == aim:
                 # The next snapshot would be the same: ties that fill more than a page, or small
                 # pages that all end here.
-                if tied_at != reached:
-                    tied_at = reached
-                    known.clear()
-                async for each, whole in self._read_ties(found, reached, known, range_):
+                if (ties.at, ties.total) != (reached, found.total):
+                    ties = _Ties(reached, found.total)
+                async for each, whole in self._read_ties(found, ties, range_):
                     yield each
                     if whole:
                         snapshot, reached, idle = each, each.last, 0
@@ -287,23 +302,24 @@ class Source:
         return snapshot
 
     async def _read_ties(
-        self, first: _Snapshot, at: float, known: set[str | bytes], range_: str
+        self, first: _Snapshot, ties: _Ties, range_: str
     ) -> AsyncGenerator[tuple[_Snapshot, bool], None]:
         """
-        Yield snapshots, from *first* on, of all rows of the time *at* and a little beyond.
+        Yield snapshots, from *first* on, of all rows of the time of *ties* and a little beyond.
 
-        These ties fill more than a page, and their order may differ between snapshots. So they are
-        counted while the list does not change, and their keys are added to *known*: when it has as
-        many keys as there are ties, the last snapshot is yielded with True.
+        These rows fill more than a page, and their order may differ between snapshots. So they are
+        counted while the list does not change, and their keys are collected: when there are as
+        many keys as rows, the last snapshot is yielded with True.
         """
-        snapshot = first
+        snapshot, at = first, ties.at
         newer = sum(when is not None and when > at for _, when, _ in snapshot.rows)
         begins = snapshot.offset + newer
         while True:
-            known.update(key for _, when, key in snapshot.rows if when == at)
+            ties.keys.update(key for _, when, key in snapshot.rows if when == at)
             if snapshot.last < at:
                 older = sum(when is not None and when < at for _, when, _ in snapshot.rows)
-                yield snapshot, len(known) >= snapshot.end - older - begins
+                ties.most = max(ties.most, snapshot.end - older - begins)
+                yield snapshot, len(ties.keys) >= ties.most
                 return
             yield snapshot, False
             found = await self._fetch(range_, snapshot.end)
