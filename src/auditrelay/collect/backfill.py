@@ -15,12 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from auditrelay.collect.collector import (
-    MAX_UNREADABLE_SPANS,
-    RETENTION,
-    UNREADABLE,
-    Collector,
-)
+from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.progress import OnProgress
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk

@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import auditrelay.sinks
 import auditrelay.sources
@@ -206,7 +202,6 @@ class Components(Mapping[str, type[AnySettings]], Generic[AnySettings]):
 
 
 SOURCES: Mapping[str, type[SourceSettings]] = Components(auditrelay.sources)
-
 
 SINKS: Mapping[str, type[SinkSettings]] = Components(auditrelay.sinks)
 

@@ -20,10 +20,8 @@ from auditrelay.telemetry.scrubber import scrub
 POLL_FIRST: Final = 1.0
 """Seconds until a sink is first polled; doubled while nothing new is acknowledged."""
 
-
 POLL_MAX: Final = 10.0
 """Most seconds between two polls; as often as Splunk's own clients poll."""
-
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -6,7 +6,6 @@ from typing import Final
 PROBE_FIRST: Final = 5.0
 """Seconds until a sink that refuses is probed again; doubled each time."""
 
-
 PROBE_MAX: Final = 300.0
 """Most seconds between two probes of a sink that refuses."""
 

@@ -11,12 +11,7 @@ import httpx
 import msgspec
 import orjson
 
-from auditrelay.errors import (
-    Refused,
-    Rejected,
-    Retryable,
-    TooLarge,
-)
+from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.http.headers import retry_after
 from auditrelay.telemetry.scrubber import scrub
 

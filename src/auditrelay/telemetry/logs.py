@@ -16,9 +16,7 @@ from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
-from prometheus_client import (
-    disable_created_metrics,
-)
+from prometheus_client import disable_created_metrics
 
 from auditrelay.telemetry.scrubber import escape, scrubber
 from auditrelay.window import iso
@@ -30,9 +28,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
 MAX_TEXT = 2000
 """Most characters of one text in a log line."""
 
-
 MAX_TRACEBACK = 32_000
-
 
 log = structlog.get_logger()
 """``log.info("window_collected", source=...)``: a fixed name and fields, never a sentence."""
@@ -143,7 +139,6 @@ class _FromLibraries(logging.Handler):
 
 
 Level = Literal["debug", "info", "warning", "error"]
-
 
 Format = Literal["auto", "console", "json"]
 

@@ -9,12 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -25,14 +20,11 @@ from auditrelay import __version__
 REQUEST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """From a peer in the same network to twice the usual ``timeout``."""
 
-
 LATENESS_SECONDS = (1, 5, 15, 30, 60, 300, 900, 3600, 7200, 21600, 86400, 172800, 604800)
 """The values that ``settle``, ``overlap`` and ``resweep`` are chosen from, up to a week."""
 
-
 END_TO_END_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 2592000)
 """Fine around ``settle`` and ``poll_interval``, coarse for an outage, 30 days for a backfill."""
-
 
 _OPENMETRICS = "application/openmetrics-text"
 

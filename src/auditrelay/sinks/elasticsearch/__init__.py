@@ -42,7 +42,6 @@ _RESPONSE_FILTER = (
     "items.*._index,items.*.failure_store"
 )
 
-
 _REASONS = {
     "document_parsing_exception": "mapping",
     "mapper_parsing_exception": "mapping",
@@ -51,20 +50,16 @@ _REASONS = {
     "max_bytes_length_exceeded_exception": "too_large",
 }
 
-
 _HIDE_SOURCE = "include_source_on_error"
 """Without it, the error of a refused document quotes the document."""
 
-
 _HIDES_SOURCE_SINCE = (8, 18)
 """github.com/elastic/elasticsearch/pull/121010; OpenSearch does not know it."""
-
 
 _STORED_ELSEWHERE = (
     "events that do not fit the mapping went to the failure store, which no detection searches: "
     "see GET STREAM::failures/_search"
 )
-
 
 __all__ = ["Settings", "Sink", "build"]
 

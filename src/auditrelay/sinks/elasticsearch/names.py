@@ -11,21 +11,15 @@ from auditrelay.window import moment
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
-
 _DIRECTIVE = re.compile(r"%(.?)")
-
 
 _DATES = "YmdHjGV"
 
-
 _FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
-
 
 _FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
-
 _CREATE = b'{"create":{"_index":"'
-
 
 _MAX_TARGETS: Final = 10_000
 

@@ -50,9 +50,7 @@ from auditrelay.telemetry.metrics import Metrics
 EVENT_BYTES = 5 * 1024 * 1024
 """maxEventSize; HEC refuses a larger event with code 6, and the rest of its batch with it."""
 
-
 _ACCEPTED_WITH_WARNING = (24, 25)
-
 
 _EVENT_ERRORS = {
     5: "no_data",
@@ -62,18 +60,13 @@ _EVENT_ERRORS = {
     15: "invalid_fields",
 }
 
-
 _NO_DATA = 5
-
 
 _INCORRECT_INDEX = 7
 
-
 _INVALID_CHANNEL = 11
 
-
 _ACK_CHANNEL_FULL = 27
-
 
 _CONFIGURATION_ERRORS = {
     1: "the token is disabled: enable it in Splunk",
@@ -88,11 +81,9 @@ _CONFIGURATION_ERRORS = {
     22: "the token is disabled: enable it in Splunk",
 }
 
-
 _CHANNEL_WAS_SENT = (
     "a channel was sent (X-Splunk-Request-Channel): check the proxies between auditrelay and Splunk"
 )
-
 
 _ADVICE = "check url, and the proxies between auditrelay and Splunk"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 _BALLAST = "ballast"
 
-
 _BALLAST_BYTES = 1 << 20
 
 

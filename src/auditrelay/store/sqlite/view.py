@@ -5,12 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from auditrelay.store import (
-    Coverage,
-    SinkState,
-    SourceState,
-    StoredDeadLetter,
-)
+from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sqlite import dead_letters, meta
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
