@@ -54,16 +54,6 @@ class Status(BaseModel):
             raise ValueError("must have at least 16 characters: a shorter one can be guessed")
         return token
 
-    @property
-    def host(self) -> str:
-        """The address to bind."""
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        """The port to bind; with 0 the system chooses one."""
-        return int(self.listen.rpartition(":")[2])
-
 
 class Log(BaseModel):
     """The level and the format of the log."""

@@ -33,7 +33,7 @@ from auditrelay.service.topology import JOB, Topology
 from auditrelay.status.findings import STUCK
 from auditrelay.status.port import StatusPort
 from auditrelay.status.report import report
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
@@ -144,8 +144,8 @@ class App:
         """
         config.require_work()
         _tune()
-        files.prepare(config.state_dir)
-        with files.locked(config.state_dir, __version__):
+        prepare(config.state_dir)
+        with locked(config.state_dir, __version__):
             store = await SqliteStore.open(
                 config.state_dir,
                 max_bytes=config.spool.max_bytes,

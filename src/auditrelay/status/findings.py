@@ -307,7 +307,7 @@ def _gaps(report: Report) -> Iterator[Finding]:
             "source",
             row["name"],
             f"{row['name']} was not read for {wording.span(length)}{spots} between "
-            f"{wording.moment(_at(start), now)} and {wording.moment(_at(end), now)}.",
+            f"{wording.timestamp(_at(start), now)} and {wording.timestamp(_at(end), now)}.",
             effect=_reasons({gap["reason"] for gap in gaps}),
             do="If the vendor still shows that time, fill the gap.",
             command=_command(

@@ -10,7 +10,7 @@ from tests.support.stores import MINUTE, NOON, opened
 
 from auditrelay.events import AuditEvent
 from auditrelay.store import DeadLetter, Proof
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -19,7 +19,7 @@ Make = Callable[..., AuditEvent]
 @pytest.fixture
 async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
     """Two sinks with dead letters: event 0 of both, event 1 of splunk, and a bad row of a file."""
-    files.prepare(tmp_path)
+    prepare(tmp_path)
     store = await opened(tmp_path)
     await store.start_source("voice", NOON)
     for sink in ("splunk", "elastic"):
@@ -190,7 +190,7 @@ async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
     (sink,) = [each for each in await store.sinks() if each.name == "splunk"]
     assert sink.dead_letters == 1
     await store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         sizes = db.execute("select length(event) from dead_letter order by id").fetchall()
     assert [size > 0 for (size,) in sizes] == [False, True, True, True]
 

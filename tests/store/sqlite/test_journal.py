@@ -14,8 +14,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.store import ledger
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite import ledger as ledgers
-from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.window import Interval, micros
 
 Make = Callable[..., AuditEvent]
@@ -30,8 +30,8 @@ def span(start: float, end: float) -> Interval:
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database whose source 1 has a journal of several kinds of records."""
-    files.create(tmp_path)
-    with contextlib.closing(files.connect(tmp_path, write=True)) as db:
+    create(tmp_path)
+    with contextlib.closing(connect(tmp_path, write=True)) as db:
         for owner, name in ((1, "it"), (2, "other")):
             db.execute("insert into source (id, name, started) values (?, ?, 0)", (owner, name))
         for day in range(3):

@@ -14,7 +14,7 @@ from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
 from auditrelay.store import DeadLetter, Proof, ledger
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
@@ -94,7 +94,7 @@ insert into meta values ('next_position', 0), ('spool_bytes', 0);
 
 def old_state(folder: Path, events: list[AuditEvent]) -> None:
     """Write a state as version 1 did: *events*, the last of them a dead letter, and a gap."""
-    path = folder / files.DATABASE
+    path = folder / DATABASE
     path.touch(mode=0o600)
     blob = isal_zlib.compress(pack(events), 1)
     first, last = events[0].at, events[-1].at + 1
@@ -208,7 +208,7 @@ async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(
     tmp_path: Path, event: Make
 ) -> None:
     old_state(tmp_path, [event(0)])
-    path = tmp_path / files.DATABASE
+    path = tmp_path / DATABASE
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("create table vanished (not_ours)")  # something is in the way
         db.commit()

@@ -17,6 +17,7 @@ from auditrelay.http.replies import Reply
 from auditrelay.sinks import Item
 from auditrelay.sinks._requests import unexpected_body
 from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of
+from auditrelay.sinks.elasticsearch.names import MAX_TARGETS
 
 _FRESH_FOR: Final = 60.0
 """Seconds for which the backing indices of a name are cached."""
@@ -26,8 +27,6 @@ _UNREADABLE_RETRY: Final = 3600.0
 
 _CLOCK_SKEW: Final = 3_600_000_000
 """How far, in microseconds, a vendor's clock may be ahead of the cluster's."""
-
-_MAX_TARGETS: Final = 10_000
 
 _MAX_IDS = 1000
 """Ids in one search; the hits must stay below index.max_result_window even with duplicates."""
@@ -139,7 +138,7 @@ class DuplicateFinder:
         if backing is None or now - backing.known_at > (
             _UNREADABLE_RETRY if backing.unreadable else _FRESH_FOR
         ):
-            if len(self._backing) >= _MAX_TARGETS:
+            if len(self._backing) >= MAX_TARGETS:
                 self._backing.clear()
             settings_by_index = await self._creation_dates(target)
             backing = self._backing[target] = _BackingIndices.of(settings_by_index, now)

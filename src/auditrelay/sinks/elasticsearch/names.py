@@ -21,7 +21,8 @@ _FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
 _CREATE = b'{"create":{"_index":"'
 
-_MAX_TARGETS: Final = 10_000
+MAX_TARGETS: Final = 10_000
+"""Most targets that are cached; a cache that is full is emptied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Targets:
         key = (event.vendor, event.source, hour)
         target = self._cache.get(key)
         if target is None:
-            if len(self._cache) >= _MAX_TARGETS:
+            if len(self._cache) >= MAX_TARGETS:
                 self._cache.clear()
             target = self._cache[key] = Target.of(self._index, event)
         return target

@@ -256,7 +256,7 @@ class Sink:
             channel.keep_cookies(reply)
         return reply
 
-    async def _open_channel(self) -> "Channel":
+    async def _open_channel(self) -> Channel:
         """
         Return the channel in use, or a new one.
 
@@ -277,7 +277,7 @@ class Sink:
             return self._channel
 
     async def _poll_acks(
-        self, channel: "Channel", numbers: Sequence[int], *, new: bool = False
+        self, channel: Channel, numbers: Sequence[int], *, new: bool = False
     ) -> set[int]:
         """Return which of *numbers* are indexed. Raises Retryable or Refused."""
         reply = await self._peer.request(
@@ -347,7 +347,7 @@ class Sink:
         ack_id = None if channel is None else self._ack_id(answer, channel)
         return Verdict(warnings=(answer.text,) if warned else (), throttled=warned, ack_id=ack_id)
 
-    def _ack_id(self, answer: Answer, channel: "Channel") -> AckId:
+    def _ack_id(self, answer: Answer, channel: Channel) -> AckId:
         """Return where the batch that was accepted with *answer* will be acknowledged."""
         reply, number = answer.reply, answer.body.get("ackId")
         if type(number) is not int:

@@ -163,7 +163,7 @@ def _since(iso: str | None, now: datetime) -> Markup | None:
         return None
     at = datetime.fromisoformat(iso)
     age = wording.span((now - at).total_seconds())
-    start = tag("time", wording.moment(at, now), datetime=iso)
+    start = tag("time", wording.timestamp(at, now), datetime=iso)
     return tag("span", "since ", start, f" ({age})", class_="since")
 
 
@@ -259,7 +259,7 @@ def _lateness(row: Row) -> str:
 
 
 def _moment(iso: str | None, now: datetime) -> str | None:
-    return None if iso is None else wording.moment(datetime.fromisoformat(iso), now)
+    return None if iso is None else wording.timestamp(datetime.fromisoformat(iso), now)
 
 
 def _throughput(row: Row) -> Markup:

@@ -145,7 +145,7 @@ def _in_words(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axi
     last = row["last_fetched_timestamp"]
     words = [f"{row['name']}, the last 7 days: {wording.count(events, 'event')} read"]
     if last is not None:
-        words[0] += f", checkpoint {wording.moment(_at(last), axis.end)}"
+        words[0] += f", checkpoint {wording.timestamp(_at(last), axis.end)}"
     words.append("no gap" if not gaps else wording.count(len(gaps), "gap"))
     late = sum(find["events"] for find in row["late"])
     if late:
@@ -162,8 +162,8 @@ def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime
     rows = [
         tag(
             "tr",
-            tag("td", wording.moment(_at(span["start"]), now)),
-            tag("td", wording.moment(_at(span["end"]), now)),
+            tag("td", wording.timestamp(_at(span["start"]), now)),
+            tag("td", wording.timestamp(_at(span["end"]), now)),
             tag("td", _state(span)),
             tag("td", f"{span['events']:,}", class_="number"),
         )
