@@ -129,10 +129,12 @@ async def test_a_rejected_file_is_logged_once_shown_until_removed_and_blocks_no_
     assert await rig.world.names() == ["r1"]
     condition = rig.health.condition
     assert (condition.up, condition.held) == (True, False)
-    assert condition.last_error == "bad.csv is no export"
+    shown = (condition.last_error, condition.error_code)
+    assert shown == ("bad.csv is no export", "file_rejected")
     del rig.folder.contents["bad.csv"]
     await rig.poll()
-    assert condition.last_error is None
+    shown = (condition.last_error, condition.error_code)
+    assert shown == (None, None)
 
 
 async def test_a_row_that_is_no_record_is_a_dead_letter(rig: Rig) -> None:

@@ -335,8 +335,7 @@ def _reasons(reasons: Iterable[str]) -> str:
 
 def _bad_files(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
-        # A source that reads files goes on with the next file, and so stays up.
-        if row["up"] and row["last_error"] is not None and not row["paused_since"]:
+        if row["error_code"] == "file_rejected":
             yield Finding(
                 "action_required",
                 "source",
