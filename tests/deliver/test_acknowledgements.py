@@ -15,7 +15,7 @@ from tests.support.delivering import Intake, World, busy
 from auditrelay.deliver import acknowledgements
 from auditrelay.deliver.acknowledgement_poller import POLL_MAX
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST
+from auditrelay.deliver.probe import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import AckId, Item, Limits, Rejection, Verdict
 

@@ -11,7 +11,7 @@ from tests.support.delivering import Intake, World, busy, name_of
 
 from auditrelay.deliver.circuit_breaker import THRESHOLD, CircuitBreaker
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 

@@ -31,8 +31,8 @@ from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import retry
 from auditrelay.sources import Page, bland
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite import ledger
 from auditrelay.store.sqlite.journal import JournalWriter, records
 from auditrelay.store.sqlite.state_dir import connect, create, prepare

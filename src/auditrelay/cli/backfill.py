@@ -18,7 +18,7 @@ from rich.progress import (
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.telemetry import humanize
 
 

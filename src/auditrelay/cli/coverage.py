@@ -12,8 +12,8 @@ from auditrelay.cli.times import parse_time
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.store import Coverage, Span
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes, iso, moment

@@ -5,7 +5,7 @@ import contextlib
 import signal
 from typing import Any
 
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.errors import Locked, RelayError, first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App

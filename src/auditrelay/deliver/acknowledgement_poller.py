@@ -10,7 +10,7 @@ from auditrelay.deliver.batches import Batches
 from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.http.retry import pause
 from auditrelay.settings.values import format_duration

@@ -20,7 +20,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull

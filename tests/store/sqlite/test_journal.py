@@ -11,7 +11,7 @@ import pytest
 from tests.support.stores import NOON
 
 from auditrelay.events import AuditEvent
-from auditrelay.store import ledger
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite import ledger as ledgers
 from auditrelay.store.sqlite.journal import JournalWriter, records
@@ -55,7 +55,7 @@ def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
         ("filled", "backfill"),
         ("covered", "backfill"),
     ]
-    assert ledger.find_contradiction(ledgers.spans(db, 1), records(db, 1)) is None
+    assert find_contradiction(ledgers.spans(db, 1), records(db, 1)) is None
 
 
 @pytest.mark.parametrize("seq", range(1, 9))
@@ -155,7 +155,7 @@ def test_a_ledger_that_contradicts_its_journal_is_found(
 ) -> None:
     db.execute(edit)
     assert judged(db) is None, "the journal itself is whole"
-    assert words in str(ledger.find_contradiction(ledgers.spans(db, 1), records(db, 1)))
+    assert words in str(find_contradiction(ledgers.spans(db, 1), records(db, 1)))
 
 
 def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection) -> None:

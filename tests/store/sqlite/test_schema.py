@@ -12,7 +12,8 @@ from tests.support.stores import NOON, opened
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
-from auditrelay.store import DeadLetter, Proof, ledger
+from auditrelay.store import DeadLetter, Proof
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
@@ -170,7 +171,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
         ("covered", "before the journal"),
     ]
     assert find_break("voice", known.head, known.journal) is None
-    assert ledger.find_contradiction(known.spans, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
     assert known.differs is None
 
 
@@ -201,7 +202,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         known = view.coverage("voice")
     assert known is not None
     assert find_break("voice", known.head, known.journal) is None
-    assert ledger.find_contradiction(known.spans, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
 
 
 async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(

@@ -1,4 +1,4 @@
-"""Which batch probes a sink that is unavailable or held: one at a time, ever less often."""
+"""The probes of a sink that is unavailable or held: one at a time, ever less often."""
 
 import asyncio
 from typing import Final
