@@ -22,7 +22,7 @@ from auditrelay.sinks import AckId, Item, Limits, Rejection, Verdict
 ACK_TIMEOUT = timedelta(minutes=5)
 """For a channel that shall time out. Others have a day: time passes fast in these tests."""
 
-TEN = Limits(10, 10**9, 10**9)
+TEN = Limits(10, 10**9)
 
 
 @dataclass(eq=False)

@@ -34,7 +34,7 @@ from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.names import Targets, by_target, wildcard
-from auditrelay.sinks.elasticsearch.settings import REQUEST_BYTES, Settings
+from auditrelay.sinks.elasticsearch.settings import Settings
 from auditrelay.telemetry.metrics import Metrics
 
 _RESPONSE_FILTER = (
@@ -87,7 +87,7 @@ class Sink:
     def limits(self) -> Limits:
         """As configured: a document may be as large as a request."""
         settings = self._settings
-        return Limits(settings.batch_events, settings.batch_bytes, REQUEST_BYTES - 1)
+        return Limits(settings.batch_events, settings.batch_bytes)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* as an action and a document, a line each."""
@@ -217,7 +217,7 @@ class Sink:
         return await self._duplicates.stored(targets)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Return None: an event of any age is stored."""
+        """Give no notice: an event of any age is stored."""
         return None
 
     def query(self, uid: str) -> Sequence[str]:

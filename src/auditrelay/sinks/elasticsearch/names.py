@@ -89,7 +89,11 @@ def by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
 
 
 def _name_in(text: bytes) -> str:
-    """Return the index or stream in the action line of a rendered event."""
+    """
+    Return the index or stream in the action line of a rendered event.
+
+    The line is sliced, not decoded: :meth:`Target.of` wrote it, and a name contains no quote.
+    """
     return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
 
 

@@ -175,7 +175,7 @@ class Sink:
     @property
     def limits(self) -> Limits:
         """As configured; no event above Splunk's own maximum."""
-        return Limits(self._settings.batch_events, self._settings.batch_bytes, EVENT_BYTES)
+        return Limits(self._settings.batch_events, self._settings.batch_bytes)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """
@@ -415,7 +415,7 @@ class Sink:
         return f"{healthy}, which acknowledges" if ack else healthy
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Return None: Splunk indexes an event of any age."""
+        """Give no notice: Splunk indexes an event of any age."""
         return None
 
     def query(self, uid: str) -> Sequence[str]:
