@@ -92,6 +92,7 @@ class ConfigFile(BaseSettings):
 
     state_dir: Path | None = None
     store: str | None = None
+    """Reserved: an explicit refusal, so that a shared store is never mistaken for SQLite."""
     status: Status = Status()
     log: Log = Log()
     spool: Spool = Spool()

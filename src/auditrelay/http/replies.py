@@ -1,4 +1,4 @@
-"""A peer's reply: its body decoded, its status as an error, its Retry-After as seconds."""
+"""A peer's reply: its body decoded, its status as an error."""
 
 import functools
 import json

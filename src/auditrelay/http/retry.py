@@ -17,7 +17,12 @@ MAX_SOURCE_WAIT = 900.0
 
 
 async def pause(seconds: float) -> None:
-    """Wait. Every wait of this package calls this function, so that tests can replace it."""
+    """
+    Wait.
+
+    Every wait between requests or polls, here and in ``collect`` and ``deliver``, calls this
+    function, so tests replace one function for all of them.
+    """
     await asyncio.sleep(seconds)
 
 
