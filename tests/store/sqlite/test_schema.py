@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from isal import isal_zlib
-from tests.support.stores import NOON, opened
+from tests.support.stores import NOON, dead_letters, opened
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
@@ -155,7 +155,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
             *[{"splunk": "waiting"}] * 2,
             {"splunk": "dead_letter"},
         ]
-        (letter,) = await store.dead_letters()
+        (letter,) = dead_letters(tmp_path)
         assert (letter.id, letter.sink, letter.letter.event) == (7, "splunk", events[4])
         assert (letter.letter.reason, letter.letter.status, letter.replayed) == (
             "invalid",
@@ -186,7 +186,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         (sent,) = await store.replay([7])
         assert sent.sink == "splunk"
         await store.settle("splunk", [(0, 6)])
-        assert await store.dead_letters() == []
+        assert dead_letters(tmp_path) == []
         late = event(2, uid="ab" * 20)
         added = await store.add(
             "voice", [late], proof=Proof(covers=(span(1, 2),)), via="resweep 1h"
@@ -194,7 +194,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         assert added.late == (0,)
         letter = DeadLetter(event(9), "bad_row", "no", None, 1, NOON, NOON)
         await store.add("voice", [], bad=[letter])
-        assert [each.sink for each in await store.dead_letters()] == [None]
+        assert [each.sink for each in dead_letters(tmp_path)] == [None]
         assert (await store.begin_backfill("voice", span(0, 1), [], NOON)).done == ()
     finally:
         await store.close()

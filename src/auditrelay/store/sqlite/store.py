@@ -263,19 +263,6 @@ class SqliteStore:
 
     # -- dead letters ----------------------------------------------------------------------------
 
-    async def dead_letters(
-        self,
-        *,
-        sinks: Sequence[str] = (),
-        sources: Sequence[str] = (),
-        reasons: Sequence[str] = (),
-        ids: Sequence[int] = (),
-    ) -> list[StoredDeadLetter]:
-        """Return the dead letters that match every filter given, oldest first."""
-        return await self._read(
-            lambda db: dead_letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
-        )
-
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = _now()
