@@ -10,7 +10,7 @@
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
-#   make changelog VERSION=0.2.0       the fragments of changelog.d into CHANGELOG.md, at a release
+#   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
 #   make lock [LOCK=--upgrade]         requirements*.txt from pyproject.toml
 #   make clean                         remove all that the targets above have created
 #
@@ -79,7 +79,7 @@ interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)
 
 changelog: $(VENV)/.developer
-	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.2.0))
+	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error name the release: make changelog VERSION=0.1.0))
 
 # The development lock has all packages; the other two are subsets. Dependencies come from wheels
 # only: the code that a source distribution runs while it is built is in no lock.

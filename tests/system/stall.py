@@ -18,7 +18,7 @@ from typing import Any
 
 import auditrelay.collect.reader
 from auditrelay.collect.collector import Collector
-from auditrelay.service import app
+from auditrelay.service import instance_view
 from auditrelay.service.topology import Topology
 
 _walk = vars(auditrelay.collect.reader)["walk"]
@@ -35,7 +35,9 @@ class Stall:
     def __call__(self) -> None:
         """Replace the loops of this process."""
         vars(auditrelay.collect.reader)["walk"] = self._stalling_walk
-        vars(app).update(STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0)  # instead of hours
+        vars(instance_view).update(
+            STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0
+        )  # instead of hours
 
         async def poll(collector: Collector) -> None:
             if not (self.folder / "unscheduled").exists():

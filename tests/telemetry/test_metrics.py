@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -196,3 +197,14 @@ def test_a_gauge_can_be_a_function() -> None:
     of = metrics()
     of.source_lag_seconds.labels("a").set_function(lambda: 42)
     assert value(of, "source_lag_seconds", source="a") == 42
+
+
+@pytest.mark.process
+def test_no_counter_has_a_second_series_whatever_else_is_imported() -> None:
+    code = (
+        "from auditrelay.telemetry.metrics import Metrics;"
+        "print(Metrics(sources=['a'], sinks=['b']).render()[0].decode())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "auditrelay_events_collected_total" in shown.stdout
+    assert "_created" not in shown.stdout

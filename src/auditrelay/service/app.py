@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import gc
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Self
 
@@ -24,15 +23,13 @@ from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
-from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service import control_socket
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
+from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
-from auditrelay.status.findings import STUCK
 from auditrelay.status.port import StatusPort
-from auditrelay.status.report import report
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
@@ -95,7 +92,7 @@ class App:
         #
         #   control socket          SIGHUP            status port, systemd
         #         |                   |                        |
-        #     Commands                | change()              App --------- Alerts
+        #     Commands                | change()         InstanceView ----- Alerts
         #         |                   |                        | status(),   |
         #         | backfill,         |                        | stuck()     | findings
         #         | verify, ...       |                        |             | as events
@@ -117,15 +114,15 @@ class App:
             attempts=attempts,
             patience=None if attempts is None else ROOM_PATIENCE,
         )
+        self.view = InstanceView(self._topology, store, metrics, clock=clock)
         self._commands = Commands(self._topology, store, clock=clock)
         self._alerts = Alerts(
-            self.status,
+            self.view.status,
             store,
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
         )
-        self._restart_command: str | None = None
         self._prune_due = asyncio.Event()
         self._sealed_on: date | None = None
 
@@ -189,8 +186,8 @@ class App:
         raise ConfigError. *started* is called with the address of the status port once everything
         runs; *supervisor* is notified from then on.
         """
-        self._restart_command = supervisor.restart_command
-        port = StatusPort(self._config.status.listen, self, token=self._config.status.token)
+        self.view.restart_command = supervisor.restart_command
+        port = StatusPort(self._config.status.listen, self.view, token=self._config.status.token)
         scheduler = self._scheduler()
         async with asyncio.TaskGroup() as tasks:
             status = tasks.create_task(port.serve())
@@ -202,9 +199,9 @@ class App:
             self._store.before_save_condition = self._alerts.due.set
             scheduler.start()
             started(port.address)
-            supervisor.ready(self.summary())
+            supervisor.ready(self.view.summary())
             others += [
-                tasks.create_task(supervisor.keep_notifying(self)),
+                tasks.create_task(supervisor.keep_notifying(self.view)),
                 tasks.create_task(self._alerts.keep_alerting()),
                 tasks.create_task(self._keep_reloading(reload, reread, supervisor)),
             ]
@@ -231,7 +228,7 @@ class App:
                 _log.error("reload_refused", problems=list(error.problems))
             else:
                 _log.info("reloaded", **asdict(changes))
-            supervisor.ready(self.summary())
+            supervisor.ready(self.view.summary())
 
     async def run_command_offline(
         self, request: dict[str, Any], on_progress: OnProgress
@@ -319,95 +316,3 @@ class App:
             return
         if pruned:
             _log.info("spool_pruned", events=pruned)
-
-    # -- for the status port and the supervisor ----------------------------------------------------
-
-    async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` prints, and what is known to the running instance alone."""
-        # Health is taken from memory: the store's copy waits for the next poll or, on a full disk,
-        # for room.
-        sources = {loop.name: asdict(loop.condition) for loop in self._topology.collectors.values()}
-        sinks = {loop.name: asdict(loop.condition) for loop in self._topology.deliverers.values()}
-        return report(
-            self._config,
-            [
-                replace(state, condition=sources.get(state.name, state.condition))
-                for state in await self._store.sources()
-            ],
-            [
-                replace(state, condition=sinks.get(state.name, state.condition))
-                for state in await self._store.sinks()
-            ],
-            spool_bytes=self._store.spool_bytes,
-            now=self._clock(),
-            pace={name: sink.throughput for name, sink in self._topology.deliverers.items()},
-            stuck=self.stuck(),
-            restart_command=self._restart_command,
-        )
-
-    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        """Update the gauges; return the metrics and their content type, as *accept* asks."""
-        for collector in self._topology.collectors.values():
-            collector.checkpoint.measure()
-        now = self._clock()
-        for sink in await self._store.sinks():
-            if sink.name not in self._config.sinks:
-                continue
-            self.metrics.sink_backlog_events.labels(sink.name).set(sink.backlog_events)
-            self.metrics.dead_letters.labels(sink.name).set(sink.dead_letters)
-            oldest = sink.oldest_undelivered
-            self.metrics.sink_oldest_undelivered_seconds.labels(sink.name).set(
-                0 if oldest is None else max(0.0, (now - oldest).total_seconds())
-            )
-        self.metrics.spool_bytes.set(self._store.spool_bytes)
-        self.metrics.spool_max_bytes.set(self._config.spool.max_bytes)
-        return self.metrics.render(accept)
-
-    def stuck(self) -> list[str]:
-        """
-        Return the names of the loops that make no progress.
-
-        A poll or a batch in progress has to move, and polls have to begin even if the scheduler
-        fails.
-        """
-        now = time.monotonic()
-        return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
-
-    def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
-        limit = STUCK + loop.settings.timeout
-        if isinstance(loop, Collector):
-            if loop.worked_at is None:
-                due = loop.settings.poll_interval + STUCK
-                return now - loop.rested_at > due.total_seconds()
-            limit = STUCK + SOURCE_ATTEMPTS * (
-                loop.settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
-            )
-        return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
-
-    def summary(self) -> str:
-        """Return the overall health in a sentence: every problem, or that all are healthy."""
-        problems = []
-        for loop in self._topology.loops:
-            condition = loop.condition
-            if condition.held:
-                problems.append(_blocked(loop))
-            elif condition.last_error or not loop.worked_once:
-                problems.append(f"{loop.name}: {condition.last_error or 'no response yet'}")
-        names = ", ".join(loop.name for loop in self._topology.loops)
-        return "; ".join(problems) or f"All healthy: {names}"
-
-    def unready(self) -> list[str]:
-        """Return why this is not ready: what is held, or has not succeeded since the start."""
-        reasons = []
-        for loop in self._topology.loops:
-            condition = loop.condition
-            if condition.held:
-                reasons.append(_blocked(loop))
-            elif not loop.worked_once:
-                why = condition.last_error or "no response yet"
-                reasons.append(f"{loop.name} has not succeeded since the start: {why}")
-        return reasons
-
-
-def _blocked(loop: Collector | Deliverer) -> str:
-    return f"{loop.name} is blocked, action required: {loop.condition.last_error}"

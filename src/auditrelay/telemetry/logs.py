@@ -16,14 +16,9 @@ from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
-from prometheus_client import disable_created_metrics
 
 from auditrelay.telemetry.scrubber import escape, scrubber
 from auditrelay.window import iso
-
-# The library would add a second series to every counter, its time of creation.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
-
 
 MAX_TEXT = 2000
 """Most characters of one text in a log line."""

@@ -1,0 +1,129 @@
+"""What the status port, the supervisor and the alerts ask a running instance."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from auditrelay.collect.collector import Collector
+from auditrelay.deliver.deliverer import Deliverer
+from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
+from auditrelay.service.topology import Topology
+from auditrelay.status.findings import STUCK
+from auditrelay.status.report import report
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.metrics import Metrics
+
+
+class InstanceView:
+    """
+    The health of all loops of *topology*, and the report of it together with what *store* keeps.
+
+    *clock* returns now, in UTC.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        store: SqliteStore,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.restart_command: str | None = None
+        """How an operator restarts the service; None where no service manager is known."""
+        self._topology = topology
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``status --json`` prints, and what is known to the running instance alone."""
+        # Health is taken from memory: the store's copy waits for the next poll or, on a full disk,
+        # for room.
+        sources = {loop.name: asdict(loop.condition) for loop in self._topology.collectors.values()}
+        sinks = {loop.name: asdict(loop.condition) for loop in self._topology.deliverers.values()}
+        return report(
+            self._topology.config,
+            [
+                replace(state, condition=sources.get(state.name, state.condition))
+                for state in await self._store.sources()
+            ],
+            [
+                replace(state, condition=sinks.get(state.name, state.condition))
+                for state in await self._store.sinks()
+            ],
+            spool_bytes=self._store.spool_bytes,
+            now=self._clock(),
+            pace={name: sink.throughput for name, sink in self._topology.deliverers.items()},
+            stuck=self.stuck(),
+            restart_command=self.restart_command,
+        )
+
+    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Update the gauges; return the metrics and their content type, as *accept* asks."""
+        for collector in self._topology.collectors.values():
+            collector.checkpoint.measure()
+        now = self._clock()
+        for sink in await self._store.sinks():
+            if sink.name not in self._topology.config.sinks:
+                continue
+            self._metrics.sink_backlog_events.labels(sink.name).set(sink.backlog_events)
+            self._metrics.dead_letters.labels(sink.name).set(sink.dead_letters)
+            oldest = sink.oldest_undelivered
+            self._metrics.sink_oldest_undelivered_seconds.labels(sink.name).set(
+                0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+            )
+        self._metrics.spool_bytes.set(self._store.spool_bytes)
+        self._metrics.spool_max_bytes.set(self._topology.config.spool.max_bytes)
+        return self._metrics.render(accept)
+
+    def stuck(self) -> list[str]:
+        """
+        Return the names of the loops that make no progress.
+
+        A poll or a batch in progress has to move, and polls have to begin even if the scheduler
+        fails.
+        """
+        now = time.monotonic()
+        return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
+
+    def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
+        limit = STUCK + loop.settings.timeout
+        if isinstance(loop, Collector):
+            if loop.worked_at is None:
+                due = loop.settings.poll_interval + STUCK
+                return now - loop.rested_at > due.total_seconds()
+            limit = STUCK + SOURCE_ATTEMPTS * (
+                loop.settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
+            )
+        return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
+
+    def summary(self) -> str:
+        """Return the overall health in a sentence: every problem, or that all are healthy."""
+        problems = []
+        for loop in self._topology.loops:
+            condition = loop.condition
+            if condition.held:
+                problems.append(_blocked(loop))
+            elif condition.last_error or not loop.worked_once:
+                problems.append(f"{loop.name}: {condition.last_error or 'no response yet'}")
+        names = ", ".join(loop.name for loop in self._topology.loops)
+        return "; ".join(problems) or f"All healthy: {names}"
+
+    def unready(self) -> list[str]:
+        """Return why this is not ready: what is held, or has not succeeded since the start."""
+        reasons = []
+        for loop in self._topology.loops:
+            condition = loop.condition
+            if condition.held:
+                reasons.append(_blocked(loop))
+            elif not loop.worked_once:
+                why = condition.last_error or "no response yet"
+                reasons.append(f"{loop.name} has not succeeded since the start: {why}")
+        return reasons
+
+
+def _blocked(loop: Collector | Deliverer) -> str:
+    return f"{loop.name} is blocked, action required: {loop.condition.last_error}"
