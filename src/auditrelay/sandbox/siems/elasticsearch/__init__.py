@@ -64,6 +64,11 @@ _READ = frozenset(
 )
 
 
+def _without_privilege(elastic: "Elastic") -> dict[str, Any]:
+    elastic.switches.missing_privileges = frozenset({"create_doc"})
+    return {}
+
+
 class Elastic(Intake):
     """
     A cluster of one *flavour*. :attr:`stored` is what it stored, whatever it answered.
@@ -80,6 +85,7 @@ class Elastic(Intake):
         Refusal(
             "wrong key", 401, "unable to auth", lambda _: {"api_key": encoded_key("wrong-key-1")}
         ),
+        Refusal("no privilege", 403, "unauthorized", _without_privilege),
     )
     MISBEHAVIOURS: ClassVar = {
         "items busy": lambda double: double.fail_items(429, times=3),
