@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 
-from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from interop import datadog
 from interop.answers import compare
 from interop.cluster import Cluster, Flavour, prove

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from interop.findings import Findings
 
 _STREAM = "logs-auditrelay.answers-default"

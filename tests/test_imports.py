@@ -108,7 +108,9 @@ def needed(module: Path) -> Iterator[str]:
             yield f"{folder.relative_to(ROOT)}/__init__"
 
 
-@pytest.mark.parametrize("folder", ["sources", "sinks", "events/vendors", "sandbox/vendors"])
+@pytest.mark.parametrize(
+    "folder", ["sources", "sinks", "events/vendors", "sandbox/siems", "sandbox/vendors"]
+)
 def test_members_of_a_folder_do_not_import_each_other(folder: str) -> None:
     """A member is a file or a folder; ``__init__`` and ``_names`` are shared by all."""
     members: dict[str, set[str]] = {}

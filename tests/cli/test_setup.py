@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from tests.support.daemon import command
 
-from auditrelay.sandbox.siems.elastic import PASSWORD, USERNAME, Elastic
+from auditrelay.sandbox.siems.elasticsearch import PASSWORD, USERNAME, Elastic
 
 pytestmark = pytest.mark.process
 

@@ -24,7 +24,8 @@ from structlog.testing import capture_logs
 from tests.support.clock import record_waits
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
-from auditrelay.sandbox import Elastic, Request, Vendor, faults, vendors
+from auditrelay.sandbox import Request, Vendor, faults, vendors
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.service.app import App
 from auditrelay.sources import available
 from auditrelay.store.sqlite.store import SqliteStore

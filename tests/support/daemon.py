@@ -16,6 +16,7 @@ import httpx
 from tests.support.processes import SPEED, Child, Fault
 
 from auditrelay.sandbox import Sandbox
+from auditrelay.sandbox.stored import Stored
 
 TIMEOUT = 20.0
 """Most seconds to wait for a condition."""
@@ -36,19 +37,9 @@ def sources(sandbox: Sandbox, *, of: Iterable[str] = TWO, **changes: Any) -> Tab
 
 
 def sinks(sandbox: Sandbox, **changes: Any) -> Table:
-    """Return the tables of the three intakes, with a short linger."""
+    """Return the tables of sinks that send to the intakes, with a short linger."""
     common = {"linger": "20ms", **changes}
-    splunk, datadog, elastic = sandbox.splunk, sandbox.datadog, sandbox.elastic
-    return {
-        "splunk": {"type": "splunk_hec", "url": splunk.url, "token": splunk.token, **common},
-        "datadog": {"type": "datadog", "url": datadog.url, "api_key": datadog.api_key, **common},
-        "elastic": {
-            "type": "elasticsearch",
-            "urls": [elastic.url],
-            "api_key": elastic.api_key,
-            **common,
-        },
-    }
+    return {name: {**intake.settings(), **common} for name, intake in sandbox.siems.items()}
 
 
 def configure(folder: Path, sources: Table, sinks: Table, **top: Any) -> Path:
@@ -268,9 +259,9 @@ def made(sandbox: Sandbox) -> set[str]:
     return {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
 
 
-def intakes(sandbox: Sandbox) -> dict[str, Any]:
+def intakes(sandbox: Sandbox) -> dict[str, Stored]:
     """Return the store of each intake, by the name of its sink."""
-    return {name: getattr(sandbox, name).stored for name in ("splunk", "datadog", "elastic")}
+    return {name: intake.stored for name, intake in sandbox.siems.items()}
 
 
 def missing(sandbox: Sandbox) -> dict[str, list[str]]:

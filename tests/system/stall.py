@@ -35,9 +35,8 @@ class Stall:
     def __call__(self) -> None:
         """Replace the loops of this process."""
         vars(auditrelay.collect.reader)["walk"] = self._stalling_walk
-        vars(instance_view).update(
-            STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0
-        )  # instead of hours
+        # Seconds instead of hours.
+        vars(instance_view).update(STUCK=timedelta(seconds=1), MAX_SOURCE_WAIT=0.0)
 
         async def poll(collector: Collector) -> None:
             if not (self.folder / "unscheduled").exists():

@@ -33,7 +33,7 @@ from tests.support.daemon import (
 from tests.system.kill_at_write import KillAtWrite
 
 from auditrelay.sandbox import Sandbox, faults
-from auditrelay.sandbox.siems.stored import Stored
+from auditrelay.sandbox.stored import Stored
 from auditrelay.store.sqlite.view import StateView
 
 pytestmark = pytest.mark.process

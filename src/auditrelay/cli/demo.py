@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from rich.table import Table
 from rich.text import Text
 
 from auditrelay.errors import ConfigError, RelayError
-from auditrelay.sandbox import Sandbox, Vendor, faults
+from auditrelay.sandbox import Intake, Sandbox, Vendor, faults
 from auditrelay.settings.values import parse_duration
 
 _CONFIG = """\
@@ -40,18 +40,7 @@ listen = "127.0.0.1:0"
 [log]
 format = "json"
 {sources}
-[sinks.splunk]
-type = "splunk_hec"
-url = "{splunk.url}"
-token = "{splunk.token}"
-[sinks.datadog]
-type = "datadog"
-url = "{datadog.url}"
-api_key = "{datadog.api_key}"
-[sinks.elastic]
-type = "elasticsearch"
-urls = ["{elastic.url}"]
-api_key = "{elastic.api_key}"
+{sinks}\
 """
 # Much faster than one would poll a vendor, so that there is something to watch.
 _PACE = """\
@@ -61,7 +50,6 @@ overlap = "5s"
 resweep = ["8s"]
 initial_lookback = "1h"
 """
-_SIEMS = ("splunk", "datadog", "elastic")
 _PAST_EVENTS = 2000
 _EVENTS_A_SECOND = 20
 _LATE_SHARE = 0.01
@@ -198,10 +186,8 @@ class _Daemon:
         self._config.write_text(
             _CONFIG.format(
                 state=folder / "state",
-                sources="".join(map(_table_of, sandbox.vendors.values())),
-                splunk=sandbox.splunk,
-                datadog=sandbox.datadog,
-                elastic=sandbox.elastic,
+                sources="".join(map(_source_table, sandbox.vendors.values())),
+                sinks="".join(map(_sink_table, sandbox.siems.values())),
             )
         )
         self._view = view
@@ -253,12 +239,20 @@ class _Daemon:
             started.set_exception(RelayError("the daemon did not start; see the lines above"))
 
 
-def _table_of(vendor: Vendor) -> str:
-    """Return the table of *vendor* in the configuration."""
+def _source_table(vendor: Vendor) -> str:
+    """Return the table of a source that reads *vendor*."""
     settings = vendor.settings()
+    return f"[sources.{settings['type']}]\n{_toml(settings)}{_PACE}"
+
+
+def _sink_table(intake: Intake) -> str:
+    """Return the table of a sink that sends to *intake*."""
+    return f"[sinks.{intake.NAME}]\n{_toml(intake.settings())}"
+
+
+def _toml(settings: Mapping[str, Any]) -> str:
     # The JSON of texts, numbers, booleans and lists is also TOML.
-    keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
-    return f"[sources.{settings['type']}]\n{keys}{_PACE}"
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
 
 
 @contextlib.asynccontextmanager
@@ -290,8 +284,8 @@ class _Row:
 def _accounts(sandbox: Sandbox, view: "_View") -> list[_Row]:
     made = {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
     rows = []
-    for sink in _SIEMS:
-        stored = getattr(sandbox, sink).stored
+    for sink, intake in sandbox.siems.items():
+        stored = intake.stored
         dead = view.dead.get(sink, 0)
         rows.append(
             _Row(
@@ -391,14 +385,21 @@ def _vendors_table(sandbox: Sandbox) -> RenderableType:
     """Return the events made, requests and faults of each vendor, and what each SIEM stored."""
     table = Table()
     table.add_column("vendor")
-    for title in ("made", "requests", "faults", *_SIEMS):
+    for title in ("made", "requests", "faults", *sandbox.siems):
         table.add_column(title, justify="right")
     for name, vendor in sandbox.vendors.items():
         made = list(vendor.records.ids())
-        stored = [len(made) - len(getattr(sandbox, siem).stored.lost(made)) for siem in _SIEMS]
+        stored = [len(made) - len(siem.stored.lost(made)) for siem in sandbox.siems.values()]
         counts = (len(made), vendor.requests, sum(seen.fault for seen in vendor.seen), *stored)
         table.add_row(name, *(f"{count:,}" for count in counts))
     return table
+
+
+def _who_deduplicates(sandbox: Sandbox) -> str:
+    names = {True: list[str](), False: list[str]()}
+    for name, intake in sandbox.siems.items():
+        names[intake.DEDUPLICATES].append(name)
+    return f"Deduplicated by {', '.join(names[True])}; not by {', '.join(names[False])}."
 
 
 def _print_result(sandbox: Sandbox, view: _View) -> bool:
@@ -412,7 +413,7 @@ def _print_result(sandbox: Sandbox, view: _View) -> bool:
     )
     typer.echo(
         "Repeated: sent again after a reply was lost or the daemon was killed, with the same "
-        "event id.\nSplunk and Datadog cannot deduplicate that; Elasticsearch can."
+        f"event id.\n{_who_deduplicates(sandbox)}"
     )
     lost = sum(row.missing for row in rows)
     typer.echo("Nothing is lost." if not lost else f"LOST: {lost} events did not arrive.")

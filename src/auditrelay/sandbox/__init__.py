@@ -20,25 +20,22 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from auditrelay.sandbox import faults, vendors
+from auditrelay.sandbox import faults, siems, vendors
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.server import Double, Trap
-from auditrelay.sandbox.siems.datadog import Datadog
-from auditrelay.sandbox.siems.elastic import Elastic
-from auditrelay.sandbox.siems.splunk import Splunk
+from auditrelay.sandbox.siems import Intake
 from auditrelay.sandbox.vendors import Vendor
 
 __all__ = [
-    "Datadog",
     "Double",
-    "Elastic",
+    "Intake",
     "Request",
     "Response",
     "Sandbox",
-    "Splunk",
     "Trap",
     "Vendor",
     "faults",
+    "siems",
     "vendors",
 ]
 
@@ -47,8 +44,9 @@ class Sandbox:
     """
     All doubles, each on its own port of loopback, for the length of a ``with`` block.
 
-    *vendors* has the double of every vendor, by the type of its source; each is also an attribute
-    of that name.
+    *vendors* has the double of every vendor, by the type of its source, and *siems* that of every
+    intake, by its ``NAME``; each is also an attribute of that name. *flavour* is for the intakes
+    that have it.
     """
 
     def __init__(
@@ -61,21 +59,23 @@ class Sandbox:
         self.vendors: dict[str, Vendor] = {
             name: vendor(clock=clock, seed=seed) for name, vendor in vendors.available().items()
         }
-        self.splunk = Splunk(clock=clock, seed=seed)
-        self.datadog = Datadog(clock=clock, seed=seed)
-        self.datadog.id_fields = {name: it.ID_FIELDS for name, it in self.vendors.items()}
-        self.elastic = Elastic(flavour=flavour, clock=clock, seed=seed)
+        self.siems: dict[str, Intake] = {}
+        for intake in siems.available().values():
+            options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
+            self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
+        for siem in self.siems.values():
+            siem.id_fields = {name: vendor.ID_FIELDS for name, vendor in self.vendors.items()}
         self._stack = AsyncExitStack()
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["vendors"][name]
-        except KeyError:
-            raise AttributeError(f"there is no double {name!r}") from None
+        for doubles in ("vendors", "siems"):
+            if name in self.__dict__.get(doubles, ()):
+                return self.__dict__[doubles][name]
+        raise AttributeError(f"there is no double {name!r}")
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for double in (*self.vendors.values(), self.splunk, self.datadog, self.elastic):
+            for double in (*self.vendors.values(), *self.siems.values()):
                 await stack.enter_async_context(double)
             self._stack = stack.pop_all()
         return self

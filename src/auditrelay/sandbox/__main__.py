@@ -22,8 +22,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from auditrelay.sandbox import Sandbox, Vendor, faults, vendors
-from auditrelay.sandbox.siems.stored import Stored
+from auditrelay.sandbox import Sandbox, Vendor, faults, siems, vendors
+from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN = 20
@@ -35,6 +35,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
+    intakes = siems.available().values()
     parser = argparse.ArgumentParser(
         prog="python -m auditrelay.sandbox", description="Serve the doubles on loopback."
     )
@@ -71,14 +72,14 @@ def _arguments() -> argparse.Namespace:
         metavar="SECONDS",
         help="delay of each answer of a vendor",
     )
-    parser.add_argument(
-        "--flavour", choices=["elasticsearch", "opensearch"], default="elasticsearch"
-    )
+    flavours = [name for intake in intakes for name in intake.FLAVOURS]
+    parser.add_argument("--flavour", choices=flavours, default="elasticsearch")
     parser.add_argument(
         "--first-port",
         type=int,
         default=0,
-        help="listen on this and the following ports: splunk, datadog, elastic, then the vendors",
+        help="listen on this and the following ports: "
+        f"{', '.join(intake.NAME for intake in intakes)}, then the vendors",
     )
     parser.add_argument(
         "--lean",
@@ -98,12 +99,11 @@ def _duration(text: str) -> timedelta:
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(flavour=arguments.flavour)
     if arguments.first_port:
-        intakes = (sandbox.splunk, sandbox.datadog, sandbox.elastic)
-        doubles = (*intakes, *sandbox.vendors.values())
+        doubles = (*sandbox.siems.values(), *sandbox.vendors.values())
         for port, double in enumerate(doubles, arguments.first_port):
             double.port = port
     _fill(sandbox, arguments)
-    for intake in (sandbox.splunk, sandbox.datadog, sandbox.elastic):
+    for intake in sandbox.siems.values():
         intake.lean = arguments.lean
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -142,34 +142,29 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
             name: {"url": vendor.url, **vendor.settings()}
             for name, vendor in sandbox.vendors.items()
         },
-        "splunk": {"url": sandbox.splunk.url, "token": sandbox.splunk.token},
-        "datadog": {"url": sandbox.datadog.url, "api_key": sandbox.datadog.api_key},
-        "elastic": {
-            "url": sandbox.elastic.url,
-            "api_key": sandbox.elastic.api_key,
-            "username": sandbox.elastic.username,
-            "password": sandbox.elastic.password,
+        **{
+            name: {"url": intake.url, **intake.credentials()}
+            for name, intake in sandbox.siems.items()
         },
     }
 
 
 def _report(sandbox: Sandbox) -> dict[str, Any]:
     made = {name: set(vendor.records.ids()) for name, vendor in sandbox.vendors.items()}
-    intakes = {
-        "splunk": (sandbox.splunk.stored, sandbox.splunk.requests),
-        "datadog": (sandbox.datadog.stored, sandbox.datadog.requests),
-        "elastic": (sandbox.elastic.stored, sandbox.elastic.requests),
-    }
     return {
         "made": {
             name: {"events": len(made[name]), "requests": vendor.requests}
             for name, vendor in sandbox.vendors.items()
         },
         "stored": {
-            name: {**_compare(stored, made), "requests": requests}
-            for name, (stored, requests) in intakes.items()
+            name: {**_compare(intake.stored, made), "requests": intake.requests}
+            for name, intake in sandbox.siems.items()
         },
-        "not_indexed": {"datadog": _compare(sandbox.datadog.not_indexed, {})},
+        "not_indexed": {
+            name: _compare(intake.not_indexed, {})
+            for name, intake in sandbox.siems.items()
+            if intake.not_indexed is not None
+        },
     }
 
 

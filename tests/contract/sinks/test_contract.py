@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
+from tests.support.rigs import NOON, WITHOUT_DOUBLE
 
 from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
-from auditrelay.sandbox import Datadog, Double, Elastic, Splunk, Trap, faults
-from auditrelay.sandbox.siems.stored import Stored
+from auditrelay.sandbox import Trap, faults, siems
+from auditrelay.sandbox.refusals import Refusal
+from auditrelay.sandbox.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.sinks import EventRef, Form, Item, Sink, Verdict, available
 from auditrelay.telemetry.metrics import Metrics
@@ -26,8 +28,7 @@ MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
 Batch = Callable[[Sink, Sequence[AuditEvent]], list[Item]]
 
-NOON = 1_767_268_800.0
-OVER_HTTP = ["datadog", "elasticsearch", "splunk_hec"]
+DOUBLES = siems.available()
 
 
 @dataclass
@@ -36,9 +37,6 @@ class Rig:
 
     kind: str
     double: Any
-    keys: dict[str, Any]
-    secret_key: str
-    secret: str
     made: list[Sink]
 
     @property
@@ -46,39 +44,44 @@ class Rig:
         stored: Stored = self.double.stored
         return stored
 
+    @property
+    def secret(self) -> str:
+        secret: str = self.double.secret
+        return secret
+
+    @property
+    def secret_key(self) -> str:
+        key: str = self.double.SECRET_KEY
+        return key
+
     def build(self, **keys: Any) -> Sink:
         module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
-        given = {"type": self.kind, self.secret_key: self.secret, "timeout": "5s"}
-        settings = module.Settings.model_validate({**given, **self.keys, **keys})
+        given = {**self.double.settings(), "timeout": "5s", **keys}
+        settings = module.Settings.model_validate(given)
         sink: Sink = module.build("siem", settings, Metrics())
         self.made.append(sink)
         return sink
 
     def fail(self, action: faults.Action, times: int | None = 1) -> None:
         """Apply *action* to the next batch."""
-        self.double.faults.add(action, method="POST", times=times)
+        self.double.fail_batches(action, times)
 
 
-@pytest.fixture(params=OVER_HTTP)
+@asynccontextmanager
+async def rig_of(kind: str) -> AsyncIterator[Rig]:
+    async with DOUBLES[kind](clock=lambda: NOON) as double:
+        rig = Rig(kind, double, [])
+        try:
+            yield rig
+        finally:
+            for sink in rig.made:
+                await sink.close()
+
+
+@pytest.fixture(params=DOUBLES)
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    kind: str = request.param
-    async with AsyncExitStack() as stack:
-        double: Double
-        if kind == "datadog":
-            datadog = Datadog(clock=lambda: NOON)
-            double, secret_key, secret = datadog, "api_key", datadog.api_key
-        elif kind == "elasticsearch":
-            elastic = Elastic()
-            double, secret_key, secret = elastic, "api_key", elastic.api_key
-        else:
-            splunk = Splunk()
-            double, secret_key, secret = splunk, "token", splunk.token
-        await stack.enter_async_context(double)
-        keys = {"urls": [double.url]} if kind == "elasticsearch" else {"url": double.url}
-        made = Rig(kind, double, keys, secret_key, secret, [])
-        yield made
-        for sink in made.made:
-            await sink.close()
+    async with rig_of(request.param) as rig:
+        yield rig
 
 
 def uids(batch: Sequence[Item]) -> set[str]:
@@ -242,7 +245,8 @@ async def test_an_unknown_outcome_is_a_possible_duplicate(
     verdict = await sink.send(batch)
     assert (verdict.rejected, verdict.retry) == ((), ())
     assert uids(first + batch) == set(rig.stored.by_uid)
-    if rig.kind == "elasticsearch":
+    assert sink.deduplicates == rig.double.DEDUPLICATES
+    if sink.deduplicates:
         assert verdict.duplicates == (3 if stored else 0)
         assert not rig.stored.repeated()
     else:
@@ -326,11 +330,29 @@ async def test_a_secret_that_was_rotated_is_read_again(
     sink = rig.build(**{rig.secret_key: Secret(Resolved(f"${{file:{held}}}"))})
     assert await sink.send(items(sink, 1)) == Verdict()
     rig.double.rotate("anewsecretthatisjustasgood")
-    new = rig.double.api_key if rig.secret_key == "api_key" else rig.double.token
-    held.write_text(new)
+    held.write_text(rig.secret)
     verdict = await sink.send(items(sink, 2))
     assert (verdict.rejected, verdict.retry) == ((), ())
     assert rig.stored.by_uid.keys() == uids(items(sink, 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "refusal"),
+    [
+        pytest.param(kind, refusal, id=f"{kind}-{refusal.name}")
+        for kind, double in DOUBLES.items()
+        for refusal in double.REFUSALS
+    ],
+)
+async def test_a_documented_refusal_holds_the_sink(
+    kind: str, refusal: Refusal, items: Items
+) -> None:
+    async with rig_of(kind) as rig:
+        sink = rig.build(**refusal.provoke(rig.double))
+        with pytest.raises(Refused, match=refusal.words) as caught:
+            await sink.send(items(sink, 2))
+        assert caught.value.status == refusal.status
+        assert rig.stored.total == 0
 
 
 @pytest.mark.parametrize("status", [404, 405])
@@ -356,8 +378,7 @@ async def test_a_batch_that_is_too_large_is_bisected(rig: Rig, items: Items) -> 
     sink = rig.build(compression="none")
     batch = items(sink, 16)
     size = sum(len(item.text) for item in batch)
-    name = "max_bytes" if rig.kind == "datadog" else "max_content_length"
-    setattr(rig.double.switches, name, size // 3)
+    rig.double.limit_body(size // 3)
 
     async def offer(part: Sequence[Item]) -> None:
         try:
@@ -414,21 +435,34 @@ async def test_a_search_names_the_event_and_no_secret(rig: Rig, event: MakeEvent
     assert all(event(1).uid in line and rig.secret not in line for line in lines)
 
 
-def test_only_datadog_has_a_backfill_notice_for_a_month_ago(rig: Rig) -> None:
+def test_a_product_that_does_not_index_old_events_has_a_backfill_notice_for_a_month_ago(
+    rig: Rig,
+) -> None:
     now = datetime.fromtimestamp(NOON, UTC)
     notice = rig.build().backfill_notice(now - timedelta(days=30), now, now)
-    assert (notice is None) == (rig.kind != "datadog")
+    assert (notice is None) == rig.double.INDEXES_OLD_EVENTS
 
 
 # --- every sink ---------------------------------------------------------------------
 
 
 def test_every_module_of_the_folder_is_a_sink() -> None:
-    assert available() == ["datadog", "elasticsearch", "file", "splunk_hec"]
+    assert {"datadog", "elasticsearch", "file", "splunk_hec"} <= set(available())
     for kind in available():
         module = importlib.import_module(f"auditrelay.sinks.{kind}")
         assert get_args(module.Settings.model_fields["type"].annotation) == (kind,)
         assert callable(module.build)
+
+
+def test_every_sink_over_http_has_a_double() -> None:
+    assert set(available()) - set(DOUBLES) == WITHOUT_DOUBLE
+    assert set(DOUBLES) <= set(available())
+
+
+async def test_a_double_is_of_the_type_of_its_sink(rig: Rig) -> None:
+    assert rig.double.settings()["type"] == rig.kind
+    assert rig.double.settings()[rig.secret_key] == rig.secret
+    assert rig.double.credentials()[rig.secret_key] == rig.secret
 
 
 def test_the_forms_that_can_be_asked_for_are_those_that_exist() -> None:

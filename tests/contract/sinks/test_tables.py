@@ -20,10 +20,11 @@ from tests.support.daemon import eventually
 
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox import Datadog, Elastic, faults
+from auditrelay.sandbox import faults
 from auditrelay.sandbox.faults import Action
 from auditrelay.sandbox.messages import Request
-from auditrelay.sandbox.siems.datadog import throttled
+from auditrelay.sandbox.siems.datadog import Datadog, throttled
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import datadog, elasticsearch
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView

@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auditrelay.sandbox import Datadog
-from auditrelay.sandbox.siems.datadog import throttled
+from auditrelay.sandbox.siems.datadog import Datadog, throttled
 
 LOG = {"message": "x", "evt": {"id": "u1"}, "vendor": {"cekura": {"id": 7}}}
 

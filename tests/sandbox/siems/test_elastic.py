@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from auditrelay.sandbox import Elastic
-from auditrelay.sandbox.siems.elastic.filter_path import filtered
+from auditrelay.sandbox.siems.elasticsearch import Elastic
+from auditrelay.sandbox.siems.elasticsearch.filter_path import filtered
 
 STREAM = "logs-auditrelay.cekura-default"
 NDJSON = "application/x-ndjson"

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from auditrelay.sandbox import Datadog, Elastic, Splunk, faults
+from auditrelay.sandbox import faults
+from auditrelay.sandbox.siems.datadog import Datadog
+from auditrelay.sandbox.siems.elasticsearch import Elastic
+from auditrelay.sandbox.siems.splunk_hec import Splunk
 
 with warnings.catch_warnings():
     # splunk_handler 3.0.0 reaches requests' copy of urllib3, whose modules warn when imported

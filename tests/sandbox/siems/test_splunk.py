@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auditrelay.sandbox import Splunk
+from auditrelay.sandbox.siems.splunk_hec import Splunk
 
 CHANNEL = "0aeeac95-ac74-4aa9-b30d-6c4c0ac581ba"
 OK = '{"event":"ok"}'

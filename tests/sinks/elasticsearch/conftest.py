@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from auditrelay.sandbox.siems.elastic import PASSWORD, USERNAME, Elastic
+from auditrelay.sandbox.siems.elasticsearch import PASSWORD, USERNAME, Elastic
 from auditrelay.sinks import Sink, elasticsearch
 from auditrelay.telemetry.metrics import Metrics
 

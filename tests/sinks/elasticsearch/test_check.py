@@ -9,7 +9,7 @@ import pytest
 
 from auditrelay.errors import Refused, Retryable
 from auditrelay.sandbox.faults import answer
-from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import Item, Sink
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
 

@@ -7,7 +7,7 @@ import pytest
 
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.sandbox.faults import Action, answer, hang, reset
-from auditrelay.sandbox.siems.elastic import KEY_ID, KEY_SECRET, Elastic
+from auditrelay.sandbox.siems.elasticsearch import KEY_ID, KEY_SECRET, Elastic
 from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
 
 Items = Callable[[Sink, int], list[Item]]

@@ -11,7 +11,7 @@ from tests.sinks.elasticsearch.answers import bulk, item
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer, store_then_reset
-from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import Item, Sink, Verdict
 
 MakeEvent = Callable[..., AuditEvent]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import Item, Sink
 
 MakeEvent = Callable[..., AuditEvent]

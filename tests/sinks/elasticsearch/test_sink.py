@@ -10,7 +10,7 @@ from tests.sinks.elasticsearch.answers import bulk, item
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer
-from auditrelay.sandbox.siems.elastic import Elastic
+from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
 from auditrelay.telemetry.metrics import Metrics
 

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from auditrelay.sandbox.faults import Action, answer
 from auditrelay.sandbox.messages import BadRequest, Request, Response, json_response
-from auditrelay.sandbox.server import Double
-from auditrelay.sandbox.siems.stored import Stored, first_at, scan
+from auditrelay.sandbox.siems import Intake, Refusal
+from auditrelay.sandbox.stored import Stored, first_at, scan
 
 API_KEY = "00000000sandboxdatadogkeynotreal"
 DATES = ("timestamp", "date", "_timestamp", "Timestamp", "eventTime", "published_date")
@@ -32,7 +32,7 @@ class Switches:
     newest: float = 2 * 3600
 
 
-class Datadog(Double):
+class Datadog(Intake):
     """
     The intake ``/api/v2/logs`` and the check ``/api/v1/validate``, on one host.
 
@@ -41,6 +41,18 @@ class Datadog(Double):
     mode (:attr:`lean`) a body is only decompressed and scanned for ``evt.id``: neither the number
     of entries, nor times, nor the length of a log is checked.
     """
+
+    NAME: ClassVar = "datadog"
+    PLACE: ClassVar = 2
+    INDEXES_OLD_EVENTS: ClassVar = False
+    REFUSALS: ClassVar = (
+        Refusal("wrong key", 403, "missing or invalid", lambda _: {"api_key": "wrong-key-1"}),
+        Refusal("wrong address", 404, "Not found", lambda it: {"url": f"{it.url}/elsewhere"}),
+    )
+    MISBEHAVIOURS: ClassVar = {
+        "400": lambda double: double.fail_batches(answer(400, b"{}")),
+        "429 for a while": lambda double: double.fail_batches(throttled(reset=3)),
+    }
 
     def __init__(
         self,
@@ -52,8 +64,7 @@ class Datadog(Double):
         super().__init__(clock=clock, seed=seed)
         self.switches = switches or Switches()
         self.api_key = API_KEY
-        self.stored = Stored()
-        self.not_indexed = Stored()
+        self.not_indexed: Stored = Stored()
         self.truncated = 0
         self.uid_paths = ("evt.id", "ocsf.metadata.uid", "metadata.uid")
         self.native_id_paths = (
@@ -61,8 +72,6 @@ class Datadog(Double):
             "ocsf.metadata.original_event_uid",
             "metadata.original_event_uid",
         )
-        self.id_fields: dict[str, tuple[str, ...]] = {}
-        """Id field of a vendor's records, for vendors whose field is not ``id``."""
 
     @property
     def lean(self) -> bool:
@@ -73,9 +82,22 @@ class Datadog(Double):
     def lean(self, lean: bool) -> None:
         self.stored.lean = self.not_indexed.lean = lean
 
-    def rotate(self, key: str) -> None:
-        """Accept only *key* from now on."""
-        self.api_key = key
+    @property
+    def secret(self) -> str:
+        """The API key."""
+        return self.api_key
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a sink that sends to this double."""
+        return {"type": "datadog", "url": self.url, "api_key": self.api_key}
+
+    def limit_body(self, size: int) -> None:
+        """Answer 413 to a body of more than *size* bytes."""
+        self.switches.max_bytes = size
+
+    def rotate(self, secret: str) -> None:
+        """Accept only the key *secret* from now on."""
+        self.api_key = secret
 
     def respond(self, request: Request) -> Response:
         """Answer as http-intake.logs and api of a Datadog site would."""

@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from importlib import import_module
@@ -20,25 +19,13 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from auditrelay.sandbox.history import History, Records, over_rate
+from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.server import Double
+
+__all__ = ["Refusal", "SwitchValue", "Vendor", "available", "by_setting"]
 
 SwitchValue = tuple[str, object]
 """The name of a switch, and one of its values."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """
-    A way in which a vendor refuses every request until an operator acts.
-
-    *provoke* causes it and returns the changed settings of the source. The answer then has
-    *status*, and contains *words*.
-    """
-
-    name: str
-    status: int
-    words: str
-    provoke: Callable[[Any], Mapping[str, Any]]
 
 
 def by_setting(

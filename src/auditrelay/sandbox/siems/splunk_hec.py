@@ -15,11 +15,12 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
+from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import BadRequest, Request, Response, json_response
-from auditrelay.sandbox.server import Double
-from auditrelay.sandbox.siems.stored import Stored, first_at, scan
+from auditrelay.sandbox.siems import Intake, Misbehaviour, Refusal, Variant
+from auditrelay.sandbox.stored import first_at, scan
 
 TOKEN = "5a4dbb0c-0000-4000-8000-00000000f4ce"  # noqa: S105  # valid for this double only
 
@@ -150,7 +151,72 @@ def _no_constant(text: str) -> NoReturn:
 _DECODER = json.JSONDecoder(parse_float=_float, parse_constant=_no_constant)
 
 
-class Splunk(Double):
+def _use_ack(splunk: "Splunk") -> None:
+    splunk.configure(use_ack=True)
+    splunk.switches.nodes = 2
+    splunk.switches.ack_after = 3
+
+
+def _token_with(
+    *, enabled: bool = True, use_ack: bool = False
+) -> Callable[["Splunk"], dict[str, Any]]:
+    def provoke(splunk: "Splunk") -> dict[str, Any]:
+        splunk.configure(enabled=enabled, use_ack=use_ack)
+        return {}
+
+    return provoke
+
+
+def _answer_code(code: int, after: int | None) -> Misbehaviour:
+    return lambda splunk: splunk.script(code, after=after)
+
+
+def _fail_polls(action: faults.Action) -> Misbehaviour:
+    return lambda splunk: splunk.faults.add(action, path="*/ack")
+
+
+def _bad_then_crash(splunk: "Splunk") -> None:
+    splunk.script(13, after=3)
+
+    async def crash(request: Request) -> None:
+        if request.path.endswith("/ack"):
+            splunk.on_request = None
+            splunk.crash()
+
+    splunk.on_request = crash
+
+
+_MISBEHAVIOURS: dict[str, Misbehaviour] = {
+    f"code {code} after {after}": _answer_code(code, after)
+    for code, after in [
+        *((bad, after) for bad in (6, 12, 13, 15) for after in (0, 3)),
+        (7, 1),
+        (7, 4),
+        *((busy, after) for busy in (8, 9, 18, 20, 23, 26, 27) for after in (None, 3)),
+        *((wrong, None) for wrong in (1, 4, 10, 11, 14)),
+        (24, None),
+        (25, None),
+    ]
+}
+_MISBEHAVIOURS_WITH_ACK: dict[str, Misbehaviour] = {
+    "channels forgotten": lambda splunk: splunk.forget_channels(),
+    "crash": lambda splunk: splunk.crash(),
+    "bad event, then a crash": _bad_then_crash,
+    "slow acks": lambda splunk: setattr(splunk.switches, "ack_after", 2),
+    "prompt acks": lambda splunk: setattr(splunk.switches, "ack_after", 0),
+    "poll hangs": _fail_polls(faults.hang()),
+    "poll hangs, processed": _fail_polls(faults.hang(process=True)),
+    "poll reset, processed": _fail_polls(faults.store_then_reset()),
+    "poll 503": _fail_polls(faults.html(503)),
+    "poll 404": _fail_polls(faults.answer(404)),
+    "poll portal": _fail_polls(faults.html(200)),
+    "poll drips": _fail_polls(faults.drip(size=5, seconds=0.002)),
+    "node gone": lambda splunk: setattr(splunk.switches, "nodes", 1),
+    "node back": lambda splunk: setattr(splunk.switches, "nodes", 2),
+}
+
+
+class Splunk(Intake):
     """
     A HEC endpoint. :attr:`stored` is what it stored, whatever it answered.
 
@@ -158,6 +224,25 @@ class Splunk(Double):
     with the effective metadata. In lean mode (:attr:`lean`) a body is only decompressed and scanned
     for ``fields.event_id`` and ``native_event_id``: no check of the events at all.
     """
+
+    NAME: ClassVar = "splunk"
+    PLACE: ClassVar = 1
+    SECRET_KEY: ClassVar = "token"  # noqa: S105  # the name of a key, not its value
+    REFUSALS: ClassVar = (
+        Refusal("wrong token", 403, "Invalid token", lambda _: {"token": str(uuid.UUID(int=1))}),
+        Refusal("disabled token", 403, "Token disabled", _token_with(enabled=False)),
+        Refusal("acknowledgement", 400, "Data channel is", _token_with(use_ack=True)),
+        Refusal("wrong address", 404, "not found", lambda it: {"url": f"{it.url}/elsewhere"}),
+    )
+    MISBEHAVIOURS: ClassVar = _MISBEHAVIOURS
+    VARIANTS: ClassVar = (
+        Variant(
+            "with ack",
+            _use_ack,
+            {"ack": True, "ack_timeout": "1m"},
+            _MISBEHAVIOURS_WITH_ACK,
+        ),
+    )
 
     def __init__(
         self,
@@ -170,7 +255,6 @@ class Splunk(Double):
         self.switches = switches or Switches()
         self.tokens: dict[str, Token] = {TOKEN: Token(TOKEN)}
         self.token = TOKEN
-        self.stored = Stored()
         self.uid_paths = ("fields.event_id", "event.event_id", "event.metadata.uid")
         self.native_id_paths = ("event.native_event_id", "event.metadata.original_event_uid")
         self._script: deque[ScriptedCode] = deque()
@@ -178,20 +262,24 @@ class Splunk(Double):
         self._without_ack: list[Any] = []
 
     @property
-    def lean(self) -> bool:
-        """Whether events are only counted; for load tests."""
-        return self.stored.lean
+    def secret(self) -> str:
+        """The default token."""
+        return self.token
 
-    @lean.setter
-    def lean(self, lean: bool) -> None:
-        self.stored.lean = lean
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a sink that sends to this double."""
+        return {"type": "splunk_hec", "url": self.url, "token": self.token}
 
-    def rotate(self, token: str) -> None:
-        """Replace the default token by *token*, with the same settings."""
-        settings = self.tokens.pop(self.token)
-        settings.value = token
-        self.tokens[token] = settings
-        self.token = token
+    def limit_body(self, size: int) -> None:
+        """Answer 413 to a body of more than *size* bytes."""
+        self.switches.max_content_length = size
+
+    def rotate(self, secret: str) -> None:
+        """Replace the default token by *secret*, with the same settings."""
+        token = self.tokens.pop(self.token)
+        token.value = secret
+        self.tokens[secret] = token
+        self.token = secret
 
     def configure(
         self,

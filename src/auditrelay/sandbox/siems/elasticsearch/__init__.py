@@ -8,12 +8,13 @@ index. Source: elastic/elasticsearch-specification. Only a few kinds of queries 
 
 import time
 from collections.abc import Callable
+from typing import Any, ClassVar, get_args
 
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.server import Double
-from auditrelay.sandbox.siems.elastic.bulk import Bulk, ScriptedItem, usual_kind
-from auditrelay.sandbox.siems.elastic.cluster import Cluster, Flavour, Switches
-from auditrelay.sandbox.siems.elastic.messages import (
+from auditrelay.sandbox.siems import Intake, Refusal
+from auditrelay.sandbox.siems.elasticsearch.bulk import Bulk, ScriptedItem, usual_kind
+from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster, Flavour, Switches
+from auditrelay.sandbox.siems.elasticsearch.messages import (
     COMMON,
     Refused,
     answer,
@@ -22,15 +23,15 @@ from auditrelay.sandbox.siems.elastic.messages import (
     object_in,
     wrong_method,
 )
-from auditrelay.sandbox.siems.elastic.metadata import (
+from auditrelay.sandbox.siems.elasticsearch.metadata import (
     banner,
     creation_dates,
     data_streams,
     mappings,
 )
-from auditrelay.sandbox.siems.elastic.queries import UnknownQuery
-from auditrelay.sandbox.siems.elastic.searches import count, mget, search
-from auditrelay.sandbox.siems.elastic.security import (
+from auditrelay.sandbox.siems.elasticsearch.queries import UnknownQuery
+from auditrelay.sandbox.siems.elasticsearch.searches import count, mget, search
+from auditrelay.sandbox.siems.elasticsearch.security import (
     KEY_ID,
     KEY_SECRET,
     PASSWORD,
@@ -39,8 +40,8 @@ from auditrelay.sandbox.siems.elastic.security import (
     privileges,
     unauthenticated,
 )
-from auditrelay.sandbox.siems.elastic.templates import index_templates, template
-from auditrelay.sandbox.siems.stored import Stored
+from auditrelay.sandbox.siems.elasticsearch.templates import index_templates, template
+from auditrelay.sandbox.stored import Stored
 
 __all__ = ["KEY_ID", "KEY_SECRET", "PASSWORD", "USERNAME", "Elastic", "Switches"]
 
@@ -63,13 +64,36 @@ _READ = frozenset(
 )
 
 
-class Elastic(Double):
+def _without_privilege(elastic: "Elastic") -> dict[str, Any]:
+    elastic.switches.missing_privileges = frozenset({"create_doc"})
+    return {}
+
+
+class Elastic(Intake):
     """
     A cluster of one *flavour*. :attr:`stored` is what it stored, whatever it answered.
 
     In lean mode (:attr:`lean`) only ``_id`` and ``event.id`` are extracted from a bulk body without
     parsing it; creates get 201 or 409 with nothing else in the item, and documents are not stored.
     """
+
+    NAME: ClassVar = "elastic"
+    PLACE: ClassVar = 3
+    FLAVOURS: ClassVar = get_args(Flavour)
+    DEDUPLICATES: ClassVar = True
+    REFUSALS: ClassVar = (
+        Refusal(
+            "wrong key", 401, "unable to auth", lambda _: {"api_key": encoded_key("wrong-key-1")}
+        ),
+        Refusal("no privilege", 403, "unauthorized", _without_privilege),
+    )
+    MISBEHAVIOURS: ClassVar = {
+        "items busy": lambda double: double.fail_items(429, times=3),
+        "items 503": lambda double: double.fail_items(503, times=2),
+        "item bad": lambda double: double.fail_items(400, kind="document_parsing_exception"),
+        "items 403": lambda double: double.fail_items(403),
+        "fewer items": lambda double: double.answer_fewer_items(),
+    }
 
     def __init__(
         self,
@@ -86,7 +110,6 @@ class Elastic(Double):
         self.api_key = encoded_key(KEY_SECRET)
         self.security = True
         self.uuid = "c2FuZGJveC1jbHVzdGVyLQ"
-        self.stored = Stored()
         self.failures = Stored()
         self._cluster = Cluster(
             flavour,
@@ -115,6 +138,23 @@ class Elastic(Double):
     @lean.setter
     def lean(self, lean: bool) -> None:
         self.stored.lean = self.failures.lean = lean
+
+    @property
+    def secret(self) -> str:
+        """The API key, as it is sent."""
+        return self.api_key
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a sink that sends to this double."""
+        return {"type": "elasticsearch", "urls": [self.url], "api_key": self.api_key}
+
+    def credentials(self) -> dict[str, str]:
+        """Return the API key, and the one user with their password."""
+        return {"api_key": self.api_key, "username": self.username, "password": self.password}
+
+    def limit_body(self, size: int) -> None:
+        """Answer 413 to a body of more than *size* bytes."""
+        self.switches.max_content_length = size
 
     def rotate(self, secret: str) -> None:
         """Make *secret* the password, and the secret half of the API key."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from auditrelay.sandbox.siems.elastic.mapping import Mapping
-from auditrelay.sandbox.siems.elastic.messages import Refused
+from auditrelay.sandbox.siems.elasticsearch.mapping import Mapping
+from auditrelay.sandbox.siems.elasticsearch.messages import Refused
 
 Flavour = Literal["elasticsearch", "opensearch"]
 

@@ -5,8 +5,8 @@ import binascii
 from typing import Any
 
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.siems.elastic.cluster import Cluster
-from auditrelay.sandbox.siems.elastic.messages import failure
+from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster
+from auditrelay.sandbox.siems.elasticsearch.messages import failure
 
 USERNAME = "elastic"
 PASSWORD = "sandbox-elastic-password-not-real"  # noqa: S105  # valid for this double only

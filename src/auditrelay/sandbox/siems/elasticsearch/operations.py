@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from auditrelay.sandbox.messages import BadRequest, Request
-from auditrelay.sandbox.siems.elastic.cluster import Flavour
-from auditrelay.sandbox.siems.elastic.messages import Refused
+from auditrelay.sandbox.siems.elasticsearch.cluster import Flavour
+from auditrelay.sandbox.siems.elasticsearch.messages import Refused
 
 _META = frozenset(
     {

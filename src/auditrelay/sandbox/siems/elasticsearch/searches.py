@@ -3,9 +3,9 @@
 from typing import Any
 
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.siems.elastic.cluster import Cluster
-from auditrelay.sandbox.siems.elastic.messages import Refused, answer, object_in
-from auditrelay.sandbox.siems.elastic.queries import UnknownQuery, matches
+from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster
+from auditrelay.sandbox.siems.elasticsearch.messages import Refused, answer, object_in
+from auditrelay.sandbox.siems.elasticsearch.queries import UnknownQuery, matches
 
 
 def search(cluster: Cluster, names: list[str], request: Request) -> Response:

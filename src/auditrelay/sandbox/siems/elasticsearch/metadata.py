@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from auditrelay.sandbox.siems.elastic.cluster import Cluster
-from auditrelay.sandbox.siems.elastic.templates import maps_text
+from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster
+from auditrelay.sandbox.siems.elasticsearch.templates import maps_text
 
 
 def banner(cluster: Cluster, uuid: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from auditrelay.sandbox.siems.stored import at_path
+from auditrelay.sandbox.stored import at_path
 
 
 class UnknownQuery(Exception):  # an answer, not a bug of ours

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from auditrelay.sandbox.messages import Request, Response, json_response
-from auditrelay.sandbox.siems.elastic.filter_path import filtered
+from auditrelay.sandbox.siems.elasticsearch.filter_path import filtered
 
 COMMON = frozenset({"pretty", "human", "error_trace", "filter_path", "format"})
 """Parameters that every request may have."""

@@ -5,8 +5,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.siems.elastic.cluster import Cluster
-from auditrelay.sandbox.siems.elastic.messages import Refused, answer, object_in
+from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster
+from auditrelay.sandbox.siems.elasticsearch.messages import Refused, answer, object_in
 
 
 def template(cluster: Cluster, kind: str, name: str, request: Request) -> Response | None:

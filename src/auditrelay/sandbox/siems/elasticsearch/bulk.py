@@ -8,16 +8,21 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.siems.elastic.cluster import Cluster, Flavour, Index
-from auditrelay.sandbox.siems.elastic.mapping import Conflict
-from auditrelay.sandbox.siems.elastic.messages import COMMON, Refused, answer, check_parameters
-from auditrelay.sandbox.siems.elastic.operations import (
+from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster, Flavour, Index
+from auditrelay.sandbox.siems.elasticsearch.mapping import Conflict
+from auditrelay.sandbox.siems.elasticsearch.messages import (
+    COMMON,
+    Refused,
+    answer,
+    check_parameters,
+)
+from auditrelay.sandbox.siems.elasticsearch.operations import (
     Operation,
     check_media_type,
     operations_in,
     unpacked,
 )
-from auditrelay.sandbox.siems.stored import Stored, first_at, scan
+from auditrelay.sandbox.stored import Stored, first_at, scan
 
 _PARAMETERS = frozenset(
     {
