@@ -104,7 +104,7 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[st
             }
             for span in spans
         ],
-        "vanished": known.deleted_at_source if known else 0,
+        "deleted_at_source": known.deleted_at_source if known else 0,
         "late": [
             {"via": each.via, "within_seconds": each.seconds, "events": each.events}
             for each in (known.lateness if known else ())
