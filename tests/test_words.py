@@ -37,6 +37,7 @@ REFUSED = {
     "mended": "fixed",
     "parcel": "file",
     "parcels": "files",
+    "leftover": "orphaned",
 }
 """Words that a reader has to translate, and what to write instead."""
 

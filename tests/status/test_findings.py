@@ -315,7 +315,7 @@ def test_a_backlog_requires_action_only_while_nothing_is_delivered() -> None:
 
 @pytest.mark.parametrize(
     ("gone", "why"),
-    [({"leftover": True}, "is not in the configuration any more"), ({}, "is disabled")],
+    [({"orphaned": True}, "is not in the configuration any more"), ({}, "is disabled")],
 )
 def test_events_for_an_orphaned_or_disabled_sink_are_a_problem(gone: Table, why: str) -> None:
     finding = only(report(sink(enabled=False, backlog_events=2, **gone)))

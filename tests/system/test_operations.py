@@ -82,6 +82,7 @@ async def test_a_backfill_forwards_a_past_range_once(
     assert sum(span["events"] for span in covered) == 300
     assert {span["state"] for span in covered} == {"covered"}
     assert any(record["via"] == "backfill" for record in shown["journal"])
+    assert shown["deleted_at_source"] == 0
 
 
 async def test_an_interrupted_backfill_continues_where_it_stopped(

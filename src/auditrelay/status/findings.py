@@ -440,7 +440,7 @@ def _backlogs(report: Report) -> Iterator[Finding]:
 def _orphaned(report: Report) -> Iterator[Finding]:
     for row in report["sinks"]:
         if not row["enabled"] and row["backlog_events"]:
-            why = "is not in the configuration any more" if row.get("leftover") else "is disabled"
+            why = "is not in the configuration any more" if row.get("orphaned") else "is disabled"
             backlog = wording.count(row["backlog_events"], "event")
             yield Finding(
                 "action_required",

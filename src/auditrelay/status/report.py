@@ -39,7 +39,7 @@ def report(
     Return the state of every source and sink in *config*, and of those orphaned in the store.
 
     Times are ISO 8601 UTC. An orphaned source or sink is in the store and not in the configuration
-    any more; it is listed with ``enabled`` false and ``leftover`` true, and its backlog is kept.
+    any more; it is listed with ``enabled`` false and ``orphaned`` true, and its backlog is kept.
     *pace* (the throughput by sink), *stuck* and *restart_command* (of the service, for a shell) are
     known to a running instance alone. ``findings`` are the problems, worst first, see
     :mod:`auditrelay.status.findings`.
@@ -174,7 +174,7 @@ def _peer(name: str, settings: Any) -> dict[str, Any]:
         "name": name,
         "type": None if settings is None else settings.type,
         "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else _address_and_credentials(settings)),
+        **({"orphaned": True} if settings is None else _address_and_credentials(settings)),
     }
 
 

@@ -206,7 +206,7 @@ def _sink(report: Row, row: Row, now: datetime) -> Markup:
         facts["oldest waiting"] = wording.span(row["oldest_undelivered_seconds"])
     if row["enabled"]:
         everything = len(row["sources"]) == sum(
-            not each.get("leftover") for each in report["sources"]
+            not each.get("orphaned") for each in report["sources"]
         )
         facts["receives"] = "all sources" if everything else wording.join(row["sources"]) or "none"
     return _peer(report, "sink", row, now, facts=facts, picture=_throughput(row))
