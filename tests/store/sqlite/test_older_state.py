@@ -352,7 +352,7 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
     world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
     elastic = world.deliverer(Intake(), name="elastic")
     elastic.recall(sinks["elastic"])
-    assert (elastic.condition.held, elastic.condition.flood) == (True, "mapping")
+    assert (elastic.condition.held, elastic.condition.breaker_reason) == (True, "mapping")
     assert elastic.condition.since == (START + HOUR).isoformat()
     assert elastic.condition.last_error == sinks["elastic"]["last_error"]
     splunk = world.deliverer(Intake(), name="splunk")
