@@ -183,6 +183,8 @@ async def test_verify_at_sink_searches_in_elasticsearch(sandbox: Sandbox, tmp_pa
     assert found.status == 1
     assert [row["uid"] for row in report["missing"]] == [gone]
     assert report["missing"][0]["sinks"] == ["elastic"]
+    printed = await command(config, *arguments, "--at-sink")
+    assert "elastic: 9 delivered, 1 missing at the sink" in printed.stdout
     assert (await command(config, *arguments, "--at-sink", "--repair")).status == 0
     assert (await command(config, *arguments, "--at-sink")).status == 0
     assert sandbox.splunk.stored.total == 10, "no other sink got the events again"
