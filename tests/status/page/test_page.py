@@ -82,7 +82,7 @@ async def test_names_and_error_messages_of_peers_stay_text(tmp_path: Path) -> No
             row["name"] = EVIL + row["name"]
             row["type"] = EVIL
     for finding in shown["findings"]:
-        for key in ("name", "what", "effect", "do", "command", "said"):
+        for key in ("name", "what", "effect", "do", "command", "error"):
             finding[key] = EVIL
     shown["version"] = EVIL
     outline = Outline(page(shown))
@@ -136,7 +136,7 @@ async def test_many_sources_and_sinks_are_drawn_in_bounds_and_problems_first(
     shown["findings"] = [
         {
             **dict.fromkeys(("effect", "do"), ""),
-            **dict.fromkeys(("since", "said", "command")),
+            **dict.fromkeys(("since", "error", "command")),
             "level": "action_required",
             "kind": "source",
             "name": "source-57",
