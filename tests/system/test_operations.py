@@ -195,9 +195,9 @@ async def test_an_edited_ledger_is_detected(sandbox: Sandbox, tmp_path: Path) ->
     sandbox.bland.fill(10, now - timedelta(minutes=50), now - timedelta(minutes=10))
     config = configure(tmp_path, only_bland(sandbox), sinks(sandbox))
     assert (await command(config, "run", "--once")).status == 0
-    whole = await command(config, "coverage", "--check")
-    assert whole.status == 0, whole.stdout
-    assert "bland: whole" in whole.stdout
+    intact = await command(config, "coverage", "--check")
+    assert intact.status == 0, intact.stdout
+    assert "bland: intact" in intact.stdout
     state = tmp_path / "state" / "state.db"
     for edit in (
         "update journal set events = events + 1",

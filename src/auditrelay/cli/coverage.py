@@ -143,7 +143,7 @@ def _check(found: dict[str, Coverage | None]) -> None:
             typer.echo(f"{name}: INTEGRITY CHECK FAILED: {fault}")
             continue
         head = known.head.hex() if known.head else "none yet"
-        typer.echo(f"{name}: whole: {len(known.journal)} records, the last one is {head}")
+        typer.echo(f"{name}: intact: {len(known.journal)} records, the last one is {head}")
     if failed:
         raise typer.Exit(1)
 

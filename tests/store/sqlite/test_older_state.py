@@ -184,7 +184,7 @@ def test_coverage_check_finds_it_whole(folder: Path, capsys: pytest.CaptureFixtu
     with StateView(folder) as view:
         _check({name: view.coverage(name) for name in EXPECTED["sources"]})
     assert capsys.readouterr().out.splitlines() == [
-        f"{name}: whole: {expected['records']} records, the last one is {expected['head']}"
+        f"{name}: intact: {expected['records']} records, the last one is {expected['head']}"
         for name, expected in EXPECTED["sources"].items()
     ]
 
