@@ -1,7 +1,7 @@
 """
 A state that an older commit wrote is continued where that commit left it: see fixtures/README.md.
 
-Nothing is lost, nothing is forwarded twice, and the evidence holds.
+Nothing is lost, nothing is forwarded twice, and the evidence is intact.
 """
 
 import gzip
