@@ -269,7 +269,7 @@ async def test_an_event_deleted_at_the_source_is_recorded_once_and_stays_forward
     assert record.events == 1
     (event,) = [each for each in await world.spooled() if each.native_id == gone[0]]
     assert record.digest.hex() == event.uid
-    assert world.counted("events_vanished_total") == 1
+    assert world.counted("events_deleted_at_source_total") == 1
     assert await world.names() == spooled
 
 

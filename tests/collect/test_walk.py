@@ -122,7 +122,7 @@ async def test_a_total_that_is_not_shown_is_walked_again_and_then_logged(
     assert [complete for _, complete in walked] == [False] * (2 * pages - 1) + [True]
     assert source.walks == 2
     (line,) = logs
-    assert (line["event"], line["total"], line["events"]) == ("total_not_borne_out", 5, 2)
+    assert (line["event"], line["total"], line["events"]) == ("total_mismatched", 5, 2)
 
 
 async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(shown: Shown) -> None:
@@ -181,7 +181,7 @@ async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Sho
     with capture_logs() as logs:
         assert (await shown(source, max_events=None))[-1] == ([2, 3], True)
     assert source.walks == 2
-    assert [line["event"] for line in logs] == ["total_not_borne_out"]
+    assert [line["event"] for line in logs] == ["total_mismatched"]
 
 
 async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:

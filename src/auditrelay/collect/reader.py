@@ -188,7 +188,7 @@ class WindowReader:
                 start=inside.start.isoformat(),
                 end=inside.end.isoformat(),
             )
-            self._metrics.events_vanished.labels(self.name).inc(new)
+            self._metrics.events_deleted_at_source.labels(self.name).inc(new)
         return new
 
     async def add(

@@ -26,7 +26,7 @@ from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
-MISSING_AT_SINK: Final = "lacking"
+MISSING_AT_SINK: Final = "missing_at_sink"
 """The status of an event that was delivered, and that the sink itself does not find."""
 
 REFRESH_SECONDS: Final = 2.0

@@ -66,7 +66,7 @@ async def walk(
                 agreed &= not guard.repeated or (max_events is None and guard.order == order)
                 if agreed and not complete:
                     _log.warning(
-                        "total_not_borne_out",
+                        "total_mismatched",
                         start=window.start.isoformat(),
                         end=window.end.isoformat(),
                         total=page.total,

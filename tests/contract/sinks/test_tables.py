@@ -380,7 +380,7 @@ async def test_item_in_the_failure_store_is_delivered_and_counted(bulk: Table) -
     assert bulk.counted("events_diverted_total") == 1
     assert bulk.counted("events_delivered_total") == 5
     (warned,) = [line for line in logs if line["event"] == "sink_warned"]
-    assert "failure store" in warned["words"]
+    assert "failure store" in warned["warnings"]
 
 
 async def test_items_with_every_outcome_at_once(bulk: Table) -> None:
