@@ -150,7 +150,7 @@ class WindowReader:
         async with contextlib.aclosing(
             walk(source, window, self.normalize, max_events=max_events)
         ) as pages:
-            async for events, last in pages:
+            async for events, page, outcome in pages:
                 if mode.resweep:
                     seen.update(map(known_key, events))
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
@@ -160,7 +160,7 @@ class WindowReader:
                     read = len(shown)
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
-                proof = None if last is None else _proof(window, last, mode, read, new)
+                proof = None if outcome is None else _proof(window, page, mode, read, new)
                 added = await self.add(events, mode.via, proof)
                 new += len(added.new)
                 stats.pages += 1
@@ -168,10 +168,10 @@ class WindowReader:
                 stats.new += len(added.new)
                 stats.late += len(added.late)
                 self.worked_at = time.monotonic()
-                if last is None:
+                if outcome is None:
                     continue
                 stats.read += read
-                if mode.resweep and not (last.partial or last.gaps):
+                if mode.resweep and not (page.partial or page.gaps):
                     stats.deleted += await self._record_deleted(window, seen, before)
 
     async def _record_deleted(self, window: Interval, seen: set[bytes], before: int) -> int:
