@@ -177,6 +177,18 @@ def _digests(ended: Ended) -> list[str]:
     return re.findall(r"; no total; more pages, cursor ([0-9a-f]{8})$", ended.stdout, re.MULTILINE)
 
 
+async def test_at_debug_the_requests_are_shown_too(tmp_path: Path) -> None:
+    async with Bland() as vendor:
+        vendor.fill(150, START, END)
+        config = written(tmp_path, vendor.settings())
+        ended = await command(
+            config,
+            *("--log-level", "debug", "sample", "one", "--pages", "--from", FROM, "--to", TO),
+        )
+    assert [(line["event"], line["status"]) for line in ended.lines] == [("request", 200)] * 2
+    assert vendor.secret not in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
