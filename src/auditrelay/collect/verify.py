@@ -123,7 +123,7 @@ class Verifier:
         async with contextlib.aclosing(
             walk(self._source, part, self._reader.normalize, max_events=max_events)
         ) as pages:
-            async for events, last in pages:  # noqa: B007  # the last page is used below
+            async for events, last, _ in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
