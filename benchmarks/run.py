@@ -177,7 +177,7 @@ def _all_arrived(stored: dict[str, Any], events: int, sinks: list[str]) -> None:
     for sink in sinks:
         books = stored.get({"splunk_hec": "splunk", "elasticsearch": "elastic"}.get(sink, sink))
         if books is not None and (books["uids"], books["repeated"]) != (events, 0):
-            sys.exit(f"{sink} holds {books['uids']} of {events}, {books['repeated']} repeated")
+            sys.exit(f"{sink} has {books['uids']} of {events}, {books['repeated']} repeated")
 
 
 def ceiling(events: int, page: int) -> tuple[float, float]:

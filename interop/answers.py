@@ -155,7 +155,7 @@ async def compare(url: str, identity: dict[str, str], double: Elastic, findings:
             doubled = Answer.of(await _ask(client, double.url, question, ours["right"]))
             findings.check(
                 f"the double answers the same: {question.what} ({seen.status})",
-                holds=seen == doubled,
+                ok=seen == doubled,
                 seen=f"\n          server {tuple(seen)}\n          double {tuple(doubled)}",
             )
 

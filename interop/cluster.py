@@ -102,7 +102,7 @@ async def once(config: Path, findings: Findings) -> None:
     """Run once over all events; the exit status must be 0."""
     ended = await daemon.command(config, "run", "--once", within=400)
     tail = "\n".join(ended.stderr.splitlines()[-5:])
-    findings.check("run --once exits with 0", holds=ended.status == 0, seen=tail)
+    findings.check("run --once exits with 0", ok=ended.status == 0, seen=tail)
 
 
 async def state(config: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ async def _prepare(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: F
     findings.same("check exits with 0", ended.status, 0)
     findings.check(
         f"check names version {version}",
-        holds=f"(version {version})" in _joined(ended.stdout),
+        ok=f"(version {version})" in _joined(ended.stdout),
         seen=ended.stdout,
     )
     await _set_up(cluster, config, findings)
@@ -142,13 +142,13 @@ async def _set_up(cluster: Cluster, config: Path, findings: Findings) -> None:
     if cluster.flavour == "opensearch":
         ended = await daemon.command(config, "setup", "elasticsearch")
         said = ended.stdout + ended.stderr
-        findings.check("setup installs the templates", holds=ended.status == 0, seen=said)
+        findings.check("setup installs the templates", ok=ended.status == 0, seen=said)
         return
     # Two types are in plugins of Elasticsearch that Maven Central does not have.
     ended = await daemon.command(config, "setup", "elasticsearch")
     findings.check(
         "setup reports what is missing, and exits with 1",
-        holds=ended.status == 1 and "The mapper type [match_only_text]" in ended.stderr,
+        ok=ended.status == 1 and "The mapper type [match_only_text]" in ended.stderr,
         seen=ended.stdout + ended.stderr,
     )
     for path, template in templates(opensearch=False).items():
@@ -277,7 +277,7 @@ async def _refusals(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
     taken = {each["_id"] for each in cluster.documents("refusing")}
     findings.check(
         f"some are refused ({len(dead)}) and some are stored ({len(taken)})",
-        holds=bool(dead and taken),
+        ok=bool(dead and taken),
     )
     findings.none("every event that the mapping refuses is a dead letter", refused - dead)
     findings.none("nothing is both", dead & taken)
@@ -291,7 +291,7 @@ async def _pipeline(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: 
     config = configure(folder, "pipeline", sandbox, cluster, pipeline="none")
     say = "pipeline with id [none] does not exist"
     await _fails("run --once", config, ["run", "--once"], say, findings)
-    findings.check("and holds the sink", holds=bool((await state(config))["held"]))
+    findings.check("and holds the sink", ok=bool((await state(config))["held"]))
     findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
 
@@ -305,7 +305,7 @@ async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Fi
     config = configure(folder, "stranger", sandbox, cluster, **stranger)
     await _fails("check with a wrong password", config, ["check"], "401", findings)
     await _fails("run --once with a wrong password", config, ["run", "--once"], "401", findings)
-    findings.check("and holds the sink", holds=bool((await state(config))["held"]))
+    findings.check("and holds the sink", ok=bool((await state(config))["held"]))
     findings.same("and loses nothing", (await state(config))["dead_letters"], 0)
 
     config = configure(folder, "elsewhere", sandbox, cluster, index="other-{vendor}", **writer)
@@ -321,7 +321,7 @@ async def _rights(cluster: Cluster, sandbox: Sandbox, folder: Path, findings: Fi
     ended = await daemon.command(config, "check")
     findings.check(
         "check by a user who may only send",
-        holds=ended.status == 0 and "can be written to" in _joined(ended.stdout),
+        ok=ended.status == 0 and "can be written to" in _joined(ended.stdout),
         seen=ended.stdout + ended.stderr,
     )
     await once(config, findings)
@@ -341,7 +341,7 @@ async def _fails(what: str, config: Path, words: list[str], say: str, findings: 
     found = say in said or say in _joined(ended.stdout)
     findings.check(
         f"{what} exits with 1 and reports {say!r}",
-        holds=ended.status == 1 and found,
+        ok=ended.status == 1 and found,
         seen=said[-600:],
     )
 
@@ -412,7 +412,7 @@ def _search(cluster: Cluster, findings: Findings) -> None:
         hits = found(query)
         findings.check(
             f"{what} ({len(hits)} found)",
-            holds=hits == wanted and bool(wanted),
+            ok=hits == wanted and bool(wanted),
             seen=f"{len(hits - wanted)} too many, {len(wanted - hits)} too few",
         )
 
@@ -448,7 +448,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
         right = {event.uid for event in events if detections.expected(question, event)}
         findings.check(
             f"{title} ({len(found)} of {len(events)})",
-            holds=found == right and bool(right),
+            ok=found == right and bool(right),
             seen=f"{len(found - right)} too many, {len(right - found)} too few",
         )
 

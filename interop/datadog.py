@@ -140,7 +140,7 @@ async def prove(findings: Findings) -> None:
             }
             config = daemon.configure(Path(folder), vendors.sources(sandbox), {"datadog": table})
             ended = await daemon.command(config, "check")
-            findings.check("check exits with 0", holds=ended.status == 0, seen=ended.stdout)
+            findings.check("check exits with 0", ok=ended.status == 0, seen=ended.stdout)
             await once(config, findings)
             ended = await daemon.command(config, "status", "--json")
             [sink] = json.loads(ended.stdout)["sinks"]
@@ -191,7 +191,7 @@ def _judge(url: str, path: Path, findings: Findings) -> None:
     """Check that *path* may be posted to *url*, and not without its name."""
     whole = json.loads(path.read_bytes())
     reply = httpx.post(url, json=whole, headers=_KEYS, trust_env=False)
-    findings.check(f"{path.name} may be created", holds=reply.is_success, seen=reply.text)
+    findings.check(f"{path.name} may be created", ok=reply.is_success, seen=reply.text)
     del whole["name"]
     reply = httpx.post(url, json=whole, headers=_KEYS, trust_env=False)
-    findings.check(f"{path.name} without a name may not", holds=reply.is_client_error)
+    findings.check(f"{path.name} without a name may not", ok=reply.is_client_error)

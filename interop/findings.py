@@ -15,9 +15,9 @@ class Findings:
         self.passed = 0
         self.failed: list[str] = []
 
-    def check(self, claim: str, *, holds: bool, seen: object = "") -> None:
-        """Record whether *claim* holds; *seen* is what was seen instead."""
-        if holds:
+    def check(self, claim: str, *, ok: bool, seen: object = "") -> None:
+        """Record whether *claim* is true (*ok*); *seen* is what was seen instead."""
+        if ok:
             self.passed += 1
             print(f"  ok    {claim}")
         else:
@@ -27,12 +27,12 @@ class Findings:
 
     def same(self, claim: str, seen: Any, wanted: Any) -> None:
         """Record whether *seen* equals *wanted*."""
-        self.check(claim, holds=seen == wanted, seen=f"{_short(seen)}, not {_short(wanted)}")
+        self.check(claim, ok=seen == wanted, seen=f"{_short(seen)}, not {_short(wanted)}")
 
     def none(self, claim: str, wrong: Collection[object]) -> None:
         """Record whether nothing is *wrong*; else show the count and the first few."""
         shown = "; ".join(_short(each) for each in list(wrong)[:_SHOWN])
-        self.check(claim, holds=not wrong, seen=f"{len(wrong)} wrong, such as {shown}")
+        self.check(claim, ok=not wrong, seen=f"{len(wrong)} wrong, such as {shown}")
 
 
 def _short(value: object) -> str:

@@ -37,6 +37,8 @@ REFUSED = {
     "mended": "fixed",
     "parcel": "file",
     "parcels": "files",
+    "leftover": "orphaned",
+    "flood": "circuit breaker",
 }
 """Words that a reader has to translate, and what to write instead."""
 
@@ -47,8 +49,11 @@ ELSEWHERE = {
 }
 """Second names of an idea that has one."""
 
-STORED = re.compile(r'create table parcel \(|from parcel where|into parcel values|^ *"parcel",$')
-"""The table of export files: states that exist have it under its first name."""
+STORED = re.compile(
+    r'create table parcel \(|from parcel where|into parcel values|^ *"parcel",$'
+    r'|"flood"|^ *flood="mapping",$'
+)
+"""First names in states that exist: the table of export files, the reason of an open breaker."""
 
 PATTERN = re.compile(
     "|".join(rf"(?<![a-z]){each.replace(' ', '[ _]')}(?![a-z])" for each in (*REFUSED, *ELSEWHERE)),

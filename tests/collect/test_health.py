@@ -108,17 +108,17 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
 
     (row,) = await world.store.sources()
     collector = world.collector()
-    collector.recall(row.condition)
+    collector.restore(row.condition)
     assert await fail(collector, Refused("clock")) == (hours(3), "refused")
     collector = world.collector()
-    collector.recall(row.condition)
+    collector.restore(row.condition)
     await collector.poll()
     assert (collector.condition.since, collector.condition.error_code) == (hours(4), None)
 
     (row,) = await world.store.sources()
     world.clock.now += HOUR
     collector = world.collector()
-    collector.recall(row.condition)
+    collector.restore(row.condition)
     await collector.poll()
     assert collector.condition.since == hours(5), "the state in between is unknown"
 
@@ -212,7 +212,7 @@ async def test_the_last_event_is_remembered_over_a_restart(world: World) -> None
     await world.collector().poll()
     (state,) = await world.store.sources()
     again = world.collector()
-    again.recall(state.condition)
+    again.restore(state.condition)
     await again.poll()
     (state,) = await world.store.sources()
     assert state.condition["last_event_at"] == (NOON - HOUR).isoformat()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.logged import logged
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, ReadMode, belongs
@@ -203,6 +204,47 @@ async def test_what_the_vendor_does_not_keep_any_more_is_declared_and_not_asked_
     )
 
 
+# --- the pages in the log
+
+
+async def test_at_debug_each_page_is_a_line(world: World) -> None:
+    for number in range(4):
+        world.vendor.add(NOON - HOUR + number * MINUTE)
+    collector = world.collector(overlap="2h")
+    await collector.poll()
+    world.vendor.add(NOON - HOUR + 4 * MINUTE)
+    world.clock.now += MINUTE
+    with logged("debug") as lines:
+        await collector.poll()
+        pages = [line for line in lines() if line["event"] == "page_read"]
+        (window,) = [line for line in lines() if line["event"] == "window_collected"]
+    for page in pages:
+        assert (page["level"], page["source"]) == ("debug", "calls")
+        assert (page["start"], page["end"]) == (window["start"], window["end"])
+    assert [(page["number"], page["records"], page["new"], page["total"]) for page in pages] == [
+        (1, 3, 0, 5),
+        (2, 2, 1, 5),
+    ]
+    assert [(page["oldest"], page["newest"]) for page in pages] == [
+        ("2026-01-10T11:00:00+00:00", "2026-01-10T11:02:00+00:00"),
+        ("2026-01-10T11:03:00+00:00", "2026-01-10T11:04:00+00:00"),
+    ]
+
+
+async def test_a_page_without_events_has_no_times_in_its_line(world: World) -> None:
+    with logged("debug") as lines:
+        await world.collector().poll()
+        (page,) = [line for line in lines() if line["event"] == "page_read"]
+    assert (page["records"], page["oldest"], page["newest"]) == (0, None, None)
+
+
+async def test_at_info_a_page_is_no_line(world: World) -> None:
+    world.vendor.add(NOON - HOUR)
+    with logged("info") as lines:
+        await world.collector().poll()
+        assert [line["event"] for line in lines()] == ["window_collected"]
+
+
 # --- late
 
 
@@ -269,7 +311,7 @@ async def test_an_event_deleted_at_the_source_is_recorded_once_and_stays_forward
     assert record.events == 1
     (event,) = [each for each in await world.spooled() if each.native_id == gone[0]]
     assert record.digest.hex() == event.uid
-    assert world.counted("events_vanished_total") == 1
+    assert world.counted("events_deleted_at_source_total") == 1
     assert await world.names() == spooled
 
 

@@ -199,7 +199,7 @@ async def test_what_a_sink_itself_lacks_is_sent_to_it_alone(world: World) -> Non
     assert missing(report) == [(made[2], ["other"]), (made[4], ["other"])]
     assert report["sinks"] == {
         "sink": {"delivered": 6},
-        "other": {"delivered": 4, "lacking": 2},
+        "other": {"delivered": 4, "missing_at_sink": 2},
     }
     assert report["asked_at_sink"] == ["other"]
     report = await verify(world, repair=True, other=index)

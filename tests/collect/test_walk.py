@@ -5,15 +5,16 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect import walk as walking
-from auditrelay.collect.walk import MAX_EVENTS_PER_WALK, walk
+from auditrelay.collect.walk import MAX_EVENTS_PER_WALK, time_range, walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
-from auditrelay.window import Interval
+from auditrelay.window import Interval, moment
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = Interval(NOON, NOON + timedelta(hours=1))
@@ -56,8 +57,8 @@ def shown(event: Make) -> Shown:
             return [event(int(record)) for record in records]
 
         return [
-            ([int(each.native_id or "") for each in events], last is not None)
-            async for events, last in walk(source, WINDOW, normalize, max_events=max_events)
+            ([int(each.native_id or "") for each in events], outcome is not None)
+            async for events, _, outcome in walk(source, WINDOW, normalize, max_events=max_events)
         ]
 
     return run
@@ -122,7 +123,7 @@ async def test_a_total_that_is_not_shown_is_walked_again_and_then_logged(
     assert [complete for _, complete in walked] == [False] * (2 * pages - 1) + [True]
     assert source.walks == 2
     (line,) = logs
-    assert (line["event"], line["total"], line["events"]) == ("total_not_borne_out", 5, 2)
+    assert (line["event"], line["total"], line["events"]) == ("total_mismatched", 5, 2)
 
 
 async def test_a_window_that_keeps_moving_is_broken_and_not_walked_for_ever(shown: Shown) -> None:
@@ -181,7 +182,7 @@ async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Sho
     with capture_logs() as logs:
         assert (await shown(source, max_events=None))[-1] == ([2, 3], True)
     assert source.walks == 2
-    assert [line["event"] for line in logs] == ["total_not_borne_out"]
+    assert [line["event"] for line in logs] == ["total_mismatched"]
 
 
 async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
@@ -189,6 +190,48 @@ async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
     source.scripts += [[page(4, 3, total=4), page(3, 2, last=True, total=4)]]
     assert (await shown(source, max_events=None))[-1] == ([3, 2], True)
     assert source.walks == 4
+
+
+async def test_a_page_that_breaks_the_walk_is_seen_before_it_does(event: Make) -> None:
+    source = Scripted([page(1, total=3), page(1, total=3), page(2, last=True, total=3)])
+    seen: list[tuple[int | None, int]] = []
+
+    def normalize(records: list[bytes]) -> list[AuditEvent]:
+        return [event(int(record)) for record in records]
+
+    with pytest.raises(WalkBroken, match="second time"):
+        async for _ in walk(
+            source,
+            WINDOW,
+            normalize,
+            on_page=lambda each, events: seen.append((each.total, len(events))),
+        ):
+            pass
+    assert seen == [(3, 1), (3, 1)]
+
+
+async def test_the_outcome_says_whether_the_vendors_total_was_reached(event: Make) -> None:
+    for total, outcome in ((2, "complete"), (None, "complete"), (5, "total_mismatched")):
+        source = Scripted([page(1, 2, last=True, total=total)])
+        walked = [
+            each
+            async for _, _, each in walk(
+                source, WINDOW, lambda texts: [*map(event, map(int, texts))]
+            )
+        ]
+        assert walked[-1] == outcome
+        assert walked[:-1] == [None] * (len(walked) - 1)
+
+
+def test_events_without_a_time_of_their_own_have_no_part_in_the_times_of_a_page(
+    event: Make,
+) -> None:
+    events = [
+        msgspec.structs.replace(event(number), at=number * 10**6, time_quality=quality)
+        for number, quality in ((5, "source"), (3, "assumed_utc"), (9, "fetched"))
+    ]
+    assert time_range(events) == (moment(3 * 10**6), moment(5 * 10**6))
+    assert time_range(events[2:]) is None
 
 
 # --- one page ahead

@@ -200,7 +200,7 @@ async def test_an_open_breaker_survives_a_restart_which_begins_with_one_event(
     for _ in range(3):
         intake = Intake(HUNDREDS, always=each_refused)
         again = world.deliverer(intake, attempts=3)
-        again.recall(state.condition)
+        again.restore(state.condition)
         assert held(again)
         await again.probe_until_up()
         assert held(again), "a check proves nothing about events"
@@ -211,7 +211,7 @@ async def test_an_open_breaker_survives_a_restart_which_begins_with_one_event(
         assert [len(batch) for batch in intake.offered] == [1]
     assert len(world.dead()) == before + 3
     fixed = world.deliverer(intake := Intake(HUNDREDS))
-    fixed.recall(state.condition)
+    fixed.restore(state.condition)
     fixed.finish()
     await fixed.keep_delivering()
     assert not held(fixed)

@@ -30,7 +30,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
         deliverer = world.deliverer(intake, clock=lambda: NOON + len(seen) * hour)
         if restarted:
             (state,) = await world.store.sinks()
-            deliverer.recall(state.condition)
+            deliverer.restore(state.condition)
         deliverer.finish()
         send = intake.send
 

@@ -1,12 +1,14 @@
 """A peer over real sockets on loopback: the error for each failure, and what is never sent."""
 
 import asyncio
+import gzip
 import socket
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from tests.support.logged import logged
 from tests.support.peers import (
     PARAMS,
     PLAIN,
@@ -76,6 +78,46 @@ async def test_nothing_is_logged_about_a_request_that_succeeds(
     caplog.set_level("INFO")
     await connect().request("GET", "/", params=PARAMS)
     assert "query-secret" not in caplog.text
+
+
+async def test_at_debug_each_request_is_a_line_without_query_headers_or_bodies(
+    server: Server, connect: Connect
+) -> None:
+    peer = connect(identity=lambda: {"X-Key": "header-secret"}, timeout=SHORT_TIMEOUT)
+    server.faults.add(faults.hang(), nth=2)
+    with logged("debug") as lines:
+        reply = await peer.request("POST", "/logs", params=PARAMS, content=b"body-secret")
+        await failure(peer)
+        done, failed = lines()
+    for line in (done, failed):
+        assert (line["event"], line["level"]) == ("request", "debug")
+        assert (line["peer"], line["path"]) == ("voice", "/logs")
+        assert "secret" not in str(line)
+    assert b"header-secret" in reply.body, "the reply has the secrets; the line has its length"
+    assert (done["method"], done["status"], done["bytes"]) == ("POST", 200, len(reply.body))
+    assert 0 <= done["seconds"] < 0.4 <= failed["seconds"]
+    assert (failed["method"], failed["reason"]) == ("GET", "timeout")
+    assert not {"status", "bytes"} & failed.keys()
+
+
+async def test_at_debug_the_bytes_of_a_reply_are_those_of_its_decompressed_body(
+    server: Server, connect: Connect
+) -> None:
+    text = gzip.compress(b"[" + b" " * 10_000 + b"]")
+    server.faults.add(faults.answer(503, text, {"Content-Encoding": "gzip"}))
+    with logged("debug") as lines:
+        await connect().request("GET", "/logs")
+        (line,) = lines()
+    assert (line["status"], line["bytes"]) == (503, 10_002)
+
+
+async def test_at_info_a_request_is_no_line(server: Server, connect: Connect) -> None:
+    peer = connect(timeout=SHORT_TIMEOUT)
+    server.faults.add(faults.hang(), nth=2)
+    with logged("info") as lines:
+        await peer.request("GET", "/logs", params=PARAMS)
+        await failure(peer)
+        assert lines() == []
 
 
 # --- no reply

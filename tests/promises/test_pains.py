@@ -263,7 +263,7 @@ async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> N
 
 
 async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World) -> None:
-    """More in a minute than a window may hold, on an API that fails as well."""
+    """More in a minute than a window may contain, on an API that fails as well."""
     collector = world.collector(overlap="1s")
     await collector.poll()
     world.vendor.too_many = 50

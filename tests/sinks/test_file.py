@@ -293,10 +293,10 @@ async def test_a_reader_of_stdout_that_stops_reading_does_not_block_the_process(
     with pytest.raises(Retryable) as caught:
         await sink.send(lines(b"x" * 200_000))
     assert (caught.value.reason, caught.value.sent) == ("timeout", True)
-    held = os.read(out, 200_000)
+    kept = os.read(out, 200_000)
     await sink.send(lines(b"1"))
     assert os.read(out, 100) == b"\n1\n"  # the torn line is ended first
-    assert held == b"x" * len(held)
+    assert kept == b"x" * len(kept)
     os.close(out)
     with pytest.raises(Refused, match="stdout: Broken pipe"):
         await sink.send(lines(b"2"))

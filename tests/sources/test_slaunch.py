@@ -549,7 +549,7 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
     while parts:
         part = parts.pop()
         try:
-            async for events, _ in walks.walk(
+            async for events, _, _ in walks.walk(
                 source, part, normalizer(source), max_events=walks.MAX_EVENTS_PER_WALK
             ):
                 found.update(event.native_id or "" for event in events)

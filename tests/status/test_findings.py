@@ -84,8 +84,8 @@ def only(found: Mapping[str, Any]) -> Finding:
 
 
 def down(make: Callable[..., Table], code: str, since: str, **changes: Any) -> Table:
-    said = f"the words of {code}"
-    return make(up=False, since=since, error_code=code, last_error=said, **changes)
+    error = f"the words of {code}"
+    return make(up=False, since=since, error_code=code, last_error=error, **changes)
 
 
 def held(make: Callable[..., Table], code: str, **changes: Any) -> Table:
@@ -151,7 +151,7 @@ def test_a_held_source_names_the_refusal_and_the_key(code: str, what: str, do: s
         since=ago(hours=9),
         effect="Nothing is lost: polling resumes where it stopped. "
         "It is retried automatically, at long intervals.",
-        said=f"the words of {code}",
+        error=f"the words of {code}",
         do=do,
         command=CHECK,
         code="held",
@@ -260,7 +260,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_while_the_rest_is_read() -> Non
             )
         )
     )
-    assert (finding.level, finding.said) == ("action_required", "march.csv: no header")
+    assert (finding.level, finding.error) == ("action_required", "march.csv: no header")
     assert finding.what == "voice could not read an export file."
     assert finding.do == "Put the right file into /srv/exports; it is read automatically."
 
@@ -323,7 +323,7 @@ def test_a_backlog_requires_action_only_while_nothing_is_delivered() -> None:
 
 @pytest.mark.parametrize(
     ("gone", "why"),
-    [({"leftover": True}, "is not in the configuration any more"), ({}, "is disabled")],
+    [({"orphaned": True}, "is not in the configuration any more"), ({}, "is disabled")],
 )
 def test_events_for_an_orphaned_or_disabled_sink_are_a_problem(gone: Table, why: str) -> None:
     finding = only(report(sink(enabled=False, backlog_events=2, **gone)))

@@ -80,7 +80,7 @@ class Stage:
     config: Config
     store: SqliteStore
     now: datetime
-    pace: dict[str, Throughput] = field(default_factory=dict)
+    throughput: dict[str, Throughput] = field(default_factory=dict)
     loops_stuck: list[str] = field(default_factory=list)
     _numbers: int = 0
 
@@ -91,7 +91,7 @@ class Stage:
             await self.store.sinks(),
             spool_bytes=self.store.spool_bytes,
             now=self.now,
-            pace=self.pace,
+            throughput=self.throughput,
             stuck=self.loops_stuck,
             restart_command="systemctl restart auditrelay",
         )
@@ -225,7 +225,7 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
         for name in SINKS:
             await store.start_sink(name, SOURCES)
             await staged.sink(name)
-            staged.pace[name] = Throughput(now - 9 * DAY)
+            staged.throughput[name] = Throughput(now - 9 * DAY)
         yield staged
     finally:
         await store.close()
@@ -249,7 +249,7 @@ async def _work(staged: Stage, *, but: str = "", until: timedelta = SETTLED) -> 
 def _hum(staged: Stage, sink: str, minutes: range) -> None:
     for minute in minutes:
         if minute % 5 == 2:
-            staged.pace[sink].add(staged.now - minute * MINUTE, 2 + minute * 7 % 11)
+            staged.throughput[sink].add(staged.now - minute * MINUTE, 2 + minute * 7 % 11)
 
 
 async def healthy(staged: Stage) -> None:
@@ -261,7 +261,7 @@ async def sink_down(staged: Stage) -> None:
     """One sink cannot be reached for hours, and events wait for it."""
     down = 3 * HOUR + 14 * MINUTE
     await _work(staged, until=down)
-    staged.pace["splunk"] = Throughput(staged.now - 9 * DAY)
+    staged.throughput["splunk"] = Throughput(staged.now - 9 * DAY)
     for name, busy in BUSY.items():
         await staged.read(name, staged.now - down, staged.now - SETTLED, 6 * busy)
     await staged.delivered("datadog", "elastic")
@@ -323,7 +323,7 @@ async def long_backlog(staged: Stage) -> None:
     await staged.dead("elastic", 3)
     await staged.wait_since(staged.now - 2 * HOUR - 40 * MINUTE)
     for minute in range(58):
-        staged.pace["elastic"].add(staged.now - minute * MINUTE, 30 + minute * 13 % 17)
+        staged.throughput["elastic"].add(staged.now - minute * MINUTE, 30 + minute * 13 % 17)
 
 
 STAGES = {

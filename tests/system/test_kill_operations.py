@@ -205,7 +205,7 @@ class Scene:
             assert extra <= IN_FLIGHT + requested_again, intake
         read = {"backfill": 10 * DAY, "backfill into one sink": 358 * MINUTE}
         start = self.now - read.get(self.case, 58 * MINUTE)
-        assert await self.run("coverage", "--check") == 0, "the ledger is not whole"
+        assert await self.run("coverage", "--check") == 0, "the ledger is not intact"
         assert await self.run("verify", "bland", "--from", start.isoformat(), "--at-sink") == 0
         if self.case == "resweep":
             with StateView(self.state.parent) as view:

@@ -42,7 +42,7 @@ async def reload(daemon: Daemon, event: str = "reloaded") -> dict[str, Any]:
 
 async def orphans(config: Path) -> set[str]:
     shown = json.loads((await command(config, "status", "--json")).stdout)
-    return {row["name"] for row in (*shown["sources"], *shown["sinks"]) if row.get("leftover")}
+    return {row["name"] for row in (*shown["sources"], *shown["sinks"]) if row.get("orphaned")}
 
 
 async def test_added_sources_and_sinks_start_and_removed_ones_drain(

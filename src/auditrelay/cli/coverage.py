@@ -103,7 +103,7 @@ def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[st
             }
             for span in spans
         ],
-        "vanished": known.deleted_at_source if known else 0,
+        "deleted_at_source": known.deleted_at_source if known else 0,
         "late": [
             {"via": each.via, "within_seconds": each.seconds, "events": each.events}
             for each in (known.lateness if known else ())
@@ -142,7 +142,7 @@ def _check(found: dict[str, Coverage | None]) -> None:
             typer.echo(f"{name}: INTEGRITY CHECK FAILED: {fault}")
             continue
         head = known.head.hex() if known.head else "none yet"
-        typer.echo(f"{name}: whole: {len(known.journal)} records, the last one is {head}")
+        typer.echo(f"{name}: intact: {len(known.journal)} records, the last one is {head}")
     if failed:
         raise typer.Exit(1)
 

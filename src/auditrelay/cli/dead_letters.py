@@ -185,7 +185,7 @@ def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, An
         if after is None:
             outcome = "delivered" if each.sink is not None else "forwarded"
         else:
-            outcome = "on_its_way" if after.replayed else "refused_again"
+            outcome = "replaying" if after.replayed else "refused_again"
         outcomes.append({**row, "outcome": outcome})
     return outcomes
 

@@ -1,4 +1,4 @@
-"""``auditrelay sample``: the newest events of a source, in the form that a sink would get."""
+"""``auditrelay sample``: the newest events of a source as a sink would get them, or its pages."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from auditrelay.cli.options import Options
+from auditrelay.cli.pages import print_pages, window_of
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Rejected
 from auditrelay.events import AuditEvent
@@ -39,17 +40,72 @@ def sample(
     *,
     form: Annotated[Form, typer.Option("--as", help="The form to print.")] = Form.event,
     count: Annotated[int, typer.Option(min=1, max=1000, help="How many events.")] = 3,
+    pages: Annotated[
+        bool,
+        typer.Option(
+            "--pages", help="Print a line for each page of a window, and why its walk breaks."
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="T", help="2026-03-01T00:00:00Z, 2026-03-01, or 36h."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", metavar="T", help="Default: now minus settle.")
+    ] = None,
 ) -> None:
     """Fetch the newest few events and print them; stores and sends nothing."""
+    _check_options(context, pages=pages, since=since, until=until)
     config = Options.of(context).load(default_level="warning")
     if source not in config.sources:
         known = ", ".join(config.sources) or "none"
         raise ConfigError(f"there is no source {source!r} in the configuration; there are: {known}")
+    if pages:
+        assert since is not None  # noqa: S101  # see _check_options
+        if not asyncio.run(_show_pages(config, source, since, until)):
+            raise typer.Exit(1)
+        return
     events = asyncio.run(_newest(config, source, count))
     for event in events:
         typer.echo(_print(event, form))
     if not events:
         typer.echo(f"{source} shows no event in the last 30 days.", err=True)
+
+
+def _check_options(
+    context: typer.Context, *, pages: bool, since: str | None, until: str | None
+) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if not pages:
+        if since is not None or until is not None:
+            raise ConfigError("--from and --to are the window of --pages: add --pages")
+        return
+    if since is None:
+        raise ConfigError("--pages needs the start of the window: add --from T")
+    for parameter, option in (("form", "--as"), ("count", "--count")):
+        source = context.get_parameter_source(parameter)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--pages prints no events: leave out {option}")
+
+
+async def _show_pages(config: Config, name: str, since: str, until: str | None) -> bool:
+    """Print the pages of the window; return whether every walk read its part."""
+    settings = config.sources[name]
+    window = window_of(since, until, settings)
+    source = make(name, settings, Metrics(sources=[name]), config.state_dir)
+    try:
+        if isinstance(source, FileSource):
+            raise ConfigError(
+                f"{name} reads files and cannot be asked for a window: it has no pages; leave out "
+                "--pages"
+            )
+        normalizer = Normalizer.of(name, settings, scope=source.scope)
+        fetched = micros(datetime.now(UTC))
+        return await print_pages(
+            name, source, window, settings, lambda records: normalizer(records, fetched)
+        )
+    finally:
+        await source.close()
 
 
 async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:

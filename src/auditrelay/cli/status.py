@@ -98,7 +98,7 @@ def _advice(row: dict[str, Any]) -> str:
 
 
 def _state(row: dict[str, Any]) -> str:
-    if row.get("leftover"):
+    if row.get("orphaned"):
         return "not configured"
     if not row["enabled"]:
         return "disabled"

@@ -9,6 +9,7 @@ import typer
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
+from auditrelay.collect.verify import MISSING_AT_SINK
 
 _SHOWN = 20
 """How many missing events are listed for people; --json lists all."""
@@ -58,9 +59,7 @@ def _print(report: dict[str, Any]) -> None:
     typer.echo(f"{report['source']} from {report['from']} to {report['to']}")
     typer.echo(f"  {report['checked']:,} events at the source, {report['forwarded']:,} forwarded")
     for sink, statuses in report["sinks"].items():
-        counts = ", ".join(
-            f"{count:,} {status.replace('_', ' ')}" for status, count in statuses.items()
-        )
+        counts = ", ".join(f"{count:,} {_words(status)}" for status, count in statuses.items())
         typer.echo(f"  {sink}: {counts or 'nothing'}")
     for each in report["not_shown"]:
         typer.echo(f"  not shown by the source: {each['start']} .. {each['end']}, {each['reason']}")
@@ -81,3 +80,7 @@ def _print(report: dict[str, Any]) -> None:
         )
     if len(missing) > _SHOWN:
         typer.echo(f"    and {len(missing) - _SHOWN:,} more, see --json")
+
+
+def _words(status: str) -> str:
+    return "missing at the sink" if status == MISSING_AT_SINK else status.replace("_", " ")

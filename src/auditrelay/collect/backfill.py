@@ -226,7 +226,7 @@ class Backfiller:
     ) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
-        async for events, _ in walk(self._source, part, reader.normalize, max_events=max_events):
+        async for events, _, _ in walk(self._source, part, reader.normalize, max_events=max_events):
             found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
 
@@ -235,7 +235,7 @@ class Backfiller:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
             pages = walk(self._source, part, reader.normalize, max_events=max_events)
-            async for events, _ in pages:
+            async for events, _, _ in pages:
                 inside = [
                     event
                     for event in events

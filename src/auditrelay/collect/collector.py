@@ -139,9 +139,9 @@ class Collector:
             health=self._health,
         )
 
-    def recall(self, condition: Mapping[str, object]) -> None:
+    def restore(self, condition: Mapping[str, object]) -> None:
         """Restore what is still true of *condition*, as the previous process saved it."""
-        self._health.recall(condition)
+        self._health.restore(condition)
 
     @property
     def worked_at(self) -> float | None:

@@ -73,7 +73,7 @@ class SourceHealth:
         self._up_and_held: tuple[bool, bool] | None = None
         """The state that ``since`` is the start of; None before the first poll."""
 
-    def recall(self, condition: Mapping[str, object]) -> None:
+    def restore(self, condition: Mapping[str, object]) -> None:
         """Restore what is still true of *condition*, as the previous process saved it."""
         last_event_at = condition.get("last_event_at")
         if isinstance(last_event_at, str):

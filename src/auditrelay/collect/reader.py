@@ -6,6 +6,7 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 """
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ import msgspec
 import structlog
 
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.walk import in_halves, walk
+from auditrelay.collect.walk import in_halves, time_range, walk
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
@@ -38,7 +39,7 @@ ROOM_INTERVAL: Final = 1.0
 MARGIN: Final = timedelta(seconds=1)
 """Events this close to a bound of a window are never reported as deleted: vendors round bounds."""
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,11 @@ class WindowReader:
         seen: set[bytes] = set()
         before = await self._store.end_of_spool() if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
-        read = new = 0
+        read = new = number = 0
         async with contextlib.aclosing(
             walk(source, window, self.normalize, max_events=max_events)
         ) as pages:
-            async for events, last in pages:
+            async for events, page, outcome in pages:
                 if mode.resweep:
                     seen.update(map(known_key, events))
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
@@ -160,19 +161,40 @@ class WindowReader:
                     read = len(shown)
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
-                proof = None if last is None else _proof(window, last, mode, read, new)
+                proof = None if outcome is None else _proof(window, page, mode, read, new)
                 added = await self.add(events, mode.via, proof)
                 new += len(added.new)
+                number += 1
+                self._log_page(window, number, page, events, len(added.new))
                 stats.pages += 1
                 stats.events += len(events)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
                 self.worked_at = time.monotonic()
-                if last is None:
+                if outcome is None:
                     continue
                 stats.read += read
-                if mode.resweep and not (last.partial or last.gaps):
+                if mode.resweep and not (page.partial or page.gaps):
                     stats.deleted += await self._record_deleted(window, seen, before)
+
+    def _log_page(
+        self, part: Interval, number: int, page: Page, events: list[AuditEvent], new: int
+    ) -> None:
+        if not _log.is_enabled_for(logging.DEBUG):
+            return  # the times of the events cost a pass over them
+        times = time_range(events)
+        _log.debug(
+            "page_read",
+            source=self.name,
+            start=part.start.isoformat(),
+            end=part.end.isoformat(),
+            number=number,
+            records=len(page.records),
+            new=new,
+            total=page.total,
+            oldest=None if times is None else times[0].isoformat(),
+            newest=None if times is None else times[1].isoformat(),
+        )
 
     async def _record_deleted(self, window: Interval, seen: set[bytes], before: int) -> int:
         """Record the forwarded events that were deleted at the source; return how many are new."""
@@ -188,7 +210,7 @@ class WindowReader:
                 start=inside.start.isoformat(),
                 end=inside.end.isoformat(),
             )
-            self._metrics.events_vanished.labels(self.name).inc(new)
+            self._metrics.events_deleted_at_source.labels(self.name).inc(new)
         return new
 
     async def add(

@@ -26,7 +26,7 @@ from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
-MISSING_AT_SINK: Final = "lacking"
+MISSING_AT_SINK: Final = "missing_at_sink"
 """The status of an event that was delivered, and that the sink itself does not find."""
 
 REFRESH_SECONDS: Final = 2.0
@@ -123,7 +123,7 @@ class Verifier:
         async with contextlib.aclosing(
             walk(self._source, part, self._reader.normalize, max_events=max_events)
         ) as pages:
-            async for events, last in pages:  # noqa: B007  # the last page is used below
+            async for events, last, _ in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)

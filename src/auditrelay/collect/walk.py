@@ -9,15 +9,16 @@ and the caller walks the halves.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final, Literal
 
 import structlog
 
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
-from auditrelay.window import Interval, halves
+from auditrelay.window import Interval, halves, moment
 
 MAX_EVENTS_PER_WALK: Final = 50_000
 """A window with more events is halved, so that repeating a broken walk costs little."""
@@ -28,6 +29,9 @@ MAX_PAGES_PER_WALK: Final = 5_000
 MAX_WALKS_PER_WINDOW: Final = 4
 """How often a window is walked while records move between its pages."""
 
+Outcome = Literal["complete", "total_mismatched"]
+"""How a walk ended that read the whole window: with all that the vendor counts, or with fewer."""
+
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
@@ -37,12 +41,14 @@ async def walk(
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
     max_events: int | None = MAX_EVENTS_PER_WALK,
-) -> AsyncGenerator[tuple[list[AuditEvent], Page | None], None]:
+    on_page: Callable[[Page, list[AuditEvent]], None] | None = None,
+) -> AsyncGenerator[tuple[list[AuditEvent], Page, Outcome | None], None]:
     """
-    Yield the events of each page of *window*, and with the last one the page that completes it.
+    Yield each page of *window* with its events, and with the one that completes it the outcome.
 
     The last page of the last walk completes the window; all others come with None. A walk of more
     than *max_events* breaks; None means no limit, for windows that are too short to be halved.
+    *on_page* is called with every page before it is judged, so also with one that breaks the walk.
     Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
@@ -52,9 +58,11 @@ async def walk(
         async with contextlib.aclosing(_read_ahead(source.walk(window))) as pages:
             async for page in pages:
                 events = normalize(page.records)
+                if on_page is not None:
+                    on_page(page, events)
                 guard.admit(page, events)
                 if not page.last:
-                    yield events, None
+                    yield events, page, None
                     continue
                 seen = before | guard.seen if before else guard.seen
                 complete = guard.is_complete(len(seen))
@@ -66,22 +74,28 @@ async def walk(
                 agreed &= not guard.repeated or (max_events is None and guard.order == order)
                 if agreed and not complete:
                     _log.warning(
-                        "total_not_borne_out",
+                        "total_mismatched",
                         start=window.start.isoformat(),
                         end=window.end.isoformat(),
                         total=page.total,
                         events=len(seen),
                     )
                 if complete or agreed:
-                    yield events, page
+                    yield events, page, "complete" if complete else "total_mismatched"
                     return
-                yield events, None
+                yield events, page, None
                 order = guard.order
                 break
             else:
                 raise WalkBroken("the pages ended without a last one", reason="no_last_page")
         before = seen
     raise WalkBroken("records kept moving between the pages", reason="pages_moved")
+
+
+def time_range(events: Sequence[AuditEvent]) -> tuple[datetime, datetime] | None:
+    """Return the oldest and newest time of *events*, or None if none has a time of its own."""
+    times = [event.at for event in events if event.time_quality != "fetched"]
+    return (moment(min(times)), moment(max(times))) if times else None
 
 
 async def _read_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:

@@ -154,7 +154,7 @@ class Deliverer:
             await pause(wait)
             wait = min(wait * 2, PROBE_MAX)
 
-    def recall(self, condition: Mapping[str, object]) -> None:
+    def restore(self, condition: Mapping[str, object]) -> None:
         """Restore from *condition*, as the last process left it, what is still true."""
         self._health.restore(condition)
 

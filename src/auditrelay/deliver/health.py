@@ -30,7 +30,7 @@ class SinkCondition:
     last_error: str | None = None
     error_code: str | None = None
     """The short code of ``last_error``."""
-    flood: str | None = None
+    breaker_reason: str | None = None
     """The reason for which it refuses every event, while its circuit breaker is open."""
 
 
@@ -76,11 +76,13 @@ class SinkHealth:
         if isinstance(since, str) and not up:
             # A failure that outlasts a restart began before it.
             self.condition.since, self._last = since, (up, bool(saved.get("held")))
-        flood, last_error = saved.get("flood"), saved.get("last_error")
-        if isinstance(flood, str) and isinstance(last_error, str):
+        reason, last_error = saved.get("breaker_reason"), saved.get("last_error")
+        if reason is None:
+            reason = saved.get("flood")  # the key in the states that older commits wrote
+        if isinstance(reason, str) and isinstance(last_error, str):
             # Otherwise every restart would dead-letter another hundred events.
-            self._breaker.restore(flood)
-            self.condition.flood, self.condition.held = flood, True
+            self._breaker.restore(reason)
+            self.condition.breaker_reason, self.condition.held = reason, True
             self.condition.last_error = last_error
 
     async def update(self, verdict: Verdict) -> Refused | None:
@@ -116,13 +118,14 @@ class SinkHealth:
     async def _set(self, *, up: bool, held: bool, error: RelayError | None) -> None:
         self._metrics.sink_up.labels(self._name).set(up)
         last_error = None if error is None else scrub(str(error))
-        flood = self._breaker.reason
+        breaker_reason = self._breaker.reason
         held = held or self._breaker.is_open
         condition = self.condition
-        new = (up, held, last_error, flood)
-        if (condition.up, condition.held, condition.last_error, condition.flood) == new:
+        old = (condition.up, condition.held, condition.last_error, condition.breaker_reason)
+        if old == (up, held, last_error, breaker_reason):
             return
-        condition.up, condition.held, condition.last_error, condition.flood = new
+        condition.up, condition.held = up, held
+        condition.last_error, condition.breaker_reason = last_error, breaker_reason
         condition.error_code = None if error is None else code_of(error)
         if self._last != (up, held):
             self._last = (up, held)

@@ -97,5 +97,6 @@ class Outcomes:
         if verdict.stored_elsewhere:
             self._metrics.events_diverted.labels(self._name).inc(verdict.stored_elsewhere)
         if verdict.warnings and verdict.warnings != self._warned:
-            _log.warning("sink_warned", sink=self._name, words=scrub("; ".join(verdict.warnings)))
+            warnings = scrub("; ".join(verdict.warnings))
+            _log.warning("sink_warned", sink=self._name, warnings=warnings)
         self._warned = verdict.warnings

@@ -53,7 +53,7 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
 
     Frozen, cheap to build, and cheap to store: ``array_like`` keeps the field names out of the
     spool, so **new fields go at the end and have a default**, and no field is ever removed.
-    Text fields hold valid Unicode only. *raw*, *metadata* and *unmapped* are JSON text, already
+    Text fields contain valid Unicode only. *raw*, *metadata* and *unmapped* are JSON text, already
     redacted, and are spliced into what is sent without being decoded again.
     """
 

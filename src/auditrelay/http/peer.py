@@ -36,6 +36,7 @@ from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import proxy_of, tls_context
 from auditrelay.settings import PeerSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
+from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -225,9 +226,11 @@ class Peer:
         try:
             reply = await self._exchange(request, f"{method} {url}")
         except Retryable as failure:
-            self._observe(failure.reason, started)
+            seconds = self._observe(failure.reason, started)
+            self._log_request(request, seconds, reason=failure.reason)
             raise
-        self._observe(str(reply.status), started)
+        seconds = self._observe(str(reply.status), started)
+        self._log_request(request, seconds, status=reply.status, bytes=len(reply.body))
         return reply
 
     async def _exchange(self, request: httpx.Request, where: str) -> Reply:
@@ -246,9 +249,21 @@ class Peer:
             raise _no_reply(error, where, self._timeout) from error
         return Reply(response.status_code, response.headers, body, where)
 
-    def _observe(self, code: str, started: float) -> None:
+    def _observe(self, code: str, started: float) -> float:
         seconds = time.perf_counter() - started
         self._metrics.request_duration_seconds.labels(self.name, code).observe(seconds)
+        return seconds
+
+    def _log_request(self, request: httpx.Request, seconds: float, **outcome: object) -> None:
+        # Only the path of the address: the query, the headers and the body may be confidential.
+        log.debug(
+            "request",
+            peer=self.name,
+            method=request.method,
+            path=request.url.path,
+            seconds=round(seconds, 3),
+            **outcome,
+        )
 
 
 _DEFAULT_HEADERS = {

@@ -25,7 +25,7 @@ class Request:
     """
     One request as it came over the wire.
 
-    *headers* have lower-case names, repeated ones joined by a comma. *query* holds the last value
+    *headers* have lower-case names, repeated ones joined by a comma. *query* has the last value
     of each parameter, percent-decoded. *body* is as sent, still encoded. *at* is the double's clock
     in epoch seconds. *number* counts the double's requests from 1.
     """

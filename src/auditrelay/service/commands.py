@@ -55,9 +55,9 @@ class Commands:
                 f"the running service (auditrelay {__version__}) does not support {asked}: it and "
                 "the command are of different versions; restart the service"
             )
-        if lacking := [key for key in _REQUIRED[asked] if key not in request]:
+        if missing := [key for key in _REQUIRED[asked] if key not in request]:
             raise ConfigError(
-                f"the request for {asked} lacks {', '.join(lacking)}: the running service "
+                f"the request for {asked} lacks {', '.join(missing)}: the running service "
                 f"(auditrelay {__version__}) and the command are of different versions; restart "
                 "the service, or use the command that came with it"
             )

@@ -56,7 +56,7 @@ class InstanceView:
             ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
-            pace={name: sink.throughput for name, sink in self._topology.deliverers.items()},
+            throughput={name: sink.throughput for name, sink in self._topology.deliverers.items()},
             stuck=self.stuck(),
             restart_command=self.restart_command,
         )

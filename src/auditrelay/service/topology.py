@@ -104,14 +104,14 @@ class Topology:
         for state in await self._store.sources():
             if state.name not in self.config.sources:
                 _log.warning("source_orphaned", source=state.name)
-        await self._recall(self.loops)
+        await self._restore(self.loops)
 
-    async def _recall(self, loops: list[Collector | Deliverer]) -> None:
+    async def _restore(self, loops: list[Collector | Deliverer]) -> None:
         sources = {state.name: state.condition for state in await self._store.sources()}
         sinks = {state.name: state.condition for state in await self._store.sinks()}
         for loop in loops:
             known = sources if isinstance(loop, Collector) else sinks
-            loop.recall(known.get(loop.name, {}))
+            loop.restore(known.get(loop.name, {}))
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""

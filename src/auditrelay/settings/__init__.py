@@ -102,7 +102,7 @@ class SourceSettings(PeerSettings):
     requests_per_minute: int | None = Field(None, ge=1)
     """The daemon's own rate limit."""
     max_silence: Duration | None = Field(None, gt=timedelta(0))
-    """A source without new events for this long is reported as stale."""
+    """A source without new events for this long is reported as silent."""
     redact: Annotated[Literal["default", "off"] | list[str], BeforeValidator(redact_patterns)] = (
         "default"
     )

@@ -80,7 +80,7 @@ Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration),
-    # An environment variable or a file may hold it: ${env:SETTLE}.
+    # An environment variable or a file may contain it: ${env:SETTLE}.
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$|\$\{"}),
 ]
 

@@ -27,7 +27,8 @@ class Page:
     *records* are the JSON texts of the records, as the vendor sent them. *last* marks the end of
     the window. *total* is the vendor's count of the window's records, None if it gives none.
     *shrunk* is true if the vendor's answer shows that records were deleted during the walk: others
-    may have moved past it.
+    may have moved past it. *cursor* is the vendor's cursor of the next page, if it has cursors; it
+    may be confidential, and only a digest of it is shown.
 
     *partial* is the reason, a short code, for which the vendor hides some events of this window.
     On the last page of a walk it makes the window a gap of that reason in the ledger instead of a
@@ -41,6 +42,7 @@ class Page:
     shrunk: bool = False
     partial: str | None = None
     gaps: tuple[tuple[Interval, str], ...] = ()
+    cursor: str | None = None
 
 
 class Source(Protocol):

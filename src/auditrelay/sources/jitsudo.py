@@ -157,7 +157,11 @@ class Source:
 
 
 def _page(answer: _Answer) -> Page:
-    return Page([bytes(record) for record in answer.data], last=not answer.has_more)
+    return Page(
+        [bytes(record) for record in answer.data],
+        last=not answer.has_more,
+        cursor=answer.next_cursor if answer.has_more else None,
+    )
 
 
 def _next(answer: _Answer, sent: set[str]) -> str:

@@ -195,7 +195,7 @@ class Source:
             shown.update(map(hash, inside))
             last = not answer.next_page or progress.has_passed(start, times)
             if inside or last:
-                yield Page(inside, last=last)
+                yield Page(inside, last=last, cursor=None if last else answer.next_cursor)
             if last:
                 return
             progress.check(found=bool(inside))

@@ -40,7 +40,7 @@ class Finding:
 
     *level* is ``action_required``, or ``recovering`` where it ends automatically. *kind* and *name*
     are its subject: a ``source``, a ``sink``, the ``spool``, the ``instance``. *what*, *effect* and
-    *do* are sentences, *said* is the error message of the peer, *command* is for a shell. *since*
+    *do* are sentences, *error* is the error message of the peer, *command* is for a shell. *since*
     is ISO 8601 UTC, or None if that is unknown.
     """
 
@@ -50,7 +50,7 @@ class Finding:
     what: str
     since: str | None = None
     effect: str = ""
-    said: str | None = None
+    error: str | None = None
     do: str = ""
     command: str | None = None
     code: str = ""
@@ -120,7 +120,7 @@ def _paused(report: Report) -> Iterator[Finding]:
         what,
         since=min(row["paused_since"] for row in paused),
         effect="Nothing is dropped: delivery goes on, and polling catches up later.",
-        said=paused[0]["last_error"],
+        error=paused[0]["last_error"],
         do=do,
         command=_command(report, "status"),
     )
@@ -173,7 +173,7 @@ def _held(report: Report, kind: _Kind) -> Iterator[Finding]:
             what,
             since=row["since"],
             effect=f"{_kept(kind, row)} It is retried automatically, at long intervals.",
-            said=row["last_error"],
+            error=row["last_error"],
             do=do,
             command=_command(report, "check"),
         )
@@ -262,7 +262,7 @@ def _down(report: Report, kind: _Kind) -> Iterator[Finding]:
             f"{name} {failure}.",
             since=row["since"],
             effect=f"{_kept(kind, row)} It is retried automatically.",
-            said=row["last_error"],
+            error=row["last_error"],
             do=f"Check {name} and the network to it." if lasting else "",
             command=_command(report, "check") if lasting else None,
         )
@@ -342,7 +342,7 @@ def _bad_files(report: Report) -> Iterator[Finding]:
                 row["name"],
                 f"{row['name']} could not read an export file.",
                 effect="That file was skipped; the others were read.",
-                said=row["last_error"],
+                error=row["last_error"],
                 do=f"Put the right file into {row['directory']}; it is read automatically.",
             )
 
@@ -439,7 +439,7 @@ def _backlogs(report: Report) -> Iterator[Finding]:
 def _orphaned(report: Report) -> Iterator[Finding]:
     for row in report["sinks"]:
         if not row["enabled"] and row["backlog_events"]:
-            why = "is not in the configuration any more" if row.get("leftover") else "is disabled"
+            why = "is not in the configuration any more" if row.get("orphaned") else "is disabled"
             backlog = humanize.count(row["backlog_events"], "event")
             yield Finding(
                 "action_required",

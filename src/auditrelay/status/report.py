@@ -31,7 +31,7 @@ def report(
     *,
     spool_bytes: int,
     now: datetime,
-    pace: Mapping[str, Throughput] | None = None,
+    throughput: Mapping[str, Throughput] | None = None,
     stuck: Iterable[str] = (),
     restart_command: str | None = None,
 ) -> dict[str, Any]:
@@ -39,14 +39,14 @@ def report(
     Return the state of every source and sink in *config*, and of those orphaned in the store.
 
     Times are ISO 8601 UTC. An orphaned source or sink is in the store and not in the configuration
-    any more; it is listed with ``enabled`` false and ``leftover`` true, and its backlog is kept.
-    *pace* (the throughput by sink), *stuck* and *restart_command* (of the service, for a shell) are
-    known to a running instance alone. ``findings`` are the problems, worst first, see
+    any more; it is listed with ``enabled`` false and ``orphaned`` true, and its backlog is kept.
+    *throughput* (by sink), *stuck* and *restart_command* (of the service, for a shell) are known to
+    a running instance alone. ``findings`` are the problems, worst first, see
     :mod:`auditrelay.status.findings`.
     """
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
-    pace = pace or {}
+    throughput = throughput or {}
     result: dict[str, Any] = {
         "version": __version__,
         "at": iso(now),
@@ -56,7 +56,7 @@ def report(
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ],
         "sinks": [
-            _sink(name, config, known_sinks.get(name), pace.get(name), now)
+            _sink(name, config, known_sinks.get(name), throughput.get(name), now)
             for name in (*config.sinks, *sorted(known_sinks.keys() - config.sinks.keys()))
         ],
         "spool": {"bytes": spool_bytes, "max_bytes": config.spool.max_bytes},
@@ -146,7 +146,7 @@ def _span(span: Span) -> dict[str, Any]:
 
 
 def _sink(
-    name: str, config: Config, state: SinkState | None, pace: Throughput | None, now: datetime
+    name: str, config: Config, state: SinkState | None, throughput: Throughput | None, now: datetime
 ) -> dict[str, Any]:
     settings = config.sinks.get(name)
     condition = {} if state is None else state.condition
@@ -162,7 +162,7 @@ def _sink(
             0 if oldest is None else max(0.0, round((now - oldest).total_seconds(), 3))
         ),
         "dead_letters": 0 if state is None else state.dead_letters,
-        "delivered_per_minute": None if pace is None else pace.per_minute(now),
+        "delivered_per_minute": None if throughput is None else throughput.per_minute(now),
         "last_delivered_at": condition.get("last_delivered_at"),
         "last_error": condition.get("last_error"),
         "error_code": condition.get("error_code"),
@@ -174,7 +174,7 @@ def _peer(name: str, settings: Any) -> dict[str, Any]:
         "name": name,
         "type": None if settings is None else settings.type,
         "enabled": settings is not None and settings.enabled,
-        **({"leftover": True} if settings is None else _address_and_credentials(settings)),
+        **({"orphaned": True} if settings is None else _address_and_credentials(settings)),
     }
 
 

@@ -22,7 +22,8 @@ class Record:
     *what* is ``covered``, ``gap``, ``filled`` (a gap that was read after all), ``late`` (events
     found in the ledger entry starting at *start* after it was covered) or ``vanished`` (events
     deleted at the source). *via* is the kind of read: ``poll``, ``resweep 1h``, ``backfill``,
-    ``repair``, ``export FILE``. It is part of the hash, so records keep the spelling of their time.
+    ``repair``, ``export FILE``. Both are part of the hash, so records keep the spelling of their
+    time: ``vanished`` stays, although the metric and the glossary say deleted at source.
     """
 
     seq: int

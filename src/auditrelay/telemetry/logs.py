@@ -2,7 +2,7 @@
 The log: one JSON object a line, scrubbed of secrets, with the records of libraries in the same log.
 
 Names of log events are promises to other people's dashboards (docs/log-events.md). A line never
-holds the contents of an event.
+contains the contents of an event.
 """
 
 import contextlib

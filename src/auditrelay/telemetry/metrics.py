@@ -178,7 +178,9 @@ class Metrics:
     )
     events_late = Row(Counter, "Events that only a resweep found.", "source")
     events_unknown = Row(Counter, "New events with an unrecognised action type.", "source")
-    events_vanished = Row(Counter, "Forwarded events that were deleted at the source.", "source")
+    events_deleted_at_source = Row(
+        Counter, "Forwarded events that were deleted at the source.", "source"
+    )
     events_ambiguous = Row(
         Counter,
         "New events of an export file in a span already read: late, or forwarded with another uid.",

@@ -325,12 +325,12 @@ async def test_a_secret_that_is_not_accepted_holds_the_sink_and_is_not_shown(
 async def test_a_secret_that_was_rotated_is_read_again(
     rig: Rig, items: Items, tmp_path: Path
 ) -> None:
-    held = tmp_path / "secret"
-    held.write_text(f"{rig.secret}\n")
-    sink = rig.build(**{rig.secret_key: Secret(Resolved(f"${{file:{held}}}"))})
+    secret = tmp_path / "secret"
+    secret.write_text(f"{rig.secret}\n")
+    sink = rig.build(**{rig.secret_key: Secret(Resolved(f"${{file:{secret}}}"))})
     assert await sink.send(items(sink, 1)) == Verdict()
     rig.double.rotate("anewsecretthatisjustasgood")
-    held.write_text(rig.secret)
+    secret.write_text(rig.secret)
     verdict = await sink.send(items(sink, 2))
     assert (verdict.rejected, verdict.retry) == ((), ())
     assert rig.stored.by_uid.keys() == uids(items(sink, 2))

@@ -91,7 +91,7 @@ class Rig:
         source = source or self.build()
         normalize = self.normalizer(source)
         found: dict[str, AuditEvent] = {}
-        async for events, _ in walks.walk(
+        async for events, _, _ in walks.walk(
             source, self.window, lambda records: normalize(records, 0)
         ):
             found |= {event.uid: event for event in events}
@@ -111,7 +111,9 @@ class Rig:
             found.update(records)
             return normalize(records, 0)
 
-        ends = [last is not None async for _, last in walks.walk(source, self.window, seen)]
+        ends = [
+            outcome is not None async for _, _, outcome in walks.walk(source, self.window, seen)
+        ]
         assert ends == [False] * (len(ends) - 1) + [True]
         return [record for record in self.made() if record in found]
 

@@ -90,7 +90,7 @@ async def test_two_adjacent_windows_show_every_record_at_their_border(
     normalize = rig.normalizer(source)
     whole, shown = rig.window, set[str]()
     for window in (Interval(whole.start, middle), Interval(middle, whole.end)):
-        async for events, _ in walk(source, window, lambda records: normalize(records, 0)):
+        async for events, _, _ in walk(source, window, lambda records: normalize(records, 0)):
             shown.update(event.uid for event in events)
     assert shown == {event.uid for event in normalize(rig.made(), 0)}
     assert len(shown) == 6

@@ -257,9 +257,9 @@ async def collected(source: dashboard.Source, window: Interval) -> set[str]:
     found: set[str] = set()
     complete = False
     async with aclosing(walks.walk(source, window, lambda texts: normalize(texts, 1))) as pages:
-        async for events, last in pages:
+        async for events, _, outcome in pages:
             found.update(str(event.native_id) for event in events)
-            complete = last is not None
+            complete = outcome is not None
     assert complete
     return found
 

@@ -82,7 +82,7 @@ async def test_names_and_error_messages_of_peers_stay_text(tmp_path: Path) -> No
             row["name"] = EVIL + row["name"]
             row["type"] = EVIL
     for finding in shown["findings"]:
-        for key in ("name", "what", "effect", "do", "command", "said"):
+        for key in ("name", "what", "effect", "do", "command", "error"):
             finding[key] = EVIL
     shown["version"] = EVIL
     outline = Outline(page(shown))
@@ -136,7 +136,7 @@ async def test_many_sources_and_sinks_are_drawn_in_bounds_and_problems_first(
     shown["findings"] = [
         {
             **dict.fromkeys(("effect", "do"), ""),
-            **dict.fromkeys(("since", "said", "command")),
+            **dict.fromkeys(("since", "error", "command")),
             "level": "action_required",
             "kind": "source",
             "name": "source-57",
@@ -158,7 +158,7 @@ async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -
         for name in ("acme-voice", "acme-calls", "acme-access"):
             await instance.store.save_condition("source", name, {})
         await instance.store.save_condition("sink", "splunk", {})
-        instance.pace.clear()
+        instance.throughput.clear()
         shown = await instance.status()
     assert "3 sources read up to" in Outline(page(shown)).text
     shown["sources"][0]["lag_seconds"] = None
@@ -208,7 +208,7 @@ async def test_throughput_names_the_time_that_it_covers(tmp_path: Path) -> None:
         (splunk, *_) = shown["sinks"]
         assert len(splunk["delivered_per_minute"]) == 60
         assert "82 events in the last hour, 12 in the busiest minute" in Outline(page(shown)).text
-        instance.pace["splunk"].start = instance.now - timedelta(minutes=4)
+        instance.throughput["splunk"].start = instance.now - timedelta(minutes=4)
         text = Outline(page(await instance.status())).text
         assert " in the last 5 min, " in text
 

@@ -1,7 +1,7 @@
 """
 A state that an older commit wrote is continued where that commit left it: see fixtures/README.md.
 
-Nothing is lost, nothing is forwarded twice, and the evidence holds.
+Nothing is lost, nothing is forwarded twice, and the evidence is intact.
 """
 
 import gzip
@@ -184,7 +184,7 @@ def test_coverage_check_finds_it_whole(folder: Path, capsys: pytest.CaptureFixtu
     with StateView(folder) as view:
         _check({name: view.coverage(name) for name in EXPECTED["sources"]})
     assert capsys.readouterr().out.splitlines() == [
-        f"{name}: whole: {expected['records']} records, the last one is {expected['head']}"
+        f"{name}: intact: {expected['records']} records, the last one is {expected['head']}"
         for name, expected in EXPECTED["sources"].items()
     ]
 
@@ -341,11 +341,11 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
     sources = {state.name: state.condition for state in await store.sources()}
     assert sources == {name: each["condition"] for name, each in EXPECTED["sources"].items()}
     access = collector("access", store, now)
-    access.recall(sources["access"])
+    access.restore(sources["access"])
     assert sources["access"]["held"]
     assert access.condition.since == LEFT.isoformat(), "it has been held since then"
     voice = collector("voice", store, now)
-    voice.recall(sources["voice"])
+    voice.restore(sources["voice"])
     assert voice.condition.last_event_at == sources["voice"]["last_event_at"]
     assert voice.condition.last_poll_at == LEFT.isoformat()
 
@@ -353,12 +353,12 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
     assert sinks == {name: each["condition"] for name, each in EXPECTED["sinks"].items()}
     world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
     elastic = world.deliverer(Intake(), name="elastic")
-    elastic.recall(sinks["elastic"])
-    assert (elastic.condition.held, elastic.condition.flood) == (True, "mapping")
+    elastic.restore(sinks["elastic"])
+    assert (elastic.condition.held, elastic.condition.breaker_reason) == (True, "mapping")
     assert elastic.condition.since == (START + HOUR).isoformat()
     assert elastic.condition.last_error == sinks["elastic"]["last_error"]
     splunk = world.deliverer(Intake(), name="splunk")
-    splunk.recall(sinks["splunk"])
+    splunk.restore(sinks["splunk"])
     assert splunk.condition.last_delivered_at == LEFT.isoformat()
 
 

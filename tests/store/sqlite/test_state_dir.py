@@ -88,7 +88,7 @@ def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -
     child = (
         "import sys; from pathlib import Path\n"
         "from auditrelay.store.sqlite.state_dir import locked\n"
-        "with locked(Path(sys.argv[1]), '9.9'): print('held', flush=True); sys.stdin.read()"
+        "with locked(Path(sys.argv[1]), '9.9'): print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", child, str(tmp_path)],
@@ -98,7 +98,7 @@ def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdin is not None
-        assert holder.stdout.readline() == "held\n"
+        assert holder.stdout.readline() == "locked\n"
         words = f"auditrelay 9.9, process {holder.pid} on .* since"
         with pytest.raises(StateError, match=words), locked(tmp_path, "1.0"):
             pass

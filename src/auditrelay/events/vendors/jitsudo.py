@@ -46,7 +46,7 @@ _RESOURCES = {
 }
 _ACTORS: dict[str, ActorKind] = {"api_key": "api_key", "oidc": "user", "system": "system"}
 _ADDRESSES = ("ip", "ip_address")
-"""Metadata keys that may hold the actor's IP address; the metadata are not documented."""
+"""Metadata keys that may contain the actor's IP address; the metadata are not documented."""
 
 
 class _Action(NamedTuple):

@@ -23,7 +23,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source | ExportFol
     """Return the source that the configuration calls *name*, in the mode of its *settings*."""
     if settings.mode == "files":
         return ExportFolder(settings)
-    assert settings.cookie is not None  # noqa: S101  # the settings see to it
+    assert settings.cookie is not None  # noqa: S101  # the settings require it
     session = Session(settings.cookie)
     peer = Peer.of_source(
         name,

@@ -22,7 +22,7 @@ class ExportFolder:
     """The exports in a folder."""
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.directory is not None  # noqa: S101  # the settings see to it
+        assert settings.directory is not None  # noqa: S101  # the settings require it
         self._directory = settings.directory
         self._slug = settings.organization_slug
         self._settle = settings.settle

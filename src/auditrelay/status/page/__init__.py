@@ -149,8 +149,8 @@ def _finding(finding: Row, now: datetime, *, titled: bool) -> Markup:
         if titled
         else None,
         tag("p", finding["effect"]) if finding["effect"] else None,
-        tag("p", f"Error from {finding['name']}: ", tag("q", finding["said"]), class_="said")
-        if finding["said"]
+        tag("p", f"Error from {finding['name']}: ", tag("q", finding["error"]), class_="detail")
+        if finding["error"]
         else None,
         tag("p", tag("b", "What to do: "), finding["do"], class_="do") if finding["do"] else None,
         tag("pre", tag("code", finding["command"]), tabindex="0") if finding["command"] else None,
@@ -206,7 +206,7 @@ def _sink(report: Row, row: Row, now: datetime) -> Markup:
         facts["oldest waiting"] = humanize.span(row["oldest_undelivered_seconds"])
     if row["enabled"]:
         everything = len(row["sources"]) == sum(
-            not each.get("leftover") for each in report["sources"]
+            not each.get("orphaned") for each in report["sources"]
         )
         facts["receives"] = "all sources" if everything else humanize.join(row["sources"]) or "none"
     return _peer(report, "sink", row, now, facts=facts, picture=_throughput(row))
@@ -240,8 +240,8 @@ def _peer(
             "dl",
             *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
         ),
-        tag("p", _lateness(row), class_="said") if row.get("late") else None,
-        tag("p", "Last error: ", tag("q", row["last_error"]), class_="said")
+        tag("p", _lateness(row), class_="detail") if row.get("late") else None,
+        tag("p", "Last error: ", tag("q", row["last_error"]), class_="detail")
         if row["last_error"]
         else None,
         id=f"{kind}-{row['name']}",

@@ -37,7 +37,7 @@ def state_of(report: Mapping[str, Any], kind: str, row: Mapping[str, Any]) -> St
     level: Level = "healthy"
     if levels:
         level = "action_required" if "action_required" in levels else "recovering"
-    if row.get("leftover"):
+    if row.get("orphaned"):
         return State(level if levels else "off", "not configured")
     if not row["enabled"]:
         return State(level if levels else "off", "disabled")

@@ -4,28 +4,27 @@ import contextlib
 import os
 from pathlib import Path
 
-_BALLAST = "ballast"
-
-_BALLAST_BYTES = 1 << 20
+_FILE = "ballast"
+_BYTES = 1 << 20
 
 
 def _for_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def take_ballast(state_dir: Path) -> bool:
+def reserve(state_dir: Path) -> bool:
     """
     Reserve room on the disk; return whether the disk had it.
 
     When the disk is full, the reserve is released: positions can still be written, so that
     delivery continues and pruning can make room.
     """
-    path = state_dir / _BALLAST
+    path = state_dir / _FILE
     try:
-        if path.exists() and path.stat().st_size == _BALLAST_BYTES:
+        if path.exists() and path.stat().st_size == _BYTES:
             return True
         with open(path, "wb", opener=_for_owner) as file:
-            file.write(b"\0" * _BALLAST_BYTES)
+            file.write(b"\0" * _BYTES)
             file.flush()
             os.fsync(file.fileno())
     except OSError:
@@ -35,6 +34,6 @@ def take_ballast(state_dir: Path) -> bool:
     return True
 
 
-def drop_ballast(state_dir: Path) -> None:
+def release(state_dir: Path) -> None:
     """Release the reserved room."""
-    (state_dir / _BALLAST).unlink(missing_ok=True)
+    (state_dir / _FILE).unlink(missing_ok=True)

@@ -42,7 +42,7 @@ create table journal (
     hash blob not null,              -- of the record before and of this one
     primary key (source, seq)
 ) strict, without rowid;
-create table vanished (
+create table vanished (              -- events deleted at source, under the name that states have
     source integer not null,
     key blob not null,               -- as in known
     noted integer not null,

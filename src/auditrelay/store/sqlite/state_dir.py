@@ -104,8 +104,8 @@ def create(state_dir: Path) -> None:
         )
     made = state_dir / f"{DATABASE}.new"
     try:
-        for leftover in (made, Path(f"{made}-journal")):
-            leftover.unlink(missing_ok=True)
+        for unfinished in (made, Path(f"{made}-journal")):
+            unfinished.unlink(missing_ok=True)
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
             db.execute("pragma auto_vacuum = incremental")

@@ -76,7 +76,7 @@ class SqliteStore:
         create(state_dir)
         write = connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
-        self._disk_full = not disk_reserve.take_ballast(state_dir)
+        self._disk_full = not disk_reserve.reserve(state_dir)
         self._read_db = connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = Writer(write, self._when_full)
@@ -303,7 +303,7 @@ class SqliteStore:
             made = await self._writer.write(self._spool.delete_delivered)
         except StoreFull:  # so full that not even a deletion can be written
             made = False
-        if self._disk_full and await asyncio.to_thread(disk_reserve.take_ballast, self._dir):
+        if self._disk_full and await asyncio.to_thread(disk_reserve.reserve, self._dir):
             self._disk_full = False
             return True
         return made
@@ -348,7 +348,7 @@ class SqliteStore:
 
     def _when_full(self) -> None:
         self._disk_full = True
-        disk_reserve.drop_ballast(self._dir)
+        disk_reserve.release(self._dir)
 
 
 def _now() -> int:

@@ -55,7 +55,7 @@ class Writer:
     async def write(self, work: Work[T]) -> T:
         """Run *work* as one transaction; return its result once it is durable."""
         future: Future[T] = Future()
-        self._queue.put((work, future))  # type: ignore[arg-type]  # a queue holds works of any T
+        self._queue.put((work, future))  # type: ignore[arg-type]  # the queue keeps works of any T
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
