@@ -29,7 +29,6 @@ from interop.vendors import Made
 
 STREAMS = "logs-auditrelay.*-default"
 
-
 Flavour = Literal["elasticsearch", "opensearch"]
 
 

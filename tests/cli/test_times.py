@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from auditrelay.cli.times import moment
+from auditrelay.cli.times import parse_time
 from auditrelay.errors import ConfigError
 
 NOW = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)
@@ -27,14 +27,14 @@ NOW = datetime(2026, 3, 2, 15, 30, tzinfo=UTC)
     ],
 )
 def test_a_time_is_a_moment_a_day_or_how_long_ago(text: str, at: datetime) -> None:
-    found = moment("--from", text, NOW)
+    found = parse_time("--from", text, NOW)
     assert found == at
     assert found.utcoffset() == timedelta(0)
 
 
 def test_what_is_given_in_another_zone_comes_out_in_utc() -> None:
     east = NOW.astimezone(timezone(timedelta(hours=9)))
-    assert moment("--from", east.isoformat(), NOW).isoformat() == NOW.isoformat()
+    assert parse_time("--from", east.isoformat(), NOW).isoformat() == NOW.isoformat()
 
 
 @pytest.mark.parametrize(
@@ -54,5 +54,5 @@ def test_what_is_given_in_another_zone_comes_out_in_utc() -> None:
 )  # fmt: skip
 def test_anything_else_is_refused_by_the_name_of_its_option(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        moment("--to", text, NOW)
+        parse_time("--to", text, NOW)
     assert words in str(caught.value)

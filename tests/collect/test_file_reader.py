@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.stores import dead_letters
 
 from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
@@ -129,10 +130,12 @@ async def test_a_rejected_file_is_logged_once_shown_until_removed_and_blocks_no_
     assert await rig.world.names() == ["r1"]
     condition = rig.health.condition
     assert (condition.up, condition.held) == (True, False)
-    assert condition.last_error == "bad.csv is no export"
+    shown = (condition.last_error, condition.error_code)
+    assert shown == ("bad.csv is no export", "file_rejected")
     del rig.folder.contents["bad.csv"]
     await rig.poll()
-    assert condition.last_error is None
+    shown = (condition.last_error, condition.error_code)
+    assert shown == (None, None)
 
 
 async def test_a_row_that_is_no_record_is_a_dead_letter(rig: Rig) -> None:
@@ -142,7 +145,7 @@ async def test_a_row_that_is_no_record_is_a_dead_letter(rig: Rig) -> None:
         await rig.poll()
     [line] = [line for line in logs if line["event"] == "row_dead_lettered"]
     assert (line["file"], line["line"]) == ("a.csv", 7)
-    [letter] = await rig.world.store.dead_letters()
+    [letter] = dead_letters(rig.world.folder)
     assert letter.letter.reason == "bad_row"
     assert letter.letter.message == "a.csv, line 7: a quote is left open"
 

@@ -16,8 +16,8 @@ from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.store import DeadLetter
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics

@@ -114,7 +114,7 @@ def test_a_small_file_gets_every_default(file: Path) -> None:
     found = read(file)
     assert found.path == file
     assert found.state_dir == Path("/home/op/.local/state/auditrelay")
-    assert (found.status.host, found.status.port) == ("127.0.0.1", 9464)
+    assert found.status.listen == "127.0.0.1:9464"
     assert (found.log.level, found.log.format) == ("info", "auto")
     assert found.spool.max_bytes == 2 * 2**30
     assert (found.spool.retention, found.spool.remember) == (timedelta(7), timedelta(400))
@@ -240,7 +240,7 @@ def test_the_environment_wins_over_the_file_key_by_key(file: Path) -> None:
     assert sink.sources == ["acme-*"]
     assert sink.token.reveal() == "other-token-1"
     assert found.log.level == "debug"
-    assert (found.status.host, found.status.port) == ("::1", 0)
+    assert found.status.listen == "[::1]:0"
 
 
 def test_no_file_is_needed() -> None:

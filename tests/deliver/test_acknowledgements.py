@@ -15,14 +15,14 @@ from tests.support.delivering import Intake, World, busy
 from auditrelay.deliver import acknowledgements
 from auditrelay.deliver.acknowledgement_poller import POLL_MAX
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST
+from auditrelay.deliver.probe import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import AckId, Item, Limits, Rejection, Verdict
 
 ACK_TIMEOUT = timedelta(minutes=5)
 """For a channel that shall time out. Others have a day: time passes fast in these tests."""
 
-TEN = Limits(10, 10**9, 10**9)
+TEN = Limits(10, 10**9)
 
 
 @dataclass(eq=False)

@@ -11,11 +11,11 @@ from tests.support.delivering import Intake, World, busy, name_of
 
 from auditrelay.deliver.circuit_breaker import THRESHOLD, CircuitBreaker
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
-HUNDREDS = Limits(500, 10**9, 10**9)
+HUNDREDS = Limits(500, 10**9)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ async def test_a_long_run_of_bad_events_is_cleared_while_there_are_good_ones(
             )
         )
 
-    intake = Intake(Limits(200, 10**9, 10**9), always=judge)
+    intake = Intake(Limits(200, 10**9), always=judge)
     deliverer = world.deliverer(intake, concurrency=4)
 
     async def over() -> bool:

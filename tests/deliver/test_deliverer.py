@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, StoreFull, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
@@ -39,7 +39,7 @@ async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterato
 
 async def test_every_event_is_accepted_once_and_in_order(world: World) -> None:
     made = await world.spool(25)
-    intake = Intake(limits=Limits(10, 10**9, 10**9))
+    intake = Intake(limits=Limits(10, 10**9))
     await world.run(intake)
     assert intake.taken == made
     assert [len(batch) for batch in intake.offered] == [10, 10, 5]
@@ -112,7 +112,7 @@ async def test_a_403_holds_the_sink_and_drops_nothing(world: World, waits: list[
     made = await world.spool(30)
     refusals = 9
     intake = Intake(
-        limits=Limits(10, 10**9, 10**9),
+        limits=Limits(10, 10**9),
         script=[Refused("403: no right", status=403) for _ in range(refusals)],
     )
     with capture_logs() as logs:
@@ -148,7 +148,7 @@ async def test_while_a_sink_is_held_one_batch_probes_and_the_others_wait(
         in_flight -= 1
         raise Refused("401", status=401)
 
-    intake = Intake(limits=Limits(10, 10**9, 10**9), always=refuse)
+    intake = Intake(limits=Limits(10, 10**9), always=refuse)
     deliverer = world.deliverer(intake, concurrency=4)
     task = asyncio.ensure_future(deliverer.keep_delivering())
     await eventually(lambda: deliverer.condition.held)
@@ -211,7 +211,7 @@ async def test_a_crash_resends_only_what_was_in_flight(world: World) -> None:
         await gate.wait()
         return Verdict()
 
-    intake = Intake(limits=Limits(10, 10**9, 10**9), always=gated)
+    intake = Intake(limits=Limits(10, 10**9), always=gated)
     deliverer = world.deliverer(intake, concurrency=5)
     task = asyncio.ensure_future(deliverer.keep_delivering())
     await eventually(lambda: len(gates) == 5)
@@ -226,7 +226,7 @@ async def test_a_crash_resends_only_what_was_in_flight(world: World) -> None:
     assert state.position == 0, "the position has passed an event that was not delivered"
     task.cancel()
     await asyncio.wait([task])
-    second = Intake(limits=Limits(100, 10**9, 10**9))
+    second = Intake(limits=Limits(100, 10**9))
     await world.run(second)
     assert sorted(second.taken) == sorted([*made[:10], *made[20:30], *made[40:]])
     assert await world.backlog() == 0
@@ -279,7 +279,7 @@ async def test_an_unavailable_sink_gets_fewer_concurrent_requests(world: World) 
             raise busy()
         return Verdict()
 
-    intake = Intake(limits=Limits(1, 10**9, 10**9), always=count)
+    intake = Intake(limits=Limits(1, 10**9), always=count)
     await world.run(intake, concurrency=8)
     assert sorted(intake.taken) == sorted(made)
     assert (most["first"], most["down"], most["recovered"]) == (8, 1, 8)
@@ -330,7 +330,7 @@ async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
 ) -> None:
     made = await world.spool(30)
     size = len(bytes(event(10).raw)) + 1
-    intake = Intake(limits=Limits(100, 5 * size, 10**9))
+    intake = Intake(limits=Limits(100, 5 * size))
     await world.run(intake)
     assert intake.taken == made
     # numbers below ten are a byte shorter; the rest fits exactly five times
@@ -339,7 +339,7 @@ async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
 
 async def test_an_event_larger_than_a_batch_goes_alone(world: World) -> None:
     made = await world.spool(3)
-    await world.run(intake := Intake(limits=Limits(100, 5, 10**9)))
+    await world.run(intake := Intake(limits=Limits(100, 5)))
     assert intake.offered == [[name] for name in made]
 
 
@@ -359,7 +359,7 @@ async def test_a_batch_waits_to_fill_and_not_longer(world: World, waits: list[fl
 
 async def test_a_full_batch_does_not_wait(world: World, waits: list[float]) -> None:
     await world.spool(20)
-    intake = Intake(limits=Limits(10, 10**9, 10**9))
+    intake = Intake(limits=Limits(10, 10**9))
     await world.run(intake, linger="3s")
     assert waits == []
 
@@ -456,7 +456,7 @@ async def test_whatever_a_sink_answers_each_event_is_accepted_or_a_dead_letter(
 
     async with opened(tmp_path_factory.mktemp("state"), event) as world:
         made = await world.spool(20)
-        intake = Intake(limits=Limits(batch, 10**9, 10**9), always=answer)
+        intake = Intake(limits=Limits(batch, 10**9), always=answer)
         await world.run(intake, concurrency=concurrency)
         dead = [name for name, *_ in world.dead()]
         assert sorted([*intake.taken, *dead]) == sorted(made)

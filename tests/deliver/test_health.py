@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 from tests.support.delivering import NOON, Intake, World, busy
 
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.deliver.probe_lock import PROBE_FIRST
+from auditrelay.deliver.probe import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import Item, Verdict
 

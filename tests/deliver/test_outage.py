@@ -15,7 +15,7 @@ from auditrelay.errors import Refused, Retryable
 from auditrelay.sandbox import siems
 from auditrelay.sinks import Limits
 
-BATCH = Limits(50, 10**9, 10**9)
+BATCH = Limits(50, 10**9)
 
 
 @pytest.fixture

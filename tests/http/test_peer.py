@@ -21,10 +21,7 @@ from tests.support.peers import (
 )
 
 from auditrelay import __version__
-from auditrelay.errors import (
-    ConfigError,
-    Refused,
-)
+from auditrelay.errors import ConfigError, Refused
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import check
 from auditrelay.sandbox import faults

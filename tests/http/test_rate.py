@@ -3,10 +3,7 @@
 import asyncio
 
 import pytest
-from tests.support.peers import (
-    Connect,
-    Server,
-)
+from tests.support.peers import Connect, Server
 
 from auditrelay.http import retry
 from auditrelay.http.rate import RateLimiter

@@ -6,20 +6,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.support.peers import (
-    PARAMS,
-    Connect,
-    Server,
-    reply,
-)
+from tests.support.peers import PARAMS, Connect, Server, reply
 
-from auditrelay.errors import (
-    Refused,
-    Rejected,
-    RelayError,
-    Retryable,
-    TooLarge,
-)
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Trap

@@ -4,17 +4,9 @@ import asyncio
 
 import pytest
 import structlog
-from tests.support.peers import (
-    PARAMS,
-    Connect,
-    Server,
-)
+from tests.support.peers import PARAMS, Connect, Server
 
-from auditrelay.errors import (
-    Refused,
-    Retryable,
-    WalkBroken,
-)
+from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http import body, retry
 from auditrelay.http.replies import Reply, check
 from auditrelay.http.retry import retrying

@@ -7,16 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.support.peers import (
-    Connect,
-    counted,
-    failure,
-    raw_server,
-)
+from tests.support.peers import Connect, counted, failure, raw_server
 
-from auditrelay.errors import (
-    ConfigError,
-)
+from auditrelay.errors import ConfigError
 from auditrelay.http.peer import Peer
 from auditrelay.settings import PeerSettings
 from auditrelay.telemetry.metrics import Metrics

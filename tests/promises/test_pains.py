@@ -112,7 +112,7 @@ from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sources import Page
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
@@ -348,7 +348,7 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
 async def test_a_restart_reads_the_time_of_the_outage(tmp_path: Path) -> None:
     clock = Clock()
     vendor = Vendor(clock)
-    files.prepare(tmp_path)
+    prepare(tmp_path)
     made: list[str] = []
     checkpoint = None
     for _ in range(4):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from tests.support.daemon import eventually
 
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError, RelayError, StateError
 from auditrelay.service.commands import Commands

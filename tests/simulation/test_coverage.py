@@ -31,11 +31,11 @@ from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import retry
 from auditrelay.sources import Page, bland
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite import ledger
-from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite.state_dir import connect, create, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.store.sqlite.writer import Writer
@@ -101,7 +101,7 @@ class World:
         self.vendor = Vendor(lambda: self.now, history)
         self.folder = folder
         self.keys = keys
-        files.prepare(folder)
+        prepare(folder)
 
     @contextlib.asynccontextmanager
     async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
@@ -424,8 +424,8 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
 
 
 def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path) -> None:
-    files.create(tmp_path)
-    with contextlib.closing(files.connect(tmp_path, write=True)) as db:
+    create(tmp_path)
+    with contextlib.closing(connect(tmp_path, write=True)) as db:
         db.execute("pragma synchronous = off")
         db.execute("insert into source (id, name, started) values (1, 'it', ?)", (micros(START),))
         db.execute("begin")

@@ -13,15 +13,7 @@ from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox.faults import (
-    Action,
-    answer,
-    hang,
-    html,
-    reset,
-    rewrite,
-    store_then_reset,
-)
+from auditrelay.sandbox.faults import Action, answer, hang, html, reset, rewrite, store_then_reset
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.splunk_hec import CODES, TOKEN, Splunk
 from auditrelay.sinks import AckId, Item, Sink, Verdict, splunk_hec

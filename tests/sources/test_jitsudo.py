@@ -19,7 +19,7 @@ from auditrelay.sandbox import faults
 from auditrelay.sandbox.vendors.jitsudo import PATH, TENANT, Jitsudo
 from auditrelay.settings.secrets import Resolved
 from auditrelay.sources import Page, jitsudo
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrubber
@@ -300,7 +300,7 @@ async def test_the_same_answer_to_the_first_page_holds_the_source(
 async def test_only_the_half_in_which_a_cursor_expired_is_walked_again(
     vendor: Jitsudo, connect: Connect, day: Interval, tmp_path: Path
 ) -> None:
-    files.prepare(tmp_path)
+    prepare(tmp_path)
     store = await SqliteStore.open(
         tmp_path, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
     )

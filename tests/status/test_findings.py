@@ -251,7 +251,15 @@ def test_a_gap_comes_with_the_command_that_fills_it() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_while_the_rest_is_read() -> None:
-    finding = only(report(source(last_error="march.csv: no header", directory="/srv/exports")))
+    finding = only(
+        report(
+            source(
+                last_error="march.csv: no header",
+                error_code="file_rejected",
+                directory="/srv/exports",
+            )
+        )
+    )
     assert (finding.level, finding.error) == ("action_required", "march.csv: no header")
     assert finding.what == "voice could not read an export file."
     assert finding.do == "Put the right file into /srv/exports; it is read automatically."

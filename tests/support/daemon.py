@@ -26,7 +26,6 @@ Table = dict[str, Any]
 FAST = {"poll_interval": "1s", "settle": "0s", "overlap": "10s", "initial_lookback": "1h"}
 """A source that is polled so often that a test need not wait, without resweeps."""
 
-
 TWO = ("cekura", "bland")
 """The vendors of most of these tests; ``contract`` proves that all vendors behave alike."""
 

@@ -35,7 +35,7 @@ class Intake:
     *script* answers the requests in order, *always* those after it.
     """
 
-    limits: Limits = field(default_factory=lambda: Limits(1000, 10**9, 10**9))
+    limits: Limits = field(default_factory=lambda: Limits(1000, 10**9))
     script: list[Answer | RelayError | Verdict] = field(default_factory=list)
     always: Answer = lambda _: Verdict()
     deduplicates: bool = False

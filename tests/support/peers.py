@@ -11,9 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from auditrelay.errors import (
-    Retryable,
-)
+from auditrelay.errors import Retryable
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.sandbox.messages import Request, Response, json_response

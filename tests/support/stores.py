@@ -1,9 +1,12 @@
-"""A store in a folder, and the backlog of a sink in it."""
+"""A store in a folder, the backlog of a sink in it, and its dead letters."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from auditrelay.store import StoredDeadLetter
 from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -22,3 +25,9 @@ async def opened(folder: Path, max_bytes: int = 1 << 30) -> SqliteStore:
 
 async def uids(store: SqliteStore, sink: str = "splunk", after: int = 0) -> list[str]:
     return [event.uid for page in await store.read(sink, after, 10_000) for event in page.events]
+
+
+def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:
+    """Return the dead letters of the store in *folder*, as the commands read them."""
+    with StateView(folder) as view:
+        return view.dead_letters(**filters)

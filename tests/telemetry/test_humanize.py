@@ -53,9 +53,11 @@ def test_a_span_is_rounded_down_by_at_most_5_percent(seconds: float) -> None:
     ],
 )
 def test_a_time_is_as_short_as_is_clear_and_always_utc(ago: timedelta, text: str) -> None:
-    assert humanize.moment(NOON - ago, NOON) == text
+    assert humanize.timestamp(NOON - ago, NOON) == text
     elsewhere = timezone(timedelta(hours=11))
-    assert humanize.moment((NOON - ago).astimezone(elsewhere), NOON.astimezone(elsewhere)) == text
+    assert (
+        humanize.timestamp((NOON - ago).astimezone(elsewhere), NOON.astimezone(elsewhere)) == text
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from rich.progress import (
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
-from auditrelay.cli.times import moment
-from auditrelay.collect.progress import OnProgress
+from auditrelay.cli.times import parse_time
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.telemetry import humanize
 
 
@@ -55,8 +55,8 @@ def backfill(
     request = {
         "do": "backfill",
         "source": source,
-        "start": moment("--from", since, now).isoformat(),
-        "end": None if until is None else moment("--to", until, now).isoformat(),
+        "start": parse_time("--from", since, now).isoformat(),
+        "end": None if until is None else parse_time("--to", until, now).isoformat(),
         "sinks": sink or [],
         "dry_run": dry_run,
         "newest_first": newest_first,

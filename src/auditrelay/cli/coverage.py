@@ -8,16 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.options import Options
-from auditrelay.cli.times import moment
+from auditrelay.cli.times import parse_time
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.store import Coverage, Span
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.window import Interval, holes, iso
-from auditrelay.window import moment as of
+from auditrelay.window import Interval, holes, iso, moment
 
 _WIDTH = 60
 """Characters of the timeline."""
@@ -66,8 +65,8 @@ def coverage(
 def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | None:
     if since is None and until is None:
         return None
-    start = datetime.min.replace(tzinfo=UTC) if since is None else moment("--from", since, now)
-    end = datetime.max.replace(tzinfo=UTC) if until is None else moment("--to", until, now)
+    start = datetime.min.replace(tzinfo=UTC) if since is None else parse_time("--from", since, now)
+    end = datetime.max.replace(tzinfo=UTC) if until is None else parse_time("--to", until, now)
     if start >= end:
         raise ConfigError("--to must be later than --from")
     return Interval(start, end)
@@ -226,4 +225,4 @@ def _short(at: datetime) -> str:
 
 
 def _iso_micros(at: int) -> str:
-    return iso(of(at))
+    return iso(moment(at))

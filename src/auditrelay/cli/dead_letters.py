@@ -103,7 +103,7 @@ def replay(
 ) -> None:
     """Send dead letters again, each to its own sink, and print the outcome."""
     config, found = _selected(context, sink, source, reason, id, everything=everything)
-    result = run_command(config, {"do": "replay", "ids": [each.id for each in found]}, _silent)
+    result = run_command(config, {"do": "replay", "ids": [each.id for each in found]})
     outcomes = _outcomes(config, found)
     if as_json:
         typer.echo(json.dumps(outcomes, indent=2))
@@ -135,7 +135,7 @@ def drop(
 ) -> None:
     """Discard dead letters. The events are deleted; a record that they existed is kept."""
     config, found = _selected(context, sink, source, reason, id, everything=everything)
-    result = run_command(config, {"do": "drop", "ids": [each.id for each in found]}, _silent)
+    result = run_command(config, {"do": "drop", "ids": [each.id for each in found]})
     if as_json:
         typer.echo(json.dumps(result["dropped"]))
     else:
@@ -188,10 +188,6 @@ def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, An
             outcome = "replaying" if after.replayed else "refused_again"
         outcomes.append({**row, "outcome": outcome})
     return outcomes
-
-
-async def _silent(_: dict[str, Any]) -> None:
-    """Print no progress."""
 
 
 def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:

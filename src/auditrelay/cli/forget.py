@@ -1,6 +1,6 @@
 """``auditrelay forget``: delete the state of an orphaned source or sink."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,5 @@ def forget(
 ) -> None:
     """Delete the state of a source or sink that was renamed or is no longer configured."""
     config = Options.of(context).load(default_level="error")
-    run_command(config, {"do": "forget", "name": name, "yes": yes}, _silent)
+    run_command(config, {"do": "forget", "name": name, "yes": yes})
     typer.echo(f"The state of {name} is deleted.")
-
-
-async def _silent(_: dict[str, Any]) -> None:
-    """Print no progress."""

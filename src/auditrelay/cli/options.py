@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Self, get_args
 
 import typer
 
@@ -11,9 +11,9 @@ import auditrelay.cli.without_rich  # noqa: F401  # before whatever imports http
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
-from auditrelay.telemetry import logs
+from auditrelay.telemetry.logs import Level, log, setup
 
-_LEVELS = ("debug", "info", "warning", "error")
+_LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Options:
         params = context.find_root().params
         return cls(params["config"], params["log_level"])
 
-    def load(self, *, default_level: str | None = None) -> Config:
+    def load(self, *, default_level: Level | None = None) -> Config:
         """
         Read the configuration, and set up the log by it and the options.
 
@@ -40,7 +40,7 @@ class Options:
             raise ConfigError(f"--log-level: {self.log_level!r} is not one of {', '.join(_LEVELS)}")
         config = load(self.config, os.environ)
         level = self.log_level or default_level or config.log.level
-        logs.setup(cast('Literal["debug", "info", "warning", "error"]', level), config.log.format)
+        setup(level, config.log.format)
         for warning in config.warnings:
-            logs.log.warning("configuration_warning", reason=warning)
+            log.warning("configuration_warning", reason=warning)
         return config

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import typer
 
-from auditrelay.cli.times import moment
+from auditrelay.cli.times import parse_time
 from auditrelay.collect.walk import MAX_EVENTS_PER_WALK, MAX_WALKS_PER_WINDOW, time_range, walk
 from auditrelay.errors import ConfigError, Refused, Retryable, WalkBroken, code_of
 from auditrelay.events import AuditEvent
@@ -23,8 +23,8 @@ Normalize = Callable[[list[bytes]], list[AuditEvent]]
 def window_of(since: str, until: str | None, settings: SourceSettings) -> Interval:
     """Return the window of ``--from`` and ``--to``, which is now minus settle by default."""
     now = datetime.now(UTC)
-    start = moment("--from", since, now)
-    end = now - settings.settle if until is None else moment("--to", until, now)
+    start = parse_time("--from", since, now)
+    end = now - settings.settle if until is None else parse_time("--to", until, now)
     if start < EPOCH:
         raise ConfigError(f"--from is before 1970: {start.isoformat()}")
     if start >= end:

@@ -5,14 +5,20 @@ import contextlib
 import signal
 from typing import Any
 
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.errors import Locked, RelayError, first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App
 from auditrelay.service.control_socket import ask
 
 
-def run_command(config: Config, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+async def _no_progress(_: dict[str, Any]) -> None:
+    """Print nothing."""
+
+
+def run_command(
+    config: Config, request: dict[str, Any], on_progress: OnProgress = _no_progress
+) -> dict[str, Any]:
     """
     Return the result of *request*, from the service or this process; report to *on_progress*.
 

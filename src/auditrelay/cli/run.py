@@ -40,7 +40,7 @@ async def serve(config: Config, reread: Callable[[], Config]) -> list[str]:
 
     On SIGHUP it applies the configuration that *reread* returns.
     """
-    stop = stop_on_signals()
+    stop = _stop_on_signals()
     async with App.open(config) as app:
         await _serving(app, stop, reread)
     log.info("stopped")
@@ -60,7 +60,7 @@ async def _serving(app: App, stop: asyncio.Event, reread: Callable[[], Config]) 
 
 
 async def _once(config: Config) -> list[str]:
-    stop = stop_on_signals()
+    stop = _stop_on_signals()
     async with App.open(config, attempts=ATTEMPTS_ONCE) as app:
         catching_up = asyncio.ensure_future(app.once())
         stopping = asyncio.ensure_future(stop.wait())
@@ -80,7 +80,7 @@ def _end_at_once(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def stop_on_signals() -> asyncio.Event:
+def _stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; a second signal has its default action."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

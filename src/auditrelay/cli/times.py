@@ -7,7 +7,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.settings.values import parse_duration
 
 
-def moment(option: str, text: str, now: datetime) -> datetime:
+def parse_time(option: str, text: str, now: datetime) -> datetime:
     """
     Parse *text* as a time: ISO 8601 with an offset, a bare date (UTC), or a duration ago.
 

@@ -8,7 +8,7 @@ import typer
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
-from auditrelay.cli.times import moment
+from auditrelay.cli.times import parse_time
 from auditrelay.collect.verify import MISSING_AT_SINK
 
 _SHOWN = 20
@@ -38,12 +38,12 @@ def verify(
     request = {
         "do": "verify",
         "source": source,
-        "start": moment("--from", since, now).isoformat(),
-        "end": None if until is None else moment("--to", until, now).isoformat(),
+        "start": parse_time("--from", since, now).isoformat(),
+        "end": None if until is None else parse_time("--to", until, now).isoformat(),
         "repair": repair,
         "at_sink": at_sink,
     }
-    report = run_command(config, request, _silent)
+    report = run_command(config, request)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
@@ -53,10 +53,6 @@ def verify(
     unrepaired = len(report["missing"]) - report["repaired"]
     if (unrepaired > 0 if repair else report["missing"]) or report.get("undelivered"):
         raise typer.Exit(1)
-
-
-async def _silent(_: dict[str, Any]) -> None:
-    """Print no progress."""
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -15,13 +15,8 @@ from typing import Any, Final
 
 import structlog
 
-from auditrelay.collect.collector import (
-    MAX_UNREADABLE_SPANS,
-    RETENTION,
-    UNREADABLE,
-    Collector,
-)
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken

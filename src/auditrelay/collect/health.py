@@ -37,7 +37,7 @@ class SourceCondition:
     last_event_at: str | None = None
     last_error: str | None = None
     error_code: str | None = None
-    """The short code of ``last_error``, if that error failed a poll."""
+    """The short code of ``last_error``; ``file_rejected`` if polls succeed but for some files."""
     silent: bool = False
     """Whether the source has shown no new event for longer than ``max_silence``."""
     unknown_actions: int = 0
@@ -122,7 +122,8 @@ class SourceHealth:
 
     def _poll_succeeded(self) -> None:
         condition, was_held = self.condition, self.condition.held
-        condition.last_error, condition.error_code = "; ".join(self.rejected_files) or None, None
+        condition.last_error = "; ".join(self.rejected_files) or None
+        condition.error_code = "file_rejected" if self.rejected_files else None
         self._set(up=True, held=False)
         if was_held:
             _log.warning("source_released", source=self._name)

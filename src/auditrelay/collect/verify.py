@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from auditrelay import __version__
 from auditrelay.collect.backfill import MAX_EVENTS_IN_MEMORY
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError

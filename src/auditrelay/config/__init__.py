@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from auditrelay.config.environment import EnvironmentVariables, is_ours, overlay, read_variables
 from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, Status, secrets_in
@@ -25,9 +25,6 @@ from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.telemetry.scrubber import SHORT, scrubber
-
-if TYPE_CHECKING:  # only annotations name it
-    from pydantic import BaseModel
 
 DEFAULT_PATHS = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
 """The configuration files to try, in this order, when none is named."""
@@ -172,7 +169,7 @@ def _warnings(
     sources: Mapping[str, SourceSettings],
     sinks: Mapping[str, SinkSettings],
 ) -> Iterator[str]:
-    tables: list[tuple[str, BaseModel, Mapping[str, Any]]] = [
+    tables: list[tuple[str, Status | PeerSettings, Mapping[str, Any]]] = [
         ("status", status, table.get("status", {}))
     ]
     for kind, components in (("sources", sources), ("sinks", sinks)):

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    EnvSettingsSource,
-)
+from pydantic_settings import EnvSettingsSource
 
 from auditrelay.config.model import ConfigFile, Log, Spool, Status
 from auditrelay.config.names import PREFIX, canonical, suggestion

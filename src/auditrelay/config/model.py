@@ -14,11 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import auditrelay.sinks
 import auditrelay.sources
@@ -58,16 +54,6 @@ class Status(BaseModel):
             raise ValueError("must have at least 16 characters: a shorter one can be guessed")
         return token
 
-    @property
-    def host(self) -> str:
-        """The address to bind."""
-        return self.listen.rpartition(":")[0].strip("[]")
-
-    @property
-    def port(self) -> int:
-        """The port to bind; with 0 the system chooses one."""
-        return int(self.listen.rpartition(":")[2])
-
 
 class Log(BaseModel):
     """The level and the format of the log."""
@@ -106,6 +92,7 @@ class ConfigFile(BaseSettings):
 
     state_dir: Path | None = None
     store: str | None = None
+    """Reserved: an explicit refusal, so that a shared store is never mistaken for SQLite."""
     status: Status = Status()
     log: Log = Log()
     spool: Spool = Spool()
@@ -206,7 +193,6 @@ class Components(Mapping[str, type[AnySettings]], Generic[AnySettings]):
 
 
 SOURCES: Mapping[str, type[SourceSettings]] = Components(auditrelay.sources)
-
 
 SINKS: Mapping[str, type[SinkSettings]] = Components(auditrelay.sinks)
 

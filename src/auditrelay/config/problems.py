@@ -218,7 +218,6 @@ _WANTED = {
     "string_type": "a text",
 }
 
-
 _LIMITS = {
     "greater_than": ("gt", "be more than"),
     "greater_than_equal": ("ge", "be at least"),

@@ -10,7 +10,7 @@ from auditrelay.deliver.batches import Batches
 from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.http.retry import pause
 from auditrelay.settings.values import format_duration
@@ -20,10 +20,8 @@ from auditrelay.telemetry.scrubber import scrub
 POLL_FIRST: Final = 1.0
 """Seconds until a sink is first polled; doubled while nothing new is acknowledged."""
 
-
 POLL_MAX: Final = 10.0
 """Most seconds between two polls; as often as Splunk's own clients poll."""
-
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

@@ -6,20 +6,15 @@ then it is not delivered. Memory keeps only its positions in the spool, from whe
 again, and what the metrics need.
 """
 
-from __future__ import annotations
-
 import asyncio
 from array import array
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Self
 
 from auditrelay.deliver.batches import ranges_of
-
-if TYPE_CHECKING:  # only annotations name them
-    from collections.abc import Collection, Iterable
-
-    from auditrelay.sinks import Channel, Item
-    from auditrelay.store.progress import Range
+from auditrelay.sinks import Channel, Item
+from auditrelay.store.progress import Range
 
 MAX_BYTES: Final = 16 << 20
 """About how much memory the pending batches of one sink may take before sending pauses."""
@@ -37,12 +32,12 @@ class SentBatch:
     """
 
     ranges: list[Range]
-    occurred: dict[str, array[int]]
+    occurred: dict[str, "array[int]"]  # quoted: array cannot be subscripted before Python 3.12
     events: int
     at: float
 
     @classmethod
-    def of(cls, items: Collection[Item], at: float) -> SentBatch:
+    def of(cls, items: Collection[Item], at: float) -> Self:
         """Return what to keep of *items*, sent *at*."""
         occurred: dict[str, array[int]] = {}
         for item in items:

@@ -7,14 +7,12 @@ before new ones: they need not be kept in memory.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from auditrelay.events import AuditEvent
 from auditrelay.sinks import EventRef, Item, Sink
 from auditrelay.store import SpoolPage, Store
 from auditrelay.store.progress import Range
-
-if TYPE_CHECKING:  # only annotations name it
-    from auditrelay.events import AuditEvent
 
 READ_AHEAD_BYTES: Final = 1 << 20
 """Bytes of the spool, compressed, that are read ahead of sending; the last page may exceed it."""
@@ -27,7 +25,7 @@ class Batches:
         self._name = name
         self._sink = sink
         self._store = store
-        self._ready: deque[tuple[int, AuditEvent]] = deque()
+        self._ready = deque[tuple[int, AuditEvent]]()
         self._bytes = 0
         self._skipped: list[Range] = []
         self._read_to = 0

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused
 from auditrelay.sinks import Rejection
 

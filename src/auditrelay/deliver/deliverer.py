@@ -35,7 +35,7 @@ from auditrelay.deliver.concurrency import AdaptiveConcurrency
 from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
-from auditrelay.deliver.probe_lock import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.http.retry import pause, retrying

@@ -8,7 +8,7 @@ import structlog
 
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.in_flight import InFlight
-from auditrelay.deliver.probe_lock import ProbeLock
+from auditrelay.deliver.probe import ProbeLock
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, RelayError, Retryable, code_of
 from auditrelay.sinks import Verdict

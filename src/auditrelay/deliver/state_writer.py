@@ -14,7 +14,6 @@ from auditrelay.store.progress import Range
 DISK_FULL_INTERVAL: Final = 1.0
 """Seconds between two attempts to write to a full disk."""
 
-
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 

@@ -14,7 +14,6 @@ ActorKind = Literal["user", "api_key", "service", "system", "unknown"]
 Outcome = Literal["success", "failure", "unknown"]
 TimeQuality = Literal["source", "assumed_utc", "fetched"]
 
-
 NOTHING = msgspec.Raw(b"null")
 """The JSON text of an absent value: msgspec has no optional Raw."""
 

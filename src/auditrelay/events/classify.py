@@ -227,7 +227,6 @@ class _Meanings(dict[tuple[str, str], Meaning]):
 
 MEANINGS = _Meanings({(kind, verb): _meaning(kind, verb) for kind in KINDS for verb in VERBS})
 
-
 # The lexicon: words by which to guess the meaning of an action that is in no table.
 
 _VERB_WORDS: dict[str, str] = {

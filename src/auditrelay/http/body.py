@@ -5,9 +5,7 @@ from typing import Any
 import httpx
 from isal import isal_zlib
 
-from auditrelay.errors import (
-    Retryable,
-)
+from auditrelay.errors import Retryable
 from auditrelay.telemetry.scrubber import scrub
 
 MAX_BODY_BYTES = 32 * 2**20

@@ -43,7 +43,6 @@ from auditrelay.telemetry.scrubber import scrub
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """How far our clock may be ahead of a vendor's in addition to ``settle``: less than any overlap."""
 
-
 T = TypeVar("T")
 
 

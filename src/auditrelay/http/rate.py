@@ -9,6 +9,10 @@ from contextvars import ContextVar
 from auditrelay.http import retry
 
 _background: ContextVar[bool] = ContextVar("background", default=False)
+"""
+Not an argument: background work is the same walk as a poll, through the same source. Every source
+would have to pass the argument on to its peer, and a walk inherits the context of its task.
+"""
 
 
 def in_background() -> None:

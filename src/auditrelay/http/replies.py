@@ -1,4 +1,4 @@
-"""A peer's reply: its body decoded, its status as an error, its Retry-After as seconds."""
+"""A peer's reply: its body decoded, its status as an error."""
 
 import functools
 import json
@@ -11,12 +11,7 @@ import httpx
 import msgspec
 import orjson
 
-from auditrelay.errors import (
-    Refused,
-    Rejected,
-    Retryable,
-    TooLarge,
-)
+from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.http.headers import retry_after
 from auditrelay.telemetry.scrubber import scrub
 

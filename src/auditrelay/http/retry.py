@@ -5,22 +5,24 @@ from collections.abc import Awaitable, Callable
 
 import tenacity
 
-from auditrelay.errors import (
-    Retryable,
-)
+from auditrelay.errors import Retryable
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
 
 SOURCE_ATTEMPTS = 5
 """Attempts for one request of a source before its poll fails; the next poll continues there."""
 
-
 MAX_SOURCE_WAIT = 900.0
 """A source that asks for a longer wait than these seconds is not asked again until a later poll."""
 
 
 async def pause(seconds: float) -> None:
-    """Wait. Every wait of this package calls this function, so that tests can replace it."""
+    """
+    Wait.
+
+    Every wait between requests or polls, here and in ``collect`` and ``deliver``, calls this
+    function, so tests replace one function for all of them.
+    """
     await asyncio.sleep(seconds)
 
 

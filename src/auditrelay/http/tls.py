@@ -5,9 +5,7 @@ import ssl
 
 import httpx
 
-from auditrelay.errors import (
-    ConfigError,
-)
+from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings
 
 

@@ -21,7 +21,6 @@ from auditrelay.sandbox.messages import BadRequest, Request, Response, Seen, jso
 
 _READ_AHEAD = 4 * 1024 * 1024
 
-
 _LOGGED_REQUESTS = 20_000
 
 

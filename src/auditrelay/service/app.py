@@ -19,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
@@ -30,7 +30,7 @@ from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.status.port import StatusPort
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
@@ -141,8 +141,8 @@ class App:
         """
         config.require_work()
         _tune()
-        files.prepare(config.state_dir)
-        with files.locked(config.state_dir, __version__):
+        prepare(config.state_dir)
+        with locked(config.state_dir, __version__):
             store = await SqliteStore.open(
                 config.state_dir,
                 max_bytes=config.spool.max_bytes,

@@ -8,7 +8,7 @@ from typing import Any, Final
 from auditrelay import __version__
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
 from auditrelay.service.topology import Topology

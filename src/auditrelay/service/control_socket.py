@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from auditrelay.collect.progress import OnProgress
+from auditrelay.collect.on_progress import OnProgress
 from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 
 SOCKET: Final = "control"

@@ -4,9 +4,7 @@ import ipaddress
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-)
+from pydantic import AfterValidator
 
 _METADATA_HOSTS = frozenset(map(ipaddress.ip_address, ("169.254.169.254", "fd00:ec2::254")))
 

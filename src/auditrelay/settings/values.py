@@ -5,12 +5,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -20,13 +15,10 @@ _UNITS = {
     "d": timedelta(days=1),
 }
 
-
 _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d)", re.ASCII)
-
 
 _LONGEST = timedelta(days=36500)
 """No setting needs more than a century, and now minus a century is still a valid date."""
-
 
 _SIZES = {
     "B": 1,
@@ -39,7 +31,6 @@ _SIZES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-
 
 _SIZE = re.compile(r"(\d{1,18}) ?([A-Za-z]*)", re.ASCII)
 
@@ -93,7 +84,6 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$|\$\{"}),
 ]
 
-
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
@@ -143,8 +133,6 @@ IdentityField = Literal[
 ]
 """The fields of an event that can identify a person."""
 
-
 TextList = Annotated[list[str], BeforeValidator(comma_list)]
-
 
 Labels = Annotated[dict[str, str], BeforeValidator(_labels)]

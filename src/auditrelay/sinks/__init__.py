@@ -139,12 +139,12 @@ class Limits:
     The most that one request to a sink may contain.
 
     *bytes* counts the uncompressed body; *overhead* is what each event adds to it beyond its own
-    text (separators), *event_bytes* the largest single text that the product accepts.
+    text (separators). A limit of a single event is the sink's own affair: its ``send`` rejects an
+    oversized one.
     """
 
     events: int
     bytes: int
-    event_bytes: int
     overhead: int = 1
 
 

@@ -184,7 +184,7 @@ class Sink:
     def limits(self) -> Limits:
         """As configured, and no log that Datadog would truncate."""
         settings = self._settings
-        return Limits(settings.batch_events, settings.batch_bytes - _BRACKETS, EVENT_BYTES)
+        return Limits(settings.batch_events, settings.batch_bytes - _BRACKETS)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* as one log."""

@@ -110,7 +110,7 @@ class Sink:
     def limits(self) -> Limits:
         """As configured: a file accepts any size."""
         size = self._settings.batch_bytes
-        return Limits(events=self._settings.batch_events, bytes=size, event_bytes=2**63)
+        return Limits(events=self._settings.batch_events, bytes=size)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* as one line, without its end."""
@@ -131,7 +131,7 @@ class Sink:
         return await self._on_thread(self._lines.check)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Return None: a file accepts an event of any age."""
+        """Give no notice: a file accepts an event of any age."""
         return None
 
     def query(self, uid: str) -> Sequence[str]:

@@ -129,7 +129,6 @@ _REFUSALS = {
     "FEATURE_NOT_ENABLED": _ENTERPRISE,
 }
 
-
 _HINTS = {403: _ENTERPRISE, 404: f"if the address is right: {_ENTERPRISE}"}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
-from auditrelay.telemetry import humanize as wording
+from auditrelay.telemetry import humanize
 from auditrelay.window import iso
 
 PATIENCE: Final = timedelta(minutes=10)
@@ -106,7 +106,7 @@ def _paused(report: Report) -> Iterator[Finding]:
     if not paused:
         return
     spool = report["spool"]
-    names = wording.join([row["name"] for row in paused])
+    names = humanize.join([row["name"] for row in paused])
     if _fill(spool) > NEARLY_FULL:
         what = f"The spool is full, so {names} {_is(paused)} not polled."
         do = f"{_fix_slowest(report)}, or raise spool.max_bytes and reload the service."
@@ -148,7 +148,7 @@ def _fix_slowest(report: Report) -> str:
     slowest = max(waiting, key=lambda row: row["backlog_events"])
     return (
         f"Fix the sink {slowest['name']}, for which "
-        f"{wording.count(slowest['backlog_events'], 'event')} {_wait(slowest)}"
+        f"{humanize.count(slowest['backlog_events'], 'event')} {_wait(slowest)}"
     )
 
 
@@ -274,7 +274,7 @@ def _kept(kind: _Kind, row: Mapping[str, Any]) -> str:
         return "Nothing is lost: polling resumes where it stopped."
     if not row["backlog_events"]:
         return "Nothing is lost, and nothing waits for it."
-    backlog = wording.count(row["backlog_events"], "event")
+    backlog = humanize.count(row["backlog_events"], "event")
     return f"Nothing is lost: {backlog} {_wait(row)} in the spool."
 
 
@@ -306,8 +306,8 @@ def _gaps(report: Report) -> Iterator[Finding]:
             "action_required",
             "source",
             row["name"],
-            f"{row['name']} was not read for {wording.span(length)}{spots} between "
-            f"{wording.moment(_at(start), now)} and {wording.moment(_at(end), now)}.",
+            f"{row['name']} was not read for {humanize.span(length)}{spots} between "
+            f"{humanize.timestamp(_at(start), now)} and {humanize.timestamp(_at(end), now)}.",
             effect=_reasons({gap["reason"] for gap in gaps}),
             do="If the vendor still shows that time, fill the gap.",
             command=_command(
@@ -335,8 +335,7 @@ def _reasons(reasons: Iterable[str]) -> str:
 
 def _bad_files(report: Report) -> Iterator[Finding]:
     for row in _enabled(report, "source"):
-        # A source that reads files goes on with the next file, and so stays up.
-        if row["up"] and row["last_error"] is not None and not row["paused_since"]:
+        if row["error_code"] == "file_rejected":
             yield Finding(
                 "action_required",
                 "source",
@@ -374,7 +373,7 @@ def _behind(report: Report) -> Iterator[Finding]:
                 "recovering",
                 "source",
                 row["name"],
-                f"{row['name']} is catching up: it is read up to {wording.span(lag)} ago.",
+                f"{row['name']} is catching up: it is read up to {humanize.span(lag)} ago.",
                 effect="Every poll continues from there.",
             )
 
@@ -391,7 +390,7 @@ def _dead_letters(report: Report) -> Iterator[Finding]:
                 "action_required",
                 "sink",
                 row["name"],
-                f"{row['name']} will never accept {wording.count(dead, 'event')} as {them}.",
+                f"{row['name']} will never accept {humanize.count(dead, 'event')} as {them}.",
                 effect=f"{'It is' if dead == 1 else 'They are'} in the dead letters, with reason; "
                 "the other events are not delayed.",
                 do="See the reason, and fix the cause. Then dead-letters replay sends "
@@ -408,7 +407,7 @@ def _bad_records(report: Report) -> Iterator[Finding]:
                 "action_required",
                 "source",
                 row["name"],
-                f"{wording.count(dead, 'row')} of {row['name']} could not be parsed.",
+                f"{humanize.count(dead, 'row')} of {row['name']} could not be parsed.",
                 effect="They were not forwarded; the other rows of their files were.",
                 do="See which, by file and line. dead-letters replay forwards them as they are; "
                 "dead-letters drop discards them.",
@@ -422,7 +421,7 @@ def _backlogs(report: Report) -> Iterator[Finding]:
         if not row["up"] or oldest < PATIENCE:
             continue
         moves = _age(report, row["last_delivered_at"]) < PATIENCE
-        backlog = wording.count(row["backlog_events"], "event")
+        backlog = humanize.count(row["backlog_events"], "event")
         yield Finding(
             "recovering" if moves else "action_required",
             "sink",
@@ -441,7 +440,7 @@ def _orphaned(report: Report) -> Iterator[Finding]:
     for row in report["sinks"]:
         if not row["enabled"] and row["backlog_events"]:
             why = "is not in the configuration any more" if row.get("orphaned") else "is disabled"
-            backlog = wording.count(row["backlog_events"], "event")
+            backlog = humanize.count(row["backlog_events"], "event")
             yield Finding(
                 "action_required",
                 "sink",

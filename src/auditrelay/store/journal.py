@@ -9,9 +9,7 @@ import orjson
 DAY = 86_400_000_000
 """Microseconds."""
 
-
 NO_DIGEST = bytes(20)
-
 
 FIRST_HASH = bytes(32)
 

@@ -42,7 +42,7 @@ def size(number: float) -> str:
     return f"{number:,.0f} {unit}" if number >= 10 or unit == "bytes" else f"{number:.1f} {unit}"
 
 
-def moment(at: datetime, now: datetime) -> str:
+def timestamp(at: datetime, now: datetime) -> str:
     """Return *at* as short as is clear at *now*: ``02:14``, ``yesterday 23:10``, ``Mon 16 Nov``."""
     at, now = at.astimezone(UTC), now.astimezone(UTC)
     clock = f"{at:%H:%M:%S}" if abs(now - at) < timedelta(hours=1) else f"{at:%H:%M}"

@@ -23,9 +23,7 @@ from auditrelay.window import iso
 MAX_TEXT = 2000
 """Most characters of one text in a log line."""
 
-
 MAX_TRACEBACK = 32_000
-
 
 log = structlog.get_logger()
 """``log.info("window_collected", source=...)``: a fixed name and fields, never a sentence."""
@@ -136,7 +134,6 @@ class _FromLibraries(logging.Handler):
 
 
 Level = Literal["debug", "info", "warning", "error"]
-
 
 Format = Literal["auto", "console", "json"]
 

@@ -29,14 +29,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's gap
 REQUEST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """From a peer in the same network to twice the usual ``timeout``."""
 
-
 LATENESS_SECONDS = (1, 5, 15, 30, 60, 300, 900, 3600, 7200, 21600, 86400, 172800, 604800)
 """The values that ``settle``, ``overlap`` and ``resweep`` are chosen from, up to a week."""
 
-
 END_TO_END_SECONDS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400, 2592000)
 """Fine around ``settle`` and ``poll_interval``, coarse for an outage, 30 days for a backfill."""
-
 
 _OPENMETRICS = "application/openmetrics-text"
 

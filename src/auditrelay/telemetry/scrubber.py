@@ -9,18 +9,14 @@ from auditrelay.settings.secrets import Secret
 SHORT = 6
 """Secrets with fewer characters are replaced only where they are whole words, see Scrubber."""
 
-
 STARS = "***"
 
-
 _BASE64 = "A-Za-z0-9+/_-"
-
 
 _UNPRINTABLE = re.compile(
     # C0, DEL, C1; zero width and direction marks; line separators; BOM; surrogates
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
-
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
@@ -143,6 +139,5 @@ def escape(text: str, limit: int) -> str:
 
 scrubber = Scrubber()
 """The one instance, used by the log and all others; it learns the configuration's secrets."""
-
 
 scrub = scrubber.scrub

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from tests.support.stores import NOON, opened
 
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    files.prepare(tmp_path)
+    prepare(tmp_path)
     store = await opened(tmp_path)
     await store.start_source("voice", NOON - timedelta(days=7))
     await store.start_sink("splunk", ["voice"])

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tests.support.stores import MINUTE, NOON, opened
+from tests.support.stores import MINUTE, NOON, dead_letters, opened
 
 from auditrelay.events import AuditEvent
 from auditrelay.store import DeadLetter, Proof
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -19,7 +19,7 @@ Make = Callable[..., AuditEvent]
 @pytest.fixture
 async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
     """Two sinks with dead letters: event 0 of both, event 1 of splunk, and a bad row of a file."""
-    files.prepare(tmp_path)
+    prepare(tmp_path)
     store = await opened(tmp_path)
     await store.start_source("voice", NOON)
     for sink in ("splunk", "elastic"):
@@ -36,10 +36,9 @@ def letter(event: AuditEvent, reason: str = "invalid", status: int | None = None
     return DeadLetter(event, reason, f"no: {reason}", status, 2, NOON, NOON + MINUTE)
 
 
-async def listed(store: SqliteStore) -> list[tuple[int, str | None, str]]:
+def listed(folder: Path) -> list[tuple[int, str | None, str]]:
     return [
-        (each.id, each.sink, each.letter.event.native_id or "")
-        for each in await store.dead_letters()
+        (each.id, each.sink, each.letter.event.native_id or "") for each in dead_letters(folder)
     ]
 
 
@@ -52,15 +51,15 @@ async def waiting(store: SqliteStore, sink: str) -> list[tuple[int, AuditEvent]]
 
 
 async def test_they_are_listed_oldest_first_with_all_that_is_known(
-    store: SqliteStore, event: Make
+    store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
-    assert await listed(store) == [
+    assert listed(tmp_path) == [
         (1, "splunk", "0"),
         (2, "splunk", "1"),
         (3, "elastic", "0"),
         (4, None, "7"),
     ]
-    third = (await store.dead_letters())[2]
+    third = (dead_letters(tmp_path))[2]
     assert third.letter == letter(event(0), status=400)
     assert (third.source, third.replayed) == ("voice", False)
 
@@ -80,19 +79,19 @@ async def test_they_are_listed_oldest_first_with_all_that_is_known(
     ],
 )
 async def test_every_filter_has_to_match(
-    store: SqliteStore, filters: dict[str, list[str]], ids: list[int]
+    store: SqliteStore, filters: dict[str, list[str]], ids: list[int], tmp_path: Path
 ) -> None:
-    assert [each.id for each in await store.dead_letters(**filters)] == ids  # type: ignore[arg-type]  # ids are numbers
+    assert [each.id for each in dead_letters(tmp_path, **filters)] == ids
 
 
-async def test_no_ids_are_none_and_not_all_of_them(store: SqliteStore) -> None:
+async def test_no_ids_are_none_and_not_all_of_them(store: SqliteStore, tmp_path: Path) -> None:
     assert await store.replay([]) == []
     assert await store.drop([], NOON) == []
-    assert len(await listed(store)) == 4
+    assert len(listed(tmp_path)) == 4
 
 
 async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
-    store: SqliteStore, event: Make
+    store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     sent = await store.replay([1, 2])
     assert [each.id for each in sent] == [1, 2]
@@ -102,7 +101,7 @@ async def test_a_replayed_dead_letter_goes_to_its_own_sink_alone_and_is_marked(
         ("1", True, event(1).uid),
     ]
     assert await waiting(store, "elastic") == []
-    assert [each.replayed for each in await store.dead_letters()] == [True, True, False, False]
+    assert [each.replayed for each in dead_letters(tmp_path)] == [True, True, False, False]
 
 
 async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_dropped(
@@ -121,42 +120,42 @@ async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_droppe
 
 
 async def test_it_is_deleted_with_its_own_delivery_and_not_with_that_of_another(
-    store: SqliteStore, event: Make
+    store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", [event(3)])
     await store.replay([1, 2])
     (_, other), (first, _), (second, _) = await waiting(store, "splunk")
     assert other.native_id == "3"
     await store.settle("splunk", [(first - 1, first)])
-    assert [each for each in await listed(store) if each[1] == "splunk"] == [
+    assert [each for each in listed(tmp_path) if each[1] == "splunk"] == [
         (1, "splunk", "0"),
         (2, "splunk", "1"),
     ]
     await store.settle("elastic", [(first - 1, second + 1)])
-    assert len(await listed(store)) == 4, "the delivery of another sink does not count"
+    assert len(listed(tmp_path)) == 4, "the delivery of another sink does not count"
     await store.settle("splunk", [(second, second + 1)])
-    assert [each[0] for each in await listed(store)] == [1, 3, 4]
+    assert [each[0] for each in listed(tmp_path)] == [1, 3, 4]
     await store.settle("splunk", [(first, first + 1)])
-    assert [each[0] for each in await listed(store)] == [3, 4]
+    assert [each[0] for each in listed(tmp_path)] == [3, 4]
     assert await store.delivery_status("voice", [event(0)]) == [
         {"splunk": "delivered", "elastic": "dead_letter"}
     ]
 
 
 async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attempts(
-    store: SqliteStore, event: Make
+    store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     await store.replay([1])
     ((position, again),) = await waiting(store, "splunk")
     refused = DeadLetter(again, "other", "still no", 413, 3, NOON + MINUTE, NOON + 9 * MINUTE)
     await store.settle("splunk", [(position, position + 1)], [refused])
-    assert await listed(store) == [
+    assert listed(tmp_path) == [
         (1, "splunk", "0"),
         (2, "splunk", "1"),
         (3, "elastic", "0"),
         (4, None, "7"),
     ]
-    (one, *_) = await store.dead_letters(ids=[1])
+    (one, *_) = dead_letters(tmp_path, ids=[1])
     assert not one.replayed
     assert (one.letter.attempts, one.letter.reason, one.letter.status) == (5, "other", 413)
     assert (one.letter.first_at, one.letter.last_at) == (NOON, NOON + 9 * MINUTE)
@@ -164,7 +163,7 @@ async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attemp
 
 
 async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
-    store: SqliteStore, event: Make
+    store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     assert await store.delivery_status("voice", [event(7)]) == [
         {"splunk": "dead_letter", "elastic": "dead_letter"}
@@ -173,7 +172,7 @@ async def test_a_dead_letter_without_a_sink_is_replayed_to_all_sinks(
     for sink in ("splunk", "elastic"):
         ((_, each),) = await waiting(store, sink)
         assert (each.native_id, each.replayed) == ("7", True)
-    assert [each[0] for each in await listed(store)] == [1, 2, 3]
+    assert [each[0] for each in listed(tmp_path)] == [1, 2, 3]
 
 
 async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
@@ -181,7 +180,7 @@ async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
 ) -> None:
     gone = await store.drop([1, 99], NOON + MINUTE)
     assert [each.id for each in gone] == [1]
-    assert [each[0] for each in await listed(store)] == [2, 3, 4]
+    assert [each[0] for each in listed(tmp_path)] == [2, 3, 4]
     assert await store.drop([1], NOON) == [], "it is dropped once"
     assert await store.replay([1]) == []
     assert await store.delivery_status("voice", [event(0)]) == [
@@ -190,17 +189,17 @@ async def test_a_dropped_dead_letter_stays_on_record_without_its_event(
     (sink,) = [each for each in await store.sinks() if each.name == "splunk"]
     assert sink.dead_letters == 1
     await store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         sizes = db.execute("select length(event) from dead_letter order by id").fetchall()
     assert [size > 0 for (size,) in sizes] == [False, True, True, True]
 
 
 async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attempts(
-    store: SqliteStore, event: Make
+    store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
-    before = await listed(store)
+    before = listed(tmp_path)
     await store.resend("voice", ["splunk"], [event(0)], Proof())
     await store.settle("splunk", [(3, 4)], [letter(event(0), "too_old")])
-    assert await listed(store) == before
-    (again,) = await store.dead_letters(sinks=["splunk"], reasons=["too_old"])
+    assert listed(tmp_path) == before
+    (again,) = dead_letters(tmp_path, sinks=["splunk"], reasons=["too_old"])
     assert again.letter.attempts == 4

@@ -11,11 +11,11 @@ import pytest
 from tests.support.stores import NOON
 
 from auditrelay.events import AuditEvent
-from auditrelay.store import ledger
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite import ledger as ledgers
-from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.window import Interval, micros
 
 Make = Callable[..., AuditEvent]
@@ -30,8 +30,8 @@ def span(start: float, end: float) -> Interval:
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database whose source 1 has a journal of several kinds of records."""
-    files.create(tmp_path)
-    with contextlib.closing(files.connect(tmp_path, write=True)) as db:
+    create(tmp_path)
+    with contextlib.closing(connect(tmp_path, write=True)) as db:
         for owner, name in ((1, "it"), (2, "other")):
             db.execute("insert into source (id, name, started) values (?, ?, 0)", (owner, name))
         for day in range(3):
@@ -55,7 +55,7 @@ def test_every_kind_of_record_is_in_the_chain(db: sqlite3.Connection) -> None:
         ("filled", "backfill"),
         ("covered", "backfill"),
     ]
-    assert ledger.find_contradiction(ledgers.spans(db, 1), records(db, 1)) is None
+    assert find_contradiction(ledgers.spans(db, 1), records(db, 1)) is None
 
 
 @pytest.mark.parametrize("seq", range(1, 9))
@@ -155,7 +155,7 @@ def test_a_ledger_that_contradicts_its_journal_is_found(
 ) -> None:
     db.execute(edit)
     assert judged(db) is None, "the journal itself is whole"
-    assert words in str(ledger.find_contradiction(ledgers.spans(db, 1), records(db, 1)))
+    assert words in str(find_contradiction(ledgers.spans(db, 1), records(db, 1)))
 
 
 def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
 from tests.support.delivering import Intake, World
-from tests.support.stores import opened
+from tests.support.stores import dead_letters, opened
 
 from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller
@@ -26,8 +26,8 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.ledger import find_contradiction
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -230,7 +230,9 @@ async def test_resweeps_begin_where_the_last_one_ended(store: SqliteStore) -> No
         assert await store.resweep_from(name, HOUR) == until
 
 
-async def test_a_file_that_was_read_is_not_read_again(store: SqliteStore, tmp_path: Path) -> None:
+async def test_a_file_that_was_read_is_not_read_again(
+    store: SqliteStore, tmp_path: Path, folder: Path
+) -> None:
     directory = tmp_path / "exports"
     directory.mkdir()
     for name in (history.EXPORT_NAME, "renamed.csv"):
@@ -239,10 +241,10 @@ async def test_a_file_that_was_read_is_not_read_again(store: SqliteStore, tmp_pa
         os.utime(export, (START.timestamp(), START.timestamp()))
     settings = settings_of("exports", directory=directory)
     source = cencori.build("exports", settings, Metrics())  # type: ignore[arg-type]  # they are of cencori
-    letters = await store.dead_letters()
+    letters = dead_letters(folder)
     await collector("exports", store, LEFT, source, directory=directory).poll()
     assert await store.end_of_spool() == EXPECTED["end_of_spool"]
-    assert await store.dead_letters() == letters
+    assert dead_letters(folder) == letters
     other = directory / "other.csv"
     other.write_text(history.EXPORT.replace("p1", "p2"))
     os.utime(other, (START.timestamp(), START.timestamp()))
@@ -302,8 +304,8 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
     assert state.position == EXPECTED["end_of_spool"]
 
 
-async def test_its_dead_letters_are_listed_and_replayed(store: SqliteStore) -> None:
-    letters = await store.dead_letters()
+async def test_its_dead_letters_are_listed_and_replayed(store: SqliteStore, folder: Path) -> None:
+    letters = dead_letters(folder)
     assert [
         [each.id, each.sink, each.source, each.letter.event.uid, each.letter.reason]
         for each in letters
@@ -326,7 +328,7 @@ async def test_its_dead_letters_are_listed_and_replayed(store: SqliteStore) -> N
     )
     assert new == {"splunk": [of_the_row, of_splunk], "elastic": [of_the_row]}
     await store.settle("splunk", [(0, end + 2)])
-    assert await store.dead_letters() == []
+    assert dead_letters(folder) == []
 
 
 # --- health

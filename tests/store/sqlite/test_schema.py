@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from isal import isal_zlib
-from tests.support.stores import NOON, opened
+from tests.support.stores import NOON, dead_letters, opened
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
-from auditrelay.store import DeadLetter, Proof, ledger
+from auditrelay.store import DeadLetter, Proof
+from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
@@ -94,7 +95,7 @@ insert into meta values ('next_position', 0), ('spool_bytes', 0);
 
 def old_state(folder: Path, events: list[AuditEvent]) -> None:
     """Write a state as version 1 did: *events*, the last of them a dead letter, and a gap."""
-    path = folder / files.DATABASE
+    path = folder / DATABASE
     path.touch(mode=0o600)
     blob = isal_zlib.compress(pack(events), 1)
     first, last = events[0].at, events[-1].at + 1
@@ -154,7 +155,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
             *[{"splunk": "waiting"}] * 2,
             {"splunk": "dead_letter"},
         ]
-        (letter,) = await store.dead_letters()
+        (letter,) = dead_letters(tmp_path)
         assert (letter.id, letter.sink, letter.letter.event) == (7, "splunk", events[4])
         assert (letter.letter.reason, letter.letter.status, letter.replayed) == (
             "invalid",
@@ -170,7 +171,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
         ("covered", "before the journal"),
     ]
     assert find_break("voice", known.head, known.journal) is None
-    assert ledger.find_contradiction(known.spans, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
     assert known.differs is None
 
 
@@ -185,7 +186,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         (sent,) = await store.replay([7])
         assert sent.sink == "splunk"
         await store.settle("splunk", [(0, 6)])
-        assert await store.dead_letters() == []
+        assert dead_letters(tmp_path) == []
         late = event(2, uid="ab" * 20)
         added = await store.add(
             "voice", [late], proof=Proof(covers=(span(1, 2),)), via="resweep 1h"
@@ -193,7 +194,7 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         assert added.late == (0,)
         letter = DeadLetter(event(9), "bad_row", "no", None, 1, NOON, NOON)
         await store.add("voice", [], bad=[letter])
-        assert [each.sink for each in await store.dead_letters()] == [None]
+        assert [each.sink for each in dead_letters(tmp_path)] == [None]
         assert (await store.begin_backfill("voice", span(0, 1), [], NOON)).done == ()
     finally:
         await store.close()
@@ -201,14 +202,14 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         known = view.coverage("voice")
     assert known is not None
     assert find_break("voice", known.head, known.journal) is None
-    assert ledger.find_contradiction(known.spans, known.journal) is None
+    assert find_contradiction(known.spans, known.journal) is None
 
 
 async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(
     tmp_path: Path, event: Make
 ) -> None:
     old_state(tmp_path, [event(0)])
-    path = tmp_path / files.DATABASE
+    path = tmp_path / DATABASE
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("create table vanished (not_ours)")  # something is in the way
         db.commit()

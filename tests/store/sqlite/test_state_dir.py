@@ -12,12 +12,12 @@ from tests.support.stores import opened
 
 from auditrelay.errors import StateError
 from auditrelay.store.sqlite import schema
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import DATABASE, locked, prepare
 
 
 async def test_the_state_directory_is_the_owners_alone(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "state"
-    files.prepare(folder)
+    prepare(folder)
     await (await opened(folder)).close()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
@@ -49,7 +49,7 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     await (await opened(tmp_path)).close()
-    path = tmp_path / files.DATABASE
+    path = tmp_path / DATABASE
     damage(path)
     before = path.read_bytes()
     with pytest.raises(StateError, match="damaged"):
@@ -59,27 +59,27 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(
 
 async def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     await (await opened(tmp_path)).close()
-    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         db.execute(f"pragma user_version = {schema.SCHEMA_VERSION + 1}")
     with pytest.raises(StateError, match="newer"):
         await opened(tmp_path)
 
 
 async def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / files.DATABASE)) as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
         db.execute("create table theirs (a)")
     with pytest.raises(StateError, match="is not an auditrelay database; not touched"):
         await opened(tmp_path)
 
 
 async def test_a_lost_file_next_to_its_log_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / f"{files.DATABASE}-wal").write_bytes(b"x")
+    (tmp_path / f"{DATABASE}-wal").write_bytes(b"x")
     with pytest.raises(StateError, match="missing"):
         await opened(tmp_path)
 
 
 async def test_a_creation_that_was_cut_off_is_started_again(tmp_path: Path) -> None:
-    (tmp_path / f"{files.DATABASE}.new").write_bytes(b"half")
+    (tmp_path / f"{DATABASE}.new").write_bytes(b"half")
     await (await opened(tmp_path)).close()
 
 
@@ -87,8 +87,8 @@ async def test_a_creation_that_was_cut_off_is_started_again(tmp_path: Path) -> N
 def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -> None:
     child = (
         "import sys; from pathlib import Path\n"
-        "from auditrelay.store.sqlite import state_dir as files\n"
-        "with files.locked(Path(sys.argv[1]), '9.9'): print('locked', flush=True); sys.stdin.read()"
+        "from auditrelay.store.sqlite.state_dir import locked\n"
+        "with locked(Path(sys.argv[1]), '9.9'): print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", child, str(tmp_path)],
@@ -100,8 +100,8 @@ def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -
         assert holder.stdin is not None
         assert holder.stdout.readline() == "locked\n"
         words = f"auditrelay 9.9, process {holder.pid} on .* since"
-        with pytest.raises(StateError, match=words), files.locked(tmp_path, "1.0"):
+        with pytest.raises(StateError, match=words), locked(tmp_path, "1.0"):
             pass
         holder.stdin.close()
-    with files.locked(tmp_path, "1.0"):
+    with locked(tmp_path, "1.0"):
         pass

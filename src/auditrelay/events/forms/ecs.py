@@ -13,8 +13,8 @@ import msgspec
 import orjson
 
 from auditrelay.events import NOTHING, AuditEvent
+from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
-from auditrelay.events.forms.addresses import is_ip
 from auditrelay.events.forms.nesting import deeper_than
 from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms

@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
+from auditrelay.events.addresses import is_email, is_ip
 from auditrelay.events.classify import MEANINGS
 from auditrelay.events.decode import splice
-from auditrelay.events.forms.addresses import is_email, is_ip
 from auditrelay.events.forms.ocsf_classes import (
     ACCOUNT_CHANGE,
     ACTIVITIES,

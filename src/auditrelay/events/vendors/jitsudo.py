@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
+from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import guess
-from auditrelay.events.forms.addresses import is_ip
 from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, differences, text
 
 NAME = "JITSudo"

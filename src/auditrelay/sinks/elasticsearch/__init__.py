@@ -34,14 +34,13 @@ from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.names import Targets, by_target, wildcard
-from auditrelay.sinks.elasticsearch.settings import REQUEST_BYTES, Settings
+from auditrelay.sinks.elasticsearch.settings import Settings
 from auditrelay.telemetry.metrics import Metrics
 
 _RESPONSE_FILTER = (
     "errors,items.*.status,items.*.error.type,items.*.error.reason,"
     "items.*._index,items.*.failure_store"
 )
-
 
 _REASONS = {
     "document_parsing_exception": "mapping",
@@ -51,20 +50,16 @@ _REASONS = {
     "max_bytes_length_exceeded_exception": "too_large",
 }
 
-
 _HIDE_SOURCE = "include_source_on_error"
 """Without it, the error of a refused document quotes the document."""
 
-
 _HIDES_SOURCE_SINCE = (8, 18)
 """github.com/elastic/elasticsearch/pull/121010; OpenSearch does not know it."""
-
 
 _STORED_ELSEWHERE = (
     "events that do not fit the mapping went to the failure store, which no detection searches: "
     "see GET STREAM::failures/_search"
 )
-
 
 __all__ = ["Settings", "Sink", "build"]
 
@@ -92,7 +87,7 @@ class Sink:
     def limits(self) -> Limits:
         """As configured: a document may be as large as a request."""
         settings = self._settings
-        return Limits(settings.batch_events, settings.batch_bytes, REQUEST_BYTES - 1)
+        return Limits(settings.batch_events, settings.batch_bytes)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* as an action and a document, a line each."""
@@ -222,7 +217,7 @@ class Sink:
         return await self._duplicates.stored(targets)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Return None: an event of any age is stored."""
+        """Give no notice: an event of any age is stored."""
         return None
 
     def query(self, uid: str) -> Sequence[str]:

@@ -17,7 +17,6 @@ from auditrelay.sinks.elasticsearch.templates import COMPONENT, TemplateMatch, m
 _PRIVILEGES = ("create_doc", "auto_configure", "read", "view_index_metadata")
 """The first is required, the second creates an index, the others search for duplicates."""
 
-
 _TEMPLATES = ",".join(
     f"index_templates.{key}"
     for key in (
@@ -29,10 +28,8 @@ _TEMPLATES = ",".join(
     )
 )
 
-
 _GENERATION = re.compile(r"-\d{4}\.\d\d\.\d\d-\d{6}$")
 """The end of a backing index's name."""
-
 
 _BUILT_IN = re.compile(r"(logs|metrics|traces|synthetics)-.*-")
 """Names for which Elasticsearch's built-in templates create data streams."""

@@ -17,13 +17,10 @@ from auditrelay.telemetry.metrics import Metrics
 _NOT_ANSWERED = (400, 403, 404, 405)
 """Statuses of a request that the key or a proxy does not permit, or that does not exist there."""
 
-
 _NODE_UNAVAILABLE = (502, 503, 504)
 """Statuses of one node, or of a proxy before it, that another node may not return."""
 
-
 ADVICE = "check urls, index, pipeline, and the privileges of the key or user"
-
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 

@@ -17,42 +17,32 @@ from auditrelay.http.replies import Reply
 from auditrelay.sinks import Item
 from auditrelay.sinks._requests import unexpected_body
 from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of
+from auditrelay.sinks.elasticsearch.names import MAX_TARGETS
 
 _FRESH_FOR: Final = 60.0
 """Seconds for which the backing indices of a name are cached."""
 
-
 _UNREADABLE_RETRY: Final = 3600.0
 """Seconds until a cluster that refused is asked again: its audit log records each refusal."""
-
 
 _CLOCK_SKEW: Final = 3_600_000_000
 """How far, in microseconds, a vendor's clock may be ahead of the cluster's."""
 
-
-_MAX_TARGETS: Final = 10_000
-
-
 _MAX_IDS = 1000
 """Ids in one search; the hits must stay below index.max_result_window even with duplicates."""
 
-
 _MAX_HITS = 10_000
 
-
 _UNKNOWN_DATE: Final = 2**63
-
 
 _NO_HITS: Final[Mapping[str, Any]] = MappingProxyType(
     {"_shards": {"failed": 0}, "timed_out": False}
 )
 
-
 _UNREADABLE = (
     "the key or user may not search the index, so an event that is resent after a rollover is "
     "stored twice: grant read and view_index_metadata on the index, or put a date into its name"
 )
-
 
 _INCOMPLETE = (
     "some shards did not answer the search for duplicates: events that are resent may be stored "
@@ -148,7 +138,7 @@ class DuplicateFinder:
         if backing is None or now - backing.known_at > (
             _UNREADABLE_RETRY if backing.unreadable else _FRESH_FOR
         ):
-            if len(self._backing) >= _MAX_TARGETS:
+            if len(self._backing) >= MAX_TARGETS:
                 self._backing.clear()
             settings_by_index = await self._creation_dates(target)
             backing = self._backing[target] = _BackingIndices.of(settings_by_index, now)

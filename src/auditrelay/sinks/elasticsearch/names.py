@@ -11,23 +11,18 @@ from auditrelay.window import moment
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
-
 _DIRECTIVE = re.compile(r"%(.?)")
-
 
 _DATES = "YmdHjGV"
 
-
 _FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
-
 
 _FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
-
 _CREATE = b'{"create":{"_index":"'
 
-
-_MAX_TARGETS: Final = 10_000
+MAX_TARGETS: Final = 10_000
+"""Most targets that are cached; a cache that is full is emptied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +69,7 @@ class Targets:
         key = (event.vendor, event.source, hour)
         target = self._cache.get(key)
         if target is None:
-            if len(self._cache) >= _MAX_TARGETS:
+            if len(self._cache) >= MAX_TARGETS:
                 self._cache.clear()
             target = self._cache[key] = Target.of(self._index, event)
         return target
@@ -94,7 +89,11 @@ def by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
 
 
 def _name_in(text: bytes) -> str:
-    """Return the index or stream in the action line of a rendered event."""
+    """
+    Return the index or stream in the action line of a rendered event.
+
+    The line is sliced, not decoded: :meth:`Target.of` wrote it, and a name contains no quote.
+    """
     return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
 
 

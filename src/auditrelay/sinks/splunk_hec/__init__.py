@@ -50,9 +50,7 @@ from auditrelay.telemetry.metrics import Metrics
 EVENT_BYTES = 5 * 1024 * 1024
 """maxEventSize; HEC refuses a larger event with code 6, and the rest of its batch with it."""
 
-
 _ACCEPTED_WITH_WARNING = (24, 25)
-
 
 _EVENT_ERRORS = {
     5: "no_data",
@@ -62,18 +60,13 @@ _EVENT_ERRORS = {
     15: "invalid_fields",
 }
 
-
 _NO_DATA = 5
-
 
 _INCORRECT_INDEX = 7
 
-
 _INVALID_CHANNEL = 11
 
-
 _ACK_CHANNEL_FULL = 27
-
 
 _CONFIGURATION_ERRORS = {
     1: "the token is disabled: enable it in Splunk",
@@ -88,11 +81,9 @@ _CONFIGURATION_ERRORS = {
     22: "the token is disabled: enable it in Splunk",
 }
 
-
 _CHANNEL_WAS_SENT = (
     "a channel was sent (X-Splunk-Request-Channel): check the proxies between auditrelay and Splunk"
 )
-
 
 _ADVICE = "check url, and the proxies between auditrelay and Splunk"
 
@@ -184,7 +175,7 @@ class Sink:
     @property
     def limits(self) -> Limits:
         """As configured; no event above Splunk's own maximum."""
-        return Limits(self._settings.batch_events, self._settings.batch_bytes, EVENT_BYTES)
+        return Limits(self._settings.batch_events, self._settings.batch_bytes)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """
@@ -265,7 +256,7 @@ class Sink:
             channel.keep_cookies(reply)
         return reply
 
-    async def _open_channel(self) -> "Channel":
+    async def _open_channel(self) -> Channel:
         """
         Return the channel in use, or a new one.
 
@@ -286,7 +277,7 @@ class Sink:
             return self._channel
 
     async def _poll_acks(
-        self, channel: "Channel", numbers: Sequence[int], *, new: bool = False
+        self, channel: Channel, numbers: Sequence[int], *, new: bool = False
     ) -> set[int]:
         """Return which of *numbers* are indexed. Raises Retryable or Refused."""
         reply = await self._peer.request(
@@ -356,7 +347,7 @@ class Sink:
         ack_id = None if channel is None else self._ack_id(answer, channel)
         return Verdict(warnings=(answer.text,) if warned else (), throttled=warned, ack_id=ack_id)
 
-    def _ack_id(self, answer: Answer, channel: "Channel") -> AckId:
+    def _ack_id(self, answer: Answer, channel: Channel) -> AckId:
         """Return where the batch that was accepted with *answer* will be acknowledged."""
         reply, number = answer.reply, answer.body.get("ackId")
         if type(number) is not int:
@@ -424,7 +415,7 @@ class Sink:
         return f"{healthy}, which acknowledges" if ack else healthy
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
-        """Return None: Splunk indexes an event of any age."""
+        """Give no notice: Splunk indexes an event of any age."""
         return None
 
     def query(self, uid: str) -> Sequence[str]:

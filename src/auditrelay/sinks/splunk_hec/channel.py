@@ -30,6 +30,8 @@ class Channel:
         self.lost = False
         self.retired = False
         self._poll = poll
+        # By hand: a jar of httpx belongs to the client, but each channel needs its own node. The
+        # parsers of the standard library lose cookies, see sources/cencori/session.py.
         self._cookies: dict[str, str] = {}
         self._in_flight: set[_Request] = set()
         self._next = 0
@@ -74,7 +76,7 @@ class Channel:
         return True
 
     async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
-        """See Channel of the contract."""
+        """Return which of *numbers* Splunk has indexed; none of them once the channel is lost."""
         acknowledged = await self._poll(self, numbers)
         # If the node has just started again from 0, a low number may be that of a batch whose
         # response is still on its way. Wait for that response.
@@ -88,7 +90,7 @@ class Channel:
         return acknowledged
 
     def retire(self) -> None:
-        """See Channel of the contract."""
+        """Use the channel for no further batch; what is in flight can still be acknowledged."""
         self.retired = True
 
 

@@ -219,9 +219,9 @@ class Source:
 
         def read(reply: Reply) -> tuple[datetime, str | None]:
             if _is_plan_limit(reply):
-                return date_of(reply), PLAN_CATEGORIES
+                return _date_of(reply), PLAN_CATEGORIES
             self._answer(reply)
-            return date_of(reply), None
+            return _date_of(reply), None
 
         return await self._get(params, read)
 
@@ -350,7 +350,7 @@ class Source:
                     f"{shown.page} of {shown.per_page}",
                     reason="repeated_page",
                 )
-            snapshot = _Snapshot(answer, date_of(reply))
+            snapshot = _Snapshot(answer, _date_of(reply))
             if not snapshot.rows and not snapshot.exhausted:
                 raise WalkBroken(
                     "Cencori returned an empty page that is not the last", reason="no_progress"
@@ -465,7 +465,7 @@ def _refusal(reply: Reply) -> _Refusal:
     return _Refusal(**{key: value for key, value in fields.items() if isinstance(value, str)})
 
 
-def date_of(reply: Reply) -> datetime:
+def _date_of(reply: Reply) -> datetime:
     """Return the vendor's time. Raises Retryable for a reply without one."""
     at = http_date(reply.headers.get("date", ""))
     if at is None:

@@ -62,7 +62,7 @@ class _Counter:
         )
 
 
-def is_csv(name: str) -> bool:
+def _is_csv(name: str) -> bool:
     """Return whether the file *name* is that of a CSV, not a JSON file. Raises Unreadable."""
     kind = PurePath(name).suffix.lower()
     if kind not in (".csv", ".json"):
@@ -75,7 +75,7 @@ def is_csv(name: str) -> bool:
 
 def sniff(opened: BinaryIO, name: str) -> None:
     """Raise Unreadable if *opened*, by its *name*, its start and its end, cannot be an export."""
-    if is_csv(name):
+    if _is_csv(name):
         next(read_rows(Buffer(opened.read), HEADER), None)
         return
     head = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(WHITESPACE)
@@ -106,11 +106,11 @@ def read_pages(
     opened.seek(0)
     hashing = HashingReader(opened)
     buffer = Buffer(hashing.read)
-    counter = _Counter(timedelta(milliseconds=1) if is_csv(name) else timedelta(microseconds=1))
+    counter = _Counter(timedelta(milliseconds=1) if _is_csv(name) else timedelta(microseconds=1))
     records: list[bytes] = []
     bad: list[BadRow] = []
     size = 0
-    for row in _from_csv(buffer, counter) if is_csv(name) else _from_json(buffer, counter):
+    for row in _from_csv(buffer, counter) if _is_csv(name) else _from_json(buffer, counter):
         if isinstance(row, BadRow):
             bad.append(row)
             size += len(row.text)

@@ -40,13 +40,13 @@ class ExportFolder:
     ) -> AsyncGenerator[ExportFile]:
         """Yield every new file that is complete, see :class:`auditrelay.sources.FileSource`."""
         try:
-            files = await in_thread(self._scanner.find_complete, now)
+            files = await _in_thread(self._scanner.find_complete, now)
         except OSError as error:
             raise self._refused(error) from error
-        for file in sorted(files, key=oldest_first):
+        for file in sorted(files, key=_oldest_first):
             problem: OSError | None = None
             try:
-                key = await in_thread(self._scanner.digest, file)
+                key = await _in_thread(self._scanner.digest, file)
             except FileNotFoundError:  # removed meanwhile
                 continue
             except OSError as error:
@@ -62,13 +62,13 @@ class ExportFolder:
     async def check(self) -> str:
         """Return how many exports there are, and which files cannot be read. Raises Refused."""
         try:
-            files = await in_thread(self._scanner.scan)
+            files = await _in_thread(self._scanner.scan)
         except OSError as error:
             raise self._refused(error) from error
         problems = []
-        for file in sorted(files, key=oldest_first):
+        for file in sorted(files, key=_oldest_first):
             try:
-                await in_thread(self._sniff, file)
+                await _in_thread(self._sniff, file)
             except Unreadable as error:
                 problems.append(f"{file.name}: {error}")
             except OSError as error:
@@ -113,7 +113,7 @@ class ExportFolder:
             self._check_name(file)
             reading = self._read(file, key, now)
             try:
-                while (page := await in_thread(next, reading, None)) is not None:
+                while (page := await _in_thread(next, reading, None)) is not None:
                     yield page
             finally:
                 reading.close()
@@ -130,14 +130,14 @@ class ExportFolder:
             yield from read_pages(opened, file.name, key, parsed, settle=self._settle, now=now)
 
 
-def oldest_first(file: FoundFile) -> tuple[datetime, float, str]:
+def _oldest_first(file: FoundFile) -> tuple[datetime, float, str]:
     """Return the sort key of files: the day of the export, else the time of the last change."""
     parsed = parse_file_name(file.name)
     written = moment(int(file.changed * 1_000_000))
     return (written if parsed is None else parsed.day), file.changed, file.name
 
 
-async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
+async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
     """
     Return the result of *work*, called in a thread.
 

@@ -13,7 +13,7 @@ from auditrelay.status.page.badge import state_of
 from auditrelay.status.page.diagram import flow
 from auditrelay.status.page.html import Markup, tag
 from auditrelay.status.page.timeline import timeline
-from auditrelay.telemetry import humanize as wording
+from auditrelay.telemetry import humanize
 
 Row = Mapping[str, Any]
 
@@ -121,15 +121,15 @@ def _summary(report: Row) -> str:
     lags = [row["lag_seconds"] for row in sources if row["lag_seconds"] is not None]
     waiting = max((row["backlog_events"] for row in report["sinks"]), default=0)
     dead = sum(row["dead_letters"] for row in report["sinks"])
-    read = f"read up to {wording.span(max(lags))} ago or later" if lags else "not read yet"
+    read = f"read up to {humanize.span(max(lags))} ago or later" if lags else "not read yet"
     if 0 < len(lags) < len(sources):
         read = f"({len(sources) - len(lags)} not read yet), the others {read}"
     return (
-        f"{wording.count(len(sources), 'source')} {read}. "
-        f"{wording.count(len(sinks), 'sink')}, "
-        f"{wording.count(waiting, 'event') if waiting else 'nothing'} waiting"
+        f"{humanize.count(len(sources), 'source')} {read}. "
+        f"{humanize.count(len(sinks), 'sink')}, "
+        f"{humanize.count(waiting, 'event') if waiting else 'nothing'} waiting"
         f"{' for the slowest' if waiting and len(sinks) > 1 else ''}. "
-        f"{wording.count(dead, 'dead letter') if dead else 'No dead letters'}."
+        f"{humanize.count(dead, 'dead letter') if dead else 'No dead letters'}."
     )
 
 
@@ -162,8 +162,8 @@ def _since(iso: str | None, now: datetime) -> Markup | None:
     if iso is None:
         return None
     at = datetime.fromisoformat(iso)
-    age = wording.span((now - at).total_seconds())
-    start = tag("time", wording.moment(at, now), datetime=iso)
+    age = humanize.span((now - at).total_seconds())
+    start = tag("time", humanize.timestamp(at, now), datetime=iso)
     return tag("span", "since ", start, f" ({age})", class_="since")
 
 
@@ -183,32 +183,32 @@ def _section(title: str, articles: list[Markup]) -> Markup:
 def _source(report: Row, row: Row, now: datetime) -> Markup:
     lag = row["lag_seconds"]
     facts = {
-        "lag": "not read yet" if lag is None else wording.span(lag),
+        "lag": "not read yet" if lag is None else humanize.span(lag),
         "last event": _moment(row["last_event_at"], now) or "none yet",
         "last poll": _moment(row["last_poll_at"], now) or "none yet",
-        "not read": wording.span(row["gap_seconds"]) if row["gap_seconds"] else "nothing",
+        "not read": humanize.span(row["gap_seconds"]) if row["gap_seconds"] else "nothing",
     }
     if row["late"]:
-        facts["found late"] = wording.count(sum(find["events"] for find in row["late"]), "event")
+        facts["found late"] = humanize.count(sum(find["events"] for find in row["late"]), "event")
     if row["unknown_actions"]:
-        facts["unknown type"] = wording.count(row["unknown_actions"], "event")
+        facts["unknown type"] = humanize.count(row["unknown_actions"], "event")
     return _peer(report, "source", row, now, facts=facts, picture=timeline(row, now))
 
 
 def _sink(report: Row, row: Row, now: datetime) -> Markup:
     backlog = row["backlog_events"]
     facts = {
-        "backlog": wording.count(backlog, "event") if backlog else "nothing",
+        "backlog": humanize.count(backlog, "event") if backlog else "nothing",
         "dead letters": f"{row['dead_letters']:,}",
         "last delivery": _moment(row["last_delivered_at"], now) or "none yet",
     }
     if backlog:
-        facts["oldest waiting"] = wording.span(row["oldest_undelivered_seconds"])
+        facts["oldest waiting"] = humanize.span(row["oldest_undelivered_seconds"])
     if row["enabled"]:
         everything = len(row["sources"]) == sum(
             not each.get("orphaned") for each in report["sources"]
         )
-        facts["receives"] = "all sources" if everything else wording.join(row["sources"]) or "none"
+        facts["receives"] = "all sources" if everything else humanize.join(row["sources"]) or "none"
     return _peer(report, "sink", row, now, facts=facts, picture=_throughput(row))
 
 
@@ -259,7 +259,7 @@ def _lateness(row: Row) -> str:
 
 
 def _moment(iso: str | None, now: datetime) -> str | None:
-    return None if iso is None else wording.moment(datetime.fromisoformat(iso), now)
+    return None if iso is None else humanize.timestamp(datetime.fromisoformat(iso), now)
 
 
 def _throughput(row: Row) -> Markup:
@@ -268,9 +268,8 @@ def _throughput(row: Row) -> Markup:
     if not counts:
         return tag("p", "Throughput is shown while the service runs.", class_="pale")
     minutes = "the last hour" if len(counts) >= 60 else f"the last {len(counts)} min"
-    words = (
-        f"{wording.count(sum(counts), 'event')} in {minutes}, {max(counts):,} in the busiest minute"
-    )
+    events = humanize.count(sum(counts), "event")
+    words = f"{events} in {minutes}, {max(counts):,} in the busiest minute"
     return tag(
         "figure",
         tag(

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from auditrelay.status.page.badge import State, state_of
 from auditrelay.status.page.html import Markup, tag
-from auditrelay.telemetry import humanize as wording
+from auditrelay.telemetry import humanize
 
 MOST: Final = 10
 """Most nodes drawn on a side; those with problems are drawn first."""
@@ -33,7 +33,7 @@ def flow(report: Mapping[str, Any]) -> Markup:
         tag(
             "div",
             tag("strong", "spool"),
-            tag("span", f"{wording.count(backlog, 'event')} waiting", class_="number"),
+            tag("span", f"{humanize.count(backlog, 'event')} waiting", class_="number"),
             tag(
                 "svg",
                 tag("rect", class_="empty", width="100%", height=6),
@@ -44,7 +44,7 @@ def flow(report: Mapping[str, Any]) -> Markup:
             ),
             tag(
                 "span",
-                f"{wording.size(spool['bytes'])} of {wording.size(spool['max_bytes'])}",
+                f"{humanize.size(spool['bytes'])} of {humanize.size(spool['max_bytes'])}",
                 class_="number",
             ),
             class_=f"node spool {'action_required' if problem else 'healthy'}",

@@ -2,6 +2,9 @@
 HTML and SVG from values: every text that is not markup is escaped, so none can be forgotten.
 
 Error messages of peers are on the page, and a peer may be hostile.
+
+Not a library: markupsafe escapes, but makes no elements, and htpy needs markupsafe.
+The escaping is :func:`html.escape`; what remains is one function that makes elements.
 """
 
 from html import escape

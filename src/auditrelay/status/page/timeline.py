@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from auditrelay.status.page.html import Markup, join, tag
-from auditrelay.telemetry import humanize as wording
+from auditrelay.telemetry import humanize
 
 DAYS = timedelta(days=7)
 """How much time the timeline spans."""
@@ -143,13 +143,13 @@ def _in_words(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axi
         return f"{row['name']}: nothing of the last 7 days has been read yet."
     events = sum(span["events"] for span in covered)
     last = row["last_fetched_timestamp"]
-    words = [f"{row['name']}, the last 7 days: {wording.count(events, 'event')} read"]
+    words = [f"{row['name']}, the last 7 days: {humanize.count(events, 'event')} read"]
     if last is not None:
-        words[0] += f", checkpoint {wording.moment(_at(last), axis.end)}"
-    words.append("no gap" if not gaps else wording.count(len(gaps), "gap"))
+        words[0] += f", checkpoint {humanize.timestamp(_at(last), axis.end)}"
+    words.append("no gap" if not gaps else humanize.count(len(gaps), "gap"))
     late = sum(find["events"] for find in row["late"])
     if late:
-        words.append(f"{wording.count(late, 'event')} found late")
+        words.append(f"{humanize.count(late, 'event')} found late")
     return "; ".join(words) + "."
 
 
@@ -162,8 +162,8 @@ def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime
     rows = [
         tag(
             "tr",
-            tag("td", wording.moment(_at(span["start"]), now)),
-            tag("td", wording.moment(_at(span["end"]), now)),
+            tag("td", humanize.timestamp(_at(span["start"]), now)),
+            tag("td", humanize.timestamp(_at(span["end"]), now)),
             tag("td", _state(span)),
             tag("td", f"{span['events']:,}", class_="number"),
         )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from auditrelay.store import Declared, Span
 from auditrelay.store.journal import DAY, NO_DIGEST, xor
 from auditrelay.store.keys import sortable
-from auditrelay.store.ledger import lateness_bucket
+from auditrelay.store.lateness import lateness_bucket
 from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.window import Interval, holes, micros, moment
 

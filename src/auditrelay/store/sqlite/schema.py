@@ -6,7 +6,6 @@ from auditrelay.store.sqlite import journal
 
 SCHEMA_VERSION = 2
 
-
 DEAD_LETTER = """
 create table dead_letter (
     id integer primary key autoincrement,
@@ -27,7 +26,6 @@ create table dead_letter (
 create index dead_letter_sink on dead_letter (sink);
 create index dead_letter_uid on dead_letter (uid);
 """
-
 
 SINCE_2 = """
 create table journal (
@@ -89,7 +87,6 @@ create table backfill_part (
 ) strict, without rowid;
 """
 
-
 SCHEMA = """
 create table meta (name text primary key, value any) strict, without rowid;
 create table source (
@@ -141,7 +138,6 @@ create table sink (
 ) strict;
 insert into meta values ('next_position', 0), ('spool_bytes', 0);
 """
-
 
 _UPGRADES = {
     1: f"""

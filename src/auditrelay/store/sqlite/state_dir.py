@@ -22,12 +22,9 @@ from auditrelay.store.sqlite.schema import (
 
 DATABASE = "state.db"
 
-
 _LOCK = "lock"
 
-
 _APPLICATION_ID = 0x41524C59  # "ARLY": identifies the file to `file` and to us
-
 
 _CHECK_UP_TO = 64 << 20  # bytes; checking all pages of a larger file would delay the start
 

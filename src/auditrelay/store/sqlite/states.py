@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.store import (
-    Coverage,
-    Lateness,
-    SinkState,
-    SourceState,
-    Span,
-)
+from auditrelay.store import Coverage, Lateness, SinkState, SourceState, Span
 from auditrelay.store.sqlite import dead_letters, ledger
 from auditrelay.store.sqlite.journal import newest, records
 from auditrelay.store.sqlite.sinks import delivered_floor, waiting_for

@@ -48,9 +48,9 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.store.sqlite.sources import source_id
+from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
 
@@ -73,11 +73,11 @@ class SqliteStore:
         self._remember = remember
         self.before_save_condition: Callable[[], None] = lambda: None
         """Called before each write of the condition of a source or sink."""
-        files.create(state_dir)
-        write = files.connect(state_dir, write=True)
+        create(state_dir)
+        write = connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
         self._disk_full = not disk_reserve.reserve(state_dir)
-        self._read_db = files.connect(state_dir, write=False)
+        self._read_db = connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = Writer(write, self._when_full)
 
@@ -262,19 +262,6 @@ class SqliteStore:
         await self._writer.write(lambda db: sinks.settle(db, sink, done, dead))
 
     # -- dead letters ----------------------------------------------------------------------------
-
-    async def dead_letters(
-        self,
-        *,
-        sinks: Sequence[str] = (),
-        sources: Sequence[str] = (),
-        reasons: Sequence[str] = (),
-        ids: Sequence[int] = (),
-    ) -> list[StoredDeadLetter]:
-        """Return the dead letters that match every filter given, oldest first."""
-        return await self._read(
-            lambda db: dead_letters.find(db, sinks=sinks, sources=sources, reasons=reasons, ids=ids)
-        )
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""

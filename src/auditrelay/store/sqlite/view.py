@@ -5,14 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
-from auditrelay.store import (
-    Coverage,
-    SinkState,
-    SourceState,
-    StoredDeadLetter,
-)
+from auditrelay.store import Coverage, SinkState, SourceState, StoredDeadLetter
 from auditrelay.store.sqlite import dead_letters, meta
-from auditrelay.store.sqlite import state_dir as files
+from auditrelay.store.sqlite.state_dir import connect
 from auditrelay.store.sqlite.states import coverage_of, sink_states, source_states
 from auditrelay.store.sqlite.writer import translate
 
@@ -27,7 +22,7 @@ class StateView:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._db = files.connect(state_dir, write=False)
+        self._db = connect(state_dir, write=False)
 
     def __enter__(self) -> Self:
         """Use it as a context manager."""

@@ -65,7 +65,7 @@ class Sink:
         """As configured."""
         settings = self._settings
         most = settings.batch_bytes - _BRACKETS
-        return Limits(settings.batch_events, most, most)
+        return Limits(settings.batch_events, most)
 
     def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
         """Return *event* with its ids."""

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from auditrelay.deliver.probe_lock import ProbeLock
+from auditrelay.deliver.probe import ProbeLock
 
 
 async def test_tasks_acquire_the_lock_in_the_order_of_their_calls() -> None:

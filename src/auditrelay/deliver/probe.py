@@ -1,11 +1,10 @@
-"""Which batch probes a sink that is unavailable or held: one at a time, ever less often."""
+"""The probes of a sink that is unavailable or held: one at a time, ever less often."""
 
 import asyncio
 from typing import Final
 
 PROBE_FIRST: Final = 5.0
 """Seconds until a sink that refuses is probed again; doubled each time."""
-
 
 PROBE_MAX: Final = 300.0
 """Most seconds between two probes of a sink that refuses."""

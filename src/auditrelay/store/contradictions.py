@@ -1,19 +1,10 @@
-"""Buckets of lateness, and contradictions between a ledger and its journal; pure."""
+"""Contradictions between a ledger and its journal; pure."""
 
 from collections.abc import Sequence
 
 from auditrelay.store import Span
 from auditrelay.store.journal import NO_DIGEST, Record, xor
 from auditrelay.window import Interval, covered_until, holes, micros, moment
-
-_OLDEST = 30
-"""Power of two of the last bucket of lateness: 34 years in seconds."""
-
-
-def lateness_bucket(age: int) -> int:
-    """Return the bucket of an *age* in microseconds: the next power of two, in seconds."""
-    seconds = max(0, -(-age // 1_000_000))
-    return int(1 << min(_OLDEST, (seconds - 1).bit_length() if seconds > 1 else 0))
 
 
 def find_contradiction(entries: Sequence[Span], journal: Sequence[Record]) -> str | None:
