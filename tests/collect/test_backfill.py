@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller
@@ -15,32 +15,14 @@ from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREAD
 from auditrelay.errors import ConfigError, Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 PAST = Interval(NOON - 20 * DAY, NOON - 10 * DAY)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    for sink in ("sink", "other"):
-        await store.start_sink(sink, ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def instantly(_: float) -> None:
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+def sinks() -> tuple[str, ...]:
+    return ("sink", "other")
 
 
 class Filling:

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, ReadMode, belongs
@@ -16,38 +15,10 @@ from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import RateLimiter, in_background
 from auditrelay.sources import Page
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes
 
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    await store.start_sink("sink", ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Wait without sleeping; return the waits."""
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
 
 
 class Partly:

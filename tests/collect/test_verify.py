@@ -1,13 +1,11 @@
 """A past range compared with its source: missing events, deleted events, repairs."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.collector import Collector
@@ -18,9 +16,7 @@ from auditrelay.sources import Page
 from auditrelay.store import DeadLetter
 from auditrelay.store.journal import find_break
 from auditrelay.store.ledger import find_contradiction
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -28,28 +24,8 @@ LAST_HOUR = Interval(NOON - HOUR, NOON - MINUTE)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    for sink in ("sink", "other"):
-        await store.start_sink(sink, ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "collect.verify"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
+def sinks() -> tuple[str, ...]:
+    return ("sink", "other")
 
 
 class Index:

@@ -107,30 +107,33 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+from tests.support.clock import Clock
+from tests.support.collecting import (
+    DAY,
+    HOUR,
+    NOON,
+    SECOND,
+    Vendor,
+    World,
+    covered_from,
+    open_world,
+)
 from tests.support.daemon import eventually
+from tests.support.stores import opened
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sources import Page
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
 
 
-async def opened(folder: Path) -> SqliteStore:
-    return await SqliteStore.open(folder, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY)
-
-
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await opened(tmp_path)
-    await store.start_sink("sink", ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
+    async with open_world(tmp_path) as world:
+        yield world
 
 
 pytestmark = pytest.mark.usefixtures("waits")
@@ -238,7 +241,7 @@ async def test_a_long_overlap_repeats_nothing(world: World) -> None:
 
 
 async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     first = Vendor(clock, size=1000)
     old = first.add(NOON - HOUR)
     for life in range(3):
@@ -346,7 +349,7 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
 
 
 async def test_a_restart_reads_the_time_of_the_outage(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     vendor = Vendor(clock)
     files.prepare(tmp_path)
     made: list[str] = []

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests.support.clock import Clock
 
 from auditrelay import sources
 from auditrelay.collect import walk as walks
@@ -63,23 +64,13 @@ def any_year(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "CLOCK_TOLERANCE", timedelta(days=36500))
 
 
-class Clock:
-    """Epoch seconds that move only when a test moves them."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now.timestamp()
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock(day: Interval) -> Clock[float]:
+    return Clock((day.end + HOUR).timestamp())
 
 
 @pytest.fixture
-def clock(day: Interval) -> Clock:
-    return Clock(day.end + HOUR)
-
-
-@pytest.fixture
-async def vendor(clock: Clock) -> AsyncIterator[Cencori]:
+async def vendor(clock: Clock[float]) -> AsyncIterator[Cencori]:
     async with Cencori(clock=clock) as vendor:
         yield vendor
     assert vendor.failures == []
@@ -230,7 +221,7 @@ async def test_a_long_list_costs_few_more_requests_than_it_has_pages(
 
 
 async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
-    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock
+    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock[float]
 ) -> None:
     now = datetime.fromtimestamp(clock(), UTC)
     window = Interval(now - 58 * MINUTE, now - MINUTE)
@@ -292,7 +283,7 @@ async def test_no_row_is_lost_when_rows_above_are_deleted(
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_tie_at_a_page_border_is_lost_when_rows_above_are_deleted(
-    clock: Clock, day: Interval, seed: int
+    clock: Clock[float], day: Interval, seed: int
 ) -> None:
     """The next page then begins in the middle of them, in another order."""
     async with Cencori(clock=clock, seed=seed) as vendor:
@@ -348,7 +339,7 @@ async def test_ties_may_be_in_any_order(
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_consecutive_groups_of_ties_are_counted_separately(
-    clock: Clock, day: Interval, seed: int
+    clock: Clock[float], day: Interval, seed: int
 ) -> None:
     async with Cencori(clock=clock, seed=seed) as vendor:
         vendor.switches.ties = "swapping"
@@ -411,7 +402,7 @@ async def test_no_row_that_was_there_all_along_is_lost_however_the_list_moves(
 ) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     window = Interval(start, start + HOUR)
-    async with Cencori(clock=Clock(window.end + 2 * MINUTE)) as vendor:
+    async with Cencori(clock=Clock((window.end + 2 * MINUTE).timestamp())) as vendor:
         vendor.switches.ties = "swapping"
         # Few different times, so that many rows share one, also on the bounds.
         seconds = st.integers(-3, 10).map(lambda n: start + n * 6 * MINUTE)
@@ -627,7 +618,7 @@ async def test_a_window_that_the_plan_does_not_show_at_all_is_one_gap(
 
 
 async def test_the_end_of_a_shortened_range_moves_on_while_it_is_read(
-    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock
+    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock[float]
 ) -> None:
     vendor.switches.plan = "pro"
     now = datetime.fromtimestamp(clock(), UTC)
