@@ -24,7 +24,7 @@ Late events, and events that were missed
       tests/promises/test_pains.py::test_an_event_is_known_however_many_came_after_it
   a large record is an event like any other
       tests/contract/sources/test_walk.py::test_a_record_of_ten_megabytes_is_a_record
-      tests/deliver/test_deliverer.py::test_an_event_larger_than_a_batch_goes_alone
+      tests/deliver/test_batches.py::test_an_event_larger_than_a_batch_goes_alone
 
 Windows that are stuck
   a burst does not block a source for days, nor is it read again and again
