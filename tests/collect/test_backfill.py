@@ -1,7 +1,7 @@
 """Backfills: slices, concurrency, resumption, resends into single sinks, dry runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -160,9 +160,9 @@ async def test_a_failure_stops_the_others_and_no_task_is_left(world: World) -> N
 async def test_no_more_slices_are_read_at_once_than_asked_for(world: World) -> None:
     spread(world, 100)
     at_once = most = 0
-    real = world.vendor.walk
+    real = world.vendor.walk_records
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -173,7 +173,7 @@ async def test_no_more_slices_are_read_at_once_than_asked_for(world: World) -> N
         finally:
             at_once -= 1
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and counted
+    world.vendor.walk_instead = walk
     await Filling(world).run(4)
     assert most == 4
 
@@ -320,15 +320,15 @@ async def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
 async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run: bool) -> None:
     """A window that shrinks while it is read is walked again; its events are still as many."""
     spread(world, 12, Interval(PAST.start, PAST.start + HOUR))
-    real = world.vendor.walk
+    real = world.vendor.walk_records
     shrunk = iter([True])
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         moved = next(shrunk, False)
         async for page in real(window):
             yield Page(page.records, page.last, page.total, shrunk=moved and page.last)
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, but it moves
+    world.vendor.walk_instead = walk
     filling = Filling(world, span=Interval(PAST.start, PAST.start + HOUR))
     result = await (filling.backfiller.count(concurrency=1) if dry_run else filling.run())
     assert (result["events"], result["new"]) == (12, 12)

@@ -102,7 +102,7 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -165,9 +165,9 @@ async def test_pages_in_any_order_lose_nothing_wherever_the_walk_dies(
 ) -> None:
     made = [world.vendor.add(NOON - 90 * MINUTE + number * MINUTE) for number in range(14)]
     luck = random.Random(2)  # repeatable, not secret
-    real = world.vendor.walk
+    real = world.vendor.walk_records
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         found = [record async for each in real(window) for record in each.records]
         if order == "shuffled":
             luck.shuffle(found)
@@ -178,7 +178,7 @@ async def test_pages_in_any_order_lose_nothing_wherever_the_walk_dies(
                 raise Retryable("it hangs up", reason="reset")
             yield Page(found[first : first + 3], last=first + 3 >= len(found), total=len(found))
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, out of order
+    world.vendor.walk_instead = walk
     if page is not None:
         with pytest.raises(Retryable):
             await world.collector(overlap="1s").poll()
@@ -300,16 +300,16 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
     world: World,
 ) -> None:
     collector = world.collector(initial_lookback="5m", settle="0s", overlap="1s")
-    real, asked = world.vendor.walk, 0
+    asked = 0
 
-    async def walk(_: Interval) -> AsyncIterator[Page]:
+    async def walk(_: Interval) -> AsyncGenerator[Page]:
         nonlocal asked
         asked += 1
         if asked:  # ever
             raise WalkBroken("a page came a second time", reason="repeated_page")
         yield Page([], last=True)
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # as broken as can be
+    world.vendor.walk_instead = walk
     made = []
     for _ in range(24):
         made.append(world.vendor.add(world.clock.now - MINUTE))
@@ -318,7 +318,7 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
             await collector.poll()
         assert asked - before < 500, "requests for five minutes of events"
         world.clock.now += 5 * MINUTE
-    world.vendor.walk = real  # type: ignore[method-assign]  # it is fixed
+    world.vendor.walk_instead = None  # it is fixed
     await collector.poll()
     lost = sum(
         (span.length for span, gap in await world.covered() if gap is not None), timedelta(0)
@@ -378,7 +378,7 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
-        async def walk(self, window: Interval) -> AsyncIterator[Page]:  # type: ignore[override]  # as good as one
+        async def walk(self, window: Interval) -> AsyncGenerator[Page]:
             hanging.set()
             await asyncio.Event().wait()
             yield Page([], last=True)
@@ -413,15 +413,15 @@ async def test_a_source_that_failed_for_days_is_read_again_automatically(world: 
     ]
     collector = world.collector()
     polling = asyncio.ensure_future(collector.keep_polling())
-    real, failing = world.vendor.walk, True
+    real, failing = world.vendor.walk_records, True
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         if failing and window.end > NOON:
             raise failures[len(made) % 2]
         async for page in real(window):
             yield page
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, when it works
+    world.vendor.walk_instead = walk
     made: list[str] = []
     try:
         async with asyncio.timeout(20):
