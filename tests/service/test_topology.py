@@ -16,6 +16,7 @@ from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.service.topology import Topology, TopologyDiff
+from auditrelay.sinks import file
 from auditrelay.telemetry.metrics import Metrics
 
 Configure = Callable[..., Config]
@@ -132,14 +133,23 @@ async def test_a_part_that_cannot_be_built_changes_nothing(
     async with running(before) as topology:
         loops = topology.loops
 
+        closed: list[file.Sink] = []
+        close = file.Sink.close
+
+        async def watched(sink: file.Sink) -> None:
+            closed.append(sink)
+            await close(sink)
+
         def fail(*_: object) -> None:
             raise ConfigError("sources.two: it cannot be built")
 
         monkeypatch.setattr("auditrelay.service.topology.make_source", fail)
+        monkeypatch.setattr(file.Sink, "close", watched)
         with pytest.raises(ConfigError, match="cannot be built"):
             await topology.change(configure({"one": source(), "two": source()}, ("out", "more")))
         assert (topology.config, topology.loops) == (before, loops)
         assert set(topology.sinks) == {"out"}
+        assert len(closed) == 1, "the sink that was built for nothing"
 
 
 async def test_an_announcement_wakes_every_sink(configure: Configure) -> None:
