@@ -1,13 +1,13 @@
 """Backfills: slices, concurrency, resumption, resends into single sinks, dry runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller
@@ -15,32 +15,14 @@ from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREAD
 from auditrelay.errors import ConfigError, Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 PAST = Interval(NOON - 20 * DAY, NOON - 10 * DAY)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    for sink in ("sink", "other"):
-        await store.start_sink(sink, ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def instantly(_: float) -> None:
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
+def sinks() -> tuple[str, ...]:
+    return ("sink", "other")
 
 
 class Filling:
@@ -178,9 +160,9 @@ async def test_a_failure_stops_the_others_and_no_task_is_left(world: World) -> N
 async def test_no_more_slices_are_read_at_once_than_asked_for(world: World) -> None:
     spread(world, 100)
     at_once = most = 0
-    real = world.vendor.walk
+    real = world.vendor.walk_records
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -191,7 +173,7 @@ async def test_no_more_slices_are_read_at_once_than_asked_for(world: World) -> N
         finally:
             at_once -= 1
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and counted
+    world.vendor.walk_instead = walk
     await Filling(world).run(4)
     assert most == 4
 
@@ -338,15 +320,15 @@ async def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
 async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run: bool) -> None:
     """A window that shrinks while it is read is walked again; its events are still as many."""
     spread(world, 12, Interval(PAST.start, PAST.start + HOUR))
-    real = world.vendor.walk
+    real = world.vendor.walk_records
     shrunk = iter([True])
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         moved = next(shrunk, False)
         async for page in real(window):
             yield Page(page.records, page.last, page.total, shrunk=moved and page.last)
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, but it moves
+    world.vendor.walk_instead = walk
     filling = Filling(world, span=Interval(PAST.start, PAST.start + HOUR))
     result = await (filling.backfiller.count(concurrency=1) if dry_run else filling.run())
     assert (result["events"], result["new"]) == (12, 12)

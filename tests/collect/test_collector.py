@@ -2,45 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, World, covered_from
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    await store.start_sink("sink", ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Wait without sleeping; return the waits."""
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
-
 
 # --- windows
 

@@ -1,21 +1,18 @@
 """Export files: each is read once, and a rejected one is reported."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import HOUR, NOON, SECOND, World
 from tests.support.stores import dead_letters
 
 from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
 from auditrelay.errors import Rejected
 from auditrelay.sources import BadRow, ExportFile, ExportPage
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 COVERED = Interval(NOON - HOUR, NOON)
@@ -70,29 +67,27 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    await store.start_sink("sink", ["calls"])
-    metrics = Metrics(sources=["calls"], sinks=["sink"])
-    world = World(Vendor(clock), clock, store, metrics, tmp_path)
+async def rig(world: World) -> Rig:
     collector = world.collector()
     await collector.checkpoint.refresh()
-    health = SourceHealth("calls", collector.settings, store=store, metrics=metrics, clock=clock)
+    health = SourceHealth(
+        "calls",
+        collector.settings,
+        store=world.store,
+        metrics=world.metrics,
+        clock=world.clock,
+    )
     folder = Folder()
     files = FileReader(
         "calls",
         folder,
         reader=collector.new_reader(),
         health=health,
-        store=store,
-        metrics=metrics,
-        clock=clock,
+        store=world.store,
+        metrics=world.metrics,
+        clock=world.clock,
     )
-    yield Rig(world, folder, health, files)
-    await store.close()
+    return Rig(world, folder, health, files)
 
 
 async def test_a_file_is_read_once_and_covers_what_it_claims(rig: Rig) -> None:

@@ -1,46 +1,16 @@
 """Health of a source: how polls and events change it, and what is logged and stored."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import HOUR, NOON, SECOND, World
 
 from auditrelay.collect.collector import Collector
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import Refused, RelayError, Retryable, StoreFull
 from auditrelay.status.report import report
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.metrics import Metrics
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    await store.start_sink("sink", ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Wait without sleeping; return the waits."""
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "deliver.deliverer"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
 
 
 async def test_new_events_of_an_unknown_type_are_counted_once_and_shown(world: World) -> None:

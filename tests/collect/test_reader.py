@@ -1,14 +1,13 @@
 """Reading a window: what each read mode marks, proves, counts and records."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World
 from tests.support.logged import logged
 
 from auditrelay.collect.collector import Collector
@@ -17,38 +16,10 @@ from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import RateLimiter, in_background
 from auditrelay.sources import Page
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes
 
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    await store.start_sink("sink", ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Wait without sleeping; return the waits."""
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < 1000, "it waits for ever"
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
 
 
 class Partly:
@@ -58,7 +29,7 @@ class Partly:
         self.vendor, self.partial, self.gaps = vendor, partial, gaps
         self.scope = ""
 
-    async def walk(self, window: Interval) -> AsyncIterator[Page]:
+    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         async for page in self.vendor.walk(window):
             # It counts on the last page only; on earlier pages it is ignored.
             yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
@@ -68,7 +39,7 @@ class Partly:
 
 def with_source(collector: Collector, source: Partly) -> Collector:
     for reader in (collector, collector._reader, collector.resweeper.reader):
-        reader.source = source  # type: ignore[assignment]  # as good as one
+        reader.source = source
     return collector
 
 
@@ -337,9 +308,9 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
         await world.store.add("calls", events, via="poll")
 
     pages = 0
-    real = world.vendor.walk
+    real = world.vendor.walk_records
 
-    async def walk(asked: Interval) -> AsyncIterator[Page]:
+    async def walk(asked: Interval) -> AsyncGenerator[Page]:
         nonlocal pages
         async for page in real(asked):
             pages += 1
@@ -347,7 +318,7 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
                 await poll_finds_it()
             yield Page(page.records, page.last, None)
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and watched
+    world.vendor.walk_instead = walk
     mode = ReadMode("resweep 1h", resweep=True)
     stats = await collector.new_reader().read(window, mode)
     assert pages >= 3

@@ -1,13 +1,11 @@
 """A past range compared with its source: missing events, deleted events, repairs."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.collector import Collector
@@ -18,9 +16,7 @@ from auditrelay.sources import Page
 from auditrelay.store import DeadLetter
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
-from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
@@ -28,28 +24,8 @@ LAST_HOUR = Interval(NOON - HOUR, NOON - MINUTE)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY
-    )
-    for sink in ("sink", "other"):
-        await store.start_sink(sink, ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
-
-
-@pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    waited: list[float] = []
-
-    async def instantly(seconds: float) -> None:
-        waited.append(seconds)
-        await asyncio.sleep(0)
-
-    for module in ("http.retry", "collect.reader", "collect.verify"):
-        monkeypatch.setattr(f"auditrelay.{module}.pause", instantly)
-    return waited
+def sinks() -> tuple[str, ...]:
+    return ("sink", "other")
 
 
 class Index:
@@ -252,9 +228,9 @@ async def _known(world: World) -> list[AuditEvent]:
 async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: World) -> None:
     await read_all(world, 6)
     collector = world.collector()
-    real = world.vendor.walk
+    real = world.vendor.walk_records
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         async for page in real(window):
             if page.last:  # a poll finds an event that this walk has passed
                 at = NOON - 55 * MINUTE
@@ -263,7 +239,7 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
                 await world.store.add("calls", events)
             yield page
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, and more
+    world.vendor.walk_instead = walk
     report = await verify(world, collector)
     assert report["deleted_at_source"] == []
 
@@ -271,18 +247,18 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
 async def test_what_the_source_leaves_out_is_reported_and_never_claimed(world: World) -> None:
     await read_all(world, 4)
     world.vendor.records.pop()
-    real = world.vendor.walk
+    real = world.vendor.walk_records
     out = Interval(NOON - 20 * MINUTE, NOON - 10 * MINUTE)
     for partly, reason in (
         ({"partial": "plan_limit"}, "plan_limit"),
         ({"gaps": ((out, "cut"),)}, "cut"),
     ):
 
-        async def walk(window: Interval, partly: Any = partly) -> AsyncIterator[Page]:
+        async def walk(window: Interval, partly: Any = partly) -> AsyncGenerator[Page]:
             async for page in real(window):
                 yield Page(page.records, page.last, page.total, **partly)
 
-        world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, less
+        world.vendor.walk_instead = walk
         report = await verify(world, span=Interval(NOON - 3 * HOUR, NOON - MINUTE), repair=True)
         assert [row["reason"] for row in report["not_shown"]] == [reason]
         ledger = await world.covered()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,10 +12,8 @@ from pydantic import BaseModel
 
 from auditrelay import config
 from auditrelay.cli.init import STARTER, init
-from auditrelay.cli.schema import schema
 from auditrelay.config import load
 from auditrelay.config.model import SINKS, SOURCES, Alerts, Log, Spool, Status
-from auditrelay.config.schema import json_schema
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import Secret
@@ -250,7 +247,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
-# --- init and schema ---------------------------------------------------------------------------
+# --- the starter of init -----------------------------------------------------------------------
 
 
 def test_the_starter_loads_once_it_is_completed(tmp_path: Path) -> None:
@@ -278,35 +275,3 @@ def test_the_commented_parts_of_the_starter_load_too(tmp_path: Path) -> None:
     found = load(file, ENVIRON)
     assert {each.type for each in found.sources.values()} == set(SOURCES)
     assert {each.type for each in found.sinks.values()} == set(SINKS)
-
-
-def test_init_writes_a_file_for_its_owner_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "new.toml"
-    init(file)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert file.read_text() == STARTER
-    assert f"auditrelay -c {file} check" in capsys.readouterr().out
-
-
-def test_init_never_overwrites(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text("mine")
-    with pytest.raises(ConfigError, match="exists already; not overwritten"):
-        init(file)
-    assert file.read_text() == "mine"
-    link = tmp_path / "link.toml"
-    link.symlink_to(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match="exists already"):
-        init(link)
-
-
-def test_init_says_why_it_cannot_write(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
-        init(tmp_path / "nowhere" / "c.toml")
-
-
-def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    schema()
-    assert json.loads(capsys.readouterr().out) == json_schema()

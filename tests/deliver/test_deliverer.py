@@ -1,11 +1,9 @@
 """Delivery to one sink: the verdict on each event becomes position and dead letters, exactly."""
 
 import asyncio
-import itertools
 import math
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
-from auditrelay.errors import Refused, Rejected, Retryable, StoreFull, TooLarge
+from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
 pytestmark = pytest.mark.usefixtures("waits")
@@ -285,18 +283,6 @@ async def test_an_unavailable_sink_gets_fewer_concurrent_requests(world: World) 
     assert (most["first"], most["down"], most["recovered"]) == (8, 1, 8)
 
 
-@pytest.mark.parametrize(
-    ("sent", "deduplicates", "counted"), [(True, False, 5), (True, True, 0), (False, False, 0)]
-)
-async def test_only_events_that_may_be_stored_twice_are_counted_as_possible_duplicates(
-    world: World, *, sent: bool, deduplicates: bool, counted: int
-) -> None:
-    await world.spool(5)
-    intake = Intake(script=[busy(sent=sent)], deduplicates=deduplicates)
-    await world.run(intake)
-    assert world.counted("events_possible_duplicate_total") == counted
-
-
 async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,24 +311,6 @@ async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
 # --- batches
 
 
-async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
-    world: World, event: Make
-) -> None:
-    made = await world.spool(30)
-    size = len(bytes(event(10).raw)) + 1
-    intake = Intake(limits=Limits(100, 5 * size))
-    await world.run(intake)
-    assert intake.taken == made
-    # numbers below ten are a byte shorter; the rest fits exactly five times
-    assert {len(batch) for batch in intake.offered[2:-1]} == {5}
-
-
-async def test_an_event_larger_than_a_batch_goes_alone(world: World) -> None:
-    made = await world.spool(3)
-    await world.run(intake := Intake(limits=Limits(100, 5)))
-    assert intake.offered == [[name] for name in made]
-
-
 async def test_a_batch_waits_to_fill_and_not_longer(world: World, waits: list[float]) -> None:
     made = await world.spool(2)
     deliverer = world.deliverer(intake := Intake(), linger="3s")
@@ -365,53 +333,6 @@ async def test_a_full_batch_does_not_wait(world: World, waits: list[float]) -> N
 
 
 # --- the disk
-
-
-async def test_a_verdict_that_cannot_be_stored_is_kept_until_the_disk_has_room(
-    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
-    made = await world.spool(5)
-    settle, refusals = world.store.settle, iter(range(4))
-
-    async def full(*args: Any, **kwargs: Any) -> None:
-        if next(refusals, None) is not None:
-            raise StoreFull("no room")
-        await settle(*args, **kwargs)
-
-    monkeypatch.setattr(world.store, "settle", full)
-    rejection = Rejection(0, "mapping", "odd", 400)
-    intake = Intake(script=[Verdict(rejected=(rejection,))])
-    await world.run(intake)
-    assert intake.offered == [made], "it was sent twice"
-    assert len(waits) == 4
-    assert [name for name, *_ in world.dead()] == [made[0]]
-    assert await world.backlog() == 0
-
-
-async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
-    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
-    await world.spool(5)
-    hours = itertools.count(1, 3600)
-    clock = SimpleNamespace(monotonic=lambda: float(next(hours)))
-    monkeypatch.setattr("auditrelay.deliver.in_flight.time", clock)
-    settle, moved = world.store.settle, list[float]()
-
-    async def full(*args: Any, **kwargs: Any) -> None:
-        assert deliverer.worked_at is not None
-        moved.append(deliverer.worked_at)
-        if len(moved) < 4:
-            raise StoreFull("no room")
-        await settle(*args, **kwargs)
-
-    monkeypatch.setattr(world.store, "settle", full)
-    deliverer = world.deliverer(Intake())
-    deliverer.finish()
-    async with asyncio.timeout(20):
-        await deliverer.keep_delivering()
-    assert len(waits) == 3
-    assert moved == sorted(set(moved)), "it shows progress while it waits"
-    assert deliverer.worked_at is None
 
 
 # --- any verdict

@@ -1,4 +1,4 @@
-"""A server on loopback, a peer for it, and the waits between attempts."""
+"""A server on loopback, and a peer for it."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from tests.support.peers import Connect, Server
 
-from auditrelay.http import retry
 from auditrelay.http.peer import Peer
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import Secret
@@ -22,18 +21,6 @@ async def server() -> AsyncIterator[Server]:
 @pytest.fixture
 def metrics() -> Metrics:
     return Metrics()
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Record every wait instead of waiting."""
-    waited: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr(retry, "pause", pause)
-    return waited
 
 
 @pytest.fixture

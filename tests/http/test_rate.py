@@ -3,25 +3,21 @@
 import asyncio
 
 import pytest
-from tests.support.peers import Connect, Server
+from tests.support.clock import Clock
+from tests.support.peers import (
+    Connect,
+    Server,
+)
 
 from auditrelay.http import retry
 from auditrelay.http.rate import RateLimiter
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize("per_minute", [1, 2, 7, 60, 600])
 async def test_no_minute_has_more_requests_than_allowed(
     per_minute: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
 
     async def pause(seconds: float) -> None:
         clock.now += seconds
@@ -41,7 +37,7 @@ async def test_no_minute_has_more_requests_than_allowed(
 
 
 async def test_concurrent_requests_are_spaced_in_order(waits: list[float]) -> None:
-    limiter = RateLimiter(60, Clock())
+    limiter = RateLimiter(60, Clock(1000.0))
     await asyncio.gather(*(limiter.acquire() for _ in range(10)))
     assert waits == pytest.approx([60 / 55 * number for number in range(1, 5)])
 

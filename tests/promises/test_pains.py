@@ -24,7 +24,7 @@ Late events, and events that were missed
       tests/promises/test_pains.py::test_an_event_is_known_however_many_came_after_it
   a large record is an event like any other
       tests/contract/sources/test_walk.py::test_a_record_of_ten_megabytes_is_a_record
-      tests/deliver/test_deliverer.py::test_an_event_larger_than_a_batch_goes_alone
+      tests/deliver/test_batches.py::test_an_event_larger_than_a_batch_goes_alone
 
 Windows that are stuck
   a burst does not block a source for days, nor is it read again and again
@@ -102,35 +102,38 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Clock, Vendor, World, covered_from
+from tests.support.clock import Clock
+from tests.support.collecting import (
+    DAY,
+    HOUR,
+    NOON,
+    SECOND,
+    Vendor,
+    World,
+    covered_from,
+    open_world,
+)
 from tests.support.daemon import eventually
+from tests.support.stores import opened
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.state_dir import prepare
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
 MINUTE = timedelta(minutes=1)
 
 
-async def opened(folder: Path) -> SqliteStore:
-    return await SqliteStore.open(folder, max_bytes=1 << 30, retention=7 * DAY, remember=400 * DAY)
-
-
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    clock = Clock()
-    store = await opened(tmp_path)
-    await store.start_sink("sink", ["calls"])
-    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
-    await store.close()
+    async with open_world(tmp_path) as world:
+        yield world
 
 
 pytestmark = pytest.mark.usefixtures("waits")
@@ -162,9 +165,9 @@ async def test_pages_in_any_order_lose_nothing_wherever_the_walk_dies(
 ) -> None:
     made = [world.vendor.add(NOON - 90 * MINUTE + number * MINUTE) for number in range(14)]
     luck = random.Random(2)  # repeatable, not secret
-    real = world.vendor.walk
+    real = world.vendor.walk_records
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         found = [record async for each in real(window) for record in each.records]
         if order == "shuffled":
             luck.shuffle(found)
@@ -175,7 +178,7 @@ async def test_pages_in_any_order_lose_nothing_wherever_the_walk_dies(
                 raise Retryable("it hangs up", reason="reset")
             yield Page(found[first : first + 3], last=first + 3 >= len(found), total=len(found))
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, out of order
+    world.vendor.walk_instead = walk
     if page is not None:
         with pytest.raises(Retryable):
             await world.collector(overlap="1s").poll()
@@ -238,7 +241,7 @@ async def test_a_long_overlap_repeats_nothing(world: World) -> None:
 
 
 async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     first = Vendor(clock, size=1000)
     old = first.add(NOON - HOUR)
     for life in range(3):
@@ -297,16 +300,16 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
     world: World,
 ) -> None:
     collector = world.collector(initial_lookback="5m", settle="0s", overlap="1s")
-    real, asked = world.vendor.walk, 0
+    asked = 0
 
-    async def walk(_: Interval) -> AsyncIterator[Page]:
+    async def walk(_: Interval) -> AsyncGenerator[Page]:
         nonlocal asked
         asked += 1
         if asked:  # ever
             raise WalkBroken("a page came a second time", reason="repeated_page")
         yield Page([], last=True)
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # as broken as can be
+    world.vendor.walk_instead = walk
     made = []
     for _ in range(24):
         made.append(world.vendor.add(world.clock.now - MINUTE))
@@ -315,7 +318,7 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
             await collector.poll()
         assert asked - before < 500, "requests for five minutes of events"
         world.clock.now += 5 * MINUTE
-    world.vendor.walk = real  # type: ignore[method-assign]  # it is fixed
+    world.vendor.walk_instead = None  # it is fixed
     await collector.poll()
     lost = sum(
         (span.length for span, gap in await world.covered() if gap is not None), timedelta(0)
@@ -346,7 +349,7 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
 
 
 async def test_a_restart_reads_the_time_of_the_outage(tmp_path: Path) -> None:
-    clock = Clock()
+    clock = Clock(NOON)
     vendor = Vendor(clock)
     prepare(tmp_path)
     made: list[str] = []
@@ -375,7 +378,7 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
-        async def walk(self, window: Interval) -> AsyncIterator[Page]:  # type: ignore[override]  # as good as one
+        async def walk(self, window: Interval) -> AsyncGenerator[Page]:
             hanging.set()
             await asyncio.Event().wait()
             yield Page([], last=True)
@@ -410,15 +413,15 @@ async def test_a_source_that_failed_for_days_is_read_again_automatically(world: 
     ]
     collector = world.collector()
     polling = asyncio.ensure_future(collector.keep_polling())
-    real, failing = world.vendor.walk, True
+    real, failing = world.vendor.walk_records, True
 
-    async def walk(window: Interval) -> AsyncIterator[Page]:
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
         if failing and window.end > NOON:
             raise failures[len(made) % 2]
         async for page in real(window):
             yield page
 
-    world.vendor.walk = walk  # type: ignore[method-assign, assignment]  # the same, when it works
+    world.vendor.walk_instead = walk
     made: list[str] = []
     try:
         async with asyncio.timeout(20):

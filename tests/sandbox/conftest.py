@@ -5,23 +5,14 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from tests.support.clock import Clock
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
-class Clock:
-    """Epoch seconds that move only when a test moves them."""
-
-    def __init__(self) -> None:
-        self.now = NOW.timestamp()
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Clock[float]:
+    return Clock(NOW.timestamp())
 
 
 @pytest.fixture

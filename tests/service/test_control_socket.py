@@ -1,43 +1,19 @@
 """The control socket: access, requests, and disconnects on either side."""
 
 import asyncio
-import contextlib
-import json
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.service.serving import service, silent
 from tests.support.daemon import eventually
 
 from auditrelay.collect.on_progress import OnProgress
-from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError, RelayError, StateError
-from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import SOCKET, ask, serve
-from auditrelay.service.topology import Topology
-from auditrelay.store.sqlite.store import SqliteStore
-from auditrelay.telemetry.metrics import Metrics
-
-Handle = Callable[[dict[str, Any], OnProgress], Awaitable[dict[str, Any]]]
-
-
-async def silent(_: dict[str, Any]) -> None: ...
-
-
-@contextlib.asynccontextmanager
-async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve from *folder* for the length of a ``with`` block."""
-    serving = asyncio.ensure_future(serve(folder, handle))
-    async with asyncio.timeout(10):
-        await eventually(lambda: (folder / SOCKET).is_socket() or serving.done())
-        yield serving
-        serving.cancel()
-        await asyncio.wait([serving])
 
 
 async def echo(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
@@ -220,51 +196,3 @@ async def test_a_bug_ends_the_service_loudly(tmp_path: Path, bug: Exception) -> 
         group = serving.exception()
     assert isinstance(group, ExceptionGroup)
     assert group.exceptions == (bug,)
-
-
-# --- the commands of an instance
-
-
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        (
-            {"do": "teleport"},
-            "does not support teleport: it and the command are of different versions",
-        ),
-        ({}, "does not support None"),
-        ({"do": ["backfill"]}, "does not support "),
-        (
-            {"do": "backfill", "source": "it"},
-            "the request for backfill lacks start, end, sinks, dry_run, ",
-        ),
-        (
-            {"do": "verify", "source": "it", "start": "x", "end": None},
-            "verify lacks repair, at_sink: the ",
-        ),
-        ({"do": "replay"}, "the request for replay lacks ids: the "),
-        ({"do": "forget", "name": "it"}, "the request for forget lacks yes: the "),
-    ],
-)
-async def test_a_command_of_another_version_gets_an_error_that_says_so(
-    tmp_path: Path, sent: dict[str, Any], message: str
-) -> None:
-    def clock() -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
-    store = await SqliteStore.open(
-        tmp_path,
-        max_bytes=1 << 30,
-        retention=config.spool.retention,
-        remember=config.spool.remember,
-    )
-    topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=clock)
-    try:
-        async with service(tmp_path, Commands(topology, store, clock=clock).do) as serving:
-            with pytest.raises(ConfigError) as caught:
-                await ask(tmp_path, json.loads(json.dumps(sent)), silent)
-            assert message in str(caught.value)
-            assert not serving.done()
-    finally:
-        await store.close()

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from auditrelay.http import retry
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval
 
@@ -13,15 +12,8 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Record every wait instead of waiting."""
-    waited: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr(retry, "pause", pause)
-    return waited
+def _no_waiting(waits: list[float]) -> None:
+    """Wait for nothing, in every test."""
 
 
 @pytest.fixture

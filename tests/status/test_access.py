@@ -1,68 +1,15 @@
 """Access to the status port: the token, the header Host, and the headers of each answer."""
 
-import asyncio
 import base64
-import contextlib
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from structlog.testing import capture_logs
-from tests.support.stages import ENVIRON, SETTINGS
+from tests.status.idle import PATHS, TOKEN, Idle, client
 
-from auditrelay.config import load
 from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.status.access import allowed_hosts
-from auditrelay.status.port import StatusPort
-from auditrelay.status.report import report
 
-TOKEN = "a-token-of-the-status-port"
-PATHS = ("/", "/metrics", "/api/status", "/static/page.css", "/healthz", "/readyz")
 OPEN = ("/healthz", "/readyz")
-
-
-class Idle:
-    """An instance that has not begun: there are names, and no state."""
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "auditrelay.toml"
-        path.write_text(SETTINGS.format(folder=folder, room="1GiB"))
-        self._config = load(path, {"HOME": str(folder), **ENVIRON})
-
-    async def status(self) -> dict[str, Any]:
-        return report(self._config, (), (), spool_bytes=0, now=datetime.now(UTC))
-
-    async def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        return b'auditrelay_source_up{source="acme-voice"} 0\n', "text/plain"
-
-    def stuck(self) -> list[str]:
-        return []
-
-    def unready(self) -> list[str]:
-        return []
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Idle:
-    return Idle(tmp_path)
-
-
-@contextlib.asynccontextmanager
-async def client(
-    instance: Idle, listen: str = "127.0.0.1:0", token: Secret | None = None
-) -> AsyncIterator[httpx.AsyncClient]:
-    port = StatusPort(listen, instance, token=token)
-    serving = asyncio.create_task(port.serve())
-    address = port.address.replace("0.0.0.0", "127.0.0.1")
-    try:
-        async with httpx.AsyncClient(base_url=address, trust_env=False, verify=False) as opened:
-            yield opened
-    finally:
-        port.stop()
-        await serving
 
 
 def basic(text: str) -> str:
@@ -153,25 +100,6 @@ async def test_the_names_of_this_machine_are_accepted_with_any_port(
         assert (await asking.get("/", headers={"Host": host})).status_code == 200
 
 
-async def test_listening_elsewhere_without_a_token_is_a_warning(instance: Idle) -> None:
-    with capture_logs() as logs:
-        async with client(instance, "0.0.0.0:0") as asking:
-            answer = await asking.get("/", headers={"Host": "relay.example:9464"})
-            assert answer.status_code == 200
-    assert [line for line in logs if line["event"] == "status_port_open"] == [
-        {"event": "status_port_open", "log_level": "warning", "listen": "0.0.0.0:0"}
-    ]
-    for listen, token in (
-        ("0.0.0.0:0", Secret(TOKEN)),
-        ("127.0.0.1:0", None),
-        ("localhost:0", None),
-    ):
-        with capture_logs() as logs:
-            async with client(instance, listen, token):
-                pass
-        assert not any(line["event"] == "status_port_open" for line in logs)
-
-
 def test_the_configured_name_is_one_of_this_machine() -> None:
     usual = {"localhost", "127.0.0.1", "::1"}
     allowed = allowed_hosts("relay.internal:9464", "127.0.1.1")
@@ -194,38 +122,3 @@ async def test_every_answer_leaves_a_browser_nothing_to_run_but_our_own(instance
                 assert answer.headers["referrer-policy"] == "no-referrer"
                 kept = path.startswith("/static/") and answer.status_code == 200
                 assert answer.headers["cache-control"] == ("no-cache" if kept else "no-store")
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("page.css", "text/css; charset=utf-8"),
-        ("page.js", "text/javascript; charset=utf-8"),
-        ("icon.svg", "image/svg+xml"),
-    ],
-)
-async def test_a_file_is_sent_once_and_then_only_confirmed(
-    instance: Idle, name: str, kind: str
-) -> None:
-    async with client(instance) as asking:
-        first = await asking.get(f"/static/{name}")
-        assert first.headers["content-type"] == kind
-        assert first.content
-        known = {"If-None-Match": first.headers["etag"]}
-        again = await asking.get(f"/static/{name}", headers=known)
-        assert (again.status_code, again.content) == (304, b"")
-        changed = await asking.get(f"/static/{name}", headers={"If-None-Match": '"x"'})
-        assert changed.status_code == 200
-
-
-@pytest.mark.parametrize("name", ["", "nothing.css", "..%2f__init__.py", "%2e%2e/page.py"])
-async def test_there_are_no_other_files(instance: Idle, name: str) -> None:
-    async with client(instance) as asking:
-        assert (await asking.get(f"/static/{name}")).status_code == 404
-
-
-async def test_it_only_shows_and_never_does(instance: Idle) -> None:
-    async with client(instance) as asking:
-        for method in ("POST", "PUT", "DELETE", "PATCH"):
-            for path in PATHS:
-                assert (await asking.request(method, path)).status_code == 405

@@ -1,13 +1,30 @@
-"""Waits that take no time, or less: all of auditrelay waits by calling ``http.retry.pause``."""
+"""
+A manual clock, and waits that take no time, or less.
+
+All of auditrelay waits by calling ``http.retry.pause``.
+"""
 
 import asyncio
 import math
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:  # a child process needs only the other function
     import pytest
+
+
+Time = TypeVar("Time")
+
+
+class Clock(Generic[Time]):
+    """A clock that moves only when a test moves it; in datetimes, or in seconds."""
+
+    def __init__(self, now: Time) -> None:
+        self.now = now
+
+    def __call__(self) -> Time:
+        return self.now
 
 
 def waiting_modules() -> list[ModuleType]:
@@ -27,7 +44,7 @@ def record_waits(monkeypatch: "pytest.MonkeyPatch", speed: float = math.inf) -> 
     A loop that waits without end fails the test.
     """
     waited: list[float] = []
-    most = 1000 if math.isinf(speed) else 20_000
+    most = 5000 if math.isinf(speed) else 20_000
 
     async def pause(seconds: float) -> None:
         waited.append(seconds)

@@ -1,11 +1,15 @@
 """A collector without a network: a clock, a source that remembers its records, and the store."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from tests.support.clock import Clock
+from tests.support.stores import opened
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import RelayError, WalkBroken
@@ -22,16 +26,6 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
 
-class Clock:
-    """A clock that moves only when a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @dataclass
 class Vendor:
     """
@@ -41,7 +35,7 @@ class Vendor:
     before the page of that number, counted over all walks.
     """
 
-    clock: Clock
+    clock: Clock[datetime]
     size: int = 3
     scope: str = ""
     records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
@@ -51,13 +45,18 @@ class Vendor:
     pages: int = 0
     before_page: Callable[[], None] = lambda: None
     event_type: str = "auth.logout"
+    walk_instead: Callable[[Interval], AsyncGenerator[Page]] | None = None
 
     def add(self, at: datetime, seen_from: datetime | None = None) -> str:
         name = f"r{len(self.records)}"
         self.records.append((name, at, at if seen_from is None else seen_from))
         return name
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        return (self.walk_instead or self.walk_records)(window)
+
+    async def walk_records(self, window: Interval) -> AsyncGenerator[Page]:
+        """Yield what is in *window*; *walk_instead* may call it, and change what it yields."""
         self.asked.append(window)
         assert len(self.asked) < 1000, "endless requests"
         found = [
@@ -84,7 +83,7 @@ class World:
     """A collector, its source and its store."""
 
     vendor: Vendor
-    clock: Clock
+    clock: Clock[datetime]
     store: SqliteStore
     metrics: Metrics
     folder: Path
@@ -138,6 +137,17 @@ class World:
             for line in text.splitlines()
             if line.startswith(f"auditrelay_{name}{{")
         )
+
+
+@asynccontextmanager
+async def open_world(folder: Path, sinks: Iterable[str] = ("sink",)) -> AsyncIterator[World]:
+    """Open a store in *folder* for the source "calls" and *sinks*, at noon."""
+    clock = Clock(NOON)
+    store = await opened(folder)
+    for sink in sinks:
+        await store.start_sink(sink, ["calls"])
+    yield World(Vendor(clock), clock, store, Metrics(sources=["calls"], sinks=["sink"]), folder)
+    await store.close()
 
 
 def covered_from(ledger: list[tuple[Interval, str | None]]) -> Interval:

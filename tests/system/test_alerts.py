@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from tests.support.daemon import Daemon, command, configure, eventually, made, sinks, sources
 
-from auditrelay.config import load
-from auditrelay.errors import ConfigError
 from auditrelay.sandbox import Sandbox, faults
 
 pytestmark = pytest.mark.process
@@ -85,13 +83,3 @@ async def test_alerts_can_be_kept_out_of_the_sinks(sandbox: Sandbox, tmp_path: P
         sandbox.bland.add(datetime.now(UTC))
         await eventually(lambda: sandbox.elastic.stored.total == 4)
         assert not alerts(sandbox.elastic.stored.documents, "raised")
-
-
-def test_a_source_may_not_have_the_name_of_the_alerts(tmp_path: Path) -> None:
-    file = tmp_path / "c.toml"
-    file.write_text(
-        '[sources.auditrelay]\ntype = "bland"\napi_key = "some-key-1"\n[sinks.out]\ntype = "file"\n'
-        'path = "-"\n'
-    )
-    with pytest.raises(ConfigError, match="choose another"):
-        load(file, {})

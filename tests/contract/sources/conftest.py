@@ -13,7 +13,6 @@ from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.normalize import available as vendors_understood
-from auditrelay.http import retry
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.history import Span
 from auditrelay.sources import Page, Source
@@ -128,15 +127,8 @@ class Rig:
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Record every wait instead of waiting."""
-    waited: list[float] = []
-
-    async def pause(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr(retry, "pause", pause)
-    return waited
+def _no_waiting(waits: list[float]) -> None:
+    """Wait for nothing, in every test."""
 
 
 @pytest.fixture(params=vendors.available())

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.sinks.elasticsearch.answers import bulk, item
+from tests.support.clock import Clock
 
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
@@ -27,20 +28,10 @@ DAY = 86_400
 FLAVOURS = ["elasticsearch", "opensearch"]
 
 
-class Clock:
-    """The cluster's clock: when its indices are created."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture(params=FLAVOURS)
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Elastic]:
     """A cluster whose first index is created a day before the events happen."""
-    async with Elastic(flavour=request.param, clock=Clock(NOON - DAY)) as double:
+    async with Elastic(flavour=request.param, clock=Clock[float](NOON - DAY)) as double:
         yield double
 
 

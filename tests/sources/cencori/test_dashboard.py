@@ -1,152 +1,44 @@
-"""Cencori's dashboard against its double: a list that moves, plans that hide, sessions that end."""
+"""Cencori's dashboard against its double: a list that moves, and plans that hide."""
 
 import json
-import os
-import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from tests.sources.cencori.dashboards import (
+    DAY,
+    HOUR,
+    MICROSECOND,
+    MINUTE,
+    SECOND,
+    SIZE,
+    Connect,
+    Walk,
+    ids,
+    lists,
+    make_settings,
+)
+from tests.support.clock import Clock
 
-from auditrelay import sources
 from auditrelay.collect import walk as walks
-from auditrelay.config import load
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.http import peer as http
 from auditrelay.http import retry
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.server import Trap
-from auditrelay.sandbox.vendors.cencori import COOKIE, Cencori
-from auditrelay.settings.secrets import Secret
+from auditrelay.sandbox.vendors.cencori import Cencori
 from auditrelay.sources import Page, cencori
 from auditrelay.sources.cencori import dashboard
-from auditrelay.sources.cencori.session import Session
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
 
-Walk = Callable[..., Awaitable[list[Page]]]
-Connect = Callable[..., dashboard.Source]
-
-HOUR = timedelta(hours=1)
-MINUTE = timedelta(minutes=1)
-SECOND = timedelta(seconds=1)
-MICROSECOND = timedelta(microseconds=1)
-DAY = timedelta(days=1)
-SIZE = 6
-"""Rows of a page, so that a few make several pages."""
-GIVEN = f"{COOKIE}=base64-abc"
-
-
-def make_settings(**changes: Any) -> cencori.Settings:
-    given = {
-        "type": "cencori",
-        "mode": "dashboard",
-        "organization_slug": "acme-labs",
-        "cookie": GIVEN,
-        **changes,
-    }
-    return cencori.Settings.model_validate({k: v for k, v in given.items() if v is not None})
-
-
-@pytest.fixture(autouse=True)
-def any_year(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let tests set the double's clock to any year."""
-    monkeypatch.setattr(http, "CLOCK_TOLERANCE", timedelta(days=36500))
-
-
-class Clock:
-    """Epoch seconds that move only when a test moves them."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now.timestamp()
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(day: Interval) -> Clock:
-    return Clock(day.end + HOUR)
-
-
-@pytest.fixture
-async def vendor(clock: Clock) -> AsyncIterator[Cencori]:
-    async with Cencori(clock=clock) as vendor:
-        yield vendor
-    assert vendor.failures == []
-
-
-@pytest.fixture
-async def connect(vendor: Cencori) -> AsyncIterator[Connect]:
-    made: list[dashboard.Source] = []
-
-    def make(**changes: Any) -> dashboard.Source:
-        size = changes.pop("page_size", SIZE)
-        keys = {"base_url": vendor.url, "cookie": vendor.cookie, **changes}
-        source = cencori.build("labs", make_settings(**keys), Metrics())
-        assert isinstance(source, dashboard.Source)
-        source._size = size  # smaller than can be configured: many borders in few rows
-        made.append(source)
-        return source
-
-    yield make
-    for source in made:
-        await source.close()
-
-
-def ids(pages: list[Page]) -> list[str]:
-    return [json.loads(record)["id"] for page in pages for record in page.records]
-
-
-def lists(vendor: Cencori) -> list[dict[str, str]]:
-    """Return the queries for pages of the list; the first of each walk checks the plan."""
-    return [seen.query for seen in vendor.seen if "category" not in seen.query]
-
-
 # --- settings
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"cookie": "two\nlines"}, "cookie"),
-        ({"cookie": "session=abc"}, "has no cookie sb-"),
-        ({"cookie": None}, "cookie: is missing; mode"),
-        ({"organization_slug": None}, "organization_slug: is missing"),
-        ({"organization_slug": "acme/x"}, "not the slug"),
-        ({"organization_slug": "Acme Labs"}, "not the slug"),
-        ({"organization_slug": ""}, "not the slug"),
-        ({"directory": "/x"}, "directory: is only for mode"),
-        ({"mode": "files"}, "directory: is missing"),
-        ({"mode": "files", "directory": "/x"}, "cookie: is only for mode"),
-        ({"mode": "api"}, "mode"),
-        ({"mode": None}, "mode"),
-        ({"page_size": 101}, "page_size"),
-        ({"page_size": 0}, "page_size"),
-        ({"max_window": "31d"}, "max_window"),
-        ({"overlap": "0s"}, "overlap"),
-        ({"base_url": "http://cencori.example"}, "plain http"),
-    ],
-)
-def test_a_setting_that_cannot_work_is_refused(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words) as caught:
-        make_settings(**change)
-    assert len(caught.value.errors()) == 1
-    assert "abc" not in str(caught.value.errors(include_input=False, include_context=False))
-
-
-def test_the_first_window_fits_into_what_the_smallest_plan_shows() -> None:
-    made = make_settings()
-    assert made.initial_lookback + HOUR < timedelta(days=7)
 
 
 # --- whole walks
@@ -230,7 +122,7 @@ async def test_a_long_list_costs_few_more_requests_than_it_has_pages(
 
 
 async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
-    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock
+    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock[float]
 ) -> None:
     now = datetime.fromtimestamp(clock(), UTC)
     window = Interval(now - 58 * MINUTE, now - MINUTE)
@@ -292,7 +184,7 @@ async def test_no_row_is_lost_when_rows_above_are_deleted(
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_tie_at_a_page_border_is_lost_when_rows_above_are_deleted(
-    clock: Clock, day: Interval, seed: int
+    clock: Clock[float], day: Interval, seed: int
 ) -> None:
     """The next page then begins in the middle of them, in another order."""
     async with Cencori(clock=clock, seed=seed) as vendor:
@@ -348,7 +240,7 @@ async def test_ties_may_be_in_any_order(
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_consecutive_groups_of_ties_are_counted_separately(
-    clock: Clock, day: Interval, seed: int
+    clock: Clock[float], day: Interval, seed: int
 ) -> None:
     async with Cencori(clock=clock, seed=seed) as vendor:
         vendor.switches.ties = "swapping"
@@ -411,7 +303,7 @@ async def test_no_row_that_was_there_all_along_is_lost_however_the_list_moves(
 ) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     window = Interval(start, start + HOUR)
-    async with Cencori(clock=Clock(window.end + 2 * MINUTE)) as vendor:
+    async with Cencori(clock=Clock((window.end + 2 * MINUTE).timestamp())) as vendor:
         vendor.switches.ties = "swapping"
         # Few different times, so that many rows share one, also on the bounds.
         seconds = st.integers(-3, 10).map(lambda n: start + n * 6 * MINUTE)
@@ -627,7 +519,7 @@ async def test_a_window_that_the_plan_does_not_show_at_all_is_one_gap(
 
 
 async def test_the_end_of_a_shortened_range_moves_on_while_it_is_read(
-    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock
+    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock[float]
 ) -> None:
     vendor.switches.plan = "pro"
     now = datetime.fromtimestamp(clock(), UTC)
@@ -676,185 +568,6 @@ async def test_other_refusals_have_a_hint_what_to_do(
 
 
 # --- sessions
-
-
-def kept(folder: Path) -> Any:
-    return json.loads((folder / "session.json").read_bytes())
-
-
-async def test_a_renewed_session_is_kept_for_its_owner_only_and_used_after_a_restart(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
-) -> None:
-    folder = tmp_path / "sources" / "labs"
-    configured = vendor.cookie
-    source = connect(cookie=configured)
-    source.use_state_dir(folder)
-    await walk(source)
-    assert not folder.exists()  # nothing to store yet
-    vendor.renew_session()
-    await walk(source)
-    await walk(source)
-    assert vendor.cookie != configured
-    assert stat.S_IMODE((folder / "session.json").stat().st_mode) == 0o600
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert [path.name for path in folder.iterdir()] == ["session.json"]
-    assert "; ".join(f"{k}={v}" for k, v in kept(folder)["cookies"].items()) == vendor.cookie
-
-    again = connect(cookie=configured)  # as it still is in the configuration
-    with pytest.raises(Refused, match="401"):
-        await walk(again)
-    again.use_state_dir(folder)
-    await walk(again)
-
-
-async def test_a_session_may_be_split_into_several_cookies_and_back(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
-) -> None:
-    source = connect()
-    source.use_state_dir(tmp_path)
-    for chunk, count in ((1000, 3), (2000, 2), (3180, 1)):
-        vendor.switches.chunk = chunk
-        vendor.renew_session()
-        await walk(source)
-        assert len(kept(tmp_path)["cookies"]) == count
-        await walk(source)
-
-
-async def test_a_changed_cookie_in_the_configuration_replaces_the_stored_one(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
-) -> None:
-    source = connect()
-    source.use_state_dir(tmp_path)
-    vendor.renew_session()
-    await walk(source)
-    vendor.end_session()
-    with pytest.raises(Refused, match="401"):
-        await walk(source)
-    fresh = connect(cookie=vendor.cookie)
-    fresh.use_state_dir(tmp_path)
-    await walk(fresh)
-
-
-async def test_a_rotated_secret_is_read_again_after_a_401(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
-) -> None:
-    secret = tmp_path / "cookie"
-    secret.write_text(vendor.cookie)
-    config = tmp_path / "c.toml"
-    config.write_text(
-        f'[sources.labs]\ntype = "cencori"\nmode = "dashboard"\norganization_slug = "acme-labs"\n'
-        f'base_url = "{vendor.url}"\ncookie = "${{file:{secret}}}"\n'
-        '[sinks.out]\ntype = "file"\npath = "-"\n'
-    )
-    made = load(config, {"HOME": str(tmp_path)}).sources["labs"]
-    source = sources.make("labs", made, Metrics(), tmp_path / "state")
-    assert isinstance(source, dashboard.Source)
-    vendor.renew_session()
-    await walk(source)
-    vendor.end_session()
-    secret.write_text(vendor.cookie)
-    await walk(source)
-    assert vendor.answered[401] == 1
-    vendor.renew_session()
-    await walk(source)
-    folder = tmp_path / "state" / "sources" / "labs"
-    assert "; ".join(f"{k}={v}" for k, v in kept(folder)["cookies"].items()) == vendor.cookie
-    await source.close()
-
-
-async def test_two_processes_share_a_session(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
-) -> None:
-    daemon, command = connect(), connect()
-    for source in (daemon, command):
-        source.use_state_dir(tmp_path)
-        await walk(source)
-    vendor.renew_session()
-    await walk(command)
-    await walk(daemon)  # would be refused with what it had before
-    assert vendor.answered[401] == 0
-
-
-def session(text: str = GIVEN) -> Session:
-    return Session(Secret(text))
-
-
-def test_only_the_cookies_of_the_session_are_sent() -> None:
-    made = session(f"_ga=1; {COOKIE}.0=a=b; theme=x; {COOKIE}.1=c; sb-x-auth-token-code-verifier=z")
-    assert made.header() == f"{COOKIE}.0=a=b; {COOKIE}.1=c"
-
-
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ([f"{COOKIE}=new; Path=/; HttpOnly"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Max-Age=5; Expires=Thu, 01 Jan 1970 00:00:00 GMT"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Expires=Fri, 01 Jan 2100 00:00:00 GMT"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Expires=nonsense"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Max-Age=soon"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Max-Age={'9' * 5000}"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Max-Age"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Partitioned; Priority=High; ;=; \x00"], f"{COOKIE}=new"),
-        ([f"{COOKIE}=new; Domain=another.example"], f"{COOKIE}=new"),
-        ([f"{COOKIE}.0=x", f"{COOKIE}.1=y", f"{COOKIE}=; Max-Age=0"],
-         f"{COOKIE}.0=x; {COOKIE}.1=y"),
-        ([f"{COOKIE}.0=x", f"{COOKIE}=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT"],
-         f"{COOKIE}.0=x"),
-        # a reply that deletes the whole session counts only when the next request is refused
-        ([f"{COOKIE}=; Max-Age=0"], GIVEN),
-        ([f"{COOKIE}=x; Max-Age=-1"], GIVEN),
-        (["other=x", "sb-x=y", "garbage", "", "=", ";"], GIVEN),
-        ([], GIVEN),
-    ],
-)  # fmt: skip
-def test_cookies_that_the_server_sets_replace_the_old_ones(lines: list[str], expected: str) -> None:
-    made = session()
-    made.update(lines)
-    assert made.header() == expected
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"origin":1}', b'{"origin":"x","cookies":{"a":1}}', b"\xff"]
-)
-def test_a_damaged_file_is_ignored(tmp_path: Path, text: bytes) -> None:
-    (tmp_path / "session.json").write_bytes(text)
-    made = session()
-    made.use_state_dir(tmp_path)
-    assert made.header() == GIVEN
-
-
-def test_cookies_that_cannot_be_written_now_are_written_later(tmp_path: Path) -> None:
-    blocked = tmp_path / "folder"
-    blocked.write_text("a file where the folder should be")
-    made = session()
-    made.use_state_dir(blocked)
-    made.update([f"{COOKIE}=new"])
-    assert made.header() == f"{COOKIE}=new"
-    blocked.unlink()
-    made.update([])
-    assert kept(blocked)["cookies"] == {COOKIE: "new"}
-
-
-def test_a_crash_while_writing_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = session()
-    made.use_state_dir(tmp_path)
-    made.update([f"{COOKIE}=one"])
-
-    def die(_descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", die)
-        with pytest.raises(KeyboardInterrupt):
-            made.update([f"{COOKIE}=two"])
-    assert kept(tmp_path)["cookies"] == {COOKIE: "one"}
-    again = session()
-    again.use_state_dir(tmp_path)
-    assert again.header() == f"{COOKIE}=one"
-    again.update([f"{COOKIE}=three"])  # the incomplete file is no obstacle
-    assert kept(tmp_path)["cookies"] == {COOKIE: "three"}
 
 
 # --- scope

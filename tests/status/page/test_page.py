@@ -1,18 +1,16 @@
 """The status page as text: whole, escaped, without secrets, and true to the report."""
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.stages import ENVIRON, SECRET, SETTINGS, STAGES, stage, staged
+from tests.support.stages import ENVIRON, SECRET, STAGES, stage, staged
 
-from auditrelay.config import load
 from auditrelay.status.page import page
 from auditrelay.status.page.diagram import MOST
-from auditrelay.status.report import report
 
 VOID = {"link", "meta"}
 EVIL = """<script>alert(1)</script>"' onload=x {x} &amp;"""
@@ -227,16 +225,3 @@ async def test_late_events_are_shown_as_the_journal_has_them(tmp_path: Path) -> 
             1,
             4,
         ]
-
-
-def test_the_key_for_pseudonyms_is_no_credential(tmp_path: Path) -> None:
-    path = tmp_path / "auditrelay.toml"
-    pseudonyms = (
-        'pseudonymize = ["actor.email"]\npseudonym_key = "sixteen-letters-x"\n[sinks.splunk]'
-    )
-    path.write_text(
-        SETTINGS.format(folder=tmp_path, room="1GiB").replace("[sinks.splunk]", pseudonyms)
-    )
-    config = load(path, {"HOME": str(tmp_path), **ENVIRON})
-    shown = report(config, (), (), spool_bytes=0, now=datetime.now(UTC))
-    assert [each["key"] for each in shown["sources"][2]["credentials"]] == ["api_key"]

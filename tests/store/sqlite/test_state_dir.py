@@ -11,8 +11,8 @@ import pytest
 from tests.support.stores import opened
 
 from auditrelay.errors import StateError
-from auditrelay.store.sqlite import schema
-from auditrelay.store.sqlite.state_dir import DATABASE, locked, prepare
+from auditrelay.store.sqlite.schema import SCHEMA_VERSION
+from auditrelay.store.sqlite.state_dir import DATABASE, connect, locked, prepare
 
 
 async def test_the_state_directory_is_the_owners_alone(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(
 async def test_a_newer_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     await (await opened(tmp_path)).close()
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db:
-        db.execute(f"pragma user_version = {schema.SCHEMA_VERSION + 1}")
+        db.execute(f"pragma user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(StateError, match="newer"):
         await opened(tmp_path)
 
@@ -79,8 +79,21 @@ async def test_a_lost_file_next_to_its_log_is_not_replaced(tmp_path: Path) -> No
 
 
 async def test_a_creation_that_was_cut_off_is_started_again(tmp_path: Path) -> None:
-    (tmp_path / f"{DATABASE}.new").write_bytes(b"half")
-    await (await opened(tmp_path)).close()
+    cut_off = tmp_path / f"{DATABASE}.new"
+    journal = tmp_path / f"{DATABASE}.new-journal"
+    for path in (cut_off, journal):
+        path.write_bytes(b"half")
+    store = await opened(tmp_path)
+    await store.start_sink("splunk", ["voice"])
+    await store.close()
+    assert not cut_off.exists()
+    assert not journal.exists()
+    with contextlib.closing(connect(tmp_path, write=False)) as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert db.execute("pragma user_version").fetchone() == (SCHEMA_VERSION,)
+    store = await opened(tmp_path)
+    assert [state.name for state in await store.sinks()] == ["splunk"]
+    await store.close()
 
 
 @pytest.mark.process

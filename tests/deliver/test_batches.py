@@ -1,0 +1,169 @@
+"""Batches: what is read from the spool, in which order, and where a batch is cut."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from tests.support.delivering import Intake, Make, World
+
+from auditrelay.deliver import batches as batches_module
+from auditrelay.deliver.batches import Batches, ranges_of
+from auditrelay.sinks import Item, Limits
+
+
+async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
+    world: World, event: Make
+) -> None:
+    made = await world.spool(30)
+    size = len(bytes(event(10).raw)) + 1
+    intake = Intake(limits=Limits(100, 5 * size))
+    await world.run(intake)
+    assert intake.taken == made
+    # numbers below ten are a byte shorter; the rest fits exactly five times
+    assert {len(batch) for batch in intake.offered[2:-1]} == {5}
+
+
+async def test_an_event_larger_than_a_batch_goes_alone(world: World) -> None:
+    made = await world.spool(3)
+    await world.run(intake := Intake(limits=Limits(100, 5)))
+    assert intake.offered == [[name] for name in made]
+
+
+# --- reading the spool
+
+
+TEN = Limits(10, 10**9)
+
+
+def batches_of(world: World, limits: Limits = TEN) -> Batches:
+    return Batches("sink", Intake(limits=limits), world.store)
+
+
+async def spool_pages(world: World, count: int) -> None:
+    """Spool *count* pages of ten events: a page is read as a whole."""
+    for page in range(count):
+        await world.spool(10, first=10 * page)
+
+
+def positions(batch: Sequence[Item]) -> list[int]:
+    return [item.position for item in batch]
+
+
+async def test_a_read_ends_with_a_full_batch_or_with_the_spool(world: World) -> None:
+    await world.spool(15)
+    batches = batches_of(world)
+    assert (await batches.fill(), batches.ready) == (True, True)
+    assert positions(batches.cut()) == [*range(10)]
+    assert (await batches.fill(), batches.ready) == (False, True)
+    assert positions(batches.cut()) == [*range(10, 15)]
+    assert (await batches.fill(), batches.ready) == (False, False)
+    assert batches.cut() == []
+
+
+async def test_no_more_bytes_are_read_ahead_than_allowed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spool_pages(world, 2)
+    batches = batches_of(world)
+    for _ in range(2):
+        await batches.fill()
+        batches.cut()
+    monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 1)
+    batches.resend([(2, 4), (12, 14)])
+    for expected in ([2, 3], [12, 13]):
+        assert await batches.fill(), "what was cut no longer counts"
+        assert positions(batches.cut()) == expected
+    assert not await batches.fill()
+
+
+async def test_events_of_other_sinks_are_skipped_and_reported_once(world: World) -> None:
+    await world.spool(3)
+    await world.spool(4, first=100, source="calls")
+    await world.spool(2, first=200)
+    batches = batches_of(world)
+    assert not await batches.fill()
+    assert positions(batches.cut()) == [0, 1, 2, 7, 8]
+    assert batches.take_skipped() == [(3, 7)]
+    assert batches.take_skipped() == []
+
+
+async def test_what_is_resent_comes_before_new_events(world: World) -> None:
+    await spool_pages(world, 3)
+    batches = batches_of(world)
+    await batches.fill()
+    batches.cut()
+    batches.resend([(2, 5), (7, 8)])
+    assert await batches.fill()
+    assert positions(batches.cut()) == [2, 3, 4, 7, *range(10, 16)]
+
+
+async def test_a_range_that_exceeds_a_batch_is_resent_in_several(world: World) -> None:
+    await spool_pages(world, 4)
+    batches = batches_of(world)
+    for _ in range(3):
+        await batches.fill()
+        batches.cut()
+    batches.resend([(0, 25), (27, 28)])
+    resent = []
+    for _ in range(3):
+        await batches.fill()
+        resent.append(positions(batches.cut()))
+    assert resent == [[*range(10)], [*range(10, 20)], [*range(20, 25), 27, *range(30, 34)]]
+
+
+async def test_what_is_done_by_now_is_not_resent(world: World) -> None:
+    await world.spool(20)
+    batches = batches_of(world)
+    await batches.fill()
+    batches.cut()
+    await world.store.settle("sink", [(0, 10)])
+    batches.resend([(0, 10)])
+    await batches.fill()
+    assert positions(batches.cut()) == [*range(10, 20)]
+    await world.store.settle("sink", [(10, 20)])
+    batches.resend([(10, 20)])
+    async with asyncio.timeout(5):
+        assert not await batches.fill(), "the spool has nothing more"
+
+
+async def test_what_is_postponed_comes_after_everything_that_waits(world: World) -> None:
+    await world.spool(15)
+    batches = batches_of(world)
+    await batches.fill()
+    first = batches.cut()
+    batches.postpone(first[3:5])
+    batches.postpone(first[8:9])
+    assert not await batches.fill(), "the postponed ones do not fill it"
+    assert positions(batches.cut()) == [*range(10, 15), 3, 4, 8]
+    batches.postpone(first[:1])
+    batches.resend_postponed()
+    await world.spool(1, first=15)
+    assert not await batches.fill()
+    assert positions(batches.cut()) == [0, 15]
+
+
+@pytest.mark.parametrize(
+    ("size", "cut"),
+    [
+        (20, 1),  # the event and its overhead fit exactly
+        (19, 1),  # a single one goes alone, whatever its size
+        (40, 2),
+        (59, 2),
+        (60, 3),
+    ],
+)
+async def test_the_overhead_of_each_event_counts(
+    world: World, size: int, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(5)
+    intake = Intake(limits=Limits(10, size, overhead=5))
+    monkeypatch.setattr(intake, "render", lambda _: b"x" * 15)
+    batches = Batches("sink", intake, world.store)
+    await batches.fill()
+    assert len(batches.cut()) == cut
+
+
+def test_consecutive_positions_share_a_range() -> None:
+    assert ranges_of([]) == []
+    assert ranges_of([4]) == [(4, 5)]
+    assert ranges_of([1, 2, 3, 7, 8, 10, 9]) == [(1, 4), (7, 9), (10, 11), (9, 10)]

@@ -1,0 +1,160 @@
+"""The running sources and sinks: what a reload adds, removes and changes, or refuses."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from structlog.testing import capture_logs
+from tests.support.daemon import eventually
+from tests.support.stores import opened
+
+from auditrelay.config import load
+from auditrelay.config.model import Config
+from auditrelay.errors import ConfigError
+from auditrelay.service.topology import Topology, TopologyDiff
+from auditrelay.sinks import file
+from auditrelay.telemetry.metrics import Metrics
+
+Configure = Callable[..., Config]
+
+
+def source(key: str = "key-one", **more: str) -> dict[str, str]:
+    # nothing listens there: a poll fails at once, and is repeated later
+    return {"type": "bland", "api_key": key, "base_url": "https://127.0.0.1:9", **more}
+
+
+@pytest.fixture
+def configure(tmp_path: Path) -> Configure:
+    """Load a configuration with *sources* by name, and file sinks called *sinks*."""
+
+    def make(
+        sources: dict[str, dict[str, str]], sinks: tuple[str, ...] = ("out",), top: str = ""
+    ) -> Config:
+        lines = [top or f'state_dir = "{tmp_path / "state"}"']
+        for name, table in sources.items():
+            lines += [f"[sources.{name}]", *(f'{key} = "{each}"' for key, each in table.items())]
+        for name in sinks:
+            lines += [f"[sinks.{name}]", 'type = "file"', f'path = "{tmp_path / name}.jsonl"']
+        path = tmp_path / "c.toml"
+        path.touch(mode=0o600)
+        path.write_text("\n".join(lines).replace('"false"', "false"))
+        return load(path, {"HOME": str(tmp_path)})
+
+    return make
+
+
+@asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Topology]:
+    """Run the topology of *config* for the length of a ``with`` block."""
+    config.state_dir.mkdir(mode=0o700)
+    store = await opened(config.state_dir)
+    topology = Topology(
+        config,
+        store,
+        Metrics(sources=config.sources, sinks=config.sinks),
+        clock=lambda: datetime(2026, 1, 10, 12, tzinfo=UTC),
+    )
+    await topology.register()
+    async with asyncio.TaskGroup() as tasks:
+        topology.begin(tasks, AsyncIOScheduler(timezone=UTC))
+        try:
+            yield topology
+        finally:
+            await topology.end()
+            await topology.close()
+    await store.close()
+
+
+async def test_a_reload_returns_what_was_added_removed_and_changed(configure: Configure) -> None:
+    async with running(
+        configure({"same": source(), "gone": source(), "other": source()})
+    ) as topology:
+        same, other = topology.collectors["same"], topology.collectors["other"]
+        out = topology.deliverers["out"]
+        changed = configure(
+            {"same": source(), "other": source("key-two"), "new": source()}, ("out", "more")
+        )
+        assert await topology.change(changed) == TopologyDiff(["new", "more"], ["gone"], ["other"])
+        assert set(topology.collectors) == {"same", "other", "new"}
+        assert set(topology.deliverers) == {"out", "more"}
+        assert topology.collectors["same"] is same, "what has not changed goes on"
+        assert topology.deliverers["out"] is out
+        assert topology.collectors["other"] is not other
+        assert topology.config is changed
+
+
+async def test_disabling_is_removing_and_enabling_is_adding(configure: Configure) -> None:
+    on = configure({"one": source(), "two": source()})
+    off = configure({"one": source(), "two": source(enabled="false")})
+    async with running(on) as topology:
+        assert await topology.change(off) == TopologyDiff([], ["two"], [])
+        assert await topology.change(off) == TopologyDiff([], [], [])
+        assert await topology.change(on) == TopologyDiff(["two"], [], [])
+
+
+async def test_a_removed_sink_delivers_its_backlog_and_is_closed(configure: Configure) -> None:
+    async with running(configure({"one": source()}, ("out", "gone"))) as topology:
+        with capture_logs() as logs:
+            await topology.change(configure({"one": source()}))
+            await eventually(lambda: not topology._draining)
+        assert {"event": "sink_drained", "sink": "gone", "log_level": "info"} in logs
+        assert set(topology.sinks) == {"out"}
+
+
+@pytest.mark.parametrize(
+    ("top", "problems"),
+    [
+        ('state_dir = "/elsewhere"', ["state_dir"]),
+        ('[status]\nlisten = "127.0.0.1:1"', ["state_dir", "status"]),
+    ],
+)
+async def test_what_cannot_change_at_runtime_is_refused_and_nothing_has_changed(
+    configure: Configure, top: str, problems: list[str]
+) -> None:
+    before = configure({"one": source()})
+    async with running(before) as topology:
+        loops = topology.loops
+        with pytest.raises(ConfigError) as caught:
+            await topology.change(configure({"two": source()}, top=top))
+        assert list(caught.value.problems) == [
+            f"{key} cannot change while the service runs: restart it" for key in problems
+        ]
+        assert (topology.config, topology.loops) == (before, loops)
+
+
+async def test_a_part_that_cannot_be_built_changes_nothing(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = configure({"one": source()})
+    async with running(before) as topology:
+        loops = topology.loops
+
+        closed: list[file.Sink] = []
+        close = file.Sink.close
+
+        async def watched(sink: file.Sink) -> None:
+            closed.append(sink)
+            await close(sink)
+
+        def fail(*_: object) -> None:
+            raise ConfigError("sources.two: it cannot be built")
+
+        monkeypatch.setattr("auditrelay.service.topology.make_source", fail)
+        monkeypatch.setattr(file.Sink, "close", watched)
+        with pytest.raises(ConfigError, match="cannot be built"):
+            await topology.change(configure({"one": source(), "two": source()}, ("out", "more")))
+        assert (topology.config, topology.loops) == (before, loops)
+        assert set(topology.sinks) == {"out"}
+        assert len(closed) == 1, "the sink that was built for nothing"
+
+
+async def test_an_announcement_wakes_every_sink(configure: Configure) -> None:
+    async with running(configure({"one": source()}, ("out", "more"))) as topology:
+        for deliverer in topology.deliverers.values():
+            deliverer.wake.clear()
+        topology.announce()
+        assert [each.wake.is_set() for each in topology.deliverers.values()] == [True, True]
