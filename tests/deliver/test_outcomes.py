@@ -50,5 +50,5 @@ async def test_a_warning_of_a_sink_is_logged_when_it_changes(world: World) -> No
     intake = Intake(limits=Limits(1, 10**9), script=[Verdict(warnings=each) for each in given])
     with capture_logs() as logs:
         await world.run(intake)
-    lines = [line["words"] for line in logs if line["event"] == "sink_warned"]
+    lines = [line["warnings"] for line in logs if line["event"] == "sink_warned"]
     assert lines == ["slow", "slow; odd", "slow"]

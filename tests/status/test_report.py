@@ -33,7 +33,7 @@ def test_what_is_only_in_the_store_is_orphaned_and_listed_last(tmp_path: Path) -
         rows = shown[kind]
         assert [row["name"] for row in rows] == [*members, "a-former"]
         assert [row["enabled"] for row in rows] == [True] * len(members) + [False]
-        assert ["leftover" in row for row in rows] == [False] * len(members) + [True]
+        assert ["orphaned" in row for row in rows] == [False] * len(members) + [True]
     orphan = shown["sinks"][-1]
     assert (orphan["backlog_events"], orphan["oldest_undelivered_seconds"]) == (7, 60)
     assert (orphan["type"], orphan["sources"], orphan["dead_letters"]) == (None, [], 3)

@@ -11,6 +11,8 @@ shows everything. So each page is requested such that it begins with a row *newe
 of the page before; then no row can be between them, however the list moved meanwhile. That is why
 pages have odd sizes: page *n* of *q* rows begins where we want it to. The exception are ties, rows
 of equal time, that fill more than a page: they are read again until as many are known as there are.
+The list counts as unchanged while its total stays: a tie that is deleted between the same two
+requests in which another row arrives can hide one until a resweep.
 
 **What the plan hides.** Lower plans show shorter ranges, and leave out whole categories without
 notice. The first is a gap of each window that reaches further back. For the second, one such
