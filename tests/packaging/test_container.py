@@ -205,6 +205,7 @@ async def test_as_process_1_it_stops_on_a_signal_and_at_once_on_a_second_one(
             os.kill(child(daemon), signal.SIGTERM)
             assert await daemon.process.wait() == 0
         sandbox.splunk.faults.add(faults.hang(), method="POST", times=None)
+        sandbox.splunk.seen.clear()
         sandbox.cekura.add(datetime.now(UTC))
         async with Daemon(config, program=program) as daemon:
             await eventually(lambda: any(seen.body_bytes for seen in sandbox.splunk.seen))
