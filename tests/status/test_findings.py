@@ -167,7 +167,7 @@ def test_a_held_source_names_the_refusal_and_the_key(code: str, what: str, do: s
         ),
         # systemd copies it when the service starts
         (["${credential:hec}"], "the credential hec (sinks.splunk.token); restart the service."),
-        ([], "sinks.splunk.token; restart the service."),
+        ([], "sinks.splunk.token; reload the service."),
     ],
 )
 def test_where_a_new_key_goes_depends_on_where_the_old_one_came_from(

@@ -156,6 +156,7 @@ def _fix_slowest(report: Report) -> str:
 
 _Kind = Literal["source", "sink"]
 
+_RELOAD: Final = "reload the service"
 _RESTART: Final = "restart the service"
 _NOT_FOLLOWED: Final = "Redirects are not followed: they would leak credentials."
 
@@ -208,16 +209,16 @@ def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[s
 
 def _renew(row: Mapping[str, Any], table: str) -> str:
     """Return where the key of *row* comes from, and so where a new one goes."""
-    wanted, again = [], True
+    wanted, then = [], "it is read again automatically"
     for credential in row["credentials"]:
         where = f"{table}.{credential['key']}"
         if not credential["references"]:
             wanted.append(where)
-            again = False
+            then = _RELOAD if then != _RESTART else then
         for reference in credential["references"]:
             kind, _, name = reference.strip("${}").partition(":")
-            # A systemd credential is a copy, made when the service starts.
-            again &= kind == "file"
+            if kind != "file":  # the process has its own copy, made when it started
+                then = _RESTART
             wanted.append(
                 {
                     "file": f"the file {name} ({where})",
@@ -227,8 +228,7 @@ def _renew(row: Mapping[str, Any], table: str) -> str:
             )
     if not wanted:
         return "Check whether a proxy in between requires credentials of its own."
-    after = "it is read again automatically" if again else _RESTART
-    return f"Put a valid key into {' or '.join(wanted)}; {after}."
+    return f"Put a valid key into {' or '.join(wanted)}; {then}."
 
 
 _FAILURES: Final = {
