@@ -4,7 +4,8 @@
 #   make demo [DEMO="--duration 2m"]   the service against the built-in sandbox, no credentials
 #   make test [TEST="-k spool -x"]     the tests, as .ci/run runs them
 #   make test AREA=deliver             those of one area: tests/deliver, tests/contract/deliver, ...
-#   make test-unit                     those that start no process and no browser, in a minute
+#   make test-unit                     those that start no process and no browser, in a minute; without
+#                                      the contract suites (make test AREA=contract)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
@@ -51,7 +52,8 @@ test: $(VENV)/.developer
 	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(FOLDERS)
 
 test-unit: $(VENV)/.developer
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not process and not slow" $(TEST) $(FOLDERS)
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not process and not slow" $(TEST) \
+		$(or $(FOLDERS),--ignore tests/contract)
 
 check: check-format check-lint check-types
 

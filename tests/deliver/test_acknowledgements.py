@@ -45,6 +45,7 @@ async def test_pending_acknowledgements_take_no_slot_in_flight(world: World) -> 
         assert sink.taken == made
 
 
+@pytest.mark.slow
 async def test_a_sink_that_never_acknowledges_gets_one_batch_every_5_minutes(
     world: World,
 ) -> None:

@@ -15,6 +15,8 @@ from auditrelay.errors import Refused, Retryable
 from auditrelay.sandbox import siems
 from auditrelay.sinks import Limits
 
+pytestmark = pytest.mark.slow
+
 BATCH = Limits(50, 10**9)
 
 

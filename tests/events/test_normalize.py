@@ -169,6 +169,7 @@ def test_a_byte_order_mark_is_removed(one: Callable[..., AuditEvent]) -> None:
     assert (event.native_id, bytes(event.raw)) == ("1", b'{"id":"1"}')
 
 
+@pytest.mark.slow
 def test_a_field_of_five_megabytes_is_shortened_and_kept_whole_in_the_raw_record(
     one: Callable[..., AuditEvent], written: Written
 ) -> None:

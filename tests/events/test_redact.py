@@ -280,6 +280,7 @@ def test_the_cache_of_keys_is_bounded() -> None:
     assert max(map(len, redactor._secret)) <= 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

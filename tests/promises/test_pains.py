@@ -201,6 +201,7 @@ async def test_events_on_the_edges_of_windows_are_read_once(world: World) -> Non
     assert Counter(await world.names()) == Counter(edges)
 
 
+@pytest.mark.slow
 async def test_delivery_is_both_soon_and_complete(world: World) -> None:
     """Ninety-nine events are shown at once, one in a hundred an hour late or six hours late."""
     collector = world.collector(settle="0s", overlap="5m", resweep=["1h", "8h"])
@@ -406,6 +407,7 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
         await asyncio.wait(tasks)
 
 
+@pytest.mark.slow
 async def test_a_source_that_failed_for_days_is_read_again_automatically(world: World) -> None:
     failures: list[RelayError] = [
         Retryable("down", reason="connect"),

@@ -562,6 +562,7 @@ async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int
     return found, done
 
 
+@pytest.mark.slow
 async def test_a_long_history_is_not_read_from_the_top_for_every_part(
     vendor: SLaunch, connect: Connect, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,6 +53,7 @@ def test_records_have_their_lines() -> None:
     assert read(text)[0] == [(b'{"a":\n1}', 3), (b'{"b":2}', 6), (b"3", 6)]
 
 
+@pytest.mark.slow
 def test_odd_content_of_a_record_is_left_as_it_is() -> None:
     odd = [
         b'{"a":"\\"]}\\\\"}', b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":1,"a":2}', b'{"a" 1}', b"nul",
