@@ -10,9 +10,8 @@ that one page is a snapshot of the list: between the time of its first row and t
 shows everything. So each page is requested such that it begins with a row *newer* than the last one
 of the page before; then no row can be between them, however the list moved meanwhile. That is why
 pages have odd sizes: page *n* of *q* rows begins where we want it to. The exception are ties, rows
-of equal time, that fill more than a page: they are read again until as many are known as there are.
-The list counts as unchanged while its total stays: a tie that is deleted between the same two
-requests in which another row arrives can hide one until a resweep.
+of equal time, that fill more than a page: they are read again until as many are known as there are,
+and then once more from scratch, until two readings show the same rows.
 
 **What the plan hides.** Lower plans show shorter ranges, and leave out whole categories without
 notice. The first is a gap of each window that reaches further back. For the second, one such
@@ -133,13 +132,25 @@ class _Ties:
     The rows of the time *at* that were seen while the list had *total* rows.
 
     A key of a row that was deleted since would stand for one that was not seen: so the keys are
-    collected again whenever the total changes, and have to be as many as there *most* were.
+    collected again whenever the total changes, and have to be as many as there *most* were. A
+    deletion and an arrival at once keep the total: so they are collected once more from scratch,
+    and have to be the same as *before*.
     """
 
     at: float
     total: int
     keys: set[str | bytes] = field(default_factory=set)
     most: int = 0
+    before: set[str | bytes] | None = None
+
+    def collected(self) -> bool:
+        """Return whether the keys are proved complete; start from scratch if only collected."""
+        if len(self.keys) < self.most:
+            return False
+        if self.keys == self.before:
+            return True
+        self.before, self.keys, self.most = self.keys, set(), 0
+        return False
 
 
 def _row(text: bytes) -> tuple[bytes, int | None, str | bytes]:
@@ -310,8 +321,8 @@ class Source:
         Yield snapshots, from *first* on, of all rows of the time of *ties* and a little beyond.
 
         These rows fill more than a page, and their order may differ between snapshots. So they are
-        counted while the list does not change, and their keys are collected: when there are as
-        many keys as rows, the last snapshot is yielded with True.
+        counted while the list does not change, and their keys are collected: when these are proved
+        complete, the last snapshot is yielded with True.
         """
         snapshot, at = first, ties.at
         newer = sum(when is not None and when > at for _, when, _ in snapshot.rows)
@@ -321,7 +332,7 @@ class Source:
             if snapshot.last < at:
                 older = sum(when is not None and when < at for _, when, _ in snapshot.rows)
                 ties.most = max(ties.most, snapshot.end - older - begins)
-                yield snapshot, len(ties.keys) >= ties.most
+                yield snapshot, ties.collected()
                 return
             yield snapshot, False
             found = await self._fetch(range_, snapshot.end)
