@@ -109,6 +109,16 @@ async def test_nothing_is_lost(tmp_path: Path, sandbox: Sandbox) -> None:
         400, where=first_of(2), times=None, kind="document_parsing_exception"
     )
 
+    dead: dict[str, set[str]] = {name: set() for name in intakes(sandbox)}
+
+    async def settled(*sinks: str) -> bool:
+        for letter in await dead_letters(config):
+            assert letter["reason"]
+            dead[letter["sink"]].add(letter["native_id"])
+        return not any(
+            set(intakes(sandbox)[name].lost(wanted(sandbox, gone))) - dead[name] for name in sinks
+        )
+
     daemon = Daemon(config)
     await daemon.start()
     await eventually(lambda: sandbox.elastic.stored.total > 20)
@@ -117,24 +127,11 @@ async def test_nothing_is_lost(tmp_path: Path, sandbox: Sandbox) -> None:
     async with daemon:
         for vendor in vendors:
             vendor.add(datetime.now(UTC))
-        await eventually(lambda: not sandbox.splunk.stored.lost(wanted(sandbox, gone)) or None)
+        await eventually(lambda: settled("splunk"))
         await daemon.end(signal.SIGKILL)
     await sandbox.datadog.start()
     async with daemon:
-        dead: dict[str, set[str]] = {name: set() for name in intakes(sandbox)}
-
-        async def settled() -> bool:
-            for letter in await dead_letters(config):
-                assert letter["reason"]
-                dead[letter["sink"]].add(letter["native_id"])
-            return not any(
-                set(stored.lost(wanted(sandbox, gone))) - dead[name]
-                for name, stored in intakes(sandbox).items()
-            )
-
-        async with asyncio.timeout(30):
-            while not await settled():
-                pass
+        await eventually(lambda: settled(*dead), within=30)
         assert await daemon.end() == 0
     assert len(dead["elastic"]) == 2
     assert len(dead["splunk"]) <= 1, "a kill may come between the blame and its dead letter"
