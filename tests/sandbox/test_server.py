@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -139,6 +140,8 @@ async def test_a_restarted_double_has_the_same_port(echo: Echo, client: httpx.As
     await echo.stop()
     with pytest.raises(httpx.ConnectError):
         await client.get(echo.url)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", echo.port))
     await echo.start()
     assert (await client.get(echo.url)).status_code == 200
 

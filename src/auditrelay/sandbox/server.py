@@ -9,6 +9,7 @@ import asyncio
 import socket
 import struct
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
@@ -22,6 +23,14 @@ from auditrelay.sandbox.messages import BadRequest, Request, Response, Seen, jso
 _READ_AHEAD = 4 * 1024 * 1024
 
 _LOGGED_REQUESTS = 20_000
+
+
+def _bind(port: int) -> socket.socket:
+    """Return a socket on *port* of loopback, or on a free one for 0; several may share it."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
 
 
 class Double:
@@ -59,10 +68,15 @@ class Double:
 
     async def start(self) -> Self:
         """Listen on a free port, or again on the previous port."""
+        if not self.port:
+            # Bound for as long as the double exists, so that no other process gets the port during
+            # an outage; without listening, it refuses connections.
+            reserved = _bind(0)
+            weakref.finalize(self, reserved.close)
+            self.port = reserved.getsockname()[1]
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", self.port, limit=_READ_AHEAD, backlog=512
+            self._accept, sock=_bind(self.port), limit=_READ_AHEAD, backlog=512
         )
-        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def stop(self) -> None:
