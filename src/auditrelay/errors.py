@@ -127,10 +127,11 @@ class WalkBroken(RelayError):
 
     *reason* is a short code: ``repeated_page``, ``no_progress``, ``over_budget``,
     ``reply_too_large``, ``cursor_missing``... *window* is the part that cannot be read, once it is
-    too short to be halved.
+    too short to be halved. *shown* is what the walk had shown by then, if it is known.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.window: Any = None  # an Interval, which this module may not import
+        self.shown: Any = None  # a collect.parts.Shown, likewise

@@ -1,0 +1,169 @@
+"""
+Read a window in parts, each as long as the density of the events read lately allows.
+
+A walk that breaks has been for nothing, and one that shows more events than it may breaks. So a
+window is cut before it is walked: the first part is short, the next ones grow over empty time and
+shrink at once where there is much. Cutting what broke is left for what nobody can foresee: then
+what the walk has shown says where to cut.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from auditrelay.errors import WalkBroken
+from auditrelay.window import MAX_WINDOW, Interval, halves
+
+FIRST_LENGTH: Final = timedelta(hours=1)
+"""Length of the first part, as long as nothing is known of the source."""
+
+GROWTH: Final = 4
+"""How many times as long as the last part the next one may be, at most."""
+
+MEMORY: Final = 3 / 4
+"""How much each part weighs in the mean, of what the next one does."""
+
+ALMOST: Final = 1.25
+"""A span of up to that many lengths is read as one part: a short rest would cost a walk."""
+
+EDGE: Final = timedelta(seconds=1)
+"""What is cut off as empty ends this far from the nearest event: vendors round times."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """
+    What a walk has shown before it broke.
+
+    *oldest* and *newest* are None if no record had a time. *newest_first* is None if the pages came
+    in no order of time.
+    """
+
+    events: int
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    newest_first: bool | None = None
+
+
+class PartLength:
+    """
+    The length of the next part of one source: such that it is likely to show *target* events.
+
+    It shrinks at once where a part had more, and grows as far as the mean of the last few parts
+    allows: where bursts and emptiness alternate it settles between them. Pure: the same parts and
+    counts give the same lengths.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._events = self._seconds = 0.0
+        """Of the last parts, the older the less they weigh."""
+        self.length = FIRST_LENGTH
+        """How long the next part should be."""
+
+    def read(self, part: Interval, events: int) -> None:
+        """Learn that *part* was read to its end, and had so many *events*."""
+        seconds = part.length.total_seconds()
+        self._events = self._events * MEMORY + events
+        self._seconds = self._seconds * MEMORY + seconds
+        fitting = self._fitting(events, seconds)
+        if fitting < self.length:
+            self.length = fitting
+        else:
+            mean = self._fitting(self._events, self._seconds)
+            self.length = max(self.length, min(fitting, mean, part.length * GROWTH))
+
+    def broke(self, part: Interval, shown: Shown | None) -> None:
+        """Learn that the walk of *part* broke after it had *shown* so much."""
+        self.length = part.length / 2
+        if shown is None or shown.oldest is None or shown.newest is None or not shown.events:
+            return
+        seconds = max(shown.newest - shown.oldest, EDGE).total_seconds()
+        self._events, self._seconds = shown.events, seconds
+        # Half the usual: how dense the rest of the part is, is a guess.
+        share = min(self._target / shown.events, 1) / 2
+        self.length = min(self.length, timedelta(seconds=max(seconds * share, 1)))
+
+    def _fitting(self, events: float, seconds: float) -> timedelta:
+        """Return how long a part may be where there are so many *events* in so many *seconds*."""
+        fitting = seconds * self._target / max(events, 1)
+        return min(timedelta(seconds=max(fitting, 1)), MAX_WINDOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Time that is still to be read; *backwards* if its last part is to be read first."""
+
+    interval: Interval
+    backwards: bool = False
+
+    def cut(self, length: timedelta) -> "tuple[Interval, Span | None]":
+        """Return the next part, of about *length*, and the rest."""
+        whole = self.interval
+        if whole.length <= length * ALMOST:
+            return whole, None
+        if self.backwards:
+            at = whole.end - length
+            return Interval(at, whole.end), Span(Interval(whole.start, at), backwards=True)
+        at = whole.start + length
+        return Interval(whole.start, at), Span(Interval(at, whole.end))
+
+
+def spans_of(part: Interval, shown: Shown | None) -> list[Span]:
+    """
+    Return what is to be read of *part* whose walk broke, in the order in which it is to be read.
+
+    The dense end first, from there on towards the other one: how dense the events are there is
+    known. The time beyond it that was seen to be empty is a span of its own.
+    """
+    if shown is None or shown.newest_first is None or shown.newest is None or shown.oldest is None:
+        return [Span(part)]
+    backwards = shown.newest_first
+    edge = shown.newest + EDGE if backwards else shown.oldest - EDGE
+    if not part.start < edge < part.end:
+        return [Span(part, backwards)]
+    before, after = Interval(part.start, edge), Interval(edge, part.end)
+    return [Span(before, backwards=True), Span(after)] if backwards else [Span(after), Span(before)]
+
+
+async def in_parts(
+    source: str,
+    window: Interval,
+    length: PartLength,
+    read: Callable[[Interval, bool], Awaitable[int]],
+) -> None:
+    """
+    Read *window* in parts; where a walk breaks, only its part is repeated, in smaller parts.
+
+    *read* gets each part, and whether it is too short to be cut; it returns how many events the
+    part had. *source* is the name for the log. Raises WalkBroken, with the part in it, if a part
+    that is too short to be cut cannot be read.
+    """
+    todo = [Span(window)]
+    while todo:
+        part, rest = todo.pop().cut(length.length)
+        if rest is not None:
+            todo.append(rest)
+        shortest = halves(part) is None
+        try:
+            events = await read(part, shortest)
+        except WalkBroken as error:
+            if shortest:
+                error.window = part
+                raise
+            length.broke(part, error.shown)
+            todo += reversed(spans_of(part, error.shown))
+            _log.warning(
+                "window_halved",
+                source=source,
+                start=part.start.isoformat(),
+                end=part.end.isoformat(),
+                reason=error.reason,
+            )
+        else:
+            length.read(part, events)
