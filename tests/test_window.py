@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 
 from auditrelay.window import (
     MAX_WINDOW,
-    MIN_SPLIT,
     Interval,
     covered_until,
-    halves,
     holes,
     iso,
     micros,
@@ -119,18 +117,6 @@ def test_an_outage_of_45_days_is_two_windows_and_not_a_loss() -> None:
     assert second is not None
     assert second.start < first.end < second.end == NOON - SECOND
     assert step(second.end) is None
-
-
-@given(spans.map(interval))
-def test_halves_are_the_whole_and_meet(window: Interval) -> None:
-    cut = halves(window)
-    if window.length <= MIN_SPLIT:
-        assert cut is None
-        return
-    assert cut is not None
-    one, other = cut
-    assert (one.start, other.end) == (window.start, window.end)
-    assert one.end == other.start
 
 
 @given(spans.map(interval), st.integers(1, 400))

@@ -10,7 +10,7 @@ The errors, as a tree by the caller's next action.
     - Refused       hold this source or sink: its credentials, rights or address are wrong
     - Rejected      halve the request; dead-letter its event if it is only one
         - TooLarge  the same, because of its size
-    - WalkBroken    bisect the window in time, and walk both halves
+    - WalkBroken    read the window in smaller parts
 """
 
 from typing import Any
@@ -127,7 +127,7 @@ class WalkBroken(RelayError):
 
     *reason* is a short code: ``repeated_page``, ``no_progress``, ``over_budget``,
     ``reply_too_large``, ``cursor_missing``... *window* is the part that cannot be read, once it is
-    too short to be halved. *shown* is what the walk had shown by then, if it is known.
+    too short to be cut. *shown* is what the walk had shown by then, if it is known.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:

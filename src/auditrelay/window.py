@@ -16,7 +16,7 @@ MAX_WINDOW = timedelta(days=30)
 """The longest window, whatever the configuration says."""
 
 MIN_SPLIT = timedelta(seconds=1)
-"""A window of this length, or a shorter one, is not halved."""
+"""A window of this length, or a shorter one, is not cut into smaller ones."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,14 +108,6 @@ def slices(span: Interval, longest: timedelta) -> Iterator[Interval]:
         end = min(span.end, start + longest)
         yield Interval(start, end)
         start = end
-
-
-def halves(window: Interval) -> tuple[Interval, Interval] | None:
-    """Return the two halves of *window*, or None if it is too short to be halved."""
-    if window.length <= MIN_SPLIT:
-        return None
-    middle = window.start + window.length / 2
-    return Interval(window.start, middle), Interval(middle, window.end)
 
 
 def overdue(

@@ -87,7 +87,7 @@ async def test_a_repeated_page_is_shown_and_named(tmp_path: Path) -> None:
         "  page 1: 100 records, 100 new",
         "  page 2: 100 records, 0 new",
         "  repeated_page: a page came a second time",
-        "  A poll reads both halves of this part instead.",
+        "  A poll reads this part in smaller ones instead.",
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.collect.parts import GROWTH, PartLength, Shown, Span, in_parts, spans_of
+from auditrelay.collect.parts import GROWTH, PartLength, Shown, Span, can_be_cut, in_parts, spans_of
 from auditrelay.errors import WalkBroken
 from auditrelay.window import Interval
 
@@ -32,10 +32,10 @@ class History:
         self.walked: list[Interval] = []
         self.read_whole: list[Interval] = []
 
-    async def read(self, part: Interval, shortest: bool) -> int:  # as in_parts
+    async def read(self, part: Interval) -> int:
         found = self._inside(part)
         self.walked.append(part)
-        if len(found) > MOST and not shortest:
+        if len(found) > MOST and can_be_cut(part):
             shown = (found[::-1] if self.newest_first else found)[: MOST + 1]
             if self.newest_first is None:
                 shown = Random(1).sample(found, MOST + 1)
@@ -189,7 +189,7 @@ def test_the_dense_end_is_read_first_and_what_was_empty_apart() -> None:
 
 
 async def test_a_part_too_short_to_be_cut_is_named() -> None:
-    async def read(part: Interval, _shortest: bool) -> int:  # as in_parts
+    async def read(part: Interval) -> int:
         if part.start <= START + timedelta(minutes=7) < part.end:
             raise WalkBroken("a record breaks it", reason="reply_too_large")
         return 0

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect import walk as walking
-from auditrelay.collect.walk import MAX_EVENTS_PER_WALK, time_range, walk
+from auditrelay.collect.walk import WALK, Budget, time_range, walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
@@ -51,14 +51,14 @@ def shown(event: Make) -> Shown:
     """Walk a source, and return the numbers of each page and whether it completed the window."""
 
     async def run(
-        source: Scripted, *, max_events: int | None = MAX_EVENTS_PER_WALK
+        source: Scripted, *, budget: Budget | None = WALK
     ) -> list[tuple[list[int], bool]]:
         def normalize(records: list[bytes]) -> list[AuditEvent]:
             return [event(int(record)) for record in records]
 
         return [
             ([int(each.native_id or "") for each in events], outcome is not None)
-            async for events, _, outcome in walk(source, WINDOW, normalize, max_events=max_events)
+            async for events, _, outcome in walk(source, WINDOW, normalize, budget=budget)
         ]
 
     return run
@@ -150,9 +150,9 @@ async def test_a_window_over_budget_is_broken_unless_it_cannot_be_cut(
 ) -> None:
     monkeypatch.setattr(walking, "MAX_PAGES_PER_WALK", 5)
     with pytest.raises(WalkBroken) as broken:
-        await shown(Scripted(script), max_events=10)
+        await shown(Scripted(script), budget=Budget(10, 10))
     assert broken.value.reason == "over_budget"
-    assert (await shown(Scripted(script), max_events=None))[-1][1]
+    assert (await shown(Scripted(script), budget=None))[-1][1]
 
 
 async def test_a_window_at_the_budget_is_not_over_it(
@@ -160,7 +160,7 @@ async def test_a_window_at_the_budget_is_not_over_it(
 ) -> None:
     monkeypatch.setattr(walking, "MAX_PAGES_PER_WALK", 2)
     script = [page(*range(9), total=10), page(9, last=True, total=10)]
-    assert (await shown(Scripted(script), max_events=10))[-1][1]
+    assert (await shown(Scripted(script), budget=Budget(10, 10)))[-1][1]
 
 
 TWICE = [page(1, 2, total=4), page(2, 3, last=True, total=4)]
@@ -180,7 +180,7 @@ async def test_a_record_that_came_twice_may_hide_another_so_halves_are_asked_for
 async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Shown) -> None:
     source = Scripted(TWICE)
     with capture_logs() as logs:
-        assert (await shown(source, max_events=None))[-1] == ([2, 3], True)
+        assert (await shown(source, budget=None))[-1] == ([2, 3], True)
     assert source.walks == 2
     assert [line["event"] for line in logs] == ["total_mismatched"]
 
@@ -188,7 +188,7 @@ async def test_where_there_are_no_halves_two_walks_alike_are_believed(shown: Sho
 async def test_and_two_walks_that_differ_are_not(shown: Shown) -> None:
     source = Scripted(TWICE, [page(3, 2, total=4), page(2, 1, last=True, total=4)], TWICE)
     source.scripts += [[page(4, 3, total=4), page(3, 2, last=True, total=4)]]
-    assert (await shown(source, max_events=None))[-1] == ([3, 2], True)
+    assert (await shown(source, budget=None))[-1] == ([3, 2], True)
     assert source.walks == 4
 
 

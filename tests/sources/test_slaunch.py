@@ -11,7 +11,9 @@ import pytest
 import respx
 from pydantic import ValidationError
 
-from auditrelay.collect import walk as walks
+from auditrelay.collect.parts import PartLength, in_parts
+from auditrelay.collect.walk import Budget
+from auditrelay.collect.walk import walk as walk_of
 from auditrelay.config import load
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events import AuditEvent
@@ -21,7 +23,7 @@ from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors.slaunch import PATH, SLaunch
 from auditrelay.sources import Page, slaunch
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, halves
+from auditrelay.window import MAX_WINDOW, Interval
 
 Walk = Callable[..., Awaitable[list[Page]]]
 Connect = Callable[..., slaunch.Source]
@@ -542,37 +544,31 @@ def normalizer(source: slaunch.Source) -> Callable[[list[bytes]], list[AuditEven
     return lambda records: normalize(records, 0)
 
 
-async def cover(source: slaunch.Source, window: Interval) -> tuple[set[str], int]:
-    """Walk *window* in halves of halves, the older one first; return the ids, and the parts."""
-    found: set[str] = set()
-    parts, done = [window], 0
-    while parts:
-        part = parts.pop()
-        try:
-            async for events, _, _ in walks.walk(
-                source, part, normalizer(source), max_events=walks.MAX_EVENTS_PER_WALK
-            ):
-                found.update(event.native_id or "" for event in events)
-            done += 1
-        except WalkBroken as error:
-            smaller = halves(part)
-            if error.reason != "over_budget" or smaller is None:
-                raise
-            parts += reversed(smaller)
-    return found, done
+async def read_in_parts(source: slaunch.Source, window: Interval, budget: Budget) -> list[str]:
+    """Walk *window* in parts of at most *budget* events; return the ids as they came."""
+    found: list[str] = []
+
+    async def read(part: Interval) -> int:
+        shown = 0
+        async for events, _, _ in walk_of(source, part, normalizer(source), budget=budget):
+            found.extend(event.native_id or "" for event in events)
+            shown += len(events)
+        return shown
+
+    length = PartLength(budget.uncounted, first=MAX_WINDOW)
+    await in_parts("shop", window, length, read)
+    return found
 
 
-@pytest.mark.slow
-async def test_a_long_history_is_not_read_from_the_top_for_every_part(
-    vendor: SLaunch, connect: Connect, day: Interval, monkeypatch: pytest.MonkeyPatch
+async def test_a_long_history_that_breaks_one_walk_is_not_read_from_the_top_for_every_part(
+    vendor: SLaunch, connect: Connect, day: Interval
 ) -> None:
-    monkeypatch.setattr(walks, "MAX_EVENTS_PER_WALK", 100)
     made = vendor.fill(2000, day.start, day.end)
-    found, parts = await cover(connect(page_size=10), day)
-    assert found == set(made)
-    assert parts == 32
-    # 200 pages. 31 walks of ten pages each had to break before the parts were small enough.
-    assert len(vendor.seen) < 4.2 * 200
+    found = await read_in_parts(connect(page_size=10), day, Budget(200, 200))
+    assert set(found) == set(made)
+    # 200 pages, and 21 of the walk that broke; then the newest part first, each where the one
+    # before it ended.
+    assert len(vendor.seen) < 1.4 * 200
 
 
 async def remembering(source: slaunch.Source, walk: Walk, vendor: SLaunch) -> None:

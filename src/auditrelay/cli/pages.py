@@ -8,14 +8,15 @@ from datetime import UTC, datetime
 import typer
 
 from auditrelay.cli.times import parse_time
-from auditrelay.collect.walk import MAX_EVENTS_PER_WALK, MAX_WALKS_PER_WINDOW, time_range, walk
+from auditrelay.collect.parts import can_be_cut
+from auditrelay.collect.walk import MAX_WALKS_PER_WINDOW, WALK, time_range, walk
 from auditrelay.errors import ConfigError, Refused, Retryable, WalkBroken, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.sources import Page, Source
 from auditrelay.telemetry.humanize import count
-from auditrelay.window import EPOCH, Interval, halves, iso, slices
+from auditrelay.window import EPOCH, Interval, iso, slices
 
 Normalize = Callable[[list[bytes]], list[AuditEvent]]
 
@@ -53,8 +54,8 @@ async def print_pages(
             await _walk(source, part, normalize)
         except WalkBroken as error:
             _print_failure(error)
-            if halves(part) is not None:
-                typer.echo("  A poll reads both halves of this part instead.")
+            if can_be_cut(part):
+                typer.echo("  A poll reads this part in smaller ones instead.")
             whole = False
         except (Retryable, Refused) as error:
             _print_failure(error)
@@ -64,10 +65,10 @@ async def print_pages(
 
 async def _walk(source: Source, part: Interval, normalize: Normalize) -> None:
     printer = _Printer()
-    # The limit is that of a poll, which has none for a part that is too short to be halved.
-    max_events = None if halves(part) is None else MAX_EVENTS_PER_WALK
+    # The budget is that of a poll, which has none for a part that is too short to be cut.
+    budget = WALK if can_be_cut(part) else None
     async with contextlib.aclosing(
-        walk(source, part, normalize, max_events=max_events, on_page=printer.show)
+        walk(source, part, normalize, budget=budget, on_page=printer.show)
     ) as pages:
         async for _, page, outcome in pages:
             if outcome is not None:

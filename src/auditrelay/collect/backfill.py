@@ -17,8 +17,16 @@ import structlog
 
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.on_progress import OnProgress
-from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
-from auditrelay.collect.walk import in_halves, walk
+from auditrelay.collect.parts import can_be_cut, in_parts
+from auditrelay.collect.reader import (
+    PART_EVENTS,
+    ReadMode,
+    WindowReader,
+    backfilled,
+    belongs,
+    part_length,
+)
+from auditrelay.collect.walk import WALK, Budget, walk
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
@@ -34,6 +42,9 @@ MIN_SLICE: Final = timedelta(hours=1)
 
 MAX_EVENTS_IN_MEMORY: Final = 5_000
 """Events that are resent in one transaction, or compared at a time; all of them are in memory."""
+
+IN_MEMORY: Final = Budget(counted=MAX_EVENTS_IN_MEMORY, uncounted=MAX_EVENTS_IN_MEMORY)
+"""The budget of a walk whose events are all kept until its end."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -195,10 +206,12 @@ class Backfiller:
             self._progress.new += stats.new
 
     async def _resend_slice(self, reader: WindowReader, piece: Interval) -> None:
-        async def resend(part: Interval, max_events: int | None) -> None:
-            events = await self._from_spool(part, max_events)
+        async def resend(part: Interval) -> int:
+            events = await self._from_spool(part)
             if events is None:
-                events = await self._from_source(reader, part, max_events)
+                events = await self._from_source(
+                    reader, part, IN_MEMORY if can_be_cut(part) else None
+                )
             events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
             await reader.write_when_room(
@@ -207,34 +220,37 @@ class Backfiller:
             reader.announce()
             self._progress.events += len(events)
             self._progress.new += len(events)
+            return len(events)
 
-        await in_halves(self._collector.name, piece, resend, max_events=MAX_EVENTS_IN_MEMORY)
+        length = part_length(self._collector.settings, MAX_EVENTS_IN_MEMORY // 2)
+        await in_parts(self._collector.name, piece, length, resend)
 
-    async def _from_spool(self, part: Interval, max_events: int | None) -> list[AuditEvent] | None:
+    async def _from_spool(self, part: Interval) -> list[AuditEvent] | None:
         """Return the events of *part* from the spool; None unless it was read and is all there."""
         name = self._collector.name
         covered = [span.interval for span in await self._store.ledger(name) if span.gap is None]
         if any(holes(part, covered)):
             return None
         count, _ = await self._store.count_forwarded(name, part)
-        if max_events is not None and count > max_events:
-            raise WalkBroken(f"more than {max_events:,} events", reason="over_budget")
+        if count > MAX_EVENTS_IN_MEMORY and can_be_cut(part):
+            raise WalkBroken(f"more than {MAX_EVENTS_IN_MEMORY:,} events", reason="over_budget")
         return await self._store.spooled_events(name, part)
 
     async def _from_source(
-        self, reader: WindowReader, part: Interval, max_events: int | None
+        self, reader: WindowReader, part: Interval, budget: Budget | None
     ) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
-        async for events, _, _ in walk(self._source, part, reader.normalize, max_events=max_events):
+        async for events, _, _ in walk(self._source, part, reader.normalize, budget=budget):
             found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
 
     async def _count_slice(self, reader: WindowReader, piece: Interval) -> None:
-        async def count(part: Interval, max_events: int | None) -> None:
+        async def count(part: Interval) -> int:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
-            pages = walk(self._source, part, reader.normalize, max_events=max_events)
+            budget = WALK if can_be_cut(part) else None
+            pages = walk(self._source, part, reader.normalize, budget=budget)
             async for events, _, _ in pages:
                 inside = [
                     event
@@ -245,5 +261,7 @@ class Backfiller:
                 new += await self._store.count_new(self._collector.name, inside)
             self._progress.events += len(shown)
             self._progress.new += new
+            return len(shown)
 
-        await in_halves(self._collector.name, piece, count)
+        length = part_length(self._collector.settings, PART_EVENTS)
+        await in_parts(self._collector.name, piece, length, count)

@@ -1,10 +1,10 @@
 """
 Read a window in parts, each as long as the density of the events read lately allows.
 
-A walk that breaks has been for nothing, and one that shows more events than it may breaks. So a
-window is cut before it is walked: the first part is short, the next ones grow over empty time and
-shrink at once where there is much. Cutting what broke is left for what nobody can foresee: then
-what the walk has shown says where to cut.
+A walk of more events than its budget breaks, and what it has read is read again. So a window is
+cut before it is walked: the first part is short, the next ones grow over empty time and shrink at
+once where events are dense. Where a walk breaks all the same, what it has shown says how to cut
+its part.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,10 +15,10 @@ from typing import Final
 import structlog
 
 from auditrelay.errors import WalkBroken
-from auditrelay.window import MAX_WINDOW, Interval, halves
+from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
 FIRST_LENGTH: Final = timedelta(hours=1)
-"""Length of the first part, as long as nothing is known of the source."""
+"""Length of the first part of a source that may have any number of events."""
 
 GROWTH: Final = 4
 """How many times as long as the last part the next one may be, at most."""
@@ -54,16 +54,18 @@ class PartLength:
     """
     The length of the next part of one source: such that it is likely to show *target* events.
 
+    *first* is its length as long as nothing is known.
+
     It shrinks at once where a part had more, and grows as far as the mean of the last few parts
     allows: where bursts and emptiness alternate it settles between them. Pure: the same parts and
     counts give the same lengths.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, first: timedelta = FIRST_LENGTH) -> None:
         self._target = target
         self._events = self._seconds = 0.0
         """Of the last parts, the older the less they weigh."""
-        self.length = FIRST_LENGTH
+        self.length = first
         """How long the next part should be."""
 
     def read(self, part: Interval, events: int) -> None:
@@ -131,29 +133,32 @@ def spans_of(part: Interval, shown: Shown | None) -> list[Span]:
     return [Span(before, backwards=True), Span(after)] if backwards else [Span(after), Span(before)]
 
 
+def can_be_cut(part: Interval) -> bool:
+    """Return whether *part* may still be cut into smaller ones; else a walk of it has no budget."""
+    return part.length > MIN_SPLIT
+
+
 async def in_parts(
     source: str,
     window: Interval,
     length: PartLength,
-    read: Callable[[Interval, bool], Awaitable[int]],
+    read: Callable[[Interval], Awaitable[int]],
 ) -> None:
     """
     Read *window* in parts; where a walk breaks, only its part is repeated, in smaller parts.
 
-    *read* gets each part, and whether it is too short to be cut; it returns how many events the
-    part had. *source* is the name for the log. Raises WalkBroken, with the part in it, if a part
-    that is too short to be cut cannot be read.
+    *read* gets each part, and returns how many events it had. *source* is the name for the log.
+    Raises WalkBroken, with the part in it, if a part that is too short to be cut cannot be read.
     """
     todo = [Span(window)]
     while todo:
         part, rest = todo.pop().cut(length.length)
         if rest is not None:
             todo.append(rest)
-        shortest = halves(part) is None
         try:
-            events = await read(part, shortest)
+            events = await read(part)
         except WalkBroken as error:
-            if shortest:
+            if not can_be_cut(part):
                 error.window = part
                 raise
             length.broke(part, error.shown)

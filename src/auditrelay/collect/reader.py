@@ -18,7 +18,8 @@ import msgspec
 import structlog
 
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.walk import in_halves, time_range, walk
+from auditrelay.collect.parts import PartLength, can_be_cut, in_parts
+from auditrelay.collect.walk import WALK, Budget, time_range, walk
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
@@ -29,12 +30,15 @@ from auditrelay.sources import FileSource, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, holes, micros
+from auditrelay.window import MAX_WINDOW, Interval, holes, micros
 
 T = TypeVar("T")
 
 ROOM_INTERVAL: Final = 1.0
 """Seconds between two checks whether the store has room again."""
+
+PART_EVENTS: Final = 20_000
+"""How many events a part of a window should have: many pages, and far below the budget."""
 
 MARGIN: Final = timedelta(seconds=1)
 """Events this close to a bound of a window are never reported as deleted: vendors round bounds."""
@@ -105,6 +109,7 @@ class WindowReader:
         self.announce = announce
         self._patience = math.inf if patience is None else patience.total_seconds()
         self._health = health
+        self._part_length = part_length(settings, PART_EVENTS)
 
     def normalize(self, records: list[bytes]) -> list[AuditEvent]:
         """Return the events of *records*, with now as the time of fetching."""
@@ -121,10 +126,11 @@ class WindowReader:
         source = self.source
         assert not isinstance(source, FileSource)  # noqa: S101  # it cannot be asked for windows
 
-        async def walk_part(part: Interval, max_events: int | None) -> None:
-            await self._walk(source, part, stats, mode, max_events)
+        async def walk_part(part: Interval) -> int:
+            budget = WALK if can_be_cut(part) else None
+            return await self._walk(source, part, stats, mode, budget)
 
-        await in_halves(self.name, window, walk_part)
+        await in_parts(self.name, window, self._part_length, walk_part)
         _log.info(
             "window_reswept" if mode.resweep else "window_collected",
             source=self.name,
@@ -142,14 +148,14 @@ class WindowReader:
         window: Interval,
         stats: WindowStats,
         mode: ReadMode,
-        max_events: int | None,
-    ) -> None:
+        budget: Budget | None,
+    ) -> int:
         seen: set[bytes] = set()
         before = await self._store.end_of_spool() if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
-        read = new = number = 0
+        read = new = number = events_shown = 0
         async with contextlib.aclosing(
-            walk(source, window, self.normalize, max_events=max_events)
+            walk(source, window, self.normalize, budget=budget)
         ) as pages:
             async for events, page, outcome in pages:
                 if mode.resweep:
@@ -168,6 +174,7 @@ class WindowReader:
                 self._log_page(window, number, page, events, len(added.new))
                 stats.pages += 1
                 stats.events += len(events)
+                events_shown += len(events)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
                 self.worked_at = time.monotonic()
@@ -176,6 +183,7 @@ class WindowReader:
                 stats.read += read
                 if mode.resweep and not (page.partial or page.gaps):
                     stats.deleted += await self._record_deleted(window, seen, before)
+        return events_shown
 
     def _log_page(
         self, part: Interval, number: int, page: Page, events: list[AuditEvent], new: int
@@ -293,6 +301,14 @@ class WindowReader:
             if waited:
                 self._health.resumed()
             return result
+
+
+def part_length(settings: SourceSettings, events: int) -> PartLength:
+    """Return the length of parts for a source with *settings*; each should have about *events*."""
+    if settings.filters_time:
+        return PartLength(events)
+    # Each walk passes everything that is newer than its window, so the fewer walks the better.
+    return PartLength(WALK.uncounted, first=MAX_WINDOW)
 
 
 def belongs(event: AuditEvent, window: Interval) -> bool:

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any, Final, Protocol, runtime_checkable
 
 from auditrelay import __version__
-from auditrelay.collect.backfill import MAX_EVENTS_IN_MEMORY
+from auditrelay.collect.backfill import IN_MEMORY, MAX_EVENTS_IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.on_progress import OnProgress
-from auditrelay.collect.reader import backfilled, belongs, well_inside
-from auditrelay.collect.walk import in_halves, walk
+from auditrelay.collect.parts import can_be_cut, in_parts
+from auditrelay.collect.reader import backfilled, belongs, part_length, well_inside
+from auditrelay.collect.walk import walk
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
@@ -93,8 +94,9 @@ class Verifier:
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
+        length = part_length(self._collector.settings, MAX_EVENTS_IN_MEMORY // 2)
         for part in slices(span, self._collector.settings.max_window):
-            await in_halves(name, part, self._compare, max_events=MAX_EVENTS_IN_MEMORY)
+            await in_parts(name, part, length, self._compare)
         forwarded, digest = await self._store.count_forwarded(name, span)
         return {
             "source": name,
@@ -115,13 +117,14 @@ class Verifier:
             "version": __version__,
         }
 
-    async def _compare(self, part: Interval, max_events: int | None) -> None:
+    async def _compare(self, part: Interval) -> int:
         """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool()
         shown: dict[str, AuditEvent] = {}
         last = None
+        budget = IN_MEMORY if can_be_cut(part) else None
         async with contextlib.aclosing(
-            walk(self._source, part, self._reader.normalize, max_events=max_events)
+            walk(self._source, part, self._reader.normalize, budget=budget)
         ) as pages:
             async for events, last, _ in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))
@@ -157,6 +160,7 @@ class Verifier:
             whole = last is not None and not (last.partial or last.gaps)
             await self._repair(found, to_resend, Proof(covers=(part,) if whole else ()))
         await self._on_progress({"checked": self._checked, "missing": len(self._missing)})
+        return len(found)
 
     def _record_missing(self, event: AuditEvent, sinks: Sequence[str]) -> None:
         at = moment(event.at)

@@ -4,30 +4,43 @@ Walk all pages of one window, until the walk proves that every record was shown.
 Many vendors number their pages, so a record that appears, disappears or moves between two requests
 shifts others past the walk. The vendor's total reveals that; then the window is walked again, and
 the records of all walks count together. Pages that cannot be a complete window raise WalkBroken,
-and the caller walks the halves.
+and the caller walks smaller parts.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 import structlog
 
+from auditrelay.collect.parts import Shown
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
-from auditrelay.window import Interval, halves, moment
-
-MAX_EVENTS_PER_WALK: Final = 50_000
-"""A window with more events is halved, so that repeating a broken walk costs little."""
+from auditrelay.window import Interval, moment
 
 MAX_PAGES_PER_WALK: Final = 5_000
-"""The same limit in pages, for a source whose pages are small or never end."""
+"""The most pages of a walk, for a source whose pages are small or never end."""
 
 MAX_WALKS_PER_WINDOW: Final = 4
 """How often a window is walked while records move between its pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most events that a walk may show; with more it breaks, and its window is cut."""
+
+    counted: int
+    """If the vendor tells a total: then the first page breaks the walk, and costs little."""
+    uncounted: int
+    """If it tells none: then all that was shown by then has to be shown again."""
+
+
+WALK: Final = Budget(counted=50_000, uncounted=100_000)
+"""The budget of a walk whose events are stored page by page."""
 
 Outcome = Literal["complete", "total_mismatched"]
 """How a walk ended that read the whole window: with all that the vendor counts, or with fewer."""
@@ -40,22 +53,25 @@ async def walk(
     window: Interval,
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
-    max_events: int | None = MAX_EVENTS_PER_WALK,
+    budget: Budget | None = WALK,
     on_page: Callable[[Page, list[AuditEvent]], None] | None = None,
 ) -> AsyncGenerator[tuple[list[AuditEvent], Page, Outcome | None], None]:
     """
     Yield each page of *window* with its events, and with the one that completes it the outcome.
 
     The last page of the last walk completes the window; all others come with None. A walk of more
-    than *max_events* breaks; None means no limit, for windows that are too short to be halved.
+    than *budget* breaks; None means no limit, for windows that are too short to be cut.
     *on_page* is called with every page before it is judged, so also with one that breaks the walk.
     Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
     order: int | None = None
     for attempt in range(MAX_WALKS_PER_WINDOW):
-        guard = _Guard(max_events)
-        async with contextlib.aclosing(_read_ahead(source.walk(window))) as pages:
+        guard = _Guard(budget)
+        async with (
+            _saying_what_was_shown(guard),
+            contextlib.aclosing(_read_ahead(source.walk(window))) as pages,
+        ):
             async for page in pages:
                 events = normalize(page.records)
                 if on_page is not None:
@@ -68,10 +84,10 @@ async def walk(
                 complete = guard.is_complete(len(seen))
                 # If two walks agree and nothing moved, the vendor's total is wrong, and all that
                 # it shows has been seen. But a record that came twice in one walk has most likely
-                # displaced another, as in a list whose order leaves ties open. Halves may show
-                # the displaced one; a window too short for halves takes two identical walks.
+                # displaced another, as in a list whose order leaves ties open. Smaller parts may
+                # show that one; a window that is too short to be cut takes two identical walks.
                 agreed = attempt > 0 and not guard.moved and len(seen) == len(before)
-                agreed &= not guard.repeated or (max_events is None and guard.order == order)
+                agreed &= not guard.repeated or (budget is None and guard.order == order)
                 if agreed and not complete:
                     _log.warning(
                         "total_mismatched",
@@ -96,6 +112,16 @@ def time_range(events: Sequence[AuditEvent]) -> tuple[datetime, datetime] | None
     """Return the oldest and newest time of *events*, or None if none has a time of its own."""
     times = [event.at for event in events if event.time_quality != "fetched"]
     return (moment(min(times)), moment(max(times))) if times else None
+
+
+@contextlib.asynccontextmanager
+async def _saying_what_was_shown(guard: "_Guard") -> AsyncGenerator[None, None]:
+    """Add to a WalkBroken of this block what the walk has shown by then."""
+    try:
+        yield
+    except WalkBroken as error:
+        error.shown = guard.shown
+        raise
 
 
 async def _read_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
@@ -124,44 +150,10 @@ async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
     return await anext(pages, None)
 
 
-async def in_halves(
-    source: str,
-    window: Interval,
-    read: Callable[[Interval, int | None], Awaitable[None]],
-    *,
-    max_events: int = MAX_EVENTS_PER_WALK,
-) -> None:
-    """
-    Read *window*, bisecting it where a walk breaks, so that only the broken part is repeated.
-
-    *read* gets each part and the most events that it may have; None for a part that is too short
-    to be halved. *source* is the name for the log. Raises WalkBroken, with the part in it, if a
-    part that is too short to be halved cannot be read.
-    """
-    parts = [window]
-    while parts:
-        part = parts.pop()
-        smaller = halves(part)
-        try:
-            await read(part, None if smaller is None else max_events)
-        except WalkBroken as error:
-            if smaller is None:
-                error.window = part
-                raise
-            _log.warning(
-                "window_halved",
-                source=source,
-                start=part.start.isoformat(),
-                end=part.end.isoformat(),
-                reason=error.reason,
-            )
-            parts += reversed(smaller)
-
-
 class _Guard:
     """Tracks the pages of one walk, and detects those that cannot be a complete window."""
 
-    def __init__(self, max_events: int | None) -> None:
+    def __init__(self, budget: Budget | None) -> None:
         self.seen: set[int] = set()
         """Hashes of the uids: a bounded walk stays within a few megabytes."""
         self.moved = False
@@ -170,9 +162,11 @@ class _Guard:
         """Whether a record came more than once."""
         self.order = 0
         """A hash of the records in the order in which they came."""
-        self._max_events = max_events
+        self._budget = budget
         self._pages = 0
         self._total: int | None = None
+        self._times: list[int] = []
+        """When the first and the last event of each page happened."""
 
     def admit(self, page: Page, events: list[AuditEvent]) -> None:
         """Record *page*, or raise WalkBroken if it cannot be part of a complete walk."""
@@ -182,6 +176,8 @@ class _Guard:
         self.seen.update(shown)
         self.repeated |= len(self.seen) < count + len(shown)
         self.order = hash((self.order, *shown))
+        if events:
+            self._times += [events[0].at, events[-1].at]
         if not page.last and len(self.seen) == count:
             if events:
                 raise WalkBroken("a page came a second time", reason="repeated_page")
@@ -190,16 +186,26 @@ class _Guard:
             self.moved = True
         self.moved |= page.shrunk
         self._total = page.total
-        if self._max_events is not None and (
-            (page.total or 0) > self._max_events
-            or len(self.seen) > self._max_events
-            or self._pages > MAX_PAGES_PER_WALK
-        ):
+        if self._budget is None:
+            return
+        most = self._budget.uncounted if page.total is None else self._budget.counted
+        if (page.total or 0) > most or len(self.seen) > most or self._pages > MAX_PAGES_PER_WALK:
             raise WalkBroken(
-                f"the window has more than {self._max_events:,} events or "
-                f"{MAX_PAGES_PER_WALK:,} pages",
+                f"the window has more than {most:,} events or {MAX_PAGES_PER_WALK:,} pages",
                 reason="over_budget",
             )
+
+    @property
+    def shown(self) -> Shown:
+        """What the walk has shown so far."""
+        times = self._times
+        if not times:
+            return Shown(0)
+        newest_first = None
+        if times[0] != times[-1]:
+            ordered = sorted(times, reverse=times[0] > times[-1])
+            newest_first = times[0] > times[-1] if times == ordered else None
+        return Shown(len(self.seen), moment(min(times)), moment(max(times)), newest_first)
 
     def is_complete(self, seen: int) -> bool:
         """Return whether *seen* distinct events can be all that there are."""

@@ -120,6 +120,11 @@ class SourceSettings(PeerSettings):
         return {"base_url": self.base_url}
 
     @property
+    def filters_time(self) -> bool:
+        """Whether the API shows a window alone, instead of everything from the newest record on."""
+        return True
+
+    @property
     def export_directory(self) -> Path | None:
         """The folder that export files are put into, if the source reads files."""
         return None

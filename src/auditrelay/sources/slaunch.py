@@ -85,6 +85,11 @@ class Settings(SourceSettings):
     """Additional parameters of every request."""
 
     @property
+    def filters_time(self) -> bool:
+        """Every walk starts at the newest record."""
+        return False
+
+    @property
     def record_paths(self) -> Mapping[str, list[str]]:
         """Where records have their id and their time."""
         return {"id_path": self.id_path, "time_path": self.time_path}

@@ -35,6 +35,11 @@ class Settings(SourceSettings):
     """The header ``Cookie`` of a user who is signed in as an owner or admin."""
 
     @property
+    def filters_time(self) -> bool:
+        """Every walk starts at the newest record."""
+        return False
+
+    @property
     def export_directory(self) -> Path | None:
         """The folder that exports are put into."""
         return self.directory
