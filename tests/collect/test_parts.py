@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.collect.parts import GROWTH, PartLength, Shown, Span, can_be_cut, in_parts, spans_of
+from auditrelay.collect.parts import (
+    GROWTH,
+    PartLength,
+    Shown,
+    Span,
+    can_be_cut,
+    in_parts,
+    spans_of,
+)
 from auditrelay.errors import WalkBroken
 from auditrelay.window import Interval
 
@@ -161,15 +169,14 @@ def test_a_part_is_never_more_than_four_times_as_long_as_what_was_read(
             assert length.length <= max(part.length, timedelta(seconds=1))
 
 
-def test_alternating_plenty_and_nothing_does_not_make_the_length_swing() -> None:
-    length = PartLength(TARGET)
-    seen = []
-    for number in range(20):
-        part = Interval(START, START + length.length)
-        length.read(part, 0 if number % 2 else 3 * TARGET)
-        seen.append(length.length)
-    # After plenty it is short at once, and after emptiness at most four times that.
-    assert max(seen[1:]) <= timedelta(hours=2)
+async def test_where_plenty_and_nothing_alternate_the_length_settles_between_them() -> None:
+    hours = [around(hour / 24, timedelta(hours=1)) for hour in range(0, 720, 2)]
+    times = [at for number, hour in enumerate(hours) for at in uniform(1_500, hour, seed=number)]
+    history = History(times, newest_first=True)
+    await read_month(history)
+    settled = [part.length for part in history.walked[10:-1]]
+    assert max(settled) <= 4 * min(settled)
+    assert history.served == len(times)
 
 
 def test_the_dense_end_is_read_first_and_what_was_empty_apart() -> None:

@@ -110,13 +110,11 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
     await world.store.start_sink("other", ["calls"])
     collector = world.collector(initial_lookback="10d", catch_up_limit="5h")
     await collector.poll()
-    number = await world.store.begin_backfill(
-        "calls", Interval(NOON - 2 * DAY, NOON - DAY), [], NOON
-    )
+    part = Interval(NOON - 38 * HOUR, NOON - 33 * HOUR)
+    number = await world.store.begin_backfill("calls", part, [], NOON)
     lost = world.vendor.add(NOON - 36 * HOUR)
-    stats = await collector.new_reader().read(
-        Interval(NOON - 2 * DAY, NOON - DAY), ReadMode("backfill", backfill=number.id)
-    )
+    mode = ReadMode("backfill", backfill=number.id)
+    stats = await collector.new_reader().read(part, mode)
     assert (stats.new, stats.read) == (1, 1)
     for sink in ("sink", "other"):
         pages = await world.store.read(sink, 0, 100)

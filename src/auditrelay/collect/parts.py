@@ -17,7 +17,7 @@ import structlog
 from auditrelay.errors import WalkBroken
 from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
-FIRST_LENGTH: Final = timedelta(hours=1)
+FIRST_LENGTH: Final = timedelta(hours=6)
 """Length of the first part of a source that may have any number of events."""
 
 GROWTH: Final = 4
