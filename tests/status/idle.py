@@ -12,7 +12,7 @@ from tests.support.stages import ENVIRON, SETTINGS
 
 from auditrelay.config import load
 from auditrelay.settings.secrets import Secret
-from auditrelay.status.port import StatusPort
+from auditrelay.status.port import Instance, StatusPort
 from auditrelay.status.report import report
 
 TOKEN = "a-token-of-the-status-port"
@@ -46,7 +46,7 @@ class Idle:
 
 @contextlib.asynccontextmanager
 async def client(
-    instance: Idle, listen: str = "127.0.0.1:0", token: Secret | None = None
+    instance: Instance, listen: str = "127.0.0.1:0", token: Secret | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     port = StatusPort(listen, instance, token=token)
     serving = asyncio.create_task(port.serve())

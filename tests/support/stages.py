@@ -203,7 +203,9 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path, *, room: str = "2GiB", now: datetime | None = None
+) -> AsyncIterator[Stage]:
     """An instance with three sources and three sinks that has done its work for nine days."""
     path = folder / "auditrelay.toml"
     path.write_text(SETTINGS.format(folder=folder, room=room))
@@ -216,7 +218,7 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
         retention=config.spool.retention,
         remember=config.spool.remember,
     )
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     staged = Stage(config, store, now)
     try:
         for name in SOURCES:
@@ -340,8 +342,8 @@ ROOM = {"long-backlog": "2800KiB"}
 
 
 @contextlib.asynccontextmanager
-async def staged(name: str, folder: Path) -> AsyncIterator[Stage]:
-    """Open the stage called *name* in *folder*."""
-    async with stage(folder, room=ROOM.get(name, "2GiB")) as opened:
+async def staged(name: str, folder: Path, now: datetime | None = None) -> AsyncIterator[Stage]:
+    """Open the stage called *name* in *folder*, as it is *now*."""
+    async with stage(folder, room=ROOM.get(name, "2GiB"), now=now) as opened:
         await STAGES[name](opened)
         yield opened
