@@ -5,13 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 from tests.support.stages import ENVIRON, SETTINGS
 
 from auditrelay.config import load
 from auditrelay.settings.secrets import Secret
+from auditrelay.status.model import Report
 from auditrelay.status.port import Instance, StatusPort
 from auditrelay.status.report import report
 
@@ -31,7 +31,7 @@ class Idle:
         self.reasons: list[str] = []
         self._config = load(path, {"HOME": str(folder), **ENVIRON})
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Report:
         return report(self._config, (), (), spool_bytes=0, now=datetime.now(UTC))
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
