@@ -20,7 +20,7 @@ from tests.support.delivering import Intake, World
 from tests.support.stores import dead_letters, opened
 
 from auditrelay.cli.coverage import _check
-from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
@@ -257,7 +257,7 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
     vendor = Vendor("voice", lambda: LEFT)
     before = await store.end_of_spool()
 
-    async def ignore(_: dict[str, Any]) -> None: ...
+    async def ignore(_: BackfillProgress) -> None: ...
 
     result = await Backfiller(
         collector("voice", store, LEFT, vendor),
@@ -267,10 +267,10 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
         clock=lambda: LEFT,
         on_progress=ignore,
     ).run(concurrency=1, newest_first=False)
-    assert result["resumed"]
+    assert result.resumed
     assert min(window.start for window in vendor.asked) == history.BROKEN_OFF
     wanted = events("voice", *history.BACKFILL, LEFT)
-    assert (result["events"], result["new"]) == (len(wanted), len(wanted))
+    assert (result.events, result.new) == (len(wanted), len(wanted))
     rest = events("voice", history.BROKEN_OFF, START, LEFT)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(rest)
