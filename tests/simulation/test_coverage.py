@@ -250,7 +250,8 @@ def test_forwarded_and_declared_together_are_the_whole_history(
             world.now += pause * SECOND
         world.vendor.errors = {}
         world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
-        await world.live(9 * 3600, 1800, None)
+        # A resweep of 8 h waits until another quarter of that is due, and then for the next poll.
+        await world.live(10 * 3600, 1800, None)
         forwarded = await world.forwarded()
         assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
         world.whole()
