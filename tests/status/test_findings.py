@@ -98,6 +98,7 @@ def report(*rows: AnyPeer, fill: float = 0.01, **changes: Any) -> Report:
         "spool": SpoolStatus(round(fill * 1000), 1000),
         "stuck": (),
         "restart_command": "systemctl restart auditrelay",
+        "findings": (),
     }
     return Report(**{**usual, **changes})
 

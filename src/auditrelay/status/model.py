@@ -183,5 +183,5 @@ class Report(Struct, frozen=True, kw_only=True):
     """Loops of a running service that make no progress."""
     restart_command: str | None
     """How to restart the service, for a shell; null where that is not known."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
     """The problems, worst first."""

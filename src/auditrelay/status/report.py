@@ -72,6 +72,7 @@ def report(
         spool=SpoolStatus(spool_bytes, config.spool.max_bytes),
         stuck=tuple(stuck),
         restart_command=restart_command,
+        findings=(),
     )
     return msgspec.structs.replace(state, findings=tuple(judge(state)))
 
