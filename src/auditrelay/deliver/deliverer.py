@@ -209,7 +209,8 @@ class Deliverer:
                 return batches.cut()
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
-            if in_flight.finishing and not busy:
+            # What was spooled during the read is read before the end.
+            if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
                 return []
             await in_flight.spool_changed.wait()
 

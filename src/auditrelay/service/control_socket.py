@@ -110,7 +110,7 @@ class ControlSocket:
     async def _replying(self, content: bytes) -> AsyncIterator[httpx.Response]:
         with self._short_path() as path:
             # Plain HTTP: loading the certificates would take longer than the request.
-            transport = httpx.AsyncHTTPTransport(uds=path, verify=False)  # as above
+            transport = httpx.AsyncHTTPTransport(uds=path, verify=False)
             async with (
                 httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113  # commands take long
                 client.stream("POST", "http://auditrelay/", content=content) as reply,
