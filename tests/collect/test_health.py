@@ -32,8 +32,8 @@ async def test_new_events_of_an_unknown_type_are_counted_once_and_shown(world: W
     assert world.counted("events_unknown_total") == 4
     [state] = await world.store.sources()
     config = Config(None, world.folder, Status(), Log(), Spool(), Alerts(), {}, {})
-    [row] = report(config, [state], [], spool_bytes=0, now=world.clock.now)["sources"]
-    assert row["unknown_actions"] == 4
+    [row] = report(config, [state], [], spool_bytes=0, now=world.clock.now).sources
+    assert row.unknown_actions == 4
 
 
 async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(world: World) -> None:
@@ -44,14 +44,14 @@ async def test_a_source_that_refuses_is_held_with_one_error_until_it_answers(wor
             with pytest.raises(Refused):
                 await collector.poll()
         (row,) = await world.store.sources()
-        assert (row.condition["held"], row.condition["last_error"]) == (True, "401: no")
+        assert (row.condition.held, row.condition.last_error) == (True, "401: no")
         await collector.poll()
     events = [line["event"] for line in logs]
     assert events.count("source_held") == 1
     assert events.count("source_released") == 1
     (row,) = await world.store.sources()
-    assert (row.condition["up"], row.condition["held"]) == (True, False)
-    assert row.condition["last_error"] is None
+    assert (row.condition.up, row.condition.held) == (True, False)
+    assert row.condition.last_error is None
 
 
 async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recovery(
@@ -63,8 +63,8 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
         with pytest.raises(RelayError):
             await collector.poll()
         (row,) = await world.store.sources()
-        assert row.condition["last_poll_at"] == world.clock.now.isoformat()
-        return row.condition["since"], row.condition["error_code"]
+        assert row.condition.last_poll_at == world.clock.now.isoformat()
+        return row.condition.since, row.condition.error_code
 
     def hours(number: int) -> str:
         return (NOON + number * HOUR).isoformat()
@@ -185,4 +185,4 @@ async def test_the_last_event_is_remembered_over_a_restart(world: World) -> None
     again.restore(state.condition)
     await again.poll()
     (state,) = await world.store.sources()
-    assert state.condition["last_event_at"] == (NOON - HOUR).isoformat()
+    assert state.condition.last_event_at == (NOON - HOUR).isoformat()

@@ -308,6 +308,29 @@ async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
     assert len(world.dead()) == 1
 
 
+async def test_what_is_spooled_during_the_last_read_is_delivered_before_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command without a service spools, and ends the delivery while the spool is read."""
+    read = world.store.read
+    intake = Intake()
+    deliverer = world.deliverer(intake)
+    made: list[str] = []
+
+    async def read_before_that(*args: Any) -> Any:
+        pages = await read(*args)
+        if not made:
+            made.extend(await world.spool(1))
+            deliverer.wake.set()
+            deliverer.finish()
+        return pages
+
+    monkeypatch.setattr(world.store, "read", read_before_that)
+    async with asyncio.timeout(10):
+        await deliverer.keep_delivering()
+    assert intake.taken == made
+
+
 # --- batches
 
 

@@ -10,6 +10,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.deliver.probe import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import Item, Verdict
+from auditrelay.store.conditions import SinkCondition
 
 
 async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_recovery(
@@ -56,7 +57,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
     assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
 
     await world.store.save_condition(
-        "sink", "sink", {"up": False, "held": True, "since": second.isoformat()}
+        "sink", "sink", SinkCondition(held=True, since=second.isoformat())
     )
     await world.spool(1, first=1)
     await run(Refused("403", status=403), restarted=True)

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 from tests.support.clock import Clock
 from tests.support.daemon import eventually
@@ -16,7 +16,7 @@ from tests.support.stores import opened
 from auditrelay.errors import StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.status.findings import Finding
+from auditrelay.status.model import Finding, Report, SpoolStatus
 from auditrelay.store.sqlite.store import SqliteStore
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -39,8 +39,18 @@ class Problems:
             announce=self.announce,
         )
 
-    async def report(self) -> dict[str, Any]:
-        return {"findings": [asdict(finding) for finding in self.findings]}
+    async def report(self) -> Report:
+        return Report(
+            version="1.0",
+            at=NOW.isoformat(),
+            config=None,
+            sources=(),
+            sinks=(),
+            spool=SpoolStatus(0, 1),
+            stuck=(),
+            restart_command=None,
+            findings=tuple(self.findings),
+        )
 
     def announce(self) -> None:
         self.announced += 1

@@ -24,9 +24,9 @@ from structlog.testing import capture_logs
 
 from auditrelay.collect import collector as collect
 from auditrelay.collect import reader
-from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Verifier
+from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import retry
@@ -250,7 +250,8 @@ def test_forwarded_and_declared_together_are_the_whole_history(
             world.now += pause * SECOND
         world.vendor.errors = {}
         world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
-        await world.live(9 * 3600, 1800, None)
+        # A resweep of 8 h waits until another quarter of that is due, and then for the next poll.
+        await world.live(10 * 3600, 1800, None)
         forwarded = await world.forwarded()
         assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
         world.whole()
@@ -262,7 +263,7 @@ def test_forwarded_and_declared_together_are_the_whole_history(
             end = covered_until(START, [span.interval for span in spans])
             gaps = [span.interval for span in spans if span.gap]
             report = await _verify(world, store, collector, Interval(START, end), repair=True)
-        missing = {row["native_id"] for row in report["missing"]}
+        missing = {row.native_id for row in report.missing}
         for number, thing in enumerate(history):
             name, at = f"e{number}", START + thing.at * SECOND
             if name in forwarded or at >= end:
@@ -273,7 +274,7 @@ def test_forwarded_and_declared_together_are_the_whole_history(
             reach = max((_seconds(each) for each in resweep), default=0)
             patience = max(reach, _seconds(settle))
             assert declared or thing.late >= patience, "it was neither late nor declared"
-        assert report["repaired"] == len(missing)
+        assert report.repaired == len(missing)
         after = await world.forwarded()
         assert len(after) == len(set(after)), "nothing is repeated by the repair"
         assert {f"e{n}" for n, one in enumerate(history) if START + one.at * SECOND < end} == set(
@@ -298,8 +299,8 @@ def _seconds(text: str) -> int:
 
 async def _verify(
     world: World, store: SqliteStore, collector: Collector, span: Interval, *, repair: bool
-) -> dict[str, Any]:
-    async def silent(_: dict[str, Any]) -> None: ...
+) -> VerifyReport:
+    async def silent(_: VerifyProgress) -> None: ...
 
     return await Verifier(
         collector,
@@ -369,8 +370,8 @@ async def _backfill(
     concurrency: int = 1,
     newest_first: bool = False,
     sinks: list[str] | None = None,
-) -> dict[str, Any]:
-    async def silent(_: dict[str, Any]) -> None: ...
+) -> BackfillProgress:
+    async def silent(_: BackfillProgress) -> None: ...
 
     return await Backfiller(
         collector,
@@ -416,7 +417,7 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
             result = await _backfill(
                 world, store, collector, Interval(START, START + 2 * 3600 * SECOND)
             )
-            assert result["new"] == 1
+            assert result.new == 1
             assert not [span for span in await store.ledger("it") if span.gap], "it is filled"
         world.whole()
 

@@ -7,7 +7,7 @@ came into the spool is set by hand.
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +19,10 @@ from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
+from auditrelay.status.model import Report
 from auditrelay.status.report import report
 from auditrelay.store import DeadLetter, Declared, Proof
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.window import Interval, micros
@@ -68,7 +70,6 @@ ENVIRON = {
 SOURCES = ("acme-voice", "acme-calls", "acme-access")
 SINKS = ("splunk", "datadog", "elastic")
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
-UP: Mapping[str, Any] = {"up": True, "held": False, "last_error": None, "error_code": None}
 WORKLOAD = (31, 44, 38, 52, 47, 12, 9, 40)
 """Events of each day; BUSY says how many times as many each source makes."""
 
@@ -84,7 +85,7 @@ class Stage:
     loops_stuck: list[str] = field(default_factory=list)
     _numbers: int = 0
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Report:
         return report(
             self.config,
             await self.store.sources(),
@@ -111,17 +112,22 @@ class Stage:
     async def source(self, name: str, **condition: Any) -> None:
         """Set the health of the source *name*: up, except for *condition*."""
         usual = {
-            **UP,
+            "up": True,
             "since": self.ago(9 * DAY),
             "last_poll_at": self.ago(2 * MINUTE),
             "last_event_at": self.ago(7 * MINUTE),
         }
-        await self.store.save_condition("source", name, {**usual, **condition})
+        saved = SourceCondition(**{**usual, **condition})
+        await self.store.save_condition("source", name, saved)
 
     async def sink(self, name: str, **condition: Any) -> None:
         """Set the health of the sink *name*: up, except for *condition*."""
-        usual = {**UP, "since": self.ago(9 * DAY), "last_delivered_at": self.ago(2 * MINUTE)}
-        await self.store.save_condition("sink", name, {**usual, **condition})
+        usual = {
+            "up": True,
+            "since": self.ago(9 * DAY),
+            "last_delivered_at": self.ago(2 * MINUTE),
+        }
+        await self.store.save_condition("sink", name, SinkCondition(**{**usual, **condition}))
 
     def events(
         self,
@@ -203,7 +209,9 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path, *, room: str = "2GiB", now: datetime | None = None
+) -> AsyncIterator[Stage]:
     """An instance with three sources and three sinks that has done its work for nine days."""
     path = folder / "auditrelay.toml"
     path.write_text(SETTINGS.format(folder=folder, room=room))
@@ -216,7 +224,7 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
         retention=config.spool.retention,
         remember=config.spool.remember,
     )
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     staged = Stage(config, store, now)
     try:
         for name in SOURCES:
@@ -340,8 +348,8 @@ ROOM = {"long-backlog": "2800KiB"}
 
 
 @contextlib.asynccontextmanager
-async def staged(name: str, folder: Path) -> AsyncIterator[Stage]:
-    """Open the stage called *name* in *folder*."""
-    async with stage(folder, room=ROOM.get(name, "2GiB")) as opened:
+async def staged(name: str, folder: Path, now: datetime | None = None) -> AsyncIterator[Stage]:
+    """Open the stage called *name* in *folder*, as it is *now*."""
+    async with stage(folder, room=ROOM.get(name, "2GiB"), now=now) as opened:
         await STAGES[name](opened)
         yield opened

@@ -9,14 +9,14 @@ source.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from copy import copy
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import structlog
 
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
-from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
@@ -38,8 +38,7 @@ MAX_EVENTS_IN_MEMORY: Final = 5_000
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class Progress:
+class BackfillProgress(msgspec.Struct, tag=True):
     """Progress of a backfill; the spans are event time, in seconds."""
 
     done_seconds: float
@@ -47,6 +46,8 @@ class Progress:
     events: int = 0
     new: int = 0
     gaps: int = 0
+    resumed: bool = False
+    """Whether an earlier run had done a part of it."""
 
 
 class Backfiller:
@@ -64,7 +65,7 @@ class Backfiller:
         span: Interval,
         sinks: Sequence[str],
         clock: Callable[[], datetime],
-        on_progress: OnProgress,
+        on_progress: Callable[[BackfillProgress], Awaitable[None]],
     ) -> None:
         if isinstance(collector.source, FileSource):
             raise ConfigError(
@@ -78,10 +79,10 @@ class Backfiller:
         self._sinks = sinks
         self._clock = clock
         self._on_progress = on_progress
-        self._progress = Progress(0, span.length.total_seconds())
+        self._progress = BackfillProgress(0, span.length.total_seconds())
         self._number: int | None = None
 
-    async def run(self, *, concurrency: int, newest_first: bool) -> dict[str, Any]:
+    async def run(self, *, concurrency: int, newest_first: bool) -> BackfillProgress:
         """
         Read everything of the range that is not done yet; return the final progress.
 
@@ -96,23 +97,24 @@ class Backfiller:
         self._number = backfill.id
         progress = self._progress
         progress.events, progress.new = backfill.events, backfill.new
+        progress.resumed = bool(backfill.done)
         todo = await self._without_retired(list(holes(self._span, backfill.done)))
         left = sum(part.length.total_seconds() for part in todo)
         progress.done_seconds = progress.total_seconds - left
-        await self._on_progress(asdict(progress))
+        await self._report()
         slices = [piece for part in todo for piece in self._cut(part)]
         await self._for_each(
             slices if newest_first else slices[::-1], concurrency, self._backfill_slice
         )
         await self._store.end_backfill(backfill.id, self._clock())
-        return {**asdict(progress), "resumed": bool(backfill.done)}
+        return progress
 
-    async def count(self, *, concurrency: int) -> dict[str, Any]:
+    async def count(self, *, concurrency: int) -> BackfillProgress:
         """Count the events that the source shows, and those never forwarded; forward nothing."""
         in_background()
         await self._collector.checkpoint.refresh()
         await self._for_each(self._cut(self._span), concurrency, self._count_slice)
-        return asdict(self._progress)
+        return self._progress
 
     def _cut(self, span: Interval) -> list[Interval]:
         longest = min(
@@ -151,7 +153,7 @@ class Backfiller:
                 piece = slices.pop()
                 await work_on(reader, piece)
                 self._progress.done_seconds += piece.length.total_seconds()
-                await self._on_progress(asdict(self._progress))
+                await self._report()
 
         workers = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(slices)))]
         try:
@@ -160,6 +162,10 @@ class Backfiller:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _report(self) -> None:
+        """Report the progress, as it is now."""
+        await self._on_progress(copy(self._progress))
 
     async def _backfill_slice(self, reader: WindowReader, piece: Interval) -> None:
         if self._sinks:

@@ -8,7 +8,7 @@ window may be read again as often as necessary.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -24,6 +24,7 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Source
 from auditrelay.store import Store
+from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue
 
@@ -139,9 +140,9 @@ class Collector:
             health=self._health,
         )
 
-    def restore(self, condition: Mapping[str, object]) -> None:
-        """Restore what is still true of *condition*, as the previous process saved it."""
-        self._health.restore(condition)
+    def restore(self, saved: SourceCondition) -> None:
+        """Restore what is still true of *saved*, the condition that the last process left."""
+        self._health.restore(saved)
 
     @property
     def worked_at(self) -> float | None:

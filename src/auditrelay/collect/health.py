@@ -5,8 +5,7 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -16,32 +15,12 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.settings import SourceSettings
 from auditrelay.store import Store
+from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import moment
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class SourceCondition:
-    """Health of a source, as ``status`` shows it; times are ISO 8601."""
-
-    up: bool = False
-    held: bool = False
-    since: str | None = None
-    """When the current state (up, held, or neither) began."""
-    paused_since: str | None = None
-    """Since when polling waits for room in the store; None while it does not."""
-    last_poll_at: str | None = None
-    last_event_at: str | None = None
-    last_error: str | None = None
-    error_code: str | None = None
-    """The short code of ``last_error``; ``file_rejected`` if polls succeed but for some files."""
-    silent: bool = False
-    """Whether the source has shown no new event for longer than ``max_silence``."""
-    unknown_actions: int = 0
-    """New events with an unrecognised action type, since the start."""
 
 
 class SourceHealth:
@@ -73,20 +52,16 @@ class SourceHealth:
         self._up_and_held: tuple[bool, bool] | None = None
         """The state that ``since`` is the start of; None before the first poll."""
 
-    def restore(self, condition: Mapping[str, object]) -> None:
-        """Restore what is still true of *condition*, as the previous process saved it."""
-        last_event_at = condition.get("last_event_at")
-        if isinstance(last_event_at, str):
-            self._last_event_at = datetime.fromisoformat(last_event_at)
-            self.condition.last_event_at = last_event_at
-        last_poll_at = condition.get("last_poll_at")
-        if isinstance(last_poll_at, str):
-            self.condition.last_poll_at = last_poll_at
-        since, up = condition.get("since"), bool(condition.get("up"))
-        if isinstance(since, str) and not up:
+    def restore(self, saved: SourceCondition) -> None:
+        """Restore what is still true of *saved*, the condition that the last process left."""
+        self.condition.last_poll_at = saved.last_poll_at
+        self.condition.last_event_at = saved.last_event_at
+        if saved.last_event_at is not None:
+            self._last_event_at = datetime.fromisoformat(saved.last_event_at)
+        if saved.since is not None and not saved.up:
             # A failure that outlasts a restart did not begin with it.
-            self.condition.since = since
-            self._up_and_held = (up, bool(condition.get("held")))
+            self.condition.since = saved.since
+            self._up_and_held = (False, saved.held)
 
     async def save(self) -> None:
         """Write the condition to the store; on a full disk the next poll writes it."""
@@ -94,7 +69,7 @@ class SourceHealth:
         if self._last_event_at is not None:
             self.condition.last_event_at = self._last_event_at.isoformat()
         with contextlib.suppress(StoreFull):
-            await self._store.save_condition("source", self._name, asdict(self.condition))
+            await self._store.save_condition("source", self._name, self.condition)
 
     # -- polls -------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ delivered only then.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -42,6 +42,7 @@ from auditrelay.http.retry import pause, retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -154,9 +155,9 @@ class Deliverer:
             await pause(wait)
             wait = min(wait * 2, PROBE_MAX)
 
-    def restore(self, condition: Mapping[str, object]) -> None:
-        """Restore from *condition*, as the last process left it, what is still true."""
-        self._health.restore(condition)
+    def restore(self, saved: SinkCondition) -> None:
+        """Restore from *saved*, the condition that the last process left, what is still true."""
+        self._health.restore(saved)
 
     def stop(self) -> None:
         """Start no new batch and retry no request; requests in flight may finish."""
@@ -208,7 +209,8 @@ class Deliverer:
                 return batches.cut()
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
-            if in_flight.finishing and not busy:
+            # What was spooled during the read is read before the end.
+            if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
                 return []
             await in_flight.spool_changed.wait()
 

@@ -1,7 +1,6 @@
 """The health of one sink: up, unavailable or held, since when and why."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -12,26 +11,11 @@ from auditrelay.deliver.probe import ProbeLock
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, RelayError, Retryable, code_of
 from auditrelay.sinks import Verdict
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class SinkCondition:
-    """The health of a sink, as the store keeps it and ``status`` shows it; times are ISO 8601."""
-
-    up: bool = False
-    held: bool = False
-    since: str | None = None
-    """When it became what it is now: up, held, or neither."""
-    last_delivered_at: str | None = None
-    last_error: str | None = None
-    error_code: str | None = None
-    """The short code of ``last_error``."""
-    breaker_reason: str | None = None
-    """The reason for which it refuses every event, while its circuit breaker is open."""
 
 
 class SinkHealth:
@@ -67,23 +51,17 @@ class SinkHealth:
         self._last: tuple[bool, bool] | None = None
         """``up`` and ``held`` since ``condition.since``."""
 
-    def restore(self, saved: Mapping[str, object]) -> None:
+    def restore(self, saved: SinkCondition) -> None:
         """Restore from *saved*, the condition that the last process left, what is still true."""
-        last_delivered_at = saved.get("last_delivered_at")
-        if isinstance(last_delivered_at, str):
-            self.condition.last_delivered_at = last_delivered_at
-        since, up = saved.get("since"), bool(saved.get("up"))
-        if isinstance(since, str) and not up:
+        self.condition.last_delivered_at = saved.last_delivered_at
+        if saved.since is not None and not saved.up:
             # A failure that outlasts a restart began before it.
-            self.condition.since, self._last = since, (up, bool(saved.get("held")))
-        reason, last_error = saved.get("breaker_reason"), saved.get("last_error")
-        if reason is None:
-            reason = saved.get("flood")  # the key in the states that older commits wrote
-        if isinstance(reason, str) and isinstance(last_error, str):
+            self.condition.since, self._last = saved.since, (False, saved.held)
+        if saved.breaker_reason is not None and saved.last_error is not None:
             # Otherwise every restart would dead-letter another hundred events.
-            self._breaker.restore(reason)
-            self.condition.breaker_reason, self.condition.held = reason, True
-            self.condition.last_error = last_error
+            self._breaker.restore(saved.breaker_reason)
+            self.condition.breaker_reason, self.condition.held = saved.breaker_reason, True
+            self.condition.last_error = saved.last_error
 
     async def update(self, verdict: Verdict) -> Refused | None:
         """Mark the sink up, or held if its circuit breaker is open; return why it is held."""
@@ -131,4 +109,4 @@ class SinkHealth:
             self._last = (up, held)
             condition.since = self._clock().astimezone(UTC).isoformat()
         self._in_flight.slot_changed.set()
-        await self._state.save_condition(asdict(condition))
+        await self._state.save_condition(condition)

@@ -1,6 +1,6 @@
 """Write one sink's state to the store, and retry while the disk is full."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -9,6 +9,7 @@ from auditrelay.deliver.in_flight import InFlight
 from auditrelay.errors import StoreFull
 from auditrelay.http.retry import pause
 from auditrelay.store import DeadLetter, Store
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 
 DISK_FULL_INTERVAL: Final = 1.0
@@ -29,7 +30,7 @@ class StateWriter:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
         await self._until_written(lambda: self._store.settle(self._name, done, dead))
 
-    async def save_condition(self, condition: Mapping[str, object]) -> None:
+    async def save_condition(self, condition: SinkCondition) -> None:
         """Write the health of the sink."""
         await self._until_written(lambda: self._store.save_condition("sink", self._name, condition))
 

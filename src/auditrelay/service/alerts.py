@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from auditrelay.errors import StoreFull
 from auditrelay.events.notices import alert_event
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.status.findings import Finding
+from auditrelay.status.model import Finding, Report
 from auditrelay.store import Store
 
 ALERTING: Final = frozenset(
@@ -44,13 +44,13 @@ class Alerts:
     """
     The alerts that are raised now.
 
-    *report* returns what ``status --json`` prints, *clock* now in UTC. While *forward* returns
+    *report* returns the report on the state, *clock* now in UTC. While *forward* returns
     true each alert is also an event; *announce* is called when one is in the spool.
     """
 
     def __init__(
         self,
-        report: Callable[[], Awaitable[dict[str, Any]]],
+        report: Callable[[], Awaitable[Report]],
         store: Store,
         *,
         clock: Callable[[], datetime],
@@ -75,10 +75,9 @@ class Alerts:
 
     async def update(self) -> None:
         """Raise an alert for each new problem, and clear those whose problem is over."""
-        report = await self._report()
         found: dict[_Key, Finding] = {
             (finding.code, finding.kind, finding.name): finding
-            for finding in [Finding(**each) for each in report["findings"]]
+            for finding in (await self._report()).findings
             if finding.level == "action_required" and finding.code in ALERTING
         }
         for key in found.keys() - self._raised.keys():

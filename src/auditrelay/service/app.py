@@ -12,20 +12,20 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
-from auditrelay.service import control_socket
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
+from auditrelay.service.control_socket import ControlSocket
+from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
@@ -116,6 +116,7 @@ class App:
         )
         self.view = InstanceView(self._topology, store, metrics, clock=clock)
         self._commands = Commands(self._topology, store, clock=clock)
+        self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
             store,
@@ -194,7 +195,7 @@ class App:
             self._topology.begin(tasks, scheduler)
             others = [
                 tasks.create_task(self._keep_pruning()),
-                tasks.create_task(control_socket.serve(self._config.state_dir, self._commands.do)),
+                tasks.create_task(self._desk.serve(self._commands.do)),
             ]
             self._store.before_save_condition = self._alerts.due.set
             scheduler.start()
@@ -231,17 +232,16 @@ class App:
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
-        self, request: dict[str, Any], on_progress: OnProgress
-    ) -> dict[str, Any]:
+        self, request: Request, on_progress: OnProgress
+    ) -> tuple[Result, list[str]]:
         """
-        Do *request* without a running service, deliver what it forwards, and return the result.
+        Do *request* without a running service, and deliver what it forwards.
 
-        What a sink did not take stays in the spool for the service; the result lists the reasons
-        under ``undelivered``.
+        Returns the result, and why what stays in the spool for the service was not delivered.
         """
         async with self._delivering() as undelivered:
             result = await self._commands.do(request, on_progress)
-        return {**result, "undelivered": undelivered}
+        return result, undelivered
 
     async def once(self) -> list[str]:
         """Read every source to its settled end, deliver everything, return the failures."""

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from auditrelay.collect.collector import Collector
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service.topology import Topology
 from auditrelay.status.findings import STUCK
+from auditrelay.status.model import Report
 from auditrelay.status.report import report
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
@@ -38,25 +38,28 @@ class InstanceView:
         self._metrics = metrics
         self._clock = clock
 
-    async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` prints, and what is known to the running instance alone."""
+    async def status(self) -> Report:
+        """Return the report on the state, with what is known to the running instance alone."""
         # Health is taken from memory: the store's copy waits for the next poll or, on a full disk,
         # for room.
-        sources = {loop.name: asdict(loop.condition) for loop in self._topology.collectors.values()}
-        sinks = {loop.name: asdict(loop.condition) for loop in self._topology.deliverers.values()}
+        collectors, deliverers = self._topology.collectors, self._topology.deliverers
         return report(
             self._topology.config,
             [
-                replace(state, condition=sources.get(state.name, state.condition))
+                replace(state, condition=collectors[state.name].condition)
+                if state.name in collectors
+                else state
                 for state in await self._store.sources()
             ],
             [
-                replace(state, condition=sinks.get(state.name, state.condition))
+                replace(state, condition=deliverers[state.name].condition)
+                if state.name in deliverers
+                else state
                 for state in await self._store.sinks()
             ],
             spool_bytes=self._store.spool_bytes,
             now=self._clock(),
-            throughput={name: sink.throughput for name, sink in self._topology.deliverers.items()},
+            throughput={name: sink.throughput for name, sink in deliverers.items()},
             stuck=self.stuck(),
             restart_command=self.restart_command,
         )

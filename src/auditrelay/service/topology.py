@@ -23,6 +23,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
@@ -110,8 +111,10 @@ class Topology:
         sources = {state.name: state.condition for state in await self._store.sources()}
         sinks = {state.name: state.condition for state in await self._store.sinks()}
         for loop in loops:
-            known = sources if isinstance(loop, Collector) else sinks
-            loop.restore(known.get(loop.name, {}))
+            if isinstance(loop, Collector):
+                loop.restore(sources.get(loop.name, SourceCondition()))
+            else:
+                loop.restore(sinks.get(loop.name, SinkCondition()))
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""

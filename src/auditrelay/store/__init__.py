@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from auditrelay.events import AuditEvent
+from auditrelay.store.conditions import Condition, SinkCondition, SourceCondition
 from auditrelay.store.journal import Record
 from auditrelay.window import Interval
 
@@ -205,7 +206,7 @@ class SourceState:
     late: tuple[Record, ...]
     waiting: int
     dead_letters: int
-    condition: Mapping[str, object]
+    condition: SourceCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +218,7 @@ class SinkState:
     backlog_events: int
     oldest_undelivered: datetime | None
     dead_letters: int
-    condition: Mapping[str, object]
+    condition: SinkCondition
 
 
 class Store(Protocol):
@@ -375,9 +376,9 @@ class Store(Protocol):
         """
 
     async def save_condition(
-        self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
+        self, peer: Literal["source", "sink"], name: str, condition: Condition
     ) -> None:
-        """Save the *condition* of *name* (JSON values) durably, for ``status`` and a restart."""
+        """Save the *condition* of *name* durably, for ``status`` and a restart."""
 
     async def prune(self, now: datetime) -> int:
         """

@@ -20,12 +20,13 @@ from tests.support.delivering import Intake, World
 from tests.support.stores import dead_letters, opened
 
 from auditrelay.cli.coverage import _check
-from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
@@ -256,7 +257,7 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
     vendor = Vendor("voice", lambda: LEFT)
     before = await store.end_of_spool()
 
-    async def ignore(_: dict[str, Any]) -> None: ...
+    async def ignore(_: BackfillProgress) -> None: ...
 
     result = await Backfiller(
         collector("voice", store, LEFT, vendor),
@@ -266,10 +267,10 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
         clock=lambda: LEFT,
         on_progress=ignore,
     ).run(concurrency=1, newest_first=False)
-    assert result["resumed"]
+    assert result.resumed
     assert min(window.start for window in vendor.asked) == history.BROKEN_OFF
     wanted = events("voice", *history.BACKFILL, LEFT)
-    assert (result["events"], result["new"]) == (len(wanted), len(wanted))
+    assert (result.events, result.new) == (len(wanted), len(wanted))
     rest = events("voice", history.BROKEN_OFF, START, LEFT)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(rest)
@@ -339,24 +340,31 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
 ) -> None:
     now = LEFT + HOUR
     sources = {state.name: state.condition for state in await store.sources()}
-    assert sources == {name: each["condition"] for name, each in EXPECTED["sources"].items()}
+    assert sources == {
+        name: SourceCondition(**each["condition"]) for name, each in EXPECTED["sources"].items()
+    }
     access = collector("access", store, now)
     access.restore(sources["access"])
-    assert sources["access"]["held"]
+    assert sources["access"].held
     assert access.condition.since == LEFT.isoformat(), "it has been held since then"
     voice = collector("voice", store, now)
     voice.restore(sources["voice"])
-    assert voice.condition.last_event_at == sources["voice"]["last_event_at"]
+    assert voice.condition.last_event_at == sources["voice"].last_event_at
     assert voice.condition.last_poll_at == LEFT.isoformat()
 
     sinks = {state.name: state.condition for state in await store.sinks()}
-    assert sinks == {name: each["condition"] for name, each in EXPECTED["sinks"].items()}
+    saved = {name: dict(each["condition"]) for name, each in EXPECTED["sinks"].items()}
+    assert sinks == {
+        name: SinkCondition(**each, breaker_reason=reason)
+        for name, each in saved.items()
+        for reason in (each.pop("flood"),)
+    }
     world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
     elastic = world.deliverer(Intake(), name="elastic")
     elastic.restore(sinks["elastic"])
     assert (elastic.condition.held, elastic.condition.breaker_reason) == (True, "mapping")
     assert elastic.condition.since == (START + HOUR).isoformat()
-    assert elastic.condition.last_error == sinks["elastic"]["last_error"]
+    assert elastic.condition.last_error == sinks["elastic"].last_error
     splunk = world.deliverer(Intake(), name="splunk")
     splunk.restore(sinks["splunk"])
     assert splunk.condition.last_delivered_at == LEFT.isoformat()

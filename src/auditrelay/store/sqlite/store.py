@@ -6,7 +6,6 @@ functions are in the modules next to this one, and work on a connection.
 """
 
 import asyncio
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ from auditrelay.store import (
     SpoolPage,
     StoredDeadLetter,
 )
+from auditrelay.store.conditions import Condition, encode_condition
 from auditrelay.store.keys import known_key, time_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import (
@@ -275,10 +275,10 @@ class SqliteStore:
     # -- both ------------------------------------------------------------------------------------
 
     async def save_condition(
-        self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
+        self, peer: Literal["source", "sink"], name: str, condition: Condition
     ) -> None:
         """Update the condition of *name*, as JSON."""
-        text = json.dumps(condition)
+        text = encode_condition(condition)
         self.before_save_condition()
         await self._writer.write(lambda db: states.save_condition(db, peer, name, text))
 
