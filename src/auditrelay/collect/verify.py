@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from auditrelay import __version__
 from auditrelay.collect.backfill import MAX_EVENTS_IN_MEMORY
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.evidence import Evidence
 from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
@@ -22,7 +23,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
 from auditrelay.sources import FileSource
-from auditrelay.store import DeliveryStatus, Proof, Span, Store
+from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
@@ -53,7 +54,7 @@ class Verifier:
     def __init__(
         self,
         collector: Collector,
-        store: Store,
+        store: Evidence,
         *,
         span: Interval,
         sinks: Sequence[str],

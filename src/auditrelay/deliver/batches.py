@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import EventRef, Item, Sink
-from auditrelay.store import SpoolPage, Store
+from auditrelay.store import SpoolPage
 from auditrelay.store.progress import Range
 
 READ_AHEAD_BYTES: Final = 1 << 20
@@ -21,7 +22,7 @@ READ_AHEAD_BYTES: Final = 1 << 20
 class Batches:
     """Reads the events that wait for the sink called *name*, as batches within its limits."""
 
-    def __init__(self, name: str, sink: Sink, store: Store) -> None:
+    def __init__(self, name: str, sink: Sink, store: Spool) -> None:
         self._name = name
         self._sink = sink
         self._store = store

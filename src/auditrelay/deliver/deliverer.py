@@ -36,12 +36,13 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.http.retry import pause, retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
-from auditrelay.store import DeadLetter, Store
+from auditrelay.store import DeadLetter
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -61,7 +62,7 @@ class Deliverer:
         settings: SinkSettings,
         sink: Sink,
         *,
-        store: Store,
+        store: Spool,
         metrics: Metrics,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,

@@ -6,9 +6,10 @@ from typing import Final
 import structlog
 
 from auditrelay.deliver.in_flight import InFlight
+from auditrelay.deliver.spool import Spool
 from auditrelay.errors import StoreFull
 from auditrelay.http.retry import pause
-from auditrelay.store import DeadLetter, Store
+from auditrelay.store import DeadLetter
 from auditrelay.store.progress import Range
 
 DISK_FULL_INTERVAL: Final = 1.0
@@ -20,7 +21,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class StateWriter:
     """Writes the state of the sink called *name*; a full disk delays a write and never loses it."""
 
-    def __init__(self, name: str, store: Store, in_flight: InFlight) -> None:
+    def __init__(self, name: str, store: Spool, in_flight: InFlight) -> None:
         self._name = name
         self._store = store
         self._in_flight = in_flight

@@ -11,9 +11,10 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
+from auditrelay.service.store import Store
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
-from auditrelay.store import SinkState, SourceState, Store
+from auditrelay.store import SinkState, SourceState
 from auditrelay.window import EPOCH, Interval
 
 _REQUIRED: Final = {

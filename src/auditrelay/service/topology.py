@@ -19,11 +19,11 @@ from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
+from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -55,7 +55,7 @@ class Topology:
     def __init__(
         self,
         config: Config,
-        store: SqliteStore,
+        store: Store,
         metrics: Metrics,
         *,
         clock: Callable[[], datetime],
