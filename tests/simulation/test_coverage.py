@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.stores import backlog
 
 from auditrelay.collect import collector as collect
 from auditrelay.collect import reader
@@ -165,7 +166,7 @@ class World:
     async def forwarded(self) -> list[str]:
         """Return all ids in the spool, with repetitions, without the notices of gaps."""
         async with self.living() as (store, _):
-            pages = await store.read("sink", 0, 10**6)
+            pages = await backlog(store, "sink")
         return [event.native_id for page in pages for event in page.events if event.native_id]
 
     def whole(self) -> None:

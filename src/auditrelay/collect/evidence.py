@@ -55,8 +55,8 @@ class Backfills(Forwarded, Protocol):
 class Evidence(Forwarded, Protocol):
     """What a comparison with the source looks up."""
 
-    async def end_of_spool(self) -> int:
-        """Return the position that the next spooled event will have."""
+    async def end_of_spool(self, source: str) -> int:
+        """Return the place that the next spooled event of *source* will have, at the earliest."""
 
     async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]

@@ -71,8 +71,8 @@ class Intake(Protocol):
         the disk again if it had been used up, and then returns true.
         """
 
-    async def end_of_spool(self) -> int:
-        """Return the position that the next spooled event will have."""
+    async def end_of_spool(self, source: str) -> int:
+        """Return the place that the next spooled event of *source* will have, at the earliest."""
 
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
@@ -82,7 +82,7 @@ class Intake(Protocol):
 
         They were deleted at the source, which is evidence and no error; on return the record is
         durable. *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only events
-        spooled *before* that position count: later ones may have come during the read.
+        spooled *before* that place count: later ones may have come during the read.
         """
 
 

@@ -146,7 +146,7 @@ class WindowReader:
         max_events: int | None,
     ) -> None:
         seen: set[bytes] = set()
-        before = await self._store.end_of_spool() if mode.resweep else 0
+        before = await self._store.end_of_spool(self.name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = number = 0
         async with contextlib.aclosing(

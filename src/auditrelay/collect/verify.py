@@ -118,7 +118,7 @@ class Verifier:
 
     async def _compare(self, part: Interval, max_events: int | None) -> None:
         """Compare one part; the report counts it only if the source showed all of it."""
-        before = await self._store.end_of_spool()
+        before = await self._store.end_of_spool(self._collector.name)
         shown: dict[str, AuditEvent] = {}
         last = None
         async with contextlib.aclosing(

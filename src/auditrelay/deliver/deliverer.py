@@ -42,7 +42,7 @@ from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.http.retry import pause, retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
-from auditrelay.store import DeadLetter
+from auditrelay.store import RejectedEvent
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -71,7 +71,6 @@ class Deliverer:
         self.name = name
         self.settings = settings
         self._sink = sink
-        self._store = store
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
@@ -352,20 +351,22 @@ class Deliverer:
         try:
             refusal = await self._health.update(verdict)
             dead = [
-                DeadLetter(
-                    await self._store.event_at(items[rejection.index].position),
-                    rejection.reason,
-                    scrub(rejection.message),
-                    rejection.status,
-                    attempts,
-                    first_at,
-                    now,
+                (
+                    items[rejection.index].event,
+                    RejectedEvent(
+                        items[rejection.index].position,
+                        rejection.reason,
+                        scrub(rejection.message),
+                        rejection.status,
+                        attempts,
+                        first_at,
+                        now,
+                    ),
                 )
                 for rejection in verdict.rejected
             ]
             sent = SentBatch.of(accepted, self._monotonic())
-            done = self._batches.take_skipped()
-            done += ranges_of(items[index].position for index in rejected)
+            done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
                 await self._outcomes.commit([*done, *sent.ranges], [sent], dead)
             else:

@@ -3,32 +3,37 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
-from auditrelay.events import AuditEvent
-from auditrelay.store import DeadLetter, SpoolPage
+from auditrelay.store import Reached, RejectedEvent, SpoolPage
+from auditrelay.store.progress import Range
 
 
 class Spool(Protocol):
     """The events that wait for a sink, and what became of them."""
 
-    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
+    async def read(
+        self, sink: str, reached: Reached | None, most: int
+    ) -> tuple[list[SpoolPage], Reached]:
         """
-        Return the next pages for *sink* from position *after* on: about *max_events* events.
+        Return the next pages for *sink* and how far that has read: about *most* events.
 
-        There are fewer if they are large, and none if nothing waits. Events that the sink has
-        acknowledged are left out.
+        *reached* is what the read before returned; None starts where the sink has everything.
+        There are fewer events if they are large, and no page if nothing waits. Events that the
+        sink has settled are left out.
         """
 
-    async def event_at(self, position: int) -> AuditEvent:
-        """Return the event at *position* of the spool, which some sink has yet to settle."""
+    async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
+        """Return what *sink* has yet to settle of *places*, from their start: as ``read`` does."""
 
     async def settle(
-        self, sink: str, done: Sequence[tuple[int, int]], dead: Sequence[DeadLetter] = ()
+        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
     ) -> None:
         """
-        Record that *sink* is done with the positions in each half-open range of *done*.
+        Record that *sink* is done with the places in each half-open range of *done*.
 
-        Its position moves to the end of the contiguous part; ranges beyond it are remembered. On
-        return the position, the ranges and the *dead* letters are durable together.
+        Its position moves to the end of the contiguous part; ranges beyond it are remembered. What
+        lies between two ranges and is not for this sink is done as well. On return the position,
+        the ranges and the letters of the *dead* are durable together; a letter has a copy of its
+        event, unless that was removed from the spool with its source.
         """
 
     async def save_condition(

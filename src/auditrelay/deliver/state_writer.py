@@ -9,7 +9,7 @@ from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import StoreFull
 from auditrelay.http.retry import pause
-from auditrelay.store import DeadLetter
+from auditrelay.store import RejectedEvent
 from auditrelay.store.progress import Range
 
 DISK_FULL_INTERVAL: Final = 1.0
@@ -26,7 +26,7 @@ class StateWriter:
         self._store = store
         self._in_flight = in_flight
 
-    async def settle(self, done: Sequence[Range], dead: Sequence[DeadLetter] = ()) -> None:
+    async def settle(self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()) -> None:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
         await self._until_written(lambda: self._store.settle(self._name, done, dead))
 

@@ -102,7 +102,7 @@ Notice = Callable[[Declared, bool], AuditEvent]
 @dataclass(frozen=True, slots=True)
 class SpoolPage:
     """
-    Events from the spool, of one source, at positions [*first*, *first* + len(*events*)).
+    Events from the spool, of one source, at the places [*first*, *first* + len(*events*)).
 
     *size* is the size of the whole page in the spool, in bytes.
     """
@@ -114,10 +114,31 @@ class SpoolPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a sink has read the spool; only the store that made it looks inside."""
+
+    ends: tuple[int, ...]
+    """In each log that was read, the place behind what was read."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event that *sink* will never accept, and why."""
 
     event: AuditEvent
+    reason: str
+    message: str
+    status: int | None
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEvent:
+    """The *place* in the spool of an event that a sink will never accept, and why."""
+
+    place: int
     reason: str
     message: str
     status: int | None

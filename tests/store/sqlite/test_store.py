@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.stores import NOON, opened, uids
+from tests.support.stores import NOON, backlog, opened, uids
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
@@ -25,7 +25,7 @@ async def test_events_survive_a_restart_with_everything_in_them(
     await store.add("voice", [event(1, tags=(("team", "blue"),), late_by_s=5)])
     await store.close()
     second = await opened(tmp_path)
-    (page,) = await second.read("splunk", 0, 10)
+    (page,) = await backlog(second)
     assert page.events == [event(1, tags=(("team", "blue"),), late_by_s=5)]
     assert (await second.add("voice", [event(1)])).new == ()
     await second.close()

@@ -1,5 +1,5 @@
 """
-Sinks in the database: which sources each reads, its progress and its backlog.
+Sinks in the database: which sources each reads, what it has settled, and how it ends.
 
 Works on a connection, within the caller's transaction.
 """
@@ -8,9 +8,11 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from auditrelay.store import DeadLetter
-from auditrelay.store.progress import Progress, Range
-from auditrelay.store.sqlite import dead_letters, meta
+from auditrelay.store import DeadLetter, RejectedEvent
+from auditrelay.store.places import position_of
+from auditrelay.store.progress import Range
+from auditrelay.store.sqlite import dead_letters, meta, spool
+from auditrelay.store.sqlite.readers import reader_of, waiting_for, waits
 
 
 def start(
@@ -49,57 +51,38 @@ def retire(db: sqlite3.Connection, active: Sequence[str]) -> tuple[str, ...]:
 
 
 def settle(
-    db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[DeadLetter]
+    db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[RejectedEvent]
 ) -> None:
     """Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters."""
-    progress = sink_progress(db, name)[0].plus(done)
+    reader = reader_of(db, name)
+    progress = reader.progress.plus(done)
+    # The other holes were looked at when they arose, and only what fills the first one can go.
+    known = set(reader.progress.holes()[1:])
+    progress = progress.plus(
+        hole for hole in progress.holes() if hole not in known and not waits(db, reader, hole)
+    )
     db.execute(
         "update sink set position = ?, ahead = ? where name = ?",
         (progress.position, json.dumps(progress.ahead), name),
     )
-    for letter in dead:
-        dead_letters.insert(db, name, letter)
+    events = spool.events_at(db, [position_of(each.place) for each in dead])
+    for each in dead:
+        event = events.get(position_of(each.place))
+        if event is not None:
+            dead_letters.insert(
+                db,
+                name,
+                DeadLetter(
+                    event,
+                    each.reason,
+                    each.message,
+                    each.status,
+                    each.attempts,
+                    each.first_at,
+                    each.last_at,
+                ),
+            )
     dead_letters.delete_delivered(db, name, done)
-
-
-def sink_progress(db: sqlite3.Connection, name: str) -> tuple[Progress, str]:
-    """
-    Return the progress of the sink *name*, and the ids of the sources that it reads, as JSON.
-
-    Raises KeyError if it was never started.
-    """
-    row = db.execute(
-        "select position, ahead, (select json_group_array(source.id) from source "
-        "where name in (select value from json_each(sink.sources))) from sink where name = ?",
-        (name,),
-    ).fetchone()
-    if row is None:
-        raise KeyError(f"sink {name!r} was never started")
-    position, ahead, readable = row
-    return Progress(position, tuple((start, end) for start, end in json.loads(ahead))), readable
-
-
-def waiting_for(db: sqlite3.Connection, name: str) -> tuple[int, int | None, int | None]:
-    """Return the backlog of a sink: events, the first position, and when that was stored."""
-    progress, readable = sink_progress(db, name)
-    count, first, stored = db.execute(
-        "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "
-        "where first + count > ?1 and source in (select value from json_each(?2)) "
-        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3) "
-        "and (only is null or only = (select id from sink where name = ?3))",
-        (progress.position, readable, name),
-    ).fetchone()
-    return int(count) - sum(end - start for start, end in progress.ahead), first, stored
-
-
-def delivered_floor(db: sqlite3.Connection) -> int:
-    """Return the position before which every sink has everything."""
-    floor = meta.read(db, "next_position")
-    for (name,) in db.execute("select name from sink").fetchall():
-        first = waiting_for(db, name)[1]
-        if first is not None:
-            floor = min(floor, first)
-    return floor
 
 
 def _sources_read_by(db: sqlite3.Connection, name: str) -> set[str]:

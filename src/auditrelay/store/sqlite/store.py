@@ -25,6 +25,8 @@ from auditrelay.store import (
     DeliveryStatus,
     Notice,
     Proof,
+    Reached,
+    RejectedEvent,
     SinkState,
     SourceState,
     Span,
@@ -32,6 +34,7 @@ from auditrelay.store import (
     StoredDeadLetter,
 )
 from auditrelay.store.keys import known_key, time_of
+from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import (
     backfills,
@@ -140,9 +143,9 @@ class SqliteStore:
         """Look the digest *key* up among the files that *source* has read."""
         return await self._read(lambda db: sources.has_read_file(db, source, key))
 
-    async def end_of_spool(self) -> int:
+    async def end_of_spool(self, source: str) -> int:  # noqa: ARG002  # one log for all sources
         """Read the position that the next spooled event will have."""
-        return await self._read(lambda db: meta.read(db, "next_position"))
+        return place(spool.LOG, await self._read(lambda db: meta.read(db, "next_position")))
 
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
@@ -247,16 +250,22 @@ class SqliteStore:
         """End all sinks but the *active* ones at this position; return those with a backlog."""
         return await self._writer.write(lambda db: sinks.retire(db, active))
 
-    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
-        """Read the backlog of *sink* from the position *after* on."""
-        return await self._read(lambda db: spool.read_pages(db, sink, after, max_events))
+    async def read(
+        self, sink: str, reached: Reached | None, most: int
+    ) -> tuple[list[SpoolPage], Reached]:
+        """Read the backlog of *sink* from the position that was *reached* on."""
+        start = 0 if reached is None else position_of(reached.ends[0])
+        pages, end = await self._read(lambda db: spool.read_pages(db, sink, start, most))
+        return pages, Reached((place(spool.LOG, end),))
 
-    async def event_at(self, position: int) -> AuditEvent:
-        """Read one event out of its page in the spool."""
-        return await self._read(lambda db: spool.event_at(db, position))
+    async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
+        """Read the backlog of *sink* at *places*."""
+        start, end = places
+        pages, _ = await self._read(lambda db: spool.read_pages(db, sink, start, most, end))
+        return pages
 
     async def settle(
-        self, sink: str, done: Sequence[Range], dead: Sequence[DeadLetter] = ()
+        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
     ) -> None:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
         await self._writer.write(lambda db: sinks.settle(db, sink, done, dead))
