@@ -119,7 +119,7 @@ class App:
         self._commands = Commands(self._topology, store, clock=clock)
         self._alerts = Alerts(
             self.view.status,
-            store,
+            self._topology.held,
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,

@@ -77,7 +77,7 @@ class Commands:
             await on_progress({"note": note})
         backfiller = Backfiller(
             collector,
-            self._store,
+            self._topology.held,
             span=span,
             sinks=fed if request["sinks"] else [],
             clock=self._clock,
@@ -106,7 +106,7 @@ class Commands:
             }
         return await Verifier(
             collector,
-            self._store,
+            self._topology.held,
             span=Interval(span.start, min(span.end, collector.checkpoint.at)),
             sinks=self._sinks_of(collector.name, []),
             searchable=searchable,

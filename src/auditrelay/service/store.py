@@ -6,12 +6,13 @@ What the service needs of the store, and the whole that it hands out in parts.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, Self
 
 from auditrelay.collect.evidence import Backfills, Evidence
 from auditrelay.collect.ledger import SourceStore
 from auditrelay.deliver.spool import Spool
 from auditrelay.store import SinkState, SourceState, StoredDeadLetter
+from auditrelay.store.leases import Lease
 
 
 class States(Protocol):
@@ -119,3 +120,10 @@ class Store(
 
     before_save_condition: Callable[[], None]
     """Called before each write of the condition of a source or sink."""
+
+    def under(self, lease: Lease) -> Self:
+        """
+        Return this store with every write fenced by *lease*: once another has it, writes fail.
+
+        A source or sink gets such a store for as long as it runs, see ``store.leases``.
+        """

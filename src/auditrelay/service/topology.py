@@ -24,6 +24,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
+from auditrelay.store.leases import SOLE
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -66,6 +67,8 @@ class Topology:
         self.collectors: dict[str, Collector] = {}
         self.deliverers: dict[str, Deliverer] = {}
         self.sinks: dict[str, Sink] = {}
+        self.held = store.under(SOLE)
+        """The store for those that work for a source or sink, under the lease of that."""
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -297,7 +300,7 @@ class Topology:
             settings,
             source,
             normalizer=Normalizer.of(name, settings, scope=source.scope),
-            store=self._store,
+            store=self.held,
             metrics=self._metrics,
             clock=self._clock,
             announce=announce,
@@ -311,7 +314,7 @@ class Topology:
             name,
             settings,
             sink,
-            store=self._store,
+            store=self.held,
             metrics=self._metrics,
             clock=self._clock,
             attempts=self._attempts,

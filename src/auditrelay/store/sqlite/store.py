@@ -34,6 +34,7 @@ from auditrelay.store import (
     StoredDeadLetter,
 )
 from auditrelay.store.keys import known_key, time_of
+from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import (
@@ -96,6 +97,10 @@ class SqliteStore:
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """Apply new limits from now on."""
         self._spool.max_bytes, self._retention, self._remember = max_bytes, retention, remember
+
+    def under(self, lease: Lease) -> Self:  # noqa: ARG002  # it cannot be lost
+        """Return this store: the lock of the state directory fences everybody else."""
+        return self
 
     async def close(self) -> None:
         """Finish the queued writes, then close the files."""
