@@ -2,9 +2,9 @@
 Leases: the right of one instance to write for a source or a sink.
 
 A reader or deliverer carries the lease that it was given, in the store that ``under`` returns; the
-lease is never looked up by the name of the source. A source has several readers: polls, resweeps, the slices of a
-backfill. One of them may outlive the lease; if it found the next one by name it would go on, and
-prove a window whose first pages were read under another lease and are lost.
+lease is never looked up by the name of the source. A source has several readers: polls, resweeps,
+the slices of a backfill. One of them may outlive the lease; if it found the next one by name it
+would go on, and prove a window whose first pages were read under another lease and are lost.
 """
 
 from dataclasses import dataclass

@@ -52,7 +52,6 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.writer import Writer, translate
@@ -134,13 +133,16 @@ class SqliteStore:
         now = _now()
         return await self._writer.write(
             lambda db: intake.add(
-                JournalWriter(db, source_id(db, source), now, via),
+                db,
                 self._spool,
+                source_id(db, source),
                 events,
                 keys,
-                proof=proof,
+                proof=proof or Proof(),
                 notice=notice,
                 bad=bad,
+                now=now,
+                via=via,
             )
         )
 
@@ -163,9 +165,7 @@ class SqliteStore:
         if not missing:
             return 0
         return await self._writer.write(
-            lambda db: deleted.record_deleted(
-                JournalWriter(db, source_id(db, source), now, "resweep"), span, missing
-            )
+            lambda db: deleted.record_deleted(db, source_id(db, source), span, missing, now)
         )
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
@@ -231,11 +231,13 @@ class SqliteStore:
         now = _now()
         await self._writer.write(
             lambda db: intake.resend(
-                JournalWriter(db, source_id(db, source), now, "backfill"),
+                db,
                 self._spool,
-                sinks,
-                events,
-                proof,
+                source_id(db, source),
+                sinks=sinks,
+                events=events,
+                proof=proof,
+                now=now,
             )
         )
 
