@@ -4,7 +4,7 @@ What the service needs of the store, and the whole that it hands out in parts.
 ``store`` says what holds for every method.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, Self
 
@@ -32,21 +32,25 @@ class States(Protocol):
 class Registry(Protocol):
     """Which sinks there are, and what each receives."""
 
-    async def start_sink(
-        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
-    ) -> None:
+    async def start_sink(self, sink: str, sources: Collection[str]) -> None:
         """
-        Register *sink* as a reader of *sources*; a new sink begins at the end of the spool.
+        Register *sink* as a reader of *sources*, besides those that it reads already.
 
-        It still gets its backlog of orphaned sources, those that are not *configured* any more
-        (None: all are). Once this returns, nothing that the sink has not acknowledged is pruned.
+        A new sink begins at the end of the spool. Once this returns, nothing that the sink has not
+        acknowledged is pruned. Only :meth:`retire` takes a source or a sink away: an instance that
+        starts with an older configuration must not cut off what another one has added.
         """
 
-    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
+    async def retire(
+        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
+    ) -> tuple[str, ...]:
         """
-        Stop spooling for all sinks but the *active* ones; return the others that have a backlog.
+        Stop spooling what no sink is *configured* to receive; return the sinks orphaned by that.
 
-        The backlog of an orphaned sink is kept until the sink is started again or removed.
+        *configured* are the sources of each sink. A sink that is not among them gets no new events;
+        it is returned if it has a backlog, which is kept until it is started again or removed. A
+        sink that is among them still gets its backlog of orphaned sources, those that are not among
+        the configured *sources* any more.
         """
 
     async def forget(self, name: str) -> None:

@@ -96,13 +96,10 @@ class Topology:
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._store.start_source(ALERTS, self._clock())
-        for name in self.deliverers:
-            await self._store.start_sink(
-                name,
-                [*self.config.sources_of(name), ALERTS],
-                configured=[*self.config.sources, ALERTS],
-            )
-        for name in await self._store.retire_sinks(list(self.deliverers)):
+        configured = {name: [*self.config.sources_of(name), ALERTS] for name in self.deliverers}
+        for name, sources in configured.items():
+            await self._store.start_sink(name, sources)
+        for name in await self._store.retire(configured, [*self.config.sources, ALERTS]):
             _log.warning("sink_orphaned", sink=name)
         for state in await self._store.sources():
             if state.name not in self.config.sources:

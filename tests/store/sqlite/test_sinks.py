@@ -106,7 +106,7 @@ async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
 ) -> None:
     await store.start_sink("gone", ["voice"])
     await store.add("voice", [event(1)])
-    assert await store.retire_sinks(["splunk"]) == ("gone",)
+    assert await store.retire({"splunk": ["voice"]}, ["voice"]) == ("gone",)
     await store.add("voice", [event(2)])
     later = datetime.now(UTC) + timedelta(days=8)
     await store.settle("splunk", [(0, 2)])
@@ -117,3 +117,47 @@ async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
     }
     await store.start_sink("gone", ["voice"])
     assert await uids(store, "gone") == [event(1).uid, event(2).uid]
+
+
+async def test_starting_a_sink_takes_no_source_away_from_it(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.start_source("other", NOON)
+    await store.start_sink("splunk", ["other"])
+    await store.add("voice", [event(1)])
+    await store.add("other", [event(2)])
+    assert await uids(store) == [event(1).uid, event(2).uid]
+
+
+async def test_a_source_that_a_sink_is_not_to_receive_any_more_is_retired(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.start_source("other", NOON)
+    await store.start_sink("splunk", ["other", "voice"])
+    await store.start_sink("both", ["other", "voice"])
+    for number, source in enumerate(("other", "voice")):
+        await store.add(source, [event(number)])
+    configured = {"both": ["other", "voice"], "splunk": ["voice"]}
+    assert await store.retire(configured, ["other", "voice"]) == ()
+    await store.add("other", [event(2)])
+    assert await uids(store) == [event(1).uid]
+    assert await uids(store, "both") == [event(number).uid for number in range(3)]
+    statuses = await store.delivery_status("other", [event(2)])
+    assert statuses == [{"both": "waiting"}]
+    await store.start_sink("splunk", ["other"])
+    await store.add("other", [event(3)])
+    statuses = await store.delivery_status("other", [event(2), event(3)])
+    assert statuses == [
+        {"both": "waiting", "splunk": "before_sink"},
+        {"both": "waiting", "splunk": "waiting"},
+    ]
+
+
+async def test_the_backlog_of_an_orphaned_source_is_still_delivered(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.add("voice", [event(1)])
+    assert await store.retire({"splunk": ["other"]}, ["other"]) == ()
+    assert await uids(store) == [event(1).uid]
+    assert await store.retire({"splunk": []}, ["voice"]) == (), "it is configured, and for no sink"
+    assert await uids(store) == []

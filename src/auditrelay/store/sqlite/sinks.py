@@ -6,7 +6,7 @@ Works on a connection, within the caller's transaction.
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.places import position_of
@@ -15,16 +15,15 @@ from auditrelay.store.sqlite import dead_letters, meta, spool
 from auditrelay.store.sqlite.readers import reader_of, waiting_for, waits
 
 
-def start(
-    db: sqlite3.Connection, name: str, sources: Sequence[str], configured: Sequence[str] | None
-) -> None:
-    """Let the sink *name* read *sources*, and those it read before that are not *configured*."""
-    orphaned = set() if configured is None else _sources_read_by(db, name).difference(configured)
+def start(db: sqlite3.Connection, name: str, sources: Collection[str]) -> None:
+    """Let the sink *name* read *sources*, besides those that it reads already."""
+    row = db.execute("select sources from sink where name = ?", (name,)).fetchone()
+    read = set() if row is None else set(json.loads(row[0]))
     db.execute(
         "insert into sink (name, sources, position) "
         "select ?, ?, value from meta where name = 'next_position' "
         "on conflict (name) do update set sources = excluded.sources, ends = null",
-        (name, json.dumps(sorted(orphaned.union(sources)))),
+        (name, json.dumps(sorted(read.union(sources)))),
     )
     db.execute(
         "insert into feed select sink.id, each.value, meta.value from sink, meta, "
@@ -32,19 +31,26 @@ def start(
         "and meta.name = 'next_position' on conflict do nothing",
         (name,),
     )
-    db.execute(
-        "delete from feed where sink = (select id from sink where name = ?1) and source "
-        "not in (select value from sink, json_each(sink.sources) where sink.name = ?1)",
-        (name,),
-    )
 
 
-def retire(db: sqlite3.Connection, active: Sequence[str]) -> tuple[str, ...]:
-    """End all sinks but the *active* ones at this position; return those with a backlog."""
+def retire(
+    db: sqlite3.Connection, configured: Mapping[str, Collection[str]], sources: Collection[str]
+) -> tuple[str, ...]:
+    """End what is not *configured* at this position; return the sinks with a backlog."""
+    for number, name, text in db.execute("select id, name, sources from sink").fetchall():
+        read = json.loads(text)
+        kept = [each for each in read if each in configured.get(name, read) or each not in sources]
+        if kept != read:
+            db.execute("update sink set sources = ? where id = ?", (json.dumps(kept), number))
+            db.execute(
+                "delete from feed where sink = ? "
+                "and source not in (select value from json_each(?))",
+                (number, json.dumps(kept)),
+            )
     db.execute(
         "update sink set ends = ? where ends is null "
         "and name not in (select value from json_each(?))",
-        (meta.read(db, "next_position"), json.dumps(list(active))),
+        (meta.read(db, "next_position"), json.dumps(list(configured))),
     )
     retired = db.execute("select name from sink where ends is not null order by name")
     return tuple(name for (name,) in retired.fetchall() if waiting_for(db, name)[0])
@@ -83,8 +89,3 @@ def settle(
                 ),
             )
     dead_letters.delete_delivered(db, name, done)
-
-
-def _sources_read_by(db: sqlite3.Connection, name: str) -> set[str]:
-    row = db.execute("select sources from sink where name = ?", (name,)).fetchone()
-    return set() if row is None else set(json.loads(row[0]))

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -247,15 +247,15 @@ class SqliteStore:
 
     # -- sinks -----------------------------------------------------------------------------------
 
-    async def start_sink(
-        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
-    ) -> None:
-        """Insert the row of *sink*, or update it to read *sources*; a new one begins at the end."""
-        await self._writer.write(lambda db: sinks.start(db, sink, sources, configured))
+    async def start_sink(self, sink: str, sources: Collection[str]) -> None:
+        """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
+        await self._writer.write(lambda db: sinks.start(db, sink, sources))
 
-    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
-        """End all sinks but the *active* ones at this position; return those with a backlog."""
-        return await self._writer.write(lambda db: sinks.retire(db, active))
+    async def retire(
+        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
+    ) -> tuple[str, ...]:
+        """End what is not *configured* at this position; return the sinks with a backlog."""
+        return await self._writer.write(lambda db: sinks.retire(db, configured, sources))
 
     async def read(
         self, sink: str, reached: Reached | None, most: int
