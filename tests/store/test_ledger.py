@@ -9,7 +9,7 @@ from tests.support.stores import MINUTE, NOON, span
 
 from auditrelay.store import Proof, Span
 from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import NO_DIGEST, TAIL, Record, extend, find_break, xor
+from auditrelay.store.journal import TAIL, Record, extend, find_break, xor
 from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.ledger import (
     Changes,
@@ -62,10 +62,8 @@ class Source:
         return changes
 
     def count(self, part: Part) -> tuple[int, bytes]:
-        digest, inside = NO_DIGEST, [key for key in self.known if part[0] <= time_of(key) < part[1]]
-        for each in inside:
-            digest = xor(digest, each[8:])
-        return len(inside), digest
+        inside = [key for key in self.known if part[0] <= time_of(key) < part[1]]
+        return len(inside), xor(*(key[8:] for key in inside))
 
     def spans(self) -> list[Span]:
         return [

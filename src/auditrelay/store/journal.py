@@ -171,6 +171,9 @@ def find_break(name: str, head: bytes | None, journal: Sequence[Record]) -> str 
     return None
 
 
-def xor(one: bytes, other: bytes) -> bytes:
-    """Return the exclusive-or of two digests."""
-    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(len(one))
+def xor(*digests: bytes) -> bytes:
+    """Return the exclusive-or of *digests* and uids, of 20 bytes each."""
+    total = 0
+    for each in digests:
+        total ^= int.from_bytes(each)
+    return total.to_bytes(len(NO_DIGEST))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from auditrelay.store import Declared, Proof
 from auditrelay.store.journal import DAY, NO_DIGEST, Change, xor
-from auditrelay.store.keys import TIMELESS, time_of
+from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.lateness import lateness_bucket
 from auditrelay.window import Interval, holes, micros, moment
 
@@ -45,7 +45,8 @@ class NewEvents:
 
     def inside(self, start: int, end: int) -> list[bytes]:
         """Return the keys of those in a part of event time."""
-        return [key for key in (*self.keys, *self.bad) if start <= time_of(key) < end]
+        first, last = sortable(start), sortable(end)
+        return [key for key in (*self.keys, *self.bad) if first <= key < last]
 
 
 @dataclass(slots=True)
@@ -69,8 +70,8 @@ def parts_near(proof: Proof, new: NewEvents) -> list[Part]:
     """Return the parts of event time whose entries :func:`enter` needs, and those that touch."""
     spans = (*proof.covers, *(span for span, _ in proof.gaps))
     parts = [(micros(span.start), micros(span.end)) for span in spans]
-    if times := [time_of(key) for key in new.keys if not key.startswith(TIMELESS)]:
-        parts.append((min(times), max(times)))
+    if timed := [key for key in new.keys if not key.startswith(TIMELESS)]:
+        parts.append((time_of(min(timed)), time_of(max(timed))))
     return parts
 
 
@@ -104,9 +105,7 @@ def enter(
     def count(start: int, end: int) -> Count:
         events, digest = counted[start, end]
         inside = new.inside(start, end)
-        for key in inside:
-            digest = xor(digest, key[8:])
-        return events + len(inside), digest
+        return events + len(inside), xor(digest, *(key[8:] for key in inside))
 
     ledger = _Ledger(entries, count, now)
     ledger.count_late(new)
@@ -135,15 +134,15 @@ class _Ledger:
 
     def count_late(self, new: NewEvents) -> None:
         """Add those of the *new* events that are in covered spans to the entries of these."""
-        times = [time_of(key) for key in new.keys]
         late: list[int] = []
         for each in self._sorted():
-            inside = [index for index, at in enumerate(times) if each.start <= at < each.end]
-            if each.gap is not None or not inside:
+            if each.gap is not None:
                 continue
-            added = NO_DIGEST
-            for index in inside:
-                added = xor(added, new.keys[index][8:])
+            first, last = sortable(each.start), sortable(each.end)
+            inside = [index for index, key in enumerate(new.keys) if first <= key < last]
+            if not inside:
+                continue
+            added = xor(*(new.keys[index][8:] for index in inside))
             self._put(
                 replace(each, events=each.events + len(inside), digest=xor(each.digest, added))
             )

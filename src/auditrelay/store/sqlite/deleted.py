@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from auditrelay.store.journal import NO_DIGEST, Change, xor
+from auditrelay.store.journal import Change, xor
 from auditrelay.store.keys import sortable
 from auditrelay.store.sqlite import journal
 from auditrelay.window import Interval, micros
@@ -36,9 +36,7 @@ def record_deleted(
         ).rowcount
     ]
     if new:
-        digest = NO_DIGEST
-        for key in new:
-            digest = xor(digest, key[8:])
+        digest = xor(*(key[8:] for key in new))
         start, end = micros(span.start), micros(span.end)
         change = Change("vanished", start, end, None, len(new), digest)
         records = journal.extended(db, owner, [change], now=now, via="resweep")
