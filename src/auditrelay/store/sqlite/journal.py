@@ -1,5 +1,6 @@
 """The journal in the database: works on a connection, within the caller's transaction."""
 
+import json
 import sqlite3
 from collections.abc import Sequence
 
@@ -14,12 +15,16 @@ def extended(
     """Return the records of the source *owner* that *changes* make or change; write nothing."""
     if not changes:
         return []
-    (name,) = db.execute("select name from source where id = ?", (owner,)).fetchone()
-    tail = db.execute(
-        f"select {_COLUMNS} from journal where source = ? order by seq desc limit ?",  # noqa: S608  # constants
+    # One row, whatever it holds: see intake.
+    name, text = db.execute(
+        "select name, (select json_group_array(json_array(seq, recorded, what, start, end, reason, "
+        "via, events, hex(digest), hex(hash))) from (select * from journal where source = ?1 "
+        "order by seq desc limit ?2)) from source where id = ?1",
         (owner, TAIL),
-    ).fetchall()
-    return extend(name, [Record(*row) for row in reversed(tail)], changes, now=now, via=via)
+    ).fetchone()
+    tail = [Record(*row[:8], *map(bytes.fromhex, row[8:])) for row in json.loads(text)]
+    tail.sort(key=lambda record: record.seq)
+    return extend(name, tail, changes, now=now, via=via)
 
 
 def write(db: sqlite3.Connection, owner: int, changed: Sequence[Record]) -> None:
