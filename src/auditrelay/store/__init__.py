@@ -1,10 +1,13 @@
 """
 What survives a crash: the coverage ledger, the spool, the known uids, positions, dead letters.
 
-The store is the only connection between collecting and delivering. Each method that writes is one
-transaction, unless it says otherwise: when it returns, the write is durable; when it raises,
-nothing was written. Cancelling the caller does not undo a write, so every write must be correct
-even if its caller is gone.
+The store is the only connection between collecting and delivering. What a caller needs of it is a
+contract beside that caller: ``collect.ledger``, ``collect.evidence``, ``deliver.spool``,
+``service.store``. Here are the types that they share, and what holds for all of them.
+
+Each method that writes is one transaction, unless it says otherwise: when it returns, the write is
+durable; when it raises, nothing was written. Cancelling the caller does not undo a write, so every
+write must be correct even if its caller is gone.
 
 Every method raises StateError if the state cannot be read or written, and every one that writes
 raises StoreFull if the disk has no room. A source or sink must have been started before another
