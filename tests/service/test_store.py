@@ -8,7 +8,7 @@ import pytest
 from auditrelay.collect.evidence import Backfills, Evidence, Forwarded
 from auditrelay.collect.ledger import Intake, Ledger, SourceStore
 from auditrelay.deliver.spool import Spool
-from auditrelay.service.store import DeadLetters, Registry, States, Store, Upkeep
+from auditrelay.service.store import DeadLetters, OperatorStore, Registry, States, Store, Upkeep
 from auditrelay.store.sqlite.store import SqliteStore
 
 FACETS = [
@@ -21,6 +21,7 @@ FACETS = [
     States,
     Registry,
     DeadLetters,
+    OperatorStore,
     Upkeep,
 ]
 WHOLES = [SourceStore, Store]

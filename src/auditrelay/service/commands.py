@@ -11,7 +11,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
-from auditrelay.service.store import Store
+from auditrelay.service.store import OperatorStore
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
 from auditrelay.store import SinkState, SourceState
@@ -30,7 +30,9 @@ _REQUIRED: Final = {
 class Commands:
     """The commands that an instance with this *topology* carries out."""
 
-    def __init__(self, topology: Topology, store: Store, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, topology: Topology, store: OperatorStore, *, clock: Callable[[], datetime]
+    ) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock

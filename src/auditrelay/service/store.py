@@ -45,20 +45,12 @@ class Registry(Protocol):
         self, configured: Mapping[str, Collection[str]], sources: Collection[str]
     ) -> tuple[str, ...]:
         """
-        Stop spooling what no sink is *configured* to receive; return the sinks orphaned by that.
+        Stop spooling for a sink what it is not *configured* to receive; return orphaned sinks.
 
         *configured* are the sources of each sink. A sink that is not among them gets no new events;
         it is returned if it has a backlog, which is kept until it is started again or removed. A
         sink that is among them still gets its backlog of orphaned sources, those that are not among
         the configured *sources* any more.
-        """
-
-    async def forget(self, name: str) -> None:
-        """
-        Delete the whole state of the source or sink *name*, which must not be in use.
-
-        Its backlog goes with it, and so do its events that wait for other sinks. This takes several
-        transactions: if it raises, some of the work may be done, and calling it again finishes it.
         """
 
 
@@ -80,6 +72,18 @@ class DeadLetters(Protocol):
 
         Their events are deleted durably; a record that they existed is kept. Dead letters being
         replayed are skipped.
+        """
+
+
+class OperatorStore(States, DeadLetters, Protocol):
+    """What the commands of an operator need of the store, besides backfill and verify."""
+
+    async def forget(self, name: str) -> None:
+        """
+        Delete the whole state of the source or sink *name*, which must not be in use.
+
+        Its backlog goes with it, and so do its events that wait for other sinks. This takes several
+        transactions: if it raises, some of the work may be done, and calling it again finishes it.
         """
 
 
@@ -110,9 +114,8 @@ class Upkeep(Protocol):
 
 
 class Store(
-    States,
     Registry,
-    DeadLetters,
+    OperatorStore,
     Upkeep,
     SourceStore,
     Backfills,
