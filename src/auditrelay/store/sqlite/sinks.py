@@ -62,10 +62,11 @@ def settle(
     """Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters."""
     reader = reader_of(db, name)
     progress = reader.progress.plus(done)
-    # The other holes were looked at when they arose, and only what fills the first one can go.
-    known = set(reader.progress.holes()[1:])
+    # A hole is looked at when it arises; the first one always, since the position waits for it and
+    # what was in it may have been removed.
+    seen = set(reader.progress.holes()[1:])
     progress = progress.plus(
-        hole for hole in progress.holes() if hole not in known and not waits(db, reader, hole)
+        hole for hole in progress.holes() if hole not in seen and not waits(db, reader, hole)
     )
     db.execute(
         "update sink set position = ?, ahead = ? where name = ?",

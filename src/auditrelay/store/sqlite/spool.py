@@ -132,8 +132,8 @@ def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, Aud
     for position in sorted(positions):
         if not first <= position < first + len(page):
             row = db.execute(
-                "select first, events from spool where first <= ?1 and first + count > ?1 "
-                "order by first desc limit 1",
+                "select first, events from spool where first = (select max(first) from spool "
+                "where first <= ?1) and first + count > ?1",
                 (position,),
             ).fetchone()
             if row is None:
