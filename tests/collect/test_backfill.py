@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.empty_folder import EmptyFolder
+from tests.support.stores import backlog
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller, BackfillProgress
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
@@ -59,7 +60,7 @@ def spread(world: World, count: int, span: Interval = PAST) -> list[str]:
 
 
 async def read(world: World, sink: str = "sink") -> list[AuditEvent]:
-    return [event for page in await world.store.read(sink, 0, 10**6) for event in page.events]
+    return [event for page in await backlog(world.store, sink) for event in page.events]
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World
 from tests.support.logged import logged
+from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, ReadMode, belongs
@@ -119,7 +120,7 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
     )
     assert (stats.new, stats.read) == (1, 1)
     for sink in ("sink", "other"):
-        pages = await world.store.read(sink, 0, 100)
+        pages = await backlog(world.store, sink)
         events = [event for page in pages for event in page.events]
         assert [event.native_action for event in events] == [
             *["auditrelay.gap_declared"],

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.empty_folder import EmptyFolder
+from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Deleted, Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import ConfigError, Refused, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
-from auditrelay.store import DeadLetter
+from auditrelay.store import RejectedEvent
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.view import StateView
@@ -106,8 +107,7 @@ async def test_the_status_of_each_event_is_reported_by_sink(world: World) -> Non
     for number in range(4):
         world.vendor.add(NOON - 50 * MINUTE + number * SECOND)
     await world.collector().poll()
-    first, second = (await world.spooled())[:2]
-    letters = [DeadLetter(event, "invalid", "no", 400, 1, NOON, NOON) for event in (first, second)]
+    letters = [RejectedEvent(place, "invalid", "no", 400, 1, NOON, NOON) for place in (0, 1)]
     await world.store.settle("sink", [(0, 3)], letters)
     await world.store.drop([1], NOON)
     await world.store.settle("other", [(0, 1)])
@@ -181,7 +181,7 @@ async def test_what_a_sink_itself_lacks_is_sent_to_it_alone(world: World) -> Non
     report = await verify(world, repair=True, other=index)
     assert report.repaired == 2
     assert await world.spooled() == []
-    pages = await world.store.read("other", 0, 100)
+    pages = await backlog(world.store, "other")
     assert [event.native_id for page in pages for event in page.events] == [made[2], made[4]]
 
 

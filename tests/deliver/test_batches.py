@@ -76,15 +76,13 @@ async def test_no_more_bytes_are_read_ahead_than_allowed(
     assert not await batches.fill()
 
 
-async def test_events_of_other_sinks_are_skipped_and_reported_once(world: World) -> None:
+async def test_events_of_other_sinks_are_skipped(world: World) -> None:
     await world.spool(3)
     await world.spool(4, first=100, source="calls")
     await world.spool(2, first=200)
     batches = batches_of(world)
     assert not await batches.fill()
     assert positions(batches.cut()) == [0, 1, 2, 7, 8]
-    assert batches.take_skipped() == [(3, 7)]
-    assert batches.take_skipped() == []
 
 
 async def test_what_is_resent_comes_before_new_events(world: World) -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from tests.support.clock import Clock
 from tests.support.daemon import eventually
-from tests.support.stores import opened
+from tests.support.stores import backlog, opened
 
 from auditrelay.errors import StoreFull
 from auditrelay.service.alerts import Alerts
@@ -64,7 +64,7 @@ class Problems:
         return [(line["event"], line["code"], line["about"]) for line in logs]
 
     async def sent(self) -> list[str]:
-        pages = await self.store.read("out", 0, 1000)
+        pages = await backlog(self.store, "out")
         return [event.native_action for page in pages for event in page.events]
 
 

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.stores import backlog
 
 from auditrelay.collect import collector as collect
 from auditrelay.collect import reader
@@ -31,10 +32,11 @@ from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.http import retry
 from auditrelay.sources import Page, bland
+from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite import ledger
-from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite import intake, ledger
+from auditrelay.store.sqlite.journal import records
 from auditrelay.store.sqlite.state_dir import connect, create, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -165,7 +167,7 @@ class World:
     async def forwarded(self) -> list[str]:
         """Return all ids in the spool, with repetitions, without the notices of gaps."""
         async with self.living() as (store, _):
-            pages = await store.read("sink", 0, 10**6)
+            pages = await backlog(store, "sink")
         return [event.native_id for page in pages for event in page.events if event.native_id]
 
     def whole(self) -> None:
@@ -433,7 +435,8 @@ def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path
         step = timedelta(minutes=5)
         for number in range(365 * 24 * 12):
             window = Interval(START + number * step - step, START + (number + 1) * step)
-            ledger.cover(JournalWriter(db, 1, micros(window.end), "poll"), window)
+            proof = Proof(covers=(window,))
+            intake.enter(db, 1, proof, now=micros(window.end), via="poll")
         db.execute("commit")
         spans, journal = ledger.spans(db, 1), records(db, 1)
         assert spans[0].interval.start == START - step

@@ -25,6 +25,7 @@ from tests.support.clock import record_waits
 from tests.support.daemon import eventually
 from tests.support.delivering import World, opened
 from tests.support.rigs import NOON, RIGS, WITHOUT_DOUBLE, Rig
+from tests.support.stores import uids
 
 from auditrelay import sinks
 from auditrelay.deliver.deliverer import Deliverer
@@ -174,13 +175,7 @@ class Machine(RuleBasedStateMachine):
     async def _unsettled(self) -> list[str]:
         # This write is queued behind the last one of the killed deliverer, so that one is done.
         await self.world.store.settle("sink", [])
-        found: list[str] = []
-        after = 0
-        while pages := await self.world.store.read("sink", after, 1000):
-            for page in pages:
-                found += [event.uid for event in page.events]
-                after = page.first + len(page.events)
-        return found
+        return await uids(self.world.store, "sink")
 
     def teardown(self) -> None:
         try:

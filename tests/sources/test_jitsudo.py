@@ -11,6 +11,7 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import Refused, Retryable, WalkBroken
@@ -330,7 +331,7 @@ async def test_only_the_half_in_which_a_cursor_expired_is_walked_again(
         await store.start_sink("archive", ["access"])
         await collector.poll()
         ledger = await store.ledger("access")
-        events = [e for page in await store.read("archive", 0, 1000) for e in page.events]
+        events = [e for page in await backlog(store, "archive") for e in page.events]
     finally:
         await store.close()
     assert sorted(str(event.native_id) for event in events) == sorted(made)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.clock import Clock
-from tests.support.stores import opened
+from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import RelayError, WalkBroken
@@ -121,7 +121,7 @@ class World:
         )
 
     async def spooled(self) -> list[AuditEvent]:
-        pages = await self.store.read("sink", 0, 10**6)
+        pages = await backlog(self.store, "sink")
         return [event for page in pages for event in page.events]
 
     async def names(self) -> list[str]:

@@ -21,7 +21,7 @@ from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
 from auditrelay.status.model import Report
 from auditrelay.status.report import report
-from auditrelay.store import DeadLetter, Declared, Proof
+from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
@@ -188,12 +188,15 @@ class Stage:
     async def dead(self, sink: str, number: int) -> None:
         """Write *number* events to the dead letters of *sink*."""
         made = self.events("acme-calls", number, self.now - HOUR, self.now - 30 * MINUTE)
+        first = await self.store.end_of_spool("acme-calls")
+        await self.store.resend("acme-calls", [sink], made, Proof())
+        places = range(first, first + number)
         await self.store.settle(
             sink,
-            [],
+            [(first, first + number)],
             [
-                DeadLetter(event, "mapping", "no", 400, 1, self.now - HOUR, self.now - HOUR)
-                for event in made
+                RejectedEvent(place, "mapping", "no", 400, 1, self.now - HOUR, self.now - HOUR)
+                for place in places
             ],
         )
 

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from auditrelay.store import StoredDeadLetter
+from auditrelay.deliver.spool import Spool
+from auditrelay.store import SpoolPage, StoredDeadLetter
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
@@ -23,8 +24,16 @@ async def opened(folder: Path, max_bytes: int = 1 << 30) -> SqliteStore:
     )
 
 
-async def uids(store: SqliteStore, sink: str = "splunk", after: int = 0) -> list[str]:
-    return [event.uid for page in await store.read(sink, after, 10_000) for event in page.events]
+async def backlog(store: Spool, sink: str = "splunk") -> list[SpoolPage]:
+    """Return the pages that wait for *sink*, from the first on."""
+    pages, reached = await store.read(sink, None, 10_000)
+    while more := (step := await store.read(sink, reached, 10_000))[0]:
+        pages, reached = pages + more, step[1]
+    return pages
+
+
+async def uids(store: Spool, sink: str = "splunk") -> list[str]:
+    return [event.uid for page in await backlog(store, sink) for event in page.events]
 
 
 def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:

@@ -17,13 +17,14 @@ import msgspec
 import structlog
 
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
+from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.sources import FileSource
-from auditrelay.store import Proof, Store
+from auditrelay.store import Proof
 from auditrelay.window import Interval, holes, slices
 
 SLICES_PER_RANGE: Final = 64
@@ -60,7 +61,7 @@ class Backfiller:
     def __init__(
         self,
         collector: Collector,
-        store: Store,
+        store: Backfills,
         *,
         span: Interval,
         sinks: Sequence[str],

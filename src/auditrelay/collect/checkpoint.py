@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from auditrelay.store import Store
+from auditrelay.collect.ledger import Ledger
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until
 
@@ -21,7 +21,7 @@ class Checkpoint:
         name: str,
         *,
         lookback: timedelta,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:

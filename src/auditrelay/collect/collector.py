@@ -17,13 +17,13 @@ import structlog
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
+from auditrelay.collect.ledger import SourceStore
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
 from auditrelay.errors import Refused, RelayError, StateError, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Source
-from auditrelay.store import Store
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue
@@ -70,7 +70,7 @@ class Collector:
         source: Source | FileSource,
         *,
         normalizer: Normalizer,
-        store: Store,
+        store: SourceStore,
         metrics: Metrics,
         clock: Callable[[], datetime],
         announce: Callable[[], None],

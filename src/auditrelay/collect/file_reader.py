@@ -13,10 +13,11 @@ from datetime import datetime
 import structlog
 
 from auditrelay.collect.health import SourceHealth
+from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import WindowReader
 from auditrelay.errors import Rejected
 from auditrelay.sources import ExportFile, ExportPage, FileSource
-from auditrelay.store import DeadLetter, KnownFile, Proof, Store
+from auditrelay.store import DeadLetter, KnownFile, Proof
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 
@@ -37,7 +38,7 @@ class FileReader:
         *,
         reader: WindowReader,
         health: SourceHealth,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:

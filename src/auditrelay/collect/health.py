@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 import structlog
 
+from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.settings import SourceSettings
-from auditrelay.store import Store
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -35,7 +35,7 @@ class SourceHealth:
         name: str,
         settings: SourceSettings,
         *,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from auditrelay.collect.health import SourceHealth
+from auditrelay.collect.ledger import Intake
 from auditrelay.collect.walk import in_halves, time_range, walk
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
@@ -26,7 +27,7 @@ from auditrelay.events.notices import gap_event
 from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Page, Source
-from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
+from auditrelay.store import Added, DeadLetter, Declared, Proof
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
@@ -86,7 +87,7 @@ class WindowReader:
         source: Source | FileSource,
         *,
         normalizer: Normalizer,
-        store: Store,
+        store: Intake,
         metrics: Metrics,
         clock: Callable[[], datetime],
         announce: Callable[[], None],
@@ -145,7 +146,7 @@ class WindowReader:
         max_events: int | None,
     ) -> None:
         seen: set[bytes] = set()
-        before = await self._store.end_of_spool() if mode.resweep else 0
+        before = await self._store.end_of_spool(self.name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = number = 0
         async with contextlib.aclosing(

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from auditrelay.collect.checkpoint import Checkpoint
+from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
 from auditrelay.errors import RelayError, StateError
 from auditrelay.http.rate import in_background
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.sources import FileSource
-from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, holes, slices
@@ -41,7 +41,7 @@ class Resweeper:
         *,
         checkpoint: Checkpoint,
         reader: WindowReader,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:

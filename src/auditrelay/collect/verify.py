@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from auditrelay import __version__
 from auditrelay.collect.backfill import MAX_EVENTS_IN_MEMORY
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.evidence import Evidence
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
@@ -23,7 +24,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
 from auditrelay.http.retry import pause
 from auditrelay.sources import FileSource
-from auditrelay.store import DeliveryStatus, Proof, Span, Store
+from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
@@ -112,7 +113,7 @@ class Verifier:
     def __init__(
         self,
         collector: Collector,
-        store: Store,
+        store: Evidence,
         *,
         span: Interval,
         sinks: Sequence[str],
@@ -176,7 +177,7 @@ class Verifier:
 
     async def _compare(self, part: Interval, max_events: int | None) -> None:
         """Compare one part; the report counts it only if the source showed all of it."""
-        before = await self._store.end_of_spool()
+        before = await self._store.end_of_spool(self._collector.name)
         shown: dict[str, AuditEvent] = {}
         last = None
         async with contextlib.aclosing(

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import EventRef, Item, Sink
-from auditrelay.store import SpoolPage, Store
+from auditrelay.store import Reached, SpoolPage
 from auditrelay.store.progress import Range
 
 READ_AHEAD_BYTES: Final = 1 << 20
@@ -21,14 +22,13 @@ READ_AHEAD_BYTES: Final = 1 << 20
 class Batches:
     """Reads the events that wait for the sink called *name*, as batches within its limits."""
 
-    def __init__(self, name: str, sink: Sink, store: Store) -> None:
+    def __init__(self, name: str, sink: Sink, store: Spool) -> None:
         self._name = name
         self._sink = sink
         self._store = store
         self._ready = deque[tuple[int, AuditEvent]]()
         self._bytes = 0
-        self._skipped: list[Range] = []
-        self._read_to = 0
+        self._reached: Reached | None = None
         self._resend: deque[Range] = deque()
         self._postponed: list[Range] = []
 
@@ -40,11 +40,6 @@ class Batches:
     def resend(self, ranges: Iterable[Range]) -> None:
         """Read the events in *ranges* again, before any new ones."""
         self._resend += ranges
-
-    def take_skipped(self) -> list[Range]:
-        """Return the ranges skipped since the last call: they are done without being sent."""
-        skipped, self._skipped = self._skipped, []
-        return skipped
 
     def postpone(self, items: Sequence[Item]) -> None:
         """Resend *items* after everything else that waits."""
@@ -61,36 +56,29 @@ class Batches:
         while len(self._ready) < limits.events and self._bytes < READ_AHEAD_BYTES:
             missing = limits.events - len(self._ready)
             if self._resend:
-                await self._reread(*self._resend.popleft(), missing)
+                await self._reread(self._resend.popleft(), missing)
                 continue
-            pages = await self._store.read(self._name, self._read_to, missing)
+            pages, self._reached = await self._store.read(self._name, self._reached, missing)
             if not pages:
                 if not self._postponed:
                     return False
                 self.resend_postponed()
                 continue
-            for page in pages:
-                if page.first > self._read_to:
-                    # Events in between belong to other sinks only, or are done already.
-                    self._skipped.append((self._read_to, page.first))
-                self._read_to = page.first + len(page.events)
-                self._enqueue(page)
+            self._enqueue(pages)
         return True
 
-    async def _reread(self, start: int, end: int, most: int) -> None:
-        pages = await self._store.read(self._name, start, min(most, end - start))
-        for page in pages:
-            if page.first >= end:
-                return  # the rest of the range is done by now
-            start = min(page.first + len(page.events), end)
-            self._enqueue(page, end)
-        if pages and start < end:
-            self._resend.appendleft((start, end))
+    async def _reread(self, places: Range, most: int) -> None:
+        pages = await self._store.reread(self._name, places, most)
+        self._enqueue(pages)
+        if pages:  # else the rest of the range is done by now
+            start, end = pages[-1].first + len(pages[-1].events), places[1]
+            if start < end:
+                self._resend.appendleft((start, end))
 
-    def _enqueue(self, page: SpoolPage, end: int | None = None) -> None:
-        events = page.events if end is None else page.events[: end - page.first]
-        self._ready.extend(enumerate(events, page.first))
-        self._bytes += page.size
+    def _enqueue(self, pages: Sequence[SpoolPage]) -> None:
+        for page in pages:
+            self._ready.extend(enumerate(page.events, page.first))
+            self._bytes += page.size
 
     def cut(self) -> list[Item]:
         """Return the next batch, rendered."""

@@ -36,12 +36,13 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.http.retry import pause, retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
-from auditrelay.store import DeadLetter, Store
+from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -62,7 +63,7 @@ class Deliverer:
         settings: SinkSettings,
         sink: Sink,
         *,
-        store: Store,
+        store: Spool,
         metrics: Metrics,
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
@@ -71,7 +72,6 @@ class Deliverer:
         self.name = name
         self.settings = settings
         self._sink = sink
-        self._store = store
         self._metrics = metrics
         self._clock = clock
         self._monotonic = monotonic
@@ -353,20 +353,22 @@ class Deliverer:
         try:
             refusal = await self._health.update(verdict)
             dead = [
-                DeadLetter(
-                    await self._store.event_at(items[rejection.index].position),
-                    rejection.reason,
-                    scrub(rejection.message),
-                    rejection.status,
-                    attempts,
-                    first_at,
-                    now,
+                (
+                    items[rejection.index].event,
+                    RejectedEvent(
+                        items[rejection.index].position,
+                        rejection.reason,
+                        scrub(rejection.message),
+                        rejection.status,
+                        attempts,
+                        first_at,
+                        now,
+                    ),
                 )
                 for rejection in verdict.rejected
             ]
             sent = SentBatch.of(accepted, self._monotonic())
-            done = self._batches.take_skipped()
-            done += ranges_of(items[index].position for index in rejected)
+            done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
                 await self._outcomes.commit([*done, *sent.ranges], [sent], dead)
             else:

@@ -8,8 +8,8 @@ import structlog
 from auditrelay.deliver.acknowledgements import SentBatch
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
-from auditrelay.sinks import Sink, Verdict
-from auditrelay.store import DeadLetter
+from auditrelay.sinks import EventRef, Sink, Verdict
+from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 from auditrelay.telemetry.metrics import Metrics
@@ -41,28 +41,31 @@ class Outcomes:
         self._warned: tuple[str, ...] = ()
 
     async def commit(
-        self, done: Sequence[Range], delivered: Sequence[SentBatch], dead: Sequence[DeadLetter] = ()
+        self,
+        done: Sequence[Range],
+        delivered: Sequence[SentBatch],
+        dead: Sequence[tuple[EventRef, RejectedEvent]] = (),
     ) -> None:
         """
         Store that the ranges in *done* are done, together with the *dead* letters, then count.
 
         One transaction writes both: neither is right without the other.
         """
-        await self._state.settle(done, dead)
-        for letter in dead:
-            self._count_dead_letter(letter)
+        await self._state.settle(done, [rejected for _, rejected in dead])
+        for event, rejected in dead:
+            self._count_dead_letter(event, rejected)
         for sent in delivered:
             self._count_delivered(sent, rejected=len(dead))
 
-    def _count_dead_letter(self, letter: DeadLetter) -> None:
-        self._metrics.dead_letters_total.labels(self._name, letter.reason).inc()
+    def _count_dead_letter(self, event: EventRef, rejected: RejectedEvent) -> None:
+        self._metrics.dead_letters_total.labels(self._name, rejected.reason).inc()
         _log.error(
             "event_dead_lettered",
             sink=self._name,
-            source=letter.event.source,
-            uid=letter.event.uid,
-            reason=letter.reason,
-            status=letter.status,
+            source=event.source,
+            uid=event.uid,
+            reason=rejected.reason,
+            status=rejected.status,
         )
 
     def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:

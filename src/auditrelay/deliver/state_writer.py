@@ -6,9 +6,10 @@ from typing import Final
 import structlog
 
 from auditrelay.deliver.in_flight import InFlight
+from auditrelay.deliver.spool import Spool
 from auditrelay.errors import StoreFull
 from auditrelay.http.retry import pause
-from auditrelay.store import DeadLetter, Store
+from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 
@@ -21,12 +22,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class StateWriter:
     """Writes the state of the sink called *name*; a full disk delays a write and never loses it."""
 
-    def __init__(self, name: str, store: Store, in_flight: InFlight) -> None:
+    def __init__(self, name: str, store: Spool, in_flight: InFlight) -> None:
         self._name = name
         self._store = store
         self._in_flight = in_flight
 
-    async def settle(self, done: Sequence[Range], dead: Sequence[DeadLetter] = ()) -> None:
+    async def settle(self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()) -> None:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
         await self._until_written(lambda: self._store.settle(self._name, done, dead))
 

@@ -13,11 +13,11 @@ from typing import Final
 
 import structlog
 
+from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events.notices import alert_event
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.model import Finding, Report
-from auditrelay.store import Store
 
 ALERTING: Final = frozenset(
     {
@@ -51,7 +51,7 @@ class Alerts:
     def __init__(
         self,
         report: Callable[[], Awaitable[Report]],
-        store: Store,
+        store: Intake,
         *,
         clock: Callable[[], datetime],
         forward: Callable[[], bool],

@@ -27,6 +27,7 @@ from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.instance_view import InstanceView
+from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.status.port import StatusPort
@@ -82,7 +83,7 @@ class App:
     def __init__(
         self,
         config: Config,
-        store: SqliteStore,
+        store: Store,
         metrics: Metrics,
         *,
         clock: Callable[[], datetime] = _now,
@@ -101,7 +102,7 @@ class App:
         #         |       Collector        Deliverer                         |
         #         |       one a source     one a sink                        |
         #         |           | add()          | read(), settle()            |
-        #         +-----------+--------- SqliteStore ------------------------+
+        #         +-----------+------------ Store ---------------------------+
         #
         self._store = store
         self._clock = clock
@@ -119,7 +120,7 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
-            store,
+            self._topology.held,
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,

@@ -25,16 +25,19 @@ from auditrelay.service.desk import (
     Verified,
     Verify,
 )
+from auditrelay.service.store import OperatorStore
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
-from auditrelay.store import SinkState, SourceState, Store
+from auditrelay.store import SinkState, SourceState
 from auditrelay.window import EPOCH, Interval
 
 
 class Commands:
     """The commands that an instance with this *topology* carries out."""
 
-    def __init__(self, topology: Topology, store: Store, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, topology: Topology, store: OperatorStore, *, clock: Callable[[], datetime]
+    ) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock
@@ -78,7 +81,7 @@ class Commands:
             await on_progress(Note(note))
         backfiller = Backfiller(
             collector,
-            self._store,
+            self._topology.held,
             span=span,
             sinks=fed if request.sinks else (),
             clock=self._clock,
@@ -109,7 +112,7 @@ class Commands:
             }
         verifier = Verifier(
             collector,
-            self._store,
+            self._topology.held,
             span=Interval(span.start, min(span.end, collector.checkpoint.at)),
             sinks=sinks,
             searchable=searchable,

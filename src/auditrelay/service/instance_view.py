@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from auditrelay.collect.collector import Collector
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
+from auditrelay.service.store import States
 from auditrelay.service.topology import Topology
 from auditrelay.status.findings import STUCK
 from auditrelay.status.model import Report
 from auditrelay.status.report import report
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 
@@ -26,7 +26,7 @@ class InstanceView:
     def __init__(
         self,
         topology: Topology,
-        store: SqliteStore,
+        store: States,
         metrics: Metrics,
         *,
         clock: Callable[[], datetime],

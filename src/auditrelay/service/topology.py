@@ -19,12 +19,13 @@ from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
+from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.leases import SOLE
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -56,7 +57,7 @@ class Topology:
     def __init__(
         self,
         config: Config,
-        store: SqliteStore,
+        store: Store,
         metrics: Metrics,
         *,
         clock: Callable[[], datetime],
@@ -67,6 +68,8 @@ class Topology:
         self.collectors: dict[str, Collector] = {}
         self.deliverers: dict[str, Deliverer] = {}
         self.sinks: dict[str, Sink] = {}
+        self.held = store.under(SOLE)
+        """The store for those that work for a source or sink, under the lease of that."""
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -94,13 +97,10 @@ class Topology:
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
         await self._store.start_source(ALERTS, self._clock())
-        for name in self.deliverers:
-            await self._store.start_sink(
-                name,
-                [*self.config.sources_of(name), ALERTS],
-                configured=[*self.config.sources, ALERTS],
-            )
-        for name in await self._store.retire_sinks(list(self.deliverers)):
+        configured = {name: [*self.config.sources_of(name), ALERTS] for name in self.deliverers}
+        for name, sources in configured.items():
+            await self._store.start_sink(name, sources)
+        for name in await self._store.retire(configured, [*self.config.sources, ALERTS]):
             _log.warning("sink_orphaned", sink=name)
         for state in await self._store.sources():
             if state.name not in self.config.sources:
@@ -300,7 +300,7 @@ class Topology:
             settings,
             source,
             normalizer=Normalizer.of(name, settings, scope=source.scope),
-            store=self._store,
+            store=self.held,
             metrics=self._metrics,
             clock=self._clock,
             announce=announce,
@@ -314,7 +314,7 @@ class Topology:
             name,
             settings,
             sink,
-            store=self._store,
+            store=self.held,
             metrics=self._metrics,
             clock=self._clock,
             attempts=self._attempts,

@@ -6,6 +6,7 @@ retry, sleep, clock, log or store; those belong to ``http`` and ``collect``. The
 is the ``type`` in the configuration.
 """
 
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -134,12 +135,53 @@ class FileSource(Protocol):
         """Release what is open."""
 
 
+class Keeping(Protocol):
+    """Where a source keeps something small between two runs, by name."""
+
+    def load(self, name: str) -> bytes | None:
+        """Return what was saved last, by this process or another; None if nothing can be read."""
+
+    def save(self, name: str, content: bytes) -> None:
+        """Replace what is kept; on return that is durable. Raises OSError, with nothing changed."""
+
+
+class Folder:
+    """Keeps it in files in *path*, created with the first of them, for the owner only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self, name: str) -> bytes | None:
+        """Return the content of the file *name*."""
+        try:
+            return (self._path / name).read_bytes()
+        except OSError:
+            return None
+
+    def save(self, name: str, content: bytes) -> None:
+        """Write the file *name*, so that a crash leaves the old one or the new one."""
+        temporary = (self._path / name).with_suffix(".new")
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path / name)
+        folder = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """A source that keeps state of its own between two runs, such as a session."""
 
-    def use_state_dir(self, path: Path) -> None:
-        """Keep the state in the directory *path*: create it when needed, for the owner only."""
+    def keep_in(self, keeping: Keeping) -> None:
+        """Keep the state in *keeping* from now on."""
 
 
 def make(
@@ -150,7 +192,7 @@ def make(
         name, settings, metrics
     )
     if isinstance(source, Stateful):
-        source.use_state_dir(state_dir / "sources" / name)
+        source.keep_in(Folder(state_dir / "sources" / name))
     return source
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
 from tests.support.delivering import Intake, World
-from tests.support.stores import dead_letters, opened
+from tests.support.stores import backlog, dead_letters, opened
 
 from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
@@ -132,7 +132,7 @@ def uids(found: list[AuditEvent]) -> list[str]:
 async def waiting(store: SqliteStore, sink: str) -> list[list[Any]]:
     return [
         [page.first + place, page.source, event.uid]
-        for page in await store.read(sink, 0, 10_000)
+        for page in await backlog(store, sink)
         for place, event in enumerate(page.events)
     ]
 
@@ -214,12 +214,12 @@ async def test_polling_goes_on_where_it_stopped(store: SqliteStore, name: str) -
     now = LEFT + 2 * HOUR
     vendor = Vendor(name, lambda: now)
     spans = await store.ledger(name)
-    before = await store.end_of_spool()
+    before = await store.end_of_spool("voice")
     await collector(name, store, now, vendor).poll()
     assert vendor.asked[0].start == spans[-1].interval.end - 5 * MINUTE, "the overlap, no more"
     assert (await store.ledger(name))[-1].interval.end == now - MINUTE
     new = events(name, spans[-1].interval.end, now - MINUTE, now)
-    assert await store.end_of_spool() == before + len(new)
+    assert await store.end_of_spool("voice") == before + len(new)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(new)
     assert await store.resweep_from(name, HOUR) == now - HOUR
@@ -244,18 +244,18 @@ async def test_a_file_that_was_read_is_not_read_again(
     source = cencori.build("exports", settings, Metrics())  # type: ignore[arg-type]  # they are of cencori
     letters = dead_letters(folder)
     await collector("exports", store, LEFT, source, directory=directory).poll()
-    assert await store.end_of_spool() == EXPECTED["end_of_spool"]
+    assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"]
     assert dead_letters(folder) == letters
     other = directory / "other.csv"
     other.write_text(history.EXPORT.replace("p1", "p2"))
     os.utime(other, (START.timestamp(), START.timestamp()))
     await collector("exports", store, LEFT, source, directory=directory).poll()
-    assert await store.end_of_spool() == EXPECTED["end_of_spool"] + 2, "another one is"
+    assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"] + 2, "another one is"
 
 
 async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> None:
     vendor = Vendor("voice", lambda: LEFT)
-    before = await store.end_of_spool()
+    before = await store.end_of_spool("voice")
 
     async def ignore(_: BackfillProgress) -> None: ...
 
@@ -288,7 +288,7 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
 ) -> None:
     expected = EXPECTED["sinks"][sink]
     assert await waiting(store, sink) == expected["waiting"]
-    assert len(await store.read(sink, 0, 10_000)) == expected["pages"]
+    assert len(await backlog(store, sink)) == expected["pages"]
     (state,) = [each for each in await store.sinks() if each.name == sink]
     assert (state.position, state.backlog_events) == (expected["position"], expected["backlog"])
 

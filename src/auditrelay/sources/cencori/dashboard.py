@@ -24,7 +24,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,7 +35,7 @@ from auditrelay.events.timestamps import parse
 from auditrelay.http.headers import http_date
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
-from auditrelay.sources import Page
+from auditrelay.sources import Keeping, Page
 from auditrelay.sources.cencori.export_span import RANGES
 from auditrelay.sources.cencori.session import Session
 from auditrelay.sources.cencori.settings import Settings
@@ -186,9 +185,9 @@ class Source:
         """The organisation; rows name theirs as well."""
         return self._slug
 
-    def use_state_dir(self, path: Path) -> None:
-        """Keep the session's cookies in the directory *path*."""
-        self._session.use_state_dir(path)
+    def keep_in(self, keeping: Keeping) -> None:
+        """Keep the session's cookies in *keeping*."""
+        self._session.keep_in(keeping)
 
     async def walk(self, window: Interval) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""

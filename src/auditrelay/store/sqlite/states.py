@@ -9,7 +9,7 @@ from auditrelay.store import Coverage, Lateness, SinkState, SourceState, Span
 from auditrelay.store.conditions import SinkCondition, SourceCondition, decode_condition
 from auditrelay.store.sqlite import dead_letters, ledger
 from auditrelay.store.sqlite.journal import newest, records
-from auditrelay.store.sqlite.sinks import delivered_floor, waiting_for
+from auditrelay.store.sqlite.readers import delivered_floor, waiting_for
 from auditrelay.window import micros, moment
 
 MAX_LATE_RECORDS = 50

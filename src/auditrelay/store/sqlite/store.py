@@ -8,7 +8,7 @@ functions are in the modules next to this one, and work on a connection.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -24,14 +24,18 @@ from auditrelay.store import (
     DeliveryStatus,
     Notice,
     Proof,
+    Reached,
+    RejectedEvent,
     SinkState,
     SourceState,
     Span,
     SpoolPage,
     StoredDeadLetter,
 )
-from auditrelay.store.conditions import Condition, encode_condition
+from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
 from auditrelay.store.keys import known_key, time_of
+from auditrelay.store.leases import Lease
+from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import (
     backfills,
@@ -48,7 +52,6 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.writer import Writer, translate
@@ -94,6 +97,10 @@ class SqliteStore:
         """Apply new limits from now on."""
         self._spool.max_bytes, self._retention, self._remember = max_bytes, retention, remember
 
+    def under(self, lease: Lease) -> Self:  # noqa: ARG002  # it cannot be lost
+        """Return this store: the lock of the state directory fences everybody else."""
+        return self
+
     async def close(self) -> None:
         """Finish the queued writes, then close the files."""
         await asyncio.to_thread(self._writer.close)
@@ -119,30 +126,42 @@ class SqliteStore:
         proof: Proof | None = None,
         notice: Notice | None = None,
         bad: Sequence[DeadLetter] = (),
+        condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
         keys = [known_key(event) for event in events]
         now = _now()
-        return await self._writer.write(
-            lambda db: intake.add(
-                JournalWriter(db, source_id(db, source), now, via),
+
+        def work(db: sqlite3.Connection) -> Added:
+            added = intake.add(
+                db,
                 self._spool,
+                source_id(db, source),
                 events,
                 keys,
-                proof=proof,
+                proof=proof or Proof(),
                 notice=notice,
                 bad=bad,
+                now=now,
+                via=via,
             )
-        )
+            if condition is not None:
+                states.save_condition(db, "source", source, text)
+            return added
+
+        if condition is not None:
+            text = encode_condition(condition)
+            self.before_save_condition()
+        return await self._writer.write(work)
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
         return await self._read(lambda db: sources.has_read_file(db, source, key))
 
-    async def end_of_spool(self) -> int:
+    async def end_of_spool(self, source: str) -> int:  # noqa: ARG002  # one log for all sources
         """Read the position that the next spooled event will have."""
-        return await self._read(lambda db: meta.read(db, "next_position"))
+        return place(spool.LOG, await self._read(lambda db: meta.read(db, "next_position")))
 
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
@@ -155,9 +174,7 @@ class SqliteStore:
         if not missing:
             return 0
         return await self._writer.write(
-            lambda db: deleted.record_deleted(
-                JournalWriter(db, source_id(db, source), now, "resweep"), span, missing
-            )
+            lambda db: deleted.record_deleted(db, source_id(db, source), span, missing, now)
         )
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
@@ -223,11 +240,13 @@ class SqliteStore:
         now = _now()
         await self._writer.write(
             lambda db: intake.resend(
-                JournalWriter(db, source_id(db, source), now, "backfill"),
+                db,
                 self._spool,
-                sinks,
-                events,
-                proof,
+                source_id(db, source),
+                sinks=sinks,
+                events=events,
+                proof=proof,
+                now=now,
             )
         )
 
@@ -237,26 +256,32 @@ class SqliteStore:
 
     # -- sinks -----------------------------------------------------------------------------------
 
-    async def start_sink(
-        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
-    ) -> None:
-        """Insert the row of *sink*, or update it to read *sources*; a new one begins at the end."""
-        await self._writer.write(lambda db: sinks.start(db, sink, sources, configured))
+    async def start_sink(self, sink: str, sources: Collection[str]) -> None:
+        """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
+        await self._writer.write(lambda db: sinks.start(db, sink, sources))
 
-    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
-        """End all sinks but the *active* ones at this position; return those with a backlog."""
-        return await self._writer.write(lambda db: sinks.retire(db, active))
+    async def retire(
+        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
+    ) -> tuple[str, ...]:
+        """End what is not *configured* at this position; return the sinks with a backlog."""
+        return await self._writer.write(lambda db: sinks.retire(db, configured, sources))
 
-    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
-        """Read the backlog of *sink* from the position *after* on."""
-        return await self._read(lambda db: spool.read_pages(db, sink, after, max_events))
+    async def read(
+        self, sink: str, reached: Reached | None, most: int
+    ) -> tuple[list[SpoolPage], Reached]:
+        """Read the backlog of *sink* from the position that was *reached* on."""
+        start = 0 if reached is None else position_of(reached.ends[0])
+        pages, end = await self._read(lambda db: spool.read_pages(db, sink, start, most))
+        return pages, Reached((place(spool.LOG, end),))
 
-    async def event_at(self, position: int) -> AuditEvent:
-        """Read one event out of its page in the spool."""
-        return await self._read(lambda db: spool.event_at(db, position))
+    async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
+        """Read the backlog of *sink* at *places*."""
+        start, end = places
+        pages, _ = await self._read(lambda db: spool.read_pages(db, sink, start, most, end))
+        return pages
 
     async def settle(
-        self, sink: str, done: Sequence[Range], dead: Sequence[DeadLetter] = ()
+        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
     ) -> None:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
         await self._writer.write(lambda db: sinks.settle(db, sink, done, dead))
