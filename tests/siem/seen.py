@@ -74,18 +74,18 @@ class Siems:
     def document(self, event: AuditEvent, **marks: object) -> dict[str, Any]:
         """Return what Elasticsearch gets."""
         found: dict[str, Any] = orjson.loads(
-            self.elastic.render(event, marks=marks).split(b"\n")[1]
+            self.elastic.render(event, event.at, marks=marks).text.split(b"\n")[1]
         )
         return found
 
     def log(self, event: AuditEvent) -> dict[str, Any]:
         """Return what Datadog gets."""
-        found: dict[str, Any] = orjson.loads(self.datadog.render(event))
+        found: dict[str, Any] = orjson.loads(self.datadog.render(event, event.at).text)
         return found
 
     def splunk_fields(self, event: AuditEvent) -> Fields:
         """Return the fields that Splunk has at search time, with the add-on installed."""
-        envelope = orjson.loads(self.splunk.render(event))
+        envelope = orjson.loads(self.splunk.render(event, event.at).text)
         stanza = self._props[envelope["sourcetype"]]
         assert stanza["KV_MODE"] == "json"
         fields = gathered(flat(envelope["event"], list_mark="{}"))

@@ -77,7 +77,8 @@ def test_indexed_fields_that_are_no_keys_of_the_event_are_declared(
 ) -> None:
     import orjson  # noqa: PLC0415  # needed here alone
 
-    envelope = orjson.loads(siems.splunk.render(next(iter(golden.values()))))
+    event = next(iter(golden.values()))
+    envelope = orjson.loads(siems.splunk.render(event, event.at).text)
     only_indexed = envelope["fields"].keys() - envelope["event"].keys()
     assert read_conf("default/fields.conf").keys() == only_indexed
 

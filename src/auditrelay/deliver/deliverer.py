@@ -36,6 +36,7 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.send import send_fit
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.http.retry import pause, retrying
@@ -44,6 +45,7 @@ from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import micros
 
 
 class Deliverer:
@@ -200,12 +202,12 @@ class Deliverer:
         while True:
             in_flight.spool_changed.clear()
             if await batches.fill():
-                return batches.cut()
+                return batches.cut(micros(self._clock()))
             if batches.ready:
                 if not in_flight.finishing:
                     await self._linger()
                     await batches.fill()
-                return batches.cut()
+                return batches.cut(micros(self._clock()))
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
             if in_flight.finishing and not busy:
@@ -290,7 +292,7 @@ class Deliverer:
         wait = PROBE_FIRST
         while True:
             try:
-                return await self._request(items)
+                return await self._request(await self._batches.renew(items, micros(self._clock())))
             except Refused as error:
                 if error.sent:
                     self._outcomes.count_possible_duplicates(len(items))
@@ -310,7 +312,7 @@ class Deliverer:
         self._in_flight.request_started()
         begun = self._monotonic()
         try:
-            verdict = await self._sink.send(items)
+            verdict = await send_fit(self._sink, items)
         except BaseException as error:
             self._in_flight.request_finished()
             if isinstance(error, Retryable):
@@ -373,6 +375,6 @@ class Deliverer:
                 await self._outcomes.commit(done, [], dead)
         finally:
             self._in_flight.request_finished()
-        self._outcomes.count_possible_duplicates(verdict.possibly_stored)
+        self._outcomes.count_possible_duplicates(verdict.counts.possibly_stored)
         if refusal is not None and self._attempts is not None:
             raise refusal

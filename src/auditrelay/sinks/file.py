@@ -30,7 +30,7 @@ from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.settings import SinkSettings
 from auditrelay.settings.values import Size
-from auditrelay.sinks import Form, Item, Limits, Verdict
+from auditrelay.sinks import Form, Item, Limits, Rendered, Verdict
 from auditrelay.sinks._requests import dump
 from auditrelay.telemetry.metrics import Metrics
 
@@ -112,9 +112,15 @@ class Sink:
         size = self._settings.batch_bytes
         return Limits(events=self._settings.batch_events, bytes=size)
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+    def render(
+        self,
+        event: AuditEvent,
+        now: int,  # noqa: ARG002  # a line is right at any time
+        *,
+        marks: Mapping[str, object] = NO_MARKS,
+    ) -> Rendered:
         """Return *event* as one line, without its end."""
-        return dump(self._form(event, marks=marks))
+        return Rendered(dump(self._form(event, marks=marks)))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """

@@ -16,7 +16,7 @@ from auditrelay.settings import SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Size
-from auditrelay.sinks import Form, Item, Limits, Verdict
+from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Verdict
 from auditrelay.sinks._requests import compress, dump, error_for, unexpected_body
 from auditrelay.telemetry.metrics import Metrics
 
@@ -67,10 +67,12 @@ class Sink:
         most = settings.batch_bytes - _BRACKETS
         return Limits(settings.batch_events, most)
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> Rendered:
         """Return *event* with its ids."""
         form = FORMS[self._settings.format](event, marks=marks)
-        return dump({"uid": event.uid, "native_id": event.native_id, "event": form})
+        return Rendered(dump({"uid": event.uid, "native_id": event.native_id, "event": form}))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*: Acme accepts it whole or not at all."""
@@ -83,7 +85,7 @@ class Sink:
         answer = reply.object() or {}
         if answer.get("received") != len(batch):
             raise unexpected_body(reply, "Acme")
-        return Verdict(duplicates=answer["known"])
+        return Verdict(counts=Counts(duplicates=answer["known"]))
 
     async def check(self) -> str:
         """Ask Acme whether it accepts the key."""
