@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from siem.splunk.props import props
 from tests.siem.languages import Fields, flat, gathered
 
 from auditrelay.events import AuditEvent
@@ -22,10 +23,15 @@ GOLDEN = sorted((TOP / "tests" / "events" / "golden").glob("*/*.json"))
 
 
 def read_conf(name: str) -> dict[str, dict[str, str]]:
-    """Return the stanzas of one of the add-on's files; a duplicate stanza or key is an error."""
+    """Return the stanzas of one of the add-on's files."""
+    return parse_conf((TA / name).read_text("utf-8"))
+
+
+def parse_conf(text: str) -> dict[str, dict[str, str]]:
+    """Return the stanzas of a file of Splunk; a duplicate stanza or key is an error."""
     parser = RawConfigParser(delimiters="=", comment_prefixes="#", strict=True)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys keep their case
-    parser.read_string((TA / name).read_text("utf-8"))
+    parser.read_string(text)
     return {section: dict(parser.items(section)) for section in parser.sections()}
 
 
@@ -63,7 +69,7 @@ class Siems:
             splunk_hec, splunk_hec.Settings, url="https://hec.example:8088", token="t" * 36
         )
         self.datadog = self._sink(datadog, datadog.Settings, api_key="k" * 32)
-        self._props = read_conf("default/props.conf")
+        self._props = parse_conf(props())
 
     @staticmethod
     def _sink(module: Any, settings: type[SinkSettings], **keys: Any) -> Sink:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import Item, Sink
+from auditrelay.sinks import ALWAYS, Item, Sink
 from auditrelay.store import SpoolPage, Store
 from auditrelay.store.progress import Range
 
@@ -116,7 +116,11 @@ class Batches:
 
         Those that were rendered for another time are read from the spool and rendered again.
         """
-        outdated = [item for item in items if not item.valid[0] <= now <= item.valid[1]]
+        outdated = [
+            item
+            for item in items
+            if item.valid is not ALWAYS and not item.valid[0] <= now <= item.valid[1]
+        ]
         if not outdated:
             return items
         limits, render = self._sink.limits, self._sink.render

@@ -1,9 +1,10 @@
 """
 The contract of a sink: a product that accepts batches of events and answers for each event.
 
-A sink is one module here: its settings, how an event is rendered for it, how a batch is sent, and
-what each of its responses means. It has no retry, sleep, clock, log or store; those belong to
-``http`` and ``deliver``. The name of the module is the ``type`` in the configuration.
+A sink is one module here: its settings and an example of them, how an event is rendered for it, how
+a batch is sent, and what each of its responses means. It has no retry, sleep, clock, log or store;
+those belong to ``http`` and ``deliver``. The name of the module is the ``type`` in the
+configuration; it has ``Settings``, ``EXAMPLE`` and ``build``.
 
 What sinks over HTTP have in common (write JSON, compress a body, translate error responses) is in
 ``_requests``; its underscore marks it as no sink type.
@@ -34,11 +35,6 @@ class EventRef(NamedTuple):
     """The name of its source in the configuration."""
     at: int
     """When it happened: microseconds since 1970 UTC."""
-
-    @classmethod
-    def of(cls, event: AuditEvent) -> Self:
-        """Return the reference to *event*."""
-        return cls(event.uid, event.source, event.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,8 @@ class Item(NamedTuple):
             unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
         if unfit is not None:
             text = b""
-        return cls(position, EventRef.of(event), text, key, valid, unfit)
+        ref = EventRef(event.uid, event.source, event.at)
+        return cls(position, ref, text, key, valid, unfit)
 
 
 @dataclass(frozen=True, slots=True)

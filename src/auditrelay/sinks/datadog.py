@@ -153,6 +153,30 @@ class Settings(SinkSettings):
         return self
 
 
+EXAMPLE = """\
+[sinks.datadog]
+type = "datadog"
+
+api_key = "${env:DD_API_KEY}"
+# The site of your organisation, without https:// and app.
+# site = "datadoghq.com"
+# Instead of site: a proxy of your own in front of the intake.
+# url = "https://datadog-proxy.example.com"  # no default
+# By default the name of the vendor.
+# service = "audit"  # no default
+# Tags of every event, such as ["env:prod"] or { env = "prod" }.
+# tags = []
+# Datadog accepts a log that is older than this, or more than 2 hours ahead, and does not index it.
+# max_age = "18h"
+# So such a log is sent stamped now, with its own time in evt.original_timestamp ("restamp"), or it
+# becomes a dead letter ("dead_letter").
+# too_old = "restamp"
+# format = "datadog"
+# batch_bytes = "4500KB"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
     """Return the sink that the configuration calls *name*."""
     return Sink(name, settings, metrics)

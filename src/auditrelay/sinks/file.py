@@ -81,6 +81,24 @@ class Settings(SinkSettings):
         return self
 
 
+EXAMPLE = """\
+[sinks.archive]
+type = "file"
+
+# A file (one JSON object a line) in a folder that exists, or "-" for stdout.
+path = "-"
+# A file that would grow beyond this is renamed, and a new one is started.
+# rotate_bytes = "100MB"  # no default
+# format = "ecs"
+# batch_bytes = "4MB"
+# One writer.
+# concurrency = 1
+# Lines are written as they are.
+# compression = "none"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":  # noqa: ARG001
     """Return the sink; *name* and *metrics* are for sinks that send requests."""
     return Sink(settings)

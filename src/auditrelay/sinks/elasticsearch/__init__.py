@@ -34,7 +34,7 @@ from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.names import Targets, wildcard
-from auditrelay.sinks.elasticsearch.settings import Settings
+from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
 _RESPONSE_FILTER = (
@@ -61,7 +61,7 @@ _STORED_ELSEWHERE = (
     "see GET STREAM::failures/_search"
 )
 
-__all__ = ["Settings", "Sink", "build"]
+__all__ = ["EXAMPLE", "Settings", "Sink", "build"]
 
 
 def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":

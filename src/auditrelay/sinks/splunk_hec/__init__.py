@@ -139,6 +139,32 @@ class Settings(SinkSettings):
         return index
 
 
+EXAMPLE = """\
+[sinks.splunk]
+type = "splunk_hec"
+
+# Scheme, host and port of the HTTP Event Collector; its path is added.
+url = "https://splunk.example.com:8088"
+token = "${env:SPLUNK_HEC_TOKEN}"
+# The index. By default the token's own.
+# index = "audit"  # no default
+# By default auditrelay:<vendor>:audit.
+# sourcetype = "auditrelay:cekura:audit"  # no default
+# By default auditrelay:<name of the source>.
+# source = "auditrelay:acme-voice"  # no default
+# By default the host of the vendor's API.
+# host = "api.cekura.ai"  # no default
+# true: events count as delivered only when Splunk says that they are indexed. The token must have
+# useACK ("Enable indexer acknowledgement") switched on; on Splunk Cloud only for Firehose.
+# ack = false
+# What is not acknowledged by then is sent again, and counted as a possible duplicate.
+# ack_timeout = "5m"
+# format = "cim"
+# batch_bytes = "2MB"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
     """Return the sink that the configuration calls *name*."""
     return Sink(name, settings, metrics)
