@@ -174,14 +174,17 @@ class Dated(Intake):
         self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
     ) -> Rendered:
         text = super().render(event, now).text.replace(b"{", b'{"sent":%d,' % now)
-        return Rendered(text, valid=(now, now + 1_000_000))
+        age = now - event.at
+        return Rendered(text, ages=(age, age + 1_000_000))
 
 
 def times(batch: Sequence[Item]) -> list[int]:
     return [json.loads(item.text)["sent"] for item in batch]
 
 
-async def test_an_item_is_rendered_again_once_it_is_not_valid_any_more(world: World) -> None:
+async def test_an_item_is_rendered_again_at_an_age_for_which_its_text_is_wrong(
+    world: World,
+) -> None:
     await spool_pages(world, 2)
     batches = Batches("sink", Dated(limits=Limits(10, 10**9)), world.store)
     await batches.fill()
@@ -189,7 +192,7 @@ async def test_an_item_is_rendered_again_once_it_is_not_valid_any_more(world: Wo
     await batches.fill()
     second = batches.cut(1_000_000)
     batch = [second[3], first[7], *first[1:4], second[0]]
-    assert await batches.renew(batch, 1_000_005) is batch, "still valid"
+    assert await batches.renew(batch, 1_000_005) is batch, "still right"
     renewed = await batches.renew(batch, 2_000_000)
     assert positions(renewed) == positions(batch)
     assert [item.event for item in renewed] == [item.event for item in batch]

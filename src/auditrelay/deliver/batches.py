@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import ALWAYS, Item, Sink
+from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import SpoolPage, Store
 from auditrelay.store.progress import Range
 
@@ -114,12 +114,12 @@ class Batches:
         """
         Return *items* as they are to be sent *now* (microseconds since 1970 UTC).
 
-        Those that were rendered for another time are read from the spool and rendered again.
+        Those that were rendered for another age are read from the spool and rendered again.
         """
         outdated = [
             item
             for item in items
-            if item.valid is not ALWAYS and not item.valid[0] <= now <= item.valid[1]
+            if item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
         ]
         if not outdated:
             return items

@@ -59,8 +59,8 @@ class Unfit(NamedTuple):
     message: str
 
 
-ALWAYS: Final = (0, 2**63)
-"""The range of times of a text that does not depend on when it is sent."""
+ANY_AGE: Final = (-(2**63), 2**63)
+"""The ages for a text that does not depend on when it is sent."""
 
 
 class Rendered(NamedTuple):
@@ -69,8 +69,11 @@ class Rendered(NamedTuple):
     text: bytes
     key: object = None
     """What the sink needs to know about the text when it sends it; only the sink reads it."""
-    valid: tuple[int, int] = ALWAYS
-    """The first and the last time of sending (microseconds since 1970 UTC) that it is right for."""
+    ages: tuple[int, int] = ANY_AGE
+    """
+    The least and the most age of the event (microseconds; negative: it is in the future) at which
+    it may be sent so. At any other it is rendered again.
+    """
     unfit: Unfit | None = None
     """Why the sink must not be sent it; None: it may."""
 
@@ -82,20 +85,20 @@ class Item(NamedTuple):
     event: EventRef
     text: bytes
     key: object = None
-    valid: tuple[int, int] = ALWAYS
+    ages: tuple[int, int] = ANY_AGE
     unfit: Unfit | None = None
 
     @classmethod
     def of(cls, position: int, event: AuditEvent, rendered: Rendered, limits: Limits) -> Self:
         """Return the item for *event*; its text is left out if it will not be sent."""
-        text, key, valid, unfit = rendered
+        text, key, ages, unfit = rendered
         most = limits.event_bytes
         if unfit is None and most is not None and len(text) > most:
             unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
         if unfit is not None:
             text = b""
         ref = EventRef(event.uid, event.source, event.at)
-        return cls(position, ref, text, key, valid, unfit)
+        return cls(position, ref, text, key, ages, unfit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +219,8 @@ class Sink(Protocol):
         """
         Return *event* as this sink expects it *now*. Total: every event renders.
 
-        *now* is in microseconds since 1970 UTC; an event that is sent at a time for which the
-        result is not valid any more is rendered again. *marks* are added under ``auditrelay``:
-        properties of this delivery, such as that it is a test.
+        *now* is in microseconds since 1970 UTC. *marks* are added under ``auditrelay``: properties
+        of this delivery, such as that it is a test.
         """
 
     async def send(self, batch: Sequence[Item]) -> Verdict:

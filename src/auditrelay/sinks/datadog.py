@@ -190,8 +190,10 @@ class Sink:
     def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._tags = ",".join(settings.tags)
-        self._behind = (settings.max_age - _TRANSIT_TIME) // _MICROSECOND
-        self._ahead = (_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND
+        self._indexed_ages = (
+            -(_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND,
+            (settings.max_age - _TRANSIT_TIME) // _MICROSECOND,
+        )
         self._peer = Peer(
             name,
             settings,
@@ -213,19 +215,18 @@ class Sink:
         self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
     ) -> Rendered:
         """Return *event* as one log that Datadog indexes, if it is sent about *now*."""
-        at = event.at
-        if now - self._behind <= at <= now + self._ahead:
-            return Rendered(
-                dump(self._log(event, marks)), valid=(at - self._ahead, at + self._behind)
-            )
-        soon = (now - _RESTAMPED_FOR, now + _RESTAMPED_FOR)
+        at, age = event.at, now - event.at
+        youngest, oldest = ages = self._indexed_ages
+        if youngest <= age <= oldest:
+            return Rendered(dump(self._log(event, marks)), ages=ages)
+        about_now = (age - _RESTAMPED_FOR, age + _RESTAMPED_FOR)
         if self._settings.too_old == "dead_letter":
-            return Rendered(b"", valid=soon, unfit=self._out_of_range(at, now))
+            return Rendered(b"", ages=about_now, unfit=self._out_of_range(at, now))
         log = self._log(event, marks)
         log["timestamp"] = iso_ms(now)
         log["evt"]["original_timestamp"] = iso_us(at)
         log.setdefault("auditrelay", {})["restamped"] = True
-        return Rendered(dump(log), _RESTAMPED, soon)
+        return Rendered(dump(log), _RESTAMPED, about_now)
 
     def _log(self, event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
         """Return *event* as one log, with its own time."""

@@ -249,8 +249,12 @@ class Sink:
 def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
     """Return the places in *batch* by the index or stream that each event goes to."""
     targets: dict[str, list[int]] = {}
+    target, places = "", []
     for place, item in enumerate(batch):
-        targets.setdefault(cast("str", item.key), []).append(place)
+        if item.key != target:  # most batches have one target
+            target = cast("str", item.key)
+            places = targets.setdefault(target, [])
+        places.append(place)
     return targets
 
 
