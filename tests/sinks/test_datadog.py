@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -93,13 +94,13 @@ async def test_a_request_never_exceeds_what_datadog_accepts(
     most = sink.limits
     size = most.bytes // 10 - most.overhead
     batch = items(sink, 10)
-    full = [item._replace(text=text % (b"x" * (size - 8))) for item in batch]
+    full = [replace(item, text=text % (b"x" * (size - 8))) for item in batch]
     assert len(full[0].text) == size
     last = full[-1].text[:-2] + b"x" * (most.bytes - 10 * (size + most.overhead)) + b'"}'
-    full[-1] = batch[9]._replace(text=last)
+    full[-1] = replace(batch[9], text=last)
     await sink.send(full)  # to the byte
     assert intake.answered[202] == 1
-    full[-1] = batch[9]._replace(text=last[:-2] + b'x"}')
+    full[-1] = replace(batch[9], text=last[:-2] + b'x"}')
     with pytest.raises(TooLarge):
         await sink.send(full)
 

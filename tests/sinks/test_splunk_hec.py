@@ -216,7 +216,7 @@ async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
     sink = make()
     sent = items(sink, 5)
     # No setting gives events different indexes; a token whose list changes does.
-    bad = sent[3]._replace(text=sent[3].text.replace(b'"event":', b'"index":"no","event":', 1))
+    bad = replace(sent[3], text=sent[3].text.replace(b'"event":', b'"index":"no","event":', 1))
     sent[3] = bad
     rejected: list[int] = []
     todo = [sent]
@@ -784,7 +784,7 @@ async def test_events_after_a_bad_one_do_not_count_as_delivered(
     sink = make()
     sent = items(sink, 9)
     for place in (2, 5):  # permanently broken, unlike any event that we render
-        sent[place] = sent[place]._replace(text=sent[place].text[:-1])
+        sent[place] = replace(sent[place], text=sent[place].text[:-1])
     todo, dead = [sent], []
     while todo:
         now = todo.pop(0)
@@ -802,7 +802,7 @@ async def test_with_ack_no_event_is_stored_more_than_twice_however_many_are_bad(
 ) -> None:
     sent = items(acking, 12)
     for place in (2, 5, 9):
-        sent[place] = sent[place]._replace(text=sent[place].text[:-1])
+        sent[place] = replace(sent[place], text=sent[place].text[:-1])
     now, possibly_stored = sent, 0
     while True:
         verdict = await acking.send(now)

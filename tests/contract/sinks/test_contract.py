@@ -5,7 +5,7 @@ import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
@@ -165,7 +165,7 @@ async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -
     # The last one is padded to the last byte.
     room = limits.bytes - sum(len(item.text) + limits.overhead for item in batch)
     last = batch[-1].text.replace(b'"', b" " * room + b'"', 1)
-    batch[-1] = batch[-1]._replace(text=last)
+    batch[-1] = replace(batch[-1], text=last)
     assert await sink.send(batch) == Verdict()
     # No separator follows the last event, unless the product wants one.
     assert rig.double.seen[-1].body_bytes in (49_999, 50_000)
