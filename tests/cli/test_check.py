@@ -237,6 +237,17 @@ async def test_an_event_in_the_failure_store_is_reported(tmp_path: Path, sandbox
     assert "went to the failure store" in elastic.message
 
 
+async def test_an_oversized_test_event_is_reported_and_not_sent(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditrelay.sinks.datadog.EVENT_BYTES", 100)
+    tables = {"datadog": sinks(sandbox)["datadog"]}
+    *_, datadog = await rows(tmp_path, sources(sandbox), tables, test=True)
+    assert datadog.result == "failed"
+    assert "the limit is 100 (too_large)" in datadog.message
+    assert sandbox.datadog.stored.total == 0
+
+
 # --- sources of another kind --------------------------------------------------------------------
 
 
