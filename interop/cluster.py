@@ -20,7 +20,7 @@ from tests.support import daemon
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
-from auditrelay.sinks import EventRef, Item, elasticsearch
+from auditrelay.sinks import Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
 from auditrelay.telemetry.metrics import Metrics
 from interop import vendors
@@ -433,7 +433,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
     size = 2000
     for first in range(0, len(events), size):
         batch = [
-            Item(place, EventRef.of(event), sink.render(event))
+            Item.of(place, event, sink.render(event, event.at), sink.limits)
             for place, event in enumerate(events[first : first + size])
         ]
         verdict = await sink.send(batch)

@@ -13,7 +13,7 @@ from tests.support.daemon import eventually
 from tests.support.delivering import World
 
 from auditrelay.deliver import acknowledgements
-from auditrelay.sinks import Rejection, Verdict
+from auditrelay.sinks import Counts, Rejection, Verdict
 
 
 async def test_the_position_moves_on_the_acknowledgement_and_not_before(world: World) -> None:
@@ -96,7 +96,7 @@ async def test_a_bad_event_is_a_dead_letter_and_the_rest_of_its_batch_still_has_
         Verdict(
             rejected=(Rejection(4, "event_blank", "no", 400),),
             retry=(5, 6, 7, 8, 9, 0, 1, 2, 3),
-            possibly_stored=4,
+            counts=Counts(possibly_stored=4),
         )
     ]
     async with running(world.deliverer(sink)):

@@ -12,7 +12,8 @@ from tests.support.rigs import NOON, RIGS
 
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import Refused, Retryable
-from auditrelay.sandbox import siems
+from auditrelay.events.timestamps import iso_ms, iso_us
+from auditrelay.sandbox import faults, siems
 from auditrelay.sinks import Limits
 
 pytestmark = pytest.mark.slow
@@ -107,9 +108,8 @@ async def three(
 
 
 async def test_one_of_three_sinks_is_down_and_recovers_and_the_others_do_not_wait(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
     async with three(world) as (doubles, deliverers):
         splunk, datadog, elastic = (
             doubles[name].stored for name in ("splunk", "datadog", "elastic")
@@ -141,3 +141,40 @@ async def test_one_of_three_sinks_is_down_and_recovers_and_the_others_do_not_wai
     for stored in (splunk, datadog, elastic):
         assert not stored.repeated()
     assert world.counted("events_possible_duplicate_total") == 0
+
+
+async def test_logs_that_an_outage_has_made_too_old_are_restamped_when_they_are_sent(
+    world: World,
+) -> None:
+    now = NOON
+    async with siems.available()["datadog"](clock=lambda: now) as double:
+
+        def hours_pass(_: object) -> None:
+            nonlocal now
+            now += 10 * 3600
+
+        double.on_request = hours_pass
+        double.fail_batches(faults.html(503), times=2)
+        settings, sink = RIGS["datadog"].build(double, world.metrics)
+        await world.store.start_sink("datadog", ["voice"])
+        await world.spool(3)
+        deliverer = Deliverer(
+            "datadog",
+            settings,
+            sink,
+            store=world.store,
+            metrics=world.metrics,
+            clock=lambda: datetime.fromtimestamp(now, UTC),
+        )
+        deliverer.finish()
+        async with asyncio.timeout(20):
+            await deliverer.keep_delivering()
+        await sink.close()
+        assert (double.requests, double.stored.total) == (3, 3)
+        assert [log["timestamp"] for log in double.stored.documents] == [
+            iso_ms(int(NOON + 20 * 3600) * 10**6)
+        ] * 3
+        assert double.stored.documents[2]["evt"]["original_timestamp"] == iso_us(
+            int(NOON + 2) * 10**6
+        )
+    assert world.counted("events_restamped_total") == 3

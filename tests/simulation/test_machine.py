@@ -48,7 +48,6 @@ class Machine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.folder = TemporaryDirectory()
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
         record_waits(self.patches, SPEED)
         self.logs = capture_logs()
         self.lines = self.logs.__enter__()

@@ -13,7 +13,7 @@ from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Limits, Verdict
+from auditrelay.sinks import Item, Limits, Rendered, Verdict
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
@@ -44,8 +44,10 @@ class Intake:
     checks: list[RelayError] = field(default_factory=list)
     asked: int = 0
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
-        return bytes(event.raw)
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+    ) -> Rendered:
+        return Rendered(bytes(event.raw))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         assert batch, "an empty batch"

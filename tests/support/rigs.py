@@ -9,17 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from auditrelay.config.model import SINKS
 from auditrelay.sandbox import Intake, faults, siems
 from auditrelay.sandbox.siems import Misbehaviour, Variant
-from auditrelay.settings import SinkSettings
+from auditrelay.settings import PeerSettings, SinkSettings
 from auditrelay.sinks import Sink
 from auditrelay.telemetry.metrics import Metrics
 
 NOON = 1_767_268_800.0
 """About when the test events happened."""
 
-WITHOUT_DOUBLE = {"file"}
-"""The types of sinks that do not speak HTTP."""
+WITHOUT_DOUBLE = {kind for kind, keys in SINKS.items() if keys.addresses is PeerSettings.addresses}
+"""The types of sinks that have no address: they do not speak HTTP."""
 
 EVERYWHERE: dict[str, Misbehaviour] = {
     "429": lambda double: double.fail_batches(faults.too_many(retry_after="1")),

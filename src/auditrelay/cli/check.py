@@ -15,14 +15,15 @@ from rich.text import Text
 from auditrelay import sinks, sources
 from auditrelay.cli.options import Options
 from auditrelay.config.model import Config
+from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
-from auditrelay.sinks import EventRef, Item, Sink, Verdict
+from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import Interval
+from auditrelay.window import Interval, micros
 
 
 def check(
@@ -148,7 +149,8 @@ async def _check_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequenc
     if test is None:
         return message, ()
 
-    verdict = await sink.send([Item(0, EventRef.of(test), sink.render(test, marks={"test": True}))])
+    rendered = sink.render(test, micros(datetime.now(UTC)), marks={"test": True})
+    verdict = await send_fit(sink, [Item.of(0, test, rendered, sink.limits)])
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")

@@ -11,7 +11,7 @@ from typing import Final
 
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import EventRef, Item, Sink
+from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
 from auditrelay.store.progress import Range
 
@@ -80,23 +80,51 @@ class Batches:
             self._ready.extend(enumerate(page.events, page.first))
             self._bytes += page.size
 
-    def cut(self) -> list[Item]:
-        """Return the next batch, rendered."""
+    def cut(self, now: int) -> list[Item]:
+        """Return the next batch, rendered to be sent *now* (microseconds since 1970 UTC)."""
         limits, ready, render = self._sink.limits, self._ready, self._sink.render
         items: list[Item] = []
         room = limits.bytes
         while ready and len(items) < limits.events:
             position, event = ready[0]
-            text = render(event)
-            room -= len(text) + limits.overhead
+            # The item does not keep the event itself: that would keep its whole page in memory.
+            item = Item.of(position, event, render(event, now), limits)
+            room -= len(item.text) + limits.overhead
             if room < 0 and items:
                 break
             ready.popleft()
-            # Not the event itself: it would keep its whole page in memory.
-            items.append(Item(position, EventRef.of(event), text))
+            items.append(item)
         if not ready:
             self._bytes = 0
         return items
+
+    async def renew(self, items: Sequence[Item], now: int) -> Sequence[Item]:
+        """
+        Return *items* as they are to be sent *now* (microseconds since 1970 UTC).
+
+        Those that were rendered for another age are read from the spool and rendered again.
+        """
+        outdated = [
+            item
+            for item in items
+            if item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
+        ]
+        if not outdated:
+            return items
+        limits, render = self._sink.limits, self._sink.render
+        renewed: dict[int, Item] = {}
+        for start, end in ranges_of(item.position for item in outdated):
+            read_to = start
+            while read_to < end:
+                pages = await self._store.reread(self._name, (read_to, end), end - read_to)
+                if not pages:
+                    break
+                for page in pages:
+                    for position, event in enumerate(page.events, page.first):
+                        rendered = render(event, now)
+                        renewed[position] = Item.of(position, event, rendered, limits)
+                    read_to = page.first + len(page.events)
+        return [renewed.get(item.position, item) for item in items]
 
 
 def ranges_of(positions: Iterable[int]) -> list[Range]:

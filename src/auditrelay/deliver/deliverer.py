@@ -36,6 +36,7 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.send import send_fit
 from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
@@ -46,6 +47,7 @@ from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import micros
 
 
 class Deliverer:
@@ -201,12 +203,12 @@ class Deliverer:
         while True:
             in_flight.spool_changed.clear()
             if await batches.fill():
-                return batches.cut()
+                return batches.cut(micros(self._clock()))
             if batches.ready:
                 if not in_flight.finishing:
                     await self._linger()
                     await batches.fill()
-                return batches.cut()
+                return batches.cut(micros(self._clock()))
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
             # What was spooled during the read is read before the end.
@@ -292,7 +294,7 @@ class Deliverer:
         wait = PROBE_FIRST
         while True:
             try:
-                return await self._request(items)
+                return await self._request(await self._batches.renew(items, micros(self._clock())))
             except Refused as error:
                 if error.sent:
                     self._outcomes.count_possible_duplicates(len(items))
@@ -312,7 +314,7 @@ class Deliverer:
         self._in_flight.request_started()
         begun = self._monotonic()
         try:
-            verdict = await self._sink.send(items)
+            verdict = await send_fit(self._sink, items)
         except BaseException as error:
             self._in_flight.request_finished()
             if isinstance(error, Retryable):
@@ -377,6 +379,6 @@ class Deliverer:
                 await self._outcomes.commit(done, [], dead)
         finally:
             self._in_flight.request_finished()
-        self._outcomes.count_possible_duplicates(verdict.possibly_stored)
+        self._outcomes.count_possible_duplicates(verdict.counts.possibly_stored)
         if refusal is not None and self._attempts is not None:
             raise refusal

@@ -93,12 +93,13 @@ class Outcomes:
 
     def record_warnings(self, verdict: Verdict) -> None:
         """Record the counters and warnings that came with *verdict*."""
-        if verdict.restamped:
-            self._metrics.events_restamped.labels(self._name).inc(verdict.restamped)
-        if verdict.duplicates:
-            self._metrics.events_already_stored.labels(self._name).inc(verdict.duplicates)
-        if verdict.stored_elsewhere:
-            self._metrics.events_diverted.labels(self._name).inc(verdict.stored_elsewhere)
+        counts = verdict.counts
+        if counts.restamped:
+            self._metrics.events_restamped.labels(self._name).inc(counts.restamped)
+        if counts.duplicates:
+            self._metrics.events_already_stored.labels(self._name).inc(counts.duplicates)
+        if counts.stored_elsewhere:
+            self._metrics.events_diverted.labels(self._name).inc(counts.stored_elsewhere)
         if verdict.warnings and verdict.warnings != self._warned:
             warnings = scrub("; ".join(verdict.warnings))
             _log.warning("sink_warned", sink=self._name, warnings=warnings)

@@ -1,9 +1,10 @@
 """
 The contract of a source: an audit-log API, read page by page for a window of time.
 
-A source is one module here: its settings, its authentication, and how to turn pages. It has no
-retry, sleep, clock, log or store; those belong to ``http`` and ``collect``. The name of the module
-is the ``type`` in the configuration.
+A source is one module here: its settings and an example of them, its authentication, and how to
+turn pages. It has no retry, sleep, clock, log or store; those belong to ``http`` and ``collect``.
+The name of the module is the ``type`` in the configuration; it has ``Settings``, ``EXAMPLE`` and
+``build``.
 """
 
 import os

@@ -42,6 +42,20 @@ class Settings(SourceSettings):
     """A word before the key, such as ``Bearer``. The documentation shows the bare key."""
 
 
+EXAMPLE = """\
+[sources.acme-calls]
+type = "bland"
+
+# A key of an administrator or the owner. Bland AI must have switched the audit log on for you.
+api_key = "${env:BLAND_API_KEY}"
+# A word to send before the key, such as "Bearer".
+# auth_scheme = ""
+# base_url = "https://api.bland.ai"
+# page_size = 100
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Data(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 

@@ -60,6 +60,24 @@ class Settings(SourceSettings):
     """Only this project's records."""
 
 
+EXAMPLE = """\
+[sources.acme-voice]
+type = "cekura"
+
+# The "id" that GET /user/organizations/ shows.
+organization_id = "42"
+# An API key of the organisation.
+api_key = "${env:CEKURA_API_KEY}"
+# Only the records of this project.
+# project_id = "7"  # no default
+# base_url = "https://api.cekura.ai"
+# The vendor keeps its records for a year.
+# retention = "365d"
+# page_size = 200
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 

@@ -72,6 +72,23 @@ class Settings(SourceSettings):
         return self
 
 
+EXAMPLE = """\
+[sources.acme-access]
+type = "jitsudo"
+
+# The address of your own server.
+base_url = "https://jitsudo.example.com"
+# The tenant that the key belongs to.
+tenant_id = "2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
+# Either an API key, or a bearer token (which expires after an hour by default, so it must come from
+# a file that is renewed).
+api_key = "${env:JITSUDO_API_KEY}"
+# bearer_token = "${file:/run/secrets/jitsudo}"  # no default
+# page_size = 250
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 

@@ -129,6 +129,27 @@ class Settings(SourceSettings):
         return given
 
 
+EXAMPLE = """\
+[sources.acme-shop]
+type = "slaunch"
+
+# The first part of your host: "acme" for acme.s-launch.com.
+tenant = "acme"
+# Instead of tenant: the whole address, such as that of a gateway.
+# base_url = "https://acme.s-launch.com"  # no default
+# An API key with the scope audit:read, and no other.
+api_key = "${env:SLAUNCH_API_KEY}"
+# S-Launch does not document the form of a record. Where its id and its time are: keys, or keys with
+# dots between ("meta.id"); the first that has a value is taken.
+# id_path = ["id", "_id"]
+# time_path = ["timestamp", "created"]
+# Further parameters of every request, such as a filter. Only what they let through is read.
+# params = {}
+# page_size = 250
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
+from auditrelay.sinks import Counts, Item, Sink, Verdict, elasticsearch
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -59,7 +60,7 @@ async def test_events_that_are_already_stored_are_deduplicated_and_counted(
     sink = make()
     sent = items(sink, 3)
     await sink.send(sent[:2])
-    assert await sink.send(sent) == Verdict(duplicates=2)
+    assert await sink.send(sent) == Verdict(counts=Counts(duplicates=2))
     assert elastic.stored.total == 3
 
 
@@ -100,7 +101,7 @@ async def test_a_refused_document_is_rejected_and_affects_no_other(
     assert (rejection.index, rejection.reason, rejection.status) == (1, reason, status)
     why = f"{kind}: why" if kind else "no type: "
     assert rejection.message == f"{status}, {why}"
-    assert (verdict.retry, verdict.duplicates) == ((), 0)
+    assert (verdict.retry, verdict.counts.duplicates) == ((), 0)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +183,9 @@ async def test_events_in_the_failure_store_are_delivered_with_a_warning(
     sink = make(format="raw")
     sent = batch(sink, [event(1)])
     (other,) = batch(sink, [event(2)])
-    broken = Item(1, other.event, other.text.replace(b'"record":{', b'"record":3,"x":{'))
+    broken = replace(other, text=other.text.replace(b'"record":{', b'"record":3,"x":{'))
     verdict = await sink.send([*sent, broken])
-    assert (verdict.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
+    assert (verdict.counts.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
     assert "went to the failure store" in verdict.warnings[0]
     assert elastic.failures.total == 1
 
@@ -227,7 +228,7 @@ async def test_fewer_items_than_events_prove_nothing(
     sent = items(sink, 3)
     with pytest.raises(Retryable):
         await sink.send(sent)
-    assert await sink.send(sent) == Verdict(duplicates=3)
+    assert await sink.send(sent) == Verdict(counts=Counts(duplicates=3))
 
 
 @pytest.mark.parametrize("spaces", [b'{"errors" : false , "items" : [%b]}', b'{"items":[%b]}'])
@@ -278,7 +279,7 @@ async def test_a_refused_document_is_not_shown_in_the_reason(
 ) -> None:
     sink = make(format="raw")
     first, second = batch(sink, [event(1), event(2)])
-    broken = Item(1, second.event, second.text.replace(b'"record":{', b'"record":"hush","x":{'))
+    broken = replace(second, text=second.text.replace(b'"record":{', b'"record":"hush","x":{'))
     (rejection,) = (await sink.send([first, broken])).rejected
     assert "hush" not in rejection.message
     elastic.switches.version = "8.17.9"
@@ -336,9 +337,9 @@ async def test_a_node_that_refuses_the_parameter_loses_nothing(
     )
     sink = make()
     assert await sink.send(items(sink, 1)) == Verdict()
-    assert await sink.send(items(sink, 1)) == Verdict(duplicates=1)
+    assert await sink.send(items(sink, 1)) == Verdict(counts=Counts(duplicates=1))
     requests = elastic.requests
-    assert await sink.send(items(sink, 1)) == Verdict(duplicates=1)
+    assert await sink.send(items(sink, 1)) == Verdict(counts=Counts(duplicates=1))
     assert elastic.requests == requests + 1
 
 

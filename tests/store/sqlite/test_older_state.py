@@ -25,6 +25,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
+from auditrelay.sinks import Rendered
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.contradictions import find_contradiction
@@ -293,8 +294,10 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
     assert (state.position, state.backlog_events) == (expected["position"], expected["backlog"])
 
     class Uids(Intake):
-        def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
-            return json.dumps({"id": event.uid}).encode()
+        def render(
+            self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+        ) -> Rendered:
+            return Rendered(json.dumps({"id": event.uid}).encode())
 
     world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
     intake = Uids()

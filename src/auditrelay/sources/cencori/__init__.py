@@ -13,10 +13,10 @@ from auditrelay.http.peer import Peer
 from auditrelay.sources.cencori.dashboard import Source
 from auditrelay.sources.cencori.files import ExportFolder
 from auditrelay.sources.cencori.session import Session
-from auditrelay.sources.cencori.settings import Settings
+from auditrelay.sources.cencori.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
-__all__ = ["Settings", "build"]
+__all__ = ["EXAMPLE", "Settings", "build"]
 
 
 def build(name: str, settings: Settings, metrics: Metrics) -> Source | ExportFolder:

@@ -1,4 +1,4 @@
-"""Acme's audit log, a vendor that does not exist: pages behind cursors, oldest first."""
+"""Initech's audit log, a vendor that does not exist: pages behind cursors, oldest first."""
 
 from collections.abc import AsyncGenerator
 from typing import Literal
@@ -18,12 +18,24 @@ from auditrelay.window import Interval
 
 
 class Settings(SourceSettings):
-    """One organisation at Acme."""
+    """One organisation at Initech."""
 
-    type: Literal["acme"]
-    base_url: Address = "https://api.acme.example"
+    type: Literal["initech"]
+    base_url: Address = "https://api.initech.example"
     page_size: int = Field(50, ge=1, le=50)
     api_key: Secret
+
+
+EXAMPLE = """\
+[sources.initech-things]
+type = "initech"
+
+# A key of an auditor.
+api_key = "${env:INITECH_API_KEY}"
+# base_url = "https://api.initech.example"
+# page_size = 50
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
 
 
 class _Answer(msgspec.Struct):
@@ -58,7 +70,7 @@ class Source:
             if answer.after is None:
                 return
             if answer.after in known:
-                raise WalkBroken("Acme returned a cursor twice", reason="cursor_repeats")
+                raise WalkBroken("Initech returned a cursor twice", reason="cursor_repeats")
             known.add(answer.after)
             params["after"] = answer.after
 
@@ -69,7 +81,7 @@ class Source:
 
 def _read(reply: Reply) -> _Answer:
     if reply.status != 200:
-        check(reply, message=reply.headers.get("x-acme-says", ""))
+        check(reply, message=reply.headers.get("x-initech-says", ""))
     return decode(reply, _Answer)
 
 
@@ -79,7 +91,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         name,
         settings,
         metrics,
-        headers=lambda: {"x-acme": settings.api_key.reveal()},
+        headers=lambda: {"x-initech": settings.api_key.reveal()},
         secret=settings.api_key,
     )
     return Source(settings, peer)

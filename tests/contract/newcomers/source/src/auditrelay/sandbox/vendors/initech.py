@@ -1,4 +1,4 @@
-"""The API of Acme, a vendor that does not exist."""
+"""The API of Initech, a vendor that does not exist."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from auditrelay.sandbox.vendors import Refusal, Vendor, by_setting
 
 @dataclass(slots=True)
 class Switches:
-    """How this Acme behaves."""
+    """How this Initech behaves."""
 
     role: Literal["auditor", "guest"] = "auditor"
     page_size_cap: int = 50
@@ -21,8 +21,8 @@ class Switches:
     retry_after: Literal["seconds", "date", "absent"] = "seconds"
 
 
-class Acme(Vendor):
-    """Acme's API."""
+class Initech(Vendor):
+    """Initech's API."""
 
     switches: Switches
     REFUSALS: ClassVar = (
@@ -39,12 +39,12 @@ class Acme(Vendor):
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
         super().__init__(clock=clock, seed=seed)
         self.switches = Switches()
-        self.api_key = "acme-key-not-a-real-secret"
+        self.api_key = "initech-key-not-a-real-secret"
         self._made = 0
 
     def settings(self) -> dict[str, Any]:
         """Return the table of a source that reads this double."""
-        return {"type": "acme", "base_url": self.url, "api_key": self.api_key}
+        return {"type": "initech", "base_url": self.url, "api_key": self.api_key}
 
     def add(
         self,
@@ -62,10 +62,10 @@ class Acme(Vendor):
         return key
 
     def respond(self, request: Request) -> Response:
-        """Answer as Acme would, if there were one."""
+        """Answer as Initech would, if there were one."""
         if request.path != "/log":
             return _says(404, "nothing here")
-        if request.headers.get("x-acme") != self.api_key:
+        if request.headers.get("x-initech") != self.api_key:
             return _says(401, "who are you?")
         if self.switches.role == "guest":
             return _says(403, "guests read nothing")
@@ -97,4 +97,4 @@ class Acme(Vendor):
 
 
 def _says(status: int, text: str, **more: str) -> Response:
-    return Response(status, headers={"X-Acme-Says": text, **more})
+    return Response(status, headers={"X-Initech-Says": text, **more})

@@ -1,4 +1,4 @@
-"""The intake of Acme, a SIEM that does not exist."""
+"""The intake of Globex, a SIEM that does not exist."""
 
 import json
 import time
@@ -10,10 +10,10 @@ from auditrelay.sandbox.messages import BadRequest, Request, Response, json_resp
 from auditrelay.sandbox.siems import Intake, Refusal
 
 
-class Acme(Intake):
-    """Acme's intake: a batch is stored whole or not at all, and each uid once."""
+class Globex(Intake):
+    """Globex's intake: a batch is stored whole or not at all, and each uid once."""
 
-    NAME: ClassVar = "acme"
+    NAME: ClassVar = "globex"
     SECRET_KEY: ClassVar = "key"
     DEDUPLICATES: ClassVar = True
     REFUSALS: ClassVar = (
@@ -24,7 +24,7 @@ class Acme(Intake):
 
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
         super().__init__(clock=clock, seed=seed)
-        self.key = "acme-key-not-a-real-secret"
+        self.key = "globex-key-not-a-real-secret"
         self.most_bytes = 2_000_000
 
     @property
@@ -34,7 +34,7 @@ class Acme(Intake):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of a sink that sends to this double."""
-        return {"type": "acme", "url": self.url, "key": self.key}
+        return {"type": "globex", "url": self.url, "key": self.key}
 
     def rotate(self, secret: str) -> None:
         """Accept only the key *secret* from now on."""
@@ -45,8 +45,8 @@ class Acme(Intake):
         self.most_bytes = size
 
     def respond(self, request: Request) -> Response:
-        """Answer as Acme would, if there were one."""
-        if request.headers.get("x-acme") != self.key:
+        """Answer as Globex would, if there were one."""
+        if request.headers.get("x-globex") != self.key:
             return _error(401, "who are you?")
         match request.method, request.path:
             case "GET", "/key":

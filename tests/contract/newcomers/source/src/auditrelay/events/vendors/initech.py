@@ -1,10 +1,10 @@
-"""Acme's audit records, a vendor that does not exist."""
+"""Initech's audit records, a vendor that does not exist."""
 
 from typing import Any
 
 from auditrelay.events.vendors import ParsedRecord, text
 
-NAME = "Acme"
+NAME = "Initech"
 ID = "key"
 ORGANISATION = None
 TIME = "when"
@@ -19,6 +19,6 @@ def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
         kind="other",
         verb="other",
         outcome="unknown",
-        message=f"Acme: {action}",
+        message=f"Initech: {action}",
         warnings=("unknown_action",),
     )

@@ -1,4 +1,4 @@
-"""Send events to Acme, a SIEM that does not exist: it takes a list of events, and deduplicates."""
+"""Send events to Globex, a SIEM that does not exist: it takes lists, and deduplicates."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,7 +16,7 @@ from auditrelay.settings import SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Size
-from auditrelay.sinks import Form, Item, Limits, Verdict
+from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Verdict
 from auditrelay.sinks._requests import compress, dump, error_for, unexpected_body
 from auditrelay.telemetry.metrics import Metrics
 
@@ -25,9 +25,9 @@ _BRACKETS = 1
 
 
 class Settings(SinkSettings):
-    """The keys of an ``acme`` sink."""
+    """The keys of an ``globex`` sink."""
 
-    type: Literal["acme"]
+    type: Literal["globex"]
     url: Address
     key: Secret
     format: Form = "ocsf"
@@ -39,13 +39,26 @@ class Settings(SinkSettings):
         return {"url": self.url}
 
 
+EXAMPLE = """\
+[sinks.globex]
+type = "globex"
+
+# The address of your account.
+url = "https://intake.globex.example"
+key = "${env:GLOBEX_KEY}"
+# format = "ocsf"
+# batch_bytes = "1MB"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
     """Return the sink that the configuration calls *name*."""
     return Sink(name, settings, metrics)
 
 
 class Sink:
-    """One account at Acme."""
+    """One account at Globex."""
 
     deduplicates = True
 
@@ -55,7 +68,7 @@ class Sink:
             name,
             settings,
             base_url=settings.url,
-            headers=lambda: {"X-Acme": settings.key.reveal()},
+            headers=lambda: {"X-Globex": settings.key.reveal()},
             secrets=[settings.key],
             metrics=metrics,
         )
@@ -67,44 +80,46 @@ class Sink:
         most = settings.batch_bytes - _BRACKETS
         return Limits(settings.batch_events, most)
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> Rendered:
         """Return *event* with its ids."""
         form = FORMS[self._settings.format](event, marks=marks)
-        return dump({"uid": event.uid, "native_id": event.native_id, "event": form})
+        return Rendered(dump({"uid": event.uid, "native_id": event.native_id, "event": form}))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Send *batch*: Acme accepts it whole or not at all."""
+        """Send *batch*: Globex accepts it whole or not at all."""
         content, headers = await compress(
             b"[%b]" % b",".join([item.text for item in batch]), self._settings.compression
         )
         reply = await self._peer.request("POST", "/events", headers=headers, content=content)
         if reply.status != 200:
-            raise _acme_error(reply)
+            raise _globex_error(reply)
         answer = reply.object() or {}
         if answer.get("received") != len(batch):
-            raise unexpected_body(reply, "Acme")
-        return Verdict(duplicates=answer["known"])
+            raise unexpected_body(reply, "Globex")
+        return Verdict(counts=Counts(duplicates=answer["known"]))
 
     async def check(self) -> str:
-        """Ask Acme whether it accepts the key."""
+        """Ask Globex whether it accepts the key."""
         reply = await self._peer.request("GET", "/key")
         if reply.status != 200:
-            raise _acme_error(reply)
+            raise _globex_error(reply)
         if (reply.object() or {}).get("valid") is not True:
-            raise unexpected_body(reply, "Acme")
+            raise unexpected_body(reply, "Globex")
         return f"{self._settings.url} accepts the key"
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
-        """Return None: Acme stores events however old they are."""
+        """Return None: Globex stores events however old they are."""
 
     def query(self, uid: str) -> Sequence[str]:
         """Return the search that finds the event *uid*."""
-        return (f"Acme: uid={uid}",)
+        return (f"Globex: uid={uid}",)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._peer.aclose()
 
 
-def _acme_error(reply: Reply) -> RelayError:
+def _globex_error(reply: Reply) -> RelayError:
     return error_for(reply, message=str((reply.object() or {}).get("error", "")))
