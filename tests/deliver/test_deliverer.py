@@ -2,14 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened
 
@@ -17,19 +17,11 @@ from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
 
-pytestmark = pytest.mark.usefixtures("waits")
-
 
 @pytest.fixture
 def speed() -> float:
     """Waiting takes no time: the clock shows the sum of the waits."""
     return math.inf
-
-
-@pytest.fixture
-async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterator[World]:
-    async with opened(tmp_path, event, lambda: sum(waits)) as world:
-        yield world
 
 
 # --- verdicts
@@ -133,10 +125,10 @@ async def test_while_a_sink_is_held_one_batch_probes_and_the_others_wait(
     in_flight = most = 0
     waiting = asyncio.Event()
 
-    async def pause(_: float) -> None:
+    async def sleep(_: float) -> None:
         await waiting.wait()
 
-    monkeypatch.setattr("auditrelay.deliver.deliverer.pause", pause)
+    monkeypatch.setattr(world.clock, "sleep", sleep)
 
     async def refuse(_: Sequence[Item]) -> Verdict:
         nonlocal in_flight, most
@@ -375,7 +367,7 @@ async def test_whatever_a_sink_answers_each_event_is_accepted_or_a_dead_letter(
                 return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
         return Verdict()
 
-    async with opened(tmp_path_factory.mktemp("state"), event) as world:
+    async with opened(tmp_path_factory.mktemp("state"), event, FakeClock()) as world:
         made = await world.spool(20)
         intake = Intake(limits=Limits(batch, 10**9), always=answer)
         await world.run(intake, concurrency=concurrency)

@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy
-from tests.support.rigs import NOON, RIGS
+from tests.support.rigs import RIGS
 
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import Refused, Retryable
@@ -83,10 +82,11 @@ async def three(
         deliverers: dict[str, Deliverer] = {}
         tasks = []
         for name, double in doubles.items():
+            double.clock = world.clock.seconds
             await stack.enter_async_context(double)
             await world.store.start_sink(name, ["voice"])
             settings, sink = RIGS[name].build(
-                double, world.metrics, batch_events=500, timeout="5s", format="raw"
+                double, world.metrics, world.clock, batch_events=500, timeout="5s", format="raw"
             )
             stack.push_async_callback(sink.close)
             deliverers[name] = Deliverer(
@@ -95,7 +95,7 @@ async def three(
                 sink,
                 store=world.store,
                 metrics=world.metrics,
-                clock=lambda: datetime.fromtimestamp(NOON, UTC),
+                clock=world.clock,
             )
             tasks.append(asyncio.ensure_future(deliverers[name].keep_delivering()))
         try:
@@ -107,9 +107,8 @@ async def three(
 
 
 async def test_one_of_three_sinks_is_down_and_recovers_and_the_others_do_not_wait(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
     async with three(world) as (doubles, deliverers):
         splunk, datadog, elastic = (
             doubles[name].stored for name in ("splunk", "datadog", "elastic")

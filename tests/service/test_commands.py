@@ -1,12 +1,12 @@
 """What a command asks of the instance, and what is refused."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.service.serving import service, silent
+from tests.support.clock import FakeClock
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError
@@ -41,12 +41,11 @@ from auditrelay.telemetry.metrics import Metrics
 async def test_a_command_of_another_version_gets_an_error_that_says_so(
     tmp_path: Path, sent: dict[str, Any], message: str
 ) -> None:
-    def clock() -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
+    clock = FakeClock()
     config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
     store = await SqliteStore.open(
         tmp_path,
+        clock=clock,
         max_bytes=1 << 30,
         retention=config.spool.retention,
         remember=config.spool.remember,

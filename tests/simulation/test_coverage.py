@@ -21,15 +21,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 
 from auditrelay.collect import collector as collect
-from auditrelay.collect import reader
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.http import retry
 from auditrelay.sources import Page, bland
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
@@ -97,8 +96,8 @@ class World:
     """One source with its state, which is restarted again and again."""
 
     def __init__(self, folder: Path, history: list[Happened], **keys: Any) -> None:
-        self.now = START
-        self.vendor = Vendor(lambda: self.now, history)
+        self.clock = FakeClock(START)
+        self.vendor = Vendor(self.clock.now, history)
         self.folder = folder
         self.keys = keys
         prepare(folder)
@@ -107,7 +106,11 @@ class World:
     async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
         """Start the source on the state of its earlier lives."""
         store = await SqliteStore.open(
-            self.folder, max_bytes=2**30, retention=timedelta(30), remember=timedelta(400)
+            self.folder,
+            clock=self.clock,
+            max_bytes=2**30,
+            retention=timedelta(30),
+            remember=timedelta(400),
         )
         table = {"type": "bland", "api_key": "k", "initial_lookback": "0s", **self.keys}
         collector = Collector(
@@ -119,7 +122,7 @@ class World:
             ),
             store=store,
             metrics=Metrics(sources=["it"], sinks=["sink"]),
-            clock=lambda: self.now,
+            clock=self.clock,
             announce=lambda: None,
         )
         try:
@@ -131,7 +134,7 @@ class World:
 
     async def live(self, seconds: int, poll_every: int, kill: int | None) -> None:
         """Poll for *seconds*, or until the *kill*-th write is done and its caller never resumes."""
-        end = self.now + seconds * SECOND
+        end = self.clock.now() + seconds * SECOND
         real, count = Writer.write, 0
         ended = asyncio.Event()
 
@@ -145,10 +148,10 @@ class World:
             return result
 
         async def poll(collector: Collector) -> None:
-            while self.now < end:
+            while self.clock.now() < end:
                 with contextlib.suppress(RelayError):
                     await collector.poll()
-                self.now += poll_every * SECOND
+                self.clock.advance(poll_every * SECOND)
 
         async with self.living() as (_, collector):
             with mock.patch.object(Writer, "write", write):
@@ -178,10 +181,6 @@ class World:
         assert known.differs is None
 
 
-async def no_pause(_: float) -> None:
-    await asyncio.sleep(0)
-
-
 def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> None:
     async def bounded(folder: str) -> None:
         async with asyncio.timeout(60):
@@ -189,8 +188,6 @@ def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> 
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(retry, "pause", no_pause),
-        mock.patch.object(reader, "pause", no_pause),
         capture_logs(),
     ):
         asyncio.run(bounded(folder))
@@ -247,15 +244,15 @@ def test_forwarded_and_declared_together_are_the_whole_history(
         for length, kill, pause, errors in story:
             world.vendor.pages, world.vendor.errors = 0, dict(errors)
             await world.live(length, 600, kill)
-            world.now += pause * SECOND
+            world.clock.advance(pause * SECOND)
         world.vendor.errors = {}
-        world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
+        world.clock.set(max(world.clock.now(), START + (HISTORY + 3600) * SECOND))
         await world.live(9 * 3600, 1800, None)
         forwarded = await world.forwarded()
         assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
         world.whole()
 
-        world.now = START + (HISTORY + 40 * 3600) * SECOND  # now every event is shown
+        world.clock.set(START + (HISTORY + 40 * 3600) * SECOND)  # now every event is shown
         async with world.living() as (store, collector):
             await collector.checkpoint.refresh()
             spans = await store.ledger("it")
@@ -308,7 +305,7 @@ async def _verify(
         sinks=["sink"],
         searchable={},
         repair=repair,
-        clock=lambda: world.now,
+        clock=world.clock,
         on_progress=silent,
     ).run()
 
@@ -329,7 +326,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
     single_sink: bool,
 ) -> None:
     async def scenario(world: World) -> None:
-        world.now = START + (HISTORY + 40 * 3600) * SECOND
+        world.clock.set(START + (HISTORY + 40 * 3600) * SECOND)
         span = Interval(START, START + (HISTORY + 3600) * SECOND)
         for kill in (*kills, None):
             async with world.living() as (store, collector):
@@ -377,7 +374,7 @@ async def _backfill(
         store,
         span=span,
         sinks=sinks or [],
-        clock=lambda: world.now,
+        clock=world.clock,
         on_progress=silent,
     ).run(concurrency=concurrency, newest_first=newest_first)
 

@@ -1,21 +1,11 @@
-"""Batches for a sink, and the noon around which the test events happened."""
+"""Batches for a sink."""
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 
 import pytest
 
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import EventRef, Item, Sink
-
-NOON = 1_767_268_800
-
-
-@pytest.fixture(autouse=True)
-def noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the clock of the sink that checks the age of events to about their time."""
-    clock = SimpleNamespace(time_ns=lambda: NOON * 10**9)
-    monkeypatch.setattr("auditrelay.sinks.datadog.time", clock)
 
 
 @pytest.fixture

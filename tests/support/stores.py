@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.support.clock import FakeClock
+
+from auditrelay.clock import Clock
 from auditrelay.store import StoredDeadLetter
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -17,9 +20,17 @@ def span(start: float, end: float) -> Interval:
     return Interval(NOON + start * MINUTE, NOON + end * MINUTE)
 
 
-async def opened(folder: Path, max_bytes: int = 1 << 30) -> SqliteStore:
+async def opened(
+    folder: Path,
+    max_bytes: int = 1 << 30,
+    clock: Clock = FakeClock(NOON),  # noqa: B008  # never moved
+) -> SqliteStore:
     return await SqliteStore.open(
-        folder, max_bytes=max_bytes, retention=timedelta(days=7), remember=timedelta(days=400)
+        folder,
+        clock=clock,
+        max_bytes=max_bytes,
+        retention=timedelta(days=7),
+        remember=timedelta(days=400),
     )
 
 

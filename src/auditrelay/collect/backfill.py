@@ -10,11 +10,12 @@ source.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
@@ -53,7 +54,7 @@ class Backfiller:
     """
     One backfill of the source of *collector* over *span*, into *sinks* (none: all of them).
 
-    *on_progress* is called after each slice. *clock* returns now, in UTC.
+    *on_progress* is called after each slice.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Backfiller:
         *,
         span: Interval,
         sinks: Sequence[str],
-        clock: Callable[[], datetime],
+        clock: Clock,
         on_progress: OnProgress,
     ) -> None:
         if isinstance(collector.source, FileSource):
@@ -91,7 +92,7 @@ class Backfiller:
         in_background()
         await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
-            self._collector.name, self._span, self._sinks, self._clock()
+            self._collector.name, self._span, self._sinks, self._clock.now()
         )
         self._number = backfill.id
         progress = self._progress
@@ -104,7 +105,7 @@ class Backfiller:
         await self._for_each(
             slices if newest_first else slices[::-1], concurrency, self._backfill_slice
         )
-        await self._store.end_backfill(backfill.id, self._clock())
+        await self._store.end_backfill(backfill.id, self._clock.now())
         return {**asdict(progress), "resumed": bool(backfill.done)}
 
     async def count(self, *, concurrency: int) -> dict[str, Any]:
@@ -126,7 +127,7 @@ class Backfiller:
         retention = self._collector.settings.retention
         if retention is None:
             return todo
-        oldest = self._clock() - retention
+        oldest = self._clock.now() - retention
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:

@@ -1,8 +1,8 @@
 """The checkpoint of a source: until when it was read without a hole, derived from its ledger."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from auditrelay.clock import Clock
 from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import covered_until
@@ -12,8 +12,8 @@ class Checkpoint:
     """
     The start and the checkpoint of the source *name*.
 
-    *lookback* is how long before its first poll a source starts. *clock* returns now, in UTC.
-    Call ``refresh`` before ``start`` or ``at`` is read.
+    *lookback* is how long before its first poll a source starts. Call ``refresh`` before ``start``
+    or ``at`` is read.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class Checkpoint:
         lookback: timedelta,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._name = name
         self._lookback = lookback
@@ -40,7 +40,7 @@ class Checkpoint:
         The first call stores the start of the source before any request is made, so that the start
         stays the same even if the source is down on its first day.
         """
-        first = self._clock() - self._lookback
+        first = self._clock.now() - self._lookback
         self._start = await self._store.start_source(self._name, first)
         ledger = await self._store.ledger(self._name)
         self._at = covered_until(self._start, (span.interval for span in ledger))
@@ -49,7 +49,7 @@ class Checkpoint:
     def measure(self) -> None:
         """Update the lag metric: now minus the checkpoint."""
         if self._at is not None:
-            lag = (self._clock() - self._at).total_seconds()
+            lag = (self._clock.now() - self._at).total_seconds()
             self._metrics.source_lag_seconds.labels(self._name).set(lag)
 
     @property

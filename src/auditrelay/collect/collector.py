@@ -7,13 +7,13 @@ window may be read again as often as necessary.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
@@ -58,8 +58,8 @@ class Collector:
     """
     Polls one source, with its checkpoint, its health and its resweeps as collaborators.
 
-    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
-    how long a poll waits for room in the spool until it fails; None: without limit.
+    *announce* is called after new events were spooled. *patience* is how long a poll waits for room
+    in the spool until it fails; None: without limit.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Collector:
         normalizer: Normalizer,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
         announce: Callable[[], None],
         patience: timedelta | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class Collector:
         self.source = source
         self.due = asyncio.Event()
         """Set when a poll is due."""
-        self.rested_at = time.monotonic()
+        self.rested_at = clock.monotonic()
         """When the last poll ended, or the start if there was none yet (monotonic)."""
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
@@ -182,7 +182,7 @@ class Collector:
         await self.resweeper.run()
 
     async def _poll(self) -> None:
-        self._reader.worked_at = time.monotonic()
+        self._reader.worked_at = self._clock.monotonic()
         try:
             with self._health.track():
                 await self.checkpoint.refresh()
@@ -195,7 +195,7 @@ class Collector:
             self._health.check_silence(self.checkpoint.start)
         finally:
             self._reader.worked_at = None
-            self.rested_at = time.monotonic()
+            self.rested_at = self._clock.monotonic()
             await self._health.save()
 
     async def _declare_overdue(self) -> None:
@@ -204,7 +204,7 @@ class Collector:
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
             (self.settings.retention, RETENTION),
         ):
-            too_old = overdue(self.checkpoint.at, self._clock(), catch_up_limit=limit)
+            too_old = overdue(self.checkpoint.at, self._clock.now(), catch_up_limit=limit)
             if too_old is not None:
                 await self._reader.declare(too_old, reason)
                 await self.checkpoint.refresh()
@@ -212,7 +212,7 @@ class Collector:
     async def _catch_up(self) -> None:
         # One *now* for the whole poll: more time settles while a window is walked, and a poll that
         # chased it would never end.
-        now = self._clock()
+        now = self._clock.now()
         if self.checkpoint.at - now > CLOCK_TOLERANCE:
             raise Refused(
                 f"the clock of this machine shows {now.isoformat(timespec='seconds')}, but time up "

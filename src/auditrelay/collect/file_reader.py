@@ -6,12 +6,10 @@ row that is no record becomes a dead letter.
 """
 
 import contextlib
-import time
-from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.reader import WindowReader
 from auditrelay.errors import Rejected
@@ -27,7 +25,7 @@ class FileReader:
     """
     Reads the files that the source *name* finds in its directory.
 
-    *reader* stores their events; *health* gets the rejected files. *clock* returns now, in UTC.
+    *reader* stores their events; *health* gets the rejected files.
     """
 
     def __init__(
@@ -39,7 +37,7 @@ class FileReader:
         health: SourceHealth,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._name = name
         self._source = source
@@ -63,7 +61,7 @@ class FileReader:
         async def known(key: bytes) -> bool:
             return await self._store.is_file_known(self._name, key)
 
-        async with contextlib.aclosing(self._source.files(known, self._clock())) as files:
+        async with contextlib.aclosing(self._source.files(known, self._clock.now())) as files:
             async for file in files:
                 try:
                     await self._read_file(file)
@@ -97,7 +95,7 @@ class FileReader:
                 new += len(added.new)
                 bad += len(page.bad)
                 ambiguous += len(added.late)
-                self._reader.worked_at = time.monotonic()
+                self._reader.worked_at = self._clock.monotonic()
         # A new event in a span that was read before is late, or known under another uid: an export
         # without ids does not show which.
         self._metrics.events_ambiguous.labels(self._name).inc(ambiguous)
@@ -112,7 +110,7 @@ class FileReader:
         )
 
     def _bad_rows(self, file: ExportFile, page: ExportPage) -> list[DeadLetter]:
-        now = self._clock()
+        now = self._clock.now()
         letters = []
         for row in page.bad:
             (event,) = self._reader.normalize([row.text])

@@ -5,12 +5,13 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import UNKNOWN_ACTION
@@ -45,11 +46,7 @@ class SourceCondition:
 
 
 class SourceHealth:
-    """
-    Tracks the condition of the source *name*, for all its readers; logs each change once.
-
-    *clock* returns now, in UTC.
-    """
+    """Tracks the condition of the source *name*, for all its readers; logs each change once."""
 
     def __init__(
         self,
@@ -58,7 +55,7 @@ class SourceHealth:
         *,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.condition = SourceCondition()
         self.rejected_files: Collection[str] = ()
@@ -173,10 +170,10 @@ class SourceHealth:
         if self._settings.max_silence is None:
             return
         since = self._last_event_at or start
-        silent = self._clock() - since > self._settings.max_silence
+        silent = self._clock.now() - since > self._settings.max_silence
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent
 
     def _now(self) -> str:
-        return self._clock().astimezone(UTC).isoformat()
+        return self._clock.now().astimezone(UTC).isoformat()

@@ -8,22 +8,21 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.walk import in_halves, time_range, walk
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
-from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
@@ -74,9 +73,9 @@ class WindowReader:
     """
     Reads windows of one source into the store.
 
-    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
-    how long a page waits for room in the spool until StoreFull is raised; None: without limit.
-    *health* may be shared by several readers of one source.
+    *announce* is called after new events were spooled. *patience* is how long a page waits for room
+    in the spool until StoreFull is raised; None: without limit. *health* may be shared by several
+    readers of one source.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class WindowReader:
         normalizer: Normalizer,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
         announce: Callable[[], None],
         patience: timedelta | None = None,
         health: SourceHealth,
@@ -108,7 +107,7 @@ class WindowReader:
 
     def normalize(self, records: list[bytes]) -> list[AuditEvent]:
         """Return the events of *records*, with now as the time of fetching."""
-        return self._normalizer(records, micros(self._clock()))
+        return self._normalizer(records, micros(self._clock.now()))
 
     async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
         """
@@ -170,7 +169,7 @@ class WindowReader:
                 stats.events += len(events)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
-                self.worked_at = time.monotonic()
+                self.worked_at = self._clock.monotonic()
                 if outcome is None:
                     continue
                 stats.read += read
@@ -250,7 +249,7 @@ class WindowReader:
             start=gap.interval.start,
             end=gap.interval.end,
             reason=gap.reason,
-            now=self._clock(),
+            now=self._clock.now(),
             tags=self._settings.tags,
             filled=filled,
         )
@@ -286,9 +285,9 @@ class WindowReader:
                     raise
                 if not waited:
                     await self._health.paused(str(error))
-                await pause(ROOM_INTERVAL)
+                await self._clock.sleep(ROOM_INTERVAL)
                 waited += ROOM_INTERVAL
-                self.worked_at = time.monotonic()
+                self.worked_at = self._clock.monotonic()
                 continue
             if waited:
                 self._health.resumed()

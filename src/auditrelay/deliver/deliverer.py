@@ -21,12 +21,12 @@ delivered only then.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgement_poller import AcknowledgementPoller
 from auditrelay.deliver.acknowledgements import PendingAcknowledgements, SentBatch
 from auditrelay.deliver.batches import Batches, ranges_of
@@ -38,7 +38,7 @@ from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
-from auditrelay.http.retry import pause, retrying
+from auditrelay.http.retry import retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
 from auditrelay.store import DeadLetter, Store
@@ -50,9 +50,8 @@ class Deliverer:
     """
     Delivers the events in the spool to one sink.
 
-    *clock* returns now, in UTC; *monotonic* counts seconds. *attempts* bounds how often a request
-    is made before its failure is raised, for a run that has to end; by default it is retried
-    forever.
+    *attempts* bounds how often a request is made before its failure is raised, for a run that has
+    to end; by default it is retried forever.
     """
 
     def __init__(
@@ -63,8 +62,7 @@ class Deliverer:
         *,
         store: Store,
         metrics: Metrics,
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock,
         attempts: int | None = None,
     ) -> None:
         self.name = name
@@ -73,14 +71,13 @@ class Deliverer:
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._monotonic = monotonic
         self._attempts = attempts
         self._stopping = False
-        self._in_flight = InFlight()
+        self._in_flight = InFlight(clock)
         self._batches = Batches(name, sink, store)
         self._concurrency = AdaptiveConcurrency(settings.concurrency)
         self._breaker = CircuitBreaker()
-        state = StateWriter(name, store, self._in_flight)
+        state = StateWriter(name, store, self._in_flight, clock)
         self._health = SinkHealth(
             name, self._breaker, self._in_flight, state=state, metrics=metrics, clock=clock
         )
@@ -95,7 +92,7 @@ class Deliverer:
             health=self._health,
             outcomes=self._outcomes,
             in_flight=self._in_flight,
-            monotonic=monotonic,
+            clock=clock,
             fail_fast=attempts is not None,
         )
         self.wake = self._in_flight.spool_changed
@@ -151,7 +148,7 @@ class Deliverer:
                 await self._health.mark_held(failure)
             else:
                 await self._health.mark_unavailable(failure)
-            await pause(wait)
+            await self._clock.sleep(wait)
             wait = min(wait * 2, PROBE_MAX)
 
     def restore(self, condition: Mapping[str, object]) -> None:
@@ -215,7 +212,7 @@ class Deliverer:
     async def _linger(self) -> None:
         deadline = self.settings.linger.total_seconds()
         if deadline:
-            await pause(deadline)
+            await self._clock.sleep(deadline)
 
     # -- one batch ---------------------------------------------------------------------------------
 
@@ -234,10 +231,10 @@ class Deliverer:
 
     async def _deliver_part(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Send *items* until they have a verdict; return the parts that are to be sent next."""
-        first_at = self._clock()
+        first_at = self._clock.now()
         try:
             async for attempt in retrying(
-                self.name, self._metrics, attempts=self._attempts, sleep=self._wait_to_retry
+                self.name, self._metrics, sleep=self._wait_to_retry, attempts=self._attempts
             ):
                 with attempt:
                     number = attempt.retry_state.attempt_number
@@ -274,11 +271,11 @@ class Deliverer:
         So a sink that is down is probed as often as one batch would retry, however many wait. If it
         has recovered meanwhile, the time spent behind the others counts towards *seconds*.
         """
-        since = self._monotonic()
+        since = self._clock.monotonic()
         await self._health.probe_lock.acquire()
         if self.condition.up:
-            seconds -= self._monotonic() - since
-        await pause(max(seconds, 0.0))
+            seconds -= self._clock.monotonic() - since
+        await self._clock.sleep(max(seconds, 0.0))
 
     async def _send_once_released(self, items: Sequence[Item]) -> Verdict:
         """Send *items*; while the sink refuses it is held, and they wait for a turn to probe."""
@@ -286,7 +283,7 @@ class Deliverer:
         if self.condition.held:
             await probe_lock.acquire()
             if self._breaker.is_open and self._attempts is None:
-                await pause(self._breaker.probe_delay())
+                await self._clock.sleep(self._breaker.probe_delay())
         wait = PROBE_FIRST
         while True:
             try:
@@ -300,7 +297,7 @@ class Deliverer:
             # One batch probes; the others wait behind it.
             await probe_lock.acquire()
             if self.condition.held:
-                await pause(wait)
+                await self._clock.sleep(wait)
                 wait = min(wait * 2, PROBE_MAX)
 
     async def _request(self, items: Sequence[Item]) -> Verdict:
@@ -308,20 +305,20 @@ class Deliverer:
         if self._stopping:
             await asyncio.Event().wait()  # until cancelled: the events stay in the spool
         self._in_flight.request_started()
-        begun = self._monotonic()
+        begun = self._clock.monotonic()
         try:
             verdict = await self._sink.send(items)
         except BaseException as error:
             self._in_flight.request_finished()
             if isinstance(error, Retryable):
-                self._concurrency.on_failure(begun, self._monotonic())
+                self._concurrency.on_failure(begun, self._clock.monotonic())
             raise
         if verdict.throttled or verdict.retry_reason is not None:
-            self._concurrency.on_failure(begun, self._monotonic())
+            self._concurrency.on_failure(begun, self._clock.monotonic())
         else:
             size = sum([len(item.text) for item in items])
             self._concurrency.on_success(
-                begun, self._monotonic(), size=size, in_flight=self._in_flight.requests
+                begun, self._clock.monotonic(), size=size, in_flight=self._in_flight.requests
             )
         return verdict
 
@@ -342,7 +339,7 @@ class Deliverer:
         self, items: Sequence[Item], verdict: Verdict, first_at: datetime, attempts: int
     ) -> None:
         """Store the *verdict* on *items*, and with that finish their request."""
-        now = self._clock()
+        now = self._clock.now()
         rejected = {rejection.index for rejection in verdict.rejected}
         named = {*verdict.retry, *rejected}
         accepted = items
@@ -362,7 +359,7 @@ class Deliverer:
                 )
                 for rejection in verdict.rejected
             ]
-            sent = SentBatch.of(accepted, self._monotonic())
+            sent = SentBatch.of(accepted, self._clock.monotonic())
             done = self._batches.take_skipped()
             done += ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:

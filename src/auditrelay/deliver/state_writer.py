@@ -5,9 +5,9 @@ from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.errors import StoreFull
-from auditrelay.http.retry import pause
 from auditrelay.store import DeadLetter, Store
 from auditrelay.store.progress import Range
 
@@ -20,10 +20,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class StateWriter:
     """Writes the state of the sink called *name*; a full disk delays a write and never loses it."""
 
-    def __init__(self, name: str, store: Store, in_flight: InFlight) -> None:
+    def __init__(self, name: str, store: Store, in_flight: InFlight, clock: Clock) -> None:
         self._name = name
         self._store = store
         self._in_flight = in_flight
+        self._clock = clock
 
     async def settle(self, done: Sequence[Range], dead: Sequence[DeadLetter] = ()) -> None:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
@@ -39,5 +40,5 @@ class StateWriter:
                 return await write()
             except StoreFull as error:
                 _log.warning("verdict_not_persisted", sink=self._name, reason=str(error))
-                await pause(DISK_FULL_INTERVAL)
+                await self._clock.sleep(DISK_FULL_INTERVAL)
                 self._in_flight.still_working()

@@ -1,11 +1,12 @@
 """What a command asks of the instance: backfill, verify, replay, drop, forget."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from auditrelay import __version__
+from auditrelay.clock import Clock
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.on_progress import OnProgress
@@ -29,7 +30,7 @@ _REQUIRED: Final = {
 class Commands:
     """The commands that an instance with this *topology* carries out."""
 
-    def __init__(self, topology: Topology, store: Store, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, topology: Topology, store: Store, *, clock: Clock) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock
@@ -121,7 +122,7 @@ class Commands:
         return {"replayed": [letter.id for letter in sent]}
 
     async def _drop(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-        dropped = await self._store.drop(request["ids"], self._clock())
+        dropped = await self._store.drop(request["ids"], self._clock.now())
         return {"dropped": [letter.id for letter in dropped]}
 
     async def _forget(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
@@ -183,7 +184,7 @@ class Commands:
         return wanted or fed
 
     def _span(self, collector: Collector, request: dict[str, Any]) -> Interval:
-        settled = self._clock() - collector.settings.settle
+        settled = self._clock.now() - collector.settings.settle
         start = datetime.fromisoformat(request["start"])
         end = settled if request["end"] is None else datetime.fromisoformat(request["end"])
         end = min(end, settled)
@@ -200,13 +201,15 @@ class Commands:
         """Return what an operator should know before a backfill of *span*."""
         notes = []
         remember = self._topology.config.spool.remember
-        if span.start < self._clock() - remember:
+        if span.start < self._clock.now() - remember:
             notes.append(
                 f"uids older than spool.remember ({format_duration(remember)}) are forgotten: "
                 "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            notice = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
+            notice = self._topology.sinks[name].backfill_notice(
+                span.start, span.end, self._clock.now()
+            )
             if notice:
                 notes.append(f"{name}: {notice}")
         return notes

@@ -15,7 +15,6 @@ Protocol: docs.datadoghq.com/api/latest/logs/#send-logs and .../authentication/#
 """
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, datadog
@@ -45,6 +45,7 @@ from auditrelay.sinks._requests import (
 )
 from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
+from auditrelay.window import micros
 
 EVENT_BYTES = 1_000_000
 """Datadog silently truncates a larger log."""
@@ -158,9 +159,9 @@ class Settings(SinkSettings):
         return self
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -168,8 +169,9 @@ class Sink:
 
     deduplicates = False
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._tags = ",".join(settings.tags)
         self._peer = Peer(
             name,
@@ -178,6 +180,7 @@ class Sink:
             headers=lambda: {"DD-API-KEY": settings.api_key.reveal()},
             secrets=[settings.api_key],
             metrics=metrics,
+            clock=clock,
         )
 
     @property
@@ -202,7 +205,7 @@ class Sink:
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*, except for logs that Datadog would truncate or not index as they are."""
-        now = time.time_ns() // 1000
+        now = micros(self._clock.now())
         oldest = now - (self._settings.max_age - _TRANSIT_TIME) // _MICROSECOND
         newest = now + (_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND
         outside = [i for i, item in enumerate(batch) if not oldest <= item.event.at <= newest]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
@@ -39,9 +40,9 @@ class Settings(SinkSettings):
         return {"url": self.url}
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -49,7 +50,7 @@ class Sink:
 
     deduplicates = True
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._peer = Peer(
             name,
@@ -58,6 +59,7 @@ class Sink:
             headers=lambda: {"X-Acme": settings.key.reveal()},
             secrets=[settings.key],
             metrics=metrics,
+            clock=clock,
         )
 
     @property
