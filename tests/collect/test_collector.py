@@ -2,16 +2,55 @@
 
 import asyncio
 import contextlib
+from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World, covered_from
+from tests.support.stores import counted
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.window import Interval
 
+MINUTE = 60 * SECOND
+
 # --- windows
+
+
+@pytest.mark.parametrize("resweep", [[], ["1h", "12h"]])
+async def test_a_poll_that_finds_nothing_costs_one_write_and_one_look_at_the_ledger(
+    world: World, resweep: list[str]
+) -> None:
+    collector = world.collector(resweep=resweep)
+    await collector.poll()
+    world.clock.advance(5 * MINUTE)
+    await collector.poll()
+    world.clock.advance(5 * MINUTE)
+    with counted(world.store) as calls:
+        await collector.poll()
+    assert calls == {
+        "read ledger": 1,
+        "write add": 1,
+        **({"read resweep_from": 2} if resweep else {}),
+    }
+    assert collector.checkpoint.at == NOON + 9 * MINUTE
+    (state,) = await world.store.sources()
+    assert state.condition == asdict(collector.condition), "the write is of the health, too"
+    assert state.condition["last_poll_at"] == world.clock.now().isoformat()
+
+
+async def test_a_poll_with_several_windows_looks_at_the_ledger_once(world: World) -> None:
+    collector = world.collector(max_window="30m", overlap="1m")
+    made = [world.vendor.add(NOON - number * MINUTE) for number in range(2, 110)]
+    with counted(world.store) as calls:
+        await collector.poll()
+    assert sorted(await world.names()) == sorted(made)
+    assert calls["read ledger"] == 1
+    assert calls["write add"] == world.vendor.pages
+    assert collector.checkpoint.at == covered_from(await world.covered()).end
+    assert calls["write start_source"] == 1
+    assert calls["write save_condition"] == 1, "events and success changed it after the first page"
 
 
 async def test_a_first_poll_reads_the_lookback_up_to_what_has_settled(world: World) -> None:

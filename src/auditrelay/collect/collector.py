@@ -136,6 +136,7 @@ class Collector:
             clock=self._clock,
             announce=self._announce,
             patience=self._patience,
+            checkpoint=self.checkpoint,
             health=self._health,
         )
 
@@ -207,7 +208,6 @@ class Collector:
             too_old = overdue(self.checkpoint.at, self._clock.now(), catch_up_limit=limit)
             if too_old is not None:
                 await self._reader.declare(too_old, reason)
-                await self.checkpoint.refresh()
 
     async def _catch_up(self) -> None:
         # One *now* for the whole poll: more time settles while a window is walked, and a poll that
@@ -221,12 +221,7 @@ class Collector:
             )
         unreadable = 0
         while window := self._next_window(now):
-            given_up = [
-                span.interval
-                for span in await self._store.ledger(self.name)
-                if span.gap in GIVEN_UP
-            ]
-            for part in holes(window, given_up):
+            for part in holes(window, self.checkpoint.gaps(GIVEN_UP)):
                 try:
                     await self._reader.read(part, POLL)
                 except WalkBroken as error:
@@ -236,7 +231,6 @@ class Collector:
                     break
             else:
                 await self.resweeper.skip(window, now)
-            await self.checkpoint.refresh()
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(
@@ -260,7 +254,6 @@ class Collector:
         if error.window is None or tries < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
             return False
         await self._reader.declare(error.window, UNREADABLE)
-        await self.checkpoint.refresh()
         # An unreadable span next to it need not block the source for another hour.
         self._stuck_at = (self.checkpoint.at, since, tries)
         return True

@@ -67,6 +67,8 @@ class SourceHealth:
         self._clock = clock
         self._last_event_at: datetime | None = None
         self._unknown_actions = 0
+        self._saved: Mapping[str, object] | None = None
+        """The condition that the store has, as far as this process has written it."""
         self._up_and_held: tuple[bool, bool] | None = None
         """The state that ``since`` is the start of; None before the first poll."""
 
@@ -85,13 +87,26 @@ class SourceHealth:
             self.condition.since = since
             self._up_and_held = (up, bool(condition.get("held")))
 
-    async def save(self) -> None:
-        """Write the condition to the store; on a full disk the next poll writes it."""
+    def unsaved(self) -> Mapping[str, object] | None:
+        """Return the condition if it differs from what was saved last, else None."""
         self.condition.unknown_actions = self._unknown_actions
         if self._last_event_at is not None:
             self.condition.last_event_at = self._last_event_at.isoformat()
+        condition = asdict(self.condition)
+        return None if condition == self._saved else condition
+
+    def saved(self, condition: Mapping[str, object] | None) -> None:
+        """Record that *condition*, as :meth:`unsaved` has returned it, is in the store."""
+        self._saved = condition or self._saved
+
+    async def save(self) -> None:
+        """Write what is unsaved to the store; on a full disk the next poll writes it."""
+        condition = self.unsaved()
+        if condition is None:
+            return
         with contextlib.suppress(StoreFull):
-            await self._store.save_condition("source", self._name, asdict(self.condition))
+            await self._store.save_condition("source", self._name, condition)
+            self.saved(condition)
 
     # -- polls -------------------------------------------------------------------------------------
 

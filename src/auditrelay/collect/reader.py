@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.walk import in_halves, time_range, walk
 from auditrelay.errors import StoreFull
@@ -74,8 +75,8 @@ class WindowReader:
     Reads windows of one source into the store.
 
     *announce* is called after new events were spooled. *patience* is how long a page waits for room
-    in the spool until StoreFull is raised; None: without limit. *health* may be shared by several
-    readers of one source.
+    in the spool until StoreFull is raised; None: without limit. *checkpoint* and *health* are those
+    of the source: all its readers share them.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class WindowReader:
         clock: Clock,
         announce: Callable[[], None],
         patience: timedelta | None = None,
+        checkpoint: Checkpoint,
         health: SourceHealth,
     ) -> None:
         self.name = name
@@ -103,6 +105,7 @@ class WindowReader:
         self._clock = clock
         self.announce = announce
         self._patience = math.inf if patience is None else patience.total_seconds()
+        self._checkpoint = checkpoint
         self._health = health
 
     def normalize(self, records: list[bytes]) -> list[AuditEvent]:
@@ -220,11 +223,22 @@ class WindowReader:
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
         """Store a page once the store has room for it, and update metrics, health and log."""
+        # What the health has to save goes with the proof: both are one write.
+        condition = None if proof is None else self._health.unsaved()
         added = await self.write_when_room(
             lambda: self._store.add(
-                self.name, events, via=via, proof=proof, notice=self._notice, bad=bad
+                self.name,
+                events,
+                via=via,
+                proof=proof,
+                notice=self._notice,
+                bad=bad,
+                condition=condition,
             )
         )
+        if proof is not None:
+            self._health.saved(condition)
+            self._checkpoint.advance(proof, added.declared)
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
         self._metrics.events_duplicate.labels(self.name).inc(added.known)
         if added.new:

@@ -77,7 +77,8 @@ class Resweeper:
             return
         self.reader.worked_at = self._clock.monotonic()
         try:
-            await self._checkpoint.refresh()
+            if not self._checkpoint.is_read:
+                await self._checkpoint.refresh()
             for delay in sorted(self._settings.resweep):
                 await self._resweep(delay)
         finally:

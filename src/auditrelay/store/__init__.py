@@ -243,14 +243,17 @@ class Store(Protocol):
         proof: Proof | None = None,
         notice: Notice | None = None,
         bad: Sequence[DeadLetter] = (),
+        condition: Mapping[str, object] | None = None,
     ) -> Added:
         """
         Deduplicate *events* by uid, put the new ones into the spool, and remember their uids.
 
-        On return the spooled events, their uids, the *bad* rows and the *proof* are durable
-        together. *via* is the journal's text for the kind of read. *proof* comes with the last
-        page of a walk; an event made by *notice* reports each gap that it declares or fills. *bad*
-        are records that are no events: unknown ones become dead letters of no sink.
+        On return the spooled events, their uids, the *bad* rows, the *proof* and the *condition* of
+        *source* are durable together. *via* is the journal's text for the kind of read. *proof*
+        comes with the last page of a walk; an event made by *notice* reports each gap that it
+        declares or fills. *bad* are records that are no events: unknown ones become dead letters of
+        no sink. A *condition* that comes with the page needs no :meth:`save_condition`: a poll that
+        finds nothing is one write.
 
         Raises StoreFull if the spool or the disk has no room.
         """

@@ -138,13 +138,15 @@ class SqliteStore:
         proof: Proof | None = None,
         notice: Notice | None = None,
         bad: Sequence[DeadLetter] = (),
+        condition: Mapping[str, object] | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
         keys = [known_key(event) for event in events]
         now = self._now()
-        return await self._writer.write(
-            lambda db: intake.add(
+
+        def work(db: sqlite3.Connection) -> Added:
+            added = intake.add(
                 JournalWriter(db, source_id(db, source), now, via),
                 self._spool,
                 events,
@@ -153,7 +155,13 @@ class SqliteStore:
                 notice=notice,
                 bad=bad,
             )
-        )
+            if condition is not None:
+                states.save_condition(db, "source", source, json.dumps(condition))
+            return added
+
+        if condition is not None:
+            self.before_save_condition()
+        return await self._writer.write(work)
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
