@@ -13,10 +13,9 @@ from tests.deliver.late_acknowledger import (
     ScriptedChannel,
     is_up,
     nothing,
-    running,
 )
 from tests.support.daemon import eventually
-from tests.support.delivering import World, busy
+from tests.support.delivering import World, busy, running
 
 from auditrelay.deliver.acknowledgement_poller import POLL_MAX
 from auditrelay.deliver.probe import PROBE_FIRST

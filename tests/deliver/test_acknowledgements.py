@@ -7,10 +7,9 @@ from tests.deliver.late_acknowledger import (
     LateAcknowledger,
     ScriptedChannel,
     nothing,
-    running,
 )
 from tests.support.daemon import eventually
-from tests.support.delivering import World
+from tests.support.delivering import World, running
 
 from auditrelay.deliver import acknowledgements
 from auditrelay.sinks import Rejection, Verdict

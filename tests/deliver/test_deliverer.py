@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
-from tests.support.delivering import Intake, Make, World, busy, name_of, opened
+from tests.support.delivering import Intake, Make, World, busy, name_of, opened, running
+from tests.support.stores import counted
 
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
@@ -313,6 +314,59 @@ async def test_a_batch_waits_to_fill_and_not_longer(world: World, waits: list[fl
     await eventually(lambda: len(intake.taken) == 3)
     assert intake.offered == [made, more]
     assert waits == [3.0, 3.0]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("linger", ["0s", "3s"])
+async def test_one_event_costs_two_reads_of_the_spool(world: World, linger: str) -> None:
+    deliverer = world.deliverer(intake := Intake(), linger=linger)
+    async with running(deliverer):
+        await world.spool(1)
+        deliverer.wake.set()
+        await eventually(lambda: len(intake.taken) == 1)
+        for number in range(1, 4):
+            with counted(world.store) as calls:
+                await world.spool(1, first=number)
+                deliverer.wake.set()
+                await eventually(lambda: len(intake.taken) == number + 1)  # noqa: B023  # now
+                await eventually(lambda: calls["write settle"] == 1)  # now
+            assert calls == {"write add": 1, "read read": 2, "write settle": 1}
+
+
+@pytest.mark.parametrize("moment", ["before the read", "after the read"])
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("finishing", [False, True])
+async def test_an_event_that_comes_during_a_read_of_the_spool_is_not_overlooked(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str, count: int, *, finishing: bool
+) -> None:
+    """Nothing wakes the loop later: each event is announced as soon as it is in the spool."""
+    made: list[str] = []
+    read = world.store.read
+
+    async def come() -> None:
+        if len(made) < count:
+            made.extend(await world.spool(1, first=len(made)))
+            deliverer.wake.set()
+            if finishing and len(made) == count:
+                deliverer.finish()
+
+    async def meanwhile(*args: Any) -> Any:
+        if moment == "before the read":
+            await come()
+        pages = await read(*args)
+        if moment == "after the read":
+            await come()
+        return pages
+
+    monkeypatch.setattr(world.store, "read", meanwhile)
+    deliverer = world.deliverer(intake := Intake(limits=Limits(3, 10**9)), concurrency=2)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: len(intake.taken) == count)
+    assert sorted(intake.taken) == sorted(made)
+    if finishing:
+        async with asyncio.timeout(5):
+            await task
     task.cancel()
     await asyncio.wait([task])
 

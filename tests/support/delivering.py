@@ -1,8 +1,9 @@
 """A store with a spool, and a scripted sink, for the tests of delivery."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -170,6 +171,19 @@ class opened:  # noqa: N801  # it reads as a verb
 
     async def __aexit__(self, *_: object) -> None:
         await self._world.store.close()
+
+
+@contextlib.asynccontextmanager
+async def running(deliverer: Deliverer) -> AsyncIterator[None]:
+    """Deliver for the length of a ``with`` block, then die as by kill -9."""
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    try:
+        yield
+    finally:
+        if task.done():
+            task.result()
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def busy(**changes: Any) -> Retryable:

@@ -195,19 +195,26 @@ class Deliverer:
         """Return the next batch, as full as it gets within ``linger``; empty when finished."""
         batches, in_flight = self._batches, self._in_flight
         while True:
-            in_flight.spool_changed.clear()
-            if await batches.fill():
+            if await self._fill():
                 return batches.cut()
             if batches.ready:
                 if not in_flight.finishing:
                     await self._linger()
-                    await batches.fill()
+                    await self._fill()
                 return batches.cut()
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
-            if in_flight.finishing and not busy:
+            if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
                 return []
             await in_flight.spool_changed.wait()
+
+    async def _fill(self) -> bool:
+        """Read until a batch is full, and return whether it is."""
+        # Cleared before the read: an event that comes into the spool during it sets it again.
+        if self._in_flight.spool_changed.is_set():
+            self._in_flight.spool_changed.clear()
+            self._batches.spool_changed()
+        return await self._batches.fill()
 
     async def _linger(self) -> None:
         deadline = self.settings.linger.total_seconds()
@@ -223,11 +230,17 @@ class Deliverer:
                 part = parts.pop()
                 if self._breaker.is_open:
                     # One event is enough for a probe; the others make room for those behind them.
-                    self._batches.postpone([*part[1:], *chain.from_iterable(parts)])
+                    self._postpone([*part[1:], *chain.from_iterable(parts)])
                     part, parts = part[:1], []
                 parts += reversed(await self._deliver_part(part))
         finally:
             self._in_flight.batch_finished()
+
+    def _postpone(self, items: Sequence[Item]) -> None:
+        """Resend *items* after everything else that waits, even if nothing else ever comes."""
+        self._batches.postpone(items)
+        if items:
+            self._in_flight.spool_changed.set()
 
     async def _deliver_part(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Send *items* until they have a verdict; return the parts that are to be sent next."""

@@ -23,7 +23,7 @@ class InFlight:
         self.worked_at: float | None = None
         """When a request last started or finished (monotonic); None while none is open."""
         self.spool_changed = asyncio.Event()
-        """Set when there may be new events in the spool, or the loop may be able to end."""
+        """Set when there may be more to read from the spool, or the loop may be able to end."""
         self.slot_changed = asyncio.Event()
         """Set when one more batch may be sent."""
         self.finishing = False
