@@ -27,6 +27,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.store import Proof
@@ -101,7 +102,11 @@ async def pages(folder: Path) -> tuple[float, list[str]]:
     """Return the seconds until the store is open, and table rows of the time a page takes."""
     began = time.perf_counter()
     store = await SqliteStore.open(
-        folder, max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=10_000)
+        folder,
+        clock=Clock(),
+        max_bytes=1 << 40,
+        retention=timedelta(days=7),
+        remember=timedelta(days=10_000),
     )
     opened = time.perf_counter() - began
     normalize = Normalizer(

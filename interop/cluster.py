@@ -17,6 +17,7 @@ from tests.siem import test_detections as detections
 from tests.siem.seen import GOLDEN, normalized
 from tests.support import daemon
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
@@ -429,7 +430,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
             **cluster.identity,
         }
     )
-    sink = elasticsearch.build("cluster", settings, Metrics())
+    sink = elasticsearch.build("cluster", settings, Metrics(), Clock())
     size = 2000
     for first in range(0, len(events), size):
         batch = [

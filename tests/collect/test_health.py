@@ -19,20 +19,20 @@ async def test_new_events_of_an_unknown_type_are_counted_once_and_shown(world: W
         world.vendor.add(NOON - minutes * 60 * SECOND)
     collector = world.collector()
     await collector.poll()
-    world.clock.now += 60 * SECOND
+    world.clock.advance(60 * SECOND)
     await collector.poll()  # the overlap shows them again
     assert world.counted("events_duplicate_total") == 4
     assert world.counted("events_unknown_total") == 4
     assert collector.condition.unknown_actions == 4
     world.vendor.event_type = "auth.logout"
     world.vendor.add(NOON)
-    world.clock.now += 60 * SECOND
+    world.clock.advance(60 * SECOND)
     await collector.poll()
     assert world.counted("events_collected_total") == 5
     assert world.counted("events_unknown_total") == 4
     [state] = await world.store.sources()
     config = Config(None, world.folder, Status(), Log(), Spool(), Alerts(), {}, {})
-    [row] = report(config, [state], [], spool_bytes=0, now=world.clock.now).sources
+    [row] = report(config, [state], [], spool_bytes=0, now=world.clock.now()).sources
     assert row.unknown_actions == 4
 
 
@@ -58,12 +58,12 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
     world: World,
 ) -> None:
     async def fail(collector: Collector, error: RelayError) -> tuple[object, object]:
-        world.clock.now += HOUR
+        world.clock.advance(HOUR)
         world.vendor.errors = {world.vendor.pages + 1: error}
         with pytest.raises(RelayError):
             await collector.poll()
         (row,) = await world.store.sources()
-        assert row.condition.last_poll_at == world.clock.now.isoformat()
+        assert row.condition.last_poll_at == world.clock.now().isoformat()
         return row.condition.since, row.condition.error_code
 
     def hours(number: int) -> str:
@@ -86,7 +86,7 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
     assert (collector.condition.since, collector.condition.error_code) == (hours(4), None)
 
     (row,) = await world.store.sources()
-    world.clock.now += HOUR
+    world.clock.advance(HOUR)
     collector = world.collector()
     collector.restore(row.condition)
     await collector.poll()
@@ -94,7 +94,7 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
 
 
 async def test_no_room_pauses_the_poll_until_there_is_some(
-    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(9)]
     add, refusals = world.store.add, iter(range(12))
@@ -108,13 +108,13 @@ async def test_no_room_pauses_the_poll_until_there_is_some(
     with capture_logs() as logs:
         await world.collector().poll()
     assert await world.names() == made
-    assert len(waits) == 12
+    assert len(world.clock.waits) == 12
     events = [line["event"] for line in logs]
     assert (events.count("polling_paused"), events.count("polling_resumed")) == (1, 1)
 
 
 async def test_a_run_that_has_to_end_fails_when_no_room_is_made(
-    world: World, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(*_: Any, **__: Any) -> Any:
         raise StoreFull("no room")
@@ -123,7 +123,7 @@ async def test_a_run_that_has_to_end_fails_when_no_room_is_made(
     monkeypatch.setattr(world.store, "save_condition", full)
     with pytest.raises(StoreFull):
         await world.collector(patience=5 * SECOND).poll()
-    assert len(waits) == 5
+    assert len(world.clock.waits) == 5
 
 
 async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
@@ -139,13 +139,13 @@ async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
     async def full_later(*_: Any) -> None:
         monkeypatch.setattr(world.store, "save_condition", full)
 
-    async def pause(_: float) -> None:
+    async def sleep(_: float) -> None:
         pausing.set()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(world.store, "add", full)
     monkeypatch.setattr(world.store, "save_condition", full_later)
-    monkeypatch.setattr("auditrelay.collect.reader.pause", pause)
+    monkeypatch.setattr(world.clock, "sleep", sleep)
     polling = asyncio.ensure_future(collector.keep_polling())
     collector.due.set()
     async with asyncio.timeout(5):
@@ -165,13 +165,13 @@ async def test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_sp
         for _ in range(4):
             await collector.poll()
             silent.append(collector.condition.silent)
-            world.clock.now += HOUR
+            world.clock.advance(HOUR)
         assert silent == [False, True, True, True]
         assert [line["since"] for line in logs if line["event"] == "source_silent"] == [
             (NOON - HOUR).isoformat()
         ]
-        world.vendor.add(world.clock.now)
-        world.clock.now += HOUR
+        world.vendor.add(world.clock.now())
+        world.clock.advance(HOUR)
         await collector.poll()
         silent.append(collector.condition.silent)
         assert silent[-1] is False

@@ -185,15 +185,13 @@ async def test_what_a_sink_itself_lacks_is_sent_to_it_alone(world: World) -> Non
     assert [event.native_id for page in pages for event in page.events] == [made[2], made[4]]
 
 
-async def test_a_sink_whose_index_is_not_refreshed_yet_is_asked_again(
-    world: World, waits: list[float]
-) -> None:
+async def test_a_sink_whose_index_is_not_refreshed_yet_is_asked_again(world: World) -> None:
     made = await read_all(world, 6)
     index = Index(after=1)
     report = await verify(world, other=index)
     assert missing(report) == []
     assert index.asked == [made, made]
-    assert waits == [2.0]
+    assert world.clock.waits == [2.0]
 
 
 async def test_a_sink_is_asked_only_for_what_it_was_given(world: World) -> None:

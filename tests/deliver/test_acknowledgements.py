@@ -7,10 +7,9 @@ from tests.deliver.late_acknowledger import (
     LateAcknowledger,
     ScriptedChannel,
     nothing,
-    running,
 )
 from tests.support.daemon import eventually
-from tests.support.delivering import World
+from tests.support.delivering import World, running
 
 from auditrelay.deliver import acknowledgements
 from auditrelay.sinks import Counts, Rejection, Verdict
@@ -51,10 +50,10 @@ async def test_a_sink_that_never_acknowledges_gets_one_batch_every_5_minutes(
 ) -> None:
     await world.spool(200)
     sink = LateAcknowledger(TEN, channels=[ScriptedChannel(nothing, ACK_TIMEOUT)])
-    began = world.monotonic()
+    began = world.clock.monotonic()
     async with running(world.deliverer(sink, concurrency=4)):
         await eventually(lambda: len(sink.taken) >= 250)
-        periods = (world.monotonic() - began) / ACK_TIMEOUT.total_seconds()
+        periods = (world.clock.monotonic() - began) / ACK_TIMEOUT.total_seconds()
         assert len(sink.taken) <= 200 + 10 * periods
     assert world.counted("events_delivered_total") == 0
     assert await world.backlog() == 200

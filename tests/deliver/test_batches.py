@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from tests.support.delivering import Intake, Make, World, busy
+from tests.support.stores import counted
 
 from auditrelay.deliver import batches as batches_module
 from auditrelay.deliver.batches import Batches, ranges_of
@@ -62,6 +63,22 @@ async def test_a_read_ends_with_a_full_batch_or_with_the_spool(world: World) -> 
     assert positions(batches.cut(0)) == [*range(10, 15)]
     assert (await batches.fill(), batches.ready) == (False, False)
     assert batches.cut(0) == []
+
+
+async def test_a_spool_that_had_nothing_more_is_read_again_only_when_it_has_changed(
+    world: World,
+) -> None:
+    await world.spool(1)
+    batches = batches_of(world)
+    with counted(world.store) as calls:
+        for _ in range(3):
+            assert not await batches.fill()
+        assert positions(batches.cut(0)) == [0]
+        await world.spool(1, first=1)
+        assert (await batches.fill(), batches.ready) == (False, False)
+        assert calls["read read"] == 2, "one that finds it, and one that finds nothing more"
+        batches.spool_changed()
+        assert (await batches.fill(), batches.ready) == (False, True)
 
 
 async def test_no_more_bytes_are_read_ahead_than_allowed(
@@ -140,6 +157,7 @@ async def test_what_is_postponed_comes_after_everything_that_waits(world: World)
     batches.postpone(first[:1])
     batches.resend_postponed()
     await world.spool(1, first=15)
+    batches.spool_changed()
     assert not await batches.fill()
     assert positions(batches.cut(0)) == [0, 15]
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.delivering import NOON, Intake, World, busy
 
 from auditrelay.deliver.deliverer import Deliverer
@@ -17,7 +18,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
     world: World,
 ) -> None:
     await world.spool(1)
-    hour = timedelta(hours=1)
+    clock, hour = FakeClock(NOON), timedelta(hours=1)
     failures = [
         Retryable("503", reason="status_503"),
         Retryable("late", reason="timeout"),
@@ -28,7 +29,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
 
     async def run(*script: RelayError, restarted: bool = False) -> Deliverer:
         intake = Intake(script=list(script))
-        deliverer = world.deliverer(intake, clock=lambda: NOON + len(seen) * hour)
+        deliverer = world.deliverer(intake, clock=clock)
         if restarted:
             (state,) = await world.store.sinks()
             deliverer.restore(state.condition)
@@ -40,6 +41,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
                 return await send(batch)
             finally:
                 seen.append((deliverer.condition.since, deliverer.condition.error_code))
+                clock.set(NOON + len(seen) * hour)
 
         intake.send = watched  # type: ignore[method-assign]  # to look before each response
         await deliverer.keep_delivering()

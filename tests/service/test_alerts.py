@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.stores import backlog, opened
 
@@ -30,7 +30,7 @@ class Problems:
         self.findings: list[Finding] = []
         self.forward = True
         self.announced = 0
-        self.clock = Clock(NOW)
+        self.clock = FakeClock(NOW)
         self.alerts = Alerts(
             self.report,
             store,
@@ -58,7 +58,7 @@ class Problems:
     async def update(self, *findings: Finding) -> list[tuple[str, str, str]]:
         """Set the findings, update the alerts, and return what was logged."""
         self.findings = [*findings]
-        self.clock.now += timedelta(minutes=1)
+        self.clock.advance(timedelta(minutes=1))
         with capture_logs() as logs:
             await self.alerts.update()
         return [(line["event"], line["code"], line["about"]) for line in logs]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.service.serving import silent
+from tests.support.clock import FakeClock
 from tests.support.stores import opened
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
@@ -24,8 +25,8 @@ async def commands(tmp_path: Path) -> AsyncIterator[Commands]:
     config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
     store = await opened(tmp_path)
     await store.start_source("gone", NOW)
-    topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=lambda: NOW)
-    yield Commands(topology, store, clock=lambda: NOW)
+    topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=FakeClock(NOW))
+    yield Commands(topology, store, clock=FakeClock(NOW))
     await store.close()
 
 

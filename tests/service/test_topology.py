@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.stores import opened
 
@@ -57,7 +58,7 @@ async def running(config: Config) -> AsyncIterator[Topology]:
         config,
         store,
         Metrics(sources=config.sources, sinks=config.sinks),
-        clock=lambda: datetime(2026, 1, 10, 12, tzinfo=UTC),
+        clock=FakeClock(),
     )
     await topology.register()
     async with asyncio.TaskGroup() as tasks:
@@ -172,7 +173,7 @@ async def test_sources_and_sinks_write_under_a_lease(
         configure({"it": source()}),
         whole,
         Metrics(sources=["it"], sinks=["out"]),
-        clock=lambda: datetime(2026, 1, 10, 12, tzinfo=UTC),
+        clock=FakeClock(),
     )
     try:
         await topology.collectors["it"].checkpoint.refresh()

@@ -9,6 +9,7 @@ import orjson
 from siem.splunk.props import props
 from tests.siem.languages import Fields, flat, gathered
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SinkSettings
@@ -74,7 +75,7 @@ class Siems:
     @staticmethod
     def _sink(module: Any, settings: type[SinkSettings], **keys: Any) -> Sink:
         name = module.__name__.rpartition(".")[2]
-        sink: Sink = module.build(name, settings(type=name, **keys), Metrics())
+        sink: Sink = module.build(name, settings(type=name, **keys), Metrics(), Clock())
         return sink
 
     def document(self, event: AuditEvent, **marks: object) -> dict[str, Any]:

@@ -21,16 +21,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.stores import backlog
 
 from auditrelay.collect import collector as collect
-from auditrelay.collect import reader
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.http import retry
 from auditrelay.sources import Page, bland
 from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
@@ -99,8 +98,8 @@ class World:
     """One source with its state, which is restarted again and again."""
 
     def __init__(self, folder: Path, history: list[Happened], **keys: Any) -> None:
-        self.now = START
-        self.vendor = Vendor(lambda: self.now, history)
+        self.clock = FakeClock(START)
+        self.vendor = Vendor(self.clock.now, history)
         self.folder = folder
         self.keys = keys
         prepare(folder)
@@ -109,7 +108,11 @@ class World:
     async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
         """Start the source on the state of its earlier lives."""
         store = await SqliteStore.open(
-            self.folder, max_bytes=2**30, retention=timedelta(30), remember=timedelta(400)
+            self.folder,
+            clock=self.clock,
+            max_bytes=2**30,
+            retention=timedelta(30),
+            remember=timedelta(400),
         )
         table = {"type": "bland", "api_key": "k", "initial_lookback": "0s", **self.keys}
         collector = Collector(
@@ -121,7 +124,7 @@ class World:
             ),
             store=store,
             metrics=Metrics(sources=["it"], sinks=["sink"]),
-            clock=lambda: self.now,
+            clock=self.clock,
             announce=lambda: None,
         )
         try:
@@ -133,7 +136,7 @@ class World:
 
     async def live(self, seconds: int, poll_every: int, kill: int | None) -> None:
         """Poll for *seconds*, or until the *kill*-th write is done and its caller never resumes."""
-        end = self.now + seconds * SECOND
+        end = self.clock.now() + seconds * SECOND
         real, count = Writer.write, 0
         ended = asyncio.Event()
 
@@ -147,10 +150,10 @@ class World:
             return result
 
         async def poll(collector: Collector) -> None:
-            while self.now < end:
+            while self.clock.now() < end:
                 with contextlib.suppress(RelayError):
                     await collector.poll()
-                self.now += poll_every * SECOND
+                self.clock.advance(poll_every * SECOND)
 
         async with self.living() as (_, collector):
             with mock.patch.object(Writer, "write", write):
@@ -180,10 +183,6 @@ class World:
         assert known.differs is None
 
 
-async def no_pause(_: float) -> None:
-    await asyncio.sleep(0)
-
-
 def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> None:
     async def bounded(folder: str) -> None:
         async with asyncio.timeout(60):
@@ -191,8 +190,6 @@ def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> 
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(retry, "pause", no_pause),
-        mock.patch.object(reader, "pause", no_pause),
         capture_logs(),
     ):
         asyncio.run(bounded(folder))
@@ -249,16 +246,16 @@ def test_forwarded_and_declared_together_are_the_whole_history(
         for length, kill, pause, errors in story:
             world.vendor.pages, world.vendor.errors = 0, dict(errors)
             await world.live(length, 600, kill)
-            world.now += pause * SECOND
+            world.clock.advance(pause * SECOND)
         world.vendor.errors = {}
-        world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
+        world.clock.set(max(world.clock.now(), START + (HISTORY + 3600) * SECOND))
         # A resweep of 8 h waits until another quarter of that is due, and then for the next poll.
         await world.live(10 * 3600, 1800, None)
         forwarded = await world.forwarded()
         assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
         world.whole()
 
-        world.now = START + (HISTORY + 40 * 3600) * SECOND  # now every event is shown
+        world.clock.set(START + (HISTORY + 40 * 3600) * SECOND)  # now every event is shown
         async with world.living() as (store, collector):
             await collector.checkpoint.refresh()
             spans = await store.ledger("it")
@@ -311,7 +308,7 @@ async def _verify(
         sinks=["sink"],
         searchable={},
         repair=repair,
-        clock=lambda: world.now,
+        clock=world.clock,
         on_progress=silent,
     ).run()
 
@@ -332,7 +329,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
     single_sink: bool,
 ) -> None:
     async def scenario(world: World) -> None:
-        world.now = START + (HISTORY + 40 * 3600) * SECOND
+        world.clock.set(START + (HISTORY + 40 * 3600) * SECOND)
         span = Interval(START, START + (HISTORY + 3600) * SECOND)
         for kill in (*kills, None):
             async with world.living() as (store, collector):
@@ -380,7 +377,7 @@ async def _backfill(
         store,
         span=span,
         sinks=sinks or [],
-        clock=lambda: world.now,
+        clock=world.clock,
         on_progress=silent,
     ).run(concurrency=concurrency, newest_first=newest_first)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.conftest import make_event
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
@@ -37,14 +38,14 @@ async def intake() -> AsyncIterator[Datadog]:
 
 
 @pytest.fixture
-async def make(intake: Datadog) -> AsyncIterator[Callable[..., Sink]]:
+async def make(intake: Datadog, clock: FakeClock) -> AsyncIterator[Callable[..., Sink]]:
     made: list[Sink] = []
 
     def build(**keys: Any) -> Sink:
         settings = datadog.Settings.model_validate(
             {"type": "datadog", "url": intake.url, "api_key": API_KEY, "timeout": "2s", **keys}
         )
-        made.append(datadog.build("datadog", settings, Metrics()))
+        made.append(datadog.build("datadog", settings, Metrics(), clock))
         return made[-1]
 
     yield build
@@ -248,7 +249,10 @@ def test_a_log_of_any_content_can_be_restamped(
     message: str, source: str, tag: str, host: str, form: str
 ) -> None:
     sink = datadog.build(
-        "datadog", datadog.Settings.model_validate({**REQUIRED, "format": form}), Metrics()
+        "datadog",
+        datadog.Settings.model_validate({**REQUIRED, "format": form}),
+        Metrics(),
+        FakeClock(),
     )
     odd = f"{message}{ODD}{message}"
     sent = make_event(1, message=odd, source=odd + source, tags=((tag, ODD),), api_host=host)
@@ -299,7 +303,7 @@ def test_a_backfill_notice_names_the_part_that_datadog_does_not_index(
     start: datetime, end: datetime, keys: dict[str, Any], notice: str | None
 ) -> None:
     found = datadog.build(
-        "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics()
+        "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics(), FakeClock()
     ).backfill_notice(start, end, NOW)
     if notice is None:
         assert found is None
@@ -426,7 +430,9 @@ def test_a_site_is_used_as_configured_known_or_new(site: str) -> None:
 async def test_check_of_an_unknown_site_that_is_not_there_names_the_known_ones() -> None:
     for site, named in (("datadohgq.invalid", True), ("datadoghq.eu", False)):
         keys = {**REQUIRED, "site": site, "timeout": "5s", "proxy": "http://127.0.0.1:1"}
-        sink = datadog.build("datadog", datadog.Settings.model_validate(keys), Metrics())
+        sink = datadog.build(
+            "datadog", datadog.Settings.model_validate(keys), Metrics(), FakeClock()
+        )
         with pytest.raises(Retryable) as caught:
             await sink.check()
         assert ("is 'datadohgq.invalid' your site? Known ones are" in str(caught.value)) is named

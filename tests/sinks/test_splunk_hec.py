@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from pydantic import ValidationError
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
@@ -33,14 +34,14 @@ async def splunk() -> AsyncIterator[Splunk]:
 
 
 @pytest.fixture
-async def make(splunk: Splunk) -> AsyncIterator[Callable[..., Sink]]:
+async def make(splunk: Splunk, clock: FakeClock) -> AsyncIterator[Callable[..., Sink]]:
     made: list[Sink] = []
 
     def build(**keys: Any) -> Sink:
         settings = splunk_hec.Settings.model_validate(
             {"type": "splunk_hec", "url": splunk.url, "token": TOKEN, "timeout": "2s", **keys}
         )
-        made.append(splunk_hec.build("splunk", settings, Metrics()))
+        made.append(splunk_hec.build("splunk", settings, Metrics(), clock))
         return made[-1]
 
     yield build

@@ -1,4 +1,4 @@
-"""Batches for a sink, and the noon around which the test events happened."""
+"""Batches for a sink."""
 
 from collections.abc import Callable, Sequence
 

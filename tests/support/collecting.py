@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
@@ -35,7 +35,7 @@ class Vendor:
     before the page of that number, counted over all walks.
     """
 
-    clock: Clock[datetime]
+    clock: FakeClock
     size: int = 3
     scope: str = ""
     records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Vendor:
             b'{"id":"%b","event_type":"%b","created_at":"%b"}'
             % (name.encode(), self.event_type.encode(), at.isoformat().encode())
             for name, at, seen_from in sorted(self.records, key=lambda record: record[1])
-            if window.start <= at < window.end and seen_from <= self.clock.now
+            if window.start <= at < window.end and seen_from <= self.clock.now()
         ]
         if len(found) > self.too_many:
             raise WalkBroken("too many", reason="over_budget")
@@ -83,7 +83,7 @@ class World:
     """A collector, its source and its store."""
 
     vendor: Vendor
-    clock: Clock[datetime]
+    clock: FakeClock
     store: SqliteStore
     metrics: Metrics
     folder: Path
@@ -142,7 +142,7 @@ class World:
 @asynccontextmanager
 async def open_world(folder: Path, sinks: Iterable[str] = ("sink",)) -> AsyncIterator[World]:
     """Open a store in *folder* for the source "calls" and *sinks*, at noon."""
-    clock = Clock(NOON)
+    clock = FakeClock(NOON)
     store = await opened(folder)
     for sink in sinks:
         await store.start_sink(sink, ["calls"])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from auditrelay.clock import Clock
 from auditrelay.config.model import SINKS
 from auditrelay.sandbox import Intake, faults, siems
 from auditrelay.sandbox.siems import Misbehaviour, Variant
@@ -79,7 +80,9 @@ class Rig:
             self.variant.prepare(double)
         return double
 
-    def build(self, double: Intake, metrics: Metrics, **keys: Any) -> tuple[SinkSettings, Sink]:
+    def build(
+        self, double: Intake, metrics: Metrics, clock: Clock, **keys: Any
+    ) -> tuple[SinkSettings, Sink]:
         """Return the settings of a sink that sends to *double*, and the sink."""
         module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {
@@ -91,7 +94,7 @@ class Rig:
             **keys,
         }
         settings: SinkSettings = module.Settings.model_validate(given)
-        sink: Sink = module.build("sink", settings, metrics)
+        sink: Sink = module.build("sink", settings, metrics, clock)
         return settings, sink
 
 

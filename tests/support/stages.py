@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.conftest import make_event
 
+from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
@@ -223,6 +224,7 @@ async def stage(
     prepare(config.state_dir)
     store = await SqliteStore.open(
         config.state_dir,
+        clock=Clock(),
         max_bytes=config.spool.max_bytes,
         retention=config.spool.retention,
         remember=config.spool.remember,

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from auditrelay import sinks, sources
 from auditrelay.cli.options import Options
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
@@ -90,13 +91,13 @@ def _offline(config: Config) -> list[Row]:
 
 async def check_all(config: Config, *, test: bool = False) -> list[Row]:
     """Check every source and sink; with *test*, each sink gets a test event."""
-    metrics = Metrics(sources=config.sources, sinks=config.sinks)
+    metrics, clock = Metrics(sources=config.sources, sinks=config.sinks), Clock()
 
     def source(name: str, settings: Any) -> Any:
-        return sources.make(name, settings, metrics, config.state_dir)
+        return sources.make(name, settings, metrics, clock, config.state_dir)
 
     def sink(name: str, settings: Any) -> Any:
-        return sinks.make(name, settings, metrics)
+        return sinks.make(name, settings, metrics, clock)
 
     def sink_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         if test and not config.sources_of(name):

@@ -13,6 +13,7 @@ import typer
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.pages import print_pages, window_of
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Rejected
 from auditrelay.events import AuditEvent
@@ -92,7 +93,7 @@ async def _show_pages(config: Config, name: str, since: str, until: str | None) 
     """Print the pages of the window; return whether every walk read its part."""
     settings = config.sources[name]
     window = window_of(since, until, settings)
-    source = make(name, settings, Metrics(sources=[name]), config.state_dir)
+    source = make(name, settings, Metrics(sources=[name]), Clock(), config.state_dir)
     try:
         if isinstance(source, FileSource):
             raise ConfigError(
@@ -110,7 +111,7 @@ async def _show_pages(config: Config, name: str, since: str, until: str | None) 
 
 async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
     settings = config.sources[name]
-    source = make(name, settings, Metrics(sources=[name]), config.state_dir)
+    source = make(name, settings, Metrics(sources=[name]), Clock(), config.state_dir)
     normalize = Normalizer.of(name, settings, scope=source.scope)
     now = datetime.now(UTC)
     events: dict[str, AuditEvent] = {}

@@ -10,12 +10,13 @@ source.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import msgspec
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
@@ -55,7 +56,7 @@ class Backfiller:
     """
     One backfill of the source of *collector* over *span*, into *sinks* (none: all of them).
 
-    *on_progress* is called after each slice. *clock* returns now, in UTC.
+    *on_progress* is called after each slice.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Backfiller:
         *,
         span: Interval,
         sinks: Sequence[str],
-        clock: Callable[[], datetime],
+        clock: Clock,
         on_progress: Callable[[BackfillProgress], Awaitable[None]],
     ) -> None:
         if isinstance(collector.source, FileSource):
@@ -93,7 +94,7 @@ class Backfiller:
         in_background()
         await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
-            self._collector.name, self._span, self._sinks, self._clock()
+            self._collector.name, self._span, self._sinks, self._clock.now()
         )
         self._number = backfill.id
         progress = self._progress
@@ -107,7 +108,7 @@ class Backfiller:
         await self._for_each(
             slices if newest_first else slices[::-1], concurrency, self._backfill_slice
         )
-        await self._store.end_backfill(backfill.id, self._clock())
+        await self._store.end_backfill(backfill.id, self._clock.now())
         return progress
 
     async def count(self, *, concurrency: int) -> BackfillProgress:
@@ -129,7 +130,7 @@ class Backfiller:
         retention = self._collector.settings.retention
         if retention is None:
             return todo
-        oldest = self._clock() - retention
+        oldest = self._clock.now() - retention
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:

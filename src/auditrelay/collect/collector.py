@@ -7,13 +7,13 @@ window may be read again as often as necessary.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
@@ -59,8 +59,8 @@ class Collector:
     """
     Polls one source, with its checkpoint, its health and its resweeps as collaborators.
 
-    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
-    how long a poll waits for room in the spool until it fails; None: without limit.
+    *announce* is called after new events were spooled. *patience* is how long a poll waits for room
+    in the spool until it fails; None: without limit.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Collector:
         normalizer: Normalizer,
         store: SourceStore,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
         announce: Callable[[], None],
         patience: timedelta | None = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Collector:
         self.source = source
         self.due = asyncio.Event()
         """Set when a poll is due."""
-        self.rested_at = time.monotonic()
+        self.rested_at = clock.monotonic()
         """When the last poll ended, or the start if there was none yet (monotonic)."""
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
@@ -137,6 +137,7 @@ class Collector:
             clock=self._clock,
             announce=self._announce,
             patience=self._patience,
+            checkpoint=self.checkpoint,
             health=self._health,
         )
 
@@ -183,7 +184,7 @@ class Collector:
         await self.resweeper.run()
 
     async def _poll(self) -> None:
-        self._reader.worked_at = time.monotonic()
+        self._reader.worked_at = self._clock.monotonic()
         try:
             with self._health.track():
                 await self.checkpoint.refresh()
@@ -196,7 +197,7 @@ class Collector:
             self._health.check_silence(self.checkpoint.start)
         finally:
             self._reader.worked_at = None
-            self.rested_at = time.monotonic()
+            self.rested_at = self._clock.monotonic()
             await self._health.save()
 
     async def _declare_overdue(self) -> None:
@@ -205,15 +206,14 @@ class Collector:
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
             (self.settings.retention, RETENTION),
         ):
-            too_old = overdue(self.checkpoint.at, self._clock(), catch_up_limit=limit)
+            too_old = overdue(self.checkpoint.at, self._clock.now(), catch_up_limit=limit)
             if too_old is not None:
                 await self._reader.declare(too_old, reason)
-                await self.checkpoint.refresh()
 
     async def _catch_up(self) -> None:
         # One *now* for the whole poll: more time settles while a window is walked, and a poll that
         # chased it would never end.
-        now = self._clock()
+        now = self._clock.now()
         if self.checkpoint.at - now > CLOCK_TOLERANCE:
             raise Refused(
                 f"the clock of this machine shows {now.isoformat(timespec='seconds')}, but time up "
@@ -222,12 +222,7 @@ class Collector:
             )
         unreadable = 0
         while window := self._next_window(now):
-            given_up = [
-                span.interval
-                for span in await self._store.ledger(self.name)
-                if span.gap in GIVEN_UP
-            ]
-            for part in holes(window, given_up):
+            for part in holes(window, self.checkpoint.gaps(GIVEN_UP)):
                 try:
                     await self._reader.read(part, POLL)
                 except WalkBroken as error:
@@ -237,7 +232,6 @@ class Collector:
                     break
             else:
                 await self.resweeper.skip(window, now)
-            await self.checkpoint.refresh()
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(
@@ -261,7 +255,6 @@ class Collector:
         if error.window is None or tries < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
             return False
         await self._reader.declare(error.window, UNREADABLE)
-        await self.checkpoint.refresh()
         # An unreadable span next to it need not block the source for another hour.
         self._stuck_at = (self.checkpoint.at, since, tries)
         return True

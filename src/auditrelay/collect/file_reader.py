@@ -6,12 +6,10 @@ row that is no record becomes a dead letter.
 """
 
 import contextlib
-import time
-from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import WindowReader
@@ -28,7 +26,7 @@ class FileReader:
     """
     Reads the files that the source *name* finds in its directory.
 
-    *reader* stores their events; *health* gets the rejected files. *clock* returns now, in UTC.
+    *reader* stores their events; *health* gets the rejected files.
     """
 
     def __init__(
@@ -40,7 +38,7 @@ class FileReader:
         health: SourceHealth,
         store: Ledger,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._name = name
         self._source = source
@@ -64,7 +62,7 @@ class FileReader:
         async def known(key: bytes) -> bool:
             return await self._store.is_file_known(self._name, key)
 
-        async with contextlib.aclosing(self._source.files(known, self._clock())) as files:
+        async with contextlib.aclosing(self._source.files(known, self._clock.now())) as files:
             async for file in files:
                 try:
                     await self._read_file(file)
@@ -98,7 +96,7 @@ class FileReader:
                 new += len(added.new)
                 bad += len(page.bad)
                 ambiguous += len(added.late)
-                self._reader.worked_at = time.monotonic()
+                self._reader.worked_at = self._clock.monotonic()
         # A new event in a span that was read before is late, or known under another uid: an export
         # without ids does not show which.
         self._metrics.events_ambiguous.labels(self._name).inc(ambiguous)
@@ -113,7 +111,7 @@ class FileReader:
         )
 
     def _bad_rows(self, file: ExportFile, page: ExportPage) -> list[DeadLetter]:
-        now = self._clock()
+        now = self._clock.now()
         letters = []
         for row in page.bad:
             (event,) = self._reader.normalize([row.text])

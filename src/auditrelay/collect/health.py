@@ -5,11 +5,13 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from datetime import UTC, datetime
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull, code_of
 from auditrelay.events import AuditEvent
@@ -24,11 +26,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class SourceHealth:
-    """
-    Tracks the condition of the source *name*, for all its readers; logs each change once.
-
-    *clock* returns now, in UTC.
-    """
+    """Tracks the condition of the source *name*, for all its readers; logs each change once."""
 
     def __init__(
         self,
@@ -37,7 +35,7 @@ class SourceHealth:
         *,
         store: Ledger,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.condition = SourceCondition()
         self.rejected_files: Collection[str] = ()
@@ -49,6 +47,8 @@ class SourceHealth:
         self._clock = clock
         self._last_event_at: datetime | None = None
         self._unknown_actions = 0
+        self._saved: SourceCondition | None = None
+        """The condition that the store has, as far as this process has written it."""
         self._up_and_held: tuple[bool, bool] | None = None
         """The state that ``since`` is the start of; None before the first poll."""
 
@@ -63,13 +63,26 @@ class SourceHealth:
             self.condition.since = saved.since
             self._up_and_held = (False, saved.held)
 
-    async def save(self) -> None:
-        """Write the condition to the store; on a full disk the next poll writes it."""
+    def unsaved(self) -> SourceCondition | None:
+        """Return the condition if it differs from what was saved last, else None."""
         self.condition.unknown_actions = self._unknown_actions
         if self._last_event_at is not None:
             self.condition.last_event_at = self._last_event_at.isoformat()
+        condition = copy(self.condition)
+        return None if condition == self._saved else condition
+
+    def saved(self, condition: SourceCondition | None) -> None:
+        """Record that *condition*, as :meth:`unsaved` has returned it, is in the store."""
+        self._saved = condition or self._saved
+
+    async def save(self) -> None:
+        """Write what is unsaved to the store; on a full disk the next poll writes it."""
+        condition = self.unsaved()
+        if condition is None:
+            return
         with contextlib.suppress(StoreFull):
-            await self._store.save_condition("source", self._name, self.condition)
+            await self._store.save_condition("source", self._name, condition)
+            self.saved(condition)
 
     # -- polls -------------------------------------------------------------------------------------
 
@@ -148,10 +161,10 @@ class SourceHealth:
         if self._settings.max_silence is None:
             return
         since = self._last_event_at or start
-        silent = self._clock() - since > self._settings.max_silence
+        silent = self._clock.now() - since > self._settings.max_silence
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent
 
     def _now(self) -> str:
-        return self._clock().astimezone(UTC).isoformat()
+        return self._clock.now().astimezone(UTC).isoformat()

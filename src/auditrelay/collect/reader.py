@@ -8,15 +8,16 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 import contextlib
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
+from auditrelay.clock import Clock
+from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
 from auditrelay.collect.walk import in_halves, time_range, walk
@@ -24,7 +25,6 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
-from auditrelay.http.retry import pause
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import FileSource, Page, Source
 from auditrelay.store import Added, DeadLetter, Declared, Proof
@@ -75,9 +75,9 @@ class WindowReader:
     """
     Reads windows of one source into the store.
 
-    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
-    how long a page waits for room in the spool until StoreFull is raised; None: without limit.
-    *health* may be shared by several readers of one source.
+    *announce* is called after new events were spooled. *patience* is how long a page waits for room
+    in the spool until StoreFull is raised; None: without limit. *checkpoint* and *health* are those
+    of the source: all its readers share them.
     """
 
     def __init__(
@@ -89,9 +89,10 @@ class WindowReader:
         normalizer: Normalizer,
         store: Intake,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
         announce: Callable[[], None],
         patience: timedelta | None = None,
+        checkpoint: Checkpoint,
         health: SourceHealth,
     ) -> None:
         self.name = name
@@ -105,11 +106,12 @@ class WindowReader:
         self._clock = clock
         self.announce = announce
         self._patience = math.inf if patience is None else patience.total_seconds()
+        self._checkpoint = checkpoint
         self._health = health
 
     def normalize(self, records: list[bytes]) -> list[AuditEvent]:
         """Return the events of *records*, with now as the time of fetching."""
-        return self._normalizer(records, micros(self._clock()))
+        return self._normalizer(records, micros(self._clock.now()))
 
     async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
         """
@@ -171,7 +173,7 @@ class WindowReader:
                 stats.events += len(events)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
-                self.worked_at = time.monotonic()
+                self.worked_at = self._clock.monotonic()
                 if outcome is None:
                     continue
                 stats.read += read
@@ -222,11 +224,22 @@ class WindowReader:
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
         """Store a page once the store has room for it, and update metrics, health and log."""
+        # What the health has to save goes with the proof: both are one write.
+        condition = None if proof is None else self._health.unsaved()
         added = await self.write_when_room(
             lambda: self._store.add(
-                self.name, events, via=via, proof=proof, notice=self._notice, bad=bad
+                self.name,
+                events,
+                via=via,
+                proof=proof,
+                notice=self._notice,
+                bad=bad,
+                condition=condition,
             )
         )
+        if proof is not None:
+            self._health.saved(condition)
+            self._checkpoint.advance(proof, added.declared)
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
         self._metrics.events_duplicate.labels(self.name).inc(added.known)
         if added.new:
@@ -251,7 +264,7 @@ class WindowReader:
             start=gap.interval.start,
             end=gap.interval.end,
             reason=gap.reason,
-            now=self._clock(),
+            now=self._clock.now(),
             tags=self._settings.tags,
             filled=filled,
         )
@@ -287,9 +300,9 @@ class WindowReader:
                     raise
                 if not waited:
                     await self._health.paused(str(error))
-                await pause(ROOM_INTERVAL)
+                await self._clock.sleep(ROOM_INTERVAL)
                 waited += ROOM_INTERVAL
-                self.worked_at = time.monotonic()
+                self.worked_at = self._clock.monotonic()
                 continue
             if waited:
                 self._health.resumed()

@@ -6,12 +6,11 @@ and counted as late; forwarded events that were deleted at the source are record
 """
 
 import asyncio
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
@@ -31,7 +30,7 @@ class Resweeper:
     """
     The resweeps of the source *name*, up to its *checkpoint*.
 
-    *reader* is used by the resweeps alone; polls have their own. *clock* returns now, in UTC.
+    *reader* is used by the resweeps alone; polls have their own.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Resweeper:
         reader: WindowReader,
         store: Ledger,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.due = asyncio.Event()
         """Set after each poll: covered time may be old enough for a resweep."""
@@ -76,9 +75,10 @@ class Resweeper:
         """
         if isinstance(self.reader.source, FileSource):
             return
-        self.reader.worked_at = time.monotonic()
+        self.reader.worked_at = self._clock.monotonic()
         try:
-            await self._checkpoint.refresh()
+            if not self._checkpoint.is_read:
+                await self._checkpoint.refresh()
             for delay in sorted(self._settings.resweep):
                 await self._resweep(delay)
         finally:
@@ -97,7 +97,7 @@ class Resweeper:
     async def _resweep(self, delay: timedelta) -> None:
         """Walk covered time that is older than *delay*, in few large windows, without the gaps."""
         done = await self._store.resweep_from(self._name, delay)
-        until = min(self._checkpoint.at, self._clock() - delay)
+        until = min(self._checkpoint.at, self._clock.now() - delay)
         # A resweep after every poll would double the requests. Waiting for another quarter of the
         # delay is little compared with the delay.
         if until - done < max(delay / 4, self._settings.poll_interval):

@@ -8,12 +8,12 @@ forwarded, and what is its status at each sink. Only a repair changes anything.
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct, field
 
 from auditrelay import __version__
+from auditrelay.clock import Clock
 from auditrelay.collect.backfill import MAX_EVENTS_IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
@@ -22,7 +22,6 @@ from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
 from auditrelay.http.rate import in_background
-from auditrelay.http.retry import pause
 from auditrelay.sources import FileSource
 from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import known_key
@@ -107,7 +106,7 @@ class Verifier:
 
     *searchable* are the sinks to ask themselves, by name. With *repair* missing events are
     forwarded: to every sink if they were never forwarded, else to the sink that lacks them.
-    *on_progress* is called after each part. *clock* returns now, in UTC.
+    *on_progress* is called after each part.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class Verifier:
         sinks: Sequence[str],
         searchable: Mapping[str, Searchable],
         repair: bool,
-        clock: Callable[[], datetime],
+        clock: Clock,
         on_progress: Callable[[VerifyProgress], Awaitable[None]],
     ) -> None:
         if isinstance(collector.source, FileSource):
@@ -149,7 +148,7 @@ class Verifier:
     async def run(self) -> VerifyReport:
         """Return the report. Raises RelayError."""
         in_background()
-        began = self._clock()
+        began = self._clock.now()
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
@@ -171,7 +170,7 @@ class Verifier:
             deleted_at_source=tuple(self._deleted),
             not_shown=tuple(self._partial),
             began_at=iso(began),
-            ended_at=iso(self._clock()),
+            ended_at=iso(self._clock.now()),
             version=__version__,
         )
 
@@ -240,7 +239,7 @@ class Verifier:
                 wanted = [event for event in wanted if event.uid not in stored]
                 if not wanted or wait is None:
                     break
-                await pause(wait)
+                await self._clock.sleep(wait)
             missing[name] = {event.uid for event in wanted}
         return missing
 

@@ -29,6 +29,8 @@ class Batches:
         self._ready = deque[tuple[int, AuditEvent]]()
         self._bytes = 0
         self._reached: Reached | None = None
+        self._exhausted = False
+        """Whether the last read found nothing more, so that another one would not either."""
         self._resend: deque[Range] = deque()
         self._postponed: list[Range] = []
 
@@ -50,15 +52,26 @@ class Batches:
         self._resend += self._postponed
         self._postponed.clear()
 
+    def spool_changed(self) -> None:
+        """Read again from the next :meth:`fill` on: there may be new events in the spool."""
+        self._exhausted = False
+
     async def fill(self) -> bool:
-        """Read until a batch is full, and return whether it is; reads about one batch ahead."""
+        """
+        Read until a batch is full, and return whether it is; reads about one batch ahead.
+
+        Once a read has found nothing more, only :meth:`spool_changed` lets it read again.
+        """
         limits = self._sink.limits
         while len(self._ready) < limits.events and self._bytes < READ_AHEAD_BYTES:
             missing = limits.events - len(self._ready)
             if self._resend:
                 await self._reread(self._resend.popleft(), missing)
                 continue
-            pages, self._reached = await self._store.read(self._name, self._reached, missing)
+            pages: list[SpoolPage] = []
+            if not self._exhausted:
+                pages, self._reached = await self._store.read(self._name, self._reached, missing)
+                self._exhausted = not pages
             if not pages:
                 if not self._postponed:
                     return False

@@ -1,10 +1,10 @@
 """The health of one sink: up, unavailable or held, since when and why."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.probe import ProbeLock
@@ -33,7 +33,7 @@ class SinkHealth:
         *,
         state: StateWriter,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.condition = SinkCondition()
         self.worked_once = False
@@ -107,6 +107,6 @@ class SinkHealth:
         condition.error_code = None if error is None else code_of(error)
         if self._last != (up, held):
             self._last = (up, held)
-            condition.since = self._clock().astimezone(UTC).isoformat()
+            condition.since = self._clock.now().astimezone(UTC).isoformat()
         self._in_flight.slot_changed.set()
         await self._state.save_condition(condition)

@@ -1,10 +1,10 @@
 """Record what became of a sink's events: first in the store, then in metrics and log."""
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import SentBatch
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
@@ -29,9 +29,9 @@ class Outcomes:
         *,
         state: StateWriter,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
-        self.throughput = Throughput(clock())
+        self.throughput = Throughput(clock.now())
         self._name = name
         self._sink = sink
         self._condition = condition
@@ -69,7 +69,7 @@ class Outcomes:
         )
 
     def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:
-        now = self._clock()
+        now = self._clock.now()
         seconds = now.timestamp()
         for source, occurred in sent.occurred.items():
             self._metrics.events_delivered.labels(self._name, source).inc(len(occurred))

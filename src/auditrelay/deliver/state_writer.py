@@ -5,10 +5,10 @@ from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import StoreFull
-from auditrelay.http.retry import pause
 from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
@@ -22,10 +22,11 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class StateWriter:
     """Writes the state of the sink called *name*; a full disk delays a write and never loses it."""
 
-    def __init__(self, name: str, store: Spool, in_flight: InFlight) -> None:
+    def __init__(self, name: str, store: Spool, in_flight: InFlight, clock: Clock) -> None:
         self._name = name
         self._store = store
         self._in_flight = in_flight
+        self._clock = clock
 
     async def settle(self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()) -> None:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
@@ -41,5 +42,5 @@ class StateWriter:
                 return await write()
             except StoreFull as error:
                 _log.warning("verdict_not_persisted", sink=self._name, reason=str(error))
-                await pause(DISK_FULL_INTERVAL)
+                await self._clock.sleep(DISK_FULL_INTERVAL)
                 self._in_flight.still_working()

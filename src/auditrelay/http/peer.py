@@ -14,12 +14,13 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Self, TypeVar
 
 import httpx
 
 from auditrelay import __version__
+from auditrelay.clock import Clock
 from auditrelay.errors import (
     ConfigError,
     Refused,
@@ -52,7 +53,7 @@ class Peer:
 
     *name* is the name in the configuration. *headers* is called for each request and returns the
     headers with our credentials, so that a rotated key is used at once. *secrets* are those
-    credentials; they are read again after a 401 or 403. *clock* counts seconds for the rate limit.
+    credentials; they are read again after a 401 or 403.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class Peer:
         base_url: str,
         headers: Callable[[], Mapping[str, str]],
         metrics: Metrics,
+        clock: Clock,
         secrets: Sequence[Secret] = (),
         requests_per_minute: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
             httpx.URL(base_url)
@@ -73,6 +74,7 @@ class Peer:
             raise ConfigError(f"{name}: {base_url!r} is not an address") from error
         self.name = name
         self._metrics = metrics
+        self._clock = clock
         self._base_url = base_url
         self._identity = headers
         self._secrets = secrets
@@ -101,6 +103,7 @@ class Peer:
         name: str,
         settings: SourceSettings,
         metrics: Metrics,
+        clock: Clock,
         *,
         headers: Callable[[], Mapping[str, str]],
         secret: Secret,
@@ -113,6 +116,7 @@ class Peer:
             headers=headers,
             secrets=(secret,),
             metrics=metrics,
+            clock=clock,
             requests_per_minute=settings.requests_per_minute,
         )
 
@@ -150,7 +154,9 @@ class Peer:
         because no window may be skipped silently; a reply that is too large breaks the walk,
         because a smaller window may have smaller pages.
         """
-        async for attempt in retrying(self.name, self._metrics, attempts=SOURCE_ATTEMPTS):
+        async for attempt in retrying(
+            self.name, self._metrics, sleep=self._clock.sleep, attempts=SOURCE_ATTEMPTS
+        ):
             with attempt:
                 try:
                     reply = await self.request("GET", path, params=params)
@@ -178,7 +184,7 @@ class Peer:
         age = reply.headers.get("age", "")
         # More digits make no sense, and overflow a timedelta.
         seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
-        lead = datetime.now(UTC) - timedelta(seconds=seconds) - date
+        lead = self._clock.now() - timedelta(seconds=seconds) - date
         if lead > self._max_clock_lead:
             raise Refused(
                 f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
@@ -222,6 +228,7 @@ class Peer:
             content=content,
             extensions=self._extensions,
         )
+        # Not the clock's: this only measures, for a histogram, what the network really took.
         started = time.perf_counter()
         try:
             reply = await self._exchange(request, f"{method} {url}")
@@ -247,7 +254,7 @@ class Peer:
                     await stream.aclose()
         except (OSError, httpx.TransportError) as error:
             raise _no_reply(error, where, self._timeout) from error
-        return Reply(response.status_code, response.headers, body, where)
+        return Reply(response.status_code, response.headers, body, where, self._clock.now())
 
     def _observe(self, code: str, started: float) -> float:
         seconds = time.perf_counter() - started

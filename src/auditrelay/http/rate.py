@@ -2,11 +2,9 @@
 
 import asyncio
 import math
-import time
-from collections.abc import Callable
 from contextvars import ContextVar
 
-from auditrelay.http import retry
+from auditrelay.clock import Clock
 
 _background: ContextVar[bool] = ContextVar("background", default=False)
 """
@@ -32,7 +30,7 @@ class RateLimiter:
     for at most one of theirs.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_minute: int, clock: Clock) -> None:
         burst = max(1, per_minute // 10)
         # The burst is subtracted from the rest of its minute.
         self._spacing = 60 / (per_minute - burst + 1)
@@ -49,9 +47,9 @@ class RateLimiter:
             return await self._reserve()
 
     async def _reserve(self) -> None:
-        now = self._clock()
+        now = self._clock.monotonic()
         slot = max(self._next, now)
         self._next = slot + self._spacing
         wait = slot - self._slack - now
         if wait > 0.001:  # less is the rounding of sums
-            await retry.pause(wait)
+            await self._clock.sleep(wait)

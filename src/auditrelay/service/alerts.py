@@ -8,11 +8,11 @@ The problems are those of the status page (``status.findings``). A gap has an ev
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events.notices import alert_event
@@ -44,8 +44,8 @@ class Alerts:
     """
     The alerts that are raised now.
 
-    *report* returns the report on the state, *clock* now in UTC. While *forward* returns
-    true each alert is also an event; *announce* is called when one is in the spool.
+    *report* returns what ``status --json`` prints. While *forward* returns true
+    each alert is also an event; *announce* is called when one is in the spool.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Alerts:
         report: Callable[[], Awaitable[Report]],
         store: Intake,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
         forward: Callable[[], bool],
         announce: Callable[[], None],
     ) -> None:
@@ -106,7 +106,7 @@ class Alerts:
             what=finding.what,
             todo=finding.do,
             over=over,
-            now=self._clock(),
+            now=self._clock.now(),
         )
         # Not sent when the disk is full; the log and the status page have it.
         with contextlib.suppress(StoreFull):

@@ -11,13 +11,14 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 from typing import Final, Self
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import Collector
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
@@ -69,10 +70,6 @@ def _tune() -> None:
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class App:
     """
     One running instance of *config*. Use :meth:`open`.
@@ -86,7 +83,7 @@ class App:
         store: Store,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime] = _now,
+        clock: Clock,
         attempts: int | None = None,
     ) -> None:
         # What is built from what; a line leads down to what is called.
@@ -145,8 +142,10 @@ class App:
         _tune()
         prepare(config.state_dir)
         with locked(config.state_dir, __version__):
+            clock = Clock()
             store = await SqliteStore.open(
                 config.state_dir,
+                clock=clock,
                 max_bytes=config.spool.max_bytes,
                 retention=config.spool.retention,
                 remember=config.spool.remember,
@@ -163,7 +162,7 @@ class App:
                         for source in config.sources_of(sink)
                     ],
                 )
-                app = cls(config, store, metrics, attempts=attempts)
+                app = cls(config, store, metrics, clock=clock, attempts=attempts)
                 await app._topology.register()
                 yield app
             finally:
@@ -302,7 +301,7 @@ class App:
 
     async def _seal(self) -> None:
         """Log the heads of the journals once a day: a copy elsewhere proves them later."""
-        today = self._clock().date()
+        today = self._clock.now().date()
         if self._sealed_on == today:
             return
         self._sealed_on = today
@@ -311,7 +310,7 @@ class App:
 
     async def _prune(self) -> None:
         try:
-            pruned = await self._store.prune(self._clock())
+            pruned = await self._store.prune(self._clock.now())
         except StoreFull as error:  # deleting takes room, too; the next attempt may find some
             _log.warning("spool_not_pruned", reason=str(error))
             return

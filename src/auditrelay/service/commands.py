@@ -2,9 +2,9 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
 
+from auditrelay.clock import Clock
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Searchable, Verifier
@@ -35,9 +35,7 @@ from auditrelay.window import EPOCH, Interval
 class Commands:
     """The commands that an instance with this *topology* carries out."""
 
-    def __init__(
-        self, topology: Topology, store: OperatorStore, *, clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, topology: Topology, store: OperatorStore, *, clock: Clock) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock
@@ -60,7 +58,7 @@ class Commands:
             case Replay():
                 return await self._replay(request)
             case Drop():
-                dropped = await self._store.drop(request.ids, self._clock())
+                dropped = await self._store.drop(request.ids, self._clock.now())
                 return Dropped(tuple(letter.id for letter in dropped))
             case Forget():
                 return await self._forget(request)
@@ -187,7 +185,7 @@ class Commands:
         return wanted or fed
 
     def _span(self, collector: Collector, request: Backfill | Verify) -> Interval:
-        settled = self._clock() - collector.settings.settle
+        settled = self._clock.now() - collector.settings.settle
         start = request.start
         end = settled if request.end is None else min(request.end, settled)
         if start < EPOCH:
@@ -203,13 +201,15 @@ class Commands:
         """Return what an operator should know before a backfill of *span*."""
         notes = []
         remember = self._topology.config.spool.remember
-        if span.start < self._clock() - remember:
+        if span.start < self._clock.now() - remember:
             notes.append(
                 f"uids older than spool.remember ({format_duration(remember)}) are forgotten: "
                 "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            notice = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
+            notice = self._topology.sinks[name].backfill_notice(
+                span.start, span.end, self._clock.now()
+            )
             if notice:
                 notes.append(f"{name}: {notice}")
         return notes

@@ -1,10 +1,9 @@
 """What the status port, the supervisor and the alerts ask a running instance."""
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import Collector
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
@@ -17,11 +16,7 @@ from auditrelay.telemetry.metrics import Metrics
 
 
 class InstanceView:
-    """
-    The health of all loops of *topology*, and the report of it together with what *store* keeps.
-
-    *clock* returns now, in UTC.
-    """
+    """The health of all loops of *topology*, and the report of it with what *store* keeps."""
 
     def __init__(
         self,
@@ -29,7 +24,7 @@ class InstanceView:
         store: States,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.restart_command: str | None = None
         """How an operator restarts the service; None where no service manager is known."""
@@ -58,7 +53,7 @@ class InstanceView:
                 for state in await self._store.sinks()
             ],
             spool_bytes=self._store.spool_bytes,
-            now=self._clock(),
+            now=self._clock.now(),
             throughput={name: sink.throughput for name, sink in deliverers.items()},
             stuck=self.stuck(),
             restart_command=self.restart_command,
@@ -68,7 +63,7 @@ class InstanceView:
         """Update the gauges; return the metrics and their content type, as *accept* asks."""
         for collector in self._topology.collectors.values():
             collector.checkpoint.measure()
-        now = self._clock()
+        now = self._clock.now()
         for sink in await self._store.sinks():
             if sink.name not in self._topology.config.sinks:
                 continue
@@ -89,7 +84,7 @@ class InstanceView:
         A poll or a batch in progress has to move, and polls have to begin even if the scheduler
         fails.
         """
-        now = time.monotonic()
+        now = self._clock.monotonic()
         return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
 
     def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:

@@ -6,14 +6,14 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import Collector
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
@@ -60,7 +60,7 @@ class Topology:
         store: Store,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
         attempts: int | None = None,
         patience: timedelta | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Topology:
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
-        await self._store.start_source(ALERTS, self._clock())
+        await self._store.start_source(ALERTS, self._clock.now())
         configured = {name: [*self.config.sources_of(name), ALERTS] for name in self.deliverers}
         for name, sources in configured.items():
             await self._store.start_sink(name, sources)
@@ -288,7 +288,7 @@ class Topology:
 
     def _collector(self, config: Config, name: str) -> Collector:
         settings = config.sources[name]
-        source = make_source(name, settings, self._metrics, config.state_dir)
+        source = make_source(name, settings, self._metrics, self._clock, config.state_dir)
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
@@ -309,7 +309,7 @@ class Topology:
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]
-        sink = make_sink(name, settings, self._metrics)
+        sink = make_sink(name, settings, self._metrics, self._clock)
         return sink, Deliverer(
             name,
             settings,

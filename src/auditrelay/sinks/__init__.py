@@ -2,7 +2,7 @@
 The contract of a sink: a product that accepts batches of events and answers for each event.
 
 A sink is one module here: its settings and an example of them, how an event is rendered for it, how
-a batch is sent, and what each of its responses means. It has no retry, sleep, clock, log or store;
+a batch is sent, and what each of its responses means. It has no retry, sleep, log or store;
 those belong to ``http`` and ``deliver``. The name of the module is the ``type`` in the
 configuration; it has ``Settings``, ``EXAMPLE`` and ``build``.
 
@@ -17,6 +17,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import NO_MARKS
@@ -260,9 +261,9 @@ class Sink(Protocol):
         """Release connections and files."""
 
 
-def make(name: str, settings: SinkSettings, metrics: Metrics) -> Sink:
+def make(name: str, settings: SinkSettings, metrics: Metrics, clock: Clock) -> Sink:
     """Return the sink that the configuration calls *name*, of the type of *settings*."""
-    sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics)
+    sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
     return sink
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, datadog
@@ -177,9 +178,9 @@ api_key = "${env:DD_API_KEY}"
 """Its table in config.example.toml: every key, those with a default commented out."""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -187,7 +188,7 @@ class Sink:
 
     deduplicates = False
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._tags = ",".join(settings.tags)
         self._indexed_ages = (
@@ -201,6 +202,7 @@ class Sink:
             headers=lambda: {"DD-API-KEY": settings.api_key.reveal()},
             secrets=[settings.api_key],
             metrics=metrics,
+            clock=clock,
         )
 
     @property

@@ -24,6 +24,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
@@ -99,8 +100,8 @@ path = "-"
 """Its table in config.example.toml: every key, those with a default commented out."""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":  # noqa: ARG001
-    """Return the sink; *name* and *metrics* are for sinks that send requests."""
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":  # noqa: ARG001
+    """Return the sink; the other arguments are for sinks that send requests."""
     return Sink(settings)
 
 

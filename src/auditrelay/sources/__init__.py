@@ -16,6 +16,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Protocol, runtime_checkable
 
+from auditrelay.clock import Clock
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import EPOCH, Interval, iso
@@ -186,11 +187,11 @@ class Stateful(Protocol):
 
 
 def make(
-    name: str, settings: SourceSettings, metrics: Metrics, state_dir: Path
+    name: str, settings: SourceSettings, metrics: Metrics, clock: Clock, state_dir: Path
 ) -> Source | FileSource:
     """Return the source that the configuration calls *name*, of the type of its *settings*."""
     source: Source | FileSource = import_module(f"{__name__}.{settings.type}").build(
-        name, settings, metrics
+        name, settings, metrics, clock
     )
     if isinstance(source, Stateful):
         source.keep_in(Folder(state_dir / "sources" / name))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from pydantic import Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -201,7 +202,7 @@ def _first_error(errors: Any, message: Any) -> tuple[str, str]:
     return "", text if isinstance(text, str) else ""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
 
     def identity() -> dict[str, str]:
@@ -209,5 +210,5 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         scheme = settings.auth_scheme
         return {"authorization": f"{scheme} {key}" if scheme else key}
 
-    peer = Peer.of_source(name, settings, metrics, headers=identity, secret=settings.api_key)
+    peer = Peer.of_source(name, settings, metrics, clock, headers=identity, secret=settings.api_key)
     return Source(settings, peer)

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import BeforeValidator, Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -214,12 +215,13 @@ def _message(reply: Reply) -> str:
     return " ".join(parts)
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
     peer = Peer.of_source(
         name,
         settings,
         metrics,
+        clock,
         headers=lambda: {"x-cekura-api-key": settings.api_key.reveal()},
         secret=settings.api_key,
     )

@@ -15,6 +15,7 @@ import msgspec
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -250,7 +251,7 @@ def _compact(value: Any) -> str:
     return scrub(text, _MAX_MESSAGE)
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
 
     def identity() -> dict[str, str]:
@@ -259,5 +260,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         credential = {"authorization": f"Bearer {secret}"} if bearer else {"x-api-key": secret}
         return {"x-tenant-id": settings.tenant_id, **credential}
 
-    peer = Peer.of_source(name, settings, metrics, headers=identity, secret=settings.credential)
+    peer = Peer.of_source(
+        name, settings, metrics, clock, headers=identity, secret=settings.credential
+    )
     return Source(settings, peer)

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
@@ -358,12 +359,13 @@ def _message(reply: Reply) -> str:
     return scrub(detail, 200) if isinstance(detail, str) else ""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
     peer = Peer.of_source(
         name,
         settings,
         metrics,
+        clock,
         headers=lambda: {"X-API-Key": settings.api_key.reveal()},
         secret=settings.api_key,
     )

@@ -5,13 +5,14 @@ import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.rigs import NOON, WITHOUT_DOUBLE
 
 from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
@@ -38,6 +39,7 @@ class Rig:
     kind: str
     double: Any
     made: list[Sink]
+    clock: FakeClock = field(default_factory=FakeClock)
 
     @property
     def stored(self) -> Stored:
@@ -58,7 +60,7 @@ class Rig:
         module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {**self.double.settings(), "timeout": "5s", **keys}
         settings = module.Settings.model_validate(given)
-        sink: Sink = module.build("siem", settings, Metrics())
+        sink: Sink = module.build("siem", settings, Metrics(), self.clock)
         self.made.append(sink)
         return sink
 
@@ -184,7 +186,7 @@ async def test_a_response_may_be_compressed_or_chunked(rig: Rig, items: Items) -
 
 async def test_the_retry_after_of_a_429_is_waited_for(rig: Rig, items: Items) -> None:
     sink = rig.build()
-    now = datetime.now(UTC)
+    now = rig.clock.now()
     for retry_after, least, most in (
         (None, None, None),
         ("7", 7, 7),

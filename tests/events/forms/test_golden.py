@@ -17,6 +17,7 @@ import orjson
 import pytest
 from tests.support.ocsf_check import faults
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import available
@@ -31,6 +32,7 @@ ELASTICSEARCH = elasticsearch.build(
         {"type": "elasticsearch", "urls": ["https://es.example.com:9200"]}
     ),
     Metrics(),
+    Clock(),
 )
 
 

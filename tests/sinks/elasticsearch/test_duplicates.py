@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.sinks.elasticsearch.answers import bulk, item
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
@@ -31,14 +30,13 @@ FLAVOURS = ["elasticsearch", "opensearch"]
 @pytest.fixture(params=FLAVOURS)
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Elastic]:
     """A cluster whose first index is created a day before the events happen."""
-    async with Elastic(flavour=request.param, clock=Clock[float](NOON - DAY)) as double:
+    async with Elastic(flavour=request.param, clock=lambda: NOON - DAY) as double:
         yield double
 
 
 def at(cluster: Elastic, now: float) -> None:
     """Set the cluster's clock to *now*."""
-    assert isinstance(cluster.clock, Clock)
-    cluster.clock.now = now
+    cluster.clock = lambda: now
 
 
 def requests(cluster: Elastic) -> list[str]:
@@ -121,14 +119,11 @@ async def test_events_that_happened_after_the_last_rollover_are_not_searched_for
 
 
 async def test_a_rollover_is_noticed_in_the_responses_and_nothing_is_requested_twice(
-    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+    cluster: Elastic, make: Make, items: Items, clock: FakeClock
 ) -> None:
-    now = 1000.0
-    clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     sink = make(urls=[cluster.url])
     for count in (1, 2, 3):
-        now += 45
+        clock.advance(45)
         await sink.send(items(sink, count))
     # Before there was an index, and once there was one.
     assert requests(cluster) == ["index.creation_date"] * 2
@@ -142,17 +137,14 @@ async def test_a_rollover_is_noticed_in_the_responses_and_nothing_is_requested_t
 
 
 async def test_a_sink_without_events_for_a_minute_looks_for_a_rollover_before_it_sends(
-    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+    cluster: Elastic, make: Make, items: Items, clock: FakeClock
 ) -> None:
-    now = 1000.0
-    clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     sink = make(urls=[cluster.url])
     for _ in range(2):
         await sink.send(items(sink, 3))
     at(cluster, NOON + DAY)
     cluster.rollover(STREAM)
-    now += 61
+    clock.advance(61)
     assert await sink.send(items(sink, 3)) == Verdict(counts=Counts(duplicates=3))
 
 
@@ -183,10 +175,8 @@ async def test_a_dated_name_that_is_a_data_stream_is_searched_as_well(
 
 
 async def test_a_key_that_may_not_search_still_delivers_with_a_warning(
-    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+    cluster: Elastic, make: Make, items: Items
 ) -> None:
-    clock = SimpleNamespace(monotonic=lambda: 10_000.0)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     for missing, question in (("view_index_metadata", "index.creation_date"), ("read", "_search")):
         cluster.switches.missing_privileges = frozenset({missing})
         sink = make(urls=[cluster.url])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.sinks.elasticsearch.answers import bulk, item
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
@@ -346,7 +347,7 @@ async def test_a_node_that_refuses_the_parameter_loses_nothing(
 def test_the_search_for_an_event_can_be_copied_to_a_shell(event: MakeEvent) -> None:
     def lines(**keys: Any) -> Sequence[str]:
         settings = elasticsearch.Settings.model_validate({**REQUIRED, **keys})
-        return elasticsearch.build("elastic", settings, Metrics()).query(event(1).uid)
+        return elasticsearch.build("elastic", settings, Metrics(), FakeClock()).query(event(1).uid)
 
     uid = event(1).uid
     kql, curl = lines(username="o'brien", password="hush", index="audit-{vendor}-%Y.%m")

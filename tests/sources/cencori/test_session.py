@@ -12,6 +12,8 @@ from tests.sources.cencori.dashboards import (
     Connect,
     Walk,
 )
+from tests.sources.cencori.exports import NOW
+from tests.support.clock import FakeClock
 
 from auditrelay import sources
 from auditrelay.config import load
@@ -82,7 +84,7 @@ async def test_a_changed_cookie_in_the_configuration_replaces_the_stored_one(
 
 
 async def test_a_rotated_secret_is_read_again_after_a_401(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+    vendor: Cencori, walk: Walk, clock: FakeClock, tmp_path: Path
 ) -> None:
     secret = tmp_path / "cookie"
     secret.write_text(vendor.cookie)
@@ -93,7 +95,7 @@ async def test_a_rotated_secret_is_read_again_after_a_401(
         '[sinks.out]\ntype = "file"\npath = "-"\n'
     )
     made = load(config, {"HOME": str(tmp_path)}).sources["labs"]
-    source = sources.make("labs", made, Metrics(), tmp_path / "state")
+    source = sources.make("labs", made, Metrics(), clock, tmp_path / "state")
     assert isinstance(source, dashboard.Source)
     vendor.renew_session()
     await walk(source)
@@ -155,7 +157,7 @@ def test_only_the_cookies_of_the_session_are_sent() -> None:
 )  # fmt: skip
 def test_cookies_that_the_server_sets_replace_the_old_ones(lines: list[str], expected: str) -> None:
     made = session()
-    made.update(lines)
+    made.update(lines, NOW)
     assert made.header() == expected
 
 
@@ -174,10 +176,10 @@ def test_cookies_that_cannot_be_written_now_are_written_later(tmp_path: Path) ->
     blocked.write_text("a file where the folder should be")
     made = session()
     made.keep_in(Folder(blocked))
-    made.update([f"{COOKIE}=new"])
+    made.update([f"{COOKIE}=new"], NOW)
     assert made.header() == f"{COOKIE}=new"
     blocked.unlink()
-    made.update([])
+    made.update([], NOW)
     assert kept(blocked)["cookies"] == {COOKIE: "new"}
 
 
@@ -186,7 +188,7 @@ def test_a_crash_while_writing_leaves_the_old_file(
 ) -> None:
     made = session()
     made.keep_in(Folder(tmp_path))
-    made.update([f"{COOKIE}=one"])
+    made.update([f"{COOKIE}=one"], NOW)
 
     def die(_descriptor: int) -> None:
         raise KeyboardInterrupt
@@ -194,12 +196,12 @@ def test_a_crash_while_writing_leaves_the_old_file(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", die)
         with pytest.raises(KeyboardInterrupt):
-            made.update([f"{COOKIE}=two"])
+            made.update([f"{COOKIE}=two"], NOW)
     assert kept(tmp_path)["cookies"] == {COOKIE: "one"}
     again = session()
     again.keep_in(Folder(tmp_path))
     assert again.header() == f"{COOKIE}=one"
-    again.update([f"{COOKIE}=three"])  # the incomplete file is no obstacle
+    again.update([f"{COOKIE}=three"], NOW)  # the incomplete file is no obstacle
     assert kept(tmp_path)["cookies"] == {COOKIE: "three"}
 
 
@@ -214,5 +216,5 @@ def test_cookies_are_kept_wherever_they_are_loaded_and_saved() -> None:
     memory, one, other = Memory(), session(), session()
     one.keep_in(memory)
     other.keep_in(memory)
-    one.update([f"{COOKIE}=renewed"])
+    one.update([f"{COOKIE}=renewed"], NOW)
     assert other.header() == f"{COOKIE}=renewed", "another process uses it from then on"

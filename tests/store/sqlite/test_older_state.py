@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
+from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, World
 from tests.support.stores import backlog, dead_letters, opened
 
@@ -115,7 +116,7 @@ def collector(
         normalizer=normalizer(name, settings),
         store=store,
         metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
-        clock=lambda: now,
+        clock=FakeClock(now),
         announce=lambda: None,
     )
 
@@ -242,7 +243,7 @@ async def test_a_file_that_was_read_is_not_read_again(
         export.write_text(history.EXPORT)
         os.utime(export, (START.timestamp(), START.timestamp()))
     settings = settings_of("exports", directory=directory)
-    source = cencori.build("exports", settings, Metrics())  # type: ignore[arg-type]  # they are of cencori
+    source = cencori.build("exports", settings, Metrics(), FakeClock(LEFT))  # type: ignore[arg-type]  # they are of cencori
     letters = dead_letters(folder)
     await collector("exports", store, LEFT, source, directory=directory).poll()
     assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"]
@@ -265,7 +266,7 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
         store,
         span=Interval(*history.BACKFILL),
         sinks=[],
-        clock=lambda: LEFT,
+        clock=FakeClock(LEFT),
         on_progress=ignore,
     ).run(concurrency=1, newest_first=False)
     assert result.resumed
@@ -299,7 +300,7 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
         ) -> Rendered:
             return Rendered(json.dumps({"id": event.uid}).encode())
 
-    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
+    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, FakeClock())
     intake = Uids()
     await world.run(intake, name=sink)
     assert intake.taken == [uid for _, _, uid in expected["waiting"]]
@@ -362,7 +363,7 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
         for name, each in saved.items()
         for reason in (each.pop("flood"),)
     }
-    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
+    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, FakeClock())
     elastic = world.deliverer(Intake(), name="elastic")
     elastic.restore(sinks["elastic"])
     assert (elastic.condition.held, elastic.condition.breaker_reason) == (True, "mapping")

@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Any, Self, cast
 from urllib.parse import quote
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
@@ -64,9 +65,9 @@ _STORED_ELSEWHERE = (
 __all__ = ["EXAMPLE", "Settings", "Sink", "build"]
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -74,12 +75,12 @@ class Sink:
 
     deduplicates = True
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
         self._targets = Targets(settings.index)
-        self._cluster = Cluster(name, settings, metrics)
-        self._duplicates = DuplicateFinder(self._cluster)
+        self._cluster = Cluster(name, settings, metrics, clock)
+        self._duplicates = DuplicateFinder(self._cluster, clock)
         self._parameters: dict[str, str] | None = None
         self._parameters_lock = asyncio.Lock()
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 from pydantic import Field, field_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Rejected, Retryable, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, cim
@@ -165,9 +166,9 @@ token = "${env:SPLUNK_HEC_TOKEN}"
 """Its table in config.example.toml: every key, those with a default commented out."""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -175,7 +176,7 @@ class Sink:
 
     deduplicates = False
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
         self._kind = "audit" if settings.format == "cim" else settings.format
@@ -188,6 +189,7 @@ class Sink:
             headers=lambda: {"Authorization": f"Splunk {settings.token.reveal()}"},
             secrets=[settings.token],
             metrics=metrics,
+            clock=clock,
         )
 
     @property

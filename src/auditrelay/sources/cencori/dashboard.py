@@ -379,7 +379,7 @@ class Source:
         """Return what *read* returns for the reply, whose cookies are kept in any case."""
 
         def keep_cookies(reply: Reply) -> T:
-            self._session.update(reply.headers.get_list("set-cookie"))
+            self._session.update(reply.headers.get_list("set-cookie"), reply.at)
             return read(reply)
 
         return await self._peer.get(

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from auditrelay.http.headers import http_date
 from auditrelay.settings.secrets import Secret
@@ -58,9 +58,9 @@ class Session:
         self._refresh()
         return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
 
-    def update(self, set_cookies: Iterable[str], now: datetime | None = None) -> None:
+    def update(self, set_cookies: Iterable[str], now: datetime) -> None:
         """
-        Apply the ``Set-Cookie`` headers of a reply to the session's cookies.
+        Apply the ``Set-Cookie`` headers of a reply, received *now*, to the session's cookies.
 
         They are on disk on return, if there is room: a crash before that would sign us out. It
         costs one small file an hour.
@@ -68,7 +68,7 @@ class Session:
         self._refresh()
         renewed = dict(self._cookies)
         for line in set_cookies:
-            name, value, alive = _parse_set_cookie(line, now or datetime.now(UTC))
+            name, value, alive = _parse_set_cookie(line, now)
             if not _NAME.fullmatch(name):
                 continue
             if alive:

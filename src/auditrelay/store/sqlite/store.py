@@ -7,7 +7,6 @@ functions are in the modules next to this one, and work on a connection.
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
+from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.store import (
@@ -69,9 +69,16 @@ class SqliteStore:
     """
 
     def __init__(
-        self, state_dir: Path, *, max_bytes: int, retention: timedelta, remember: timedelta
+        self,
+        state_dir: Path,
+        *,
+        clock: Clock,
+        max_bytes: int,
+        retention: timedelta,
+        remember: timedelta,
     ) -> None:
         self._dir = state_dir
+        self._clock = clock
         self._retention = retention
         self._remember = remember
         self.before_save_condition: Callable[[], None] = lambda: None
@@ -86,11 +93,23 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, state_dir: Path, *, max_bytes: int, retention: timedelta, remember: timedelta
+        cls,
+        state_dir: Path,
+        *,
+        clock: Clock,
+        max_bytes: int,
+        retention: timedelta,
+        remember: timedelta,
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
         return await asyncio.to_thread(
-            lambda: cls(state_dir, max_bytes=max_bytes, retention=retention, remember=remember)
+            lambda: cls(
+                state_dir,
+                clock=clock,
+                max_bytes=max_bytes,
+                retention=retention,
+                remember=remember,
+            )
         )
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
@@ -131,7 +150,7 @@ class SqliteStore:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
         keys = [known_key(event) for event in events]
-        now = _now()
+        now = self._now()
 
         def work(db: sqlite3.Connection) -> Added:
             added = intake.add(
@@ -167,7 +186,7 @@ class SqliteStore:
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """Compare the keys of *span* with those *seen*, and record the missing ones."""
-        now = _now()
+        now = self._now()
         missing = await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )
@@ -237,7 +256,7 @@ class SqliteStore:
     ) -> None:
         """Spool *events*, known or not, for each of *sinks* alone, and enter the *proof*."""
         self._require_room()
-        now = _now()
+        now = self._now()
         await self._writer.write(
             lambda db: intake.resend(
                 db,
@@ -290,7 +309,7 @@ class SqliteStore:
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
-        now = _now()
+        now = self._now()
         return await self._writer.write(lambda db: intake.replay(db, self._spool, ids, now))
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
@@ -367,6 +386,9 @@ class SqliteStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
+    def _now(self) -> int:
+        return micros(self._clock.now())
+
     def _require_room(self) -> None:
         if self._disk_full:
             raise StoreFull("the disk is full")
@@ -374,7 +396,3 @@ class SqliteStore:
     def _when_full(self) -> None:
         self._disk_full = True
         disk_reserve.release(self._dir)
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

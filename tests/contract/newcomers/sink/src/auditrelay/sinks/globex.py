@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
@@ -52,9 +53,9 @@ key = "${env:GLOBEX_KEY}"
 """Its table in config.example.toml: every key, those with a default commented out."""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -62,7 +63,7 @@ class Sink:
 
     deduplicates = True
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._peer = Peer(
             name,
@@ -71,6 +72,7 @@ class Sink:
             headers=lambda: {"X-Globex": settings.key.reveal()},
             secrets=[settings.key],
             metrics=metrics,
+            clock=clock,
         )
 
     @property

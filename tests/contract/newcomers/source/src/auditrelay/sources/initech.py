@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 from pydantic import Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -85,12 +86,13 @@ def _read(reply: Reply) -> _Answer:
     return decode(reply, _Answer)
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
     peer = Peer.of_source(
         name,
         settings,
         metrics,
+        clock,
         headers=lambda: {"x-initech": settings.api_key.reveal()},
         secret=settings.api_key,
     )
