@@ -23,6 +23,7 @@ from auditrelay.service.desk import (
     Replayed,
     Request,
     Result,
+    encode,
 )
 
 ASKED = Forget("a\nb ü", yes=True)
@@ -221,6 +222,23 @@ async def test_a_service_that_stops_sends_an_error_to_waiting_commands_and_does_
         with pytest.raises(RelayError, match="the service is stopping; what was done is kept"):
             await asking
         assert not (tmp_path / SOCKET).exists()
+
+
+async def test_a_command_that_comes_while_the_service_stops_gets_that_error_too(
+    tmp_path: Path,
+) -> None:
+    body = encode(ASKED)
+    async with service(tmp_path, echo) as serving:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        await ask(tmp_path)  # so that the other request is being read
+        serving.cancel()
+        await asyncio.sleep(0)
+        writer.write(body)
+        assert b"the service is stopping" in await reader.read()
+        writer.close()
+        await asyncio.wait([serving])
+        assert serving.cancelled()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
