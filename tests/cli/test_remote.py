@@ -20,5 +20,5 @@ def test_an_answer_to_another_request_is_an_error(
     config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
     monkeypatch.setattr(remote, "_until_stopped", replayed)
     assert remote.run_command(config, Drop((1,)), Replayed) == (Replayed((1,)), None)
-    with pytest.raises(RelayError, match="answers Drop with Replayed: .* different versions"):
+    with pytest.raises(RelayError, match=r"answers Drop with Replayed: .* different versions"):
         remote.run_command(config, Drop((1,)), Dropped)
