@@ -23,6 +23,7 @@ from auditrelay.service.desk import (
     Replayed,
     Request,
     Result,
+    encode,
 )
 
 ASKED = Forget("a\nb ü", yes=True)
@@ -149,7 +150,7 @@ async def test_a_request_that_is_too_long_is_refused(
 async def test_an_answer_may_be_long_and_one_that_is_too_long_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ids = tuple(range(1_000_000))
+    ids = tuple(range(300_000))
 
     async def many(_: Request, __: OnProgress) -> Result:
         return Replayed(ids)
@@ -221,6 +222,48 @@ async def test_a_service_that_stops_sends_an_error_to_waiting_commands_and_does_
         with pytest.raises(RelayError, match="the service is stopping; what was done is kept"):
             await asking
         assert not (tmp_path / SOCKET).exists()
+
+
+async def test_a_command_that_comes_while_the_service_stops_gets_that_error_too(
+    tmp_path: Path,
+) -> None:
+    body = encode(ASKED)
+    async with service(tmp_path, echo) as serving:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        await ask(tmp_path)  # so that the other request is being read
+        serving.cancel()
+        await asyncio.sleep(0)
+        writer.write(body)
+        assert b"the service is stopping" in await reader.read()
+        writer.close()
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+
+
+async def test_a_command_that_does_not_read_its_answers_does_not_keep_the_service_from_stopping(
+    tmp_path: Path,
+) -> None:
+    stuck = asyncio.Event()
+
+    async def talk(_: Request, on_progress: OnProgress) -> Result:
+        while True:
+            writing = asyncio.ensure_future(on_progress(Note("x" * 1_000_000)))
+            if not (await asyncio.wait([writing], timeout=0.1))[0]:
+                stuck.set()
+            await writing
+
+    body = encode(ASKED)
+    async with service(tmp_path, talk) as serving:
+        _, writer = await asyncio.open_unix_connection(tmp_path / SOCKET, limit=1)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await stuck.wait()
+        serving.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait([serving])
+        assert serving.cancelled()
+        writer.close()
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

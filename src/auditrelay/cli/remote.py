@@ -29,7 +29,10 @@ def run_command(
     """
     result, undelivered = asyncio.run(_until_stopped(config, request, on_progress))
     if not isinstance(result, kind):
-        raise RelayError(f"the running service answers with {result}: restart the service")
+        raise RelayError(
+            f"the running service answers {type(request).__name__} with {type(result).__name__}: "
+            "it and the command are of different versions; restart the service"
+        )
     return result, undelivered
 
 

@@ -45,6 +45,9 @@ MAX_LINE: Final = 256 << 20
 """Most bytes of a request or an answer: a report of verify lists every missing event."""
 
 
+_STOPPING: Final = Failure("the service is stopping; what was done is kept", 1)
+
+
 class ControlSocket:
     """The desk of the instance whose state is in *state_dir*."""
 
@@ -58,12 +61,14 @@ class ControlSocket:
             serving: asyncio.Future[None] | None = None
             try:
                 async with asyncio.TaskGroup() as work:
-                    routes = [Route("/", _Answering(handle, work), methods=["POST"])]
+                    answering = _Answering(handle, work)
+                    routes = [Route("/", answering, methods=["POST"])]
                     server = IdleServer(Starlette(routes=routes))
                     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
                     try:
                         await asyncio.shield(serving)
                     finally:
+                        answering.stopping = True
                         server.stop()
             finally:
                 if serving is not None:
@@ -135,6 +140,8 @@ class _Answering:
     """
 
     def __init__(self, handle: Handle, work: asyncio.TaskGroup) -> None:
+        self.stopping = False
+        """Whether no work is begun any more."""
         self._handle = handle
         self._work = work
 
@@ -151,21 +158,24 @@ class _Answering:
             line = encode(answer) + b"\n"
             await send({"type": "http.response.body", "body": line, "more_body": True})
 
-        working = self._work.create_task(self._answer(request, answer))
-        leaving = asyncio.ensure_future(_disconnect(receive))
-        try:
-            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (working, leaving):
-                task.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+        if self.stopping:
+            await answer(_STOPPING)
+        else:
+            working = self._work.create_task(self._do(request, answer))
+            leaving = asyncio.ensure_future(_disconnect(receive))
+            try:
+                await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (working, leaving):
+                    task.cancel()
+                await asyncio.gather(working, leaving, return_exceptions=True)
         await send({"type": "http.response.body", "body": b""})
 
-    async def _answer(self, request: bytes, answer: Callable[[Answer], Awaitable[None]]) -> None:
+    async def _do(self, request: bytes, answer: Callable[[Answer], Awaitable[None]]) -> None:
         try:
             result = await self._handle(decode_request(request), answer)
         except asyncio.CancelledError:
-            await answer(Failure("the service is stopping; what was done is kept", 1))
+            await answer(_STOPPING)
             raise
         except RelayError as error:
             await answer(Failure.of(error))
