@@ -1,6 +1,7 @@
 """The contract of every sink over HTTP, tested against doubles of the products, over sockets."""
 
 import asyncio
+import contextlib
 import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,6 +19,7 @@ from tests.support.rigs import NOON, WITHOUT_DOUBLE
 from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
+from auditrelay.http.replies import Reply
 from auditrelay.sandbox import Trap, faults, siems
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
@@ -179,6 +181,27 @@ async def test_a_response_may_be_compressed_or_chunked(rig: Rig, items: Items) -
         rig.fail(action)
         verdict = await sink.send(items(sink, 3))
         assert (verdict.rejected, verdict.retry) == ((), ())
+
+
+async def test_a_reply_is_decoded_once(
+    rig: Rig, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = 0
+    decode = Reply.object
+
+    def count(reply: Reply) -> dict[str, Any] | None:
+        nonlocal decoded
+        decoded += 1
+        return decode(reply)
+
+    monkeypatch.setattr(Reply, "object", count)
+    sink = rig.build()
+    await sink.send(items(sink, 3))
+    for status in (200, 400, 422, 429, 500):
+        rig.fail(faults.answer(status, b'{"text":"odd","code":6,"errors":["odd"],"error":{}}'))
+        with contextlib.suppress(RelayError):
+            await sink.send(items(sink, 3))
+    assert 6 <= decoded <= rig.double.requests
 
 
 # --- faults on the network ---------------------------------------------------------
