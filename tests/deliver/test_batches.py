@@ -3,9 +3,9 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, Make, World, busy
 from tests.support.stores import counted
 
@@ -218,20 +218,19 @@ async def test_an_item_is_rendered_again_at_an_age_for_which_its_text_is_wrong(
 
 async def test_an_event_that_is_retried_is_sent_with_what_is_true_then(world: World) -> None:
     await world.spool(3)
-    start = datetime(2026, 1, 10, 12, tzinfo=UTC)
+    clock = FakeClock()
     sent: list[list[int]] = []
-    hours = 0
+    expected = []
 
     def answer(batch: Sequence[Item]) -> Verdict:
-        nonlocal hours
         sent.append(times(batch))
-        hours += 1
-        return Verdict(retry=(0, 1), retry_reason=busy()) if hours < 3 else Verdict()
+        expected.append([micros(clock.now())] * len(batch))
+        clock.advance(3600)
+        return Verdict(retry=(0, 1), retry_reason=busy()) if len(sent) < 3 else Verdict()
 
-    await world.run(Dated(always=answer), clock=lambda: start + timedelta(hours=hours))
-    assert sent == [
-        [micros(start + timedelta(hours=hour))] * count for hour, count in enumerate((3, 2, 2))
-    ]
+    await world.run(Dated(always=answer), clock=clock)
+    assert sent == expected
+    assert list(map(len, sent)) == [3, 2, 2]
 
 
 def test_consecutive_positions_share_a_range() -> None:

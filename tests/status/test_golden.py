@@ -8,7 +8,6 @@ After a deliberate change: ``UPDATE_GOLDEN=1 make test TEST="-k golden"``, and r
 import contextlib
 import os
 import re
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -66,8 +65,7 @@ class Fixed(datetime):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the clocks of the store and of the commands, and leave the log as it is."""
-    monkeypatch.setattr(time, "time_ns", lambda: int(NOW.timestamp()) * 10**9)
+    """Stop the clock of the commands, and leave the log as it is."""
     for command in ("status", "coverage"):
         monkeypatch.setattr(f"auditrelay.cli.{command}.datetime", Fixed)
     monkeypatch.setattr("auditrelay.cli.options.setup", lambda *_: None)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_event
+from tests.support.clock import FakeClock
 
 from auditrelay.clock import Clock
 from auditrelay.config import load
@@ -224,7 +225,7 @@ async def stage(
     prepare(config.state_dir)
     store = await SqliteStore.open(
         config.state_dir,
-        clock=Clock(),
+        clock=Clock() if now is None else FakeClock(now),
         max_bytes=config.spool.max_bytes,
         retention=config.spool.retention,
         remember=config.spool.remember,
