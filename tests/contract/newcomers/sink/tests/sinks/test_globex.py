@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 from auditrelay.sandbox.siems.globex import Globex
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused
 from auditrelay.sinks import Counts, Item, Sink, Verdict, globex
 from auditrelay.telemetry.metrics import Metrics
 
 
 def sink_for(double: Globex) -> Sink:
-    return globex.build("it", globex.Settings.model_validate(double.settings()), Metrics())
+    return globex.build("it", globex.Settings.model_validate(double.settings()), Metrics(), Clock())
 
 
 async def test_an_event_that_is_sent_twice_is_stored_once_and_counted(
