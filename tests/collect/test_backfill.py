@@ -75,7 +75,7 @@ async def test_everything_of_the_range_is_forwarded_once_and_marked(
     assert all(event.backfill for event in await world.spooled())
     assert (result["events"], result["new"], result["gaps"]) == (100, 100, 0)
     assert not result["resumed"]
-    assert len(world.vendor.asked) == SLICES_PER_RANGE
+    assert world.vendor.background == [True] * SLICES_PER_RANGE, "polls go first"
     assert len(await read(world, "other")) == 100
     assert min(span.start for span, gap in await world.covered() if gap is None) == PAST.start
     shares = [each["done_seconds"] / each["total_seconds"] for each in filling.reports]
@@ -311,6 +311,7 @@ async def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     await Filling(world, span=Interval(PAST.start, PAST.start + 5 * DAY)).run()
     before = (await world.spooled(), await world.covered())
     counted = await Filling(world).backfiller.count(concurrency=2)
+    assert set(world.vendor.background) == {True}, "polls go first"
     assert (counted["events"], counted["new"]) == (30, 15)
     assert (await world.spooled(), await world.covered()) == before
     assert not (await Filling(world, span=Interval(PAST.end - DAY, PAST.end)).run())["resumed"]

@@ -379,7 +379,7 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
-        async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
             hanging.set()
             await asyncio.Event().wait()
             yield Page([], last=True)

@@ -22,7 +22,6 @@ from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belong
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import in_background
 from auditrelay.sources import FileSource
 from auditrelay.store import Proof, Store
 from auditrelay.window import Interval, holes, slices
@@ -89,7 +88,6 @@ class Backfiller:
         Raises RelayError if a slice could not be read; finished slices stay done, and the next
         backfill of the same range resumes from there.
         """
-        in_background()
         await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
             self._collector.name, self._span, self._sinks, self._clock.now()
@@ -110,7 +108,6 @@ class Backfiller:
 
     async def count(self, *, concurrency: int) -> dict[str, Any]:
         """Count the events that the source shows, and those never forwarded; forward nothing."""
-        in_background()
         await self._collector.checkpoint.refresh()
         await self._for_each(self._cut(self._span), concurrency, self._count_slice)
         return asdict(self._progress)
@@ -227,7 +224,8 @@ class Backfiller:
     ) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
-        async for events, _, _ in walk(self._source, part, reader.normalize, max_events=max_events):
+        pages = walk(self._source, part, reader.normalize, background=True, max_events=max_events)
+        async for events, _, _ in pages:
             found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
 
@@ -235,7 +233,9 @@ class Backfiller:
         async def count(part: Interval, max_events: int | None) -> None:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
-            pages = walk(self._source, part, reader.normalize, max_events=max_events)
+            pages = walk(
+                self._source, part, reader.normalize, background=True, max_events=max_events
+            )
             async for events, _, _ in pages:
                 inside = [
                     event

@@ -52,6 +52,11 @@ class ReadMode:
     backfill: int | None = None
     """The number of the backfill that the window is part of."""
 
+    @property
+    def background(self) -> bool:
+        """Whether its requests give way to those of polls."""
+        return self.resweep or self.backfill is not None
+
 
 POLL: Final = ReadMode("poll")
 
@@ -151,7 +156,13 @@ class WindowReader:
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = number = 0
         async with contextlib.aclosing(
-            walk(source, window, self.normalize, max_events=max_events)
+            walk(
+                source,
+                window,
+                self.normalize,
+                background=mode.background,
+                max_events=max_events,
+            )
         ) as pages:
             async for events, page, outcome in pages:
                 if mode.resweep:

@@ -14,7 +14,6 @@ from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.reader import ReadMode, WindowReader
 from auditrelay.errors import RelayError, StateError
-from auditrelay.http.rate import in_background
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.sources import FileSource
@@ -56,7 +55,6 @@ class Resweeper:
 
     async def keep_resweeping(self) -> None:
         """Resweep after every poll, until cancelled; a failure is retried after the next poll."""
-        in_background()
         while True:
             await self.due.wait()
             self.due.clear()

@@ -19,7 +19,6 @@ from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
 from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import in_background
 from auditrelay.sources import FileSource
 from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
@@ -87,7 +86,6 @@ class Verifier:
 
     async def run(self) -> dict[str, Any]:
         """Return the report, as ``verify --json`` prints it. Raises RelayError."""
-        in_background()
         began = self._clock.now()
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
@@ -120,7 +118,13 @@ class Verifier:
         shown: dict[str, AuditEvent] = {}
         last = None
         async with contextlib.aclosing(
-            walk(self._source, part, self._reader.normalize, max_events=max_events)
+            walk(
+                self._source,
+                part,
+                self._reader.normalize,
+                background=True,
+                max_events=max_events,
+            )
         ) as pages:
             async for events, last, _ in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))

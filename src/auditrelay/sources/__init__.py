@@ -53,11 +53,12 @@ class Source(Protocol):
     def scope(self) -> str:
         """The organisation or tenant in which record ids are unique, if records do not name it."""
 
-    def walk(self, window: Interval) -> AsyncGenerator[Page, None]:
+    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page, None]:
         """
         Yield every page of *window*, pages and records in any order.
 
-        Records just outside the window may be among them. The last page is marked as the last; it
+        In the *background* its requests give way to those of other walks. Records just outside the
+        window may be among them. The last page is marked as the last; it
         may be empty. A walk that ends without it proves nothing. Raises Retryable if the vendor
         does not answer even after retries, Refused if it will not answer until an operator acts,
         and WalkBroken if its answers cannot be a whole window.
