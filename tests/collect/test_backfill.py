@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
-from tests.support.empty_folder import EmptyFolder
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
-from auditrelay.errors import ConfigError, Retryable, WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.window import Interval
@@ -333,10 +331,3 @@ async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run
     filling = Filling(world, span=Interval(PAST.start, PAST.start + HOUR))
     result = await (filling.backfiller.count(concurrency=1) if dry_run else filling.run())
     assert (result["events"], result["new"]) == (12, 12)
-
-
-def test_files_cannot_be_asked_for_a_range(world: World, tmp_path: Path) -> None:
-    collector = world.collector()
-    collector.source = EmptyFolder()
-    with pytest.raises(ConfigError, match="calls reads files and cannot be asked for a range"):
-        Filling(world, collector)

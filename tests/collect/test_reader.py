@@ -299,7 +299,7 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
 
     async def poll_finds_it() -> None:
         world.vendor.add(early)
-        events = collector.new_reader().normalize(
+        events = collector.new_reader().writer.normalize(
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
              % early.isoformat().encode()]
         )  # fmt: skip

@@ -89,12 +89,12 @@ async def test_a_resweep_that_hangs_does_not_block_the_polls(world: World) -> No
     ]
     try:
         async with asyncio.timeout(10):
-            collector.due.set()
+            collector.polls.due.set()
             await resweeping.wait()
             for _ in range(3):
                 fresh = world.vendor.add(world.clock.now())
                 world.clock.advance(5 * MINUTE)
-                collector.due.set()
+                collector.polls.due.set()
                 await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
             late = world.vendor.add(NOON - HOUR)
             let_go.set()

@@ -107,19 +107,23 @@ class World:
             name,
             settings,
             self.vendor,
-            normalizer=Normalizer(
-                vendor="bland",
-                source=name,
-                api_host="api.bland.ai",
-                scope="",
-                redact="default",
-                tags={},
-            ),
+            normalizer=self.normalizer(name),
             store=self.store,
             metrics=self.metrics,
             clock=self.clock,
             announce=lambda: None,
             patience=patience,
+        )
+
+    @staticmethod
+    def normalizer(name: str) -> Normalizer:
+        return Normalizer(
+            vendor="bland",
+            source=name,
+            api_host="api.bland.ai",
+            scope="",
+            redact="default",
+            tags={},
         )
 
     async def spooled(self) -> list[AuditEvent]:

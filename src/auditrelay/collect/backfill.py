@@ -20,9 +20,8 @@ from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREAD
 from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
-from auditrelay.errors import ConfigError, WalkBroken
+from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.sources import FileSource
 from auditrelay.store import Proof, Store
 from auditrelay.window import Interval, holes, slices
 
@@ -66,11 +65,6 @@ class Backfiller:
         clock: Clock,
         on_progress: OnProgress,
     ) -> None:
-        if isinstance(collector.source, FileSource):
-            raise ConfigError(
-                f"{collector.name} reads files and cannot be asked for a range: put an export of "
-                "it into its directory, and it is read at once"
-            )
         self._collector = collector
         self._source = collector.source
         self._store = store
@@ -129,7 +123,7 @@ class Backfiller:
         for part in todo:
             if part.start < oldest and not self._sinks:
                 expired = Interval(part.start, min(part.end, oldest))
-                await self._collector.new_reader().declare(expired, RETENTION)
+                await self._collector.new_reader().writer.declare(expired, RETENTION)
                 self._progress.gaps += 1
             if part.end > oldest:
                 rest.append(Interval(max(part.start, oldest), part.end))
@@ -185,7 +179,7 @@ class Backfiller:
                 if error.window is None or len(unreadable) >= MAX_UNREADABLE_SPANS:
                     raise
                 unreadable.append(error.window)
-                await reader.declare(error.window, UNREADABLE)
+                await reader.writer.declare(error.window, UNREADABLE)
                 self._progress.gaps += 1
                 todo += holes(part, [error.window])
                 continue
@@ -199,10 +193,10 @@ class Backfiller:
                 events = await self._from_source(reader, part, max_events)
             events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
-            await reader.write_when_room(
+            await reader.writer.write_when_room(
                 lambda: self._store.resend(self._collector.name, self._sinks, events, proof)
             )
-            reader.announce()
+            reader.writer.announce()
             self._progress.events += len(events)
             self._progress.new += len(events)
 
@@ -224,7 +218,9 @@ class Backfiller:
     ) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
-        pages = walk(self._source, part, reader.normalize, background=True, max_events=max_events)
+        pages = walk(
+            self._source, part, reader.writer.normalize, background=True, max_events=max_events
+        )
         async for events, _, _ in pages:
             found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
@@ -234,7 +230,7 @@ class Backfiller:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
             pages = walk(
-                self._source, part, reader.normalize, background=True, max_events=max_events
+                self._source, part, reader.writer.normalize, background=True, max_events=max_events
             )
             async for events, _, _ in pages:
                 inside = [

@@ -16,7 +16,6 @@ from auditrelay.collect.reader import ReadMode, WindowReader
 from auditrelay.errors import RelayError, StateError
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
-from auditrelay.sources import FileSource
 from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -71,16 +70,14 @@ class Resweeper:
 
         Raises RelayError if the source could not be read; the progress of each delay is stored.
         """
-        if isinstance(self.reader.source, FileSource):
-            return
-        self.reader.worked_at = self._clock.monotonic()
+        self.reader.writer.record_progress()
         try:
             if not self._checkpoint.is_read:
                 await self._checkpoint.refresh()
             for delay in sorted(self._settings.resweep):
                 await self._resweep(delay)
         finally:
-            self.reader.worked_at = None
+            self.reader.writer.record_end()
 
     async def skip(self, window: Interval, walked: datetime) -> None:
         """Skip the resweeps of what in *window* was older than their delay when it was *walked*."""

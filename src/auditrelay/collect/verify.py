@@ -17,9 +17,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
-from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
-from auditrelay.sources import FileSource
 from auditrelay.store import DeliveryStatus, Proof, Span, Store
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
@@ -60,14 +58,9 @@ class Verifier:
         clock: Clock,
         on_progress: OnProgress,
     ) -> None:
-        if isinstance(collector.source, FileSource):
-            raise ConfigError(
-                f"{collector.name} reads files and cannot be asked for a range: there is nothing "
-                "to compare with"
-            )
         self._collector = collector
         self._source = collector.source
-        self._reader = collector.new_reader()
+        self._writer = collector.new_reader().writer
         self._store = store
         self._span = span
         self._sinks = sinks
@@ -121,7 +114,7 @@ class Verifier:
             walk(
                 self._source,
                 part,
-                self._reader.normalize,
+                self._writer.normalize,
                 background=True,
                 max_events=max_events,
             )
@@ -222,10 +215,10 @@ class Verifier:
     ) -> None:
         """Forward the new ones of *found* to all sinks, and *to_resend* to its sink alone."""
         marked = [backfilled(event) for event in found]
-        added = await self._reader.add(marked, "repair", proof)
+        added = await self._writer.add(marked, "repair", proof)
         self._repaired += len(added.new)
         for sink, events in to_resend.items():
             again = [backfilled(event) for event in events]
             await self._store.resend(self._collector.name, [sink], again, Proof())
-            self._reader.announce()
+            self._writer.announce()
             self._repaired += len(again)

@@ -19,8 +19,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import Collector
 from auditrelay.collect.on_progress import OnProgress
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
@@ -245,7 +245,7 @@ class App:
     async def once(self) -> list[str]:
         """Read every source to its settled end, deliver everything, return the failures."""
 
-        async def collect(collector: Collector) -> None:
+        async def collect(collector: SourceLoop) -> None:
             try:
                 await collector.poll()
             except StateError:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from auditrelay.clock import Clock
 from auditrelay.settings import SourceSettings
@@ -108,7 +108,6 @@ class ExportFile:
     pages: AsyncGenerator[ExportPage, None]
 
 
-@runtime_checkable
 class FileSource(Protocol):
     """One configured place that files are put into, in place of an API that has windows."""
 
@@ -146,14 +145,28 @@ class Stateful(Protocol):
 
 def make(
     name: str, settings: SourceSettings, metrics: Metrics, clock: Clock, state_dir: Path
-) -> Source | FileSource:
-    """Return the source that the configuration calls *name*, of the type of its *settings*."""
-    source: Source | FileSource = import_module(f"{__name__}.{settings.type}").build(
-        name, settings, metrics, clock
-    )
+) -> Source:
+    """
+    Return the source that the configuration calls *name*, of the type of its *settings*.
+
+    Not for *settings* with an ``export_directory``: those are of a source that reads files.
+    """
+    source: Source = _build(name, settings, metrics, clock)
     if isinstance(source, Stateful):
         source.use_state_dir(state_dir / "sources" / name)
     return source
+
+
+def make_file_source(
+    name: str, settings: SourceSettings, metrics: Metrics, clock: Clock
+) -> FileSource:
+    """Return the source called *name* whose *settings* have an ``export_directory``."""
+    source: FileSource = _build(name, settings, metrics, clock)
+    return source
+
+
+def _build(name: str, settings: SourceSettings, metrics: Metrics, clock: Clock) -> Any:
+    return import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
 
 
 def available() -> list[str]:

@@ -23,10 +23,11 @@ from tests.support.stores import dead_letters, opened
 from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.file_collector import FileCollector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
+from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
@@ -103,7 +104,7 @@ def collector(
     name: str,
     store: SqliteStore,
     now: datetime,
-    source: Source | FileSource | None = None,
+    source: Source | None = None,
     **changes: Any,
 ) -> Collector:
     settings = settings_of(name, **changes)
@@ -115,6 +116,19 @@ def collector(
         store=store,
         metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
         clock=FakeClock(now),
+        announce=lambda: None,
+    )
+
+
+def reads_files(store: SqliteStore, settings: SourceSettings, source: FileSource) -> FileCollector:
+    return FileCollector(
+        "exports",
+        settings,
+        source,
+        normalizer=normalizer("exports", settings),
+        store=store,
+        metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
+        clock=FakeClock(LEFT),
         announce=lambda: None,
     )
 
@@ -241,15 +255,15 @@ async def test_a_file_that_was_read_is_not_read_again(
         export.write_text(history.EXPORT)
         os.utime(export, (START.timestamp(), START.timestamp()))
     settings = settings_of("exports", directory=directory)
-    source = cencori.build("exports", settings, Metrics(), FakeClock(LEFT))  # type: ignore[arg-type]  # they are of cencori
+    source = make_file_source("exports", settings, Metrics(), FakeClock(LEFT))
     letters = dead_letters(folder)
-    await collector("exports", store, LEFT, source, directory=directory).poll()
+    await reads_files(store, settings, source).poll()
     assert await store.end_of_spool() == EXPECTED["end_of_spool"]
     assert dead_letters(folder) == letters
     other = directory / "other.csv"
     other.write_text(history.EXPORT.replace("p1", "p2"))
     os.utime(other, (START.timestamp(), START.timestamp()))
-    await collector("exports", store, LEFT, source, directory=directory).poll()
+    await reads_files(store, settings, source).poll()
     assert await store.end_of_spool() == EXPECTED["end_of_spool"] + 2, "another one is"
 
 
