@@ -78,9 +78,10 @@ class Batches:
                 pages = await self._store.read(self._name, self._read_to, missing)
                 self._exhausted = not pages
             if not pages:
-                if not self._postponed:
-                    return False
+                # A success may have done that during the read: then there is something to resend.
                 self.resend_postponed()
+                if not self._resend:
+                    return False
                 continue
             for page in pages:
                 if page.first > self._read_to:
