@@ -3,9 +3,9 @@
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
-from auditrelay.collect.health import SourceCondition
 from auditrelay.collect.polls import Polls
 from auditrelay.settings import SourceSettings
+from auditrelay.store.conditions import SourceCondition
 
 
 class SourceLoop(Protocol):

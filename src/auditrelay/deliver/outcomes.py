@@ -6,11 +6,11 @@ import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import SentBatch
-from auditrelay.deliver.health import SinkCondition
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.sinks import Sink, Verdict
 from auditrelay.store import DeadLetter
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
