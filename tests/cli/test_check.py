@@ -276,25 +276,27 @@ class Leaky:
     async def close(self) -> None: ...
 
 
+HIDDEN = "answers; 1 events in the last hour; some events are hidden by the plan (plan_categories)"
+
+
 @pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        (Folder, "/exports: 2 files wait"),
-        (
-            Leaky,
-            (
-                "answers; 1 events in the last hour; "
-                "some events are hidden by the plan (plan_categories)"
-            ),
-        ),
-    ],
+    ("kind", "double", "said"),
+    [("cencori", Folder, "/exports: 2 files wait"), ("bland", Leaky, HIDDEN)],
 )
 async def test_the_message_depends_on_the_kind_of_source(
-    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, kind: Any, said: str
+    tmp_path: Path,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    double: Any,
+    said: str,
 ) -> None:
-    monkeypatch.setattr("auditrelay.sources.bland.build", lambda *_: kind())
-    table = {"bland": sources(sandbox)["bland"]}
-    found = await rows(tmp_path, table, {"elastic": sinks(sandbox)["elastic"]})
+    monkeypatch.setattr(f"auditrelay.sources.{kind}.build", lambda *_: double())
+    tables = {
+        "bland": sources(sandbox)["bland"],
+        "cencori": {"type": "cencori", "mode": "files", "directory": str(tmp_path)},
+    }
+    found = await rows(tmp_path, {kind: tables[kind]}, {"elastic": sinks(sandbox)["elastic"]})
     assert (found[0].result, found[0].message) == ("ok", said)
 
 

@@ -3,17 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
-from tests.support.empty_folder import EmptyFolder
 from tests.support.stores import backlog
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller, BackfillProgress
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
-from auditrelay.errors import ConfigError, Retryable, WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.window import Interval
@@ -76,7 +74,7 @@ async def test_everything_of_the_range_is_forwarded_once_and_marked(
     assert all(event.backfill for event in await world.spooled())
     assert (result.events, result.new, result.gaps) == (100, 100, 0)
     assert not result.resumed
-    assert len(world.vendor.asked) == SLICES_PER_RANGE
+    assert world.vendor.background == [True] * SLICES_PER_RANGE, "polls go first"
     assert len(await read(world, "other")) == 100
     assert min(span.start for span, gap in await world.covered() if gap is None) == PAST.start
     shares = [each.done_seconds / each.total_seconds for each in filling.reports]
@@ -313,6 +311,7 @@ async def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     await Filling(world, span=Interval(PAST.start, PAST.start + 5 * DAY)).run()
     before = (await world.spooled(), await world.covered())
     counted = await Filling(world).backfiller.count(concurrency=2)
+    assert set(world.vendor.background) == {True}, "polls go first"
     assert (counted.events, counted.new) == (30, 15)
     assert (await world.spooled(), await world.covered()) == before
     assert not (await Filling(world, span=Interval(PAST.end - DAY, PAST.end)).run()).resumed
@@ -334,10 +333,3 @@ async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run
     filling = Filling(world, span=Interval(PAST.start, PAST.start + HOUR))
     result = await (filling.backfiller.count(concurrency=1) if dry_run else filling.run())
     assert (result.events, result.new) == (12, 12)
-
-
-def test_files_cannot_be_asked_for_a_range(world: World, tmp_path: Path) -> None:
-    collector = world.collector()
-    collector.source = EmptyFolder()
-    with pytest.raises(ConfigError, match="calls reads files and cannot be asked for a range"):
-        Filling(world, collector)

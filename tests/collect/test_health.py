@@ -147,7 +147,7 @@ async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
     monkeypatch.setattr(world.store, "save_condition", full_later)
     monkeypatch.setattr(world.clock, "sleep", sleep)
     polling = asyncio.ensure_future(collector.keep_polling())
-    collector.due.set()
+    collector.polls.due.set()
     async with asyncio.timeout(5):
         await pausing.wait()
     polling.cancel()

@@ -1,13 +1,11 @@
 """Reading a window: what each read mode marks, proves, counts and records."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.clock import FakeClock
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World
 from tests.support.logged import logged
 from tests.support.stores import backlog
@@ -16,7 +14,6 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, ReadMode, belongs
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import RateLimiter, in_background
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes
@@ -31,7 +28,7 @@ class Partly:
         self.vendor, self.partial, self.gaps = vendor, partial, gaps
         self.scope = ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         async for page in self.vendor.walk(window):
             # It counts on the last page only; on earlier pages it is ignored.
             yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
@@ -303,7 +300,7 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
 
     async def poll_finds_it() -> None:
         world.vendor.add(early)
-        events = collector.new_reader().normalize(
+        events = collector.new_reader().writer.normalize(
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
              % early.isoformat().encode()]
         )  # fmt: skip
@@ -356,47 +353,6 @@ async def test_a_partial_walk_takes_no_event_for_deleted(world: World) -> None:
     mode = ReadMode("resweep 1h", resweep=True)
     stats = await reader.read(Interval(NOON - HOUR, NOON), mode)
     assert (stats.pages, stats.deleted) == (1, 0)
-
-
-# --- in the background
-
-
-class Turns:
-    """A rate limit of ten a minute."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[str, float]] = []
-        self.clock = FakeClock()
-        self.limiter = RateLimiter(10, self.clock)
-
-    async def ask(self, who: str, times: int, *, background: bool) -> None:
-        if background:
-            in_background()
-        for _ in range(times):
-            await self.limiter.acquire()
-            self.taken.append((who, self.clock.monotonic()))
-
-
-async def test_what_goes_on_in_the_background_gives_way() -> None:
-    turns = Turns()
-    resweeps = [
-        asyncio.ensure_future(turns.ask(f"resweep {number}", 10, background=True))
-        for number in range(5)
-    ]
-    while len(turns.taken) < 5:  # noqa: ASYNC110  # it lasts a few rounds of the loop
-        await asyncio.sleep(0)
-    began = turns.clock.monotonic()
-    poll = asyncio.ensure_future(turns.ask("poll", 3, background=False))
-    await poll
-    polls = [at for who, at in turns.taken if who == "poll"]
-    assert polls[0] - began <= 2 * 6.0, "it waits for at most one of them, not for five"
-    assert polls[-1] - began <= 6 * 6.0, "and so does each of its requests"
-    between = [who for who, at in turns.taken if began < at <= polls[-1]]
-    assert between.count("poll") == 3
-    assert len(between) <= 7, "in turns at the worst"
-    for task in resweeps:
-        task.cancel()
-    await asyncio.wait(resweeps)
 
 
 # --- what belongs to a window

@@ -32,8 +32,10 @@ async def test_what_appears_late_is_found_by_a_resweep_and_marked(world: World) 
     await collector.poll()
     assert await world.names() == [on_time], "the overlap is too short for it"
     world.clock.advance(HOUR)
+    world.vendor.background.clear()
     with capture_logs() as logs:
         await collector.poll()
+    assert world.vendor.background == [False, True], "the poll, and the resweep behind it"
     found = await world.spooled()
     assert [event.native_id for event in found] == [on_time, late]
     lateness = (world.clock.now() - late_at) // SECOND
@@ -87,12 +89,12 @@ async def test_a_resweep_that_hangs_does_not_block_the_polls(world: World) -> No
     ]
     try:
         async with asyncio.timeout(10):
-            collector.due.set()
+            collector.polls.due.set()
             await resweeping.wait()
             for _ in range(3):
                 fresh = world.vendor.add(world.clock.now())
                 world.clock.advance(5 * MINUTE)
-                collector.due.set()
+                collector.polls.due.set()
                 await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
             late = world.vendor.add(NOON - HOUR)
             let_go.set()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from tests.support.clock import FakeClock
@@ -160,6 +161,26 @@ async def test_what_is_postponed_comes_after_everything_that_waits(world: World)
     batches.spool_changed()
     assert not await batches.fill()
     assert positions(batches.cut(0)) == [0, 15]
+
+
+async def test_what_is_no_longer_postponed_after_a_read_is_not_overlooked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(3)
+    batches = batches_of(world)
+    await batches.fill()
+    batches.postpone(batches.cut(0))
+    batches.spool_changed()
+    read = world.store.read
+
+    async def meanwhile(*args: Any) -> Any:
+        pages = await read(*args)
+        batches.resend_postponed()  # the sink has accepted an event
+        return pages
+
+    monkeypatch.setattr(world.store, "read", meanwhile)
+    assert (await batches.fill(), batches.ready) == (False, True)
+    assert positions(batches.cut(0)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> N
         clock.advance(5 * MINUTE)
         await collector.poll()
         assert (await world.names()).count(old) == 1, life
-        again = collector.new_reader().normalize(
+        again = collector.new_reader().writer.normalize(
             [b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
              % (old.encode(), (NOON - HOUR).isoformat().encode())]
         )  # fmt: skip
@@ -379,7 +379,7 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
-        async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
             hanging.set()
             await asyncio.Event().wait()
             yield Page([], last=True)
@@ -394,12 +394,12 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     try:
         async with asyncio.timeout(20):
             for each in crowd:
-                each.due.set()
+                each.polls.due.set()
             await hanging.wait()
             for _ in range(3):
                 fresh = world.vendor.add(world.clock.now())
                 world.clock.advance(5 * MINUTE)
-                collector.due.set()
+                collector.polls.due.set()
                 await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
     finally:
         for task in tasks:
@@ -430,13 +430,13 @@ async def test_a_source_that_failed_for_days_is_read_again_automatically(world: 
             for _ in range(3 * 24):
                 made.append(world.vendor.add(world.clock.now()))
                 world.clock.advance(HOUR)
-                rested = collector.rested_at
-                collector.due.set()
-                await eventually(lambda before=rested: collector.rested_at > before)  # type: ignore[misc]  # a default
+                rested = collector.polls.rested_at
+                collector.polls.due.set()
+                await eventually(lambda before=rested: collector.polls.rested_at > before)  # type: ignore[misc]  # a default
             assert not collector.condition.up
             assert not polling.done(), "it goes on asking"
             failing = False
-            collector.due.set()
+            collector.polls.due.set()
             await eventually(lambda: collector.condition.up)
     finally:
         polling.cancel()

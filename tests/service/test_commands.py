@@ -14,6 +14,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.service.commands import Commands
 from auditrelay.service.desk import Backfill, Forget, Forgotten, Request, Verify
 from auditrelay.service.topology import Topology
+from auditrelay.sources import cencori
 from auditrelay.telemetry.metrics import Metrics
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,3 +67,31 @@ async def test_an_orphan_is_forgotten_once(commands: Commands) -> None:
     assert await commands.do(Forget("gone", yes=False), silent) == Forgotten("gone")
     with pytest.raises(ConfigError, match="orphaned are: none"):
         await commands.do(Forget("gone", yes=False), silent)
+
+
+@pytest.mark.parametrize(
+    ("request_", "instead"),
+    [
+        (backfill("exports"), "put an export of it into its directory, and it is read at once"),
+        (
+            Verify(source="exports", start=NOW, end=None, repair=False, at_sink=False),
+            "there is nothing to compare with",
+        ),
+    ],
+    ids=["backfill", "verify"],
+)
+async def test_a_source_that_reads_files_cannot_be_asked_for_a_range(
+    tmp_path: Path, request_: Request, instead: str
+) -> None:
+    settings = cencori.Settings.model_validate(
+        {"type": "cencori", "mode": "files", "directory": tmp_path}
+    )
+    config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {"exports": settings}, {})
+    store = await opened(tmp_path)
+    topology = Topology(config, store, Metrics(sources=["exports"]), clock=FakeClock())
+    commands = Commands(topology, store, clock=FakeClock())
+    with pytest.raises(ConfigError) as caught:
+        await commands.do(request_, silent)
+    assert str(caught.value) == f"exports reads files and cannot be asked for a range: {instead}"
+    await topology.close()
+    await store.close()

@@ -176,7 +176,7 @@ async def test_sources_and_sinks_write_under_a_lease(
         clock=FakeClock(),
     )
     try:
-        await topology.collectors["it"].checkpoint.refresh()
+        await topology.collectors["it"].for_range("").checkpoint.refresh()
         assert [state.name for state in await fenced.sources()] == ["it"]
         assert await whole.sources() == []
         await fenced.start_sink("out", ["it"])

@@ -70,7 +70,7 @@ class Vendor:
     pages: int = 0
     scope: str = ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         if self.unreadable is not None and (
             window.start < self.unreadable.end and window.end > self.unreadable.start
         ):

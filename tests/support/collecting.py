@@ -42,6 +42,7 @@ class Vendor:
     errors: dict[int, RelayError] = field(default_factory=dict)
     too_many: int = 10**9
     asked: list[Interval] = field(default_factory=list)
+    background: list[bool] = field(default_factory=list)
     pages: int = 0
     before_page: Callable[[], None] = lambda: None
     event_type: str = "auth.logout"
@@ -52,7 +53,8 @@ class Vendor:
         self.records.append((name, at, at if seen_from is None else seen_from))
         return name
 
-    def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+        self.background.append(background)
         return (self.walk_instead or self.walk_records)(window)
 
     async def walk_records(self, window: Interval) -> AsyncGenerator[Page]:
@@ -105,19 +107,23 @@ class World:
             name,
             settings,
             self.vendor,
-            normalizer=Normalizer(
-                vendor="bland",
-                source=name,
-                api_host="api.bland.ai",
-                scope="",
-                redact="default",
-                tags={},
-            ),
+            normalizer=self.normalizer(name),
             store=self.store,
             metrics=self.metrics,
             clock=self.clock,
             announce=lambda: None,
             patience=patience,
+        )
+
+    @staticmethod
+    def normalizer(name: str) -> Normalizer:
+        return Normalizer(
+            vendor="bland",
+            source=name,
+            api_host="api.bland.ai",
+            scope="",
+            redact="default",
+            tags={},
         )
 
     async def spooled(self) -> list[AuditEvent]:

@@ -21,7 +21,7 @@ from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
 from auditrelay.sinks import Item, Sink, Verdict
-from auditrelay.sources import FileSource
+from auditrelay.sources import FileSource, Source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, micros
@@ -96,6 +96,9 @@ async def check_all(config: Config, *, test: bool = False) -> list[Row]:
     def source(name: str, settings: Any) -> Any:
         return sources.make(name, settings, metrics, clock, config.state_dir)
 
+    def file_source(name: str, settings: Any) -> Any:
+        return sources.make_file_source(name, settings, metrics, clock)
+
     def sink(name: str, settings: Any) -> Any:
         return sinks.make(name, settings, metrics, clock)
 
@@ -106,7 +109,10 @@ async def check_all(config: Config, *, test: bool = False) -> list[Row]:
         return lambda built: _check_sink(built, event)
 
     checks = [
-        _row(name, settings, source, _check_source) for name, settings in config.sources.items()
+        _row(name, settings, source, _check_source)
+        if settings.export_directory is None
+        else _row(name, settings, file_source, _check_files)
+        for name, settings in config.sources.items()
     ]
     checks += [
         _row(name, settings, sink, sink_check(name)) for name, settings in config.sinks.items()
@@ -131,9 +137,11 @@ async def _row(
         return Row(name, settings.type, "failed", scrub(str(error)))
 
 
-async def _check_source(source: Any) -> tuple[str, Sequence[str]]:
-    if isinstance(source, FileSource):
-        return await source.check(), ()
+async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
+    return await source.check(), ()
+
+
+async def _check_source(source: Source) -> tuple[str, Sequence[str]]:
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:

@@ -21,10 +21,8 @@ from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREAD
 from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
 from auditrelay.collect.walk import in_halves, walk
-from auditrelay.errors import ConfigError, WalkBroken
+from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import in_background
-from auditrelay.sources import FileSource
 from auditrelay.store import Proof
 from auditrelay.window import Interval, holes, slices
 
@@ -69,11 +67,6 @@ class Backfiller:
         clock: Clock,
         on_progress: Callable[[BackfillProgress], Awaitable[None]],
     ) -> None:
-        if isinstance(collector.source, FileSource):
-            raise ConfigError(
-                f"{collector.name} reads files and cannot be asked for a range: put an export of "
-                "it into its directory, and it is read at once"
-            )
         self._collector = collector
         self._source = collector.source
         self._store = store
@@ -91,7 +84,6 @@ class Backfiller:
         Raises RelayError if a slice could not be read; finished slices stay done, and the next
         backfill of the same range resumes from there.
         """
-        in_background()
         await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
             self._collector.name, self._span, self._sinks, self._clock.now()
@@ -113,7 +105,6 @@ class Backfiller:
 
     async def count(self, *, concurrency: int) -> BackfillProgress:
         """Count the events that the source shows, and those never forwarded; forward nothing."""
-        in_background()
         await self._collector.checkpoint.refresh()
         await self._for_each(self._cut(self._span), concurrency, self._count_slice)
         return self._progress
@@ -135,7 +126,7 @@ class Backfiller:
         for part in todo:
             if part.start < oldest and not self._sinks:
                 expired = Interval(part.start, min(part.end, oldest))
-                await self._collector.new_reader().declare(expired, RETENTION)
+                await self._collector.new_reader().writer.declare(expired, RETENTION)
                 self._progress.gaps += 1
             if part.end > oldest:
                 rest.append(Interval(max(part.start, oldest), part.end))
@@ -195,7 +186,7 @@ class Backfiller:
                 if error.window is None or len(unreadable) >= MAX_UNREADABLE_SPANS:
                     raise
                 unreadable.append(error.window)
-                await reader.declare(error.window, UNREADABLE)
+                await reader.writer.declare(error.window, UNREADABLE)
                 self._progress.gaps += 1
                 todo += holes(part, [error.window])
                 continue
@@ -209,10 +200,10 @@ class Backfiller:
                 events = await self._from_source(reader, part, max_events)
             events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
-            await reader.write_when_room(
+            await reader.writer.write_when_room(
                 lambda: self._store.resend(self._collector.name, self._sinks, events, proof)
             )
-            reader.announce()
+            reader.writer.announce()
             self._progress.events += len(events)
             self._progress.new += len(events)
 
@@ -234,7 +225,10 @@ class Backfiller:
     ) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
-        async for events, _, _ in walk(self._source, part, reader.normalize, max_events=max_events):
+        pages = walk(
+            self._source, part, reader.writer.normalize, background=True, max_events=max_events
+        )
+        async for events, _, _ in pages:
             found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
 
@@ -242,7 +236,9 @@ class Backfiller:
         async def count(part: Interval, max_events: int | None) -> None:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
-            pages = walk(self._source, part, reader.normalize, max_events=max_events)
+            pages = walk(
+                self._source, part, reader.writer.normalize, background=True, max_events=max_events
+            )
             async for events, _, _ in pages:
                 inside = [
                     event

@@ -7,8 +7,6 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 
 import contextlib
 import logging
-import math
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -16,18 +14,12 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from auditrelay.clock import Clock
-from auditrelay.collect.checkpoint import Checkpoint
-from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
+from auditrelay.collect.page_writer import PageWriter
 from auditrelay.collect.walk import in_halves, time_range, walk
-from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
-from auditrelay.events.notices import gap_event
-from auditrelay.settings import SourceSettings
-from auditrelay.sources import FileSource, Page, Source
-from auditrelay.store import Added, DeadLetter, Declared, Proof
+from auditrelay.sources import Page, Source
+from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
@@ -53,6 +45,11 @@ class ReadMode:
     backfill: int | None = None
     """The number of the backfill that the window is part of."""
 
+    @property
+    def background(self) -> bool:
+        """Whether its requests give way to those of polls."""
+        return self.resweep or self.backfill is not None
+
 
 POLL: Final = ReadMode("poll")
 
@@ -73,45 +70,19 @@ class WindowStats:
 
 class WindowReader:
     """
-    Reads windows of one source into the store.
+    Reads windows of one *source* through *writer* into the store.
 
-    *announce* is called after new events were spooled. *patience* is how long a page waits for room
-    in the spool until StoreFull is raised; None: without limit. *checkpoint* and *health* are those
-    of the source: all its readers share them.
+    Another window may be read at the same time by another reader, with a writer of its own.
     """
 
     def __init__(
-        self,
-        name: str,
-        settings: SourceSettings,
-        source: Source | FileSource,
-        *,
-        normalizer: Normalizer,
-        store: Intake,
-        metrics: Metrics,
-        clock: Clock,
-        announce: Callable[[], None],
-        patience: timedelta | None = None,
-        checkpoint: Checkpoint,
-        health: SourceHealth,
+        self, source: Source, *, writer: PageWriter, store: Intake, metrics: Metrics
     ) -> None:
-        self.name = name
         self.source = source
-        self.worked_at: float | None = None
-        """When the current read last made progress (monotonic); None while nothing is read."""
-        self._settings = settings
-        self._normalizer = normalizer
+        self.writer = writer
+        self._name = writer.name
         self._store = store
         self._metrics = metrics
-        self._clock = clock
-        self.announce = announce
-        self._patience = math.inf if patience is None else patience.total_seconds()
-        self._checkpoint = checkpoint
-        self._health = health
-
-    def normalize(self, records: list[bytes]) -> list[AuditEvent]:
-        """Return the events of *records*, with now as the time of fetching."""
-        return self._normalizer(records, micros(self._clock.now()))
 
     async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
         """
@@ -121,16 +92,14 @@ class WindowReader:
         source raises; the parts read until then stay in the store.
         """
         stats = WindowStats()
-        source = self.source
-        assert not isinstance(source, FileSource)  # noqa: S101  # it cannot be asked for windows
 
         async def walk_part(part: Interval, max_events: int | None) -> None:
-            await self._walk(source, part, stats, mode, max_events)
+            await self._walk(part, stats, mode, max_events)
 
-        await in_halves(self.name, window, walk_part)
+        await in_halves(self._name, window, walk_part)
         _log.info(
             "window_reswept" if mode.resweep else "window_collected",
-            source=self.name,
+            source=self._name,
             start=window.start.isoformat(),
             end=window.end.isoformat(),
             pages=stats.pages,
@@ -141,18 +110,23 @@ class WindowReader:
 
     async def _walk(
         self,
-        source: Source,
         window: Interval,
         stats: WindowStats,
         mode: ReadMode,
         max_events: int | None,
     ) -> None:
         seen: set[bytes] = set()
-        before = await self._store.end_of_spool(self.name) if mode.resweep else 0
+        before = await self._store.end_of_spool(self._name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = number = 0
         async with contextlib.aclosing(
-            walk(source, window, self.normalize, max_events=max_events)
+            walk(
+                self.source,
+                window,
+                self.writer.normalize,
+                background=mode.background,
+                max_events=max_events,
+            )
         ) as pages:
             async for events, page, outcome in pages:
                 if mode.resweep:
@@ -165,7 +139,7 @@ class WindowReader:
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
                 proof = None if outcome is None else _proof(window, page, mode, read, new)
-                added = await self.add(events, mode.via, proof)
+                added = await self.writer.add(events, mode.via, proof)
                 new += len(added.new)
                 number += 1
                 self._log_page(window, number, page, events, len(added.new))
@@ -173,7 +147,7 @@ class WindowReader:
                 stats.events += len(events)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
-                self.worked_at = self._clock.monotonic()
+                self.writer.record_progress()
                 if outcome is None:
                     continue
                 stats.read += read
@@ -188,7 +162,7 @@ class WindowReader:
         times = time_range(events)
         _log.debug(
             "page_read",
-            source=self.name,
+            source=self._name,
             start=part.start.isoformat(),
             end=part.end.isoformat(),
             number=number,
@@ -204,109 +178,17 @@ class WindowReader:
         inside = well_inside(window)
         if inside is None:
             return 0
-        new = await self._store.record_deleted(self.name, inside, seen, before)
+        new = await self._store.record_deleted(self._name, inside, seen, before)
         if new:
             _log.warning(
                 "events_deleted_at_source",
-                source=self.name,
+                source=self._name,
                 count=new,
                 start=inside.start.isoformat(),
                 end=inside.end.isoformat(),
             )
-            self._metrics.events_deleted_at_source.labels(self.name).inc(new)
+            self._metrics.events_deleted_at_source.labels(self._name).inc(new)
         return new
-
-    async def add(
-        self,
-        events: Sequence[AuditEvent],
-        via: str,
-        proof: Proof | None = None,
-        bad: Sequence[DeadLetter] = (),
-    ) -> Added:
-        """Store a page once the store has room for it, and update metrics, health and log."""
-        # What the health has to save goes with the proof: both are one write.
-        condition = None if proof is None else self._health.unsaved()
-        added = await self.write_when_room(
-            lambda: self._store.add(
-                self.name,
-                events,
-                via=via,
-                proof=proof,
-                notice=self._notice,
-                bad=bad,
-                condition=condition,
-            )
-        )
-        if proof is not None:
-            self._health.saved(condition)
-            self._checkpoint.advance(proof, added.declared)
-        self._metrics.events_collected.labels(self.name).inc(len(added.new))
-        self._metrics.events_duplicate.labels(self.name).inc(added.known)
-        if added.new:
-            self._health.count_new([events[index] for index in added.new])
-            self._metrics.event_lateness_seconds.labels(self.name).observe_all(
-                (events[index].fetched - events[index].at) / 1e6 for index in added.late
-            )
-        self._report_gaps(added)
-        if added.new or added.declared or added.filled:
-            self.announce()
-        return added
-
-    async def declare(self, span: Interval, reason: str) -> None:
-        """Declare as a gap those parts of *span* that the ledger does not contain."""
-        await self.add([], reason, Proof(gaps=((span, reason),)))
-
-    def _notice(self, gap: Declared, filled: bool) -> AuditEvent:  # noqa: FBT001  # see Notice
-        return gap_event(
-            source=self.name,
-            vendor=self._settings.type,
-            scope=self.source.scope,
-            start=gap.interval.start,
-            end=gap.interval.end,
-            reason=gap.reason,
-            now=self._clock.now(),
-            tags=self._settings.tags,
-            filled=filled,
-        )
-
-    def _report_gaps(self, added: Added) -> None:
-        for gap in added.declared:
-            self._metrics.gap_seconds.labels(self.name, gap.reason).inc(
-                gap.interval.length.total_seconds()
-            )
-            if gap.new:
-                _log.error("gap_declared", source=self.name, **_gap_fields(gap))
-        for gap in added.filled:
-            _log.warning("gap_filled", source=self.name, **_gap_fields(gap))
-
-    async def write_when_room(self, write: Callable[[], Awaitable[T]]) -> T:
-        """
-        Retry *write* until the store has room for it: backpressure, a full spool pauses reading.
-
-        Raises StoreFull once the reader's patience is over.
-        """
-        waited = 0.0
-        made_room = False
-        while True:
-            try:
-                result = await write()
-            except StoreFull as error:
-                # Make room only before every other attempt: if the room made did not suffice, an
-                # immediate second try would not either.
-                made_room = not made_room and await self._store.make_room()
-                if made_room:
-                    continue
-                if waited >= self._patience:
-                    raise
-                if not waited:
-                    await self._health.paused(str(error))
-                await self._clock.sleep(ROOM_INTERVAL)
-                waited += ROOM_INTERVAL
-                self.worked_at = self._clock.monotonic()
-                continue
-            if waited:
-                self._health.resumed()
-            return result
 
 
 def belongs(event: AuditEvent, window: Interval) -> bool:
@@ -336,14 +218,6 @@ def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) ->
     elif not mode.resweep:
         covers = tuple(holes(window, [span for span, _ in gaps]))
     return Proof(covers=covers, gaps=gaps, backfill=mode.backfill, part=part, read=read, new=new)
-
-
-def _gap_fields(gap: Declared) -> dict[str, str]:
-    return {
-        "start": gap.interval.start.isoformat(),
-        "end": gap.interval.end.isoformat(),
-        "reason": gap.reason,
-    }
 
 
 def _late(event: AuditEvent) -> AuditEvent:

@@ -15,10 +15,8 @@ from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
 from auditrelay.errors import RelayError, StateError
-from auditrelay.http.rate import in_background
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
-from auditrelay.sources import FileSource
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, holes, slices
@@ -56,7 +54,6 @@ class Resweeper:
 
     async def keep_resweeping(self) -> None:
         """Resweep after every poll, until cancelled; a failure is retried after the next poll."""
-        in_background()
         while True:
             await self.due.wait()
             self.due.clear()
@@ -73,16 +70,14 @@ class Resweeper:
 
         Raises RelayError if the source could not be read; the progress of each delay is stored.
         """
-        if isinstance(self.reader.source, FileSource):
-            return
-        self.reader.worked_at = self._clock.monotonic()
+        self.reader.writer.record_progress()
         try:
             if not self._checkpoint.is_read:
                 await self._checkpoint.refresh()
             for delay in sorted(self._settings.resweep):
                 await self._resweep(delay)
         finally:
-            self.reader.worked_at = None
+            self.reader.writer.record_end()
 
     async def skip(self, window: Interval, walked: datetime) -> None:
         """Skip the resweeps of what in *window* was older than their delay when it was *walked*."""

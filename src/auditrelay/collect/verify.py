@@ -19,10 +19,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import in_halves, walk
-from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import in_background
-from auditrelay.sources import FileSource
 from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
@@ -121,14 +118,9 @@ class Verifier:
         clock: Clock,
         on_progress: Callable[[VerifyProgress], Awaitable[None]],
     ) -> None:
-        if isinstance(collector.source, FileSource):
-            raise ConfigError(
-                f"{collector.name} reads files and cannot be asked for a range: there is nothing "
-                "to compare with"
-            )
         self._collector = collector
         self._source = collector.source
-        self._reader = collector.new_reader()
+        self._writer = collector.new_reader().writer
         self._store = store
         self._span = span
         self._sinks = sinks
@@ -147,7 +139,6 @@ class Verifier:
 
     async def run(self) -> VerifyReport:
         """Return the report. Raises RelayError."""
-        in_background()
         began = self._clock.now()
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
@@ -180,7 +171,13 @@ class Verifier:
         shown: dict[str, AuditEvent] = {}
         last = None
         async with contextlib.aclosing(
-            walk(self._source, part, self._reader.normalize, max_events=max_events)
+            walk(
+                self._source,
+                part,
+                self._writer.normalize,
+                background=True,
+                max_events=max_events,
+            )
         ) as pages:
             async for events, last, _ in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))
@@ -265,10 +262,10 @@ class Verifier:
     ) -> None:
         """Forward the new ones of *found* to all sinks, and *to_resend* to its sink alone."""
         marked = [backfilled(event) for event in found]
-        added = await self._reader.add(marked, "repair", proof)
+        added = await self._writer.add(marked, "repair", proof)
         self._repaired += len(added.new)
         for sink, events in to_resend.items():
             again = [backfilled(event) for event in events]
             await self._store.resend(self._collector.name, [sink], again, Proof())
-            self._reader.announce()
+            self._writer.announce()
             self._repaired += len(again)

@@ -40,22 +40,26 @@ async def walk(
     window: Interval,
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
+    background: bool = False,
     max_events: int | None = MAX_EVENTS_PER_WALK,
     on_page: Callable[[Page, list[AuditEvent]], None] | None = None,
 ) -> AsyncGenerator[tuple[list[AuditEvent], Page, Outcome | None], None]:
     """
     Yield each page of *window* with its events, and with the one that completes it the outcome.
 
-    The last page of the last walk completes the window; all others come with None. A walk of more
-    than *max_events* breaks; None means no limit, for windows that are too short to be halved.
-    *on_page* is called with every page before it is judged, so also with one that breaks the walk.
+    The last page of the last walk completes the window; all others come with None. In the
+    *background* the requests give way to those of polls. A walk of more than *max_events* breaks;
+    None means no limit, for windows that are too short to be halved. *on_page* is called with every
+    page before it is judged, so also with one that breaks the walk.
     Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
     order: int | None = None
     for attempt in range(MAX_WALKS_PER_WINDOW):
         guard = _Guard(max_events)
-        async with contextlib.aclosing(_read_ahead(source.walk(window))) as pages:
+        async with contextlib.aclosing(
+            _read_ahead(source.walk(window, background=background))
+        ) as pages:
             async for page in pages:
                 events = normalize(page.records)
                 if on_page is not None:

@@ -73,9 +73,10 @@ class Batches:
                 pages, self._reached = await self._store.read(self._name, self._reached, missing)
                 self._exhausted = not pages
             if not pages:
-                if not self._postponed:
-                    return False
+                # A success may have done that during the read: then there is something to resend.
                 self.resend_postponed()
+                if not self._resend:
+                    return False
                 continue
             self._enqueue(pages)
         return True

@@ -129,23 +129,33 @@ class Peer:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         base_url: str | None = None,
+        background: bool = False,
     ) -> Reply:
         """
         Make one request and return the reply, whatever its status.
 
         After a 401 or 403 the secrets are read again, and if one has changed the request is sent
-        once more. *base_url* replaces the peer's own for this request. Raises Retryable if there
-        is no reply, with the reason ``connect``, ``tls``, ``timeout``, ``reset``, ``bad_reply`` or
-        ``reply_too_large``.
+        once more. *base_url* replaces the peer's own for this request. In the *background* it gives
+        way to other requests at the rate limit. Raises Retryable if there is no reply, with the
+        reason ``connect``, ``tls``, ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``.
         """
         url = (self._base_url if base_url is None else base_url) + path
         rotations = self._rotations
-        reply = await self._attempt(method, url, params, headers, content)
+        reply = await self._attempt(method, url, params, headers, content, background=background)
         if reply.status in (401, 403) and await self._secrets_changed_since(rotations):
-            reply = await self._attempt(method, url, params, headers, content)
+            reply = await self._attempt(
+                method, url, params, headers, content, background=background
+            )
         return reply
 
-    async def get(self, path: str, params: Mapping[str, str], read: Callable[[Reply], T]) -> T:
+    async def get(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        read: Callable[[Reply], T],
+        *,
+        background: bool = False,
+    ) -> T:
         """
         Send a GET under the retry policy, and return the result of *read* for the reply.
 
@@ -159,7 +169,7 @@ class Peer:
         ):
             with attempt:
                 try:
-                    reply = await self.request("GET", path, params=params)
+                    reply = await self.request("GET", path, params=params, background=background)
                     self._compare_clocks(reply)
                     return read(reply)
                 except Rejected as error:
@@ -213,9 +223,11 @@ class Peer:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         content: bytes | None,
+        *,
+        background: bool,
     ) -> Reply:
         if self._limiter is not None:
-            await self._limiter.acquire()
+            await self._limiter.acquire(background=background)
         merged = _DEFAULT_HEADERS.copy()
         for group in (self._identity(), headers or {}):
             for key, value in group.items():

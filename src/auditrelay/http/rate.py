@@ -2,20 +2,8 @@
 
 import asyncio
 import math
-from contextvars import ContextVar
 
 from auditrelay.clock import Clock
-
-_background: ContextVar[bool] = ContextVar("background", default=False)
-"""
-Not an argument: background work is the same walk as a poll, through the same source. Every source
-would have to pass the argument on to its peer, and a walk inherits the context of its task.
-"""
-
-
-def in_background() -> None:
-    """Let the current task, and tasks that it starts, give way to others at each rate limiter."""
-    _background.set(True)
 
 
 class RateLimiter:
@@ -25,9 +13,9 @@ class RateLimiter:
     That is stricter than aiolimiter, whose burst is a whole minute's worth: twice the limit can
     pass in one minute.
 
-    A slot is reserved before the wait for it, so requests keep their order. Background tasks
-    (:func:`in_background`) reserve one slot at a time between them, so any other request waits
-    for at most one of theirs.
+    A slot is reserved before the wait for it, so requests keep their order. Requests in the
+    background reserve one slot at a time between them, so any other one waits for at most one of
+    theirs.
     """
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
@@ -39,9 +27,9 @@ class RateLimiter:
         self._next = -math.inf
         self._background_turn = asyncio.Lock()
 
-    async def acquire(self) -> None:
-        """Wait until the next request may be sent."""
-        if not _background.get():
+    async def acquire(self, *, background: bool) -> None:
+        """Wait until the next request may be sent; one in the *background* gives way to others."""
+        if not background:
             return await self._reserve()
         async with self._background_turn:
             return await self._reserve()

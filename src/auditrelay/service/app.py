@@ -19,7 +19,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import Collector
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
@@ -246,7 +246,7 @@ class App:
     async def once(self) -> list[str]:
         """Read every source to its settled end, deliver everything, return the failures."""
 
-        async def collect(collector: Collector) -> None:
+        async def collect(collector: SourceLoop) -> None:
             try:
                 await collector.poll()
             except StateError:

@@ -72,7 +72,9 @@ class Commands:
             self._busy[source] -= 1
 
     async def _backfill(self, request: Backfill, on_progress: OnProgress) -> Backfilled:
-        collector = self._collector(request.source)
+        collector = self._collector(
+            request.source, "put an export of it into its directory, and it is read at once"
+        )
         span = self._span(collector, request)
         fed = self._sinks_of(collector.name, request.sinks)
         for note in self._notes(span, fed):
@@ -92,7 +94,7 @@ class Commands:
         )
 
     async def _verify(self, request: Verify, on_progress: OnProgress) -> Verified:
-        collector = self._collector(request.source)
+        collector = self._collector(request.source, "there is nothing to compare with")
         await collector.checkpoint.refresh()
         span = self._span(collector, request)
         if span.start >= collector.checkpoint.at:
@@ -163,11 +165,13 @@ class Commands:
             lost.append(f"the undelivered events (up to {source.waiting:,} events)")
         return " and ".join(lost)
 
-    def _collector(self, name: str) -> Collector:
-        if name in self._topology.collectors:
-            return self._topology.collectors[name]
-        known = ", ".join(self._topology.collectors) or "none"
-        raise ConfigError(f"there is no enabled source {name!r}; enabled are: {known}")
+    def _collector(self, name: str, instead: str) -> Collector:
+        """Return the collector of the source *name*; if it reads files, say what *instead*."""
+        collector = self._topology.collectors.get(name)
+        if collector is None:
+            known = ", ".join(self._topology.collectors) or "none"
+            raise ConfigError(f"there is no enabled source {name!r}; enabled are: {known}")
+        return collector.for_range(instead)
 
     def _sinks_of(self, source: str, wanted: Sequence[str] = ()) -> Sequence[str]:
         """Return the sinks *wanted*, or all that receive *source*; raise ConfigError for others."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import Collector
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service.store import States
@@ -62,7 +62,7 @@ class InstanceView:
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Update the gauges; return the metrics and their content type, as *accept* asks."""
         for collector in self._topology.collectors.values():
-            collector.checkpoint.measure()
+            collector.measure()
         now = self._clock.now()
         for sink in await self._store.sinks():
             if sink.name not in self._topology.config.sinks:
@@ -85,18 +85,11 @@ class InstanceView:
         fails.
         """
         now = self._clock.monotonic()
-        return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
-
-    def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
-        limit = STUCK + loop.settings.timeout
-        if isinstance(loop, Collector):
-            if loop.worked_at is None:
-                due = loop.settings.poll_interval + STUCK
-                return now - loop.rested_at > due.total_seconds()
-            limit = STUCK + SOURCE_ATTEMPTS * (
-                loop.settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
-            )
-        return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
+        collectors, deliverers = self._topology.collectors, self._topology.deliverers
+        return [
+            *(name for name, collector in collectors.items() if _polls_are_stuck(collector, now)),
+            *(name for name, deliverer in deliverers.items() if _batches_are_stuck(deliverer, now)),
+        ]
 
     def summary(self) -> str:
         """Return the overall health in a sentence: every problem, or that all are healthy."""
@@ -123,5 +116,19 @@ class InstanceView:
         return reasons
 
 
-def _blocked(loop: Collector | Deliverer) -> str:
+def _polls_are_stuck(collector: SourceLoop, now: float) -> bool:
+    settings = collector.settings
+    if collector.worked_at is None:
+        due = settings.poll_interval + STUCK
+        return now - collector.polls.rested_at > due.total_seconds()
+    longest = settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
+    return now - collector.worked_at > (STUCK + SOURCE_ATTEMPTS * longest).total_seconds()
+
+
+def _batches_are_stuck(deliverer: Deliverer, now: float) -> bool:
+    limit = STUCK + deliverer.settings.timeout
+    return deliverer.worked_at is not None and now - deliverer.worked_at > limit.total_seconds()
+
+
+def _blocked(loop: SourceLoop | Deliverer) -> str:
     return f"{loop.name} is blocked, action required: {loop.condition.last_error}"

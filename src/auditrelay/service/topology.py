@@ -15,6 +15,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay.clock import Clock
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.file_collector import FileCollector
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
@@ -24,6 +26,7 @@ from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
+from auditrelay.sources import make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import SOLE
 from auditrelay.telemetry.metrics import Metrics
@@ -65,7 +68,7 @@ class Topology:
         patience: timedelta | None = None,
     ) -> None:
         self.config = config
-        self.collectors: dict[str, Collector] = {}
+        self.collectors: dict[str, SourceLoop] = {}
         self.deliverers: dict[str, Deliverer] = {}
         self.sinks: dict[str, Sink] = {}
         self.held = store.under(SOLE)
@@ -85,7 +88,7 @@ class Topology:
             self.collectors[name] = self._collector(config, name)
 
     @property
-    def loops(self) -> list[Collector | Deliverer]:
+    def loops(self) -> list[SourceLoop | Deliverer]:
         """Every collector and deliverer, sources first."""
         return [*self.collectors.values(), *self.deliverers.values()]
 
@@ -105,16 +108,12 @@ class Topology:
         for state in await self._store.sources():
             if state.name not in self.config.sources:
                 _log.warning("source_orphaned", source=state.name)
-        await self._restore(self.loops)
-
-    async def _restore(self, loops: list[Collector | Deliverer]) -> None:
-        sources = {state.name: state.condition for state in await self._store.sources()}
-        sinks = {state.name: state.condition for state in await self._store.sinks()}
-        for loop in loops:
-            if isinstance(loop, Collector):
-                loop.restore(sources.get(loop.name, SourceCondition()))
-            else:
-                loop.restore(sinks.get(loop.name, SinkCondition()))
+        polled = {state.name: state.condition for state in await self._store.sources()}
+        for name, collector in self.collectors.items():
+            collector.restore(polled.get(name, SourceCondition()))
+        delivered = {state.name: state.condition for state in await self._store.sinks()}
+        for name, deliverer in self.deliverers.items():
+            deliverer.restore(delivered.get(name, SinkCondition()))
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
@@ -137,12 +136,11 @@ class Topology:
         assert self._scheduler is not None  # noqa: S101  # as above
         collector = self.collectors[name]
         self._running[f"source {name}"] = [
-            self._tasks.create_task(collector.keep_polling()),
-            self._tasks.create_task(collector.resweeper.keep_resweeping()),
+            self._tasks.create_task(loop) for loop in collector.loops()
         ]
         interval = collector.settings.poll_interval.total_seconds()
         self._scheduler.add_job(
-            collector.due.set,
+            collector.polls.due.set,
             "interval",
             seconds=interval,
             # Many instances that were started together must not poll in step for ever.
@@ -150,7 +148,7 @@ class Topology:
             id=f"poll {name}",
             **JOB,
         )
-        collector.due.set()
+        collector.polls.due.set()
 
     async def end(self) -> None:
         """Stop polling at once and delivering within *GRACE*, and release everything."""
@@ -167,7 +165,7 @@ class Topology:
     async def close(self) -> None:
         """Release every connection and file."""
         for collector in self.collectors.values():
-            await collector.source.close()
+            await collector.close()
         for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
             await sink.close()
 
@@ -229,10 +227,10 @@ class Topology:
 
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
-    ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, Collector]]:
+    ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, SourceLoop]]:
         """Build what is new or has changed; if one fails, close the others and raise."""
         new_sinks: dict[str, tuple[Sink, Deliverer]] = {}
-        new_collectors: dict[str, Collector] = {}
+        new_collectors: dict[str, SourceLoop] = {}
         try:
             for name in (*sinks.added, *sinks.changed):
                 new_sinks[name] = self._deliverer(config, name)
@@ -242,7 +240,7 @@ class Topology:
             for sink, _ in new_sinks.values():
                 await sink.close()
             for collector in new_collectors.values():
-                await collector.source.close()
+                await collector.close()
             raise
         return new_sinks, new_collectors
 
@@ -250,7 +248,7 @@ class Topology:
         assert self._scheduler is not None  # noqa: S101  # as above
         self._scheduler.remove_job(f"poll {name}")
         await asyncio.wait(self._cancel(f"source {name}"))
-        await self.collectors.pop(name).source.close()
+        await self.collectors.pop(name).close()
 
     async def _stop_delivering(self, name: str) -> None:
         """Drain the requests of *name*; its backlog waits for the sink that replaces it."""
@@ -286,26 +284,28 @@ class Topology:
 
     # -- building ----------------------------------------------------------------------------------
 
-    def _collector(self, config: Config, name: str) -> Collector:
+    def _collector(self, config: Config, name: str) -> SourceLoop:
         settings = config.sources[name]
-        source = make_source(name, settings, self._metrics, self._clock, config.state_dir)
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
                 if name in self.config.sources_of(sink):
                     deliverer.wake.set()
 
-        return Collector(
-            name,
-            settings,
-            source,
-            normalizer=Normalizer.of(name, settings, scope=source.scope),
-            store=self.held,
-            metrics=self._metrics,
-            clock=self._clock,
-            announce=announce,
-            patience=self._patience,
-        )
+        parts: dict[str, Any] = {
+            "store": self.held,
+            "metrics": self._metrics,
+            "clock": self._clock,
+            "announce": announce,
+            "patience": self._patience,
+        }
+        if settings.export_directory is not None:
+            files = make_file_source(name, settings, self._metrics, self._clock)
+            normalizer = Normalizer.of(name, settings, scope=files.scope)
+            return FileCollector(name, settings, files, normalizer=normalizer, **parts)
+        source = make_source(name, settings, self._metrics, self._clock, config.state_dir)
+        normalizer = Normalizer.of(name, settings, scope=source.scope)
+        return Collector(name, settings, source, normalizer=normalizer, **parts)
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]

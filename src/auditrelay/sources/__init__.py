@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from auditrelay.clock import Clock
 from auditrelay.settings import SourceSettings
@@ -55,11 +55,12 @@ class Source(Protocol):
     def scope(self) -> str:
         """The organisation or tenant in which record ids are unique, if records do not name it."""
 
-    def walk(self, window: Interval) -> AsyncGenerator[Page, None]:
+    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page, None]:
         """
         Yield every page of *window*, pages and records in any order.
 
-        Records just outside the window may be among them. The last page is marked as the last; it
+        In the *background* its requests give way to those of other walks. Records just outside the
+        window may be among them. The last page is marked as the last; it
         may be empty. A walk that ends without it proves nothing. Raises Retryable if the vendor
         does not answer even after retries, Refused if it will not answer until an operator acts,
         and WalkBroken if its answers cannot be a whole window.
@@ -109,7 +110,6 @@ class ExportFile:
     pages: AsyncGenerator[ExportPage, None]
 
 
-@runtime_checkable
 class FileSource(Protocol):
     """One configured place that files are put into, in place of an API that has windows."""
 
@@ -188,14 +188,28 @@ class Stateful(Protocol):
 
 def make(
     name: str, settings: SourceSettings, metrics: Metrics, clock: Clock, state_dir: Path
-) -> Source | FileSource:
-    """Return the source that the configuration calls *name*, of the type of its *settings*."""
-    source: Source | FileSource = import_module(f"{__name__}.{settings.type}").build(
-        name, settings, metrics, clock
-    )
+) -> Source:
+    """
+    Return the source that the configuration calls *name*, of the type of its *settings*.
+
+    Not for *settings* with an ``export_directory``: those are of a source that reads files.
+    """
+    source: Source = _build(name, settings, metrics, clock)
     if isinstance(source, Stateful):
         source.keep_in(Folder(state_dir / "sources" / name))
     return source
+
+
+def make_file_source(
+    name: str, settings: SourceSettings, metrics: Metrics, clock: Clock
+) -> FileSource:
+    """Return the source called *name* whose *settings* have an ``export_directory``."""
+    source: FileSource = _build(name, settings, metrics, clock)
+    return source
+
+
+def _build(name: str, settings: SourceSettings, metrics: Metrics, clock: Clock) -> Any:
+    return import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
 
 
 def available() -> list[str]:

@@ -84,7 +84,7 @@ class Source:
         """Empty: every record names its organisation, and ids are UUIDs."""
         return ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {
@@ -98,7 +98,10 @@ class Source:
         while not last:
             number += 1
             data = await self._peer.get(
-                PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
+                PATH,
+                {**params, "page": str(number)},
+                _read_first if number == 1 else _read,
+                background=background,
             )
             if data is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)

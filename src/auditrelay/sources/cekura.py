@@ -99,11 +99,11 @@ class Source:
         """The organisation's id, which records may lack."""
         return self._settings.organization_id
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         spans = _spans(window)
         for span in spans:
-            async with aclosing(self._pages(span)) as pages:
+            async with aclosing(self._pages(span, background=background)) as pages:
                 async for page in pages:
                     if len(spans) == 1:
                         yield page
@@ -114,7 +114,7 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _pages(self, span: Interval) -> AsyncGenerator[Page]:
+    async def _pages(self, span: Interval, *, background: bool) -> AsyncGenerator[Page]:
         params = {
             "organization_id": self._settings.organization_id,
             # Always both: without them the vendor shows only the last week.
@@ -130,7 +130,10 @@ class Source:
             number += 1
             # Never the address in ``next``: it may name another host, which must not get the key.
             answer = await self._peer.get(
-                PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
+                PATH,
+                {**params, "page": str(number)},
+                _read_first if number == 1 else _read,
+                background=background,
             )
             if answer is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)

@@ -110,7 +110,7 @@ class Source:
         """The tenant's id, which records lack."""
         return self._settings.tenant_id
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {
@@ -118,7 +118,7 @@ class Source:
             "to": in_milliseconds(span.end),
             "limit": str(self._settings.page_size),
         }
-        answer = await self._peer.get(PATH, params, self._read_first)
+        answer = await self._peer.get(PATH, params, self._read_first, background=background)
         sent: set[str] = set()
         while answer.has_more:
             # Yield its records even if its cursor turns out to be unusable.
@@ -126,7 +126,9 @@ class Source:
                 yield _page(answer)
             cursor = _next(answer, sent)
             sent.add(cursor)
-            answer = await self._peer.get(PATH, {**params, "cursor": cursor}, self._read)
+            answer = await self._peer.get(
+                PATH, {**params, "cursor": cursor}, self._read, background=background
+            )
         yield _page(answer)
 
     async def close(self) -> None:

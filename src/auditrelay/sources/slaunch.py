@@ -175,7 +175,7 @@ class Source:
         parts = urlsplit(self._settings.base_url)
         return f"{(parts.hostname or '').removesuffix(DOMAIN)}{parts.path}"
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
         shown: set[int] = set()  # hashes of the records: a restarted walk reads them again
@@ -186,7 +186,7 @@ class Source:
         while True:
             if cursor is None:
                 self._cursors = {}
-            answer = await self._page(cursor)
+            answer = await self._page(cursor, background=background)
             if answer is None and restarted:
                 raise WalkBroken(
                     f"S-Launch refused its own cursor twice in the walk of "
@@ -227,7 +227,7 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _page(self, cursor: str | None) -> _Answer | None:
+    async def _page(self, cursor: str | None, *, background: bool) -> _Answer | None:
         """Return the page behind *cursor*, or None if the vendor does not accept it any more."""
         params = {
             **self._settings.params,
@@ -237,8 +237,10 @@ class Source:
             "include_total": "false",  # it costs the vendor a count, and is not needed
         }
         if cursor is None:
-            return await self._peer.get(PATH, params, _read_first)
-        return await self._peer.get(PATH, {**params, "cursor": cursor}, _read)
+            return await self._peer.get(PATH, params, _read_first, background=background)
+        return await self._peer.get(
+            PATH, {**params, "cursor": cursor}, _read, background=background
+        )
 
     def _at(self, record: bytes) -> int | None:
         """Return the time of *record* in microseconds, None if it cannot be read."""

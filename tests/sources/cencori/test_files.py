@@ -382,8 +382,7 @@ async def test_rows_arrive_once_however_often_their_file_does(
 
 def test_a_folder_has_no_state_of_its_own(tmp_path: Path) -> None:
     given = {"type": "cencori", "mode": "files", "directory": tmp_path}
-    made = sources.make(
-        "labs", settings.Settings.model_validate(given), Metrics(), FakeClock(), tmp_path / "s"
+    made = sources.make_file_source(
+        "labs", settings.Settings.model_validate(given), Metrics(), FakeClock()
     )
-    assert isinstance(made, FileSource)
     assert not isinstance(made, sources.Stateful)

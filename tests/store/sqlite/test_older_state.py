@@ -23,11 +23,12 @@ from tests.support.stores import backlog, dead_letters, opened
 from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.file_collector import FileCollector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Rendered
-from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
+from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
@@ -75,7 +76,7 @@ class Vendor:
     asked: list[Interval] = field(default_factory=list)
     scope: str = ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         self.asked.append(window)
         yield Page(history.shown(self.name, window.start, window.end, self.clock()), last=True)
 
@@ -105,7 +106,7 @@ def collector(
     name: str,
     store: SqliteStore,
     now: datetime,
-    source: Source | FileSource | None = None,
+    source: Source | None = None,
     **changes: Any,
 ) -> Collector:
     settings = settings_of(name, **changes)
@@ -117,6 +118,19 @@ def collector(
         store=store,
         metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
         clock=FakeClock(now),
+        announce=lambda: None,
+    )
+
+
+def reads_files(store: SqliteStore, settings: SourceSettings, source: FileSource) -> FileCollector:
+    return FileCollector(
+        "exports",
+        settings,
+        source,
+        normalizer=normalizer("exports", settings),
+        store=store,
+        metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
+        clock=FakeClock(LEFT),
         announce=lambda: None,
     )
 
@@ -243,15 +257,15 @@ async def test_a_file_that_was_read_is_not_read_again(
         export.write_text(history.EXPORT)
         os.utime(export, (START.timestamp(), START.timestamp()))
     settings = settings_of("exports", directory=directory)
-    source = cencori.build("exports", settings, Metrics(), FakeClock(LEFT))  # type: ignore[arg-type]  # they are of cencori
+    source = make_file_source("exports", settings, Metrics(), FakeClock(LEFT))
     letters = dead_letters(folder)
-    await collector("exports", store, LEFT, source, directory=directory).poll()
+    await reads_files(store, settings, source).poll()
     assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"]
     assert dead_letters(folder) == letters
     other = directory / "other.csv"
     other.write_text(history.EXPORT.replace("p1", "p2"))
     os.utime(other, (START.timestamp(), START.timestamp()))
-    await collector("exports", store, LEFT, source, directory=directory).poll()
+    await reads_files(store, settings, source).poll()
     assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"] + 2, "another one is"
 
 

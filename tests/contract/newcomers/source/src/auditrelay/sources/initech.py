@@ -56,7 +56,7 @@ class Source:
         """Empty: keys are unique everywhere."""
         return ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*."""
         span = widened(window)
         params = {
@@ -66,7 +66,7 @@ class Source:
         }
         known: set[str] = set()
         while True:
-            answer = await self._peer.get("/log", params, _read)
+            answer = await self._peer.get("/log", params, _read, background=background)
             yield Page([bytes(row) for row in answer.rows], last=answer.after is None)
             if answer.after is None:
                 return

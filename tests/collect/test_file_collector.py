@@ -1,5 +1,6 @@
 """Export files: each is read once, and a rejected one is reported."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,12 +8,12 @@ from datetime import datetime
 import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import HOUR, NOON, SECOND, World
-from tests.support.stores import dead_letters
+from tests.support.daemon import eventually
+from tests.support.stores import counted, dead_letters
 
-from auditrelay.collect.file_reader import FileReader
-from auditrelay.collect.health import SourceHealth
+from auditrelay.collect.file_collector import FileCollector
 from auditrelay.errors import Rejected
-from auditrelay.sources import BadRow, ExportFile, ExportPage
+from auditrelay.sources import BadRow, ExportFile, ExportPage, cencori
 from auditrelay.window import Interval
 
 COVERED = Interval(NOON - HOUR, NOON)
@@ -54,40 +55,33 @@ def record(number: int) -> bytes:
 
 @dataclass
 class Rig:
-    """A drop, its reader, and the health of its source."""
+    """A folder, and the collector that reads it."""
 
     world: World
     folder: Folder
-    health: SourceHealth
-    files: FileReader
+    collector: FileCollector
 
     async def poll(self) -> None:
-        with self.health.track():
-            await self.files.read()
+        await self.collector.poll()
 
 
 @pytest.fixture
 async def rig(world: World) -> Rig:
-    collector = world.collector()
-    await collector.checkpoint.refresh()
-    health = SourceHealth(
-        "calls",
-        collector.settings,
-        store=world.store,
-        metrics=world.metrics,
-        clock=world.clock,
+    settings = cencori.Settings.model_validate(
+        {"type": "cencori", "mode": "files", "directory": world.folder}
     )
     folder = Folder()
-    files = FileReader(
+    collector = FileCollector(
         "calls",
+        settings,
         folder,
-        reader=collector.new_reader(),
-        health=health,
+        normalizer=world.normalizer("calls"),
         store=world.store,
         metrics=world.metrics,
         clock=world.clock,
+        announce=lambda: None,
     )
-    return Rig(world, folder, health, files)
+    return Rig(world, folder, collector)
 
 
 async def test_a_file_is_read_once_and_covers_what_it_claims(rig: Rig) -> None:
@@ -123,7 +117,7 @@ async def test_a_rejected_file_is_logged_once_shown_until_removed_and_blocks_no_
         await rig.poll()
     assert [line["file"] for line in logs if line["event"] == "file_rejected"] == ["bad.csv"]
     assert await rig.world.names() == ["r1"]
-    condition = rig.health.condition
+    condition = rig.collector.condition
     assert (condition.up, condition.held) == (True, False)
     shown = (condition.last_error, condition.error_code)
     assert shown == ("bad.csv is no export", "file_rejected")
@@ -155,3 +149,30 @@ async def test_new_events_of_time_that_was_read_before_are_counted_as_ambiguous(
     await rig.poll()
     assert await rig.world.names() == ["r1", "r2"]
     assert rig.world.counted("events_ambiguous_total") == 1
+
+
+async def test_a_poll_that_finds_no_file_costs_one_write_and_one_look_at_the_ledger(
+    rig: Rig,
+) -> None:
+    await rig.poll()
+    rig.world.clock.advance(HOUR)
+    with counted(rig.world.store) as calls:
+        await rig.poll()
+    assert calls == {"read ledger": 1, "write save_condition": 1}
+    assert rig.collector.worked_once
+    assert rig.collector.worked_at is None
+
+
+async def test_a_file_that_is_being_read_shows_progress_and_a_poll_that_is_due_begins(
+    rig: Rig,
+) -> None:
+    rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True)]
+    (loop,) = rig.collector.loops()
+    polling = asyncio.ensure_future(loop)
+    rested = rig.collector.polls.rested_at
+    rig.world.clock.advance(HOUR)
+    rig.collector.polls.due.set()
+    await eventually(lambda: rig.collector.polls.rested_at > rested)
+    assert await rig.world.names() == ["r1"]
+    polling.cancel()
+    await asyncio.wait([polling])
