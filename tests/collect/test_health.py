@@ -93,39 +93,6 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
     assert collector.condition.since == hours(5), "the state in between is unknown"
 
 
-async def test_no_room_pauses_the_poll_until_there_is_some(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(9)]
-    add, refusals = world.store.add, iter(range(12))
-
-    async def full(*args: Any, **kwargs: Any) -> Any:
-        if next(refusals, None) is not None:
-            raise StoreFull("no room")
-        return await add(*args, **kwargs)
-
-    monkeypatch.setattr(world.store, "add", full)
-    with capture_logs() as logs:
-        await world.collector().poll()
-    assert await world.names() == made
-    assert len(world.clock.waits) == 12
-    events = [line["event"] for line in logs]
-    assert (events.count("polling_paused"), events.count("polling_resumed")) == (1, 1)
-
-
-async def test_a_run_that_has_to_end_fails_when_no_room_is_made(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def full(*_: Any, **__: Any) -> Any:
-        raise StoreFull("no room")
-
-    monkeypatch.setattr(world.store, "add", full)
-    monkeypatch.setattr(world.store, "save_condition", full)
-    with pytest.raises(StoreFull):
-        await world.collector(patience=5 * SECOND).poll()
-    assert len(world.clock.waits) == 5
-
-
 async def test_a_poll_that_is_cancelled_on_a_full_disk_ends(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
