@@ -1,6 +1,5 @@
 """Storing pages: a full store makes them wait; the health goes with what a read proves."""
 
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -54,10 +53,10 @@ async def test_only_a_page_that_proves_something_takes_the_health_with_it(world:
     with counted(world.store) as calls:
         await writer.add(writer.normalize(records), "poll")
         (state,) = await world.store.sources()
-        assert state.condition["last_event_at"] is None, "a page is not proof of anything"
+        assert state.condition.last_event_at is None, "a page is not proof of anything"
         hour = Interval(NOON - 5 * HOUR, NOON - 4 * HOUR)
         await writer.add([], "poll", Proof(covers=(hour,)))
     assert calls == {"write add": 2, "read sources": 1}
     (state,) = await world.store.sources()
-    assert state.condition == asdict(collector.condition)
-    assert state.condition["last_event_at"] == "2026-01-10T11:00:00+00:00"
+    assert state.condition == collector.condition
+    assert state.condition.last_event_at == "2026-01-10T11:00:00+00:00"

@@ -69,7 +69,7 @@ def test_being_held_and_released_is_logged_once(health: Any) -> None:
 
 @pytest.mark.parametrize("up", [False, True])
 def test_only_a_failure_outlasts_a_restart(health: Any, clock: FakeClock, *, up: bool) -> None:
-    health.restore({"up": up, "held": False, "since": "2025-12-31T00:00:00+00:00"})
+    health.restore(type(health.condition)(up=up, since="2025-12-31T00:00:00+00:00"))
     health.failed(DOWN)
     since = clock.now().isoformat() if up else "2025-12-31T00:00:00+00:00"
     assert health.condition.since == since
@@ -78,11 +78,11 @@ def test_only_a_failure_outlasts_a_restart(health: Any, clock: FakeClock, *, up:
 def test_what_was_saved_is_saved_again_only_when_it_differs(health: Any) -> None:
     health.succeeded()
     condition = health.unsaved()
-    assert condition["up"] is True
+    assert condition.up
     assert health.unsaved() == condition, "it is not in the store yet"
     health.saved(condition)
     assert health.unsaved() is None
     health.failed(DOWN)
-    assert health.unsaved()["error_code"] == "status_503"
+    assert health.unsaved().error_code == "status_503"
     health.saved(None)
     assert health.unsaved() is not None
