@@ -8,6 +8,7 @@
 #                                      the contract suites (make test AREA=contract)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
+#   make generate                      config.example.toml and Splunk's props.conf, after a new source or sink
 #   make bench [BENCH="..."]           the numbers in docs/performance.md
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
@@ -36,7 +37,7 @@ DEMO ?=
 LOCK ?=
 INTEROP ?=
 
-.PHONY: install demo test test-unit check check-format check-lint check-types format bench interop changelog lock clean
+.PHONY: install demo test test-unit check check-format check-lint check-types format generate bench interop changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -69,6 +70,10 @@ check-types: $(VENV)/.developer
 format: $(VENV)/.developer
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+generate: $(VENV)/.developer
+	$(BIN)/python -m auditrelay.config.example > config.example.toml
+	$(BIN)/python siem/splunk/props.py > siem/splunk/TA-auditrelay/default/props.conf
 
 bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/normalize.py

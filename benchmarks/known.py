@@ -27,12 +27,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
+from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite import ledger
+from auditrelay.store.sqlite import intake, ledger
 from auditrelay.store.sqlite import state_dir as files
-from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite.journal import records
 from auditrelay.store.sqlite.known import REMEMBER
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.window import Interval, micros
@@ -76,7 +78,8 @@ def fill(folder: Path, known: int) -> float:
                     for place in range(number, number + count)
                 )
                 db.execute(REMEMBER, (keys, count, 1, day * a_day + number))
-            ledger.cover(JournalWriter(db, 1, micros(span.end), "poll"), span)
+            proof = Proof(covers=(span,))
+            intake.enter(db, 1, proof, now=micros(span.end), via="poll")
             db.execute("commit")
         db.execute("update meta set value = ? where name = 'next_position'", (known,))
         db.execute("pragma wal_checkpoint(truncate)").fetchall()
@@ -99,7 +102,11 @@ async def pages(folder: Path) -> tuple[float, list[str]]:
     """Return the seconds until the store is open, and table rows of the time a page takes."""
     began = time.perf_counter()
     store = await SqliteStore.open(
-        folder, max_bytes=1 << 40, retention=timedelta(days=7), remember=timedelta(days=10_000)
+        folder,
+        clock=Clock(),
+        max_bytes=1 << 40,
+        retention=timedelta(days=7),
+        remember=timedelta(days=10_000),
     )
     opened = time.perf_counter() - began
     normalize = Normalizer(
@@ -181,7 +188,8 @@ def polls(folder: Path, count: int) -> str:
             db.execute(REMEMBER, (key, 1, 1, number))
             # Each window starts an overlap before the checkpoint, as polls do.
             window = Interval(at - step, at + step)
-            ledger.cover(JournalWriter(db, 1, micros(window.end), "poll"), window)
+            proof = Proof(covers=(window,))
+            intake.enter(db, 1, proof, now=micros(window.end), via="poll")
             db.execute("commit")
         seconds = time.perf_counter() - began
         spans, journal = ledger.spans(db, 1), records(db, 1)

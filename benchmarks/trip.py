@@ -115,9 +115,9 @@ async def measure(sink: str, folder: Path, sandbox: Sandbox, calls: Calls) -> No
         (collector,) = topology.collectors.values()
 
         async def polled() -> None:
-            rested_at = collector.rested_at
-            collector.due.set()
-            await until(lambda: collector.rested_at != rested_at)
+            rested_at = collector.polls.rested_at
+            collector.polls.due.set()
+            await until(lambda: collector.polls.rested_at != rested_at)
             await asyncio.sleep(0.3)  # the resweep after it, and what the deliverer does then
 
         await polled()

@@ -17,10 +17,11 @@ from tests.siem import test_detections as detections
 from tests.siem.seen import GOLDEN, normalized
 from tests.support import daemon
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
-from auditrelay.sinks import EventRef, Item, elasticsearch
+from auditrelay.sinks import Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
 from auditrelay.telemetry.metrics import Metrics
 from interop import vendors
@@ -429,11 +430,11 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
             **cluster.identity,
         }
     )
-    sink = elasticsearch.build("cluster", settings, Metrics())
+    sink = elasticsearch.build("cluster", settings, Metrics(), Clock())
     size = 2000
     for first in range(0, len(events), size):
         batch = [
-            Item(place, EventRef.of(event), sink.render(event))
+            Item.of(place, event, sink.render(event, event.at), sink.limits)
             for place, event in enumerate(events[first : first + size])
         ]
         verdict = await sink.send(batch)

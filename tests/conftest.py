@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.support.clock import record_waits
+from tests.support.clock import FakeClock
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 
@@ -102,6 +102,12 @@ def speed() -> float:
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch, speed: float) -> list[float]:
-    """Speed up all waits; return the seconds that were waited for."""
-    return record_waits(monkeypatch, speed)
+def clock(speed: float) -> FakeClock:
+    """A clock for all that a test builds; waiting on it takes no time, or less."""
+    return FakeClock(speed=speed)
+
+
+@pytest.fixture
+def waits(clock: FakeClock) -> list[float]:
+    """The seconds that were waited for on the clock."""
+    return clock.waits

@@ -240,28 +240,47 @@ def test_the_example_configuration_is_mentioned() -> None:
     assert "(config.example.toml)" in README
 
 
-@pytest.mark.parametrize("kind", [*sources.available(), *sinks.available()])
-def test_a_source_or_sink_has_its_section_in_the_readme(kind: str) -> None:
-    assert f'type = "{kind}"' in README
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_form_is_named_in_the_readme(form: str) -> None:
     assert f'"{form}"' in README
 
 
-def test_every_configuration_in_the_readme_is_read_without_a_problem(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+FOLDERS = {"vendors": sources, "sinks": sinks}
+"""The folders of ``docs`` with a page for each type."""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [(folder, kind) for folder, package in FOLDERS.items() for kind in package.available()],
+)
+def test_a_source_or_sink_has_a_page_whose_configuration_is_read_without_a_problem(
+    folder: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from auditrelay import config  # noqa: PLC0415  # it is what this test is about
+    from auditrelay.telemetry import scrubber  # noqa: PLC0415  # likewise
 
-    shown = re.findall(r"^```toml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert len(shown) == len([*sources.available(), *sinks.available()])
+    monkeypatch.setattr(config, "scrubber", scrubber.Scrubber())
+    page = (ROOT / "docs" / folder / f"{kind}.md").read_text("utf-8")
+    assert page.startswith("# ")
+    blocks = re.findall(r"^```toml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert blocks
     path = tmp_path / "auditrelay.toml"
-    path.write_text("".join(shown), "utf-8")
-    secrets = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", "".join(shown)), "a pretend secret")
-    loaded = config.load(path, {**secrets, "HOME": str(tmp_path)})
-    assert loaded.warnings == ()
+    for block in blocks:
+        assert f'type = "{kind}"' in block
+        if "${file:" in block:
+            (tmp_path / "secret").write_text("sb-acme-auth-token=a-pretend-secret")
+            block = re.sub(r"\$\{file:.*?\}", f"${{file:{tmp_path}/secret}}", block)  # noqa: PLW2901  # the same, with a file that exists
+        path.write_text(block, "utf-8")
+        secrets = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", block), "a pretend secret")
+        loaded = config.load(path, {**secrets, "HOME": str(tmp_path)})
+        tables: list[Any] = [*loaded.sources.values(), *loaded.sinks.values()]
+        assert [each.type for each in tables] == [kind]
+
+
+def test_every_page_of_a_source_or_sink_is_of_a_type() -> None:
+    for folder, package in FOLDERS.items():
+        pages = {page.stem for page in (ROOT / "docs" / folder).iterdir()}
+        assert pages == set(package.available())
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -209,8 +209,9 @@ async def test_a_sink_that_fails_the_check_is_sent_nothing(
 ) -> None:
     sandbox.elastic.switches.missing_privileges = frozenset({"create_doc"})
     found = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
-    assert [row.name for row in found if row.result == "failed"] == ["elastic"]
-    assert "no privilege to write to logs-auditrelay.*-default" in found[-1].message
+    (failed,) = [row for row in found if row.result == "failed"]
+    assert failed.name == "elastic"
+    assert "no privilege to write to logs-auditrelay.*-default" in failed.message
     assert not [each for each in sandbox.elastic.seen if each.path == "/_bulk"]
 
 
@@ -232,7 +233,19 @@ async def test_an_event_in_the_failure_store_is_reported(tmp_path: Path, sandbox
         path="/_bulk",
     )
     found = await rows(tmp_path, sources(sandbox), sinks(sandbox), test=True)
-    assert "went to the failure store" in found[-1].message
+    (elastic,) = [row for row in found if row.name == "elastic"]
+    assert "went to the failure store" in elastic.message
+
+
+async def test_an_oversized_test_event_is_reported_and_not_sent(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditrelay.sinks.datadog.EVENT_BYTES", 100)
+    tables = {"datadog": sinks(sandbox)["datadog"]}
+    *_, datadog = await rows(tmp_path, sources(sandbox), tables, test=True)
+    assert datadog.result == "failed"
+    assert "the limit is 100 (too_large)" in datadog.message
+    assert sandbox.datadog.stored.total == 0
 
 
 # --- sources of another kind --------------------------------------------------------------------
@@ -263,25 +276,27 @@ class Leaky:
     async def close(self) -> None: ...
 
 
+HIDDEN = "answers; 1 events in the last hour; some events are hidden by the plan (plan_categories)"
+
+
 @pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        (Folder, "/exports: 2 files wait"),
-        (
-            Leaky,
-            (
-                "answers; 1 events in the last hour; "
-                "some events are hidden by the plan (plan_categories)"
-            ),
-        ),
-    ],
+    ("kind", "double", "said"),
+    [("cencori", Folder, "/exports: 2 files wait"), ("bland", Leaky, HIDDEN)],
 )
 async def test_the_message_depends_on_the_kind_of_source(
-    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, kind: Any, said: str
+    tmp_path: Path,
+    sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    double: Any,
+    said: str,
 ) -> None:
-    monkeypatch.setattr("auditrelay.sources.bland.build", lambda *_: kind())
-    table = {"bland": sources(sandbox)["bland"]}
-    found = await rows(tmp_path, table, {"elastic": sinks(sandbox)["elastic"]})
+    monkeypatch.setattr(f"auditrelay.sources.{kind}.build", lambda *_: double())
+    tables = {
+        "bland": sources(sandbox)["bland"],
+        "cencori": {"type": "cencori", "mode": "files", "directory": str(tmp_path)},
+    }
+    found = await rows(tmp_path, {kind: tables[kind]}, {"elastic": sinks(sandbox)["elastic"]})
     assert (found[0].result, found[0].message) == ("ok", said)
 
 

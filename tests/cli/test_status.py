@@ -16,7 +16,8 @@ async def test_what_is_wrong_and_what_to_do_are_printed_as_sentences(
     _print(state)
     lines = capsys.readouterr().out.splitlines()
     (at,) = [number for number, line in enumerate(lines) if line.startswith("ACTION REQUIRED: ")]
-    since = state["findings"][0]["since"]
+    since = state.findings[0].since
+    assert since is not None
     assert (
         lines[at]
         == f"ACTION REQUIRED: splunk cannot be reached. (since {since[5:10]} {since[11:19]}Z)"

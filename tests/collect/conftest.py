@@ -17,8 +17,3 @@ def sinks() -> tuple[str, ...]:
 async def world(tmp_path: Path, sinks: tuple[str, ...]) -> AsyncIterator[World]:
     async with open_world(tmp_path, sinks) as world:
         yield world
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(waits: list[float]) -> None:
-    """Wait for nothing, in every test."""

@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
-from tests.support.empty_folder import EmptyFolder
+from tests.support.stores import backlog
 
-from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller
+from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller, BackfillProgress
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
-from auditrelay.errors import ConfigError, Retryable, WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
 from auditrelay.window import Interval
@@ -36,7 +35,7 @@ class Filling:
         span: Interval = PAST,
         sinks: tuple[str, ...] = (),
     ) -> None:
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[BackfillProgress] = []
         self.backfiller = Backfiller(
             collector or world.collector(),
             world.store,
@@ -46,10 +45,10 @@ class Filling:
             on_progress=self._on_progress,
         )
 
-    async def _on_progress(self, progress: dict[str, Any]) -> None:
+    async def _on_progress(self, progress: BackfillProgress) -> None:
         self.reports.append(progress)
 
-    async def run(self, concurrency: int = 1, *, newest_first: bool = False) -> dict[str, Any]:
+    async def run(self, concurrency: int = 1, *, newest_first: bool = False) -> BackfillProgress:
         return await self.backfiller.run(concurrency=concurrency, newest_first=newest_first)
 
 
@@ -59,7 +58,7 @@ def spread(world: World, count: int, span: Interval = PAST) -> list[str]:
 
 
 async def read(world: World, sink: str = "sink") -> list[AuditEvent]:
-    return [event for page in await world.store.read(sink, 0, 10**6) for event in page.events]
+    return [event for page in await backlog(world.store, sink) for event in page.events]
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -73,14 +72,15 @@ async def test_everything_of_the_range_is_forwarded_once_and_marked(
     result = await filling.run(concurrency, newest_first=newest_first)
     assert sorted(await world.names()) == sorted(made), "and nothing from beyond its end"
     assert all(event.backfill for event in await world.spooled())
-    assert (result["events"], result["new"], result["gaps"]) == (100, 100, 0)
-    assert not result["resumed"]
-    assert len(world.vendor.asked) == SLICES_PER_RANGE
+    assert (result.events, result.new, result.gaps) == (100, 100, 0)
+    assert not result.resumed
+    assert world.vendor.background == [True] * SLICES_PER_RANGE, "polls go first"
     assert len(await read(world, "other")) == 100
     assert min(span.start for span, gap in await world.covered() if gap is None) == PAST.start
-    shares = [each["done_seconds"] / each["total_seconds"] for each in filling.reports]
+    shares = [each.done_seconds / each.total_seconds for each in filling.reports]
     assert shares == sorted(shares)
-    assert (shares[0], shares[-1]) == (0, pytest.approx(1))
+    assert shares[0] == 0
+    assert shares[-1] == pytest.approx(1)
     if concurrency == 1:
         starts = [window.start for window in world.vendor.asked]
         assert starts == sorted(starts, reverse=newest_first)
@@ -91,7 +91,7 @@ async def test_what_was_forwarded_before_is_counted_and_not_forwarded_again(worl
     await Filling(world).run()
     late = world.vendor.add(PAST.start + HOUR)
     result = await Filling(world).run()
-    assert (result["events"], result["new"], result["resumed"]) == (31, 1, False)
+    assert (result.events, result.new, result.resumed) == (31, 1, False)
     names = await world.names()
     assert len(names) == 31
     assert names[-1] == late
@@ -122,9 +122,9 @@ async def test_one_that_was_broken_off_goes_on_where_it_stopped(
     assert 0 < asked < SLICES_PER_RANGE
     filling = Filling(world)
     result = await filling.run(concurrency)
-    assert result["resumed"]
-    assert (result["events"], result["new"]) == (100, 100), "what the first run did counts, too"
-    assert filling.reports[0]["done_seconds"] > 0
+    assert result.resumed
+    assert (result.events, result.new) == (100, 100), "what the first run did counts, too"
+    assert filling.reports[0].done_seconds > 0
     assert len(world.vendor.asked) <= SLICES_PER_RANGE + concurrency, (
         "what was done is not done again"
     )
@@ -137,11 +137,11 @@ async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> N
     with pytest.raises(Retryable):
         await Filling(world).run()
     other = await Filling(world, span=Interval(PAST.end, PAST.end + DAY)).run()
-    assert not other["resumed"]
+    assert not other.resumed
     single = await Filling(world, sinks=("sink",)).run()
-    assert not single["resumed"]
+    assert not single.resumed
     wider = await Filling(world, span=Interval(PAST.start - DAY, PAST.end)).run()
-    assert wider["resumed"], "a range that overlaps it takes it up"
+    assert wider.resumed, "a range that overlaps it takes it up"
 
 
 async def test_a_failure_stops_the_others_and_no_task_is_left(world: World) -> None:
@@ -192,7 +192,7 @@ async def test_a_gap_that_can_be_read_by_now_is_filled(world: World) -> None:
     await collector.poll()
     lost = world.vendor.add(NOON - 2 * DAY)
     result = await Filling(world, collector, span=Interval(NOON - 10 * DAY, NOON - 4 * HOUR)).run()
-    assert result["new"] == 1
+    assert result.new == 1
     assert [gap for _, gap in await world.covered() if gap] == []
     assert lost in await world.names()
     assert [event.native_action for event in await world.spooled()][-1] == "auditrelay.gap_filled"
@@ -202,10 +202,10 @@ async def test_what_the_vendor_does_not_keep_is_declared_and_not_asked_for(world
     spread(world, 10)
     collector = world.collector(retention="15d")
     result = await Filling(world, collector).run()
-    assert result["gaps"] == 1
+    assert result.gaps == 1
     assert (await world.covered())[0] == (Interval(PAST.start, NOON - 15 * DAY), RETENTION)
     assert min(window.start for window in world.vendor.asked) >= NOON - 15 * DAY
-    assert result["new"] == 5
+    assert result.new == 5
 
 
 async def test_what_cannot_be_read_is_declared_and_the_rest_is_filled(world: World) -> None:
@@ -215,7 +215,7 @@ async def test_what_cannot_be_read_is_declared_and_the_rest_is_filled(world: Wor
         world.vendor.add(poison)
     world.vendor.too_many = 7
     result = await Filling(world).run()
-    assert result["gaps"] == 1
+    assert result.gaps == 1
     (gap,) = [span for span, reason in await world.covered() if reason == UNREADABLE]
     assert gap.start <= poison < gap.end
     assert gap.length <= SECOND
@@ -247,7 +247,7 @@ async def test_some_sinks_get_everything_again_and_the_others_nothing(world: Wor
     await Filling(world).run()
     asked = len(world.vendor.asked)
     result = await Filling(world, sinks=("other",)).run()
-    assert (result["events"], result["new"]) == (40, 40)
+    assert (result.events, result.new) == (40, 40)
     assert len(world.vendor.asked) == asked, "all of it is in the spool: the source is not asked"
     assert len(await read(world)) == 40
     again = await read(world, "other")
@@ -263,7 +263,7 @@ async def test_what_the_spool_lacks_comes_from_the_source(world: World) -> None:
     await world.store.prune(datetime.now(NOON.tzinfo) + 8 * DAY)
     asked = len(world.vendor.asked)
     result = await Filling(world, sinks=("other",)).run()
-    assert result["events"] == 40
+    assert result.events == 40
     assert len(world.vendor.asked) > asked
     again = await read(world, "other")
     assert sorted(event.native_id or "" for event in again) == sorted(made)
@@ -274,11 +274,11 @@ async def test_what_the_spool_lacks_comes_from_the_source(world: World) -> None:
 async def test_what_was_never_read_comes_from_the_source_and_is_not_claimed(world: World) -> None:
     spread(world, 10)
     result = await Filling(world, sinks=("other",)).run()
-    assert result["events"] == 10
+    assert result.events == 10
     assert await world.covered() == [], "the other sinks have not got it"
     assert await read(world) == []
     # And so the range is still open for all of them.
-    assert (await Filling(world).run())["new"] == 10
+    assert (await Filling(world).run()).new == 10
     assert len(await read(world)) == 10
 
 
@@ -311,9 +311,10 @@ async def test_a_dry_run_counts_and_changes_nothing(world: World) -> None:
     await Filling(world, span=Interval(PAST.start, PAST.start + 5 * DAY)).run()
     before = (await world.spooled(), await world.covered())
     counted = await Filling(world).backfiller.count(concurrency=2)
-    assert (counted["events"], counted["new"]) == (30, 15)
+    assert set(world.vendor.background) == {True}, "polls go first"
+    assert (counted.events, counted.new) == (30, 15)
     assert (await world.spooled(), await world.covered()) == before
-    assert not (await Filling(world, span=Interval(PAST.end - DAY, PAST.end)).run())["resumed"]
+    assert not (await Filling(world, span=Interval(PAST.end - DAY, PAST.end)).run()).resumed
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -331,11 +332,4 @@ async def test_pages_that_move_do_not_count_an_event_twice(world: World, dry_run
     world.vendor.walk_instead = walk
     filling = Filling(world, span=Interval(PAST.start, PAST.start + HOUR))
     result = await (filling.backfiller.count(concurrency=1) if dry_run else filling.run())
-    assert (result["events"], result["new"]) == (12, 12)
-
-
-def test_files_cannot_be_asked_for_a_range(world: World, tmp_path: Path) -> None:
-    collector = world.collector()
-    collector.source = EmptyFolder()
-    with pytest.raises(ConfigError, match="calls reads files and cannot be asked for a range"):
-        Filling(world, collector)
+    assert (result.events, result.new) == (12, 12)

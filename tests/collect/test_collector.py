@@ -7,11 +7,49 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World, covered_from
+from tests.support.stores import counted
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
 from auditrelay.window import Interval
 
+MINUTE = 60 * SECOND
+
 # --- windows
+
+
+@pytest.mark.parametrize("resweep", [[], ["1h", "12h"]])
+async def test_a_poll_that_finds_nothing_costs_one_write_and_one_look_at_the_ledger(
+    world: World, resweep: list[str]
+) -> None:
+    collector = world.collector(resweep=resweep)
+    await collector.poll()
+    world.clock.advance(5 * MINUTE)
+    await collector.poll()
+    world.clock.advance(5 * MINUTE)
+    with counted(world.store) as calls:
+        await collector.poll()
+    assert calls == {
+        "read ledger": 1,
+        "write add": 1,
+        **({"read resweep_from": 2} if resweep else {}),
+    }
+    assert collector.checkpoint.at == NOON + 9 * MINUTE
+    (state,) = await world.store.sources()
+    assert state.condition == collector.condition, "the write is of the health, too"
+    assert state.condition.last_poll_at == world.clock.now().isoformat()
+
+
+async def test_a_poll_with_several_windows_looks_at_the_ledger_once(world: World) -> None:
+    collector = world.collector(max_window="30m", overlap="1m")
+    made = [world.vendor.add(NOON - number * MINUTE) for number in range(2, 110)]
+    with counted(world.store) as calls:
+        await collector.poll()
+    assert sorted(await world.names()) == sorted(made)
+    assert calls["read ledger"] == 1
+    assert calls["write add"] == world.vendor.pages
+    assert collector.checkpoint.at == covered_from(await world.covered()).end
+    assert calls["write start_source"] == 1
+    assert calls["write save_condition"] == 1, "events and success changed it after the first page"
 
 
 async def test_a_first_poll_reads_the_lookback_up_to_what_has_settled(world: World) -> None:
@@ -29,7 +67,7 @@ async def test_a_source_down_on_its_first_day_still_gets_its_whole_lookback(worl
     world.vendor.errors = {1: Retryable("down", reason="connect")}
     with pytest.raises(Retryable):
         await world.collector().poll()
-    world.clock.now += 9 * HOUR
+    world.clock.advance(9 * HOUR)
     await world.collector().poll()
     assert await world.names() == [early]
 
@@ -38,7 +76,7 @@ async def test_an_outage_of_45_days_is_read_in_several_windows_of_30_days_at_mos
     world: World,
 ) -> None:
     await world.collector().poll()
-    world.clock.now += 45 * DAY
+    world.clock.advance(45 * DAY)
     made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24)]
     world.vendor.asked.clear()
     await world.collector().poll()
@@ -46,7 +84,7 @@ async def test_an_outage_of_45_days_is_read_in_several_windows_of_30_days_at_mos
     assert len(world.vendor.asked) <= 8
     assert all(window.length <= 30 * DAY for window in world.vendor.asked)
     assert covered_from(await world.covered()) == Interval(
-        NOON - 2 * HOUR, world.clock.now - 60 * SECOND
+        NOON - 2 * HOUR, world.clock.now() - 60 * SECOND
     )
 
 
@@ -58,7 +96,7 @@ async def test_a_clock_that_steps_loses_nothing(world: World, step: timedelta) -
     for number in range(20):
         real += 300 * SECOND
         # for polls 5 to 9 the clock is wrong; the vendor's never is
-        world.clock.now = real + (step if 5 <= number < 10 else timedelta(0))
+        world.clock.set(real + (step if 5 <= number < 10 else timedelta(0)))
         made.append(world.vendor.add(real - 200 * SECOND, seen_from=NOON - 100 * DAY))
         with contextlib.suppress(Refused):  # it is held while the clock is far behind
             await collector.poll()
@@ -163,13 +201,13 @@ async def test_a_clock_that_was_set_back_holds_the_source_until_it_is_fixed(worl
     collector = world.collector()
     await collector.poll()
     asked = len(world.vendor.asked)
-    world.clock.now -= DAY
+    world.clock.set(world.clock.now() - DAY)
     with pytest.raises(Refused, match="fix the system clock"):
         await collector.poll()
     assert collector.condition.held
     assert len(world.vendor.asked) == asked
-    world.clock.now += DAY + HOUR
-    name = world.vendor.add(world.clock.now - HOUR / 2)
+    world.clock.advance(DAY + HOUR)
+    name = world.vendor.add(world.clock.now() - HOUR / 2)
     await collector.poll()
     assert await world.names() == [name]
 
@@ -181,5 +219,5 @@ async def test_polls_run_even_if_the_scheduler_never_sets_them_due(world: World)
     async with asyncio.timeout(10):
         while len(world.vendor.asked) < 1:
             await asyncio.sleep(0.005)
-            world.clock.now += HOUR
+            world.clock.advance(HOUR)
     polling.cancel()

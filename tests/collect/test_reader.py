@@ -1,6 +1,5 @@
 """Reading a window: what each read mode marks, proves, counts and records."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Any
@@ -9,12 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World
 from tests.support.logged import logged
+from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, ReadMode, belongs
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import RateLimiter, in_background
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes
@@ -29,7 +28,7 @@ class Partly:
         self.vendor, self.partial, self.gaps = vendor, partial, gaps
         self.scope = ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         async for page in self.vendor.walk(window):
             # It counts on the last page only; on earlier pages it is ignored.
             yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
@@ -92,7 +91,7 @@ async def test_what_was_shown_in_part_is_covered_once_it_is_shown_whole(world: W
     collector = with_source(world.collector(overlap="30m"), source)
     await collector.poll()
     source.partial = None
-    world.clock.now += 10 * MINUTE
+    world.clock.advance(10 * MINUTE)
     with capture_logs() as logs:
         await collector.poll()
     ledger = await world.covered()
@@ -117,7 +116,7 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
     stats = await collector.new_reader().read(part, mode)
     assert (stats.new, stats.read) == (1, 1)
     for sink in ("sink", "other"):
-        pages = await world.store.read(sink, 0, 100)
+        pages = await backlog(world.store, sink)
         events = [event for page in pages for event in page.events]
         assert [event.native_action for event in events] == [
             *["auditrelay.gap_declared"],
@@ -132,15 +131,15 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
 
 
 async def test_a_gap_that_goes_on_is_one_event_a_day(world: World) -> None:
-    world.clock.now = NOON - 12 * HOUR  # midnight
+    world.clock.set(NOON - 12 * HOUR)  # midnight
     collector = with_source(
         world.collector(initial_lookback="5m", overlap="1s", settle="0s"),
         Partly(world.vendor, partial="plan_limit"),
     )
-    world.clock.now += 5 * MINUTE
+    world.clock.advance(5 * MINUTE)
     for _ in range(3 * 24 * 4):
         await collector.poll()
-        world.clock.now += 15 * MINUTE
+        world.clock.advance(15 * MINUTE)
     days = {(NOON + timedelta(days=day)).date().isoformat() for day in (0, 1, 2)}
     found = notices(await world.spooled())
     assert len(found) == len(days), found
@@ -161,13 +160,13 @@ async def test_what_the_vendor_does_not_keep_any_more_is_declared_and_not_asked_
     oldest = min(window.start for window in world.vendor.asked)
     assert oldest >= NOON - 7 * DAY - 10 * MINUTE, "no more than the overlap"
     assert await world.names() == ["None", kept]
-    world.clock.now += 30 * DAY  # an outage for longer than that
+    world.clock.advance(30 * DAY)  # an outage for longer than that
     await collector.poll()
     gaps = [span for span, gap in await world.covered() if gap == "retention"]
-    assert gaps[-1].end == world.clock.now - 7 * DAY
+    assert gaps[-1].end == world.clock.now() - 7 * DAY
     assert not list(
         holes(
-            Interval(NOON - 10 * DAY, world.clock.now - MINUTE),
+            Interval(NOON - 10 * DAY, world.clock.now() - MINUTE),
             [span for span, _ in await world.covered()],
         )
     )
@@ -182,7 +181,7 @@ async def test_at_debug_each_page_is_a_line(world: World) -> None:
     collector = world.collector(overlap="2h")
     await collector.poll()
     world.vendor.add(NOON - HOUR + 4 * MINUTE)
-    world.clock.now += MINUTE
+    world.clock.advance(MINUTE)
     with logged("debug") as lines:
         await collector.poll()
         pages = [line for line in lines() if line["event"] == "page_read"]
@@ -221,10 +220,10 @@ async def test_late_events_are_counted_wherever_they_are_found(world: World) -> 
     collector = world.collector(resweep=["1h"])
     await collector.poll()
     world.vendor.add(NOON - 5 * MINUTE)  # found by the overlap of the next poll
-    world.clock.now += 5 * MINUTE
+    world.clock.advance(5 * MINUTE)
     await collector.poll()
     world.vendor.add(NOON - 40 * MINUTE)  # by the resweep
-    world.clock.now += 90 * MINUTE
+    world.clock.advance(90 * MINUTE)
     await collector.poll()
     (state,) = await world.store.sources()
     assert [(each.via, each.seconds, each.events) for each in state.lateness] == [
@@ -264,13 +263,13 @@ async def test_an_event_deleted_at_the_source_is_recorded_once_and_stays_forward
     collector = world.collector(resweep=["1h", "6h"])
     for number in range(9):
         world.vendor.add(NOON + number * MINUTE)
-    world.clock.now += 30 * MINUTE
+    world.clock.advance(30 * MINUTE)
     await collector.poll()
     spooled = await world.names()
     gone = world.vendor.records.pop(4)
-    world.clock.now += HOUR + 30 * MINUTE
+    world.clock.advance(HOUR + 30 * MINUTE)
     assert await resweep_deleted(world, collector) == 1
-    world.clock.now += 8 * HOUR
+    world.clock.advance(8 * HOUR)
     assert await resweep_deleted(world, collector) == 0, "the next resweep does not report it again"
     with StateView(world.folder) as view:
         known = view.coverage("calls")
@@ -290,16 +289,16 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
     await collector.poll()
     for number in range(8):
         world.vendor.add(NOON + number * MINUTE)
-    world.clock.now += 30 * MINUTE
+    world.clock.advance(30 * MINUTE)
     await collector.poll()
-    world.clock.now += 90 * MINUTE
+    world.clock.advance(90 * MINUTE)
     window = Interval(NOON - HOUR, NOON + 20 * MINUTE)
     # A poll finds an event of the first page after the resweep has passed that page.
     early = NOON - 30 * MINUTE
 
     async def poll_finds_it() -> None:
         world.vendor.add(early)
-        events = collector.new_reader().normalize(
+        events = collector.new_reader().writer.normalize(
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
              % early.isoformat().encode()]
         )  # fmt: skip
@@ -352,66 +351,6 @@ async def test_a_partial_walk_takes_no_event_for_deleted(world: World) -> None:
     mode = ReadMode("resweep 1h", resweep=True)
     stats = await reader.read(Interval(NOON - HOUR, NOON), mode)
     assert (stats.pages, stats.deleted) == (1, 0)
-
-
-# --- in the background
-
-
-class Turns:
-    """A rate limit of ten a minute, on a clock that moves only while a task waits."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        self.taken: list[tuple[str, float]] = []
-        self.limiter = RateLimiter(10, lambda: self.now)
-        self._sleepers: list[tuple[float, asyncio.Event]] = []
-        monkeypatch.setattr("auditrelay.http.retry.pause", self._pause)
-
-    async def _pause(self, seconds: float) -> None:
-        woken = asyncio.Event()
-        self._sleepers.append((self.now + seconds, woken))
-        await woken.wait()
-
-    async def go_on(self) -> None:
-        """Run all tasks as far as they get, then move the clock to the end of the next wait."""
-        for _ in range(20):
-            await asyncio.sleep(0)
-        if self._sleepers:
-            self._sleepers.sort(key=lambda each: each[0])
-            self.now, woken = self._sleepers.pop(0)
-            woken.set()
-            for _ in range(20):
-                await asyncio.sleep(0)
-
-    async def ask(self, who: str, times: int, *, background: bool) -> None:
-        if background:
-            in_background()
-        for _ in range(times):
-            await self.limiter.acquire()
-            self.taken.append((who, self.now))
-
-
-async def test_what_goes_on_in_the_background_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = Turns(monkeypatch)
-    resweeps = [
-        asyncio.ensure_future(turns.ask(f"resweep {number}", 10, background=True))
-        for number in range(5)
-    ]
-    for _ in range(5):
-        await turns.go_on()
-    began = turns.now
-    poll = asyncio.ensure_future(turns.ask("poll", 3, background=False))
-    while not poll.done():
-        await turns.go_on()
-    polls = [at for who, at in turns.taken if who == "poll"]
-    assert polls[0] - began <= 2 * 6.0, "it waits for at most one of them, not for five"
-    assert polls[-1] - began <= 6 * 6.0, "and so does each of its requests"
-    between = [who for who, at in turns.taken if began < at <= polls[-1]]
-    assert between.count("poll") == 3
-    assert len(between) <= 7, "in turns at the worst"
-    for task in resweeps:
-        task.cancel()
-    await asyncio.wait(resweeps)
 
 
 # --- what belongs to a window

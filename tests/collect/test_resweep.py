@@ -23,27 +23,29 @@ async def is_there(world: World, name: str) -> bool:
 async def test_what_appears_late_is_found_by_a_resweep_and_marked(world: World) -> None:
     collector = world.collector(resweep=["1h"])
     await collector.poll()
-    world.clock.now = NOON + 20 * SECOND * 60
+    world.clock.set(NOON + 20 * SECOND * 60)
     late_at = NOON + 60 * SECOND
     on_time = world.vendor.add(NOON + 90 * SECOND)
     await collector.poll()
-    late = world.vendor.add(late_at, seen_from=world.clock.now + SECOND)
-    world.clock.now += 15 * 60 * SECOND
+    late = world.vendor.add(late_at, seen_from=world.clock.now() + SECOND)
+    world.clock.advance(15 * 60 * SECOND)
     await collector.poll()
     assert await world.names() == [on_time], "the overlap is too short for it"
-    world.clock.now += HOUR
+    world.clock.advance(HOUR)
+    world.vendor.background.clear()
     with capture_logs() as logs:
         await collector.poll()
+    assert world.vendor.background == [False, True], "the poll, and the resweep behind it"
     found = await world.spooled()
     assert [event.native_id for event in found] == [on_time, late]
-    lateness = (world.clock.now - late_at) // SECOND
+    lateness = (world.clock.now() - late_at) // SECOND
     assert [event.late_by_s for event in found] == [None, lateness]
     assert world.counted("events_late_total") == 1
     assert world.counted("event_lateness_seconds_count") == 1
     (line,) = [line for line in logs if line["event"] == "late_events_found"]
     assert line["count"] == 1
     # and never again
-    world.clock.now += 2 * HOUR
+    world.clock.advance(2 * HOUR)
     await collector.poll()
     assert len(await world.spooled()) == 2
 
@@ -55,7 +57,7 @@ async def test_a_resweep_does_not_read_declared_gaps(world: World) -> None:
     world.vendor.add(NOON - 2 * DAY)
     kept = world.vendor.add(NOON - 4 * HOUR)
     await collector.poll()
-    world.clock.now += 3 * HOUR
+    world.clock.advance(3 * HOUR)
     await collector.poll()
     assert any(window.start < NOON - 4 * HOUR for window in world.vendor.asked)
     assert all(window.start >= NOON - 5 * HOUR - SECOND for window in world.vendor.asked)
@@ -69,7 +71,7 @@ async def test_a_resweep_does_not_read_declared_gaps(world: World) -> None:
 async def test_a_resweep_that_hangs_does_not_block_the_polls(world: World) -> None:
     collector = world.collector(resweep=["1h"], overlap="1s")
     await collector.poll()
-    world.clock.now += 2 * HOUR
+    world.clock.advance(2 * HOUR)
     resweeping, let_go = asyncio.Event(), asyncio.Event()
     real = world.vendor.walk_records
 
@@ -87,12 +89,12 @@ async def test_a_resweep_that_hangs_does_not_block_the_polls(world: World) -> No
     ]
     try:
         async with asyncio.timeout(10):
-            collector.due.set()
+            collector.polls.due.set()
             await resweeping.wait()
             for _ in range(3):
-                fresh = world.vendor.add(world.clock.now)
-                world.clock.now += 5 * MINUTE
-                collector.due.set()
+                fresh = world.vendor.add(world.clock.now())
+                world.clock.advance(5 * MINUTE)
+                collector.polls.due.set()
                 await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
             late = world.vendor.add(NOON - HOUR)
             let_go.set()
@@ -106,7 +108,7 @@ async def test_a_resweep_that_hangs_does_not_block_the_polls(world: World) -> No
 async def test_a_failed_resweep_is_retried_and_no_poll_suffers(world: World) -> None:
     collector = world.collector(resweep=["1h"])
     await collector.poll()
-    world.clock.now += 2 * HOUR
+    world.clock.advance(2 * HOUR)
     late = world.vendor.add(NOON - HOUR)
     await collector._poll()
     world.vendor.errors = {world.vendor.pages + 1: Refused("401: no", status=401)}

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
-from tests.support.empty_folder import EmptyFolder
+from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Verifier
-from auditrelay.errors import ConfigError, Refused, WalkBroken
+from auditrelay.collect.verify import Deleted, Verifier, VerifyProgress, VerifyReport
+from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
-from auditrelay.store import DeadLetter
+from auditrelay.store import RejectedEvent
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.view import StateView
@@ -51,8 +51,8 @@ async def verify(
     span: Interval = LAST_HOUR,
     repair: bool = False,
     **searchable: Index,
-) -> dict[str, Any]:
-    async def silent(_: dict[str, Any]) -> None: ...
+) -> VerifyReport:
+    async def silent(_: VerifyProgress) -> None: ...
 
     return await Verifier(
         collector or world.collector(),
@@ -75,20 +75,20 @@ async def read_all(world: World, count: int) -> list[str]:
     return made
 
 
-def missing(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    return [(row["native_id"], row["sinks"]) for row in report["missing"]]
+def missing(report: VerifyReport) -> list[tuple[str, list[str]]]:
+    return [(str(row.native_id), list(row.sinks)) for row in report.missing]
 
 
 async def test_where_nothing_is_missing_both_digests_are_equal(world: World) -> None:
     await read_all(world, 10)
-    asked = len(world.vendor.asked)
+    world.vendor.background.clear()
     report = await verify(world)
-    assert len(world.vendor.asked) > asked, "the source itself is asked"
-    assert (report["checked"], report["forwarded"]) == (10, 10)
-    assert report["digest_at_source"] == report["digest_forwarded"] != "0" * 40
+    assert set(world.vendor.background) == {True}, "the source itself is asked, behind the polls"
+    assert (report.checked, report.forwarded) == (10, 10)
+    assert report.digest_at_source == report.digest_forwarded != "0" * 40
     assert missing(report) == []
-    assert report["sinks"] == {"sink": {"delivered": 10}, "other": {"delivered": 10}}
-    assert report["deleted_at_source"] == report["not_shown"] == report["asked_at_sink"] == []
+    assert report.sinks == {"sink": {"delivered": 10}, "other": {"delivered": 10}}
+    assert (report.deleted_at_source, report.not_shown, report.asked_at_sink) == ((), (), ())
 
 
 async def test_what_was_never_forwarded_is_missing_in_every_sink(world: World) -> None:
@@ -96,9 +96,9 @@ async def test_what_was_never_forwarded_is_missing_in_every_sink(world: World) -
     lost = world.vendor.add(NOON - 30 * MINUTE)
     report = await verify(world)
     assert missing(report) == [(lost, ["sink", "other"])]
-    assert report["missing"][0]["occurred_at"] == "2026-01-10T11:30:00Z"
-    assert report["digest_at_source"] != report["digest_forwarded"]
-    assert (report["checked"], report["forwarded"], report["repaired"]) == (11, 10, 0)
+    assert report.missing[0].occurred_at == "2026-01-10T11:30:00Z"
+    assert report.digest_at_source != report.digest_forwarded
+    assert (report.checked, report.forwarded, report.repaired) == (11, 10, 0)
     assert lost not in await world.names()
 
 
@@ -106,21 +106,20 @@ async def test_the_status_of_each_event_is_reported_by_sink(world: World) -> Non
     for number in range(4):
         world.vendor.add(NOON - 50 * MINUTE + number * SECOND)
     await world.collector().poll()
-    first, second = (await world.spooled())[:2]
-    letters = [DeadLetter(event, "invalid", "no", 400, 1, NOON, NOON) for event in (first, second)]
+    letters = [RejectedEvent(place, "invalid", "no", 400, 1, NOON, NOON) for place in (0, 1)]
     await world.store.settle("sink", [(0, 3)], letters)
     await world.store.drop([1], NOON)
     await world.store.settle("other", [(0, 1)])
     await world.store.start_sink("late", ["calls"])  # added while this goes on
     report = await verify(world)
-    assert report["sinks"]["sink"] == {
+    assert report.sinks["sink"] == {
         "dropped": 1,
         "dead_letter": 1,
         "delivered": 1,
         "waiting": 1,
     }
-    assert report["sinks"]["other"] == {"delivered": 1, "waiting": 3}
-    assert report["sinks"]["late"] == {"before_sink": 4}
+    assert report.sinks["other"] == {"delivered": 1, "waiting": 3}
+    assert report.sinks["late"] == {"before_sink": 4}
     assert missing(report) == [], "all of it is accounted for"
 
 
@@ -130,13 +129,13 @@ async def test_a_repair_forwards_what_is_missing_and_enters_it_into_the_journal(
     await read_all(world, 10)
     lost = [world.vendor.add(NOON - 30 * MINUTE + number * SECOND) for number in range(3)]
     report = await verify(world, repair=True)
-    assert (len(missing(report)), report["repaired"]) == (3, 3)
+    assert (len(missing(report)), report.repaired) == (3, 3)
     again = await world.spooled()
     assert [event.native_id for event in again] == lost, "and nothing else"
     assert all(event.backfill for event in again)
     after = await verify(world)
     assert missing(after) == []
-    assert after["sinks"]["sink"] == {"delivered": 10, "waiting": 3}
+    assert after.sinks["sink"] == {"delivered": 10, "waiting": 3}
     with StateView(world.folder) as view:
         known = view.coverage("calls")
     assert known is not None
@@ -173,27 +172,25 @@ async def test_what_a_sink_itself_lacks_is_sent_to_it_alone(world: World) -> Non
     index = Index(lacks=[made[2], made[4]])
     report = await verify(world, other=index)
     assert missing(report) == [(made[2], ["other"]), (made[4], ["other"])]
-    assert report["sinks"] == {
+    assert report.sinks == {
         "sink": {"delivered": 6},
         "other": {"delivered": 4, "missing_at_sink": 2},
     }
-    assert report["asked_at_sink"] == ["other"]
+    assert report.asked_at_sink == ("other",)
     report = await verify(world, repair=True, other=index)
-    assert report["repaired"] == 2
+    assert report.repaired == 2
     assert await world.spooled() == []
-    pages = await world.store.read("other", 0, 100)
+    pages = await backlog(world.store, "other")
     assert [event.native_id for page in pages for event in page.events] == [made[2], made[4]]
 
 
-async def test_a_sink_whose_index_is_not_refreshed_yet_is_asked_again(
-    world: World, waits: list[float]
-) -> None:
+async def test_a_sink_whose_index_is_not_refreshed_yet_is_asked_again(world: World) -> None:
     made = await read_all(world, 6)
     index = Index(after=1)
     report = await verify(world, other=index)
     assert missing(report) == []
     assert index.asked == [made, made]
-    assert waits == [2.0]
+    assert world.clock.waits == [2.0]
 
 
 async def test_a_sink_is_asked_only_for_what_it_was_given(world: World) -> None:
@@ -212,11 +209,11 @@ async def test_an_event_deleted_at_the_source_is_reported_and_not_missing(
     (uid,) = [event.uid for event in await _known(world) if event.native_id == gone[0]]
     for _ in range(2):  # it is evidence, and as true the second time
         report = await verify(world)
-        assert report["deleted_at_source"] == [
-            {"uid": uid, "occurred_at": gone[1].isoformat().replace("+00:00", "Z")}
-        ]
+        assert report.deleted_at_source == (
+            Deleted(uid, gone[1].isoformat().replace("+00:00", "Z")),
+        )
         assert missing(report) == []
-        assert (report["checked"], report["forwarded"]) == (5, 6)
+        assert (report.checked, report.forwarded) == (5, 6)
 
 
 async def _known(world: World) -> list[AuditEvent]:
@@ -235,13 +232,13 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
             if page.last:  # a poll finds an event that this walk has passed
                 at = NOON - 55 * MINUTE
                 text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}'
-                events = collector.new_reader().normalize([text % at.isoformat().encode()])
+                events = collector.new_reader().writer.normalize([text % at.isoformat().encode()])
                 await world.store.add("calls", events)
             yield page
 
     world.vendor.walk_instead = walk
     report = await verify(world, collector)
-    assert report["deleted_at_source"] == []
+    assert report.deleted_at_source == ()
 
 
 async def test_what_the_source_leaves_out_is_reported_and_never_claimed(world: World) -> None:
@@ -260,7 +257,7 @@ async def test_what_the_source_leaves_out_is_reported_and_never_claimed(world: W
 
         world.vendor.walk_instead = walk
         report = await verify(world, span=Interval(NOON - 3 * HOUR, NOON - MINUTE), repair=True)
-        assert [row["reason"] for row in report["not_shown"]] == [reason]
+        assert [row.reason for row in report.not_shown] == [reason]
         ledger = await world.covered()
         assert min(span.start for span, _ in ledger) == NOON - 2 * HOUR, "nothing new is covered"
 
@@ -269,8 +266,8 @@ async def test_a_range_that_cannot_be_compared_whole_is_compared_in_parts(world:
     await read_all(world, 40)
     world.vendor.too_many = 7
     report = await verify(world)
-    assert (report["checked"], missing(report)) == (40, [])
-    assert report["digest_at_source"] == report["digest_forwarded"]
+    assert (report.checked, missing(report)) == (40, [])
+    assert report.digest_at_source == report.digest_forwarded
 
 
 @pytest.mark.parametrize("error", [Refused("401: no", status=401)])
@@ -293,14 +290,7 @@ async def test_a_span_that_cannot_be_read_is_no_finding(world: World) -> None:
 async def test_times_are_written_as_everywhere(world: World) -> None:
     await read_all(world, 1)
     report = await verify(world)
-    for key in ("from", "to", "began_at", "ended_at"):
-        assert report[key].endswith("Z")
-        assert datetime.fromisoformat(report[key]).utcoffset() == timedelta(0)
-    assert report["from"] == "2026-01-10T11:00:00Z"
-
-
-async def test_files_cannot_be_compared_with(world: World) -> None:
-    collector = world.collector()
-    collector.source = EmptyFolder()
-    with pytest.raises(ConfigError, match="calls reads files"):
-        await verify(world, collector)
+    for time in (report.start, report.end, report.began_at, report.ended_at):
+        assert time.endswith("Z")
+        assert datetime.fromisoformat(time).utcoffset() == timedelta(0)
+    assert report.start == "2026-01-10T11:00:00Z"

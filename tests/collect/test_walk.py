@@ -10,7 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect import walk as walking
-from auditrelay.collect.walk import WALK, Budget, time_range, walk
+from auditrelay.collect.parts import WALK, Budget
+from auditrelay.collect.walk import time_range, walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page
@@ -30,7 +31,7 @@ class Scripted:
         self.scripts = [list(script) for script in scripts]
         self.walks = 0
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         script = self.scripts[min(self.walks, len(self.scripts) - 1)]
         self.walks += 1
         for page in script:
@@ -247,7 +248,7 @@ class Asked:
         self.asked = 0
         self.closed = False
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         try:
             for each in self.pages:
                 self.asked += 1

@@ -1,10 +1,10 @@
 """A store to deliver from, and time that passes a thousand times as fast."""
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.delivering import Make, World, opened
 
 
@@ -15,9 +15,6 @@ def speed() -> float:
 
 
 @pytest.fixture
-async def world(
-    tmp_path: Path, event: Make, waits: list[float], speed: float
-) -> AsyncIterator[World]:
-    del waits  # only its effect is needed
-    async with opened(tmp_path, event, lambda: time.monotonic() * speed) as world:
+async def world(tmp_path: Path, event: Make, clock: FakeClock) -> AsyncIterator[World]:
+    async with opened(tmp_path, event, clock) as world:
         yield world

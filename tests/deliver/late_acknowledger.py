@@ -1,9 +1,8 @@
 """A sink that accepts at once and acknowledges later, by a script."""
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -69,16 +68,3 @@ def is_up(deliverer: Deliverer) -> bool:
 
 def nothing(_: Sequence[int]) -> set[int]:
     return set()
-
-
-@contextlib.asynccontextmanager
-async def running(deliverer: Deliverer) -> AsyncIterator[None]:
-    """Deliver for the length of a ``with`` block, then die as by kill -9."""
-    task = asyncio.ensure_future(deliverer.keep_delivering())
-    try:
-        yield
-    finally:
-        if task.done():
-            task.result()
-        task.cancel()
-        await asyncio.wait([task])

@@ -13,10 +13,9 @@ from tests.deliver.late_acknowledger import (
     ScriptedChannel,
     is_up,
     nothing,
-    running,
 )
 from tests.support.daemon import eventually
-from tests.support.delivering import World, busy
+from tests.support.delivering import World, busy, running
 
 from auditrelay.deliver.acknowledgement_poller import POLL_MAX
 from auditrelay.deliver.probe import PROBE_FIRST
@@ -46,12 +45,12 @@ async def test_events_not_acknowledged_in_time_are_resent_and_counted(
 ) -> None:
     made = await world.spool(40)
     sink = LateAcknowledger(TEN, channels=[ScriptedChannel(nothing, ACK_TIMEOUT)])
-    began = world.monotonic()
+    began = world.clock.monotonic()
     deliverer = world.deliverer(sink)
     with capture_logs() as logs:
         async with running(deliverer):
             await eventually(lambda: len(sink.channels) == 2)
-            assert world.monotonic() - began >= ACK_TIMEOUT.total_seconds()
+            assert world.clock.monotonic() - began >= ACK_TIMEOUT.total_seconds()
             assert world.counted("events_delivered_total") == 0
             await eventually(lambda: world.counted("events_possible_duplicate_total") >= 40)
             assert not is_up(deliverer)

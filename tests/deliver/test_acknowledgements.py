@@ -7,13 +7,12 @@ from tests.deliver.late_acknowledger import (
     LateAcknowledger,
     ScriptedChannel,
     nothing,
-    running,
 )
 from tests.support.daemon import eventually
-from tests.support.delivering import World
+from tests.support.delivering import World, running
 
 from auditrelay.deliver import acknowledgements
-from auditrelay.sinks import Rejection, Verdict
+from auditrelay.sinks import Counts, Rejection, Verdict
 
 
 async def test_the_position_moves_on_the_acknowledgement_and_not_before(world: World) -> None:
@@ -51,10 +50,10 @@ async def test_a_sink_that_never_acknowledges_gets_one_batch_every_5_minutes(
 ) -> None:
     await world.spool(200)
     sink = LateAcknowledger(TEN, channels=[ScriptedChannel(nothing, ACK_TIMEOUT)])
-    began = world.monotonic()
+    began = world.clock.monotonic()
     async with running(world.deliverer(sink, concurrency=4)):
         await eventually(lambda: len(sink.taken) >= 250)
-        periods = (world.monotonic() - began) / ACK_TIMEOUT.total_seconds()
+        periods = (world.clock.monotonic() - began) / ACK_TIMEOUT.total_seconds()
         assert len(sink.taken) <= 200 + 10 * periods
     assert world.counted("events_delivered_total") == 0
     assert await world.backlog() == 200
@@ -96,7 +95,7 @@ async def test_a_bad_event_is_a_dead_letter_and_the_rest_of_its_batch_still_has_
         Verdict(
             rejected=(Rejection(4, "event_blank", "no", 400),),
             retry=(5, 6, 7, 8, 9, 0, 1, 2, 3),
-            possibly_stored=4,
+            counts=Counts(possibly_stored=4),
         )
     ]
     async with running(world.deliverer(sink)):

@@ -1,14 +1,20 @@
 """Batches: what is read from the spool, in which order, and where a batch is cut."""
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
-from tests.support.delivering import Intake, Make, World
+from tests.support.clock import FakeClock
+from tests.support.delivering import Intake, Make, World, busy
+from tests.support.stores import counted
 
 from auditrelay.deliver import batches as batches_module
 from auditrelay.deliver.batches import Batches, ranges_of
-from auditrelay.sinks import Item, Limits
+from auditrelay.events import AuditEvent
+from auditrelay.sinks import Item, Limits, Rendered, Verdict
+from auditrelay.window import micros
 
 
 async def test_a_batch_is_as_large_as_the_limits_allow_and_no_larger(
@@ -53,11 +59,27 @@ async def test_a_read_ends_with_a_full_batch_or_with_the_spool(world: World) -> 
     await world.spool(15)
     batches = batches_of(world)
     assert (await batches.fill(), batches.ready) == (True, True)
-    assert positions(batches.cut()) == [*range(10)]
+    assert positions(batches.cut(0)) == [*range(10)]
     assert (await batches.fill(), batches.ready) == (False, True)
-    assert positions(batches.cut()) == [*range(10, 15)]
+    assert positions(batches.cut(0)) == [*range(10, 15)]
     assert (await batches.fill(), batches.ready) == (False, False)
-    assert batches.cut() == []
+    assert batches.cut(0) == []
+
+
+async def test_a_spool_that_had_nothing_more_is_read_again_only_when_it_has_changed(
+    world: World,
+) -> None:
+    await world.spool(1)
+    batches = batches_of(world)
+    with counted(world.store) as calls:
+        for _ in range(3):
+            assert not await batches.fill()
+        assert positions(batches.cut(0)) == [0]
+        await world.spool(1, first=1)
+        assert (await batches.fill(), batches.ready) == (False, False)
+        assert calls["read read"] == 2, "one that finds it, and one that finds nothing more"
+        batches.spool_changed()
+        assert (await batches.fill(), batches.ready) == (False, True)
 
 
 async def test_no_more_bytes_are_read_ahead_than_allowed(
@@ -67,34 +89,32 @@ async def test_no_more_bytes_are_read_ahead_than_allowed(
     batches = batches_of(world)
     for _ in range(2):
         await batches.fill()
-        batches.cut()
+        batches.cut(0)
     monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", 1)
     batches.resend([(2, 4), (12, 14)])
     for expected in ([2, 3], [12, 13]):
         assert await batches.fill(), "what was cut no longer counts"
-        assert positions(batches.cut()) == expected
+        assert positions(batches.cut(0)) == expected
     assert not await batches.fill()
 
 
-async def test_events_of_other_sinks_are_skipped_and_reported_once(world: World) -> None:
+async def test_events_of_other_sinks_are_skipped(world: World) -> None:
     await world.spool(3)
     await world.spool(4, first=100, source="calls")
     await world.spool(2, first=200)
     batches = batches_of(world)
     assert not await batches.fill()
-    assert positions(batches.cut()) == [0, 1, 2, 7, 8]
-    assert batches.take_skipped() == [(3, 7)]
-    assert batches.take_skipped() == []
+    assert positions(batches.cut(0)) == [0, 1, 2, 7, 8]
 
 
 async def test_what_is_resent_comes_before_new_events(world: World) -> None:
     await spool_pages(world, 3)
     batches = batches_of(world)
     await batches.fill()
-    batches.cut()
+    batches.cut(0)
     batches.resend([(2, 5), (7, 8)])
     assert await batches.fill()
-    assert positions(batches.cut()) == [2, 3, 4, 7, *range(10, 16)]
+    assert positions(batches.cut(0)) == [2, 3, 4, 7, *range(10, 16)]
 
 
 async def test_a_range_that_exceeds_a_batch_is_resent_in_several(world: World) -> None:
@@ -102,12 +122,12 @@ async def test_a_range_that_exceeds_a_batch_is_resent_in_several(world: World) -
     batches = batches_of(world)
     for _ in range(3):
         await batches.fill()
-        batches.cut()
+        batches.cut(0)
     batches.resend([(0, 25), (27, 28)])
     resent = []
     for _ in range(3):
         await batches.fill()
-        resent.append(positions(batches.cut()))
+        resent.append(positions(batches.cut(0)))
     assert resent == [[*range(10)], [*range(10, 20)], [*range(20, 25), 27, *range(30, 34)]]
 
 
@@ -115,11 +135,11 @@ async def test_what_is_done_by_now_is_not_resent(world: World) -> None:
     await world.spool(20)
     batches = batches_of(world)
     await batches.fill()
-    batches.cut()
+    batches.cut(0)
     await world.store.settle("sink", [(0, 10)])
     batches.resend([(0, 10)])
     await batches.fill()
-    assert positions(batches.cut()) == [*range(10, 20)]
+    assert positions(batches.cut(0)) == [*range(10, 20)]
     await world.store.settle("sink", [(10, 20)])
     batches.resend([(10, 20)])
     async with asyncio.timeout(5):
@@ -130,16 +150,37 @@ async def test_what_is_postponed_comes_after_everything_that_waits(world: World)
     await world.spool(15)
     batches = batches_of(world)
     await batches.fill()
-    first = batches.cut()
+    first = batches.cut(0)
     batches.postpone(first[3:5])
     batches.postpone(first[8:9])
     assert not await batches.fill(), "the postponed ones do not fill it"
-    assert positions(batches.cut()) == [*range(10, 15), 3, 4, 8]
+    assert positions(batches.cut(0)) == [*range(10, 15), 3, 4, 8]
     batches.postpone(first[:1])
     batches.resend_postponed()
     await world.spool(1, first=15)
+    batches.spool_changed()
     assert not await batches.fill()
-    assert positions(batches.cut()) == [0, 15]
+    assert positions(batches.cut(0)) == [0, 15]
+
+
+async def test_what_is_no_longer_postponed_after_a_read_is_not_overlooked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.spool(3)
+    batches = batches_of(world)
+    await batches.fill()
+    batches.postpone(batches.cut(0))
+    batches.spool_changed()
+    read = world.store.read
+
+    async def meanwhile(*args: Any) -> Any:
+        pages = await read(*args)
+        batches.resend_postponed()  # the sink has accepted an event
+        return pages
+
+    monkeypatch.setattr(world.store, "read", meanwhile)
+    assert (await batches.fill(), batches.ready) == (False, True)
+    assert positions(batches.cut(0)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -157,10 +198,60 @@ async def test_the_overhead_of_each_event_counts(
 ) -> None:
     await world.spool(5)
     intake = Intake(limits=Limits(10, size, overhead=5))
-    monkeypatch.setattr(intake, "render", lambda _: b"x" * 15)
+    monkeypatch.setattr(intake, "render", lambda *_: Rendered(b"x" * 15))
     batches = Batches("sink", intake, world.store)
     await batches.fill()
-    assert len(batches.cut()) == cut
+    assert len(batches.cut(0)) == cut
+
+
+class Dated(Intake):
+    """A sink whose texts contain the time of sending, and are right for a second."""
+
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+    ) -> Rendered:
+        text = super().render(event, now).text.replace(b"{", b'{"sent":%d,' % now)
+        age = now - event.at
+        return Rendered(text, ages=(age, age + 1_000_000))
+
+
+def times(batch: Sequence[Item]) -> list[int]:
+    return [json.loads(item.text)["sent"] for item in batch]
+
+
+async def test_an_item_is_rendered_again_at_an_age_for_which_its_text_is_wrong(
+    world: World,
+) -> None:
+    await spool_pages(world, 2)
+    batches = Batches("sink", Dated(limits=Limits(10, 10**9)), world.store)
+    await batches.fill()
+    first = batches.cut(5)
+    await batches.fill()
+    second = batches.cut(1_000_000)
+    batch = [second[3], first[7], *first[1:4], second[0]]
+    assert await batches.renew(batch, 1_000_005) is batch, "still right"
+    renewed = await batches.renew(batch, 2_000_000)
+    assert positions(renewed) == positions(batch)
+    assert [item.event for item in renewed] == [item.event for item in batch]
+    assert times(renewed) == [1_000_000, *[2_000_000] * 4, 1_000_000]
+    assert times(await batches.renew(renewed, 1)) == [1] * 6, "the clock was set back"
+
+
+async def test_an_event_that_is_retried_is_sent_with_what_is_true_then(world: World) -> None:
+    await world.spool(3)
+    clock = FakeClock()
+    sent: list[list[int]] = []
+    expected = []
+
+    def answer(batch: Sequence[Item]) -> Verdict:
+        sent.append(times(batch))
+        expected.append([micros(clock.now())] * len(batch))
+        clock.advance(3600)
+        return Verdict(retry=(0, 1), retry_reason=busy()) if len(sent) < 3 else Verdict()
+
+    await world.run(Dated(always=answer), clock=clock)
+    assert sent == expected
+    assert list(map(len, sent)) == [3, 2, 2]
 
 
 def test_consecutive_positions_share_a_range() -> None:

@@ -1,13 +1,11 @@
 """A sink that refuses every event is held; a few bad events among good ones are dead-lettered."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 from structlog.testing import capture_logs
 from tests.support.daemon import eventually
-from tests.support.delivering import Intake, World, busy, name_of
+from tests.support.delivering import Intake, World, busy, name_of, running
 
 from auditrelay.deliver.circuit_breaker import THRESHOLD, CircuitBreaker
 from auditrelay.deliver.deliverer import Deliverer
@@ -49,18 +47,6 @@ def first_refused(items: Sequence[Item]) -> Verdict:
 REFUSALS = [each_refused, whole_refused, first_refused]
 
 
-@contextlib.asynccontextmanager
-async def running(deliverer: Deliverer) -> AsyncIterator[None]:
-    task = asyncio.ensure_future(deliverer.keep_delivering())
-    try:
-        yield
-    finally:
-        if task.done():
-            task.result()
-        task.cancel()
-        await asyncio.wait([task])
-
-
 def held(deliverer: Deliverer) -> bool:
     return deliverer.condition.held
 
@@ -100,6 +86,21 @@ async def test_a_sink_that_refuses_every_event_is_held_with_few_dead_letters(
         "sink_held",
         "sink_released",
     ]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_what_was_postponed_is_sent_although_no_other_event_comes(
+    world: World, concurrency: int
+) -> None:
+    made = await world.spool(THRESHOLD + 30)
+    intake = Intake(Limits(THRESHOLD + 30, 10**9), always=whole_refused)
+    deliverer = world.deliverer(intake, concurrency=concurrency)
+    async with running(deliverer):
+        await eventually(lambda: held(deliverer))
+        intake.always = lambda _: Verdict()
+        await eventually(lambda: len(intake.taken) + len(world.dead()) == len(made))
+        await eventually(lambda: not held(deliverer))
+    assert len(world.dead()) <= THRESHOLD + 5
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)

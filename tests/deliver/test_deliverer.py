@@ -2,34 +2,27 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
-from tests.support.delivering import Intake, Make, World, busy, name_of, opened
+from tests.support.delivering import Intake, Make, World, busy, name_of, opened, running
+from tests.support.stores import counted
 
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
-
-pytestmark = pytest.mark.usefixtures("waits")
 
 
 @pytest.fixture
 def speed() -> float:
     """Waiting takes no time: the clock shows the sum of the waits."""
     return math.inf
-
-
-@pytest.fixture
-async def world(tmp_path: Path, event: Make, waits: list[float]) -> AsyncIterator[World]:
-    async with opened(tmp_path, event, lambda: sum(waits)) as world:
-        yield world
 
 
 # --- verdicts
@@ -133,10 +126,10 @@ async def test_while_a_sink_is_held_one_batch_probes_and_the_others_wait(
     in_flight = most = 0
     waiting = asyncio.Event()
 
-    async def pause(_: float) -> None:
+    async def sleep(_: float) -> None:
         await waiting.wait()
 
-    monkeypatch.setattr("auditrelay.deliver.deliverer.pause", pause)
+    monkeypatch.setattr(world.clock, "sleep", sleep)
 
     async def refuse(_: Sequence[Item]) -> Verdict:
         nonlocal in_flight, most
@@ -308,6 +301,29 @@ async def test_a_stop_waits_until_the_verdict_of_an_answered_request_is_stored(
     assert len(world.dead()) == 1
 
 
+async def test_what_is_spooled_during_the_last_read_is_delivered_before_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command without a service spools, and ends the delivery while the spool is read."""
+    read = world.store.read
+    intake = Intake()
+    deliverer = world.deliverer(intake)
+    made: list[str] = []
+
+    async def read_before_that(*args: Any) -> Any:
+        pages = await read(*args)
+        if not made:
+            made.extend(await world.spool(1))
+            deliverer.wake.set()
+            deliverer.finish()
+        return pages
+
+    monkeypatch.setattr(world.store, "read", read_before_that)
+    async with asyncio.timeout(10):
+        await deliverer.keep_delivering()
+    assert intake.taken == made
+
+
 # --- batches
 
 
@@ -321,6 +337,59 @@ async def test_a_batch_waits_to_fill_and_not_longer(world: World, waits: list[fl
     await eventually(lambda: len(intake.taken) == 3)
     assert intake.offered == [made, more]
     assert waits == [3.0, 3.0]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("linger", ["0s", "3s"])
+async def test_one_event_costs_two_reads_of_the_spool(world: World, linger: str) -> None:
+    deliverer = world.deliverer(intake := Intake(), linger=linger)
+    async with running(deliverer):
+        await world.spool(1)
+        deliverer.wake.set()
+        await eventually(lambda: len(intake.taken) == 1)
+        for number in range(1, 4):
+            with counted(world.store) as calls:
+                await world.spool(1, first=number)
+                deliverer.wake.set()
+                await eventually(lambda: len(intake.taken) == number + 1)  # noqa: B023  # now
+                await eventually(lambda: calls["write settle"] == 1)  # now
+            assert calls == {"write add": 1, "read read": 2, "write settle": 1}
+
+
+@pytest.mark.parametrize("moment", ["before the read", "after the read"])
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("finishing", [False, True])
+async def test_an_event_that_comes_during_a_read_of_the_spool_is_not_overlooked(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: str, count: int, *, finishing: bool
+) -> None:
+    """Nothing wakes the loop later: each event is announced as soon as it is in the spool."""
+    made: list[str] = []
+    read = world.store.read
+
+    async def come() -> None:
+        if len(made) < count:
+            made.extend(await world.spool(1, first=len(made)))
+            deliverer.wake.set()
+            if finishing and len(made) == count:
+                deliverer.finish()
+
+    async def meanwhile(*args: Any) -> Any:
+        if moment == "before the read":
+            await come()
+        pages = await read(*args)
+        if moment == "after the read":
+            await come()
+        return pages
+
+    monkeypatch.setattr(world.store, "read", meanwhile)
+    deliverer = world.deliverer(intake := Intake(limits=Limits(3, 10**9)), concurrency=2)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: len(intake.taken) == count)
+    assert sorted(intake.taken) == sorted(made)
+    if finishing:
+        async with asyncio.timeout(5):
+            await task
     task.cancel()
     await asyncio.wait([task])
 
@@ -375,7 +444,7 @@ async def test_whatever_a_sink_answers_each_event_is_accepted_or_a_dead_letter(
                 return Verdict(rejected=tuple(Rejection(i, "mapping", "odd", 400) for i in some))
         return Verdict()
 
-    async with opened(tmp_path_factory.mktemp("state"), event) as world:
+    async with opened(tmp_path_factory.mktemp("state"), event, FakeClock()) as world:
         made = await world.spool(20)
         intake = Intake(limits=Limits(batch, 10**9), always=answer)
         await world.run(intake, concurrency=concurrency)

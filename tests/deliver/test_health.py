@@ -4,19 +4,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.delivering import NOON, Intake, World, busy
 
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.deliver.probe import PROBE_FIRST
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.sinks import Item, Verdict
+from auditrelay.store.conditions import SinkCondition
 
 
 async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_recovery(
     world: World,
 ) -> None:
     await world.spool(1)
-    hour = timedelta(hours=1)
+    clock, hour = FakeClock(NOON), timedelta(hours=1)
     failures = [
         Retryable("503", reason="status_503"),
         Retryable("late", reason="timeout"),
@@ -27,7 +29,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
 
     async def run(*script: RelayError, restarted: bool = False) -> Deliverer:
         intake = Intake(script=list(script))
-        deliverer = world.deliverer(intake, clock=lambda: NOON + len(seen) * hour)
+        deliverer = world.deliverer(intake, clock=clock)
         if restarted:
             (state,) = await world.store.sinks()
             deliverer.restore(state.condition)
@@ -39,6 +41,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
                 return await send(batch)
             finally:
                 seen.append((deliverer.condition.since, deliverer.condition.error_code))
+                clock.set(NOON + len(seen) * hour)
 
         intake.send = watched  # type: ignore[method-assign]  # to look before each response
         await deliverer.keep_delivering()
@@ -56,7 +59,7 @@ async def test_since_when_a_sink_is_down_or_held_survives_failures_restarts_and_
     assert (deliverer.condition.since, deliverer.condition.error_code) == (third.isoformat(), None)
 
     await world.store.save_condition(
-        "sink", "sink", {"up": False, "held": True, "since": second.isoformat()}
+        "sink", "sink", SinkCondition(held=True, since=second.isoformat())
     )
     await world.spool(1, first=1)
     await run(Refused("403", status=403), restarted=True)

@@ -3,20 +3,22 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 import pytest
+from tests.support.clock import NOON, FakeClock
 from tests.support.daemon import eventually
 from tests.support.delivering import Intake, World, busy
-from tests.support.rigs import NOON, RIGS
+from tests.support.rigs import RIGS
 
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import Refused, Retryable
-from auditrelay.sandbox import siems
+from auditrelay.sandbox import faults, siems
 from auditrelay.sinks import Limits
 
 pytestmark = pytest.mark.slow
 
+HOUR = timedelta(hours=1)
 BATCH = Limits(50, 10**9)
 
 
@@ -83,10 +85,11 @@ async def three(
         deliverers: dict[str, Deliverer] = {}
         tasks = []
         for name, double in doubles.items():
+            double.clock = world.clock.seconds
             await stack.enter_async_context(double)
             await world.store.start_sink(name, ["voice"])
             settings, sink = RIGS[name].build(
-                double, world.metrics, batch_events=500, timeout="5s", format="raw"
+                double, world.metrics, world.clock, batch_events=500, timeout="5s", format="raw"
             )
             stack.push_async_callback(sink.close)
             deliverers[name] = Deliverer(
@@ -95,7 +98,7 @@ async def three(
                 sink,
                 store=world.store,
                 metrics=world.metrics,
-                clock=lambda: datetime.fromtimestamp(NOON, UTC),
+                clock=world.clock,
             )
             tasks.append(asyncio.ensure_future(deliverers[name].keep_delivering()))
         try:
@@ -107,9 +110,8 @@ async def three(
 
 
 async def test_one_of_three_sinks_is_down_and_recovers_and_the_others_do_not_wait(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    monkeypatch.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
     async with three(world) as (doubles, deliverers):
         splunk, datadog, elastic = (
             doubles[name].stored for name in ("splunk", "datadog", "elastic")
@@ -141,3 +143,29 @@ async def test_one_of_three_sinks_is_down_and_recovers_and_the_others_do_not_wai
     for stored in (splunk, datadog, elastic):
         assert not stored.repeated()
     assert world.counted("events_possible_duplicate_total") == 0
+
+
+async def test_logs_that_an_outage_has_made_too_old_are_restamped_when_they_are_sent(
+    world: World,
+) -> None:
+    clock = FakeClock()
+    async with siems.available()["datadog"](clock=clock.seconds) as double:
+        double.on_request = lambda _: clock.advance(10 * HOUR)
+        double.fail_batches(faults.html(503), times=2)
+        settings, sink = RIGS["datadog"].build(double, world.metrics, clock)
+        await world.store.start_sink("datadog", ["voice"])
+        await world.spool(3)
+        deliverer = Deliverer(
+            "datadog", settings, sink, store=world.store, metrics=world.metrics, clock=clock
+        )
+        deliverer.finish()
+        async with asyncio.timeout(20):
+            await deliverer.keep_delivering()
+        await sink.close()
+        assert (double.requests, double.stored.total) == (3, 3)
+        for log in double.stored.documents:
+            sent = datetime.fromisoformat(log["timestamp"])
+            assert 20 * HOUR <= sent - NOON < 20 * HOUR + timedelta(minutes=5)
+        original = datetime.fromisoformat(double.stored.documents[2]["evt"]["original_timestamp"])
+        assert original == NOON + timedelta(seconds=2)
+    assert world.counted("events_restamped_total") == 3

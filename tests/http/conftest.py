@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.peers import Connect, Server
 
 from auditrelay.http.peer import Peer
@@ -24,7 +25,7 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-async def connect(server: Server, metrics: Metrics) -> AsyncIterator[Connect]:
+async def connect(server: Server, metrics: Metrics, clock: FakeClock) -> AsyncIterator[Connect]:
     peers: list[Peer] = []
 
     def make(
@@ -42,6 +43,7 @@ async def connect(server: Server, metrics: Metrics) -> AsyncIterator[Connect]:
             headers=identity,
             secrets=secrets,
             metrics=metrics,
+            clock=clock,
             requests_per_minute=per_minute,
         )
         peers.append(peer)

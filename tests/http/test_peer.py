@@ -3,11 +3,12 @@
 import asyncio
 import gzip
 import socket
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.logged import logged
 from tests.support.peers import (
     PARAMS,
@@ -250,7 +251,14 @@ async def test_a_truncated_reply_is_a_reset(connect: Connect, answer: bytes) -> 
 
 def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metrics) -> None:
     with pytest.raises(ConfigError, match="is not an address"):
-        Peer("voice", PLAIN, base_url="https://a\x00b", headers=dict, metrics=metrics)
+        Peer(
+            "voice",
+            PLAIN,
+            base_url="https://a\x00b",
+            headers=dict,
+            metrics=metrics,
+            clock=FakeClock(),
+        )
 
 
 # --- credentials that change
@@ -331,14 +339,20 @@ async def test_a_key_file_that_is_being_written_is_not_used(
     ],
 )
 async def test_a_clock_ahead_of_the_vendors_pauses_polling(
-    server: Server, metrics: Metrics, ahead: timedelta | None, more: dict[str, str], *, read: bool
+    server: Server,
+    metrics: Metrics,
+    clock: FakeClock,
+    ahead: timedelta | None,
+    more: dict[str, str],
+    *,
+    read: bool,
 ) -> None:
     settings = SourceSettings.model_validate({"type": "x", "base_url": server.url, "settle": "30s"})
     headers = dict(more)
     if ahead is not None:
-        headers["Date"] = format_datetime(datetime.now(UTC) - ahead, usegmt=True)
+        headers["Date"] = format_datetime(clock.now() - ahead, usegmt=True)
     server.faults.add(faults.answer(200, b"{}", headers))
-    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics)
+    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics, clock=clock)
     try:
         if read:
             assert (await peer.get("/", {}, check)).status == 200

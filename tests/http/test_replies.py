@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.support.peers import PARAMS, Connect, Server, reply
+from tests.support.peers import NOON, PARAMS, Connect, Server, reply
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.replies import Reply, check, decode
@@ -42,7 +42,7 @@ def test_a_redirect_to_nowhere_is_refused_too(location: str) -> None:
 def test_a_redirects_host_may_not_forge_a_line() -> None:
     headers = httpx.Headers([(b"location", "http://a\x1b31m\u2028b/".encode())])
     with pytest.raises(Refused, match="redirects to a") as caught:
-        check(Reply(307, headers, b"", "GET https://api.example/logs"))
+        check(Reply(307, headers, b"", "GET https://api.example/logs", NOON))
     assert str(caught.value).isprintable()
 
 

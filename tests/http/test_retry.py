@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import structlog
+from tests.support.clock import FakeClock
 from tests.support.peers import PARAMS, Connect, Server
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
@@ -19,13 +20,13 @@ def good(reply: Reply) -> Reply:
 
 
 async def test_a_source_gives_up_after_a_few_attempts_and_raises_the_last_failure(
-    server: Server, connect: Connect, metrics: Metrics, waits: list[float]
+    server: Server, connect: Connect, metrics: Metrics, clock: FakeClock
 ) -> None:
     server.faults.add(faults.answer(503), times=None)
     with structlog.testing.capture_logs() as logs, pytest.raises(Retryable, match=r"^503 from"):
         await connect().get("/logs", PARAMS, good)
     assert len(server.seen) == retry.SOURCE_ATTEMPTS
-    assert all(0 <= wait <= 0.5 * 2**number for number, wait in enumerate(waits))
+    assert all(0 <= wait <= 0.5 * 2**number for number, wait in enumerate(clock.waits))
     logs = [line for line in logs if line["log_level"] != "debug"]  # without each request
     assert [line["attempt"] for line in logs] == [1, 2, 3, 4]
     assert set(logs[0]) == {"event", "log_level", "peer", "attempt", "wait", "reason"}
@@ -62,43 +63,43 @@ async def test_a_source_does_not_wait_longer_than_its_limit(
     assert (len(server.seen), waits) == (1, [])
 
 
-async def test_retry_after_0_is_not_a_tight_loop(metrics: Metrics, waits: list[float]) -> None:
-    async for attempt in retrying("voice", metrics):
+async def test_retry_after_0_is_not_a_tight_loop(metrics: Metrics, clock: FakeClock) -> None:
+    async for attempt in retrying("voice", metrics, sleep=clock.sleep):
         with attempt:
-            if len(waits) < 40:
+            if len(clock.waits) < 40:
                 raise Retryable("busy", reason="status_429", retry_after=0)
-    assert sum(waits) > 60
+    assert sum(clock.waits) > 60
 
 
 async def test_without_a_limit_it_never_gives_up_and_waits_stay_bounded(
-    metrics: Metrics, waits: list[float]
+    metrics: Metrics, clock: FakeClock
 ) -> None:
-    async for attempt in retrying("splunk", metrics):
+    async for attempt in retrying("splunk", metrics, sleep=clock.sleep):
         with attempt:
-            if len(waits) < 2000:
+            if len(clock.waits) < 2000:
                 raise Retryable("down", reason="connect")
-    assert len(waits) == 2000
-    assert 30 < max(waits) <= 60
-    assert min(waits[100:]) < 5  # full jitter
+    assert len(clock.waits) == 2000
+    assert 30 < max(clock.waits) <= 60
+    assert min(clock.waits[100:]) < 5  # full jitter
 
 
 @pytest.mark.parametrize("error", [KeyError("bug"), Refused("no"), asyncio.CancelledError()])
 async def test_only_retryable_errors_are_retried(
-    metrics: Metrics, waits: list[float], error: BaseException
+    metrics: Metrics, clock: FakeClock, error: BaseException
 ) -> None:
     async def loop() -> None:
-        async for attempt in retrying("voice", metrics, attempts=5):
+        async for attempt in retrying("voice", metrics, sleep=clock.sleep, attempts=5):
             with attempt:
                 raise error
 
     with pytest.raises(type(error)):
         await loop()
-    assert waits == []
+    assert clock.waits == []
 
 
-async def test_a_wait_between_attempts_can_be_cancelled(metrics: Metrics) -> None:
+async def test_a_wait_between_attempts_can_be_cancelled(metrics: Metrics, clock: FakeClock) -> None:
     async def loop() -> None:
-        async for attempt in retrying("splunk", metrics):
+        async for attempt in retrying("splunk", metrics, sleep=clock.sleep):
             with attempt:
                 raise Retryable("busy", reason="status_429", retry_after=3600)
 

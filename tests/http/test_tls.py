@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.peers import Connect, counted, failure, raw_server
 
 from auditrelay.errors import ConfigError
@@ -105,11 +106,25 @@ def test_a_useless_client_key_is_a_configuration_error(
         {"client_cert": certificates / "cert.pem", "client_key": certificates / key}
     )
     with pytest.raises(ConfigError, match=r"voice\.client_cert.*unencrypted key"):
-        Peer("voice", settings, base_url="https://a.example", headers=dict, metrics=metrics)
+        Peer(
+            "voice",
+            settings,
+            base_url="https://a.example",
+            headers=dict,
+            metrics=metrics,
+            clock=FakeClock(),
+        )
 
 
 def test_a_useless_ca_file_is_a_configuration_error(tmp_path: Path, metrics: Metrics) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     settings = PeerSettings.model_validate({"ca_file": tmp_path / "ca.pem"})
     with pytest.raises(ConfigError, match=r"voice\.ca_file: .*ca\.pem contains no certificates"):
-        Peer("voice", settings, base_url="https://a.example", headers=dict, metrics=metrics)
+        Peer(
+            "voice",
+            settings,
+            base_url="https://a.example",
+            headers=dict,
+            metrics=metrics,
+            clock=FakeClock(),
+        )

@@ -107,7 +107,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 from tests.support.collecting import (
     DAY,
     HOUR,
@@ -196,7 +196,7 @@ async def test_events_on_the_edges_of_windows_are_read_once(world: World) -> Non
         for offset in (-2, -1, 0, 1):  # microseconds round the end of what was just read
             at = edge + timedelta(microseconds=offset)
             edges += [world.vendor.add(at, seen_from=NOON), world.vendor.add(at, seen_from=NOON)]
-        world.clock.now += 5 * MINUTE + timedelta(microseconds=333)
+        world.clock.advance(5 * MINUTE + timedelta(microseconds=333))
     await collector.poll()
     assert Counter(await world.names()) == Counter(edges)
 
@@ -209,17 +209,17 @@ async def test_delivery_is_both_soon_and_complete(world: World) -> None:
     seen: dict[str, datetime] = {}
     for poll in range(200):
         for number in range(3):
-            at = world.clock.now - number * SECOND
+            at = world.clock.now() - number * SECOND
             late = timedelta(0)
             if (3 * poll + number) % 100 == 99:
                 late = HOUR - MINUTE if poll % 2 else 6 * HOUR
             made[world.vendor.add(at, seen_from=at + late)] = (at, late)
-        world.clock.now += 5 * MINUTE
+        world.clock.advance(5 * MINUTE)
         await collector.poll()
         for name in await world.names():
-            seen.setdefault(name, world.clock.now)
+            seen.setdefault(name, world.clock.now())
     for _ in range(3):
-        world.clock.now += 8 * HOUR
+        world.clock.advance(8 * HOUR)
         await collector.poll()
     for name, (at, late) in made.items():
         if not late:
@@ -233,16 +233,16 @@ async def test_a_long_overlap_repeats_nothing(world: World) -> None:
     collector = world.collector(overlap="2h", max_window="1d", initial_lookback="3h")
     made = []
     for _ in range(40):
-        made.append(world.vendor.add(world.clock.now - 2 * MINUTE))
+        made.append(world.vendor.add(world.clock.now() - 2 * MINUTE))
         await collector.poll()
-        world.clock.now += 5 * MINUTE
+        world.clock.advance(5 * MINUTE)
     await collector.poll()
     assert await world.names() == made
     assert world.counted("events_duplicate_total") > 10 * len(made), "they were shown over and over"
 
 
 async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> None:
-    clock = Clock(NOON)
+    clock = FakeClock(NOON)
     first = Vendor(clock, size=1000)
     old = first.add(NOON - HOUR)
     for life in range(3):
@@ -251,11 +251,11 @@ async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> N
         world = World(first, clock, store, Metrics(sources=["calls"], sinks=["sink"]), tmp_path)
         collector = world.collector()
         for number in range(4000):
-            first.add(clock.now - 2 * MINUTE + number * timedelta(milliseconds=10))
-        clock.now += 5 * MINUTE
+            first.add(clock.now() - 2 * MINUTE + number * timedelta(milliseconds=10))
+        clock.advance(5 * MINUTE)
         await collector.poll()
         assert (await world.names()).count(old) == 1, life
-        again = collector.new_reader().normalize(
+        again = collector.new_reader().writer.normalize(
             [b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
              % (old.encode(), (NOON - HOUR).isoformat().encode())]
         )  # fmt: skip
@@ -277,7 +277,7 @@ async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World
         at[world.vendor.add(moment)] = moment
     asked = len(world.vendor.asked)
     for poll in range(4):
-        world.clock.now += 5 * MINUTE
+        world.clock.advance(5 * MINUTE)
         if poll < 2:
             world.vendor.errors = {
                 world.vendor.pages + 40: Retryable("it hangs up", reason="reset")
@@ -291,7 +291,7 @@ async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World
         assert event.at == int(at[event.native_id or ""].timestamp() * 1e6)
         assert event.late_by_s is None
         assert not event.backfill
-    assert collector.checkpoint.at == world.clock.now - MINUTE
+    assert collector.checkpoint.at == world.clock.now() - MINUTE
     # What was read of it before a failure is not asked for again.
     burst = [w for w in world.vendor.asked[asked:] if w.length < MINUTE]
     assert Counter(window.start for window in burst).most_common(1)[0][1] <= 4
@@ -313,12 +313,12 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
     world.vendor.walk_instead = walk
     made = []
     for _ in range(24):
-        made.append(world.vendor.add(world.clock.now - MINUTE))
+        made.append(world.vendor.add(world.clock.now() - MINUTE))
         before = asked
         with pytest.raises(WalkBroken):
             await collector.poll()
         assert asked - before < 500, "requests for five minutes of events"
-        world.clock.now += 5 * MINUTE
+        world.clock.advance(5 * MINUTE)
     world.vendor.walk_instead = None  # it is fixed
     await collector.poll()
     lost = sum(
@@ -331,7 +331,7 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
 async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) -> None:
     collector = world.collector(max_window="10d", overlap="1s")
     await collector.poll()
-    world.clock.now += 45 * DAY
+    world.clock.advance(45 * DAY)
     made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24 - 1)]
     for attempt in range(4):
         world.vendor.errors = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
@@ -343,14 +343,14 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
         assert min(world.vendor.asked[-1].start, before) >= before - SECOND
     await collector.poll()
     assert Counter(await world.names()) == Counter(made)
-    assert covered_from(await world.covered()).end == world.clock.now - MINUTE
+    assert covered_from(await world.covered()).end == world.clock.now() - MINUTE
 
 
 # --- the checkpoint
 
 
 async def test_a_restart_reads_the_time_of_the_outage(tmp_path: Path) -> None:
-    clock = Clock(NOON)
+    clock = FakeClock(NOON)
     vendor = Vendor(clock)
     prepare(tmp_path)
     made: list[str] = []
@@ -368,8 +368,8 @@ async def test_a_restart_reads_the_time_of_the_outage(tmp_path: Path) -> None:
         checkpoint = collector.checkpoint.at
         assert await world.names() == made
         await store.close()
-        made += [vendor.add(clock.now + number * HOUR) for number in range(8)]
-        clock.now += 9 * HOUR
+        made += [vendor.add(clock.now() + number * HOUR) for number in range(8)]
+        clock.advance(9 * HOUR)
 
 
 # --- hanging, and failing in silence
@@ -379,7 +379,7 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
-        async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+        async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
             hanging.set()
             await asyncio.Event().wait()
             yield Page([], last=True)
@@ -394,12 +394,12 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     try:
         async with asyncio.timeout(20):
             for each in crowd:
-                each.due.set()
+                each.polls.due.set()
             await hanging.wait()
             for _ in range(3):
-                fresh = world.vendor.add(world.clock.now)
-                world.clock.now += 5 * MINUTE
-                collector.due.set()
+                fresh = world.vendor.add(world.clock.now())
+                world.clock.advance(5 * MINUTE)
+                collector.polls.due.set()
                 await eventually(lambda name=fresh: is_there(world, name))  # type: ignore[misc]  # a default
     finally:
         for task in tasks:
@@ -428,15 +428,15 @@ async def test_a_source_that_failed_for_days_is_read_again_automatically(world: 
     try:
         async with asyncio.timeout(20):
             for _ in range(3 * 24):
-                made.append(world.vendor.add(world.clock.now))
-                world.clock.now += HOUR
-                rested = collector.rested_at
-                collector.due.set()
-                await eventually(lambda before=rested: collector.rested_at > before)  # type: ignore[misc]  # a default
+                made.append(world.vendor.add(world.clock.now()))
+                world.clock.advance(HOUR)
+                rested = collector.polls.rested_at
+                collector.polls.due.set()
+                await eventually(lambda before=rested: collector.polls.rested_at > before)  # type: ignore[misc]  # a default
             assert not collector.condition.up
             assert not polling.done(), "it goes on asking"
             failing = False
-            collector.due.set()
+            collector.polls.due.set()
             await eventually(lambda: collector.condition.up)
     finally:
         polling.cancel()

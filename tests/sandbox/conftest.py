@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def clock() -> Clock[float]:
-    return Clock(NOW.timestamp())
+def clock() -> FakeClock:
+    return FakeClock(NOW)
 
 
 @pytest.fixture

@@ -2,25 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from tests.support.daemon import eventually
 
-from auditrelay.collect.on_progress import OnProgress
-from auditrelay.service.control_socket import SOCKET, serve
-
-Handle = Callable[[dict[str, Any], OnProgress], Awaitable[dict[str, Any]]]
+from auditrelay.service.control_socket import SOCKET, ControlSocket
+from auditrelay.service.desk import Handle, Progress
 
 
-async def silent(_: dict[str, Any]) -> None: ...
+async def silent(_: Progress) -> None: ...
 
 
 @contextlib.asynccontextmanager
 async def service(folder: Path, handle: Handle) -> AsyncIterator[asyncio.Task[None]]:
     """Serve from *folder* for the length of a ``with`` block."""
-    serving = asyncio.ensure_future(serve(folder, handle))
+    serving = asyncio.ensure_future(ControlSocket(folder).serve(handle))
     async with asyncio.timeout(10):
         await eventually(lambda: (folder / SOCKET).is_socket() or serving.done())
         yield serving

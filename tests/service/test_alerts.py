@@ -2,21 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
-from tests.support.stores import opened
+from tests.support.stores import backlog, opened
 
 from auditrelay.errors import StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.status.findings import Finding
+from auditrelay.status.model import Finding, Report, SpoolStatus
 from auditrelay.store.sqlite.store import SqliteStore
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ class Problems:
         self.findings: list[Finding] = []
         self.forward = True
         self.announced = 0
-        self.clock = Clock(NOW)
+        self.clock = FakeClock(NOW)
         self.alerts = Alerts(
             self.report,
             store,
@@ -39,8 +39,18 @@ class Problems:
             announce=self.announce,
         )
 
-    async def report(self) -> dict[str, Any]:
-        return {"findings": [asdict(finding) for finding in self.findings]}
+    async def report(self) -> Report:
+        return Report(
+            version="1.0",
+            at=NOW.isoformat(),
+            config=None,
+            sources=(),
+            sinks=(),
+            spool=SpoolStatus(0, 1),
+            stuck=(),
+            restart_command=None,
+            findings=tuple(self.findings),
+        )
 
     def announce(self) -> None:
         self.announced += 1
@@ -48,13 +58,13 @@ class Problems:
     async def update(self, *findings: Finding) -> list[tuple[str, str, str]]:
         """Set the findings, update the alerts, and return what was logged."""
         self.findings = [*findings]
-        self.clock.now += timedelta(minutes=1)
+        self.clock.advance(timedelta(minutes=1))
         with capture_logs() as logs:
             await self.alerts.update()
         return [(line["event"], line["code"], line["about"]) for line in logs]
 
     async def sent(self) -> list[str]:
-        pages = await self.store.read("out", 0, 1000)
+        pages = await backlog(self.store, "out")
         return [event.native_action for page in pages for event in page.events]
 
 

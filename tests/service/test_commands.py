@@ -1,62 +1,97 @@
 """What a command asks of the instance, and what is refused."""
 
-import json
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.service.serving import service, silent
+from tests.service.serving import silent
+from tests.support.clock import FakeClock
+from tests.support.stores import opened
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import ConfigError
 from auditrelay.service.commands import Commands
-from auditrelay.service.control_socket import ask
+from auditrelay.service.desk import Backfill, Forget, Forgotten, Request, Verify
 from auditrelay.service.topology import Topology
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.sources import cencori
 from auditrelay.telemetry.metrics import Metrics
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def commands(tmp_path: Path) -> AsyncIterator[Commands]:
+    """The commands of an instance without sources, whose state has the orphan "gone"."""
+    config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
+    store = await opened(tmp_path)
+    await store.start_source("gone", NOW)
+    topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=FakeClock(NOW))
+    yield Commands(topology, store, clock=FakeClock(NOW))
+    await store.close()
+
+
+def backfill(source: str) -> Backfill:
+    start = NOW - timedelta(days=1)
+    return Backfill(
+        source=source,
+        start=start,
+        end=None,
+        sinks=(),
+        dry_run=False,
+        newest_first=False,
+        concurrency=1,
+    )
 
 
 @pytest.mark.parametrize(
-    ("sent", "message"),
+    ("request_", "message"),
     [
+        (backfill("voice"), "there is no enabled source 'voice'; enabled are: none"),
         (
-            {"do": "teleport"},
-            "does not support teleport: it and the command are of different versions",
+            Verify(source="voice", start=NOW, end=None, repair=False, at_sink=False),
+            "there is no enabled source 'voice'",
         ),
-        ({}, "does not support None"),
-        ({"do": ["backfill"]}, "does not support "),
-        (
-            {"do": "backfill", "source": "it"},
-            "the request for backfill lacks start, end, sinks, dry_run, ",
-        ),
-        (
-            {"do": "verify", "source": "it", "start": "x", "end": None},
-            "verify lacks repair, at_sink: the ",
-        ),
-        ({"do": "replay"}, "the request for replay lacks ids: the "),
-        ({"do": "forget", "name": "it"}, "the request for forget lacks yes: the "),
+        (Forget("voice", yes=True), "the state has no source or sink 'voice'; orphaned are: gone"),
     ],
+    ids=["backfill", "verify", "forget"],
 )
-async def test_a_command_of_another_version_gets_an_error_that_says_so(
-    tmp_path: Path, sent: dict[str, Any], message: str
+async def test_what_this_configuration_does_not_have_is_refused(
+    commands: Commands, request_: Request, message: str
 ) -> None:
-    def clock() -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(ConfigError, match=message):
+        await commands.do(request_, silent)
 
-    config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
-    store = await SqliteStore.open(
-        tmp_path,
-        max_bytes=1 << 30,
-        retention=config.spool.retention,
-        remember=config.spool.remember,
+
+async def test_an_orphan_is_forgotten_once(commands: Commands) -> None:
+    assert await commands.do(Forget("gone", yes=False), silent) == Forgotten("gone")
+    with pytest.raises(ConfigError, match="orphaned are: none"):
+        await commands.do(Forget("gone", yes=False), silent)
+
+
+@pytest.mark.parametrize(
+    ("request_", "instead"),
+    [
+        (backfill("exports"), "put an export of it into its directory, and it is read at once"),
+        (
+            Verify(source="exports", start=NOW, end=None, repair=False, at_sink=False),
+            "there is nothing to compare with",
+        ),
+    ],
+    ids=["backfill", "verify"],
+)
+async def test_a_source_that_reads_files_cannot_be_asked_for_a_range(
+    tmp_path: Path, request_: Request, instead: str
+) -> None:
+    settings = cencori.Settings.model_validate(
+        {"type": "cencori", "mode": "files", "directory": tmp_path}
     )
-    topology = Topology(config, store, Metrics(sources=[], sinks=[]), clock=clock)
-    try:
-        async with service(tmp_path, Commands(topology, store, clock=clock).do) as serving:
-            with pytest.raises(ConfigError) as caught:
-                await ask(tmp_path, json.loads(json.dumps(sent)), silent)
-            assert message in str(caught.value)
-            assert not serving.done()
-    finally:
-        await store.close()
+    config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {"exports": settings}, {})
+    store = await opened(tmp_path)
+    topology = Topology(config, store, Metrics(sources=["exports"]), clock=FakeClock())
+    commands = Commands(topology, store, clock=FakeClock())
+    with pytest.raises(ConfigError) as caught:
+        await commands.do(request_, silent)
+    assert str(caught.value) == f"exports reads files and cannot be asked for a range: {instead}"
+    await topology.close()
+    await store.close()

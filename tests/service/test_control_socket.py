@@ -5,31 +5,65 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.service.serving import service, silent
 from tests.support.daemon import eventually
 
-from auditrelay.collect.on_progress import OnProgress
 from auditrelay.errors import ConfigError, RelayError, StateError
-from auditrelay.service.control_socket import SOCKET, ask, serve
+from auditrelay.service import control_socket
+from auditrelay.service.control_socket import SOCKET, ControlSocket
+from auditrelay.service.desk import (
+    Forget,
+    Forgotten,
+    Note,
+    OnProgress,
+    Progress,
+    Replay,
+    Replayed,
+    Request,
+    Result,
+    encode,
+)
+
+ASKED = Forget("a\nb ü", yes=True)
 
 
-async def echo(request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    await on_progress({"share": 0.5})
-    return {"echo": request["say"]}
+async def echo(request: Request, on_progress: OnProgress) -> Result:
+    assert isinstance(request, Forget)
+    await on_progress(Note("half of it"))
+    return Forgotten(request.name)
+
+
+async def ask(folder: Path, request: Request = ASKED) -> Result:
+    return await ControlSocket(folder).ask(request, silent)
 
 
 async def test_progress_comes_before_the_result(tmp_path: Path) -> None:
-    steps: list[dict[str, Any]] = []
+    steps: list[Progress] = []
 
-    async def on_progress(progress: dict[str, Any]) -> None:
+    async def on_progress(progress: Progress) -> None:
         steps.append(progress)
 
     async with service(tmp_path, echo):
-        assert await ask(tmp_path, {"say": "a\nb ü"}, on_progress) == {"echo": "a\nb ü"}
-    assert steps == [{"share": 0.5}]
+        answer = await ControlSocket(tmp_path).ask(ASKED, on_progress)
+    assert answer == Forgotten("a\nb ü")
+    assert steps == [Note("half of it")]
+
+
+async def test_progress_is_reported_when_it_is_made_and_not_at_the_end(tmp_path: Path) -> None:
+    reported = asyncio.Event()
+
+    async def on_progress(_: Progress) -> None:
+        reported.set()
+
+    async def wait(request: Request, on_progress: OnProgress) -> Result:
+        await on_progress(Note("half of it"))
+        await reported.wait()
+        return Forgotten("it")
+
+    async with service(tmp_path, wait):
+        assert await ControlSocket(tmp_path).ask(ASKED, on_progress) == Forgotten("it")
 
 
 async def test_only_the_owner_can_ask_and_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -44,20 +78,20 @@ async def test_a_stale_socket_of_a_killed_service_is_replaced(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / SOCKET))
     with pytest.raises(StateError, match="does not listen"):
-        await ask(tmp_path, {"say": 1}, silent)
+        await ask(tmp_path)
     (tmp_path / SOCKET).rename(tmp_path / "elsewhere")
     (tmp_path / SOCKET).write_text("or a file")
-    serving = asyncio.ensure_future(serve(tmp_path, echo))
+    serving = asyncio.ensure_future(ControlSocket(tmp_path).serve(echo))
     async with asyncio.timeout(10):
         await eventually((tmp_path / SOCKET).is_socket)
-        assert await ask(tmp_path, {"say": 1}, silent) == {"echo": 1}
+        assert await ask(tmp_path) == Forgotten("a\nb ü")
         serving.cancel()
         await asyncio.wait([serving])
 
 
 async def test_without_a_listener_the_error_names_the_likely_reason(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match=r"control: No such file.*try again when it has ended"):
-        await ask(tmp_path, {"say": 1}, silent)
+    with pytest.raises(StateError, match=r"control: .*No such file.*try again when it has ended"):
+        await ask(tmp_path)
 
 
 async def test_the_path_of_the_state_may_be_longer_than_a_socket_can_have(tmp_path: Path) -> None:
@@ -65,8 +99,16 @@ async def test_the_path_of_the_state_may_be_longer_than_a_socket_can_have(tmp_pa
     folder.mkdir()
     assert len(os.fsencode(folder / SOCKET)) > 107
     async with service(folder, echo):
-        assert await ask(folder, {"say": 1}, silent) == {"echo": 1}
+        assert await ask(folder) == Forgotten("a\nb ü")
     assert not (folder / SOCKET).exists()
+
+
+async def test_a_proxy_in_the_environment_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with service(tmp_path, echo):
+        assert await ask(tmp_path) == Forgotten("a\nb ü")
 
 
 @pytest.mark.parametrize(
@@ -74,43 +116,72 @@ async def test_the_path_of_the_state_may_be_longer_than_a_socket_can_have(tmp_pa
     [
         b"",
         b"\n",
-        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"\xff\xfe\n",
-        b'{"say": ',
-        b"5\n",
-        b"[1]\n",
-        b"null\n",
-        b"[" * 200_000 + b"\n",
+        b'{"do": ',
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhal",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nno ho",
     ],
 )
-async def test_garbage_gets_no_answer_and_the_service_goes_on(
+async def test_what_is_no_request_does_nothing_and_the_service_goes_on(
     tmp_path: Path, garbage: bytes
 ) -> None:
     async with service(tmp_path, echo) as serving:
         reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
         writer.write(garbage)
         writer.write_eof()
-        assert await reader.read() == b""
+        answer = await reader.read()
+        assert not answer or answer.startswith(b"HTTP/1.1 4")
         writer.close()
-        assert await ask(tmp_path, {"say": 1}, silent) == {"echo": 1}
+        assert await ask(tmp_path) == Forgotten("a\nb ü")
         assert not serving.done()
 
 
-async def test_the_work_is_cancelled_when_the_command_disconnects(tmp_path: Path) -> None:
+async def test_a_request_that_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "MAX_LINE", 1_000)
+    async with service(tmp_path, echo) as serving:
+        with pytest.raises(ConfigError, match="does not support this request"):
+            await ask(tmp_path, Forget("x" * 1_000, yes=True))
+        assert not serving.done()
+
+
+async def test_an_answer_may_be_long_and_one_that_is_too_long_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = tuple(range(300_000))
+
+    async def many(_: Request, __: OnProgress) -> Result:
+        return Replayed(ids)
+
+    async with service(tmp_path, many):
+        assert await ask(tmp_path, Replay((1,))) == Replayed(ids)
+        monkeypatch.setattr(control_socket, "MAX_LINE", 1_000)
+        with pytest.raises(RelayError, match="is longer than 1,000 bytes"):
+            await ask(tmp_path, Replay((1,)))
+
+
+@pytest.mark.parametrize("busy", [True, False])
+async def test_the_work_is_cancelled_when_the_command_disconnects(
+    tmp_path: Path, busy: bool
+) -> None:
     began, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def work(_: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    async def work(_: Request, on_progress: OnProgress) -> Result:
         try:
             began.set()
-            while True:
-                await on_progress({"share": 0.1})
+            while busy:
+                await on_progress(Note("x"))
                 await asyncio.sleep(0)
+            await asyncio.Event().wait()
+            raise AssertionError
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
     async with service(tmp_path, work) as serving:
-        asking = asyncio.ensure_future(ask(tmp_path, {}, silent))
+        asking = asyncio.ensure_future(ask(tmp_path))
         await began.wait()
         asking.cancel()
         await cancelled.wait()
@@ -122,13 +193,14 @@ async def test_two_commands_are_answered_concurrently_each_with_its_own_result(
 ) -> None:
     both = asyncio.Barrier(2)
 
-    async def meet(request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
+    async def meet(request: Request, _: OnProgress) -> Result:
+        assert isinstance(request, Replay)
         await both.wait()
-        return {"echo": request["say"]}
+        return Replayed(request.ids)
 
     async with service(tmp_path, meet):
-        answers = await asyncio.gather(*(ask(tmp_path, {"say": n}, silent) for n in (1, 2)))
-    assert answers == [{"echo": 1}, {"echo": 2}]
+        answers = await asyncio.gather(*(ask(tmp_path, Replay((n,))) for n in (1, 2)))
+    assert answers == [Replayed((1,)), Replayed((2,))]
 
 
 async def test_a_service_that_stops_sends_an_error_to_waiting_commands_and_does_not_wait(
@@ -136,35 +208,93 @@ async def test_a_service_that_stops_sends_an_error_to_waiting_commands_and_does_
 ) -> None:
     began = asyncio.Event()
 
-    async def work(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
+    async def work(_: Request, __: OnProgress) -> Result:
         began.set()
         await asyncio.Event().wait()
         raise AssertionError
 
     async with service(tmp_path, work) as serving:
-        asking = asyncio.ensure_future(ask(tmp_path, {}, silent))
+        asking = asyncio.ensure_future(ask(tmp_path))
         await began.wait()
         serving.cancel()
-        await asyncio.wait([serving])
+        async with asyncio.timeout(0.9):
+            await asyncio.wait([serving])
         with pytest.raises(RelayError, match="the service is stopping; what was done is kept"):
             await asking
         assert not (tmp_path / SOCKET).exists()
 
 
-@pytest.mark.parametrize("half_a_line", [b"", b'{"result": {"missing": [', b'{"progress"'])
+async def test_a_command_that_comes_while_the_service_stops_gets_that_error_too(
+    tmp_path: Path,
+) -> None:
+    body = encode(ASKED)
+    async with service(tmp_path, echo) as serving:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        await ask(tmp_path)  # so that the other request is being read
+        serving.cancel()
+        await asyncio.sleep(0)
+        writer.write(body)
+        assert b"the service is stopping" in await reader.read()
+        writer.close()
+        await asyncio.wait([serving])
+        assert serving.cancelled()
+
+
+async def test_a_command_that_does_not_read_its_answers_does_not_keep_the_service_from_stopping(
+    tmp_path: Path,
+) -> None:
+    stuck = asyncio.Event()
+
+    async def talk(_: Request, on_progress: OnProgress) -> Result:
+        while True:
+            writing = asyncio.ensure_future(on_progress(Note("x" * 1_000_000)))
+            if not (await asyncio.wait([writing], timeout=0.1))[0]:
+                stuck.set()
+            await writing
+
+    body = encode(ASKED)
+    async with service(tmp_path, talk) as serving:
+        _, writer = await asyncio.open_unix_connection(tmp_path / SOCKET, limit=1)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await stuck.wait()
+        serving.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait([serving])
+        assert serving.cancelled()
+        writer.close()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+NOTE = b'{"type":"Note","text":"x"}\n'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"HTTP/1.1 2",
+        HEAD,
+        HEAD + b"%x\r\n%b\r\n" % (len(NOTE), NOTE),
+        HEAD + b'10\r\n{"type":"Verifi\r\n',
+        HEAD + b'40\r\n{"type":"Verified","rep',
+        HEAD + b'10\r\n{"type":"Verifi\r\n0\r\n\r\n',
+    ],
+)
 async def test_a_service_that_is_killed_in_the_middle_of_a_line_is_no_traceback(
-    tmp_path: Path, half_a_line: bytes
+    tmp_path: Path, reply: bytes
 ) -> None:
     async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
-        writer.write(b'{"progress": {}}\n' + half_a_line)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply)
         writer.close()
 
     server = await asyncio.start_unix_server(die, tmp_path / SOCKET)
     with pytest.raises(
         RelayError, match="ended before the command was done; what was done is kept"
     ):
-        await ask(tmp_path, {}, silent)
+        await ask(tmp_path)
     server.close()
 
 
@@ -174,24 +304,24 @@ async def test_a_service_that_is_killed_in_the_middle_of_a_line_is_no_traceback(
 async def test_an_error_of_the_service_is_raised_in_the_command(
     tmp_path: Path, error: RelayError
 ) -> None:
-    async def fail(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
+    async def fail(_: Request, __: OnProgress) -> Result:
         raise error
 
     async with service(tmp_path, fail) as serving:
         with pytest.raises(type(error), match=str(error)) as caught:
-            await ask(tmp_path, {}, silent)
+            await ask(tmp_path)
         assert type(caught.value) is type(error)
         assert not serving.done()
 
 
 @pytest.mark.parametrize("bug", [KeyError("x"), ValueError("x"), OSError("x"), TypeError("x")])
 async def test_a_bug_ends_the_service_loudly(tmp_path: Path, bug: Exception) -> None:
-    async def fail(_: dict[str, Any], __: OnProgress) -> dict[str, Any]:
+    async def fail(_: Request, __: OnProgress) -> Result:
         raise bug
 
     async with service(tmp_path, fail) as serving:
         with pytest.raises(RelayError, match="ended before the command was done"):
-            await ask(tmp_path, {}, silent)
+            await ask(tmp_path)
         await asyncio.wait([serving])
         group = serving.exception()
     assert isinstance(group, ExceptionGroup)

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.stores import opened
 
@@ -17,6 +18,7 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
+from auditrelay.store.leases import SOLE
 from auditrelay.telemetry.metrics import Metrics
 
 Configure = Callable[..., Config]
@@ -56,7 +58,7 @@ async def running(config: Config) -> AsyncIterator[Topology]:
         config,
         store,
         Metrics(sources=config.sources, sinks=config.sinks),
-        clock=lambda: datetime(2026, 1, 10, 12, tzinfo=UTC),
+        clock=FakeClock(),
     )
     await topology.register()
     async with asyncio.TaskGroup() as tasks:
@@ -158,3 +160,29 @@ async def test_an_announcement_wakes_every_sink(configure: Configure) -> None:
             deliverer.wake.clear()
         topology.announce()
         assert [each.wake.is_set() for each in topology.deliverers.values()] == [True, True]
+
+
+async def test_sources_and_sinks_write_under_a_lease(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "fenced"):
+        (tmp_path / name).mkdir(mode=0o700)
+    whole, fenced = await opened(tmp_path / "whole"), await opened(tmp_path / "fenced")
+    monkeypatch.setattr(whole, "under", {SOLE: fenced}.__getitem__)
+    topology = Topology(
+        configure({"it": source()}),
+        whole,
+        Metrics(sources=["it"], sinks=["out"]),
+        clock=FakeClock(),
+    )
+    try:
+        await topology.collectors["it"].for_range("").checkpoint.refresh()
+        assert [state.name for state in await fenced.sources()] == ["it"]
+        assert await whole.sources() == []
+        await fenced.start_sink("out", ["it"])
+        topology.deliverers["out"].finish()
+        await topology.deliverers["out"].keep_delivering()  # of the other it would be no sink
+    finally:
+        await topology.close()
+        for store in (whole, fenced):
+            await store.close()

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+from siem.splunk.props import props
 from tests.siem.languages import Fields, flat, gathered
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SinkSettings
@@ -22,10 +24,15 @@ GOLDEN = sorted((TOP / "tests" / "events" / "golden").glob("*/*.json"))
 
 
 def read_conf(name: str) -> dict[str, dict[str, str]]:
-    """Return the stanzas of one of the add-on's files; a duplicate stanza or key is an error."""
+    """Return the stanzas of one of the add-on's files."""
+    return parse_conf((TA / name).read_text("utf-8"))
+
+
+def parse_conf(text: str) -> dict[str, dict[str, str]]:
+    """Return the stanzas of a file of Splunk; a duplicate stanza or key is an error."""
     parser = RawConfigParser(delimiters="=", comment_prefixes="#", strict=True)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys keep their case
-    parser.read_string((TA / name).read_text("utf-8"))
+    parser.read_string(text)
     return {section: dict(parser.items(section)) for section in parser.sections()}
 
 
@@ -63,29 +70,29 @@ class Siems:
             splunk_hec, splunk_hec.Settings, url="https://hec.example:8088", token="t" * 36
         )
         self.datadog = self._sink(datadog, datadog.Settings, api_key="k" * 32)
-        self._props = read_conf("default/props.conf")
+        self._props = parse_conf(props())
 
     @staticmethod
     def _sink(module: Any, settings: type[SinkSettings], **keys: Any) -> Sink:
         name = module.__name__.rpartition(".")[2]
-        sink: Sink = module.build(name, settings(type=name, **keys), Metrics())
+        sink: Sink = module.build(name, settings(type=name, **keys), Metrics(), Clock())
         return sink
 
     def document(self, event: AuditEvent, **marks: object) -> dict[str, Any]:
         """Return what Elasticsearch gets."""
         found: dict[str, Any] = orjson.loads(
-            self.elastic.render(event, marks=marks).split(b"\n")[1]
+            self.elastic.render(event, event.at, marks=marks).text.split(b"\n")[1]
         )
         return found
 
     def log(self, event: AuditEvent) -> dict[str, Any]:
         """Return what Datadog gets."""
-        found: dict[str, Any] = orjson.loads(self.datadog.render(event))
+        found: dict[str, Any] = orjson.loads(self.datadog.render(event, event.at).text)
         return found
 
     def splunk_fields(self, event: AuditEvent) -> Fields:
         """Return the fields that Splunk has at search time, with the add-on installed."""
-        envelope = orjson.loads(self.splunk.render(event))
+        envelope = orjson.loads(self.splunk.render(event, event.at).text)
         stanza = self._props[envelope["sourcetype"]]
         assert stanza["KV_MODE"] == "json"
         fields = gathered(flat(envelope["event"], list_mark="{}"))

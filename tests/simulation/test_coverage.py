@@ -21,20 +21,21 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
+from tests.support.stores import backlog
 
 from auditrelay.collect import collector as collect
-from auditrelay.collect import reader
-from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.verify import Verifier
+from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.http import retry
 from auditrelay.sources import Page, bland
+from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite import ledger
-from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite import intake, ledger
+from auditrelay.store.sqlite.journal import records
 from auditrelay.store.sqlite.state_dir import connect, create, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -69,7 +70,7 @@ class Vendor:
     pages: int = 0
     scope: str = ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         if self.unreadable is not None and (
             window.start < self.unreadable.end and window.end > self.unreadable.start
         ):
@@ -97,8 +98,8 @@ class World:
     """One source with its state, which is restarted again and again."""
 
     def __init__(self, folder: Path, history: list[Happened], **keys: Any) -> None:
-        self.now = START
-        self.vendor = Vendor(lambda: self.now, history)
+        self.clock = FakeClock(START)
+        self.vendor = Vendor(self.clock.now, history)
         self.folder = folder
         self.keys = keys
         prepare(folder)
@@ -107,7 +108,11 @@ class World:
     async def living(self) -> AsyncIterator[tuple[SqliteStore, Collector]]:
         """Start the source on the state of its earlier lives."""
         store = await SqliteStore.open(
-            self.folder, max_bytes=2**30, retention=timedelta(30), remember=timedelta(400)
+            self.folder,
+            clock=self.clock,
+            max_bytes=2**30,
+            retention=timedelta(30),
+            remember=timedelta(400),
         )
         table = {"type": "bland", "api_key": "k", "initial_lookback": "0s", **self.keys}
         collector = Collector(
@@ -119,7 +124,7 @@ class World:
             ),
             store=store,
             metrics=Metrics(sources=["it"], sinks=["sink"]),
-            clock=lambda: self.now,
+            clock=self.clock,
             announce=lambda: None,
         )
         try:
@@ -131,7 +136,7 @@ class World:
 
     async def live(self, seconds: int, poll_every: int, kill: int | None) -> None:
         """Poll for *seconds*, or until the *kill*-th write is done and its caller never resumes."""
-        end = self.now + seconds * SECOND
+        end = self.clock.now() + seconds * SECOND
         real, count = Writer.write, 0
         ended = asyncio.Event()
 
@@ -145,10 +150,10 @@ class World:
             return result
 
         async def poll(collector: Collector) -> None:
-            while self.now < end:
+            while self.clock.now() < end:
                 with contextlib.suppress(RelayError):
                     await collector.poll()
-                self.now += poll_every * SECOND
+                self.clock.advance(poll_every * SECOND)
 
         async with self.living() as (_, collector):
             with mock.patch.object(Writer, "write", write):
@@ -165,7 +170,7 @@ class World:
     async def forwarded(self) -> list[str]:
         """Return all ids in the spool, with repetitions, without the notices of gaps."""
         async with self.living() as (store, _):
-            pages = await store.read("sink", 0, 10**6)
+            pages = await backlog(store, "sink")
         return [event.native_id for page in pages for event in page.events if event.native_id]
 
     def whole(self) -> None:
@@ -178,10 +183,6 @@ class World:
         assert known.differs is None
 
 
-async def no_pause(_: float) -> None:
-    await asyncio.sleep(0)
-
-
 def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> None:
     async def bounded(folder: str) -> None:
         async with asyncio.timeout(60):
@@ -189,8 +190,6 @@ def run(story: Callable[[World], Any], history: list[Happened], **keys: Any) -> 
 
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(retry, "pause", no_pause),
-        mock.patch.object(reader, "pause", no_pause),
         capture_logs(),
     ):
         asyncio.run(bounded(folder))
@@ -247,22 +246,23 @@ def test_forwarded_and_declared_together_are_the_whole_history(
         for length, kill, pause, errors in story:
             world.vendor.pages, world.vendor.errors = 0, dict(errors)
             await world.live(length, 600, kill)
-            world.now += pause * SECOND
+            world.clock.advance(pause * SECOND)
         world.vendor.errors = {}
-        world.now = max(world.now, START + (HISTORY + 3600) * SECOND)
-        await world.live(9 * 3600, 1800, None)
+        world.clock.set(max(world.clock.now(), START + (HISTORY + 3600) * SECOND))
+        # A resweep of 8 h waits until another quarter of that is due, and then for the next poll.
+        await world.live(10 * 3600, 1800, None)
         forwarded = await world.forwarded()
         assert len(forwarded) == len(set(forwarded)), "nothing is repeated"
         world.whole()
 
-        world.now = START + (HISTORY + 40 * 3600) * SECOND  # now every event is shown
+        world.clock.set(START + (HISTORY + 40 * 3600) * SECOND)  # now every event is shown
         async with world.living() as (store, collector):
             await collector.checkpoint.refresh()
             spans = await store.ledger("it")
             end = covered_until(START, [span.interval for span in spans])
             gaps = [span.interval for span in spans if span.gap]
             report = await _verify(world, store, collector, Interval(START, end), repair=True)
-        missing = {row["native_id"] for row in report["missing"]}
+        missing = {row.native_id for row in report.missing}
         for number, thing in enumerate(history):
             name, at = f"e{number}", START + thing.at * SECOND
             if name in forwarded or at >= end:
@@ -273,7 +273,7 @@ def test_forwarded_and_declared_together_are_the_whole_history(
             reach = max((_seconds(each) for each in resweep), default=0)
             patience = max(reach, _seconds(settle))
             assert declared or thing.late >= patience, "it was neither late nor declared"
-        assert report["repaired"] == len(missing)
+        assert report.repaired == len(missing)
         after = await world.forwarded()
         assert len(after) == len(set(after)), "nothing is repeated by the repair"
         assert {f"e{n}" for n, one in enumerate(history) if START + one.at * SECOND < end} == set(
@@ -298,8 +298,8 @@ def _seconds(text: str) -> int:
 
 async def _verify(
     world: World, store: SqliteStore, collector: Collector, span: Interval, *, repair: bool
-) -> dict[str, Any]:
-    async def silent(_: dict[str, Any]) -> None: ...
+) -> VerifyReport:
+    async def silent(_: VerifyProgress) -> None: ...
 
     return await Verifier(
         collector,
@@ -308,7 +308,7 @@ async def _verify(
         sinks=["sink"],
         searchable={},
         repair=repair,
-        clock=lambda: world.now,
+        clock=world.clock,
         on_progress=silent,
     ).run()
 
@@ -329,7 +329,7 @@ def test_a_backfill_that_is_killed_again_and_again_fills_everything_once(
     single_sink: bool,
 ) -> None:
     async def scenario(world: World) -> None:
-        world.now = START + (HISTORY + 40 * 3600) * SECOND
+        world.clock.set(START + (HISTORY + 40 * 3600) * SECOND)
         span = Interval(START, START + (HISTORY + 3600) * SECOND)
         for kill in (*kills, None):
             async with world.living() as (store, collector):
@@ -369,15 +369,15 @@ async def _backfill(
     concurrency: int = 1,
     newest_first: bool = False,
     sinks: list[str] | None = None,
-) -> dict[str, Any]:
-    async def silent(_: dict[str, Any]) -> None: ...
+) -> BackfillProgress:
+    async def silent(_: BackfillProgress) -> None: ...
 
     return await Backfiller(
         collector,
         store,
         span=span,
         sinks=sinks or [],
-        clock=lambda: world.now,
+        clock=world.clock,
         on_progress=silent,
     ).run(concurrency=concurrency, newest_first=newest_first)
 
@@ -416,7 +416,7 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
             result = await _backfill(
                 world, store, collector, Interval(START, START + 2 * 3600 * SECOND)
             )
-            assert result["new"] == 1
+            assert result.new == 1
             assert not [span for span in await store.ledger("it") if span.gap], "it is filled"
         world.whole()
 
@@ -432,7 +432,8 @@ def test_a_year_of_polls_every_five_minutes_leaves_a_small_ledger(tmp_path: Path
         step = timedelta(minutes=5)
         for number in range(365 * 24 * 12):
             window = Interval(START + number * step - step, START + (number + 1) * step)
-            ledger.cover(JournalWriter(db, 1, micros(window.end), "poll"), window)
+            proof = Proof(covers=(window,))
+            intake.enter(db, 1, proof, now=micros(window.end), via="poll")
         db.execute("commit")
         spans, journal = ledger.spans(db, 1), records(db, 1)
         assert spans[0].interval.start == START - step

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from tests.support.clock import record_waits
+from tests.support.clock import FakeClock
 
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.sandbox import Request, Vendor, faults, vendors
@@ -152,9 +152,9 @@ class World:
     """A vendor, a sink, a state directory and a clock; and a daemon that lives again and again."""
 
     def __init__(self, kind: str, folder: Path, *, page_size: int, max_window: str) -> None:
-        self.now = START + timedelta(seconds=LOOKBACK)
-        self.vendor: Vendor = vendors.available()[kind](clock=self._clock)
-        self.elastic = Elastic(clock=self._clock)
+        self.clock = FakeClock(START + timedelta(seconds=LOOKBACK))
+        self.vendor: Vendor = vendors.available()[kind](clock=self.clock.seconds)
+        self.elastic = Elastic(clock=self.clock.seconds)
         self._kind, self._folder = kind, folder
         self._keys = {"page_size": page_size, "max_window": max_window}
 
@@ -163,9 +163,6 @@ class World:
         """Let vendor and sink be there."""
         async with self.vendor, self.elastic:
             yield
-
-    def _clock(self) -> float:
-        return self.now.timestamp()
 
     def config(self) -> Config:
         table = {
@@ -211,7 +208,7 @@ class World:
         store = await self._open()
         config = self.config()
         metrics = Metrics(sources=["it"], sinks=["es"], pairs=[("it", "es")])
-        app = App(config, store, metrics, clock=lambda: self.now, attempts=3)
+        app = App(config, store, metrics, clock=self.clock, attempts=3)
         try:
             await store.start_sink("es", ["it"])
             once = asyncio.ensure_future(app.once())
@@ -227,7 +224,7 @@ class World:
         for life in story:
             # Where a source starts is settled by its first life that is long enough.
             if await self.covered() is not None:
-                self.now += timedelta(seconds=life.wait)
+                self.clock.advance(timedelta(seconds=life.wait))
             await self.live(life)
         if await self.covered() is None:
             await self.live(LAST)
@@ -235,7 +232,7 @@ class World:
     async def catch_up(self, attempts: int) -> list[str]:
         """Wait until everything has settled and can be seen, and read it; return what failed."""
         end = START + timedelta(seconds=HISTORY + 2 * (SETTLE + OVERLAP))
-        self.now = max(self.now, end)
+        self.clock.set(max(self.clock.now(), end))
         failed = ["it was never tried"]
         while failed and attempts:
             failed = await self.live(LAST)
@@ -295,6 +292,7 @@ class World:
     async def _open(self) -> SqliteStore:
         return await SqliteStore.open(
             self._folder,
+            clock=self.clock,
             max_bytes=2**30,
             retention=timedelta(days=7),
             remember=timedelta(days=400),
@@ -319,8 +317,7 @@ def run(story: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(30):
             return await story()
 
-    with pytest.MonkeyPatch.context() as patch, capture_logs():
-        record_waits(patch)
+    with capture_logs():
         return asyncio.run(bounded())
 
 
@@ -365,6 +362,6 @@ def test_every_event_arrives_and_arrives_once(kind: str, data: st.DataObject) ->
                 stored = world.elastic.stored
                 assert len(stored.documents) == len(history), "lost or repeated"
                 assert len(stored.by_uid) == len(history), "an event has one uid, and only one"
-                assert await world.covered() == world.now - timedelta(seconds=SETTLE)
+                assert await world.covered() == world.clock.now() - timedelta(seconds=SETTLE)
 
     run(scenario)

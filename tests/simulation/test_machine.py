@@ -7,10 +7,8 @@ there exactly once, or is a dead letter, or was counted as a possible duplicate.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -21,10 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from structlog.testing import capture_logs
 from tests.conftest import make_event
-from tests.support.clock import record_waits
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 from tests.support.delivering import World, opened
-from tests.support.rigs import NOON, RIGS, WITHOUT_DOUBLE, Rig
+from tests.support.rigs import RIGS, WITHOUT_DOUBLE, Rig
+from tests.support.stores import uids
 
 from auditrelay import sinks
 from auditrelay.deliver.deliverer import Deliverer
@@ -46,9 +45,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.folder = TemporaryDirectory()
-        self.patches = pytest.MonkeyPatch()
-        self.patches.setattr("auditrelay.sinks.datadog.time.time_ns", lambda: int(NOON * 1e9))
-        record_waits(self.patches, SPEED)
+        self.clock = FakeClock(speed=SPEED)
         self.logs = capture_logs()
         self.lines = self.logs.__enter__()
         self.double: Any = self.rig.double()
@@ -62,16 +59,14 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         async def begin() -> None:
             await self.double.start()
-            self.opened = opened(
-                Path(self.folder.name), make_event, lambda: time.monotonic() * SPEED
-            )
+            self.opened = opened(Path(self.folder.name), make_event, self.clock)
             self.world: World = await self.opened.__aenter__()
             self._live()
 
         self.run(begin())
 
     def _live(self) -> None:
-        settings, sink = self.rig.build(self.double, self.world.metrics)
+        settings, sink = self.rig.build(self.double, self.world.metrics, self.clock)
         self.sink = sink
         self.deliverer = Deliverer(
             "sink",
@@ -79,8 +74,7 @@ class Machine(RuleBasedStateMachine):
             sink,
             store=self.world.store,
             metrics=self.world.metrics,
-            clock=lambda: datetime.fromtimestamp(NOON, UTC),
-            monotonic=self.world.monotonic,
+            clock=self.clock,
         )
         self.task = self.loop.create_task(self.deliverer.keep_delivering())
 
@@ -174,13 +168,7 @@ class Machine(RuleBasedStateMachine):
     async def _unsettled(self) -> list[str]:
         # This write is queued behind the last one of the killed deliverer, so that one is done.
         await self.world.store.settle("sink", [])
-        found: list[str] = []
-        after = 0
-        while pages := await self.world.store.read("sink", after, 1000):
-            for page in pages:
-                found += [event.uid for event in page.events]
-                after = page.first + len(page.events)
-        return found
+        return await uids(self.world.store, "sink")
 
     def teardown(self) -> None:
         try:
@@ -189,7 +177,6 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.loop.close()
             self.logs.__exit__(None, None, None)
-            self.patches.undo()
             self.folder.cleanup()
 
     async def _reckon(self) -> None:

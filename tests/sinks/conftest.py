@@ -1,5 +1,5 @@
 """What the tests of all sinks need: batches."""
 
-from tests.support.batches import batch, items, noon
+from tests.support.batches import batch, items
 
-__all__ = ["batch", "items", "noon"]
+__all__ = ["batch", "items"]

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.conftest import make_event
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
+from auditrelay.events.timestamps import iso_ms
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.datadog import API_KEY, Datadog, throttled
-from auditrelay.sinks import EventRef, Item, Sink, Verdict, datadog
+from auditrelay.sinks import Item, Sink, Unfit, Verdict, datadog
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
 
@@ -36,14 +38,14 @@ async def intake() -> AsyncIterator[Datadog]:
 
 
 @pytest.fixture
-async def make(intake: Datadog) -> AsyncIterator[Callable[..., Sink]]:
+async def make(intake: Datadog, clock: FakeClock) -> AsyncIterator[Callable[..., Sink]]:
     made: list[Sink] = []
 
     def build(**keys: Any) -> Sink:
         settings = datadog.Settings.model_validate(
             {"type": "datadog", "url": intake.url, "api_key": API_KEY, "timeout": "2s", **keys}
         )
-        made.append(datadog.build("datadog", settings, Metrics()))
+        made.append(datadog.build("datadog", settings, Metrics(), clock))
         return made[-1]
 
     yield build
@@ -93,33 +95,40 @@ async def test_a_request_never_exceeds_what_datadog_accepts(
     most = sink.limits
     size = most.bytes // 10 - most.overhead
     batch = items(sink, 10)
-    full = [Item(item.position, item.event, text % (b"x" * (size - 8))) for item in batch]
+    full = [replace(item, text=text % (b"x" * (size - 8))) for item in batch]
     assert len(full[0].text) == size
     last = full[-1].text[:-2] + b"x" * (most.bytes - 10 * (size + most.overhead)) + b'"}'
-    full[-1] = Item(9, batch[9].event, last)
+    full[-1] = replace(batch[9], text=last)
     await sink.send(full)  # to the byte
     assert intake.answered[202] == 1
-    full[-1] = Item(9, batch[9].event, last[:-2] + b'x"}')
+    full[-1] = replace(batch[9], text=last[:-2] + b'x"}')
     with pytest.raises(TooLarge):
         await sink.send(full)
 
 
-async def test_an_oversized_log_is_rejected_unsent_and_affects_no_other(
-    intake: Datadog, make: Callable[..., Sink], items: Items
+@pytest.mark.parametrize("age", [0, 2 * 86_400 * 10**6])
+async def test_a_log_is_oversized_exactly_where_datadog_truncates_it(
+    intake: Datadog, make: Callable[..., Sink], event: MakeEvent, age: int
 ) -> None:
     sink = make()
-    sent = items(sink, 4)
-    for place, size in ((1, 1_000_000), (2, 1_000_001)):
-        fill = b'{"y":"%b",' % (b"x" * (size - len(sent[place].text) - 7))
-        sent[place] = Item(place, sent[place].event, fill + sent[place].text[1:])
-        assert len(sent[place].text) == size
-    verdict = await sink.send(sent)
-    assert [(each.index, each.reason) for each in verdict.rejected] == [(2, "too_large")]
+    now = NOON * 10**6
+
+    def item(place: int, size: int) -> Item:
+        empty = len(sink.render(event(place, at=now - age, message=""), now).text)
+        padded = event(place, at=now - age, message="x" * (size - empty))
+        rendered = sink.render(padded, now)
+        assert len(rendered.text) == size
+        return Item.of(place, padded, rendered, sink.limits)
+
+    fits, exceeds = item(1, 1_000_000), item(2, 1_000_001)
+    assert (fits.unfit, exceeds.text) == (None, b"")
+    assert exceeds.unfit == Unfit("too_large", "1000001 bytes; the limit is 1000000")
+    await sink.send([fits])
     assert intake.truncated == 0
-    assert intake.stored.uids == [sent[place].event.uid for place in (0, 1, 3)]
+    assert intake.stored.uids == [fits.event.uid]
 
 
-HOUR = 3_600_000_000
+HOUR, MINUTE = 3_600_000_000, 60_000_000
 OUTSIDE = (-18 * HOUR, 2 * HOUR)
 INSIDE = (-18 * HOUR + 120_000_000, 0, 2 * HOUR - 120_000_000)
 
@@ -133,7 +142,7 @@ async def test_a_log_of_a_time_that_datadog_does_not_index_is_restamped(
     sink = make()
     times = [NOON * 10**6 + offset for offset in (*OUTSIDE, *INSIDE)]
     verdict = await sink.send(batch(sink, [event(n, at=at) for n, at in enumerate(times)]))
-    assert (verdict.rejected, verdict.restamped) == ((), 2)
+    assert (verdict.rejected, verdict.counts.restamped) == ((), 2)
     assert (intake.stored.total, intake.not_indexed.total) == (5, 0)
     logs = {log["evt"]["id"]: log for log in intake.stored.documents}
     for number, original in enumerate(
@@ -157,46 +166,35 @@ async def test_a_log_of_a_time_that_datadog_does_not_index_is_a_dead_letter_if_s
 ) -> None:
     sink = make(too_old="dead_letter")
     times = [NOON * 10**6 + offset for offset in (*OUTSIDE, *INSIDE)]
-    verdict = await sink.send(batch(sink, [event(n, at=at) for n, at in enumerate(times)]))
-    assert [(each.index, each.reason) for each in verdict.rejected] == [
-        (0, "too_old"),
-        (1, "in_future"),
-    ]
-    assert verdict.rejected[0].message == (
-        "happened at 2025-12-31T18:00:00.000000Z, more than 18 h ago: Datadog would not index it"
+    old, future, *inside = batch(sink, [event(n, at=at) for n, at in enumerate(times)])
+    assert old.unfit == Unfit(
+        "too_old",
+        "happened at 2025-12-31T18:00:00.000000Z, more than 18 h ago: Datadog would not index it",
     )
-    assert "more than 2 h ahead" in verdict.rejected[1].message
-    assert verdict.restamped == 0
+    assert future.unfit is not None
+    assert future.unfit.reason == "in_future"
+    assert "more than 2 h ahead" in future.unfit.message
+    assert (await sink.send(inside)).counts.restamped == 0
     assert (intake.stored.total, intake.not_indexed.total) == (3, 0)
 
 
-async def test_the_age_of_a_log_is_checked_when_it_is_sent_however_long_it_has_waited(
-    intake: Datadog, make: Callable[..., Sink], items: Items, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("too_old", ["restamp", "dead_letter"])
+def test_a_log_may_be_sent_as_long_as_datadog_indexes_it(
+    make: Callable[..., Sink], event: MakeEvent, too_old: str
 ) -> None:
-    sink = make()
-    rendered = items(sink, 2)
-    two_days_later = NOON + 2 * 86400
-    clock = SimpleNamespace(time_ns=lambda: two_days_later * 10**9)
-    monkeypatch.setattr("auditrelay.sinks.datadog.time", clock)
-    intake.clock = lambda: two_days_later
-    assert (await sink.send(rendered)).restamped == 2
-    assert (intake.stored.total, intake.not_indexed.total) == (2, 0)
-
-
-async def test_a_restamped_log_that_has_grown_too_large_is_not_counted_as_sent(
-    intake: Datadog, make: Callable[..., Sink], event: MakeEvent, batch: Batch
-) -> None:
-    sink = make()
-    old = [event(n, at=(NOON - 86400) * 10**6) for n in range(2)]
-    sent = batch(sink, old)
-    room = datadog.EVENT_BYTES - len(sent[1].text)
-    text = sent[1].text.replace(b'"message":"', b'"message":"' + b"x" * room)
-    sent[1] = Item(1, sent[1].event, text)
-    assert len(text) == datadog.EVENT_BYTES
-    verdict = await sink.send(sent)
-    assert [(each.index, each.reason) for each in verdict.rejected] == [(1, "too_large")]
-    assert verdict.restamped == 1
-    assert intake.truncated == 0
+    """An event that is sent at another time is rendered again, with what is true then."""
+    sink = make(too_old=too_old)
+    at = event(1).at
+    rendered = sink.render(event(1), at)
+    youngest, oldest = rendered.ages
+    assert (youngest, oldest) == (-2 * HOUR + MINUTE, 18 * HOUR - MINUTE)
+    for age in (youngest, oldest):
+        assert sink.render(event(1), at + age) == rendered
+    for age in (youngest - 1, oldest + 1):
+        other = sink.render(event(1), at + age)
+        assert other != rendered
+        assert other.ages == (age - MINUTE, age + MINUTE)
+        assert (other.unfit is not None) == (too_old == "dead_letter")
 
 
 ODD = '","timestamp":"1","evt":{"id":"x"},"auditrelay":{"restamped":'
@@ -226,13 +224,13 @@ async def test_a_restamped_log_differs_in_its_time_only(
     bodies: list[bytes] = []
     intake.on_request = lambda request: bodies.append(request.body)
     old = event(1, at=(NOON - 86400) * 10**6, raw=msgspec.Raw(raw), message=ODD, reason=ODD)
-    (item,) = batch(sink, [old])
-    assert (await sink.send([item])).restamped == 1
+    text = sink.render(old, old.at).text
+    assert (await sink.send(batch(sink, [old]))).counts.restamped == 1
     (body,) = bodies
     sent = body[1:-1]
-    if raw in item.text:  # a form may contain the record as a text, or not at all
+    if raw in text:  # a form may contain the record as a text, or not at all
         assert raw in sent
-    before, after = json.loads(item.text), json.loads(sent)
+    before, after = json.loads(text), json.loads(sent)
     assert after.pop("timestamp") == "2026-01-01T12:00:00.000Z"
     del before["timestamp"]
     assert after["evt"].pop("original_timestamp") == "2025-12-31T12:00:00.000000Z"
@@ -251,16 +249,19 @@ def test_a_log_of_any_content_can_be_restamped(
     message: str, source: str, tag: str, host: str, form: str
 ) -> None:
     sink = datadog.build(
-        "datadog", datadog.Settings.model_validate({**REQUIRED, "format": form}), Metrics()
+        "datadog",
+        datadog.Settings.model_validate({**REQUIRED, "format": form}),
+        Metrics(),
+        FakeClock(),
     )
     odd = f"{message}{ODD}{message}"
     sent = make_event(1, message=odd, source=odd + source, tags=((tag, ODD),), api_host=host)
-    text = sink.render(sent)
-    restamped = json.loads(sink._restamped(Item(0, EventRef.of(sent), text), NOON * 10**6))
-    whole = json.loads(text)
+    whole = json.loads(sink.render(sent, sent.at).text)
+    later = sent.at + 2 * 86_400 * 10**6
+    restamped = json.loads(sink.render(sent, later).text)
     assert restamped["message"] == odd
     assert restamped["evt"]["id"] == sent.uid
-    assert restamped["timestamp"] == "2026-01-01T12:00:00.000Z"
+    assert restamped["timestamp"] == iso_ms(later)
     assert restamped["auditrelay"]["restamped"] is True
     assert restamped.keys() == whole.keys() | {"auditrelay"}
     assert restamped.get("vendor") == whole.get("vendor")
@@ -302,7 +303,7 @@ def test_a_backfill_notice_names_the_part_that_datadog_does_not_index(
     start: datetime, end: datetime, keys: dict[str, Any], notice: str | None
 ) -> None:
     found = datadog.build(
-        "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics()
+        "datadog", datadog.Settings.model_validate({**REQUIRED, **keys}), Metrics(), FakeClock()
     ).backfill_notice(start, end, NOW)
     if notice is None:
         assert found is None
@@ -320,7 +321,7 @@ async def test_a_backfill_notice_matches_the_outcome_of_each_event(
         happened = micros(at)
         notice = sink.backfill_notice(at, NOW, NOW)
         verdict = await sink.send(batch(sink, [event(1, at=happened)]))
-        assert (notice is not None) == (verdict.restamped == 1) == (at < limit)
+        assert (notice is not None) == (verdict.counts.restamped == 1) == (at < limit)
 
 
 async def test_the_search_finds_the_event_by_its_uid(
@@ -429,7 +430,9 @@ def test_a_site_is_used_as_configured_known_or_new(site: str) -> None:
 async def test_check_of_an_unknown_site_that_is_not_there_names_the_known_ones() -> None:
     for site, named in (("datadohgq.invalid", True), ("datadoghq.eu", False)):
         keys = {**REQUIRED, "site": site, "timeout": "5s", "proxy": "http://127.0.0.1:1"}
-        sink = datadog.build("datadog", datadog.Settings.model_validate(keys), Metrics())
+        sink = datadog.build(
+            "datadog", datadog.Settings.model_validate(keys), Metrics(), FakeClock()
+        )
         with pytest.raises(Retryable) as caught:
             await sink.check()
         assert ("is 'datadohgq.invalid' your site? Known ones are" in str(caught.value)) is named

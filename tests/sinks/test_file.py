@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
@@ -29,12 +30,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def make(path: Path) -> AsyncIterator[MakeSink]:
+async def make(path: Path, clock: FakeClock) -> AsyncIterator[MakeSink]:
     made: list[Sink] = []
 
     def build(**keys: Any) -> Sink:
         settings = file.Settings.model_validate({"type": "file", "path": str(path), **keys})
-        made.append(file.build("archive", settings, Metrics()))
+        made.append(file.build("archive", settings, Metrics(), clock))
         return made[-1]
 
     yield build

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import ValidationError
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
@@ -16,7 +18,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import Action, answer, hang, html, reset, rewrite, store_then_reset
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.splunk_hec import CODES, TOKEN, Splunk
-from auditrelay.sinks import AckId, Item, Sink, Verdict, splunk_hec
+from auditrelay.sinks import AckId, Item, Sink, Unfit, Verdict, splunk_hec
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -32,14 +34,14 @@ async def splunk() -> AsyncIterator[Splunk]:
 
 
 @pytest.fixture
-async def make(splunk: Splunk) -> AsyncIterator[Callable[..., Sink]]:
+async def make(splunk: Splunk, clock: FakeClock) -> AsyncIterator[Callable[..., Sink]]:
     made: list[Sink] = []
 
     def build(**keys: Any) -> Sink:
         settings = splunk_hec.Settings.model_validate(
             {"type": "splunk_hec", "url": splunk.url, "token": TOKEN, "timeout": "2s", **keys}
         )
-        made.append(splunk_hec.build("splunk", settings, Metrics()))
+        made.append(splunk_hec.build("splunk", settings, Metrics(), clock))
         return made[-1]
 
     yield build
@@ -132,7 +134,7 @@ def test_the_time_is_a_plain_decimal_at_any_time(
     sink = make(format="raw")
     # No calendar has the last of them, so no form has to render it.
     sink._form = lambda _event, *, marks: {"a": 1}  # type: ignore[attr-defined]
-    assert sink.render(event(1, at=at)).startswith(b'{"time":%b,' % time)
+    assert sink.render(event(1, at=at), at).text.startswith(b'{"time":%b,' % time)
 
 
 @pytest.mark.parametrize("form", ["cim", "datadog", "ecs", "ocsf", "raw"])
@@ -215,7 +217,7 @@ async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
     sink = make()
     sent = items(sink, 5)
     # No setting gives events different indexes; a token whose list changes does.
-    bad = Item(3, sent[3].event, sent[3].text.replace(b'"event":', b'"index":"no","event":', 1))
+    bad = replace(sent[3], text=sent[3].text.replace(b'"event":', b'"index":"no","event":', 1))
     sent[3] = bad
     rejected: list[int] = []
     todo = [sent]
@@ -279,7 +281,7 @@ async def test_the_suspect_of_a_wrong_index_is_not_lost_whatever_its_own_outcome
     )
     assert verdict.retry == ((2, 3, 4) if rejected is None else (3, 4))
     assert (verdict.retry_reason and verdict.retry_reason.reason) == because
-    assert verdict.possibly_stored == possibly_stored
+    assert verdict.counts.possibly_stored == possibly_stored
 
 
 @pytest.mark.parametrize(
@@ -392,48 +394,23 @@ async def test_a_200_without_a_success_of_hec_proves_nothing(
     assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
 
 
-async def test_an_oversized_event_is_rejected_unsent_and_affects_no_other(
-    splunk: Splunk, make: Callable[..., Sink], items: Items
+async def test_an_event_is_oversized_exactly_where_splunk_refuses_it(
+    splunk: Splunk, make: Callable[..., Sink], event: MakeEvent
 ) -> None:
     sink = make(format="raw")
-    sent = items(sink, 5)
-    fits, exceeds = (
-        Item(place, sent[place].event, sent[place].text.replace(b'"record":', fill, 1))
-        for place, fill in (
-            (1, b'"x":"%b","record":' % (b"x" * (5 * 2**20 - len(sent[1].text) - 7))),
-            (3, b'"x":"%b","record":' % (b"x" * (5 * 2**20 - len(sent[3].text) - 6))),
-        )
-    )
-    assert (len(fits.text), len(exceeds.text)) == (5 * 2**20, 5 * 2**20 + 1)
-    sent[1], sent[3] = fits, exceeds
-    verdict = await sink.send(sent)
-    assert [(each.index, each.reason) for each in verdict.rejected] == [(3, "too_large")]
-    assert splunk.stored.uids == [sent[place].event.uid for place in (0, 1, 2, 4)]
 
+    def item(place: int, size: int) -> Item:
+        empty = len(sink.render(event(place, raw=msgspec.Raw(b'""')), 0).text)
+        padded = event(place, raw=msgspec.Raw(b'"%b"' % (b"x" * (size - empty))))
+        rendered = sink.render(padded, 0)
+        assert len(rendered.text) == size
+        return Item.of(place, padded, rendered, sink.limits)
 
-async def test_the_indices_of_a_verdict_count_the_events_that_were_not_sent(
-    splunk: Splunk, make: Callable[..., Sink], items: Items, posted: Posted
-) -> None:
-    sink = make()
-    sent = items(sink, 6)
-    for place in (0, 3):
-        sent[place] = Item(place, sent[place].event, b" " * (5 * 2**20 + 1))
-    splunk.script(6, after=1)
-    verdict = await sink.send(sent)
-    assert [(each.index, each.reason) for each in verdict.rejected] == [
-        (0, "too_large"),
-        (3, "too_large"),
-        (2, "invalid_data_format"),
-    ]
-    assert verdict.retry == (4, 5)
-    splunk.faults.add(hec(400, 7, 2))
-    verdict = await sink.send(sent)
-    assert ([each.index for each in verdict.rejected], verdict.retry) == ([0, 3], (4, 5))
-    assert posted(sent)[-1] == [2], "alone"
-    splunk.faults.clear()
-    requests = splunk.requests
-    verdict = await sink.send([sent[0]])
-    assert (len(verdict.rejected), splunk.requests) == (1, requests)
+    fits, exceeds = item(1, 5 * 2**20), item(2, 5 * 2**20 + 1)
+    assert (fits.unfit, exceeds.text) == (None, b"")
+    assert exceeds.unfit == Unfit("too_large", "5242881 bytes; the limit is 5242880")
+    assert await sink.send([fits]) == Verdict()
+    assert splunk.stored.uids == [fits.event.uid]
 
 
 # --- every code, with and without the number of an event ------------------------
@@ -530,7 +507,7 @@ async def test_each_code_gives_each_event_an_outcome(
     assert fate(verdict, 4, alone) == expected_fate
     assert (verdict.ack_id is not None) == (ack and (whole or "a" in expected))
     before = expected.count("d") if ack and not whole else 0
-    assert verdict.possibly_stored == before + ("a" in expected)
+    assert verdict.counts.possibly_stored == before + ("a" in expected)
     assert verdict.throttled == (code in (24, 25))
     assert (verdict.retry_reason is not None) == (CODES[code][0] in (429, 500, 503))
 
@@ -808,7 +785,7 @@ async def test_events_after_a_bad_one_do_not_count_as_delivered(
     sink = make()
     sent = items(sink, 9)
     for place in (2, 5):  # permanently broken, unlike any event that we render
-        sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
+        sent[place] = replace(sent[place], text=sent[place].text[:-1])
     todo, dead = [sent], []
     while todo:
         now = todo.pop(0)
@@ -826,11 +803,11 @@ async def test_with_ack_no_event_is_stored_more_than_twice_however_many_are_bad(
 ) -> None:
     sent = items(acking, 12)
     for place in (2, 5, 9):
-        sent[place] = Item(place, sent[place].event, sent[place].text[:-1])
+        sent[place] = replace(sent[place], text=sent[place].text[:-1])
     now, possibly_stored = sent, 0
     while True:
         verdict = await acking.send(now)
-        possibly_stored += verdict.possibly_stored
+        possibly_stored += verdict.counts.possibly_stored
         if verdict.ack_id is not None:
             break
         now = [now[index] for index in verdict.retry]

@@ -4,16 +4,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.support.clock import FakeClock
 
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(waits: list[float]) -> None:
-    """Wait for nothing, in every test."""
 
 
 @pytest.fixture
@@ -22,9 +18,9 @@ def day() -> Interval:
 
 
 @pytest.fixture
-def clock(day: Interval) -> Callable[[], float]:
-    """A clock an hour after the window."""
-    return lambda: day.end.timestamp() + 3600
+def clock(day: Interval) -> FakeClock:
+    """A clock an hour after the window, of the double and of the source."""
+    return FakeClock(day.end + timedelta(hours=1))
 
 
 @pytest.fixture

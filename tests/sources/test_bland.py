@@ -8,6 +8,7 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.sandbox import faults
@@ -27,18 +28,18 @@ def settings(**changes: Any) -> bland.Settings:
 
 
 @pytest.fixture
-async def vendor(clock: Callable[[], float]) -> AsyncIterator[Bland]:
-    async with Bland(clock=clock) as vendor:
+async def vendor(clock: FakeClock) -> AsyncIterator[Bland]:
+    async with Bland(clock=clock.seconds) as vendor:
         yield vendor
 
 
 @pytest.fixture
-async def connect(vendor: Bland) -> AsyncIterator[Connect]:
+async def connect(vendor: Bland, clock: FakeClock) -> AsyncIterator[Connect]:
     sources: list[bland.Source] = []
 
     def make(**changes: Any) -> bland.Source:
         keys = {"base_url": vendor.url, "api_key": vendor.api_key, "page_size": 4, **changes}
-        sources.append(bland.build("voice", settings(**keys), Metrics()))
+        sources.append(bland.build("voice", settings(**keys), Metrics(), clock))
         return sources[-1]
 
     yield make
@@ -319,7 +320,7 @@ async def test_the_vendors_address_and_the_bare_key_are_the_defaults(
 ) -> None:
     data = {"events": [], "total": 0, "total_pages": 0, "current_page": 1, "page_size": 100}
     route = respx_mock.get(PATH).mock(httpx.Response(200, json={"data": data, "errors": None}))
-    source = bland.build("voice", settings(), Metrics())
+    source = bland.build("voice", settings(), Metrics(), FakeClock())
     assert await walk(source) == [Page([], last=True, total=0)]
     assert route.calls.last.request.headers["authorization"] == "k"
     assert route.calls.last.request.url.params["page_size"] == "100"

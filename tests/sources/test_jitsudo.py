@@ -12,6 +12,8 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.clock import FakeClock
+from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import Refused, Retryable, WalkBroken
@@ -41,18 +43,18 @@ def settings(**changes: Any) -> jitsudo.Settings:
 
 
 @pytest.fixture
-async def vendor(clock: Callable[[], float]) -> AsyncIterator[Jitsudo]:
-    async with Jitsudo(clock=clock) as vendor:
+async def vendor(clock: FakeClock) -> AsyncIterator[Jitsudo]:
+    async with Jitsudo(clock=clock.seconds) as vendor:
         yield vendor
 
 
 @pytest.fixture
-async def connect(vendor: Jitsudo) -> AsyncIterator[Connect]:
+async def connect(vendor: Jitsudo, clock: FakeClock) -> AsyncIterator[Connect]:
     sources: list[jitsudo.Source] = []
 
     def make(**changes: Any) -> jitsudo.Source:
         keys = {"base_url": vendor.url, "api_key": vendor.api_key, "page_size": 4, **changes}
-        sources.append(jitsudo.build("access", settings(**keys), Metrics()))
+        sources.append(jitsudo.build("access", settings(**keys), Metrics(), clock))
         return sources[-1]
 
     yield make
@@ -299,12 +301,17 @@ async def test_the_same_answer_to_the_first_page_holds_the_source(
 
 
 async def test_only_the_part_in_which_a_cursor_expired_is_walked_again(
-    vendor: Jitsudo, connect: Connect, day: Interval, tmp_path: Path
+    vendor: Jitsudo, connect: Connect, day: Interval, tmp_path: Path, clock: FakeClock
 ) -> None:
     prepare(tmp_path)
     store = await SqliteStore.open(
-        tmp_path, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
+        tmp_path,
+        clock=clock,
+        max_bytes=1 << 30,
+        retention=timedelta(days=7),
+        remember=timedelta(days=400),
     )
+    clock.set(day.end)
     made = vendor.fill(64, day.start, day.end)
     source, metrics = connect(), Metrics(sources=["access"], sinks=["archive"])
     collector = Collector(
@@ -321,7 +328,7 @@ async def test_only_the_part_in_which_a_cursor_expired_is_walked_again(
         ),
         store=store,
         metrics=metrics,
-        clock=lambda: day.end,
+        clock=clock,
         announce=lambda: None,
     )
     # the first part breaks on its third page, and a later one on another
@@ -331,7 +338,7 @@ async def test_only_the_part_in_which_a_cursor_expired_is_walked_again(
         await store.start_sink("archive", ["access"])
         await collector.poll()
         ledger = await store.ledger("access")
-        events = [e for page in await store.read("archive", 0, 1000) for e in page.events]
+        events = [e for page in await backlog(store, "archive") for e in page.events]
     finally:
         await store.close()
     assert sorted(str(event.native_id) for event in events) == sorted(made)
@@ -382,10 +389,10 @@ async def test_a_wrong_key_is_refused_and_not_shown(
 
 
 async def test_an_expired_token_says_that_tokens_expire(
-    vendor: Jitsudo, connect: Connect, walk: Walk, clock: Callable[[], float]
+    vendor: Jitsudo, connect: Connect, walk: Walk, clock: FakeClock
 ) -> None:
     token = vendor.issue()
-    vendor.clock = lambda: clock() + 3600
+    vendor.clock = lambda: clock.seconds() + 3600
     error = await refusal(walk, connect(api_key=None, bearer_token=token))
     assert error.status == 401
     assert "by default such a token expires after an hour" in str(error)
@@ -519,6 +526,6 @@ async def test_the_largest_page_of_the_vendors_other_lists_is_the_default(
     route = respx_mock.get(PATH).mock(
         httpx.Response(200, json={"data": [], "has_more": False, "next_cursor": None})
     )
-    source = jitsudo.build("access", settings(), Metrics())
+    source = jitsudo.build("access", settings(), Metrics(), FakeClock())
     assert await walk(source) == [Page([], last=True)]
     assert route.calls.last.request.url.params["limit"] == "250"

@@ -10,9 +10,9 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.clock import FakeClock
 
-from auditrelay.collect.parts import PartLength, in_parts
-from auditrelay.collect.walk import Budget
+from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import walk as walk_of
 from auditrelay.config import load
 from auditrelay.errors import Refused, WalkBroken
@@ -41,15 +41,15 @@ def settings(**changes: Any) -> slaunch.Settings:
 
 
 @pytest.fixture
-async def vendor(clock: Callable[[], float]) -> AsyncIterator[SLaunch]:
-    async with SLaunch(clock=clock) as vendor:
+async def vendor(clock: FakeClock) -> AsyncIterator[SLaunch]:
+    async with SLaunch(clock=clock.seconds) as vendor:
         yield vendor
     assert vendor.failures == []
     assert {seen.method for seen in vendor.seen} <= {"GET"}
 
 
 @pytest.fixture
-async def connect(vendor: SLaunch) -> AsyncIterator[Connect]:
+async def connect(vendor: SLaunch, clock: FakeClock) -> AsyncIterator[Connect]:
     sources: list[slaunch.Source] = []
 
     def make(**changes: Any) -> slaunch.Source:
@@ -60,7 +60,7 @@ async def connect(vendor: SLaunch) -> AsyncIterator[Connect]:
             "page_size": 4,
             **changes,
         }
-        sources.append(slaunch.build("shop", settings(**keys), Metrics()))
+        sources.append(slaunch.build("shop", settings(**keys), Metrics(), clock))
         return sources[-1]
 
     yield make
@@ -141,7 +141,7 @@ def test_a_path_may_be_one_word_or_several_separated_by_commas() -> None:
     ],
 )
 def test_the_scope_is_the_tenant_from_either_setting(named: dict[str, Any], scope: str) -> None:
-    assert slaunch.build("shop", settings(**named), Metrics()).scope == scope
+    assert slaunch.build("shop", settings(**named), Metrics(), FakeClock()).scope == scope
 
 
 def test_events_are_read_by_the_paths_of_the_configuration(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_events_are_read_by_the_paths_of_the_configuration(tmp_path: Path) -> No
     config = load(file, {"HOME": str(tmp_path)})
     made = config.sources["shop"]
     assert isinstance(made, slaunch.Settings)
-    source = slaunch.build("shop", made, Metrics())
+    source = slaunch.build("shop", made, Metrics(), FakeClock())
     record = b'{"_id":{"$oid":"a1"},"meta":{"at":"2026-03-01T01:00:00Z"},"id":"x","timestamp":"x"}'
     [event] = Normalizer.of("shop", made, scope=source.scope)([record], 0)
     assert (event.native_id, event.time_raw) == ("a1", "2026-03-01T01:00:00Z")
@@ -670,9 +670,9 @@ async def test_a_wrong_key_is_refused(vendor: SLaunch, connect: Connect, walk: W
 
 
 async def test_an_expired_key_is_refused(
-    vendor: SLaunch, connect: Connect, walk: Walk, clock: Callable[[], float]
+    vendor: SLaunch, connect: Connect, walk: Walk, clock: FakeClock
 ) -> None:
-    vendor.key_expires = clock()
+    vendor.key_expires = clock.seconds()
     error = await refusal(walk, connect())
     assert error.status == 401
     assert "API key has expired; check the key" in str(error)
@@ -755,7 +755,7 @@ async def test_the_tenants_address_and_the_bare_key_are_used(
 ) -> None:
     page: dict[str, Any] = {"items": [], "next_cursor": None, "next_page": False, "limit": 250}
     route = respx_mock.get(PATH).mock(httpx.Response(200, json=page))
-    source = slaunch.build("shop", settings(), Metrics())
+    source = slaunch.build("shop", settings(), Metrics(), FakeClock())
     assert await walk(source) == [Page([], last=True)]
     assert route.calls.last.request.headers["x-api-key"] == "k"
     assert route.calls.last.request.url.params["limit"] == "250"

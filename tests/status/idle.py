@@ -5,14 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 from tests.support.stages import ENVIRON, SETTINGS
 
 from auditrelay.config import load
 from auditrelay.settings.secrets import Secret
-from auditrelay.status.port import StatusPort
+from auditrelay.status.model import Report
+from auditrelay.status.port import Instance, StatusPort
 from auditrelay.status.report import report
 
 TOKEN = "a-token-of-the-status-port"
@@ -31,7 +31,7 @@ class Idle:
         self.reasons: list[str] = []
         self._config = load(path, {"HOME": str(folder), **ENVIRON})
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Report:
         return report(self._config, (), (), spool_bytes=0, now=datetime.now(UTC))
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
@@ -46,7 +46,7 @@ class Idle:
 
 @contextlib.asynccontextmanager
 async def client(
-    instance: Idle, listen: str = "127.0.0.1:0", token: Secret | None = None
+    instance: Instance, listen: str = "127.0.0.1:0", token: Secret | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     port = StatusPort(listen, instance, token=token)
     serving = asyncio.create_task(port.serve())

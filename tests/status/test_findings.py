@@ -1,16 +1,28 @@
 """What is wrong, since when, and what to do: each kind of problem, and their order."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from auditrelay.cli import lazy
 from auditrelay.config.model import SINKS
 from auditrelay.settings.secrets import Secret
-from auditrelay.status.findings import Finding, judge
+from auditrelay.status.findings import judge
+from auditrelay.status.model import (
+    AnyPeer,
+    CoverageSpan,
+    Credential,
+    Finding,
+    Report,
+    SinkStatus,
+    SourceStatus,
+    SpoolStatus,
+)
+
+P = TypeVar("P", SourceStatus, SinkStatus, AnyPeer)
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
 Table = dict[str, Any]
@@ -20,75 +32,92 @@ def ago(**span: float) -> str:
     return (NOON - timedelta(**span)).isoformat()
 
 
-def source(**changes: Any) -> Table:
-    return {
+def source(**changes: Any) -> SourceStatus:
+    usual: Table = {
         "name": "voice",
         "type": "cekura",
         "enabled": True,
         "address_key": "base_url",
-        "credentials": [{"key": "api_key", "references": ["${env:KEY}"]}],
+        "credentials": (Credential("api_key", ("${env:KEY}",)),),
+        "directory": None,
         "up": True,
         "held": False,
-        "directory": None,
         "since": ago(days=2),
         "paused_since": None,
         "silent": False,
-        "dead_letters": 0,
+        "started": ago(days=9),
+        "last_fetched_timestamp": ago(seconds=95),
         "lag_seconds": 95.0,
         "poll_interval_seconds": 300.0,
         "settle_seconds": 60.0,
         "last_event_at": ago(minutes=9),
+        "last_poll_at": ago(minutes=1),
         "last_error": None,
         "error_code": None,
-        "coverage": [],
-        **changes,
+        "gap_seconds": 0,
+        "coverage": (),
+        "late": (),
+        "unknown_actions": 0,
+        "dead_letters": 0,
+        "lateness": None,
+        "suggested_settle": None,
+        "suggested_overlap": None,
     }
+    return SourceStatus(**{**usual, **changes})
 
 
-def sink(**changes: Any) -> Table:
-    return {
+def sink(**changes: Any) -> SinkStatus:
+    usual: Table = {
         "name": "splunk",
         "type": "splunk_hec",
         "enabled": True,
         "address_key": "url",
-        "credentials": [{"key": "token", "references": ["${file:/run/t}"]}],
+        "credentials": (Credential("token", ("${file:/run/t}",)),),
+        "sources": ("voice",),
         "up": True,
         "held": False,
         "since": ago(days=2),
         "backlog_events": 0,
         "oldest_undelivered_seconds": 0,
         "dead_letters": 0,
+        "delivered_per_minute": None,
         "last_delivered_at": ago(minutes=2),
         "last_error": None,
         "error_code": None,
-        **changes,
     }
+    return SinkStatus(**{**usual, **changes})
 
 
-def report(*rows: Table, fill: float = 0.01, **changes: Any) -> Table:
-    return {
+def report(*rows: AnyPeer, fill: float = 0.01, **changes: Any) -> Report:
+    usual: Table = {
+        "version": "1.0",
         "at": NOON.isoformat(),
         "config": "/etc/auditrelay/config.toml",
-        "sources": [row for row in rows if "coverage" in row] or [source()],
-        "sinks": [row for row in rows if "backlog_events" in row] or [sink()],
-        "spool": {"bytes": round(fill * 1000), "max_bytes": 1000},
-        "stuck": [],
+        "sources": tuple(row for row in rows if row.kind == "source") or (source(),),
+        "sinks": tuple(row for row in rows if row.kind == "sink") or (sink(),),
+        "spool": SpoolStatus(round(fill * 1000), 1000),
+        "stuck": (),
         "restart_command": "systemctl restart auditrelay",
-        **changes,
+        "findings": (),
     }
+    return Report(**{**usual, **changes})
 
 
-def only(found: Mapping[str, Any]) -> Finding:
+def span(start: str, end: str, reason: str | None) -> CoverageSpan:
+    return CoverageSpan(start, end, "gap" if reason else "covered", reason, 0)
+
+
+def only(found: Report) -> Finding:
     (finding,) = judge(found)
     return finding
 
 
-def down(make: Callable[..., Table], code: str, since: str, **changes: Any) -> Table:
+def down(make: Callable[..., P], code: str, since: str | None, **changes: Any) -> P:
     error = f"the words of {code}"
     return make(up=False, since=since, error_code=code, last_error=error, **changes)
 
 
-def held(make: Callable[..., Table], code: str, **changes: Any) -> Table:
+def held(make: Callable[..., P], code: str, **changes: Any) -> P:
     return down(make, code, ago(hours=9), held=True, **changes)
 
 
@@ -101,8 +130,8 @@ def test_nothing_is_found_where_nothing_is_wrong() -> None:
 
 
 def test_what_is_disabled_is_no_problem() -> None:
-    gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
-    off = held(source, "status_401", enabled=False, silent=True, lag_seconds=None, coverage=[gap])
+    gap = span(ago(hours=9), ago(hours=8), "x")
+    off = held(source, "status_401", enabled=False, silent=True, lag_seconds=None, coverage=(gap,))
     assert judge(report(off, held(sink, "status_401", enabled=False))) == []
 
 
@@ -173,13 +202,13 @@ def test_a_held_source_names_the_refusal_and_the_key(code: str, what: str, do: s
 def test_where_a_new_key_goes_depends_on_where_the_old_one_came_from(
     references: list[str], do: str
 ) -> None:
-    credentials = [{"key": "token", "references": references}]
+    credentials = (Credential("token", tuple(references)),)
     finding = only(report(held(sink, "status_401", credentials=credentials)))
     assert finding.do == f"Put a valid key into {do}"
 
 
 def test_for_a_sink_without_a_key_of_its_own_the_finding_names_a_proxy() -> None:
-    finding = only(report(held(sink, "status_401", credentials=[])))
+    finding = only(report(held(sink, "status_401", credentials=())))
     assert finding.do == "Check whether a proxy in between requires credentials of its own."
 
 
@@ -217,7 +246,8 @@ def test_a_held_sink_names_the_key_of_its_address(kind: str, key: str) -> None:
 def test_a_peer_that_is_down_is_recovering_and_requires_action_after_a_while(
     code: str, failure: str
 ) -> None:
-    for make, name in ((source, "voice"), (sink, "splunk")):
+    makes: tuple[tuple[Callable[..., AnyPeer], str], ...] = ((source, "voice"), (sink, "splunk"))
+    for make, name in makes:
         fresh = only(report(down(make, code, ago(minutes=9.9))))
         assert (fresh.level, fresh.what) == ("recovering", f"{name} {failure}.")
         assert (fresh.do, fresh.command) == ("", None)
@@ -225,17 +255,14 @@ def test_a_peer_that_is_down_is_recovering_and_requires_action_after_a_while(
         assert (lasting.level, lasting.what) == ("action_required", f"{name} {failure}.")
         assert lasting.since == ago(minutes=10)
         assert lasting.command == CHECK
-        unknown = only(report({**down(make, code, ""), "since": None}))
+        unknown = only(report(down(make, code, None)))
         assert (unknown.level, unknown.since) == ("action_required", None)
 
 
 def test_a_gap_comes_with_the_command_that_fills_it() -> None:
-    def span(start: str, end: str, reason: str) -> Table:
-        return {"start": start, "end": end, "state": "gap", "reason": reason, "events": 0}
-
-    covered = {**span(ago(days=5), ago(days=4), ""), "state": "covered", "reason": None}
+    covered = span(ago(days=5), ago(days=4), None)
     one = span("2026-03-08T01:00:00.500000Z", "2026-03-08T05:00:00.500000Z", "catch_up_limit")
-    finding = only(report(source(coverage=[covered, one])))
+    finding = only(report(source(coverage=(covered, one))))
     assert finding.what == (
         "voice was not read for 4 h between Sun 8 Mar 01:00 and Sun 8 Mar 05:00."
     )
@@ -245,7 +272,7 @@ def test_a_gap_comes_with_the_command_that_fills_it() -> None:
         "--from 2026-03-08T01:00:00Z --to 2026-03-08T05:00:01Z"
     )
     other = span("2026-03-09T01:00:00Z", "2026-03-09T02:00:00Z", "plan_gate")
-    finding = only(report(source(coverage=[one, other])))
+    finding = only(report(source(coverage=(one, other))))
     assert "for 5 h, in 2 pieces, between Sun 8 Mar 01:00 and yesterday 02:00" in finding.what
     assert finding.effect.endswith("The reason: plan gate.")
 
@@ -352,7 +379,7 @@ def test_a_stuck_loop_is_the_worst() -> None:
         held(sink, "status_403", dead_letters=2),
         sink(name="elastic", backlog_events=3, oldest_undelivered_seconds=4000),
         fill=0.9,
-        stuck=["elastic"],
+        stuck=("elastic",),
     )
     findings = judge(everything)
     assert [(finding.level, finding.name, finding.what.split()[0]) for finding in findings] == [
@@ -370,16 +397,16 @@ def test_a_stuck_loop_is_the_worst() -> None:
 def test_a_stuck_loop_comes_with_the_restart_command_if_it_is_supervised(
     command: str | None,
 ) -> None:
-    finding = only(report(stuck=["elastic"], restart_command=command))
+    finding = only(report(stuck=("elastic",), restart_command=command))
     assert finding.what == ("The loop of elastic is busy and has made no progress for 20 minutes.")
     assert finding.command == command
 
 
 def test_commands_are_safe_to_paste_and_exist() -> None:
     name = "a'; reboot #"
-    gap = {"start": ago(hours=9), "end": ago(hours=8), "state": "gap", "reason": "x", "events": 0}
+    gap = span(ago(hours=9), ago(hours=8), "x")
     rows = (
-        source(name=name, silent=True, coverage=[gap]),
+        source(name=name, silent=True, coverage=(gap,)),
         held(sink, "status_401", dead_letters=1),
     )
     commands = [

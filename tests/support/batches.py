@@ -1,30 +1,24 @@
-"""Batches for a sink, and the noon around which the test events happened."""
+"""Batches for a sink."""
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 
 import pytest
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import EventRef, Item, Sink
+from auditrelay.sinks import Item, Sink
 
-NOON = 1_767_268_800
-
-
-@pytest.fixture(autouse=True)
-def noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the clock of the sink that checks the age of events to about their time."""
-    clock = SimpleNamespace(time_ns=lambda: NOON * 10**9)
-    monkeypatch.setattr("auditrelay.sinks.datadog.time", clock)
+NOON = 1_767_268_800 * 10**6
+"""About when the test events happened, and when they are sent: microseconds since 1970 UTC."""
 
 
 @pytest.fixture
 def batch() -> Callable[[Sink, Sequence[AuditEvent]], list[Item]]:
-    """Turn events into the items that a sink is sent."""
+    """Turn events into the items that a sink is sent at noon."""
 
     def made(sink: Sink, events: Sequence[AuditEvent]) -> list[Item]:
         return [
-            Item(place, EventRef.of(each), sink.render(each)) for place, each in enumerate(events)
+            Item.of(place, each, sink.render(each, NOON), sink.limits)
+            for place, each in enumerate(events)
         ]
 
     return made

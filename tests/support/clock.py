@@ -1,56 +1,73 @@
-"""
-A manual clock, and waits that take no time, or less.
-
-All of auditrelay waits by calling ``http.retry.pause``.
-"""
+"""A clock that stands still until a test moves it, or sleeps on it."""
 
 import asyncio
 import math
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Generic, TypeVar
+import time
+from datetime import datetime, timedelta
 
-if TYPE_CHECKING:  # a child process needs only the other function
-    import pytest
+from auditrelay.clock import Clock
 
-
-Time = TypeVar("Time")
+NOON = datetime.fromisoformat("2026-01-01T12:00:00Z")
+"""About when the test events happened."""
 
 
-class Clock(Generic[Time]):
-    """A clock that moves only when a test moves it; in datetimes, or in seconds."""
-
-    def __init__(self, now: Time) -> None:
-        self.now = now
-
-    def __call__(self) -> Time:
-        return self.now
-
-
-def waiting_modules() -> list[ModuleType]:
-    """Return the modules in which ``pause`` has to be replaced."""
-    loaded = list(sys.modules.items())
-    return [
-        module
-        for name, module in loaded
-        if name.startswith("auditrelay.") and "pause" in vars(module)
-    ]
-
-
-def record_waits(monkeypatch: "pytest.MonkeyPatch", speed: float = math.inf) -> list[float]:
+class FakeClock(Clock):
     """
-    Make all waits *speed* times faster; return the seconds that were waited for.
+    A clock that shows *now* until it is moved. Sleeping moves it, and takes no time.
 
-    A loop that waits without end fails the test.
+    Sleepers wake in the order of their deadlines. With a finite *speed* the clock runs, so many
+    times faster than the real one, and sleeping takes so much less. *waits* are the seconds that
+    were slept; a loop that sleeps without end fails the test.
     """
-    waited: list[float] = []
-    most = 5000 if math.isinf(speed) else 20_000
 
-    async def pause(seconds: float) -> None:
-        waited.append(seconds)
-        assert len(waited) < most, "it waits without end"
-        await asyncio.sleep(seconds / speed)
+    def __init__(self, now: datetime = NOON, speed: float = math.inf) -> None:
+        self.waits: list[float] = []
+        self._speed = speed
+        self._began = time.monotonic()
+        self._wall, self._monotonic = now, 1000.0
+        self._sleepers: set[tuple[float, int]] = set()
 
-    for module in waiting_modules():
-        monkeypatch.setattr(module, "pause", pause)
-    return waited
+    def now(self) -> datetime:
+        return self._wall + timedelta(seconds=self._ran)
+
+    def monotonic(self) -> float:
+        return self._monotonic + self._ran
+
+    def seconds(self) -> float:
+        """Return :meth:`now` as the doubles know it: seconds since 1970."""
+        return self.now().timestamp()
+
+    @property
+    def _ran(self) -> float:
+        """How many seconds it ran by itself."""
+        return 0.0 if math.isinf(self._speed) else (time.monotonic() - self._began) * self._speed
+
+    def set(self, now: datetime) -> None:
+        """Set the time of day, as an administrator does: no time passes."""
+        self._wall += now - self.now()
+
+    def advance(self, by: timedelta | float) -> None:
+        """Let so much time, or so many seconds, pass."""
+        by = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        self._wall += by
+        self._monotonic += by.total_seconds()
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        assert len(self.waits) < (5000 if math.isinf(self._speed) else 20_000), "endless waits"
+        if math.isinf(self._speed):
+            await self._sleep_until(self.monotonic() + seconds)
+        else:
+            await asyncio.sleep(seconds / self._speed)
+
+    async def _sleep_until(self, deadline: float) -> None:
+        me = deadline, len(self.waits)
+        self._sleepers.add(me)
+        try:
+            await asyncio.sleep(0)
+            while min(self._sleepers) != me:  # noqa: ASYNC110  # it lasts a few rounds of the loop
+                await asyncio.sleep(0)
+            if deadline > self._monotonic:
+                self.advance(deadline - self._monotonic)
+        finally:
+            self._sleepers.remove(me)

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.support.clock import Clock
-from tests.support.stores import opened
+from tests.support.clock import FakeClock
+from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import RelayError, WalkBroken
@@ -35,13 +35,14 @@ class Vendor:
     before the page of that number, counted over all walks.
     """
 
-    clock: Clock[datetime]
+    clock: FakeClock
     size: int = 3
     scope: str = ""
     records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
     errors: dict[int, RelayError] = field(default_factory=dict)
     too_many: int = 10**9
     asked: list[Interval] = field(default_factory=list)
+    background: list[bool] = field(default_factory=list)
     pages: int = 0
     before_page: Callable[[], None] = lambda: None
     event_type: str = "auth.logout"
@@ -52,7 +53,8 @@ class Vendor:
         self.records.append((name, at, at if seen_from is None else seen_from))
         return name
 
-    def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+        self.background.append(background)
         return (self.walk_instead or self.walk_records)(window)
 
     async def walk_records(self, window: Interval) -> AsyncGenerator[Page]:
@@ -63,7 +65,7 @@ class Vendor:
             b'{"id":"%b","event_type":"%b","created_at":"%b"}'
             % (name.encode(), self.event_type.encode(), at.isoformat().encode())
             for name, at, seen_from in sorted(self.records, key=lambda record: record[1])
-            if window.start <= at < window.end and seen_from <= self.clock.now
+            if window.start <= at < window.end and seen_from <= self.clock.now()
         ]
         if len(found) > self.too_many:
             raise WalkBroken("too many", reason="over_budget")
@@ -83,7 +85,7 @@ class World:
     """A collector, its source and its store."""
 
     vendor: Vendor
-    clock: Clock[datetime]
+    clock: FakeClock
     store: SqliteStore
     metrics: Metrics
     folder: Path
@@ -105,14 +107,7 @@ class World:
             name,
             settings,
             self.vendor,
-            normalizer=Normalizer(
-                vendor="bland",
-                source=name,
-                api_host="api.bland.ai",
-                scope="",
-                redact="default",
-                tags={},
-            ),
+            normalizer=self.normalizer(name),
             store=self.store,
             metrics=self.metrics,
             clock=self.clock,
@@ -120,8 +115,19 @@ class World:
             patience=patience,
         )
 
+    @staticmethod
+    def normalizer(name: str) -> Normalizer:
+        return Normalizer(
+            vendor="bland",
+            source=name,
+            api_host="api.bland.ai",
+            scope="",
+            redact="default",
+            tags={},
+        )
+
     async def spooled(self) -> list[AuditEvent]:
-        pages = await self.store.read("sink", 0, 10**6)
+        pages = await backlog(self.store, "sink")
         return [event for page in pages for event in page.events]
 
     async def names(self) -> list[str]:
@@ -142,7 +148,7 @@ class World:
 @asynccontextmanager
 async def open_world(folder: Path, sinks: Iterable[str] = ("sink",)) -> AsyncIterator[World]:
     """Open a store in *folder* for the source "calls" and *sinks*, at noon."""
-    clock = Clock(NOON)
+    clock = FakeClock(NOON)
     store = await opened(folder)
     for sink in sinks:
         await store.start_sink(sink, ["calls"])

@@ -1,19 +1,22 @@
 """A store with a spool, and a scripted sink, for the tests of delivery."""
 
 import asyncio
+import contextlib
 import json
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.support.clock import FakeClock
+
+from auditrelay.clock import Clock
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SinkSettings
-from auditrelay.sinks import Item, Limits, Verdict
+from auditrelay.sinks import Item, Limits, Rendered, Verdict
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry.metrics import Metrics
@@ -44,8 +47,10 @@ class Intake:
     checks: list[RelayError] = field(default_factory=list)
     asked: int = 0
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
-        return bytes(event.raw)
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+    ) -> Rendered:
+        return Rendered(bytes(event.raw))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         assert batch, "an empty batch"
@@ -84,7 +89,7 @@ class World:
     folder: Path
     metrics: Metrics
     event: Make
-    monotonic: Callable[[], float]
+    clock: FakeClock
 
     async def spool(self, count: int, *, first: int = 0, source: str = "voice") -> list[str]:
         made = [self.event(first + number, source=source) for number in range(count)]
@@ -97,7 +102,7 @@ class World:
         intake: Intake,
         *,
         name: str = "sink",
-        clock: Callable[[], datetime] = lambda: NOON,
+        clock: Clock | None = None,
         attempts: int | None = None,
         **changes: Any,
     ) -> Deliverer:
@@ -108,8 +113,7 @@ class World:
             intake,
             store=self.store,
             metrics=self.metrics,
-            clock=clock,
-            monotonic=self.monotonic,
+            clock=clock or self.clock,
             attempts=attempts,
         )
 
@@ -150,14 +154,13 @@ class World:
 class opened:  # noqa: N801  # it reads as a verb
     """A store in *folder* for the length of a ``with`` block."""
 
-    def __init__(
-        self, folder: Path, event: Make, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._folder, self._event, self._monotonic = folder, event, monotonic
+    def __init__(self, folder: Path, event: Make, clock: FakeClock) -> None:
+        self._folder, self._event, self._clock = folder, event, clock
 
     async def __aenter__(self) -> World:
         store = await SqliteStore.open(
             self._folder,
+            clock=self._clock,
             max_bytes=1 << 30,
             retention=timedelta(days=7),
             remember=timedelta(days=400),
@@ -165,13 +168,24 @@ class opened:  # noqa: N801  # it reads as a verb
         for source in ("voice", "calls"):
             await store.start_source(source, NOON - timedelta(days=7))
         await store.start_sink("sink", ["voice"])
-        self._world = World(
-            store, self._folder, Metrics(sinks=["sink"]), self._event, self._monotonic
-        )
+        self._world = World(store, self._folder, Metrics(sinks=["sink"]), self._event, self._clock)
         return self._world
 
     async def __aexit__(self, *_: object) -> None:
         await self._world.store.close()
+
+
+@contextlib.asynccontextmanager
+async def running(deliverer: Deliverer) -> AsyncIterator[None]:
+    """Deliver for the length of a ``with`` block, then die as by kill -9."""
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    try:
+        yield
+    finally:
+        if task.done():
+            task.result()
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def busy(**changes: Any) -> Retryable:

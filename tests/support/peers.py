@@ -5,7 +5,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -19,6 +19,7 @@ from auditrelay.sandbox.server import Double
 from auditrelay.settings import PeerSettings
 from auditrelay.telemetry.metrics import Metrics
 
+NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 PLAIN = PeerSettings.model_validate({})
 PARAMS = {"token": "query-secret", "page": "1"}
 SHORT_TIMEOUT = timedelta(milliseconds=400)
@@ -73,7 +74,7 @@ def counted(metrics: Metrics, code: str) -> int:
 
 def reply(status: int, body: bytes = b"", **headers: Any) -> Reply:
     named = {key.replace("_", "-"): value for key, value in headers.items()}
-    return Reply(status, httpx.Headers(named), body, "GET https://api.example/logs")
+    return Reply(status, httpx.Headers(named), body, "GET https://api.example/logs", NOON)
 
 
 async def failure(peer: Peer, **request: Any) -> Retryable:

@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from auditrelay.clock import Clock
+from auditrelay.config.model import SINKS
 from auditrelay.sandbox import Intake, faults, siems
 from auditrelay.sandbox.siems import Misbehaviour, Variant
-from auditrelay.settings import SinkSettings
+from auditrelay.settings import PeerSettings, SinkSettings
 from auditrelay.sinks import Sink
 from auditrelay.telemetry.metrics import Metrics
 
 NOON = 1_767_268_800.0
 """About when the test events happened."""
 
-WITHOUT_DOUBLE = {"file"}
-"""The types of sinks that do not speak HTTP."""
+WITHOUT_DOUBLE = {kind for kind, keys in SINKS.items() if keys.addresses is PeerSettings.addresses}
+"""The types of sinks that have no address: they do not speak HTTP."""
 
 EVERYWHERE: dict[str, Misbehaviour] = {
     "429": lambda double: double.fail_batches(faults.too_many(retry_after="1")),
@@ -78,7 +80,9 @@ class Rig:
             self.variant.prepare(double)
         return double
 
-    def build(self, double: Intake, metrics: Metrics, **keys: Any) -> tuple[SinkSettings, Sink]:
+    def build(
+        self, double: Intake, metrics: Metrics, clock: Clock, **keys: Any
+    ) -> tuple[SinkSettings, Sink]:
         """Return the settings of a sink that sends to *double*, and the sink."""
         module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {
@@ -90,7 +94,7 @@ class Rig:
             **keys,
         }
         settings: SinkSettings = module.Settings.model_validate(given)
-        sink: Sink = module.build("sink", settings, metrics)
+        sink: Sink = module.build("sink", settings, metrics, clock)
         return settings, sink
 
 

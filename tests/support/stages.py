@@ -7,20 +7,24 @@ came into the spool is set by hand.
 
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import make_event
+from tests.support.clock import FakeClock
 
+from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
+from auditrelay.status.model import Report
 from auditrelay.status.report import report
-from auditrelay.store import DeadLetter, Declared, Proof
+from auditrelay.store import Declared, Proof, RejectedEvent
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.window import Interval, micros
@@ -68,7 +72,6 @@ ENVIRON = {
 SOURCES = ("acme-voice", "acme-calls", "acme-access")
 SINKS = ("splunk", "datadog", "elastic")
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
-UP: Mapping[str, Any] = {"up": True, "held": False, "last_error": None, "error_code": None}
 WORKLOAD = (31, 44, 38, 52, 47, 12, 9, 40)
 """Events of each day; BUSY says how many times as many each source makes."""
 
@@ -84,7 +87,7 @@ class Stage:
     loops_stuck: list[str] = field(default_factory=list)
     _numbers: int = 0
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> Report:
         return report(
             self.config,
             await self.store.sources(),
@@ -111,17 +114,22 @@ class Stage:
     async def source(self, name: str, **condition: Any) -> None:
         """Set the health of the source *name*: up, except for *condition*."""
         usual = {
-            **UP,
+            "up": True,
             "since": self.ago(9 * DAY),
             "last_poll_at": self.ago(2 * MINUTE),
             "last_event_at": self.ago(7 * MINUTE),
         }
-        await self.store.save_condition("source", name, {**usual, **condition})
+        saved = SourceCondition(**{**usual, **condition})
+        await self.store.save_condition("source", name, saved)
 
     async def sink(self, name: str, **condition: Any) -> None:
         """Set the health of the sink *name*: up, except for *condition*."""
-        usual = {**UP, "since": self.ago(9 * DAY), "last_delivered_at": self.ago(2 * MINUTE)}
-        await self.store.save_condition("sink", name, {**usual, **condition})
+        usual = {
+            "up": True,
+            "since": self.ago(9 * DAY),
+            "last_delivered_at": self.ago(2 * MINUTE),
+        }
+        await self.store.save_condition("sink", name, SinkCondition(**{**usual, **condition}))
 
     def events(
         self,
@@ -182,12 +190,15 @@ class Stage:
     async def dead(self, sink: str, number: int) -> None:
         """Write *number* events to the dead letters of *sink*."""
         made = self.events("acme-calls", number, self.now - HOUR, self.now - 30 * MINUTE)
+        first = await self.store.end_of_spool("acme-calls")
+        await self.store.resend("acme-calls", [sink], made, Proof())
+        places = range(first, first + number)
         await self.store.settle(
             sink,
-            [],
+            [(first, first + number)],
             [
-                DeadLetter(event, "mapping", "no", 400, 1, self.now - HOUR, self.now - HOUR)
-                for event in made
+                RejectedEvent(place, "mapping", "no", 400, 1, self.now - HOUR, self.now - HOUR)
+                for place in places
             ],
         )
 
@@ -203,7 +214,9 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path, *, room: str = "2GiB", now: datetime | None = None
+) -> AsyncIterator[Stage]:
     """An instance with three sources and three sinks that has done its work for nine days."""
     path = folder / "auditrelay.toml"
     path.write_text(SETTINGS.format(folder=folder, room=room))
@@ -212,11 +225,12 @@ async def stage(folder: Path, *, room: str = "2GiB") -> AsyncIterator[Stage]:
     prepare(config.state_dir)
     store = await SqliteStore.open(
         config.state_dir,
+        clock=Clock() if now is None else FakeClock(now),
         max_bytes=config.spool.max_bytes,
         retention=config.spool.retention,
         remember=config.spool.remember,
     )
-    now = datetime.now(UTC)
+    now = now or datetime.now(UTC)
     staged = Stage(config, store, now)
     try:
         for name in SOURCES:
@@ -340,8 +354,8 @@ ROOM = {"long-backlog": "2800KiB"}
 
 
 @contextlib.asynccontextmanager
-async def staged(name: str, folder: Path) -> AsyncIterator[Stage]:
-    """Open the stage called *name* in *folder*."""
-    async with stage(folder, room=ROOM.get(name, "2GiB")) as opened:
+async def staged(name: str, folder: Path, now: datetime | None = None) -> AsyncIterator[Stage]:
+    """Open the stage called *name* in *folder*, as it is *now*."""
+    async with stage(folder, room=ROOM.get(name, "2GiB"), now=now) as opened:
         await STAGES[name](opened)
         yield opened

@@ -1,13 +1,24 @@
-"""A store in a folder, the backlog of a sink in it, and its dead letters."""
+"""A store in a folder, the backlog of a sink in it, its dead letters, and calls of the store."""
 
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from unittest import mock
 
-from auditrelay.store import StoredDeadLetter
+from tests.support.clock import FakeClock
+
+from auditrelay.clock import Clock
+from auditrelay.deliver.spool import Spool
+from auditrelay.store import SpoolPage, StoredDeadLetter
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
+
+T = TypeVar("T")
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -17,17 +28,57 @@ def span(start: float, end: float) -> Interval:
     return Interval(NOON + start * MINUTE, NOON + end * MINUTE)
 
 
-async def opened(folder: Path, max_bytes: int = 1 << 30) -> SqliteStore:
+async def opened(
+    folder: Path,
+    max_bytes: int = 1 << 30,
+    clock: Clock = FakeClock(NOON),  # noqa: B008  # never moved
+) -> SqliteStore:
     return await SqliteStore.open(
-        folder, max_bytes=max_bytes, retention=timedelta(days=7), remember=timedelta(days=400)
+        folder,
+        clock=clock,
+        max_bytes=max_bytes,
+        retention=timedelta(days=7),
+        remember=timedelta(days=400),
     )
 
 
-async def uids(store: SqliteStore, sink: str = "splunk", after: int = 0) -> list[str]:
-    return [event.uid for page in await store.read(sink, after, 10_000) for event in page.events]
+async def backlog(store: Spool, sink: str = "splunk") -> list[SpoolPage]:
+    """Return the pages that wait for *sink*, from the first on."""
+    pages, reached = await store.read(sink, None, 10_000)
+    while more := (step := await store.read(sink, reached, 10_000))[0]:
+        pages, reached = pages + more, step[1]
+    return pages
+
+
+async def uids(store: Spool, sink: str = "splunk") -> list[str]:
+    return [event.uid for page in await backlog(store, sink) for event in page.events]
 
 
 def dead_letters(folder: Path, **filters: Any) -> list[StoredDeadLetter]:
     """Return the dead letters of the store in *folder*, as the commands read them."""
     with StateView(folder) as view:
         return view.dead_letters(**filters)
+
+
+@contextmanager
+def counted(store: SqliteStore) -> Iterator[Counter[str]]:
+    """Count in this block the writes to *store* and the reads of it, by the store's method."""
+    calls = Counter[str]()
+    read, write = store._read, store._writer.write
+
+    def caller() -> str:
+        return inspect.stack()[2].function
+
+    async def counted_read(work: Callable[..., T]) -> T:
+        calls[f"read {caller()}"] += 1
+        return await read(work)
+
+    async def counted_write(work: Callable[..., T]) -> T:
+        calls[f"write {caller()}"] += 1
+        return await write(work)
+
+    with (
+        mock.patch.object(store, "_read", counted_read),
+        mock.patch.object(store._writer, "write", counted_write),
+    ):
+        yield calls

@@ -41,7 +41,7 @@ EVENTS = 24
 WRITES = {
     "prune": (2,),
     "start_sink": (2,),
-    "retire_sinks": (1,),
+    "retire": (1,),
     "start_source": (1, 3),
     "add": (1, 2, 3, 4, 6, 8),
     "resweep_done": (1, 2),

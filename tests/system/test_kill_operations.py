@@ -52,9 +52,7 @@ class Case:
     """The writes of a command, by the store's method, at which it is killed."""
 
     writes: dict[str, tuple[int, ...]]
-    others: frozenset[str] = frozenset(
-        {"start_sink", "retire_sinks", "start_source", "save_condition"}
-    )
+    others: frozenset[str] = frozenset({"start_sink", "retire", "start_source", "save_condition"})
     """Its other writes, which every run makes: test_kill.py kills at these."""
 
 
@@ -78,7 +76,7 @@ CASES = {
     ),
     "resweep": Case(
         {"add": (1, 2, 3, 5), "record_deleted": (1,), "resweep_done": (1,), "settle": (1, 2)},
-        frozenset({"start_sink", "retire_sinks", "start_source", "save_condition", "prune"}),
+        frozenset({"start_sink", "retire", "start_source", "save_condition", "prune"}),
     ),
     "repair": Case({"add": (1,), "resend": (1,), "settle": (1, 3)}),
     "replay": Case({"replay": (1,), "settle": (1, 2)}),

@@ -1,24 +1,27 @@
 """``auditrelay backfill``: read a past range of a source, through the service or without it."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    Progress,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
-from auditrelay.collect.on_progress import OnProgress
+from auditrelay.collect.backfill import BackfillProgress
+from auditrelay.config.model import Config
+from auditrelay.service.desk import Backfill, Backfilled, Note, OnProgress, Progress
 from auditrelay.telemetry import humanize
 
 
@@ -52,34 +55,34 @@ def backfill(
     at_terminal = sys.stderr.isatty()
     config = Options.of(context).load(default_level="error" if at_terminal else "info")
     now = datetime.now(UTC)
-    request = {
-        "do": "backfill",
-        "source": source,
-        "start": parse_time("--from", since, now).isoformat(),
-        "end": None if until is None else parse_time("--to", until, now).isoformat(),
-        "sinks": sink or [],
-        "dry_run": dry_run,
-        "newest_first": newest_first,
-        "concurrency": concurrency,
-    }
-    if at_terminal:
-        result = _run_with_bar(config, request)
-    else:
-        result = run_command(config, request, _print_progress)
-    _report(source, result, dry_run=dry_run)
-
-
-async def _print_progress(progress: dict[str, Any]) -> None:
-    if "note" in progress:
-        typer.echo(f"note: {progress['note']}", err=True)
-        return
-    share = progress["done_seconds"] / progress["total_seconds"]
-    typer.echo(
-        f"{share:.0%} read, {progress['events']:,} events, {progress['new']:,} new", err=True
+    request = Backfill(
+        source=source,
+        start=parse_time("--from", since, now),
+        end=None if until is None else parse_time("--to", until, now),
+        sinks=tuple(sink or ()),
+        dry_run=dry_run,
+        newest_first=newest_first,
+        concurrency=concurrency,
     )
+    if at_terminal:
+        result, undelivered = _run_with_bar(config, request)
+    else:
+        result, undelivered = run_command(config, request, Backfilled, _print_progress)
+    _report(source, result.total, undelivered or (), dry_run=dry_run)
 
 
-def _run_with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
+async def _print_progress(progress: Progress) -> None:
+    match progress:
+        case Note(text):
+            typer.echo(f"note: {text}", err=True)
+        case BackfillProgress():
+            share = progress.done_seconds / progress.total_seconds
+            typer.echo(
+                f"{share:.0%} read, {progress.events:,} events, {progress.new:,} new", err=True
+            )
+
+
+def _run_with_bar(config: Config, request: Backfill) -> tuple[Backfilled, list[str] | None]:
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -87,48 +90,49 @@ def _run_with_bar(config: Any, request: dict[str, Any]) -> dict[str, Any]:
         TextColumn("{task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, events=0, new=0, rate=0.0)
-        return run_command(config, request, _updating(bar, task))
+        return run_command(config, request, Backfilled, _updating(bar, task))
 
 
-def _updating(bar: Progress, task: TaskID) -> OnProgress:
-    async def on_progress(progress: dict[str, Any]) -> None:
-        if "note" in progress:
-            bar.console.print(f"note: {progress['note']}", markup=False)
-            return
-        elapsed = bar.tasks[task].elapsed or 0.0
-        bar.update(
-            task,
-            total=progress["total_seconds"],
-            completed=progress["done_seconds"],
-            events=progress["events"],
-            new=progress["new"],
-            rate=progress["events"] / elapsed if elapsed else 0.0,
-        )
+def _updating(bar: Bar, task: TaskID) -> OnProgress:
+    async def on_progress(progress: Progress) -> None:
+        match progress:
+            case Note(text):
+                bar.console.print(f"note: {text}", markup=False)
+            case BackfillProgress():
+                elapsed = bar.tasks[task].elapsed or 0.0
+                bar.update(
+                    task,
+                    total=progress.total_seconds,
+                    completed=progress.done_seconds,
+                    events=progress.events,
+                    new=progress.new,
+                    rate=progress.events / elapsed if elapsed else 0.0,
+                )
 
     return on_progress
 
 
-def _report(source: str, result: dict[str, Any], *, dry_run: bool) -> None:
-    span = humanize.span(result["total_seconds"])
+def _report(
+    source: str, total: BackfillProgress, undelivered: Sequence[str], *, dry_run: bool
+) -> None:
+    span = humanize.span(total.total_seconds)
     if dry_run:
         typer.echo(
-            f"{source} shows {result['events']:,} events in {span}; {result['new']:,} of them "
+            f"{source} shows {total.events:,} events in {span}; {total.new:,} of them "
             "were never forwarded. Nothing was changed."
         )
         return
-    resumed = " (resumed where an earlier run stopped)" if result["resumed"] else ""
-    typer.echo(
-        f"{source}: {span} read{resumed}, {result['events']:,} events, {result['new']:,} forwarded"
-    )
-    if result["gaps"]:
+    resumed = " (resumed where an earlier run stopped)" if total.resumed else ""
+    typer.echo(f"{source}: {span} read{resumed}, {total.events:,} events, {total.new:,} forwarded")
+    if total.gaps:
         typer.echo(
-            f"{result['gaps']} spans could not be read and are declared as gaps; see: "
+            f"{total.gaps} spans could not be read and are declared as gaps; see: "
             f"auditrelay coverage {source}",
             err=True,
         )
-    for each in result.get("undelivered", ()):
+    for each in undelivered:
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
-    if result["gaps"] or result.get("undelivered"):
+    if total.gaps or undelivered:
         raise typer.Exit(1)

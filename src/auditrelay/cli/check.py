@@ -14,15 +14,17 @@ from rich.text import Text
 
 from auditrelay import sinks, sources
 from auditrelay.cli.options import Options
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
+from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
-from auditrelay.sinks import EventRef, Item, Sink, Verdict
-from auditrelay.sources import FileSource
+from auditrelay.sinks import Item, Sink, Verdict
+from auditrelay.sources import FileSource, Source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import Interval
+from auditrelay.window import Interval, micros
 
 
 def check(
@@ -89,13 +91,16 @@ def _offline(config: Config) -> list[Row]:
 
 async def check_all(config: Config, *, test: bool = False) -> list[Row]:
     """Check every source and sink; with *test*, each sink gets a test event."""
-    metrics = Metrics(sources=config.sources, sinks=config.sinks)
+    metrics, clock = Metrics(sources=config.sources, sinks=config.sinks), Clock()
 
     def source(name: str, settings: Any) -> Any:
-        return sources.make(name, settings, metrics, config.state_dir)
+        return sources.make(name, settings, metrics, clock, config.state_dir)
+
+    def file_source(name: str, settings: Any) -> Any:
+        return sources.make_file_source(name, settings, metrics, clock)
 
     def sink(name: str, settings: Any) -> Any:
-        return sinks.make(name, settings, metrics)
+        return sinks.make(name, settings, metrics, clock)
 
     def sink_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         if test and not config.sources_of(name):
@@ -104,7 +109,10 @@ async def check_all(config: Config, *, test: bool = False) -> list[Row]:
         return lambda built: _check_sink(built, event)
 
     checks = [
-        _row(name, settings, source, _check_source) for name, settings in config.sources.items()
+        _row(name, settings, source, _check_source)
+        if settings.export_directory is None
+        else _row(name, settings, file_source, _check_files)
+        for name, settings in config.sources.items()
     ]
     checks += [
         _row(name, settings, sink, sink_check(name)) for name, settings in config.sinks.items()
@@ -129,9 +137,11 @@ async def _row(
         return Row(name, settings.type, "failed", scrub(str(error)))
 
 
-async def _check_source(source: Any) -> tuple[str, Sequence[str]]:
-    if isinstance(source, FileSource):
-        return await source.check(), ()
+async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
+    return await source.check(), ()
+
+
+async def _check_source(source: Source) -> tuple[str, Sequence[str]]:
     now = datetime.now(UTC)
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
@@ -148,7 +158,8 @@ async def _check_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequenc
     if test is None:
         return message, ()
 
-    verdict = await sink.send([Item(0, EventRef.of(test), sink.render(test, marks={"test": True}))])
+    rendered = sink.render(test, micros(datetime.now(UTC)), marks={"test": True})
+    verdict = await send_fit(sink, [Item.of(0, test, rendered, sink.limits)])
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")

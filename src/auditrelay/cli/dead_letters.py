@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from typing import Annotated, Any
 
+import msgspec
 import orjson
 import typer
 from rich.console import Console
@@ -16,6 +17,7 @@ from auditrelay.cli.remote import run_command
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
+from auditrelay.service.desk import Drop, Dropped, Replay, Replayed
 from auditrelay.store import StoredDeadLetter
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
@@ -41,6 +43,29 @@ _Id = Annotated[list[int] | None, typer.Option("--id", help="Only this one; may 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class _Row(msgspec.Struct, frozen=True):
+    """A dead letter as ``--json`` prints it; times are ISO 8601."""
+
+    id: int
+    uid: str
+    native_id: str | None
+    source: str
+    sink: str | None
+    reason: str
+    status: int | None
+    message: str
+    attempts: int
+    first_at: str
+    last_at: str
+    replayed: bool
+
+
+class _ReplayedRow(_Row, frozen=True):
+    """A dead letter that was replayed, and with what *outcome*."""
+
+    outcome: str
+
+
 @dead_letters.command("list")
 def list_(
     context: typer.Context,
@@ -63,13 +88,13 @@ def list_(
         )
     ]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps(msgspec.to_builtins(rows), indent=2))
         return
 
-    columns = ("id", "sink", "source", "reason", "status", "attempts", "last_at", "message")
-    table = Table(*columns)
+    table = Table("id", "sink", "source", "reason", "status", "attempts", "last_at", "message")
     for row in rows:
-        table.add_row(*(Text("" if row[key] is None else str(row[key])) for key in columns))
+        shown = (row.id, row.sink, row.source, row.reason, row.status, row.attempts, row.last_at)
+        table.add_row(*(Text("" if each is None else str(each)) for each in (*shown, row.message)))
     Console().print(table)
 
 
@@ -84,7 +109,11 @@ def show(
         raise ConfigError(f"there is no dead letter {id}; see: auditrelay dead-letters list")
 
     event = orjson.loads(orjson.dumps(raw.render(found[0].letter.event)))
-    typer.echo(json.dumps({**_row(found[0]), "event": event}, indent=2, ensure_ascii=False))
+    typer.echo(
+        json.dumps(
+            {**msgspec.to_builtins(_row(found[0])), "event": event}, indent=2, ensure_ascii=False
+        )
+    )
 
 
 _All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
@@ -103,22 +132,23 @@ def replay(
 ) -> None:
     """Send dead letters again, each to its own sink, and print the outcome."""
     config, found = _selected(context, sink, source, reason, id, everything=everything)
-    result = run_command(config, {"do": "replay", "ids": [each.id for each in found]})
+    ids = tuple(each.id for each in found)
+    _, undelivered = run_command(config, Replay(ids), Replayed)
     outcomes = _outcomes(config, found)
     if as_json:
-        typer.echo(json.dumps(outcomes, indent=2))
+        typer.echo(json.dumps(msgspec.to_builtins(outcomes), indent=2))
     else:
-        counts = Counter(each["outcome"] for each in outcomes)
+        counts = Counter(row.outcome for row in outcomes)
         for outcome, count in counts.items():
             typer.echo(f"{count:,} {outcome.replace('_', ' ')}")
-        for each in outcomes:
-            if each["outcome"] == "refused_again":
-                typer.echo(f"  {each['id']} {each['sink']}: {each['message']}")
+        for row in outcomes:
+            if row.outcome == "refused_again":
+                typer.echo(f"  {row.id} {row.sink}: {row.message}")
         if not outcomes:
             typer.echo("no dead letter matches")
-    for each in result.get("undelivered", ()):
+    for each in undelivered or ():
         typer.echo(f"auditrelay: {each}", err=True)
-    if any(each["outcome"] not in ("delivered", "forwarded") for each in outcomes):
+    if any(row.outcome not in ("delivered", "forwarded") for row in outcomes):
         raise typer.Exit(1)
 
 
@@ -135,12 +165,13 @@ def drop(
 ) -> None:
     """Discard dead letters. The events are deleted; a record that they existed is kept."""
     config, found = _selected(context, sink, source, reason, id, everything=everything)
-    result = run_command(config, {"do": "drop", "ids": [each.id for each in found]})
+    ids = tuple(each.id for each in found)
+    dropped, _ = run_command(config, Drop(ids), Dropped)
     if as_json:
-        typer.echo(json.dumps(result["dropped"]))
+        typer.echo(json.dumps(dropped.ids))
     else:
-        typer.echo(f"{len(result['dropped']):,} dropped")
-        if skipped := len(found) - len(result["dropped"]):
+        typer.echo(f"{len(dropped.ids):,} dropped")
+        if skipped := len(found) - len(dropped.ids):
             typer.echo(f"{skipped:,} skipped: already being replayed")
 
 
@@ -168,7 +199,7 @@ def _selected(
     return config, _read(config, **filters)
 
 
-def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, Any]]:
+def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[_ReplayedRow]:
     """Return the outcome of each of *sent*, once it is known or _PATIENCE has passed."""
     began = time.monotonic()
     ids = [each.id for each in sent]
@@ -181,12 +212,12 @@ def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[dict[str, An
     outcomes = []
     for each in sent:
         after = left.get(each.id)
-        row = _row(after or each)
         if after is None:
             outcome = "delivered" if each.sink is not None else "forwarded"
         else:
             outcome = "replaying" if after.replayed else "refused_again"
-        outcomes.append({**row, "outcome": outcome})
+        row = msgspec.structs.asdict(_row(after or each))
+        outcomes.append(_ReplayedRow(**row, outcome=outcome))
     return outcomes
 
 
@@ -201,19 +232,19 @@ def _read(config: Config, **filters: Any) -> list[StoredDeadLetter]:
         return view.dead_letters(**filters)
 
 
-def _row(stored: StoredDeadLetter) -> dict[str, Any]:
+def _row(stored: StoredDeadLetter) -> _Row:
     letter = stored.letter
-    return {
-        "id": stored.id,
-        "uid": letter.event.uid,
-        "native_id": letter.event.native_id,
-        "source": stored.source,
-        "sink": stored.sink,
-        "reason": letter.reason,
-        "status": letter.status,
-        "message": letter.message,
-        "attempts": letter.attempts,
-        "first_at": iso(letter.first_at),
-        "last_at": iso(letter.last_at),
-        "replayed": stored.replayed,
-    }
+    return _Row(
+        stored.id,
+        letter.event.uid,
+        letter.event.native_id,
+        stored.source,
+        stored.sink,
+        letter.reason,
+        letter.status,
+        letter.message,
+        letter.attempts,
+        iso(letter.first_at),
+        iso(letter.last_at),
+        stored.replayed,
+    )

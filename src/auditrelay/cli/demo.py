@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import msgspec
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -32,6 +33,7 @@ from rich.text import Text
 from auditrelay.errors import ConfigError, RelayError
 from auditrelay.sandbox import Intake, Sandbox, Vendor, faults
 from auditrelay.settings.values import parse_duration
+from auditrelay.status.model import Report
 
 _CONFIG = """\
 state_dir = "{state}"
@@ -342,7 +344,8 @@ class _View:
             # Plain HTTP on loopback: loading the certificates would take longer than the request.
             async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501
                 answer = await client.get(f"{self.address}api/status")
-            self.dead = {row["name"]: row["dead_letters"] for row in answer.json()["sinks"]}
+            report = msgspec.json.decode(answer.content, type=Report)
+            self.dead = {sink.name: sink.dead_letters for sink in report.sinks}
 
     def _print(self, text: str) -> None:
         self.lines.append(f"{datetime.now(UTC):%H:%M:%S} {text}")

@@ -6,6 +6,7 @@ import typer
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
+from auditrelay.service.desk import Forget, Forgotten
 
 
 def forget(
@@ -16,5 +17,5 @@ def forget(
 ) -> None:
     """Delete the state of a source or sink that was renamed or is no longer configured."""
     config = Options.of(context).load(default_level="error")
-    run_command(config, {"do": "forget", "name": name, "yes": yes})
+    run_command(config, Forget(name, yes), Forgotten)
     typer.echo(f"The state of {name} is deleted.")

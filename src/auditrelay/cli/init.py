@@ -1,14 +1,17 @@
 """``auditrelay init``: a configuration to start from."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from auditrelay import sinks, sources
+from auditrelay.config.example import tables
 from auditrelay.errors import ConfigError
 
-STARTER = """\
+_HEAD = """\
 # auditrelay: a configuration to start from.
 #
 # Fill in what is empty, set the variables that ${env:...} names, and run `auditrelay check`.
@@ -19,52 +22,52 @@ STARTER = """\
 
 [status]
 listen = "127.0.0.1:9464"             # page, health, metrics
-
-# A source is an audit log that is polled. Its name is yours; it is in metrics, logs and events.
-[sources.cekura]
-type = "cekura"
-organization_id = ""                  # the "id" that GET /user/organizations/ shows
-api_key = "${env:CEKURA_API_KEY}"
-
-# [sources.bland]
-# type = "bland"
-# api_key = "${env:BLAND_API_KEY}"
-
-# [sources.jitsudo]
-# type = "jitsudo"
-# base_url = "https://jitsudo.example.com"
-# tenant_id = "2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
-# api_key = "${env:JITSUDO_API_KEY}"
-
-# [sources.slaunch]
-# type = "slaunch"
-# tenant = "acme"                     # the first part of your host, acme.s-launch.com
-# api_key = "${env:SLAUNCH_API_KEY}"
-
-# [sources.cencori]
-# type = "cencori"
-# mode = "files"                      # exports that are put into a folder
-# directory = "/var/lib/auditrelay/cencori"
-
-# A sink is a destination of events. It receives every source, unless `sources` selects some.
-[sinks.splunk]
-type = "splunk_hec"
-url = ""                              # such as https://splunk.example.com:8088
-token = "${env:SPLUNK_HEC_TOKEN}"
-
-# [sinks.datadog]
-# type = "datadog"
-# api_key = "${env:DD_API_KEY}"
-
-# [sinks.elastic]
-# type = "elasticsearch"
-# urls = ["https://es.example.com:9200"]
-# api_key = "${env:ELASTIC_API_KEY}"
-
-# [sinks.archive]
-# type = "file"
-# path = "/var/log/audit.ndjson"      # or "-" for stdout
 """
+_SOURCES = """
+# A source is an audit log that is polled. Its name is yours; it is in metrics, logs and events.
+"""
+_SINKS = """
+# A sink is a destination of events. It receives every source, unless `sources` selects some.
+"""
+_FIRST = ("cekura", "splunk_hec")
+"""The source and the sink to start with; the others are commented out."""
+
+
+def starter() -> str:
+    """Return a configuration with a table for each type of source and sink, made of its example."""
+    parts = [_HEAD]
+    for title, package in ((_SOURCES, sources), (_SINKS, sinks)):
+        examples = tables(package)
+        first = next(name for name in _FIRST if name in examples)
+        parts += [title, _to_fill_in(examples.pop(first))]
+        parts += [_commented_out(example) for example in examples.values()]
+    return "".join(parts)
+
+
+def _to_fill_in(example: str) -> str:
+    """Return the keys of *example* that are set, with their comments; empty is what must be set."""
+    lines: list[str] = []
+    comments: list[str] = []
+    for line in example.splitlines():
+        if line.startswith("# ") and not _DEFAULT.match(line):
+            comments.append(line)
+            continue
+        if line and not _DEFAULT.match(line):
+            lines += [*comments, _VALUE.sub('= ""', line)]
+        comments = []
+    return "\n".join([*lines, ""])
+
+
+def _commented_out(example: str) -> str:
+    """Return the keys of *example* that are set, commented out."""
+    lines = (line for line in example.splitlines() if line and not line.startswith("#"))
+    return "\n".join(["", *(f"# {line}" for line in lines), ""])
+
+
+_DEFAULT = re.compile(r"# [a-z_]+ = ")
+"""The start of a key that is commented out, with its default."""
+_VALUE = re.compile(r'(?<!^type )= "[^$"]*"$')
+"""A value of the example's own, and no reference to a secret."""
 
 
 def init(
@@ -80,7 +83,7 @@ def init(
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         with os.fdopen(file, "w", encoding="utf-8") as stream:
-            stream.write(STARTER)
+            stream.write(starter())
     except OSError as error:
         path.unlink()
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import typer
 
 from auditrelay.cli.times import parse_time
-from auditrelay.collect.parts import can_be_cut
-from auditrelay.collect.walk import MAX_WALKS_PER_WINDOW, WALK, time_range, walk
+from auditrelay.collect.parts import WALK, can_be_cut
+from auditrelay.collect.walk import MAX_WALKS_PER_WINDOW, time_range, walk
 from auditrelay.errors import ConfigError, Refused, Retryable, WalkBroken, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.settings import SourceSettings

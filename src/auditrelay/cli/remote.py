@@ -3,33 +3,42 @@
 import asyncio
 import contextlib
 import signal
-from typing import Any
+from typing import TypeVar
 
-from auditrelay.collect.on_progress import OnProgress
 from auditrelay.config.model import Config
 from auditrelay.errors import Locked, RelayError, first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App
-from auditrelay.service.control_socket import ask
+from auditrelay.service.control_socket import ControlSocket
+from auditrelay.service.desk import Desk, OnProgress, Progress, Request, Result
+
+R = TypeVar("R", bound=Result)
 
 
-async def _no_progress(_: dict[str, Any]) -> None:
+async def _no_progress(_: Progress) -> None:
     """Print nothing."""
 
 
 def run_command(
-    config: Config, request: dict[str, Any], on_progress: OnProgress = _no_progress
-) -> dict[str, Any]:
+    config: Config, request: Request, kind: type[R], on_progress: OnProgress = _no_progress
+) -> tuple[R, list[str] | None]:
     """
-    Return the result of *request*, from the service or this process; report to *on_progress*.
+    Do *request*, in the service or in this process; report to *on_progress*.
 
-    Raises RelayError, also after Ctrl-C or SIGTERM.
+    Returns the result, of that *kind*, and why which events were not delivered; None if a service
+    delivers them. Raises RelayError, also after Ctrl-C or SIGTERM.
     """
-    return asyncio.run(_until_stopped(config, request, on_progress))
+    result, undelivered = asyncio.run(_until_stopped(config, request, on_progress))
+    if not isinstance(result, kind):
+        raise RelayError(
+            f"the running service answers {type(request).__name__} with {type(result).__name__}: "
+            "it and the command are of different versions; restart the service"
+        )
+    return result, undelivered
 
 
 async def _until_stopped(
-    config: Config, request: dict[str, Any], on_progress: OnProgress
-) -> dict[str, Any]:
+    config: Config, request: Request, on_progress: OnProgress
+) -> tuple[Result, list[str] | None]:
     running = asyncio.ensure_future(_run_here_or_there(config, request, on_progress))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
@@ -42,13 +51,14 @@ async def _until_stopped(
 
 
 async def _run_here_or_there(
-    config: Config, request: dict[str, Any], on_progress: OnProgress
-) -> dict[str, Any]:
+    config: Config, request: Request, on_progress: OnProgress
+) -> tuple[Result, list[str] | None]:
     async with contextlib.AsyncExitStack() as stack:
         try:
             app = await stack.enter_async_context(App.open(config, attempts=ATTEMPTS_ONCE))
         except Locked:
-            return await ask(config.state_dir, request, on_progress)
+            desk: Desk = ControlSocket(config.state_dir)
+            return await desk.ask(request, on_progress), None
         try:
             return await app.run_command_offline(request, on_progress)
         except BaseExceptionGroup as group:

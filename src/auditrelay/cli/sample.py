@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -13,12 +12,14 @@ import typer
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.pages import print_pages, window_of
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Rejected
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer
-from auditrelay.sources import FileSource, make
+from auditrelay.settings import SourceSettings
+from auditrelay.sources import make, make_file_source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -92,13 +93,13 @@ async def _show_pages(config: Config, name: str, since: str, until: str | None) 
     """Print the pages of the window; return whether every walk read its part."""
     settings = config.sources[name]
     window = window_of(since, until, settings)
-    source = make(name, settings, Metrics(sources=[name]), config.state_dir)
+    if settings.export_directory is not None:
+        raise ConfigError(
+            f"{name} reads files and cannot be asked for a window: it has no pages; leave out "
+            "--pages"
+        )
+    source = make(name, settings, Metrics(sources=[name]), Clock(), config.state_dir)
     try:
-        if isinstance(source, FileSource):
-            raise ConfigError(
-                f"{name} reads files and cannot be asked for a window: it has no pages; leave out "
-                "--pages"
-            )
         normalizer = Normalizer.of(name, settings, scope=source.scope)
         fetched = micros(datetime.now(UTC))
         return await print_pages(
@@ -108,60 +109,75 @@ async def _show_pages(config: Config, name: str, since: str, until: str | None) 
         await source.close()
 
 
+class _Newest:
+    """The newest events that were shown so far, *count* of them at most."""
+
+    def __init__(self, count: int, normalize: Normalizer) -> None:
+        self._count = count
+        self._normalize = normalize
+        self._fetched = micros(datetime.now(UTC))
+        self._events: dict[str, AuditEvent] = {}
+
+    def admit(self, records: list[bytes]) -> None:
+        for event in self._normalize(records, self._fetched):
+            self._events[event.uid] = event
+        for old in self.newest_first()[self._count :]:
+            del self._events[old.uid]
+
+    @property
+    def enough(self) -> bool:
+        return len(self._events) >= self._count
+
+    def newest_first(self) -> list[AuditEvent]:
+        return sorted(self._events.values(), key=lambda one: one.at, reverse=True)
+
+
 async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
     settings = config.sources[name]
-    source = make(name, settings, Metrics(sources=[name]), config.state_dir)
-    normalize = Normalizer.of(name, settings, scope=source.scope)
+    if settings.export_directory is not None:
+        return await _newest_in_files(name, settings, count)
+    source = make(name, settings, Metrics(sources=[name]), Clock(), config.state_dir)
+    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope))
     now = datetime.now(UTC)
-    events: dict[str, AuditEvent] = {}
-
-    def admit(records: list[bytes]) -> None:
-        for event in normalize(records, micros(now)):
-            events[event.uid] = event
-        for old in sorted(events.values(), key=lambda one: one.at)[:-count]:
-            del events[old.uid]
-
     try:
-        if isinstance(source, FileSource):
-            await _newest_dropped(source, now, admit, lambda: len(events) >= count)
-            return sorted(events.values(), key=lambda one: one.at, reverse=True)
         # Not every API returns the newest first: try ever longer windows instead.
         for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
             window = Interval(now - min(back, settings.max_window), now)
             async with contextlib.aclosing(source.walk(window)) as pages:
                 async for page in pages:
-                    admit(page.records)
+                    found.admit(page.records)
                     if page.last:
                         break
-            if len(events) >= count:
+            if found.enough:
                 break
     finally:
         await source.close()
-    return sorted(events.values(), key=lambda one: one.at, reverse=True)
+    return found.newest_first()
 
 
-async def _newest_dropped(
-    source: FileSource,
-    now: datetime,
-    admit: Callable[[list[bytes]], None],
-    enough: Callable[[], bool],
-) -> None:
+async def _newest_in_files(name: str, settings: SourceSettings, count: int) -> list[AuditEvent]:
     """Read the newest readable files first, until there are enough events."""
+    source = make_file_source(name, settings, Metrics(sources=[name]), Clock())
+    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope))
+    try:
+        async with contextlib.aclosing(source.files(_none_is_known, datetime.now(UTC))) as files:
+            newest_first = [file async for file in files][::-1]
+        for file in newest_first:
+            async with contextlib.aclosing(file.pages) as pages:
+                try:
+                    async for page in pages:
+                        found.admit(page.records)
+                        if found.enough:
+                            return found.newest_first()
+                except Rejected as error:
+                    typer.echo(str(error), err=True)
+    finally:
+        await source.close()
+    return found.newest_first()
 
-    async def is_known(_key: bytes) -> bool:
-        return False
 
-    async with contextlib.aclosing(source.files(is_known, now)) as files:
-        newest_first = [file async for file in files][::-1]
-    for file in newest_first:
-        async with contextlib.aclosing(file.pages) as pages:
-            try:
-                async for page in pages:
-                    admit(page.records)
-                    if enough():
-                        return
-            except Rejected as error:
-                typer.echo(str(error), err=True)
+async def _none_is_known(_key: bytes) -> bool:
+    return False
 
 
 def _print(event: AuditEvent, form: Form) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.options import Options
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
 from auditrelay.sinks.elasticsearch.cluster import Cluster
@@ -73,7 +74,7 @@ def _chosen(config: Config, wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any) -> list[str]:
     """Install the templates in the cluster of the sink; return their paths."""
-    async with contextlib.aclosing(Cluster(name, settings, Metrics())) as cluster:
+    async with contextlib.aclosing(Cluster(name, settings, Metrics(), Clock())) as cluster:
         opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)
         for path, body in wanted.items():

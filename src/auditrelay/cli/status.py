@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from auditrelay.cli.options import Options
 from auditrelay.config.model import Config
+from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
 from auditrelay.status.report import report
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.view import StateView
@@ -26,12 +28,12 @@ def status(
     """Show checkpoints, lag, backlogs, dead letters and gaps."""
     state = current(Options.of(context).load(default_level="warning"))
     if as_json:
-        typer.echo(json.dumps(state, indent=2))
+        typer.echo(json.dumps(msgspec.to_builtins(state), indent=2))
         return
     _print(state)
 
 
-def current(config: Config) -> dict[str, Any]:
+def current(config: Config) -> Report:
     """Return the report on ``state_dir``; a state that does not exist yet is an empty one."""
     now = datetime.now(UTC)
     if not (config.state_dir / DATABASE).exists():
@@ -40,73 +42,73 @@ def current(config: Config) -> dict[str, Any]:
         return report(config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now)
 
 
-def _print(state: dict[str, Any]) -> None:
+def _print(state: Report) -> None:
     console = Console()
     sources = Table("source", "state", "read up to", "lag", "last event", "not read")
     sources.add_column("unknown types", justify="right")
     sources.add_column("last error")
-    for row in state["sources"]:
+    for source in state.sources:
         sources.add_row(
-            row["name"],
-            _state(row),
-            _time(row["last_fetched_timestamp"]) or "never",
-            _span(row["lag_seconds"]),
-            _time(row["last_event_at"]) or "none yet",
-            _span(row["gap_seconds"]),
-            f"{row['unknown_actions']:,}",
-            Text(row["last_error"] or ""),
+            source.name,
+            _state(source),
+            _time(source.last_fetched_timestamp) or "never",
+            _span(source.lag_seconds),
+            _time(source.last_event_at) or "none yet",
+            _span(source.gap_seconds),
+            f"{source.unknown_actions:,}",
+            Text(source.last_error or ""),
         )
     sinks = Table("sink", "state", "backlog", "oldest waiting", "dead letters", "last error")
-    for row in state["sinks"]:
+    for sink in state.sinks:
         sinks.add_row(
-            row["name"],
-            _state(row),
-            f"{row['backlog_events']:,}",
-            _span(row["oldest_undelivered_seconds"]),
-            f"{row['dead_letters']:,}",
-            Text(row["last_error"] or ""),
+            sink.name,
+            _state(sink),
+            f"{sink.backlog_events:,}",
+            _span(sink.oldest_undelivered_seconds),
+            f"{sink.dead_letters:,}",
+            Text(sink.last_error or ""),
         )
     console.print(sources)
-    for row in state["sources"]:
-        if row["lateness"] is not None:
-            console.print(f"{row['name']}: {row['lateness']}{_advice(row)}", markup=False)
+    for source in state.sources:
+        if source.lateness is not None:
+            console.print(f"{source.name}: {source.lateness}{_advice(source)}", markup=False)
     console.print(sinks)
-    spool = state["spool"]
-    console.print(f"spool: {spool['bytes']:,} of {spool['max_bytes']:,} bytes")
-    for finding in state["findings"]:
+    spool = state.spool
+    console.print(f"spool: {spool.bytes:,} of {spool.max_bytes:,} bytes")
+    for finding in state.findings:
         console.print(Text("\n".join(_lines(finding))), soft_wrap=True)
 
 
-def _lines(finding: dict[str, Any]) -> Iterator[str]:
+def _lines(finding: Finding) -> Iterator[str]:
     """Yield what is wrong, its effect and what to do, as on the status page; a line each."""
-    since = finding["since"]
+    since = finding.since
     when = "" if since is None else f" (since {_time(since)})"
-    level = "ACTION REQUIRED" if finding["level"] == "action_required" else "RECOVERING"
-    yield f"{level}: {finding['what']}{when}"
-    yield from (f"    {sentence}" for sentence in (finding["effect"], finding["do"]) if sentence)
-    if finding["command"]:
-        yield f"    $ {finding['command']}"
+    level = "ACTION REQUIRED" if finding.level == "action_required" else "RECOVERING"
+    yield f"{level}: {finding.what}{when}"
+    yield from (f"    {sentence}" for sentence in (finding.effect, finding.do) if sentence)
+    if finding.command:
+        yield f"    $ {finding.command}"
 
 
-def _advice(row: dict[str, Any]) -> str:
+def _advice(row: SourceStatus) -> str:
     return (
-        f" To have caught nearly all of them at once: settle {row['suggested_settle']}, "
-        f"overlap {row['suggested_overlap']}."
-        if "came later" in row["lateness"]
+        f" To have caught nearly all of them at once: settle {row.suggested_settle}, "
+        f"overlap {row.suggested_overlap}."
+        if row.lateness and "came later" in row.lateness
         else ""
     )
 
 
-def _state(row: dict[str, Any]) -> str:
-    if row.get("orphaned"):
+def _state(row: AnyPeer) -> str:
+    if row.orphaned:
         return "not configured"
-    if not row["enabled"]:
+    if not row.enabled:
         return "disabled"
-    if row["held"]:
+    if row.held:
         return "BLOCKED, action required"
-    if row.get("silent"):
+    if isinstance(row, SourceStatus) and row.silent:
         return "SILENT"
-    return "up" if row["up"] else "not up"
+    return "up" if row.up else "not up"
 
 
 def _time(iso: str | None) -> str:

@@ -2,14 +2,16 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
-from auditrelay.collect.verify import MISSING_AT_SINK
+from auditrelay.collect.verify import MISSING_AT_SINK, VerifyReport
+from auditrelay.service.desk import Verified, Verify
 
 _SHOWN = 20
 """How many missing events are listed for people; --json lists all."""
@@ -35,48 +37,51 @@ def verify(
     """Read a range again at the source, and compare it with the forwarded events."""
     config = Options.of(context).load(default_level="error")
     now = datetime.now(UTC)
-    request = {
-        "do": "verify",
-        "source": source,
-        "start": parse_time("--from", since, now).isoformat(),
-        "end": None if until is None else parse_time("--to", until, now).isoformat(),
-        "repair": repair,
-        "at_sink": at_sink,
-    }
-    report = run_command(config, request)
+    request = Verify(
+        source=source,
+        start=parse_time("--from", since, now),
+        end=None if until is None else parse_time("--to", until, now),
+        repair=repair,
+        at_sink=at_sink,
+    )
+    verified, undelivered = run_command(config, request, Verified)
+    report = verified.report
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        values = msgspec.to_builtins(report)
+        if undelivered is not None:
+            values["undelivered"] = undelivered
+        typer.echo(json.dumps(values, indent=2))
     else:
         _print(report)
-    for each in report.get("undelivered", ()):
+    for each in undelivered or ():
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
-    unrepaired = len(report["missing"]) - report["repaired"]
-    if (unrepaired > 0 if repair else report["missing"]) or report.get("undelivered"):
+    unrepaired = len(report.missing) - report.repaired
+    if (unrepaired > 0 if repair else report.missing) or undelivered:
         raise typer.Exit(1)
 
 
-def _print(report: dict[str, Any]) -> None:
-    typer.echo(f"{report['source']} from {report['from']} to {report['to']}")
-    typer.echo(f"  {report['checked']:,} events at the source, {report['forwarded']:,} forwarded")
-    for sink, statuses in report["sinks"].items():
+def _print(report: VerifyReport) -> None:
+    typer.echo(f"{report.source} from {report.start} to {report.end}")
+    typer.echo(f"  {report.checked:,} events at the source, {report.forwarded:,} forwarded")
+    for sink, statuses in report.sinks.items():
         counts = ", ".join(f"{count:,} {_words(status)}" for status, count in statuses.items())
         typer.echo(f"  {sink}: {counts or 'nothing'}")
-    for each in report["not_shown"]:
-        typer.echo(f"  not shown by the source: {each['start']} .. {each['end']}, {each['reason']}")
-    if report["deleted_at_source"]:
+    for part in report.not_shown:
+        typer.echo(f"  not shown by the source: {part.start} .. {part.end}, {part.reason}")
+    if report.deleted_at_source:
         typer.echo(
-            f"  {len(report['deleted_at_source']):,} forwarded events were deleted at the source"
+            f"  {len(report.deleted_at_source):,} forwarded events were deleted at the source"
         )
-    missing = report["missing"]
+    missing = report.missing
     if not missing:
         typer.echo("  nothing is missing")
         return
-    typer.echo(f"  MISSING: {len(missing):,}, {report['repaired']:,} of them forwarded now")
+    typer.echo(f"  MISSING: {len(missing):,}, {report.repaired:,} of them forwarded now")
     for each in missing[:_SHOWN]:
         typer.echo(
-            f"    {each['occurred_at']} {each['native_id'] or each['uid']} "
-            f"(not in {', '.join(each['sinks']) or 'any sink'}"
-            f"{'' if each['gap'] is None else ', in a gap: ' + each['gap']})"
+            f"    {each.occurred_at} {each.native_id or each.uid} "
+            f"(not in {', '.join(each.sinks) or 'any sink'}"
+            f"{'' if each.gap is None else ', in a gap: ' + each.gap})"
         )
     if len(missing) > _SHOWN:
         typer.echo(f"    and {len(missing) - _SHOWN:,} more, see --json")

@@ -9,29 +9,22 @@ source.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from copy import copy
+from datetime import timedelta
+from typing import Final
 
+import msgspec
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
-from auditrelay.collect.on_progress import OnProgress
-from auditrelay.collect.parts import can_be_cut, in_parts
-from auditrelay.collect.reader import (
-    PART_EVENTS,
-    ReadMode,
-    WindowReader,
-    backfilled,
-    belongs,
-    part_length,
-)
-from auditrelay.collect.walk import WALK, Budget, walk
-from auditrelay.errors import ConfigError, WalkBroken
+from auditrelay.collect.evidence import Backfills
+from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
+from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
+from auditrelay.collect.walk import walk
+from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import in_background
-from auditrelay.sources import FileSource
-from auditrelay.store import Proof, Store
+from auditrelay.store import Proof
 from auditrelay.window import Interval, holes, slices
 
 SLICES_PER_RANGE: Final = 64
@@ -49,8 +42,7 @@ IN_MEMORY: Final = Budget(counted=MAX_EVENTS_IN_MEMORY, uncounted=MAX_EVENTS_IN_
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class Progress:
+class BackfillProgress(msgspec.Struct, tag=True):
     """Progress of a backfill; the spans are event time, in seconds."""
 
     done_seconds: float
@@ -58,30 +50,27 @@ class Progress:
     events: int = 0
     new: int = 0
     gaps: int = 0
+    resumed: bool = False
+    """Whether an earlier run had done a part of it."""
 
 
 class Backfiller:
     """
     One backfill of the source of *collector* over *span*, into *sinks* (none: all of them).
 
-    *on_progress* is called after each slice. *clock* returns now, in UTC.
+    *on_progress* is called after each slice.
     """
 
     def __init__(
         self,
         collector: Collector,
-        store: Store,
+        store: Backfills,
         *,
         span: Interval,
         sinks: Sequence[str],
-        clock: Callable[[], datetime],
-        on_progress: OnProgress,
+        clock: Clock,
+        on_progress: Callable[[BackfillProgress], Awaitable[None]],
     ) -> None:
-        if isinstance(collector.source, FileSource):
-            raise ConfigError(
-                f"{collector.name} reads files and cannot be asked for a range: put an export of "
-                "it into its directory, and it is read at once"
-            )
         self._collector = collector
         self._source = collector.source
         self._store = store
@@ -89,41 +78,40 @@ class Backfiller:
         self._sinks = sinks
         self._clock = clock
         self._on_progress = on_progress
-        self._progress = Progress(0, span.length.total_seconds())
+        self._progress = BackfillProgress(0, span.length.total_seconds())
         self._number: int | None = None
 
-    async def run(self, *, concurrency: int, newest_first: bool) -> dict[str, Any]:
+    async def run(self, *, concurrency: int, newest_first: bool) -> BackfillProgress:
         """
         Read everything of the range that is not done yet; return the final progress.
 
         Raises RelayError if a slice could not be read; finished slices stay done, and the next
         backfill of the same range resumes from there.
         """
-        in_background()
         await self._collector.checkpoint.refresh()
         backfill = await self._store.begin_backfill(
-            self._collector.name, self._span, self._sinks, self._clock()
+            self._collector.name, self._span, self._sinks, self._clock.now()
         )
         self._number = backfill.id
         progress = self._progress
         progress.events, progress.new = backfill.events, backfill.new
+        progress.resumed = bool(backfill.done)
         todo = await self._without_retired(list(holes(self._span, backfill.done)))
         left = sum(part.length.total_seconds() for part in todo)
         progress.done_seconds = progress.total_seconds - left
-        await self._on_progress(asdict(progress))
+        await self._report()
         slices = [piece for part in todo for piece in self._cut(part)]
         await self._for_each(
             slices if newest_first else slices[::-1], concurrency, self._backfill_slice
         )
-        await self._store.end_backfill(backfill.id, self._clock())
-        return {**asdict(progress), "resumed": bool(backfill.done)}
+        await self._store.end_backfill(backfill.id, self._clock.now())
+        return progress
 
-    async def count(self, *, concurrency: int) -> dict[str, Any]:
+    async def count(self, *, concurrency: int) -> BackfillProgress:
         """Count the events that the source shows, and those never forwarded; forward nothing."""
-        in_background()
         await self._collector.checkpoint.refresh()
         await self._for_each(self._cut(self._span), concurrency, self._count_slice)
-        return asdict(self._progress)
+        return self._progress
 
     def _cut(self, span: Interval) -> list[Interval]:
         longest = min(
@@ -137,12 +125,12 @@ class Backfiller:
         retention = self._collector.settings.retention
         if retention is None:
             return todo
-        oldest = self._clock() - retention
+        oldest = self._clock.now() - retention
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:
                 expired = Interval(part.start, min(part.end, oldest))
-                await self._collector.new_reader().declare(expired, RETENTION)
+                await self._collector.new_reader().writer.declare(expired, RETENTION)
                 self._progress.gaps += 1
             if part.end > oldest:
                 rest.append(Interval(max(part.start, oldest), part.end))
@@ -162,7 +150,7 @@ class Backfiller:
                 piece = slices.pop()
                 await work_on(reader, piece)
                 self._progress.done_seconds += piece.length.total_seconds()
-                await self._on_progress(asdict(self._progress))
+                await self._report()
 
         workers = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(slices)))]
         try:
@@ -171,6 +159,10 @@ class Backfiller:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _report(self) -> None:
+        """Report the progress, as it is now."""
+        await self._on_progress(copy(self._progress))
 
     async def _backfill_slice(self, reader: WindowReader, piece: Interval) -> None:
         if self._sinks:
@@ -198,7 +190,7 @@ class Backfiller:
                 if error.window is None or len(unreadable) >= MAX_UNREADABLE_SPANS:
                     raise
                 unreadable.append(error.window)
-                await reader.declare(error.window, UNREADABLE)
+                await reader.writer.declare(error.window, UNREADABLE)
                 self._progress.gaps += 1
                 todo += holes(part, [error.window])
                 continue
@@ -214,15 +206,15 @@ class Backfiller:
                 )
             events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
-            await reader.write_when_room(
+            await reader.writer.write_when_room(
                 lambda: self._store.resend(self._collector.name, self._sinks, events, proof)
             )
-            reader.announce()
+            reader.writer.announce()
             self._progress.events += len(events)
             self._progress.new += len(events)
             return len(events)
 
-        length = part_length(self._collector.settings, MAX_EVENTS_IN_MEMORY // 2)
+        length = PartLength.of(self._collector.settings, IN_MEMORY)
         await in_parts(self._collector.name, piece, length, resend)
 
     async def _from_spool(self, part: Interval) -> list[AuditEvent] | None:
@@ -241,7 +233,8 @@ class Backfiller:
     ) -> list[AuditEvent]:
         """Return the events of *part* from the source, each once."""
         found: dict[str, AuditEvent] = {}
-        async for events, _, _ in walk(self._source, part, reader.normalize, budget=budget):
+        pages = walk(self._source, part, reader.writer.normalize, background=True, budget=budget)
+        async for events, _, _ in pages:
             found.update((event.uid, event) for event in events if belongs(event, part))
         return list(found.values())
 
@@ -250,7 +243,9 @@ class Backfiller:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
             budget = WALK if can_be_cut(part) else None
-            pages = walk(self._source, part, reader.normalize, budget=budget)
+            pages = walk(
+                self._source, part, reader.writer.normalize, background=True, budget=budget
+            )
             async for events, _, _ in pages:
                 inside = [
                     event
@@ -263,5 +258,5 @@ class Backfiller:
             self._progress.new += new
             return len(shown)
 
-        length = part_length(self._collector.settings, PART_EVENTS)
+        length = PartLength.of(self._collector.settings, WALK)
         await in_parts(self._collector.name, piece, length, count)

@@ -1,19 +1,21 @@
 """The checkpoint of a source: until when it was read without a hole, derived from its ledger."""
 
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from auditrelay.store import Store
+from auditrelay.clock import Clock
+from auditrelay.collect.ledger import Ledger
+from auditrelay.store import Declared, Proof
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import covered_until
+from auditrelay.window import Interval, covered_until
 
 
 class Checkpoint:
     """
     The start and the checkpoint of the source *name*.
 
-    *lookback* is how long before its first poll a source starts. *clock* returns now, in UTC.
-    Call ``refresh`` before ``start`` or ``at`` is read.
+    *lookback* is how long before its first poll a source starts. The ledger is read by ``refresh``
+    alone, which comes before anything else; from then on ``advance`` follows what is entered.
     """
 
     def __init__(
@@ -21,9 +23,9 @@ class Checkpoint:
         name: str,
         *,
         lookback: timedelta,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self._name = name
         self._lookback = lookback
@@ -32,25 +34,51 @@ class Checkpoint:
         self._clock = clock
         self._start: datetime | None = None
         self._at: datetime | None = None
+        self._ahead: list[Interval] = []
+        """What is known of the time after the checkpoint."""
+        self._gaps: list[tuple[Interval, str]] = []
 
     async def refresh(self) -> None:
         """
-        Derive the checkpoint from the ledger.
+        Read the ledger, and derive the checkpoint from it.
 
-        The first call stores the start of the source before any request is made, so that the start
-        stays the same even if the source is down on its first day.
+        The first call registers the source: it stores where the source starts before any request
+        is made, so that the start stays the same even if the source is down on its first day.
         """
-        first = self._clock() - self._lookback
-        self._start = await self._store.start_source(self._name, first)
+        if self._start is None:
+            first = self._clock.now() - self._lookback
+            self._start = await self._store.start_source(self._name, first)
         ledger = await self._store.ledger(self._name)
-        self._at = covered_until(self._start, (span.interval for span in ledger))
+        self._gaps = [(span.interval, span.gap) for span in ledger if span.gap is not None]
+        self._derive(self._start, [span.interval for span in ledger])
+
+    def advance(self, proof: Proof, declared: Sequence[Declared]) -> None:
+        """Follow the ledger: *proof* was entered into it, and has *declared* gaps."""
+        if self._at is None:
+            return  # refresh() finds it in the ledger
+        self._gaps += [(gap.interval, gap.reason) for gap in declared]
+        entered = [*proof.covers, *(span for span, _ in proof.gaps)]
+        self._derive(self._at, [*self._ahead, *entered])
+
+    def _derive(self, since: datetime, known: list[Interval]) -> None:
+        self._at = covered_until(since, known)
+        self._ahead = [span for span in known if span.end > self._at]
         self.measure()
+
+    def gaps(self, reasons: Collection[str]) -> list[Interval]:
+        """Return the declared gaps with one of the *reasons*."""
+        return [interval for interval, reason in self._gaps if reason in reasons]
 
     def measure(self) -> None:
         """Update the lag metric: now minus the checkpoint."""
         if self._at is not None:
-            lag = (self._clock() - self._at).total_seconds()
+            lag = (self._clock.now() - self._at).total_seconds()
             self._metrics.source_lag_seconds.labels(self._name).set(lag)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the ledger was read, so that there is a checkpoint."""
+        return self._at is not None
 
     @property
     def start(self) -> datetime:

@@ -1,29 +1,31 @@
 """
-Poll one source: catch up with its settled time, window by window, or read its export files.
+Poll one source: catch up with its settled time, window by window.
 
 A poll derives the next window from the ledger and reads it. Events are deduplicated by uid, so any
 window may be read again as often as necessary.
 """
 
-import asyncio
-import contextlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Any, Final, Self
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
-from auditrelay.collect.file_reader import FileReader
 from auditrelay.collect.health import SourceHealth
+from auditrelay.collect.ledger import SourceStore
+from auditrelay.collect.page_writer import PageWriter
+from auditrelay.collect.parts import WALK, PartLength
+from auditrelay.collect.polls import Polls
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
-from auditrelay.errors import Refused, RelayError, StateError, WalkBroken
+from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import FileSource, Source
-from auditrelay.store import Store
+from auditrelay.sources import Source
+from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue
 
@@ -56,49 +58,51 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 class Collector:
     """
-    Polls one source, with its checkpoint, its health and its resweeps as collaborators.
+    Polls one source that is asked for windows, with its checkpoint, its health and its resweeps.
 
-    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
-    how long a poll waits for room in the spool until it fails; None: without limit.
+    *announce* is called after new events were spooled. *patience* is how long a poll waits for room
+    in the spool until it fails; None: without limit.
     """
 
     def __init__(
         self,
         name: str,
         settings: SourceSettings,
-        source: Source | FileSource,
+        source: Source,
         *,
         normalizer: Normalizer,
-        store: Store,
+        store: SourceStore,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
         announce: Callable[[], None],
         patience: timedelta | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
         self.source = source
-        self.due = asyncio.Event()
-        """Set when a poll is due."""
-        self.rested_at = time.monotonic()
-        """When the last poll ended, or the start if there was none yet (monotonic)."""
-        self.worked_once = False
-        """Whether a poll has succeeded since the start."""
-        self._normalizer = normalizer
         self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._announce = announce
-        self._patience = patience
-        self._health = SourceHealth(name, settings, store=store, metrics=metrics, clock=clock)
-        self.condition = self._health.condition
+        health = SourceHealth(name, settings, store=store, metrics=metrics, clock=clock)
+        self._health = health
+        self.condition = health.condition
         """Health of the source, as ``status`` shows it."""
         self.checkpoint = Checkpoint(
+            name, lookback=settings.initial_lookback, store=store, metrics=metrics, clock=clock
+        )
+        self._new_writer = partial(
+            PageWriter,
             name,
-            lookback=settings.initial_lookback,
+            settings,
+            normalizer=normalizer,
+            scope=source.scope,
             store=store,
             metrics=metrics,
             clock=clock,
+            announce=announce,
+            patience=patience,
+            checkpoint=self.checkpoint,
+            health=health,
         )
         self.resweeper = Resweeper(
             name,
@@ -110,38 +114,39 @@ class Collector:
             clock=clock,
         )
         self._reader = self.new_reader()
-        self._files: FileReader | None = None
-        if isinstance(source, FileSource):
-            self._files = FileReader(
-                name,
-                source,
-                reader=self._reader,
-                health=self._health,
-                store=store,
-                metrics=metrics,
-                clock=clock,
-            )
+        self.polls = Polls(
+            name,
+            settings.poll_interval,
+            writer=self._reader.writer,
+            checkpoint=self.checkpoint,
+            health=health,
+            clock=clock,
+        )
         self._stuck_at: tuple[datetime, datetime, int] | None = None
         """The checkpoint at which polls fail, since when they do, and how many failed."""
 
     def new_reader(self) -> WindowReader:
         """Return another reader of the same source, for example for a backfill."""
         return WindowReader(
-            self.name,
-            self.settings,
             self.source,
-            normalizer=self._normalizer,
+            part_length=PartLength.of(self.settings, WALK),
+            writer=self._new_writer(),
             store=self._store,
             metrics=self._metrics,
-            clock=self._clock,
-            announce=self._announce,
-            patience=self._patience,
-            health=self._health,
         )
 
-    def restore(self, condition: Mapping[str, object]) -> None:
-        """Restore what is still true of *condition*, as the previous process saved it."""
-        self._health.restore(condition)
+    def for_range(self, instead: str) -> Self:  # noqa: ARG002  # for a source that reads files
+        """Return this collector: its source can be asked for a range."""
+        return self
+
+    def restore(self, saved: SourceCondition) -> None:
+        """Restore what is still true of *saved*, the condition that the last process left."""
+        self._health.restore(saved)
+
+    @property
+    def worked_once(self) -> bool:
+        """Whether a poll has succeeded since the start."""
+        return self.polls.worked_once
 
     @property
     def worked_at(self) -> float | None:
@@ -150,26 +155,20 @@ class Collector:
 
         None while neither runs.
         """
-        times = (self._reader.worked_at, self.resweeper.reader.worked_at)
+        times = (self._reader.writer.worked_at, self.resweeper.reader.writer.worked_at)
         return min((at for at in times if at is not None), default=None)
+
+    def measure(self) -> None:
+        """Update the lag metric."""
+        self.checkpoint.measure()
+
+    def loops(self) -> Sequence[Coroutine[Any, Any, None]]:
+        """Return what polls and what resweeps, each until it is cancelled."""
+        return self.keep_polling(), self.resweeper.keep_resweeping()
 
     async def keep_polling(self) -> None:
         """Poll whenever a poll is due, until cancelled; the next poll retries what failed."""
-        # The scheduler that sets *due* uses the wall clock, which may be set back. This time-out
-        # is monotonic.
-        max_wait = 2 * self.settings.poll_interval.total_seconds()
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max_wait):
-                    await self.due.wait()
-            self.due.clear()
-            try:
-                await self._poll()
-            except StateError:
-                raise
-            except RelayError as error:
-                _log.debug("poll_ended_early", source=self.name, reason=type(error).__name__)
-            self.resweeper.due.set()
+        await self.polls.keep_polling(self._poll_before_resweeps)
 
     async def poll(self) -> None:
         """
@@ -181,22 +180,21 @@ class Collector:
         await self._poll()
         await self.resweeper.run()
 
-    async def _poll(self) -> None:
-        self._reader.worked_at = time.monotonic()
+    async def close(self) -> None:
+        """Release connections."""
+        await self.source.close()
+
+    async def _poll_before_resweeps(self) -> None:
         try:
-            with self._health.track():
-                await self.checkpoint.refresh()
-                if self._files is not None:
-                    await self._files.read()
-                else:
-                    await self._declare_overdue()
-                    await self._catch_up()
-            self.worked_once = True
-            self._health.check_silence(self.checkpoint.start)
+            await self._poll()
         finally:
-            self._reader.worked_at = None
-            self.rested_at = time.monotonic()
-            await self._health.save()
+            self.resweeper.due.set()
+
+    async def _poll(self) -> None:
+        async with self.polls.track():
+            await self.checkpoint.refresh()
+            await self._declare_overdue()
+            await self._catch_up()
 
     async def _declare_overdue(self) -> None:
         """Declare time beyond the catch-up limit or the vendor's retention as a gap."""
@@ -204,15 +202,14 @@ class Collector:
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
             (self.settings.retention, RETENTION),
         ):
-            too_old = overdue(self.checkpoint.at, self._clock(), catch_up_limit=limit)
+            too_old = overdue(self.checkpoint.at, self._clock.now(), catch_up_limit=limit)
             if too_old is not None:
-                await self._reader.declare(too_old, reason)
-                await self.checkpoint.refresh()
+                await self._reader.writer.declare(too_old, reason)
 
     async def _catch_up(self) -> None:
         # One *now* for the whole poll: more time settles while a window is walked, and a poll that
         # chased it would never end.
-        now = self._clock()
+        now = self._clock.now()
         if self.checkpoint.at - now > CLOCK_TOLERANCE:
             raise Refused(
                 f"the clock of this machine shows {now.isoformat(timespec='seconds')}, but time up "
@@ -221,12 +218,7 @@ class Collector:
             )
         unreadable = 0
         while window := self._next_window(now):
-            given_up = [
-                span.interval
-                for span in await self._store.ledger(self.name)
-                if span.gap in GIVEN_UP
-            ]
-            for part in holes(window, given_up):
+            for part in holes(window, self.checkpoint.gaps(GIVEN_UP)):
                 try:
                     await self._reader.read(part, POLL)
                 except WalkBroken as error:
@@ -236,7 +228,6 @@ class Collector:
                     break
             else:
                 await self.resweeper.skip(window, now)
-            await self.checkpoint.refresh()
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(
@@ -259,8 +250,7 @@ class Collector:
         self._stuck_at = (checkpoint, since, tries)
         if error.window is None or tries < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
             return False
-        await self._reader.declare(error.window, UNREADABLE)
-        await self.checkpoint.refresh()
+        await self._reader.writer.declare(error.window, UNREADABLE)
         # An unreadable span next to it need not block the source for another hour.
         self._stuck_at = (self.checkpoint.at, since, tries)
         return True

@@ -5,50 +5,30 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 
 import structlog
 
-from auditrelay.errors import Refused, RelayError, StateError, StoreFull, code_of
+from auditrelay.clock import Clock
+from auditrelay.collect.ledger import Ledger
+from auditrelay.errors import Refused, RelayError, StateError, StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.settings import SourceSettings
-from auditrelay.store import Store
+from auditrelay.store.conditions import SourceCondition
+from auditrelay.store.health import Health
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import moment
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class SourceCondition:
-    """Health of a source, as ``status`` shows it; times are ISO 8601."""
-
-    up: bool = False
-    held: bool = False
-    since: str | None = None
-    """When the current state (up, held, or neither) began."""
-    paused_since: str | None = None
-    """Since when polling waits for room in the store; None while it does not."""
-    last_poll_at: str | None = None
-    last_event_at: str | None = None
-    last_error: str | None = None
-    error_code: str | None = None
-    """The short code of ``last_error``; ``file_rejected`` if polls succeed but for some files."""
-    silent: bool = False
-    """Whether the source has shown no new event for longer than ``max_silence``."""
-    unknown_actions: int = 0
-    """New events with an unrecognised action type, since the start."""
-
-
 class SourceHealth:
     """
-    Tracks the condition of the source *name*, for all its readers; logs each change once.
+    Tracks the condition of the source *name*, for all its readers.
 
-    *clock* returns now, in UTC.
+    What it shares with the health of a sink is in :class:`auditrelay.store.health.Health`.
     """
 
     def __init__(
@@ -56,9 +36,9 @@ class SourceHealth:
         name: str,
         settings: SourceSettings,
         *,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.condition = SourceCondition()
         self.rejected_files: Collection[str] = ()
@@ -68,72 +48,55 @@ class SourceHealth:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self._health = Health("source", name, self.condition, metrics=metrics, clock=clock)
         self._last_event_at: datetime | None = None
-        self._unknown_actions = 0
-        self._up_and_held: tuple[bool, bool] | None = None
-        """The state that ``since`` is the start of; None before the first poll."""
 
-    def restore(self, condition: Mapping[str, object]) -> None:
-        """Restore what is still true of *condition*, as the previous process saved it."""
-        last_event_at = condition.get("last_event_at")
-        if isinstance(last_event_at, str):
-            self._last_event_at = datetime.fromisoformat(last_event_at)
-            self.condition.last_event_at = last_event_at
-        last_poll_at = condition.get("last_poll_at")
-        if isinstance(last_poll_at, str):
-            self.condition.last_poll_at = last_poll_at
-        since, up = condition.get("since"), bool(condition.get("up"))
-        if isinstance(since, str) and not up:
-            # A failure that outlasts a restart did not begin with it.
-            self.condition.since = since
-            self._up_and_held = (up, bool(condition.get("held")))
+    def restore(self, saved: SourceCondition) -> None:
+        """Restore what is still true of *saved*, the condition that the last process left."""
+        self.condition.last_poll_at = saved.last_poll_at
+        self.condition.last_event_at = saved.last_event_at
+        if saved.last_event_at is not None:
+            self._last_event_at = datetime.fromisoformat(saved.last_event_at)
+        self._health.restore(saved)
+
+    def unsaved(self) -> SourceCondition | None:
+        """Return the condition if it differs from what was saved last, else None."""
+        return self._health.unsaved()
+
+    def saved(self, condition: SourceCondition | None) -> None:
+        """Record that *condition*, as :meth:`unsaved` has returned it, is in the store."""
+        self._health.saved(condition)
 
     async def save(self) -> None:
-        """Write the condition to the store; on a full disk the next poll writes it."""
-        self.condition.unknown_actions = self._unknown_actions
-        if self._last_event_at is not None:
-            self.condition.last_event_at = self._last_event_at.isoformat()
+        """Write what is unsaved to the store; on a full disk the next poll writes it."""
+        condition = self.unsaved()
+        if condition is None:
+            return
         with contextlib.suppress(StoreFull):
-            await self._store.save_condition("source", self._name, asdict(self.condition))
+            await self._store.save_condition("source", self._name, condition)
+            self.saved(condition)
 
     # -- polls -------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def track(self) -> Iterator[None]:
         """Record the outcome of the poll in this block: in the condition, metrics and log."""
-        self.condition.last_poll_at = self._now()
+        self.condition.last_poll_at = self._health.now()
         try:
             yield
         except StateError:
             raise
-        except RelayError as error:
-            self._poll_failed(error)
+        except Refused as error:
+            self._health.refused(error)
             raise
-        self._poll_succeeded()
-
-    def _poll_failed(self, error: RelayError) -> None:
-        condition, was_held = self.condition, self.condition.held
-        condition.last_error, condition.error_code = scrub(str(error)), code_of(error)
-        self._set(up=False, held=isinstance(error, Refused))
-        if not condition.held:
-            _log.warning("poll_failed", source=self._name, reason=condition.last_error)
-        elif not was_held:
-            _log.error("source_held", source=self._name, reason=condition.last_error)
-
-    def _poll_succeeded(self) -> None:
-        condition, was_held = self.condition, self.condition.held
-        condition.last_error = "; ".join(self.rejected_files) or None
-        condition.error_code = "file_rejected" if self.rejected_files else None
-        self._set(up=True, held=False)
-        if was_held:
-            _log.warning("source_released", source=self._name)
-
-    def _set(self, *, up: bool, held: bool) -> None:
-        self.condition.up, self.condition.held = up, held
-        self._metrics.source_up.labels(self._name).set(up)
-        if self._up_and_held != (up, held):
-            self._up_and_held = up, held
-            self.condition.since = self._now()
+        except RelayError as error:
+            self._health.failed(error)
+            _log.warning("poll_failed", source=self._name, reason=self.condition.last_error)
+            raise
+        self._health.succeeded(
+            error="; ".join(self.rejected_files) or None,
+            code="file_rejected" if self.rejected_files else None,
+        )
 
     # -- room in the store -------------------------------------------------------------------------
 
@@ -141,7 +104,7 @@ class SourceHealth:
         """Record that polling is paused until the store has room; *error* is its reason."""
         _log.error("polling_paused", source=self._name, reason=error)
         self.condition.last_error, self.condition.error_code = f"polling is paused: {error}", None
-        self.condition.paused_since = self._now()
+        self.condition.paused_since = self._health.now()
         await self.save()
 
     def resumed(self) -> None:
@@ -158,10 +121,11 @@ class SourceHealth:
         if self._last_event_at is not None:
             latest = max(latest, self._last_event_at)
         self._last_event_at = latest
+        self.condition.last_event_at = latest.isoformat()
         gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
         gauge.set(latest.timestamp())
         unknown = sum(UNKNOWN_ACTION in event.warnings for event in events)
-        self._unknown_actions += unknown
+        self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
 
     def check_silence(self, start: datetime) -> None:
@@ -173,10 +137,7 @@ class SourceHealth:
         if self._settings.max_silence is None:
             return
         since = self._last_event_at or start
-        silent = self._clock() - since > self._settings.max_silence
+        silent = self._clock.now() - since > self._settings.max_silence
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent
-
-    def _now(self) -> str:
-        return self._clock().astimezone(UTC).isoformat()

@@ -10,11 +10,12 @@ its part.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
 from auditrelay.errors import WalkBroken
+from auditrelay.settings import SourceSettings
 from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
 FIRST_LENGTH: Final = timedelta(hours=6)
@@ -22,6 +23,9 @@ FIRST_LENGTH: Final = timedelta(hours=6)
 
 GROWTH: Final = 4
 """How many times as long as the last part the next one may be, at most."""
+
+SHARE: Final = 0.4
+"""How much of the budget a part should use: it may turn out to be denser than the last ones."""
 
 MEMORY: Final = 3 / 4
 """How much each part weighs in the mean, of what the next one does."""
@@ -33,6 +37,20 @@ EDGE: Final = timedelta(seconds=1)
 """What is cut off as empty ends this far from the nearest event: vendors round times."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most events that a walk may show; with more it breaks, and its window is cut."""
+
+    counted: int
+    """If the vendor tells a total: then the first page breaks the walk, and costs little."""
+    uncounted: int
+    """If it tells none: then all that was shown by then has to be shown again."""
+
+
+WALK: Final = Budget(counted=50_000, uncounted=100_000)
+"""The budget of a walk whose events are stored page by page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +85,14 @@ class PartLength:
         """Of the last parts, the older the less they weigh."""
         self.length = first
         """How long the next part should be."""
+
+    @classmethod
+    def of(cls, settings: SourceSettings, budget: Budget) -> Self:
+        """Return the length of the first part for a source with *settings*, within *budget*."""
+        if settings.filters_time:
+            return cls(int(budget.counted * SHARE))
+        # Each walk passes everything that is newer than its window: the fewer walks, the better.
+        return cls(budget.uncounted, first=MAX_WINDOW)
 
     def read(self, part: Interval, events: int) -> None:
         """Learn that *part* was read to its end, and had so many *events*."""

@@ -7,38 +7,28 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 
 import contextlib
 import logging
-import math
-import time
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
-from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.parts import PartLength, can_be_cut, in_parts
-from auditrelay.collect.walk import WALK, Budget, time_range, walk
-from auditrelay.errors import StoreFull
+from auditrelay.collect.ledger import Intake
+from auditrelay.collect.page_writer import PageWriter
+from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
+from auditrelay.collect.walk import time_range, walk
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
-from auditrelay.events.notices import gap_event
-from auditrelay.http.retry import pause
-from auditrelay.settings import SourceSettings
-from auditrelay.sources import FileSource, Page, Source
-from auditrelay.store import Added, DeadLetter, Declared, Proof, Store
+from auditrelay.sources import Page, Source
+from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import MAX_WINDOW, Interval, holes, micros
+from auditrelay.window import Interval, holes, micros
 
 T = TypeVar("T")
 
 ROOM_INTERVAL: Final = 1.0
 """Seconds between two checks whether the store has room again."""
-
-PART_EVENTS: Final = 20_000
-"""How many events a part of a window should have: many pages, and far below the budget."""
 
 MARGIN: Final = timedelta(seconds=1)
 """Events this close to a bound of a window are never reported as deleted: vendors round bounds."""
@@ -55,6 +45,11 @@ class ReadMode:
     """Whether the window is covered already: new events are late, missing ones were deleted."""
     backfill: int | None = None
     """The number of the backfill that the window is part of."""
+
+    @property
+    def background(self) -> bool:
+        """Whether its requests give way to those of polls."""
+        return self.resweep or self.backfill is not None
 
 
 POLL: Final = ReadMode("poll")
@@ -76,44 +71,26 @@ class WindowStats:
 
 class WindowReader:
     """
-    Reads windows of one source into the store.
+    Reads windows of one *source* through *writer* into the store.
 
-    *clock* returns now, in UTC. *announce* is called after new events were spooled. *patience* is
-    how long a page waits for room in the spool until StoreFull is raised; None: without limit.
-    *health* may be shared by several readers of one source.
+    Another window may be read at the same time by another reader, with a writer of its own.
     """
 
     def __init__(
         self,
-        name: str,
-        settings: SourceSettings,
-        source: Source | FileSource,
+        source: Source,
         *,
-        normalizer: Normalizer,
-        store: Store,
+        part_length: PartLength,
+        writer: PageWriter,
+        store: Intake,
         metrics: Metrics,
-        clock: Callable[[], datetime],
-        announce: Callable[[], None],
-        patience: timedelta | None = None,
-        health: SourceHealth,
     ) -> None:
-        self.name = name
         self.source = source
-        self.worked_at: float | None = None
-        """When the current read last made progress (monotonic); None while nothing is read."""
-        self._settings = settings
-        self._normalizer = normalizer
+        self.writer = writer
+        self._name = writer.name
         self._store = store
         self._metrics = metrics
-        self._clock = clock
-        self.announce = announce
-        self._patience = math.inf if patience is None else patience.total_seconds()
-        self._health = health
-        self._part_length = part_length(settings, PART_EVENTS)
-
-    def normalize(self, records: list[bytes]) -> list[AuditEvent]:
-        """Return the events of *records*, with now as the time of fetching."""
-        return self._normalizer(records, micros(self._clock()))
+        self._part_length = part_length
 
     async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
         """
@@ -123,17 +100,15 @@ class WindowReader:
         source raises; the parts read until then stay in the store.
         """
         stats = WindowStats()
-        source = self.source
-        assert not isinstance(source, FileSource)  # noqa: S101  # it cannot be asked for windows
 
         async def walk_part(part: Interval) -> int:
             budget = WALK if can_be_cut(part) else None
-            return await self._walk(source, part, stats, mode, budget)
+            return await self._walk(part, stats, mode, budget)
 
-        await in_parts(self.name, window, self._part_length, walk_part)
+        await in_parts(self._name, window, self._part_length, walk_part)
         _log.info(
             "window_reswept" if mode.resweep else "window_collected",
-            source=self.name,
+            source=self._name,
             start=window.start.isoformat(),
             end=window.end.isoformat(),
             pages=stats.pages,
@@ -144,18 +119,23 @@ class WindowReader:
 
     async def _walk(
         self,
-        source: Source,
         window: Interval,
         stats: WindowStats,
         mode: ReadMode,
         budget: Budget | None,
     ) -> int:
         seen: set[bytes] = set()
-        before = await self._store.end_of_spool() if mode.resweep else 0
+        before = await self._store.end_of_spool(self._name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = number = events_shown = 0
         async with contextlib.aclosing(
-            walk(source, window, self.normalize, budget=budget)
+            walk(
+                self.source,
+                window,
+                self.writer.normalize,
+                background=mode.background,
+                budget=budget,
+            )
         ) as pages:
             async for events, page, outcome in pages:
                 if mode.resweep:
@@ -168,7 +148,7 @@ class WindowReader:
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
                 proof = None if outcome is None else _proof(window, page, mode, read, new)
-                added = await self.add(events, mode.via, proof)
+                added = await self.writer.add(events, mode.via, proof)
                 new += len(added.new)
                 number += 1
                 self._log_page(window, number, page, events, len(added.new))
@@ -177,7 +157,7 @@ class WindowReader:
                 events_shown += len(events)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
-                self.worked_at = time.monotonic()
+                self.writer.record_progress()
                 if outcome is None:
                     continue
                 stats.read += read
@@ -193,7 +173,7 @@ class WindowReader:
         times = time_range(events)
         _log.debug(
             "page_read",
-            source=self.name,
+            source=self._name,
             start=part.start.isoformat(),
             end=part.end.isoformat(),
             number=number,
@@ -209,106 +189,17 @@ class WindowReader:
         inside = well_inside(window)
         if inside is None:
             return 0
-        new = await self._store.record_deleted(self.name, inside, seen, before)
+        new = await self._store.record_deleted(self._name, inside, seen, before)
         if new:
             _log.warning(
                 "events_deleted_at_source",
-                source=self.name,
+                source=self._name,
                 count=new,
                 start=inside.start.isoformat(),
                 end=inside.end.isoformat(),
             )
-            self._metrics.events_deleted_at_source.labels(self.name).inc(new)
+            self._metrics.events_deleted_at_source.labels(self._name).inc(new)
         return new
-
-    async def add(
-        self,
-        events: Sequence[AuditEvent],
-        via: str,
-        proof: Proof | None = None,
-        bad: Sequence[DeadLetter] = (),
-    ) -> Added:
-        """Store a page once the store has room for it, and update metrics, health and log."""
-        added = await self.write_when_room(
-            lambda: self._store.add(
-                self.name, events, via=via, proof=proof, notice=self._notice, bad=bad
-            )
-        )
-        self._metrics.events_collected.labels(self.name).inc(len(added.new))
-        self._metrics.events_duplicate.labels(self.name).inc(added.known)
-        if added.new:
-            self._health.count_new([events[index] for index in added.new])
-            self._metrics.event_lateness_seconds.labels(self.name).observe_all(
-                (events[index].fetched - events[index].at) / 1e6 for index in added.late
-            )
-        self._report_gaps(added)
-        if added.new or added.declared or added.filled:
-            self.announce()
-        return added
-
-    async def declare(self, span: Interval, reason: str) -> None:
-        """Declare as a gap those parts of *span* that the ledger does not contain."""
-        await self.add([], reason, Proof(gaps=((span, reason),)))
-
-    def _notice(self, gap: Declared, filled: bool) -> AuditEvent:  # noqa: FBT001  # see Notice
-        return gap_event(
-            source=self.name,
-            vendor=self._settings.type,
-            scope=self.source.scope,
-            start=gap.interval.start,
-            end=gap.interval.end,
-            reason=gap.reason,
-            now=self._clock(),
-            tags=self._settings.tags,
-            filled=filled,
-        )
-
-    def _report_gaps(self, added: Added) -> None:
-        for gap in added.declared:
-            self._metrics.gap_seconds.labels(self.name, gap.reason).inc(
-                gap.interval.length.total_seconds()
-            )
-            if gap.new:
-                _log.error("gap_declared", source=self.name, **_gap_fields(gap))
-        for gap in added.filled:
-            _log.warning("gap_filled", source=self.name, **_gap_fields(gap))
-
-    async def write_when_room(self, write: Callable[[], Awaitable[T]]) -> T:
-        """
-        Retry *write* until the store has room for it: backpressure, a full spool pauses reading.
-
-        Raises StoreFull once the reader's patience is over.
-        """
-        waited = 0.0
-        made_room = False
-        while True:
-            try:
-                result = await write()
-            except StoreFull as error:
-                # Make room only before every other attempt: if the room made did not suffice, an
-                # immediate second try would not either.
-                made_room = not made_room and await self._store.make_room()
-                if made_room:
-                    continue
-                if waited >= self._patience:
-                    raise
-                if not waited:
-                    await self._health.paused(str(error))
-                await pause(ROOM_INTERVAL)
-                waited += ROOM_INTERVAL
-                self.worked_at = time.monotonic()
-                continue
-            if waited:
-                self._health.resumed()
-            return result
-
-
-def part_length(settings: SourceSettings, events: int) -> PartLength:
-    """Return the length of parts for a source with *settings*; each should have about *events*."""
-    if settings.filters_time:
-        return PartLength(events)
-    # Each walk passes everything that is newer than its window, so the fewer walks the better.
-    return PartLength(WALK.uncounted, first=MAX_WINDOW)
 
 
 def belongs(event: AuditEvent, window: Interval) -> bool:
@@ -338,14 +229,6 @@ def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) ->
     elif not mode.resweep:
         covers = tuple(holes(window, [span for span, _ in gaps]))
     return Proof(covers=covers, gaps=gaps, backfill=mode.backfill, part=part, read=read, new=new)
-
-
-def _gap_fields(gap: Declared) -> dict[str, str]:
-    return {
-        "start": gap.interval.start.isoformat(),
-        "end": gap.interval.end.isoformat(),
-        "reason": gap.reason,
-    }
 
 
 def _late(event: AuditEvent) -> AuditEvent:

@@ -6,20 +6,17 @@ and counted as late; forwarded events that were deleted at the source are record
 """
 
 import asyncio
-import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
+from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
 from auditrelay.errors import RelayError, StateError
-from auditrelay.http.rate import in_background
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
-from auditrelay.sources import FileSource
-from auditrelay.store import Store
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, holes, slices
@@ -31,7 +28,7 @@ class Resweeper:
     """
     The resweeps of the source *name*, up to its *checkpoint*.
 
-    *reader* is used by the resweeps alone; polls have their own. *clock* returns now, in UTC.
+    *reader* is used by the resweeps alone; polls have their own.
     """
 
     def __init__(
@@ -41,9 +38,9 @@ class Resweeper:
         *,
         checkpoint: Checkpoint,
         reader: WindowReader,
-        store: Store,
+        store: Ledger,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.due = asyncio.Event()
         """Set after each poll: covered time may be old enough for a resweep."""
@@ -57,7 +54,6 @@ class Resweeper:
 
     async def keep_resweeping(self) -> None:
         """Resweep after every poll, until cancelled; a failure is retried after the next poll."""
-        in_background()
         while True:
             await self.due.wait()
             self.due.clear()
@@ -74,15 +70,14 @@ class Resweeper:
 
         Raises RelayError if the source could not be read; the progress of each delay is stored.
         """
-        if isinstance(self.reader.source, FileSource):
-            return
-        self.reader.worked_at = time.monotonic()
+        self.reader.writer.record_progress()
         try:
-            await self._checkpoint.refresh()
+            if not self._checkpoint.is_read:
+                await self._checkpoint.refresh()
             for delay in sorted(self._settings.resweep):
                 await self._resweep(delay)
         finally:
-            self.reader.worked_at = None
+            self.reader.writer.record_end()
 
     async def skip(self, window: Interval, walked: datetime) -> None:
         """Skip the resweeps of what in *window* was older than their delay when it was *walked*."""
@@ -97,7 +92,7 @@ class Resweeper:
     async def _resweep(self, delay: timedelta) -> None:
         """Walk covered time that is older than *delay*, in few large windows, without the gaps."""
         done = await self._store.resweep_from(self._name, delay)
-        until = min(self._checkpoint.at, self._clock() - delay)
+        until = min(self._checkpoint.at, self._clock.now() - delay)
         # A resweep after every poll would double the requests. Waiting for another quarter of the
         # delay is little compared with the delay.
         if until - done < max(delay / 4, self._settings.poll_interval):

@@ -7,23 +7,21 @@ forwarded, and what is its status at each sink. Only a repair changes anything.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, Protocol, runtime_checkable
+
+from msgspec import Struct, field
 
 from auditrelay import __version__
-from auditrelay.collect.backfill import IN_MEMORY, MAX_EVENTS_IN_MEMORY
+from auditrelay.clock import Clock
+from auditrelay.collect.backfill import IN_MEMORY
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.on_progress import OnProgress
-from auditrelay.collect.parts import can_be_cut, in_parts
-from auditrelay.collect.reader import backfilled, belongs, part_length, well_inside
+from auditrelay.collect.evidence import Evidence
+from auditrelay.collect.parts import PartLength, can_be_cut, in_parts
+from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import walk
-from auditrelay.errors import ConfigError
 from auditrelay.events import AuditEvent
-from auditrelay.http.rate import in_background
-from auditrelay.http.retry import pause
-from auditrelay.sources import FileSource
-from auditrelay.store import DeliveryStatus, Proof, Span, Store
+from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
 
@@ -32,6 +30,64 @@ MISSING_AT_SINK: Final = "missing_at_sink"
 
 REFRESH_SECONDS: Final = 2.0
 """How long to wait for an index to refresh; Elasticsearch refreshes every second."""
+
+
+class VerifyProgress(Struct, frozen=True, tag=True):
+    """Progress of a comparison, in events."""
+
+    checked: int
+    missing: int
+
+
+class Missing(Struct, frozen=True):
+    """An event that *sinks* lack; *gap* is the reason of the gap that it is in, if it is in one."""
+
+    uid: str
+    native_id: str | None
+    occurred_at: str
+    sinks: tuple[str, ...]
+    gap: str | None
+
+
+class Deleted(Struct, frozen=True):
+    """A forwarded event that the source does not show any more."""
+
+    uid: str
+    occurred_at: str
+
+
+class NotShown(Struct, frozen=True):
+    """A part of the range that the source did not show, and why."""
+
+    start: str
+    end: str
+    reason: str
+
+
+class VerifyReport(Struct, frozen=True, kw_only=True):
+    """
+    The outcome of a comparison, as ``verify --json`` prints it; times are ISO 8601 UTC.
+
+    *sinks* has by sink how many events have which status there. The digests are the exclusive-or of
+    the uids, and are equal for equal sets of events.
+    """
+
+    source: str
+    start: str = field(name="from")
+    end: str = field(name="to")
+    checked: int
+    digest_at_source: str
+    forwarded: int
+    digest_forwarded: str
+    sinks: dict[str, dict[str, int]]
+    asked_at_sink: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    repaired: int
+    deleted_at_source: tuple[Deleted, ...]
+    not_shown: tuple[NotShown, ...]
+    began_at: str
+    ended_at: str
+    version: str
 
 
 @runtime_checkable
@@ -48,29 +104,24 @@ class Verifier:
 
     *searchable* are the sinks to ask themselves, by name. With *repair* missing events are
     forwarded: to every sink if they were never forwarded, else to the sink that lacks them.
-    *on_progress* is called after each part. *clock* returns now, in UTC.
+    *on_progress* is called after each part.
     """
 
     def __init__(
         self,
         collector: Collector,
-        store: Store,
+        store: Evidence,
         *,
         span: Interval,
         sinks: Sequence[str],
         searchable: Mapping[str, Searchable],
         repair: bool,
-        clock: Callable[[], datetime],
-        on_progress: OnProgress,
+        clock: Clock,
+        on_progress: Callable[[VerifyProgress], Awaitable[None]],
     ) -> None:
-        if isinstance(collector.source, FileSource):
-            raise ConfigError(
-                f"{collector.name} reads files and cannot be asked for a range: there is nothing "
-                "to compare with"
-            )
         self._collector = collector
         self._source = collector.source
-        self._reader = collector.new_reader()
+        self._writer = collector.new_reader().writer
         self._store = store
         self._span = span
         self._sinks = sinks
@@ -80,59 +131,63 @@ class Verifier:
         self._on_progress = on_progress
         self._checked = 0
         self._digest = 0
-        self._missing: list[dict[str, Any]] = []
+        self._missing: list[Missing] = []
         self._repaired = 0
-        self._deleted: list[dict[str, Any]] = []
+        self._deleted: list[Deleted] = []
         self._statuses: dict[str, Counter[str]] = {sink: Counter() for sink in sinks}
-        self._partial: list[dict[str, str]] = []
+        self._partial: list[NotShown] = []
         self._gaps: list[Span] = []
 
-    async def run(self) -> dict[str, Any]:
-        """Return the report, as ``verify --json`` prints it. Raises RelayError."""
-        in_background()
-        began = self._clock()
+    async def run(self) -> VerifyReport:
+        """Return the report. Raises RelayError."""
+        began = self._clock.now()
         await self._collector.checkpoint.refresh()
         name, span = self._collector.name, self._span
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
-        length = part_length(self._collector.settings, MAX_EVENTS_IN_MEMORY // 2)
+        length = PartLength.of(self._collector.settings, IN_MEMORY)
         for part in slices(span, self._collector.settings.max_window):
             await in_parts(name, part, length, self._compare)
         forwarded, digest = await self._store.count_forwarded(name, span)
-        return {
-            "source": name,
-            "from": iso(span.start),
-            "to": iso(span.end),
-            "checked": self._checked,
-            "digest_at_source": self._digest.to_bytes(20).hex(),
-            "forwarded": forwarded,
-            "digest_forwarded": digest,
-            "sinks": {sink: dict(statuses) for sink, statuses in self._statuses.items()},
-            "asked_at_sink": sorted(self._searchable),
-            "missing": self._missing,
-            "repaired": self._repaired,
-            "deleted_at_source": self._deleted,
-            "not_shown": self._partial,
-            "began_at": iso(began),
-            "ended_at": iso(self._clock()),
-            "version": __version__,
-        }
+        return VerifyReport(
+            source=name,
+            start=iso(span.start),
+            end=iso(span.end),
+            checked=self._checked,
+            digest_at_source=self._digest.to_bytes(20).hex(),
+            forwarded=forwarded,
+            digest_forwarded=digest,
+            sinks={sink: dict(statuses) for sink, statuses in self._statuses.items()},
+            asked_at_sink=tuple(sorted(self._searchable)),
+            missing=tuple(self._missing),
+            repaired=self._repaired,
+            deleted_at_source=tuple(self._deleted),
+            not_shown=tuple(self._partial),
+            began_at=iso(began),
+            ended_at=iso(self._clock.now()),
+            version=__version__,
+        )
 
     async def _compare(self, part: Interval) -> int:
         """Compare one part; the report counts it only if the source showed all of it."""
-        before = await self._store.end_of_spool()
+        before = await self._store.end_of_spool(self._collector.name)
         shown: dict[str, AuditEvent] = {}
         last = None
         budget = IN_MEMORY if can_be_cut(part) else None
         async with contextlib.aclosing(
-            walk(self._source, part, self._reader.normalize, budget=budget)
+            walk(
+                self._source,
+                part,
+                self._writer.normalize,
+                background=True,
+                budget=budget,
+            )
         ) as pages:
             async for events, last, _ in pages:  # noqa: B007  # the last page is used below
                 shown.update((event.uid, event) for event in events if belongs(event, part))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
             self._partial += [
-                {"start": iso(each.start), "end": iso(each.end), "reason": reason}
-                for each, reason in reasons
+                NotShown(iso(each.start), iso(each.end), reason) for each, reason in reasons
             ]
         found = list(shown.values())
         statuses = await self._store.delivery_status(self._collector.name, found)
@@ -159,26 +214,14 @@ class Verifier:
         if self._repairs:
             whole = last is not None and not (last.partial or last.gaps)
             await self._repair(found, to_resend, Proof(covers=(part,) if whole else ()))
-        await self._on_progress({"checked": self._checked, "missing": len(self._missing)})
+        await self._on_progress(VerifyProgress(self._checked, len(self._missing)))
         return len(found)
 
     def _record_missing(self, event: AuditEvent, sinks: Sequence[str]) -> None:
         at = moment(event.at)
+        gaps = (span.gap for span in self._gaps if span.interval.start <= at < span.interval.end)
         self._missing.append(
-            {
-                "uid": event.uid,
-                "native_id": event.native_id,
-                "occurred_at": iso(at),
-                "sinks": list(sinks),
-                "gap": next(
-                    (
-                        span.gap
-                        for span in self._gaps
-                        if span.interval.start <= at < span.interval.end
-                    ),
-                    None,
-                ),
-            }
+            Missing(event.uid, event.native_id, iso(at), tuple(sinks), next(gaps, None))
         )
 
     async def _find_missing_at_sinks(
@@ -197,7 +240,7 @@ class Verifier:
                 wanted = [event for event in wanted if event.uid not in stored]
                 if not wanted or wait is None:
                     break
-                await pause(wait)
+                await self._clock.sleep(wait)
             missing[name] = {event.uid for event in wanted}
         return missing
 
@@ -209,7 +252,7 @@ class Verifier:
             return
         seen = set(map(known_key, found))
         self._deleted += [
-            {"uid": uid, "occurred_at": iso(at)}
+            Deleted(uid, iso(at))
             for uid, at in await self._store.find_deleted(
                 self._collector.name, inside, seen, before
             )
@@ -223,10 +266,10 @@ class Verifier:
     ) -> None:
         """Forward the new ones of *found* to all sinks, and *to_resend* to its sink alone."""
         marked = [backfilled(event) for event in found]
-        added = await self._reader.add(marked, "repair", proof)
+        added = await self._writer.add(marked, "repair", proof)
         self._repaired += len(added.new)
         for sink, events in to_resend.items():
             again = [backfilled(event) for event in events]
             await self._store.resend(self._collector.name, [sink], again, Proof())
-            self._reader.announce()
+            self._writer.announce()
             self._repaired += len(again)

@@ -10,13 +10,12 @@ and the caller walks smaller parts.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 import structlog
 
-from auditrelay.collect.parts import Shown
+from auditrelay.collect.parts import WALK, Budget, Shown
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
@@ -29,19 +28,6 @@ MAX_WALKS_PER_WINDOW: Final = 4
 """How often a window is walked while records move between its pages."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The most events that a walk may show; with more it breaks, and its window is cut."""
-
-    counted: int
-    """If the vendor tells a total: then the first page breaks the walk, and costs little."""
-    uncounted: int
-    """If it tells none: then all that was shown by then has to be shown again."""
-
-
-WALK: Final = Budget(counted=50_000, uncounted=100_000)
-"""The budget of a walk whose events are stored page by page."""
-
 Outcome = Literal["complete", "total_mismatched"]
 """How a walk ended that read the whole window: with all that the vendor counts, or with fewer."""
 
@@ -53,15 +39,17 @@ async def walk(
     window: Interval,
     normalize: Callable[[list[bytes]], list[AuditEvent]],
     *,
+    background: bool = False,
     budget: Budget | None = WALK,
     on_page: Callable[[Page, list[AuditEvent]], None] | None = None,
 ) -> AsyncGenerator[tuple[list[AuditEvent], Page, Outcome | None], None]:
     """
     Yield each page of *window* with its events, and with the one that completes it the outcome.
 
-    The last page of the last walk completes the window; all others come with None. A walk of more
-    than *budget* breaks; None means no limit, for windows that are too short to be cut.
-    *on_page* is called with every page before it is judged, so also with one that breaks the walk.
+    The last page of the last walk completes the window; all others come with None. In the
+    *background* the requests give way to those of polls. A walk of more than *budget* breaks; None
+    means no limit, for windows that are too short to be cut. *on_page* is called with every page
+    before it is judged, so also with one that breaks the walk.
     Raises WalkBroken, and what the source raises.
     """
     before: set[int] = set()
@@ -70,7 +58,7 @@ async def walk(
         guard = _Guard(budget)
         async with (
             _saying_what_was_shown(guard),
-            contextlib.aclosing(_read_ahead(source.walk(window))) as pages,
+            contextlib.aclosing(_read_ahead(source.walk(window, background=background))) as pages,
         ):
             async for page in pages:
                 events = normalize(page.records)

@@ -1,10 +1,10 @@
 """Poll a sink for the acknowledgements of the batches that wait for one."""
 
-from collections.abc import Callable
 from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import PendingAcknowledgements
 from auditrelay.deliver.batches import Batches
 from auditrelay.deliver.health import SinkHealth
@@ -12,7 +12,6 @@ from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, RelayError, Retryable
-from auditrelay.http.retry import pause
 from auditrelay.settings.values import format_duration
 from auditrelay.sinks import Channel
 from auditrelay.telemetry.scrubber import scrub
@@ -42,7 +41,7 @@ class AcknowledgementPoller:
         health: SinkHealth,
         outcomes: Outcomes,
         in_flight: InFlight,
-        monotonic: Callable[[], float],
+        clock: Clock,
         fail_fast: bool,
     ) -> None:
         self._name = name
@@ -51,7 +50,7 @@ class AcknowledgementPoller:
         self._health = health
         self._outcomes = outcomes
         self._in_flight = in_flight
-        self._monotonic = monotonic
+        self._clock = clock
         self._fail_fast = fail_fast
 
     async def keep_polling(self) -> None:
@@ -59,7 +58,7 @@ class AcknowledgementPoller:
         wait = POLL_FIRST
         while True:
             await self._pending.not_empty.wait()
-            await pause(wait)
+            await self._clock.sleep(wait)
             try:
                 news = await self._poll()
             except Refused as error:
@@ -120,7 +119,9 @@ class AcknowledgementPoller:
 
     async def _resend_overdue(self, channel: Channel) -> None:
         """Resend what is not acknowledged in time, or cannot be any more."""
-        missed = self._pending.take(channel, self._pending.overdue(channel, self._monotonic()))
+        missed = self._pending.take(
+            channel, self._pending.overdue(channel, self._clock.monotonic())
+        )
         if not missed:
             return
         channel.retire()

@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import EventRef, Item, Sink
-from auditrelay.store import SpoolPage, Store
+from auditrelay.sinks import ANY_AGE, Item, Sink
+from auditrelay.store import Reached, SpoolPage
 from auditrelay.store.progress import Range
 
 READ_AHEAD_BYTES: Final = 1 << 20
@@ -21,14 +22,15 @@ READ_AHEAD_BYTES: Final = 1 << 20
 class Batches:
     """Reads the events that wait for the sink called *name*, as batches within its limits."""
 
-    def __init__(self, name: str, sink: Sink, store: Store) -> None:
+    def __init__(self, name: str, sink: Sink, store: Spool) -> None:
         self._name = name
         self._sink = sink
         self._store = store
         self._ready = deque[tuple[int, AuditEvent]]()
         self._bytes = 0
-        self._skipped: list[Range] = []
-        self._read_to = 0
+        self._reached: Reached | None = None
+        self._exhausted = False
+        """Whether the last read found nothing more, so that another one would not either."""
         self._resend: deque[Range] = deque()
         self._postponed: list[Range] = []
 
@@ -41,11 +43,6 @@ class Batches:
         """Read the events in *ranges* again, before any new ones."""
         self._resend += ranges
 
-    def take_skipped(self) -> list[Range]:
-        """Return the ranges skipped since the last call: they are done without being sent."""
-        skipped, self._skipped = self._skipped, []
-        return skipped
-
     def postpone(self, items: Sequence[Item]) -> None:
         """Resend *items* after everything else that waits."""
         self._postponed += ranges_of(item.position for item in items)
@@ -55,60 +52,93 @@ class Batches:
         self._resend += self._postponed
         self._postponed.clear()
 
+    def spool_changed(self) -> None:
+        """Read again from the next :meth:`fill` on: there may be new events in the spool."""
+        self._exhausted = False
+
     async def fill(self) -> bool:
-        """Read until a batch is full, and return whether it is; reads about one batch ahead."""
+        """
+        Read until a batch is full, and return whether it is; reads about one batch ahead.
+
+        Once a read has found nothing more, only :meth:`spool_changed` lets it read again.
+        """
         limits = self._sink.limits
         while len(self._ready) < limits.events and self._bytes < READ_AHEAD_BYTES:
             missing = limits.events - len(self._ready)
             if self._resend:
-                await self._reread(*self._resend.popleft(), missing)
+                await self._reread(self._resend.popleft(), missing)
                 continue
-            pages = await self._store.read(self._name, self._read_to, missing)
+            pages: list[SpoolPage] = []
+            if not self._exhausted:
+                pages, self._reached = await self._store.read(self._name, self._reached, missing)
+                self._exhausted = not pages
             if not pages:
-                if not self._postponed:
-                    return False
+                # A success may have done that during the read: then there is something to resend.
                 self.resend_postponed()
+                if not self._resend:
+                    return False
                 continue
-            for page in pages:
-                if page.first > self._read_to:
-                    # Events in between belong to other sinks only, or are done already.
-                    self._skipped.append((self._read_to, page.first))
-                self._read_to = page.first + len(page.events)
-                self._enqueue(page)
+            self._enqueue(pages)
         return True
 
-    async def _reread(self, start: int, end: int, most: int) -> None:
-        pages = await self._store.read(self._name, start, min(most, end - start))
+    async def _reread(self, places: Range, most: int) -> None:
+        pages = await self._store.reread(self._name, places, most)
+        self._enqueue(pages)
+        if pages:  # else the rest of the range is done by now
+            start, end = pages[-1].first + len(pages[-1].events), places[1]
+            if start < end:
+                self._resend.appendleft((start, end))
+
+    def _enqueue(self, pages: Sequence[SpoolPage]) -> None:
         for page in pages:
-            if page.first >= end:
-                return  # the rest of the range is done by now
-            start = min(page.first + len(page.events), end)
-            self._enqueue(page, end)
-        if pages and start < end:
-            self._resend.appendleft((start, end))
+            self._ready.extend(enumerate(page.events, page.first))
+            self._bytes += page.size
 
-    def _enqueue(self, page: SpoolPage, end: int | None = None) -> None:
-        events = page.events if end is None else page.events[: end - page.first]
-        self._ready.extend(enumerate(events, page.first))
-        self._bytes += page.size
-
-    def cut(self) -> list[Item]:
-        """Return the next batch, rendered."""
+    def cut(self, now: int) -> list[Item]:
+        """Return the next batch, rendered to be sent *now* (microseconds since 1970 UTC)."""
         limits, ready, render = self._sink.limits, self._ready, self._sink.render
         items: list[Item] = []
         room = limits.bytes
         while ready and len(items) < limits.events:
             position, event = ready[0]
-            text = render(event)
-            room -= len(text) + limits.overhead
+            # The item does not keep the event itself: that would keep its whole page in memory.
+            item = Item.of(position, event, render(event, now), limits)
+            room -= len(item.text) + limits.overhead
             if room < 0 and items:
                 break
             ready.popleft()
-            # Not the event itself: it would keep its whole page in memory.
-            items.append(Item(position, EventRef.of(event), text))
+            items.append(item)
         if not ready:
             self._bytes = 0
         return items
+
+    async def renew(self, items: Sequence[Item], now: int) -> Sequence[Item]:
+        """
+        Return *items* as they are to be sent *now* (microseconds since 1970 UTC).
+
+        Those that were rendered for another age are read from the spool and rendered again.
+        """
+        outdated = [
+            item
+            for item in items
+            if item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
+        ]
+        if not outdated:
+            return items
+        limits, render = self._sink.limits, self._sink.render
+        renewed: dict[int, Item] = {}
+        for start, end in ranges_of(item.position for item in outdated):
+            read_to = start
+            while read_to < end:
+                pages = await self._store.reread(self._name, (read_to, end), end - read_to)
+                if not pages:
+                    break
+                for page in pages:
+                    for position, event in enumerate(page.events, page.first):
+                        rendered = render(event, now)
+                        renewed[position] = Item.of(position, event, rendered, limits)
+                    read_to = page.first + len(page.events)
+        return [renewed.get(item.position, item) for item in items]
 
 
 def ranges_of(positions: Iterable[int]) -> list[Range]:

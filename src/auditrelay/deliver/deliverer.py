@@ -21,12 +21,12 @@ delivered only then.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgement_poller import AcknowledgementPoller
 from auditrelay.deliver.acknowledgements import PendingAcknowledgements, SentBatch
 from auditrelay.deliver.batches import Batches, ranges_of
@@ -36,23 +36,26 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.send import send_fit
+from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
-from auditrelay.http.retry import pause, retrying
+from auditrelay.http.retry import retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
-from auditrelay.store import DeadLetter, Store
+from auditrelay.store import RejectedEvent
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import micros
 
 
 class Deliverer:
     """
     Delivers the events in the spool to one sink.
 
-    *clock* returns now, in UTC; *monotonic* counts seconds. *attempts* bounds how often a request
-    is made before its failure is raised, for a run that has to end; by default it is retried
-    forever.
+    *attempts* bounds how often a request is made before its failure is raised, for a run that has
+    to end; by default it is retried forever.
     """
 
     def __init__(
@@ -61,26 +64,23 @@ class Deliverer:
         settings: SinkSettings,
         sink: Sink,
         *,
-        store: Store,
+        store: Spool,
         metrics: Metrics,
-        clock: Callable[[], datetime],
-        monotonic: Callable[[], float] = time.monotonic,
+        clock: Clock,
         attempts: int | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
         self._sink = sink
-        self._store = store
         self._metrics = metrics
         self._clock = clock
-        self._monotonic = monotonic
         self._attempts = attempts
         self._stopping = False
-        self._in_flight = InFlight()
+        self._in_flight = InFlight(clock)
         self._batches = Batches(name, sink, store)
         self._concurrency = AdaptiveConcurrency(settings.concurrency)
         self._breaker = CircuitBreaker()
-        state = StateWriter(name, store, self._in_flight)
+        state = StateWriter(name, store, self._in_flight, clock)
         self._health = SinkHealth(
             name, self._breaker, self._in_flight, state=state, metrics=metrics, clock=clock
         )
@@ -95,7 +95,7 @@ class Deliverer:
             health=self._health,
             outcomes=self._outcomes,
             in_flight=self._in_flight,
-            monotonic=monotonic,
+            clock=clock,
             fail_fast=attempts is not None,
         )
         self.wake = self._in_flight.spool_changed
@@ -151,12 +151,12 @@ class Deliverer:
                 await self._health.mark_held(failure)
             else:
                 await self._health.mark_unavailable(failure)
-            await pause(wait)
+            await self._clock.sleep(wait)
             wait = min(wait * 2, PROBE_MAX)
 
-    def restore(self, condition: Mapping[str, object]) -> None:
-        """Restore from *condition*, as the last process left it, what is still true."""
-        self._health.restore(condition)
+    def restore(self, saved: SinkCondition) -> None:
+        """Restore from *saved*, the condition that the last process left, what is still true."""
+        self._health.restore(saved)
 
     def stop(self) -> None:
         """Start no new batch and retry no request; requests in flight may finish."""
@@ -198,24 +198,31 @@ class Deliverer:
         """Return the next batch, as full as it gets within ``linger``; empty when finished."""
         batches, in_flight = self._batches, self._in_flight
         while True:
-            in_flight.spool_changed.clear()
-            if await batches.fill():
-                return batches.cut()
+            if await self._fill():
+                return batches.cut(micros(self._clock.now()))
             if batches.ready:
                 if not in_flight.finishing:
                     await self._linger()
-                    await batches.fill()
-                return batches.cut()
+                    await self._fill()
+                return batches.cut(micros(self._clock.now()))
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
-            if in_flight.finishing and not busy:
+            if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
                 return []
             await in_flight.spool_changed.wait()
+
+    async def _fill(self) -> bool:
+        """Read until a batch is full, and return whether it is."""
+        # Cleared before the read: an event that comes into the spool during it sets it again.
+        if self._in_flight.spool_changed.is_set():
+            self._in_flight.spool_changed.clear()
+            self._batches.spool_changed()
+        return await self._batches.fill()
 
     async def _linger(self) -> None:
         deadline = self.settings.linger.total_seconds()
         if deadline:
-            await pause(deadline)
+            await self._clock.sleep(deadline)
 
     # -- one batch ---------------------------------------------------------------------------------
 
@@ -226,18 +233,24 @@ class Deliverer:
                 part = parts.pop()
                 if self._breaker.is_open:
                     # One event is enough for a probe; the others make room for those behind them.
-                    self._batches.postpone([*part[1:], *chain.from_iterable(parts)])
+                    self._postpone([*part[1:], *chain.from_iterable(parts)])
                     part, parts = part[:1], []
                 parts += reversed(await self._deliver_part(part))
         finally:
             self._in_flight.batch_finished()
 
+    def _postpone(self, items: Sequence[Item]) -> None:
+        """Resend *items* after everything else that waits, even if nothing else ever comes."""
+        self._batches.postpone(items)
+        if items:
+            self._in_flight.spool_changed.set()
+
     async def _deliver_part(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """Send *items* until they have a verdict; return the parts that are to be sent next."""
-        first_at = self._clock()
+        first_at = self._clock.now()
         try:
             async for attempt in retrying(
-                self.name, self._metrics, attempts=self._attempts, sleep=self._wait_to_retry
+                self.name, self._metrics, sleep=self._wait_to_retry, attempts=self._attempts
             ):
                 with attempt:
                     number = attempt.retry_state.attempt_number
@@ -274,11 +287,11 @@ class Deliverer:
         So a sink that is down is probed as often as one batch would retry, however many wait. If it
         has recovered meanwhile, the time spent behind the others counts towards *seconds*.
         """
-        since = self._monotonic()
+        since = self._clock.monotonic()
         await self._health.probe_lock.acquire()
         if self.condition.up:
-            seconds -= self._monotonic() - since
-        await pause(max(seconds, 0.0))
+            seconds -= self._clock.monotonic() - since
+        await self._clock.sleep(max(seconds, 0.0))
 
     async def _send_once_released(self, items: Sequence[Item]) -> Verdict:
         """Send *items*; while the sink refuses it is held, and they wait for a turn to probe."""
@@ -286,11 +299,13 @@ class Deliverer:
         if self.condition.held:
             await probe_lock.acquire()
             if self._breaker.is_open and self._attempts is None:
-                await pause(self._breaker.probe_delay())
+                await self._clock.sleep(self._breaker.probe_delay())
         wait = PROBE_FIRST
         while True:
             try:
-                return await self._request(items)
+                return await self._request(
+                    await self._batches.renew(items, micros(self._clock.now()))
+                )
             except Refused as error:
                 if error.sent:
                     self._outcomes.count_possible_duplicates(len(items))
@@ -300,7 +315,7 @@ class Deliverer:
             # One batch probes; the others wait behind it.
             await probe_lock.acquire()
             if self.condition.held:
-                await pause(wait)
+                await self._clock.sleep(wait)
                 wait = min(wait * 2, PROBE_MAX)
 
     async def _request(self, items: Sequence[Item]) -> Verdict:
@@ -308,20 +323,20 @@ class Deliverer:
         if self._stopping:
             await asyncio.Event().wait()  # until cancelled: the events stay in the spool
         self._in_flight.request_started()
-        begun = self._monotonic()
+        begun = self._clock.monotonic()
         try:
-            verdict = await self._sink.send(items)
+            verdict = await send_fit(self._sink, items)
         except BaseException as error:
             self._in_flight.request_finished()
             if isinstance(error, Retryable):
-                self._concurrency.on_failure(begun, self._monotonic())
+                self._concurrency.on_failure(begun, self._clock.monotonic())
             raise
         if verdict.throttled or verdict.retry_reason is not None:
-            self._concurrency.on_failure(begun, self._monotonic())
+            self._concurrency.on_failure(begun, self._clock.monotonic())
         else:
             size = sum([len(item.text) for item in items])
             self._concurrency.on_success(
-                begun, self._monotonic(), size=size, in_flight=self._in_flight.requests
+                begun, self._clock.monotonic(), size=size, in_flight=self._in_flight.requests
             )
         return verdict
 
@@ -342,7 +357,7 @@ class Deliverer:
         self, items: Sequence[Item], verdict: Verdict, first_at: datetime, attempts: int
     ) -> None:
         """Store the *verdict* on *items*, and with that finish their request."""
-        now = self._clock()
+        now = self._clock.now()
         rejected = {rejection.index for rejection in verdict.rejected}
         named = {*verdict.retry, *rejected}
         accepted = items
@@ -351,20 +366,22 @@ class Deliverer:
         try:
             refusal = await self._health.update(verdict)
             dead = [
-                DeadLetter(
-                    await self._store.event_at(items[rejection.index].position),
-                    rejection.reason,
-                    scrub(rejection.message),
-                    rejection.status,
-                    attempts,
-                    first_at,
-                    now,
+                (
+                    items[rejection.index].event,
+                    RejectedEvent(
+                        items[rejection.index].position,
+                        rejection.reason,
+                        scrub(rejection.message),
+                        rejection.status,
+                        attempts,
+                        first_at,
+                        now,
+                    ),
                 )
                 for rejection in verdict.rejected
             ]
-            sent = SentBatch.of(accepted, self._monotonic())
-            done = self._batches.take_skipped()
-            done += ranges_of(items[index].position for index in rejected)
+            sent = SentBatch.of(accepted, self._clock.monotonic())
+            done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
                 await self._outcomes.commit([*done, *sent.ranges], [sent], dead)
             else:
@@ -373,6 +390,6 @@ class Deliverer:
                 await self._outcomes.commit(done, [], dead)
         finally:
             self._in_flight.request_finished()
-        self._outcomes.count_possible_duplicates(verdict.possibly_stored)
+        self._outcomes.count_possible_duplicates(verdict.counts.possibly_stored)
         if refusal is not None and self._attempts is not None:
             raise refusal

@@ -1,7 +1,8 @@
 """What one sink has in flight, and the two events that its delivery loop waits on."""
 
 import asyncio
-import time
+
+from auditrelay.clock import Clock
 
 
 class InFlight:
@@ -15,13 +16,14 @@ class InFlight:
     Both events mean "check again", not that there is something to do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.batches = 0
         self.requests = 0
         self.worked_at: float | None = None
         """When a request last started or finished (monotonic); None while none is open."""
         self.spool_changed = asyncio.Event()
-        """Set when there may be new events in the spool, or the loop may be able to end."""
+        """Set when there may be more to read from the spool, or the loop may be able to end."""
         self.slot_changed = asyncio.Event()
         """Set when one more batch may be sent."""
         self.finishing = False
@@ -40,18 +42,18 @@ class InFlight:
     def request_started(self) -> None:
         """Count a request that is about to be sent."""
         self.requests += 1
-        self.worked_at = self.worked_at or time.monotonic()
+        self.worked_at = self.worked_at or self._clock.monotonic()
 
     def request_finished(self) -> None:
         """Count a request as done: it failed, or its verdict is in the store."""
         self.requests -= 1
-        self.worked_at = time.monotonic() if self.requests else None
+        self.worked_at = self._clock.monotonic() if self.requests else None
         self._request_finished.set()
 
     def still_working(self) -> None:
         """Record progress: a loop that waits for room on the disk is not stuck."""
         if self.requests:
-            self.worked_at = time.monotonic()
+            self.worked_at = self._clock.monotonic()
 
     async def drain(self) -> None:
         """Wait until no request is open."""

@@ -1,16 +1,16 @@
 """Record what became of a sink's events: first in the store, then in metrics and log."""
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import SentBatch
-from auditrelay.deliver.health import SinkCondition
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
-from auditrelay.sinks import Sink, Verdict
-from auditrelay.store import DeadLetter
+from auditrelay.sinks import EventRef, Sink, Verdict
+from auditrelay.store import RejectedEvent
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -29,9 +29,9 @@ class Outcomes:
         *,
         state: StateWriter,
         metrics: Metrics,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
-        self.throughput = Throughput(clock())
+        self.throughput = Throughput(clock.now())
         self._name = name
         self._sink = sink
         self._condition = condition
@@ -41,32 +41,35 @@ class Outcomes:
         self._warned: tuple[str, ...] = ()
 
     async def commit(
-        self, done: Sequence[Range], delivered: Sequence[SentBatch], dead: Sequence[DeadLetter] = ()
+        self,
+        done: Sequence[Range],
+        delivered: Sequence[SentBatch],
+        dead: Sequence[tuple[EventRef, RejectedEvent]] = (),
     ) -> None:
         """
         Store that the ranges in *done* are done, together with the *dead* letters, then count.
 
         One transaction writes both: neither is right without the other.
         """
-        await self._state.settle(done, dead)
-        for letter in dead:
-            self._count_dead_letter(letter)
+        await self._state.settle(done, [rejected for _, rejected in dead])
+        for event, rejected in dead:
+            self._count_dead_letter(event, rejected)
         for sent in delivered:
             self._count_delivered(sent, rejected=len(dead))
 
-    def _count_dead_letter(self, letter: DeadLetter) -> None:
-        self._metrics.dead_letters_total.labels(self._name, letter.reason).inc()
+    def _count_dead_letter(self, event: EventRef, rejected: RejectedEvent) -> None:
+        self._metrics.dead_letters_total.labels(self._name, rejected.reason).inc()
         _log.error(
             "event_dead_lettered",
             sink=self._name,
-            source=letter.event.source,
-            uid=letter.event.uid,
-            reason=letter.reason,
-            status=letter.status,
+            source=event.source,
+            uid=event.uid,
+            reason=rejected.reason,
+            status=rejected.status,
         )
 
     def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:
-        now = self._clock()
+        now = self._clock.now()
         seconds = now.timestamp()
         for source, occurred in sent.occurred.items():
             self._metrics.events_delivered.labels(self._name, source).inc(len(occurred))
@@ -90,12 +93,13 @@ class Outcomes:
 
     def record_warnings(self, verdict: Verdict) -> None:
         """Record the counters and warnings that came with *verdict*."""
-        if verdict.restamped:
-            self._metrics.events_restamped.labels(self._name).inc(verdict.restamped)
-        if verdict.duplicates:
-            self._metrics.events_already_stored.labels(self._name).inc(verdict.duplicates)
-        if verdict.stored_elsewhere:
-            self._metrics.events_diverted.labels(self._name).inc(verdict.stored_elsewhere)
+        counts = verdict.counts
+        if counts.restamped:
+            self._metrics.events_restamped.labels(self._name).inc(counts.restamped)
+        if counts.duplicates:
+            self._metrics.events_already_stored.labels(self._name).inc(counts.duplicates)
+        if counts.stored_elsewhere:
+            self._metrics.events_diverted.labels(self._name).inc(counts.stored_elsewhere)
         if verdict.warnings and verdict.warnings != self._warned:
             warnings = scrub("; ".join(verdict.warnings))
             _log.warning("sink_warned", sink=self._name, warnings=warnings)

@@ -1,14 +1,16 @@
 """Write one sink's state to the store, and retry while the disk is full."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
 from auditrelay.deliver.in_flight import InFlight
+from auditrelay.deliver.spool import Spool
 from auditrelay.errors import StoreFull
-from auditrelay.http.retry import pause
-from auditrelay.store import DeadLetter, Store
+from auditrelay.store import RejectedEvent
+from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 
 DISK_FULL_INTERVAL: Final = 1.0
@@ -20,16 +22,17 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class StateWriter:
     """Writes the state of the sink called *name*; a full disk delays a write and never loses it."""
 
-    def __init__(self, name: str, store: Store, in_flight: InFlight) -> None:
+    def __init__(self, name: str, store: Spool, in_flight: InFlight, clock: Clock) -> None:
         self._name = name
         self._store = store
         self._in_flight = in_flight
+        self._clock = clock
 
-    async def settle(self, done: Sequence[Range], dead: Sequence[DeadLetter] = ()) -> None:
+    async def settle(self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()) -> None:
         """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
         await self._until_written(lambda: self._store.settle(self._name, done, dead))
 
-    async def save_condition(self, condition: Mapping[str, object]) -> None:
+    async def save_condition(self, condition: SinkCondition) -> None:
         """Write the health of the sink."""
         await self._until_written(lambda: self._store.save_condition("sink", self._name, condition))
 
@@ -39,5 +42,5 @@ class StateWriter:
                 return await write()
             except StoreFull as error:
                 _log.warning("verdict_not_persisted", sink=self._name, reason=str(error))
-                await pause(DISK_FULL_INTERVAL)
+                await self._clock.sleep(DISK_FULL_INTERVAL)
                 self._in_flight.still_working()

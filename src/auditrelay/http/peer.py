@@ -14,12 +14,13 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Self, TypeVar
 
 import httpx
 
 from auditrelay import __version__
+from auditrelay.clock import Clock
 from auditrelay.errors import (
     ConfigError,
     Refused,
@@ -52,7 +53,7 @@ class Peer:
 
     *name* is the name in the configuration. *headers* is called for each request and returns the
     headers with our credentials, so that a rotated key is used at once. *secrets* are those
-    credentials; they are read again after a 401 or 403. *clock* counts seconds for the rate limit.
+    credentials; they are read again after a 401 or 403.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class Peer:
         base_url: str,
         headers: Callable[[], Mapping[str, str]],
         metrics: Metrics,
+        clock: Clock,
         secrets: Sequence[Secret] = (),
         requests_per_minute: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
             httpx.URL(base_url)
@@ -73,6 +74,7 @@ class Peer:
             raise ConfigError(f"{name}: {base_url!r} is not an address") from error
         self.name = name
         self._metrics = metrics
+        self._clock = clock
         self._base_url = base_url
         self._identity = headers
         self._secrets = secrets
@@ -101,6 +103,7 @@ class Peer:
         name: str,
         settings: SourceSettings,
         metrics: Metrics,
+        clock: Clock,
         *,
         headers: Callable[[], Mapping[str, str]],
         secret: Secret,
@@ -113,6 +116,7 @@ class Peer:
             headers=headers,
             secrets=(secret,),
             metrics=metrics,
+            clock=clock,
             requests_per_minute=settings.requests_per_minute,
         )
 
@@ -125,23 +129,33 @@ class Peer:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         base_url: str | None = None,
+        background: bool = False,
     ) -> Reply:
         """
         Make one request and return the reply, whatever its status.
 
         After a 401 or 403 the secrets are read again, and if one has changed the request is sent
-        once more. *base_url* replaces the peer's own for this request. Raises Retryable if there
-        is no reply, with the reason ``connect``, ``tls``, ``timeout``, ``reset``, ``bad_reply`` or
-        ``reply_too_large``.
+        once more. *base_url* replaces the peer's own for this request. In the *background* it gives
+        way to other requests at the rate limit. Raises Retryable if there is no reply, with the
+        reason ``connect``, ``tls``, ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``.
         """
         url = (self._base_url if base_url is None else base_url) + path
         rotations = self._rotations
-        reply = await self._attempt(method, url, params, headers, content)
+        reply = await self._attempt(method, url, params, headers, content, background=background)
         if reply.status in (401, 403) and await self._secrets_changed_since(rotations):
-            reply = await self._attempt(method, url, params, headers, content)
+            reply = await self._attempt(
+                method, url, params, headers, content, background=background
+            )
         return reply
 
-    async def get(self, path: str, params: Mapping[str, str], read: Callable[[Reply], T]) -> T:
+    async def get(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        read: Callable[[Reply], T],
+        *,
+        background: bool = False,
+    ) -> T:
         """
         Send a GET under the retry policy, and return the result of *read* for the reply.
 
@@ -150,10 +164,12 @@ class Peer:
         because no window may be skipped silently; a reply that is too large breaks the walk,
         because a smaller window may have smaller pages.
         """
-        async for attempt in retrying(self.name, self._metrics, attempts=SOURCE_ATTEMPTS):
+        async for attempt in retrying(
+            self.name, self._metrics, sleep=self._clock.sleep, attempts=SOURCE_ATTEMPTS
+        ):
             with attempt:
                 try:
-                    reply = await self.request("GET", path, params=params)
+                    reply = await self.request("GET", path, params=params, background=background)
                     self._compare_clocks(reply)
                     return read(reply)
                 except Rejected as error:
@@ -178,7 +194,7 @@ class Peer:
         age = reply.headers.get("age", "")
         # More digits make no sense, and overflow a timedelta.
         seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
-        lead = datetime.now(UTC) - timedelta(seconds=seconds) - date
+        lead = self._clock.now() - timedelta(seconds=seconds) - date
         if lead > self._max_clock_lead:
             raise Refused(
                 f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
@@ -207,9 +223,11 @@ class Peer:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         content: bytes | None,
+        *,
+        background: bool,
     ) -> Reply:
         if self._limiter is not None:
-            await self._limiter.acquire()
+            await self._limiter.acquire(background=background)
         merged = _DEFAULT_HEADERS.copy()
         for group in (self._identity(), headers or {}):
             for key, value in group.items():
@@ -222,6 +240,7 @@ class Peer:
             content=content,
             extensions=self._extensions,
         )
+        # Not the clock's: this only measures, for a histogram, what the network really took.
         started = time.perf_counter()
         try:
             reply = await self._exchange(request, f"{method} {url}")
@@ -247,7 +266,7 @@ class Peer:
                     await stream.aclose()
         except (OSError, httpx.TransportError) as error:
             raise _no_reply(error, where, self._timeout) from error
-        return Reply(response.status_code, response.headers, body, where)
+        return Reply(response.status_code, response.headers, body, where, self._clock.now())
 
     def _observe(self, code: str, started: float) -> float:
         seconds = time.perf_counter() - started

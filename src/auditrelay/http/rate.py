@@ -2,22 +2,8 @@
 
 import asyncio
 import math
-import time
-from collections.abc import Callable
-from contextvars import ContextVar
 
-from auditrelay.http import retry
-
-_background: ContextVar[bool] = ContextVar("background", default=False)
-"""
-Not an argument: background work is the same walk as a poll, through the same source. Every source
-would have to pass the argument on to its peer, and a walk inherits the context of its task.
-"""
-
-
-def in_background() -> None:
-    """Let the current task, and tasks that it starts, give way to others at each rate limiter."""
-    _background.set(True)
+from auditrelay.clock import Clock
 
 
 class RateLimiter:
@@ -27,12 +13,12 @@ class RateLimiter:
     That is stricter than aiolimiter, whose burst is a whole minute's worth: twice the limit can
     pass in one minute.
 
-    A slot is reserved before the wait for it, so requests keep their order. Background tasks
-    (:func:`in_background`) reserve one slot at a time between them, so any other request waits
-    for at most one of theirs.
+    A slot is reserved before the wait for it, so requests keep their order. Requests in the
+    background reserve one slot at a time between them, so any other one waits for at most one of
+    theirs.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_minute: int, clock: Clock) -> None:
         burst = max(1, per_minute // 10)
         # The burst is subtracted from the rest of its minute.
         self._spacing = 60 / (per_minute - burst + 1)
@@ -41,17 +27,17 @@ class RateLimiter:
         self._next = -math.inf
         self._background_turn = asyncio.Lock()
 
-    async def acquire(self) -> None:
-        """Wait until the next request may be sent."""
-        if not _background.get():
+    async def acquire(self, *, background: bool) -> None:
+        """Wait until the next request may be sent; one in the *background* gives way to others."""
+        if not background:
             return await self._reserve()
         async with self._background_turn:
             return await self._reserve()
 
     async def _reserve(self) -> None:
-        now = self._clock()
+        now = self._clock.monotonic()
         slot = max(self._next, now)
         self._next = slot + self._spacing
         wait = slot - self._slack - now
         if wait > 0.001:  # less is the rounding of sums
-            await retry.pause(wait)
+            await self._clock.sleep(wait)

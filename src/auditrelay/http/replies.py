@@ -3,7 +3,7 @@
 import functools
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,13 +24,14 @@ class Reply:
     One reply of a peer, whatever its status.
 
     *body* is decompressed. *where* names the request in messages: method and address without the
-    query, which may be confidential.
+    query, which may be confidential. *at* is when it was received, by our clock.
     """
 
     status: int
     headers: httpx.Headers
     body: bytes
     where: str
+    at: datetime
 
     def json(self) -> Any:
         """Return the decoded body, or raise ValueError if it is not JSON."""
@@ -136,7 +137,7 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
     if message:
         text = f"{text}: {scrub(message, 200)}"
     if status in (408, 425, 429) or status >= 500:
-        asked = retry_after(reply.headers, datetime.now(UTC))
+        asked = retry_after(reply.headers, reply.at)
         raise Retryable(
             text,
             reason=f"status_{status}",

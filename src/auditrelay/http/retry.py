@@ -1,6 +1,5 @@
 """The retry policy: attempts and waits after a failed or throttled request of a source or sink."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import tenacity
@@ -14,16 +13,6 @@ SOURCE_ATTEMPTS = 5
 
 MAX_SOURCE_WAIT = 900.0
 """A source that asks for a longer wait than these seconds is not asked again until a later poll."""
-
-
-async def pause(seconds: float) -> None:
-    """
-    Wait.
-
-    Every wait between requests or polls, here and in ``collect`` and ``deliver``, calls this
-    function, so tests replace one function for all of them.
-    """
-    await asyncio.sleep(seconds)
 
 
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=60)
@@ -44,15 +33,16 @@ def retrying(
     peer: str,
     metrics: Metrics,
     *,
+    sleep: Callable[[float], Awaitable[None]],
     attempts: int | None = None,
-    sleep: Callable[[float], Awaitable[None]] | None = None,
 ) -> tenacity.AsyncRetrying:
     """
     Return the policy that retries a request to *peer* while it raises Retryable.
 
     Use it as ``async for attempt in retrying(...): with attempt: ...``. The last failure is raised
-    as it is. With *attempts* it gives up after that many, or at once when the peer asks for a wait
-    of more than *MAX_SOURCE_WAIT*; without, it never gives up. *sleep* replaces :func:`pause`.
+    as it is. *sleep* waits for so many seconds between two attempts. With *attempts* it gives up
+    after that many, or at once when the peer asks for a wait of more than *MAX_SOURCE_WAIT*;
+    without, it never gives up.
     """
 
     def give_up(state: tenacity.RetryCallState) -> bool:
@@ -73,7 +63,7 @@ def retrying(
         )
 
     return tenacity.AsyncRetrying(
-        sleep=sleep or pause,
+        sleep=sleep,
         stop=give_up,
         wait=_wait,
         retry=tenacity.retry_if_exception_type(Retryable),

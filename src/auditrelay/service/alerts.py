@@ -8,16 +8,16 @@ The problems are those of the status page (``status.findings``). A gap has an ev
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
+from auditrelay.clock import Clock
+from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events.notices import alert_event
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.status.findings import Finding
-from auditrelay.store import Store
+from auditrelay.status.model import Finding, Report
 
 ALERTING: Final = frozenset(
     {
@@ -44,16 +44,16 @@ class Alerts:
     """
     The alerts that are raised now.
 
-    *report* returns what ``status --json`` prints, *clock* now in UTC. While *forward* returns
-    true each alert is also an event; *announce* is called when one is in the spool.
+    *report* returns what ``status --json`` prints. While *forward* returns true
+    each alert is also an event; *announce* is called when one is in the spool.
     """
 
     def __init__(
         self,
-        report: Callable[[], Awaitable[dict[str, Any]]],
-        store: Store,
+        report: Callable[[], Awaitable[Report]],
+        store: Intake,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
         forward: Callable[[], bool],
         announce: Callable[[], None],
     ) -> None:
@@ -75,10 +75,9 @@ class Alerts:
 
     async def update(self) -> None:
         """Raise an alert for each new problem, and clear those whose problem is over."""
-        report = await self._report()
         found: dict[_Key, Finding] = {
             (finding.code, finding.kind, finding.name): finding
-            for finding in [Finding(**each) for each in report["findings"]]
+            for finding in (await self._report()).findings
             if finding.level == "action_required" and finding.code in ALERTING
         }
         for key in found.keys() - self._raised.keys():
@@ -107,7 +106,7 @@ class Alerts:
             what=finding.what,
             todo=finding.do,
             over=over,
-            now=self._clock(),
+            now=self._clock.now(),
         )
         # Not sent when the disk is full; the log and the status page have it.
         with contextlib.suppress(StoreFull):

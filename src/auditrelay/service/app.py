@@ -11,22 +11,24 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final, Self
+from datetime import UTC, date, timedelta
+from typing import Final, Self
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from auditrelay import __version__
-from auditrelay.collect.collector import Collector
-from auditrelay.collect.on_progress import OnProgress
+from auditrelay.clock import Clock
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
-from auditrelay.service import control_socket
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
+from auditrelay.service.control_socket import ControlSocket
+from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.instance_view import InstanceView
+from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
 from auditrelay.status.port import StatusPort
@@ -68,10 +70,6 @@ def _tune() -> None:
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class App:
     """
     One running instance of *config*. Use :meth:`open`.
@@ -82,10 +80,10 @@ class App:
     def __init__(
         self,
         config: Config,
-        store: SqliteStore,
+        store: Store,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime] = _now,
+        clock: Clock,
         attempts: int | None = None,
     ) -> None:
         # What is built from what; a line leads down to what is called.
@@ -101,7 +99,7 @@ class App:
         #         |       Collector        Deliverer                         |
         #         |       one a source     one a sink                        |
         #         |           | add()          | read(), settle()            |
-        #         +-----------+--------- SqliteStore ------------------------+
+        #         +-----------+------------ Store ---------------------------+
         #
         self._store = store
         self._clock = clock
@@ -116,9 +114,10 @@ class App:
         )
         self.view = InstanceView(self._topology, store, metrics, clock=clock)
         self._commands = Commands(self._topology, store, clock=clock)
+        self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
-            store,
+            self._topology.held,
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,
@@ -143,8 +142,10 @@ class App:
         _tune()
         prepare(config.state_dir)
         with locked(config.state_dir, __version__):
+            clock = Clock()
             store = await SqliteStore.open(
                 config.state_dir,
+                clock=clock,
                 max_bytes=config.spool.max_bytes,
                 retention=config.spool.retention,
                 remember=config.spool.remember,
@@ -161,7 +162,7 @@ class App:
                         for source in config.sources_of(sink)
                     ],
                 )
-                app = cls(config, store, metrics, attempts=attempts)
+                app = cls(config, store, metrics, clock=clock, attempts=attempts)
                 await app._topology.register()
                 yield app
             finally:
@@ -194,7 +195,7 @@ class App:
             self._topology.begin(tasks, scheduler)
             others = [
                 tasks.create_task(self._keep_pruning()),
-                tasks.create_task(control_socket.serve(self._config.state_dir, self._commands.do)),
+                tasks.create_task(self._desk.serve(self._commands.do)),
             ]
             self._store.before_save_condition = self._alerts.due.set
             scheduler.start()
@@ -231,22 +232,21 @@ class App:
             supervisor.ready(self.view.summary())
 
     async def run_command_offline(
-        self, request: dict[str, Any], on_progress: OnProgress
-    ) -> dict[str, Any]:
+        self, request: Request, on_progress: OnProgress
+    ) -> tuple[Result, list[str]]:
         """
-        Do *request* without a running service, deliver what it forwards, and return the result.
+        Do *request* without a running service, and deliver what it forwards.
 
-        What a sink did not take stays in the spool for the service; the result lists the reasons
-        under ``undelivered``.
+        Returns the result, and why what stays in the spool for the service was not delivered.
         """
         async with self._delivering() as undelivered:
             result = await self._commands.do(request, on_progress)
-        return {**result, "undelivered": undelivered}
+        return result, undelivered
 
     async def once(self) -> list[str]:
         """Read every source to its settled end, deliver everything, return the failures."""
 
-        async def collect(collector: Collector) -> None:
+        async def collect(collector: SourceLoop) -> None:
             try:
                 await collector.poll()
             except StateError:
@@ -301,7 +301,7 @@ class App:
 
     async def _seal(self) -> None:
         """Log the heads of the journals once a day: a copy elsewhere proves them later."""
-        today = self._clock().date()
+        today = self._clock.now().date()
         if self._sealed_on == today:
             return
         self._sealed_on = today
@@ -310,7 +310,7 @@ class App:
 
     async def _prune(self) -> None:
         try:
-            pruned = await self._store.prune(self._clock())
+            pruned = await self._store.prune(self._clock.now())
         except StoreFull as error:  # deleting takes room, too; the next attempt may find some
             _log.warning("spool_not_pruned", reason=str(error))
             return

@@ -1,94 +1,100 @@
-"""What a command asks of the instance: backfill, verify, replay, drop, forget."""
+"""Does what a command asks of the instance: backfill, verify, replay, drop, forget."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
 
-from auditrelay import __version__
+from auditrelay.clock import Clock
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.on_progress import OnProgress
 from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
+from auditrelay.service.desk import (
+    Backfill,
+    Backfilled,
+    Drop,
+    Dropped,
+    Forget,
+    Forgotten,
+    Note,
+    OnProgress,
+    Replay,
+    Replayed,
+    Request,
+    Result,
+    Verified,
+    Verify,
+)
+from auditrelay.service.store import OperatorStore
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
-from auditrelay.store import SinkState, SourceState, Store
+from auditrelay.store import SinkState, SourceState
 from auditrelay.window import EPOCH, Interval
-
-_REQUIRED: Final = {
-    "backfill": ("source", "start", "end", "sinks", "dry_run", "newest_first", "concurrency"),
-    "verify": ("source", "start", "end", "repair", "at_sink"),
-    "replay": ("ids",),
-    "drop": ("ids",),
-    "forget": ("name", "yes"),
-}
-"""The keys that each request has to have."""
 
 
 class Commands:
     """The commands that an instance with this *topology* carries out."""
 
-    def __init__(self, topology: Topology, store: Store, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, topology: Topology, store: OperatorStore, *, clock: Clock) -> None:
         self._topology = topology
         self._store = store
         self._clock = clock
-        self._busy: Counter[str | None] = Counter()
+        self._busy: Counter[str] = Counter()
         """How many requests are in progress for each source."""
 
-    async def do(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+    async def do(self, request: Request, on_progress: OnProgress) -> Result:
         """
-        Do the *request* of a command, see the modules of ``cli``; return its result.
+        Do *request*; return its result.
 
         Raises ConfigError for what this configuration does not allow, and RelayError.
         """
-        asked = str(request.get("do"))
-        do = {
-            "backfill": self._backfill,
-            "verify": self._verify,
-            "replay": self._replay,
-            "drop": self._drop,
-            "forget": self._forget,
-        }.get(asked)
-        if do is None:
-            raise ConfigError(
-                f"the running service (auditrelay {__version__}) does not support {asked}: it and "
-                "the command are of different versions; restart the service"
-            )
-        if missing := [key for key in _REQUIRED[asked] if key not in request]:
-            raise ConfigError(
-                f"the request for {asked} lacks {', '.join(missing)}: the running service "
-                f"(auditrelay {__version__}) and the command are of different versions; restart "
-                "the service, or use the command that came with it"
-            )
-        name = request.get("source")
-        self._busy[name] += 1
-        try:
-            return await do(request, on_progress)
-        finally:
-            self._busy[name] -= 1
+        match request:
+            case Backfill():
+                with self._reading(request.source):
+                    return await self._backfill(request, on_progress)
+            case Verify():
+                with self._reading(request.source):
+                    return await self._verify(request, on_progress)
+            case Replay():
+                return await self._replay(request)
+            case Drop():
+                dropped = await self._store.drop(request.ids, self._clock.now())
+                return Dropped(tuple(letter.id for letter in dropped))
+            case Forget():
+                return await self._forget(request)
 
-    async def _backfill(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-        collector = self._collector(request["source"])
+    @contextlib.contextmanager
+    def _reading(self, source: str) -> Iterator[None]:
+        self._busy[source] += 1
+        try:
+            yield
+        finally:
+            self._busy[source] -= 1
+
+    async def _backfill(self, request: Backfill, on_progress: OnProgress) -> Backfilled:
+        collector = self._collector(
+            request.source, "put an export of it into its directory, and it is read at once"
+        )
         span = self._span(collector, request)
-        fed = self._sinks_of(collector.name, request["sinks"])
+        fed = self._sinks_of(collector.name, request.sinks)
         for note in self._notes(span, fed):
-            await on_progress({"note": note})
+            await on_progress(Note(note))
         backfiller = Backfiller(
             collector,
-            self._store,
+            self._topology.held,
             span=span,
-            sinks=fed if request["sinks"] else [],
+            sinks=fed if request.sinks else (),
             clock=self._clock,
             on_progress=on_progress,
         )
-        concurrency = request["concurrency"]
-        if request["dry_run"]:
-            return await backfiller.count(concurrency=concurrency)
-        return await backfiller.run(concurrency=concurrency, newest_first=request["newest_first"])
+        if request.dry_run:
+            return Backfilled(await backfiller.count(concurrency=request.concurrency))
+        return Backfilled(
+            await backfiller.run(concurrency=request.concurrency, newest_first=request.newest_first)
+        )
 
-    async def _verify(self, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-        collector = self._collector(request["source"])
+    async def _verify(self, request: Verify, on_progress: OnProgress) -> Verified:
+        collector = self._collector(request.source, "there is nothing to compare with")
         await collector.checkpoint.refresh()
         span = self._span(collector, request)
         if span.start >= collector.checkpoint.at:
@@ -96,36 +102,34 @@ class Commands:
                 f"--from is after the checkpoint of {collector.name} "
                 f"({collector.checkpoint.at.isoformat()}): nothing was read there yet"
             )
+        sinks = self._sinks_of(collector.name)
         searchable = {}
-        if request["at_sink"]:
+        if request.at_sink:
             searchable = {
                 name: sink
                 for name, sink in self._topology.sinks.items()
-                if isinstance(sink, Searchable) and name in self._sinks_of(collector.name, [])
+                if isinstance(sink, Searchable) and name in sinks
             }
-        return await Verifier(
+        verifier = Verifier(
             collector,
-            self._store,
+            self._topology.held,
             span=Interval(span.start, min(span.end, collector.checkpoint.at)),
-            sinks=self._sinks_of(collector.name, []),
+            sinks=sinks,
             searchable=searchable,
-            repair=request["repair"],
+            repair=request.repair,
             clock=self._clock,
             on_progress=on_progress,
-        ).run()
+        )
+        return Verified(await verifier.run())
 
-    async def _replay(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-        sent = await self._store.replay(request["ids"])
+    async def _replay(self, request: Replay) -> Replayed:
+        sent = await self._store.replay(request.ids)
         for deliverer in self._topology.deliverers.values():
             deliverer.wake.set()
-        return {"replayed": [letter.id for letter in sent]}
+        return Replayed(tuple(letter.id for letter in sent))
 
-    async def _drop(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-        dropped = await self._store.drop(request["ids"], self._clock())
-        return {"dropped": [letter.id for letter in dropped]}
-
-    async def _forget(self, request: dict[str, Any], _: OnProgress) -> dict[str, Any]:
-        name = request["name"]
+    async def _forget(self, request: Forget) -> Forgotten:
+        name = request.name
         if name in self._topology.config.sources or name in self._topology.config.sinks:
             raise ConfigError(
                 f"{name} is still in the configuration of this instance: remove it there, then "
@@ -144,11 +148,11 @@ class Commands:
             )
         if self._busy[name]:
             raise ConfigError(f"{name} is still being read for another command: wait for its end")
-        if not request["yes"] and (lost := self._losses(sources.get(name), sinks.get(name))):
+        if not request.yes and (lost := self._losses(sources.get(name), sinks.get(name))):
             raise ConfigError(f"This permanently deletes {lost} of {name}. Pass --yes to confirm.")
         await self._topology.remove_orphan(name)
         await self._store.forget(name)
-        return {"forgotten": name}
+        return Forgotten(name)
 
     def _losses(self, source: SourceState | None, sink: SinkState | None) -> str:
         """Return what removing a source or sink would lose for good, in words; or nothing."""
@@ -161,13 +165,15 @@ class Commands:
             lost.append(f"the undelivered events (up to {source.waiting:,} events)")
         return " and ".join(lost)
 
-    def _collector(self, name: str) -> Collector:
-        if name in self._topology.collectors:
-            return self._topology.collectors[name]
-        known = ", ".join(self._topology.collectors) or "none"
-        raise ConfigError(f"there is no enabled source {name!r}; enabled are: {known}")
+    def _collector(self, name: str, instead: str) -> Collector:
+        """Return the collector of the source *name*; if it reads files, say what *instead*."""
+        collector = self._topology.collectors.get(name)
+        if collector is None:
+            known = ", ".join(self._topology.collectors) or "none"
+            raise ConfigError(f"there is no enabled source {name!r}; enabled are: {known}")
+        return collector.for_range(instead)
 
-    def _sinks_of(self, source: str, wanted: list[str]) -> list[str]:
+    def _sinks_of(self, source: str, wanted: Sequence[str] = ()) -> Sequence[str]:
         """Return the sinks *wanted*, or all that receive *source*; raise ConfigError for others."""
         fed = [
             sink
@@ -182,11 +188,10 @@ class Commands:
                 )
         return wanted or fed
 
-    def _span(self, collector: Collector, request: dict[str, Any]) -> Interval:
-        settled = self._clock() - collector.settings.settle
-        start = datetime.fromisoformat(request["start"])
-        end = settled if request["end"] is None else datetime.fromisoformat(request["end"])
-        end = min(end, settled)
+    def _span(self, collector: Collector, request: Backfill | Verify) -> Interval:
+        settled = self._clock.now() - collector.settings.settle
+        start = request.start
+        end = settled if request.end is None else min(request.end, settled)
         if start < EPOCH:
             raise ConfigError(f"--from is before 1970: {start.isoformat()}")
         if start >= end:
@@ -200,13 +205,15 @@ class Commands:
         """Return what an operator should know before a backfill of *span*."""
         notes = []
         remember = self._topology.config.spool.remember
-        if span.start < self._clock() - remember:
+        if span.start < self._clock.now() - remember:
             notes.append(
                 f"uids older than spool.remember ({format_duration(remember)}) are forgotten: "
                 "events of that time are forwarded again, under the same uid"
             )
         for name in sinks:
-            notice = self._topology.sinks[name].backfill_notice(span.start, span.end, self._clock())
+            notice = self._topology.sinks[name].backfill_notice(
+                span.start, span.end, self._clock.now()
+            )
             if notice:
                 notes.append(f"{name}: {notice}")
         return notes

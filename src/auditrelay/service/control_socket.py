@@ -1,161 +1,210 @@
 """
-How a command asks the running instance: one line of JSON over a Unix socket in the state directory.
+A desk over HTTP on a Unix socket in the state directory.
 
 While a service runs, every command that writes to the state or reads a source is carried out by
 the service. So there is one writer, one rate limit a source, one set of cookies, and what is
 forwarded is delivered at once (docs/decisions/0016-control-socket.md). Only processes that may
 open the state directory can reach the socket.
 
-The command sends one object. The service answers with lines ``{"progress": ...}`` during the work,
-and at the end ``{"result": ...}`` or ``{"error": "...", "status": N}``. If the command disconnects,
-its work is cancelled.
+A command sends its request in a POST. The answers are the lines of the reply, written one by one.
+If the command disconnects, its work is cancelled.
 """
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from auditrelay.collect.on_progress import OnProgress
-from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from auditrelay.errors import RelayError, StateError
+from auditrelay.service.desk import (
+    Answer,
+    Failure,
+    Handle,
+    OnProgress,
+    Request,
+    Result,
+    decode_answer,
+    decode_request,
+    encode,
+)
+from auditrelay.status.idle_server import IdleServer
 
 SOCKET: Final = "control"
 
-_MOST_BYTES: Final = 256 << 20
-"""The longest line: a report of verify lists every missing event."""
-
-Handle = Callable[[dict[str, Any], OnProgress], Awaitable[dict[str, Any]]]
+MAX_LINE: Final = 256 << 20
+"""Most bytes of a request or an answer: a report of verify lists every missing event."""
 
 
-async def serve(state_dir: Path, handle: Handle) -> None:
-    """
-    Answer commands until cancelled; commands in progress then get an error that says so.
-
-    A bug in *handle* is raised here, like any other bug of the service.
-    """
-    async with asyncio.TaskGroup() as tasks:
-
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tasks.create_task(_answer(reader, writer, handle))
-
-        with contextlib.ExitStack() as stack:
-            # The path is valid as long as the folder is open; asyncio may stat the socket by it.
-            path = stack.enter_context(_short_path(state_dir))
-            stack.callback((state_dir / SOCKET).unlink, missing_ok=True)
-            listening = stack.enter_context(_listen(state_dir, path))
-            server = await asyncio.start_unix_server(accept, sock=listening, limit=_MOST_BYTES)
-            # Not wait_closed(): later Pythons wait for open connections, and those are cancelled
-            # only after this block.
-            stack.callback(server.close)
-            await asyncio.Event().wait()
+_STOPPING: Final = Failure("the service is stopping; what was done is kept", 1)
 
 
-def _listen(state_dir: Path, path: str) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX)
-    # A socket that exists already is stale: we have the lock on the state.
-    (state_dir / SOCKET).unlink(missing_ok=True)
-    listening.bind(path)
-    (state_dir / SOCKET).chmod(0o600)
-    return listening
+class ControlSocket:
+    """The desk of the instance whose state is in *state_dir*."""
 
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._path = state_dir / SOCKET
 
-async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle
-) -> None:
-    async def reply(line: dict[str, Any]) -> None:
-        writer.write(json.dumps(line).encode() + b"\n")
-        await writer.drain()
+    async def serve(self, handle: Handle) -> None:
+        """Listen on the socket; see ``Desk``."""
+        with self._listening() as listening:
+            serving: asyncio.Future[None] | None = None
+            try:
+                async with asyncio.TaskGroup() as work:
+                    answering = _Answering(handle, work)
+                    routes = [Route("/", answering, methods=["POST"])]
+                    server = IdleServer(Starlette(routes=routes))
+                    serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+                    try:
+                        await asyncio.shield(serving)
+                    finally:
+                        answering.stopping = True
+                        server.stop()
+            finally:
+                if serving is not None:
+                    await serving  # until the last answers are sent
 
-    async def on_progress(progress: dict[str, Any]) -> None:
-        # A disconnect is noticed below, and the work is cancelled there.
-        with contextlib.suppress(OSError):
-            await reply({"progress": progress})
-
-    try:
-        request = await _request(reader)
-        if request is None:
-            return
-        working = asyncio.ensure_future(handle(request, on_progress))
-        disconnect = asyncio.ensure_future(reader.read())
+    async def ask(self, request: Request, on_progress: OnProgress) -> Result:
+        """Send *request* to the socket; see ``Desk``."""
         try:
-            await asyncio.wait([working, disconnect], return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                return
-            result = working.result()
+            async with (
+                self._replying(encode(request)) as reply,
+                contextlib.aclosing(_lines(reply)) as lines,
+            ):
+                async for line in lines:
+                    answer = decode_answer(line)
+                    if isinstance(answer, Failure):
+                        raise answer.error()
+                    if isinstance(answer, Result):
+                        return answer
+                    await on_progress(answer)
+        except httpx.ConnectError as error:
+            raise StateError(
+                f"the instance that has locked {self._state_dir} does not listen on its socket "
+                f"{self._path}: {error}; it may be starting, stopping, or a run --once: try again "
+                "when it has ended"
+            ) from error
+        except httpx.TransportError:
+            pass  # it was killed in the middle of a line
+        raise RelayError("the service ended before the command was done; what was done is kept")
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[socket.socket]:
+        with socket.socket(socket.AF_UNIX) as listening:
+            # A socket that exists already is stale: we have the lock on the state.
+            self._path.unlink(missing_ok=True)
+            with self._short_path() as path:
+                listening.bind(path)
+            try:
+                self._path.chmod(0o600)
+                yield listening
+            finally:
+                self._path.unlink(missing_ok=True)
+
+    @contextlib.asynccontextmanager
+    async def _replying(self, content: bytes) -> AsyncIterator[httpx.Response]:
+        with self._short_path() as path:
+            # Plain HTTP: loading the certificates would take longer than the request.
+            transport = httpx.AsyncHTTPTransport(uds=path, verify=False)
+            async with (
+                httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113  # commands take long
+                client.stream("POST", "http://auditrelay/", content=content) as reply,
+            ):
+                yield reply
+
+    @contextlib.contextmanager
+    def _short_path(self) -> Iterator[str]:
+        """Yield a short path to the socket: one of more than 107 bytes cannot be bound."""
+        folder = os.open(self._state_dir, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{folder}/{SOCKET}"
         finally:
-            for task in (working, disconnect):
-                task.cancel()
-            await asyncio.gather(working, disconnect, return_exceptions=True)
-        with contextlib.suppress(OSError):
-            await reply({"result": result})
-    except asyncio.CancelledError:
-        with contextlib.suppress(OSError):
-            await reply({"error": "the service is stopping; what was done is kept", "status": 1})
-        raise
-    except RelayError as error:
-        with contextlib.suppress(OSError):
-            await reply({"error": str(error), "status": exit_status(error)})
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+            os.close(folder)
 
 
-async def _request(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """Return the request, or None if the client has gone or sent no request of ours."""
-    try:
-        request = json.loads(await reader.readline())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return request if isinstance(request, dict) else None
-
-
-async def ask(state_dir: Path, request: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
+class _Answering:
     """
-    Send *request* to the running instance; return the result.
+    The ASGI application that answers a request by *handle*, with a line for each answer.
 
-    Raises the error of the instance (ConfigError, StateError, RelayError), or StateError if it does
-    not listen.
+    The calls of *handle* are tasks of the group *work*, which fails if one of them has a bug.
     """
-    try:
-        with _short_path(state_dir) as path:
-            reader, writer = await asyncio.open_unix_connection(path, limit=_MOST_BYTES)
-    except OSError as error:
-        raise StateError(
-            f"the instance that has locked {state_dir} does not listen on its socket "
-            f"{state_dir / SOCKET}: {error.strerror or error}; it may be starting, stopping, or a "
-            "run --once: try again when it has ended"
-        ) from error
-    try:
-        writer.write(json.dumps(request).encode() + b"\n")
-        await writer.drain()
-        async for line in reader:
-            if not line.endswith(b"\n"):
-                break  # the service was killed while it wrote the line
-            answer = json.loads(line)
-            if "result" in answer:
-                result: dict[str, Any] = answer["result"]
-                return result
-            if "error" in answer:
-                kind = {2: ConfigError, 3: StateError}.get(answer["status"], RelayError)
-                raise kind(answer["error"])
-            await on_progress(answer["progress"])
-    except OSError as error:
-        raise RelayError(f"the connection to the service broke: {error}") from error
-    finally:
-        writer.close()
-    raise RelayError("the service ended before the command was done; what was done is kept")
+
+    def __init__(self, handle: Handle, work: asyncio.TaskGroup) -> None:
+        self.stopping = False
+        """Whether no work is begun any more."""
+        self._handle = handle
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, until that is done or the client has disconnected."""
+        try:
+            request = await _read(HttpRequest(scope, receive))
+        except ClientDisconnect:
+            return
+        headers = [(b"content-type", b"application/x-ndjson")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+        async def answer(answer: Answer) -> None:
+            line = encode(answer) + b"\n"
+            await send({"type": "http.response.body", "body": line, "more_body": True})
+
+        if self.stopping:
+            await answer(_STOPPING)
+        else:
+            working = self._work.create_task(self._do(request, answer))
+            leaving = asyncio.ensure_future(_disconnect(receive))
+            try:
+                await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (working, leaving):
+                    task.cancel()
+                await asyncio.gather(working, leaving, return_exceptions=True)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _do(self, request: bytes, answer: Callable[[Answer], Awaitable[None]]) -> None:
+        try:
+            result = await self._handle(decode_request(request), answer)
+        except asyncio.CancelledError:
+            await answer(_STOPPING)
+            raise
+        except RelayError as error:
+            await answer(Failure.of(error))
+        else:
+            await answer(result)
 
 
-@contextlib.contextmanager
-def _short_path(state_dir: Path) -> Iterator[str]:
-    """Yield a short path to the socket: one of more than 107 bytes cannot be bound."""
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{folder}/{SOCKET}"
-    finally:
-        os.close(folder)
+async def _read(request: HttpRequest) -> bytes:
+    """Return the body of *request*; what is longer than MAX_LINE is cut, and so no request."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk[: MAX_LINE - len(body)]
+    return bytes(body)
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Wait until the client has disconnected."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _lines(reply: httpx.Response) -> AsyncGenerator[bytes]:
+    """Yield each complete line of *reply*; raise RelayError for one longer than MAX_LINE."""
+    line = bytearray()
+    async for chunk in reply.aiter_raw():
+        first, *others = chunk.split(b"\n")
+        line += first
+        for other in others:
+            yield bytes(line)
+            line = bytearray(other)
+        if len(line) > MAX_LINE:
+            raise RelayError(f"the answer of the service is longer than {MAX_LINE:,} bytes")

@@ -1,35 +1,30 @@
 """What the status port, the supervisor and the alerts ask a running instance."""
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import replace
+from datetime import timedelta
 
-from auditrelay.collect.collector import Collector
+from auditrelay.clock import Clock
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
+from auditrelay.service.store import States
 from auditrelay.service.topology import Topology
 from auditrelay.status.findings import STUCK
+from auditrelay.status.model import Report
 from auditrelay.status.report import report
-from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 
 
 class InstanceView:
-    """
-    The health of all loops of *topology*, and the report of it together with what *store* keeps.
-
-    *clock* returns now, in UTC.
-    """
+    """The health of all loops of *topology*, and the report of it with what *store* keeps."""
 
     def __init__(
         self,
         topology: Topology,
-        store: SqliteStore,
+        store: States,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
         self.restart_command: str | None = None
         """How an operator restarts the service; None where no service manager is known."""
@@ -38,25 +33,28 @@ class InstanceView:
         self._metrics = metrics
         self._clock = clock
 
-    async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` prints, and what is known to the running instance alone."""
+    async def status(self) -> Report:
+        """Return the report on the state, with what is known to the running instance alone."""
         # Health is taken from memory: the store's copy waits for the next poll or, on a full disk,
         # for room.
-        sources = {loop.name: asdict(loop.condition) for loop in self._topology.collectors.values()}
-        sinks = {loop.name: asdict(loop.condition) for loop in self._topology.deliverers.values()}
+        collectors, deliverers = self._topology.collectors, self._topology.deliverers
         return report(
             self._topology.config,
             [
-                replace(state, condition=sources.get(state.name, state.condition))
+                replace(state, condition=collectors[state.name].condition)
+                if state.name in collectors
+                else state
                 for state in await self._store.sources()
             ],
             [
-                replace(state, condition=sinks.get(state.name, state.condition))
+                replace(state, condition=deliverers[state.name].condition)
+                if state.name in deliverers
+                else state
                 for state in await self._store.sinks()
             ],
             spool_bytes=self._store.spool_bytes,
-            now=self._clock(),
-            throughput={name: sink.throughput for name, sink in self._topology.deliverers.items()},
+            now=self._clock.now(),
+            throughput={name: sink.throughput for name, sink in deliverers.items()},
             stuck=self.stuck(),
             restart_command=self.restart_command,
         )
@@ -64,8 +62,8 @@ class InstanceView:
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Update the gauges; return the metrics and their content type, as *accept* asks."""
         for collector in self._topology.collectors.values():
-            collector.checkpoint.measure()
-        now = self._clock()
+            collector.measure()
+        now = self._clock.now()
         for sink in await self._store.sinks():
             if sink.name not in self._topology.config.sinks:
                 continue
@@ -86,19 +84,12 @@ class InstanceView:
         A poll or a batch in progress has to move, and polls have to begin even if the scheduler
         fails.
         """
-        now = time.monotonic()
-        return [loop.name for loop in self._topology.loops if self._is_stuck(loop, now)]
-
-    def _is_stuck(self, loop: Collector | Deliverer, now: float) -> bool:
-        limit = STUCK + loop.settings.timeout
-        if isinstance(loop, Collector):
-            if loop.worked_at is None:
-                due = loop.settings.poll_interval + STUCK
-                return now - loop.rested_at > due.total_seconds()
-            limit = STUCK + SOURCE_ATTEMPTS * (
-                loop.settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
-            )
-        return loop.worked_at is not None and now - loop.worked_at > limit.total_seconds()
+        now = self._clock.monotonic()
+        collectors, deliverers = self._topology.collectors, self._topology.deliverers
+        return [
+            *(name for name, collector in collectors.items() if _polls_are_stuck(collector, now)),
+            *(name for name, deliverer in deliverers.items() if _batches_are_stuck(deliverer, now)),
+        ]
 
     def summary(self) -> str:
         """Return the overall health in a sentence: every problem, or that all are healthy."""
@@ -125,5 +116,19 @@ class InstanceView:
         return reasons
 
 
-def _blocked(loop: Collector | Deliverer) -> str:
+def _polls_are_stuck(collector: SourceLoop, now: float) -> bool:
+    settings = collector.settings
+    if collector.worked_at is None:
+        due = settings.poll_interval + STUCK
+        return now - collector.polls.rested_at > due.total_seconds()
+    longest = settings.timeout + timedelta(seconds=MAX_SOURCE_WAIT)
+    return now - collector.worked_at > (STUCK + SOURCE_ATTEMPTS * longest).total_seconds()
+
+
+def _batches_are_stuck(deliverer: Deliverer, now: float) -> bool:
+    limit = STUCK + deliverer.settings.timeout
+    return deliverer.worked_at is not None and now - deliverer.worked_at > limit.total_seconds()
+
+
+def _blocked(loop: SourceLoop | Deliverer) -> str:
     return f"{loop.name} is blocked, action required: {loop.condition.last_error}"

@@ -6,24 +6,29 @@ before anything is stopped: if that fails, nothing has changed.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from auditrelay.clock import Clock
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.file_collector import FileCollector
+from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
+from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
-from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.sources import make_file_source
+from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.leases import SOLE
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -55,17 +60,19 @@ class Topology:
     def __init__(
         self,
         config: Config,
-        store: SqliteStore,
+        store: Store,
         metrics: Metrics,
         *,
-        clock: Callable[[], datetime],
+        clock: Clock,
         attempts: int | None = None,
         patience: timedelta | None = None,
     ) -> None:
         self.config = config
-        self.collectors: dict[str, Collector] = {}
+        self.collectors: dict[str, SourceLoop] = {}
         self.deliverers: dict[str, Deliverer] = {}
         self.sinks: dict[str, Sink] = {}
+        self.held = store.under(SOLE)
+        """The store for those that work for a source or sink, under the lease of that."""
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -81,7 +88,7 @@ class Topology:
             self.collectors[name] = self._collector(config, name)
 
     @property
-    def loops(self) -> list[Collector | Deliverer]:
+    def loops(self) -> list[SourceLoop | Deliverer]:
         """Every collector and deliverer, sources first."""
         return [*self.collectors.values(), *self.deliverers.values()]
 
@@ -92,26 +99,21 @@ class Topology:
 
     async def register(self) -> None:
         """Register which sink receives what in the store, and restore the health of each part."""
-        await self._store.start_source(ALERTS, self._clock())
-        for name in self.deliverers:
-            await self._store.start_sink(
-                name,
-                [*self.config.sources_of(name), ALERTS],
-                configured=[*self.config.sources, ALERTS],
-            )
-        for name in await self._store.retire_sinks(list(self.deliverers)):
+        await self._store.start_source(ALERTS, self._clock.now())
+        configured = {name: [*self.config.sources_of(name), ALERTS] for name in self.deliverers}
+        for name, sources in configured.items():
+            await self._store.start_sink(name, sources)
+        for name in await self._store.retire(configured, [*self.config.sources, ALERTS]):
             _log.warning("sink_orphaned", sink=name)
         for state in await self._store.sources():
             if state.name not in self.config.sources:
                 _log.warning("source_orphaned", source=state.name)
-        await self._restore(self.loops)
-
-    async def _restore(self, loops: list[Collector | Deliverer]) -> None:
-        sources = {state.name: state.condition for state in await self._store.sources()}
-        sinks = {state.name: state.condition for state in await self._store.sinks()}
-        for loop in loops:
-            known = sources if isinstance(loop, Collector) else sinks
-            loop.restore(known.get(loop.name, {}))
+        polled = {state.name: state.condition for state in await self._store.sources()}
+        for name, collector in self.collectors.items():
+            collector.restore(polled.get(name, SourceCondition()))
+        delivered = {state.name: state.condition for state in await self._store.sinks()}
+        for name, deliverer in self.deliverers.items():
+            deliverer.restore(delivered.get(name, SinkCondition()))
 
     def begin(self, tasks: asyncio.TaskGroup, scheduler: AsyncIOScheduler) -> None:
         """Start everything as tasks of *tasks*; *scheduler* sets when polls are due."""
@@ -134,12 +136,11 @@ class Topology:
         assert self._scheduler is not None  # noqa: S101  # as above
         collector = self.collectors[name]
         self._running[f"source {name}"] = [
-            self._tasks.create_task(collector.keep_polling()),
-            self._tasks.create_task(collector.resweeper.keep_resweeping()),
+            self._tasks.create_task(loop) for loop in collector.loops()
         ]
         interval = collector.settings.poll_interval.total_seconds()
         self._scheduler.add_job(
-            collector.due.set,
+            collector.polls.due.set,
             "interval",
             seconds=interval,
             # Many instances that were started together must not poll in step for ever.
@@ -147,7 +148,7 @@ class Topology:
             id=f"poll {name}",
             **JOB,
         )
-        collector.due.set()
+        collector.polls.due.set()
 
     async def end(self) -> None:
         """Stop polling at once and delivering within *GRACE*, and release everything."""
@@ -164,7 +165,7 @@ class Topology:
     async def close(self) -> None:
         """Release every connection and file."""
         for collector in self.collectors.values():
-            await collector.source.close()
+            await collector.close()
         for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
             await sink.close()
 
@@ -226,10 +227,10 @@ class Topology:
 
     async def _build(
         self, config: Config, sources: TopologyDiff, sinks: TopologyDiff
-    ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, Collector]]:
+    ) -> tuple[dict[str, tuple[Sink, Deliverer]], dict[str, SourceLoop]]:
         """Build what is new or has changed; if one fails, close the others and raise."""
         new_sinks: dict[str, tuple[Sink, Deliverer]] = {}
-        new_collectors: dict[str, Collector] = {}
+        new_collectors: dict[str, SourceLoop] = {}
         try:
             for name in (*sinks.added, *sinks.changed):
                 new_sinks[name] = self._deliverer(config, name)
@@ -239,7 +240,7 @@ class Topology:
             for sink, _ in new_sinks.values():
                 await sink.close()
             for collector in new_collectors.values():
-                await collector.source.close()
+                await collector.close()
             raise
         return new_sinks, new_collectors
 
@@ -247,7 +248,7 @@ class Topology:
         assert self._scheduler is not None  # noqa: S101  # as above
         self._scheduler.remove_job(f"poll {name}")
         await asyncio.wait(self._cancel(f"source {name}"))
-        await self.collectors.pop(name).source.close()
+        await self.collectors.pop(name).close()
 
     async def _stop_delivering(self, name: str) -> None:
         """Drain the requests of *name*; its backlog waits for the sink that replaces it."""
@@ -283,35 +284,37 @@ class Topology:
 
     # -- building ----------------------------------------------------------------------------------
 
-    def _collector(self, config: Config, name: str) -> Collector:
+    def _collector(self, config: Config, name: str) -> SourceLoop:
         settings = config.sources[name]
-        source = make_source(name, settings, self._metrics, config.state_dir)
 
         def announce() -> None:
             for sink, deliverer in self.deliverers.items():
                 if name in self.config.sources_of(sink):
                     deliverer.wake.set()
 
-        return Collector(
-            name,
-            settings,
-            source,
-            normalizer=Normalizer.of(name, settings, scope=source.scope),
-            store=self._store,
-            metrics=self._metrics,
-            clock=self._clock,
-            announce=announce,
-            patience=self._patience,
-        )
+        parts: dict[str, Any] = {
+            "store": self.held,
+            "metrics": self._metrics,
+            "clock": self._clock,
+            "announce": announce,
+            "patience": self._patience,
+        }
+        if settings.export_directory is not None:
+            files = make_file_source(name, settings, self._metrics, self._clock)
+            normalizer = Normalizer.of(name, settings, scope=files.scope)
+            return FileCollector(name, settings, files, normalizer=normalizer, **parts)
+        source = make_source(name, settings, self._metrics, self._clock, config.state_dir)
+        normalizer = Normalizer.of(name, settings, scope=source.scope)
+        return Collector(name, settings, source, normalizer=normalizer, **parts)
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]
-        sink = make_sink(name, settings, self._metrics)
+        sink = make_sink(name, settings, self._metrics, self._clock)
         return sink, Deliverer(
             name,
             settings,
             sink,
-            store=self._store,
+            store=self.held,
             metrics=self._metrics,
             clock=self._clock,
             attempts=self._attempts,

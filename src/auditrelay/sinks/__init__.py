@@ -1,21 +1,23 @@
 """
 The contract of a sink: a product that accepts batches of events and answers for each event.
 
-A sink is one module here: its settings, how an event is rendered for it, how a batch is sent, and
-what each of its responses means. It has no retry, sleep, clock, log or store; those belong to
-``http`` and ``deliver``. The name of the module is the ``type`` in the configuration.
+A sink is one module here: its settings and an example of them, how an event is rendered for it, how
+a batch is sent, and what each of its responses means. It has no retry, sleep, log or store;
+those belong to ``http`` and ``deliver``. The name of the module is the ``type`` in the
+configuration; it has ``Settings``, ``EXAMPLE`` and ``build``.
 
-What sinks over HTTP have in common (write JSON, compress a body, leave out oversized events,
-translate error responses) is in ``_requests``; its underscore marks it as no sink type.
+What sinks over HTTP have in common (write JSON, compress a body, translate error responses) is in
+``_requests``; its underscore marks it as no sink type.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Final, Literal, NamedTuple, Protocol, Self
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Rejected, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.marks import NO_MARKS
@@ -35,19 +37,75 @@ class EventRef(NamedTuple):
     at: int
     """When it happened: microseconds since 1970 UTC."""
 
-    @classmethod
-    def of(cls, event: AuditEvent) -> Self:
-        """Return the reference to *event*."""
-        return cls(event.uid, event.source, event.at)
-
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    The most that one request to a sink may contain.
+
+    *bytes* counts the uncompressed body; *overhead* is what each event adds to it beyond its own
+    text (separators). An event of more than *event_bytes* is not sent: it becomes a dead letter.
+    """
+
+    events: int
+    bytes: int
+    overhead: int = 1
+    event_bytes: int | None = None
+
+
+class Unfit(NamedTuple):
+    """Why an event is not sent but becomes a dead letter: a short code, and a message."""
+
+    reason: str
+    message: str
+
+
+ANY_AGE: Final = (-(2**63), 2**63)
+"""The ages for a text that does not depend on when it is sent."""
+
+
+class Rendered(NamedTuple):
+    """An event as a sink expects it."""
+
+    text: bytes
+    key: object = None
+    """What the sink needs to know about the text when it sends it; only the sink reads it."""
+    ages: tuple[int, int] = ANY_AGE
+    """
+    The least and the most age of the event (microseconds; negative: it is in the future) at which
+    it may be sent so. At any other it is rendered again.
+    """
+    unfit: Unfit | None = None
+    """Why the sink must not be sent it; None: it may."""
+
+
+@dataclass(slots=True)
 class Item:
-    """An event on its way to one sink: its position in the spool, and its text for this sink."""
+    """
+    An event on its way to one sink: its position in the spool, and how it was rendered.
+
+    It never changes; it is not frozen because one is made for each event, and a frozen one takes
+    three times as long to make.
+    """
 
     position: int
     event: EventRef
     text: bytes
+    key: object = None
+    ages: tuple[int, int] = ANY_AGE
+    unfit: Unfit | None = None
+
+    @classmethod
+    def of(cls, position: int, event: AuditEvent, rendered: Rendered, limits: Limits) -> Self:
+        """Return the item for *event*; its text is left out if it will not be sent."""
+        text, key, ages, unfit = rendered
+        most = limits.event_bytes
+        if unfit is None and most is not None and len(text) > most:
+            unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
+        if unfit is not None:
+            text = b""
+        ref = EventRef(event.uid, event.source, event.at)
+        return cls(position, ref, text, key, ages, unfit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +160,23 @@ class AckId:
     number: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many events of a batch, by what happened to them besides being delivered."""
+
+    possibly_stored: int = 0
+    """Resent, or to be resent, although the sink may have stored them."""
+    duplicates: int = 0
+    """Already stored, and deduplicated by the sink."""
+    restamped: int = 0
+    """Sent with another time than their own."""
+    stored_elsewhere: int = 0
+    """Stored elsewhere by the sink, for example in a failure store."""
+
+
+_NO_COUNTS: Final = Counts()
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """
@@ -117,35 +192,22 @@ class Verdict:
     """The indices of the events that the sink did not accept and may accept later."""
     retry_reason: Retryable | None = None
     """Why, and how long to wait; None: they can be resent at once."""
-    possibly_stored: int = 0
-    """How many events were resent, or are to be, although the sink may have stored them."""
-    duplicates: int = 0
-    """How many events were already stored (deduplicated by the sink)."""
-    restamped: int = 0
-    """How many events were sent with another time than their own."""
-    stored_elsewhere: int = 0
-    """How many events the sink stored elsewhere, for example in a failure store."""
-    throttled: bool = False
-    """Whether the sink accepted the batch and asks for less."""
-    warnings: tuple[str, ...] = field(default=())
-    """What an operator should know about the batch."""
     ack_id: AckId | None = None
     """Where the batch will be acknowledged, if the sink acknowledges later."""
+    throttled: bool = False
+    """Whether the sink accepted the batch and asks for less."""
+    counts: Counts = _NO_COUNTS
+    """How many events are to be counted for something else than their delivery."""
+    warnings: tuple[str, ...] = ()
+    """What an operator should know about the batch."""
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """
-    The most that one request to a sink may contain.
-
-    *bytes* counts the uncompressed body; *overhead* is what each event adds to it beyond its own
-    text (separators). A limit of a single event is the sink's own affair: its ``send`` rejects an
-    oversized one.
-    """
-
-    events: int
-    bytes: int
-    overhead: int = 1
+    def within(self, indices: Sequence[int]) -> Self:
+        """Return this verdict, on the events at *indices* of a batch, in terms of that batch."""
+        return replace(
+            self,
+            rejected=tuple(replace(each, index=indices[each.index]) for each in self.rejected),
+            retry=tuple(indices[index] for index in self.retry),
+        )
 
 
 class Sink(Protocol):
@@ -158,17 +220,19 @@ class Sink(Protocol):
     def limits(self) -> Limits:
         """The most that one call of :meth:`send` may contain."""
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> Rendered:
         """
-        Return *event* as this sink expects it. Total: every event renders.
+        Return *event* as this sink expects it *now*. Total: every event renders.
 
-        *marks* are added under ``auditrelay``: properties of this delivery, such as that it is a
-        replay.
+        *now* is in microseconds since 1970 UTC. *marks* are added under ``auditrelay``: properties
+        of this delivery, such as that it is a test.
         """
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """
-        Send *batch*, and return the outcome of each event.
+        Send *batch*, none of whose events is unfit, and return the outcome of each.
 
         Returning means that the sink has taken responsibility for every event that the verdict
         neither rejects nor retries, or that it will, once it acknowledges the verdict's *ack_id*.
@@ -197,9 +261,9 @@ class Sink(Protocol):
         """Release connections and files."""
 
 
-def make(name: str, settings: SinkSettings, metrics: Metrics) -> Sink:
+def make(name: str, settings: SinkSettings, metrics: Metrics, clock: Clock) -> Sink:
     """Return the sink that the configuration calls *name*, of the type of *settings*."""
-    sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics)
+    sink: Sink = import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
     return sink
 
 

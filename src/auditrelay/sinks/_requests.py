@@ -1,8 +1,6 @@
-"""What sinks over HTTP share: bodies, compression, parts of a batch, responses as errors."""
+"""What sinks over HTTP share: bodies, compression, responses as errors."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import orjson
@@ -10,7 +8,6 @@ from isal import igzip
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.replies import Reply, check
-from auditrelay.sinks import Item, Rejection, Verdict
 from auditrelay.telemetry.scrubber import scrub
 
 
@@ -58,54 +55,6 @@ async def compress(
     else:
         content = igzip.compress(body, 1)
     return content, {"Content-Encoding": "gzip"}
-
-
-async def send_without_oversized(
-    batch: Sequence[Item], limit: int, send: Callable[[Sequence[Item]], Awaitable[Verdict]]
-) -> Verdict:
-    """
-    *send* the events of *batch* of at most *limit* bytes; reject the others without sending them.
-
-    For products that silently truncate an oversized event, or drop the rest of its batch.
-    """
-    return await send_except(
-        batch,
-        [
-            Rejection(index, "too_large", f"{len(item.text)} bytes; the limit is {limit}")
-            for index, item in enumerate(batch)
-            if len(item.text) > limit
-        ],
-        send,
-    )
-
-
-async def send_except(
-    batch: Sequence[Item],
-    unfit: Sequence[Rejection],
-    send: Callable[[Sequence[Item]], Awaitable[Verdict]],
-) -> Verdict:
-    """*send* the events of *batch* that are not *unfit*; the verdict includes those rejections."""
-    if not unfit:
-        return await send(batch)
-    unfit_indices = {rejection.index for rejection in unfit}
-    verdict = await send_subset(
-        [i for i in range(len(batch)) if i not in unfit_indices], batch, send
-    )
-    return replace(verdict, rejected=(*unfit, *verdict.rejected))
-
-
-async def send_subset(
-    indices: Sequence[int],
-    batch: Sequence[Item],
-    send: Callable[[Sequence[Item]], Awaitable[Verdict]],
-) -> Verdict:
-    """*send* the events of *batch* at *indices*; the verdict is in terms of *batch*."""
-    verdict = await send([batch[index] for index in indices]) if indices else Verdict()
-    return replace(
-        verdict,
-        rejected=tuple(replace(each, index=indices[each.index]) for each in verdict.rejected),
-        retry=tuple(indices[index] for index in verdict.retry),
-    )
 
 
 def error_for(reply: Reply, *, message: str = "", wait: float | None = None) -> RelayError:

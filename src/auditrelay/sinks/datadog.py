@@ -7,22 +7,21 @@ under its own name, so that time, source, service, tags and ``evt.id`` stay wher
 them.
 
 Datadog answers 202 to a log that is older than 18 hours or more than 2 hours ahead, and then does
-not index it (docs.datadoghq.com/logs/log_configuration/processors/#log-date-remapper). So the age
-is checked before each request: such a log is restamped with the time of sending, its own time in
-an attribute, or becomes a dead letter.
+not index it (docs.datadoghq.com/logs/log_configuration/processors/#log-date-remapper). So a log
+depends on when it is sent: outside of that range it is restamped with the time of sending, its own
+time in an attribute, or becomes a dead letter.
 
 Protocol: docs.datadoghq.com/api/latest/logs/#send-logs and .../authentication/#validate-api-key.
 """
 
 import re
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, datadog
@@ -34,15 +33,8 @@ from auditrelay.settings import SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
-from auditrelay.sinks import Form, Item, Limits, Rejection, Verdict
-from auditrelay.sinks._requests import (
-    compress,
-    dump,
-    error_for,
-    send_except,
-    send_without_oversized,
-    unexpected_body,
-)
+from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Unfit, Verdict
+from auditrelay.sinks._requests import compress, dump, error_for, unexpected_body
 from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
 
@@ -54,6 +46,10 @@ _MAX_AHEAD = timedelta(hours=2)
 _TRANSIT_TIME = timedelta(minutes=1)
 """How long a log may take to reach Datadog's clock."""
 _MICROSECOND = timedelta(microseconds=1)
+_RESTAMPED_FOR = _TRANSIT_TIME // _MICROSECOND
+"""How long the time of rendering counts as that of sending."""
+_RESTAMPED = "restamped"
+"""The key of a log that was rendered with another time than its own."""
 _BRACKETS = 1
 """A list of n logs has n - 1 commas and two brackets: this much above one byte a log."""
 
@@ -158,9 +154,33 @@ class Settings(SinkSettings):
         return self
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+EXAMPLE = """\
+[sinks.datadog]
+type = "datadog"
+
+api_key = "${env:DD_API_KEY}"
+# The site of your organisation, without https:// and app.
+# site = "datadoghq.com"
+# Instead of site: a proxy of your own in front of the intake.
+# url = "https://datadog-proxy.example.com"  # no default
+# By default the name of the vendor.
+# service = "audit"  # no default
+# Tags of every event, such as ["env:prod"] or { env = "prod" }.
+# tags = []
+# Datadog accepts a log that is older than this, or more than 2 hours ahead, and does not index it.
+# max_age = "18h"
+# So such a log is sent stamped now, with its own time in evt.original_timestamp ("restamp"), or it
+# becomes a dead letter ("dead_letter").
+# too_old = "restamp"
+# format = "datadog"
+# batch_bytes = "4500KB"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -168,9 +188,13 @@ class Sink:
 
     deduplicates = False
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._tags = ",".join(settings.tags)
+        self._indexed_ages = (
+            -(_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND,
+            (settings.max_age - _TRANSIT_TIME) // _MICROSECOND,
+        )
         self._peer = Peer(
             name,
             settings,
@@ -178,16 +202,36 @@ class Sink:
             headers=lambda: {"DD-API-KEY": settings.api_key.reveal()},
             secrets=[settings.api_key],
             metrics=metrics,
+            clock=clock,
         )
 
     @property
     def limits(self) -> Limits:
         """As configured, and no log that Datadog would truncate."""
         settings = self._settings
-        return Limits(settings.batch_events, settings.batch_bytes - _BRACKETS)
+        return Limits(
+            settings.batch_events, settings.batch_bytes - _BRACKETS, event_bytes=EVENT_BYTES
+        )
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
-        """Return *event* as one log."""
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> Rendered:
+        """Return *event* as one log that Datadog indexes, if it is sent about *now*."""
+        at, age = event.at, now - event.at
+        youngest, oldest = ages = self._indexed_ages
+        if youngest <= age <= oldest:
+            return Rendered(dump(self._log(event, marks)), ages=ages)
+        about_now = (age - _RESTAMPED_FOR, age + _RESTAMPED_FOR)
+        if self._settings.too_old == "dead_letter":
+            return Rendered(b"", ages=about_now, unfit=self._out_of_range(at, now))
+        log = self._log(event, marks)
+        log["timestamp"] = iso_ms(now)
+        log["evt"]["original_timestamp"] = iso_us(at)
+        log.setdefault("auditrelay", {})["restamped"] = True
+        return Rendered(dump(log), _RESTAMPED, about_now)
+
+    def _log(self, event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
+        """Return *event* as one log, with its own time."""
         log = datadog.render(event, marks=marks)
         form = self._settings.format
         if form != "datadog":
@@ -198,59 +242,19 @@ class Sink:
             log["service"] = self._settings.service
         if self._tags:
             log["ddtags"] = f"{log['ddtags']},{self._tags}" if log.get("ddtags") else self._tags
-        return dump(log)
+        return log
+
+    def _out_of_range(self, at: int, now: int) -> Unfit:
+        """Return why Datadog would accept an event of the time *at* and never index it."""
+        happened, age = iso_us(at), span(self._settings.max_age)
+        if at < now:
+            why = f"happened at {happened}, more than {age} ago: Datadog would not index it"
+            return Unfit("too_old", why)
+        why = f"happens at {happened}, more than {span(_MAX_AHEAD)} ahead: Datadog would not index"
+        return Unfit("in_future", f"{why} it; is the clock here right?")
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Send *batch*, except for logs that Datadog would truncate or not index as they are."""
-        now = time.time_ns() // 1000
-        oldest = now - (self._settings.max_age - _TRANSIT_TIME) // _MICROSECOND
-        newest = now + (_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND
-        outside = [i for i, item in enumerate(batch) if not oldest <= item.event.at <= newest]
-        if not outside:
-            return await self._send_whole(batch)
-        if self._settings.too_old == "dead_letter":
-            unfit = [self._out_of_range(i, batch[i], oldest) for i in outside]
-            return await send_except(batch, unfit, self._send_whole)
-        restamped = list(batch)
-        for i in outside:
-            restamped[i] = replace(batch[i], text=self._restamped(batch[i], now))
-        verdict = await self._send_whole(restamped)
-        rejected = {rejection.index for rejection in verdict.rejected}
-        return replace(verdict, restamped=sum(i not in rejected for i in outside))
-
-    def _out_of_range(self, index: int, item: Item, oldest: int) -> Rejection:
-        """Return why Datadog would accept *item* and never index it."""
-        happened, age = iso_us(item.event.at), span(self._settings.max_age)
-        if item.event.at < oldest:
-            why = f"happened at {happened}, more than {age} ago: Datadog would not index it"
-            return Rejection(index, "too_old", why)
-        why = f"happens at {happened}, more than {span(_MAX_AHEAD)} ahead: Datadog would not index"
-        return Rejection(index, "in_future", f"{why} it; is the clock here right?")
-
-    def _restamped(self, item: Item, now: int) -> bytes:
-        """
-        Return the log of *item* with *now* as its time, and its own time as an attribute.
-
-        The bytes are edited where :meth:`render` has written the time, ``evt`` and ``auditrelay``:
-        decoding and encoding the log again would change numbers, and fail on invalid Unicode. No
-        value from outside comes before these keys, and a quote within a text is always escaped.
-        """
-        start, stamp, rest = item.text.partition(b',"timestamp":"')
-        _, about, rest = rest.partition(b'","evt":{')
-        if not (stamp and about):
-            raise AssertionError("a log has its timestamp, then evt")  # pragma: no cover
-        if self._settings.format == "datadog":
-            before, own, after = rest.partition(b'"auditrelay":{')
-            rest = b'%b%b"restamped":true,%b' % (before, own, after)
-        else:
-            about = b'","auditrelay":{"restamped":true},"evt":{'
-        first = b'"original_timestamp":"%b",' % iso_us(item.event.at).encode()
-        return b"".join((start, stamp, iso_ms(now).encode(), about, first, rest))
-
-    async def _send_whole(self, batch: Sequence[Item]) -> Verdict:
-        return await send_without_oversized(batch, EVENT_BYTES, self._send)
-
-    async def _send(self, batch: Sequence[Item]) -> Verdict:
+        """Send *batch*: Datadog accepts it whole or not at all."""
         # Do not bind the body to a name, so that it can be freed once compressed.
         content, headers = await compress(
             b"[%b]" % b",".join([item.text for item in batch]), self._settings.compression
@@ -261,7 +265,8 @@ class Sink:
             raise _datadog_error(reply)
         if reply.object() is None:
             raise unexpected_body(reply, "Datadog")
-        return Verdict()
+        restamped = sum([item.key is _RESTAMPED for item in batch])
+        return Verdict(counts=Counts(restamped=restamped))
 
     async def check(self) -> str:
         """Ask Datadog whether the key is valid."""

@@ -24,13 +24,14 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.settings import SinkSettings
 from auditrelay.settings.values import Size
-from auditrelay.sinks import Form, Item, Limits, Verdict
+from auditrelay.sinks import Form, Item, Limits, Rendered, Verdict
 from auditrelay.sinks._requests import dump
 from auditrelay.telemetry.metrics import Metrics
 
@@ -81,8 +82,26 @@ class Settings(SinkSettings):
         return self
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":  # noqa: ARG001
-    """Return the sink; *name* and *metrics* are for sinks that send requests."""
+EXAMPLE = """\
+[sinks.archive]
+type = "file"
+
+# A file (one JSON object a line) in a folder that exists, or "-" for stdout.
+path = "-"
+# A file that would grow beyond this is renamed, and a new one is started.
+# rotate_bytes = "100MB"  # no default
+# format = "ecs"
+# batch_bytes = "4MB"
+# One writer.
+# concurrency = 1
+# Lines are written as they are.
+# compression = "none"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":  # noqa: ARG001
+    """Return the sink; the other arguments are for sinks that send requests."""
     return Sink(settings)
 
 
@@ -112,9 +131,15 @@ class Sink:
         size = self._settings.batch_bytes
         return Limits(events=self._settings.batch_events, bytes=size)
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+    def render(
+        self,
+        event: AuditEvent,
+        now: int,  # noqa: ARG002  # a line is right at any time
+        *,
+        marks: Mapping[str, object] = NO_MARKS,
+    ) -> Rendered:
         """Return *event* as one line, without its end."""
-        return dump(self._form(event, marks=marks))
+        return Rendered(dump(self._form(event, marks=marks)))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """

@@ -1,19 +1,22 @@
 """
 The contract of a source: an audit-log API, read page by page for a window of time.
 
-A source is one module here: its settings, its authentication, and how to turn pages. It has no
-retry, sleep, clock, log or store; those belong to ``http`` and ``collect``. The name of the module
-is the ``type`` in the configuration.
+A source is one module here: its settings and an example of them, its authentication, and how to
+turn pages. It has no retry, sleep, clock, log or store; those belong to ``http`` and ``collect``.
+The name of the module is the ``type`` in the configuration; it has ``Settings``, ``EXAMPLE`` and
+``build``.
 """
 
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from auditrelay.clock import Clock
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import EPOCH, Interval, iso
@@ -52,11 +55,12 @@ class Source(Protocol):
     def scope(self) -> str:
         """The organisation or tenant in which record ids are unique, if records do not name it."""
 
-    def walk(self, window: Interval) -> AsyncGenerator[Page, None]:
+    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page, None]:
         """
         Yield every page of *window*, pages and records in any order.
 
-        Records just outside the window may be among them. The last page is marked as the last; it
+        In the *background* its requests give way to those of other walks. Records just outside the
+        window may be among them. The last page is marked as the last; it
         may be empty. A walk that ends without it proves nothing. Raises Retryable if the vendor
         does not answer even after retries, Refused if it will not answer until an operator acts,
         and WalkBroken if its answers cannot be a whole window.
@@ -106,7 +110,6 @@ class ExportFile:
     pages: AsyncGenerator[ExportPage, None]
 
 
-@runtime_checkable
 class FileSource(Protocol):
     """One configured place that files are put into, in place of an API that has windows."""
 
@@ -134,24 +137,79 @@ class FileSource(Protocol):
         """Release what is open."""
 
 
+class Keeping(Protocol):
+    """Where a source keeps something small between two runs, by name."""
+
+    def load(self, name: str) -> bytes | None:
+        """Return what was saved last, by this process or another; None if nothing can be read."""
+
+    def save(self, name: str, content: bytes) -> None:
+        """Replace what is kept; on return that is durable. Raises OSError, with nothing changed."""
+
+
+class Folder:
+    """Keeps it in files in *path*, created with the first of them, for the owner only."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self, name: str) -> bytes | None:
+        """Return the content of the file *name*."""
+        try:
+            return (self._path / name).read_bytes()
+        except OSError:
+            return None
+
+    def save(self, name: str, content: bytes) -> None:
+        """Write the file *name*, so that a crash leaves the old one or the new one."""
+        temporary = (self._path / name).with_suffix(".new")
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path / name)
+        folder = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """A source that keeps state of its own between two runs, such as a session."""
 
-    def use_state_dir(self, path: Path) -> None:
-        """Keep the state in the directory *path*: create it when needed, for the owner only."""
+    def keep_in(self, keeping: Keeping) -> None:
+        """Keep the state in *keeping* from now on."""
 
 
 def make(
-    name: str, settings: SourceSettings, metrics: Metrics, state_dir: Path
-) -> Source | FileSource:
-    """Return the source that the configuration calls *name*, of the type of its *settings*."""
-    source: Source | FileSource = import_module(f"{__name__}.{settings.type}").build(
-        name, settings, metrics
-    )
+    name: str, settings: SourceSettings, metrics: Metrics, clock: Clock, state_dir: Path
+) -> Source:
+    """
+    Return the source that the configuration calls *name*, of the type of its *settings*.
+
+    Not for *settings* with an ``export_directory``: those are of a source that reads files.
+    """
+    source: Source = _build(name, settings, metrics, clock)
     if isinstance(source, Stateful):
-        source.use_state_dir(state_dir / "sources" / name)
+        source.keep_in(Folder(state_dir / "sources" / name))
     return source
+
+
+def make_file_source(
+    name: str, settings: SourceSettings, metrics: Metrics, clock: Clock
+) -> FileSource:
+    """Return the source called *name* whose *settings* have an ``export_directory``."""
+    source: FileSource = _build(name, settings, metrics, clock)
+    return source
+
+
+def _build(name: str, settings: SourceSettings, metrics: Metrics, clock: Clock) -> Any:
+    return import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
 
 
 def available() -> list[str]:

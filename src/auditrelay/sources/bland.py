@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from pydantic import Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -40,6 +41,20 @@ class Settings(SourceSettings):
     """A key of an admin or owner."""
     auth_scheme: str = Field("", pattern=r"^[A-Za-z-]*$")
     """A word before the key, such as ``Bearer``. The documentation shows the bare key."""
+
+
+EXAMPLE = """\
+[sources.acme-calls]
+type = "bland"
+
+# A key of an administrator or the owner. Bland AI must have switched the audit log on for you.
+api_key = "${env:BLAND_API_KEY}"
+# A word to send before the key, such as "Bearer".
+# auth_scheme = ""
+# base_url = "https://api.bland.ai"
+# page_size = 100
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
 
 
 class _Data(msgspec.Struct):
@@ -69,7 +84,7 @@ class Source:
         """Empty: every record names its organisation, and ids are UUIDs."""
         return ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {
@@ -83,7 +98,10 @@ class Source:
         while not last:
             number += 1
             data = await self._peer.get(
-                PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
+                PATH,
+                {**params, "page": str(number)},
+                _read_first if number == 1 else _read,
+                background=background,
             )
             if data is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)
@@ -187,7 +205,7 @@ def _first_error(errors: Any, message: Any) -> tuple[str, str]:
     return "", text if isinstance(text, str) else ""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
 
     def identity() -> dict[str, str]:
@@ -195,5 +213,5 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         scheme = settings.auth_scheme
         return {"authorization": f"{scheme} {key}" if scheme else key}
 
-    peer = Peer.of_source(name, settings, metrics, headers=identity, secret=settings.api_key)
+    peer = Peer.of_source(name, settings, metrics, clock, headers=identity, secret=settings.api_key)
     return Source(settings, peer)

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import msgspec
 from pydantic import BeforeValidator, Field
 
+from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -60,6 +61,24 @@ class Settings(SourceSettings):
     """Only this project's records."""
 
 
+EXAMPLE = """\
+[sources.acme-voice]
+type = "cekura"
+
+# The "id" that GET /user/organizations/ shows.
+organization_id = "42"
+# An API key of the organisation.
+api_key = "${env:CEKURA_API_KEY}"
+# Only the records of this project.
+# project_id = "7"  # no default
+# base_url = "https://api.cekura.ai"
+# The vendor keeps its records for a year.
+# retention = "365d"
+# page_size = 200
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
@@ -80,11 +99,11 @@ class Source:
         """The organisation's id, which records may lack."""
         return self._settings.organization_id
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         spans = _spans(window)
         for span in spans:
-            async with aclosing(self._pages(span)) as pages:
+            async with aclosing(self._pages(span, background=background)) as pages:
                 async for page in pages:
                     if len(spans) == 1:
                         yield page
@@ -95,7 +114,7 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _pages(self, span: Interval) -> AsyncGenerator[Page]:
+    async def _pages(self, span: Interval, *, background: bool) -> AsyncGenerator[Page]:
         params = {
             "organization_id": self._settings.organization_id,
             # Always both: without them the vendor shows only the last week.
@@ -111,7 +130,10 @@ class Source:
             number += 1
             # Never the address in ``next``: it may name another host, which must not get the key.
             answer = await self._peer.get(
-                PATH, {**params, "page": str(number)}, _read_first if number == 1 else _read
+                PATH,
+                {**params, "page": str(number)},
+                _read_first if number == 1 else _read,
+                background=background,
             )
             if answer is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)
@@ -196,12 +218,13 @@ def _message(reply: Reply) -> str:
     return " ".join(parts)
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
     peer = Peer.of_source(
         name,
         settings,
         metrics,
+        clock,
         headers=lambda: {"x-cekura-api-key": settings.api_key.reveal()},
         secret=settings.api_key,
     )

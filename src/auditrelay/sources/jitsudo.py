@@ -15,6 +15,7 @@ import msgspec
 import orjson
 from pydantic import AfterValidator, Field, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -72,6 +73,23 @@ class Settings(SourceSettings):
         return self
 
 
+EXAMPLE = """\
+[sources.acme-access]
+type = "jitsudo"
+
+# The address of your own server.
+base_url = "https://jitsudo.example.com"
+# The tenant that the key belongs to.
+tenant_id = "2489e9ad-2ee2-4e00-8ec9-32d5f69181c0"
+# Either an API key, or a bearer token (which expires after an hour by default, so it must come from
+# a file that is renewed).
+api_key = "${env:JITSUDO_API_KEY}"
+# bearer_token = "${file:/run/secrets/jitsudo}"  # no default
+# page_size = 250
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
@@ -92,7 +110,7 @@ class Source:
         """The tenant's id, which records lack."""
         return self._settings.tenant_id
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {
@@ -100,7 +118,7 @@ class Source:
             "to": in_milliseconds(span.end),
             "limit": str(self._settings.page_size),
         }
-        answer = await self._peer.get(PATH, params, self._read_first)
+        answer = await self._peer.get(PATH, params, self._read_first, background=background)
         sent: set[str] = set()
         while answer.has_more:
             # Yield its records even if its cursor turns out to be unusable.
@@ -108,7 +126,9 @@ class Source:
                 yield _page(answer)
             cursor = _next(answer, sent)
             sent.add(cursor)
-            answer = await self._peer.get(PATH, {**params, "cursor": cursor}, self._read)
+            answer = await self._peer.get(
+                PATH, {**params, "cursor": cursor}, self._read, background=background
+            )
         yield _page(answer)
 
     async def close(self) -> None:
@@ -233,7 +253,7 @@ def _compact(value: Any) -> str:
     return scrub(text, _MAX_MESSAGE)
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
 
     def identity() -> dict[str, str]:
@@ -242,5 +262,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source:
         credential = {"authorization": f"Bearer {secret}"} if bearer else {"x-api-key": secret}
         return {"x-tenant-id": settings.tenant_id, **credential}
 
-    peer = Peer.of_source(name, settings, metrics, headers=identity, secret=settings.credential)
+    peer = Peer.of_source(
+        name, settings, metrics, clock, headers=identity, secret=settings.credential
+    )
     return Source(settings, peer)

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 import msgspec
 from pydantic import Field, field_validator, model_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
@@ -134,6 +135,27 @@ class Settings(SourceSettings):
         return given
 
 
+EXAMPLE = """\
+[sources.acme-shop]
+type = "slaunch"
+
+# The first part of your host: "acme" for acme.s-launch.com.
+tenant = "acme"
+# Instead of tenant: the whole address, such as that of a gateway.
+# base_url = "https://acme.s-launch.com"  # no default
+# An API key with the scope audit:read, and no other.
+api_key = "${env:SLAUNCH_API_KEY}"
+# S-Launch does not document the form of a record. Where its id and its time are: keys, or keys with
+# dots between ("meta.id"); the first that has a value is taken.
+# id_path = ["id", "_id"]
+# time_path = ["timestamp", "created"]
+# Further parameters of every request, such as a filter. Only what they let through is read.
+# params = {}
+# page_size = 250
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
@@ -158,7 +180,7 @@ class Source:
         parts = urlsplit(self._settings.base_url)
         return f"{(parts.hostname or '').removesuffix(DOMAIN)}{parts.path}"
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
         shown: set[int] = set()  # hashes of the records: a restarted walk reads them again
@@ -169,7 +191,7 @@ class Source:
         while True:
             if cursor is None:
                 self._cursors = {}
-            answer = await self._page(cursor)
+            answer = await self._page(cursor, background=background)
             if answer is None and restarted:
                 raise WalkBroken(
                     f"S-Launch refused its own cursor twice in the walk of "
@@ -210,7 +232,7 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _page(self, cursor: str | None) -> _Answer | None:
+    async def _page(self, cursor: str | None, *, background: bool) -> _Answer | None:
         """Return the page behind *cursor*, or None if the vendor does not accept it any more."""
         params = {
             **self._settings.params,
@@ -220,8 +242,10 @@ class Source:
             "include_total": "false",  # it costs the vendor a count, and is not needed
         }
         if cursor is None:
-            return await self._peer.get(PATH, params, _read_first)
-        return await self._peer.get(PATH, {**params, "cursor": cursor}, _read)
+            return await self._peer.get(PATH, params, _read_first, background=background)
+        return await self._peer.get(
+            PATH, {**params, "cursor": cursor}, _read, background=background
+        )
 
     def _at(self, record: bytes) -> int | None:
         """Return the time of *record* in microseconds, None if it cannot be read."""
@@ -342,12 +366,13 @@ def _message(reply: Reply) -> str:
     return scrub(detail, 200) if isinstance(detail, str) else ""
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
     """Return the source that the configuration calls *name*."""
     peer = Peer.of_source(
         name,
         settings,
         metrics,
+        clock,
         headers=lambda: {"X-API-Key": settings.api_key.reveal()},
         secret=settings.api_key,
     )

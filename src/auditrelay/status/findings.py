@@ -6,13 +6,17 @@ recovers automatically says so; one that requires action names the key or the co
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, TypeVar
 
+import msgspec
+
+from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.telemetry import humanize
 from auditrelay.window import iso
+
+P = TypeVar("P", bound=AnyPeer)
 
 PATIENCE: Final = timedelta(minutes=10)
 """How long a peer may be unreachable, or an event wait, before that requires action."""
@@ -30,45 +34,19 @@ How long a loop may be busy without progress, in addition to what it may wait fo
 The service is restarted when a loop is stuck, so a peer that is merely slow must not count as it.
 """
 
-Report = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """
-    One problem.
-
-    *level* is ``action_required``, or ``recovering`` where it ends automatically. *kind* and *name*
-    are its subject: a ``source``, a ``sink``, the ``spool``, the ``instance``. *what*, *effect* and
-    *do* are sentences, *error* is the error message of the peer, *command* is for a shell. *since*
-    is ISO 8601 UTC, or None if that is unknown.
-    """
-
-    level: Literal["action_required", "recovering"]
-    kind: Literal["source", "sink", "spool", "instance"]
-    name: str
-    what: str
-    since: str | None = None
-    effect: str = ""
-    error: str | None = None
-    do: str = ""
-    command: str | None = None
-    code: str = ""
-    """The kind of problem, in a word."""
-
 
 def judge(report: Report) -> list[Finding]:
     """Return the problems in *report*, worst first."""
     findings = [
-        replace(finding, code=code)
+        msgspec.structs.replace(finding, code=code)
         for code, found in (
             ("stuck", _stuck(report)),
             ("paused", _paused(report)),
-            ("held", _held(report, "source")),
-            ("held", _held(report, "sink")),
+            ("held", _held(report, report.sources)),
+            ("held", _held(report, report.sinks)),
             ("filling", _filling(report)),
-            ("down", _down(report, "source")),
-            ("down", _down(report, "sink")),
+            ("down", _down(report, report.sources)),
+            ("down", _down(report, report.sinks)),
             ("gaps", _gaps(report)),
             ("bad_files", _bad_files(report)),
             ("dead_letters", _dead_letters(report)),
@@ -88,7 +66,7 @@ def judge(report: Report) -> list[Finding]:
 
 
 def _stuck(report: Report) -> Iterator[Finding]:
-    for name in report["stuck"]:
+    for name in report.stuck:
         yield Finding(
             "action_required",
             "instance",
@@ -97,17 +75,17 @@ def _stuck(report: Report) -> Iterator[Finding]:
             f"{STUCK // timedelta(minutes=1)} minutes.",
             effect="Nothing is lost, but it neither reads nor delivers.",
             do="Restart the service, and report this with the log: it is a bug in auditrelay.",
-            command=report["restart_command"],
+            command=report.restart_command,
         )
 
 
 def _paused(report: Report) -> Iterator[Finding]:
-    paused = [row for row in report["sources"] if row["enabled"] and row["paused_since"]]
+    paused = [row for row in _enabled(report.sources) if _is_paused(row)]
     if not paused:
         return
-    spool = report["spool"]
-    names = humanize.join([row["name"] for row in paused])
-    if _fill(spool) > NEARLY_FULL:
+    spool = report.spool
+    names = humanize.join([row.name for row in paused])
+    if spool.share > NEARLY_FULL:
         what = f"The spool is full, so {names} {_is(paused)} not polled."
         do = f"{_fix_slowest(report)}, or raise spool.max_bytes and reload the service."
     else:
@@ -118,23 +96,23 @@ def _paused(report: Report) -> Iterator[Finding]:
         "spool",
         "spool",
         what,
-        since=min(row["paused_since"] for row in paused),
+        since=min(row.paused_since for row in paused if row.paused_since),
         effect="Nothing is dropped: delivery goes on, and polling catches up later.",
-        error=paused[0]["last_error"],
+        error=paused[0].last_error,
         do=do,
         command=_command(report, "status"),
     )
 
 
 def _filling(report: Report) -> Iterator[Finding]:
-    spool = report["spool"]
-    paused = any(row["enabled"] and row["paused_since"] for row in report["sources"])
-    if _fill(spool) > NEARLY_FULL and not paused:
+    spool = report.spool
+    paused = any(_is_paused(row) for row in _enabled(report.sources))
+    if spool.share > NEARLY_FULL and not paused:
         yield Finding(
             "action_required",
             "spool",
             "spool",
-            f"The spool is {_fill(spool):.0%} full.",
+            f"The spool is {spool.share:.0%} full.",
             effect="When it is full, polling pauses until there is room. Nothing is dropped.",
             do=f"{_fix_slowest(report)}, or raise spool.max_bytes and reload the service.",
             command=_command(report, "status"),
@@ -142,56 +120,54 @@ def _filling(report: Report) -> Iterator[Finding]:
 
 
 def _fix_slowest(report: Report) -> str:
-    waiting = [row for row in report["sinks"] if row["backlog_events"]]
+    waiting = [row for row in report.sinks if row.backlog_events]
     if not waiting:
         return "Wait until delivered events are pruned"
-    slowest = max(waiting, key=lambda row: row["backlog_events"])
+    slowest = max(waiting, key=lambda row: row.backlog_events)
     return (
-        f"Fix the sink {slowest['name']}, for which "
-        f"{humanize.count(slowest['backlog_events'], 'event')} {_wait(slowest)}"
+        f"Fix the sink {slowest.name}, for which "
+        f"{humanize.count(slowest.backlog_events, 'event')} {_wait(slowest)}"
     )
 
 
 # -- sources and sinks alike -----------------------------------------------------------------------
-
-_Kind = Literal["source", "sink"]
 
 _RELOAD: Final = "reload the service"
 _RESTART: Final = "restart the service"
 _NOT_FOLLOWED: Final = "Redirects are not followed: they would leak credentials."
 
 
-def _held(report: Report, kind: _Kind) -> Iterator[Finding]:
-    for row in _enabled(report, kind):
-        if not row["held"]:
+def _held(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
+    for row in _enabled(rows):
+        if not row.held:
             continue
-        name, status = row["name"], _status(row["error_code"])
-        what, do = _refusal(kind, row, status)
+        name, status = row.name, _status(row.error_code)
+        what, do = _refusal(row, status)
         yield Finding(
             "action_required",
-            kind,
+            row.kind,
             name,
             what,
-            since=row["since"],
-            effect=f"{_kept(kind, row)} It is retried automatically, at long intervals.",
-            error=row["last_error"],
+            since=row.since,
+            effect=f"{_kept(row)} It is retried automatically, at long intervals.",
+            error=row.last_error,
             do=do,
             command=_command(report, "check"),
         )
 
 
-def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[str, str]:
+def _refusal(row: AnyPeer, status: int | None) -> tuple[str, str]:
     """Return what a refusal with *status* means, and what to do about it."""
-    name, table = row["name"], f"{kind}s.{row['name']}"
+    name, table = row.name, f"{row.kind}s.{row.name}"
     if status == 401:
         return f"{name} does not accept its key (401).", _renew(row, table)
     if status == 403:
-        right = "read the audit log" if kind == "source" else "store events there"
+        right = "read the audit log" if row.kind == "source" else "store events there"
         return (
             f"{name} denies its key the right to {right} (403).",
             f"Give the key that right, or use another. {_renew(row, table)}",
         )
-    address = row["address_key"]
+    address = row.address_key
     if status == 404:
         names = f"{table}.{address} and the names in [{table}]"
         return (
@@ -207,15 +183,15 @@ def _refusal(kind: _Kind, row: Mapping[str, Any], status: int | None) -> tuple[s
     return f"{name} refuses requests{with_status}.", "Do what its error message says."
 
 
-def _renew(row: Mapping[str, Any], table: str) -> str:
+def _renew(row: AnyPeer, table: str) -> str:
     """Return where the key of *row* comes from, and so where a new one goes."""
     wanted, then = [], "it is read again automatically"
-    for credential in row["credentials"]:
-        where = f"{table}.{credential['key']}"
-        if not credential["references"]:
+    for credential in row.credentials or ():
+        where = f"{table}.{credential.key}"
+        if not credential.references:
             wanted.append(where)
             then = _RELOAD if then != _RESTART else then
-        for reference in credential["references"]:
+        for reference in credential.references:
             kind, _, name = reference.strip("${}").partition(":")
             if kind != "file":  # the process has its own copy, made when it started
                 then = _RESTART
@@ -242,11 +218,11 @@ _FAILURES: Final = {
 }
 
 
-def _down(report: Report, kind: _Kind) -> Iterator[Finding]:
-    for row in _enabled(report, kind):
-        if row["up"] or row["held"] or row["last_error"] is None or row.get("paused_since"):
+def _down(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
+    for row in _enabled(rows):
+        if row.up or row.held or row.last_error is None or _is_paused(row):
             continue
-        code, name = row["error_code"] or "", row["name"]
+        code, name = row.error_code or "", row.name
         status = _status(code)
         if code in _FAILURES:
             failure = _FAILURES[code]
@@ -254,66 +230,63 @@ def _down(report: Report, kind: _Kind) -> Iterator[Finding]:
             failure = f"answers with an error ({status})"
         else:
             failure = f"gives unusable answers ({code.replace('_', ' ') or 'unknown'})"
-        lasting = _age(report, row["since"]) >= PATIENCE
+        lasting = _age(report, row.since) >= PATIENCE
         yield Finding(
             "action_required" if lasting else "recovering",
-            kind,
+            row.kind,
             name,
             f"{name} {failure}.",
-            since=row["since"],
-            effect=f"{_kept(kind, row)} It is retried automatically.",
-            error=row["last_error"],
+            since=row.since,
+            effect=f"{_kept(row)} It is retried automatically.",
+            error=row.last_error,
             do=f"Check {name} and the network to it." if lasting else "",
             command=_command(report, "check") if lasting else None,
         )
 
 
-def _kept(kind: _Kind, row: Mapping[str, Any]) -> str:
+def _kept(row: AnyPeer) -> str:
     """Return that nothing is lost, and what is waiting."""
-    if kind == "source":
+    if isinstance(row, SourceStatus):
         return "Nothing is lost: polling resumes where it stopped."
-    if not row["backlog_events"]:
+    if not row.backlog_events:
         return "Nothing is lost, and nothing waits for it."
-    backlog = humanize.count(row["backlog_events"], "event")
+    backlog = humanize.count(row.backlog_events, "event")
     return f"Nothing is lost: {backlog} {_wait(row)} in the spool."
 
 
 def _starting(report: Report) -> Iterator[Finding]:
-    kinds: tuple[tuple[_Kind, str], ...] = (
-        ("source", "has not finished a poll since the start"),
-        ("sink", "has not answered since the start"),
-    )
-    for kind, missing in kinds:
-        for row in _enabled(report, kind):
-            quiet = not row["up"] and not row["held"] and row["last_error"] is None
-            if quiet and not row.get("paused_since"):
-                yield Finding("recovering", kind, row["name"], f"{row['name']} {missing}.")
+    peers: tuple[AnyPeer, ...] = (*report.sources, *report.sinks)
+    for row in _enabled(peers):
+        if not row.up and not row.held and row.last_error is None and not _is_paused(row):
+            missing = "finished a poll" if row.kind == "source" else "answered"
+            what = f"{row.name} has not {missing} since the start."
+            yield Finding("recovering", row.kind, row.name, what)
 
 
 # -- sources ---------------------------------------------------------------------------------------
 
 
 def _gaps(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report, "source"):
-        gaps = [span for span in row["coverage"] if span["state"] == "gap"]
+    for row in _enabled(report.sources):
+        gaps = [span for span in row.coverage if span.state == "gap"]
         if not gaps:
             continue
-        start, end = min(gap["start"] for gap in gaps), max(gap["end"] for gap in gaps)
-        length = sum((_at(gap["end"]) - _at(gap["start"])).total_seconds() for gap in gaps)
-        now = _at(report["at"])
+        start, end = min(gap.start for gap in gaps), max(gap.end for gap in gaps)
+        length = sum((_at(gap.end) - _at(gap.start)).total_seconds() for gap in gaps)
+        now = _at(report.at)
         spots = "" if len(gaps) == 1 else f", in {len(gaps)} pieces,"
         yield Finding(
             "action_required",
             "source",
-            row["name"],
-            f"{row['name']} was not read for {humanize.span(length)}{spots} between "
+            row.name,
+            f"{row.name} was not read for {humanize.span(length)}{spots} between "
             f"{humanize.timestamp(_at(start), now)} and {humanize.timestamp(_at(end), now)}.",
-            effect=_reasons({gap["reason"] for gap in gaps}),
+            effect=_reasons({gap.reason for gap in gaps if gap.reason}),
             do="If the vendor still shows that time, fill the gap.",
             command=_command(
                 report,
                 "backfill",
-                row["name"],
+                row.name,
                 "--from",
                 _whole_seconds(start),
                 "--to",
@@ -334,46 +307,47 @@ def _reasons(reasons: Iterable[str]) -> str:
 
 
 def _bad_files(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report, "source"):
-        if row["error_code"] == "file_rejected":
+    for row in _enabled(report.sources):
+        if row.error_code == "file_rejected":
             yield Finding(
                 "action_required",
                 "source",
-                row["name"],
-                f"{row['name']} could not read an export file.",
+                row.name,
+                f"{row.name} could not read an export file.",
                 effect="That file was skipped; the others were read.",
-                error=row["last_error"],
-                do=f"Put the right file into {row['directory']}; it is read automatically.",
+                error=row.last_error,
+                do=f"Put the right file into {row.directory}; it is read automatically.",
             )
 
 
 def _silent(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report, "source"):
-        if row["silent"]:
+    for row in _enabled(report.sources):
+        if row.silent:
             yield Finding(
                 "action_required",
                 "source",
-                row["name"],
-                f"{row['name']} has shown nothing new for longer than its max_silence.",
-                since=row["last_event_at"],
+                row.name,
+                f"{row.name} has shown nothing new for longer than its max_silence.",
+                since=row.last_event_at,
                 do="Compare with the vendor's dashboard: is it quiet, or does the key see too "
                 "little? This shows the newest events that the key sees.",
-                command=_command(report, "sample", row["name"], "--count", "3"),
+                command=_command(report, "sample", row.name, "--count", "3"),
             )
 
 
 def _behind(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report, "source"):
-        if row["directory"] is not None:
+    for row in _enabled(report.sources):
+        if row.directory is not None:
             continue  # it is as current as its files, which others export
-        lag = row["lag_seconds"]
-        usual = MISSED_POLLS * row["poll_interval_seconds"] + row["settle_seconds"]
-        if row["up"] and lag is not None and lag > usual and not row["paused_since"]:
+        lag, interval, settle = row.lag_seconds, row.poll_interval_seconds, row.settle_seconds
+        if lag is None or interval is None or settle is None:
+            continue
+        if row.up and lag > MISSED_POLLS * interval + settle and not _is_paused(row):
             yield Finding(
                 "recovering",
                 "source",
-                row["name"],
-                f"{row['name']} is catching up: it is read up to {humanize.span(lag)} ago.",
+                row.name,
+                f"{row.name} is catching up: it is read up to {humanize.span(lag)} ago.",
                 effect="Every poll continues from there.",
             )
 
@@ -382,89 +356,89 @@ def _behind(report: Report) -> Iterator[Finding]:
 
 
 def _dead_letters(report: Report) -> Iterator[Finding]:
-    for row in report["sinks"]:
-        dead = row["dead_letters"]
+    for row in report.sinks:
+        dead = row.dead_letters
         if dead:
             them = "it is" if dead == 1 else "they are"
             yield Finding(
                 "action_required",
                 "sink",
-                row["name"],
-                f"{row['name']} will never accept {humanize.count(dead, 'event')} as {them}.",
+                row.name,
+                f"{row.name} will never accept {humanize.count(dead, 'event')} as {them}.",
                 effect=f"{'It is' if dead == 1 else 'They are'} in the dead letters, with reason; "
                 "the other events are not delayed.",
                 do="See the reason, and fix the cause. Then dead-letters replay sends "
                 f"{'it' if dead == 1 else 'them'} again; dead-letters drop discards "
                 f"{'it' if dead == 1 else 'them'}.",
-                command=_command(report, "dead-letters", "list", "--sink", row["name"]),
+                command=_command(report, "dead-letters", "list", "--sink", row.name),
             )
 
 
 def _bad_records(report: Report) -> Iterator[Finding]:
-    for row in report["sources"]:
-        if dead := row["dead_letters"]:
+    for row in report.sources:
+        if dead := row.dead_letters:
             yield Finding(
                 "action_required",
                 "source",
-                row["name"],
-                f"{humanize.count(dead, 'row')} of {row['name']} could not be parsed.",
+                row.name,
+                f"{humanize.count(dead, 'row')} of {row.name} could not be parsed.",
                 effect="They were not forwarded; the other rows of their files were.",
                 do="See which, by file and line. dead-letters replay forwards them as they are; "
                 "dead-letters drop discards them.",
-                command=_command(report, "dead-letters", "list", "--source", row["name"]),
+                command=_command(report, "dead-letters", "list", "--source", row.name),
             )
 
 
 def _backlogs(report: Report) -> Iterator[Finding]:
-    for row in _enabled(report, "sink"):
-        oldest = timedelta(seconds=row["oldest_undelivered_seconds"])
-        if not row["up"] or oldest < PATIENCE:
+    for row in _enabled(report.sinks):
+        oldest = timedelta(seconds=row.oldest_undelivered_seconds)
+        if not row.up or oldest < PATIENCE:
             continue
-        moves = _age(report, row["last_delivered_at"]) < PATIENCE
-        backlog = humanize.count(row["backlog_events"], "event")
+        moves = _age(report, row.last_delivered_at) < PATIENCE
+        backlog = humanize.count(row.backlog_events, "event")
         yield Finding(
             "recovering" if moves else "action_required",
             "sink",
-            row["name"],
-            f"{row['name']} is behind: {backlog} {_wait(row)} for it.",
-            since=(_at(report["at"]) - oldest).isoformat(),
+            row.name,
+            f"{row.name} is behind: {backlog} {_wait(row)} for it.",
+            since=(_at(report.at) - oldest).isoformat(),
             effect="Nothing is lost: they wait in the spool"
             f"{', and it is delivering them' if moves else ''}.",
             do="If the backlog does not shrink, raise concurrency or batch_events in "
-            f"[sinks.{row['name']}], or find out why the sink is slow.",
+            f"[sinks.{row.name}], or find out why the sink is slow.",
             command=None if moves else _command(report, "check"),
         )
 
 
 def _orphaned(report: Report) -> Iterator[Finding]:
-    for row in report["sinks"]:
-        if not row["enabled"] and row["backlog_events"]:
-            why = "is not in the configuration any more" if row.get("orphaned") else "is disabled"
-            backlog = humanize.count(row["backlog_events"], "event")
+    for row in report.sinks:
+        if not row.enabled and row.backlog_events:
+            why = "is not in the configuration any more" if row.orphaned else "is disabled"
+            backlog = humanize.count(row.backlog_events, "event")
             yield Finding(
                 "action_required",
                 "sink",
-                row["name"],
-                f"{backlog} {_wait(row)} for {row['name']}, which {why}.",
+                row.name,
+                f"{backlog} {_wait(row)} for {row.name}, which {why}.",
                 effect="They are kept, and take room in the spool.",
-                do=f"Put [sinks.{row['name']}] back or enable it, and reload the service.",
+                do=f"Put [sinks.{row.name}] back or enable it, and reload the service.",
             )
 
 
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _enabled(report: Report, kind: _Kind) -> Iterator[Mapping[str, Any]]:
-    return (row for row in report[f"{kind}s"] if row["enabled"])
+def _enabled(rows: Iterable[P]) -> Iterator[P]:
+    return (row for row in rows if row.enabled)
+
+
+def _is_paused(row: AnyPeer) -> bool:
+    return isinstance(row, SourceStatus) and row.paused_since is not None
 
 
 def _command(report: Report, *words: str) -> str:
-    config = report["config"]
+    config = report.config
     return shlex.join(["auditrelay", *(("-c", config) if config else ()), *words])
-
-
-def _fill(spool: Mapping[str, int]) -> float:
-    return spool["bytes"] / spool["max_bytes"]
 
 
 def _status(code: str | None) -> int | None:
@@ -478,7 +452,7 @@ def _at(iso: str) -> datetime:
 
 def _age(report: Report, iso: str | None) -> timedelta:
     """Return how long ago *iso* was; the maximum, if it is unknown."""
-    return timedelta.max if iso is None else _at(report["at"]) - _at(iso)
+    return timedelta.max if iso is None else _at(report.at) - _at(iso)
 
 
 def _whole_seconds(time: str, *, up: bool = False) -> str:
@@ -489,9 +463,9 @@ def _whole_seconds(time: str, *, up: bool = False) -> str:
     return iso(at.replace(microsecond=0))
 
 
-def _is(rows: list[Any]) -> str:
+def _is(rows: Sequence[SourceStatus]) -> str:
     return "is" if len(rows) == 1 else "are"
 
 
-def _wait(row: Mapping[str, Any]) -> str:
-    return "waits" if row["backlog_events"] == 1 else "wait"
+def _wait(row: SinkStatus) -> str:
+    return "waits" if row.backlog_events == 1 else "wait"

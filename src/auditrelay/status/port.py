@@ -5,8 +5,9 @@ It shows names, numbers and reasons; never an event's contents and never a secre
 """
 
 import socket
-from typing import Any, Protocol
+from typing import Protocol
 
+import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.settings.secrets import Secret
 from auditrelay.status.access import AccessGuard, allowed_hosts, is_loopback
 from auditrelay.status.idle_server import IdleServer
+from auditrelay.status.model import Report
 from auditrelay.status.page import page
 from auditrelay.status.page.assets import Assets
 
@@ -26,8 +28,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Instance(Protocol):
     """What the status port needs of the running instance."""
 
-    async def status(self) -> dict[str, Any]:
-        """Return what ``status --json`` prints."""
+    async def status(self) -> Report:
+        """Return the report on its state."""
 
     async def render_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics as text, and their content type, as the header *accept* asks."""
@@ -107,4 +109,4 @@ class StatusPort:
         return Response(text, headers={"Content-Type": content_type, "Vary": "Accept"})
 
     async def _status(self, _: Request) -> Response:
-        return JSONResponse(await self._instance.status())
+        return JSONResponse(msgspec.to_builtins(await self._instance.status()))

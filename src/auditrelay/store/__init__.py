@@ -1,23 +1,26 @@
 """
 What survives a crash: the coverage ledger, the spool, the known uids, positions, dead letters.
 
-The store is the only connection between collecting and delivering. Each method that writes is one
-transaction, unless it says otherwise: when it returns, the write is durable; when it raises,
-nothing was written. Cancelling the caller does not undo a write, so every write must be correct
-even if its caller is gone.
+The store is the only connection between collecting and delivering. What a caller needs of it is a
+contract beside that caller: ``collect.ledger``, ``collect.evidence``, ``deliver.spool``,
+``service.store``. Here are the types that they share, and what holds for all of them.
+
+Each method that writes is one transaction, unless it says otherwise: when it returns, the write is
+durable; when it raises, nothing was written. Cancelling the caller does not undo a write, so every
+write must be correct even if its caller is gone.
 
 Every method raises StateError if the state cannot be read or written, and every one that writes
 raises StoreFull if the disk has no room. A source or sink must have been started before another
 method is called for it, else that method raises KeyError. Each method names its further errors.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Literal, Protocol
+from datetime import datetime
+from typing import Literal
 
 from auditrelay.events import AuditEvent
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.journal import Record
 from auditrelay.window import Interval
 
@@ -103,7 +106,7 @@ Notice = Callable[[Declared, bool], AuditEvent]
 @dataclass(frozen=True, slots=True)
 class SpoolPage:
     """
-    Events from the spool, of one source, at positions [*first*, *first* + len(*events*)).
+    Events from the spool, of one source, at the places [*first*, *first* + len(*events*)).
 
     *size* is the size of the whole page in the spool, in bytes.
     """
@@ -115,10 +118,31 @@ class SpoolPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a sink has read the spool; only the store that made it looks inside."""
+
+    ends: tuple[int, ...]
+    """In each log that was read, the place behind what was read."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event that *sink* will never accept, and why."""
 
     event: AuditEvent
+    reason: str
+    message: str
+    status: int | None
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEvent:
+    """The *place* in the spool of an event that a sink will never accept, and why."""
+
+    place: int
     reason: str
     message: str
     status: int | None
@@ -205,7 +229,7 @@ class SourceState:
     late: tuple[Record, ...]
     waiting: int
     dead_letters: int
-    condition: Mapping[str, object]
+    condition: SourceCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,197 +241,4 @@ class SinkState:
     backlog_events: int
     oldest_undelivered: datetime | None
     dead_letters: int
-    condition: Mapping[str, object]
-
-
-class Store(Protocol):
-    """The contract between collecting, delivering and the storage of their state."""
-
-    async def start_source(self, source: str, first: datetime) -> datetime:
-        """
-        Return where *source* starts; an unknown source is stored to start at *first*, for good.
-
-        The start is durable on return. If it were computed again on every poll, a source that is
-        down on its first day would start later and later, and lose events.
-        """
-
-    async def ledger(self, source: str) -> tuple[Span, ...]:
-        """Return the ledger of *source*, in order of time."""
-
-    async def add(
-        self,
-        source: str,
-        events: Sequence[AuditEvent],
-        *,
-        via: str = "poll",
-        proof: Proof | None = None,
-        notice: Notice | None = None,
-        bad: Sequence[DeadLetter] = (),
-    ) -> Added:
-        """
-        Deduplicate *events* by uid, put the new ones into the spool, and remember their uids.
-
-        On return the spooled events, their uids, the *bad* rows and the *proof* are durable
-        together. *via* is the journal's text for the kind of read. *proof* comes with the last
-        page of a walk; an event made by *notice* reports each gap that it declares or fills. *bad*
-        are records that are no events: unknown ones become dead letters of no sink.
-
-        Raises StoreFull if the spool or the disk has no room.
-        """
-
-    async def is_file_known(self, source: str, key: bytes) -> bool:
-        """Tell whether *source* has read the file with that digest whole."""
-
-    async def end_of_spool(self) -> int:
-        """Return the position that the next spooled event will have."""
-
-    async def record_deleted(
-        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
-    ) -> int:
-        """
-        Record the known events of *span* that are not in *seen*; return how many are new.
-
-        They were deleted at the source, which is evidence and no error; on return the record is
-        durable. *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only events
-        spooled *before* that position count: later ones may have come during the read.
-        """
-
-    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
-        """Return how many of *events* have never been forwarded."""
-
-    async def delivery_status(
-        self, source: str, events: Sequence[AuditEvent]
-    ) -> list[Mapping[str, DeliveryStatus] | None]:
-        """Return the status of each event at every sink; None for an event that is not known."""
-
-    async def find_deleted(
-        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
-    ) -> list[tuple[str, datetime]]:
-        """Return uid and time of the events that :meth:`record_deleted` would record."""
-
-    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
-        """Return how many events of *span* are known, and the exclusive-or of their uids."""
-
-    async def begin_backfill(
-        self, source: str, span: Interval, sinks: Sequence[str], now: datetime
-    ) -> Backfill:
-        """
-        Return the unfinished backfill of *source* into *sinks* that overlaps *span*, or a new one.
-
-        No *sinks* means all of them. An unfinished backfill is resumed: its done parts need not be
-        done again. On return its range, widened to *span*, is durable.
-        """
-
-    async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
-        """Record, durably, that the whole backfill is done."""
-
-    async def resend(
-        self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
-    ) -> None:
-        """
-        Put *events*, known or not, into the spool for those *sinks* alone, and enter the *proof*.
-
-        On return both are durable. Raises StoreFull if the spool or the disk has no room.
-        """
-
-    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
-        """Return all known events of *span* from the spool, or None if some were pruned."""
-
-    async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
-        """
-        Spool the dead letters *ids* again, each for its sink; return those that were spooled.
-
-        Dead letters already being replayed are skipped. On return the copies are durable; a dead
-        letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
-        it again. Raises StoreFull if the spool or the disk has no room.
-        """
-
-    async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
-        """
-        Discard the dead letters *ids*; return those discarded.
-
-        Their events are deleted durably; a record that they existed is kept. Dead letters being
-        replayed are skipped.
-        """
-
-    async def resweep_from(self, source: str, delay: timedelta) -> datetime:
-        """Return until when the resweep of *delay* is done: at first, where *source* starts."""
-
-    async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
-        """Record, durably, that the resweep of *delay* is done until *until*."""
-
-    async def start_sink(
-        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
-    ) -> None:
-        """
-        Register *sink* as a reader of *sources*; a new sink begins at the end of the spool.
-
-        It still gets its backlog of orphaned sources, those that are not *configured* any more
-        (None: all are). Once this returns, nothing that the sink has not acknowledged is pruned.
-        """
-
-    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
-        """
-        Return the next pages for *sink* from position *after* on: about *max_events* events.
-
-        There are fewer if they are large, and none if nothing waits. Events that the sink has
-        acknowledged are left out.
-        """
-
-    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
-        """
-        Stop spooling for all sinks but the *active* ones; return the others that have a backlog.
-
-        The backlog of an orphaned sink is kept until the sink is started again or removed.
-        """
-
-    async def event_at(self, position: int) -> AuditEvent:
-        """Return the event at *position* of the spool, which some sink has yet to settle."""
-
-    async def settle(
-        self, sink: str, done: Sequence[tuple[int, int]], dead: Sequence[DeadLetter] = ()
-    ) -> None:
-        """
-        Record that *sink* is done with the positions in each half-open range of *done*.
-
-        Its position moves to the end of the contiguous part; ranges beyond it are remembered. On
-        return the position, the ranges and the *dead* letters are durable together.
-        """
-
-    async def save_condition(
-        self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
-    ) -> None:
-        """Save the *condition* of *name* (JSON values) durably, for ``status`` and a restart."""
-
-    async def prune(self, now: datetime) -> int:
-        """
-        Delete events that every sink has and whose retention has passed; return how many.
-
-        Uids older than ``spool.remember`` are forgotten as well. This takes several transactions:
-        if it raises, some of the work may be done.
-        """
-
-    async def sources(self) -> list[SourceState]:
-        """Return the state of every known source."""
-
-    async def sinks(self) -> list[SinkState]:
-        """Return the state of every known sink."""
-
-    async def forget(self, name: str) -> None:
-        """
-        Delete the whole state of the source or sink *name*, which must not be in use.
-
-        Its backlog goes with it, and so do its events that wait for other sinks. This takes several
-        transactions: if it raises, some of the work may be done, and calling it again finishes it.
-        """
-
-    async def heads(self) -> Mapping[str, tuple[int, str]]:
-        """Return by source the number of records in its journal, and the hash of the last one."""
-
-    async def make_room(self) -> bool:
-        """
-        Delete delivered events before their retention has passed, oldest first; return if any went.
-
-        Keeping delivered events is a convenience, collecting is the purpose. Also reserves room on
-        the disk again if it had been used up, and then returns true.
-        """
+    condition: SinkCondition

@@ -1,17 +1,35 @@
-"""A record of the journal, its hash over the record before it, and breaks in the chain; pure."""
+"""
+The journal of a source: what was read when and how, each record chained to the one before it. Pure.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The ledger is what is covered now; the journal is its history. Every record has a hash over itself
+and the hash of the record before it, and the source has the hash of its last record. So an edited,
+removed or moved record breaks the chain, and a ledger that contradicts its journal is found. The
+hash has no key: an attacker who can write the database can recompute the whole journal. Heads that
+were logged (``ledger_sealed``) or printed (``coverage --json``) before then prove the forgery.
+
+A record grows until its day ends (UTC), so that years of five-minute polls need only a few records
+a day.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import Final
 
 import orjson
 
-DAY = 86_400_000_000
+DAY: Final = 86_400_000_000
 """Microseconds."""
 
-NO_DIGEST = bytes(20)
+NO_DIGEST: Final = bytes(20)
 
-FIRST_HASH = bytes(32)
+FIRST_HASH: Final = bytes(32)
+
+REACH: Final = 50
+"""How many records back one may still grow: all records after it are rehashed each time."""
+
+TAIL: Final = REACH + 2
+"""How many of the last records :func:`extend` needs: those that may grow, and the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,83 @@ class Record:
     events: int
     digest: bytes
     hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a record is to say: see :class:`Record`."""
+
+    what: str
+    start: int
+    end: int
+    reason: str | None = None
+    events: int = 0
+    digest: bytes = NO_DIGEST
+
+
+def extend(
+    name: str, tail: Sequence[Record], changes: Iterable[Change], *, now: int, via: str
+) -> list[Record]:
+    """
+    Enter *changes* into the journal of the source *name*, *via* one kind of read, at *now*.
+
+    *tail* are its last ``TAIL`` records, or all if there are fewer. Returns the records that are
+    new or differ, oldest first; the hash of the last one is the new head.
+    """
+    records = list(tail)
+    first = len(records)
+    for change in changes:
+        place = _growing(records, change, now, via)
+        if place is None:
+            place = len(records)
+            seq = records[-1].seq + 1 if records else 1
+            records.append(
+                Record(
+                    seq,
+                    now,
+                    change.what,
+                    change.start,
+                    change.end,
+                    change.reason,
+                    via,
+                    change.events,
+                    change.digest,
+                    FIRST_HASH,
+                )
+            )
+        else:
+            each = records[place]
+            records[place] = replace(
+                each,
+                recorded=now,
+                end=max(each.end, change.end),
+                events=each.events + change.events,
+                digest=xor(each.digest, change.digest),
+            )
+        first = min(first, place)
+    before = records[first - 1].hash if first else FIRST_HASH
+    for place in range(first, len(records)):
+        before = hash_of(name, before, records[place])
+        records[place] = replace(records[place], hash=before)
+    return records[first:]
+
+
+def _growing(records: Sequence[Record], change: Change, now: int, via: str) -> int | None:
+    """Return the index of the record of today that *change* continues, if there is one."""
+    # Late and deleted events belong to the ledger entry at *start*; the rest extends an end.
+    at_start = change.what in ("late", "vanished")
+    for place in range(len(records) - 1, -1, -1):
+        each = records[place]
+        if each.seq < records[-1].seq - REACH:
+            break
+        if (
+            (each.start if at_start else each.end) == change.start
+            and (each.what, each.reason, each.via) == (change.what, change.reason, via)
+            and each.start // DAY == change.start // DAY
+            and each.recorded // DAY == now // DAY
+        ):
+            return place
+    return None
 
 
 def hash_of(name: str, before: bytes, each: Record) -> bytes:
@@ -76,6 +171,9 @@ def find_break(name: str, head: bytes | None, journal: Sequence[Record]) -> str 
     return None
 
 
-def xor(one: bytes, other: bytes) -> bytes:
-    """Return the exclusive-or of two digests."""
-    return (int.from_bytes(one) ^ int.from_bytes(other)).to_bytes(len(one))
+def xor(*digests: bytes) -> bytes:
+    """Return the exclusive-or of *digests* and uids, of 20 bytes each."""
+    total = 0
+    for each in digests:
+        total ^= int.from_bytes(each)
+    return total.to_bytes(len(NO_DIGEST))

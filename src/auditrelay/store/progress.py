@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 Range = tuple[int, int]
-"""A half-open range of positions."""
+"""A half-open range of positions, or of places in one log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,10 @@ class Progress:
             else:
                 merged.append((start, end))
         return Progress(merged[0][1], tuple(merged[1:]))
+
+    def holes(self) -> list[Range]:
+        """Return the ranges that are not done, up to the last one that is."""
+        return self.open_ranges(self.position, self.ahead[-1][1]) if self.ahead else []
 
     def open_ranges(self, start: int, end: int) -> list[Range]:
         """Return the parts of [*start*, *end*) that are not done."""

@@ -6,6 +6,7 @@ The library humanize was tried. It formats 3 h 20 min as "3 hours" or "3 hours a
 the settings.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -54,6 +55,6 @@ def timestamp(at: datetime, now: datetime) -> str:
     return f"{at:%a} {at.day} {at:%b}{year} {clock}"
 
 
-def join(words: list[str]) -> str:
+def join(words: Sequence[str]) -> str:
     """Return *words* as a list in a sentence: ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

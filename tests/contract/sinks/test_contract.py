@@ -1,27 +1,30 @@
 """The contract of every sink over HTTP, tested against doubles of the products, over sockets."""
 
 import asyncio
+import contextlib
 import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
+from tests.support.clock import FakeClock
 from tests.support.rigs import NOON, WITHOUT_DOUBLE
 
 from auditrelay.errors import Refused, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
+from auditrelay.http.replies import Reply
 from auditrelay.sandbox import Trap, faults, siems
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
-from auditrelay.sinks import EventRef, Form, Item, Sink, Verdict, available
+from auditrelay.sinks import Form, Item, Sink, Verdict, available
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -38,6 +41,7 @@ class Rig:
     kind: str
     double: Any
     made: list[Sink]
+    clock: FakeClock = field(default_factory=FakeClock)
 
     @property
     def stored(self) -> Stored:
@@ -58,7 +62,7 @@ class Rig:
         module = importlib.import_module(f"auditrelay.sinks.{self.kind}")
         given = {**self.double.settings(), "timeout": "5s", **keys}
         settings = module.Settings.model_validate(given)
-        sink: Sink = module.build("siem", settings, Metrics())
+        sink: Sink = module.build("siem", settings, Metrics(), self.clock)
         self.made.append(sink)
         return sink
 
@@ -128,10 +132,11 @@ async def test_the_marks_of_a_delivery_are_on_the_event(rig: Rig, event: MakeEve
     for form in sorted(FORMS):
         sink = rig.build(format=form)
         sent = event(1)
-        text = sink.render(sent, marks={"replayed": True})
-        await sink.send([Item(0, EventRef.of(sent), text)])
-        assert b'"replayed":true' in text
-        assert b'"replayed"' not in sink.render(sent)
+        now = int(NOON) * 10**6
+        rendered = sink.render(sent, now, marks={"replayed": True})
+        await sink.send([Item.of(0, sent, rendered, sink.limits)])
+        assert b'"replayed":true' in rendered.text
+        assert b'"replayed"' not in sink.render(sent, now).text
 
 
 @pytest.mark.parametrize("count", [1, 500])
@@ -164,7 +169,7 @@ async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -
     # The last one is padded to the last byte.
     room = limits.bytes - sum(len(item.text) + limits.overhead for item in batch)
     last = batch[-1].text.replace(b'"', b" " * room + b'"', 1)
-    batch[-1] = Item(batch[-1].position, batch[-1].event, last)
+    batch[-1] = replace(batch[-1], text=last)
     assert await sink.send(batch) == Verdict()
     # No separator follows the last event, unless the product wants one.
     assert rig.double.seen[-1].body_bytes in (49_999, 50_000)
@@ -178,12 +183,33 @@ async def test_a_response_may_be_compressed_or_chunked(rig: Rig, items: Items) -
         assert (verdict.rejected, verdict.retry) == ((), ())
 
 
+async def test_a_reply_is_decoded_once(
+    rig: Rig, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = 0
+    decode = Reply.object
+
+    def count(reply: Reply) -> dict[str, Any] | None:
+        nonlocal decoded
+        decoded += 1
+        return decode(reply)
+
+    monkeypatch.setattr(Reply, "object", count)
+    sink = rig.build()
+    await sink.send(items(sink, 3))
+    for status in (200, 400, 422, 429, 500):
+        rig.fail(faults.answer(status, b'{"text":"odd","code":6,"errors":["odd"],"error":{}}'))
+        with contextlib.suppress(RelayError):
+            await sink.send(items(sink, 3))
+    assert 6 <= decoded <= rig.double.requests
+
+
 # --- faults on the network ---------------------------------------------------------
 
 
 async def test_the_retry_after_of_a_429_is_waited_for(rig: Rig, items: Items) -> None:
     sink = rig.build()
-    now = datetime.now(UTC)
+    now = rig.clock.now()
     for retry_after, least, most in (
         (None, None, None),
         ("7", 7, 7),
@@ -247,7 +273,7 @@ async def test_an_unknown_outcome_is_a_possible_duplicate(
     assert uids(first + batch) == set(rig.stored.by_uid)
     assert sink.deduplicates == rig.double.DEDUPLICATES
     if sink.deduplicates:
-        assert verdict.duplicates == (3 if stored else 0)
+        assert verdict.counts.duplicates == (3 if stored else 0)
         assert not rig.stored.repeated()
     else:
         assert len(rig.stored.repeated()) == (3 if stored else 0)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 
 from auditrelay.deliver.deliverer import Deliverer
@@ -37,9 +38,6 @@ NOW = datetime.fromtimestamp(NOON, UTC)
 FIVE = range(5)
 CULPRIT = 3
 TAKEN = dict.fromkeys(FIVE, "taken")
-
-
-pytestmark = pytest.mark.usefixtures("waits")
 
 
 @dataclass
@@ -106,16 +104,27 @@ class Table:
 
 
 async def _table(
-    folder: Path, event: MakeEvent, double: Any, path: str, sink: Any, settings: Any, metrics: Any
+    folder: Path,
+    event: MakeEvent,
+    double: Any,
+    path: str,
+    sink: Any,
+    settings: Any,
+    metrics: Any,
+    clock: FakeClock,
 ) -> tuple[Table, SqliteStore]:
     store = await SqliteStore.open(
-        folder, max_bytes=1 << 30, retention=timedelta(days=7), remember=timedelta(days=400)
+        folder,
+        clock=clock,
+        max_bytes=1 << 30,
+        retention=timedelta(days=7),
+        remember=timedelta(days=400),
     )
     await store.start_source("voice", NOW - timedelta(days=7))
     await store.start_sink("sink", ["voice"])
     events = [event(number) for number in FIVE]
     await store.add("voice", events)
-    deliverer = Deliverer("sink", settings, sink, store=store, metrics=metrics, clock=lambda: NOW)
+    deliverer = Deliverer("sink", settings, sink, store=store, metrics=metrics, clock=clock)
     table = Table(double, path, deliverer, folder, [each.uid for each in events], metrics)
 
     def count(request: Request) -> None:
@@ -128,15 +137,15 @@ async def _table(
 
 
 @pytest.fixture
-async def intake(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
+async def intake(tmp_path: Path, event: MakeEvent, clock: FakeClock) -> AsyncIterator[Table]:
     """Datadog and its sink."""
     async with Datadog(clock=lambda: NOON) as double:
         keys = {"type": "datadog", "url": double.url, "api_key": double.api_key}
         settings = datadog.Settings.model_validate({**keys, "linger": "0s", "timeout": "1s"})
         metrics = Metrics(sinks=["sink"])
-        sink = datadog.build("sink", settings, metrics)
+        sink = datadog.build("sink", settings, metrics, clock)
         table, store = await _table(
-            tmp_path, event, double, "/api/v2/logs", sink, settings, metrics
+            tmp_path, event, double, "/api/v2/logs", sink, settings, metrics, clock
         )
         yield table
         await sink.close()
@@ -144,14 +153,16 @@ async def intake(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
 
 
 @pytest.fixture
-async def bulk(tmp_path: Path, event: MakeEvent) -> AsyncIterator[Table]:
+async def bulk(tmp_path: Path, event: MakeEvent, clock: FakeClock) -> AsyncIterator[Table]:
     """Elasticsearch and its sink."""
     async with Elastic() as double:
         keys = {"type": "elasticsearch", "urls": [double.url], "api_key": double.api_key}
         settings = elasticsearch.Settings.model_validate({**keys, "linger": "0s", "timeout": "1s"})
         metrics = Metrics(sinks=["sink"])
-        sink = elasticsearch.build("sink", settings, metrics)
-        table, store = await _table(tmp_path, event, double, "/_bulk", sink, settings, metrics)
+        sink = elasticsearch.build("sink", settings, metrics, clock)
+        table, store = await _table(
+            tmp_path, event, double, "/_bulk", sink, settings, metrics, clock
+        )
         yield table
         await sink.close()
         await store.close()

@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 import pytest
+from tests.support.clock import FakeClock
 
 from auditrelay.collect import walk as walks
 from auditrelay.errors import RelayError
@@ -27,6 +28,7 @@ class Rig:
     kind: str
     double: Vendor
     window: Interval
+    clock: FakeClock
     sources: list[Source] = field(default_factory=list)
 
     def build(self, **changes: Any) -> Source:
@@ -35,7 +37,7 @@ class Rig:
         table = {**self.double.settings(), "page_size": self.page, "timeout": "5s", **changes}
         given = {key: value for key, value in table.items() if value is not None}
         settings = module.Settings.model_validate(given)
-        source: Source = module.build("it", settings, Metrics())
+        source: Source = module.build("it", settings, Metrics(), self.clock)
         self.sources.append(source)
         return source
 
@@ -126,18 +128,13 @@ class Rig:
         return None
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting(waits: list[float]) -> None:
-    """Wait for nothing, in every test."""
-
-
 @pytest.fixture(params=vendors.available())
-async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
+async def rig(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Rig]:
     """A rig whose time is two hours after a window of a day."""
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = clock.now()
     window = Interval(now - timedelta(hours=26), now - timedelta(hours=2))
-    async with vendors.available()[request.param](clock=now.timestamp) as double:
-        made = Rig(request.param, double, window)
+    async with vendors.available()[request.param](clock=clock.seconds) as double:
+        made = Rig(request.param, double, window, clock)
         yield made
         for source in made.sources:
             await source.close()

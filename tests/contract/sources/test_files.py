@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sandbox import Vendor, vendors
@@ -50,7 +51,7 @@ async def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     double = vendors.available()[kind](clock=NOW.timestamp)
     module = import_module(f"auditrelay.sources.{kind}")
     settings = module.Settings.model_validate(double.file_settings(tmp_path))
-    return Folder(tmp_path, double, module.build("it", settings, Metrics()), export)
+    return Folder(tmp_path, double, module.build("it", settings, Metrics(), FakeClock()), export)
 
 
 def fill(double: Vendor, count: int) -> None:

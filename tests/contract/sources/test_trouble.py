@@ -1,7 +1,7 @@
 """Every source retries, waits or raises when its vendor or the network fails."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -130,7 +130,7 @@ async def test_retry_after_in_seconds_is_waited_for(rig: Rig, waits: list[float]
 
 async def test_retry_after_as_a_date_is_waited_for(rig: Rig, waits: list[float]) -> None:
     rig.fill(3 * rig.page)
-    until = datetime.now(UTC) + timedelta(seconds=77)
+    until = rig.clock.now() + timedelta(seconds=77)
     rig.double.faults.add(faults.too_many(retry_after=until), nth=2)
     assert await rig.shown() == rig.made()
     (wait,) = waits
@@ -160,8 +160,11 @@ async def test_the_vendors_own_throttling_is_understood(
     rig.fill(3 * rig.page)
     rig.double.switches.rate = 2
     rig.double.switches.retry_after = answer
+    now = rig.double.clock()
+    rig.double.clock = lambda: now  # the minute never ends, however long we wait
+    source = rig.build(settle="1h")  # nor does our clock run too far ahead of it
     with pytest.raises(Retryable, match=f"^429 from GET {rig.double.url}[^: ]*: .") as caught:
-        await rig.pages()
+        await rig.pages(source)
     assert caught.value.reason == "status_429"
     assert rig.double.answered[200] == 2
     assert len(waits) == SOURCE_ATTEMPTS - 1

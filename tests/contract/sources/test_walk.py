@@ -10,6 +10,7 @@ import pytest
 from tests.contract.sources.conftest import Rig
 
 from auditrelay.events.forms import FORMS
+from auditrelay.http.rate import RateLimiter
 from auditrelay.sandbox import faults, vendors
 from auditrelay.sources import available
 from auditrelay.window import micros
@@ -46,6 +47,23 @@ async def test_a_source_can_be_walked_again_and_again(rig: Rig) -> None:
     source = rig.build()
     for _ in range(3):
         assert await rig.shown(source) == rig.made()
+
+
+@pytest.mark.parametrize("background", [False, True])
+async def test_each_request_of_a_walk_in_the_background_gives_way(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, background: bool
+) -> None:
+    taken: list[bool] = []
+
+    async def acquire(_: RateLimiter, *, background: bool) -> None:
+        taken.append(background)
+
+    monkeypatch.setattr(RateLimiter, "acquire", acquire)
+    rig.fill(3 * rig.page)
+    async for _ in rig.build(requests_per_minute=60).walk(rig.window, background=background):
+        pass
+    assert taken == [background] * len(rig.double.seen)
+    assert len(taken) >= 3
 
 
 @pytest.mark.parametrize("cap", [1, 3])

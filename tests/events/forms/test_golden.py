@@ -17,6 +17,7 @@ import orjson
 import pytest
 from tests.support.ocsf_check import faults
 
+from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import available
@@ -31,6 +32,7 @@ ELASTICSEARCH = elasticsearch.build(
         {"type": "elasticsearch", "urls": ["https://es.example.com:9200"]}
     ),
     Metrics(),
+    Clock(),
 )
 
 
@@ -66,7 +68,7 @@ def test_a_record_becomes_the_event_and_the_documents_that_were_reviewed(
         "event": fields_of(event),
         **{name: json.loads(orjson.dumps(render(event))) for name, render in FORMS.items()},
     }
-    found["ecs"] = json.loads(ELASTICSEARCH.render(event).split(b"\n")[1])
+    found["ecs"] = json.loads(ELASTICSEARCH.render(event, now=event.at).text.split(b"\n")[1])
     valid_ecs(found["ecs"], vendor)
     valid_cim(found["cim"])
     assert faults(found["ocsf"]) == []

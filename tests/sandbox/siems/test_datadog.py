@@ -16,7 +16,7 @@ LOG = {"message": "x", "evt": {"id": "u1"}, "vendor": {"cekura": {"id": 7}}}
 
 @pytest.fixture
 async def intake(clock: Any) -> AsyncIterator[Datadog]:
-    async with Datadog(clock=clock) as intake:
+    async with Datadog(clock=clock.seconds) as intake:
         yield intake
 
 

@@ -17,13 +17,13 @@ NDJSON = "application/x-ndjson"
 
 @pytest.fixture
 async def es(clock: Any) -> AsyncIterator[Elastic]:
-    async with Elastic(clock=clock) as es:
+    async with Elastic(clock=clock.seconds) as es:
         yield es
 
 
 @pytest.fixture
 async def opensearch(clock: Any) -> AsyncIterator[Elastic]:
-    async with Elastic(flavour="opensearch", clock=clock) as opensearch:
+    async with Elastic(flavour="opensearch", clock=clock.seconds) as opensearch:
         yield opensearch
 
 
@@ -403,7 +403,7 @@ async def test_the_indices_behind_a_stream_are_shown_with_the_privilege_only(
     dates = f"/{STREAM}/_settings/index.creation_date"
     assert (await call(client, es, dates, method="GET")).status_code == 404
     await call(client, es, body=GOOD)
-    clock.now += 86400
+    clock.advance(86400)
     es.rollover(STREAM)
     answer = (await call(client, es, dates, method="GET")).json()
     assert [name[-17:] for name in answer] == ["2026.11.20-000001", "2026.11.21-000002"]

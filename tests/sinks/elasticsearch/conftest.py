@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from tests.support.clock import FakeClock
 
 from auditrelay.sandbox.siems.elasticsearch import PASSWORD, USERNAME, Elastic
 from auditrelay.sinks import Sink, elasticsearch
@@ -19,7 +20,7 @@ async def elastic() -> AsyncIterator[Elastic]:
 
 
 @pytest.fixture
-async def make(elastic: Elastic) -> AsyncIterator[Make]:
+async def make(elastic: Elastic, clock: FakeClock) -> AsyncIterator[Make]:
     made: list[Sink] = []
 
     def build(**keys: Any) -> Sink:
@@ -33,7 +34,7 @@ async def make(elastic: Elastic) -> AsyncIterator[Make]:
                 **keys,
             }
         )
-        made.append(elasticsearch.build("elastic", settings, Metrics()))
+        made.append(elasticsearch.build("elastic", settings, Metrics(), clock))
         return made[-1]
 
     yield build

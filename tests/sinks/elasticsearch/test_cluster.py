@@ -8,7 +8,7 @@ import pytest
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.sandbox.faults import Action, answer, hang, reset
 from auditrelay.sandbox.siems.elasticsearch import KEY_ID, KEY_SECRET, Elastic
-from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
+from auditrelay.sinks import Counts, Item, Sink, Verdict, elasticsearch
 
 Items = Callable[[Sink, int], list[Item]]
 Make = Callable[..., Sink]
@@ -21,7 +21,7 @@ async def test_requests_fail_over_to_the_next_node(
         dead = gone.url
     sink = make(urls=[dead, elastic.url])
     assert await sink.send(items(sink, 1)) == Verdict()
-    assert await sink.send(items(sink, 2)) == Verdict(duplicates=1)
+    assert await sink.send(items(sink, 2)) == Verdict(counts=Counts(duplicates=1))
     assert isinstance(sink, elasticsearch.Sink)
     assert sink._cluster.url == elastic.url  # the dead one is not tried again each time
     with pytest.raises(Retryable) as caught:

@@ -2,18 +2,17 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.sinks.elasticsearch.answers import bulk, item
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer, store_then_reset
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from auditrelay.sinks import Item, Sink, Verdict
+from auditrelay.sinks import Counts, Item, Sink, Verdict
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
@@ -31,14 +30,13 @@ FLAVOURS = ["elasticsearch", "opensearch"]
 @pytest.fixture(params=FLAVOURS)
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Elastic]:
     """A cluster whose first index is created a day before the events happen."""
-    async with Elastic(flavour=request.param, clock=Clock[float](NOON - DAY)) as double:
+    async with Elastic(flavour=request.param, clock=lambda: NOON - DAY) as double:
         yield double
 
 
 def at(cluster: Elastic, now: float) -> None:
     """Set the cluster's clock to *now*."""
-    assert isinstance(cluster.clock, Clock)
-    cluster.clock.now = now
+    cluster.clock = lambda: now
 
 
 def requests(cluster: Elastic) -> list[str]:
@@ -62,7 +60,7 @@ async def test_events_resent_after_a_rollover_are_deduplicated_by_a_search(
         cluster.faults.add(answer(503, b""), path="/_bulk")
         with pytest.raises(Retryable):
             await again.send(items(again, 4))
-    assert await again.send(items(again, 4)) == Verdict(duplicates=3)
+    assert await again.send(items(again, 4)) == Verdict(counts=Counts(duplicates=3))
     assert not cluster.stored.repeated()
     assert cluster.stored.total == 4
     assert cluster.answered[400] == 0
@@ -80,7 +78,7 @@ async def test_a_batch_whose_outcome_is_unknown_is_stored_once_although_the_stre
     assert caught.value.sent
     at(cluster, NOON + 60)
     cluster.rollover(STREAM)
-    assert await sink.send(sent) == Verdict(duplicates=5)
+    assert await sink.send(sent) == Verdict(counts=Counts(duplicates=5))
     assert cluster.stored.total == 5
 
 
@@ -97,7 +95,7 @@ async def test_the_indices_of_a_verdict_count_the_events_that_were_already_store
     verdict = await new.send(sent)
     assert verdict.retry == (1,)
     assert [each.index for each in verdict.rejected] == [3]
-    assert verdict.duplicates == 3
+    assert verdict.counts.duplicates == 3
 
 
 async def test_events_that_happened_after_the_last_rollover_are_not_searched_for(
@@ -121,14 +119,11 @@ async def test_events_that_happened_after_the_last_rollover_are_not_searched_for
 
 
 async def test_a_rollover_is_noticed_in_the_responses_and_nothing_is_requested_twice(
-    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+    cluster: Elastic, make: Make, items: Items, clock: FakeClock
 ) -> None:
-    now = 1000.0
-    clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     sink = make(urls=[cluster.url])
     for count in (1, 2, 3):
-        now += 45
+        clock.advance(45)
         await sink.send(items(sink, count))
     # Before there was an index, and once there was one.
     assert requests(cluster) == ["index.creation_date"] * 2
@@ -137,23 +132,20 @@ async def test_a_rollover_is_noticed_in_the_responses_and_nothing_is_requested_t
     fourth = items(sink, 4)[3:]
     await sink.send(fourth)
     assert requests(cluster) == ["index.creation_date"] * 2
-    assert await sink.send(items(sink, 5)) == Verdict(duplicates=4)
+    assert await sink.send(items(sink, 5)) == Verdict(counts=Counts(duplicates=4))
     assert requests(cluster) == [*["index.creation_date"] * 3, "_search"]
 
 
 async def test_a_sink_without_events_for_a_minute_looks_for_a_rollover_before_it_sends(
-    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+    cluster: Elastic, make: Make, items: Items, clock: FakeClock
 ) -> None:
-    now = 1000.0
-    clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     sink = make(urls=[cluster.url])
     for _ in range(2):
         await sink.send(items(sink, 3))
     at(cluster, NOON + DAY)
     cluster.rollover(STREAM)
-    now += 61
-    assert await sink.send(items(sink, 3)) == Verdict(duplicates=3)
+    clock.advance(61)
+    assert await sink.send(items(sink, 3)) == Verdict(counts=Counts(duplicates=3))
 
 
 async def test_a_dated_index_deduplicates_an_event_whenever_it_is_resent(
@@ -163,9 +155,9 @@ async def test_a_dated_index_deduplicates_an_event_whenever_it_is_resent(
         sink = make(urls=[cluster.url], index=index)
         await sink.send(items(sink, 2))
         at(cluster, NOON + 400 * DAY)
-        assert await sink.send(items(sink, 2)) == Verdict(duplicates=2)
+        assert await sink.send(items(sink, 2)) == Verdict(counts=Counts(duplicates=2))
         assert await make(urls=[cluster.url], index=index).send(items(sink, 2)) == Verdict(
-            duplicates=2
+            counts=Counts(duplicates=2)
         )
     assert "_search" not in requests(cluster)
 
@@ -178,15 +170,13 @@ async def test_a_dated_name_that_is_a_data_stream_is_searched_as_well(
     at(cluster, NOON + DAY)
     cluster.rollover("logs-audit-2026.01")
     assert await make(urls=[cluster.url], index="logs-audit-%Y.%m").send(items(sink, 2)) == Verdict(
-        duplicates=2
+        counts=Counts(duplicates=2)
     )
 
 
 async def test_a_key_that_may_not_search_still_delivers_with_a_warning(
-    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+    cluster: Elastic, make: Make, items: Items
 ) -> None:
-    clock = SimpleNamespace(monotonic=lambda: 10_000.0)
-    monkeypatch.setattr("auditrelay.sinks.elasticsearch.duplicates.time", clock)
     for missing, question in (("view_index_metadata", "index.creation_date"), ("read", "_search")):
         cluster.switches.missing_privileges = frozenset({missing})
         sink = make(urls=[cluster.url])
@@ -198,7 +188,7 @@ async def test_a_key_that_may_not_search_still_delivers_with_a_warning(
         for count in (2, 0):
             verdict = await new.send(items(new, 2))
             assert (verdict.rejected, verdict.retry) == ((), ())
-            assert verdict.duplicates == 2 - count
+            assert verdict.counts.duplicates == 2 - count
             assert len(verdict.warnings) == 1
             assert "grant read and view_index_metadata" in verdict.warnings[0]
         assert requests(cluster).count(question) == 1  # each refusal is recorded in an audit log
@@ -215,7 +205,7 @@ async def test_an_index_that_cannot_be_searched_causes_a_warning_and_does_not_st
     first = next(iter(cluster.indices[STREAM].backing))
     cluster.switches.unsearchable = frozenset({first})
     verdict = await make(urls=[cluster.url]).send(items(sink, 3))
-    assert verdict.duplicates == 0
+    assert verdict.counts.duplicates == 0
     assert "may be stored twice" in verdict.warnings[0]
 
 
@@ -253,7 +243,7 @@ async def test_a_search_that_fails_is_repeated_and_nothing_is_sent_before(
     with pytest.raises(error):
         await new.send(items(new, 3))
     assert cluster.stored.total == 2
-    assert await new.send(items(new, 3)) == Verdict(duplicates=2)
+    assert await new.send(items(new, 3)) == Verdict(counts=Counts(duplicates=2))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +280,9 @@ async def test_an_index_of_unknown_creation_date_is_searched(
     cluster.faults.add(
         answer(200, json.dumps(listed).encode()), path=f"/{STREAM}/_settings/index.creation_date"
     )
-    assert await make(urls=[cluster.url]).send(items(sink, 2)) == Verdict(duplicates=2)
+    assert await make(urls=[cluster.url]).send(items(sink, 2)) == Verdict(
+        counts=Counts(duplicates=2)
+    )
 
 
 async def test_a_batch_of_thousands_is_searched_for_in_parts(
@@ -302,5 +294,5 @@ async def test_a_batch_of_thousands_is_searched_for_in_parts(
     at(cluster, NOON + DAY)
     cluster.rollover(STREAM)
     again = make(urls=[cluster.url], timeout="60s")
-    assert await again.send(sent) == Verdict(duplicates=2005)
+    assert await again.send(sent) == Verdict(counts=Counts(duplicates=2005))
     assert requests(cluster).count("_search") == 3

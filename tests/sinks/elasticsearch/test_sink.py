@@ -2,16 +2,18 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.sinks.elasticsearch.answers import bulk, item
+from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.elasticsearch import Elastic
-from auditrelay.sinks import Item, Sink, Verdict, elasticsearch
+from auditrelay.sinks import Counts, Item, Sink, Verdict, elasticsearch
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -59,7 +61,7 @@ async def test_events_that_are_already_stored_are_deduplicated_and_counted(
     sink = make()
     sent = items(sink, 3)
     await sink.send(sent[:2])
-    assert await sink.send(sent) == Verdict(duplicates=2)
+    assert await sink.send(sent) == Verdict(counts=Counts(duplicates=2))
     assert elastic.stored.total == 3
 
 
@@ -100,7 +102,7 @@ async def test_a_refused_document_is_rejected_and_affects_no_other(
     assert (rejection.index, rejection.reason, rejection.status) == (1, reason, status)
     why = f"{kind}: why" if kind else "no type: "
     assert rejection.message == f"{status}, {why}"
-    assert (verdict.retry, verdict.duplicates) == ((), 0)
+    assert (verdict.retry, verdict.counts.duplicates) == ((), 0)
 
 
 @pytest.mark.parametrize(
@@ -182,9 +184,9 @@ async def test_events_in_the_failure_store_are_delivered_with_a_warning(
     sink = make(format="raw")
     sent = batch(sink, [event(1)])
     (other,) = batch(sink, [event(2)])
-    broken = Item(1, other.event, other.text.replace(b'"record":{', b'"record":3,"x":{'))
+    broken = replace(other, text=other.text.replace(b'"record":{', b'"record":3,"x":{'))
     verdict = await sink.send([*sent, broken])
-    assert (verdict.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
+    assert (verdict.counts.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
     assert "went to the failure store" in verdict.warnings[0]
     assert elastic.failures.total == 1
 
@@ -227,7 +229,7 @@ async def test_fewer_items_than_events_prove_nothing(
     sent = items(sink, 3)
     with pytest.raises(Retryable):
         await sink.send(sent)
-    assert await sink.send(sent) == Verdict(duplicates=3)
+    assert await sink.send(sent) == Verdict(counts=Counts(duplicates=3))
 
 
 @pytest.mark.parametrize("spaces", [b'{"errors" : false , "items" : [%b]}', b'{"items":[%b]}'])
@@ -278,7 +280,7 @@ async def test_a_refused_document_is_not_shown_in_the_reason(
 ) -> None:
     sink = make(format="raw")
     first, second = batch(sink, [event(1), event(2)])
-    broken = Item(1, second.event, second.text.replace(b'"record":{', b'"record":"hush","x":{'))
+    broken = replace(second, text=second.text.replace(b'"record":{', b'"record":"hush","x":{'))
     (rejection,) = (await sink.send([first, broken])).rejected
     assert "hush" not in rejection.message
     elastic.switches.version = "8.17.9"
@@ -336,16 +338,16 @@ async def test_a_node_that_refuses_the_parameter_loses_nothing(
     )
     sink = make()
     assert await sink.send(items(sink, 1)) == Verdict()
-    assert await sink.send(items(sink, 1)) == Verdict(duplicates=1)
+    assert await sink.send(items(sink, 1)) == Verdict(counts=Counts(duplicates=1))
     requests = elastic.requests
-    assert await sink.send(items(sink, 1)) == Verdict(duplicates=1)
+    assert await sink.send(items(sink, 1)) == Verdict(counts=Counts(duplicates=1))
     assert elastic.requests == requests + 1
 
 
 def test_the_search_for_an_event_can_be_copied_to_a_shell(event: MakeEvent) -> None:
     def lines(**keys: Any) -> Sequence[str]:
         settings = elasticsearch.Settings.model_validate({**REQUIRED, **keys})
-        return elasticsearch.build("elastic", settings, Metrics()).query(event(1).uid)
+        return elasticsearch.build("elastic", settings, Metrics(), FakeClock()).query(event(1).uid)
 
     uid = event(1).uid
     kql, curl = lines(username="o'brien", password="hush", index="audit-{vendor}-%Y.%m")

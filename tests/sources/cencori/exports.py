@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.support.clock import FakeClock
+
 from auditrelay.errors import Rejected
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
@@ -44,7 +46,7 @@ class ReadFile:
 
 def make_folder(directory: Path, **changes: Any) -> files.ExportFolder:
     given = {"type": "cencori", "mode": "files", "directory": directory, **changes}
-    made = cencori.build("labs", settings.Settings.model_validate(given), Metrics())
+    made = cencori.build("labs", settings.Settings.model_validate(given), Metrics(), FakeClock(NOW))
     assert isinstance(made, files.ExportFolder)
     return made
 

@@ -23,7 +23,7 @@ from tests.sources.cencori.dashboards import (
     lists,
     make_settings,
 )
-from tests.support.clock import Clock
+from tests.support.clock import FakeClock
 
 from auditrelay.collect import walk as walks
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
@@ -122,14 +122,14 @@ async def test_a_long_list_costs_few_more_requests_than_it_has_pages(
 
 
 async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
-    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock[float]
+    vendor: Cencori, connect: Connect, walk: Walk, clock: FakeClock
 ) -> None:
-    now = datetime.fromtimestamp(clock(), UTC)
+    now = clock.now()
     window = Interval(now - 58 * MINUTE, now - MINUTE)
     made = vendor.fill(10, window.start, window.end)
 
     def an_hour_passes() -> None:
-        clock.now += 3600
+        clock.advance(3600)
 
     vendor.before_page = {2: an_hour_passes}
     pages = await walk(connect(), window)
@@ -184,10 +184,10 @@ async def test_no_row_is_lost_when_rows_above_are_deleted(
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_tie_at_a_page_border_is_lost_when_rows_above_are_deleted(
-    clock: Clock[float], day: Interval, seed: int
+    clock: FakeClock, day: Interval, seed: int
 ) -> None:
     """The next page then begins in the middle of them, in another order."""
-    async with Cencori(clock=clock, seed=seed) as vendor:
+    async with Cencori(clock=clock.seconds, seed=seed) as vendor:
         vendor.switches.ties = "swapping"
         made = [vendor.add(day.start + n * HOUR) for n in range(3)]
         made += [vendor.add(day.start + 6 * HOUR) for _ in range(3)]
@@ -199,7 +199,7 @@ async def test_no_tie_at_a_page_border_is_lost_when_rows_above_are_deleted(
 
         vendor.before_page = {2: delete}
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
-        source = cencori.build("labs", make_settings(**keys), Metrics())
+        source = cencori.build("labs", make_settings(**keys), Metrics(), clock)
         assert isinstance(source, dashboard.Source)
         source._size = SIZE
         try:
@@ -240,13 +240,13 @@ async def test_ties_may_be_in_any_order(
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_consecutive_groups_of_ties_are_counted_separately(
-    clock: Clock[float], day: Interval, seed: int
+    clock: FakeClock, day: Interval, seed: int
 ) -> None:
-    async with Cencori(clock=clock, seed=seed) as vendor:
+    async with Cencori(clock=clock.seconds, seed=seed) as vendor:
         vendor.switches.ties = "swapping"
         made = [vendor.add(day.start + n * HOUR) for n in range(4) for _ in range(9)]
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
-        source = cencori.build("labs", make_settings(**keys), Metrics())
+        source = cencori.build("labs", make_settings(**keys), Metrics(), clock)
         assert isinstance(source, dashboard.Source)
         source._size = 4
         try:
@@ -321,7 +321,8 @@ async def test_no_row_that_was_there_all_along_is_lost_however_the_list_moves(
 ) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     window = Interval(start, start + HOUR)
-    async with Cencori(clock=Clock((window.end + 2 * MINUTE).timestamp())) as vendor:
+    clock = FakeClock(window.end + 2 * MINUTE)
+    async with Cencori(clock=clock.seconds) as vendor:
         vendor.switches.ties = "swapping"
         # Few different times, so that many rows share one, also on the bounds.
         seconds = st.integers(-3, 10).map(lambda n: start + n * 6 * MINUTE)
@@ -341,7 +342,7 @@ async def test_no_row_that_was_there_all_along_is_lost_however_the_list_moves(
 
         vendor.before_page = {page: partial(move, page) for page in steps}
         keys = {"base_url": vendor.url, "cookie": vendor.cookie}
-        source = cencori.build("labs", make_settings(**keys), Metrics())
+        source = cencori.build("labs", make_settings(**keys), Metrics(), clock)
         assert isinstance(source, dashboard.Source)
         source._size = data.draw(st.integers(1, 9), "size")
         try:
@@ -537,15 +538,15 @@ async def test_a_window_that_the_plan_does_not_show_at_all_is_one_gap(
 
 
 async def test_the_end_of_a_shortened_range_moves_on_while_it_is_read(
-    vendor: Cencori, connect: Connect, walk: Walk, clock: Clock[float]
+    vendor: Cencori, connect: Connect, walk: Walk, clock: FakeClock
 ) -> None:
     vendor.switches.plan = "pro"
-    now = datetime.fromtimestamp(clock(), UTC)
+    now = clock.now()
     window = Interval(now - 8 * DAY, now - MINUTE)
     vendor.fill(20, now - DAY, now)
 
     def an_hour_passes() -> None:
-        clock.now += 3600
+        clock.advance(3600)
 
     vendor.before_page = {2: an_hour_passes}
     [(gap, _)] = (await walk(connect(), window))[-1].gaps
@@ -592,4 +593,4 @@ async def test_other_refusals_have_a_hint_what_to_do(
 
 
 def test_rows_belong_to_the_configured_organisation_unless_they_name_theirs() -> None:
-    assert cencori.build("labs", make_settings(), Metrics()).scope == "acme-labs"
+    assert cencori.build("labs", make_settings(), Metrics(), FakeClock()).scope == "acme-labs"

@@ -23,6 +23,7 @@ from tests.sources.cencori.exports import (
     uids,
     write,
 )
+from tests.support.clock import FakeClock
 
 from auditrelay import sources
 from auditrelay.config import load
@@ -381,6 +382,7 @@ async def test_rows_arrive_once_however_often_their_file_does(
 
 def test_a_folder_has_no_state_of_its_own(tmp_path: Path) -> None:
     given = {"type": "cencori", "mode": "files", "directory": tmp_path}
-    made = sources.make("labs", settings.Settings.model_validate(given), Metrics(), tmp_path / "s")
-    assert isinstance(made, FileSource)
+    made = sources.make_file_source(
+        "labs", settings.Settings.model_validate(given), Metrics(), FakeClock()
+    )
     assert not isinstance(made, sources.Stateful)

@@ -12,12 +12,15 @@ from tests.sources.cencori.dashboards import (
     Connect,
     Walk,
 )
+from tests.sources.cencori.exports import NOW
+from tests.support.clock import FakeClock
 
 from auditrelay import sources
 from auditrelay.config import load
 from auditrelay.errors import Refused
 from auditrelay.sandbox.vendors.cencori import COOKIE, Cencori
 from auditrelay.settings.secrets import Secret
+from auditrelay.sources import Folder
 from auditrelay.sources.cencori import dashboard
 from auditrelay.sources.cencori.session import Session
 from auditrelay.telemetry.metrics import Metrics
@@ -33,7 +36,7 @@ async def test_a_renewed_session_is_kept_for_its_owner_only_and_used_after_a_res
     folder = tmp_path / "sources" / "labs"
     configured = vendor.cookie
     source = connect(cookie=configured)
-    source.use_state_dir(folder)
+    source.keep_in(Folder(folder))
     await walk(source)
     assert not folder.exists()  # nothing to store yet
     vendor.renew_session()
@@ -48,7 +51,7 @@ async def test_a_renewed_session_is_kept_for_its_owner_only_and_used_after_a_res
     again = connect(cookie=configured)  # as it still is in the configuration
     with pytest.raises(Refused, match="401"):
         await walk(again)
-    again.use_state_dir(folder)
+    again.keep_in(Folder(folder))
     await walk(again)
 
 
@@ -56,7 +59,7 @@ async def test_a_session_may_be_split_into_several_cookies_and_back(
     vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
 ) -> None:
     source = connect()
-    source.use_state_dir(tmp_path)
+    source.keep_in(Folder(tmp_path))
     for chunk, count in ((1000, 3), (2000, 2), (3180, 1)):
         vendor.switches.chunk = chunk
         vendor.renew_session()
@@ -69,19 +72,19 @@ async def test_a_changed_cookie_in_the_configuration_replaces_the_stored_one(
     vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
 ) -> None:
     source = connect()
-    source.use_state_dir(tmp_path)
+    source.keep_in(Folder(tmp_path))
     vendor.renew_session()
     await walk(source)
     vendor.end_session()
     with pytest.raises(Refused, match="401"):
         await walk(source)
     fresh = connect(cookie=vendor.cookie)
-    fresh.use_state_dir(tmp_path)
+    fresh.keep_in(Folder(tmp_path))
     await walk(fresh)
 
 
 async def test_a_rotated_secret_is_read_again_after_a_401(
-    vendor: Cencori, connect: Connect, walk: Walk, tmp_path: Path
+    vendor: Cencori, walk: Walk, clock: FakeClock, tmp_path: Path
 ) -> None:
     secret = tmp_path / "cookie"
     secret.write_text(vendor.cookie)
@@ -92,7 +95,7 @@ async def test_a_rotated_secret_is_read_again_after_a_401(
         '[sinks.out]\ntype = "file"\npath = "-"\n'
     )
     made = load(config, {"HOME": str(tmp_path)}).sources["labs"]
-    source = sources.make("labs", made, Metrics(), tmp_path / "state")
+    source = sources.make("labs", made, Metrics(), clock, tmp_path / "state")
     assert isinstance(source, dashboard.Source)
     vendor.renew_session()
     await walk(source)
@@ -112,7 +115,7 @@ async def test_two_processes_share_a_session(
 ) -> None:
     daemon, command = connect(), connect()
     for source in (daemon, command):
-        source.use_state_dir(tmp_path)
+        source.keep_in(Folder(tmp_path))
         await walk(source)
     vendor.renew_session()
     await walk(command)
@@ -154,7 +157,7 @@ def test_only_the_cookies_of_the_session_are_sent() -> None:
 )  # fmt: skip
 def test_cookies_that_the_server_sets_replace_the_old_ones(lines: list[str], expected: str) -> None:
     made = session()
-    made.update(lines)
+    made.update(lines, NOW)
     assert made.header() == expected
 
 
@@ -164,7 +167,7 @@ def test_cookies_that_the_server_sets_replace_the_old_ones(lines: list[str], exp
 def test_a_damaged_file_is_ignored(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "session.json").write_bytes(text)
     made = session()
-    made.use_state_dir(tmp_path)
+    made.keep_in(Folder(tmp_path))
     assert made.header() == GIVEN
 
 
@@ -172,11 +175,11 @@ def test_cookies_that_cannot_be_written_now_are_written_later(tmp_path: Path) ->
     blocked = tmp_path / "folder"
     blocked.write_text("a file where the folder should be")
     made = session()
-    made.use_state_dir(blocked)
-    made.update([f"{COOKIE}=new"])
+    made.keep_in(Folder(blocked))
+    made.update([f"{COOKIE}=new"], NOW)
     assert made.header() == f"{COOKIE}=new"
     blocked.unlink()
-    made.update([])
+    made.update([], NOW)
     assert kept(blocked)["cookies"] == {COOKIE: "new"}
 
 
@@ -184,8 +187,8 @@ def test_a_crash_while_writing_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = session()
-    made.use_state_dir(tmp_path)
-    made.update([f"{COOKIE}=one"])
+    made.keep_in(Folder(tmp_path))
+    made.update([f"{COOKIE}=one"], NOW)
 
     def die(_descriptor: int) -> None:
         raise KeyboardInterrupt
@@ -193,10 +196,25 @@ def test_a_crash_while_writing_leaves_the_old_file(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", die)
         with pytest.raises(KeyboardInterrupt):
-            made.update([f"{COOKIE}=two"])
+            made.update([f"{COOKIE}=two"], NOW)
     assert kept(tmp_path)["cookies"] == {COOKIE: "one"}
     again = session()
-    again.use_state_dir(tmp_path)
+    again.keep_in(Folder(tmp_path))
     assert again.header() == f"{COOKIE}=one"
-    again.update([f"{COOKIE}=three"])  # the incomplete file is no obstacle
+    again.update([f"{COOKIE}=three"], NOW)  # the incomplete file is no obstacle
     assert kept(tmp_path)["cookies"] == {COOKIE: "three"}
+
+
+def test_cookies_are_kept_wherever_they_are_loaded_and_saved() -> None:
+    class Memory(dict[str, bytes]):
+        def load(self, name: str) -> bytes | None:
+            return self.get(name)
+
+        def save(self, name: str, content: bytes) -> None:
+            self[name] = content
+
+    memory, one, other = Memory(), session(), session()
+    one.keep_in(memory)
+    other.keep_in(memory)
+    one.update([f"{COOKIE}=renewed"], NOW)
+    assert other.header() == f"{COOKIE}=renewed", "another process uses it from then on"

@@ -4,13 +4,15 @@ from collections import Counter
 from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.support.stages import ENVIRON, SECRET, STAGES, stage, staged
 
+from auditrelay.status.model import AnyPeer, Credential, Finding, Report
 from auditrelay.status.page import page
 from auditrelay.status.page.diagram import MOST
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 
 VOID = {"link", "meta"}
 EVIL = """<script>alert(1)</script>"' onload=x {x} &amp;"""
@@ -75,15 +77,17 @@ async def test_names_and_error_messages_of_peers_stay_text(tmp_path: Path) -> No
     async with stage(tmp_path) as instance:
         await instance.source("acme-voice", up=False, held=True, last_error=EVIL)
         shown = await instance.status()
-    for kind in ("sources", "sinks"):
-        for row in shown[kind]:
-            row["name"] = EVIL + row["name"]
-            row["type"] = EVIL
-    for finding in shown["findings"]:
-        for key in ("name", "what", "effect", "do", "command", "error"):
-            finding[key] = EVIL
-    shown["version"] = EVIL
-    outline = Outline(page(shown))
+    evil = replace(
+        shown,
+        version=EVIL,
+        sources=tuple(replace(row, name=EVIL + row.name, type=EVIL) for row in shown.sources),
+        sinks=tuple(replace(row, name=EVIL + row.name, type=EVIL) for row in shown.sinks),
+        findings=tuple(
+            replace(each, name=EVIL, what=EVIL, effect=EVIL, do=EVIL, command=EVIL, error=EVIL)
+            for each in shown.findings
+        ),
+    )
+    outline = Outline(page(evil))
     assert [found for tag, found in outline.elements if tag == "script"] == [
         {"src": "static/page.js", "defer": None}
     ]
@@ -96,8 +100,7 @@ async def test_the_timeline_shows_what_was_read_what_is_a_gap_and_what_came_late
 ) -> None:
     async with staged("gap", tmp_path) as instance:
         shown = await instance.status()
-        (voice, *_) = shown["sources"]
-        assert voice["gap_seconds"] == 9 * 3600
+        assert shown.sources[0].gap_seconds == 9 * 3600
         text = page(shown)
     article = text.partition('id="source-acme-voice"')[2].partition("</article>")[0]
     outline = Outline(f"<p {article}</p>")
@@ -129,19 +132,13 @@ async def test_many_sources_and_sinks_are_drawn_in_bounds_and_problems_first(
 ) -> None:
     async with stage(tmp_path) as instance:
         shown = await instance.status()
-    (like,) = [row for row in shown["sources"] if row["name"] == "acme-voice"]
-    shown["sources"] = [{**like, "name": f"source-{number}"} for number in range(60)]
-    shown["findings"] = [
-        {
-            **dict.fromkeys(("effect", "do"), ""),
-            **dict.fromkeys(("since", "error", "command")),
-            "level": "action_required",
-            "kind": "source",
-            "name": "source-57",
-            "what": "It is wrong.",
-        }
-    ]
-    text = page(shown)
+    (like,) = [row for row in shown.sources if row.name == "acme-voice"]
+    many = replace(
+        shown,
+        sources=tuple(replace(like, name=f"source-{number}") for number in range(60)),
+        findings=(Finding("action_required", "source", "source-57", "It is wrong."),),
+    )
+    text = page(many)
     outline = Outline(text)
     assert outline.classes()["peer"] == 63
     flow = Outline("<p " + text.partition('class="flow"')[2].partition("</figure>")[0] + "</p>")
@@ -154,26 +151,28 @@ async def test_many_sources_and_sinks_are_drawn_in_bounds_and_problems_first(
 async def test_an_instance_that_has_not_run_yet_has_a_page_too(tmp_path: Path) -> None:
     async with stage(tmp_path) as instance:
         for name in ("acme-voice", "acme-calls", "acme-access"):
-            await instance.store.save_condition("source", name, {})
-        await instance.store.save_condition("sink", "splunk", {})
+            await instance.store.save_condition("source", name, SourceCondition())
+        await instance.store.save_condition("sink", "splunk", SinkCondition())
         instance.throughput.clear()
         shown = await instance.status()
     assert "3 sources read up to" in Outline(page(shown)).text
-    shown["sources"][0]["lag_seconds"] = None
+    first, *others = shown.sources
+    shown = replace(shown, sources=(replace(first, lag_seconds=None), *others))
     assert "3 sources (1 not read yet), the others read up to" in Outline(page(shown)).text
     outline = Outline(page(shown))
     assert "No action needed." in outline.text
     assert "acme-voice has not finished a poll since the start." in outline.text
     assert "Throughput is shown while the service runs." in outline.text
-    shown["sources"], shown["sinks"], shown["findings"] = [], [], []
-    assert "There are none." in Outline(page(shown)).text
+    none = replace(shown, sources=(), sinks=(), findings=())
+    assert "There are none." in Outline(page(none)).text
 
 
 async def test_the_report_has_of_credentials_only_where_they_come_from(tmp_path: Path) -> None:
     async with stage(tmp_path) as instance:
         shown = await instance.status()
-    assert [row["credentials"] for row in (*shown["sources"], *shown["sinks"])] == [
-        [{"key": key, "references": [f"${{env:{name}}}"]}]
+    peers: tuple[AnyPeer, ...] = (*shown.sources, *shown.sinks)
+    assert [row.credentials for row in peers] == [
+        (Credential(key, (f"${{env:{name}}}",)),)
         for key, name in zip(
             ("api_key", "api_key", "api_key", "token", "api_key", "api_key"), ENVIRON, strict=True
         )
@@ -190,8 +189,8 @@ async def test_the_report_has_the_ledger_of_a_week_and_the_gaps_of_a_month(
         await instance.gap("acme-voice", now - 7.5 * day, now - 7.4 * day)
         await instance.read("acme-voice", now - 7.4 * day, now - 6.9 * day, 7)
 
-        def spans(shown: dict[str, Any]) -> list[tuple[str, int]]:
-            return [(span["state"], span["events"]) for span in shown["sources"][0]["coverage"]]
+        def spans(shown: Report) -> list[tuple[str, int]]:
+            return [(span.state, span.events) for span in shown.sources[0].coverage]
 
         assert [state for state, _ in spans(await instance.status())] == ["gap", "covered"]
         instance.now += 22 * day
@@ -203,8 +202,7 @@ async def test_the_report_has_the_ledger_of_a_week_and_the_gaps_of_a_month(
 async def test_throughput_names_the_time_that_it_covers(tmp_path: Path) -> None:
     async with staged("healthy", tmp_path) as instance:
         shown = await instance.status()
-        (splunk, *_) = shown["sinks"]
-        assert len(splunk["delivered_per_minute"]) == 60
+        assert len(shown.sinks[0].delivered_per_minute or ()) == 60
         assert "82 events in the last hour, 12 in the busiest minute" in Outline(page(shown)).text
         instance.throughput["splunk"].start = instance.now - timedelta(minutes=4)
         text = Outline(page(await instance.status())).text
@@ -214,14 +212,10 @@ async def test_throughput_names_the_time_that_it_covers(tmp_path: Path) -> None:
 async def test_late_events_are_shown_as_the_journal_has_them(tmp_path: Path) -> None:
     async with staged("gap", tmp_path) as instance:
         shown = await instance.status()
-        late = shown["sources"][0]["late"]
-        assert sorted(find["events"] for find in late) == [1, 2, 4]
-        assert {find["via"] for find in late} == {"resweep 24h"}
-        assert shown["sources"][1]["late"] == []
+        late = shown.sources[0].late
+        assert sorted(find.events for find in late) == [1, 2, 4]
+        assert {find.via for find in late} == {"resweep 24h"}
+        assert shown.sources[1].late == ()
         instance.now += timedelta(days=5)
-        assert sorted(
-            find["events"] for find in (await instance.status())["sources"][0]["late"]
-        ) == [
-            1,
-            4,
-        ]
+        late = (await instance.status()).sources[0].late
+        assert sorted(find.events for find in late) == [1, 4]

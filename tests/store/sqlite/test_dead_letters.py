@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tests.support.stores import MINUTE, NOON, dead_letters, opened
+from isal import isal_zlib
+from tests.support.stores import MINUTE, NOON, backlog, dead_letters, opened
 
 from auditrelay.events import AuditEvent
-from auditrelay.store import DeadLetter, Proof
+from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
 
@@ -25,8 +26,8 @@ async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
     for sink in ("splunk", "elastic"):
         await store.start_sink(sink, ["voice"])
     await store.add("voice", [event(number) for number in range(3)])
-    await store.settle("splunk", [(0, 3)], [letter(event(0)), letter(event(1), "too_large")])
-    await store.settle("elastic", [(0, 3)], [letter(event(0), status=400)])
+    await store.settle("splunk", [(0, 3)], [rejected(0), rejected(1, "too_large")])
+    await store.settle("elastic", [(0, 3)], [rejected(0, status=400)])
     await store.add("voice", [], bad=[letter(event(7), "bad_row")])
     yield store
     await store.close()
@@ -34,6 +35,10 @@ async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
 
 def letter(event: AuditEvent, reason: str = "invalid", status: int | None = None) -> DeadLetter:
     return DeadLetter(event, reason, f"no: {reason}", status, 2, NOON, NOON + MINUTE)
+
+
+def rejected(place: int, reason: str = "invalid", status: int | None = None) -> RejectedEvent:
+    return RejectedEvent(place, reason, f"no: {reason}", status, 2, NOON, NOON + MINUTE)
 
 
 def listed(folder: Path) -> list[tuple[int, str | None, str]]:
@@ -45,7 +50,7 @@ def listed(folder: Path) -> list[tuple[int, str | None, str]]:
 async def waiting(store: SqliteStore, sink: str) -> list[tuple[int, AuditEvent]]:
     return [
         (page.first + place, event)
-        for page in await store.read(sink, 0, 100)
+        for page in await backlog(store, sink)
         for place, event in enumerate(page.events)
     ]
 
@@ -146,8 +151,8 @@ async def test_a_replay_that_is_refused_is_the_same_dead_letter_with_more_attemp
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     await store.replay([1])
-    ((position, again),) = await waiting(store, "splunk")
-    refused = DeadLetter(again, "other", "still no", 413, 3, NOON + MINUTE, NOON + 9 * MINUTE)
+    ((position, _),) = await waiting(store, "splunk")
+    refused = RejectedEvent(position, "other", "still no", 413, 3, NOON + MINUTE, NOON + 9 * MINUTE)
     await store.settle("splunk", [(position, position + 1)], [refused])
     assert listed(tmp_path) == [
         (1, "splunk", "0"),
@@ -199,7 +204,36 @@ async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attem
 ) -> None:
     before = listed(tmp_path)
     await store.resend("voice", ["splunk"], [event(0)], Proof())
-    await store.settle("splunk", [(3, 4)], [letter(event(0), "too_old")])
+    await store.settle("splunk", [(3, 4)], [rejected(3, "too_old")])
     assert listed(tmp_path) == before
     (again,) = dead_letters(tmp_path, sinks=["splunk"], reasons=["too_old"])
     assert again.letter.attempts == 4
+
+
+async def test_a_page_is_inflated_once_for_all_its_dead_letters(
+    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for page in range(2):
+        await store.add("voice", [event(10 + 100 * page + number) for number in range(100)])
+    inflated = list[bytes]()
+    decompress = isal_zlib.decompress
+
+    def counted(blob: bytes) -> bytes:
+        inflated.append(blob)
+        return decompress(blob)
+
+    monkeypatch.setattr(isal_zlib, "decompress", counted)
+    await store.settle("splunk", [(3, 203)], [rejected(place) for place in range(3, 203)])
+    assert len(inflated) == 2
+    ids = [each.letter.event.native_id for each in dead_letters(tmp_path, sinks=["splunk"])]
+    assert ids[2:] == [str(10 + number) for number in range(200)]
+
+
+async def test_an_event_removed_with_its_source_leaves_no_dead_letter(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    await store.add("voice", [event(3)])
+    await store.forget("voice")
+    before = listed(tmp_path)
+    await store.settle("splunk", [(3, 4)], [rejected(3)])
+    assert listed(tmp_path) == before

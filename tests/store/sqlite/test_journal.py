@@ -4,17 +4,19 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tests.support.stores import NOON
 
 from auditrelay.events import AuditEvent
+from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
-from auditrelay.store.journal import find_break
+from auditrelay.store.journal import Change, find_break
+from auditrelay.store.sqlite import intake
 from auditrelay.store.sqlite import ledger as ledgers
-from auditrelay.store.sqlite.journal import JournalWriter, records
+from auditrelay.store.sqlite.journal import extended, records, write
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.window import Interval, micros
 
@@ -27,6 +29,12 @@ def span(start: float, end: float) -> Interval:
     return Interval(NOON + start * HOUR, NOON + end * HOUR)
 
 
+def cover(
+    db: sqlite3.Connection, owner: int, span: Interval, now: datetime, via: str = "poll"
+) -> None:
+    intake.enter(db, owner, Proof(covers=(span,)), now=micros(now), via=via)
+
+
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A database whose source 1 has a journal of several kinds of records."""
@@ -35,11 +43,11 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         for owner, name in ((1, "it"), (2, "other")):
             db.execute("insert into source (id, name, started) values (?, ?, 0)", (owner, name))
         for day in range(3):
-            poll = JournalWriter(db, 1, micros(NOON + day * DAY), "poll")
-            ledgers.cover(poll, span(24 * day, 24 * day + 2))
-            ledgers.declare(poll, span(24 * day + 2, 24 * day + 3), "retention")
-        ledgers.cover(JournalWriter(db, 1, micros(NOON + 3 * DAY), "backfill"), span(2, 2.5))
-        ledgers.cover(JournalWriter(db, 2, micros(NOON), "poll"), span(0, 1))
+            gap = (span(24 * day + 2, 24 * day + 3), "retention")
+            proof = Proof(covers=(span(24 * day, 24 * day + 2),), gaps=(gap,))
+            intake.enter(db, 1, proof, now=micros(NOON + day * DAY), via="poll")
+        cover(db, 1, span(2, 2.5), NOON + 3 * DAY, "backfill")
+        cover(db, 2, span(0, 1), NOON)
         yield db
 
 
@@ -162,14 +170,12 @@ def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection
     before = len(records(db, 2))
     for minute in range(60, 120, 5):
         now = NOON + timedelta(minutes=minute)
-        ledgers.cover(
-            JournalWriter(db, 2, micros(now), "poll"), Interval(now, now + timedelta(minutes=5))
-        )
+        cover(db, 2, Interval(now, now + timedelta(minutes=5)), now)
     assert len(records(db, 2)) == before
     (grown,) = records(db, 2)
     assert (grown.start, grown.end) == (micros(NOON), micros(NOON + 2 * HOUR))
-    ledgers.cover(JournalWriter(db, 2, micros(NOON + 2 * HOUR), "backfill"), span(2, 3))
-    ledgers.cover(JournalWriter(db, 2, micros(NOON + DAY), "poll"), span(12, 13))
+    cover(db, 2, span(2, 3), NOON + 2 * HOUR, "backfill")
+    cover(db, 2, span(12, 13), NOON + DAY)
     assert [each.via for each in records(db, 2)] == ["poll", "backfill", "poll"]
     (head,) = db.execute("select head from source where id = 2").fetchone()
     assert find_break("other", head, records(db, 2)) is None
@@ -178,8 +184,9 @@ def test_a_record_grows_for_a_day_and_then_another_begins(db: sqlite3.Connection
 def test_a_record_does_not_grow_once_many_others_came_after_it(db: sqlite3.Connection) -> None:
     """All records after a grown one are rehashed; that must stay cheap."""
     for number in range(60):
-        JournalWriter(db, 2, micros(NOON), f"reader {number}").record("covered", 0, 1)
-    ledgers.cover(JournalWriter(db, 2, micros(NOON + HOUR), "poll"), span(1, 2))
+        change = Change("covered", 0, 1)
+        write(db, 2, extended(db, 2, [change], now=micros(NOON), via=f"reader {number}"))
+    cover(db, 2, span(1, 2), NOON + HOUR)
     journal = records(db, 2)
     assert len(journal) == 62
     assert journal[0].end == micros(NOON + HOUR), "the old one does not grow"

@@ -1,11 +1,14 @@
 """The ledger: what is covered, with how many events, and what is a gap."""
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 from tests.support.stores import span, uids
 
 from auditrelay.events import AuditEvent
 from auditrelay.store import Declared, Proof
+from auditrelay.store.sqlite import journal, ledger, spool
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -54,3 +57,27 @@ async def test_a_gap_is_declared_once_and_gives_way_to_coverage(
         (span(10, 15), None),
         (span(15, 20), "catch_up_limit"),
     ]
+
+
+async def test_notices_are_made_before_anything_is_written(
+    store: SqliteStore, event: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def watched(step: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            steps.append(step)
+            return work(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(spool.Spool, "append", watched("page", spool.Spool.append))
+    monkeypatch.setattr(ledger, "write", watched("ledger", ledger.write))
+    monkeypatch.setattr(journal, "write", watched("journal", journal.write))
+    await store.add(
+        "voice",
+        [event(1)],
+        proof=Proof(gaps=((span(0, 20), "catch_up_limit"),)),
+        notice=watched("notice", lambda *_: event(2)),
+    )
+    assert steps == ["notice", "page", "ledger", "journal", "page"]

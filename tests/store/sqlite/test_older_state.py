@@ -16,16 +16,20 @@ from typing import Any
 import pytest
 from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
+from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, World
-from tests.support.stores import dead_letters, opened
+from tests.support.stores import backlog, dead_letters, opened
 
 from auditrelay.cli.coverage import _check
-from auditrelay.collect.backfill import Backfiller
+from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.file_collector import FileCollector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo
+from auditrelay.sinks import Rendered
+from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
+from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
@@ -72,7 +76,7 @@ class Vendor:
     asked: list[Interval] = field(default_factory=list)
     scope: str = ""
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         self.asked.append(window)
         yield Page(history.shown(self.name, window.start, window.end, self.clock()), last=True)
 
@@ -102,7 +106,7 @@ def collector(
     name: str,
     store: SqliteStore,
     now: datetime,
-    source: Source | FileSource | None = None,
+    source: Source | None = None,
     **changes: Any,
 ) -> Collector:
     settings = settings_of(name, **changes)
@@ -113,7 +117,20 @@ def collector(
         normalizer=normalizer(name, settings),
         store=store,
         metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
-        clock=lambda: now,
+        clock=FakeClock(now),
+        announce=lambda: None,
+    )
+
+
+def reads_files(store: SqliteStore, settings: SourceSettings, source: FileSource) -> FileCollector:
+    return FileCollector(
+        "exports",
+        settings,
+        source,
+        normalizer=normalizer("exports", settings),
+        store=store,
+        metrics=Metrics(sources=list(history.SETTINGS), sinks=list(history.SINKS)),
+        clock=FakeClock(LEFT),
         announce=lambda: None,
     )
 
@@ -131,7 +148,7 @@ def uids(found: list[AuditEvent]) -> list[str]:
 async def waiting(store: SqliteStore, sink: str) -> list[list[Any]]:
     return [
         [page.first + place, page.source, event.uid]
-        for page in await store.read(sink, 0, 10_000)
+        for page in await backlog(store, sink)
         for place, event in enumerate(page.events)
     ]
 
@@ -213,12 +230,12 @@ async def test_polling_goes_on_where_it_stopped(store: SqliteStore, name: str) -
     now = LEFT + 2 * HOUR
     vendor = Vendor(name, lambda: now)
     spans = await store.ledger(name)
-    before = await store.end_of_spool()
+    before = await store.end_of_spool("voice")
     await collector(name, store, now, vendor).poll()
     assert vendor.asked[0].start == spans[-1].interval.end - 5 * MINUTE, "the overlap, no more"
     assert (await store.ledger(name))[-1].interval.end == now - MINUTE
     new = events(name, spans[-1].interval.end, now - MINUTE, now)
-    assert await store.end_of_spool() == before + len(new)
+    assert await store.end_of_spool("voice") == before + len(new)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(new)
     assert await store.resweep_from(name, HOUR) == now - HOUR
@@ -240,36 +257,36 @@ async def test_a_file_that_was_read_is_not_read_again(
         export.write_text(history.EXPORT)
         os.utime(export, (START.timestamp(), START.timestamp()))
     settings = settings_of("exports", directory=directory)
-    source = cencori.build("exports", settings, Metrics())  # type: ignore[arg-type]  # they are of cencori
+    source = make_file_source("exports", settings, Metrics(), FakeClock(LEFT))
     letters = dead_letters(folder)
-    await collector("exports", store, LEFT, source, directory=directory).poll()
-    assert await store.end_of_spool() == EXPECTED["end_of_spool"]
+    await reads_files(store, settings, source).poll()
+    assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"]
     assert dead_letters(folder) == letters
     other = directory / "other.csv"
     other.write_text(history.EXPORT.replace("p1", "p2"))
     os.utime(other, (START.timestamp(), START.timestamp()))
-    await collector("exports", store, LEFT, source, directory=directory).poll()
-    assert await store.end_of_spool() == EXPECTED["end_of_spool"] + 2, "another one is"
+    await reads_files(store, settings, source).poll()
+    assert await store.end_of_spool("voice") == EXPECTED["end_of_spool"] + 2, "another one is"
 
 
 async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> None:
     vendor = Vendor("voice", lambda: LEFT)
-    before = await store.end_of_spool()
+    before = await store.end_of_spool("voice")
 
-    async def ignore(_: dict[str, Any]) -> None: ...
+    async def ignore(_: BackfillProgress) -> None: ...
 
     result = await Backfiller(
         collector("voice", store, LEFT, vendor),
         store,
         span=Interval(*history.BACKFILL),
         sinks=[],
-        clock=lambda: LEFT,
+        clock=FakeClock(LEFT),
         on_progress=ignore,
     ).run(concurrency=1, newest_first=False)
-    assert result["resumed"]
+    assert result.resumed
     assert min(window.start for window in vendor.asked) == history.BROKEN_OFF
     wanted = events("voice", *history.BACKFILL, LEFT)
-    assert (result["events"], result["new"]) == (len(wanted), len(wanted))
+    assert (result.events, result.new) == (len(wanted), len(wanted))
     rest = events("voice", history.BROKEN_OFF, START, LEFT)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(rest)
@@ -287,15 +304,17 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
 ) -> None:
     expected = EXPECTED["sinks"][sink]
     assert await waiting(store, sink) == expected["waiting"]
-    assert len(await store.read(sink, 0, 10_000)) == expected["pages"]
+    assert len(await backlog(store, sink)) == expected["pages"]
     (state,) = [each for each in await store.sinks() if each.name == sink]
     assert (state.position, state.backlog_events) == (expected["position"], expected["backlog"])
 
     class Uids(Intake):
-        def render(self, event: AuditEvent, *, marks: Mapping[str, object] | None = None) -> bytes:
-            return json.dumps({"id": event.uid}).encode()
+        def render(
+            self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+        ) -> Rendered:
+            return Rendered(json.dumps({"id": event.uid}).encode())
 
-    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
+    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, FakeClock())
     intake = Uids()
     await world.run(intake, name=sink)
     assert intake.taken == [uid for _, _, uid in expected["waiting"]]
@@ -339,24 +358,31 @@ async def test_the_health_of_its_sources_and_sinks_is_restored(
 ) -> None:
     now = LEFT + HOUR
     sources = {state.name: state.condition for state in await store.sources()}
-    assert sources == {name: each["condition"] for name, each in EXPECTED["sources"].items()}
+    assert sources == {
+        name: SourceCondition(**each["condition"]) for name, each in EXPECTED["sources"].items()
+    }
     access = collector("access", store, now)
     access.restore(sources["access"])
-    assert sources["access"]["held"]
+    assert sources["access"].held
     assert access.condition.since == LEFT.isoformat(), "it has been held since then"
     voice = collector("voice", store, now)
     voice.restore(sources["voice"])
-    assert voice.condition.last_event_at == sources["voice"]["last_event_at"]
+    assert voice.condition.last_event_at == sources["voice"].last_event_at
     assert voice.condition.last_poll_at == LEFT.isoformat()
 
     sinks = {state.name: state.condition for state in await store.sinks()}
-    assert sinks == {name: each["condition"] for name, each in EXPECTED["sinks"].items()}
-    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, lambda: 0.0)
+    saved = {name: dict(each["condition"]) for name, each in EXPECTED["sinks"].items()}
+    assert sinks == {
+        name: SinkCondition(**each, breaker_reason=reason)
+        for name, each in saved.items()
+        for reason in (each.pop("flood"),)
+    }
+    world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, FakeClock())
     elastic = world.deliverer(Intake(), name="elastic")
     elastic.restore(sinks["elastic"])
     assert (elastic.condition.held, elastic.condition.breaker_reason) == (True, "mapping")
     assert elastic.condition.since == (START + HOUR).isoformat()
-    assert elastic.condition.last_error == sinks["elastic"]["last_error"]
+    assert elastic.condition.last_error == sinks["elastic"].last_error
     splunk = world.deliverer(Intake(), name="splunk")
     splunk.restore(sinks["splunk"])
     assert splunk.condition.last_delivered_at == LEFT.isoformat()

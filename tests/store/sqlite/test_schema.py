@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from isal import isal_zlib
-from tests.support.stores import NOON, dead_letters, opened
+from tests.support.stores import NOON, backlog, dead_letters, opened
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
@@ -148,7 +148,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
     for _ in range(2):  # and once it is, it stays so
         store = await opened(tmp_path)
         assert (await store.add("voice", events)).new == (), "it knows what it knew"
-        pages = await store.read("splunk", 0, 100)
+        pages = await backlog(store)
         assert [each for page in pages for each in page.events] == events[2:]
         assert await store.delivery_status("voice", events) == [
             *[{"splunk": "delivered"}] * 2,

@@ -1,13 +1,16 @@
 """Sinks: where each begins, what it reads, its progress, and how it ends."""
 
+import contextlib
+import sqlite3
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from tests.support.stores import MINUTE, NOON, uids
 
 from auditrelay.events import AuditEvent
-from auditrelay.store import DeadLetter
+from auditrelay.store import DeadLetter, RejectedEvent
+from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 
@@ -48,15 +51,50 @@ async def test_the_position_is_the_end_of_the_contiguous_part(
     assert await uids(store) == [event(n).uid for n in (6, 7, 9)]
 
 
+async def test_what_is_for_other_sinks_is_no_hole(store: SqliteStore, event: Make) -> None:
+    await store.start_source("other", NOON)
+    for number, source in enumerate(("other", "voice", "other", "voice", "other", "voice")):
+        await store.add(source, [event(10 * number + each) for each in range(10)])
+    await store.settle("splunk", [(30, 40)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (0, 20)
+    await store.settle("splunk", [(50, 60)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (0, 10), "the page between is not its own"
+    await store.settle("splunk", [(10, 15)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (15, 5)
+    await store.settle("splunk", [(15, 20)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (60, 0)
+
+
+async def test_a_hole_that_an_older_version_left_is_closed_by_the_next_verdict(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    await store.start_source("other", NOON)
+    await store.add("other", [event(1)])
+    await store.add("voice", [event(2), event(3)])
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
+        db.execute("update sink set ahead = '[[1, 2]]'")
+    await store.settle("splunk", [(2, 3)])
+    (sink,) = await store.sinks()
+    assert (sink.position, sink.backlog_events) == (3, 0)
+
+
 async def test_dead_letters_and_the_position_are_one_write(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     await store.add("voice", [event(1)])
-    letter = DeadLetter(event(1), "rejected", "field too long", 400, 3, NOON, NOON + MINUTE)
-    await store.settle("splunk", [(0, 1)], [letter])
+    why = ("rejected", "field too long", 400, 3, NOON, NOON + MINUTE)
+    await store.settle("splunk", [(0, 1)], [RejectedEvent(0, *why)])
     with StateView(tmp_path) as view:
         (found,) = view.dead_letters()
-        assert (found.sink, found.source, found.letter) == ("splunk", "voice", letter)
+        assert (found.sink, found.source, found.letter) == (
+            "splunk",
+            "voice",
+            DeadLetter(event(1), *why),
+        )
         assert view.dead_letters(reasons=["other"]) == []
         assert view.dead_letters(sinks=["splunk"], ids=[found.id]) == [found]
         (sink,) = view.sinks()
@@ -68,9 +106,9 @@ async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
 ) -> None:
     await store.start_sink("gone", ["voice"])
     await store.add("voice", [event(1)])
-    assert await store.retire_sinks(["splunk"]) == ("gone",)
+    assert await store.retire({"splunk": ["voice"]}, ["voice"]) == ("gone",)
     await store.add("voice", [event(2)])
-    later = datetime.now(UTC) + timedelta(days=8)
+    later = NOON + timedelta(days=8)
     await store.settle("splunk", [(0, 2)])
     assert await store.prune(later) == 0
     assert {sink.name: sink.backlog_events for sink in await store.sinks()} == {
@@ -79,3 +117,47 @@ async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
     }
     await store.start_sink("gone", ["voice"])
     assert await uids(store, "gone") == [event(1).uid, event(2).uid]
+
+
+async def test_starting_a_sink_takes_no_source_away_from_it(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.start_source("other", NOON)
+    await store.start_sink("splunk", ["other"])
+    await store.add("voice", [event(1)])
+    await store.add("other", [event(2)])
+    assert await uids(store) == [event(1).uid, event(2).uid]
+
+
+async def test_a_source_that_a_sink_is_not_to_receive_any_more_is_retired(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.start_source("other", NOON)
+    await store.start_sink("splunk", ["other", "voice"])
+    await store.start_sink("both", ["other", "voice"])
+    for number, source in enumerate(("other", "voice")):
+        await store.add(source, [event(number)])
+    configured = {"both": ["other", "voice"], "splunk": ["voice"]}
+    assert await store.retire(configured, ["other", "voice"]) == ()
+    await store.add("other", [event(2)])
+    assert await uids(store) == [event(1).uid]
+    assert await uids(store, "both") == [event(number).uid for number in range(3)]
+    statuses = await store.delivery_status("other", [event(2)])
+    assert statuses == [{"both": "waiting"}]
+    await store.start_sink("splunk", ["other"])
+    await store.add("other", [event(3)])
+    statuses = await store.delivery_status("other", [event(2), event(3)])
+    assert statuses == [
+        {"both": "waiting", "splunk": "before_sink"},
+        {"both": "waiting", "splunk": "waiting"},
+    ]
+
+
+async def test_the_backlog_of_an_orphaned_source_is_still_delivered(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.add("voice", [event(1)])
+    assert await store.retire({"splunk": ["other"]}, ["other"]) == ()
+    assert await uids(store) == [event(1).uid]
+    assert await store.retire({"splunk": []}, ["voice"]) == (), "it is configured, and for no sink"
+    assert await uids(store) == []

@@ -4,13 +4,17 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.stores import NOON, opened, uids
+from tests.support.stores import NOON, backlog, opened, span, uids
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
+from auditrelay.store import Declared, Proof
+from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.writer import Writer
 
 Make = Callable[..., AuditEvent]
 
@@ -25,7 +29,7 @@ async def test_events_survive_a_restart_with_everything_in_them(
     await store.add("voice", [event(1, tags=(("team", "blue"),), late_by_s=5)])
     await store.close()
     second = await opened(tmp_path)
-    (page,) = await second.read("splunk", 0, 10)
+    (page,) = await backlog(second)
     assert page.events == [event(1, tags=(("team", "blue"),), late_by_s=5)]
     assert (await second.add("voice", [event(1)])).new == ()
     await second.close()
@@ -64,3 +68,46 @@ async def test_one_failing_write_leaves_its_neighbours_alone(
     )
     assert isinstance(results[1], KeyError)
     assert await uids(store) == [event(1).uid, event(3).uid]
+
+
+async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
+    store: SqliteStore, event: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    attempt = Writer._try
+
+    def counted(writer: Writer, group: list[Any]) -> Any:
+        nonlocal written
+        written += len(group)
+        return attempt(writer, group)
+
+    monkeypatch.setattr(Writer, "_try", counted)
+    due = 0
+
+    def note() -> None:
+        nonlocal due
+        due += 1
+
+    store.before_save_condition = note
+    await store.add(
+        "voice", [], proof=Proof(covers=(span(0, 5),)), condition=SourceCondition(up=True)
+    )
+    assert (written, due) == (1, 1)
+    (state,) = await store.sources()
+    assert (state.condition, len(state.ledger)) == (SourceCondition(up=True), 1)
+
+    def broken(gap: Declared, filled: bool) -> AuditEvent:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.add(
+            "voice",
+            [event(1)],
+            proof=Proof(gaps=((span(5, 9), "retention"),)),
+            notice=broken,
+            condition=SourceCondition(up=False),
+        )
+    (state,) = await store.sources()
+    assert (state.condition, len(state.ledger)) == (SourceCondition(up=True), 1), "all or nothing"
+    await store.add("voice", [event(1)])
+    assert (await store.sources())[0].condition == SourceCondition(up=True), "without one it stays"

@@ -19,22 +19,23 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import quote
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.timestamps import iso_us
 from auditrelay.http.replies import Reply
-from auditrelay.sinks import Item, Limits, Rejection, Verdict
-from auditrelay.sinks._requests import clean, compress, dump, send_subset, unexpected_body
+from auditrelay.sinks import Counts, Item, Limits, Rejection, Rendered, Verdict
+from auditrelay.sinks._requests import clean, compress, dump, unexpected_body
 from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
-from auditrelay.sinks.elasticsearch.names import Targets, by_target, wildcard
-from auditrelay.sinks.elasticsearch.settings import Settings
+from auditrelay.sinks.elasticsearch.names import Targets, wildcard
+from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
 _RESPONSE_FILTER = (
@@ -61,12 +62,12 @@ _STORED_ELSEWHERE = (
     "see GET STREAM::failures/_search"
 )
 
-__all__ = ["Settings", "Sink", "build"]
+__all__ = ["EXAMPLE", "Settings", "Sink", "build"]
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -74,12 +75,12 @@ class Sink:
 
     deduplicates = True
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
         self._targets = Targets(settings.index)
-        self._cluster = Cluster(name, settings, metrics)
-        self._duplicates = DuplicateFinder(self._cluster)
+        self._cluster = Cluster(name, settings, metrics, clock)
+        self._duplicates = DuplicateFinder(self._cluster, clock)
         self._parameters: dict[str, str] | None = None
         self._parameters_lock = asyncio.Lock()
 
@@ -89,8 +90,14 @@ class Sink:
         settings = self._settings
         return Limits(settings.batch_events, settings.batch_bytes)
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
-        """Return *event* as an action and a document, a line each."""
+    def render(
+        self,
+        event: AuditEvent,
+        now: int,  # noqa: ARG002  # a document is right at any time
+        *,
+        marks: Mapping[str, object] = NO_MARKS,
+    ) -> Rendered:
+        """Return *event* as an action and a document, a line each; its key is the target's name."""
         target = self._targets.of(event)
         document = self._form(event, marks=marks)
         if self._settings.format == "ecs":
@@ -98,27 +105,31 @@ class Sink:
                 document["data_stream"] = target.stream
         else:
             document.setdefault("@timestamp", iso_us(event.at))
-        return b'%b%b"}}\n%b' % (target.action, event.uid.encode(), dump(document))
+        text = b'%b%b"}}\n%b' % (target.action, event.uid.encode(), dump(document))
+        return Rendered(text, target.name)
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*, except for what is already stored; sending it again is harmless."""
-        targets = by_target(batch)
+        targets = _by_target(batch)
         try:
             stored, warnings = await self._duplicates.find(batch, targets)
             if not stored:
                 verdict = await self._bulk(batch)
             else:
                 new = [index for index in range(len(batch)) if index not in stored]
-                verdict = await send_subset(new, batch, self._bulk)
+                verdict = Verdict()
+                if new:
+                    verdict = (await self._bulk([batch[index] for index in new])).within(new)
         except BaseException:
             # The outcome is unknown, and the target may roll over before it is resent.
             self._duplicates.invalidate(targets)
             raise
         if verdict.retry:
             self._duplicates.invalidate(targets)
+        counts = verdict.counts
         return replace(
             verdict,
-            duplicates=verdict.duplicates + len(stored),
+            counts=replace(counts, duplicates=counts.duplicates + len(stored)),
             warnings=(*verdict.warnings, *sorted(warnings)),
         )
 
@@ -188,8 +199,7 @@ class Sink:
             rejected=tuple(rejected),
             retry=tuple(retry),
             retry_reason=retry_reason,
-            duplicates=duplicates,
-            stored_elsewhere=stored_elsewhere,
+            counts=Counts(duplicates=duplicates, stored_elsewhere=stored_elsewhere),
             warnings=(_STORED_ELSEWHERE,) if stored_elsewhere else (),
         )
 
@@ -235,6 +245,18 @@ class Sink:
     async def close(self) -> None:
         """Close the connections."""
         await self._cluster.aclose()
+
+
+def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
+    """Return the places in *batch* by the index or stream that each event goes to."""
+    targets: dict[str, list[int]] = {}
+    target, places = "", []
+    for place, item in enumerate(batch):
+        if item.key != target:  # most batches have one target
+            target = cast("str", item.key)
+            places = targets.setdefault(target, [])
+        places.append(place)
+    return targets
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import orjson
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
@@ -28,7 +29,7 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 class Cluster:
     """The nodes of one cluster; the one that answered last gets the next request."""
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._urls = settings.urls
         self._node = 0
         self._peer = Peer(
@@ -38,6 +39,7 @@ class Cluster:
             headers=lambda: _authorization(settings),
             secrets=[each for each in (settings.api_key, settings.password) if each is not None],
             metrics=metrics,
+            clock=clock,
         )
 
     @property

@@ -5,13 +5,13 @@ A cluster deduplicates by ``_id`` within one index only. So where a name has sev
 indices, the events of a batch that may be in an older one are searched for before it is sent.
 """
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.http.replies import Reply
 from auditrelay.sinks import Item
@@ -53,8 +53,9 @@ _INCOMPLETE = (
 class DuplicateFinder:
     """Caches the backing indices of each target, and searches them for duplicates."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
         self._cluster = cluster
+        self._clock = clock
         self._backing: dict[str, _BackingIndices] = {}
 
     async def find(
@@ -77,7 +78,9 @@ class DuplicateFinder:
                 part = {batch[place].event.uid: place for place in old[first : first + _MAX_IDS]}
                 found = await self._search(target, part)
                 if found is None:
-                    self._backing[target] = _BackingIndices(time.monotonic(), unreadable=True)
+                    self._backing[target] = _BackingIndices(
+                        self._clock.monotonic(), unreadable=True
+                    )
                     warnings.add(_UNREADABLE)
                     break
                 stored.update(part[uid] for uid in found.uids if uid in part)
@@ -127,14 +130,14 @@ class DuplicateFinder:
             if target in written or not backing.names.isdisjoint(written):
                 written -= backing.names | {target}
                 if not backing.unreadable:
-                    backing.known_at = time.monotonic()
+                    backing.known_at = self._clock.monotonic()
         if written:  # an index that is new: something has rolled over
             self.invalidate(list(self._backing))
 
     async def _backing_indices(self, target: str) -> "_BackingIndices":
         """Return the backing indices of *target*, requested again once the cache has expired."""
         backing = self._backing.get(target)
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if backing is None or now - backing.known_at > (
             _UNREADABLE_RETRY if backing.unreadable else _FRESH_FOR
         ):

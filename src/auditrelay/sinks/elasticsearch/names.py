@@ -1,12 +1,10 @@
 """The index or data stream that an event goes to."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import Item
 from auditrelay.window import moment
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -19,18 +17,19 @@ _FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
 _FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
-_CREATE = b'{"create":{"_index":"'
-
 MAX_TARGETS: Final = 10_000
 """Most targets that are cached; a cache that is full is emptied."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where events go: the *action* line up to the id, and the parts of a data stream's name."""
+    """Where events go: an index or a data stream."""
 
+    name: str
     action: bytes
+    """The action line up to the id."""
     stream: dict[str, str] | None
+    """The parts of a data stream's name."""
 
     @classmethod
     def of(cls, index: str, event: AuditEvent) -> Self:
@@ -47,12 +46,7 @@ class Target:
         if name.startswith("logs-") and len(parts) == 3:
             # Constant within a stream: the cluster refuses a document with another value.
             stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
-        return cls(b'%b%b","_id":"' % (_CREATE, name.encode()), stream)
-
-    @property
-    def name(self) -> str:
-        """The name of the index or stream."""
-        return _name_in(self.action)
+        return cls(name, b'{"create":{"_index":"%b","_id":"' % name.encode(), stream)
 
 
 class Targets:
@@ -73,28 +67,6 @@ class Targets:
                 self._cache.clear()
             target = self._cache[key] = Target.of(self._index, event)
         return target
-
-
-def by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
-    """Return the places in *batch* by the index or stream that :meth:`Sink.render` has chosen."""
-    targets: dict[str, list[int]] = {}
-    action, places = b"\n", []
-    for place, item in enumerate(batch):
-        if not item.text.startswith(action):  # most batches have one target
-            target = _name_in(item.text)
-            action = b'%b%b"' % (_CREATE, target.encode())
-            places = targets.setdefault(target, [])
-        places.append(place)
-    return targets
-
-
-def _name_in(text: bytes) -> str:
-    """
-    Return the index or stream in the action line of a rendered event.
-
-    The line is sliced, not decoded: :meth:`Target.of` wrote it, and a name contains no quote.
-    """
-    return text[len(_CREATE) : text.index(b'"', len(_CREATE))].decode()
 
 
 def is_data_stream(index: str) -> bool:

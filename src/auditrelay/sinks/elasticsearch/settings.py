@@ -58,3 +58,25 @@ class Settings(SinkSettings):
         if self.username is not None and (":" in self.username or not self.username.isprintable()):
             raise ValueError("username must not contain a colon or a control character")
         return self
+
+
+EXAMPLE = """\
+[sinks.elastic]
+type = "elasticsearch"
+
+# The nodes of one cluster; the next one is tried when one cannot be reached or fails.
+urls = ["https://es.example.com:9200"]
+# Either an API key ("id:key", or the encoded form) or a user name and password.
+api_key = "${env:ELASTIC_API_KEY}"
+# username = "auditrelay"  # no default
+# password = "${env:ELASTIC_PASSWORD}"  # no default
+# A data stream or an index. {vendor}, {source} and the time of the event (%Y %m %d) are filled in.
+# With a date ("audit-{vendor}-%Y.%m") repeats are deduplicated at any time; in a data stream that
+# has rolled over, only if the key has the rights read and view_index_metadata as well.
+# index = "logs-auditrelay.{vendor}-default"
+# An ingest pipeline that every event goes through.
+# pipeline = "audit"  # no default
+# format = "ecs"
+# batch_bytes = "5MB"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""

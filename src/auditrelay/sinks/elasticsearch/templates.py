@@ -11,8 +11,13 @@ from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Any, Self
 
+from auditrelay.events.normalize import available as vendors
+
 COMPONENT = "auditrelay@mappings"
 """The name of the component template."""
+
+_VENDOR = "{vendor}"
+"""What stands in the file for the name of each vendor, under which its own fields are."""
 
 _PATH = f"/_component_template/{COMPONENT}"
 
@@ -21,12 +26,17 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
     """
     Return the component template and the index template, by the path that each is put to.
 
+    Every vendor that this version reads has its fields in it.
+
     OpenSearch calls flattened fields ``flat_object``, requires the value of a ``constant_keyword``
     in the template, where it is not known yet, and has neither built-in component templates nor
     ``ignore_missing_component_templates``.
     """
     folder = files("auditrelay.sinks.elasticsearch")
     component = json.loads((folder / "component_template.json").read_bytes())
+    properties = component["template"]["mappings"]["properties"]
+    fields = properties.pop(_VENDOR)
+    properties |= dict.fromkeys(vendors(), fields)
     index = json.loads((folder / "index_template.json").read_bytes())
     if opensearch:
         component = _for_opensearch(component)

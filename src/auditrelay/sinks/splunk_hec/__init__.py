@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 from pydantic import Field, field_validator
 
+from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Rejected, Retryable, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, cim
@@ -34,16 +35,8 @@ from auditrelay.settings import SinkSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
-from auditrelay.sinks import AckId, Form, Item, Limits, Rejection, Verdict
-from auditrelay.sinks._requests import (
-    clean,
-    compress,
-    dump,
-    error_for,
-    send_subset,
-    send_without_oversized,
-    unexpected_body,
-)
+from auditrelay.sinks import AckId, Counts, Form, Item, Limits, Rejection, Rendered, Verdict
+from auditrelay.sinks._requests import clean, compress, dump, error_for, unexpected_body
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
@@ -147,9 +140,35 @@ class Settings(SinkSettings):
         return index
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> "Sink":
+EXAMPLE = """\
+[sinks.splunk]
+type = "splunk_hec"
+
+# Scheme, host and port of the HTTP Event Collector; its path is added.
+url = "https://splunk.example.com:8088"
+token = "${env:SPLUNK_HEC_TOKEN}"
+# The index. By default the token's own.
+# index = "audit"  # no default
+# By default auditrelay:<vendor>:audit.
+# sourcetype = "auditrelay:cekura:audit"  # no default
+# By default auditrelay:<name of the source>.
+# source = "auditrelay:acme-voice"  # no default
+# By default the host of the vendor's API.
+# host = "api.cekura.ai"  # no default
+# true: events count as delivered only when Splunk says that they are indexed. The token must have
+# useACK ("Enable indexer acknowledgement") switched on; on Splunk Cloud only for Firehose.
+# ack = false
+# What is not acknowledged by then is sent again, and counted as a possible duplicate.
+# ack_timeout = "5m"
+# format = "cim"
+# batch_bytes = "2MB"
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""
+
+
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> "Sink":
     """Return the sink that the configuration calls *name*."""
-    return Sink(name, settings, metrics)
+    return Sink(name, settings, metrics, clock)
 
 
 class Sink:
@@ -157,7 +176,7 @@ class Sink:
 
     deduplicates = False
 
-    def __init__(self, name: str, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
         self._kind = "audit" if settings.format == "cim" else settings.format
@@ -170,14 +189,22 @@ class Sink:
             headers=lambda: {"Authorization": f"Splunk {settings.token.reveal()}"},
             secrets=[settings.token],
             metrics=metrics,
+            clock=clock,
         )
 
     @property
     def limits(self) -> Limits:
         """As configured; no event above Splunk's own maximum."""
-        return Limits(self._settings.batch_events, self._settings.batch_bytes)
+        settings = self._settings
+        return Limits(settings.batch_events, settings.batch_bytes, event_bytes=EVENT_BYTES)
 
-    def render(self, event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> bytes:
+    def render(
+        self,
+        event: AuditEvent,
+        now: int,  # noqa: ARG002  # Splunk indexes an event of any age
+        *,
+        marks: Mapping[str, object] = NO_MARKS,
+    ) -> Rendered:
         """
         Return *event* in HEC's envelope.
 
@@ -197,13 +224,10 @@ class Sink:
         fields = envelope["fields"] = cim.indexed(event)
         if settings.format != "cim":
             del fields["cim_model"]  # it announces keys that other forms do not have
-        return dump(envelope)
+        return Rendered(dump(envelope))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
-        """Send *batch*; reject events above maxEventSize without sending them."""
-        return await send_without_oversized(batch, EVENT_BYTES, self._send)
-
-    async def _send(self, batch: Sequence[Item]) -> Verdict:
+        """Send *batch*; if HEC leaves open which event it refuses, that one once more alone."""
         if not self._settings.ack:
             answer = _parse(await self._post(batch))
             verdict = self._verdict(answer, len(batch))
@@ -225,20 +249,18 @@ class Sink:
         lost. If the outcome cannot be found out now, it is resent with the others.
         """
         try:
-            alone = await send_subset([suspect], batch, self._send)
+            alone = (await self.send([batch[suspect]])).within([suspect])
         except Rejected as error:
             alone = Verdict(rejected=(Rejection.of(error, suspect),))
         except Retryable as error:
-            stored = verdict.possibly_stored + error.sent
-            return replace(verdict, retry_reason=error, possibly_stored=stored)
+            return replace(verdict, retry_reason=error, counts=_also_stored(verdict, error))
         except Refused as error:
             # It cannot be raised: the events before the suspect are stored. If it lasts, the next
             # request raises it.
             reason = Retryable(str(error), reason=code_of(error))
-            stored = verdict.possibly_stored + error.sent
-            return replace(verdict, retry_reason=reason, possibly_stored=stored)
+            return replace(verdict, retry_reason=reason, counts=_also_stored(verdict, error))
         retry = tuple(index for index in verdict.retry if index != suspect)
-        return replace(alone, retry=retry, possibly_stored=verdict.possibly_stored)
+        return replace(alone, retry=retry, counts=verdict.counts)
 
     async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
         # Do not bind the body to a name, so that it can be freed once compressed.
@@ -387,7 +409,8 @@ class Sink:
         if suspect is None:
             raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
         verdict = _partial(suspect, suspect, count, channel)
-        return replace(verdict, possibly_stored=verdict.possibly_stored + bool(number))
+        stored = verdict.counts.possibly_stored + bool(number)
+        return replace(verdict, counts=Counts(possibly_stored=stored))
 
     async def check(self) -> str:
         """
@@ -451,7 +474,13 @@ def _partial(stored: int, rest: int, count: int, channel: Channel | None, **fiel
     retry = tuple(range(rest, count))
     if channel is None:
         return Verdict(retry=retry, **fields)
-    return Verdict(retry=(*retry, *range(stored)), possibly_stored=stored, **fields)
+    counts = Counts(possibly_stored=stored)
+    return Verdict(retry=(*retry, *range(stored)), counts=counts, **fields)
+
+
+def _also_stored(verdict: Verdict, error: Retryable | Refused) -> Counts:
+    """Return the counts of *verdict* with the suspect, if it may be stored despite *error*."""
+    return Counts(possibly_stored=verdict.counts.possibly_stored + error.sent)
 
 
 def _parse(reply: Reply) -> Answer:

@@ -9,17 +9,18 @@ dashboard's table use one route, described here as it is in the vendor's source
 experimental: the route is undocumented, and may change on any day.
 """
 
+from auditrelay.clock import Clock
 from auditrelay.http.peer import Peer
 from auditrelay.sources.cencori.dashboard import Source
 from auditrelay.sources.cencori.files import ExportFolder
 from auditrelay.sources.cencori.session import Session
-from auditrelay.sources.cencori.settings import Settings
+from auditrelay.sources.cencori.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
-__all__ = ["Settings", "build"]
+__all__ = ["EXAMPLE", "Settings", "build"]
 
 
-def build(name: str, settings: Settings, metrics: Metrics) -> Source | ExportFolder:
+def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source | ExportFolder:
     """Return the source that the configuration calls *name*, in the mode of its *settings*."""
     if settings.mode == "files":
         return ExportFolder(settings)
@@ -29,6 +30,7 @@ def build(name: str, settings: Settings, metrics: Metrics) -> Source | ExportFol
         name,
         settings,
         metrics,
+        clock,
         headers=lambda: {"Cookie": session.header()},
         secret=settings.cookie,
     )

@@ -19,12 +19,12 @@ category is requested by name before each walk: the vendor then reports the limi
 the window is marked as partial.
 """
 
+import functools
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,7 +36,7 @@ from auditrelay.events.timestamps import parse
 from auditrelay.http.headers import http_date
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
-from auditrelay.sources import Page
+from auditrelay.sources import Keeping, Page
 from auditrelay.sources.cencori.export_span import RANGES
 from auditrelay.sources.cencori.session import Session
 from auditrelay.sources.cencori.settings import Settings
@@ -172,6 +172,10 @@ def _lenient_head(text: bytes) -> _Head:
     return _Head(value.get("id"), value.get("created_at")) if isinstance(value, dict) else _Head()
 
 
+_Fetch = Callable[[int], Awaitable[_Snapshot | None]]
+"""Requests the page of one range that begins at an offset, see :meth:`Source._fetch`."""
+
+
 class Source:
     """The list of the dashboard, with the session of an operator who is signed in."""
 
@@ -186,23 +190,24 @@ class Source:
         """The organisation; rows name theirs as well."""
         return self._slug
 
-    def use_state_dir(self, path: Path) -> None:
-        """Keep the session's cookies in the directory *path*."""
-        self._session.use_state_dir(path)
+    def keep_in(self, keeping: Keeping) -> None:
+        """Keep the session's cookies in *keeping*."""
+        self._session.keep_in(keeping)
 
-    async def walk(self, window: Interval) -> AsyncGenerator[Page]:
+    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
-        now, partial = await self._check_plan()
+        now, partial = await self._check_plan(background=background)
         wanted = _shortest_range(now - window.start + CLOCK_SKEW)
         shown: set[int] = set()
         waiting: list[bytes] = []  # the page before: it may turn out to be the last one
         gaps: tuple[tuple[Interval, str], ...] = ()
         while True:
-            top, limited, range_ = await self._top(wanted)
+            top, limited, range_ = await self._top(wanted, background=background)
+            fetch = functools.partial(self._fetch, range_, background=background)
             snapshot, floor = top, _floor(range_, top.now)
             if floor is None or floor < window.end:
-                async for snapshot in self._snapshots(top, range_, window):
+                async for snapshot in self._snapshots(top, fetch, window):
                     inside = [
                         text
                         for text, at, key in snapshot.rows
@@ -226,7 +231,7 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _check_plan(self) -> tuple[datetime, str | None]:
+    async def _check_plan(self, *, background: bool) -> tuple[datetime, str | None]:
         """Return the vendor's time, and a reason if the plan leaves out events."""
         params = {"time_range": "1h", "category": IDENTITY_CATEGORY, "page": "1", "per_page": "1"}
 
@@ -236,9 +241,9 @@ class Source:
             self._answer(reply)
             return _date_of(reply), None
 
-        return await self._get(params, read)
+        return await self._get(params, read, background=background)
 
-    async def _top(self, wanted: str) -> tuple[_Snapshot, bool, str]:
+    async def _top(self, wanted: str, *, background: bool) -> tuple[_Snapshot, bool, str]:
         """
         Return the first page of the range *wanted*, or of the longest one that the plan shows.
 
@@ -247,7 +252,7 @@ class Source:
         limited = False
         for range_ in reversed(_ORDER[: _ORDER.index(wanted) + 1]):
             try:
-                snapshot = await self._fetch(range_, 0)
+                snapshot = await self._fetch(range_, 0, background=background)
             except _PlanLimit as error:
                 if range_ == _ORDER[0]:
                     raise Refused(str(error), status=403) from error
@@ -258,11 +263,11 @@ class Source:
         raise AssertionError("the shortest range is shown or refused")  # pragma: no cover
 
     async def _snapshots(
-        self, top: _Snapshot, range_: str, window: Interval
+        self, top: _Snapshot, fetch: _Fetch, window: Interval
     ) -> AsyncGenerator[_Snapshot, None]:
         """Yield snapshots, each joined to the one before, that together show all of *window*."""
         start, end = micros(window.start), micros(window.end)
-        snapshot = await self._skip_newer(top, range_, end)
+        snapshot = await self._skip_newer(top, fetch, end)
         yield snapshot
         reached = snapshot.last  # everything newer than that is shown
         margin = idle = 0
@@ -273,7 +278,7 @@ class Source:
                 raise WalkBroken("Cencori's list keeps changing", reason="pages_moved")
             # *margin* is how many rows further up to begin after rows above were deleted.
             aim = max(0, snapshot.last_offset_newer_than(reached) - margin)
-            found = await self._fetch(range_, aim)
+            found = await fetch(aim)
             if found is None or found.first <= reached:
                 margin = max(1, margin * 2)
                 continue
@@ -287,12 +292,12 @@ class Source:
                 # pages that all end here.
                 if (ties.at, ties.total) != (reached, found.total):
                     ties = _Ties(reached, found.total)
-                async for each, whole in self._read_ties(found, ties, range_):
+                async for each, whole in self._read_ties(found, ties, fetch):
                     yield each
                     if whole:
                         snapshot, reached, idle = each, each.last, 0
 
-    async def _skip_newer(self, top: _Snapshot, range_: str, end: int) -> _Snapshot:
+    async def _skip_newer(self, top: _Snapshot, fetch: _Fetch, end: int) -> _Snapshot:
         """Return a snapshot near *end* whose first row is not older, found in few requests."""
         snapshot, step = top, top.size
         beyond: int | None = None
@@ -303,7 +308,7 @@ class Source:
                 aim = (snapshot.end + beyond) // 2
             else:
                 break
-            found = await self._fetch(range_, aim)
+            found = await fetch(aim)
             if found is None:
                 beyond = aim
             elif found.first < end:
@@ -315,7 +320,7 @@ class Source:
         return snapshot
 
     async def _read_ties(
-        self, first: _Snapshot, ties: _Ties, range_: str
+        self, first: _Snapshot, ties: _Ties, fetch: _Fetch
     ) -> AsyncGenerator[tuple[_Snapshot, bool], None]:
         """
         Yield snapshots, from *first* on, of all rows of the time of *ties* and a little beyond.
@@ -335,12 +340,12 @@ class Source:
                 yield snapshot, ties.collected()
                 return
             yield snapshot, False
-            found = await self._fetch(range_, snapshot.end)
+            found = await fetch(snapshot.end)
             if found is None or found.total != snapshot.total or found.end <= snapshot.end:
                 return  # the list has changed
             snapshot = found
 
-    async def _fetch(self, range_: str, offset: int) -> _Snapshot | None:
+    async def _fetch(self, range_: str, offset: int, *, background: bool) -> _Snapshot | None:
         """
         Return a page that begins at *offset*, or a few rows before it.
 
@@ -371,20 +376,25 @@ class Source:
             return snapshot
 
         params = {"time_range": range_, "page": str(number + 1), "per_page": str(size)}
-        snapshot = await self._get(params, read)
+        snapshot = await self._get(params, read, background=background)
         if snapshot is not None and snapshot.size < size:
             self._size = snapshot.size  # the vendor's maximum has changed
         return snapshot
 
-    async def _get(self, params: dict[str, str], read: Callable[[Reply], T]) -> T:
+    async def _get(
+        self, params: dict[str, str], read: Callable[[Reply], T], *, background: bool
+    ) -> T:
         """Return what *read* returns for the reply, whose cookies are kept in any case."""
 
         def keep_cookies(reply: Reply) -> T:
-            self._session.update(reply.headers.get_list("set-cookie"))
+            self._session.update(reply.headers.get_list("set-cookie"), reply.at)
             return read(reply)
 
         return await self._peer.get(
-            f"/api/organizations/{self._slug}/audit-logs", params, keep_cookies
+            f"/api/organizations/{self._slug}/audit-logs",
+            params,
+            keep_cookies,
+            background=background,
         )
 
     def _answer(self, reply: Reply) -> _Answer:

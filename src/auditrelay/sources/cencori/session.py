@@ -10,17 +10,16 @@ signed out.
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 
 from auditrelay.http.headers import http_date
 from auditrelay.settings.secrets import Secret
+from auditrelay.sources import Keeping
 
 _NAME = re.compile(r"sb-[A-Za-z0-9_-]+-auth-token(?:\.\d{1,2})?", re.ASCII)
-_FILE = "session.json"
+_KEPT = "session.json"
 
 
 def cookies(text: str) -> dict[str, str]:
@@ -37,31 +36,31 @@ class Session:
     """
     The cookies of one session.
 
-    The first ones are *configured*. Those that the server sets in their place are kept in a file,
-    in the directory that :meth:`use_state_dir` sets; they are used until *configured* changes, and
-    then discarded. Another process may write the file, so it is checked before each use.
+    The first ones are *configured*. Those that the server sets in their place are kept where
+    :meth:`keep_in` says; they are used until *configured* changes, and then discarded. Another
+    process may save others, so they are loaded before each use.
     """
 
     def __init__(self, configured: Secret) -> None:
         self._configured = configured
         self._origin = ""
         self._cookies: dict[str, str] = {}
-        self._file: Path | None = None
-        self._stamp: tuple[int, int] | None = None
-        self._unwritten = False
+        self._keeping: Keeping | None = None
+        self._loaded: bytes | None = None
+        self._unsaved = False
 
-    def use_state_dir(self, path: Path) -> None:
-        """Keep the cookies in *path*, created with the first cookies, for the owner only."""
-        self._file = path / _FILE
+    def keep_in(self, keeping: Keeping) -> None:
+        """Keep the cookies in *keeping*."""
+        self._keeping = keeping
 
     def header(self) -> str:
         """Return the value of the header ``Cookie``."""
         self._refresh()
         return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
 
-    def update(self, set_cookies: Iterable[str], now: datetime | None = None) -> None:
+    def update(self, set_cookies: Iterable[str], now: datetime) -> None:
         """
-        Apply the ``Set-Cookie`` headers of a reply to the session's cookies.
+        Apply the ``Set-Cookie`` headers of a reply, received *now*, to the session's cookies.
 
         They are on disk on return, if there is room: a crash before that would sign us out. It
         costs one small file an hour.
@@ -69,7 +68,7 @@ class Session:
         self._refresh()
         renewed = dict(self._cookies)
         for line in set_cookies:
-            name, value, alive = _parse_set_cookie(line, now or datetime.now(UTC))
+            name, value, alive = _parse_set_cookie(line, now)
             if not _NAME.fullmatch(name):
                 continue
             if alive:
@@ -80,57 +79,35 @@ class Session:
         # that is refused today may be accepted tomorrow.
         if renewed and renewed != self._cookies:
             self._cookies = renewed
-            self._unwritten = True
-        if self._unwritten:
-            self._write()
+            self._unsaved = True
+        if self._unsaved:
+            self._save()
 
     def _refresh(self) -> None:
-        """Use the configured cookie if it has changed, and the file if it was written."""
+        """Use the configured cookie if it has changed, and those that were saved since."""
         configured = self._configured.reveal()
         origin = hashlib.sha256(configured.encode()).hexdigest()
         if origin != self._origin:
-            self._origin, self._stamp = origin, None
+            self._origin, self._loaded = origin, None
             self._cookies = cookies(configured)
-        stamp = self._file_stamp()
-        if stamp is None or stamp == self._stamp or self._file is None:
+        text = None if self._keeping is None else self._keeping.load(_KEPT)
+        if text is None or text == self._loaded:
             return
-        self._stamp = stamp
-        with contextlib.suppress(OSError, ValueError):
-            stored = json.loads(self._file.read_bytes())
+        self._loaded = text
+        with contextlib.suppress(ValueError):
+            stored = json.loads(text)
             if _is_valid(stored) and stored["origin"] == self._origin:
                 self._cookies = dict(stored["cookies"])
 
-    def _file_stamp(self) -> tuple[int, int] | None:
-        """Return a value that changes whenever the file is written, None if there is no file."""
-        try:
-            status = self._file.stat() if self._file else None
-        except OSError:
-            return None
-        return (status.st_ino, status.st_mtime_ns) if status else None
-
-    def _write(self) -> None:
-        """Write the cookies to the file. On a full disk the next reply tries again."""
-        if self._file is None:
+    def _save(self) -> None:
+        """Save the cookies. On a full disk the next reply tries again."""
+        if self._keeping is None:
             return
-        temporary = self._file.with_suffix(".new")
         text = json.dumps({"origin": self._origin, "cookies": self._cookies}).encode()
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            descriptor = os.open(temporary, flags, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._file)
-            folder = os.open(self._file.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-            self._stamp = self._file_stamp()
-            self._unwritten = False
+            self._keeping.save(_KEPT, text)
+            self._loaded = text
+            self._unsaved = False
 
 
 def _is_valid(stored: object) -> bool:

@@ -79,3 +79,26 @@ class Settings(SourceSettings):
         if self.mode == "dashboard" and self.directory is not None:
             raise ValueError('directory: is only for mode = "files"')
         return self
+
+
+EXAMPLE = """\
+[sources.acme-labs]
+type = "cencori"
+
+# Cencori has no API for its audit log. "files": exports that an operator or a job puts into a
+# folder. "dashboard": the list of the dashboard, with the session of a user who is signed in; the
+# vendor does not document it, and it may change at any time.
+mode = "files"
+# The folder of the exports, JSON or CSV, under the names that the dashboard gives them.
+directory = "/var/lib/auditrelay/cencori"
+# The part after cencori.com/ in the address of the dashboard. "dashboard" requires it; with "files"
+# exports of other organisations are ignored.
+# organization_slug = "acme"  # no default
+# "dashboard" only: the header Cookie of an owner or admin, at least its sb-...-auth-token.
+# cookie = "${env:CENCORI_COOKIE}"  # no default
+# base_url = "https://cencori.com"
+# The smallest plan with an audit log shows seven days.
+# initial_lookback = "6d"
+# page_size = 100
+"""
+"""Its table in config.example.toml: every key, those with a default commented out."""

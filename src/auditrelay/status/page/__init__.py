@@ -5,22 +5,20 @@ Plain HTML and SVG, complete without a script; ``static/page.js`` only fetches i
 the old one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
+from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.status.page.badge import state_of
 from auditrelay.status.page.diagram import flow
 from auditrelay.status.page.html import Markup, tag
 from auditrelay.status.page.timeline import timeline
 from auditrelay.telemetry import humanize
 
-Row = Mapping[str, Any]
 
-
-def page(report: Row) -> str:
-    """Return the page that shows *report*, as ``status --json`` prints it."""
-    now = datetime.fromisoformat(report["at"])
+def page(report: Report) -> str:
+    """Return the page that shows *report*."""
+    now = datetime.fromisoformat(report.at)
     mark = "▲ " if _urgent(report) else ""
     return "<!doctype html>\n" + tag(
         "html",
@@ -43,9 +41,9 @@ def page(report: Row) -> str:
                 "main",
                 _problems(report, now),
                 flow(report),
-                _section("Sources", [_source(report, row, now) for row in report["sources"]]),
+                _section("Sources", [_source(report, row, now) for row in report.sources]),
                 _legend(),
-                _section("Sinks", [_sink(report, row, now) for row in report["sinks"]]),
+                _section("Sinks", [_sink(report, row, now) for row in report.sinks]),
                 id="main",
             ),
         ),
@@ -53,28 +51,28 @@ def page(report: Row) -> str:
     )
 
 
-def headline(report: Row) -> str:
+def headline(report: Report) -> str:
     """Return the one sentence that says whether anything is wrong."""
     urgent = _urgent(report)
     if not urgent:
-        return "All is well." if not report["findings"] else "No action needed."
+        return "All is well." if not report.findings else "No action needed."
     if len(urgent) == 1:
-        return str(urgent[0]["what"])
+        return urgent[0].what
     return f"{len(urgent)} problems need attention."
 
 
-def _urgent(report: Row) -> list[Row]:
-    return [finding for finding in report["findings"] if finding["level"] == "action_required"]
+def _urgent(report: Report) -> list[Finding]:
+    return [finding for finding in report.findings if finding.level == "action_required"]
 
 
-def _top(report: Row, now: datetime) -> Markup:
+def _top(report: Report, now: datetime) -> Markup:
     return tag(
         "header",
-        tag("p", tag("strong", "auditrelay"), f" {report['version']}", class_="name"),
+        tag("p", tag("strong", "auditrelay"), f" {report.version}", class_="name"),
         tag(
             "p",
             "as of ",
-            tag("time", f"{now:%H:%M:%S} UTC", datetime=report["at"], id="at"),
+            tag("time", f"{now:%H:%M:%S} UTC", datetime=report.at, id="at"),
             " ",
             tag("a", "Reload", href="", id="reload"),
             tag("button", "Pause", type="button", id="pause", hidden=""),
@@ -87,8 +85,8 @@ def _top(report: Row, now: datetime) -> Markup:
 # -- what is wrong ---------------------------------------------------------------------------------
 
 
-def _problems(report: Row, now: datetime) -> Markup:
-    findings = report["findings"]
+def _problems(report: Report, now: datetime) -> Markup:
+    findings = report.findings
     urgent = len(_urgent(report))
     level = "action_required" if urgent else "healthy"
     # The urgent ones come first; if there is only one, the headline is its sentence.
@@ -104,8 +102,8 @@ def _problems(report: Row, now: datetime) -> Markup:
             tag("span", headline(report), id="headline"),
             class_=level,
         ),
-        tag("p", _since(findings[0]["since"], now), class_="what action_required")
-        if urgent == 1 and findings[0]["since"]
+        tag("p", _since(findings[0].since, now), class_="what action_required")
+        if urgent == 1 and findings[0].since
         else None,
         tag("ol", *items, class_="findings") if findings else None,
         tag("p", _summary(report), class_="summary"),
@@ -114,13 +112,13 @@ def _problems(report: Row, now: datetime) -> Markup:
     )
 
 
-def _summary(report: Row) -> str:
+def _summary(report: Report) -> str:
     """Return the overall state in numbers, whatever is wrong."""
-    sources = [row for row in report["sources"] if row["enabled"]]
-    sinks = [row for row in report["sinks"] if row["enabled"]]
-    lags = [row["lag_seconds"] for row in sources if row["lag_seconds"] is not None]
-    waiting = max((row["backlog_events"] for row in report["sinks"]), default=0)
-    dead = sum(row["dead_letters"] for row in report["sinks"])
+    sources = [row for row in report.sources if row.enabled]
+    sinks = [row for row in report.sinks if row.enabled]
+    lags = [row.lag_seconds for row in sources if row.lag_seconds is not None]
+    waiting = max((row.backlog_events for row in report.sinks), default=0)
+    dead = sum(row.dead_letters for row in report.sinks)
     read = f"read up to {humanize.span(max(lags))} ago or later" if lags else "not read yet"
     if 0 < len(lags) < len(sources):
         read = f"({len(sources) - len(lags)} not read yet), the others {read}"
@@ -133,28 +131,28 @@ def _summary(report: Row) -> str:
     )
 
 
-def _finding(finding: Row, now: datetime, *, titled: bool) -> Markup:
-    urgent = finding["level"] == "action_required"
+def _finding(finding: Finding, now: datetime, *, titled: bool) -> Markup:
+    urgent = finding.level == "action_required"
     return tag(
         "li",
         tag(
             "p",
             tag("span", "▲" if urgent else "△", class_="mark", aria_hidden="true"),
             tag("span", "Action required: " if urgent else "Recovering: ", class_="hidden"),
-            tag("strong", finding["what"]),
+            tag("strong", finding.what),
             " ",
-            _since(finding["since"], now),
+            _since(finding.since, now),
             class_="what",
         )
         if titled
         else None,
-        tag("p", finding["effect"]) if finding["effect"] else None,
-        tag("p", f"Error from {finding['name']}: ", tag("q", finding["error"]), class_="detail")
-        if finding["error"]
+        tag("p", finding.effect) if finding.effect else None,
+        tag("p", f"Error from {finding.name}: ", tag("q", finding.error), class_="detail")
+        if finding.error
         else None,
-        tag("p", tag("b", "What to do: "), finding["do"], class_="do") if finding["do"] else None,
-        tag("pre", tag("code", finding["command"]), tabindex="0") if finding["command"] else None,
-        class_=finding["level"],
+        tag("p", tag("b", "What to do: "), finding.do, class_="do") if finding.do else None,
+        tag("pre", tag("code", finding.command), tabindex="0") if finding.command else None,
+        class_=finding.level,
     )
 
 
@@ -180,57 +178,51 @@ def _section(title: str, articles: list[Markup]) -> Markup:
     )
 
 
-def _source(report: Row, row: Row, now: datetime) -> Markup:
-    lag = row["lag_seconds"]
+def _source(report: Report, row: SourceStatus, now: datetime) -> Markup:
+    lag = row.lag_seconds
     facts = {
         "lag": "not read yet" if lag is None else humanize.span(lag),
-        "last event": _moment(row["last_event_at"], now) or "none yet",
-        "last poll": _moment(row["last_poll_at"], now) or "none yet",
-        "not read": humanize.span(row["gap_seconds"]) if row["gap_seconds"] else "nothing",
+        "last event": _moment(row.last_event_at, now) or "none yet",
+        "last poll": _moment(row.last_poll_at, now) or "none yet",
+        "not read": humanize.span(row.gap_seconds) if row.gap_seconds else "nothing",
     }
-    if row["late"]:
-        facts["found late"] = humanize.count(sum(find["events"] for find in row["late"]), "event")
-    if row["unknown_actions"]:
-        facts["unknown type"] = humanize.count(row["unknown_actions"], "event")
-    return _peer(report, "source", row, now, facts=facts, picture=timeline(row, now))
+    if row.late:
+        facts["found late"] = humanize.count(sum(find.events for find in row.late), "event")
+    if row.unknown_actions:
+        facts["unknown type"] = humanize.count(row.unknown_actions, "event")
+    return _peer(report, row, now, facts=facts, picture=timeline(row, now))
 
 
-def _sink(report: Row, row: Row, now: datetime) -> Markup:
-    backlog = row["backlog_events"]
+def _sink(report: Report, row: SinkStatus, now: datetime) -> Markup:
+    backlog = row.backlog_events
     facts = {
         "backlog": humanize.count(backlog, "event") if backlog else "nothing",
-        "dead letters": f"{row['dead_letters']:,}",
-        "last delivery": _moment(row["last_delivered_at"], now) or "none yet",
+        "dead letters": f"{row.dead_letters:,}",
+        "last delivery": _moment(row.last_delivered_at, now) or "none yet",
     }
     if backlog:
-        facts["oldest waiting"] = humanize.span(row["oldest_undelivered_seconds"])
-    if row["enabled"]:
-        everything = len(row["sources"]) == sum(
-            not each.get("orphaned") for each in report["sources"]
-        )
-        facts["receives"] = "all sources" if everything else humanize.join(row["sources"]) or "none"
-    return _peer(report, "sink", row, now, facts=facts, picture=_throughput(row))
+        facts["oldest waiting"] = humanize.span(row.oldest_undelivered_seconds)
+    if row.enabled:
+        everything = len(row.sources) == sum(not each.orphaned for each in report.sources)
+        facts["receives"] = "all sources" if everything else humanize.join(row.sources) or "none"
+    return _peer(report, row, now, facts=facts, picture=_throughput(row))
 
 
 def _peer(
-    report: Row, kind: str, row: Row, now: datetime, *, facts: Mapping[str, str], picture: Markup
+    report: Report, row: AnyPeer, now: datetime, *, facts: Mapping[str, str], picture: Markup
 ) -> Markup:
-    state = state_of(report, kind, row)
+    state = state_of(report, row)
     return tag(
         "article",
         tag(
             "div",
-            tag("h3", row["name"]),
-            tag("p", row["type"] or "", class_="type"),
+            tag("h3", row.name),
+            tag("p", row.type or "", class_="type"),
             tag(
                 "p",
                 tag("span", state.mark, class_="mark", aria_hidden="true"),
                 tag("span", state.word, class_="word"),
-                *(
-                    ()
-                    if state.level == "healthy" or row["up"]
-                    else (" ", _since(row["since"], now))
-                ),
+                *(() if state.level == "healthy" or row.up else (" ", _since(row.since, now))),
                 class_=f"state {state.level}",
             ),
             class_="who",
@@ -240,21 +232,23 @@ def _peer(
             "dl",
             *(tag("div", tag("dt", term), tag("dd", fact)) for term, fact in facts.items()),
         ),
-        tag("p", _lateness(row), class_="detail") if row.get("late") else None,
-        tag("p", "Last error: ", tag("q", row["last_error"]), class_="detail")
-        if row["last_error"]
+        tag("p", _lateness(row), class_="detail")
+        if isinstance(row, SourceStatus) and row.late
         else None,
-        id=f"{kind}-{row['name']}",
+        tag("p", "Last error: ", tag("q", row.last_error), class_="detail")
+        if row.last_error
+        else None,
+        id=f"{row.kind}-{row.name}",
         class_=f"peer {state.level}",
         tabindex="-1",
-        aria_label=f"{kind} {row['name']}",
+        aria_label=f"{row.kind} {row.name}",
     )
 
 
-def _lateness(row: Row) -> str:
+def _lateness(row: SourceStatus) -> str:
     return (
-        f"{row['lateness']} To have caught nearly all of them at once: settle "
-        f"{row['suggested_settle']}, overlap {row['suggested_overlap']}."
+        f"{row.lateness} To have caught nearly all of them at once: settle "
+        f"{row.suggested_settle}, overlap {row.suggested_overlap}."
     )
 
 
@@ -262,9 +256,9 @@ def _moment(iso: str | None, now: datetime) -> str | None:
     return None if iso is None else humanize.timestamp(datetime.fromisoformat(iso), now)
 
 
-def _throughput(row: Row) -> Markup:
+def _throughput(row: SinkStatus) -> Markup:
     """Draw the events delivered in each minute of the last hour, or since the start if later."""
-    counts = row["delivered_per_minute"]
+    counts = row.delivered_per_minute
     if not counts:
         return tag("p", "Throughput is shown while the service runs.", class_="pale")
     minutes = "the last hour" if len(counts) >= 60 else f"the last {len(counts)} min"
@@ -274,7 +268,7 @@ def _throughput(row: Row) -> Markup:
         "figure",
         tag(
             "svg",
-            tag("title", f"Delivered to {row['name']}: {words}."),
+            tag("title", f"Delivered to {row.name}: {words}."),
             *_bars(counts),
             tag("line", class_="day", x1=0, x2="100%", y1=31.5, y2=31.5),
             role="img",
@@ -286,7 +280,7 @@ def _throughput(row: Row) -> Markup:
     )
 
 
-def _bars(counts: list[int]) -> Iterator[Markup]:
+def _bars(counts: Sequence[int]) -> Iterator[Markup]:
     most, step = max(counts), 100 / 60
     for number, delivered in enumerate(reversed(counts)):
         if delivered:

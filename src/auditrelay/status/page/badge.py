@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
+
+from auditrelay.status.model import AnyPeer, Report, SourceStatus
 
 Level = Literal["action_required", "recovering", "healthy", "off"]
 
@@ -27,34 +29,35 @@ class State:
         return _MARKS[self.level]
 
 
-def state_of(report: Mapping[str, Any], kind: str, row: Mapping[str, Any]) -> State:
+def state_of(report: Report, row: AnyPeer) -> State:
     """Return how the source or sink *row* of *report* is shown."""
     levels = {
-        finding["level"]
-        for finding in report["findings"]
-        if (finding["kind"], finding["name"]) == (kind, row["name"])
+        finding.level
+        for finding in report.findings
+        if (finding.kind, finding.name) == (row.kind, row.name)
     }
     level: Level = "healthy"
     if levels:
         level = "action_required" if "action_required" in levels else "recovering"
-    if row.get("orphaned"):
+    if row.orphaned:
         return State(level if levels else "off", "not configured")
-    if not row["enabled"]:
+    if not row.enabled:
         return State(level if levels else "off", "disabled")
     return State(level, _word(row, level))
 
 
-def _word(row: Mapping[str, Any], level: Level) -> str:
+def _word(row: AnyPeer, level: Level) -> str:
     """Return the first word that is true of *row*; the worst come first."""
+    source = row if isinstance(row, SourceStatus) else None
     words = {
-        "blocked, action required": row["held"],
-        "paused": row.get("paused_since"),
-        "starting": not row["up"] and row["last_error"] is None,
-        "failing": not row["up"],
-        "silent": row.get("silent"),
-        "gap": any(span["state"] == "gap" for span in row.get("coverage", ())),
-        "catching up": level == "recovering" and "lag_seconds" in row,
-        "dead letters": row.get("dead_letters"),
+        "blocked, action required": row.held,
+        "paused": source and source.paused_since,
+        "starting": not row.up and row.last_error is None,
+        "failing": not row.up,
+        "silent": source and source.silent,
+        "gap": source and any(span.state == "gap" for span in source.coverage),
+        "catching up": source and level == "recovering",
+        "dead letters": row.dead_letters,
         "backlog": level != "healthy",
     }
     return next((word for word, true in words.items() if true), "up")

@@ -5,9 +5,10 @@ Names and numbers are text, so that they can be read, selected and focused on an
 lines between them are drawn.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
+from auditrelay.status.model import AnyPeer, Report
 from auditrelay.status.page.badge import State, state_of
 from auditrelay.status.page.html import Markup, tag
 from auditrelay.telemetry import humanize
@@ -18,14 +19,14 @@ MOST: Final = 10
 _RANK: Final = {"action_required": 0, "recovering": 1, "healthy": 2, "off": 3}
 
 
-def flow(report: Mapping[str, Any]) -> Markup:
+def flow(report: Report) -> Markup:
     """Return the diagram of *report*."""
-    sources, more_sources = _chosen(report, "source")
-    sinks, more_sinks = _chosen(report, "sink")
-    spool = report["spool"]
-    share = min(1.0, spool["bytes"] / spool["max_bytes"])
-    backlog = max((row["backlog_events"] for row in report["sinks"]), default=0)
-    problem = any(finding["kind"] == "spool" for finding in report["findings"])
+    sources, more_sources = _chosen(report, report.sources)
+    sinks, more_sinks = _chosen(report, report.sinks)
+    spool = report.spool
+    share = min(1.0, spool.share)
+    backlog = max((row.backlog_events for row in report.sinks), default=0)
+    problem = any(finding.kind == "spool" for finding in report.findings)
     return tag(
         "figure",
         _side("source", sources, more_sources),
@@ -44,7 +45,7 @@ def flow(report: Mapping[str, Any]) -> Markup:
             ),
             tag(
                 "span",
-                f"{humanize.size(spool['bytes'])} of {humanize.size(spool['max_bytes'])}",
+                f"{humanize.size(spool.bytes)} of {humanize.size(spool.max_bytes)}",
                 class_="number",
             ),
             class_=f"node spool {'action_required' if problem else 'healthy'}",
@@ -56,12 +57,12 @@ def flow(report: Mapping[str, Any]) -> Markup:
     )
 
 
-_Chosen = Sequence[tuple[Mapping[str, Any], State]]
+_Chosen = Sequence[tuple[AnyPeer, State]]
 
 
-def _chosen(report: Mapping[str, Any], kind: str) -> tuple[_Chosen, int]:
+def _chosen(report: Report, rows: Sequence[AnyPeer]) -> tuple[_Chosen, int]:
     """Return which nodes of a side are drawn, in their order, and how many more there are."""
-    every = [(row, state_of(report, kind, row)) for row in report[f"{kind}s"]]
+    every = [(row, state_of(report, row)) for row in rows]
     if len(every) <= MOST:
         return every, 0
     kept = sorted(every, key=lambda pair: _RANK[pair[1].level])[: MOST - 1]
@@ -74,11 +75,11 @@ def _side(kind: str, chosen: _Chosen, more: int) -> Markup:
             "li",
             tag(
                 "a",
-                tag("strong", row["name"]),
+                tag("strong", row.name),
                 tag("span", state.mark, class_="mark", aria_hidden="true"),
                 tag("span", state.word, class_="word"),
-                href=f"#{kind}-{row['name']}",
-                id=f"to-{kind}-{row['name']}",
+                href=f"#{kind}-{row.name}",
+                id=f"to-{kind}-{row.name}",
             ),
             class_=f"node {state.level}",
         )

@@ -5,12 +5,12 @@ Everything is placed by percentages and styled by classes, so that it fits any w
 inline style. The same facts are in its title and in a table.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from auditrelay.status.page.html import Markup, join, tag
+from auditrelay.status.model import CoverageSpan, LateFind, SourceStatus
+from auditrelay.status.page.html import Markup, tag
 from auditrelay.telemetry import humanize
 
 DAYS = timedelta(days=7)
@@ -39,10 +39,10 @@ class _Axis:
         return min(left, 100 - width), width
 
 
-def timeline(row: Mapping[str, Any], now: datetime) -> Markup:
+def timeline(row: SourceStatus, now: datetime) -> Markup:
     """Return the timeline of the source *row* of a report made *now*, and its table."""
     axis = _Axis(now - DAYS, now)
-    spans = [span for span in row["coverage"] if datetime.fromisoformat(span["end"]) > axis.start]
+    spans = [span for span in row.coverage if datetime.fromisoformat(span.end) > axis.start]
     return tag(
         "figure",
         _picture(row, spans, axis),
@@ -51,7 +51,7 @@ def timeline(row: Mapping[str, Any], now: datetime) -> Markup:
     )
 
 
-def _picture(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axis) -> Markup:
+def _picture(row: SourceStatus, spans: list[CoverageSpan], axis: _Axis) -> Markup:
     return tag(
         "svg",
         tag("title", _in_words(row, spans, axis)),
@@ -81,7 +81,7 @@ def _days(axis: _Axis) -> Iterator[Markup]:
     yield tag("text", "now", x="100%", y=_HEIGHT + 14, text_anchor="end")
 
 
-def _volumes(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
+def _volumes(spans: list[CoverageSpan], axis: _Axis) -> Iterator[Markup]:
     """Draw the events an hour of each span, relative to the busiest of them."""
     rates = [_rate(span) for span in spans]
     most = max(rates, default=0)
@@ -92,15 +92,15 @@ def _volumes(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
             yield tag("rect", class_="volume", x=x, y=_y() - 2 - height, width=width, height=height)
 
 
-def _rate(span: Mapping[str, Any]) -> float:
+def _rate(span: CoverageSpan) -> float:
     start, end = _ends(span)
-    return float(span["events"]) / max((end - start).total_seconds() / 3600, 1 / 60)
+    return span.events / max((end - start).total_seconds() / 3600, 1 / 60)
 
 
-def _bands(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
-    for span in sorted(spans, key=lambda span: span["state"] == "gap"):
+def _bands(spans: list[CoverageSpan], axis: _Axis) -> Iterator[Markup]:
+    for span in sorted(spans, key=lambda span: span.state == "gap"):
         x, width = _placed(span, axis)
-        gap = span["state"] == "gap"
+        gap = span.state == "gap"
         yield tag(
             "rect",
             class_="gap" if gap else "covered",
@@ -111,9 +111,9 @@ def _bands(spans: list[Mapping[str, Any]], axis: _Axis) -> Iterator[Markup]:
         )
 
 
-def _late(row: Mapping[str, Any], axis: _Axis) -> Iterator[Markup]:
+def _late(row: SourceStatus, axis: _Axis) -> Iterator[Markup]:
     """Mark the middle of each span in which events were found late: their times are not kept."""
-    for start, end in sorted({_ends(find) for find in row["late"]}):
+    for start, end in sorted({_ends(find) for find in row.late}):
         middle = axis.place(max(start, axis.start) + (end - max(start, axis.start)) / 2)
         yield tag(
             "svg",
@@ -124,11 +124,11 @@ def _late(row: Mapping[str, Any], axis: _Axis) -> Iterator[Markup]:
         )
 
 
-def _ends(span: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    return datetime.fromisoformat(span["start"]), datetime.fromisoformat(span["end"])
+def _ends(span: CoverageSpan | LateFind) -> tuple[datetime, datetime]:
+    return datetime.fromisoformat(span.start), datetime.fromisoformat(span.end)
 
 
-def _placed(span: Mapping[str, Any], axis: _Axis) -> tuple[str, str]:
+def _placed(span: CoverageSpan, axis: _Axis) -> tuple[str, str]:
     left, width = axis.box(*_ends(span))
     return f"{left:.2f}%", f"{width:.2f}%"
 
@@ -136,18 +136,18 @@ def _placed(span: Mapping[str, Any], axis: _Axis) -> tuple[str, str]:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def _in_words(row: Mapping[str, Any], spans: list[Mapping[str, Any]], axis: _Axis) -> str:
-    covered = [span for span in spans if span["state"] == "covered"]
-    gaps = [span for span in spans if span["state"] == "gap"]
+def _in_words(row: SourceStatus, spans: list[CoverageSpan], axis: _Axis) -> str:
+    covered = [span for span in spans if span.state == "covered"]
+    gaps = [span for span in spans if span.state == "gap"]
     if not covered and not gaps:
-        return f"{row['name']}: nothing of the last 7 days has been read yet."
-    events = sum(span["events"] for span in covered)
-    last = row["last_fetched_timestamp"]
-    words = [f"{row['name']}, the last 7 days: {humanize.count(events, 'event')} read"]
+        return f"{row.name}: nothing of the last 7 days has been read yet."
+    events = sum(span.events for span in covered)
+    last = row.last_fetched_timestamp
+    words = [f"{row.name}, the last 7 days: {humanize.count(events, 'event')} read"]
     if last is not None:
         words[0] += f", checkpoint {humanize.timestamp(_at(last), axis.end)}"
     words.append("no gap" if not gaps else humanize.count(len(gaps), "gap"))
-    late = sum(find["events"] for find in row["late"])
+    late = sum(find.events for find in row.late)
     if late:
         words.append(f"{humanize.count(late, 'event')} found late")
     return "; ".join(words) + "."
@@ -157,17 +157,17 @@ def _at(iso: str) -> datetime:
     return datetime.fromisoformat(iso)
 
 
-def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime) -> Markup:
-    entries = [*spans, *({**find, "state": "late"} for find in row["late"])]
+def _table(row: SourceStatus, spans: list[CoverageSpan], now: datetime) -> Markup:
+    entries: list[CoverageSpan | LateFind] = [*spans, *row.late]
     rows = [
         tag(
             "tr",
-            tag("td", humanize.timestamp(_at(span["start"]), now)),
-            tag("td", humanize.timestamp(_at(span["end"]), now)),
+            tag("td", humanize.timestamp(_at(span.start), now)),
+            tag("td", humanize.timestamp(_at(span.end), now)),
             tag("td", _state(span)),
-            tag("td", f"{span['events']:,}", class_="number"),
+            tag("td", f"{span.events:,}", class_="number"),
         )
-        for span in sorted(entries, key=lambda span: _at(span["start"]), reverse=True)
+        for span in sorted(entries, key=lambda span: _at(span.start), reverse=True)
     ]
     if not rows:
         return Markup()
@@ -176,11 +176,13 @@ def _table(row: Mapping[str, Any], spans: list[Mapping[str, Any]], now: datetime
         "details",
         tag("summary", "as a table"),
         tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll"),
-        id=f"table-{row['name']}",
+        id=f"table-{row.name}",
     )
 
 
-def _state(span: Mapping[str, Any]) -> Markup:
-    if span["state"] == "gap":
-        return tag("strong", f"gap: {str(span['reason']).replace('_', ' ')}")
-    return join(f"found late ({span['via']})" if span["state"] == "late" else "read")
+def _state(entry: CoverageSpan | LateFind) -> str:
+    if isinstance(entry, LateFind):
+        return f"found late ({entry.via})"
+    if entry.state == "gap":
+        return tag("strong", f"gap: {str(entry.reason).replace('_', ' ')}")
+    return "read"

@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from auditrelay.store.journal import NO_DIGEST, xor
+from auditrelay.store.journal import Change, xor
 from auditrelay.store.keys import sortable
-from auditrelay.store.sqlite.journal import JournalWriter
+from auditrelay.store.sqlite import journal
 from auditrelay.window import Interval, micros
 
 
@@ -24,20 +24,21 @@ def find_deleted(
     ]
 
 
-def record_deleted(journal: JournalWriter, span: Interval, keys: Sequence[bytes]) -> int:
+def record_deleted(
+    db: sqlite3.Connection, owner: int, span: Interval, keys: Sequence[bytes], now: int
+) -> int:
     """Enter those of *keys* that are not recorded yet as one record; return how many are new."""
     new = [
         key
         for key in keys
-        if journal.db.execute(
-            "insert into vanished values (?, ?, ?) on conflict do nothing",
-            (journal.owner, key, journal.now),
+        if db.execute(
+            "insert into vanished values (?, ?, ?) on conflict do nothing", (owner, key, now)
         ).rowcount
     ]
     if new:
-        digest = NO_DIGEST
-        for key in new:
-            digest = xor(digest, key[8:])
+        digest = xor(*(key[8:] for key in new))
         start, end = micros(span.start), micros(span.end)
-        journal.record("vanished", start, end, events=len(new), digest=digest)
+        change = Change("vanished", start, end, None, len(new), digest)
+        records = journal.extended(db, owner, [change], now=now, via="resweep")
+        journal.write(db, owner, records)
     return len(new)

@@ -8,15 +8,15 @@ time. So each statement that handles a page of events returns one row.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 
 from auditrelay.events import AuditEvent
-from auditrelay.store import Added, DeadLetter, Declared, Notice, Proof, StoredDeadLetter
-from auditrelay.store.keys import known_key, time_of
-from auditrelay.store.sqlite import backfills, dead_letters, known, ledger
-from auditrelay.store.sqlite.journal import JournalWriter
+from auditrelay.store import Added, DeadLetter, Notice, Proof, StoredDeadLetter
+from auditrelay.store.journal import Record
+from auditrelay.store.keys import known_key
+from auditrelay.store.ledger import Changes, NewEvents
+from auditrelay.store.sqlite import backfills, dead_letters, journal, known, ledger
 from auditrelay.store.sqlite.sources import file_read, source_id
 from auditrelay.store.sqlite.spool import Spool
 
@@ -25,56 +25,82 @@ _NOT_SPOOLED = -1
 
 
 def add(
-    journal: JournalWriter,
+    db: sqlite3.Connection,
     spool: Spool,
+    owner: int,
     events: Sequence[AuditEvent],
     keys: list[bytes],
     *,
-    proof: Proof | None,
+    proof: Proof,
     notice: Notice | None,
     bad: Sequence[DeadLetter],
+    now: int,
+    via: str,
 ) -> Added:
-    """Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Store.add."""
-    db, owner = journal.db, journal.owner
+    """Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Intake.add."""
+    # First everything is read, then what it means is decided, and last everything is written.
     new = known.find_new(db, owner, keys)
-    late: list[int] = []
-    if new:
-        first = spool.append(db, owner, [events[index] for index in new], journal.now)
-        known.remember(db, owner, [keys[index] for index in new], first)
-        found = ledger.count_late(
-            journal,
-            [(time_of(keys[index]), keys[index][8:]) for index in new],
-            [events[index].fetched - events[index].at for index in new],
-        )
-        late = [new[index] for index in found]
-    if bad:
-        _insert_bad_rows(db, owner, bad)
-    added = Added(tuple(new), len(events) - len(new), tuple(late))
-    if proof is None:
-        return added
-    declared, filled = _enter(journal, proof, len(new))
+    new_keys = [keys[index] for index in new]
+    bad_keys = [known_key(letter.event) for letter in bad]
+    on_page = set(new_keys)
+    new_bad = [
+        index for index in known.find_new(db, owner, bad_keys) if bad_keys[index] not in on_page
+    ]
+    found = NewEvents(
+        new_keys,
+        [events[index].fetched - events[index].at for index in new],
+        [bad_keys[index] for index in new_bad],
+    )
+    changes = ledger.changes(db, owner, proof, found, now)
+    records = journal.extended(db, owner, changes.journal, now=now, via=via)
     notices = [
         notice(each, was_filled)
-        for group, was_filled in ((declared, False), (filled, True))
+        for group, was_filled in ((changes.declared, False), (changes.filled, True))
         for each in group
         if each.new and notice is not None
     ]
+
+    if new:
+        first = spool.append(db, owner, [events[index] for index in new], now)
+        known.remember(db, owner, new_keys, first)
+    for index in new_bad:
+        known.remember(db, owner, [bad_keys[index]], _NOT_SPOOLED)
+        dead_letters.insert(db, None, bad[index])
+    _write(db, owner, proof, changes, records, new=len(new), now=now, via=via)
     if notices:
-        spool.append(db, owner, notices, journal.now)
-    return replace(added, declared=tuple(declared), filled=tuple(filled))
+        spool.append(db, owner, notices, now)
+    return Added(
+        tuple(new),
+        len(events) - len(new),
+        tuple(new[index] for index in changes.late),
+        tuple(changes.declared),
+        tuple(changes.filled),
+    )
 
 
 def resend(
-    journal: JournalWriter,
+    db: sqlite3.Connection,
     spool: Spool,
+    owner: int,
+    *,
     sinks: Sequence[str],
     events: Sequence[AuditEvent],
     proof: Proof,
+    now: int,
 ) -> None:
     """Spool *events*, known or not, once for each of *sinks* alone, and enter the *proof*."""
     for sink in sinks if events else ():
-        spool.append(journal.db, journal.owner, list(events), journal.now, only=sink)
-    _enter(journal, proof, len(events))
+        spool.append(db, owner, list(events), now, only=sink)
+    enter(db, owner, proof, new=len(events), now=now, via="backfill")
+
+
+def enter(
+    db: sqlite3.Connection, owner: int, proof: Proof, *, new: int = 0, now: int, via: str
+) -> None:
+    """Enter a *proof* whose events are known; *new* of them count as new in its backfill."""
+    changes = ledger.changes(db, owner, proof, NewEvents(), now)
+    records = journal.extended(db, owner, changes.journal, now=now, via=via)
+    _write(db, owner, proof, changes, records, new=new, now=now, via=via)
 
 
 def replay(
@@ -90,22 +116,21 @@ def replay(
     return found
 
 
-def _insert_bad_rows(db: sqlite3.Connection, owner: int, bad: Sequence[DeadLetter]) -> None:
-    """Insert the rows *bad* that are not known yet as dead letters of no sink."""
-    keys = [known_key(letter.event) for letter in bad]
-    for index in known.find_new(db, owner, keys):
-        known.remember(db, owner, [keys[index]], _NOT_SPOOLED)
-        dead_letters.insert(db, None, bad[index])
-
-
-def _enter(journal: JournalWriter, proof: Proof, new: int) -> tuple[list[Declared], list[Declared]]:
-    """Enter *proof* into the ledger; return the gaps that it declared, and those it filled."""
-    filled = [each for span in proof.covers for each in ledger.cover(journal, span)]
-    declared = [
-        each for span, reason in proof.gaps for each in ledger.declare(journal, span, reason)
-    ]
+def _write(
+    db: sqlite3.Connection,
+    owner: int,
+    proof: Proof,
+    changes: Changes,
+    records: Sequence[Record],
+    *,
+    new: int,
+    now: int,
+    via: str,
+) -> None:
+    """Write the *changes*, their *records*, and what else *proof* says."""
+    ledger.write(db, owner, changes, via)
+    journal.write(db, owner, records)
     if proof.file is not None:
-        file_read(journal.db, journal.owner, proof.file, journal.now)
+        file_read(db, owner, proof.file, now)
     if proof.backfill is not None and proof.part is not None:
-        backfills.part_done(journal.db, proof.backfill, proof.part, proof.read, proof.new + new)
-    return declared, filled
+        backfills.part_done(db, proof.backfill, proof.part, proof.read, proof.new + new)

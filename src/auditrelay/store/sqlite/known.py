@@ -15,7 +15,7 @@ from auditrelay.events import AuditEvent, unpack
 from auditrelay.store import DeliveryStatus
 from auditrelay.store.keys import sortable
 from auditrelay.store.sqlite import dead_letters
-from auditrelay.store.sqlite.sinks import sink_progress
+from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.window import Interval, micros
 
 _KEY = 28
@@ -89,7 +89,7 @@ def delivery_status(
         "where feed.source = ? and sink.ends is null order by sink.name",
         (source,),
     ).fetchall():
-        sinks.append((name, since, sink_progress(db, name)[0]))
+        sinks.append((name, since, reader_of(db, name).progress))
     dead = dead_letters.statuses(db, [key[8:].hex() for key in keys])
     found: list[Mapping[str, DeliveryStatus] | None] = []
     for key in keys:

@@ -1,28 +1,29 @@
 """
-Sinks in the database: which sources each reads, its progress and its backlog.
+Sinks in the database: which sources each reads, what it has settled, and how it ends.
 
 Works on a connection, within the caller's transaction.
 """
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from auditrelay.store import DeadLetter
-from auditrelay.store.progress import Progress, Range
-from auditrelay.store.sqlite import dead_letters, meta
+from auditrelay.store import DeadLetter, RejectedEvent
+from auditrelay.store.places import position_of
+from auditrelay.store.progress import Range
+from auditrelay.store.sqlite import dead_letters, meta, spool
+from auditrelay.store.sqlite.readers import reader_of, waiting_for, waits
 
 
-def start(
-    db: sqlite3.Connection, name: str, sources: Sequence[str], configured: Sequence[str] | None
-) -> None:
-    """Let the sink *name* read *sources*, and those it read before that are not *configured*."""
-    orphaned = set() if configured is None else _sources_read_by(db, name).difference(configured)
+def start(db: sqlite3.Connection, name: str, sources: Collection[str]) -> None:
+    """Let the sink *name* read *sources*, besides those that it reads already."""
+    row = db.execute("select sources from sink where name = ?", (name,)).fetchone()
+    read = set() if row is None else set(json.loads(row[0]))
     db.execute(
         "insert into sink (name, sources, position) "
         "select ?, ?, value from meta where name = 'next_position' "
         "on conflict (name) do update set sources = excluded.sources, ends = null",
-        (name, json.dumps(sorted(orphaned.union(sources)))),
+        (name, json.dumps(sorted(read.union(sources)))),
     )
     db.execute(
         "insert into feed select sink.id, each.value, meta.value from sink, meta, "
@@ -30,78 +31,62 @@ def start(
         "and meta.name = 'next_position' on conflict do nothing",
         (name,),
     )
-    db.execute(
-        "delete from feed where sink = (select id from sink where name = ?1) and source "
-        "not in (select value from sink, json_each(sink.sources) where sink.name = ?1)",
-        (name,),
-    )
 
 
-def retire(db: sqlite3.Connection, active: Sequence[str]) -> tuple[str, ...]:
-    """End all sinks but the *active* ones at this position; return those with a backlog."""
+def retire(
+    db: sqlite3.Connection, configured: Mapping[str, Collection[str]], sources: Collection[str]
+) -> tuple[str, ...]:
+    """End what is not *configured* at this position; return the sinks with a backlog."""
+    for number, name, text in db.execute("select id, name, sources from sink").fetchall():
+        read = json.loads(text)
+        kept = [each for each in read if each in configured.get(name, read) or each not in sources]
+        if kept != read:
+            db.execute("update sink set sources = ? where id = ?", (json.dumps(kept), number))
+            db.execute(
+                "delete from feed where sink = ? "
+                "and source not in (select value from json_each(?))",
+                (number, json.dumps(kept)),
+            )
     db.execute(
         "update sink set ends = ? where ends is null "
         "and name not in (select value from json_each(?))",
-        (meta.read(db, "next_position"), json.dumps(list(active))),
+        (meta.read(db, "next_position"), json.dumps(list(configured))),
     )
     retired = db.execute("select name from sink where ends is not null order by name")
     return tuple(name for (name,) in retired.fetchall() if waiting_for(db, name)[0])
 
 
 def settle(
-    db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[DeadLetter]
+    db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[RejectedEvent]
 ) -> None:
     """Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters."""
-    progress = sink_progress(db, name)[0].plus(done)
+    reader = reader_of(db, name)
+    progress = reader.progress.plus(done)
+    # A hole is looked at when it arises; the first one always, since the position waits for it and
+    # what was in it may have been removed.
+    seen = set(reader.progress.holes()[1:])
+    progress = progress.plus(
+        hole for hole in progress.holes() if hole not in seen and not waits(db, reader, hole)
+    )
     db.execute(
         "update sink set position = ?, ahead = ? where name = ?",
         (progress.position, json.dumps(progress.ahead), name),
     )
-    for letter in dead:
-        dead_letters.insert(db, name, letter)
+    events = spool.events_at(db, [position_of(each.place) for each in dead])
+    for each in dead:
+        event = events.get(position_of(each.place))
+        if event is not None:
+            dead_letters.insert(
+                db,
+                name,
+                DeadLetter(
+                    event,
+                    each.reason,
+                    each.message,
+                    each.status,
+                    each.attempts,
+                    each.first_at,
+                    each.last_at,
+                ),
+            )
     dead_letters.delete_delivered(db, name, done)
-
-
-def sink_progress(db: sqlite3.Connection, name: str) -> tuple[Progress, str]:
-    """
-    Return the progress of the sink *name*, and the ids of the sources that it reads, as JSON.
-
-    Raises KeyError if it was never started.
-    """
-    row = db.execute(
-        "select position, ahead, (select json_group_array(source.id) from source "
-        "where name in (select value from json_each(sink.sources))) from sink where name = ?",
-        (name,),
-    ).fetchone()
-    if row is None:
-        raise KeyError(f"sink {name!r} was never started")
-    position, ahead, readable = row
-    return Progress(position, tuple((start, end) for start, end in json.loads(ahead))), readable
-
-
-def waiting_for(db: sqlite3.Connection, name: str) -> tuple[int, int | None, int | None]:
-    """Return the backlog of a sink: events, the first position, and when that was stored."""
-    progress, readable = sink_progress(db, name)
-    count, first, stored = db.execute(
-        "select total(first + count - max(first, ?1)), min(first), min(stored) from spool "
-        "where first + count > ?1 and source in (select value from json_each(?2)) "
-        "and first < (select coalesce(ends, 1 << 62) from sink where name = ?3) "
-        "and (only is null or only = (select id from sink where name = ?3))",
-        (progress.position, readable, name),
-    ).fetchone()
-    return int(count) - sum(end - start for start, end in progress.ahead), first, stored
-
-
-def delivered_floor(db: sqlite3.Connection) -> int:
-    """Return the position before which every sink has everything."""
-    floor = meta.read(db, "next_position")
-    for (name,) in db.execute("select name from sink").fetchall():
-        first = waiting_for(db, name)[1]
-        if first is not None:
-            floor = min(floor, first)
-    return floor
-
-
-def _sources_read_by(db: sqlite3.Connection, name: str) -> set[str]:
-    row = db.execute("select sources from sink where name = ?", (name,)).fetchone()
-    return set() if row is None else set(json.loads(row[0]))

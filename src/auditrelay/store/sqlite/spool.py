@@ -6,6 +6,8 @@ docs/decisions/0002-spool.md. Works on a connection, within the caller's transac
 """
 
 import sqlite3
+from collections.abc import Iterable
+from typing import Final
 
 from isal import isal_zlib
 
@@ -13,9 +15,12 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent, pack, unpack
 from auditrelay.store import SpoolPage
 from auditrelay.store.sqlite import meta
-from auditrelay.store.sqlite.sinks import delivered_floor, sink_progress
+from auditrelay.store.sqlite.readers import FOR_SINK, FOREVER, delivered_floor, reader_of
 
-MAX_READ_BYTES = 1 << 20
+LOG: Final = 0
+"""The one log."""
+
+MAX_READ_BYTES: Final = 1 << 20
 """About how many compressed bytes one read returns; its last page may exceed that."""
 
 
@@ -87,43 +92,55 @@ class Spool:
         return last >= 0
 
 
-def read_pages(db: sqlite3.Connection, sink: str, after: int, max_events: int) -> list[SpoolPage]:
-    """Return the backlog of *sink* from the position *after* on, about *max_events* events."""
-    progress, readable = sink_progress(db, sink)
+def read_pages(
+    db: sqlite3.Connection, sink: str, start: int, most: int, end: int = FOREVER
+) -> tuple[list[SpoolPage], int]:
+    """
+    Return the backlog of *sink* from *start* on, about *most* events, and how far that has read.
+
+    Nothing at *end* or beyond it is returned.
+    """
+    reader = reader_of(db, sink)
     pages: list[SpoolPage] = []
-    position, taken, size = max(after, progress.position), 0, 0
-    while taken < max_events and size < MAX_READ_BYTES:
+    position, taken, size = max(start, reader.progress.position), 0, 0
+    while position < end and taken < most and size < MAX_READ_BYTES:
         row = db.execute(
-            "select first, count, (select name from source where id = spool.source), "
-            "events from spool where first >= coalesce((select max(first) from spool "
-            "where first <= ?1), 0) and first + count > ?1 and source in "
-            "(select value from json_each(?2)) and first < (select coalesce(ends, 1 << 62) "
-            "from sink where name = ?3) and (only is null or "
-            "only = (select id from sink where name = ?3)) order by first limit 1",
-            (position, readable, sink),
+            "select first, count, (select name from source where id = spool.source), events "  # noqa: S608  # constants
+            f"from spool where {FOR_SINK} order by first limit 1",
+            reader.parameters(position, end),
         ).fetchone()
         if row is None:
             break
         first, count, source, blob = row
-        events = None
-        for start, end in progress.open_ranges(max(first, position), first + count):
-            events = events or unpack(isal_zlib.decompress(blob))
-            part = events[start - first : end - first]
-            pages.append(SpoolPage(start, source, part, len(blob)))
-            taken += end - start
-        position = first + count
-        size += len(blob)
-    return pages
+        inside = max(first, position), min(first + count, end)
+        if parts := reader.progress.open_ranges(*inside):
+            events = unpack(isal_zlib.decompress(blob))
+            pages += [
+                SpoolPage(part[0], source, events[part[0] - first : part[1] - first], len(blob))
+                for part in parts
+            ]
+            taken += sum(part[1] - part[0] for part in parts)
+            size += len(blob)
+        position = inside[1]
+    return pages, position
 
 
-def event_at(db: sqlite3.Connection, position: int) -> AuditEvent:
-    """Return the event at *position*, whose page must be in the spool."""
-    first, blob = db.execute(
-        "select first, events from spool where first <= ? order by first desc limit 1",
-        (position,),
-    ).fetchone()
-    event: AuditEvent = unpack(isal_zlib.decompress(blob))[position - first]
-    return event
+def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:
+    """Return by position the events at *positions* that are in the spool; inflate a page once."""
+    found: dict[int, AuditEvent] = {}
+    first, page = 0, list[AuditEvent]()
+    for position in sorted(positions):
+        if not first <= position < first + len(page):
+            row = db.execute(
+                "select first, events from spool where first = (select max(first) from spool "
+                "where first <= ?1) and first + count > ?1",
+                (position,),
+            ).fetchone()
+            if row is None:
+                continue
+            first, page = row[0], unpack(isal_zlib.decompress(row[1]))
+        found[position] = page[position - first]
+    return found
 
 
 def shrink(db: sqlite3.Connection) -> None:

@@ -1,15 +1,15 @@
 """The state and health of sources and sinks: saved, and read for status and coverage."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.store import Coverage, Lateness, SinkState, SourceState, Span
+from auditrelay.store.conditions import SinkCondition, SourceCondition, decode_condition
 from auditrelay.store.sqlite import dead_letters, ledger
 from auditrelay.store.sqlite.journal import newest, records
-from auditrelay.store.sqlite.sinks import delivered_floor, waiting_for
+from auditrelay.store.sqlite.readers import delivered_floor, waiting_for
 from auditrelay.window import micros, moment
 
 MAX_LATE_RECORDS = 50
@@ -93,7 +93,7 @@ def source_states(db: sqlite3.Connection) -> list[SourceState]:
             newest(db, owner, "late", MAX_LATE_RECORDS),
             _undelivered(db, owner, floor),
             dead_letters.count_without_sink(db, name),
-            json.loads(condition),
+            decode_condition(condition, SourceCondition),
         )
         for owner, name, started, condition in rows
     ]
@@ -109,5 +109,6 @@ def sink_states(db: sqlite3.Connection) -> list[SinkState]:
     for name, position, condition, dead in rows:
         waiting, _, stored = waiting_for(db, name)
         oldest = None if stored is None else moment(stored)
-        states.append(SinkState(name, position, waiting, oldest, dead, json.loads(condition)))
+        health = decode_condition(condition, SinkCondition)
+        states.append(SinkState(name, position, waiting, oldest, dead, health))
     return states

@@ -6,16 +6,15 @@ functions are in the modules next to this one, and work on a connection.
 """
 
 import asyncio
-import json
 import sqlite3
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
+from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.store import (
@@ -25,13 +24,18 @@ from auditrelay.store import (
     DeliveryStatus,
     Notice,
     Proof,
+    Reached,
+    RejectedEvent,
     SinkState,
     SourceState,
     Span,
     SpoolPage,
     StoredDeadLetter,
 )
+from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
 from auditrelay.store.keys import known_key, time_of
+from auditrelay.store.leases import Lease
+from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import (
     backfills,
@@ -48,7 +52,6 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite.journal import JournalWriter
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.writer import Writer, translate
@@ -66,9 +69,16 @@ class SqliteStore:
     """
 
     def __init__(
-        self, state_dir: Path, *, max_bytes: int, retention: timedelta, remember: timedelta
+        self,
+        state_dir: Path,
+        *,
+        clock: Clock,
+        max_bytes: int,
+        retention: timedelta,
+        remember: timedelta,
     ) -> None:
         self._dir = state_dir
+        self._clock = clock
         self._retention = retention
         self._remember = remember
         self.before_save_condition: Callable[[], None] = lambda: None
@@ -83,16 +93,32 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, state_dir: Path, *, max_bytes: int, retention: timedelta, remember: timedelta
+        cls,
+        state_dir: Path,
+        *,
+        clock: Clock,
+        max_bytes: int,
+        retention: timedelta,
+        remember: timedelta,
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
         return await asyncio.to_thread(
-            lambda: cls(state_dir, max_bytes=max_bytes, retention=retention, remember=remember)
+            lambda: cls(
+                state_dir,
+                clock=clock,
+                max_bytes=max_bytes,
+                retention=retention,
+                remember=remember,
+            )
         )
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """Apply new limits from now on."""
         self._spool.max_bytes, self._retention, self._remember = max_bytes, retention, remember
+
+    def under(self, lease: Lease) -> Self:  # noqa: ARG002  # it cannot be lost
+        """Return this store: the lock of the state directory fences everybody else."""
+        return self
 
     async def close(self) -> None:
         """Finish the queued writes, then close the files."""
@@ -119,45 +145,55 @@ class SqliteStore:
         proof: Proof | None = None,
         notice: Notice | None = None,
         bad: Sequence[DeadLetter] = (),
+        condition: SourceCondition | None = None,
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
         keys = [known_key(event) for event in events]
-        now = _now()
-        return await self._writer.write(
-            lambda db: intake.add(
-                JournalWriter(db, source_id(db, source), now, via),
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> Added:
+            added = intake.add(
+                db,
                 self._spool,
+                source_id(db, source),
                 events,
                 keys,
-                proof=proof,
+                proof=proof or Proof(),
                 notice=notice,
                 bad=bad,
+                now=now,
+                via=via,
             )
-        )
+            if condition is not None:
+                states.save_condition(db, "source", source, text)
+            return added
+
+        if condition is not None:
+            text = encode_condition(condition)
+            self.before_save_condition()
+        return await self._writer.write(work)
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
         return await self._read(lambda db: sources.has_read_file(db, source, key))
 
-    async def end_of_spool(self) -> int:
+    async def end_of_spool(self, source: str) -> int:  # noqa: ARG002  # one log for all sources
         """Read the position that the next spooled event will have."""
-        return await self._read(lambda db: meta.read(db, "next_position"))
+        return place(spool.LOG, await self._read(lambda db: meta.read(db, "next_position")))
 
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """Compare the keys of *span* with those *seen*, and record the missing ones."""
-        now = _now()
+        now = self._now()
         missing = await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )
         if not missing:
             return 0
         return await self._writer.write(
-            lambda db: deleted.record_deleted(
-                JournalWriter(db, source_id(db, source), now, "resweep"), span, missing
-            )
+            lambda db: deleted.record_deleted(db, source_id(db, source), span, missing, now)
         )
 
     async def resweep_from(self, source: str, delay: timedelta) -> datetime:
@@ -220,14 +256,16 @@ class SqliteStore:
     ) -> None:
         """Spool *events*, known or not, for each of *sinks* alone, and enter the *proof*."""
         self._require_room()
-        now = _now()
+        now = self._now()
         await self._writer.write(
             lambda db: intake.resend(
-                JournalWriter(db, source_id(db, source), now, "backfill"),
+                db,
                 self._spool,
-                sinks,
-                events,
-                proof,
+                source_id(db, source),
+                sinks=sinks,
+                events=events,
+                proof=proof,
+                now=now,
             )
         )
 
@@ -237,26 +275,32 @@ class SqliteStore:
 
     # -- sinks -----------------------------------------------------------------------------------
 
-    async def start_sink(
-        self, sink: str, sources: Sequence[str], *, configured: Sequence[str] | None = None
-    ) -> None:
-        """Insert the row of *sink*, or update it to read *sources*; a new one begins at the end."""
-        await self._writer.write(lambda db: sinks.start(db, sink, sources, configured))
+    async def start_sink(self, sink: str, sources: Collection[str]) -> None:
+        """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
+        await self._writer.write(lambda db: sinks.start(db, sink, sources))
 
-    async def retire_sinks(self, active: Sequence[str]) -> tuple[str, ...]:
-        """End all sinks but the *active* ones at this position; return those with a backlog."""
-        return await self._writer.write(lambda db: sinks.retire(db, active))
+    async def retire(
+        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
+    ) -> tuple[str, ...]:
+        """End what is not *configured* at this position; return the sinks with a backlog."""
+        return await self._writer.write(lambda db: sinks.retire(db, configured, sources))
 
-    async def read(self, sink: str, after: int, max_events: int) -> list[SpoolPage]:
-        """Read the backlog of *sink* from the position *after* on."""
-        return await self._read(lambda db: spool.read_pages(db, sink, after, max_events))
+    async def read(
+        self, sink: str, reached: Reached | None, most: int
+    ) -> tuple[list[SpoolPage], Reached]:
+        """Read the backlog of *sink* from the position that was *reached* on."""
+        start = 0 if reached is None else position_of(reached.ends[0])
+        pages, end = await self._read(lambda db: spool.read_pages(db, sink, start, most))
+        return pages, Reached((place(spool.LOG, end),))
 
-    async def event_at(self, position: int) -> AuditEvent:
-        """Read one event out of its page in the spool."""
-        return await self._read(lambda db: spool.event_at(db, position))
+    async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
+        """Read the backlog of *sink* at *places*."""
+        start, end = places
+        pages, _ = await self._read(lambda db: spool.read_pages(db, sink, start, most, end))
+        return pages
 
     async def settle(
-        self, sink: str, done: Sequence[Range], dead: Sequence[DeadLetter] = ()
+        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
     ) -> None:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
         await self._writer.write(lambda db: sinks.settle(db, sink, done, dead))
@@ -265,7 +309,7 @@ class SqliteStore:
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
-        now = _now()
+        now = self._now()
         return await self._writer.write(lambda db: intake.replay(db, self._spool, ids, now))
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
@@ -275,10 +319,10 @@ class SqliteStore:
     # -- both ------------------------------------------------------------------------------------
 
     async def save_condition(
-        self, peer: Literal["source", "sink"], name: str, condition: Mapping[str, object]
+        self, peer: Literal["source", "sink"], name: str, condition: Condition
     ) -> None:
         """Update the condition of *name*, as JSON."""
-        text = json.dumps(condition)
+        text = encode_condition(condition)
         self.before_save_condition()
         await self._writer.write(lambda db: states.save_condition(db, peer, name, text))
 
@@ -342,6 +386,9 @@ class SqliteStore:
 
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
+    def _now(self) -> int:
+        return micros(self._clock.now())
+
     def _require_room(self) -> None:
         if self._disk_full:
             raise StoreFull("the disk is full")
@@ -349,7 +396,3 @@ class SqliteStore:
     def _when_full(self) -> None:
         self._disk_full = True
         disk_reserve.release(self._dir)
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

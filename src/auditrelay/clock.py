@@ -1,0 +1,26 @@
+"""The one way to ask for the time and to wait; tests pass a clock that they move."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+
+class Clock:
+    """
+    The clock of this machine. The instance builds one, and passes it to all that needs the time.
+
+    What bounds a wait for the network, a process or a disk is not asked for here (such as
+    ``asyncio.timeout``): those take the time that they take, whatever a test's clock shows.
+    """
+
+    def now(self) -> datetime:
+        """Return the time of day, in UTC. It may be set back."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds that only ever grow, to compare with each other."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for *seconds*."""
+        await asyncio.sleep(seconds)

@@ -1,0 +1,94 @@
+"""What collecting needs of the store; ``store`` says what holds for every method."""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+from auditrelay.events import AuditEvent
+from auditrelay.store import Added, DeadLetter, Notice, Proof, Span
+from auditrelay.store.conditions import Condition, SourceCondition
+from auditrelay.window import Interval
+
+
+class Ledger(Protocol):
+    """What was read of a source, and its health."""
+
+    async def start_source(self, source: str, first: datetime) -> datetime:
+        """
+        Return where *source* starts; an unknown source is stored to start at *first*, for good.
+
+        The start is durable on return. If it were computed again on every poll, a source that is
+        down on its first day would start later and later, and lose events.
+        """
+
+    async def ledger(self, source: str) -> tuple[Span, ...]:
+        """Return the ledger of *source*, in order of time."""
+
+    async def is_file_known(self, source: str, key: bytes) -> bool:
+        """Tell whether *source* has read the file with that digest whole."""
+
+    async def resweep_from(self, source: str, delay: timedelta) -> datetime:
+        """Return until when the resweep of *delay* is done: at first, where *source* starts."""
+
+    async def resweep_done(self, source: str, delay: timedelta, until: datetime) -> None:
+        """Record, durably, that the resweep of *delay* is done until *until*."""
+
+    async def save_condition(
+        self, peer: Literal["source", "sink"], name: str, condition: Condition
+    ) -> None:
+        """Save the *condition* of *name* (JSON values) durably, for ``status`` and a restart."""
+
+
+class Intake(Protocol):
+    """Where the pages of a source go, with what the last page of a walk proves."""
+
+    async def add(
+        self,
+        source: str,
+        events: Sequence[AuditEvent],
+        *,
+        via: str = "poll",
+        proof: Proof | None = None,
+        notice: Notice | None = None,
+        bad: Sequence[DeadLetter] = (),
+        condition: SourceCondition | None = None,
+    ) -> Added:
+        """
+        Deduplicate *events* by uid, put the new ones into the spool, and remember their uids.
+
+        On return the spooled events, their uids, the *bad* rows, the *proof* and the *condition* of
+        *source* are durable together. *via* is the journal's text for the kind of read. *proof*
+        comes with the last page of a walk; an event made by *notice* reports each gap that it
+        declares or fills. *bad* are records that are no events: unknown ones become dead letters of
+        no sink. A *condition* that comes with the page needs no :meth:`Ledger.save_condition`: a
+        poll that finds nothing is one write.
+
+        Raises StoreFull if the spool or the disk has no room.
+        """
+
+    async def make_room(self) -> bool:
+        """
+        Delete delivered events before their retention has passed, oldest first; return if any went.
+
+        Keeping delivered events is a convenience, collecting is the purpose. Also reserves room on
+        the disk again if it had been used up, and then returns true.
+        """
+
+    async def end_of_spool(self, source: str) -> int:
+        """Return the place that the next spooled event of *source* will have, at the earliest."""
+
+    async def record_deleted(
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
+    ) -> int:
+        """
+        Record the known events of *span* that are not in *seen*; return how many are new.
+
+        They were deleted at the source, which is evidence and no error; on return the record is
+        durable. *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only events
+        spooled *before* that place count: later ones may have come during the read.
+        """
+
+
+class SourceStore(Ledger, Intake, Protocol):
+    """Both: for a collector, whose parts take one or the other."""

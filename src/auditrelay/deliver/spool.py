@@ -1,0 +1,43 @@
+"""What delivering needs of the store, all of it; ``store`` says what holds for every method."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from auditrelay.store import Reached, RejectedEvent, SpoolPage
+from auditrelay.store.conditions import Condition
+from auditrelay.store.progress import Range
+
+
+class Spool(Protocol):
+    """The events that wait for a sink, and what became of them."""
+
+    async def read(
+        self, sink: str, reached: Reached | None, most: int
+    ) -> tuple[list[SpoolPage], Reached]:
+        """
+        Return the next pages for *sink* and how far that has read: about *most* events.
+
+        *reached* is what the read before returned; None starts where the sink has everything.
+        There are fewer events if they are large, and no page if nothing waits. Events that the
+        sink has settled are left out.
+        """
+
+    async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
+        """Return what *sink* has yet to settle of *places*, from their start: as ``read`` does."""
+
+    async def settle(
+        self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
+    ) -> None:
+        """
+        Record that *sink* is done with the places in each half-open range of *done*.
+
+        Its position moves to the end of the contiguous part; ranges beyond it are remembered. What
+        lies between two ranges and is not for this sink is done as well. On return the position,
+        the ranges and the letters of the *dead* are durable together; a letter has a copy of its
+        event, unless that was removed from the spool with its source.
+        """
+
+    async def save_condition(
+        self, peer: Literal["source", "sink"], name: str, condition: Condition
+    ) -> None:
+        """Save the *condition* of *name* (JSON values) durably, for ``status`` and a restart."""

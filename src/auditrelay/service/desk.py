@@ -1,0 +1,205 @@
+"""
+What a command asks of the running instance, and what the instance answers.
+
+Requests and answers are values, one JSON object each, so that anything can carry them: a socket, a
+pipe, a table. A request is answered with its progress, any number of times, and then once with its
+result or with the failure.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Final, Protocol, Self
+
+import msgspec
+from msgspec import Meta, Struct
+
+from auditrelay import __version__
+from auditrelay.collect.backfill import BackfillProgress
+from auditrelay.collect.verify import VerifyProgress, VerifyReport
+from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
+
+Instant = Annotated[datetime, Meta(tz=True)]
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+class Backfill(Struct, frozen=True, kw_only=True, tag_field="do", tag="backfill"):
+    """
+    Read *source* from *start* to *end* (None: up to what has settled), and forward what is new.
+
+    With *sinks* send everything to these alone. A *dry_run* only counts. *concurrency* slices are
+    read at a time.
+    """
+
+    source: str
+    start: Instant
+    end: Instant | None
+    sinks: tuple[str, ...]
+    dry_run: bool
+    newest_first: bool
+    concurrency: Annotated[int, Meta(ge=1)]
+
+
+class Verify(Struct, frozen=True, kw_only=True, tag_field="do", tag="verify"):
+    """
+    Compare *source* from *start* to *end* (None: up to its checkpoint) with what was forwarded.
+
+    *repair* forwards what is missing; *at_sink* asks the sinks themselves, where they can search.
+    """
+
+    source: str
+    start: Instant
+    end: Instant | None
+    repair: bool
+    at_sink: bool
+
+
+class Replay(Struct, frozen=True, tag_field="do", tag="replay"):
+    """Send the dead letters *ids* again, each to its own sink."""
+
+    ids: tuple[int, ...]
+
+
+class Drop(Struct, frozen=True, tag_field="do", tag="drop"):
+    """Discard the dead letters *ids*."""
+
+    ids: tuple[int, ...]
+
+
+class Forget(Struct, frozen=True, tag_field="do", tag="forget"):
+    """Delete the state of the orphaned source or sink *name*; *yes* confirms that data is lost."""
+
+    name: str
+    yes: bool
+
+
+Request = Backfill | Verify | Replay | Drop | Forget
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+class Note(Struct, frozen=True, tag=True):
+    """Something that the operator should know before the work begins."""
+
+    text: str
+
+
+Progress = Note | BackfillProgress | VerifyProgress
+
+OnProgress = Callable[[Progress], Awaitable[None]]
+
+
+class Backfilled(Struct, frozen=True, tag=True):
+    """A backfill has read its whole range, or a dry run has counted it."""
+
+    total: BackfillProgress
+
+
+class Verified(Struct, frozen=True, tag=True):
+    """A comparison has ended."""
+
+    report: VerifyReport
+
+
+class Replayed(Struct, frozen=True, tag=True):
+    """The dead letters *ids* are in the spool again; others were being replayed already."""
+
+    ids: tuple[int, ...]
+
+
+class Dropped(Struct, frozen=True, tag=True):
+    """The dead letters *ids* are discarded; others were being replayed."""
+
+    ids: tuple[int, ...]
+
+
+class Forgotten(Struct, frozen=True, tag=True):
+    """The state of *name* is deleted."""
+
+    name: str
+
+
+Result = Backfilled | Verified | Replayed | Dropped | Forgotten
+
+
+class Failure(Struct, frozen=True, tag=True):
+    """The request failed: a *message* for the operator, and the exit *status* of the command."""
+
+    message: str
+    status: int
+
+    @classmethod
+    def of(cls, error: RelayError) -> Self:
+        """Return the answer that says *error*."""
+        return cls(str(error), exit_status(error))
+
+    def error(self) -> RelayError:
+        """Return the error that the command raises."""
+        return {2: ConfigError, 3: StateError}.get(self.status, RelayError)(self.message)
+
+
+Answer = Progress | Result | Failure
+
+# -- the desk --------------------------------------------------------------------------------------
+
+Handle = Callable[[Request, OnProgress], Awaitable[Result]]
+
+
+class Desk(Protocol):
+    """Carries requests to the running instance, and its answers back."""
+
+    async def ask(self, request: Request, on_progress: OnProgress) -> Result:
+        """
+        Return the result of *request*, once it has one; report its progress until then.
+
+        If the caller is cancelled, so is the work; what is done is kept. Raises the error of the
+        instance (ConfigError, StateError, RelayError), StateError if it cannot be asked, and
+        RelayError if it ends before the request is done.
+        """
+
+    async def serve(self, handle: Handle) -> None:
+        """
+        Answer requests by *handle*, concurrently, until cancelled.
+
+        Requests in progress then get an error that says so. What *handle* raises is the answer if
+        it is a RelayError; any other exception is a bug, and is raised here.
+        """
+
+
+# -- as JSON ---------------------------------------------------------------------------------------
+
+_REQUESTS: Final = msgspec.json.Decoder(Request)
+_ANSWERS: Final = msgspec.json.Decoder(Answer)
+_VERSIONS: Final = (
+    "it and the command are of different versions; restart the service, or use the command that "
+    "came with it"
+)
+
+
+def encode(message: Request | Answer) -> bytes:
+    """Return *message* as JSON, without a line feed."""
+    return msgspec.json.encode(message)
+
+
+def decode_request(text: bytes) -> Request:
+    """Return the request that *text* is; raise ConfigError if it is none of this version."""
+    try:
+        request: Request = _REQUESTS.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ConfigError(
+            f"the running service (auditrelay {__version__}) does not support this request: "
+            f"{error}; {_VERSIONS}"
+        ) from error
+    return request
+
+
+def decode_answer(text: bytes) -> Answer:
+    """Return the answer that *text* is; raise RelayError if it is none of this version."""
+    try:
+        answer: Answer = _ANSWERS.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RelayError(
+            f"the running service gives an answer that this command (auditrelay {__version__}) "
+            f"does not understand: {error}; {_VERSIONS}"
+        ) from error
+    return answer

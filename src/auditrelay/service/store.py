@@ -1,0 +1,136 @@
+"""
+What the service needs of the store, and the whole that it hands out in parts.
+
+``store`` says what holds for every method.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol, Self
+
+from auditrelay.collect.evidence import Backfills, Evidence
+from auditrelay.collect.ledger import SourceStore
+from auditrelay.deliver.spool import Spool
+from auditrelay.store import SinkState, SourceState, StoredDeadLetter
+from auditrelay.store.leases import Lease
+
+
+class States(Protocol):
+    """The state of all sources and sinks."""
+
+    async def sources(self) -> list[SourceState]:
+        """Return the state of every known source."""
+
+    async def sinks(self) -> list[SinkState]:
+        """Return the state of every known sink."""
+
+    @property
+    def spool_bytes(self) -> int:
+        """The current size of the spool, compressed."""
+
+
+class Registry(Protocol):
+    """Which sinks there are, and what each receives."""
+
+    async def start_sink(self, sink: str, sources: Collection[str]) -> None:
+        """
+        Register *sink* as a reader of *sources*, besides those that it reads already.
+
+        A new sink begins at the end of the spool. Once this returns, nothing that the sink has not
+        acknowledged is pruned. Only :meth:`retire` takes a source or a sink away: an instance that
+        starts with an older configuration must not cut off what another one has added.
+        """
+
+    async def retire(
+        self, configured: Mapping[str, Collection[str]], sources: Collection[str]
+    ) -> tuple[str, ...]:
+        """
+        Stop spooling for a sink what it is not *configured* to receive; return orphaned sinks.
+
+        *configured* are the sources of each sink. A sink that is not among them gets no new events;
+        it is returned if it has a backlog, which is kept until it is started again or removed. A
+        sink that is among them still gets its backlog of orphaned sources, those that are not among
+        the configured *sources* any more.
+        """
+
+
+class DeadLetters(Protocol):
+    """What an operator decides about dead letters."""
+
+    async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
+        """
+        Spool the dead letters *ids* again, each for its sink; return those that were spooled.
+
+        Dead letters already being replayed are skipped. On return the copies are durable; a dead
+        letter is deleted with its delivery, and stays, with one attempt more, if the sink refuses
+        it again. Raises StoreFull if the spool or the disk has no room.
+        """
+
+    async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
+        """
+        Discard the dead letters *ids*; return those discarded.
+
+        Their events are deleted durably; a record that they existed is kept. Dead letters being
+        replayed are skipped.
+        """
+
+
+class OperatorStore(States, DeadLetters, Protocol):
+    """What the commands of an operator need of the store, besides backfill and verify."""
+
+    async def forget(self, name: str) -> None:
+        """
+        Delete the whole state of the source or sink *name*, which must not be in use.
+
+        Its backlog goes with it, and so do its events that wait for other sinks. This takes several
+        transactions: if it raises, some of the work may be done, and calling it again finishes it.
+        """
+
+
+class Upkeep(Protocol):
+    """What has to be done now and then, whatever is polled and delivered."""
+
+    async def prune(self, now: datetime) -> int:
+        """
+        Delete events that every sink has and whose retention has passed; return how many.
+
+        Uids older than ``spool.remember`` are forgotten as well. This takes several transactions:
+        if it raises, some of the work may be done.
+        """
+
+    async def heads(self) -> Mapping[str, tuple[int, str]]:
+        """Return by source the number of records in its journal, and the hash of the last one."""
+
+    def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
+        """
+        Apply new limits from now on.
+
+        *max_bytes* is the limit of the spool. *retention* is how long delivered events are kept,
+        *remember* how long uids are.
+        """
+
+    async def close(self) -> None:
+        """Finish the writes that were begun, then release everything."""
+
+
+class Store(
+    Registry,
+    OperatorStore,
+    Upkeep,
+    SourceStore,
+    Backfills,
+    Evidence,
+    Spool,
+    Protocol,
+):
+    """The whole; only what builds the parts of the service sees it."""
+
+    before_save_condition: Callable[[], None]
+    """Called before each write of the condition of a source or sink."""
+
+    def under(self, lease: Lease) -> Self:
+        """
+        Return this store with every write fenced by *lease*: once another has it, writes fail.
+
+        A source or sink gets such a store for as long as it runs, see ``store.leases``.
+        """

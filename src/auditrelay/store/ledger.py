@@ -1,0 +1,232 @@
+"""
+The ledger of a source: spans of event time, each covered or a gap, and how they change. Pure.
+
+A change is decided from the entries near it and from counts of the known events, and is then
+written: the removed and the written entries, together with what the journal says about it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from auditrelay.store import Declared, Proof
+from auditrelay.store.journal import DAY, NO_DIGEST, Change, xor
+from auditrelay.store.keys import TIMELESS, sortable, time_of
+from auditrelay.store.lateness import lateness_bucket
+from auditrelay.window import Interval, holes, micros, moment
+
+Part = tuple[int, int]
+"""A half-open range of event time, in microseconds."""
+
+Count = tuple[int, bytes]
+"""How many known events there are in a part, and the exclusive-or of their uids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the ledger: times are microseconds, *gap* is None if it is covered."""
+
+    start: int
+    end: int
+    gap: str | None
+    events: int
+    digest: bytes
+    recorded: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvents:
+    """The new events of a page: their *keys*, and how old each was when it was found (*ages*)."""
+
+    keys: Sequence[bytes] = ()
+    ages: Sequence[int] = ()
+    bad: Sequence[bytes] = ()
+    """Keys of new records that are no events: they are known as well, and never late."""
+
+    def inside(self, start: int, end: int) -> list[bytes]:
+        """Return the keys of those in a part of event time."""
+        first, last = sortable(start), sortable(end)
+        return [key for key in (*self.keys, *self.bad) if first <= key < last]
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a page changes: in the ledger, in the journal, and what is reported about it."""
+
+    removed: list[int] = field(default_factory=list)
+    """Starts of entries that are no more."""
+    written: list[Entry] = field(default_factory=list)
+    """Entries that are new, or that replace the one with the same start."""
+    journal: list[Change] = field(default_factory=list)
+    late: list[int] = field(default_factory=list)
+    """Indices of the new events in spans that were covered before."""
+    lateness: Mapping[int, int] = field(default_factory=dict)
+    """How many of them there are in each bucket of lateness."""
+    declared: list[Declared] = field(default_factory=list)
+    filled: list[Declared] = field(default_factory=list)
+
+
+def parts_near(proof: Proof, new: NewEvents) -> list[Part]:
+    """Return the parts of event time whose entries :func:`enter` needs, and those that touch."""
+    spans = (*proof.covers, *(span for span, _ in proof.gaps))
+    parts = [(micros(span.start), micros(span.end)) for span in spans]
+    if timed := [key for key in new.keys if not key.startswith(TIMELESS)]:
+        parts.append((time_of(min(timed)), time_of(max(timed))))
+    return parts
+
+
+def parts_to_count(entries: Iterable[Entry], proof: Proof) -> list[Part]:
+    """Return the parts of event time whose known events :func:`enter` needs to be counted."""
+    parts: list[Part] = []
+
+    def ask(start: int, end: int) -> Count:
+        parts.append((start, end))
+        return 0, NO_DIGEST
+
+    _Ledger(entries, ask, now=0).enter(proof)
+    return parts
+
+
+def enter(
+    entries: Iterable[Entry],
+    proof: Proof,
+    new: NewEvents,
+    counted: Mapping[Part, Count],
+    *,
+    now: int,
+) -> Changes:
+    """
+    Return what a page with the *new* events changes in a ledger, and the *proof* that it brings.
+
+    *entries* are those near :func:`parts_near`. *counted* are the known events, without the new
+    ones, in each of :func:`parts_to_count`.
+    """
+
+    def count(start: int, end: int) -> Count:
+        events, digest = counted[start, end]
+        inside = new.inside(start, end)
+        return events + len(inside), xor(digest, *(key[8:] for key in inside))
+
+    ledger = _Ledger(entries, count, now)
+    ledger.count_late(new)
+    ledger.enter(proof)
+    return ledger.changes()
+
+
+class _Ledger:
+    """The *entries* near a change, while it is decided."""
+
+    def __init__(
+        self, entries: Iterable[Entry], count: Callable[[int, int], Count], now: int
+    ) -> None:
+        self._before = {each.start: each for each in entries}
+        self._entries = dict(self._before)
+        self._count = count
+        self._now = now
+        self._changes = Changes()
+
+    def changes(self) -> Changes:
+        """Return all that has changed."""
+        changes = self._changes
+        changes.removed = [start for start in self._before if start not in self._entries]
+        changes.written = [each for each in self._sorted() if self._before.get(each.start) != each]
+        return changes
+
+    def count_late(self, new: NewEvents) -> None:
+        """Add those of the *new* events that are in covered spans to the entries of these."""
+        late: list[int] = []
+        for each in self._sorted():
+            if each.gap is not None:
+                continue
+            first, last = sortable(each.start), sortable(each.end)
+            inside = [index for index, key in enumerate(new.keys) if first <= key < last]
+            if not inside:
+                continue
+            added = xor(*(new.keys[index][8:] for index in inside))
+            self._put(
+                replace(each, events=each.events + len(inside), digest=xor(each.digest, added))
+            )
+            self._record("late", each.start, each.end, events=len(inside), digest=added)
+            late += inside
+        self._changes.late = sorted(late)
+        self._changes.lateness = Counter(lateness_bucket(new.ages[index]) for index in late)
+
+    def enter(self, proof: Proof) -> None:
+        """Enter what *proof* covers, and the gaps that it declares."""
+        for span in proof.covers:
+            self._cover(span)
+        for span, reason in proof.gaps:
+            self._declare(span, reason)
+
+    def _cover(self, span: Interval) -> None:
+        """Enter *span* as covered; gaps in it are filled by that."""
+        start, end = micros(span.start), micros(span.end)
+        near = [each for each in self._sorted() if each.start <= end and each.end >= start]
+        for each in near:
+            if each.gap is None or each.end <= start or each.start >= end:
+                continue
+            del self._entries[each.start]
+            for left, right in ((each.start, start), (end, each.end)):
+                if left < right:
+                    self._put(Entry(left, right, each.gap, *self._count(left, right), self._now))
+            first, last = max(start, each.start), min(end, each.end)
+            self._record("filled", first, last, reason=each.gap)
+            filled = Declared(Interval(moment(first), moment(last)), each.gap, new=True)
+            self._changes.filled.append(filled)
+        covered = [_interval(each) for each in near if each.gap is None]
+        for hole in holes(span, covered):
+            self._add(hole, None)
+
+    def _declare(self, span: Interval, reason: str) -> None:
+        """Enter the parts of *span* that are not in the ledger as gaps."""
+        start, end = micros(span.start), micros(span.end)
+        entered = [
+            _interval(each) for each in self._sorted() if each.start < end and each.end > start
+        ]
+        for hole in holes(span, entered):
+            self._changes.declared.append(Declared(hole, reason, new=self._add(hole, reason)))
+
+    def _add(self, span: Interval, gap: str | None) -> bool:
+        """Enter *span*, which is not in the ledger; return whether it became its own entry."""
+        start, end = micros(span.start), micros(span.end)
+        events, digest = self._count(start, end)
+        what = "covered" if gap is None else "gap"
+        self._record(what, start, end, reason=gap, events=events, digest=digest)
+        # One entry a day, so that the ledger stays small and readable after years of polls.
+        for each in self._entries.values():
+            if (each.end, each.gap, each.start // DAY) == (start, gap, start // DAY):
+                self._put(
+                    Entry(
+                        each.start,
+                        end,
+                        gap,
+                        each.events + events,
+                        xor(each.digest, digest),
+                        self._now,
+                    )
+                )
+                return False
+        self._put(Entry(start, end, gap, events, digest, self._now))
+        return True
+
+    def _put(self, entry: Entry) -> None:
+        self._entries[entry.start] = entry
+
+    def _sorted(self) -> list[Entry]:
+        return sorted(self._entries.values(), key=lambda each: each.start)
+
+    def _record(
+        self,
+        what: str,
+        start: int,
+        end: int,
+        *,
+        reason: str | None = None,
+        events: int = 0,
+        digest: bytes = NO_DIGEST,
+    ) -> None:
+        self._changes.journal.append(Change(what, start, end, reason, events, digest))
+
+
+def _interval(entry: Entry) -> Interval:
+    return Interval(moment(entry.start), moment(entry.end))

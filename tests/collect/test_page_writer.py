@@ -1,0 +1,62 @@
+"""Storing pages: a full store makes them wait; the health goes with what a read proves."""
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.collecting import HOUR, NOON, SECOND, World
+from tests.support.stores import counted
+
+from auditrelay.errors import StoreFull
+from auditrelay.store import Proof
+from auditrelay.window import Interval
+
+
+async def test_no_room_pauses_the_poll_until_there_is_some(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [world.vendor.add(NOON - HOUR + number * SECOND) for number in range(9)]
+    add, refusals = world.store.add, iter(range(12))
+
+    async def full(*args: Any, **kwargs: Any) -> Any:
+        if next(refusals, None) is not None:
+            raise StoreFull("no room")
+        return await add(*args, **kwargs)
+
+    monkeypatch.setattr(world.store, "add", full)
+    with capture_logs() as logs:
+        await world.collector().poll()
+    assert await world.names() == made
+    assert len(world.clock.waits) == 12
+    events = [line["event"] for line in logs]
+    assert (events.count("polling_paused"), events.count("polling_resumed")) == (1, 1)
+
+
+async def test_a_run_that_has_to_end_fails_when_no_room_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(world.store, "add", full)
+    monkeypatch.setattr(world.store, "save_condition", full)
+    with pytest.raises(StoreFull):
+        await world.collector(patience=5 * SECOND).poll()
+    assert len(world.clock.waits) == 5
+
+
+async def test_only_a_page_that_proves_something_takes_the_health_with_it(world: World) -> None:
+    collector = world.collector()
+    await collector.poll()
+    writer = collector.new_reader().writer
+    records = [b'{"id":"x","event_type":"auth.logout","created_at":"2026-01-10T11:00:00+00:00"}']
+    with counted(world.store) as calls:
+        await writer.add(writer.normalize(records), "poll")
+        (state,) = await world.store.sources()
+        assert state.condition.last_event_at is None, "a page is not proof of anything"
+        hour = Interval(NOON - 5 * HOUR, NOON - 4 * HOUR)
+        await writer.add([], "poll", Proof(covers=(hour,)))
+    assert calls == {"write add": 2, "read sources": 1}
+    (state,) = await world.store.sources()
+    assert state.condition == collector.condition
+    assert state.condition.last_event_at == "2026-01-10T11:00:00+00:00"

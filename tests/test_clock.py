@@ -1,0 +1,62 @@
+"""One clock for all: the real one, and that nothing else asks for the time or waits."""
+
+import asyncio
+import re
+from datetime import UTC, timedelta
+from pathlib import Path
+
+from tests.support.clock import NOON, FakeClock
+
+import auditrelay
+from auditrelay.clock import Clock
+
+ROOT = Path(auditrelay.__file__).parent
+
+ASKS = re.compile(r"\btime\.(time|monotonic|perf_counter|sleep)|datetime\.now|asyncio\.sleep\(")
+
+BY_ITSELF = {
+    "clock.py": "it is the clock",
+    "http/peer.py": "measures requests for a histogram",
+    "service/systemd.py": "systemd compares with its own clock",
+    "sinks/file.py": "the deadline of a select()",
+    "store/sqlite/state_dir.py": "writes into the lock since when it is held",
+    "telemetry/logs.py": "the time of a log line, with or without an instance",
+}
+"""The modules that ask the machine, and why."""
+
+
+async def test_the_clock_shows_the_time_in_utc_and_waits() -> None:
+    clock = Clock()
+    now, began = clock.now(), clock.monotonic()
+    assert now.tzinfo is UTC
+    await clock.sleep(0.01)
+    assert clock.now() > now
+    assert clock.monotonic() - began >= 0.009
+
+
+def test_nothing_else_asks_the_machine_for_the_time() -> None:
+    """Commands of the command line do: they ask once, and print."""
+    asking = {
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if path.relative_to(ROOT).parts[0] not in ("sandbox", "cli")
+        and ASKS.search(path.read_text("utf-8"))
+    }
+    assert asking == set(BY_ITSELF)
+
+
+async def test_on_a_fake_clock_those_who_sleep_wake_in_the_order_of_their_deadlines() -> None:
+    clock, woken = FakeClock(), []
+
+    async def sleep(*waits: float) -> None:
+        for seconds in waits:
+            await clock.sleep(seconds)
+            woken.append((clock.now() - NOON).total_seconds())
+
+    await asyncio.gather(sleep(10), sleep(3, 3, 3), sleep(7))
+    assert woken == [3, 6, 7, 9, 10]
+    assert clock.waits == [10, 3, 7, 3, 3]
+    clock.set(NOON)
+    before = clock.monotonic()
+    clock.advance(timedelta(minutes=1))
+    assert (clock.now() - NOON, clock.monotonic() - before) == (timedelta(minutes=1), 60)
