@@ -10,6 +10,7 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.peers import answered_by
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.sandbox import faults
@@ -333,6 +334,7 @@ async def test_the_vendors_address_and_header_are_the_defaults(
         httpx.Response(200, json={"count": 0, "next": None, "previous": None, "results": []})
     )
     source = cekura.build("voice", settings(), Metrics())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True, total=0)]
     request = route.calls.last.request
     assert request.headers["X-CEKURA-API-KEY"] == "k"

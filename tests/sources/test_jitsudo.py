@@ -11,6 +11,7 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.peers import answered_by
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import Refused, Retryable, WalkBroken
@@ -519,5 +520,6 @@ async def test_the_largest_page_of_the_vendors_other_lists_is_the_default(
         httpx.Response(200, json={"data": [], "has_more": False, "next_cursor": None})
     )
     source = jitsudo.build("access", settings(), Metrics())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True)]
     assert route.calls.last.request.url.params["limit"] == "250"

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import respx
 from pydantic import ValidationError
+from tests.support.peers import answered_by
 
 from auditrelay.collect import walk as walks
 from auditrelay.config import load
@@ -760,6 +761,7 @@ async def test_the_tenants_address_and_the_bare_key_are_used(
     page: dict[str, Any] = {"items": [], "next_cursor": None, "next_page": False, "limit": 250}
     route = respx_mock.get(PATH).mock(httpx.Response(200, json=page))
     source = slaunch.build("shop", settings(), Metrics())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True)]
     assert route.calls.last.request.headers["x-api-key"] == "k"
     assert route.calls.last.request.url.params["limit"] == "250"

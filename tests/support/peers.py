@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import respx
 
 from auditrelay.errors import Retryable
 from auditrelay.http.peer import Peer
@@ -74,6 +75,11 @@ def counted(metrics: Metrics, code: str) -> int:
 def reply(status: int, body: bytes = b"", **headers: Any) -> Reply:
     named = {key.replace("_", "-"): value for key, value in headers.items()}
     return Reply(status, httpx.Headers(named), body, "GET https://api.example/logs")
+
+
+def answered_by(router: respx.MockRouter, source: Any) -> None:
+    """Let *router* answer the requests of *source*."""
+    source._peer._transport = httpx.MockTransport(router.async_handler)
 
 
 async def failure(peer: Peer, **request: Any) -> Retryable:

@@ -33,7 +33,8 @@ from auditrelay.http.headers import http_date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
-from auditrelay.http.tls import proxy_of, tls_context
+from auditrelay.http.tls import tls_context
+from auditrelay.http.transport import Transport, proxied
 from auditrelay.settings import PeerSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.logs import log
@@ -88,11 +89,8 @@ class Peer:
         tls = tls_context(name, settings, base_url)
         # httpx's client would add cookies, redirects, authentication and a log line with the whole
         # address, which we do not want, and makes a small request take a third longer.
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=tls,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            proxy=proxy_of(settings.proxy, tls),
+        self._transport: httpx.AsyncBaseTransport = (
+            Transport(tls) if settings.proxy is None else proxied(settings.proxy, tls)
         )
 
     @classmethod
