@@ -1,6 +1,7 @@
 """One connection: the bytes of a request to the peer, and those of its reply back."""
 
 import asyncio
+import contextlib
 import os
 import select
 import ssl
@@ -43,6 +44,7 @@ class Connection(asyncio.BufferedProtocol):
         self._nothing_sent = True
         self._nothing_read = True
         self._sent = False
+        self._write_failed = False
         self._writing_paused = False
         self._reading_paused = False
         self._ended = False
@@ -64,17 +66,16 @@ class Connection(asyncio.BufferedProtocol):
         """
         reply = self._reply = ReplyParser(method)
         self._sent, self._nothing_read = False, True
-        self._transport.write(head + body[:WRITE_BYTES])
-        self._nothing_sent = self._transport.is_closing()
+        self._write(head + body[:WRITE_BYTES])
+        self._nothing_sent = self._write_failed
         rest = memoryview(body)[WRITE_BYTES:]
-        while not (self._sent or self._ended or reply.status >= 400):
-            if self._writing_paused or self._transport.is_closing():
+        while (rest or self._writing_paused) and reply.status < 400:
+            if self._writing_paused or self._write_failed or self._ended:
                 await self._event(reply)
-            elif rest:
-                self._transport.write(rest[:WRITE_BYTES])
-                rest = rest[WRITE_BYTES:]
             else:
-                self._sent = True
+                self._write(rest[:WRITE_BYTES])
+                rest = rest[WRITE_BYTES:]
+        self._sent = not (rest or self._writing_paused or self._write_failed)
         while not reply.head_complete:
             await self._event(reply)
         if not self._sent and reply.status < 400:
@@ -114,6 +115,10 @@ class Connection(asyncio.BufferedProtocol):
         """Close the connection at once; a request on it fails."""
         self._end(None, closed=False)
         self._transport.abort()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._transport.write(data)
+        self._write_failed = self._transport.is_closing()
 
     async def _event(self, reply: ReplyParser) -> None:
         """Wait for the next event. Raises if *reply* is wrong, or no more events can come."""
@@ -203,9 +208,6 @@ class Connection(asyncio.BufferedProtocol):
         a proxy that has closed the connection instead of reading the whole request.
         """
         descriptor = self._transport.get_extra_info("socket").fileno()
-        try:
+        with contextlib.suppress(OSError):
             while self._reply is not None and (count := os.readv(descriptor, [self._buffer])):
                 self.buffer_updated(count)
-        except OSError:
-            return
-        self._end(None, closed=True)

@@ -42,9 +42,9 @@ class ReplyParser:
         self._overhead = 0
         self._body = io.BytesIO()
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        # A blank after a header's name, control characters in its value, folded lines (RFC 9112, 5)
-        # lines that end in LF alone (2.2), blanks after the size of a chunk (7.1): none of them
-        # can be read in two ways. What can, such as two lengths (6.3), is an error.
+        # Control characters in a header's value, folded lines (RFC 9112, 5), lines that end in LF
+        # alone (2.2), blanks after the size of a chunk (7.1): none of them can be read in two ways.
+        # What can, such as two lengths (6.3), is an error.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True,
             lenient_optional_cr_before_lf=True,
@@ -61,12 +61,11 @@ class ReplyParser:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.reusable = False
-            self.problem = self.problem or str(error)
+            if not self.complete:  # what stands behind a reply does not make it wrong
+                self.problem = self.problem or str(error)
         self._overhead = 0 if self.untaken > before else self._overhead + len(data)
-        if self._overhead > MAX_OVERHEAD_BYTES:
+        if self._overhead > MAX_OVERHEAD_BYTES and not self.complete:
             self.problem = "too many bytes that are not of the body"
-        if self.complete:
-            self.problem = ""  # what stands behind a reply does not make it wrong
         if self.complete or self.problem:
             self._parser = None  # it has references to our methods
 
@@ -102,7 +101,7 @@ class ReplyParser:
 
     def on_headers_complete(self) -> None:
         """Drop interim replies (RFC 9110, 15.2); find how the body ends (RFC 9112, 6.3)."""
-        if self.head_complete or self._parser is None:
+        if self.head_complete or self.problem or self._parser is None:
             return
         status = self._parser.get_status_code()
         if status < 200:

@@ -291,7 +291,8 @@ def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
     elif isinstance(error, TimeoutError):
         reason, message = "timeout", f"no complete reply to {where} within {timeout:g} s"
     elif isinstance(error, httpx.ProtocolError) and not _disconnected(error):
-        reason, message = "bad_reply", f"the reply to {where} is not HTTP"
+        reason = "bad_reply"
+        message = f"the reply to {where} is not HTTP: {scrub(str(error), 100)}"
     else:
         reason = "reset"
         message = f"the connection broke before the reply to {where} was complete"
