@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import re
+import socket
+import struct
+import threading
 from asyncio import StreamReader as Reader
 from asyncio import StreamWriter as Writer
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -15,7 +19,7 @@ from tests.support.peers import PLAIN, SHORT_TIMEOUT, Connect, failure, raw_serv
 from tests.support.proxy import reset
 
 from auditrelay.errors import Retryable
-from auditrelay.http.connection import READ_AHEAD_BYTES
+from auditrelay.http.connection import READ_AHEAD_BYTES, Connection
 from auditrelay.http.peer import Peer
 from auditrelay.http.tls import _no_tls
 from auditrelay.http.transport import Transport
@@ -88,6 +92,64 @@ async def test_a_refusal_cut_off_by_a_reset_still_counts(direct: Connect) -> Non
     async with scripted(serve) as url:
         reply = await direct(url).request("POST", "/", content=LARGE)
     assert (reply.status, reply.body) == (413, b"lar")
+
+
+@contextmanager
+def broken_before_write(
+    nth: int, *answers: bytes, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """
+    A server that sends each of *answers* after some bytes of a request, and a reset at the end.
+
+    The *nth* write of the client waits for the reset, without letting its loop run.
+    """
+    reset, writes = threading.Event(), 0
+    write = Connection._write
+
+    def late(connection: Connection, data: bytes | memoryview) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == nth:
+            go.set()
+            reset.wait(5)
+        write(connection, data)
+
+    go = threading.Event()
+
+    def serve() -> None:
+        accepted, _address = listener.accept()
+        with accepted:
+            for answer in answers[:-1]:
+                accepted.recv(65536)
+                accepted.sendall(answer)
+            go.wait(5)
+            accepted.sendall(answers[-1])
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.set()
+
+    monkeypatch.setattr(Connection, "_write", late)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(5)
+
+
+async def test_a_refusal_counts_though_the_next_write_fails(
+    direct: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broken_before_write(2, TOO_LARGE, monkeypatch=monkeypatch) as url:
+        reply = await direct(url).request("POST", "/", content=bytes(200_000))
+    assert (reply.status, reply.body) == (413, b"large")
+
+
+async def test_what_was_said_before_a_request_that_could_not_be_sent_is_no_reply_to_it(
+    direct: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with broken_before_write(2, OK, OK, monkeypatch=monkeypatch) as url:
+        peer = direct(url)
+        assert (await peer.request("POST", "/", content=b"1")).status == 200
+        assert (await failure_of_post(peer, b"2")).reason == "reset"
 
 
 async def test_a_success_for_half_a_request_is_none(direct: Connect) -> None:
@@ -214,7 +276,7 @@ async def test_a_body_is_not_read_faster_than_it_is_taken() -> None:
 @pytest.mark.parametrize("surplus", [b"x", OK, b"HTTP/1.1 408 Timeout\r\n\r\n"])
 @pytest.mark.parametrize("late", [False, True])
 async def test_what_was_not_asked_for_is_no_reply_to_the_next_request(
-    direct: Connect, surplus: bytes, *, late: bool
+    direct: Connect, caplog: pytest.LogCaptureFixture, surplus: bytes, *, late: bool
 ) -> None:
     answered = asyncio.Event()
 
@@ -233,8 +295,8 @@ async def test_what_was_not_asked_for_is_no_reply_to_the_next_request(
             reply = await peer.request("POST", "/", content=b"{}")
             assert (reply.status, reply.body) == (200, b"{}")
             answered.set()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+    assert not caplog.records
 
 
 @given(
