@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import socket
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.peers import (
 
 from auditrelay import __version__
 from auditrelay.errors import ConfigError, Refused
+from auditrelay.http import body
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import check
 from auditrelay.sandbox import faults
@@ -245,6 +247,19 @@ async def test_a_truncated_reply_is_a_reset(connect: Connect, answer: bytes) -> 
     async with raw_server(answer) as url:
         error = await failure(connect(url))
     assert (error.reason, error.sent) == ("reset", True)
+
+
+async def test_a_failure_does_not_keep_what_was_read(server: Server, connect: Connect) -> None:
+    server.faults.add(faults.gzip_bomb(body.MAX_BODY_BYTES + 1), times=None)
+    peer = connect()
+    tracemalloc.start()
+    try:
+        failures = [await failure(peer) for _ in range(3)]
+        kept, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [failure.reason for failure in failures] == ["reply_too_large"] * 3
+    assert kept < body.MAX_BODY_BYTES / 2
 
 
 def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metrics) -> None:

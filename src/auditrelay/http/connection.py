@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import select
-import ssl
 from typing import cast
 
 import httpx
@@ -194,9 +193,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection."""
         self._existing.discard(self)
-        if exc is None or isinstance(exc, ssl.SSLEOFError):  # many close without TLS's farewell
-            self._end(None, closed=True)
-        elif self._transport.get_extra_info("ssl_object") is None:
+        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
             self._read_rest()
         self._end(exc, closed=False)
 

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self, TypeVar
@@ -224,6 +225,8 @@ class Peer:
         try:
             reply = await self._exchange(request, f"{method} {url}")
         except Retryable as failure:
+            # The retry policy keeps the failure, and its frames would keep what was read.
+            traceback.clear_frames(failure.__traceback__)
             seconds = self._observe(failure.reason, started)
             self._log_request(request, seconds, reason=failure.reason)
             raise
