@@ -81,7 +81,7 @@ async def test_a_connection_that_is_idle_for_too_long_is_closed_and_nothing_wake
     peer = direct()
     await asyncio.gather(*(peer.request("GET", "/") for _ in range(3)))
     await closed(server)
-    assert own(peer)._closing is None
+    assert own(peer)._timer is None
     assert (await peer.request("GET", "/")).status == 200
 
 
@@ -124,6 +124,22 @@ async def test_closing_fails_a_reply_that_is_not_complete(direct: Connect) -> No
         with pytest.raises(Retryable) as caught:
             await task
     assert caught.value.reason == "reset"
+
+
+async def test_closing_fails_a_get_for_good(server: Server, direct: Connect) -> None:
+    """It is not sent again, on a connection that would stay open."""
+    server.faults.add(faults.hang(), nth=2)
+    arrived = asyncio.Event()
+    peer = direct()
+    await peer.request("GET", "/")
+    server.on_request = lambda _request: arrived.set()
+    task = asyncio.create_task(peer.request("GET", "/"))
+    await arrived.wait()
+    await peer.aclose()
+    with pytest.raises(Retryable):
+        await task
+    await closed(server)
+    assert (server.connections, len(server.seen)) == (1, 2)
 
 
 # --- stale connections

@@ -57,7 +57,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def exchange(self, method: str, head: bytes, body: bytes) -> ReplyParser:
         """
-        Send a request, and return the reply once its head is complete.
+        Send a request, and return the reply when it is complete or READ_AHEAD_BYTES have come.
 
         A refusal ends the sending (RFC 9112, 9.5). Another reply does not, and counts only if the
         whole request was sent: no peer can have accepted what it did not get. Raises

@@ -39,10 +39,11 @@ class Transport(httpx.AsyncBaseTransport):
         self._existing: set[Connection] = set()
         self._idle: list[Connection] = []
         """The longest idle ones first."""
-        self._closing: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send *request*, and return the reply once its head is complete."""
+        """Send *request*, and return the reply, of which the body may still have to come."""
         url = request.url
         tls = url.scheme == "https"
         origin = (url.scheme, url.raw_host.decode("ascii"), url.port or (443 if tls else 80))
@@ -52,7 +53,7 @@ class Transport(httpx.AsyncBaseTransport):
             try:
                 return await self._exchange(idle, request.method, head, body)
             except httpx.ReadError:
-                if not idle.may_resend(request.method):
+                if self._closed or not idle.may_resend(request.method):
                     raise
         async with _no_connection(request.extensions["timeout"]["connect"]):
             connection = await self._connect(origin)
@@ -60,9 +61,9 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close every connection."""
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._idle.clear()
         for connection in tuple(self._existing):
             connection.close()
@@ -107,18 +108,18 @@ class Transport(httpx.AsyncBaseTransport):
         self._idle.append(connection)
         if len(self._idle) > MAX_IDLE:
             self._idle.pop(0).close()
-        if self._closing is None:
-            self._closing = loop.call_later(IDLE_SECONDS, self._close_idle)
+        if self._timer is None:
+            self._timer = loop.call_later(IDLE_SECONDS, self._close_idle)
 
     def _close_idle(self) -> None:
         """Close what was idle for too long. Nothing wakes the process once all are closed."""
         loop = asyncio.get_running_loop()
         while self._idle and self._idle[0].idle_since + IDLE_SECONDS <= loop.time():
             self._idle.pop(0).close()
-        self._closing = None
+        self._timer = None
         if self._idle:
             at = self._idle[0].idle_since + IDLE_SECONDS
-            self._closing = loop.call_at(at, self._close_idle)
+            self._timer = loop.call_at(at, self._close_idle)
 
 
 class _Body(httpx.AsyncByteStream):
