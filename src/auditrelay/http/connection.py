@@ -23,6 +23,10 @@ Origin = tuple[str, str, int]
 """Scheme, host and port."""
 
 
+class NotHttpError(httpx.RemoteProtocolError):
+    """A reply is not HTTP. The text says why, and contains nothing of the reply."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """
     A connection to *origin*, for one request at a time.
@@ -61,7 +65,7 @@ class Connection(asyncio.BufferedProtocol):
 
         A refusal ends the sending (RFC 9112, 9.5). Another reply does not, and counts only if the
         whole request was sent: no peer can have accepted what it did not get. Raises
-        httpx.ReadError if the connection breaks, httpx.RemoteProtocolError if that is not HTTP.
+        httpx.ReadError if the connection breaks, NotHttpError if the reply is not HTTP.
         """
         reply = self._reply = ReplyParser(method)
         self._sent, self._nothing_read = False, True
@@ -122,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _event(self, reply: ReplyParser) -> None:
         """Wait for the next event. Raises if *reply* is wrong, or no more events can come."""
         if reply.problem:
-            raise httpx.RemoteProtocolError(reply.problem)
+            raise NotHttpError(reply.problem)
         if self._ended:
             raise self._broken()
         self._waiter = asyncio.get_running_loop().create_future()

@@ -30,6 +30,7 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
+from auditrelay.http.connection import NotHttpError
 from auditrelay.http.headers import http_date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
@@ -294,8 +295,8 @@ def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
     elif isinstance(error, TimeoutError):
         reason, message = "timeout", f"no complete reply to {where} within {timeout:g} s"
     elif isinstance(error, httpx.ProtocolError) and not _disconnected(error):
-        reason = "bad_reply"
-        message = f"the reply to {where} is not HTTP: {scrub(str(error), 100)}"
+        why = f": {error}" if isinstance(error, NotHttpError) else ""
+        reason, message = "bad_reply", f"the reply to {where} is not HTTP{why}"
     else:
         reason = "reset"
         message = f"the connection broke before the reply to {where} was complete"

@@ -29,7 +29,7 @@ class Transport(httpx.AsyncBaseTransport):
     There is no limit on their number, no redirect, no proxy, and no timeout but that for
     connecting; the caller has one for the whole request. Requests and replies are httpx's. Raises
     ConnectError and ConnectTimeout if nothing was sent, ReadError if the connection broke, and
-    RemoteProtocolError if the reply is not HTTP.
+    NotHttpError if the reply is not HTTP.
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
