@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from auditrelay.http.connection import READ_BYTES, Connection, Origin
+from auditrelay.http.dial import dial
 from auditrelay.http.parser import ReplyParser
 
 MAX_IDLE = 64
@@ -82,12 +83,12 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: Origin) -> Connection:
         scheme, host, port = origin
+        tls = self._tls if scheme == "https" else None
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(origin, self._buffer, self._existing),
-            host,
-            port,
-            ssl=self._tls if scheme == "https" else None,
-            happy_eyeballs_delay=0.25,  # RFC 8305, 5
+            sock=await dial(host, port),
+            ssl=tls,
+            server_hostname=host if tls else None,
         )
         return connection
 
