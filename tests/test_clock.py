@@ -17,6 +17,7 @@ ASKS = re.compile(r"\btime\.(time|monotonic|perf_counter|sleep)|datetime\.now|as
 BY_ITSELF = {
     "clock.py": "it is the clock",
     "http/peer.py": "measures requests for a histogram",
+    "http/transport.py": "lets the loop turn once",
     "service/systemd.py": "systemd compares with its own clock",
     "sinks/file.py": "the deadline of a select()",
     "store/sqlite/state_dir.py": "writes into the lock since when it is held",

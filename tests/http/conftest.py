@@ -1,11 +1,13 @@
-"""A server on loopback, and a peer for it."""
+"""A server on loopback, and peers for it."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from tests.support.clock import FakeClock
 from tests.support.peers import Connect, Server
+from tests.support.proxy import proxy
 
 from auditrelay.http.peer import Peer
 from auditrelay.settings import PeerSettings
@@ -24,9 +26,28 @@ def metrics() -> Metrics:
     return Metrics()
 
 
+@pytest.fixture(params=["direct", "proxied"])
+async def connect(
+    request: pytest.FixtureRequest, server: Server, metrics: Metrics, clock: FakeClock
+) -> AsyncIterator[Connect]:
+    """Peers with a transport of our own, and peers behind a proxy, which have httpx's."""
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(proxy()) if request.param == "proxied" else None
+        yield await stack.enter_async_context(peers(server, metrics, clock, proxy=address))
+
+
 @pytest.fixture
-async def connect(server: Server, metrics: Metrics, clock: FakeClock) -> AsyncIterator[Connect]:
-    peers: list[Peer] = []
+async def direct(server: Server, metrics: Metrics, clock: FakeClock) -> AsyncIterator[Connect]:
+    """Peers with a transport of our own."""
+    async with peers(server, metrics, clock) as connect:
+        yield connect
+
+
+@asynccontextmanager
+async def peers(
+    server: Server, metrics: Metrics, clock: FakeClock, **common: Any
+) -> AsyncIterator[Connect]:
+    made: list[Peer] = []
 
     def make(
         base_url: str | None = None,
@@ -38,7 +59,7 @@ async def connect(server: Server, metrics: Metrics, clock: FakeClock) -> AsyncIt
     ) -> Peer:
         peer = Peer(
             "voice",
-            PeerSettings.model_validate(settings),
+            PeerSettings.model_validate(common | settings),
             base_url=base_url or server.url,
             headers=identity,
             secrets=secrets,
@@ -46,9 +67,9 @@ async def connect(server: Server, metrics: Metrics, clock: FakeClock) -> AsyncIt
             clock=clock,
             requests_per_minute=per_minute,
         )
-        peers.append(peer)
+        made.append(peer)
         return peer
 
     yield make
-    for peer in peers:
+    for peer in made:
         await peer.aclose()

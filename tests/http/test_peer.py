@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import socket
+import tracemalloc
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.peers import (
 
 from auditrelay import __version__
 from auditrelay.errors import ConfigError, Refused
+from auditrelay.http import body
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import check
 from auditrelay.sandbox import faults
@@ -67,8 +69,8 @@ async def test_the_environment_sets_no_proxy(
     assert (await connect().request("GET", "/")).status == 200
 
 
-async def test_a_configured_proxy_is_used(server: Server, connect: Connect) -> None:
-    peer = connect("http://vendor.example", proxy=server.url)
+async def test_a_configured_proxy_is_used(server: Server, direct: Connect) -> None:
+    peer = direct("http://vendor.example", proxy=server.url)
     await peer.request("GET", "/logs")
     assert server.seen[0].headers["host"] == "vendor.example"
 
@@ -164,7 +166,8 @@ async def test_cancelling_a_request_leaves_no_connection_behind(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert peer._transport._pool.connections == []
+    async with asyncio.timeout(5):
+        await asyncio.gather(*server._open)  # each ends with its connection
 
 
 @pytest.mark.parametrize("action", [faults.reset(), faults.store_then_reset()])
@@ -177,20 +180,18 @@ async def test_a_broken_connection_is_a_reset_that_may_have_stored(
     assert counted(metrics, "reset") == 1
 
 
-async def test_a_closed_port_means_that_nothing_was_sent(
-    connect: Connect, metrics: Metrics
-) -> None:
+async def test_a_closed_port_means_that_nothing_was_sent(direct: Connect, metrics: Metrics) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    error = await failure(connect(f"http://127.0.0.1:{port}"))
+    error = await failure(direct(f"http://127.0.0.1:{port}"))
     assert (error.reason, error.sent) == ("connect", False)
     assert "Connection refused" in str(error)
     assert counted(metrics, "connect") == 1
 
 
 async def test_a_connection_that_is_never_accepted_means_that_nothing_was_sent(
-    connect: Connect,
+    direct: Connect,
 ) -> None:
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -200,13 +201,13 @@ async def test_a_connection_that_is_never_accepted_means_that_nothing_was_sent(
             for client in (first, second):
                 client.setblocking(False)  # noqa: FBT003  # the library's own form
                 client.connect_ex(address)
-            error = await failure(connect(f"http://127.0.0.1:{address[1]}", timeout=SHORT_TIMEOUT))
+            error = await failure(direct(f"http://127.0.0.1:{address[1]}", timeout=SHORT_TIMEOUT))
     assert (error.reason, error.sent) == ("connect", False)
     assert "no connection" in str(error)
 
 
-async def test_an_unknown_host_means_that_nothing_was_sent(connect: Connect) -> None:
-    error = await failure(connect("http://no-such-host.invalid"))
+async def test_an_unknown_host_means_that_nothing_was_sent(direct: Connect) -> None:
+    error = await failure(direct("http://no-such-host.invalid"))
     assert (error.reason, error.sent) == ("connect", False)
 
 
@@ -247,6 +248,19 @@ async def test_a_truncated_reply_is_a_reset(connect: Connect, answer: bytes) -> 
     async with raw_server(answer) as url:
         error = await failure(connect(url))
     assert (error.reason, error.sent) == ("reset", True)
+
+
+async def test_a_failure_does_not_keep_what_was_read(server: Server, connect: Connect) -> None:
+    server.faults.add(faults.gzip_bomb(body.MAX_BODY_BYTES + 1), times=None)
+    peer = connect()
+    tracemalloc.start()
+    try:
+        failures = [await failure(peer) for _ in range(3)]
+        kept, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [failure.reason for failure in failures] == ["reply_too_large"] * 3
+    assert kept < body.MAX_BODY_BYTES / 2
 
 
 def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metrics) -> None:

@@ -39,7 +39,7 @@ async def test_a_source_gives_up_after_a_few_attempts_and_raises_the_last_failur
 async def test_a_source_continues_when_the_peer_has_recovered(
     server: Server, connect: Connect, waits: list[float]
 ) -> None:
-    for action in (faults.html(502), faults.reset(), faults.too_many()):
+    for action in (faults.reset(), faults.html(502), faults.too_many()):
         server.faults.add(action)
     assert (await connect().get("/logs", PARAMS, good)).json()["query"] == PARAMS
     assert len(waits) == 3

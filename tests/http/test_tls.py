@@ -4,11 +4,13 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+from asyncio import StreamReader as Reader
+from asyncio import StreamWriter as Writer
 from pathlib import Path
 
 import pytest
 from tests.support.clock import FakeClock
-from tests.support.peers import Connect, counted, failure, raw_server
+from tests.support.peers import SHORT_TIMEOUT, Connect, counted, failure, raw_server, scripted
 
 from auditrelay.errors import ConfigError
 from auditrelay.http.peer import Peer
@@ -96,6 +98,111 @@ async def test_a_missing_client_certificate_is_a_tls_failure(
     async with raw_server(HELLO, tls=server_tls(certificates, ask=True)) as url:
         error = await failure(connect(url, ca_file=certificates / "cert.pem"))
     assert error.reason in ("tls", "reset")
+
+
+async def test_a_connection_with_tls_is_used_again(certificates: Path, connect: Connect) -> None:
+    connections = 0
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            body = b"x" * 3_000_000
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async with scripted(serve, tls=server_tls(certificates)) as url:
+        peer = connect(url, ca_file=certificates / "cert.pem")
+        for _ in range(3):
+            assert len((await peer.request("GET", "/")).body) == 3_000_000
+        await peer.aclose()
+    assert connections == 1
+
+
+async def test_a_large_request_with_tls_arrives_whole(certificates: Path, connect: Connect) -> None:
+    content = bytes(5_000_000)
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(len(content)) == content
+        writer.write(HELLO)
+        await writer.drain()
+
+    async with scripted(serve, tls=server_tls(certificates)) as url:
+        peer = connect(url, ca_file=certificates / "cert.pem")
+        assert (await peer.request("POST", "/", content=content)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n{}", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}", "reset"),
+        (b"", "reset"),
+    ],
+)
+async def test_an_end_without_the_farewell_of_tls_is_an_end(
+    certificates: Path, connect: Connect, answer: bytes, reason: str | None
+) -> None:
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+
+    async with scripted(serve, tls=server_tls(certificates)) as url:
+        peer = connect(url, ca_file=certificates / "cert.pem")
+        if reason is None:
+            assert (await peer.request("GET", "/")).body == b"{}"
+        else:
+            error = await failure(peer)
+            assert (error.reason, error.sent) == (reason, True)
+
+
+async def test_a_refusal_over_tls_counts_though_the_request_was_not_sent_to_its_end(
+    certificates: Path, direct: Connect
+) -> None:
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\n\r\nlarge")
+        await writer.drain()
+
+    async with scripted(serve, tls=server_tls(certificates)) as url:
+        peer = direct(url, ca_file=certificates / "cert.pem")
+        for _ in range(5):
+            reply = await peer.request("POST", "/", content=bytes(30_000_000))
+            assert (reply.status, reply.body) == (413, b"large")
+
+
+async def test_a_handshake_that_never_ends_means_that_nothing_was_sent(direct: Connect) -> None:
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.read()
+
+    async with scripted(serve) as url:
+        peer = direct(url.replace("http:", "https:"), timeout=SHORT_TIMEOUT)
+        error = await failure(peer)
+    assert (error.reason, error.sent) == ("connect", False)
+    assert "within 0.2 s" in str(error)
+
+
+async def test_a_request_with_tls_can_be_cancelled(certificates: Path, connect: Connect) -> None:
+    arrived, ended = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await reader.read()
+        ended.set()
+
+    async with scripted(serve, tls=server_tls(certificates)) as url, asyncio.timeout(10):
+        peer = connect(url, ca_file=certificates / "cert.pem")
+        task = asyncio.create_task(peer.request("GET", "/"))
+        await arrived.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await ended.wait()
 
 
 @pytest.mark.parametrize("key", ["locked.pem", "cert.pem"])

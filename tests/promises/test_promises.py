@@ -382,7 +382,7 @@ async def test_bounded_memory_does_not_grow_with_the_window(
 
     # Kept in memory, the difference would be more than 60 MB; the hashes of the uids of one walk,
     # against a vendor that shows a page twice, take 4.
-    assert await most_memory(40_000) - await most_memory(2_000) < 20 << 20
+    assert await most_memory(50_000) - await most_memory(10_000) < 20 << 20
 
 
 # --- 7

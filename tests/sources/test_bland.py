@@ -9,6 +9,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 from tests.support.clock import FakeClock
+from tests.support.peers import answered_by
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.sandbox import faults
@@ -321,6 +322,7 @@ async def test_the_vendors_address_and_the_bare_key_are_the_defaults(
     data = {"events": [], "total": 0, "total_pages": 0, "current_page": 1, "page_size": 100}
     route = respx_mock.get(PATH).mock(httpx.Response(200, json={"data": data, "errors": None}))
     source = bland.build("voice", settings(), Metrics(), FakeClock())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True, total=0)]
     assert route.calls.last.request.headers["authorization"] == "k"
     assert route.calls.last.request.url.params["page_size"] == "100"

@@ -11,6 +11,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 from tests.support.clock import FakeClock
+from tests.support.peers import answered_by
 
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.sandbox import faults
@@ -328,6 +329,7 @@ async def test_the_vendors_address_and_header_are_the_defaults(
         httpx.Response(200, json={"count": 0, "next": None, "previous": None, "results": []})
     )
     source = cekura.build("voice", settings(), Metrics(), FakeClock())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True, total=0)]
     request = route.calls.last.request
     assert request.headers["X-CEKURA-API-KEY"] == "k"

@@ -13,6 +13,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 from tests.support.clock import FakeClock
+from tests.support.peers import answered_by
 from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
@@ -527,5 +528,6 @@ async def test_the_largest_page_of_the_vendors_other_lists_is_the_default(
         httpx.Response(200, json={"data": [], "has_more": False, "next_cursor": None})
     )
     source = jitsudo.build("access", settings(), Metrics(), FakeClock())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True)]
     assert route.calls.last.request.url.params["limit"] == "250"

@@ -11,6 +11,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 from tests.support.clock import FakeClock
+from tests.support.peers import answered_by
 
 from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import walk as walk_of
@@ -756,6 +757,7 @@ async def test_the_tenants_address_and_the_bare_key_are_used(
     page: dict[str, Any] = {"items": [], "next_cursor": None, "next_page": False, "limit": 250}
     route = respx_mock.get(PATH).mock(httpx.Response(200, json=page))
     source = slaunch.build("shop", settings(), Metrics(), FakeClock())
+    answered_by(respx_mock, source)
     assert await walk(source) == [Page([], last=True)]
     assert route.calls.last.request.headers["x-api-key"] == "k"
     assert route.calls.last.request.url.params["limit"] == "250"

@@ -18,7 +18,7 @@ from tests.support.processes import SPEED, Child, Fault
 from auditrelay.sandbox import Sandbox
 from auditrelay.sandbox.stored import Stored
 
-TIMEOUT = 20.0
+TIMEOUT = 40.0
 """Most seconds to wait for a condition."""
 
 Table = dict[str, Any]

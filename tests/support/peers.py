@@ -3,13 +3,14 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import respx
 
 from auditrelay.errors import Retryable
 from auditrelay.http.peer import Peer
@@ -64,6 +65,38 @@ async def raw_server(
         yield f"{scheme}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def scripted(
+    serve: Serve, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Let *serve* answer each connection, and close it then, unless it did so in its own way."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # cancelled, in 3.11 it would be logged as an error
+        finally:
+            writer.close()
+            tasks.discard(task)
+
+    listener = await asyncio.start_server(accept, host, 0, ssl=tls)
+    async with listener:
+        address = f"[{host}]" if ":" in host else host
+        port = listener.sockets[0].getsockname()[1]
+        yield f"{'https' if tls else 'http'}://{address}:{port}"
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def counted(metrics: Metrics, code: str) -> int:
     """Return how many requests with this code the histogram has seen."""
     pattern = rf'request_duration_seconds_count\{{code="{code}",peer="voice"\}} (\d+)'
@@ -75,6 +108,11 @@ def counted(metrics: Metrics, code: str) -> int:
 def reply(status: int, body: bytes = b"", **headers: Any) -> Reply:
     named = {key.replace("_", "-"): value for key, value in headers.items()}
     return Reply(status, httpx.Headers(named), body, "GET https://api.example/logs", NOON)
+
+
+def answered_by(router: respx.MockRouter, source: Any) -> None:
+    """Let *router* answer the requests of *source*."""
+    source._peer._transport = httpx.MockTransport(router.async_handler)
 
 
 async def failure(peer: Peer, **request: Any) -> Retryable:

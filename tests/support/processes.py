@@ -26,7 +26,7 @@ MODULES = sorted(
     if path.relative_to(SOURCE).parts[0] not in ("sandbox", "__main__.py")
 )
 
-LATER = ["anyio._backends._asyncio", "httpcore"]
+LATER = ["anyio._backends._asyncio"]
 """Modules of libraries that are imported only at the first request."""
 
 _context = multiprocessing.get_context("forkserver")

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Self, TypeVar
@@ -30,11 +31,13 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
+from auditrelay.http.connection import NotHttpError
 from auditrelay.http.headers import http_date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
-from auditrelay.http.tls import proxy_of, tls_context
+from auditrelay.http.tls import tls_context
+from auditrelay.http.transport import Transport, proxied
 from auditrelay.settings import PeerSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.logs import log
@@ -90,11 +93,8 @@ class Peer:
         tls = tls_context(name, settings, base_url)
         # httpx's client would add cookies, redirects, authentication and a log line with the whole
         # address, which we do not want, and makes a small request take a third longer.
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=tls,
-            trust_env=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-            proxy=proxy_of(settings.proxy, tls),
+        self._transport: httpx.AsyncBaseTransport = (
+            Transport(tls) if settings.proxy is None else proxied(settings.proxy, tls)
         )
 
     @classmethod
@@ -245,6 +245,8 @@ class Peer:
         try:
             reply = await self._exchange(request, f"{method} {url}")
         except Retryable as failure:
+            # The retry policy keeps the failure, and its frames would keep what was read.
+            traceback.clear_frames(failure.__traceback__)
             seconds = self._observe(failure.reason, started)
             self._log_request(request, seconds, reason=failure.reason)
             raise
@@ -312,7 +314,8 @@ def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
     elif isinstance(error, TimeoutError):
         reason, message = "timeout", f"no complete reply to {where} within {timeout:g} s"
     elif isinstance(error, httpx.ProtocolError) and not _disconnected(error):
-        reason, message = "bad_reply", f"the reply to {where} is not HTTP"
+        why = f": {error}" if isinstance(error, NotHttpError) else ""
+        reason, message = "bad_reply", f"the reply to {where} is not HTTP{why}"
     else:
         reason = "reset"
         message = f"the connection broke before the reply to {where} was complete"

@@ -51,10 +51,3 @@ def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLCont
                 f"{settings.client_key} must be a certificate and its unencrypted key in PEM form"
             ) from error
     return context
-
-
-def proxy_of(address: str | None, tls: ssl.SSLContext) -> httpx.Proxy | None:
-    """Return the proxy at *address*, verified by *tls*, or None."""
-    if address is None:
-        return None
-    return httpx.Proxy(address, ssl_context=tls if address.startswith("https:") else None)
