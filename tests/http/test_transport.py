@@ -308,7 +308,8 @@ from auditrelay.telemetry.metrics import Metrics
 async def main(*proxy):
     async with Trap() as server:
         settings = PeerSettings.model_validate({"proxy": server.url} if proxy else {})
-        peer = Peer("x", settings, base_url=server.url, headers=dict, metrics=Metrics(), clock=Clock())
+        common = {"headers": dict, "metrics": Metrics(), "clock": Clock()}
+        peer = Peer("x", settings, base_url=server.url, **common)
         await peer.request("GET", "/")
         await peer.aclose()
 
