@@ -31,7 +31,6 @@ async def test_a_poll_that_finds_nothing_costs_one_write_and_one_look_at_the_led
     assert calls == {
         "read ledger": 1,
         "write add": 1,
-        **({"read resweep_from": 2} if resweep else {}),
     }
     assert collector.checkpoint.at == NOON + 9 * MINUTE
     (state,) = await world.store.sources()

@@ -51,6 +51,8 @@ class Resweeper:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self._until: dict[timedelta, datetime] = {}
+        """Until when the resweep of each delay is done, as the store has it."""
 
     async def keep_resweeping(self) -> None:
         """Resweep after every poll, until cancelled; a failure is retried after the next poll."""
@@ -85,13 +87,12 @@ class Resweeper:
             until = min(window.end, walked - delay)
             if until <= window.start:
                 continue
-            done = await self._store.resweep_from(self._name, delay)
-            if window.start <= done < until:
-                await self._store.resweep_done(self._name, delay, until)
+            if window.start <= await self._done(delay) < until:
+                await self._set_done(delay, until)
 
     async def _resweep(self, delay: timedelta) -> None:
         """Walk covered time that is older than *delay*, in few large windows, without the gaps."""
-        done = await self._store.resweep_from(self._name, delay)
+        done = await self._done(delay)
         until = min(self._checkpoint.at, self._clock.now() - delay)
         # A resweep after every poll would double the requests. Waiting for another quarter of the
         # delay is little compared with the delay.
@@ -102,7 +103,16 @@ class Resweeper:
         for part in slices(Interval(done, until), self._settings.max_window):
             for window in holes(part, gaps):
                 await self._walk(window, mode)
-            await self._store.resweep_done(self._name, delay, part.end)
+            await self._set_done(delay, part.end)
+
+    async def _done(self, delay: timedelta) -> datetime:
+        if delay not in self._until:
+            self._until[delay] = await self._store.resweep_from(self._name, delay)
+        return self._until[delay]
+
+    async def _set_done(self, delay: timedelta, until: datetime) -> None:
+        await self._store.resweep_done(self._name, delay, until)
+        self._until[delay] = until
 
     async def _walk(self, window: Interval, mode: ReadMode) -> None:
         stats = await self.reader.read(window, mode)
