@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -36,6 +37,24 @@ async def test_a_poll_that_finds_nothing_costs_one_write_and_one_look_at_the_led
     (state,) = await world.store.sources()
     assert state.condition == collector.condition, "the write is of the health, too"
     assert state.condition.last_poll_at == world.clock.now().isoformat()
+
+
+async def test_a_ledger_that_was_read_before_does_not_take_the_checkpoint_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = world.collector()
+    await collector.poll()
+    reached = collector.checkpoint.at
+    old = await world.store.ledger("calls")
+    world.clock.advance(5 * MINUTE)
+    await collector.poll()
+
+    async def read_before(_: str) -> Any:
+        return old
+
+    monkeypatch.setattr(world.store, "ledger", read_before)
+    await collector.checkpoint.refresh()  # as a backfill does, beside the polls
+    assert collector.checkpoint.at == reached + 5 * MINUTE
 
 
 async def test_a_poll_with_several_windows_looks_at_the_ledger_once(world: World) -> None:

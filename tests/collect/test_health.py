@@ -1,6 +1,7 @@
 """Health of a source: how polls and events change it, and what is logged and stored."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -153,3 +154,22 @@ async def test_the_last_event_is_remembered_over_a_restart(world: World) -> None
     await again.poll()
     (state,) = await world.store.sources()
     assert state.condition.last_event_at == (NOON - HOUR).isoformat()
+
+
+async def test_what_was_saved_is_saved_again_only_when_it_differs(world: World) -> None:
+    health = world.collector()._health
+    with health.track():
+        pass
+    condition = health.unsaved()
+    assert condition is not None
+    assert condition.up
+    assert health.unsaved() == condition, "it is not in the store yet"
+    health.saved(condition)
+    assert health.unsaved() is None
+    with contextlib.suppress(Retryable), health.track():
+        raise Retryable("503", reason="status_503")
+    again = health.unsaved()
+    assert again is not None
+    assert again.error_code == "status_503"
+    health.saved(None)
+    assert health.unsaved() == again

@@ -60,3 +60,39 @@ async def test_only_a_page_that_proves_something_takes_the_health_with_it(world:
     (state,) = await world.store.sources()
     assert state.condition == collector.condition
     assert state.condition.last_event_at == "2026-01-10T11:00:00+00:00"
+
+
+async def test_a_page_that_had_to_wait_takes_the_health_of_when_it_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = world.collector()
+    await collector.poll()
+    add = world.store.add
+    reasons = iter(["no room", None])
+
+    async def full_once(*args: Any, **kwargs: Any) -> Any:
+        if next(reasons) is None:
+            return await add(*args, **kwargs)
+        collector.condition.silent = True  # what a poll finds beside it
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(world.store, "add", full_once)
+    part = Interval(NOON - 5 * HOUR, NOON - 4 * HOUR)
+    await collector.new_reader().writer.add([], "backfill", Proof(covers=(part,)))
+    (state,) = await world.store.sources()
+    assert state.condition.silent
+
+
+async def test_a_full_spool_makes_alerts_due_once_and_not_every_second(world: World) -> None:
+    collector = world.collector(patience=60 * SECOND)
+    world.vendor.add(NOON - HOUR)
+    await collector.poll()
+    world.store.resize(max_bytes=1, retention=7 * 24 * HOUR, remember=400 * 24 * HOUR)
+    world.vendor.add(NOON + 5 * 60 * SECOND)
+    world.clock.advance(10 * 60 * SECOND)
+    due: list[None] = []
+    world.store.on_condition = lambda: due.append(None)
+    with pytest.raises(StoreFull):
+        await collector.poll()
+    assert len(world.clock.waits) == 60
+    assert len(due) <= 3

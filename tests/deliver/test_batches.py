@@ -258,3 +258,33 @@ def test_consecutive_positions_share_a_range() -> None:
     assert ranges_of([]) == []
     assert ranges_of([4]) == [(4, 5)]
     assert ranges_of([1, 2, 3, 7, 8, 10, 9]) == [(1, 4), (7, 9), (10, 11), (9, 10)]
+
+
+async def test_what_has_grown_by_waiting_is_sent_within_the_limits(world: World) -> None:
+    """An event that is rendered again may be longer, as a restamped log is."""
+    hour = 3600 * 10**6
+    sizes = []
+
+    class Growing(Intake):
+        def render(
+            self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+        ) -> Rendered:
+            if now - event.at < hour:
+                return Rendered(bytes(event.raw), ages=(-(10**15), hour))
+            return Rendered(bytes(event.raw) + b" " * 90, "restamped")
+
+        async def send(self, batch: Sequence[Item]) -> Verdict:
+            sizes.append(sum(len(item.text) + self.limits.overhead for item in batch))
+            return await super().send(batch)
+
+    def down(_: Sequence[Item]) -> Verdict:
+        clock.advance(7200)
+        raise busy()
+
+    clock = FakeClock()
+    intake = Growing(limits=Limits(1000, 2000))
+    intake.script = [down]
+    await world.spool(100)
+    await world.run(intake, clock=clock)
+    assert max(sizes) <= 2000
+    assert len(intake.taken) == 100

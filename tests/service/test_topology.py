@@ -5,17 +5,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from structlog.testing import capture_logs
-from tests.support.clock import FakeClock
+from tests.conftest import make_event
+from tests.support.clock import NOON, FakeClock
 from tests.support.daemon import eventually
 from tests.support.stores import opened
 
 from auditrelay.config import load
 from auditrelay.config.model import Config
-from auditrelay.errors import ConfigError
+from auditrelay.errors import ConfigError, Refused
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
 from auditrelay.store.leases import SOLE
@@ -67,7 +69,7 @@ async def running(config: Config) -> AsyncIterator[Topology]:
             yield topology
         finally:
             await topology.end()
-            await topology.close()
+    await topology.close()
     await store.close()
 
 
@@ -105,6 +107,45 @@ async def test_a_removed_sink_delivers_its_backlog_and_is_closed(configure: Conf
             await eventually(lambda: not topology._draining)
         assert {"event": "sink_drained", "sink": "gone", "log_level": "info"} in logs
         assert set(topology.sinks) == {"out"}
+
+
+async def test_nothing_is_spooled_for_a_removed_sink_once_its_backlog_ends(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(configure({"one": source()}, ("out", "gone"))) as topology:
+        retired: list[bool] = []
+        retire, finish = topology._store.retire, topology.deliverers["gone"].finish
+
+        async def retiring(*args: Any) -> Any:
+            orphans = await retire(*args)
+            retired.append(True)
+            return orphans
+
+        def finishing() -> None:
+            assert retired, "an event that comes now is in the backlog of no deliverer"
+            finish()
+
+        monkeypatch.setattr(topology._store, "retire", retiring)
+        monkeypatch.setattr(topology.deliverers["gone"], "finish", finishing)
+        await topology.change(configure({"one": source()}))
+        await eventually(lambda: not topology._draining)
+
+
+async def test_a_stop_while_a_sink_is_drained_does_not_say_that_it_is(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_: object) -> Any:
+        raise Refused("401", status=401)
+
+    with capture_logs() as logs:
+        async with running(configure({"one": source()}, ("out", "gone"))) as topology:
+            monkeypatch.setattr(topology.sinks["gone"], "send", refuse)
+            await topology._store.start_source("one", NOON)
+            await topology._store.add("one", [make_event(1, source="one")])
+            topology.announce()
+            await eventually(lambda: topology.deliverers["gone"].condition.held)
+            await topology.change(configure({"one": source()}))
+    assert "sink_drained" not in [line["event"] for line in logs]
 
 
 @pytest.mark.parametrize(

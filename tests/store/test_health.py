@@ -73,16 +73,3 @@ def test_only_a_failure_outlasts_a_restart(health: Any, clock: FakeClock, *, up:
     health.failed(DOWN)
     since = clock.now().isoformat() if up else "2025-12-31T00:00:00+00:00"
     assert health.condition.since == since
-
-
-def test_what_was_saved_is_saved_again_only_when_it_differs(health: Any) -> None:
-    health.succeeded()
-    condition = health.unsaved()
-    assert condition.up
-    assert health.unsaved() == condition, "it is not in the store yet"
-    health.saved(condition)
-    assert health.unsaved() is None
-    health.failed(DOWN)
-    assert health.unsaved().error_code == "status_503"
-    health.saved(None)
-    assert health.unsaved() is not None

@@ -14,8 +14,8 @@ class Checkpoint:
     """
     The start and the checkpoint of the source *name*.
 
-    *lookback* is how long before its first poll a source starts. The ledger is read by ``refresh``
-    alone, which comes before anything else; from then on ``advance`` follows what is entered.
+    *lookback* is how long before its first poll a source starts. Only ``refresh`` reads the ledger;
+    it comes first. From then on ``advance`` follows what is entered.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class Checkpoint:
             self._start = await self._store.start_source(self._name, first)
         ledger = await self._store.ledger(self._name)
         self._gaps = [(span.interval, span.gap) for span in ledger if span.gap is not None]
-        self._derive(self._start, [span.interval for span in ledger])
+        # Not back to the start: a poll may have advanced it since the ledger was read.
+        self._derive(self._at or self._start, [span.interval for span in ledger])
 
     def advance(self, proof: Proof, declared: Sequence[Declared]) -> None:
         """Follow the ledger: *proof* was entered into it, and has *declared* gaps."""

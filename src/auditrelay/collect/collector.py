@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, Self
 
-import structlog
-
 from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
@@ -52,8 +50,6 @@ How many spans one poll, or one slice of a backfill, declares as unreadable.
 If there are more, the whole source is unreadable: the poll fails, and the next one tries again,
 instead of sending request after request and giving up second by second.
 """
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Collector:

@@ -6,6 +6,7 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from datetime import datetime
 
 import structlog
@@ -50,6 +51,8 @@ class SourceHealth:
         self._clock = clock
         self._health = Health("source", name, self.condition, metrics=metrics, clock=clock)
         self._last_event_at: datetime | None = None
+        self._saved: SourceCondition | None = None
+        """The condition that the store has, as far as this process has written it."""
 
     def restore(self, saved: SourceCondition) -> None:
         """Restore what is still true of *saved*, the condition that the last process left."""
@@ -61,11 +64,12 @@ class SourceHealth:
 
     def unsaved(self) -> SourceCondition | None:
         """Return the condition if it differs from what was saved last, else None."""
-        return self._health.unsaved()
+        condition = copy(self.condition)
+        return None if condition == self._saved else condition
 
     def saved(self, condition: SourceCondition | None) -> None:
         """Record that *condition*, as :meth:`unsaved` has returned it, is in the store."""
-        self._health.saved(condition)
+        self._saved = condition or self._saved
 
     async def save(self) -> None:
         """Write what is unsaved to the store; on a full disk the next poll writes it."""
@@ -81,7 +85,7 @@ class SourceHealth:
     @contextlib.contextmanager
     def track(self) -> Iterator[None]:
         """Record the outcome of the poll in this block: in the condition, metrics and log."""
-        self.condition.last_poll_at = self._health.now()
+        self.condition.last_poll_at = self._health.time()
         try:
             yield
         except StateError:
@@ -104,7 +108,7 @@ class SourceHealth:
         """Record that polling is paused until the store has room; *error* is its reason."""
         _log.error("polling_paused", source=self._name, reason=error)
         self.condition.last_error, self.condition.error_code = f"polling is paused: {error}", None
-        self.condition.paused_since = self._health.now()
+        self.condition.paused_since = self._health.time()
         await self.save()
 
     def resumed(self) -> None:

@@ -91,10 +91,11 @@ class PageWriter:
         bad: Sequence[DeadLetter] = (),
     ) -> Added:
         """Store a page once the store has room for it, and update metrics, health and log."""
-        # What the health has to save goes with the proof: both are one write.
-        condition = None if proof is None else self._health.unsaved()
-        added = await self.write_when_room(
-            lambda: self._store.add(
+
+        async def write() -> Added:
+            # What the health has to save goes with the proof: both are one write.
+            condition = None if proof is None else self._health.unsaved()
+            added = await self._store.add(
                 self.name,
                 events,
                 via=via,
@@ -103,9 +104,11 @@ class PageWriter:
                 bad=bad,
                 condition=condition,
             )
-        )
-        if proof is not None:
             self._health.saved(condition)
+            return added
+
+        added = await self.write_when_room(write)
+        if proof is not None:
             self._checkpoint.advance(proof, added.declared)
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
         self._metrics.events_duplicate.labels(self.name).inc(added.known)

@@ -9,7 +9,7 @@ import contextlib
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import structlog
@@ -24,11 +24,6 @@ from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
-
-T = TypeVar("T")
-
-ROOM_INTERVAL: Final = 1.0
-"""Seconds between two checks whether the store has room again."""
 
 MARGIN: Final = timedelta(seconds=1)
 """Events this close to a bound of a window are never reported as deleted: vendors round bounds."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from auditrelay.deliver.spool import Spool
+from auditrelay.errors import TooLarge
 from auditrelay.events import AuditEvent
 from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
@@ -116,7 +117,8 @@ class Batches:
         """
         Return *items* as they are to be sent *now* (microseconds since 1970 UTC).
 
-        Those that were rendered for another age are read from the spool and rendered again.
+        Those that were rendered for another age are read from the spool and rendered again. Raises
+        TooLarge if several of them are too large for one request then.
         """
         outdated = [
             item
@@ -138,7 +140,12 @@ class Batches:
                         rendered = render(event, now)
                         renewed[position] = Item.of(position, event, rendered, limits)
                     read_to = page.first + len(page.events)
-        return [renewed.get(item.position, item) for item in items]
+        items = [renewed.get(item.position, item) for item in items]
+        size = sum(len(item.text) + limits.overhead for item in items)
+        if len(items) > 1 and size > limits.bytes:
+            message = f"{size} bytes as they are to be sent now; the limit is {limits.bytes}"
+            raise TooLarge(message, reason="too_large")
+        return items
 
 
 def ranges_of(positions: Iterable[int]) -> list[Range]:

@@ -40,4 +40,4 @@ class Spool(Protocol):
     async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Condition
     ) -> None:
-        """Save the *condition* of *name* (JSON values) durably, for ``status`` and a restart."""
+        """Save the *condition* of *name* durably, for ``status`` and a restart."""

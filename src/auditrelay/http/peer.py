@@ -56,7 +56,8 @@ class Peer:
 
     *name* is the name in the configuration. *headers* is called for each request and returns the
     headers with our credentials, so that a rotated key is used at once. *secrets* are those
-    credentials; they are read again after a 401 or 403.
+    credentials; they are read again after a 401 or 403. Our clock may be ahead of the peer's by
+    *settle*, and a little more.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Peer:
         clock: Clock,
         secrets: Sequence[Secret] = (),
         requests_per_minute: int | None = None,
+        settle: timedelta = timedelta(0),
     ) -> None:
         try:
             httpx.URL(base_url)
@@ -85,7 +87,6 @@ class Peer:
         self._rotating = asyncio.Lock()
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
-        settle = settings.settle if isinstance(settings, SourceSettings) else timedelta(0)
         self._max_clock_lead = settle + CLOCK_TOLERANCE
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
         # TCP and TLS are timed apart), so that it is known whether the request was sent.
@@ -118,6 +119,7 @@ class Peer:
             metrics=metrics,
             clock=clock,
             requests_per_minute=settings.requests_per_minute,
+            settle=settings.settle,
         )
 
     async def request(

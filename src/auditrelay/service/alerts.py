@@ -2,7 +2,7 @@
 Report each problem once when it begins and once when it ends: in the log, and to the sinks.
 
 The problems are those of the status page (``status.findings``). A gap has an event of its own
-(``collect.reader``), written in the transaction that declares it.
+(``collect.page_writer``), written in the transaction that declares it.
 """
 
 import asyncio
@@ -30,7 +30,6 @@ ALERTING: Final = frozenset(
         "dead_letters",
         "silent",
         "backlogs",
-        "behind",
     }
 )
 """The codes of findings that are worth an alert; the others are reported elsewhere."""

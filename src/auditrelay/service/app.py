@@ -197,7 +197,7 @@ class App:
                 tasks.create_task(self._keep_pruning()),
                 tasks.create_task(self._desk.serve(self._commands.do)),
             ]
-            self._store.before_save_condition = self._alerts.due.set
+            self._store.on_condition = self._alerts.due.set
             scheduler.start()
             started(port.address)
             supervisor.ready(self.view.summary())

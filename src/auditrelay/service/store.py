@@ -125,7 +125,7 @@ class Store(
 ):
     """The whole; only what builds the parts of the service sees it."""
 
-    before_save_condition: Callable[[], None]
+    on_condition: Callable[[], None]
     """Called before each write of the condition of a source or sink."""
 
     def under(self, lease: Lease) -> Self:

@@ -197,7 +197,7 @@ class Topology:
             await self._stop_delivering(name)
         self.config = config
         for name in sinks.removed:
-            self._drain(name)
+            self._draining[name] = self.deliverers.pop(name), self.sinks.pop(name)
         for name, (sink, deliverer) in new_sinks.items():
             await self._stop_draining(name)
             self.sinks[name], self.deliverers[name] = sink, deliverer
@@ -215,6 +215,9 @@ class Topology:
             remember=config.spool.remember,
         )
         await self.register()
+        # Only now is nothing more spooled for them, so that their backlog has an end.
+        for name in sinks.removed:
+            self._drain(name)
         for name in new_sinks:
             self._begin_delivering(name)
         for name in new_collectors:
@@ -259,17 +262,18 @@ class Topology:
     def _drain(self, name: str) -> None:
         """Let the sink *name*, no longer configured, deliver its backlog, and then close it."""
         assert self._tasks is not None  # noqa: S101  # as above
-        deliverer = self.deliverers.pop(name)
-        self._draining[name] = deliverer, self.sinks.pop(name)
+        deliverer, _ = self._draining[name]
         deliverer.finish()
         self._tasks.create_task(self._close_when_drained(name, deliverer))
 
     async def _close_when_drained(self, name: str, deliverer: Deliverer) -> None:
-        await asyncio.wait(self._running[f"sink {name}"][:1])
+        delivering = self._running[f"sink {name}"][0]
+        await asyncio.wait([delivering])
         if self._draining.get(name, (None,))[0] is deliverer:
             self._cancel(f"sink {name}")
             await self._draining.pop(name)[1].close()
-            _log.info("sink_drained", sink=name)
+            if not delivering.cancelled():
+                _log.info("sink_drained", sink=name)
 
     async def _stop_draining(self, name: str) -> None:
         if name in self._draining:

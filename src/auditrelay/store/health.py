@@ -5,7 +5,6 @@ It lies here because ``collect`` and ``deliver`` keep it alike and do not know e
 because the store has it: a failure that outlasts a restart did not begin with it.
 """
 
-from copy import copy
 from datetime import UTC
 from typing import Generic, Literal, TypeVar
 
@@ -45,8 +44,6 @@ class Health(Generic[C]):
         self._clock = clock
         self._last: tuple[bool, bool] | None = None
         """``up`` and ``held`` since ``condition.since``; None while nothing is known."""
-        self._saved: C | None = None
-        """The condition that the store has, as far as this process has written it."""
 
     def restore(self, saved: C) -> None:
         """Restore since when it is down, if it is, from what the last process *saved*."""
@@ -82,17 +79,8 @@ class Health(Generic[C]):
         """Record a failure; it is *held* for another reason, or not. Return whether it changed."""
         return self._set(up=False, held=held, error=scrub(str(error)), code=code_of(error))
 
-    def unsaved(self) -> C | None:
-        """Return the condition if it differs from what was saved last, else None."""
-        condition = copy(self.condition)
-        return None if condition == self._saved else condition
-
-    def saved(self, condition: C | None) -> None:
-        """Record that *condition*, as :meth:`unsaved` has returned it, is in the store."""
-        self._saved = condition or self._saved
-
-    def now(self) -> str:
-        """Return the time, as conditions have it."""
+    def time(self) -> str:
+        """Return what time it is, as conditions have it."""
         return self._clock.now().astimezone(UTC).isoformat()
 
     def _set(self, *, up: bool, held: bool, error: str | None, code: str | None) -> bool:
@@ -103,5 +91,5 @@ class Health(Generic[C]):
         condition.last_error, condition.error_code = error, code
         if self._last != (up, held):
             self._last = up, held
-            condition.since = self.now()
+            condition.since = self.time()
         return before != (up, held, error)

@@ -88,7 +88,7 @@ async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
         nonlocal due
         due += 1
 
-    store.before_save_condition = note
+    store.on_condition = note
     await store.add(
         "voice", [], proof=Proof(covers=(span(0, 5),)), condition=SourceCondition(up=True)
     )

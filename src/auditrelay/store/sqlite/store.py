@@ -81,8 +81,8 @@ class SqliteStore:
         self._clock = clock
         self._retention = retention
         self._remember = remember
-        self.before_save_condition: Callable[[], None] = lambda: None
-        """Called before each write of the condition of a source or sink."""
+        self.on_condition: Callable[[], None] = lambda: None
+        """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
         write = connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
@@ -169,10 +169,13 @@ class SqliteStore:
                 states.save_condition(db, "source", source, text)
             return added
 
-        if condition is not None:
-            text = encode_condition(condition)
-            self.before_save_condition()
-        return await self._writer.write(work)
+        if condition is None:
+            return await self._writer.write(work)
+        text = encode_condition(condition)
+        added = await self._writer.write(work)
+        # Not before: with a full spool this is tried every second, and alerts come of a report.
+        self.on_condition()
+        return added
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -323,7 +326,7 @@ class SqliteStore:
     ) -> None:
         """Update the condition of *name*, as JSON."""
         text = encode_condition(condition)
-        self.before_save_condition()
+        self.on_condition()
         await self._writer.write(lambda db: states.save_condition(db, peer, name, text))
 
     async def prune(self, now: datetime) -> int:
