@@ -146,6 +146,16 @@ async def test_a_restarted_double_has_the_same_port(echo: Echo, client: httpx.As
     assert (await client.get(echo.url)).status_code == 200
 
 
+async def test_a_double_does_not_wait_for_more_to_send(
+    echo: Echo, client: httpx.AsyncClient
+) -> None:
+    """With Nagle's algorithm each reply on a kept connection would come 40 ms late."""
+    await client.get(echo.url)
+    (writer,) = echo._open.values()
+    connection = writer.get_extra_info("socket")
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_a_bug_in_a_double_is_raised_when_it_stops(client: httpx.AsyncClient) -> None:
     class Broken(Double):
         def respond(self, request: Request) -> Response:

@@ -27,7 +27,8 @@ _LOGGED_REQUESTS = 20_000
 
 def _bind(port: int) -> socket.socket:
     """Return a socket on *port* of loopback, or on a free one for 0; several may share it."""
-    bound = socket.socket()
+    # asyncio turns Nagle's algorithm off only for a socket that says that it is TCP.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))
     return bound

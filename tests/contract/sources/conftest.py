@@ -16,6 +16,7 @@ from auditrelay.events.normalize import Normalizer
 from auditrelay.events.normalize import available as vendors_understood
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.history import Span
+from auditrelay.settings import SourceSettings
 from auditrelay.sources import Page, Source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
@@ -31,13 +32,18 @@ class Rig:
     clock: FakeClock
     sources: list[Source] = field(default_factory=list)
 
-    def build(self, **changes: Any) -> Source:
-        """Return a source with small pages that reads the double; *changes* are settings."""
+    def settings(self, **changes: Any) -> SourceSettings:
+        """Return the settings, with *changes*, of a source that reads the double in small pages."""
         module = import_module(f"auditrelay.sources.{self.kind}")
         table = {**self.double.settings(), "page_size": self.page, "timeout": "5s", **changes}
         given = {key: value for key, value in table.items() if value is not None}
-        settings = module.Settings.model_validate(given)
-        source: Source = module.build("it", settings, Metrics(), self.clock)
+        settings: SourceSettings = module.Settings.model_validate(given)
+        return settings
+
+    def build(self, **changes: Any) -> Source:
+        """Return a source with those settings."""
+        module = import_module(f"auditrelay.sources.{self.kind}")
+        source: Source = module.build("it", self.settings(**changes), Metrics(), self.clock)
         self.sources.append(source)
         return source
 
