@@ -29,6 +29,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 import auditrelay
 from auditrelay import config
+from auditrelay.clock import Clock
 from auditrelay.sandbox import Sandbox
 from auditrelay.service.app import App
 
@@ -109,7 +110,7 @@ async def measure(sink: str, folder: Path, sandbox: Sandbox, calls: Calls) -> No
     file = folder / "config.toml"
     file.write_text((CONFIG + SINKS[sink]).format(**names))
     stored = {"splunk_hec": sandbox.splunk, "datadog": sandbox.datadog}.get(sink, sandbox.elastic)
-    async with App.open(config.load(file)) as app, asyncio.TaskGroup() as tasks:
+    async with App.open(config.load(file), Clock()) as app, asyncio.TaskGroup() as tasks:
         topology, store = app._topology, app._store  # noqa: SLF001  # to count inside
         topology.begin(tasks, AsyncIOScheduler(timezone=UTC))
         (collector,) = topology.collectors.values()

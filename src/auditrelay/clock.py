@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 class Clock:
     """
-    The clock of this machine. The instance builds one, and passes it to all that needs the time.
+    The clock of this machine. The command line builds one, for all that need the time.
 
     What bounds a wait for the network, a process or a disk is not asked for here (such as
     ``asyncio.timeout``): those take the time that they take, whatever a test's clock shows.

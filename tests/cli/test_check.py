@@ -12,6 +12,7 @@ import pytest
 from tests.support.daemon import Ended, command, configure, sinks, sources
 
 from auditrelay.cli.check import Row, check_all
+from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.vendors.cencori import Cencori
@@ -37,7 +38,7 @@ def untouched(sandbox: Sandbox) -> bool:
 async def rows(folder: Path, sources: Table, sinks: Table, *, test: bool = False) -> list[Row]:
     """Return what check reports, without a process of its own."""
     async with asyncio.timeout(60):
-        return await check_all(load(configure(folder, sources, sinks), {}), test=test)
+        return await check_all(load(configure(folder, sources, sinks), {}), Clock(), test=test)
 
 
 # --- the command --------------------------------------------------------------------------------

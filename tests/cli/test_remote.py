@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.clock import FakeClock
 
 from auditrelay.cli import remote
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
@@ -19,6 +20,6 @@ def test_an_answer_to_another_request_is_an_error(
 
     config = Config(None, tmp_path, Status(), Log(), Spool(), Alerts(), {}, {})
     monkeypatch.setattr(remote, "_until_stopped", replayed)
-    assert remote.run_command(config, Drop((1,)), Replayed) == (Replayed((1,)), None)
+    assert remote.run_command(config, FakeClock(), Drop((1,)), Replayed) == (Replayed((1,)), None)
     with pytest.raises(RelayError, match=r"answers Drop with Replayed: .* different versions"):
-        remote.run_command(config, Drop((1,)), Dropped)
+        remote.run_command(config, FakeClock(), Drop((1,)), Dropped)

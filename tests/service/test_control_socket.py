@@ -1,6 +1,7 @@
 """The control socket: access, requests, and disconnects on either side."""
 
 import asyncio
+import logging
 import os
 import socket
 import stat
@@ -142,7 +143,7 @@ async def test_a_request_that_is_too_long_is_refused(
 ) -> None:
     monkeypatch.setattr(control_socket, "MAX_LINE", 1_000)
     async with service(tmp_path, echo) as serving:
-        with pytest.raises(ConfigError, match="does not support this request"):
+        with pytest.raises(ConfigError, match=r"^the request is longer than 1,000 bytes$"):
             await ask(tmp_path, Forget("x" * 1_000, yes=True))
         assert not serving.done()
 
@@ -241,8 +242,51 @@ async def test_a_command_that_comes_while_the_service_stops_gets_that_error_too(
         assert serving.cancelled()
 
 
+async def test_cleanup_that_takes_long_is_not_cut_off_by_the_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    began, cancelled, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    cancels = 0
+
+    async def work(_: Request, __: OnProgress) -> Result:
+        nonlocal cancels
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+            while not cleaned.is_set():
+                try:
+                    await cleaned.wait()
+                except asyncio.CancelledError:
+                    cancels += 1
+        raise AssertionError
+
+    async with service(tmp_path, work) as serving:
+        asking = [asyncio.ensure_future(ask(tmp_path)) for _ in range(2)]
+        await began.wait()
+        serving.cancel()
+        await cancelled.wait()
+        asking[1].cancel()
+        try:
+            with pytest.raises(RelayError, match="is stopping"):  # so the server has not stopped
+                await ask(tmp_path)
+        finally:
+            cleaned.set()
+        with pytest.raises(RelayError, match="the service is stopping; what was done is kept"):
+            await asking[0]
+        await asyncio.wait([serving])
+    assert not cancels
+    assert not errors(caplog)
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("ends", [False, True])
 async def test_a_command_that_does_not_read_its_answers_does_not_keep_the_service_from_stopping(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ends: bool
 ) -> None:
     stuck = asyncio.Event()
 
@@ -251,6 +295,8 @@ async def test_a_command_that_does_not_read_its_answers_does_not_keep_the_servic
             writing = asyncio.ensure_future(on_progress(Note("x" * 1_000_000)))
             if not (await asyncio.wait([writing], timeout=0.1))[0]:
                 stuck.set()
+                if ends:
+                    return Forgotten("it")
             await writing
 
     body = encode(ASKED)
@@ -264,6 +310,7 @@ async def test_a_command_that_does_not_read_its_answers_does_not_keep_the_servic
             await asyncio.wait([serving])
         assert serving.cancelled()
         writer.close()
+    assert not errors(caplog)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -273,8 +320,6 @@ NOTE = b'{"type":"Note","text":"x"}\n'
 @pytest.mark.parametrize(
     "reply",
     [
-        b"",
-        b"HTTP/1.1 2",
         HEAD,
         HEAD + b"%x\r\n%b\r\n" % (len(NOTE), NOTE),
         HEAD + b'10\r\n{"type":"Verifi\r\n',
@@ -296,6 +341,34 @@ async def test_a_service_that_is_killed_in_the_middle_of_a_line_is_no_traceback(
     ):
         await ask(tmp_path)
     server.close()
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 2", b'{"error": "no JSON"}\n'])
+@pytest.mark.parametrize("unread", [True, False])
+async def test_a_service_of_a_version_without_http_is_named_as_such(
+    tmp_path: Path, reply: bytes, unread: bool
+) -> None:
+    """It took the first line for the request; what it did not read breaks the connection."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (reader.readline() if unread else reader.readuntil(b"\r\n\r\n"))
+        writer.write(reply)
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, tmp_path / SOCKET)
+    with pytest.raises(StateError, match="has just ended, or it and the command are of different"):
+        await ask(tmp_path)
+    server.close()
+
+
+async def test_a_command_of_a_version_without_http_does_not_wait_for_ever(tmp_path: Path) -> None:
+    async with service(tmp_path, echo) as serving:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+        writer.write(b'{"do": "forget", "name": "x"}\n')
+        assert await reader.read() == b""
+        writer.close()
+        assert await ask(tmp_path) == Forgotten("a\nb ü")
+        assert not serving.done()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from auditrelay.clock import Clock
 from auditrelay.service.systemd import MAX_STATUS, Supervisor
 
 
@@ -62,7 +63,7 @@ def environ(manager: Manager, **more: str) -> dict[str, str]:
 
 
 def test_readiness_and_stopping_are_notified(manager: Manager) -> None:
-    supervisor = Supervisor(environ(manager))
+    supervisor = Supervisor(environ(manager), Clock())
     assert supervisor.restart_command == "systemctl restart auditrelay"
     supervisor.ready("cekura:\nno response yet")
     supervisor.stopping()
@@ -74,7 +75,7 @@ def test_readiness_and_stopping_are_notified(manager: Manager) -> None:
 def test_a_reload_is_notified_with_the_time_of_the_clock_that_systemd_reads(
     manager: Manager,
 ) -> None:
-    supervisor = Supervisor(environ(manager))
+    supervisor = Supervisor(environ(manager), Clock())
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     supervisor.reloading()
     supervisor.ready("All healthy: cekura")
@@ -90,7 +91,9 @@ async def test_watchdog_pings_stop_while_a_loop_is_stuck_and_the_log_names_it_on
     manager: Manager,
 ) -> None:
     instance = Instance()
-    supervisor = Supervisor(environ(manager, WATCHDOG_USEC="20000", WATCHDOG_PID=str(os.getpid())))
+    supervisor = Supervisor(
+        environ(manager, WATCHDOG_USEC="20000", WATCHDOG_PID=str(os.getpid())), Clock()
+    )
     notifying = asyncio.ensure_future(supervisor.keep_notifying(instance))
     await asyncio.sleep(0.1)
     assert "WATCHDOG=1" in manager.received()
@@ -109,7 +112,7 @@ async def test_watchdog_pings_stop_while_a_loop_is_stuck_and_the_log_names_it_on
 
 async def test_the_status_line_is_sent_when_it_changes_and_only_then(manager: Manager) -> None:
     instance = Instance()
-    supervisor = Supervisor(environ(manager, WATCHDOG_USEC="40000"))
+    supervisor = Supervisor(environ(manager, WATCHDOG_USEC="40000"), Clock())
     supervisor.ready(instance.summary())
     notifying = asyncio.ensure_future(supervisor.keep_notifying(instance))
     await asyncio.sleep(0.1)
@@ -136,12 +139,12 @@ async def test_the_status_line_is_sent_when_it_changes_and_only_then(manager: Ma
 )
 async def test_without_a_watchdog_nothing_wakes_up(manager: Manager, more: dict[str, str]) -> None:
     async with asyncio.timeout(1):
-        await Supervisor(environ(manager, **more)).keep_notifying(Instance())
+        await Supervisor(environ(manager, **more), Clock()).keep_notifying(Instance())
     assert manager.received() == []
 
 
 async def test_without_a_service_manager_nothing_is_sent() -> None:
-    supervisor = Supervisor({"WATCHDOG_USEC": "20000"})
+    supervisor = Supervisor({"WATCHDOG_USEC": "20000"}, Clock())
     assert supervisor.restart_command is None
     with capture_logs() as logs:
         supervisor.ready("All healthy")
@@ -153,7 +156,7 @@ async def test_without_a_service_manager_nothing_is_sent() -> None:
 
 
 def test_a_service_manager_that_is_gone_costs_one_warning(tmp_path: Path) -> None:
-    supervisor = Supervisor({"NOTIFY_SOCKET": str(tmp_path / "gone")})
+    supervisor = Supervisor({"NOTIFY_SOCKET": str(tmp_path / "gone")}, Clock())
     with capture_logs() as logs:
         supervisor.ready("All healthy")
         supervisor.stopping()

@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
 
 import pytest
 from tests.conftest import make_event
 from tests.status.idle import client
+from tests.support.clock import FakeClock
 from tests.support.stages import (
     DAY,
     ENVIRON,
@@ -54,20 +54,9 @@ path = "-"
 """
 
 
-class Fixed(datetime):
-    """The clock of the commands."""
-
-    @classmethod
-    def now(cls, tz: object = None) -> Self:
-        assert tz is UTC
-        return cls(2026, 3, 10, 12, tzinfo=UTC)
-
-
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the clock of the commands, and leave the log as it is."""
-    for command in ("status", "coverage"):
-        monkeypatch.setattr(f"auditrelay.cli.{command}.datetime", Fixed)
+def unlogged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the log as it is."""
     monkeypatch.setattr("auditrelay.cli.options.setup", lambda *_: None)
 
 
@@ -85,8 +74,8 @@ def compare(name: str, text: str, folder: Path) -> None:
 
 def printed(folder: Path, *words: str) -> str:
     """Return what a command prints about the state in *folder*, by the configuration there."""
-    path = str(folder / "auditrelay.toml")
-    ended = CliRunner().invoke(cli, ["-c", path, *words], env={"HOME": str(folder), **ENVIRON})
+    path, env = str(folder / "auditrelay.toml"), {"HOME": str(folder), **ENVIRON}
+    ended = CliRunner().invoke(cli, ["-c", path, *words], env=env, obj=FakeClock(NOW))
     assert ended.exit_code == 0, ended.output
     return ended.stdout
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -19,6 +18,7 @@ from rich.progress import Progress as Bar
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
+from auditrelay.clock import Clock
 from auditrelay.collect.backfill import BackfillProgress
 from auditrelay.config.model import Config
 from auditrelay.service.desk import Backfill, Backfilled, Note, OnProgress, Progress
@@ -53,8 +53,9 @@ def backfill(
 ) -> None:
     """Read a past range; events that were forwarded before are not forwarded again."""
     at_terminal = sys.stderr.isatty()
-    config = Options.of(context).load(default_level="error" if at_terminal else "info")
-    now = datetime.now(UTC)
+    options = Options.of(context)
+    config = options.load(default_level="error" if at_terminal else "info")
+    now = options.clock.now()
     request = Backfill(
         source=source,
         start=parse_time("--from", since, now),
@@ -65,9 +66,11 @@ def backfill(
         concurrency=concurrency,
     )
     if at_terminal:
-        result, undelivered = _run_with_bar(config, request)
+        result, undelivered = _run_with_bar(config, options.clock, request)
     else:
-        result, undelivered = run_command(config, request, Backfilled, _print_progress)
+        result, undelivered = run_command(
+            config, options.clock, request, Backfilled, _print_progress
+        )
     _report(source, result.total, undelivered or (), dry_run=dry_run)
 
 
@@ -82,7 +85,9 @@ async def _print_progress(progress: Progress) -> None:
             )
 
 
-def _run_with_bar(config: Config, request: Backfill) -> tuple[Backfilled, list[str] | None]:
+def _run_with_bar(
+    config: Config, clock: Clock, request: Backfill
+) -> tuple[Backfilled, list[str] | None]:
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -92,7 +97,7 @@ def _run_with_bar(config: Config, request: Backfill) -> tuple[Backfilled, list[s
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None, events=0, new=0, rate=0.0)
-        return run_command(config, request, Backfilled, _updating(bar, task))
+        return run_command(config, clock, request, Backfilled, _updating(bar, task))
 
 
 def _updating(bar: Bar, task: TaskID) -> OnProgress:

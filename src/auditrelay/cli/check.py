@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -44,9 +44,14 @@ def check(
     """Validate the configuration, then make one harmless request to every source and sink."""
     if offline and send_test_event:
         raise ConfigError("--offline and --send-test-event exclude each other")
-    config = Options.of(context).load(default_level="error")
+    options = Options.of(context)
+    config = options.load(default_level="error")
     config.require_work()
-    rows = _offline(config) if offline else asyncio.run(check_all(config, test=send_test_event))
+    rows = (
+        _offline(config)
+        if offline
+        else asyncio.run(check_all(config, options.clock, test=send_test_event))
+    )
     _show(rows)
     for warning in config.warnings:
         typer.echo(f"warning: {warning}")
@@ -89,9 +94,9 @@ def _offline(config: Config) -> list[Row]:
     ]
 
 
-async def check_all(config: Config, *, test: bool = False) -> list[Row]:
+async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list[Row]:
     """Check every source and sink; with *test*, each sink gets a test event."""
-    metrics, clock = Metrics(sources=config.sources, sinks=config.sinks), Clock()
+    metrics, now = Metrics(sources=config.sources, sinks=config.sinks), clock.now()
 
     def source(name: str, settings: Any) -> Any:
         return sources.make(name, settings, metrics, clock, config.state_dir)
@@ -105,11 +110,11 @@ async def check_all(config: Config, *, test: bool = False) -> list[Row]:
     def sink_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         if test and not config.sources_of(name):
             return _check_idle_sink
-        event = _test_event(config, name) if test and config.sinks[name].enabled else None
-        return lambda built: _check_sink(built, event)
+        event = _test_event(config, name, now) if test and config.sinks[name].enabled else None
+        return lambda built: _check_sink(built, event, now)
 
     checks = [
-        _row(name, settings, source, _check_source)
+        _row(name, settings, source, lambda built: _check_source(built, now))
         if settings.export_directory is None
         else _row(name, settings, file_source, _check_files)
         for name, settings in config.sources.items()
@@ -141,8 +146,7 @@ async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
     return await source.check(), ()
 
 
-async def _check_source(source: Source) -> tuple[str, Sequence[str]]:
-    now = datetime.now(UTC)
+async def _check_source(source: Source, now: datetime) -> tuple[str, Sequence[str]]:
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
@@ -153,12 +157,14 @@ async def _check_source(source: Source) -> tuple[str, Sequence[str]]:
     return "answers", ()
 
 
-async def _check_sink(sink: Sink, test: AuditEvent | None) -> tuple[str, Sequence[str]]:
+async def _check_sink(
+    sink: Sink, test: AuditEvent | None, now: datetime
+) -> tuple[str, Sequence[str]]:
     message = await sink.check()
     if test is None:
         return message, ()
 
-    rendered = sink.render(test, micros(datetime.now(UTC)), marks={"test": True})
+    rendered = sink.render(test, micros(now), marks={"test": True})
     verdict = await send_fit(sink, [Item.of(0, test, rendered, sink.limits)])
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
@@ -181,7 +187,7 @@ def _refusals(verdict: Verdict) -> Iterator[str]:
         yield str(verdict.retry_reason or "temporarily refused")
 
 
-def _test_event(config: Config, sink: str) -> AuditEvent:
+def _test_event(config: Config, sink: str, now: datetime) -> AuditEvent:
     """Return a test event that goes to the same index as the events of a source of *sink*."""
     names = config.sources_of(sink)
     name = next((name for name in names if config.sources[name].enabled), names[0])
@@ -190,6 +196,6 @@ def _test_event(config: Config, sink: str) -> AuditEvent:
         source=name,
         vendor=settings.type,
         nonce=secrets.token_hex(16),
-        now=datetime.now(UTC),
+        now=now,
         tags=settings.tags,
     )

@@ -38,9 +38,9 @@ def coverage(
     ] = False,
 ) -> None:
     """Show which spans of event time were read, with how many events, and every gap."""
-    config = Options.of(context).load(default_level="warning")
-    now = datetime.now(UTC)
-    wanted = _wanted(since, until, now)
+    options = Options.of(context)
+    config = options.load(default_level="warning")
+    wanted = _wanted(since, until, options.clock.now())
     found = {
         name: known
         for name, known in _read(config, prove=check).items()

@@ -1,7 +1,7 @@
 """``auditrelay dead-letters``: the events that a sink will never accept, and why."""
 
+import asyncio
 import json
-import time
 from collections import Counter
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
@@ -131,10 +132,11 @@ def replay(
     as_json: _Json = False,
 ) -> None:
     """Send dead letters again, each to its own sink, and print the outcome."""
-    config, found = _selected(context, sink, source, reason, id, everything=everything)
+    options = Options.of(context)
+    config, found = _selected(options, sink, source, reason, id, everything=everything)
     ids = tuple(each.id for each in found)
-    _, undelivered = run_command(config, Replay(ids), Replayed)
-    outcomes = _outcomes(config, found)
+    _, undelivered = run_command(config, options.clock, Replay(ids), Replayed)
+    outcomes = asyncio.run(_outcomes(config, options.clock, found))
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(outcomes), indent=2))
     else:
@@ -164,9 +166,10 @@ def drop(
     as_json: _Json = False,
 ) -> None:
     """Discard dead letters. The events are deleted; a record that they existed is kept."""
-    config, found = _selected(context, sink, source, reason, id, everything=everything)
+    options = Options.of(context)
+    config, found = _selected(options, sink, source, reason, id, everything=everything)
     ids = tuple(each.id for each in found)
-    dropped, _ = run_command(config, Drop(ids), Dropped)
+    dropped, _ = run_command(config, options.clock, Drop(ids), Dropped)
     if as_json:
         typer.echo(json.dumps(dropped.ids))
     else:
@@ -176,7 +179,7 @@ def drop(
 
 
 def _selected(
-    context: typer.Context,
+    options: Options,
     sinks: list[str] | None,
     sources: list[str] | None,
     reasons: list[str] | None,
@@ -189,7 +192,7 @@ def _selected(
         raise ConfigError(
             "select dead letters with --sink, --source, --reason or --id, or with --all"
         )
-    config = Options.of(context).load(default_level="error")
+    config = options.load(default_level="error")
     filters = {
         "sinks": sinks or (),
         "sources": sources or (),
@@ -199,16 +202,18 @@ def _selected(
     return config, _read(config, **filters)
 
 
-def _outcomes(config: Config, sent: list[StoredDeadLetter]) -> list[_ReplayedRow]:
+async def _outcomes(
+    config: Config, clock: Clock, sent: list[StoredDeadLetter]
+) -> list[_ReplayedRow]:
     """Return the outcome of each of *sent*, once it is known or _PATIENCE has passed."""
-    began = time.monotonic()
+    began = clock.monotonic()
     ids = [each.id for each in sent]
     while True:
         left = {each.id: each for each in _read(config, ids=ids)} if ids else {}
         waiting = any(each.replayed for each in left.values())
-        if not waiting or time.monotonic() - began > _PATIENCE:
+        if not waiting or clock.monotonic() - began > _PATIENCE:
             break
-        time.sleep(0.2)
+        await clock.sleep(0.2)
     outcomes = []
     for each in sent:
         after = left.get(each.id)

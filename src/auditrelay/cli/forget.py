@@ -16,6 +16,7 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="Confirm permanent data loss.")] = False,
 ) -> None:
     """Delete the state of a source or sink that was renamed or is no longer configured."""
-    config = Options.of(context).load(default_level="error")
-    run_command(config, Forget(name, yes), Forgotten)
+    options = Options.of(context)
+    config = options.load(default_level="error")
+    run_command(config, options.clock, Forget(name, yes), Forgotten)
     typer.echo(f"The state of {name} is deleted.")

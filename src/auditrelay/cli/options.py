@@ -1,4 +1,4 @@
-"""The options before the command: the configuration file and the log level."""
+"""What every command gets: the options before it, and the clock."""
 
 import os
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Self, get_args
 import typer
 
 import auditrelay.cli.without_rich  # noqa: F401  # before whatever imports httpx or structlog
+from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
@@ -18,16 +19,21 @@ _LEVELS: tuple[Level, ...] = get_args(Level)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options before the command."""
+    """The options before the command, and the clock for all that it does."""
 
     config: Path | None
     log_level: str | None
+    clock: Clock
 
     @classmethod
     def of(cls, context: typer.Context) -> Self:
-        """Return the options before the command of *context*."""
-        params = context.find_root().params
-        return cls(params["config"], params["log_level"])
+        """
+        Return the options before the command of *context*.
+
+        The clock is the object of the context, which a test passes; else it is built here.
+        """
+        root = context.find_root()
+        return cls(root.params["config"], root.params["log_level"], root.ensure_object(Clock))
 
     def load(self, *, default_level: Level | None = None) -> Config:
         """

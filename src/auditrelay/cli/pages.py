@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 import typer
 
@@ -21,9 +21,8 @@ from auditrelay.window import EPOCH, Interval, iso, slices
 Normalize = Callable[[list[bytes]], list[AuditEvent]]
 
 
-def window_of(since: str, until: str | None, settings: SourceSettings) -> Interval:
-    """Return the window of ``--from`` and ``--to``, which is now minus settle by default."""
-    now = datetime.now(UTC)
+def window_of(since: str, until: str | None, settings: SourceSettings, now: datetime) -> Interval:
+    """Return the window of ``--from`` and ``--to``, which is *now* minus settle by default."""
     start = parse_time("--from", since, now)
     end = now - settings.settle if until is None else parse_time("--to", until, now)
     if start < EPOCH:

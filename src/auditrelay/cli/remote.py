@@ -5,6 +5,7 @@ import contextlib
 import signal
 from typing import TypeVar
 
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import Locked, RelayError, first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App
@@ -19,7 +20,11 @@ async def _no_progress(_: Progress) -> None:
 
 
 def run_command(
-    config: Config, request: Request, kind: type[R], on_progress: OnProgress = _no_progress
+    config: Config,
+    clock: Clock,
+    request: Request,
+    kind: type[R],
+    on_progress: OnProgress = _no_progress,
 ) -> tuple[R, list[str] | None]:
     """
     Do *request*, in the service or in this process; report to *on_progress*.
@@ -27,7 +32,7 @@ def run_command(
     Returns the result, of that *kind*, and why which events were not delivered; None if a service
     delivers them. Raises RelayError, also after Ctrl-C or SIGTERM.
     """
-    result, undelivered = asyncio.run(_until_stopped(config, request, on_progress))
+    result, undelivered = asyncio.run(_until_stopped(config, clock, request, on_progress))
     if not isinstance(result, kind):
         raise RelayError(
             f"the running service answers {type(request).__name__} with {type(result).__name__}: "
@@ -37,9 +42,9 @@ def run_command(
 
 
 async def _until_stopped(
-    config: Config, request: Request, on_progress: OnProgress
+    config: Config, clock: Clock, request: Request, on_progress: OnProgress
 ) -> tuple[Result, list[str] | None]:
-    running = asyncio.ensure_future(_run_here_or_there(config, request, on_progress))
+    running = asyncio.ensure_future(_run_here_or_there(config, clock, request, on_progress))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     try:
@@ -51,11 +56,11 @@ async def _until_stopped(
 
 
 async def _run_here_or_there(
-    config: Config, request: Request, on_progress: OnProgress
+    config: Config, clock: Clock, request: Request, on_progress: OnProgress
 ) -> tuple[Result, list[str] | None]:
     async with contextlib.AsyncExitStack() as stack:
         try:
-            app = await stack.enter_async_context(App.open(config, attempts=ATTEMPTS_ONCE))
+            app = await stack.enter_async_context(App.open(config, clock, attempts=ATTEMPTS_ONCE))
         except Locked:
             desk: Desk = ControlSocket(config.state_dir)
             return await desk.ask(request, on_progress), None

@@ -10,6 +10,7 @@ import typer
 
 from auditrelay import __version__
 from auditrelay.cli.options import Options
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import first_of
 from auditrelay.service.app import ATTEMPTS_ONCE, App
@@ -27,41 +28,45 @@ def run(
     """Poll every source and deliver to every sink until stopped."""
     options = Options.of(context)
     config = options.load()
-    failures = asyncio.run(_once(config) if once else serve(config, options.load))
+    failures = asyncio.run(
+        _once(config, options.clock) if once else serve(config, options.clock, options.load)
+    )
     for failure in failures:
         typer.echo(f"auditrelay: {failure}", err=True)
     if failures:
         raise typer.Exit(1)
 
 
-async def serve(config: Config, reread: Callable[[], Config]) -> list[str]:
+async def serve(config: Config, clock: Clock, reread: Callable[[], Config]) -> list[str]:
     """
     Run the service with *config* until SIGTERM or SIGINT; a second one ends it at once.
 
     On SIGHUP it applies the configuration that *reread* returns.
     """
     stop = _stop_on_signals()
-    async with App.open(config) as app:
-        await _serving(app, stop, reread)
+    async with App.open(config, clock) as app:
+        await _serving(app, stop, reread, Supervisor(os.environ, clock))
     log.info("stopped")
     return []
 
 
-async def _serving(app: App, stop: asyncio.Event, reread: Callable[[], Config]) -> None:
+async def _serving(
+    app: App, stop: asyncio.Event, reread: Callable[[], Config], supervisor: Supervisor
+) -> None:
     def started(address: str) -> None:
         log.info("started", version=__version__, status=address)
 
     reload = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     try:
-        await app.serve(stop, reload, reread, started, Supervisor(os.environ))
+        await app.serve(stop, reload, reread, started, supervisor)
     except BaseExceptionGroup as group:
         raise first_of(group) from group
 
 
-async def _once(config: Config) -> list[str]:
+async def _once(config: Config, clock: Clock) -> list[str]:
     stop = _stop_on_signals()
-    async with App.open(config, attempts=ATTEMPTS_ONCE) as app:
+    async with App.open(config, clock, attempts=ATTEMPTS_ONCE) as app:
         catching_up = asyncio.ensure_future(app.once())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait([catching_up, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -57,16 +57,17 @@ def sample(
 ) -> None:
     """Fetch the newest few events and print them; stores and sends nothing."""
     _check_options(context, pages=pages, since=since, until=until)
-    config = Options.of(context).load(default_level="warning")
+    options = Options.of(context)
+    config = options.load(default_level="warning")
     if source not in config.sources:
         known = ", ".join(config.sources) or "none"
         raise ConfigError(f"there is no source {source!r} in the configuration; there are: {known}")
     if pages:
         assert since is not None  # noqa: S101  # see _check_options
-        if not asyncio.run(_show_pages(config, source, since, until)):
+        if not asyncio.run(_show_pages(config, options.clock, source, since, until)):
             raise typer.Exit(1)
         return
-    events = asyncio.run(_newest(config, source, count))
+    events = asyncio.run(_newest(config, options.clock, source, count))
     for event in events:
         typer.echo(_print(event, form))
     if not events:
@@ -89,19 +90,21 @@ def _check_options(
             raise ConfigError(f"--pages prints no events: leave out {option}")
 
 
-async def _show_pages(config: Config, name: str, since: str, until: str | None) -> bool:
+async def _show_pages(
+    config: Config, clock: Clock, name: str, since: str, until: str | None
+) -> bool:
     """Print the pages of the window; return whether every walk read its part."""
     settings = config.sources[name]
-    window = window_of(since, until, settings)
+    window = window_of(since, until, settings, clock.now())
     if settings.export_directory is not None:
         raise ConfigError(
             f"{name} reads files and cannot be asked for a window: it has no pages; leave out "
             "--pages"
         )
-    source = make(name, settings, Metrics(sources=[name]), Clock(), config.state_dir)
+    source = make(name, settings, Metrics(sources=[name]), clock, config.state_dir)
     try:
         normalizer = Normalizer.of(name, settings, scope=source.scope)
-        fetched = micros(datetime.now(UTC))
+        fetched = micros(clock.now())
         return await print_pages(
             name, source, window, settings, lambda records: normalizer(records, fetched)
         )
@@ -112,10 +115,10 @@ async def _show_pages(config: Config, name: str, since: str, until: str | None) 
 class _Newest:
     """The newest events that were shown so far, *count* of them at most."""
 
-    def __init__(self, count: int, normalize: Normalizer) -> None:
+    def __init__(self, count: int, normalize: Normalizer, now: datetime) -> None:
         self._count = count
         self._normalize = normalize
-        self._fetched = micros(datetime.now(UTC))
+        self._fetched = micros(now)
         self._events: dict[str, AuditEvent] = {}
 
     def admit(self, records: list[bytes]) -> None:
@@ -132,13 +135,13 @@ class _Newest:
         return sorted(self._events.values(), key=lambda one: one.at, reverse=True)
 
 
-async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
+async def _newest(config: Config, clock: Clock, name: str, count: int) -> list[AuditEvent]:
     settings = config.sources[name]
     if settings.export_directory is not None:
-        return await _newest_in_files(name, settings, count)
-    source = make(name, settings, Metrics(sources=[name]), Clock(), config.state_dir)
-    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope))
-    now = datetime.now(UTC)
+        return await _newest_in_files(name, settings, clock, count)
+    source = make(name, settings, Metrics(sources=[name]), clock, config.state_dir)
+    now = clock.now()
+    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope), now)
     try:
         # Not every API returns the newest first: try ever longer windows instead.
         for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
@@ -155,12 +158,15 @@ async def _newest(config: Config, name: str, count: int) -> list[AuditEvent]:
     return found.newest_first()
 
 
-async def _newest_in_files(name: str, settings: SourceSettings, count: int) -> list[AuditEvent]:
+async def _newest_in_files(
+    name: str, settings: SourceSettings, clock: Clock, count: int
+) -> list[AuditEvent]:
     """Read the newest readable files first, until there are enough events."""
-    source = make_file_source(name, settings, Metrics(sources=[name]), Clock())
-    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope))
+    source = make_file_source(name, settings, Metrics(sources=[name]), clock)
+    now = clock.now()
+    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope), now)
     try:
-        async with contextlib.aclosing(source.files(_none_is_known, datetime.now(UTC))) as files:
+        async with contextlib.aclosing(source.files(_none_is_known, now)) as files:
             newest_first = [file async for file in files][::-1]
         for file in newest_first:
             async with contextlib.aclosing(file.pages) as pages:

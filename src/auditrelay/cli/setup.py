@@ -45,10 +45,11 @@ def elasticsearch(
         return
     if opensearch:
         raise ConfigError("--opensearch requires --print: a cluster reports its product itself")
-    config = Options.of(context).load(default_level="error")
+    options = Options.of(context)
+    config = options.load(default_level="error")
     name = _chosen(config, sink)
     settings: Any = config.sinks[name]
-    for path in asyncio.run(_install(name, settings)):
+    for path in asyncio.run(_install(name, settings, options.clock)):
         typer.echo(f"{name}: {path} is installed")
     if not settings.index.startswith(_PATTERN):
         typer.echo(
@@ -72,9 +73,9 @@ def _chosen(config: Config, wanted: str | None) -> str:
     return wanted or names[0]
 
 
-async def _install(name: str, settings: Any) -> list[str]:
+async def _install(name: str, settings: Any, clock: Clock) -> list[str]:
     """Install the templates in the cluster of the sink; return their paths."""
-    async with contextlib.aclosing(Cluster(name, settings, Metrics(), Clock())) as cluster:
+    async with contextlib.aclosing(Cluster(name, settings, Metrics(), clock)) as cluster:
         opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)
         for path, body in wanted.items():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -26,16 +26,16 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show checkpoints, lag, backlogs, dead letters and gaps."""
-    state = current(Options.of(context).load(default_level="warning"))
+    options = Options.of(context)
+    state = current(options.load(default_level="warning"), options.clock.now())
     if as_json:
         typer.echo(json.dumps(msgspec.to_builtins(state), indent=2))
         return
     _print(state)
 
 
-def current(config: Config) -> Report:
+def current(config: Config, now: datetime) -> Report:
     """Return the report on ``state_dir``; a state that does not exist yet is an empty one."""
-    now = datetime.now(UTC)
     if not (config.state_dir / DATABASE).exists():
         return report(config, (), (), spool_bytes=0, now=now)
     with StateView(config.state_dir) as view:

@@ -1,7 +1,6 @@
 """``auditrelay verify``: compare a past range with its source, event by event."""
 
 import json
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -35,8 +34,9 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Read a range again at the source, and compare it with the forwarded events."""
-    config = Options.of(context).load(default_level="error")
-    now = datetime.now(UTC)
+    options = Options.of(context)
+    config = options.load(default_level="error")
+    now = options.clock.now()
     request = Verify(
         source=source,
         start=parse_time("--from", since, now),
@@ -44,7 +44,7 @@ def verify(
         repair=repair,
         at_sink=at_sink,
     )
-    verified, undelivered = run_command(config, request, Verified)
+    verified, undelivered = run_command(config, options.clock, request, Verified)
     report = verified.report
     if as_json:
         values = msgspec.to_builtins(report)

@@ -7,7 +7,7 @@ from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.store import Declared, Proof
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, covered_until
+from auditrelay.window import Interval, covered_until, holes
 
 
 class Checkpoint:
@@ -57,7 +57,10 @@ class Checkpoint:
         """Follow the ledger: *proof* was entered into it, and has *declared* gaps."""
         if self._at is None:
             return  # refresh() finds it in the ledger
-        self._gaps += [(gap.interval, gap.reason) for gap in declared]
+        self._gaps = [
+            *((part, reason) for gap, reason in self._gaps for part in holes(gap, proof.covers)),
+            *((gap.interval, gap.reason) for gap in declared),
+        ]
         entered = [*proof.covers, *(span for span, _ in proof.gaps)]
         self._derive(self._at, [*self._ahead, *entered])
 
@@ -67,7 +70,7 @@ class Checkpoint:
         self.measure()
 
     def gaps(self, reasons: Collection[str]) -> list[Interval]:
-        """Return the declared gaps with one of the *reasons*."""
+        """Return what is declared as a gap for one of the *reasons*, and was not read since."""
         return [interval for interval, reason in self._gaps if reason in reasons]
 
     def measure(self) -> None:

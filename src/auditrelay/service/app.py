@@ -131,9 +131,11 @@ class App:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, config: Config, *, attempts: int | None = None) -> AsyncIterator[Self]:
+    async def open(
+        cls, config: Config, clock: Clock, *, attempts: int | None = None
+    ) -> AsyncIterator[Self]:
         """
-        Lock the state directory and build everything that is enabled.
+        Lock the state directory and build everything that is enabled; all of it goes by *clock*.
 
         Raises StateError if another instance has locked the state or it cannot be used,
         ConfigError if a part cannot be built.
@@ -141,8 +143,7 @@ class App:
         config.require_work()
         _tune()
         prepare(config.state_dir)
-        with locked(config.state_dir, __version__):
-            clock = Clock()
+        with locked(config.state_dir, __version__, clock.now()):
             store = await SqliteStore.open(
                 config.state_dir,
                 clock=clock,

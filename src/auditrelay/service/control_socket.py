@@ -25,8 +25,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from auditrelay.errors import RelayError, StateError
+from auditrelay.errors import ConfigError, RelayError, StateError
 from auditrelay.service.desk import (
+    VERSIONS,
     Answer,
     Failure,
     Handle,
@@ -69,9 +70,10 @@ class ControlSocket:
                         await asyncio.shield(serving)
                     finally:
                         answering.stopping = True
-                        server.stop()
             finally:
+                # Only now, when all work has ended: at its stop the server cancels what still runs.
                 if serving is not None:
+                    server.stop()
                     await serving  # until the last answers are sent
 
     async def ask(self, request: Request, on_progress: OnProgress) -> Result:
@@ -88,12 +90,6 @@ class ControlSocket:
                     if isinstance(answer, Result):
                         return answer
                     await on_progress(answer)
-        except httpx.ConnectError as error:
-            raise StateError(
-                f"the instance that has locked {self._state_dir} does not listen on its socket "
-                f"{self._path}: {error}; it may be starting, stopping, or a run --once: try again "
-                "when it has ended"
-            ) from error
         except httpx.TransportError:
             pass  # it was killed in the middle of a line
         raise RelayError("the service ended before the command was done; what was done is kept")
@@ -113,13 +109,28 @@ class ControlSocket:
 
     @contextlib.asynccontextmanager
     async def _replying(self, content: bytes) -> AsyncIterator[httpx.Response]:
+        """Post *content*, and yield the reply as soon as it begins. Raises StateError if none."""
         with self._short_path() as path:
             # Plain HTTP: loading the certificates would take longer than the request.
             transport = httpx.AsyncHTTPTransport(uds=path, verify=False)
-            async with (
-                httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client,  # noqa: S113  # commands take long
-                client.stream("POST", "http://auditrelay/", content=content) as reply,
-            ):
+            async with contextlib.AsyncExitStack() as stack:
+                client = await stack.enter_async_context(
+                    httpx.AsyncClient(transport=transport, timeout=None, trust_env=False)  # noqa: S113  # commands take long
+                )
+                posting = client.stream("POST", "http://auditrelay/", content=content)
+                try:
+                    reply = await stack.enter_async_context(posting)
+                except httpx.ConnectError as error:
+                    raise StateError(
+                        f"the instance that has locked {self._state_dir} does not listen on its "
+                        f"socket {self._path}: {error}; it may be starting, stopping, or a run "
+                        "--once: try again when it has ended"
+                    ) from error
+                except httpx.TransportError as error:
+                    raise StateError(
+                        f"the instance that has locked {self._state_dir} gives no answer in HTTP: "
+                        f"it has just ended, or {VERSIONS}"
+                    ) from error
                 yield reply
 
     @contextlib.contextmanager
@@ -163,20 +174,20 @@ class _Answering:
         else:
             working = self._work.create_task(self._do(request, answer))
             leaving = asyncio.ensure_future(_disconnect(receive))
-            try:
-                await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (working, leaving):
-                    task.cancel()
-                await asyncio.gather(working, leaving, return_exceptions=True)
+            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+            if not self.stopping:  # else the group has cancelled it already
+                working.cancel()
+            await asyncio.wait([working])
+            if working.cancelled():
+                await answer(_STOPPING)  # or nothing, if the client has disconnected
         await send({"type": "http.response.body", "body": b""})
 
     async def _do(self, request: bytes, answer: Callable[[Answer], Awaitable[None]]) -> None:
         try:
+            if len(request) > MAX_LINE:
+                raise ConfigError(f"the request is longer than {MAX_LINE:,} bytes")
             result = await self._handle(decode_request(request), answer)
-        except asyncio.CancelledError:
-            await answer(_STOPPING)
-            raise
         except RelayError as error:
             await answer(Failure.of(error))
         else:
@@ -184,10 +195,10 @@ class _Answering:
 
 
 async def _read(request: HttpRequest) -> bytes:
-    """Return the body of *request*; what is longer than MAX_LINE is cut, and so no request."""
+    """Return the body of *request*, up to the first byte that is more than MAX_LINE."""
     body = bytearray()
     async for chunk in request.stream():
-        body += chunk[: MAX_LINE - len(body)]
+        body += chunk[: MAX_LINE + 1 - len(body)]
     return bytes(body)
 
 

@@ -170,7 +170,7 @@ class Desk(Protocol):
 
 _REQUESTS: Final = msgspec.json.Decoder(Request)
 _ANSWERS: Final = msgspec.json.Decoder(Answer)
-_VERSIONS: Final = (
+VERSIONS: Final = (
     "it and the command are of different versions; restart the service, or use the command that "
     "came with it"
 )
@@ -188,7 +188,7 @@ def decode_request(text: bytes) -> Request:
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(
             f"the running service (auditrelay {__version__}) does not support this request: "
-            f"{error}; {_VERSIONS}"
+            f"{error}; {VERSIONS}"
         ) from error
     return request
 
@@ -200,6 +200,6 @@ def decode_answer(text: bytes) -> Answer:
     except (msgspec.DecodeError, RecursionError) as error:
         raise RelayError(
             f"the running service gives an answer that this command (auditrelay {__version__}) "
-            f"does not understand: {error}; {_VERSIONS}"
+            f"does not understand: {error}; {VERSIONS}"
         ) from error
     return answer

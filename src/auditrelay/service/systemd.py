@@ -6,14 +6,14 @@ names (https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html). 
 variable nothing is sent.
 """
 
-import asyncio
 import os
 import socket
-import time
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 import structlog
+
+from auditrelay.clock import Clock
 
 MAX_STATUS: Final = 800
 """Most characters of a status line: systemd discards a datagram of more than 4,096 bytes."""
@@ -45,7 +45,8 @@ class Supervisor:
     warning in the log.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+        self._clock = clock
         address = environ.get("NOTIFY_SOCKET", "")
         # A name that begins with @ is in the abstract namespace: the kernel wants a NUL for it.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
@@ -65,8 +66,9 @@ class Supervisor:
 
     def reloading(self) -> None:
         """Notify that the configuration is read again; :meth:`ready` has to follow in any case."""
-        # systemd compares it with its own clock, to tell an older READY from the one that follows.
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        # systemd compares it with its own CLOCK_MONOTONIC, which is that of the real clock, to tell
+        # an older READY from the one that follows.
+        self._send("RELOADING=1", f"MONOTONIC_USEC={int(self._clock.monotonic() * 1e6)}")
 
     def stopping(self) -> None:
         """Notify that the service stops, and that this is no failure."""
@@ -85,7 +87,7 @@ class Supervisor:
         before: list[str] = []
         wait = min(FIRST, self._interval)
         while True:
-            await asyncio.sleep(wait)
+            await self._clock.sleep(wait)
             wait = self._interval
             stuck = instance.stuck()
             if not stuck:

@@ -2,7 +2,8 @@
 The contract of a source: an audit-log API, read page by page for a window of time.
 
 A source is one module here: its settings and an example of them, its authentication, and how to
-turn pages. It has no retry, sleep, clock, log or store; those belong to ``http`` and ``collect``.
+turn pages. It has no retry, sleep, log or store, which belong to ``http`` and ``collect``, and asks
+for no time: the clock that it is built with is for its ``Peer``.
 The name of the module is the ``type`` in the configuration; it has ``Settings``, ``EXAMPLE`` and
 ``build``.
 """
@@ -59,11 +60,13 @@ class Source(Protocol):
         """
         Yield every page of *window*, pages and records in any order.
 
-        In the *background* its requests give way to those of other walks. Records just outside the
-        window may be among them. The last page is marked as the last; it
-        may be empty. A walk that ends without it proves nothing. Raises Retryable if the vendor
-        does not answer even after retries, Refused if it will not answer until an operator acts,
-        and WalkBroken if its answers cannot be a whole window.
+        Records just outside the window may be among them. In the *background* the requests give
+        way to those of other walks.
+
+        The last page is marked as the last; it may be empty. A walk that ends without it proves
+        nothing. Raises Retryable if the vendor does not answer even after retries, Refused if it
+        will not answer until an operator acts, and WalkBroken if its answers cannot be a whole
+        window.
         """
 
     async def close(self) -> None:

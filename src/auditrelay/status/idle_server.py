@@ -13,19 +13,33 @@ both with the versions that this was written against.
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from email.utils import formatdate
+from typing import Final
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LAST_SECONDS: Final = 0.5
+"""How long clients may take to read the last answers after the stop."""
 
-class _DatedProtocol(H11Protocol):
+
+class _Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
-        """Set the header Date, which uvicorn does in the loop that is not run here."""
+        """
+        Set the header Date, which uvicorn does in the loop that is not run here.
+
+        Close a connection that begins with something else than a method, such as JSON: h11 would
+        wait for the end of its headers without end.
+        """
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         super().data_received(data)
+        first = self.conn.trailing_data[0][:1]
+        if self.conn.their_state is h11.IDLE and first and not first.isalpha():
+            self.transport.close()
 
 
 class IdleServer(uvicorn.Server):
@@ -35,7 +49,7 @@ class IdleServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_DatedProtocol,
+                http=_Protocol,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -59,3 +73,20 @@ class IdleServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Wait for the stop."""
         await self._stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Send the last answers, for LAST_SECONDS.
+
+        After that a connection whose client does not read is closed, and so its request ends.
+        uvicorn would cancel the request instead, after a second, and log a traceback.
+        """
+        closing = asyncio.get_running_loop().call_later(LAST_SECONDS, self._abort)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            closing.cancel()
+
+    def _abort(self) -> None:
+        for connection in tuple(self.server_state.connections):
+            connection.transport.abort()

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from auditrelay.sandbox.vendors import cencori
-from auditrelay.sandbox.vendors.cencori import COOKIE, HEADER, Cencori
+from auditrelay.sandbox.vendors.cencori import HEADER, Cencori
+from auditrelay.sandbox.vendors.cencori.session import COOKIE
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

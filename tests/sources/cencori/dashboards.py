@@ -5,7 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
-from auditrelay.sandbox.vendors.cencori import COOKIE, Cencori
+from auditrelay.sandbox.vendors.cencori import Cencori
+from auditrelay.sandbox.vendors.cencori.session import COOKIE
 from auditrelay.sources import Page, cencori
 from auditrelay.sources.cencori import dashboard
 

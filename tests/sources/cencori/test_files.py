@@ -26,6 +26,7 @@ from tests.sources.cencori.exports import (
 from tests.support.clock import FakeClock
 
 from auditrelay import sources
+from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.errors import Refused, Rejected
 from auditrelay.sandbox.vendors.cencori import HEADER, ORGANIZATION_SLUG, Cencori
@@ -355,7 +356,7 @@ def running(tmp_path: Path) -> Callable[..., Awaitable[list[str]]]:
 
     async def once() -> list[str]:
         loaded = load(config, {"HOME": str(tmp_path)})
-        async with app.App.open(loaded, attempts=2) as running:
+        async with app.App.open(loaded, Clock(), attempts=2) as running:
             assert await running.once() == []
         out = tmp_path / "out"
         return out.read_text().splitlines() if out.exists() else []

@@ -18,7 +18,8 @@ from tests.support.clock import FakeClock
 from auditrelay import sources
 from auditrelay.config import load
 from auditrelay.errors import Refused
-from auditrelay.sandbox.vendors.cencori import COOKIE, Cencori
+from auditrelay.sandbox.vendors.cencori import Cencori
+from auditrelay.sandbox.vendors.cencori.session import COOKIE
 from auditrelay.settings.secrets import Secret
 from auditrelay.sources import Folder
 from auditrelay.sources.cencori import dashboard

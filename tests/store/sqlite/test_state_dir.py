@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.clock import NOON
 from tests.support.stores import opened
 
 from auditrelay.errors import StateError
@@ -96,12 +97,24 @@ async def test_a_creation_that_was_cut_off_is_started_again(tmp_path: Path) -> N
     await store.close()
 
 
+def test_the_lock_says_since_when_it_is_held(tmp_path: Path) -> None:
+    words = "auditrelay 1.0, process .* since 2026-01-01T12:00:00"
+    with (
+        locked(tmp_path, "1.0", NOON),
+        pytest.raises(StateError, match=words),
+        locked(tmp_path, "1.0", NOON),
+    ):
+        pass
+
+
 @pytest.mark.process
 def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -> None:
     child = (
         "import sys; from pathlib import Path\n"
         "from auditrelay.store.sqlite.state_dir import locked\n"
-        "with locked(Path(sys.argv[1]), '9.9'): print('locked', flush=True); sys.stdin.read()"
+        "from auditrelay.clock import Clock\n"
+        "with locked(Path(sys.argv[1]), '9.9', Clock().now()):\n"
+        "    print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", child, str(tmp_path)],
@@ -113,8 +126,8 @@ def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -
         assert holder.stdin is not None
         assert holder.stdout.readline() == "locked\n"
         words = f"auditrelay 9.9, process {holder.pid} on .* since"
-        with pytest.raises(StateError, match=words), locked(tmp_path, "1.0"):
+        with pytest.raises(StateError, match=words), locked(tmp_path, "1.0", NOON):
             pass
         holder.stdin.close()
-    with locked(tmp_path, "1.0"):
+    with locked(tmp_path, "1.0", NOON):
         pass

@@ -7,7 +7,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from auditrelay.errors import Locked, StateError
@@ -45,8 +45,12 @@ def prepare(state_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(state_dir: Path, version: str) -> Iterator[None]:
-    """Lock *state_dir* for this process. Raises Locked, naming the process that has the lock."""
+def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
+    """
+    Lock *state_dir* for this process, which is of *version*, since *now*.
+
+    Raises Locked, naming the process that has the lock.
+    """
     path = state_dir / _LOCK
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -63,7 +67,7 @@ def locked(state_dir: Path, version: str) -> Iterator[None]:
         label = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "since": now.isoformat(timespec="seconds"),
             "version": version,
         }
         # On a full disk the lock works all the same; only its label is missing.

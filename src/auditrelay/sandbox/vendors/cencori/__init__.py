@@ -3,8 +3,7 @@ The audit-log route of Cencori's dashboard, and the files of its export buttons.
 
 Both follow the vendor's source (``app/api/organizations/[orgSlug]/audit-logs/route.ts``,
 ``proxy.ts`` and ``lib/entitlements.ts`` in github.com/cencori/cencori); the documentation covers
-the buttons only (https://cencori.com/docs/platform/audit-logs). Sessions are those of Supabase, in
-cookies that are renewed by ``Set-Cookie``. Possible variations are switches.
+the buttons only (https://cencori.com/docs/platform/audit-logs). Possible variations are switches.
 """
 
 import json
@@ -12,7 +11,6 @@ import os
 import random
 import re
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,11 +23,11 @@ from typing import Any, ClassVar, Literal
 from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, joined, second
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
+from auditrelay.sandbox.vendors.cencori.session import COOKIE, Session
 
 ORGANIZATION_SLUG = "acme-labs"
 ORGANIZATION = "4c1d5f0e-91a7-4a52-b1f4-6f0f5a1c2d3e"
 ORGANIZATION_NAME = "Acme Labs"
-COOKIE = "sb-abcdefghijklmnopqrst-auth-token"
 
 HEADER = (
     "Timestamp,Category,Action,Resource Type,Resource ID,Project ID,Actor,IP Address,Description,"
@@ -127,12 +125,10 @@ class Cencori(Vendor):
         self.switches = switches or Switches()
         self.organization_slug = ORGANIZATION_SLUG
         self.failures: list[str] = []
+        self._session = Session()
         self._pages = 0
         self._random = random.Random(seed)  # noqa: S311  # repeatable, not secret
         self._made = 0
-        self._generation = 1
-        self._chosen: str | None = None
-        self._expires: float | None = None
         self._reported_totals: dict[tuple[str, ...], int] = {}
 
     def settings(self) -> dict[str, Any]:
@@ -153,88 +149,30 @@ class Cencori(Vendor):
         """Serve *count* records of about *record_bytes* bytes, generated when they are read."""
         self.records = generated(count, start, end - start, record_bytes)
 
-    # -- sessions ----------------------------------------------------------------------------------
+    # -- the session -------------------------------------------------------------------------------
 
     @property
     def cookie(self) -> str:
         """The header ``Cookie`` of the current session."""
-        return "; ".join(f"{name}={value}" for name, value in self._cookies().items())
-
-    def renew_session(self) -> None:
-        """Renew the session at the next request; from then on the old cookies are refused."""
-        self._expires = 0.0
-
-    def end_session(self) -> None:
-        """Sign the user out: the client's cookies are refused."""
-        self._begin(None)
-
-    def rotate(self, key: str) -> None:
-        """Sign the user out and in again, with a new session *key*."""
-        self._begin(key)
-
-    def _begin(self, chosen: str | None) -> None:
-        self._generation += 1
-        self._chosen = chosen
+        cookies = self._session.cookies(self.switches.chunk)
+        return "; ".join(f"{name}={value}" for name, value in cookies.items())
 
     @property
     def secret(self) -> str:
         """The credential of a source, which must not be sent to any other host."""
-        return self._token()
+        return self._session.token
 
-    def _token(self) -> str:
-        """Return the session in Supabase's format: base64 of JSON, a few thousand characters."""
-        if self._chosen is not None:
-            return self._chosen
-        generation = self._generation
-        value = {
-            "access_token": f"at-{generation}-" + "x" * 1800,
-            "refresh_token": f"rt-{generation}",
-            "expires_at": 1_900_000_000 + generation,
-            "user": {"email": "dana@acme.example", "role": "authenticated"},
-        }
-        return "base64-" + urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+    def renew_session(self) -> None:
+        """Renew the session at the next request; from then on the old cookies are refused."""
+        self._session.expire()
 
-    def _cookies(self) -> dict[str, str]:
-        token, size = self._token(), self.switches.chunk
-        if len(token) <= size:
-            return {COOKIE: token}
-        return {
-            f"{COOKIE}.{number}": token[number * size : (number + 1) * size]
-            for number in range(ceil(len(token) / size))
-        }
+    def end_session(self) -> None:
+        """Sign the user out: the client's cookies are refused."""
+        self._session.begin()
 
-    def _signed_in(self, request: Request) -> bool:
-        """Assemble the token as the server does, and compare it; other cookies are ignored."""
-        given = _cookies_of(request)
-        token = given.get(COOKIE)
-        if token is None:
-            token, number = "", 0
-            while (chunk := given.get(f"{COOKIE}.{number}")) is not None:
-                token += chunk
-                number += 1
-        return token == self._token()
-
-    def _renewal(self, request: Request) -> dict[str, str]:
-        """Return the headers that renew the session, if it is due."""
-        life = self.switches.session_life
-        if self._expires is None and life is not None:
-            self._expires = self.clock() + life
-        if self._expires is None or self.clock() < self._expires:
-            return {}
-        self._begin(None)
-        self._expires = None if life is None else self.clock() + life
-        after = self._cookies()
-        lines = [
-            f"{name}={value}; Path=/; Domain=.cencori.com; Max-Age=34560000; SameSite=Lax"
-            for name, value in after.items()
-        ]
-        lines += [
-            f"{name}=; Path=/; Domain=.cencori.com; Max-Age=0; SameSite=Lax"
-            for name in _cookies_of(request)
-            if name.startswith(COOKIE) and name not in after
-        ]
-        # One header for each: the server writes a value as it is.
-        return {"Set-Cookie": "\r\nSet-Cookie: ".join(lines)}
+    def rotate(self, key: str) -> None:
+        """Sign the user out and in again, with a new session *key*."""
+        self._session.begin(key)
 
     # -- rows --------------------------------------------------------------------------------------
 
@@ -323,10 +261,14 @@ class Cencori(Vendor):
             return json_response(429, {"error": "Too many requests"}, self._retry_after(wait))
         if switches.misconfigured:
             return json_response(503, {"error": "Server misconfiguration"})
-        if not self._signed_in(request):
+        if not self._session.admits(request):
             return json_response(401, {"error": "Unauthorized"})
         response = self._for_user(route[1], request.query)
-        response.headers.update(self._renewal(request))
+        response.headers.update(
+            self._session.renewal(
+                request, now=self.clock(), life=switches.session_life, chunk=switches.chunk
+            )
+        )
         return response
 
     def _for_user(self, slug: str, query: dict[str, str]) -> Response:
@@ -435,11 +377,6 @@ class Cencori(Vendor):
         written = self.clock() - age
         os.utime(path, (written, written))
         return path
-
-
-def _cookies_of(request: Request) -> dict[str, str]:
-    parts = (part.strip().partition("=") for part in request.headers.get("cookie", "").split(";"))
-    return {name: value for name, _, value in parts}
 
 
 def _number(text: str | None, default: int) -> int:
