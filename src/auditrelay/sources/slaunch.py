@@ -10,14 +10,13 @@ Without a time filter every walk begins at the newest record and ends with the f
 contains one older than its window. Records outside the window are skipped, so that a part of a
 window yields less than the whole.
 
-**The first start over a long history** is one window, the whole lookback. Its pages are committed
-as they come, and only one is in memory. A window of more than 50,000 events is bisected, the older
-half first. To reach it without turning all pages from the top again, the source remembers the
-cursors of the pages that it has seen and starts at the deepest one before the window; the first
-record there must be newer than the window, or the walk starts at the top after all. A history of
-any length therefore costs about four times its pages, bisecting included. Newest first also means
-that a walk that breaks off proves nothing: it is repeated, and what it had committed is
-deduplicated.
+**The first start over a long history** is one window, the whole lookback, and one walk. Its pages
+are committed as they come, and only one is in memory. A walk of more than 100,000 events breaks,
+and the window is read in parts, the newest first. To reach one without turning all pages from the
+top again, the source remembers the cursors of the pages that it has seen and starts at the deepest
+one before the part; the first record there must be newer than the part, or the walk starts at the
+top after all. Newest first also means that a walk that breaks off proves nothing: it is repeated,
+and what it had committed is deduplicated.
 
 **Order.** Newest first is documented. If an item is nevertheless newer than the one before it, a
 single old item no longer ends that walk: the walk ends with a page of only older ones, and the
