@@ -1,4 +1,4 @@
-"""No class is so long that nobody can keep it in mind."""
+"""No class is longer than a few screens."""
 
 import ast
 from pathlib import Path
