@@ -1,4 +1,4 @@
-"""No class is so long that nobody can keep it in mind."""
+"""No class is too long to be kept in mind."""
 
 import ast
 from pathlib import Path
