@@ -1,4 +1,4 @@
-"""No class is longer than a few screens."""
+"""No class is too long to be kept in mind."""
 
 import ast
 from pathlib import Path
