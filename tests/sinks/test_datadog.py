@@ -43,7 +43,7 @@ async def make(intake: Datadog, clock: FakeClock) -> AsyncIterator[Callable[...,
 
     def build(**keys: Any) -> Sink:
         settings = datadog.Settings.model_validate(
-            {"type": "datadog", "url": intake.url, "api_key": API_KEY, "timeout": "2s", **keys}
+            {"type": "datadog", "url": intake.url, "api_key": API_KEY, "timeout": "10s", **keys}
         )
         made.append(datadog.build("datadog", settings, Metrics(), clock))
         return made[-1]

@@ -39,7 +39,7 @@ async def make(splunk: Splunk, clock: FakeClock) -> AsyncIterator[Callable[..., 
 
     def build(**keys: Any) -> Sink:
         settings = splunk_hec.Settings.model_validate(
-            {"type": "splunk_hec", "url": splunk.url, "token": TOKEN, "timeout": "2s", **keys}
+            {"type": "splunk_hec", "url": splunk.url, "token": TOKEN, "timeout": "10s", **keys}
         )
         made.append(splunk_hec.build("splunk", settings, Metrics(), clock))
         return made[-1]

@@ -30,7 +30,7 @@ async def make(elastic: Elastic, clock: FakeClock) -> AsyncIterator[Make]:
                 "urls": [elastic.url],
                 "username": USERNAME,
                 "password": PASSWORD,
-                "timeout": "2s",
+                "timeout": "10s",
                 **keys,
             }
         )
