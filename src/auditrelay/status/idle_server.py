@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Final
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -33,12 +32,12 @@ class _Protocol(H11Protocol):
         Set the header Date, which uvicorn does in the loop that is not run here.
 
         Close a connection that begins with something else than a method, such as JSON: h11 would
-        wait for the end of its headers without end.
+        wait for the end of its headers, which never comes.
         """
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         super().data_received(data)
         first = self.conn.trailing_data[0][:1]
-        if self.conn.their_state is h11.IDLE and first and not first.isalpha():
+        if self.conn.their_http_version is None and first and not first.isalpha():
             self.transport.close()
 
 
