@@ -34,7 +34,7 @@ class _Protocol(H11Protocol):
         Set the header Date, which uvicorn does in the loop that is not run here.
 
         Close a connection that begins with something else than a method, such as JSON: h11 would
-        wait for the end of its headers without end.
+        wait for the end of its headers, which never comes.
         """
         if not self._has_begun and not data[:1].isalpha():
             self.transport.close()
@@ -42,6 +42,9 @@ class _Protocol(H11Protocol):
         self._has_begun = True
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         super().data_received(data)
+        first = self.conn.trailing_data[0][:1]
+        if self.conn.their_http_version is None and first and not first.isalpha():
+            self.transport.close()
 
 
 class IdleServer(uvicorn.Server):
