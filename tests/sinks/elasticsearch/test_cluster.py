@@ -1,14 +1,19 @@
 """The nodes of a cluster: which of them gets a request, and authentication."""
 
 import base64
+import contextlib
 from collections.abc import Callable
 
+import httpx
 import pytest
+from tests.support.clock import NOON
 
 from auditrelay.errors import RelayError, Retryable
+from auditrelay.http.replies import Reply
 from auditrelay.sandbox.faults import Action, answer, hang, reset
 from auditrelay.sandbox.siems.elasticsearch import KEY_ID, KEY_SECRET, Elastic
 from auditrelay.sinks import Counts, Item, Sink, Verdict, elasticsearch
+from auditrelay.sinks.elasticsearch.cluster import answer_of
 
 Items = Callable[[Sink, int], list[Item]]
 Make = Callable[..., Sink]
@@ -115,3 +120,23 @@ async def test_each_way_to_log_in_works(elastic: Elastic, make: Make, items: Ite
     sink = make(username=None, password=None)
     await sink.send(items(sink, 1))
     assert "authorization" not in elastic.seen[-1].headers
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 429, 500])
+@pytest.mark.parametrize(
+    "body", [b'{"error":{"type":"t","reason":"r"}}', b'{"error":"no handler"}', b"<html>"]
+)
+def test_an_answer_is_decoded_at_most_once(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: bytes
+) -> None:
+    decoded, decode = 0, Reply.json
+
+    def count(reply: Reply) -> object:
+        nonlocal decoded
+        decoded += 1
+        return decode(reply)
+
+    monkeypatch.setattr(Reply, "json", count)
+    with contextlib.suppress(RelayError):
+        answer_of(Reply(status, httpx.Headers(), body, "GET /", NOON))
+    assert decoded <= 1

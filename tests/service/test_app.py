@@ -1,0 +1,165 @@
+"""One instance from its start to its end: what it starts, in which order it stops, what is left."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+from tests.support.daemon import eventually
+from tests.support.stores import opened
+
+from auditrelay.config import load
+from auditrelay.config.model import Config
+from auditrelay.errors import ConfigError, StateError
+from auditrelay.sandbox.vendors.bland import Bland
+from auditrelay.service.app import App
+from auditrelay.service.control_socket import SOCKET
+from auditrelay.service.systemd import Supervisor
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the interpreter of the tests as it is."""
+    monkeypatch.setattr("auditrelay.service.app._tune", lambda: None)
+
+
+@pytest.fixture
+async def vendor() -> AsyncIterator[Bland]:
+    async with Bland() as vendor:
+        now = datetime.now(UTC)
+        vendor.fill(5, now - timedelta(minutes=40), now - timedelta(minutes=10))
+        yield vendor
+
+
+@pytest.fixture
+def configure(tmp_path: Path, vendor: Bland) -> Configure:
+    """Load a configuration with the source "calls" and the file sink "out"."""
+
+    def make(**source: str) -> Config:
+        table: dict[str, Any] = {**vendor.settings(), "initial_lookback": "1h", **source}
+        path = tmp_path / "c.toml"
+        path.touch(mode=0o600)
+        lines = [
+            f'state_dir = "{tmp_path / "state"}"',
+            '[status]\nlisten = "127.0.0.1:0"\n[sources.calls]',
+            *(f"{key} = {json.dumps(value)}" for key, value in table.items()),
+            f'[sinks.out]\ntype = "file"\npath = "{tmp_path / "out.jsonl"}"',
+        ]
+        path.write_text("\n".join(lines))
+        return load(path, {"HOME": str(tmp_path)})
+
+    return make
+
+
+class Recorder(Supervisor):
+    """A service manager that writes down what it is notified of."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.heard: list[str] = []
+
+    def ready(self, sentence: str) -> None:
+        self.heard.append("ready")
+
+    def reloading(self) -> None:
+        self.heard.append("reloading")
+
+    def stopping(self) -> None:
+        self.heard.append("stopping")
+
+
+def lines(tmp_path: Path) -> list[str]:
+    out = tmp_path / "out.jsonl"
+    return out.read_text().splitlines() if out.exists() else []
+
+
+async def test_once_reads_and_delivers_everything_and_ends(
+    tmp_path: Path, configure: Configure
+) -> None:
+    async with App.open(configure(), attempts=1) as app:
+        assert await app.once() == []
+    assert len(lines(tmp_path)) == 5
+    async with App.open(configure(), attempts=1) as app:
+        assert await app.once() == []
+    assert len(lines(tmp_path)) == 5
+
+
+async def test_once_names_the_source_that_failed_and_delivers_the_rest(
+    tmp_path: Path, configure: Configure
+) -> None:
+    async with App.open(configure(), attempts=1) as app:
+        assert await app.once() == []
+    async with App.open(configure(api_key="another"), attempts=1) as app:
+        (failure,) = await app.once()
+    assert failure.startswith("calls: 401 ")
+
+
+async def test_the_state_is_locked_while_it_is_open(configure: Configure) -> None:
+    config = configure()
+    async with App.open(config):
+        with pytest.raises(StateError):
+            async with App.open(config):
+                pass
+    async with App.open(config):
+        pass
+
+
+async def test_what_fails_while_it_opens_leaves_the_state_closed(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ConfigError("no such file")
+
+    config = configure()
+    with monkeypatch.context() as broken:
+        broken.setattr("auditrelay.sinks.file.build", fail)
+        with pytest.raises(ConfigError):
+            async with App.open(config):
+                pass
+    store = await opened(config.state_dir)
+    await store.close()
+    async with App.open(config):
+        pass
+
+
+async def test_it_serves_until_it_is_stopped_and_stops_in_order(
+    tmp_path: Path, configure: Configure
+) -> None:
+    stop, reload, supervisor = asyncio.Event(), asyncio.Event(), Recorder()
+    addresses: list[str] = []
+    configs: list[Config | ConfigError] = [ConfigError("a typo"), configure()]
+
+    def reread() -> Config:
+        found = configs.pop(0)
+        if isinstance(found, ConfigError):
+            raise found
+        return found
+
+    with capture_logs() as logged:
+        async with App.open(configure()) as app, asyncio.timeout(30):
+            serving = asyncio.create_task(
+                app.serve(stop, reload, reread, addresses.append, supervisor)
+            )
+            await eventually(lambda: len(lines(tmp_path)) == 5)
+            assert supervisor.heard == ["ready"]
+            assert len(addresses) == 1
+            assert (tmp_path / "state" / SOCKET).is_socket()
+            # A bad configuration changes nothing, and the next one is read all the same.
+            reload.set()
+            await eventually(lambda: supervisor.heard == ["ready", "reloading", "ready"])
+            reload.set()
+            await eventually(lambda: supervisor.heard[3:] == ["reloading", "ready"])
+            stop.set()
+            await serving
+    assert supervisor.heard[-1] == "stopping"
+    assert not (tmp_path / "state" / SOCKET).exists()
+    events = [each["event"] for each in logged]
+    assert events.index("reload_refused") < events.index("reloaded")
+    assert events.count("ledger_sealed") <= 1
+    assert len(lines(tmp_path)) == 5

@@ -1,0 +1,166 @@
+"""What a running instance reports of itself: from its loops first, from the store where it must."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.conftest import make_event
+from tests.support.clock import FakeClock
+from tests.support.stores import NOON, opened
+
+from auditrelay.config import load
+from auditrelay.config.model import Config
+from auditrelay.deliver.throughput import Throughput
+from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
+from auditrelay.service.instance_view import InstanceView
+from auditrelay.status.findings import STUCK
+from auditrelay.store.conditions import SinkCondition, SourceCondition
+from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.telemetry.metrics import Metrics
+
+LONGEST = SOURCE_ATTEMPTS * (MAX_SOURCE_WAIT + 30)
+"""Seconds that the attempts at one request of a source may take, with its timeout of 30."""
+
+
+@dataclass
+class Loop:
+    """A collector or a deliverer as the view sees it."""
+
+    name: str
+    condition: Any
+    settings: Any
+    worked_at: float | None = None
+    worked_once: bool = True
+    polls: Any = field(default_factory=lambda: SimpleNamespace(rested_at=1000.0))
+    throughput: Throughput = field(default_factory=lambda: Throughput(NOON))
+    measured: int = 0
+
+    def measure(self) -> None:
+        self.measured += 1
+
+
+@dataclass
+class World:
+    """An instance with the source "calls" and the sink "out", whose *clock* begins at 1000."""
+
+    config: Config
+    store: SqliteStore
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(sources=["calls"], sinks=["out"], pairs=[("calls", "out")])
+        self.source = Loop("calls", SourceCondition(up=True), self.config.sources["calls"])
+        self.sink = Loop("out", SinkCondition(up=True), self.config.sinks["out"])
+        topology: Any = SimpleNamespace(
+            config=self.config,
+            collectors={"calls": self.source},
+            deliverers={"out": self.sink},
+            loops=[self.source, self.sink],
+        )
+        self.view = InstanceView(topology, self.store, self.metrics, clock=self.clock)
+
+    async def gauge(self, name: str) -> float:
+        text = (await self.view.render_metrics(""))[0].decode()
+        (line,) = (line for line in text.splitlines() if line.startswith(f"auditrelay_{name}"))
+        return float(line.rpartition(" ")[2])
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    path = tmp_path / "c.toml"
+    path.touch(mode=0o600)
+    path.write_text(
+        f'state_dir = "{tmp_path}"\n[sources.calls]\ntype = "bland"\napi_key = "key-one"\n'
+        'timeout = "30s"\npoll_interval = "60s"\n'
+        f'[sinks.out]\ntype = "file"\npath = "{tmp_path}/out.jsonl"\n'
+    )
+    config = load(path, {"HOME": str(tmp_path)})
+    store = await opened(tmp_path)
+    await store.start_source("calls", NOON)
+    await store.start_sink("out", ["calls"])
+    yield World(config, store)
+    await store.close()
+
+
+async def test_the_report_has_the_health_of_the_loops_and_not_what_was_saved(world: World) -> None:
+    await world.store.save_condition("source", "calls", SourceCondition(last_error="of old"))
+    await world.store.save_condition("sink", "out", SinkCondition(last_error="of old"))
+    world.source.condition = SourceCondition(last_error="401 from Bland", held=True)
+    world.sink.condition = SinkCondition(up=True, last_delivered_at="2026-01-01T11:00:00Z")
+    world.view.restart_command = "systemctl restart auditrelay"
+    report = await world.view.status()
+    (source,), (sink,) = report.sources, report.sinks
+    assert source.last_error == "401 from Bland"
+    assert sink.last_error is None
+    assert sink.delivered_per_minute is not None
+
+
+async def test_the_metrics_are_those_of_this_moment(world: World) -> None:
+    await world.store.add("calls", [make_event(1, source="calls"), make_event(2, source="calls")])
+    assert await world.gauge('sink_backlog_events{sink="out"}') == 2
+    assert await world.gauge("spool_bytes") == world.store.spool_bytes > 0
+    assert await world.gauge("spool_max_bytes") == world.config.spool.max_bytes
+    age = await world.gauge('sink_oldest_undelivered_seconds{sink="out"}')
+    world.clock.advance(90)
+    assert await world.gauge('sink_oldest_undelivered_seconds{sink="out"}') == age + 90
+    assert world.source.measured == 5
+
+
+async def test_a_sink_that_was_removed_has_no_metrics(world: World) -> None:
+    await world.store.start_sink("removed", ["calls"])
+    text = (await world.view.render_metrics(""))[0].decode()
+    assert 'sink="removed"' not in text
+
+
+async def test_a_poll_is_stuck_once_all_attempts_at_a_request_would_be_over(world: World) -> None:
+    world.source.worked_at = world.clock.monotonic()
+    world.clock.advance(STUCK.total_seconds() + LONGEST)
+    assert world.view.stuck() == []
+    world.clock.advance(1)
+    assert world.view.stuck() == ["calls"]
+    world.source.worked_at = world.clock.monotonic()
+    assert world.view.stuck() == []
+
+
+async def test_polls_are_stuck_if_none_begins_when_it_is_due(world: World) -> None:
+    world.clock.advance(STUCK.total_seconds() + 60)
+    assert world.view.stuck() == []
+    world.clock.advance(1)
+    assert world.view.stuck() == ["calls"]
+
+
+async def test_a_batch_is_stuck_and_a_sink_without_work_is_not(world: World) -> None:
+    limit = STUCK.total_seconds() + world.config.sinks["out"].timeout.total_seconds()
+    world.sink.worked_at = world.clock.monotonic()
+    world.clock.advance(limit)
+    world.source.polls.rested_at = world.clock.monotonic()
+    assert world.view.stuck() == []
+    world.clock.advance(1)
+    assert world.view.stuck() == ["out"]
+    world.sink.worked_at = None
+    assert world.view.stuck() == []
+
+
+async def test_the_summary_names_every_problem(world: World) -> None:
+    assert world.view.summary() == "All healthy: calls, out"
+    world.source.condition = SourceCondition(held=True, last_error="401")
+    world.sink.condition = SinkCondition(last_error="503")
+    assert world.view.summary() == "calls is blocked, action required: 401; out: 503"
+    world.source.condition, world.source.worked_once = SourceCondition(), False
+    world.sink.condition = SinkCondition(up=True)
+    assert world.view.summary() == "calls: no response yet"
+
+
+async def test_it_is_ready_once_each_loop_has_succeeded_and_none_is_held(world: World) -> None:
+    world.source.worked_once = False
+    assert world.view.unready() == ["calls has not succeeded since the start: no response yet"]
+    world.source.condition = SourceCondition(last_error="503")
+    assert world.view.unready() == ["calls has not succeeded since the start: 503"]
+    world.source.worked_once = True
+    # An error after the first success is no reason: another instance would have it, too.
+    assert world.view.unready() == []
+    world.sink.condition = SinkCondition(held=True, last_error="403")
+    assert world.view.unready() == ["out is blocked, action required: 403"]
