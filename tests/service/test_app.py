@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from tests.support.daemon import eventually
 from tests.support.stores import opened
 
+from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, StateError
@@ -61,7 +62,7 @@ class Recorder(Supervisor):
     """A service manager that writes down what it is notified of."""
 
     def __init__(self) -> None:
-        super().__init__({})
+        super().__init__({}, Clock())
         self.heard: list[str] = []
 
     def ready(self, sentence: str) -> None:
@@ -82,10 +83,10 @@ def lines(tmp_path: Path) -> list[str]:
 async def test_once_reads_and_delivers_everything_and_ends(
     tmp_path: Path, configure: Configure
 ) -> None:
-    async with App.open(configure(), attempts=1) as app:
+    async with App.open(configure(), Clock(), attempts=1) as app:
         assert await app.once() == []
     assert len(lines(tmp_path)) == 5
-    async with App.open(configure(), attempts=1) as app:
+    async with App.open(configure(), Clock(), attempts=1) as app:
         assert await app.once() == []
     assert len(lines(tmp_path)) == 5
 
@@ -93,20 +94,20 @@ async def test_once_reads_and_delivers_everything_and_ends(
 async def test_once_names_the_source_that_failed_and_delivers_the_rest(
     tmp_path: Path, configure: Configure
 ) -> None:
-    async with App.open(configure(), attempts=1) as app:
+    async with App.open(configure(), Clock(), attempts=1) as app:
         assert await app.once() == []
-    async with App.open(configure(api_key="another"), attempts=1) as app:
+    async with App.open(configure(api_key="another"), Clock(), attempts=1) as app:
         (failure,) = await app.once()
     assert failure.startswith("calls: 401 ")
 
 
 async def test_the_state_is_locked_while_it_is_open(configure: Configure) -> None:
     config = configure()
-    async with App.open(config):
+    async with App.open(config, Clock()):
         with pytest.raises(StateError):
-            async with App.open(config):
+            async with App.open(config, Clock()):
                 pass
-    async with App.open(config):
+    async with App.open(config, Clock()):
         pass
 
 
@@ -120,11 +121,11 @@ async def test_what_fails_while_it_opens_leaves_the_state_closed(
     with monkeypatch.context() as broken:
         broken.setattr("auditrelay.sinks.file.build", fail)
         with pytest.raises(ConfigError):
-            async with App.open(config):
+            async with App.open(config, Clock()):
                 pass
     store = await opened(config.state_dir)
     await store.close()
-    async with App.open(config):
+    async with App.open(config, Clock()):
         pass
 
 
@@ -142,7 +143,7 @@ async def test_it_serves_until_it_is_stopped_and_stops_in_order(
         return found
 
     with capture_logs() as logged:
-        async with App.open(configure()) as app, asyncio.timeout(30):
+        async with App.open(configure(), Clock()) as app, asyncio.timeout(30):
             serving = asyncio.create_task(
                 app.serve(stop, reload, reread, addresses.append, supervisor)
             )

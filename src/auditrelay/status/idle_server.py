@@ -42,9 +42,6 @@ class _Protocol(H11Protocol):
         self._has_begun = True
         self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         super().data_received(data)
-        first = self.conn.trailing_data[0][:1]
-        if self.conn.their_http_version is None and first and not first.isalpha():
-            self.transport.close()
 
 
 class IdleServer(uvicorn.Server):
