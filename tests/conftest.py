@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.support.clock import FakeClock
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
@@ -27,6 +28,12 @@ if (
     os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 
 _may_start_processes = True
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile(
+    "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("without clocks")
 
 
 def _refuse_processes(event: str, _arguments: tuple[Any, ...]) -> None:

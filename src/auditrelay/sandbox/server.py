@@ -29,6 +29,7 @@ def _bind(port: int) -> socket.socket:
     """Return a socket on *port* of loopback, or on a free one for 0; several may share it."""
     # asyncio turns Nagle's algorithm off only for a socket that says that it is TCP.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after connections in TIME_WAIT
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))
     return bound
