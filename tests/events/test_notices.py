@@ -9,7 +9,8 @@ import pytest
 from tests.support.ocsf_check import faults
 
 from auditrelay.events import AuditEvent, notices, pack, unpack
-from auditrelay.events.notices import GAP, gap_event
+from auditrelay.events.forms import FORMS
+from auditrelay.events.notices import GAP, alert_event, gap_event
 from auditrelay.window import micros
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -113,3 +114,20 @@ def test_a_test_event_renders_in_every_form(
     valid_cim(forms["cim"])
     assert faults(forms["ocsf"]) == []
     assert forms["raw"]["record"] == {"test": {"nonce": "n1"}}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_event_of_our_own_carries_its_uid_in_every_form(form: str) -> None:
+    event = alert_event(
+        source="auditrelay", code="held", about="splunk", what="x", todo="y", over=False, now=NOW
+    )
+    assert event.uid in str(FORMS[form](event))
+
+
+def test_in_ecs_our_own_fields_and_those_of_the_vendor_auditrelay_share_a_key() -> None:
+    event = alert_event(
+        source="auditrelay", code="held", about="splunk", what="x", todo="y", over=False, now=NOW
+    )
+    own = FORMS["ecs"](event)["auditrelay"]
+    assert own["uid"] == event.uid
+    assert own["audit"]

@@ -13,6 +13,7 @@ If the command disconnects, its work is cancelled.
 import asyncio
 import contextlib
 import os
+import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -123,8 +124,8 @@ class ControlSocket:
                 except httpx.ConnectError as error:
                     raise StateError(
                         f"the instance that has locked {self._state_dir} does not listen on its "
-                        f"socket {self._path}: {error}; it may be starting, stopping, or a run "
-                        "--once: try again when it has ended"
+                        f"socket {self._path}: {_without_number(error)}; it may be starting, "
+                        "stopping, a run --once, or a command: try again when it has ended"
                     ) from error
                 except httpx.TransportError as error:
                     raise StateError(
@@ -219,3 +220,8 @@ async def _lines(reply: httpx.Response) -> AsyncGenerator[bytes]:
             line = bytearray(other)
         if len(line) > MAX_LINE:
             raise RelayError(f"the answer of the service is longer than {MAX_LINE:,} bytes")
+
+
+def _without_number(error: Exception) -> str:
+    """Return what the system says, without the number of its error."""
+    return re.sub(r"^\[Errno \d+\] ", "", str(error))

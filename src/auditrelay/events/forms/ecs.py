@@ -56,8 +56,9 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
         "event": _event(event, meaning),
         "labels": _labels(event),
         "auditrelay": _own(event, marks),
-        event.vendor: {"audit": _audit(event)},
     }
+    # Both are under one key for an event of our own: an alert, a gap.
+    document.setdefault(event.vendor, {})["audit"] = _audit(event)
     if event.org_id or event.org_name:
         document["organization"] = without_empty(id=event.org_id, name=event.org_name)
     if event.kind == "group" and (event.target.id or event.target.name):
