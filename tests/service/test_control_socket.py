@@ -79,7 +79,7 @@ async def test_a_stale_socket_of_a_killed_service_is_replaced(tmp_path: Path) ->
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(tmp_path / SOCKET))
     with pytest.raises(
-        StateError, match="does not listen on its socket [^ ]+: Connection refused;"
+        StateError, match=r"does not listen on its socket [^ ]+: Connection refused;"
     ):
         await ask(tmp_path)
     (tmp_path / SOCKET).rename(tmp_path / "elsewhere")

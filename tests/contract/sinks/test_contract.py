@@ -260,7 +260,7 @@ async def test_an_unknown_outcome_is_a_possible_duplicate(
         "truncated": faults.truncated(),
         "cut": faults.truncated(honest_length=True),
     }
-    sink = rig.build(timeout="300ms")
+    sink = rig.build(timeout="1s" if fault == "hang" else "10s")
     first = items(sink, 1)
     await sink.send(first)
     batch = items(sink, 4)[1:]
