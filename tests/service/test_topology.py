@@ -21,7 +21,7 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
-from auditrelay.store.leases import SOLE
+from auditrelay.store.leases import sole
 from auditrelay.telemetry.metrics import Metrics
 
 Configure = Callable[..., Config]
@@ -139,7 +139,7 @@ async def test_a_stop_while_a_sink_is_drained_does_not_say_that_it_is(
         raise Refused("401", status=401)
 
     with capture_logs() as logs:
-        # On the real clock it waits until it probes again; on a fake one it would probe without end.
+        # The real clock: on a fake one it would probe again and again without waiting.
         config = configure({"one": source()}, ("out", "gone"))
         async with running(config, Clock()) as topology:
             monkeypatch.setattr(topology.sinks["gone"], "send", refuse)
@@ -206,13 +206,15 @@ async def test_an_announcement_wakes_every_sink(configure: Configure) -> None:
         assert [each.wake.is_set() for each in topology.deliverers.values()] == [True, True]
 
 
-async def test_sources_and_sinks_write_under_a_lease(
+async def test_each_source_and_sink_writes_under_its_own_lease(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("whole", "fenced"):
+    for name in ("whole", "of source", "of sink"):
         (tmp_path / name).mkdir(mode=0o700)
-    whole, fenced = await opened(tmp_path / "whole"), await opened(tmp_path / "fenced")
-    monkeypatch.setattr(whole, "under", {SOLE: fenced}.__getitem__)
+    whole = await opened(tmp_path / "whole")
+    of_source, of_sink = await opened(tmp_path / "of source"), await opened(tmp_path / "of sink")
+    leased = {sole("source it"): of_source, sole("sink out"): of_sink}
+    monkeypatch.setattr(whole, "under", leased.__getitem__)
     topology = Topology(
         configure({"it": source()}),
         whole,
@@ -221,12 +223,13 @@ async def test_sources_and_sinks_write_under_a_lease(
     )
     try:
         await topology.collectors["it"].for_range("").checkpoint.refresh()
-        assert [state.name for state in await fenced.sources()] == ["it"]
-        assert await whole.sources() == []
-        await fenced.start_sink("out", ["it"])
+        assert [state.name for state in await of_source.sources()] == ["it"]
+        assert await whole.sources() == await of_sink.sources() == []
+        await of_sink.start_source("it", NOON)
+        await of_sink.start_sink("out", ["it"])
         topology.deliverers["out"].finish()
         await topology.deliverers["out"].keep_delivering()  # of the other it would be no sink
     finally:
         await topology.close()
-        for store in (whole, fenced):
+        for store in (whole, of_source, of_sink):
             await store.close()

@@ -31,6 +31,7 @@ from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
 from auditrelay.service.topology import JOB, Topology
+from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.port import StatusPort
 from auditrelay.store.sqlite.state_dir import locked, prepare
 from auditrelay.store.sqlite.store import SqliteStore
@@ -117,7 +118,7 @@ class App:
         self._desk: Desk = ControlSocket(config.state_dir)
         self._alerts = Alerts(
             self.view.status,
-            self._topology.held,
+            self._topology.leased_store(f"source {ALERTS}"),
             clock=clock,
             forward=lambda: self._config.alerts.events,
             announce=self._topology.announce,

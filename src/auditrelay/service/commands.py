@@ -81,7 +81,7 @@ class Commands:
             await on_progress(Note(note))
         backfiller = Backfiller(
             collector,
-            self._topology.held,
+            self._topology.leased_store(f"source {collector.name}"),
             span=span,
             sinks=fed if request.sinks else (),
             clock=self._clock,
@@ -112,7 +112,7 @@ class Commands:
             }
         verifier = Verifier(
             collector,
-            self._topology.held,
+            self._topology.leased_store(f"source {collector.name}"),
             span=Interval(span.start, min(span.end, collector.checkpoint.at)),
             sinks=sinks,
             searchable=searchable,

@@ -28,7 +28,7 @@ from auditrelay.sinks import make as make_sink
 from auditrelay.sources import make as make_source
 from auditrelay.sources import make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
-from auditrelay.store.leases import SOLE
+from auditrelay.store.leases import sole
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -71,8 +71,6 @@ class Topology:
         self.collectors: dict[str, SourceLoop] = {}
         self.deliverers: dict[str, Deliverer] = {}
         self.sinks: dict[str, Sink] = {}
-        self.held = store.under(SOLE)
-        """The store for those that work for a source or sink, under the lease of that."""
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -91,6 +89,10 @@ class Topology:
     def loops(self) -> list[SourceLoop | Deliverer]:
         """Every collector and deliverer, sources first."""
         return [*self.collectors.values(), *self.deliverers.values()]
+
+    def leased_store(self, unit: str) -> Store:
+        """Return the store for who works for *unit* (``source NAME``), under the lease of that."""
+        return self._store.under(sole(unit))
 
     def announce(self) -> None:
         """Wake every sink: there may be new events for it."""
@@ -297,7 +299,7 @@ class Topology:
                     deliverer.wake.set()
 
         parts: dict[str, Any] = {
-            "store": self.held,
+            "store": self.leased_store(f"source {name}"),
             "metrics": self._metrics,
             "clock": self._clock,
             "announce": announce,
@@ -318,7 +320,7 @@ class Topology:
             name,
             settings,
             sink,
-            store=self.held,
+            store=self.leased_store(f"sink {name}"),
             metrics=self._metrics,
             clock=self._clock,
             attempts=self._attempts,

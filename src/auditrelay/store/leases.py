@@ -8,7 +8,6 @@ would go on, and prove a window whose first pages were read under another lease 
 """
 
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 
@@ -26,5 +25,6 @@ class Lease:
     token: UUID
 
 
-SOLE: Final = Lease("everything", 0, UUID(int=0))
-"""The lease of the only instance on a state directory, whose lock it holds until it ends."""
+def sole(unit: str) -> Lease:
+    """Return the lease of *unit* of the only instance on a state directory, whose lock it has."""
+    return Lease(unit, 0, UUID(int=0))
