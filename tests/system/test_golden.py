@@ -44,11 +44,12 @@ async def test_commands_print_what_is_golden(
     now = datetime.now(UTC)
     sandbox.bland.fill(6, now - 50 * MINUTE, now - 10 * MINUTE)
     sandbox.elastic.fail_items(400, times=3)
-    wanted = {"bland": sources(sandbox)["bland"], "gone": sources(sandbox)["bland"]}
-    config = configure(tmp_path, wanted, sinks(sandbox))
-    assert (await command(config, "run", "--once")).status == 0
-    del wanted["gone"]
-    config = configure(tmp_path, wanted, sinks(sandbox))
+    bland = sources(sandbox)["bland"]
+    # One after the other: which source has the dead letters must not depend on which is faster.
+    for read in ({"bland": bland}, {"bland": bland, "gone": bland}):
+        config = configure(tmp_path, read, sinks(sandbox))
+        assert (await command(config, "run", "--once")).status == 0
+    config = configure(tmp_path, {"bland": bland}, sinks(sandbox))
     lines = []
 
     async def run(*words: str) -> None:

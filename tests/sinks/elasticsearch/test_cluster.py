@@ -101,7 +101,7 @@ async def test_the_attempt_after_a_timeout_goes_to_another_node(
     nodes: list[Elastic], make: Make, items: Items, fault: Action
 ) -> None:
     one, two, _ = nodes
-    sink = make(urls=[one.url, two.url], timeout="300ms")
+    sink = make(urls=[one.url, two.url], timeout="1s")
     await sink.send(items(sink, 1))
     one.faults.add(fault, path="/_bulk", times=None)
     with pytest.raises(Retryable) as caught:
