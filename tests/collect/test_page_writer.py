@@ -1,5 +1,6 @@
 """Storing pages: a full store makes them wait; the health goes with what a read proves."""
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -100,3 +101,27 @@ async def test_a_full_spool_makes_alerts_due_once_and_not_every_second(world: Wo
         await collector.poll()
     assert len(world.clock.waits) == 60
     assert len(due) <= 3
+
+
+async def test_that_polling_is_paused_is_written_as_soon_as_the_disk_takes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, refusals = world.store.save_condition, iter(range(3))
+
+    async def full(*_: Any, **__: Any) -> Any:
+        raise StoreFull("no room")
+
+    async def full_for_a_while(*args: Any) -> None:
+        if next(refusals, None) is not None:
+            raise StoreFull("no room")
+        await save(*args)
+
+    monkeypatch.setattr(world.store, "add", full)
+    monkeypatch.setattr(world.store, "save_condition", full_for_a_while)
+    polling = asyncio.ensure_future(world.collector().poll())
+    while len(world.clock.waits) < 6:  # noqa: ASYNC110  # it lasts a few rounds of the loop
+        await asyncio.sleep(0)
+    (state,) = await world.store.sources()
+    assert state.condition.last_error == "polling is paused: no room"
+    polling.cancel()
+    await asyncio.wait([polling])

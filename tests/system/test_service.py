@@ -512,8 +512,12 @@ async def test_a_full_disk_pauses_polling_and_delivery_continues(
         spooled = await daemon.metric("auditrelay_events_collected_total", source="bland")
         assert 0 < spooled < 1500
         await eventually(lambda: sandbox.elastic.stored.total == spooled)
-        row = json.loads((await command(config, "status", "--json")).stdout)["sources"][0]
-        assert "polling is paused" in row["last_error"]
+
+        async def is_shown() -> bool:
+            row = json.loads((await command(config, "status", "--json")).stdout)["sources"][0]
+            return "polling is paused" in (row["last_error"] or "")
+
+        await eventually(is_shown)
         enlarge(disk)
         await sandbox.splunk.start()
         await eventually(lambda: not missing(sandbox), what="resumed")

@@ -172,6 +172,8 @@ class PageWriter:
                     await self._health.paused(str(error))
                 await self._clock.sleep(ROOM_INTERVAL)
                 waited += ROOM_INTERVAL
+                # On a full disk that it is paused may not have been written either.
+                await self._health.save()
                 self.record_progress()
                 continue
             if waited:
