@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.support.stores import NOON, opened, uids
@@ -10,7 +11,7 @@ from tests.support.stores import NOON, opened, uids
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.store import SpoolPage
-from auditrelay.store.sqlite import spool
+from auditrelay.store.sqlite import disk_reserve, spool
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -101,3 +102,17 @@ async def test_a_full_spool_takes_nothing_until_delivered_events_are_deleted(
     assert (await store.add("voice", [event(3)])).new == (0,)
     assert await uids(store) == [event(3).uid]
     await store.close()
+
+
+async def test_a_page_is_refused_while_a_nearly_full_disk_still_takes_verdicts(
+    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.add("voice", [event(1)])
+    left = SimpleNamespace(f_bavail=100, f_frsize=4096)
+    monkeypatch.setattr(disk_reserve.os, "statvfs", lambda path: left)
+    with pytest.raises(StoreFull, match="409,600 bytes left"):
+        await store.add("voice", [event(2)])
+    assert (tmp_path / "ballast").exists(), "the reserve is for verdicts"
+    await store.settle("splunk", [(0, 1)])
+    left.f_bavail = 1000
+    assert (await store.add("voice", [event(2)])).new == (0,)

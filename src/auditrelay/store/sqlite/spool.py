@@ -14,7 +14,7 @@ from isal import isal_zlib
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent, pack, unpack
 from auditrelay.store import SpoolPage
-from auditrelay.store.sqlite import meta
+from auditrelay.store.sqlite import disk_reserve, meta
 from auditrelay.store.sqlite.readers import FOR_SINK, FOREVER, delivered_floor, reader_of
 
 LOG: Final = 0
@@ -42,12 +42,13 @@ class Spool:
         """
         Append *events*, for the sink *only* if given; return the position of the first.
 
-        Raises StoreFull if the spool has no room for them.
+        Raises StoreFull if the spool or the disk has no room for them.
         """
         blob = isal_zlib.compress(pack(events), 1)
         used = meta.read(db, "spool_bytes")
         if used and used + len(blob) > self.max_bytes:
             raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
+        disk_reserve.require_room(db, len(blob))
         first = meta.read(db, "next_position")
         db.execute(
             "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",

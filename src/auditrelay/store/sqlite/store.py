@@ -170,9 +170,9 @@ class SqliteStore:
             return added
 
         if condition is None:
-            return await self._writer.write(work)
+            return await self._writer.write(work, spools=True)
         text = encode_condition(condition)
-        added = await self._writer.write(work)
+        added = await self._writer.write(work, spools=True)
         # Not before: with a full spool this is tried every second, and alerts come of a report.
         self.on_condition()
         return added
@@ -269,7 +269,8 @@ class SqliteStore:
                 events=events,
                 proof=proof,
                 now=now,
-            )
+            ),
+            spools=True,
         )
 
     async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
@@ -313,7 +314,9 @@ class SqliteStore:
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = self._now()
-        return await self._writer.write(lambda db: intake.replay(db, self._spool, ids, now))
+        return await self._writer.write(
+            lambda db: intake.replay(db, self._spool, ids, now), spools=True
+        )
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
         """Mark the dead letters *ids* as dropped, and delete their events."""

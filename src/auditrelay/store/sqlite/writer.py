@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from auditrelay.errors import RelayError, StateError, StoreFull
 
@@ -34,28 +34,37 @@ def translate(error: sqlite3.Error) -> RelayError:
     return StateError(f"the state cannot be used: {error}")
 
 
+class _Entry(NamedTuple):
+    work: Work[object]
+    future: Future[object]
+    spools: bool
+
+
 class Writer:
     """
     Runs works on its own thread and connection, each as one transaction.
 
     Works that are queued at the same time share one commit and its fsync. If one raises, only that
-    one is rolled back. *on_full* is called on the writer thread when the disk is full, before a
-    work is tried a second time.
+    one is rolled back. *on_full* is called on the writer thread when the disk is full: it releases
+    the reserve, and a work that needs little room is tried a second time. One that *spools* is not:
+    it would use up the room that positions and conditions need.
     """
 
     def __init__(self, db: sqlite3.Connection, on_full: Callable[[], None]) -> None:
         self._db = db
         self._on_full = on_full
-        self._queue: queue.SimpleQueue[tuple[Work[object], Future[object]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, work: Work[T]) -> T:
-        """Run *work* as one transaction; return its result once it is durable."""
+    async def write(self, work: Work[T], *, spools: bool = False) -> T:
+        """
+        Run *work* as one transaction; return its result once it is durable.
+
+        Raises StoreFull if the disk has no room for it.
+        """
         future: Future[T] = Future()
-        self._queue.put((work, future))  # type: ignore[arg-type]  # the queue keeps works of any T
+        self._queue.put(_Entry(work, future, spools))  # type: ignore[arg-type]  # the queue keeps works of any T
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -74,7 +83,7 @@ class Writer:
                     stopping = True
                     break
                 # Skip a work whose caller was cancelled before its turn.
-                if entry[1].set_running_or_notify_cancel():
+                if entry.future.set_running_or_notify_cancel():
                     group.append(entry)
                 if len(group) == _MAX_GROUP:
                     break
@@ -85,21 +94,24 @@ class Writer:
             if group:
                 self._commit(group)
 
-    def _commit(self, group: list[tuple[Work[object], Future[object]]]) -> None:
+    def _commit(self, group: list[_Entry]) -> None:
         """Run *group* in one transaction; if that fails as a whole, each work in its own."""
         results = self._try(group)
         if results is None:
             for entry in group:
                 self._commit_alone(entry)
             return
-        for (_, future), result in zip(group, results, strict=True):
+        if any(isinstance(result, StoreFull) for result in results):
+            # While there is room for it: it lets later works write over the log.
+            self._checkpoint_log()
+        for (_, future, _), result in zip(group, results, strict=True):
             if isinstance(result, BaseException):
                 future.set_exception(result)
             else:
                 future.set_result(result)
 
-    def _commit_alone(self, entry: tuple[Work[object], Future[object]]) -> None:
-        work, future = entry
+    def _commit_alone(self, entry: _Entry) -> None:
+        work, future, spools = entry
         for attempt in (1, 2):
             try:
                 self._db.execute("begin immediate")
@@ -111,7 +123,8 @@ class Writer:
                 if isinstance(reason, StoreFull) and attempt == 1:
                     self._on_full()
                     self._checkpoint_log()
-                    continue
+                    if not spools:
+                        continue
                 reason.__cause__ = error
                 future.set_exception(reason)
             except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
@@ -121,11 +134,11 @@ class Writer:
                 future.set_result(result)
             return
 
-    def _try(self, group: list[tuple[Work[object], Future[object]]]) -> list[object] | None:
+    def _try(self, group: list[_Entry]) -> list[object] | None:
         results: list[object] = []
         try:
             self._db.execute("begin immediate")
-            for work, _ in group:
+            for work, _, _ in group:
                 self._db.execute("savepoint work")
                 try:
                     results.append(work(self._db))
