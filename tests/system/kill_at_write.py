@@ -38,16 +38,16 @@ class KillAtWrite:
         marked: set[int] = set()
         write, attempt = Writer.write, Writer._try
 
-        async def counting_write(writer: Writer, work: Callable[..., Any]) -> Any:
+        async def counting_write(writer: Writer, work: Callable[..., Any], **named: Any) -> Any:
             method = sys._getframe(1).f_code.co_name
             counts[method] += 1
             if (method, counts[method]) == (self.method, self.number):
                 marked.add(id(work))
             os.write(file, f"{method}\n".encode())
-            return await write(writer, work)
+            return await write(writer, work, **named)
 
         def killing_attempt(writer: Writer, group: list[Any]) -> Any:
-            hit = any(id(work) in marked for work, _ in group)
+            hit = any(id(entry.work) in marked for entry in group)
             if hit and self.side == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             results = attempt(writer, group)

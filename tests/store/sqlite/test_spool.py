@@ -1,5 +1,6 @@
 """The spool: read page by page, pruned, and what happens when it is full."""
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from tests.support.stores import NOON, opened, uids
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.store import SpoolPage
-from auditrelay.store.sqlite import disk_reserve, spool
+from auditrelay.store.sqlite import spool
 from auditrelay.store.sqlite.store import SqliteStore
 
 Make = Callable[..., AuditEvent]
@@ -109,7 +110,7 @@ async def test_a_page_is_refused_while_a_nearly_full_disk_still_takes_verdicts(
 ) -> None:
     await store.add("voice", [event(1)])
     left = SimpleNamespace(f_bavail=100, f_frsize=4096)
-    monkeypatch.setattr(disk_reserve.os, "statvfs", lambda path: left)
+    monkeypatch.setattr(os, "statvfs", lambda path: left)
     with pytest.raises(StoreFull, match="409,600 bytes left"):
         await store.add("voice", [event(2)])
     assert (tmp_path / "ballast").exists(), "the reserve is for verdicts"
