@@ -140,10 +140,10 @@ class World:
         real, count = Writer.write, 0
         ended = asyncio.Event()
 
-        async def write(self: Writer, work: Callable[..., Any]) -> Any:
+        async def write(self: Writer, work: Callable[..., Any], **named: Any) -> Any:
             nonlocal count
             count += 1
-            result = await real(self, work)
+            result = await real(self, work, **named)
             if count == kill:
                 ended.set()
                 await asyncio.Event().wait()
@@ -386,10 +386,10 @@ async def _backfill(
 def _killed_at(number: int | None, working: asyncio.Future[Any]) -> Any:
     real, count = Writer.write, 0
 
-    async def write(self: Writer, work: Callable[..., Any]) -> Any:
+    async def write(self: Writer, work: Callable[..., Any], **named: Any) -> Any:
         nonlocal count
         count += 1
-        result = await real(self, work)
+        result = await real(self, work, **named)
         if count == number:
             working.cancel()
             await asyncio.Event().wait()

@@ -255,13 +255,13 @@ class World:
 
         real = Writer.write
 
-        async def write(self: Writer, work: Callable[..., Any]) -> Any:
+        async def write(self: Writer, work: Callable[..., Any], **named: Any) -> Any:
             assert kill is not None
             doomed = strikes()
             if doomed and kill.at == "before write":
                 once.cancel()
                 await asyncio.Event().wait()
-            result = await real(self, work)
+            result = await real(self, work, **named)
             if doomed:
                 once.cancel()
                 await asyncio.Event().wait()

@@ -73,9 +73,9 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
         calls[f"read {caller()}"] += 1
         return await read(work)
 
-    async def counted_write(work: Callable[..., T]) -> T:
+    async def counted_write(work: Callable[..., T], **named: Any) -> T:
         calls[f"write {caller()}"] += 1
-        return await write(work)
+        return await write(work, **named)
 
     with (
         mock.patch.object(store, "_read", counted_read),
