@@ -27,8 +27,21 @@ main()
 """
 """The daemon, with one more line at its end: the modules that it has imported."""
 
-NOT_NEEDED = {"rich", "pygments", "auditrelay.sandbox"}
-"""Libraries for tables (which httpx and structlog import if they can), and the doubles."""
+NOT_NEEDED = {
+    *("rich", "pygments"),  # for tables; httpx and structlog import them if they can
+    *("pydantic_settings", "dotenv", "argparse"),  # for variables, of which none is set
+    "httpcore",  # httpx's own transport, for a proxy
+    *(
+        "sqlalchemy",
+        "redis",
+        "pytz",
+        "watchfiles",
+        "websockets",
+    ),  # what libraries import if they can
+    *("numpy", "unittest", "xml", "xmlrpc", "distutils"),
+    "auditrelay.sandbox",
+}
+"""Megabytes that the service at rest does not have."""
 
 HEAVY = {"structlog", "httpx", "pydantic", "sqlite3", "prometheus_client", "auditrelay.config"}
 """Modules that ``--help`` does not need."""

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from auditrelay.config.environment import EnvironmentVariables, is_ours, overlay, read_variables
+from auditrelay.config.environment import is_ours, nested, overlay, read_variables
 from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, Status, secrets_in
 from auditrelay.config.names import PREFIX, suggestion
 from auditrelay.config.problems import Checker
@@ -46,8 +46,7 @@ def load(
     path = _find(path, environ)
     table = {} if path is None else _read(path)
     variables, problems = read_variables(environ, table)
-    layers = EnvironmentVariables(environ, variables)()
-    raw = overlay(table, layers)
+    raw = overlay(table, nested(environ, variables))
     check = Checker(variables, problems)
     raw = check.resolve_references(raw, environ)
 

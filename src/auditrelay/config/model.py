@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 import auditrelay.sinks
 import auditrelay.sources
-from auditrelay.config.names import PREFIX
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
@@ -83,12 +81,10 @@ class Alerts(BaseModel):
     """Send an event when a problem begins and when it ends."""
 
 
-class ConfigFile(BaseSettings):
+class ConfigFile(BaseModel):
     """The whole file, with the sources and sinks still unchecked, as written."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     state_dir: Path | None = None
     store: str | None = None
@@ -109,19 +105,6 @@ class ConfigFile(BaseSettings):
                 "SQLite in state_dir is used"
             )
         return store
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Use only the arguments: `load` resolves references between reading and checking."""
-        del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)

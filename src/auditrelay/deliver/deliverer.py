@@ -127,6 +127,7 @@ class Deliverer:
                     return
                 self._in_flight.batch_started()
                 tasks.create_task(self._deliver(batch))
+                del batch  # or this loop keeps its texts in memory until the next one
 
     async def probe_until_up(self) -> None:
         """
