@@ -1,6 +1,7 @@
 """Delivery to one sink: the verdict on each event becomes position and dead letters, exactly."""
 
 import asyncio
+import gc
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.daemon import eventually
 from tests.support.delivering import Intake, Make, World, busy, name_of, opened, running
 from tests.support.stores import counted
 
+from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.sinks import Item, Limits, Rejection, Verdict
@@ -392,6 +394,73 @@ async def test_an_event_that_comes_during_a_read_of_the_spool_is_not_overlooked(
             await task
     task.cancel()
     await asyncio.wait([task])
+
+
+class StoppedClock(FakeClock):
+    """A clock on which a wait ends when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wait_is_over = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await self.wait_is_over.wait()
+
+
+async def spool_one_by_one(world: World, deliverer: Deliverer, count: int) -> list[str]:
+    made = []
+    for number in range(count):
+        made += await world.spool(1, first=number)
+        deliverer.wake.set()
+        await eventually(lambda: not deliverer.wake.is_set())
+    return made
+
+
+async def test_a_batch_that_becomes_full_does_not_wait_longer(world: World) -> None:
+    clock = StoppedClock()
+    deliverer = world.deliverer(intake := Intake(Limits(3, 10**9)), linger="3s", clock=clock)
+    async with running(deliverer):
+        made = await spool_one_by_one(world, deliverer, 3)
+        await eventually(lambda: intake.taken)
+        assert intake.offered == [made]
+        assert clock.waits == [3.0]
+
+
+async def test_no_event_waits_longer_because_others_follow_it(world: World) -> None:
+    clock = StoppedClock()
+    deliverer = world.deliverer(intake := Intake(), linger="3s", clock=clock)
+    async with running(deliverer):
+        made = await spool_one_by_one(world, deliverer, 3)
+        assert clock.waits == [3.0]
+        assert not intake.taken
+        clock.wait_is_over.set()
+        await eventually(lambda: intake.taken)
+        assert intake.offered == [made]
+
+
+async def test_what_waits_for_a_full_batch_is_sent_at_the_end(world: World) -> None:
+    clock = StoppedClock()
+    deliverer = world.deliverer(intake := Intake(), linger="3s", clock=clock)
+    made = await world.spool(2)
+    task = asyncio.ensure_future(deliverer.keep_delivering())
+    await eventually(lambda: clock.waits)
+    deliverer.finish()
+    async with asyncio.timeout(5):
+        await task
+    assert intake.offered == [made]
+
+
+async def test_a_sent_batch_is_not_kept_in_memory(world: World) -> None:
+    def kept() -> list[Item]:
+        items = [each for each in gc.get_objects() if isinstance(each, Item)]
+        return [item for item in items if name_of(item) in made]
+
+    deliverer = world.deliverer(intake := Intake(), linger="0s")
+    made = await world.spool(50, first=900_000)  # no other test has these
+    async with running(deliverer):
+        await eventually(lambda: len(intake.taken) == 50)
+        await eventually(lambda: not kept(), within=5)
 
 
 async def test_a_full_batch_does_not_wait(world: World, waits: list[float]) -> None:

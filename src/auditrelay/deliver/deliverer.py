@@ -202,9 +202,8 @@ class Deliverer:
             if await self._fill():
                 return batches.cut(micros(self._clock.now()))
             if batches.ready:
-                if not in_flight.finishing:
+                if self.settings.linger:
                     await self._linger()
-                    await self._fill()
                 return batches.cut(micros(self._clock.now()))
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
@@ -221,9 +220,15 @@ class Deliverer:
         return await self._batches.fill()
 
     async def _linger(self) -> None:
-        deadline = self.settings.linger.total_seconds()
-        if deadline:
-            await self._clock.sleep(deadline)
+        """Read what comes into the spool, until a batch is full or ``linger`` is over."""
+        over = asyncio.ensure_future(self._clock.sleep(self.settings.linger.total_seconds()))
+        try:
+            while not (over.done() or self._in_flight.finishing):
+                # A read is not cut short by the end: what it has taken to resend would be lost.
+                if await self._in_flight.more_before(over) and await self._fill():
+                    return
+        finally:
+            over.cancel()
 
     # -- one batch ---------------------------------------------------------------------------------
 

@@ -61,6 +61,15 @@ class InFlight:
             self._request_finished.clear()
             await self._request_finished.wait()
 
+    async def more_before(self, end: asyncio.Future[None]) -> bool:
+        """Wait for more in the spool, or for *end*; return whether there may be more."""
+        changed = asyncio.ensure_future(self.spool_changed.wait())
+        try:
+            await asyncio.wait((changed, end), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+        return self.spool_changed.is_set()
+
     def wake_loop(self) -> None:
         """Let the loop check again, since something in flight has ended."""
         self.slot_changed.set()
