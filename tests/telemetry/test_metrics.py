@@ -6,12 +6,16 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.metrics import END_TO_END_SECONDS, Metrics, Observations
+
+BOUNDS = [round(bound * 1_000_000) for bound in END_TO_END_SECONDS]
 
 PROMISED = {
     "auditrelay_events_collected_total": {"source"},
@@ -105,7 +109,7 @@ def busy() -> Metrics:
     of.gap_seconds.labels("b", "limit").inc(0.5)
     of.requests_retried.labels("s", "timeout").inc()
     of.request_duration_seconds.labels("s", "200").observe(0.1)
-    of.event_lateness_seconds.labels("b").observe_all([1, 1e9])
+    of.event_lateness_seconds.labels("b").observe_micros([1_000_000, 10**15])
     of.source_lag_seconds.labels("b").set(1.5)
     return of
 
@@ -157,7 +161,7 @@ def test_a_histogram_counts_each_value_up_to_its_bound() -> None:
     of = metrics()
     child = of.end_to_end_seconds.labels("a", "s")
     child.observe(1)
-    child.observe_all([1.5, 2.5, 10**9])
+    child.observe_micros([1_500_000, 2_500_000, 10**15])
     labels = {"source": "a", "sink": "s"}
     assert value(of, "end_to_end_seconds_bucket", **labels, le="1.0") == 1
     assert value(of, "end_to_end_seconds_bucket", **labels, le="2.5") == 3
@@ -165,6 +169,19 @@ def test_a_histogram_counts_each_value_up_to_its_bound() -> None:
     assert value(of, "end_to_end_seconds_bucket", **labels, le="+Inf") == 4
     assert value(of, "end_to_end_seconds_count", **labels) == 4
     assert value(of, "end_to_end_seconds_sum", **labels) == 10**9 + 5
+
+
+@given(st.lists(st.integers(-(10**7), 4 * 10**12) | st.sampled_from(BOUNDS), max_size=50))
+def test_a_histogram_counts_a_batch_as_it_would_count_its_values_one_by_one(
+    ages: list[int],
+) -> None:
+    one_by_one, batch = (Observations(END_TO_END_SECONDS) for _ in range(2))
+    for age in ages:
+        one_by_one.observe(age / 1_000_000)
+    for half in (ages[::2], ages[1::2]):
+        batch.observe_micros(half)
+    assert batch.counts == one_by_one.counts
+    assert batch.sum == pytest.approx(one_by_one.sum)
 
 
 def test_a_histogram_refuses_labels_that_it_does_not_have() -> None:

@@ -114,8 +114,8 @@ class PageWriter:
         self._metrics.events_duplicate.labels(self.name).inc(added.known)
         if added.new:
             self._health.count_new([events[index] for index in added.new])
-            self._metrics.event_lateness_seconds.labels(self.name).observe_all(
-                (events[index].fetched - events[index].at) / 1e6 for index in added.late
+            self._metrics.event_lateness_seconds.labels(self.name).observe_micros(
+                events[index].fetched - events[index].at for index in added.late
             )
         self._report_gaps(added)
         if added.new or added.declared or added.filled:

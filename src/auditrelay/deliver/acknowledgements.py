@@ -10,6 +10,8 @@ import asyncio
 from array import array
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Final, Self
 
 from auditrelay.deliver.batches import ranges_of
@@ -40,8 +42,9 @@ class SentBatch:
     def of(cls, items: Collection[Item], at: float) -> Self:
         """Return what to keep of *items*, sent *at*."""
         occurred: dict[str, array[int]] = {}
-        for item in items:
-            occurred.setdefault(item.event.source, array("q")).append(item.event.at)
+        # A batch is made of pages, each from one source.
+        for source, together in groupby(items, attrgetter("event.source")):
+            occurred.setdefault(source, array("q")).extend([item.event.at for item in together])
         return cls(ranges_of(item.position for item in items), occurred, len(items), at)
 
     @property

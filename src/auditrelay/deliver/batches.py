@@ -150,6 +150,9 @@ class Batches:
 
 def ranges_of(positions: Iterable[int]) -> list[Range]:
     """Return *positions* as half-open ranges; consecutive positions share one."""
+    positions = list(positions)
+    if positions and positions == list(range(positions[0], positions[0] + len(positions))):
+        return [(positions[0], positions[-1] + 1)]  # nearly always, and without a loop
     ranges: list[Range] = []
     for position in positions:
         if ranges and ranges[-1][1] == position:

@@ -14,6 +14,7 @@ from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import micros
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -70,11 +71,11 @@ class Outcomes:
 
     def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:
         now = self._clock.now()
-        seconds = now.timestamp()
+        present = micros(now)
         for source, occurred in sent.occurred.items():
             self._metrics.events_delivered.labels(self._name, source).inc(len(occurred))
-            self._metrics.end_to_end_seconds.labels(source, self._name).observe_all(
-                seconds - at / 1e6 for at in occurred
+            self._metrics.end_to_end_seconds.labels(source, self._name).observe_micros(
+                [present - at for at in occurred]
             )
         if sent.events:
             self.throughput.add(now, sent.events)

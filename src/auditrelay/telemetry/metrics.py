@@ -5,7 +5,7 @@ Labels are names from the configuration and our own codes, never addresses, mess
 contents of events.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -53,13 +53,21 @@ class Observations:
         self.counts[bisect_left(self._bounds, value)] += 1
         self.sum += value
 
-    def observe_all(self, values: Iterable[float]) -> None:
-        """Count each of *values*: a batch at a time, because this is called for every event."""
-        bounds, counts, total = self._bounds, self.counts, 0.0
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
-            total += value
-        self.sum += total
+    def observe_micros(self, ages: Iterable[int]) -> None:
+        """
+        Count each of *ages*, which are in microseconds.
+
+        It is called for every event, a batch at a time: so the few bounds are looked up among the
+        ages, and not each age among the bounds.
+        """
+        ordered = sorted(ages)
+        counted = 0
+        for index, bound in enumerate(self._bounds):
+            up_to = bisect_right(ordered, bound * 1_000_000)
+            self.counts[index] += up_to - counted
+            counted = up_to
+        self.counts[-1] += len(ordered) - counted
+        self.sum += sum(ordered) / 1_000_000
 
 
 class Histogram(Collector):
@@ -67,7 +75,7 @@ class Histogram(Collector):
     A histogram with little cost per event.
 
     The library's own takes a lock for each value and searches its buckets one by one, about
-    1.5 µs; this one takes a tenth of that in batches. Use it from one thread (the event loop's).
+    1.5 µs; this one takes a thirtieth of that in batches. Use it from one thread (the loop's).
     """
 
     def __init__(
