@@ -1,151 +1,156 @@
 """
 Measure the whole relay: pages from a vendor, durable spool, batches to each sink, gzip on.
 
-    python benchmarks/run.py [--quick] [--events 200000] [--memory]
+    python benchmarks/run.py [--rows GLOB ...] [--events 60000] [--repeat 3] [--quick]
+    python benchmarks/run.py --list | --memory | --against PYTHON
 
 The sandbox generates the load in a separate process; the daemon is the real `auditrelay run
---once`. Events per second count from the daemon's start to its exit, start-up included; CPU seconds
-are the daemon's alone, user and system, minus the start-up measured with one event. Peak memory is
-the largest resident set of the daemon. The limit of the generator itself is measured with a client
-that discards all it receives.
+--once`. The rounds go through all rows in turn, so that a slow minute does not fall on one row; the
+medians are printed, and the largest peak. What is counted:
+
+* events/s, from the daemon's start to its exit;
+* CPU seconds of the daemon alone, user and system, without its start-up (measured with one event);
+* units: the same over what the standard library's json takes to decode and encode those records
+  once, measured before and after each run. Compare these between machines;
+* the largest resident set of the daemon;
+* requests to the vendor, and records that it served, over the distinct ones in the range.
+
+With --against, each run is repeated by the auditrelay of another environment, right after it. The
+limit of the generator itself is measured with a client that discards all it receives.
 """
 
 import argparse
 import compileall
-import contextlib
 import gzip
 import http.client
 import json
 import os
 import platform
 import re
-import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import auditrelay
+from load import (
+    Load,
+    Run,
+    Served,
+    check_arrived,
+    configure,
+    finished,
+    folder,
+    once,
+    sandbox,
+    served,
+    unit,
+)
 
-RECORD_BYTES = 700
-SINKS = {
-    "splunk_hec": 'url = "{splunk[url]}"\ntoken = "{splunk[token]}"',
-    "datadog": 'url = "{datadog[url]}"\napi_key = "{datadog[api_key]}"',
-    "elasticsearch": 'urls = ["{elastic[url]}"]\napi_key = "{elastic[api_key]}"',
-    "file": 'path = "{folder}/out.ndjson"',
-}
-SOURCE = """\
-state_dir = "{folder}/state"
-[sources.voice]
-type = "cekura"
-base_url = "{cekura[url]}"
-organization_id = "{cekura[organization_id]}"
-api_key = "{cekura[api_key]}"
-page_size = {page}
-initial_lookback = "2h"
-"""
+THREE = ("splunk_hec", "datadog", "elasticsearch")
+FLAT = {page: Load("cekura", page) for page in (1000, 250, 100)}
+SECOND_LOOK = Load("cekura", 1000, overlap="3h")
+NESTED = Load("bland", 100)
+UNIFORM = Load("jitsudo", 250, span="719h", lookback="30d")
+BURST = Load("jitsudo", 250, span="2h", until="15d", lookback="30d")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """The cost of one run of the daemon."""
+class Row:
+    """A line of the table: *load* is carried to *sinks*; if *known*, it was before."""
 
-    seconds: float
-    cpu: float
-    peak_mb: float
-
-
-@contextlib.contextmanager
-def sandbox(events: int, page: int) -> Iterator[dict[str, Any]]:
-    """Serve *events* records in pages of up to *page*; check at the end that all arrived."""
-    command = [sys.executable, "-m", "auditrelay.sandbox", "--vendor", "cekura", "--lean"]
-    command += ["--events", str(events), "--record-bytes", str(RECORD_BYTES)]
-    command += ["--page-cap", str(page), "--span", "1h", "--until", "2m"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        addresses = json.loads(process.stdout.readline())
-        yield addresses
-        process.send_signal(signal.SIGTERM)
-        addresses["totals"] = json.loads(process.stdout.readline())
+    name: str
+    load: Load
+    sinks: tuple[str, ...]
+    known: bool = False
 
 
-def relay(events: int, page: int, sinks: list[str]) -> Run:
-    """Run the daemon once over *events* events into *sinks*, and check that none is missing."""
-    folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
-    try:
-        with sandbox(events, page) as addresses:
-            values = {**addresses, "folder": folder, "page": page}
-            text = SOURCE.format(**values)
-            for sink in sinks:
-                text += f'[sinks.{sink}]\ntype = "{sink}"\n{SINKS[sink].format(**values)}\n'
-            config = folder / "config.toml"
-            config.touch(mode=0o600)
-            config.write_text(text)
-            command = [sys.executable, "-m", "auditrelay", "-c", str(config)]
-            began = time.perf_counter()
-            process = subprocess.Popen([*command, "--log-level", "warning", "run", "--once"])
-            _, status, usage = os.wait4(process.pid, 0)
-            seconds = time.perf_counter() - began
-            process.returncode = status
-        if status:
-            sys.exit(f"the daemon exited with status {os.waitstatus_to_exitcode(status)}")
-        _all_arrived(addresses["totals"]["stored"], events, sinks)
-        return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
-    finally:
-        shutil.rmtree(folder)
+ROWS = (
+    *(Row(f"{sink}, pages of 1,000", FLAT[1000], (sink,)) for sink in (*THREE, "file")),
+    Row("splunk_hec, pages of 250", FLAT[250], ("splunk_hec",)),
+    *(Row(f"{sink}, pages of 100", FLAT[100], (sink,)) for sink in THREE),
+    *(Row(f"{sink}, nested, pages of 100", NESTED, (sink,)) for sink in THREE),
+    Row("three sinks, pages of 1,000", FLAT[1000], THREE),
+    Row("three sinks, pages of 100", FLAT[100], THREE),
+    Row("cursors over 30 days, pages of 250", UNIFORM, ("splunk_hec",)),
+    Row("cursors, 2 hours of 30 days, pages of 250", BURST, ("splunk_hec",)),
+    Row("all known, pages of 1,000", SECOND_LOOK, ("splunk_hec",), known=True),
+)
+OUTAGE = ("two sinks, while datadog is down", "datadog from the spool, when it is back")
+HEAD = "| what | events/s | CPU s/100k | units | peak MB | requests | served/distinct |"
+MEMORY_ROWS = (
+    Row("splunk_hec, pages of 250", FLAT[250], ("splunk_hec",)),
+    Row("splunk_hec, pages of 1,000", FLAT[1000], ("splunk_hec",)),
+    Row("three sinks, pages of 1,000", FLAT[1000], THREE),
+)
 
 
-def outage(events: int, page: int) -> tuple[Run, Run]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A run, what it served (None: nothing was asked for), and the unit of CPU around it."""
+
+    run: Run
+    served: Served | None
+    unit: float
+
+
+def relay(python: str, row: Row, events: int) -> Measured:
+    """Run the daemon once over *events* events of *row*, and check that none is missing."""
+    before = unit(row.load.vendor)
+    with folder() as where:
+        with sandbox(row.load, events) as addresses:
+            config = configure(where, row.load, row.sinks, addresses)
+            run = once(python, config)
+            if row.known:
+                run = once(python, config)
+        check_arrived(addresses, events, row.sinks)
+    found = served(addresses, row.load)
+    if row.known:  # half of it was the first look
+        found = Served(found.requests // 2, found.records // 2)
+    return Measured(run, found, (before + unit(row.load.vendor)) / 2)
+
+
+def outage(python: str, events: int) -> tuple[Measured, Measured]:
     """
     Run the service while one of three sinks is down, then with it back.
 
     The first run lasts from the start until the other two have all *events*, the second from the
     start until the one that was down has them.
     """
-    three = ["splunk_hec", "elasticsearch", "datadog"]
-    folder = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
-    try:
-        with sandbox(events, page) as addresses, socket.socket() as closed_port:
+    load, before = FLAT[1000], unit("cekura")
+    with folder() as where:
+        with sandbox(load, events) as addresses, socket.socket() as closed_port:
             closed_port.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
             unreachable = {"url": f"http://127.0.0.1:{closed_port.getsockname()[1]}"}
             runs = []
-            for datadog, waited_for in ((unreachable, three[:2]), ({}, three[2:])):
-                values = {
-                    **addresses,
-                    "datadog": {**addresses["datadog"], **datadog},
-                    "folder": folder,
-                    "page": page,
-                }
-                text = SOURCE.format(**values)
-                text += '[status]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
-                for sink in three:
-                    text += f'[sinks.{sink}]\ntype = "{sink}"\n{SINKS[sink].format(**values)}\n'
-                runs.append(_serve_until(folder, text, waited_for, events))
-        _all_arrived(addresses["totals"]["stored"], events, three)
-        return runs[0], runs[1]
-    finally:
-        shutil.rmtree(folder)
+            for change, waited_for in (
+                (unreachable, ("splunk_hec", "elasticsearch")),
+                ({}, ("datadog",)),
+            ):
+                ours = {**addresses, "datadog": {**addresses["datadog"], **change}}
+                more = '[status]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\n'
+                config = configure(where, load, THREE, ours, more)
+                runs.append(_serve_until(python, where, config, waited_for, events))
+        check_arrived(addresses, events, THREE)
+    around = (before + unit("cekura")) / 2
+    down, back = runs
+    return Measured(down, None, around), Measured(back, None, around)
 
 
-def _serve_until(folder: Path, text: str, sinks: list[str], events: int) -> Run:
+def _serve_until(
+    python: str, where: Path, config: Path, sinks: tuple[str, ...], events: int
+) -> Run:
     """Run the service until *events* were delivered to each of *sinks*, then stop it."""
-    config = folder / "config.toml"
-    config.touch(mode=0o600)
-    config.write_text(text)
-    log = folder / "log"
-    command = [sys.executable, "-m", "auditrelay", "-c", str(config), "run"]
+    log = where / "log"
     began = time.perf_counter()
     with log.open("w") as stderr:
+        command = [python, "-m", "auditrelay", "-c", str(config), "run"]
         process = subprocess.Popen(command, stderr=stderr)
     while '"started"' not in (logged := log.read_text()):
         time.sleep(0.02)
@@ -166,34 +171,25 @@ def _serve_until(folder: Path, text: str, sinks: list[str], events: int) -> Run:
         time.sleep(0.1)
     seconds = time.perf_counter() - began
     process.terminate()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        sys.exit(f"the daemon exited with status {os.waitstatus_to_exitcode(status)}")
-    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    run = finished(process, began)
+    return Run(seconds, run.cpu, run.peak_mb)
 
 
-def _all_arrived(stored: dict[str, Any], events: int, sinks: list[str]) -> None:
-    for sink in sinks:
-        books = stored.get({"splunk_hec": "splunk", "elasticsearch": "elastic"}.get(sink, sink))
-        if books is not None and (books["uids"], books["repeated"]) != (events, 0):
-            sys.exit(f"{sink} has {books['uids']} of {events}, {books['repeated']} repeated")
-
-
-def ceiling(events: int, page: int) -> tuple[float, float]:
+def ceiling(load: Load, events: int) -> tuple[float, float]:
     """Return the events/s that the sandbox serves and accepts, with a trivial client."""
-    with sandbox(events, page) as addresses:
+    with sandbox(load, events) as addresses:
         vendor = addresses["cekura"]
         connection = http.client.HTTPConnection(urlsplit(vendor["url"]).netloc)
         end = time.time() - 100
         span = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end - back)) for back in (7200, 0)]
         path = (
             f"/user/v1/audit-logs/?organization_id={vendor['organization_id']}"
-            f"&start_time={span[0]}&end_time={span[1]}&page_size={page}&page="
+            f"&start_time={span[0]}&end_time={span[1]}&page_size={load.page}&page="
         )
+        key = {"X-CEKURA-API-KEY": vendor["api_key"]}
         began = time.perf_counter()
-        for number in range(1, events // page + 1):
-            connection.request("GET", path + str(number), headers=_key(vendor))
+        for number in range(1, events // load.page + 1):
+            connection.request("GET", path + str(number), headers=key)
             connection.getresponse().read()
         given = events / (time.perf_counter() - began)
         elastic = addresses["elastic"]
@@ -212,10 +208,6 @@ def ceiling(events: int, page: int) -> tuple[float, float]:
     return given, taken
 
 
-def _key(vendor: dict[str, str]) -> dict[str, str]:
-    return {"X-CEKURA-API-KEY": vendor["api_key"]}
-
-
 def _bulk(start: int) -> bytes:
     filler = "x" * 900
     return "".join(
@@ -225,61 +217,96 @@ def _bulk(start: int) -> bytes:
     ).encode()
 
 
+# --- the tables -----------------------------------------------------------------------------------
+
+
+def line(title: str, events: int, runs: list[Measured], start: float) -> str:
+    """Return a line of the table: the median of *runs* over *events* events each."""
+    cpu = [(each.run.cpu - start) / events for each in runs]
+    rate = statistics.median(events / each.run.seconds for each in runs)
+    units = statistics.median(used / each.unit for used, each in zip(cpu, runs, strict=True))
+    asked = runs[-1].served
+    requests = f"{asked.requests:,} | {asked.records / events:.2f}" if asked else "- | -"
+    return (
+        f"| {title} | {rate:,.0f} | {statistics.median(cpu) * 100_000:.2f} | {units:.2f} "
+        f"| {max(each.run.peak_mb for each in runs):.0f} | {requests} |"
+    )
+
+
+def startup(python: str, sinks: tuple[str, ...]) -> float:
+    """Return the CPU seconds that the daemon takes for one event."""
+    runs = [relay(python, Row("", FLAT[1000], sinks), 1) for _ in range(3)]
+    return statistics.median([each.run.cpu for each in runs])
+
+
+def table(options: argparse.Namespace, rows: list[Row], with_outage: bool) -> Iterator[str]:  # noqa: FBT001
+    """Yield the lines, after all rounds."""
+    programs = [sys.executable, *([options.against] if options.against else [])]
+    starts = {python: startup(python, ("splunk_hec",)) for python in programs}
+    for python, start in starts.items():
+        print(f"Start-up and end, with one event: {start:.2f} CPU s, subtracted ({python}).")
+    found: dict[tuple[str, str], list[Measured]] = {}
+    for number in range(options.repeat):
+        print(f"round {number + 1} of {options.repeat}", file=sys.stderr)
+        for row in rows:
+            for python in programs:
+                found.setdefault((row.name, python), []).append(relay(python, row, options.events))
+        for python in programs if with_outage else []:
+            for name, each in zip(OUTAGE, outage(python, options.events), strict=True):
+                found.setdefault((name, python), []).append(each)
+    yield f"\n{HEAD}\n| --- | --- | --- | --- | --- | --- | --- |"
+    for (name, python), runs in found.items():
+        title = name if python == sys.executable else f"- the other, {name}"
+        yield line(title, options.events, runs, starts[python])
+
+
+def memory() -> Iterator[str]:
+    """Yield the lines about a fifty times longer history."""
+    start = startup(sys.executable, ("splunk_hec",))
+    yield f"{HEAD}\n| --- | --- | --- | --- | --- | --- | --- |"
+    for row in MEMORY_ROWS:
+        for events in (20_000, 1_000_000):
+            found = relay(sys.executable, row, events)
+            yield line(f"{row.name}, {events:,} events", events, [found], start)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the events, once")
-    parser.add_argument("--repeat", type=int, default=3, help="runs a row; the median is shown")
-    parser.add_argument(
-        "--memory", action="store_true", help="only 20,000 against 1,000,000 events"
-    )
-    parser.add_argument("--sinks", nargs="*", default=list(SINKS), help="only these sinks")
+    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--repeat", type=int, default=3, help="rounds; the medians are shown")
+    parser.add_argument("--quick", action="store_true", help="one round, a third of the events")
+    parser.add_argument("--rows", nargs="+", default=["*"], metavar="GLOB", help="only these rows")
+    parser.add_argument("--list", action="store_true", help="the names of the rows")
+    parser.add_argument("--memory", action="store_true", help="only 20,000 and 1,000,000 events")
+    parser.add_argument("--against", metavar="PYTHON", help="another environment's interpreter")
     options = parser.parse_args()
+    wanted = [
+        name
+        for name in (*(row.name for row in ROWS), *OUTAGE)
+        if any(fnmatch(name, f"*{glob}*") for glob in options.rows)
+    ]
+    if options.list:
+        print("\n".join(wanted))
+        return
+    if options.quick:
+        options.events, options.repeat = options.events // 3, 1
     # As an installer does; without stored bytecode each start would compile the source.
     compileall.compile_dir(Path(auditrelay.__path__[0]), quiet=1)
-    events, repeat = options.events, options.repeat
-    if options.quick:
-        events, repeat = events // 10, 1
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
-    start = statistics.median(relay(1, 1000, ["elasticsearch"]).cpu for _ in range(3))
-    print(f"Start-up and end, with one event: {start:.2f} CPU s, subtracted below.\n")
     if options.memory:
-        memory(start)
+        for text in memory():
+            print(text, flush=True)
         return
-    print("| page | sinks | events/s | CPU s/100k | peak MB |\n| --- | --- | --- | --- | --- |")
-    rows = [[sink] for sink in options.sinks]
-    three = [sink for sink in options.sinks if sink != "file"]
-    for page in (1000, 100):
-        for sinks in [*rows, *([three] if len(three) == 3 else [])]:
-            runs = [relay(events, page, sinks) for _ in range(repeat)]
-            print(_row(f"{page:,} | {' + '.join(sinks)}", events, runs, start), flush=True)
-    if len(three) == 3:
-        pairs = [outage(events, 1000) for _ in range(repeat)]
-        title = "1,000 | splunk_hec + elasticsearch, while datadog is down"
-        print(_row(title, events, [down for down, _ in pairs], start))
-        title = "- | datadog, from the spool, when it is back"
-        print(_row(title, events, [back for _, back in pairs], start), flush=True)
-    for page in (1000, 100):
-        given, taken = ceiling(20_000, page)
+    rows = [row for row in ROWS if row.name in wanted]
+    for text in table(options, rows, with_outage=bool(set(OUTAGE) & set(wanted))):
+        print(text, flush=True)
+    for load in (FLAT[1000], FLAT[100]):
+        given, taken = ceiling(load, 20_000)
         print(
-            f"\nThe generator alone, pages of {page:,}: gives {given:,.0f} events/s, takes "
+            f"\nThe generator alone, pages of {load.page:,}: serves {given:,.0f} events/s, accepts "
             f"{taken:,.0f} events/s."
         )
-
-
-def memory(start: float) -> None:
-    """Print the memory of a fifty times longer history."""
-    print("| events | events/s | CPU s/100k | peak MB |\n| --- | --- | --- | --- |")
-    for events in (20_000, 1_000_000):
-        print(_row(f"{events:,}", events, [relay(events, 1000, ["elasticsearch"])], start))
-
-
-def _row(title: str, events: int, runs: list[Run], start: float) -> str:
-    rate = statistics.median(events / run.seconds for run in runs)
-    cpu = statistics.median((run.cpu - start) / events * 100_000 for run in runs)
-    peak = max(run.peak_mb for run in runs)
-    return f"| {title} | {rate:,.0f} | {cpu:.2f} | {peak:.0f} |"
 
 
 if __name__ == "__main__":

@@ -153,7 +153,11 @@ def _report(sandbox: Sandbox) -> dict[str, Any]:
     made = {name: set(vendor.records.ids()) for name, vendor in sandbox.vendors.items()}
     return {
         "made": {
-            name: {"events": len(made[name]), "requests": vendor.requests}
+            name: {
+                "events": len(made[name]),
+                "requests": vendor.requests,
+                "served": vendor.served,
+            }
             for name, vendor in sandbox.vendors.items()
         },
         "stored": {

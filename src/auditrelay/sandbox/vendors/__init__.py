@@ -9,7 +9,7 @@ its refusals, and the switches under which a complete read is impossible.
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import formatdate
 from importlib import import_module
@@ -18,7 +18,7 @@ from pkgutil import iter_modules
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from auditrelay.sandbox.history import History, Records, over_rate
+from auditrelay.sandbox.history import Entry, History, Records, joined, over_rate
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.server import Double
 
@@ -91,6 +91,8 @@ class Vendor(Double, ABC):
         self.history = History()
         self.records: Records = history or self.history
         self.before_page: dict[int, Callable[[], object]] = {}
+        self.served = 0
+        """How many records it has returned in lists, counting each as often as it was returned."""
         self._recent: deque[float] = deque()
 
     @classmethod
@@ -144,6 +146,11 @@ class Vendor(Double, ABC):
     def rotate(self, key: str) -> None:
         """Accept only *key* from now on."""
         self.api_key = key
+
+    def _rows(self, part: Sequence[Entry]) -> bytes:
+        """Return the texts of *part* of a list, joined by commas."""
+        self.served += len(part)
+        return joined(part)
 
     def _over_rate(self) -> int:
         """Count a request; return 0, or the seconds until the rate limit allows one."""

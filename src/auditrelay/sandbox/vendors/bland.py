@@ -19,7 +19,6 @@ from auditrelay.sandbox.history import (
     GeneratedRecords,
     Records,
     Span,
-    joined,
     parse_time,
     second,
 )
@@ -227,7 +226,7 @@ class Bland(Vendor):
         pages = ceil(len(found) / size)
         if page > max(1, pages) and switches.past_end == "404":
             return self._error(404, "NOT_FOUND", "Page not found")
-        rows = joined(self._slice(found, page, size))
+        rows = self._rows(self._slice(found, page, size))
         errors = b"[" + _SERVER_ERROR_TEXT + b"]" if switches.errors == "with data" else b"null"
         return Response(
             200,
@@ -332,19 +331,23 @@ def native_id(number: int) -> str:
 
 
 def generated(count: int, start: datetime, span: timedelta, record_bytes: int) -> GeneratedRecords:
-    """Return *count* records of about *record_bytes* bytes for a load test."""
-    note = b"x" * max(0, record_bytes - 400)
+    """Return *count* records of about *record_bytes* bytes, with nested metadata, for a load."""
+    note = b"x" * max(0, record_bytes - 590)
     text = (
         b'{"id":"6b2f9f3e-0c1e-4b8e-9f3e-%012x","org_id":"' + ORGANIZATION.encode() + b'",'
         b'"actor_id":"a3c1b6de-93f0-4f2b-8d11-%012d","event_type":"pathway.published",'
         b'"resource_type":"convo_pathway","resource_id":"f1b7e6aa-0c59-4d3a-8a77-%012x",'
-        b'"metadata":{"version_number":%d,"environment":"production","note":"' + note + b'"},'
+        b'"metadata":{"name":"Inbound support %d","version_number":%d,"environment":"production",'
+        b'"nodes":{"added":["greeting","triage"],"removed":[],'
+        b'"edited":{"prompt":"You are a helpful agent on the phone","turns":4}},'
+        b'"client":{"app":"dashboard","release":"2026.11.3","locale":"en-GB"},'
+        b'"note":"' + note + b'"},'
         b'"created_at":"%b"}'
     )
 
     def write(number: int, at: int) -> bytes:
         seconds, fraction = divmod(at // 1000, 1000)
         when = b"%b.%03dZ" % (second(seconds), fraction)
-        return text % (number, number % 97, number % 997, number % 9, when)
+        return text % (number, number % 97, number % 997, number % 50, number % 9, when)
 
     return GeneratedRecords(count, start, span, native_id, write)

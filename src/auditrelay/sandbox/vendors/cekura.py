@@ -20,7 +20,6 @@ from auditrelay.sandbox.history import (
     GeneratedRecords,
     Records,
     Span,
-    joined,
     parse_time,
     second,
 )
@@ -321,7 +320,7 @@ class Cekura(Vendor):
         ):
             links += b'"next":' + self._link(query, page + 1 if page < last else None) + b","
         links += b'"previous":' + self._link(query, page - 1 if page > 1 else None) + b","
-        rows = joined(part)
+        rows = self._rows(part)
         return _raw(b'{"count":%d,%b"results":[%b]}' % (count, links, rows))
 
     def _link(self, query: dict[str, str], page: int | None) -> bytes:

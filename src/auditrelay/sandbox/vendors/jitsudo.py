@@ -22,7 +22,6 @@ from auditrelay.sandbox.history import (
     GeneratedRecords,
     Records,
     Span,
-    joined,
     parse_time,
     second,
 )
@@ -313,7 +312,7 @@ class Jitsudo(Vendor):
         elif switches.at_end != "absent":
             given = {"next_cursor": None if switches.at_end == "null" else ""}
         rest = json.dumps({**given, "has_more": more}, separators=(",", ":")).encode()
-        return Response(200, b'{"data":[%b],%b' % (joined(part), rest[1:]), dict(_JSON))
+        return Response(200, b'{"data":[%b],%b' % (self._rows(part), rest[1:]), dict(_JSON))
 
     def _span(self, query: dict[str, str]) -> Span:
         bounds: dict[str, int | None] = {"from": None, "to": None}

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qs
 from zlib import crc32
 
-from auditrelay.sandbox.history import Entry, Span, joined
+from auditrelay.sandbox.history import Entry, Span
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 
@@ -271,7 +271,7 @@ class SLaunch(Vendor):
         page["collection_total"] = total if _BOOLEANS[query.get("include_total", "true")] else 0
         return Response(
             200,
-            b'{"items":[%b],%b' % (joined(shown), json.dumps(page).encode()[1:]),
+            b'{"items":[%b],%b' % (self._rows(shown), json.dumps(page).encode()[1:]),
             {"Content-Type": "application/json"},
         )
 

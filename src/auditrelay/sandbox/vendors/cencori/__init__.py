@@ -20,7 +20,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, joined, second
+from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, second
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sandbox.vendors import Refusal, SwitchValue, Vendor, by_setting
 from auditrelay.sandbox.vendors.cencori.session import COOKIE, Session
@@ -335,7 +335,7 @@ class Cencori(Vendor):
         return Response(
             200,
             b'{"logs":[%b],"pagination":{"page":%d,"per_page":%d,"total":%d,"total_pages":%d}}'
-            % (joined(rows), page, size, total, ceil(total / size)),
+            % (self._rows(rows), page, size, total, ceil(total / size)),
             {"Content-Type": "application/json"},
         )
 

@@ -1,0 +1,166 @@
+"""What benchmarks of the whole relay share: the load, what a run costs, and the unit of CPU."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+RECORD_BYTES = 700
+SINKS = {
+    "splunk_hec": 'url = "{splunk[url]}"\ntoken = "{splunk[token]}"',
+    "datadog": 'url = "{datadog[url]}"\napi_key = "{datadog[api_key]}"',
+    "elasticsearch": 'urls = ["{elastic[url]}"]\napi_key = "{elastic[api_key]}"',
+    "file": 'path = "{folder}/out.ndjson"',
+}
+DOUBLES = {"splunk_hec": "splunk", "elasticsearch": "elastic", "datadog": "datadog"}
+SOURCES = {
+    "cekura": 'organization_id = "{cekura[organization_id]}"\napi_key = "{cekura[api_key]}"\n',
+    "bland": 'api_key = "{bland[api_key]}"\n',
+    "jitsudo": 'tenant_id = "{jitsudo[tenant_id]}"\napi_key = "{jitsudo[api_key]}"\n',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """
+    A vendor's history: its records are spread over *span*, which ends *until* ago.
+
+    The source first asks for everything since *lookback* ago, in pages of *page*, and each time for
+    the last *overlap* again.
+    """
+
+    vendor: str
+    page: int
+    span: str = "1h"
+    until: str = "2m"
+    lookback: str = "2h"
+    overlap: str = "10m"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a vendor was asked for."""
+
+    requests: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The cost of one run: CPU seconds of user and system, the largest resident set."""
+
+    seconds: float
+    cpu: float
+    peak_mb: float
+
+
+@contextlib.contextmanager
+def sandbox(load: Load, events: int) -> Iterator[dict[str, Any]]:
+    """Serve *events* records in a process of its own; its report is under ``totals`` at the end."""
+    command = [sys.executable, "-m", "auditrelay.sandbox", "--vendor", load.vendor, "--lean"]
+    command += ["--events", str(events), "--record-bytes", str(RECORD_BYTES)]
+    command += ["--page-cap", str(load.page), "--span", load.span, "--until", load.until]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        addresses = json.loads(process.stdout.readline())
+        yield addresses
+        process.send_signal(signal.SIGTERM)
+        addresses["totals"] = json.loads(process.stdout.readline())
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[Path]:
+    """Make a folder, and delete it at the end."""
+    made = Path(tempfile.mkdtemp(prefix="auditrelay-bench-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
+
+
+def configure(
+    where: Path, load: Load, sinks: Sequence[str], addresses: dict[str, Any], more: str = ""
+) -> Path:
+    """Write the configuration of a daemon that carries *load* to *sinks*; return its path."""
+    text = (
+        f'state_dir = "{where}/state"\n{more}[sources.load]\ntype = "{load.vendor}"\n'
+        f'base_url = "{addresses[load.vendor]["url"]}"\npage_size = {load.page}\n'
+        f'initial_lookback = "{load.lookback}"\noverlap = "{load.overlap}"\n'
+    )
+    values = {**addresses, "folder": where}
+    text += SOURCES[load.vendor].format(**values)
+    for sink in sinks:
+        text += f'[sinks.{sink}]\ntype = "{sink}"\n{SINKS[sink].format(**values)}\n'
+    config = where / "config.toml"
+    config.touch(mode=0o600)
+    config.write_text(text)
+    return config
+
+
+def measured(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
+    """Run *command* to its end; exit if it fails."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=env)
+    return finished(process, began)
+
+
+def finished(process: "subprocess.Popen[Any]", began: float) -> Run:
+    """Wait for *process*, which *began* then; exit if it fails."""
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if status:
+        sys.exit(f"{process.args!r} exited with status {process.returncode}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def once(python: str, config: Path) -> Run:
+    """Let the daemon of this interpreter's environment catch up once, and deliver everything."""
+    command = [python, "-m", "auditrelay", "-c", str(config), "--log-level", "error"]
+    return measured([*command, "run", "--once"])
+
+
+def check_arrived(addresses: dict[str, Any], events: int, sinks: Sequence[str]) -> None:
+    """Exit unless each of *sinks* has every event, each once."""
+    for sink in sinks:
+        stored = addresses["totals"]["stored"].get(DOUBLES.get(sink, sink))
+        if stored is not None and (stored["uids"], stored["repeated"]) != (events, 0):
+            sys.exit(f"{sink} has {stored['uids']} of {events}, {stored['repeated']} repeated")
+
+
+def served(addresses: dict[str, Any], load: Load) -> Served:
+    """Return what the vendor was asked for, once the sandbox has ended."""
+    made = addresses["totals"]["made"][load.vendor]
+    return Served(made["requests"], made["served"])
+
+
+def unit(vendor: str) -> float:
+    """
+    Return the CPU seconds that the standard library's json takes for one record, both ways, now.
+
+    A machine and its neighbours differ from minute to minute; what else a program does with the
+    same records at the same time can be compared with this. It takes a tenth of a second.
+    """
+    records = import_module(f"auditrelay.sandbox.vendors.{vendor}").generated(
+        1000, datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1), RECORD_BYTES
+    )
+    texts = [entry.text.decode() for entry in records]
+    rounds, began = 0, time.process_time()
+    while (spent := time.process_time() - began) < 0.1:
+        for text in texts:
+            json.dumps(json.loads(text))
+        rounds += 1
+    return spent / rounds / len(texts)
