@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 RECORD_BYTES = 700
 SINKS = {
@@ -110,10 +110,12 @@ def configure(
     return config
 
 
-def measured(command: Sequence[str], env: dict[str, str] | None = None) -> Run:
-    """Run *command* to its end; exit if it fails."""
+def measured(
+    command: Sequence[str], env: dict[str, str] | None = None, log: IO[str] | None = None
+) -> Run:
+    """Run *command* to its end, with what it prints in *log*; exit if it fails."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=env)
+    process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     return finished(process, began)
 
 
