@@ -4,11 +4,11 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import pytest
 from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, Make, World, busy
-from tests.support.stores import counted
 
 from auditrelay.deliver import batches as batches_module
 from auditrelay.deliver.batches import Batches, ranges_of
@@ -71,13 +71,13 @@ async def test_a_spool_that_had_nothing_more_is_read_again_only_when_it_has_chan
 ) -> None:
     await world.spool(1)
     batches = batches_of(world)
-    with counted(world.store) as calls:
+    with mock.patch.object(world.store, "read", wraps=world.store.read) as read:
         for _ in range(3):
             assert not await batches.fill()
         assert positions(batches.cut(0)) == [0]
         await world.spool(1, first=1)
         assert (await batches.fill(), batches.ready) == (False, False)
-        assert calls["read read"] == 2, "one that finds it, and one that finds nothing more"
+        assert read.await_count == 2, "one that finds it, and one that finds nothing more"
         batches.spool_changed()
         assert (await batches.fill(), batches.ready) == (False, True)
 
