@@ -208,6 +208,26 @@ async def test_what_was_settled_or_deleted_is_not_handed_over(store: SqliteStore
     assert (await store.read("splunk", None, 10))[0] == []
 
 
+async def test_a_sink_that_gets_more_sources_reads_what_was_not_for_it_before(
+    store: SqliteStore,
+) -> None:
+    await store.start_source("calls", NOON)
+    await store.start_sink("quiet", ["calls"])
+    await add(store, 1)
+    found, reached = await store.read("quiet", None, 10)
+    assert found == []
+    await store.start_sink("quiet", ["voice"])
+    assert len((await store.read("quiet", reached, 10))[0]) == 1
+
+
+async def test_a_retired_sink_reads_nothing_that_came_later(store: SqliteStore) -> None:
+    await store.start_sink("elastic", ["voice"])
+    await store.retire({"elastic": ["voice"]}, ["voice"])
+    await add(store, 1)
+    assert (await store.read("splunk", None, 10))[0] == []
+    assert len((await store.read("elastic", None, 10))[0]) == 1
+
+
 # --- the property: as the disk
 
 
