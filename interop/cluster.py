@@ -21,7 +21,7 @@ from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.sandbox import Sandbox
-from auditrelay.sinks import EventRef, Item, elasticsearch
+from auditrelay.sinks import Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
 from auditrelay.telemetry.metrics import Metrics
 from interop import vendors
@@ -434,7 +434,7 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
     size = 2000
     for first in range(0, len(events), size):
         batch = [
-            Item.of(place, EventRef.of(event), sink.render(event, event.at), sink.limits)
+            Item.of(place, event, sink.render(event, event.at), sink.limits)
             for place, event in enumerate(events[first : first + size])
         ]
         verdict = await sink.send(batch)

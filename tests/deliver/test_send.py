@@ -6,18 +6,13 @@ from tests.support.delivering import Intake, World, busy
 
 from auditrelay.deliver.send import send_fit
 from auditrelay.errors import Retryable
-from auditrelay.sinks import EventRef, Item, Limits, Rejection, Rendered, Verdict
+from auditrelay.sinks import Item, Limits, Rejection, Rendered, Verdict
 
 
 def batch_of(sizes: list[int], limits: Limits) -> list[Item]:
     """Return an item of each of *sizes* bytes."""
     return [
-        Item.of(
-            place,
-            EventRef.of(make_event(place)),
-            Rendered((b'{"id":"%d"}' % place).ljust(size)),
-            limits,
-        )
+        Item.of(place, make_event(place), Rendered((b'{"id":"%d"}' % place).ljust(size)), limits)
         for place, size in enumerate(sizes)
     ]
 

@@ -19,7 +19,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.timestamps import iso_ms
 from auditrelay.sandbox.faults import answer
 from auditrelay.sandbox.siems.datadog import API_KEY, Datadog, throttled
-from auditrelay.sinks import EventRef, Item, Sink, Unfit, Verdict, datadog
+from auditrelay.sinks import Item, Sink, Unfit, Verdict, datadog
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import micros
 
@@ -118,7 +118,7 @@ async def test_a_log_is_oversized_exactly_where_datadog_truncates_it(
         padded = event(place, at=now - age, message="x" * (size - empty))
         rendered = sink.render(padded, now)
         assert len(rendered.text) == size
-        return Item.of(place, EventRef.of(padded), rendered, sink.limits)
+        return Item.of(place, padded, rendered, sink.limits)
 
     fits, exceeds = item(1, 1_000_000), item(2, 1_000_001)
     assert (fits.unfit, exceeds.text) == (None, b"")

@@ -18,7 +18,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.sandbox.faults import Action, answer, hang, html, reset, rewrite, store_then_reset
 from auditrelay.sandbox.messages import Request
 from auditrelay.sandbox.siems.splunk_hec import CODES, TOKEN, Splunk
-from auditrelay.sinks import AckId, EventRef, Item, Sink, Unfit, Verdict, splunk_hec
+from auditrelay.sinks import AckId, Item, Sink, Unfit, Verdict, splunk_hec
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -404,7 +404,7 @@ async def test_an_event_is_oversized_exactly_where_splunk_refuses_it(
         padded = event(place, raw=msgspec.Raw(b'"%b"' % (b"x" * (size - empty))))
         rendered = sink.render(padded, 0)
         assert len(rendered.text) == size
-        return Item.of(place, EventRef.of(padded), rendered, sink.limits)
+        return Item.of(place, padded, rendered, sink.limits)
 
     fits, exceeds = item(1, 5 * 2**20), item(2, 5 * 2**20 + 1)
     assert (fits.unfit, exceeds.text) == (None, b"")

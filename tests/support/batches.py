@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import EventRef, Item, Sink
+from auditrelay.sinks import Item, Sink
 
 NOON = 1_767_268_800 * 10**6
 """About when the test events happened, and when they are sent: microseconds since 1970 UTC."""
@@ -17,7 +17,7 @@ def batch() -> Callable[[Sink, Sequence[AuditEvent]], list[Item]]:
 
     def made(sink: Sink, events: Sequence[AuditEvent]) -> list[Item]:
         return [
-            Item.of(place, EventRef.of(each), sink.render(each, NOON), sink.limits)
+            Item.of(place, each, sink.render(each, NOON), sink.limits)
             for place, each in enumerate(events)
         ]
 

@@ -20,7 +20,7 @@ from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
-from auditrelay.sinks import EventRef, Item, Sink, Verdict
+from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -165,7 +165,7 @@ async def _check_sink(
         return message, ()
 
     rendered = sink.render(test, micros(now), marks={"test": True})
-    verdict = await send_fit(sink, [Item.of(0, EventRef.of(test), rendered, sink.limits)])
+    verdict = await send_fit(sink, [Item.of(0, test, rendered, sink.limits)])
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")

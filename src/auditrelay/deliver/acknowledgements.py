@@ -42,7 +42,7 @@ class SentBatch:
         occurred: dict[str, array[int]] = {}
         for item in items:
             occurred.setdefault(item.event.source, array("q")).append(item.event.at)
-        return cls(ranges_of([item.position for item in items]), occurred, len(items), at)
+        return cls(ranges_of(item.position for item in items), occurred, len(items), at)
 
     @property
     def size(self) -> int:

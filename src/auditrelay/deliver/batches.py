@@ -13,12 +13,12 @@ from typing import Final
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import TooLarge
 from auditrelay.events.page import Page
-from auditrelay.sinks import ANY_AGE, EventRef, Item, Limits, Sink
+from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
 from auditrelay.store.progress import Range
 
-READ_AHEAD_BYTES: Final = 4 << 20
-"""Bytes of pages that are read ahead of sending; the last page may exceed it."""
+READ_AHEAD_BYTES: Final = 8 << 20
+"""About how much memory the pages take that are read ahead; the last one may exceed it."""
 
 
 class Batches:
@@ -46,7 +46,7 @@ class Batches:
 
     def postpone(self, items: Sequence[Item]) -> None:
         """Resend *items* after everything else that waits."""
-        self._postponed += ranges_of([item.position for item in items])
+        self._postponed += ranges_of(item.position for item in items)
 
     def resend_postponed(self) -> None:
         """Resend next what was postponed."""
@@ -123,14 +123,14 @@ class Batches:
             return items
         limits = self._sink.limits
         renewed: dict[int, Item] = {}
-        for start, end in ranges_of([item.position for item in outdated]):
+        for start, end in ranges_of(item.position for item in outdated):
             read_to = start
             while read_to < end:
                 pages = await self._store.reread(self._name, (read_to, end), end - read_to)
                 if not pages:
                     break
                 for page in pages:
-                    again = _rendered(self._sink, page.first, page.events, now, limits)
+                    again = _rendered(self._sink, page.first, page.events, now)
                     renewed.update((item.position, item) for item in again)
                     read_to = page.first + len(page.events)
         items = [renewed.get(item.position, item) for item in items]
@@ -176,7 +176,7 @@ class _Waiting:
             sizes = accumulate(map(len, page.raw[row : row + most]))
             end = row + max(sum(size <= room for size in sizes), 1)
             first = self._page.first + row
-            self._rendered = _rendered(sink, first, page[row:end], now, sink.limits)
+            self._rendered = _rendered(sink, first, page[row:end], now)
         return self._rendered[:most]
 
     def take(self, count: int) -> None:
@@ -185,15 +185,12 @@ class _Waiting:
         self._rendered = self._rendered[count:]
 
 
-def _rendered(sink: Sink, first: int, page: Page, now: int, limits: Limits) -> list[Item]:
-    """Return the events of *page*, the first of which is at *first*, as items for *sink*."""
-    rendered = [sink.render(event, now) for event in page]
-    sources = [sort.source for sort in page.sorts]
+def _rendered(sink: Sink, first: int, page: Page, now: int) -> list[Item]:
+    """Return the events of *page*, whose first position is *first*, as items for *sink*."""
+    limits = sink.limits
     return [
-        Item.of(position, EventRef(uid, sources[sort], at), each, limits)
-        for position, (uid, sort, at, each) in enumerate(
-            zip(page.uid, page.sort, page.at, rendered, strict=True), first
-        )
+        Item.of(position, event, sink.render(event, now), limits)
+        for position, event in enumerate(page, first)
     ]
 
 
@@ -201,10 +198,11 @@ def _is_outdated(item: Item, now: int) -> bool:
     return item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
 
 
-def ranges_of(positions: Sequence[int]) -> list[Range]:
+def ranges_of(positions: Iterable[int]) -> list[Range]:
     """Return *positions* as half-open ranges; consecutive positions share one."""
-    if positions and [*positions] == [*range(positions[0], positions[0] + len(positions))]:
-        return [(positions[0], positions[0] + len(positions))]  # as nearly always
+    positions = list(positions)
+    if positions and positions == list(range(positions[0], positions[0] + len(positions))):
+        return [(positions[0], positions[-1] + 1)]  # nearly always, and without a loop
     ranges: list[Range] = []
     for position in positions:
         if ranges and ranges[-1][1] == position:

@@ -381,7 +381,7 @@ class Deliverer:
                 for rejection in verdict.rejected
             ]
             sent = SentBatch.of(accepted, self._clock.monotonic())
-            done = ranges_of([items[index].position for index in rejected])
+            done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
                 await self._outcomes.commit([*done, *sent.ranges], [sent], dead)
             else:

@@ -37,11 +37,6 @@ class EventRef(NamedTuple):
     at: int
     """When it happened: microseconds since 1970 UTC."""
 
-    @classmethod
-    def of(cls, event: AuditEvent) -> Self:
-        """Return what stays of *event*."""
-        return cls(event.uid, event.source, event.at)
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -101,7 +96,7 @@ class Item:
     unfit: Unfit | None = None
 
     @classmethod
-    def of(cls, position: int, event: EventRef, rendered: Rendered, limits: Limits) -> Self:
+    def of(cls, position: int, event: AuditEvent, rendered: Rendered, limits: Limits) -> Self:
         """Return the item for *event*; its text is left out if it will not be sent."""
         text, key, ages, unfit = rendered
         most = limits.event_bytes
@@ -109,7 +104,8 @@ class Item:
             unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
         if unfit is not None:
             text = b""
-        return cls(position, event, text, key, ages, unfit)
+        ref = EventRef(event.uid, event.source, event.at)
+        return cls(position, ref, text, key, ages, unfit)
 
 
 @dataclass(frozen=True, slots=True)

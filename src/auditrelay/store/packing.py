@@ -31,6 +31,9 @@ _DAMAGED: Final[tuple[type[Exception], ...]] = (
 
 _REMEDY: Final = "restore the state from a backup"
 
+_ROW_BYTES: Final = 1000
+"""What the objects of an event take besides their texts: 850 to 1,120 bytes, as measured."""
+
 _UID_DIGITS: Final = 40
 _SHA256_DIGITS: Final = 64
 
@@ -56,7 +59,7 @@ _DECODE: Final = msgspec.msgpack.Decoder(_Stored)
 
 
 def pack(page: Page) -> tuple[bytes, int]:
-    """Return *page* as the spool stores it, and how many bytes it has inflated."""
+    """Return *page* as the spool stores it, and about how many bytes of memory it takes."""
     numbers: dict[int, int] = {}
     actor = [numbers.setdefault(number, len(numbers)) for number in map(id, page.actor)]
     stored = _Stored(
@@ -67,15 +70,15 @@ def pack(page: Page) -> tuple[bytes, int]:
         actor,
     )
     text = _ENCODE.encode(stored)
-    return b"%c%b" % (VERSION, isal_zlib.compress(text, 1)), len(text)
+    return b"%c%b" % (VERSION, isal_zlib.compress(text, 1)), _memory(text, page)
 
 
 def unpack(blob: bytes, count: int) -> tuple[Page, int]:
     """
-    Return the page of *count* events in a *blob* of this or an older version, and its size.
+    Return the page of *count* events in a *blob* of this or an older version.
 
-    The size is that of :func:`pack`: in bytes, inflated. Raises StateError if the blob is damaged,
-    or of a newer version.
+    With it comes about how many bytes of memory it takes, as :func:`pack` tells it too. Raises
+    StateError if the blob is damaged, or of a newer version.
     """
     version = blob[0] if blob else 0
     try:
@@ -96,7 +99,12 @@ def unpack(blob: bytes, count: int) -> tuple[Page, int]:
         raise StateError(
             f"a page of the spool has {len(page)} events instead of {count}: {_REMEDY}"
         )
-    return page, len(text)
+    return page, _memory(text, page)
+
+
+def _memory(text: bytes, page: Page) -> int:
+    """Return about how many bytes of memory *page* takes, whose texts are all in *text*."""
+    return len(text) + _ROW_BYTES * len(page)
 
 
 def _page(stored: _Stored) -> Page:

@@ -24,7 +24,7 @@ from auditrelay.sandbox import Trap, faults, siems
 from auditrelay.sandbox.refusals import Refusal
 from auditrelay.sandbox.stored import Stored
 from auditrelay.settings.secrets import Resolved, Secret
-from auditrelay.sinks import EventRef, Form, Item, Sink, Verdict, available
+from auditrelay.sinks import Form, Item, Sink, Verdict, available
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -134,7 +134,7 @@ async def test_the_marks_of_a_delivery_are_on_the_event(rig: Rig, event: MakeEve
         sent = event(1)
         now = int(NOON) * 10**6
         rendered = sink.render(sent, now, marks={"replayed": True})
-        await sink.send([Item.of(0, EventRef.of(sent), rendered, sink.limits)])
+        await sink.send([Item.of(0, sent, rendered, sink.limits)])
         assert b'"replayed":true' in rendered.text
         assert b'"replayed"' not in sink.render(sent, now).text
 

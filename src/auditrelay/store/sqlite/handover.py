@@ -15,12 +15,13 @@ from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
 from auditrelay.store.sqlite.readers import Reader, pages_of
 
-HANDOVER_BYTES: Final = 4 << 20
+HANDOVER_BYTES: Final = 8 << 20
 """
-How many bytes of pages are kept at most, as :class:`SpoolPage` counts them.
+About how much memory the pages take at most.
 
 Three pages of a thousand events: the sinks read one, one waits, one was just committed. With room
-for more a sink that is slower than its sources would still read from the disk.
+for more, a sink that is slower than its sources would still read from the disk in the end. Not by
+their size on the disk: of a page that is all blanks that says nothing.
 """
 
 

@@ -27,8 +27,8 @@ from auditrelay.store.sqlite.readers import (
 LOG: Final = 0
 """The one log."""
 
-MAX_READ_BYTES: Final = 4 << 20
-"""About how many bytes of pages one read returns, inflated; its last page may exceed that."""
+MAX_READ_BYTES: Final = 8 << 20
+"""About how much memory the pages of one read take; the last of them may exceed it."""
 
 
 class Spool:
