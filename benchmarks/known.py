@@ -30,6 +30,7 @@ from pathlib import Path
 from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
+from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key
 from auditrelay.store.sqlite import intake, ledger
@@ -145,7 +146,7 @@ def _an_hour(generator: random.Random) -> list[datetime]:
 
 async def _timed(store: SqliteStore, events: list[AuditEvent], new: int) -> float:
     began = time.perf_counter()
-    added = await store.add("voice", events)
+    added = await store.add("voice", Page.of(events))
     seconds = time.perf_counter() - began
     assert len(added.new) == new
     return seconds * 1000

@@ -13,6 +13,7 @@ from tests.support.clock import FakeClock
 from tests.support.stores import MINUTE, NOON, opened, span
 
 from auditrelay.collect.checkpoint import Checkpoint
+from auditrelay.events.page import Page
 from auditrelay.store import Added, Proof
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
@@ -41,7 +42,7 @@ class Source:
         return cls(store, clock, metrics, checkpoint)
 
     async def enter(self, proof: Proof) -> Added:
-        added = await self.store.add("calls", [], proof=proof)
+        added = await self.store.add("calls", Page.of([]), proof=proof)
         self.checkpoint.advance(proof, added.declared)
         return added
 

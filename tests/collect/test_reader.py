@@ -14,6 +14,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.reader import MARGIN, ReadMode, belongs
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes
@@ -302,7 +303,7 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
              % early.isoformat().encode()]
         )  # fmt: skip
-        await world.store.add("calls", events, via="poll")
+        await world.store.add("calls", EventPage.of(events), via="poll")
 
     pages = 0
     real = world.vendor.walk_records

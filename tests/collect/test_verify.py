@@ -12,6 +12,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Deleted, Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.store import RejectedEvent
 from auditrelay.store.contradictions import find_contradiction
@@ -219,7 +220,7 @@ async def test_an_event_deleted_at_the_source_is_reported_and_not_missing(
 async def _known(world: World) -> list[AuditEvent]:
     spooled = await world.store.spooled_events("calls", LAST_HOUR)
     assert spooled is not None
-    return spooled
+    return [event for page in spooled for event in page]
 
 
 async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: World) -> None:
@@ -233,7 +234,7 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
                 at = NOON - 55 * MINUTE
                 text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}'
                 events = collector.new_reader().writer.normalize([text % at.isoformat().encode()])
-                await world.store.add("calls", events)
+                await world.store.add("calls", EventPage.of(events))
             yield page
 
     world.vendor.walk_instead = walk

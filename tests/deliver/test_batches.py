@@ -4,15 +4,17 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest import mock
 
+import msgspec
 import pytest
 from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, Make, World, busy
-from tests.support.stores import counted
 
 from auditrelay.deliver import batches as batches_module
 from auditrelay.deliver.batches import Batches, ranges_of
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.sinks import Item, Limits, Rendered, Verdict
 from auditrelay.window import micros
 
@@ -71,13 +73,13 @@ async def test_a_spool_that_had_nothing_more_is_read_again_only_when_it_has_chan
 ) -> None:
     await world.spool(1)
     batches = batches_of(world)
-    with counted(world.store) as calls:
+    with mock.patch.object(world.store, "read", wraps=world.store.read) as read:
         for _ in range(3):
             assert not await batches.fill()
         assert positions(batches.cut(0)) == [0]
         await world.spool(1, first=1)
         assert (await batches.fill(), batches.ready) == (False, False)
-        assert calls["read read"] == 2, "one that finds it, and one that finds nothing more"
+        assert read.await_count == 2, "one that finds it, and one that finds nothing more"
         batches.spool_changed()
         assert (await batches.fill(), batches.ready) == (False, True)
 
@@ -252,6 +254,57 @@ async def test_an_event_that_is_retried_is_sent_with_what_is_true_then(world: Wo
     await world.run(Dated(always=answer), clock=clock)
     assert sent == expected
     assert list(map(len, sent)) == [3, 2, 2]
+
+
+class Thrice(Intake):
+    """A sink whose texts are three times as long as the records; it counts how often it renders."""
+
+    rendered = 0
+
+    def render(
+        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
+    ) -> Rendered:
+        self.rendered += 1
+        return Rendered(bytes(event.raw) * 3)
+
+
+async def test_what_did_not_fit_into_a_batch_is_not_rendered_again(world: World) -> None:
+    await world.spool(90, first=10)
+    size = len(event_text(world)) * 3 + 1
+    sink = Thrice(limits=Limits(100, 7 * size))
+    batches = Batches("sink", sink, world.store)
+    await batches.fill()
+    cut = []
+    while batches.ready:
+        cut.append(positions(batches.cut(0)))
+        ahead = sink.rendered - sum(map(len, cut))
+        assert ahead <= 2 * 7, "what waits rendered is bounded, like a batch, by bytes"
+    assert cut == [[*range(start, min(start + 7, 90))] for start in range(0, 90, 7)]
+    assert sink.rendered == 90
+
+
+def event_text(world: World) -> bytes:
+    return bytes(world.event(10).raw)
+
+
+async def test_what_did_not_fit_is_rendered_again_once_it_is_wrong(world: World) -> None:
+    await world.spool(10, first=10)
+    size = len(event_text(world)) + len(b'"sent":1000000,') + 1
+    batches = Batches("sink", Dated(limits=Limits(100, 3 * size)), world.store)
+    await batches.fill()
+    assert times(batches.cut(1_000_000)) == [1_000_000] * 3
+    assert times(batches.cut(1_500_000)) == [1_000_000, 1_500_000, 1_500_000]
+    assert times(batches.cut(9_000_000)) == [9_000_000] * 3
+
+
+async def test_little_is_read_ahead_of_events_that_are_large(world: World) -> None:
+    """Deflated they are small: a megabyte of one letter is a kilobyte in the spool."""
+    for number in range(5):
+        raw = msgspec.Raw(b'{"id":%d,"filler":"%s"}' % (number, b"x" * (3 << 20)))
+        await world.store.add("voice", Page.of([world.event(number, raw=raw)]))
+    batches = batches_of(world)
+    assert await batches.fill()
+    assert positions(batches.cut(0)) == [0, 1, 2]
 
 
 def test_consecutive_positions_share_a_range() -> None:

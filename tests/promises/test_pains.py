@@ -123,6 +123,7 @@ from tests.support.daemon import eventually
 from tests.support.stores import opened
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.telemetry.metrics import Metrics
@@ -260,7 +261,7 @@ async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> N
             [b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
              % (old.encode(), (NOON - HOUR).isoformat().encode())]
         )  # fmt: skip
-        assert (await store.add("calls", again)).new == ()
+        assert (await store.add("calls", EventPage.of(again))).new == ()
         await store.close()
 
 

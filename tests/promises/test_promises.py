@@ -425,7 +425,7 @@ def _state(folder: Path) -> bytes:
     parts = [path.read_bytes() for path in folder.iterdir()]
     with contextlib.closing(sqlite3.connect(folder / "state.db")) as state:
         parts += [
-            isal_zlib.decompress(blob) for (blob,) in state.execute("select events from spool")
+            isal_zlib.decompress(blob[1:]) for (blob,) in state.execute("select events from spool")
         ]
         parts += [blob for (blob,) in state.execute("select event from dead_letter")]
     return b"\n".join(parts)

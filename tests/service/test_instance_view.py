@@ -14,6 +14,7 @@ from tests.support.stores import NOON, opened
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
+from auditrelay.events.page import Page
 from auditrelay.http.retry import MAX_SOURCE_WAIT, SOURCE_ATTEMPTS
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.status.findings import STUCK
@@ -99,7 +100,9 @@ async def test_the_report_has_the_health_of_the_loops_and_not_what_was_saved(wor
 
 
 async def test_the_metrics_are_those_of_this_moment(world: World) -> None:
-    await world.store.add("calls", [make_event(1, source="calls"), make_event(2, source="calls")])
+    await world.store.add(
+        "calls", Page.of([make_event(1, source="calls"), make_event(2, source="calls")])
+    )
     assert await world.gauge('sink_backlog_events{sink="out"}') == 2
     assert await world.gauge("spool_bytes") == world.store.spool_bytes > 0
     assert await world.gauge("spool_max_bytes") == world.config.spool.max_bytes

@@ -19,6 +19,7 @@ from auditrelay.clock import Clock
 from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
+from auditrelay.events.page import Page
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
 from auditrelay.store.leases import sole
@@ -144,7 +145,7 @@ async def test_a_stop_while_a_sink_is_drained_does_not_say_that_it_is(
         async with running(config, Clock()) as topology:
             monkeypatch.setattr(topology.sinks["gone"], "send", refuse)
             await topology._store.start_source("one", NOON)
-            await topology._store.add("one", [make_event(1, source="one")])
+            await topology._store.add("one", Page.of([make_event(1, source="one")]))
             topology.announce()
             await eventually(lambda: topology.deliverers["gone"].condition.held)
             await topology.change(configure({"one": source()}))

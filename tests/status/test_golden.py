@@ -33,6 +33,7 @@ from typer.testing import CliRunner
 from auditrelay import __version__
 from auditrelay.cli import cli
 from auditrelay.config import load
+from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -107,7 +108,9 @@ async def troubled(staged: Stage) -> None:
     await staged.dead("splunk", 2)
     row = make_event(10**6, source="labs", native_id=None)
     message = "audit-log.csv, line 2: no time"
-    await store.add("labs", [], bad=[DeadLetter(row, "bad_row", message, None, 1, NOW, NOW)])
+    await store.add(
+        "labs", Page.of([]), bad=[DeadLetter(row, "bad_row", message, None, 1, NOW, NOW)]
+    )
     await staged.source(
         "acme-voice",
         paused_since=staged.ago(20 * MINUTE),

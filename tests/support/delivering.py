@@ -15,6 +15,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Limits, Rendered, Verdict
 from auditrelay.store.sqlite.store import SqliteStore
@@ -94,7 +95,7 @@ class World:
     async def spool(self, count: int, *, first: int = 0, source: str = "voice") -> list[str]:
         made = [self.event(first + number, source=source) for number in range(count)]
         for start in range(0, count, 100):
-            await self.store.add(source, made[start : start + 100])
+            await self.store.add(source, Page.of(made[start : start + 100]))
         return [str(each.native_id) for each in made]
 
     def deliverer(

@@ -21,6 +21,7 @@ from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.status.model import Report
 from auditrelay.status.report import report
 from auditrelay.store import Declared, Proof, RejectedEvent
@@ -157,7 +158,7 @@ class Stage:
     async def read(self, source: str, start: datetime, end: datetime, events: int) -> None:
         """Cover a span in which *events* occurred."""
         made = self.events(source, events, start, end)
-        await self.store.add(source, made, proof=Proof(covers=(Interval(start, end),)))
+        await self.store.add(source, Page.of(made), proof=Proof(covers=(Interval(start, end),)))
 
     async def week(self, source: str, busy: int, until: datetime) -> None:
         """Cover the time from the start of *source* up to *until*, day by day."""
@@ -179,7 +180,7 @@ class Stage:
             return self.events(source, 1, gap.interval.start, gap.interval.end)[0]
 
         proof = Proof(gaps=((Interval(start, end), "catch_up_limit"),))
-        await self.store.add(source, [], proof=proof, notice=notice)
+        await self.store.add(source, Page.of([]), proof=proof, notice=notice)
 
     async def delivered(self, *sinks: str) -> None:
         """Record everything in the spool as delivered to *sinks*."""
@@ -191,7 +192,7 @@ class Stage:
         """Write *number* events to the dead letters of *sink*."""
         made = self.events("acme-calls", number, self.now - HOUR, self.now - 30 * MINUTE)
         first = await self.store.end_of_spool("acme-calls")
-        await self.store.resend("acme-calls", [sink], made, Proof())
+        await self.store.resend("acme-calls", [sink], [Page.of(made)], Proof())
         places = range(first, first + number)
         await self.store.settle(
             sink,
@@ -322,7 +323,7 @@ async def gap(staged: Stage) -> None:
         if (found + HOUR).date() != found.date():
             found -= HOUR  # the ledger has an entry a day (UTC), and these events are to be in one
         made = staged.events("acme-voice", events, found, found + HOUR, shown_after=DAY)
-        await staged.store.add("acme-voice", made, via="resweep 24h")
+        await staged.store.add("acme-voice", Page.of(made), via="resweep 24h")
     await staged.delivered(*SINKS)
 
 

@@ -67,7 +67,8 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
     read, write = store._read, store._writer.write
 
     def caller() -> str:
-        return inspect.stack()[2].function
+        names = (frame.function for frame in inspect.stack()[2:])
+        return next(name for name in names if hasattr(SqliteStore, name))
 
     async def counted_read(work: Callable[..., T]) -> T:
         calls[f"read {caller()}"] += 1

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
 
 
@@ -39,7 +40,10 @@ class KillAtWrite:
         write, attempt = Writer.write, Writer._try
 
         async def counting_write(writer: Writer, work: Callable[..., Any], **named: Any) -> Any:
-            method = sys._getframe(1).f_code.co_name
+            frame = sys._getframe(1)
+            while frame.f_back is not None and not hasattr(SqliteStore, frame.f_code.co_name):
+                frame = frame.f_back
+            method = frame.f_code.co_name
             counts[method] += 1
             if (method, counts[method]) == (self.method, self.number):
                 marked.add(id(work))

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from datetime import timedelta
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -24,6 +25,7 @@ from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belong
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.window import Interval, holes, slices
 
@@ -207,7 +209,9 @@ class Backfiller:
             events = [backfilled(event) for event in events]
             proof = Proof(backfill=self._number, part=part, read=len(events))
             await reader.writer.write_when_room(
-                lambda: self._store.resend(self._collector.name, self._sinks, events, proof)
+                lambda: self._store.resend(
+                    self._collector.name, self._sinks, [Page.of(events)], proof
+                )
             )
             reader.writer.announce()
             self._progress.events += len(events)
@@ -226,7 +230,8 @@ class Backfiller:
         count, _ = await self._store.count_forwarded(name, part)
         if count > MAX_EVENTS_IN_MEMORY and can_be_cut(part):
             raise WalkBroken(f"more than {MAX_EVENTS_IN_MEMORY:,} events", reason="over_budget")
-        return await self._store.spooled_events(name, part)
+        pages = await self._store.spooled_events(name, part)
+        return None if pages is None else list(chain.from_iterable(pages))
 
     async def _from_source(
         self, reader: WindowReader, part: Interval, budget: Budget | None

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import Backfill, DeliveryStatus, Proof, Span
 from auditrelay.window import Interval
 
@@ -20,10 +21,10 @@ class Forwarded(Protocol):
         """Return how many events of *span* are known, and the exclusive-or of their uids."""
 
     async def resend(
-        self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
+        self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof
     ) -> None:
         """
-        Put *events*, known or not, into the spool for those *sinks* alone, and enter the *proof*.
+        Put *pages*, known or not, into the spool for those *sinks* alone, and enter the *proof*.
 
         On return both are durable. Raises StoreFull if the spool or the disk has no room.
         """
@@ -48,8 +49,8 @@ class Backfills(Forwarded, Protocol):
     async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
         """Return how many of *events* have never been forwarded."""
 
-    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
-        """Return all known events of *span* from the spool, or None if some were pruned."""
+    async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
+        """Return all known events of *span* by the page, or None if some were pruned."""
 
 
 class Evidence(Forwarded, Protocol):

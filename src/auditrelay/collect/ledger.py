@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
-from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import Added, DeadLetter, Notice, Proof, Span
 from auditrelay.store.conditions import Condition, SourceCondition
 from auditrelay.window import Interval
@@ -46,7 +46,7 @@ class Intake(Protocol):
     async def add(
         self,
         source: str,
-        events: Sequence[AuditEvent],
+        events: Page,
         *,
         via: str = "poll",
         proof: Proof | None = None,

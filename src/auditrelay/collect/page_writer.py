@@ -20,6 +20,7 @@ from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import gap_event
+from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.store import Added, DeadLetter, Declared, Proof
 from auditrelay.telemetry.metrics import Metrics
@@ -97,7 +98,7 @@ class PageWriter:
             condition = None if proof is None else self._health.unsaved()
             added = await self._store.add(
                 self.name,
-                events,
+                Page.of(events),
                 via=via,
                 proof=proof,
                 notice=self._notice,

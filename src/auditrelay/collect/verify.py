@@ -21,6 +21,7 @@ from auditrelay.collect.parts import PartLength, can_be_cut, in_parts
 from auditrelay.collect.reader import backfilled, belongs, well_inside
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import known_key
 from auditrelay.window import Interval, iso, moment, slices
@@ -270,6 +271,6 @@ class Verifier:
         self._repaired += len(added.new)
         for sink, events in to_resend.items():
             again = [backfilled(event) for event in events]
-            await self._store.resend(self._collector.name, [sink], again, Proof())
+            await self._store.resend(self._collector.name, [sink], [Page.of(again)], Proof())
             self._writer.announce()
             self._repaired += len(again)

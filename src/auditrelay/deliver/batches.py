@@ -7,17 +7,18 @@ before new ones: they need not be kept in memory.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Final
 
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import TooLarge
-from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
 from auditrelay.store.progress import Range
 
-READ_AHEAD_BYTES: Final = 1 << 20
-"""Bytes of the spool, compressed, that are read ahead of sending; the last page may exceed it."""
+READ_AHEAD_BYTES: Final = 8 << 20
+"""About how much memory the pages take that are read ahead; the last one may exceed it."""
 
 
 class Batches:
@@ -27,8 +28,7 @@ class Batches:
         self._name = name
         self._sink = sink
         self._store = store
-        self._ready = deque[tuple[int, AuditEvent]]()
-        self._bytes = 0
+        self._ready: deque[_Waiting] = deque()
         self._reached: Reached | None = None
         self._exhausted = False
         """Whether the last read found nothing more, so that another one would not either."""
@@ -64,8 +64,10 @@ class Batches:
         Once a read has found nothing more, only :meth:`spool_changed` lets it read again.
         """
         limits = self._sink.limits
-        while len(self._ready) < limits.events and self._bytes < READ_AHEAD_BYTES:
-            missing = limits.events - len(self._ready)
+        while True:
+            missing = limits.events - sum(page.events for page in self._ready)
+            if missing <= 0 or sum(page.size for page in self._ready) >= READ_AHEAD_BYTES:
+                return True
             if self._resend:
                 await self._reread(self._resend.popleft(), missing)
                 continue
@@ -79,38 +81,34 @@ class Batches:
                 if not self._resend:
                     return False
                 continue
-            self._enqueue(pages)
-        return True
+            self._ready += map(_Waiting, pages)
 
     async def _reread(self, places: Range, most: int) -> None:
         pages = await self._store.reread(self._name, places, most)
-        self._enqueue(pages)
+        self._ready += map(_Waiting, pages)
         if pages:  # else the rest of the range is done by now
             start, end = pages[-1].first + len(pages[-1].events), places[1]
             if start < end:
                 self._resend.appendleft((start, end))
 
-    def _enqueue(self, pages: Sequence[SpoolPage]) -> None:
-        for page in pages:
-            self._ready.extend(enumerate(page.events, page.first))
-            self._bytes += page.size
-
     def cut(self, now: int) -> list[Item]:
         """Return the next batch, rendered to be sent *now* (microseconds since 1970 UTC)."""
-        limits, ready, render = self._sink.limits, self._ready, self._sink.render
+        limits, ready = self._sink.limits, self._ready
         items: list[Item] = []
         room = limits.bytes
         while ready and len(items) < limits.events:
-            position, event = ready[0]
-            # The item does not keep the event itself: that would keep its whole page in memory.
-            item = Item.of(position, event, render(event, now), limits)
-            room -= len(item.text) + limits.overhead
-            if room < 0 and items:
+            page = ready[0]
+            before = len(items)
+            for item in page.rendered(self._sink, now, limits.events - before, room):
+                room -= len(item.text) + limits.overhead
+                if room < 0 and items:
+                    break
+                items.append(item)
+            page.take(len(items) - before)
+            if not page.events:
+                ready.popleft()
+            if room < 0:
                 break
-            ready.popleft()
-            items.append(item)
-        if not ready:
-            self._bytes = 0
         return items
 
     async def renew(self, items: Sequence[Item], now: int) -> Sequence[Item]:
@@ -120,14 +118,10 @@ class Batches:
         Those that were rendered for another age are read from the spool and rendered again. Raises
         TooLarge if several of them are too large for one request then.
         """
-        outdated = [
-            item
-            for item in items
-            if item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
-        ]
+        outdated = [item for item in items if _is_outdated(item, now)]
         if not outdated:
             return items
-        limits, render = self._sink.limits, self._sink.render
+        limits = self._sink.limits
         renewed: dict[int, Item] = {}
         for start, end in ranges_of(item.position for item in outdated):
             read_to = start
@@ -136,9 +130,8 @@ class Batches:
                 if not pages:
                     break
                 for page in pages:
-                    for position, event in enumerate(page.events, page.first):
-                        rendered = render(event, now)
-                        renewed[position] = Item.of(position, event, rendered, limits)
+                    again = _rendered(self._sink, page.first, page.events, now)
+                    renewed.update((item.position, item) for item in again)
                     read_to = page.first + len(page.events)
         items = [renewed.get(item.position, item) for item in items]
         size = sum(len(item.text) + limits.overhead for item in items)
@@ -146,6 +139,63 @@ class Batches:
             message = f"{size} bytes as they are to be sent now; the limit is {limits.bytes}"
             raise TooLarge(message, reason="too_large")
         return items
+
+
+class _Waiting:
+    """
+    A page that waits to be sent, from its next row on.
+
+    What was rendered of it and did not fit into a batch is kept for the next one.
+    """
+
+    def __init__(self, page: SpoolPage) -> None:
+        self._page = page
+        self._row = 0
+        self._rendered: list[Item] = []
+
+    @property
+    def events(self) -> int:
+        """How many events wait."""
+        return len(self._page.events) - self._row
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory they take."""
+        return self._page.size * self.events // len(self._page.events)
+
+    def rendered(self, sink: Sink, now: int, most: int, room: int) -> Sequence[Item]:
+        """
+        Return the next items for *sink* as they are to be sent *now*: one to *most* of them.
+
+        No more are rendered than about *room* bytes: texts take at least as much as what they tell.
+        """
+        if any(_is_outdated(item, now) for item in self._rendered[:most]):
+            self._rendered = []
+        if not self._rendered:
+            page, row = self._page.events, self._row
+            sizes = accumulate(map(len, page.raw[row : row + most]))
+            end = row + max(sum(size <= room for size in sizes), 1)
+            first = self._page.first + row
+            self._rendered = _rendered(sink, first, page[row:end], now)
+        return self._rendered[:most]
+
+    def take(self, count: int) -> None:
+        """Go on behind the next *count* events, which are in a batch now."""
+        self._row += count
+        self._rendered = self._rendered[count:]
+
+
+def _rendered(sink: Sink, first: int, page: Page, now: int) -> list[Item]:
+    """Return the events of *page*, whose first position is *first*, as items for *sink*."""
+    limits = sink.limits
+    return [
+        Item.of(position, event, sink.render(event, now), limits)
+        for position, event in enumerate(page, first)
+    ]
+
+
+def _is_outdated(item: Item, now: int) -> bool:
+    return item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
 
 
 def ranges_of(positions: Iterable[int]) -> list[Range]:

@@ -103,6 +103,8 @@ class Page(msgspec.Struct, array_like=True, gc=False):
     def __getitem__(self, place: int | slice) -> AuditEvent | Self:
         """Return one event, or a page of some of them."""
         if isinstance(place, slice):
+            if place.indices(len(self)) == (0, len(self), 1):
+                return self
             return type(self)(
                 self.sorts, *[getattr(self, name)[place] for name in ("sort", *COLUMNS)]
             )

@@ -16,6 +16,7 @@ from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events.notices import alert_event
+from auditrelay.events.page import Page
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.status.model import Finding, Report
 
@@ -109,5 +110,5 @@ class Alerts:
         )
         # Not sent when the disk is full; the log and the status page have it.
         with contextlib.suppress(StoreFull):
-            await self._store.add(ALERTS, [event], via="alerts")
+            await self._store.add(ALERTS, Page.of([event]), via="alerts")
             self._announce()

@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Literal
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.journal import Record
 from auditrelay.window import Interval
@@ -108,12 +109,12 @@ class SpoolPage:
     """
     Events from the spool, of one source, at the places [*first*, *first* + len(*events*)).
 
-    *size* is the size of the whole page in the spool, in bytes.
+    *size* is about how many bytes of memory the whole page takes that they are of.
     """
 
     first: int
     source: str
-    events: list[AuditEvent]
+    events: Page
     size: int
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 
 TIMELESS: Final = bytes(8)
 
@@ -16,6 +17,16 @@ def known_key(event: AuditEvent) -> bytes:
     if event.time_quality == "fetched":
         return TIMELESS + bytes.fromhex(event.uid)
     return sortable(event.at) + bytes.fromhex(event.uid)
+
+
+def known_keys(page: Page) -> list[bytes]:
+    """Return the key of each event of *page*, as :func:`known_key` does."""
+    timeless = {number for number, sort in enumerate(page.sorts) if sort.time_quality == "fetched"}
+    times = [
+        TIMELESS if sort in timeless else sortable(at)
+        for sort, at in zip(page.sort, page.at, strict=True)
+    ]
+    return [time + bytes.fromhex(uid) for time, uid in zip(times, page.uid, strict=True)]
 
 
 def sortable(at: int) -> bytes:

@@ -21,6 +21,7 @@ from tests.support.daemon import eventually
 
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.faults import Action
 from auditrelay.sandbox.messages import Request
@@ -123,7 +124,7 @@ async def _table(
     await store.start_source("voice", NOW - timedelta(days=7))
     await store.start_sink("sink", ["voice"])
     events = [event(number) for number in FIVE]
-    await store.add("voice", events)
+    await store.add("voice", Page.of(events))
     deliverer = Deliverer("sink", settings, sink, store=store, metrics=metrics, clock=clock)
     table = Table(double, path, deliverer, folder, [each.uid for each in events], metrics)
 

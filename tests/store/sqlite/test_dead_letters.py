@@ -10,6 +10,7 @@ from isal import isal_zlib
 from tests.support.stores import MINUTE, NOON, backlog, dead_letters, opened
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof, RejectedEvent
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
@@ -25,10 +26,10 @@ async def store(tmp_path: Path, event: Make) -> AsyncIterator[SqliteStore]:
     await store.start_source("voice", NOON)
     for sink in ("splunk", "elastic"):
         await store.start_sink(sink, ["voice"])
-    await store.add("voice", [event(number) for number in range(3)])
+    await store.add("voice", Page.of([event(number) for number in range(3)]))
     await store.settle("splunk", [(0, 3)], [rejected(0), rejected(1, "too_large")])
     await store.settle("elastic", [(0, 3)], [rejected(0, status=400)])
-    await store.add("voice", [], bad=[letter(event(7), "bad_row")])
+    await store.add("voice", Page.of([]), bad=[letter(event(7), "bad_row")])
     yield store
     await store.close()
 
@@ -127,7 +128,7 @@ async def test_a_dead_letter_being_replayed_is_neither_replayed_again_nor_droppe
 async def test_it_is_deleted_with_its_own_delivery_and_not_with_that_of_another(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
-    await store.add("voice", [event(3)])
+    await store.add("voice", Page.of([event(3)]))
     await store.replay([1, 2])
     (_, other), (first, _), (second, _) = await waiting(store, "splunk")
     assert other.native_id == "3"
@@ -203,7 +204,7 @@ async def test_an_event_that_is_refused_again_is_one_dead_letter_with_more_attem
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     before = listed(tmp_path)
-    await store.resend("voice", ["splunk"], [event(0)], Proof())
+    await store.resend("voice", ["splunk"], [Page.of([event(0)])], Proof())
     await store.settle("splunk", [(3, 4)], [rejected(3, "too_old")])
     assert listed(tmp_path) == before
     (again,) = dead_letters(tmp_path, sinks=["splunk"], reasons=["too_old"])
@@ -214,7 +215,9 @@ async def test_a_page_is_inflated_once_for_all_its_dead_letters(
     store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for page in range(2):
-        await store.add("voice", [event(10 + 100 * page + number) for number in range(100)])
+        await store.add(
+            "voice", Page.of([event(10 + 100 * page + number) for number in range(100)])
+        )
     inflated = list[bytes]()
     decompress = isal_zlib.decompress
 
@@ -232,7 +235,7 @@ async def test_a_page_is_inflated_once_for_all_its_dead_letters(
 async def test_an_event_removed_with_its_source_leaves_no_dead_letter(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
-    await store.add("voice", [event(3)])
+    await store.add("voice", Page.of([event(3)]))
     await store.forget("voice")
     before = listed(tmp_path)
     await store.settle("splunk", [(3, 4)], [rejected(3)])

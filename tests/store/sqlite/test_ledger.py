@@ -7,6 +7,7 @@ import pytest
 from tests.support.stores import span, uids
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
 from auditrelay.store.sqlite import journal, ledger, spool
 from auditrelay.store.sqlite.store import SqliteStore
@@ -17,8 +18,8 @@ Make = Callable[..., AuditEvent]
 async def test_coverage_grows_with_its_events_and_one_digest(
     store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [event(1)], proof=Proof(covers=(span(0, 5),)))
-    await store.add("voice", [event(1), event(400)], proof=Proof(covers=(span(4, 10),)))
+    await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
+    await store.add("voice", Page.of([event(1), event(400)]), proof=Proof(covers=(span(4, 10),)))
     (entry,) = await store.ledger("voice")
     assert (entry.interval, entry.events, entry.gap) == (span(0, 10), 2, None)
     assert int(entry.digest, 16) == int(event(1).uid, 16) ^ int(event(400).uid, 16)
@@ -27,8 +28,8 @@ async def test_coverage_grows_with_its_events_and_one_digest(
 async def test_an_event_found_late_enters_the_count_of_its_own_span(
     store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [event(1)], proof=Proof(covers=(span(0, 5),)))
-    await store.add("voice", [event(2), event(1)], proof=Proof(covers=(span(0, 5),)))
+    await store.add("voice", Page.of([event(1)]), proof=Proof(covers=(span(0, 5),)))
+    await store.add("voice", Page.of([event(2), event(1)]), proof=Proof(covers=(span(0, 5),)))
     (entry,) = await store.ledger("voice")
     assert entry.events == 2
     assert int(entry.digest, 16) == int(event(1).uid, 16) ^ int(event(2).uid, 16)
@@ -36,21 +37,27 @@ async def test_an_event_found_late_enters_the_count_of_its_own_span(
 
 async def test_a_ledger_entry_ends_with_its_day(store: SqliteStore) -> None:
     for hour in range(36):
-        await store.add("voice", [], proof=Proof(covers=(span(hour * 60, hour * 60 + 60),)))
+        await store.add(
+            "voice", Page.of([]), proof=Proof(covers=(span(hour * 60, hour * 60 + 60),))
+        )
     assert len(await store.ledger("voice")) == 2
 
 
 async def test_a_gap_is_declared_once_and_gives_way_to_coverage(
     store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [], proof=Proof(covers=(span(0, 5),)))
+    await store.add("voice", Page.of([]), proof=Proof(covers=(span(0, 5),)))
     declares = Proof(gaps=((span(0, 20), "catch_up_limit"),))
-    added = await store.add("voice", [], proof=declares, notice=lambda gap, filled: event(1))
+    added = await store.add(
+        "voice", Page.of([]), proof=declares, notice=lambda gap, filled: event(1)
+    )
     assert added.declared == (Declared(span(5, 20), "catch_up_limit", new=True),)
-    added = await store.add("voice", [], proof=declares, notice=lambda gap, filled: event(2))
+    added = await store.add(
+        "voice", Page.of([]), proof=declares, notice=lambda gap, filled: event(2)
+    )
     assert added.declared == ()
     assert await uids(store) == [event(1).uid]
-    await store.add("voice", [], proof=Proof(covers=(span(10, 15),)))
+    await store.add("voice", Page.of([]), proof=Proof(covers=(span(10, 15),)))
     assert [(entry.interval, entry.gap) for entry in await store.ledger("voice")] == [
         (span(0, 5), None),
         (span(5, 10), "catch_up_limit"),
@@ -76,7 +83,7 @@ async def test_notices_are_made_before_anything_is_written(
     monkeypatch.setattr(journal, "write", watched("journal", journal.write))
     await store.add(
         "voice",
-        [event(1)],
+        Page.of([event(1)]),
         proof=Proof(gaps=((span(0, 20), "catch_up_limit"),)),
         notice=watched("notice", lambda *_: event(2)),
     )

@@ -26,6 +26,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.file_collector import FileCollector
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
+from auditrelay.events.page import Page as EventPage
 from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Rendered
 from auditrelay.sources import FileSource, Page, Source, bland, cencori, jitsudo, make_file_source
@@ -215,7 +216,7 @@ async def test_what_was_forwarded_is_known_when_it_is_shown_again(
 ) -> None:
     for entry in await store.ledger(name):
         shown = events(name, entry.interval.start, entry.interval.end, LEFT)
-        added = await store.add(name, shown)
+        added = await store.add(name, EventPage.of(shown))
         if entry.gap:
             assert added.new == tuple(range(len(shown))), "it was not read"
         else:

@@ -12,6 +12,7 @@ from tests.support.stores import NOON, backlog, dead_letters, opened
 
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent, pack
+from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
@@ -147,7 +148,7 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
         StateView(tmp_path)
     for _ in range(2):  # and once it is, it stays so
         store = await opened(tmp_path)
-        assert (await store.add("voice", events)).new == (), "it knows what it knew"
+        assert (await store.add("voice", Page.of(events))).new == (), "it knows what it knew"
         pages = await backlog(store)
         assert [each for page in pages for each in page.events] == events[2:]
         assert await store.delivery_status("voice", events) == [
@@ -189,11 +190,11 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
         assert dead_letters(tmp_path) == []
         late = event(2, uid="ab" * 20)
         added = await store.add(
-            "voice", [late], proof=Proof(covers=(span(1, 2),)), via="resweep 1h"
+            "voice", Page.of([late]), proof=Proof(covers=(span(1, 2),)), via="resweep 1h"
         )
         assert added.late == (0,)
         letter = DeadLetter(event(9), "bad_row", "no", None, 1, NOON, NOON)
-        await store.add("voice", [], bad=[letter])
+        await store.add("voice", Page.of([]), bad=[letter])
         assert [each.sink for each in dead_letters(tmp_path)] == [None]
         assert (await store.begin_backfill("voice", span(0, 1), [], NOON)).done == ()
     finally:

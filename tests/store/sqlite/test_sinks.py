@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.stores import MINUTE, NOON, uids
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.sqlite.state_dir import DATABASE
 from auditrelay.store.sqlite.store import SqliteStore
@@ -20,10 +21,10 @@ Make = Callable[..., AuditEvent]
 async def test_a_new_sink_begins_at_the_end_and_an_old_one_where_it_was(
     store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [event(1)])
+    await store.add("voice", Page.of([event(1)]))
     await store.start_sink("later", ["voice"])
     await store.start_sink("splunk", ["voice"])
-    await store.add("voice", [event(2)])
+    await store.add("voice", Page.of([event(2)]))
     assert await uids(store, "later") == [event(2).uid]
     assert await uids(store, "splunk") == [event(1).uid, event(2).uid]
 
@@ -31,8 +32,8 @@ async def test_a_new_sink_begins_at_the_end_and_an_old_one_where_it_was(
 async def test_a_sink_reads_only_its_own_sources(store: SqliteStore, event: Make) -> None:
     await store.start_source("other", NOON)
     await store.start_sink("both", ["other", "voice"])
-    await store.add("other", [event(1)])
-    await store.add("voice", [event(2)])
+    await store.add("other", Page.of([event(1)]))
+    await store.add("voice", Page.of([event(2)]))
     assert await uids(store, "splunk") == [event(2).uid]
     assert await uids(store, "both") == [event(1).uid, event(2).uid]
 
@@ -40,7 +41,7 @@ async def test_a_sink_reads_only_its_own_sources(store: SqliteStore, event: Make
 async def test_the_position_is_the_end_of_the_contiguous_part(
     store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [event(n) for n in range(10)])
+    await store.add("voice", Page.of([event(n) for n in range(10)]))
     await store.settle("splunk", [(4, 6), (8, 9)])
     (sink,) = await store.sinks()
     assert (sink.position, sink.backlog_events) == (0, 7)
@@ -54,7 +55,7 @@ async def test_the_position_is_the_end_of_the_contiguous_part(
 async def test_what_is_for_other_sinks_is_no_hole(store: SqliteStore, event: Make) -> None:
     await store.start_source("other", NOON)
     for number, source in enumerate(("other", "voice", "other", "voice", "other", "voice")):
-        await store.add(source, [event(10 * number + each) for each in range(10)])
+        await store.add(source, Page.of([event(10 * number + each) for each in range(10)]))
     await store.settle("splunk", [(30, 40)])
     (sink,) = await store.sinks()
     assert (sink.position, sink.backlog_events) == (0, 20)
@@ -73,8 +74,8 @@ async def test_a_hole_that_an_older_version_left_is_closed_by_the_next_verdict(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
     await store.start_source("other", NOON)
-    await store.add("other", [event(1)])
-    await store.add("voice", [event(2), event(3)])
+    await store.add("other", Page.of([event(1)]))
+    await store.add("voice", Page.of([event(2), event(3)]))
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as db, db:
         db.execute("update sink set ahead = '[[1, 2]]'")
     await store.settle("splunk", [(2, 3)])
@@ -85,7 +86,7 @@ async def test_a_hole_that_an_older_version_left_is_closed_by_the_next_verdict(
 async def test_dead_letters_and_the_position_are_one_write(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
-    await store.add("voice", [event(1)])
+    await store.add("voice", Page.of([event(1)]))
     why = ("rejected", "field too long", 400, 3, NOON, NOON + MINUTE)
     await store.settle("splunk", [(0, 1)], [RejectedEvent(0, *why)])
     with StateView(tmp_path) as view:
@@ -105,9 +106,9 @@ async def test_an_orphaned_sink_keeps_its_backlog_and_gets_nothing_more(
     store: SqliteStore, event: Make
 ) -> None:
     await store.start_sink("gone", ["voice"])
-    await store.add("voice", [event(1)])
+    await store.add("voice", Page.of([event(1)]))
     assert await store.retire({"splunk": ["voice"]}, ["voice"]) == ("gone",)
-    await store.add("voice", [event(2)])
+    await store.add("voice", Page.of([event(2)]))
     later = NOON + timedelta(days=8)
     await store.settle("splunk", [(0, 2)])
     assert await store.prune(later) == 0
@@ -124,8 +125,8 @@ async def test_starting_a_sink_takes_no_source_away_from_it(
 ) -> None:
     await store.start_source("other", NOON)
     await store.start_sink("splunk", ["other"])
-    await store.add("voice", [event(1)])
-    await store.add("other", [event(2)])
+    await store.add("voice", Page.of([event(1)]))
+    await store.add("other", Page.of([event(2)]))
     assert await uids(store) == [event(1).uid, event(2).uid]
 
 
@@ -136,16 +137,16 @@ async def test_a_source_that_a_sink_is_not_to_receive_any_more_is_retired(
     await store.start_sink("splunk", ["other", "voice"])
     await store.start_sink("both", ["other", "voice"])
     for number, source in enumerate(("other", "voice")):
-        await store.add(source, [event(number)])
+        await store.add(source, Page.of([event(number)]))
     configured = {"both": ["other", "voice"], "splunk": ["voice"]}
     assert await store.retire(configured, ["other", "voice"]) == ()
-    await store.add("other", [event(2)])
+    await store.add("other", Page.of([event(2)]))
     assert await uids(store) == [event(1).uid]
     assert await uids(store, "both") == [event(number).uid for number in range(3)]
     statuses = await store.delivery_status("other", [event(2)])
     assert statuses == [{"both": "waiting"}]
     await store.start_sink("splunk", ["other"])
-    await store.add("other", [event(3)])
+    await store.add("other", Page.of([event(3)]))
     statuses = await store.delivery_status("other", [event(2), event(3)])
     assert statuses == [
         {"both": "waiting", "splunk": "before_sink"},
@@ -156,7 +157,7 @@ async def test_a_source_that_a_sink_is_not_to_receive_any_more_is_retired(
 async def test_the_backlog_of_an_orphaned_source_is_still_delivered(
     store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [event(1)])
+    await store.add("voice", Page.of([event(1)]))
     assert await store.retire({"splunk": ["other"]}, ["other"]) == ()
     assert await uids(store) == [event(1).uid]
     assert await store.retire({"splunk": []}, ["voice"]) == (), "it is configured, and for no sink"

@@ -11,6 +11,7 @@ from tests.support.stores import NOON, backlog, opened, span, uids
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import Declared, Proof
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.sqlite.store import SqliteStore
@@ -26,31 +27,31 @@ async def test_a_start_is_stored_once_and_for_all(store: SqliteStore) -> None:
 async def test_events_survive_a_restart_with_everything_in_them(
     tmp_path: Path, store: SqliteStore, event: Make
 ) -> None:
-    await store.add("voice", [event(1, tags=(("team", "blue"),), late_by_s=5)])
+    await store.add("voice", Page.of([event(1, tags=(("team", "blue"),), late_by_s=5)]))
     await store.close()
     second = await opened(tmp_path)
     (page,) = await backlog(second)
-    assert page.events == [event(1, tags=(("team", "blue"),), late_by_s=5)]
-    assert (await second.add("voice", [event(1)])).new == ()
+    assert list(page.events) == [event(1, tags=(("team", "blue"),), late_by_s=5)]
+    assert (await second.add("voice", Page.of([event(1)]))).new == ()
     await second.close()
 
 
 async def test_a_full_disk_stops_collecting_and_still_takes_positions(
     store: SqliteStore, event: Make, tmp_path: Path
 ) -> None:
-    await store.add("voice", [event(n) for n in range(100)])
+    await store.add("voice", Page.of([event(n) for n in range(100)]))
     (pages,) = await store._writer.write(lambda db: db.execute("pragma page_count").fetchone())
     await store._writer.write(
         lambda db: db.execute(f"pragma max_page_count = {pages + 2}").fetchall()
     )
     with pytest.raises(StoreFull):
-        await store.add("voice", [event(n, message="x" * 9 * n) for n in range(100, 4000)])
+        await store.add("voice", Page.of([event(n, message="x" * 9 * n) for n in range(100, 4000)]))
     assert not (tmp_path / "ballast").exists()
     await store.settle("splunk", [(0, 100)])
     assert await uids(store) == []
     await store._writer.write(lambda db: db.execute("pragma max_page_count = 1000000").fetchall())
     assert await store.make_room()
-    assert (await store.add("voice", [event(100)])).new == (0,)
+    assert (await store.add("voice", Page.of([event(100)]))).new == (0,)
     assert store.spool_bytes == sum(
         row[0]
         for row in await store._read(lambda db: db.execute("select bytes from spool").fetchall())
@@ -61,9 +62,9 @@ async def test_one_failing_write_leaves_its_neighbours_alone(
     store: SqliteStore, event: Make
 ) -> None:
     results = await asyncio.gather(
-        store.add("voice", [event(1)]),
-        store.add("never-started", [event(2)]),
-        store.add("voice", [event(3)]),
+        store.add("voice", Page.of([event(1)])),
+        store.add("never-started", Page.of([event(2)])),
+        store.add("voice", Page.of([event(3)])),
         return_exceptions=True,
     )
     assert isinstance(results[1], KeyError)
@@ -90,7 +91,7 @@ async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
 
     store.on_condition = note
     await store.add(
-        "voice", [], proof=Proof(covers=(span(0, 5),)), condition=SourceCondition(up=True)
+        "voice", Page.of([]), proof=Proof(covers=(span(0, 5),)), condition=SourceCondition(up=True)
     )
     assert (written, due) == (1, 1)
     (state,) = await store.sources()
@@ -102,12 +103,12 @@ async def test_a_condition_that_comes_with_a_page_is_part_of_its_write(
     with pytest.raises(RuntimeError):
         await store.add(
             "voice",
-            [event(1)],
+            Page.of([event(1)]),
             proof=Proof(gaps=((span(5, 9), "retention"),)),
             notice=broken,
             condition=SourceCondition(up=False),
         )
     (state,) = await store.sources()
     assert (state.condition, len(state.ledger)) == (SourceCondition(up=True), 1), "all or nothing"
-    await store.add("voice", [event(1)])
+    await store.add("voice", Page.of([event(1)]))
     assert (await store.sources())[0].condition == SourceCondition(up=True), "without one it stays"

@@ -8,10 +8,11 @@ time. So each statement that handles a page of events returns one row.
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import groupby, islice
 
 import msgspec
 
-from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import Added, DeadLetter, Notice, Proof, StoredDeadLetter
 from auditrelay.store.journal import Record
 from auditrelay.store.keys import known_key
@@ -23,12 +24,15 @@ from auditrelay.store.sqlite.spool import Spool
 _NOT_SPOOLED = -1
 """The position of a known event that was never spooled."""
 
+_MAX_REPLAYED = 1000
+"""How many dead letters become one page at most: a page is read as a whole."""
+
 
 def add(
     db: sqlite3.Connection,
     spool: Spool,
     owner: int,
-    events: Sequence[AuditEvent],
+    events: Page,
     keys: list[bytes],
     *,
     proof: Proof,
@@ -48,7 +52,7 @@ def add(
     ]
     found = NewEvents(
         new_keys,
-        [events[index].fetched - events[index].at for index in new],
+        [events.fetched[index] - events.at[index] for index in new],
         [bad_keys[index] for index in new_bad],
     )
     changes = ledger.changes(db, owner, proof, found, now)
@@ -61,14 +65,14 @@ def add(
     ]
 
     if new:
-        first = spool.append(db, owner, [events[index] for index in new], now)
+        first = spool.append(db, owner, events.take(new), now)
         known.remember(db, owner, new_keys, first)
     for index in new_bad:
         known.remember(db, owner, [bad_keys[index]], _NOT_SPOOLED)
         dead_letters.insert(db, None, bad[index])
     _write(db, owner, proof, changes, records, new=len(new), now=now, via=via)
     if notices:
-        spool.append(db, owner, notices, now)
+        spool.append(db, owner, Page.of(notices), now)
     return Added(
         tuple(new),
         len(events) - len(new),
@@ -84,14 +88,16 @@ def resend(
     owner: int,
     *,
     sinks: Sequence[str],
-    events: Sequence[AuditEvent],
+    pages: Sequence[Page],
     proof: Proof,
     now: int,
 ) -> None:
-    """Spool *events*, known or not, once for each of *sinks* alone, and enter the *proof*."""
-    for sink in sinks if events else ():
-        spool.append(db, owner, list(events), now, only=sink)
-    enter(db, owner, proof, new=len(events), now=now, via="backfill")
+    """Spool *pages*, known or not, once for each of *sinks* alone, and enter the *proof*."""
+    for sink in sinks:
+        for page in pages:
+            if len(page):
+                spool.append(db, owner, page, now, only=sink)
+    enter(db, owner, proof, new=sum(map(len, pages)), now=now, via="backfill")
 
 
 def enter(
@@ -108,11 +114,13 @@ def replay(
 ) -> list[StoredDeadLetter]:
     """Spool the dead letters *ids* that are not being replayed already; return which they are."""
     found = dead_letters.not_replaying(db, ids)
-    for each in found:
-        event = msgspec.structs.replace(each.letter.event, replayed=True)
-        owner = source_id(db, each.source)
-        position = spool.append(db, owner, [event], now, only=each.sink)
-        dead_letters.start_replay(db, each.id, None if each.sink is None else position)
+    for (source, sink), group in groupby(found, lambda each: (each.source, each.sink)):
+        owner = source_id(db, source)
+        while letters := list(islice(group, _MAX_REPLAYED)):
+            events = [msgspec.structs.replace(each.letter.event, replayed=True) for each in letters]
+            first = spool.append(db, owner, Page.of(events), now, only=sink)
+            for position, each in enumerate(letters, first):
+                dead_letters.start_replay(db, each.id, None if sink is None else position)
     return found
 
 

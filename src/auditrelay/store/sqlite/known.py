@@ -9,11 +9,10 @@ connection, within the caller's transaction.
 import sqlite3
 from collections.abc import Mapping
 
-from isal import isal_zlib
-
-from auditrelay.events import AuditEvent, unpack
+from auditrelay.events.page import Page
 from auditrelay.store import DeliveryStatus
 from auditrelay.store.keys import sortable
+from auditrelay.store.packing import unpack
 from auditrelay.store.sqlite import dead_letters
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.window import Interval, micros
@@ -55,8 +54,8 @@ def remember(db: sqlite3.Connection, owner: int, keys: list[bytes], first: int) 
     db.execute(REMEMBER, (b"".join(keys), len(keys), owner, first))
 
 
-def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[AuditEvent] | None:
-    """Return the known events of *span* from the spool, or None if some were pruned."""
+def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[Page] | None:
+    """Return the known events of *span* by the page, or None if some were pruned."""
     wanted = {
         position
         for (position,) in db.execute(
@@ -64,9 +63,9 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[A
             (owner, sortable(micros(span.start)), sortable(micros(span.end))),
         )
     }
-    events: list[AuditEvent] = []
+    pages: list[Page] = []
     if not wanted:
-        return events
+        return pages
     for first, count, blob in db.execute(
         "select first, count, events from spool where first + count > ? and first <= ? "
         "and source = ? and only is null order by first",
@@ -74,9 +73,9 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[A
     ):
         inside = sorted(wanted.intersection(range(first, first + count)))
         if inside:
-            page = unpack(isal_zlib.decompress(blob))
-            events += [page[position - first] for position in inside]
-    return events if len(events) == len(wanted) else None
+            page, _ = unpack(blob, count)
+            pages.append(page.take([position - first for position in inside]))
+    return pages if sum(map(len, pages)) == len(wanted) else None
 
 
 def delivery_status(

@@ -6,10 +6,12 @@ Works on a connection, within the caller's transaction.
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from auditrelay.events.page import Page
+from auditrelay.store import SpoolPage
 from auditrelay.store.progress import Progress, Range
 from auditrelay.store.sqlite import meta
 
@@ -26,11 +28,16 @@ FOR_SINK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A sink: its *number*, its *progress*, the ids of its *sources* (JSON), where it *ends*."""
+    """
+    A sink: its *number*, its *progress*, where it *ends*.
+
+    *sources* are the ids of its sources (JSON), *names* their names, known to the store or not.
+    """
 
     number: int
     progress: Progress
     sources: str
+    names: frozenset[str]
     ends: int
 
     def parameters(self, start: int, end: int = FOREVER) -> Mapping[str, object]:
@@ -47,15 +54,29 @@ def reader_of(db: sqlite3.Connection, name: str) -> Reader:
     """Return the sink *name*. Raises KeyError if it was never started."""
     row = db.execute(
         "select id, position, ahead, (select json_group_array(source.id) from source "
-        "where name in (select value from json_each(sink.sources))), coalesce(ends, ?) "
+        "where name in (select value from json_each(sink.sources))), sources, coalesce(ends, ?) "
         "from sink where name = ?",
         (FOREVER, name),
     ).fetchone()
     if row is None:
         raise KeyError(f"sink {name!r} was never started")
-    number, position, ahead, sources, ends = row
+    number, position, ahead, sources, names, ends = row
     progress = Progress(position, tuple((start, end) for start, end in json.loads(ahead)))
-    return Reader(number, progress, sources, ends)
+    return Reader(number, progress, sources, frozenset(json.loads(names)), ends)
+
+
+def all_readers(db: sqlite3.Connection) -> dict[str, Reader]:
+    """Return every sink by its name."""
+    return {name: reader_of(db, name) for (name,) in db.execute("select name from sink").fetchall()}
+
+
+def pages_of(
+    first: int, source: str, page: Page, size: int, parts: Iterable[Range]
+) -> list[SpoolPage]:
+    """Return those *parts* of *page*, whose first position is *first*."""
+    return [
+        SpoolPage(start, source, page[start - first : end - first], size) for start, end in parts
+    ]
 
 
 def waits(db: sqlite3.Connection, reader: Reader, places: Range) -> bool:

@@ -7,12 +7,13 @@ Works on a connection, within the caller's transaction.
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.places import position_of
 from auditrelay.store.progress import Range
 from auditrelay.store.sqlite import dead_letters, meta, spool
-from auditrelay.store.sqlite.readers import reader_of, waiting_for, waits
+from auditrelay.store.sqlite.readers import Reader, reader_of, waiting_for, waits
 
 
 def start(db: sqlite3.Connection, name: str, sources: Collection[str]) -> None:
@@ -58,8 +59,12 @@ def retire(
 
 def settle(
     db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[RejectedEvent]
-) -> None:
-    """Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters."""
+) -> Reader:
+    """
+    Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters.
+
+    Returns the sink with its new progress.
+    """
     reader = reader_of(db, name)
     progress = reader.progress.plus(done)
     # A hole is looked at when it arises; the first one always, since the position waits for it and
@@ -90,3 +95,4 @@ def settle(
                 ),
             )
     dead_letters.delete_delivered(db, name, done)
+    return replace(reader, progress=progress)

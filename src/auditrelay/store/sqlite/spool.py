@@ -9,19 +9,26 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-from isal import isal_zlib
-
 from auditrelay.errors import StoreFull
-from auditrelay.events import AuditEvent, pack, unpack
+from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import SpoolPage
+from auditrelay.store.packing import pack, unpack
 from auditrelay.store.sqlite import disk_reserve, meta
-from auditrelay.store.sqlite.readers import FOR_SINK, FOREVER, delivered_floor, reader_of
+from auditrelay.store.sqlite.handover import Appended
+from auditrelay.store.sqlite.readers import (
+    FOR_SINK,
+    FOREVER,
+    delivered_floor,
+    pages_of,
+    reader_of,
+)
 
 LOG: Final = 0
 """The one log."""
 
-MAX_READ_BYTES: Final = 1 << 20
-"""About how many compressed bytes one read returns; its last page may exceed that."""
+MAX_READ_BYTES: Final = 8 << 20
+"""About how much memory the pages of one read take; the last of them may exceed it."""
 
 
 class Spool:
@@ -30,33 +37,42 @@ class Spool:
     def __init__(self, db: sqlite3.Connection, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = meta.read(db, "spool_bytes")
+        self.appended: list[Appended] = []
+        """What was appended since this was last replaced by a new list."""
 
     def append(
         self,
         db: sqlite3.Connection,
         owner: int,
-        events: list[AuditEvent],
+        page: Page,
         now: int,
         only: str | None = None,
     ) -> int:
         """
-        Append *events*, for the sink *only* if given; return the position of the first.
+        Append *page*, for the sink *only* if given; return the position of the first.
 
         Raises StoreFull if the spool or the disk has no room for them.
         """
-        blob = isal_zlib.compress(pack(events), 1)
-        used = meta.read(db, "spool_bytes")
+        blob, size = pack(page)
+        used, first, source = db.execute(
+            "select (select value from meta where name = 'spool_bytes'), "
+            "(select value from meta where name = 'next_position'), "
+            "(select name from source where id = ?)",
+            (owner,),
+        ).fetchone()
         if used and used + len(blob) > self.max_bytes:
             raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
         disk_reserve.require_room(db, len(blob))
-        first = meta.read(db, "next_position")
         db.execute(
-            "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
-            (first, len(events), owner, now, len(blob), blob, only),
+            "insert into spool (first, count, source, stored, bytes, events, only) "
+            "values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
+            (first, len(page), owner, now, len(blob), blob, only),
         )
-        meta.write(db, "next_position", first + len(events))
-        self.resize(db, len(blob))
-        return first
+        meta.write(db, "next_position", first + len(page))
+        meta.write(db, "spool_bytes", used + len(blob))
+        self.used_bytes = used + len(blob)
+        self.appended.append(Appended(first, source, only, page, size))
+        return int(first)
 
     def resize(self, db: sqlite3.Connection, change: int) -> None:
         """Add *change* bytes, which may be negative, to the used bytes."""
@@ -115,13 +131,10 @@ def read_pages(
         first, count, source, blob = row
         inside = max(first, position), min(first + count, end)
         if parts := reader.progress.open_ranges(*inside):
-            events = unpack(isal_zlib.decompress(blob))
-            pages += [
-                SpoolPage(part[0], source, events[part[0] - first : part[1] - first], len(blob))
-                for part in parts
-            ]
+            page, inflated = unpack(blob, count)
+            pages += pages_of(first, source, page, inflated, parts)
             taken += sum(part[1] - part[0] for part in parts)
-            size += len(blob)
+            size += inflated
         position = inside[1]
     return pages, position
 
@@ -129,17 +142,17 @@ def read_pages(
 def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, AuditEvent]:
     """Return by position the events at *positions* that are in the spool; inflate a page once."""
     found: dict[int, AuditEvent] = {}
-    first, page = 0, list[AuditEvent]()
+    first, page = 0, Page.of([])
     for position in sorted(positions):
         if not first <= position < first + len(page):
             row = db.execute(
-                "select first, events from spool where first = (select max(first) from spool "
-                "where first <= ?1) and first + count > ?1",
+                "select first, count, events from spool where first = "
+                "(select max(first) from spool where first <= ?1) and first + count > ?1",
                 (position,),
             ).fetchone()
             if row is None:
                 continue
-            first, page = row[0], unpack(isal_zlib.decompress(row[1]))
+            first, (page, _) = row[0], unpack(row[2], row[1])
         found[position] = page[position - first]
     return found
 

@@ -17,6 +17,7 @@ from typing import Literal, Self, TypeVar
 from auditrelay.clock import Clock
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.store import (
     Added,
     Backfill,
@@ -33,7 +34,7 @@ from auditrelay.store import (
     StoredDeadLetter,
 )
 from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
-from auditrelay.store.keys import known_key, time_of
+from auditrelay.store.keys import known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
@@ -52,7 +53,10 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
+from auditrelay.store.sqlite.handover import Handover
+from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
+from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
@@ -86,10 +90,12 @@ class SqliteStore:
         create(state_dir)
         write = connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
+        self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
         self._disk_full = not disk_reserve.reserve(state_dir)
         self._read_db = connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._writer = Writer(write, self._when_full)
+        self._spooling = Spooling(self._writer, self._spool, self._handover)
 
     @classmethod
     async def open(
@@ -139,7 +145,7 @@ class SqliteStore:
     async def add(
         self,
         source: str,
-        events: Sequence[AuditEvent],
+        events: Page,
         *,
         via: str = "poll",
         proof: Proof | None = None,
@@ -149,7 +155,7 @@ class SqliteStore:
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
-        keys = [known_key(event) for event in events]
+        keys = known_keys(events)
         now = self._now()
 
         def work(db: sqlite3.Connection) -> Added:
@@ -170,9 +176,9 @@ class SqliteStore:
             return added
 
         if condition is None:
-            return await self._writer.write(work, spools=True)
+            return await self._spooling.append(work)
         text = encode_condition(condition)
-        added = await self._writer.write(work, spools=True)
+        added = await self._spooling.append(work)
         # Not before: with a full spool this is tried every second, and alerts come of a report.
         self.on_condition()
         return added
@@ -255,25 +261,24 @@ class SqliteStore:
         await self._writer.write(lambda db: backfills.end(db, id, now))
 
     async def resend(
-        self, source: str, sinks: Sequence[str], events: Sequence[AuditEvent], proof: Proof
+        self, source: str, sinks: Sequence[str], pages: Sequence[Page], proof: Proof
     ) -> None:
-        """Spool *events*, known or not, for each of *sinks* alone, and enter the *proof*."""
+        """Spool *pages*, known or not, for each of *sinks* alone, and enter the *proof*."""
         self._require_room()
         now = self._now()
-        await self._writer.write(
+        await self._spooling.append(
             lambda db: intake.resend(
                 db,
                 self._spool,
                 source_id(db, source),
                 sinks=sinks,
-                events=events,
+                pages=pages,
                 proof=proof,
                 now=now,
-            ),
-            spools=True,
+            )
         )
 
-    async def spooled_events(self, source: str, span: Interval) -> list[AuditEvent] | None:
+    async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Read the known events of *span* from the spool; None if some were pruned."""
         return await self._read(lambda db: known.spooled_events(db, source_id(db, source), span))
 
@@ -281,20 +286,23 @@ class SqliteStore:
 
     async def start_sink(self, sink: str, sources: Collection[str]) -> None:
         """Insert the row of *sink*, or add *sources* to it; a new one begins at the end."""
-        await self._writer.write(lambda db: sinks.start(db, sink, sources))
+        await self._spooling.rearrange(lambda db: sinks.start(db, sink, sources))
 
     async def retire(
         self, configured: Mapping[str, Collection[str]], sources: Collection[str]
     ) -> tuple[str, ...]:
         """End what is not *configured* at this position; return the sinks with a backlog."""
-        return await self._writer.write(lambda db: sinks.retire(db, configured, sources))
+        return await self._spooling.rearrange(lambda db: sinks.retire(db, configured, sources))
 
     async def read(
         self, sink: str, reached: Reached | None, most: int
     ) -> tuple[list[SpoolPage], Reached]:
-        """Read the backlog of *sink* from the position that was *reached* on."""
+        """Read the backlog of *sink* from what was *reached* on, from memory if it is there."""
         start = 0 if reached is None else position_of(reached.ends[0])
-        pages, end = await self._read(lambda db: spool.read_pages(db, sink, start, most))
+        found = self._handover.read(sink, start, most, spool.MAX_READ_BYTES)
+        if found is None:
+            found = await self._read(lambda db: spool.read_pages(db, sink, start, most))
+        pages, end = found
         return pages, Reached((place(spool.LOG, end),))
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
@@ -307,16 +315,14 @@ class SqliteStore:
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
     ) -> None:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
-        await self._writer.write(lambda db: sinks.settle(db, sink, done, dead))
+        await self._spooling.settle(sink, lambda db: sinks.settle(db, sink, done, dead))
 
     # -- dead letters ----------------------------------------------------------------------------
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
         now = self._now()
-        return await self._writer.write(
-            lambda db: intake.replay(db, self._spool, ids, now), spools=True
-        )
+        return await self._spooling.append(lambda db: intake.replay(db, self._spool, ids, now))
 
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
         """Mark the dead letters *ids* as dropped, and delete their events."""
@@ -334,7 +340,7 @@ class SqliteStore:
 
     async def prune(self, now: datetime) -> int:
         """Delete delivered pages after *retention* and uids after *remember*; shrink the file."""
-        pruned = await self._writer.write(
+        pruned = await self._spooling.rearrange(
             lambda db: self._spool.prune(db, before=micros(now - self._retention))
         )
         oldest = micros(now - self._remember)
@@ -350,7 +356,7 @@ class SqliteStore:
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
-            made = await self._writer.write(self._spool.delete_delivered)
+            made = await self._spooling.rearrange(self._spool.delete_delivered)
         except StoreFull:  # so full that not even a deletion can be written
             made = False
         if self._disk_full and await asyncio.to_thread(disk_reserve.reserve, self._dir):
@@ -363,8 +369,8 @@ class SqliteStore:
         # There may be millions of uids: delete them in steps, and the row they refer to last.
         while await self._writer.write(lambda db: removal.some_known(db, name)):
             pass
-        await self._writer.write(lambda db: self._spool.resize(db, -removal.source(db, name)))
-        await self._writer.write(lambda db: self._spool.resize(db, -removal.sink(db, name)))
+        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.source(db, name)))
+        await self._spooling.rearrange(lambda db: self._spool.resize(db, -removal.sink(db, name)))
 
     async def heads(self) -> Mapping[str, tuple[int, str]]:
         """Read the number of records and the last hash of every journal."""

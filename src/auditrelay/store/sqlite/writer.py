@@ -38,6 +38,13 @@ class _Entry(NamedTuple):
     work: Work[object]
     future: Future[object]
     spools: bool
+    then: Callable[[object], None] | None
+
+    def finish(self, result: object) -> None:
+        """Pass on the *result*, which is durable."""
+        if self.then is not None:
+            self.then(result)
+        self.future.set_result(result)
 
 
 class Writer:
@@ -57,14 +64,19 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def write(self, work: Work[T], *, spools: bool = False) -> T:
+    async def write(
+        self, work: Work[T], *, spools: bool = False, then: Callable[[T], None] | None = None
+    ) -> T:
         """
         Run *work* as one transaction; return its result once it is durable.
+
+        *then* is called with it on the writer thread, in the order of the commits, even if the
+        caller is cancelled meanwhile; not at all if the transaction fails. It must not raise.
 
         Raises StoreFull if the disk has no room for it.
         """
         future: Future[T] = Future()
-        self._queue.put(_Entry(work, future, spools))  # type: ignore[arg-type]  # the queue keeps works of any T
+        self._queue.put(_Entry(work, future, spools, then))  # type: ignore[arg-type]  # the queue keeps works of any T
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -104,18 +116,17 @@ class Writer:
         if any(isinstance(result, StoreFull) for result in results):
             # While there is room for it: it lets later works write over the log.
             self._checkpoint_log()
-        for (_, future, _), result in zip(group, results, strict=True):
+        for entry, result in zip(group, results, strict=True):
             if isinstance(result, BaseException):
-                future.set_exception(result)
+                entry.future.set_exception(result)
             else:
-                future.set_result(result)
+                entry.finish(result)
 
     def _commit_alone(self, entry: _Entry) -> None:
-        work, future, spools = entry
         for attempt in (1, 2):
             try:
                 self._db.execute("begin immediate")
-                result = work(self._db)
+                result = entry.work(self._db)
                 self._db.execute("commit")
             except sqlite3.Error as error:
                 self._roll_back()
@@ -123,25 +134,25 @@ class Writer:
                 if isinstance(reason, StoreFull) and attempt == 1:
                     self._on_full()
                     self._checkpoint_log()
-                    if not spools:
+                    if not entry.spools:
                         continue
                 reason.__cause__ = error
-                future.set_exception(reason)
+                entry.future.set_exception(reason)
             except BaseException as error:  # noqa: BLE001  # raised in the caller, not in this thread
                 self._roll_back()
-                future.set_exception(error)
+                entry.future.set_exception(error)
             else:
-                future.set_result(result)
+                entry.finish(result)
             return
 
     def _try(self, group: list[_Entry]) -> list[object] | None:
         results: list[object] = []
         try:
             self._db.execute("begin immediate")
-            for work, _, _ in group:
+            for entry in group:
                 self._db.execute("savepoint work")
                 try:
-                    results.append(work(self._db))
+                    results.append(entry.work(self._db))
                 except sqlite3.Error:
                     raise
                 except BaseException as error:  # noqa: BLE001  # as above

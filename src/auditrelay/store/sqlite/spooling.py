@@ -1,0 +1,45 @@
+"""Write what changes the spool or its readers, and keep the hand-over as what is committed."""
+
+import sqlite3
+from typing import TypeVar
+
+from auditrelay.store.sqlite.handover import Appended, Handover
+from auditrelay.store.sqlite.readers import Reader, all_readers
+from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sqlite.writer import Work, Writer
+
+T = TypeVar("T")
+
+
+class Spooling:
+    """Runs works with *writer*, and reports to *handover* each one that is committed."""
+
+    def __init__(self, writer: Writer, spool: Spool, handover: Handover) -> None:
+        self._writer = writer
+        self._spool = spool
+        self._handover = handover
+
+    async def append(self, work: Work[T]) -> T:
+        """Run *work*, which appends pages, and hand these over once they are durable."""
+
+        def run(db: sqlite3.Connection) -> tuple[T, list[Appended]]:
+            appended: list[Appended] = []
+            self._spool.appended = appended
+            return work(db), appended
+
+        result, _ = await self._writer.write(
+            run, spools=True, then=lambda done: self._handover.append(done[1])
+        )
+        return result
+
+    async def settle(self, sink: str, work: Work[Reader]) -> None:
+        """Run *work*, which returns the new progress of *sink*."""
+        await self._writer.write(work, then=lambda reader: self._handover.advance(sink, reader))
+
+    async def rearrange(self, work: Work[T]) -> T:
+        """Run *work*, which changes what the sinks are to read, or deletes pages."""
+        result, _ = await self._writer.write(
+            lambda db: (work(db), all_readers(db)),
+            then=lambda done: self._handover.restart(done[1]),
+        )
+        return result
