@@ -159,3 +159,6 @@ def variants(vendor: str) -> Iterator[bytes]:
         for name in ("metadata", "user"):
             if name in usual:
                 yield text(usual | {name: details})
+    if vendor == "slaunch":
+        yield text({"id": 7, "timestamp": usual["timestamp"], "action": "sign-in"})
+        yield text({"id": "", "timestamp": usual["timestamp"]})

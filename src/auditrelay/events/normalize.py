@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib import import_module
+from itertools import repeat
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from auditrelay.events import TimeQuality, vendors
@@ -18,7 +19,7 @@ from auditrelay.events.careful import (
     Twins,
 )
 from auditrelay.events.decode import WHITESPACE
-from auditrelay.events.gate import Gate, Records
+from auditrelay.events.gate import Gate
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
@@ -33,6 +34,8 @@ from auditrelay.events.vendors import (
     path_finder,
 )
 from auditrelay.settings import SourceSettings
+
+T = TypeVar("T")
 
 
 @cache
@@ -125,7 +128,7 @@ class Normalizer:
         1970 UTC, and is used as the time of an event without one.
         """
         texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
-        usual = self._gate.decode(texts) if texts else []
+        usual = list(self._gate.decode(texts)) if texts else []
         rows = [row for row, record in enumerate(usual) if record is not None]
         found = [record for record in usual if record is not None]
         times = [parse(text) for text in map(attrgetter(self._vendor.TIME), found)]
@@ -163,6 +166,10 @@ class Normalizer:
 
     def read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
         """Return the events at *rows* of *page*."""
+        events = self._read(page, rows)
+        return events if self._pseudonyms is None else Page.of(map(self._pseudonyms, events))
+
+    def _read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
         found, careful = self._read_rows(page, rows)
         vendor, count = self._vendor, len(rows)
         columns = Columns(found.records, found.details)
@@ -174,8 +181,8 @@ class Normalizer:
             [own] = columns.texts(vendor.ORGANISATION)
             org_id = [each or self._scope or None for each in own]
         unmapped: list[str | None] = []
-        quality = [page.time_quality[row] for row in rows]
-        kinds: list[_Key] = [(*each, (), ()) for each in zip(action, quality, strict=True)]
+        quality = _pick(page.time_quality, rows)
+        kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
         if careful:
             unmapped = [None] * count
         for place, row in careful.items():
@@ -190,8 +197,8 @@ class Normalizer:
         return Page(
             sorts=[self._sort(kind) for kind in numbers],
             sort=sort,
-            uid=[page.uid[row] for row in rows],
-            at=[page.at[row] for row in rows],
+            uid=_pick(page.uid, rows),
+            at=_pick(page.at, rows),
             fetched=[page.fetched] * count,
             raw=found.raw,
             raw_sha256=page.raw_sha256(rows),
@@ -219,8 +226,7 @@ class Normalizer:
         self, page: "IdentifiedPage", rows: Sequence[int]
     ) -> tuple["_Rows", dict[int, CarefulRow]]:
         """Return the records at *rows*, and by their place those that were read with care."""
-        texts = [page.texts[row] for row in rows]
-        records = [page.records[row] for row in rows]
+        texts, records = _pick(page.texts, rows), _pick(page.records, rows)
         places = [place for place, record in enumerate(records) if record is not None]
         usual = self._gate.read(
             [texts[place] for place in places],
@@ -243,9 +249,6 @@ class Normalizer:
             found.raw[place] = row.raw
             found.details[place], found.metadata[place] = row.details, row.metadata
         return found, careful
-
-    def finish(self, page: Page) -> Page:
-        return page if self._pseudonyms is None else Page.of(map(self._pseudonyms, page))
 
     def _sort(self, kind: "_Key") -> Sort:
         action, quality, before, after = kind
@@ -273,7 +276,7 @@ class IdentifiedPage:
     """
 
     def __init__(
-        self, normalizer: Normalizer, texts: list[bytes], records: Records, fetched: int
+        self, normalizer: Normalizer, texts: list[bytes], records: list[Documented | None], fetched: int
     ) -> None:
         self._normalizer = normalizer
         self.texts = texts
@@ -290,13 +293,12 @@ class IdentifiedPage:
 
     def raw_sha256(self, rows: Sequence[int]) -> list[str]:
         """Return the hex digests of the texts of the records at *rows*."""
-        return [sha256(self.texts[row]).hexdigest() for row in rows]
+        return [sha256(text).hexdigest() for text in _pick(self.texts, rows)]
 
     def page(self, rows: Sequence[int] | None = None) -> Page:
-        """Return the events at *rows*, by default of all records."""
-        normalizer = self._normalizer
+        """Return the events at *rows*, which ascend; by default those of all records."""
         rows = range(len(self)) if rows is None else rows
-        return normalizer.finish(normalizer.read(self, rows)) if rows else Page.of(())
+        return self._normalizer.read(self, rows) if rows else Page.of(())
 
 
 class _Rows(NamedTuple):
@@ -308,11 +310,16 @@ class _Rows(NamedTuple):
 
 _Key = tuple[Action, TimeQuality, tuple[str, ...], tuple[str, ...]]
 
+_NONE = repeat(())
 _NO_ACTION = Action("unknown", None, "other", "other", None)
 
 
 def _has_text(value: object) -> bool:
     return type(value) is int or (type(value) is str and value != "")
+
+
+def _pick(column: list[T], rows: Sequence[int]) -> list[T]:
+    return column if len(rows) == len(column) else [column[row] for row in rows]
 
 
 def _shortened(messages: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ With globs, the operator lists the keys, and only values under those keys are re
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
@@ -198,7 +198,7 @@ class Redactor:
         self._exempt = documented if self._default else frozenset[str]()
         self.spares_documented = not self._enabled or (
             _VALUE_KEY_SET.isdisjoint(documented)
-            and (self._default or not any([self._secret[key] for key in documented]))
+            and (self._default or not any(map(self._secret.__getitem__, documented)))
         )
         """Whether no documented field is redacted as a whole, whatever is in it."""
 
@@ -221,28 +221,38 @@ class Redactor:
 
         False where that is not obvious, and for more than *levels* of nesting.
         """
+        kind = type(value)
+        if kind not in _CONTAINERS or not self._enabled:
+            return True
+        if kind is dict and not self._spares_object(value):
+            return False
+        inner = value.values() if kind is dict else value
+        nested = [each for each in inner if type(each) in _CONTAINERS]
+        return not nested or (
+            levels > 0 and all(self.spares_values(each, levels - 1) for each in nested)
+        )
+
+    def spares_page(self, values: Iterable[Any]) -> bool:
+        """Return whether :meth:`spares_values` holds for all *values*; if not, it may for some."""
         if not self._enabled:
             return True
-        if type(value) is dict:
-            if not self._secret.harmless.issuperset(value) and not self._spares_object(value):
+        level = list(values)
+        for _ in range(20):
+            objects = [each for each in level if type(each) is dict]
+            if not self._secret.harmless.issuperset(chain.from_iterable(objects)):
                 return False
-            values: Iterable[Any] = value.values()
-        elif type(value) is list:
-            values = value
-        else:
-            return True
-        if _CONTAINERS.isdisjoint(map(type, values)):
-            return True
-        if not levels:
-            return False
-        for each in values:
-            if type(each) in _CONTAINERS and not self.spares_values(each, levels - 1):
-                return False
-        return True
+            inner = chain.from_iterable(map(dict.values, objects))
+            listed = chain.from_iterable(each for each in level if type(each) is list)
+            level = [each for each in chain(inner, listed) if type(each) in _CONTAINERS]
+            if not level:
+                return True
+        return False
 
     def _spares_object(self, node: dict[str, Any]) -> bool:
         secret = self._secret
-        if any([secret[key] for key in node]):
+        if secret.harmless.issuperset(node):
+            return True
+        if any(map(self._secret.__getitem__, node)):
             return False
         if _VALUE_KEY_SET.isdisjoint(node):
             return True

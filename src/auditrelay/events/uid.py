@@ -56,8 +56,13 @@ class Uids:
 
     def natives(self, scope: str, native_ids: Iterable[str]) -> list[str]:
         """Return what :meth:`native` returns for each of *native_ids*."""
-        prefix = self._prefix("n", scope)
-        return [self._uid(prefix, native_id.encode()) for native_id in native_ids]
+        copy = self._prefix("n", scope).copy
+        uids: list[str] = []
+        for native_id in native_ids:
+            digest = copy()
+            digest.update(_part(native_id.encode()))
+            uids.append(digest.hexdigest()[:40])
+        return uids
 
     def content(self, scope: str, content: bytes, ordinal: int) -> str:
         """

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self
 import msgspec
 from msgspec import UnsetType
 
-from auditrelay.events import Actor, Change, Outcome
+from auditrelay.events import Actor, Change, Outcome, Target
 from auditrelay.events.decode import encode
 
 MAX_TEXT_LENGTH: Final = 8191
@@ -23,6 +23,7 @@ the 32,766 bytes that Elasticsearch accepts for one term.
 """
 
 NO_ACTOR: Final = Actor()
+NO_TARGET: Final = Target()
 
 Field = str | int | UnsetType | None
 """
@@ -47,14 +48,17 @@ class Documented(msgspec.Struct, gc=False, forbid_unknown_fields=True):
         """
         Return the decoded record *value* as one; of free form is what is there, decoded.
 
-        Names of documented fields with an unusable value are added to *unmapped_fields*.
+        Texts are shortened. Names of documented fields with an unusable value are added to
+        *unmapped_fields*.
         """
         record = cls()
         for name in cls.__struct_fields__:
             item = value.get(name)
             if item is None:
                 continue
-            if name == "metadata" or type(item) is str or type(item) is int:
+            if type(item) is str and name != "metadata":
+                setattr(record, name, item[:MAX_TEXT_LENGTH])
+            elif name == "metadata" or type(item) is int:
                 setattr(record, name, item)
             else:
                 unmapped_fields.append(name)
@@ -98,14 +102,13 @@ class Columns:
         kinds = set(map(type, values))
         if kinds == _NUMBERS:
             return list(map(str, values))
-        if kinds <= _ABSENT:
-            return [None] * len(values)
-        return [text(value) for value in values]
+        if int in kinds:
+            return list(map(text, values))
+        return [value or None for value in values]
 
 
 _NO_DETAILS: Final[Mapping[str, Any]] = {}
 _NUMBERS: Final = {int}
-_ABSENT: Final = {type(None), UnsetType}
 
 
 class ParsedPage(msgspec.Struct, gc=False, kw_only=True):
@@ -170,9 +173,11 @@ def messages(who: Column, actions: Sequence[Action], what: Column) -> list[str]:
     ]
 
 
-def either(*columns: Column) -> list[str | None]:
-    """Return for each event the first value that one of *columns* has."""
-    return [next(filter(None, values), None) for values in zip(*columns, strict=True)]
+def either(column: Column, *others: Column) -> Column:
+    """Return for each event the first value that one of the columns has."""
+    for other in others:
+        column = [one or another for one, another in zip(column, other, strict=True)]
+    return column
 
 
 Location = tuple[dict[str, Any], str]

@@ -103,6 +103,13 @@ def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
 
 
 def _changed(field: str, value: Any) -> Change:
+    if type(value) is str or type(value) is int:
+        return _changed_simply(field, value)
+    return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
+
+
+@lru_cache(maxsize=1024)
+def _changed_simply(field: str, value: str | int) -> Change:
     return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
 
 

@@ -281,5 +281,5 @@ def read(page: Columns) -> ParsedPage:
         project_id=project,
         privilege=list(map(_role, action, page.details)),
         changes=list(map(_changes, page.details)),
-        message=either(description, sentences),
+        message=[own or other for own, other in zip(description, sentences, strict=True)],
     )

@@ -13,6 +13,7 @@ from typing import Any, Self
 from msgspec import UNSET
 
 from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
     NO_ACTOR,
     Action,
     Columns,
@@ -55,8 +56,8 @@ class Record(Documented):
     def of(cls, value: Mapping[str, Any], unmapped_fields: list[str]) -> Self:
         """Return what is known of a record; only a text names the action."""
         del unmapped_fields  # fields other than id and time are unmapped anyway
-        named = {name: value[name] for name in _ACTION_FIELDS if type(value.get(name)) is str}
-        return cls(**named)
+        named = [name for name in _ACTION_FIELDS if type(value.get(name)) is str]
+        return cls(**{name: value[name][:MAX_TEXT_LENGTH] for name in named})
 
 
 def _action(name: str | None) -> Action:
