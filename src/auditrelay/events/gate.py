@@ -61,10 +61,11 @@ class Gate:
 
     def _decode_page(self, texts: Sequence[bytes]) -> Records | None:
         """Decode *texts* in one go, which is twice as fast; None unless all of them are usual."""
-        page = b"\n".join(texts)
-        # A line each, and as many records as lines: else two odd texts might make up a usual one.
-        if page.count(b"\n") != len(texts) - 1:
+        # Between two such texts no record can go on, so that as many records as texts are one each:
+        # else an odd text might begin what another one ends, and a third one hold two.
+        if not all([text[:1] == b"{" and text[-1:] == b"}" for text in texts]):
             return None
+        page = b"\n".join(texts)
         try:
             records: Records = self._decoder.decode_lines(page)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -276,7 +276,11 @@ class IdentifiedPage:
     """
 
     def __init__(
-        self, normalizer: Normalizer, texts: list[bytes], records: list[Documented | None], fetched: int
+        self,
+        normalizer: Normalizer,
+        texts: list[bytes],
+        records: list[Documented | None],
+        fetched: int,
     ) -> None:
         self._normalizer = normalizer
         self.texts = texts
