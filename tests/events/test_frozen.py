@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.records import USUAL, variants
 
 from auditrelay.events import AuditEvent, pack
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonyms import Pseudonyms
-from tests.support.records import USUAL, variants
 
 FROZEN = Path(__file__).parent / "frozen.json"
 SETTINGS: dict[str, dict[str, Any]] = {

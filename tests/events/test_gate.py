@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.records import USUAL, variants
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.careful import CarefulReader
@@ -14,7 +15,6 @@ from auditrelay.events.decode import decode
 from auditrelay.events.gate import Gate
 from auditrelay.events.normalize import Normalizer, available
 from auditrelay.events.redact import Redactor
-from tests.support.records import USUAL, variants
 
 MODES: dict[str, Any] = {"default": "default", "off": "off", "globs": ["*name*", "token", "x"]}
 DOCUMENTED = [vendor for vendor in USUAL if vendor != "slaunch"]

@@ -88,7 +88,7 @@ ROW = {
 """A row of a CSV export of Cencori."""
 
 _VALUES: list[Any] = [
-    "", " ", "x" * 9000, "é\u2028\x7f", "\x01\b\n\r\t\"\\/", "\ud800", True, 7, -0.0, 1.5, 1e16,
+    "", " ", "x" * 9000, "é\u2028\x7f", '\x01\b\n\r\t"\\/', "\ud800", True, 7, -0.0, 1.5, 1e16,
     1e-7, 1e300, 2**53 + 1, 2**64, -(2**63), [], {}, [1, {"a": None}], {"token": "hush"},
     '{"password":"hush","a":1}', ' \n["a",{"secret":"hush"}]', "{not json: token=hush}", '{"a":1}',
     "see https://acme.example/a/b", "https://dana:hush@acme.example/", "a ://b c\n://d@e",

@@ -145,7 +145,7 @@ class _LenientReader:
         The last value keeps the name, as in most parsers; Elasticsearch refuses duplicate keys.
         """
         found: dict[str, Any] = {}
-        numbers: dict[str, int] = {}  # the last one of each key: counting anew would be quadratic
+        numbers: dict[str, int] = {}  # by key the last one: to count from 1 each time is quadratic
         for key, value in pairs:
             if key in found:
                 self.warn("duplicate_keys")

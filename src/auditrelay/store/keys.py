@@ -1,10 +1,14 @@
 """The key that events are deduplicated by: time first, so that a page's keys are close together."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from auditrelay.events import AuditEvent
 
 TIMELESS: Final = bytes(8)
+
+TIMELESS_AT: Final = -(1 << 63)
+"""The time whose bytes these are."""
 
 
 def known_key(event: AuditEvent) -> bytes:
@@ -16,6 +20,11 @@ def known_key(event: AuditEvent) -> bytes:
     if event.time_quality == "fetched":
         return TIMELESS + bytes.fromhex(event.uid)
     return sortable(event.at) + bytes.fromhex(event.uid)
+
+
+def keys_of(uids: Sequence[str], at: Sequence[int]) -> list[bytes]:
+    """Return the keys of events with these *uids* and times; TIMELESS_AT is none."""
+    return [sortable(each) + bytes.fromhex(uid) for uid, each in zip(uids, at, strict=True)]
 
 
 def sortable(at: int) -> bytes:
