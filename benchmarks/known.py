@@ -94,7 +94,7 @@ def page(normalize: Normalizer, times: list[datetime], seed: int) -> list[AuditE
         % (hashlib.sha256(b"%d %d" % (seed, number)).hexdigest().encode(), at.isoformat().encode())
         for number, at in enumerate(times)
     ]
-    events = normalize(rows, micros(datetime.now(UTC)))
+    events = list(normalize(rows, micros(datetime.now(UTC))))
     assert len({known_key(event) for event in events}) == len(times)
     return events
 

@@ -101,7 +101,7 @@ def main() -> None:
             redact="default",
             tags={"team": "voice"},
         )
-        events = normalize(records, FETCHED)
+        events = list(normalize(records, FETCHED))
         packed = pack(events)
         size = sum(map(len, records)) / count
         print(f"{vendor}: {count} records of {size:.0f} bytes, {len(packed) / count:.0f} packed")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ from structlog.testing import capture_logs
 from tests.support.collecting import HOUR, NOON, SECOND, World
 from tests.support.stores import counted
 
+from auditrelay.collect.page_writer import PageWriter
 from auditrelay.errors import StoreFull
+from auditrelay.events.normalize import IdentifiedPage
+from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.window import Interval
 
@@ -53,12 +57,12 @@ async def test_only_a_page_that_proves_something_takes_the_health_with_it(world:
     writer = collector.new_reader().writer
     records = [b'{"id":"x","event_type":"auth.logout","created_at":"2026-01-10T11:00:00+00:00"}']
     with counted(world.store) as calls:
-        await writer.add(writer.normalize(records), "poll")
+        await writer.add_new(writer.identify(records), "poll")
         (state,) = await world.store.sources()
         assert state.condition.last_event_at is None, "a page is not proof of anything"
         hour = Interval(NOON - 5 * HOUR, NOON - 4 * HOUR)
-        await writer.add([], "poll", Proof(covers=(hour,)))
-    assert calls == {"write add": 2, "read sources": 1}
+        await writer.add(Page.of(()), "poll", Proof(covers=(hour,)))
+    assert calls == {"read find_new": 1, "write add": 2, "read sources": 1}
     (state,) = await world.store.sources()
     assert state.condition == collector.condition
     assert state.condition.last_event_at == "2026-01-10T11:00:00+00:00"
@@ -80,7 +84,7 @@ async def test_a_page_that_had_to_wait_takes_the_health_of_when_it_is_written(
 
     monkeypatch.setattr(world.store, "add", full_once)
     part = Interval(NOON - 5 * HOUR, NOON - 4 * HOUR)
-    await collector.new_reader().writer.add([], "backfill", Proof(covers=(part,)))
+    await collector.new_reader().writer.add(Page.of(()), "backfill", Proof(covers=(part,)))
     (state,) = await world.store.sources()
     assert state.condition.silent
 
@@ -125,3 +129,76 @@ async def test_that_polling_is_paused_is_written_as_soon_as_the_disk_takes_it(
     assert state.condition.last_error == "polling is paused: no room"
     polling.cancel()
     await asyncio.wait([polling])
+
+
+RECORD = b'{"id":"%d","event_type":"auth.logout","created_at":"2026-01-10T11:00:00+00:00"}'
+
+
+async def new_writer(world: World) -> PageWriter:
+    collector = world.collector()
+    await collector.checkpoint.refresh()
+    return collector.new_reader().writer
+
+
+async def test_of_known_events_nothing_more_is_read_or_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await new_writer(world)
+    records = [RECORD % number for number in range(3)]
+    assert (await writer.add_new(writer.identify(records), "poll")).new == (0, 1, 2)
+    read: list[int] = []
+    page = IdentifiedPage.page
+
+    def note(shown: IdentifiedPage, rows: Sequence[int] | None = None) -> Page:
+        found = page(shown, rows)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(IdentifiedPage, "page", note)
+    with counted(world.store) as calls:
+        added = await writer.add_new(writer.identify(records), "poll")
+    assert (added.new, added.known, read) == ((), 3, [])
+    assert calls == {"read find_new": 1}
+    shown = writer.identify([*records, RECORD % 9, RECORD % 9])
+    await writer.add_new(shown, "poll")
+    assert read == [1], "what is new is read once, though the page shows it twice"
+    assert await world.names() == ["0", "1", "2", "9"]
+    assert world.counted("events_collected_total") == 4
+    assert world.counted("events_duplicate_total") == 3 + 3 + 1
+
+
+async def test_the_proof_of_a_page_of_known_events_is_entered(world: World) -> None:
+    writer = await new_writer(world)
+    hour = Interval(NOON - 2 * HOUR, NOON - HOUR)
+    for proof in (None, Proof(covers=(hour,))):
+        await writer.add_new(writer.identify([RECORD % 1]), "poll", proof)
+    assert await world.covered() == [(hour, None)]
+    assert await world.names() == ["1"]
+
+
+async def test_an_event_that_another_read_has_stored_meanwhile_is_not_stored_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, other = await new_writer(world), await new_writer(world)
+    find_new = world.store.find_new
+
+    async def overtaken(*args: Any) -> list[int]:
+        rows = await find_new(*args)
+        monkeypatch.undo()
+        await other.add_new(other.identify([RECORD % 1]), "backfill")
+        return rows
+
+    monkeypatch.setattr(world.store, "find_new", overtaken)
+    added = await writer.add_new(writer.identify([RECORD % 1]), "poll")
+    assert (added.new, added.known) == ((), 1)
+    assert await world.names() == ["1"]
+
+
+async def test_an_event_without_a_time_is_known_though_its_time_is_that_of_the_read(
+    world: World,
+) -> None:
+    writer = await new_writer(world)
+    for _ in range(2):
+        await writer.add_new(writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
+        world.clock.advance(HOUR)
+    assert await world.names() == ["1", "2"]

@@ -11,10 +11,10 @@ from tests.support.logged import logged
 from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
-from auditrelay.collect.reader import MARGIN, ReadMode, belongs
+from auditrelay.collect.reader import MARGIN, ReadMode, rows_in
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.events.page import Page as EventPage
+from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes
@@ -299,11 +299,11 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
 
     async def poll_finds_it() -> None:
         world.vendor.add(early)
-        events = collector.new_reader().writer.normalize(
+        shown = collector.new_reader().writer.identify(
             [b'{"id":"r8","event_type":"auth.logout","created_at":"%b"}'
              % early.isoformat().encode()]
         )  # fmt: skip
-        await world.store.add("calls", EventPage.of(events), via="poll")
+        await world.store.add("calls", shown.page(), via="poll")
 
     pages = 0
     real = world.vendor.walk_records
@@ -357,22 +357,20 @@ async def test_a_partial_walk_takes_no_event_for_deleted(world: World) -> None:
 # --- what belongs to a window
 
 
-def test_an_event_belongs_to_the_window_that_its_time_is_in(world_event: AuditEvent) -> None:
-    at = NOON
-    assert belongs(world_event, Interval(at, at + SECOND))
-    assert not belongs(world_event, Interval(at - SECOND, at)), "the end is not part of it"
-    assert not belongs(world_event, Interval(at + SECOND, at + 2 * SECOND))
+def shown_at(at: str) -> IdentifiedPage:
+    record = b'{"id":"1","event_type":"auth.logout","created_at":"%b"}' % at.encode()
+    return World.normalizer("calls").identify([record], 0)
 
 
-@pytest.fixture
-def world_event(event: Any) -> AuditEvent:
-    made: AuditEvent = event(0, at=int(NOON.timestamp() * 1_000_000))
-    return made
+def test_an_event_belongs_to_the_window_that_its_time_is_in() -> None:
+    at, page = NOON, shown_at(NOON.isoformat())
+    assert rows_in(page, Interval(at, at + SECOND)) == [0]
+    assert rows_in(page, Interval(at - SECOND, at)) == [], "the end is not part of it"
+    assert rows_in(page, Interval(at + SECOND, at + 2 * SECOND)) == []
 
 
-def test_an_event_without_a_time_of_its_own_belongs_to_whatever_showed_it(event: Any) -> None:
-    timeless = event(0, at=0, time_quality="fetched")
-    assert belongs(timeless, Interval(NOON, NOON + SECOND))
+def test_an_event_without_a_time_of_its_own_belongs_to_whatever_showed_it() -> None:
+    assert rows_in(shown_at("noon"), Interval(NOON, NOON + SECOND)) == [0]
 
 
 async def test_what_cannot_be_read_however_fine_names_the_part(world: World) -> None:

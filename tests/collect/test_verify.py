@@ -12,7 +12,6 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Deleted, Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.store import RejectedEvent
 from auditrelay.store.contradictions import find_contradiction
@@ -233,8 +232,9 @@ async def test_what_comes_while_it_compares_is_not_taken_for_deleted(world: Worl
             if page.last:  # a poll finds an event that this walk has passed
                 at = NOON - 55 * MINUTE
                 text = b'{"id":"rx","event_type":"auth.logout","created_at":"%b"}'
-                events = collector.new_reader().writer.normalize([text % at.isoformat().encode()])
-                await world.store.add("calls", EventPage.of(events))
+                writer = collector.new_reader().writer
+                found = writer.identify([text % at.isoformat().encode()]).page()
+                await world.store.add("calls", found)
             yield page
 
     world.vendor.walk_instead = walk

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,7 +13,8 @@ from auditrelay.collect import walk as walking
 from auditrelay.collect.parts import WALK, Budget
 from auditrelay.collect.walk import time_range, walk
 from auditrelay.errors import WalkBroken
-from auditrelay.events import AuditEvent
+from auditrelay.events import AuditEvent, TimeQuality
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.window import Interval, moment
 
@@ -54,12 +55,12 @@ def shown(event: Make) -> Shown:
     async def run(
         source: Scripted, *, budget: Budget | None = WALK
     ) -> list[tuple[list[int], bool]]:
-        def normalize(records: list[bytes]) -> list[AuditEvent]:
-            return [event(int(record)) for record in records]
+        def identify(records: list[bytes]) -> EventPage:
+            return EventPage.of(event(int(record)) for record in records)
 
         return [
             ([int(each.native_id or "") for each in events], outcome is not None)
-            async for events, _, outcome in walk(source, WINDOW, normalize, budget=budget)
+            async for events, _, outcome in walk(source, WINDOW, identify, budget=budget)
         ]
 
     return run
@@ -197,14 +198,14 @@ async def test_a_page_that_breaks_the_walk_is_seen_before_it_does(event: Make) -
     source = Scripted([page(1, total=3), page(1, total=3), page(2, last=True, total=3)])
     seen: list[tuple[int | None, int]] = []
 
-    def normalize(records: list[bytes]) -> list[AuditEvent]:
-        return [event(int(record)) for record in records]
+    def identify(records: list[bytes]) -> EventPage:
+        return EventPage.of(event(int(record)) for record in records)
 
     with pytest.raises(WalkBroken, match="second time"):
         async for _ in walk(
             source,
             WINDOW,
-            normalize,
+            identify,
             on_page=lambda each, events: seen.append((each.total, len(events))),
         ):
             pass
@@ -217,22 +218,26 @@ async def test_the_outcome_says_whether_the_vendors_total_was_reached(event: Mak
         walked = [
             each
             async for _, _, each in walk(
-                source, WINDOW, lambda texts: [*map(event, map(int, texts))]
+                source, WINDOW, lambda texts: EventPage.of(map(event, map(int, texts)))
             )
         ]
         assert walked[-1] == outcome
         assert walked[:-1] == [None] * (len(walked) - 1)
 
 
-def test_events_without_a_time_of_their_own_have_no_part_in_the_times_of_a_page(
-    event: Make,
-) -> None:
-    events = [
-        msgspec.structs.replace(event(number), at=number * 10**6, time_quality=quality)
-        for number, quality in ((5, "source"), (3, "assumed_utc"), (9, "fetched"))
-    ]
-    assert time_range(events) == (moment(3 * 10**6), moment(5 * 10**6))
-    assert time_range(events[2:]) is None
+@dataclass
+class Times:
+    """The times of a page."""
+
+    at: list[int]
+    time_quality: list[TimeQuality]
+
+
+def test_events_without_a_time_of_their_own_have_no_part_in_the_times_of_a_page() -> None:
+    second = 10**6
+    page = Times([5 * second, 3 * second, 9 * second], ["source", "assumed_utc", "fetched"])
+    assert time_range(page) == (moment(3 * second), moment(5 * second))
+    assert time_range(Times([9 * second], ["fetched"])) is None
 
 
 # --- one page ahead
@@ -277,7 +282,9 @@ async def test_the_next_page_is_asked_for_while_one_is_worked_on_and_no_further(
 ) -> None:
     source = Asked(page(1), page(2), page(3), page(last=True))
     asked = []
-    async with contextlib.aclosing(walk(source, WINDOW, lambda _: [event(source.asked)])) as pages:
+    async with contextlib.aclosing(
+        walk(source, WINDOW, lambda _: EventPage.of([event(source.asked)]))
+    ) as pages:
         async for _ in pages:
             await turns()
             asked.append(source.asked)
@@ -288,7 +295,7 @@ async def test_the_next_page_is_asked_for_while_one_is_worked_on_and_no_further(
 async def test_a_page_is_processed_before_the_failure_of_the_next_is_raised(event: Make) -> None:
     broken = WalkBroken("the cursor has expired", reason="cursor_expired")
     source = Asked(page(1), broken)
-    pages = walk(source, WINDOW, lambda _: [event(1)])
+    pages = walk(source, WINDOW, lambda _: EventPage.of([event(1)]))
     assert len((await anext(pages))[0]) == 1
     await turns()
     with pytest.raises(WalkBroken, match="expired"):
@@ -303,7 +310,7 @@ async def test_a_walk_that_is_left_early_leaves_nothing_behind(
     before = asyncio.all_tasks()
     async with (
         asyncio.timeout(10),
-        contextlib.aclosing(walk(source, WINDOW, lambda _: [event(1)])) as pages,
+        contextlib.aclosing(walk(source, WINDOW, lambda _: EventPage.of([event(1)]))) as pages,
     ):
         await anext(pages)
         if not isinstance(ahead, Page):

@@ -123,7 +123,6 @@ from tests.support.daemon import eventually
 from tests.support.stores import opened
 
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
-from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.telemetry.metrics import Metrics
@@ -257,11 +256,11 @@ async def test_an_event_is_known_however_many_came_after_it(tmp_path: Path) -> N
         clock.advance(5 * MINUTE)
         await collector.poll()
         assert (await world.names()).count(old) == 1, life
-        again = collector.new_reader().writer.normalize(
+        again = collector.new_reader().writer.identify(
             [b'{"id":"%b","event_type":"auth.logout","created_at":"%b"}'
              % (old.encode(), (NOON - HOUR).isoformat().encode())]
         )  # fmt: skip
-        assert (await store.add("calls", EventPage.of(again))).new == ()
+        assert (await store.add("calls", again.page())).new == ()
         await store.close()
 
 

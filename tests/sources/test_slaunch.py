@@ -17,8 +17,8 @@ from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import walk as walk_of
 from auditrelay.config import load
 from auditrelay.errors import Refused, WalkBroken
-from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors.slaunch import PATH, SLaunch
@@ -532,7 +532,7 @@ async def test_a_list_that_is_emptied_during_a_walk_ends(
 # --- long histories
 
 
-def normalizer(source: slaunch.Source) -> Callable[[list[bytes]], list[AuditEvent]]:
+def normalizer(source: slaunch.Source) -> Callable[[list[bytes]], EventPage]:
     normalize = Normalizer(
         vendor="slaunch",
         source="shop",

@@ -11,14 +11,14 @@ from auditrelay.cli.times import parse_time
 from auditrelay.collect.parts import WALK, can_be_cut
 from auditrelay.collect.walk import MAX_WALKS_PER_WINDOW, time_range, walk
 from auditrelay.errors import ConfigError, Refused, Retryable, WalkBroken, code_of
-from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.sources import Page, Source
 from auditrelay.telemetry.humanize import count
 from auditrelay.window import EPOCH, Interval, iso, slices
 
-Normalize = Callable[[list[bytes]], list[AuditEvent]]
+Identify = Callable[[list[bytes]], IdentifiedPage]
 
 
 def window_of(since: str, until: str | None, settings: SourceSettings, now: datetime) -> Interval:
@@ -39,7 +39,7 @@ def window_of(since: str, until: str | None, settings: SourceSettings, now: date
 
 
 async def print_pages(
-    name: str, source: Source, window: Interval, settings: SourceSettings, normalize: Normalize
+    name: str, source: Source, window: Interval, settings: SourceSettings, identify: Identify
 ) -> bool:
     """
     Walk *window* in parts of ``max_window``, and print each page and how the walk of a part ended.
@@ -50,7 +50,7 @@ async def print_pages(
     for part in slices(window, settings.max_window):
         typer.echo(f"{name} from {iso(part.start)} to {iso(part.end)}")
         try:
-            await _walk(source, part, normalize)
+            await _walk(source, part, identify)
         except WalkBroken as error:
             _print_failure(error)
             if can_be_cut(part):
@@ -62,12 +62,12 @@ async def print_pages(
     return whole
 
 
-async def _walk(source: Source, part: Interval, normalize: Normalize) -> None:
+async def _walk(source: Source, part: Interval, identify: Identify) -> None:
     printer = _Printer()
     # The budget is that of a poll, which has none for a part that is too short to be cut.
     budget = WALK if can_be_cut(part) else None
     async with contextlib.aclosing(
-        walk(source, part, normalize, budget=budget, on_page=printer.show)
+        walk(source, part, identify, budget=budget, on_page=printer.show)
     ) as pages:
         async for _, page, outcome in pages:
             if outcome is not None:
@@ -87,8 +87,8 @@ class _Printer:
         self._number = self._pages = 0
         self._ended = False
 
-    def show(self, page: Page, events: list[AuditEvent]) -> None:
-        """Print one line for *page*; *events* are those of its records."""
+    def show(self, page: Page, identified: IdentifiedPage) -> None:
+        """Print one line for *page*."""
         if self._ended:
             self._walks += 1
             self._number = 0
@@ -100,10 +100,10 @@ class _Printer:
         self._number += 1
         self._pages += 1
         before = len(self._uids)
-        self._uids.update(event.uid for event in events)
+        self._uids.update(identified.uid)
         new = len(self._uids) - before
         facts = [f"{count(len(page.records), 'record')}, {new:,} new"]
-        if (times := time_range(events)) is not None:
+        if (times := time_range(identified)) is not None:
             facts.append(f"{iso(times[0])} .. {iso(times[1])}")
         facts.append("no total" if page.total is None else f"total {page.total:,}")
         facts.append(_next(page))

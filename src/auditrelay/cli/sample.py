@@ -106,7 +106,7 @@ async def _show_pages(
         normalizer = Normalizer.of(name, settings, scope=source.scope)
         fetched = micros(clock.now())
         return await print_pages(
-            name, source, window, settings, lambda records: normalizer(records, fetched)
+            name, source, window, settings, lambda records: normalizer.identify(records, fetched)
         )
     finally:
         await source.close()

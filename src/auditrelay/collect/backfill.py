@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from datetime import timedelta
-from itertools import chain
 from typing import Final
 
 import msgspec
@@ -20,11 +19,11 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.evidence import Backfills
+from auditrelay.collect.page_writer import times
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
-from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, belongs
+from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, rows_in
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
-from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.window import Interval, holes, slices
@@ -201,27 +200,26 @@ class Backfiller:
 
     async def _resend_slice(self, reader: WindowReader, piece: Interval) -> None:
         async def resend(part: Interval) -> int:
-            events = await self._from_spool(part)
-            if events is None:
-                events = await self._from_source(
+            pages = await self._from_spool(part)
+            if pages is None:
+                pages = await self._from_source(
                     reader, part, IN_MEMORY if can_be_cut(part) else None
                 )
-            events = [backfilled(event) for event in events]
-            proof = Proof(backfill=self._number, part=part, read=len(events))
+            again = [backfilled(page) for page in pages if len(page)]
+            count = sum(map(len, again))
+            proof = Proof(backfill=self._number, part=part, read=count)
             await reader.writer.write_when_room(
-                lambda: self._store.resend(
-                    self._collector.name, self._sinks, [Page.of(events)], proof
-                )
+                lambda: self._store.resend(self._collector.name, self._sinks, again, proof)
             )
             reader.writer.announce()
-            self._progress.events += len(events)
-            self._progress.new += len(events)
-            return len(events)
+            self._progress.events += count
+            self._progress.new += count
+            return count
 
         length = PartLength.of(self._collector.settings, IN_MEMORY)
         await in_parts(self._collector.name, piece, length, resend)
 
-    async def _from_spool(self, part: Interval) -> list[AuditEvent] | None:
+    async def _from_spool(self, part: Interval) -> list[Page] | None:
         """Return the events of *part* from the spool; None unless it was read and is all there."""
         name = self._collector.name
         covered = [span.interval for span in await self._store.ledger(name) if span.gap is None]
@@ -230,35 +228,34 @@ class Backfiller:
         count, _ = await self._store.count_forwarded(name, part)
         if count > MAX_EVENTS_IN_MEMORY and can_be_cut(part):
             raise WalkBroken(f"more than {MAX_EVENTS_IN_MEMORY:,} events", reason="over_budget")
-        pages = await self._store.spooled_events(name, part)
-        return None if pages is None else list(chain.from_iterable(pages))
+        return await self._store.spooled_events(name, part)
 
     async def _from_source(
         self, reader: WindowReader, part: Interval, budget: Budget | None
-    ) -> list[AuditEvent]:
+    ) -> list[Page]:
         """Return the events of *part* from the source, each once."""
-        found: dict[str, AuditEvent] = {}
-        pages = walk(self._source, part, reader.writer.normalize, background=True, budget=budget)
-        async for events, _, _ in pages:
-            found.update((event.uid, event) for event in events if belongs(event, part))
-        return list(found.values())
+        found: list[Page] = []
+        uids: set[str] = set()
+        pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
+        async for shown, _, _ in pages:
+            first = {shown.uid[row]: row for row in reversed(rows_in(shown, part))}
+            rows = sorted(row for uid, row in first.items() if uid not in uids)
+            uids.update(first)
+            found.append(shown.page(rows))
+        return found
 
     async def _count_slice(self, reader: WindowReader, piece: Interval) -> None:
         async def count(part: Interval) -> int:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
             budget = WALK if can_be_cut(part) else None
-            pages = walk(
-                self._source, part, reader.writer.normalize, background=True, budget=budget
-            )
-            async for events, _, _ in pages:
-                inside = [
-                    event
-                    for event in events
-                    if belongs(event, part) and hash(event.uid) not in shown
-                ]
-                shown.update(hash(event.uid) for event in inside)
-                new += await self._store.count_new(self._collector.name, inside)
+            pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
+            async for page, _, _ in pages:
+                inside = [row for row in rows_in(page, part) if hash(page.uid[row]) not in shown]
+                uids, all_times = [page.uid[row] for row in inside], times(page)
+                shown.update(map(hash, uids))
+                at = [all_times[row] for row in inside]
+                new += len(await self._store.find_new(self._collector.name, uids, at))
             self._progress.events += len(shown)
             self._progress.new += new
             return len(shown)

@@ -46,8 +46,8 @@ class Backfills(Forwarded, Protocol):
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Record, durably, that the whole backfill is done."""
 
-    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
-        """Return how many of *events* have never been forwarded."""
+    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
+        """Return which have never been forwarded; see ``Intake.find_new``."""
 
     async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Return all known events of *span* by the page, or None if some were pruned."""

@@ -158,8 +158,8 @@ class FileCollector:
                 if page.last:
                     known = KnownFile(file.key, file.name)
                     proof = Proof(covers=page.covers, gaps=page.gaps, file=known)
-                added = await self._writer.add(
-                    self._writer.normalize(page.records),
+                added = await self._writer.add_new(
+                    self._writer.identify(page.records),
                     f"export {file.name}",
                     proof,
                     self._bad_rows(file, page),
@@ -186,7 +186,7 @@ class FileCollector:
         now = self._clock.now()
         letters = []
         for row in page.bad:
-            (event,) = self._writer.normalize([row.text])
+            [event] = self._writer.identify([row.text]).page()
             message = f"{file.name}, line {row.line}: {row.problem}"
             letters.append(DeadLetter(event, "bad_row", scrub(message), None, 1, now, now))
             _log.error(

@@ -5,7 +5,7 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from copy import copy
 from datetime import datetime
 
@@ -14,8 +14,8 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull
-from auditrelay.events import AuditEvent
 from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.health import Health
@@ -119,16 +119,17 @@ class SourceHealth:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def count_new(self, events: Sequence[AuditEvent]) -> None:
+    def count_new(self, events: Page) -> None:
         """Count the new *events* of an unknown type, and record the time of the newest event."""
-        latest = moment(max(event.at for event in events))
+        latest = moment(max(events.at))
         if self._last_event_at is not None:
             latest = max(latest, self._last_event_at)
         self._last_event_at = latest
         self.condition.last_event_at = latest.isoformat()
         gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
         gauge.set(latest.timestamp())
-        unknown = sum(UNKNOWN_ACTION in event.warnings for event in events)
+        known = [UNKNOWN_ACTION not in sort.warnings for sort in events.sorts]
+        unknown = sum(not known[sort] for sort in events.sort)
         self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
 

@@ -67,6 +67,14 @@ class Intake(Protocol):
         Raises StoreFull if the spool or the disk has no room.
         """
 
+    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
+        """
+        Return the rows whose uid is not known, each distinct uid once: what :meth:`add` would add.
+
+        *uids* and *at* are columns of a page: of each event its uid and its time (microseconds;
+        :data:`auditrelay.store.keys.TIMELESS_AT` where the record does not tell it).
+        """
+
     async def make_room(self) -> bool:
         """
         Delete delivered events before their retention has passed, oldest first; return if any went.

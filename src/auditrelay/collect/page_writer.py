@@ -18,11 +18,12 @@ from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import IdentifiedPage, Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.store import Added, DeadLetter, Declared, Proof
+from auditrelay.store.keys import TIMELESS_AT
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -80,25 +81,58 @@ class PageWriter:
         """Record that nothing is read any more."""
         self.worked_at = None
 
-    def normalize(self, records: list[bytes]) -> list[AuditEvent]:
-        """Return the events of *records*, with now as the time of fetching."""
-        return self._normalizer(records, micros(self._clock.now()))
+    def identify(self, records: list[bytes]) -> IdentifiedPage:
+        """Return *records*, identified, with now as the time of fetching."""
+        return self._normalizer.identify(records, micros(self._clock.now()))
 
-    async def add(
+    async def add_new(
         self,
-        events: Sequence[AuditEvent],
+        shown: IdentifiedPage,
         via: str,
         proof: Proof | None = None,
         bad: Sequence[DeadLetter] = (),
+        *,
+        mark: Callable[[Page], Page] = lambda page: page,
     ) -> Added:
-        """Store a page once the store has room for it, and update metrics, health and log."""
+        """
+        Store those of *shown* that are not known; of the others nothing more is read.
+
+        Every event is shown several times: by windows that overlap, and when it is looked for
+        again. The new ones are stored as *mark* returns them.
+        """
+        rows = await self._find_new(shown)
+        known = len(shown) - len(rows)
+        if not rows and proof is None and not bad:
+            self._metrics.events_duplicate.labels(self.name).inc(known)
+            return Added((), known, (), (), ())
+        return await self.add(mark(shown.page(rows)), via, proof, bad, known=known)
+
+    async def _find_new(self, shown: IdentifiedPage) -> list[int]:
+        if not len(shown):
+            return []
+        return await self._store.find_new(self.name, shown.uid, times(shown))
+
+    async def add(
+        self,
+        events: Page,
+        via: str,
+        proof: Proof | None = None,
+        bad: Sequence[DeadLetter] = (),
+        *,
+        known: int = 0,
+    ) -> Added:
+        """
+        Store a page once the store has room for it, and update metrics, health and log.
+
+        *known* events were on the page, too, and are left out.
+        """
 
         async def write() -> Added:
             # What the health has to save goes with the proof: both are one write.
             condition = None if proof is None else self._health.unsaved()
             added = await self._store.add(
                 self.name,
-                Page.of(events),
+                events,
                 via=via,
                 proof=proof,
                 notice=self._notice,
@@ -112,11 +146,11 @@ class PageWriter:
         if proof is not None:
             self._checkpoint.advance(proof, added.declared)
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
-        self._metrics.events_duplicate.labels(self.name).inc(added.known)
+        self._metrics.events_duplicate.labels(self.name).inc(added.known + known)
         if added.new:
-            self._health.count_new([events[index] for index in added.new])
+            self._health.count_new(events.take(added.new))
             self._metrics.event_lateness_seconds.labels(self.name).observe_micros(
-                events[index].fetched - events[index].at for index in added.late
+                events.fetched[index] - events.at[index] for index in added.late
             )
         self._report_gaps(added)
         if added.new or added.declared or added.filled:
@@ -125,7 +159,7 @@ class PageWriter:
 
     async def declare(self, span: Interval, reason: str) -> None:
         """Declare as a gap those parts of *span* that the ledger does not contain."""
-        await self.add([], reason, Proof(gaps=((span, reason),)))
+        await self.add(Page.of(()), reason, Proof(gaps=((span, reason),)))
 
     def _notice(self, gap: Declared, filled: bool) -> AuditEvent:  # noqa: FBT001  # see Notice
         return gap_event(
@@ -180,6 +214,16 @@ class PageWriter:
             if waited:
                 self._health.resumed()
             return result
+
+
+def times(page: IdentifiedPage) -> list[int]:
+    """Return when the events of *page* happened, as the store finds them by it."""
+    if "fetched" not in page.time_quality:
+        return page.at
+    return [
+        TIMELESS_AT if quality == "fetched" else at
+        for at, quality in zip(page.at, page.time_quality, strict=True)
+    ]
 
 
 def _gap_fields(gap: Declared) -> dict[str, str]:

@@ -15,13 +15,14 @@ import msgspec
 import structlog
 
 from auditrelay.collect.ledger import Intake
-from auditrelay.collect.page_writer import PageWriter
+from auditrelay.collect.page_writer import PageWriter, times
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.walk import time_range, walk
-from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import IdentifiedPage
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page, Source
 from auditrelay.store import Proof
-from auditrelay.store.keys import known_key
+from auditrelay.store.keys import keys_of
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
 
@@ -127,29 +128,30 @@ class WindowReader:
             walk(
                 self.source,
                 window,
-                self.writer.normalize,
+                self.writer.identify,
                 background=mode.background,
                 budget=budget,
             )
         ) as pages:
-            async for events, page, outcome in pages:
+            async for identified, page, outcome in pages:
+                mark = _as_it_is
                 if mode.resweep:
-                    seen.update(map(known_key, events))
-                    events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
+                    mark = _late
+                    seen.update(keys_of(identified.uid, times(identified)))
                 elif mode.backfill is not None:
-                    events = [backfilled(event) for event in events]  # noqa: PLW2901  # as above
-                    shown.update(hash(event.uid) for event in events if belongs(event, window))
+                    mark = backfilled
+                    shown.update(hash(identified.uid[row]) for row in rows_in(identified, window))
                     read = len(shown)
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
                 proof = None if outcome is None else _proof(window, page, mode, read, new)
-                added = await self.writer.add(events, mode.via, proof)
+                added = await self.writer.add_new(identified, mode.via, proof, mark=mark)
                 new += len(added.new)
                 number += 1
-                self._log_page(window, number, page, events, len(added.new))
+                self._log_page(window, number, page, identified, len(added.new))
                 stats.pages += 1
-                stats.events += len(events)
-                events_shown += len(events)
+                stats.events += len(identified)
+                events_shown += len(identified)
                 stats.new += len(added.new)
                 stats.late += len(added.late)
                 self.writer.record_progress()
@@ -161,11 +163,11 @@ class WindowReader:
         return events_shown
 
     def _log_page(
-        self, part: Interval, number: int, page: Page, events: list[AuditEvent], new: int
+        self, part: Interval, number: int, page: Page, identified: IdentifiedPage, new: int
     ) -> None:
         if not _log.is_enabled_for(logging.DEBUG):
             return  # the times of the events cost a pass over them
-        times = time_range(events)
+        found = time_range(identified)
         _log.debug(
             "page_read",
             source=self._name,
@@ -175,8 +177,8 @@ class WindowReader:
             records=len(page.records),
             new=new,
             total=page.total,
-            oldest=None if times is None else times[0].isoformat(),
-            newest=None if times is None else times[1].isoformat(),
+            oldest=None if found is None else found[0].isoformat(),
+            newest=None if found is None else found[1].isoformat(),
         )
 
     async def _record_deleted(self, window: Interval, seen: set[bytes], before: int) -> int:
@@ -197,9 +199,14 @@ class WindowReader:
         return new
 
 
-def belongs(event: AuditEvent, window: Interval) -> bool:
-    """Return whether *event* is inside of *window*: vendors also show events on its bounds."""
-    return event.time_quality == "fetched" or micros(window.start) <= event.at < micros(window.end)
+def rows_in(page: IdentifiedPage, window: Interval) -> list[int]:
+    """Return which of *page* are inside of *window*: vendors also show events on its bounds."""
+    start, end = micros(window.start), micros(window.end)
+    return [
+        row
+        for row, (at, quality) in enumerate(zip(page.at, page.time_quality, strict=True))
+        if quality == "fetched" or start <= at < end
+    ]
 
 
 def well_inside(window: Interval) -> Interval | None:
@@ -209,9 +216,10 @@ def well_inside(window: Interval) -> Interval | None:
     return Interval(window.start + MARGIN, window.end - MARGIN)
 
 
-def backfilled(event: AuditEvent) -> AuditEvent:
-    """Return *event*, marked as read by a backfill or a repair instead of a poll."""
-    return msgspec.structs.replace(event, backfill=True)
+def backfilled(page: EventPage) -> EventPage:
+    """Return *page*, marked as read by a backfill or a repair instead of a poll."""
+    sorts = [msgspec.structs.replace(sort, backfill=True) for sort in page.sorts]
+    return msgspec.structs.replace(page, sorts=sorts)
 
 
 def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) -> Proof:
@@ -226,6 +234,12 @@ def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) ->
     return Proof(covers=covers, gaps=gaps, backfill=mode.backfill, part=part, read=read, new=new)
 
 
-def _late(event: AuditEvent) -> AuditEvent:
-    seconds = max(0, event.fetched - event.at) // 10**6
-    return msgspec.structs.replace(event, late_by_s=seconds)
+def _as_it_is(page: EventPage) -> EventPage:
+    return page
+
+
+def _late(page: EventPage) -> EventPage:
+    seconds: list[int | None] = [
+        max(0, fetched - at) // 10**6 for fetched, at in zip(page.fetched, page.at, strict=True)
+    ]
+    return msgspec.structs.replace(page, late_by_s=seconds)

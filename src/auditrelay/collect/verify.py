@@ -18,7 +18,7 @@ from auditrelay.collect.backfill import IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
 from auditrelay.collect.parts import PartLength, can_be_cut, in_parts
-from auditrelay.collect.reader import backfilled, belongs, well_inside
+from auditrelay.collect.reader import backfilled, rows_in, well_inside
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
@@ -178,13 +178,13 @@ class Verifier:
             walk(
                 self._source,
                 part,
-                self._writer.normalize,
+                self._writer.identify,
                 background=True,
                 budget=budget,
             )
         ) as pages:
-            async for events, last, _ in pages:  # noqa: B007  # the last page is used below
-                shown.update((event.uid, event) for event in events if belongs(event, part))
+            async for page, last, _ in pages:  # noqa: B007  # the last page is used below
+                shown.update((event.uid, event) for event in page.page(rows_in(page, part)))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
             self._partial += [
@@ -266,11 +266,10 @@ class Verifier:
         proof: Proof,
     ) -> None:
         """Forward the new ones of *found* to all sinks, and *to_resend* to its sink alone."""
-        marked = [backfilled(event) for event in found]
-        added = await self._writer.add(marked, "repair", proof)
+        added = await self._writer.add(backfilled(Page.of(found)), "repair", proof)
         self._repaired += len(added.new)
         for sink, events in to_resend.items():
-            again = [backfilled(event) for event in events]
-            await self._store.resend(self._collector.name, [sink], [Page.of(again)], Proof())
+            again = backfilled(Page.of(events))
+            await self._store.resend(self._collector.name, [sink], [again], Proof())
             self._writer.announce()
             self._repaired += len(again)

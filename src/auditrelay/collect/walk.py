@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, TypeVar
 
 import structlog
 
 from auditrelay.collect.parts import WALK, Budget, Shown
 from auditrelay.errors import WalkBroken
-from auditrelay.events import AuditEvent
+from auditrelay.events import TimeQuality
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval, moment
 
@@ -34,17 +34,44 @@ Outcome = Literal["complete", "total_mismatched"]
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+class Identified(Protocol):
+    """The records of a page in columns: their uids, and when each happened (microseconds)."""
+
+    @property
+    def uid(self) -> Sequence[str]:
+        """The uids."""
+
+    @property
+    def at(self) -> Sequence[int]:
+        """The times."""
+
+
+class Timed(Protocol):
+    """The times of a page in columns, and where they come from."""
+
+    @property
+    def at(self) -> Sequence[int]:
+        """The times."""
+
+    @property
+    def time_quality(self) -> Sequence[TimeQuality]:
+        """Their qualities."""
+
+
+P = TypeVar("P", bound=Identified)
+
+
 async def walk(
     source: Source,
     window: Interval,
-    normalize: Callable[[list[bytes]], list[AuditEvent]],
+    identify: Callable[[list[bytes]], P],
     *,
     background: bool = False,
     budget: Budget | None = WALK,
-    on_page: Callable[[Page, list[AuditEvent]], None] | None = None,
-) -> AsyncGenerator[tuple[list[AuditEvent], Page, Outcome | None], None]:
+    on_page: Callable[[Page, P], None] | None = None,
+) -> AsyncGenerator[tuple[P, Page, Outcome | None], None]:
     """
-    Yield each page of *window* with its events, and with the one that completes it the outcome.
+    Yield each page of *window*, identified, and with the one that completes it the outcome.
 
     The last page of the last walk completes the window; all others come with None. In the
     *background* the requests give way to those of polls. A walk of more than *budget* breaks; None
@@ -61,12 +88,12 @@ async def walk(
             contextlib.aclosing(_read_ahead(source.walk(window, background=background))) as pages,
         ):
             async for page in pages:
-                events = normalize(page.records)
+                identified = identify(page.records)
                 if on_page is not None:
-                    on_page(page, events)
-                guard.admit(page, events)
+                    on_page(page, identified)
+                guard.admit(page, identified)
                 if not page.last:
-                    yield events, page, None
+                    yield identified, page, None
                     continue
                 seen = before | guard.seen if before else guard.seen
                 complete = guard.is_complete(len(seen))
@@ -85,9 +112,9 @@ async def walk(
                         events=len(seen),
                     )
                 if complete or agreed:
-                    yield events, page, "complete" if complete else "total_mismatched"
+                    yield identified, page, "complete" if complete else "total_mismatched"
                     return
-                yield events, page, None
+                yield identified, page, None
                 order = guard.order
                 break
             else:
@@ -96,9 +123,11 @@ async def walk(
     raise WalkBroken("records kept moving between the pages", reason="pages_moved")
 
 
-def time_range(events: Sequence[AuditEvent]) -> tuple[datetime, datetime] | None:
-    """Return the oldest and newest time of *events*, or None if none has a time of its own."""
-    times = [event.at for event in events if event.time_quality != "fetched"]
+def time_range(page: Timed) -> tuple[datetime, datetime] | None:
+    """Return the oldest and newest time on *page*, or None if no event has a time of its own."""
+    times = [
+        at for at, quality in zip(page.at, page.time_quality, strict=True) if quality != "fetched"
+    ]
     return (moment(min(times)), moment(max(times))) if times else None
 
 
@@ -156,18 +185,18 @@ class _Guard:
         self._times: list[int] = []
         """When the first and the last event of each page happened."""
 
-    def admit(self, page: Page, events: list[AuditEvent]) -> None:
+    def admit(self, page: Page, identified: Identified) -> None:
         """Record *page*, or raise WalkBroken if it cannot be part of a complete walk."""
         self._pages += 1
         count = len(self.seen)
-        shown = [hash(event.uid) for event in events]
+        shown = list(map(hash, identified.uid))
         self.seen.update(shown)
         self.repeated |= len(self.seen) < count + len(shown)
         self.order = hash((self.order, *shown))
-        if events:
-            self._times += [events[0].at, events[-1].at]
+        if shown:
+            self._times += [identified.at[0], identified.at[-1]]
         if not page.last and len(self.seen) == count:
-            if events:
+            if shown:
                 raise WalkBroken("a page came a second time", reason="repeated_page")
             raise WalkBroken("an empty page that is not the last", reason="no_progress")
         if self._total is not None and page.total is not None and page.total < self._total:

@@ -24,7 +24,9 @@ MAX_DEPTH = 200
 TOO_DEEP = "[nested too deeply: see the raw record]"
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MAX_DIGITS = 4000  # Python refuses to write an integer of more than 4300 digits
+
+MAX_DIGITS = 4000
+"""Digits beyond which an integer is kept as a text: Python refuses to write more than 4300."""
 
 
 class Undecodable(ValueError):
@@ -123,7 +125,7 @@ class _LenientReader:
 
     def integer(self, digits: str) -> int | str:
         """Keep every digit; as a text where Python refuses to write the number."""
-        if len(digits) <= _MAX_DIGITS:
+        if len(digits) <= MAX_DIGITS:
             return int(digits)
         self.warn("replaced_numbers")
         return digits
@@ -143,12 +145,14 @@ class _LenientReader:
         The last value keeps the name, as in most parsers; Elasticsearch refuses duplicate keys.
         """
         found: dict[str, Any] = {}
+        numbers: dict[str, int] = {}  # by key the last one: to count from 1 each time is quadratic
         for key, value in pairs:
             if key in found:
                 self.warn("duplicate_keys")
-                number = 1
+                number = numbers.get(key, 0) + 1
                 while f"{key}#{number}" in found:
                     number += 1
+                numbers[key] = number
                 found[f"{key}#{number}"] = found[key]
             found[key] = value
         return found

@@ -1,34 +1,41 @@
 """Normalize a vendor's records into audit events: pure, and total over any input."""
 
-import hashlib
 import pkgutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
-from typing import Any, Literal, Self, cast
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-import msgspec
-
-from auditrelay.events import NOTHING, AuditEvent, TimeQuality, vendors
-from auditrelay.events.decode import WHITESPACE, Decoded, Undecodable, decode, encode
-from auditrelay.events.marks import NOT_NORMALIZED
+from auditrelay.events import TimeQuality, vendors
+from auditrelay.events.careful import (
+    FETCHED,
+    CarefulReader,
+    CarefulRecord,
+    CarefulRow,
+    Twins,
+)
+from auditrelay.events.decode import WHITESPACE
+from auditrelay.events.gate import Gate
+from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
 from auditrelay.events.timestamps import parse
-from auditrelay.events.uid import Uids, canonical
+from auditrelay.events.uid import Uids
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
-    NO_ACTOR,
-    NO_TARGET,
+    Action,
+    Columns,
+    Documented,
     Vendor,
     path_finder,
-    text,
 )
 from auditrelay.settings import SourceSettings
 
-_FETCHED: TimeQuality = "fetched"
+T = TypeVar("T")
 
 
 @cache
@@ -74,10 +81,21 @@ class Normalizer:
         self._api_host = api_host
         self._scope = scope
         self._tags = tuple(tags.items())
-        self._id = path_finder(id_path or (self._vendor.ID,))
-        self._time = path_finder(time_path or (self._vendor.TIME,))
         self._uids = Uids(vendor)
-        self._redactor = Redactor(redact, self._vendor.FIELDS)
+        redactor = Redactor(redact, self._vendor.FIELDS)
+        id_path = id_path or (self._vendor.ID,)
+        time_path = time_path or (self._vendor.TIME,)
+        self._careful = CarefulReader(
+            self._vendor,
+            uids=self._uids,
+            redactor=redactor,
+            scope=scope,
+            id_finder=path_finder(id_path),
+            time_finder=path_finder(time_path),
+        )
+        # A usual record has its id and its time where the vendor documents them.
+        documented = (id_path[0], time_path[0]) == (self._vendor.ID, self._vendor.TIME)
+        self._gate = Gate(self._vendor, redactor, open=documented)
         self._pseudonyms = pseudonyms
 
     @classmethod
@@ -98,191 +116,232 @@ class Normalizer:
             **settings.record_paths,
         )
 
-    def __call__(self, records: list[bytes], fetched: int) -> list[AuditEvent]:
+    def __call__(self, records: Sequence[bytes], fetched: int) -> Page:
+        """Return one event for each of *records*, in their order; see :meth:`identify`."""
+        return self.identify(records, fetched).page()
+
+    def identify(self, records: Sequence[bytes], fetched: int) -> "IdentifiedPage":
         """
-        Return one event for each of *records*, in their order.
+        Return what identifies each of *records*, in their order, and nothing that costs more.
 
         *records* are JSON texts of one page; *fetched* is when it was read, in microseconds since
         1970 UTC, and is used as the time of an event without one.
         """
-        twins: Counter[tuple[str, bytes]] = Counter()
-        events = [self._event(record, fetched, twins) for record in records]
-        return events if self._pseudonyms is None else [*map(self._pseudonyms, events)]
+        texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
+        usual = list(self._gate.decode(texts)) if texts else []
+        rows = [row for row, record in enumerate(usual) if record is not None]
+        found = [record for record in usual if record is not None]
+        times = [parse(text) for text in map(attrgetter(self._vendor.TIME), found)]
+        page = IdentifiedPage(self, texts, usual, fetched)
+        for row, uid, time in zip(rows, self._native_uids(found), times, strict=True):
+            if time is None:
+                usual[row] = None
+            else:
+                page.uid[row] = uid
+                page.at[row], page.time_quality[row] = time
+        page.careful = self._read_with_care(page)
+        return page
 
-    def _event(self, record: bytes, fetched: int, twins: Counter[tuple[str, bytes]]) -> AuditEvent:
-        record = record.strip(WHITESPACE)  # around a value it is not part of it
-        digest = hashlib.sha256(record).hexdigest()
-        try:
-            decoded = decode(record)
-        except Undecodable:
-            uid = self._content_uid(self._scope, record, twins)
-            return self._not_normalized(uid, self._as_text(record), digest, fetched, ())
-        if type(decoded.value) is not dict:
-            uid = self._content_uid(self._scope, _content(record, decoded), twins)
-            redacted = self._redactor.record(decoded.value, decoded.compact)
-            raw = self._raw(record, decoded, redacted=redacted)
-            return self._not_normalized(uid, raw, digest, fetched, decoded.warnings)
+    def _native_uids(self, records: Sequence[Documented]) -> list[str]:
+        ids = list(map(str, map(attrgetter(self._vendor.ID), records)))
+        if self._vendor.ORGANISATION is None:
+            return self._uids.natives(self._scope, ids)
+        own = map(attrgetter(self._vendor.ORGANISATION), records)
+        scopes = [str(each) if _has_text(each) else self._scope for each in own]
+        if scopes and scopes.count(scopes[0]) == len(scopes):
+            return self._uids.natives(scopes[0], ids)
+        return list(map(self._uids.native, scopes, ids))
 
-        return self._from_object(record, decoded, digest, fetched, twins)
+    def _read_with_care(self, page: "IdentifiedPage") -> dict[int, CarefulRecord]:
+        twins: Twins = Twins()
+        found = {}
+        for row, record in enumerate(page.records):
+            if record is None:
+                each = self._careful(page.texts[row], twins)
+                found[row] = each
+                page.uid[row] = each.uid
+                if each.at is not None:
+                    page.at[row], page.time_quality[row] = each.at, each.quality
+        return found
 
-    def _from_object(
-        self,
-        record: bytes,
-        decoded: Decoded,
-        digest: str,
-        fetched: int,
-        twins: Counter[tuple[str, bytes]],
-    ) -> AuditEvent:
-        # The uid and the time come from the record as it was sent: a change of the redaction
-        # settings must not change them.
-        value: dict[str, Any] = decoded.value
-        vendor, warnings = self._vendor, decoded.warnings
-        unmapped_fields: list[str] = []
-        parent, key = self._id(value)
-        native_id = text(parent, key, unmapped_fields)
-        scope = self._scope
-        org_id: str | None = scope or None
+    def read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
+        """Return the events at *rows* of *page*."""
+        events = self._read(page, rows)
+        return events if self._pseudonyms is None else Page.of(map(self._pseudonyms, events))
+
+    def _read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
+        found, careful = self._read_rows(page, rows)
+        vendor, count = self._vendor, len(rows)
+        columns = Columns(found.records, found.details)
+        parsed = vendor.read(columns)
+        action, message = list(parsed.action), _shortened(parsed.message)
+        native_id, time_raw = map(list, columns.texts(vendor.ID, vendor.TIME))
+        org_id: list[str | None] = [self._scope or None] * count
         if vendor.ORGANISATION is not None:
-            own_id = text(value, vendor.ORGANISATION, unmapped_fields)
-            if own_id:
-                org_id, scope = own_id, str(value[vendor.ORGANISATION])
-        if native_id:
-            uid = self._uids.native(scope, str(parent[key]))  # in full length
-        else:
-            warnings += ("no_id",)
-            uid = self._content_uid(scope, _content(record, decoded), twins)
-        parent, key = self._time(value)
-        time_raw = parent.get(key)
-        time = parse(time_raw) if type(time_raw) is str else None
-        if time is None:
-            warnings += ("no_time",)
-        at, quality = time or (fetched, _FETCHED)
-
-        redacted = self._redactor.record(value, decoded.compact)
-        if redacted:
-            # Look them up again: redaction may have replaced an object on their path.
-            parent, key = self._id(value)
-            native_id = text(parent, key, [])
-            if vendor.ORGANISATION is not None:
-                org_id = text(value, vendor.ORGANISATION, []) or self._scope or None
-            parent, key = self._time(value)
-            time_raw = parent.get(key)
-        parsed = vendor.read(value, unmapped_fields)
-        if parsed.warnings:
-            warnings += parsed.warnings
-        if len(record) > MAX_TEXT_LENGTH and _has_long_text(value):
-            warnings += ("shortened",)
-        metadata, unmapped = parsed.metadata, NOTHING
-        if unmapped_fields or not vendor.FIELDS.issuperset(value):
-            unmapped = _unmapped(value, vendor.FIELDS.difference(unmapped_fields))
-        return AuditEvent(
-            uid=uid,
-            source=self._source,
-            vendor=self._vendor_name,
-            product=vendor.NAME,
-            api_host=self._api_host,
-            at=at,
-            fetched=fetched,
-            time_raw=_verbatim_time(time_raw),
-            time_quality=quality,
-            native_id=native_id,
-            native_action=parsed.native_action,
-            native_category=parsed.native_category,
-            kind=parsed.kind,
-            verb=parsed.verb,
-            outcome=parsed.outcome,
-            actor=parsed.actor,
-            target=parsed.target,
-            org_id=org_id,
-            org_name=parsed.org_name,
-            project_id=parsed.project_id,
-            project_name=parsed.project_name,
-            privilege=parsed.privilege,
-            changes=parsed.changes,
-            reason=parsed.reason,
-            message=parsed.message[:MAX_TEXT_LENGTH],
-            metadata=NOTHING if metadata is None else msgspec.Raw(encode(metadata)),
-            unmapped=unmapped,
-            raw=msgspec.Raw(self._raw(record, decoded, redacted=redacted)),
-            raw_sha256=digest,
-            warnings=warnings,
-            tags=self._tags,
+            [own] = columns.texts(vendor.ORGANISATION)
+            org_id = [each or self._scope or None for each in own]
+        unmapped: list[str | None] = []
+        quality = _pick(page.time_quality, rows)
+        kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
+        if careful:
+            unmapped = [None] * count
+        for place, row in careful.items():
+            native_id[place], time_raw[place] = row.native_id, row.time_raw
+            org_id[place], unmapped[place] = row.org_id, row.unmapped
+            if row.record is None:
+                action[place] = _NO_ACTION
+                message[place] = f"{vendor.NAME} sent an audit record that is not a JSON object"
+            kinds[place] = (action[place], quality[place], row.before, row.after)
+        numbers: dict[_Key, int] = {}
+        sort = [numbers.setdefault(kind, len(numbers)) for kind in kinds]
+        return Page(
+            sorts=[self._sort(kind) for kind in numbers],
+            sort=sort,
+            uid=_pick(page.uid, rows),
+            at=_pick(page.at, rows),
+            fetched=[page.fetched] * count,
+            raw=found.raw,
+            raw_sha256=page.raw_sha256(rows),
+            message=message,
+            actor=list(parsed.actor),
+            native_id=_column(native_id),
+            time_raw=_column(time_raw),
+            target_type=_column(parsed.target_type),
+            target_id=_column(parsed.target_id),
+            target_name=_column(parsed.target_name),
+            target_email=_column(parsed.target_email),
+            org_id=_column(org_id),
+            org_name=_column(parsed.org_name),
+            project_id=_column(parsed.project_id),
+            project_name=_column(parsed.project_name),
+            privilege=_column(parsed.privilege),
+            changes=list(parsed.changes) if any(parsed.changes) else [],
+            reason=_column(parsed.reason),
+            metadata=_column(found.metadata),
+            unmapped=_column(unmapped),
+            late_by_s=[],
         )
 
-    def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> bytes:
-        """Return the record to store: as it was sent if possible, else encoded again."""
-        if not decoded.complete:
-            return self._as_text(record)
-        if redacted:
-            return encode(decoded.value)
-        return record if decoded.verbatim else decoded.compact
+    def _read_rows(
+        self, page: "IdentifiedPage", rows: Sequence[int]
+    ) -> tuple["_Rows", dict[int, CarefulRow]]:
+        """Return the records at *rows*, and by their place those that were read with care."""
+        texts, records = _pick(page.texts, rows), _pick(page.records, rows)
+        places = [place for place, record in enumerate(records) if record is not None]
+        usual = self._gate.read(
+            [texts[place] for place in places],
+            [record for record in records if record is not None],
+        )
+        found = _Rows(
+            [record or self._vendor.Record() for record in records],
+            _spread(usual.raw, places, len(rows), ""),
+            _spread(usual.details, places, len(rows), None),
+            _spread(usual.metadata, places, len(rows), None),
+        )
+        odd = {place for place, fine in zip(places, usual.usual, strict=True) if not fine}
+        odd.update(place for place, record in enumerate(records) if record is None)
+        careful = {}
+        for place in sorted(odd):
+            known = page.careful.get(rows[place])
+            row = (known or self._careful(texts[place], Twins())).read()
+            careful[place] = row
+            found.records[place] = row.record or self._vendor.Record()
+            found.raw[place] = row.raw
+            found.details[place], found.metadata[place] = row.details, row.metadata
+        return found, careful
 
-    def _as_text(self, record: bytes) -> bytes:
-        """Return a record that is not valid JSON as a JSON string."""
-        return encode(self._redactor.text(record.decode("utf-8", "replace")))
-
-    def _not_normalized(
-        self, uid: str, raw: bytes, digest: str, fetched: int, warnings: tuple[str, ...]
-    ) -> AuditEvent:
-        """Return an event that carries only the record, which is not a JSON object."""
-        return AuditEvent(
-            uid=uid,
+    def _sort(self, kind: "_Key") -> Sort:
+        action, quality, before, after = kind
+        return Sort(
             source=self._source,
             vendor=self._vendor_name,
             product=self._vendor.NAME,
             api_host=self._api_host,
-            at=fetched,
-            fetched=fetched,
-            time_raw=None,
-            time_quality="fetched",
-            native_id=None,
-            native_action="unknown",
-            native_category=None,
-            kind="other",
-            verb="other",
-            outcome=None,
-            actor=NO_ACTOR,
-            target=NO_TARGET,
-            org_id=None,
-            org_name=None,
-            project_id=None,
-            project_name=None,
-            privilege=None,
-            changes=(),
-            reason=None,
-            message=f"{self._vendor.NAME} sent an audit record that is not a JSON object",
-            metadata=NOTHING,
-            unmapped=NOTHING,
-            raw=msgspec.Raw(raw),
-            raw_sha256=digest,
-            warnings=(NOT_NORMALIZED, *warnings),
+            native_action=action.name,
+            native_category=action.category,
+            kind=action.kind,
+            verb=action.verb,
+            outcome=action.outcome,
+            time_quality=quality,
+            warnings=(*before, *action.warnings, *after),
             tags=self._tags,
         )
 
-    def _content_uid(self, scope: str, content: bytes, twins: Counter[tuple[str, bytes]]) -> str:
-        key = (scope, hashlib.sha256(content).digest())
-        ordinal = twins[key]
-        twins[key] += 1
-        return self._uids.content(scope, content, ordinal)
+
+class IdentifiedPage:
+    """
+    The records of a page, identified: what finds known events and judges a walk, in columns.
+
+    What else is in the records is read by :meth:`page`, for those that are worth it.
+    """
+
+    def __init__(
+        self,
+        normalizer: Normalizer,
+        texts: list[bytes],
+        records: list[Documented | None],
+        fetched: int,
+    ) -> None:
+        self._normalizer = normalizer
+        self.texts = texts
+        self.records = records
+        """Those that are usual; None for the others, which are in *careful*."""
+        self.careful: dict[int, CarefulRecord] = {}
+        self.fetched = fetched
+        self.uid: list[str] = [""] * len(texts)
+        self.at: list[int] = [fetched] * len(texts)
+        self.time_quality: list[TimeQuality] = [FETCHED] * len(texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def raw_sha256(self, rows: Sequence[int]) -> list[str]:
+        """Return the hex digests of the texts of the records at *rows*."""
+        return [sha256(text).hexdigest() for text in _pick(self.texts, rows)]
+
+    def page(self, rows: Sequence[int] | None = None) -> Page:
+        """Return the events at *rows*, which ascend; by default those of all records."""
+        rows = range(len(self)) if rows is None else rows
+        return self._normalizer.read(self, rows) if rows else Page.of(())
 
 
-def _content(record: bytes, decoded: Decoded) -> bytes:
-    """Return the bytes that identify a record without an id: its text, if decoding altered it."""
-    return canonical(decoded.value) if decoded.verbatim else record
+class _Rows(NamedTuple):
+    records: list[Documented]
+    raw: list[str]
+    details: list[Any]
+    metadata: list[str | None]
 
 
-def _has_long_text(value: dict[str, Any]) -> bool:
-    return any(type(item) is str and len(item) > MAX_TEXT_LENGTH for item in value.values())
+_Key = tuple[Action, TimeQuality, tuple[str, ...], tuple[str, ...]]
+
+_NONE = repeat(())
+_NO_ACTION = Action("unknown", None, "other", "other", None)
 
 
-def _verbatim_time(time: Any) -> str | None:
-    """Return the vendor's time, verbatim."""
-    if time is None or type(time) is str:
-        return time and time[:MAX_TEXT_LENGTH]
-    return encode(time).decode()[:MAX_TEXT_LENGTH]
+def _has_text(value: object) -> bool:
+    return type(value) is int or (type(value) is str and value != "")
 
 
-def _unmapped(value: dict[str, Any], mapped: frozenset[str]) -> msgspec.Raw:
-    """Return the fields of a record that are not in *mapped*."""
-    rest = {key: item for key, item in value.items() if key not in mapped}
-    return msgspec.Raw(encode(rest))
+def _pick(column: list[T], rows: Sequence[int]) -> list[T]:
+    return column if len(rows) == len(column) else [column[row] for row in rows]
+
+
+def _shortened(messages: Sequence[str]) -> list[str]:
+    if max(map(len, messages)) <= MAX_TEXT_LENGTH:
+        return list(messages)
+    return [each[:MAX_TEXT_LENGTH] for each in messages]
+
+
+def _spread(values: Sequence[Any], places: Sequence[int], count: int, absent: Any) -> list[Any]:
+    """Return *values* at their *places* in a column of *count*."""
+    if len(values) == count:
+        return list(values)
+    column = [absent] * count
+    for place, value in zip(places, values, strict=False):
+        column[place] = value
+    return column
+
+
+def _column(values: Sequence[str | None]) -> list[str | None]:
+    """Return *values*, or nothing if there are none."""
+    return list(values) if any(values) or "" in values else []

@@ -21,11 +21,11 @@ With globs, the operator lists the keys, and only values under those keys are re
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
-from auditrelay.events.decode import Undecodable, decode, encode
+from auditrelay.events.decode import MAX_DEPTH, Undecodable, decode, encode
 
 MARK = "[redacted]"
 
@@ -112,12 +112,19 @@ _PARAMETER = re.compile(r"([?&;#])([^=&;?#\s]{1,128})=([^&;#\s\"'<>]+)")
 _QUERY_SECRETS = frozenset(("code", "key", "sig", "signature", "x-amz-signature"))
 """Parameters that are credentials in a URL, though not as the key of a record."""
 
+# The same in the JSON text of a record, where a character may be escaped: these find at least what
+# those would find in its values.
+_JSON_IN_TEXT = re.compile(r'"(?:\s|\\[bfnrt]|\\u00[0-9a-f]{2})*[{\[]')
+_USERINFO_IN_JSON = re.compile(r'://(?:[^/?#\s"\\]|\\.)*@')
+_PARAMETER_IN_JSON = re.compile(r'[?&;#]((?:[^=&;?#\s"\\]|\\.)*)=')
+
 _AFTER_KEY = re.compile(r"([\"']?)\s{0,20}[:=]\s{0,20}")
 _BARE_KEY = re.compile(r"[\w.\-]+\Z")
 _MAX_KEY_LENGTH = 200
 """Characters before a colon that are examined in a text that is not JSON."""
 _QUOTED_END = {quote: re.compile(rf"(?:[^{quote}\\]|\\.)*", re.DOTALL) for quote in "\"'"}
 _BARE_END = re.compile(r"[^,;&}\]\r\n\"']*")
+_BRACKET = re.compile(r"[\[\]{}]")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 Mode = Literal["default", "off"] | list[str]
@@ -189,21 +196,85 @@ class Redactor:
         self._default = mode == "default"
         self._secret = _SecretKeys(None if isinstance(mode, str) else mode)
         self._exempt = documented if self._default else frozenset[str]()
+        self.spares_documented = not self._enabled or (
+            _VALUE_KEY_SET.isdisjoint(documented)
+            and (self._default or not any(map(self._secret.__getitem__, documented)))
+        )
+        """Whether no documented field is redacted as a whole, whatever is in it."""
 
-    def record(self, record: Any, compact: bytes) -> bool:
+    def spares_texts(self, json: str) -> bool:
+        """Return whether no text in *json* contains a secret; false where that is not obvious."""
+        if not self._enabled:
+            return True
+        if '\\"' in json and _JSON_IN_TEXT.search(json):
+            return False
+        if "://" not in json:
+            return True
+        if self._default and _USERINFO_IN_JSON.search(json):
+            return False
+        names = [found[1] for found in _PARAMETER_IN_JSON.finditer(json)]
+        return not any("\\" in name or self._is_secret_parameter(name) for name in names)
+
+    def spares_values(self, value: Any, levels: int = 20) -> bool:
+        """
+        Return whether no key or name in *value* makes a value a secret; texts are not searched.
+
+        False where that is not obvious, and for more than *levels* of nesting.
+        """
+        kind = type(value)
+        if kind not in _CONTAINERS or not self._enabled:
+            return True
+        if kind is dict and not self._spares_object(value):
+            return False
+        inner = value.values() if kind is dict else value
+        nested = [each for each in inner if type(each) in _CONTAINERS]
+        return not nested or (
+            levels > 0 and all(self.spares_values(each, levels - 1) for each in nested)
+        )
+
+    def spares_page(self, values: Iterable[Any]) -> bool:
+        """Return whether :meth:`spares_values` holds for all *values*; if not, it may for some."""
+        if not self._enabled:
+            return True
+        level = list(values)
+        for _ in range(20):
+            objects = [each for each in level if type(each) is dict]
+            if not self._secret.harmless.issuperset(chain.from_iterable(objects)):
+                return False
+            inner = chain.from_iterable(map(dict.values, objects))
+            listed = chain.from_iterable(each for each in level if type(each) is list)
+            level = [each for each in chain(inner, listed) if type(each) in _CONTAINERS]
+            if not level:
+                return True
+        return False
+
+    def _spares_object(self, node: dict[str, Any]) -> bool:
+        secret = self._secret
+        if secret.harmless.issuperset(node):
+            return True
+        if any(map(self._secret.__getitem__, node)):
+            return False
+        if _VALUE_KEY_SET.isdisjoint(node):
+            return True
+        return not any(type(name) is str and secret[name] for name in map(node.get, _NAME_KEYS))
+
+    def record(self, record: Any, compact: bytes, depth: int = 0) -> bool:
         """
         Replace every secret in *record*, in place, and return whether there was one.
 
         *compact* is the record as JSON, from which it is decided whether to search texts at all.
+        *depth* is at how many levels of nesting it is, if it is JSON in a text of a record.
         """
         if not self._enabled:
             return False
         # Searching one byte is ten times faster than two or three; most records lack it.
         search = (b"/" in compact and b"://" in compact) or (b"\\" in compact and b'\\"' in compact)
         if type(record) is not dict:
-            return type(record) is list and self._items(record, enumerate(record), search=search)
+            return type(record) is list and self._items(
+                record, enumerate(record), search=search, depth=depth
+            )
         if search or not self._exempt.issuperset(record):
-            return self._object(record, self._exempt, search=search)
+            return self._object(record, self._exempt, search=search, depth=depth)
         return self._nested(record)
 
     def _nested(self, node: dict[str, Any]) -> bool:
@@ -218,12 +289,14 @@ class Redactor:
                 if harmless.issuperset(value):
                     changed |= self._nested(value)
                 else:
-                    changed |= self._object(value, _NO_KEYS, search=False)
+                    changed |= self._object(value, _NO_KEYS, search=False, depth=0)
             elif not _CONTAINERS.isdisjoint(map(type, value)):
-                changed |= self._items(value, enumerate(value), search=False)
+                changed |= self._items(value, enumerate(value), search=False, depth=0)
         return changed
 
-    def _object(self, node: dict[str, Any], exempt: frozenset[str], *, search: bool) -> bool:
+    def _object(
+        self, node: dict[str, Any], exempt: frozenset[str], *, search: bool, depth: int
+    ) -> bool:
         changed = False
         harmless: list[tuple[str, Any]] = []
         for key, value in node.items():
@@ -232,7 +305,7 @@ class Redactor:
             elif value is not None and value != MARK:
                 node[key] = MARK
                 changed = True
-        changed |= self._items(node, harmless, search=search)
+        changed |= self._items(node, harmless, search=search, depth=depth)
         if not _VALUE_KEY_SET.isdisjoint(node):
             changed |= self._named_values(node, exempt)
         return changed
@@ -243,17 +316,18 @@ class Redactor:
         items: Iterable[tuple[Any, Any]],
         *,
         search: bool,
+        depth: int,
     ) -> bool:
         """Redact inside the *items* of *node*, which are no secrets themselves."""
         changed = False
         for place, value in items:
             kind = type(value)
             if kind is dict:
-                changed |= self._object(value, _NO_KEYS, search=search)
+                changed |= self._object(value, _NO_KEYS, search=search, depth=depth + 1)
             elif kind is list:
-                changed |= self._items(value, enumerate(value), search=search)
+                changed |= self._items(value, enumerate(value), search=search, depth=depth + 1)
             elif kind is str and search:
-                safe = self._string(value)
+                safe = self._string(value, depth)
                 if safe != value:
                     node[place] = safe
                     changed = True
@@ -271,30 +345,37 @@ class Redactor:
                 changed = True
         return changed
 
-    def _string(self, text: str) -> str:
+    def _string(self, text: str, depth: int) -> str:
         """Return *text* without the secrets of JSON or of a URL in it."""
         if '"' in text and text.lstrip()[:1] in ("{", "["):
-            text = self._json_text(text)
+            text = self._json_text(text, depth)
         if "://" in text:
             if self._default:
                 text = _USERINFO.sub(f"{MARK}@", text)
             text = _PARAMETER.sub(self._parameter, text)
         return text
 
-    def _json_text(self, text: str) -> str:
+    def _json_text(self, text: str, depth: int) -> str:
+        # Nesting of all texts in each other counts together: each level is a call.
+        depth += 1 + _nesting(text)
+        if depth > MAX_DEPTH:
+            return self.text(text)
         try:
             decoded = decode(text.encode())
         except Undecodable:
             return self.text(text)
         if not decoded.complete:
             return self.text(text)
-        redacted = self.record(decoded.value, decoded.compact)
+        redacted = self.record(decoded.value, decoded.compact, depth)
         return encode(decoded.value).decode() if redacted else text
 
     def _parameter(self, found: re.Match[str]) -> str:
-        name = unquote_plus(found[2])
-        secret = self._secret[name] or (self._default and name.lower() in _QUERY_SECRETS)
+        secret = self._is_secret_parameter(found[2])
         return f"{found[1]}{found[2]}={MARK}" if secret else found[0]
+
+    def _is_secret_parameter(self, quoted: str) -> bool:
+        name = unquote_plus(quoted)
+        return self._secret[name] or (self._default and name.lower() in _QUERY_SECRETS)
 
     def text(self, text: str) -> str:
         """
@@ -345,6 +426,15 @@ def _key_before(found: re.Match[str], text: str, start: int) -> str:
         bare = _BARE_KEY.search(before)
         key = bare[0] if bare else ""
     return _ESCAPE.sub(lambda code: chr(int(code[1], 16)), key)
+
+
+def _nesting(json: str) -> int:
+    """Return how deep *json* is nested at most: brackets in its texts count, too."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(json):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _match_end(pattern: re.Pattern[str], text: str, start: int) -> int:

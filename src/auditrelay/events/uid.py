@@ -9,6 +9,7 @@ part of the input, and a collision would hide an event.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 _SCHEME = "1"
@@ -33,7 +34,7 @@ class Uids:
         self._vendor = vendor
         self._prefixes: dict[tuple[str, str], Any] = {}
 
-    def _digest(self, how: str, scope: str, last: bytes) -> str:
+    def _prefix(self, how: str, scope: str) -> Any:
         prefix = self._prefixes.get((how, scope))
         if prefix is None:
             parts = ("auditrelay", _SCHEME, how, self._vendor, scope)
@@ -41,6 +42,9 @@ class Uids:
             if len(self._prefixes) >= 1024:
                 self._prefixes.clear()
             self._prefixes[how, scope] = prefix
+        return prefix
+
+    def _uid(self, prefix: Any, last: bytes) -> str:
         digest = prefix.copy()
         digest.update(_part(last))
         uid: str = digest.hexdigest()[:40]
@@ -48,7 +52,17 @@ class Uids:
 
     def native(self, scope: str, native_id: str) -> str:
         """Return the uid of the record that the vendor calls *native_id* within *scope*."""
-        return self._digest("n", scope, native_id.encode())
+        return self._uid(self._prefix("n", scope), native_id.encode())
+
+    def natives(self, scope: str, native_ids: Iterable[str]) -> list[str]:
+        """Return what :meth:`native` returns for each of *native_ids*."""
+        copy = self._prefix("n", scope).copy
+        uids: list[str] = []
+        for native_id in native_ids:
+            digest = copy()
+            digest.update(_part(native_id.encode()))
+            uids.append(digest.hexdigest()[:40])
+        return uids
 
     def content(self, scope: str, content: bytes, ordinal: int) -> str:
         """
@@ -56,4 +70,4 @@ class Uids:
 
         Identical records of one page count from 0, so that twins remain two events.
         """
-        return self._digest("c", scope, b"%s#%d" % (content, ordinal))
+        return self._uid(self._prefix("c", scope), b"%s#%d" % (content, ordinal))

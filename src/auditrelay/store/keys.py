@@ -1,11 +1,15 @@
 """The key that events are deduplicated by: time first, so that a page's keys are close together."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 
 TIMELESS: Final = bytes(8)
+
+TIMELESS_AT: Final = -(1 << 63)
+"""The time whose bytes these are."""
 
 
 def known_key(event: AuditEvent) -> bytes:
@@ -27,6 +31,11 @@ def known_keys(page: Page) -> list[bytes]:
         for sort, at in zip(page.sort, page.at, strict=True)
     ]
     return [time + bytes.fromhex(uid) for time, uid in zip(times, page.uid, strict=True)]
+
+
+def keys_of(uids: Sequence[str], at: Sequence[int]) -> list[bytes]:
+    """Return the keys of events with these *uids* and times; TIMELESS_AT is none."""
+    return [sortable(each) + bytes.fromhex(uid) for uid, each in zip(uids, at, strict=True)]
 
 
 def sortable(at: int) -> bytes:

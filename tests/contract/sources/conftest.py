@@ -14,6 +14,7 @@ from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.normalize import available as vendors_understood
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.sandbox.history import Span
 from auditrelay.settings import SourceSettings
@@ -114,7 +115,7 @@ class Rig:
         normalize = self.normalizer(source)
         found: set[bytes] = set()
 
-        def seen(records: list[bytes]) -> list[AuditEvent]:
+        def seen(records: list[bytes]) -> EventPage:
             found.update(records)
             return normalize(records, 0)
 

@@ -7,7 +7,7 @@ from tests.contract.sources.conftest import Rig
 
 from auditrelay.collect.parts import Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.walk import walk
-from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
 from auditrelay.window import Interval
 
@@ -30,7 +30,7 @@ async def test_a_history_is_served_about_once(rig: Rig, within: timedelta) -> No
     found: set[str] = set()
     served = 0
 
-    def count_page(page: Page, _: list[AuditEvent]) -> None:
+    def count_page(page: Page, _: EventPage) -> None:
         nonlocal served
         served += len(page.records)
 

@@ -1,47 +1,136 @@
 """
-The contract of a vendor's module: how to parse one of its records.
+The contract of a vendor's module: which fields its records have, and what they mean.
 
 A vendor is one module in this folder that implements :class:`Vendor`. Adding one changes no other
-file.
+file. A module declares its documented fields as a :class:`Documented` record, and reads a whole
+page of them at once: columns in, columns out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgspec
+from msgspec import UnsetType
 
 from auditrelay.events import Actor, Change, Outcome, Target
 from auditrelay.events.decode import encode
 
-MAX_TEXT_LENGTH = 8191
+MAX_TEXT_LENGTH: Final = 8191
 """
 Characters that a text field keeps; the rest is in the raw record. At four bytes each they fit into
 the 32,766 bytes that Elasticsearch accepts for one term.
 """
 
-NO_ACTOR = Actor()
-NO_TARGET = Target()
+NO_ACTOR: Final = Actor()
+NO_TARGET: Final = Target()
+
+Field = str | int | UnsetType | None
+"""
+The value of a documented field. A field that a record lacks is UNSET, so that a record is written
+again as it was. Never a float: ``1e2`` would be written as ``100.0``, which is longer, and lengths
+tell whether a record is written as it was.
+"""
+
+Details = msgspec.Raw | UnsetType
+"""A documented field of free form, which is decoded later, and only for new events."""
 
 
-class ParsedRecord(msgspec.Struct, gc=False, kw_only=True):
-    """The contents of a record, by the fields of :class:`auditrelay.events.AuditEvent`."""
+class Documented(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """
+    The documented fields of a vendor's record.
 
-    native_action: str
+    A record with other fields, or other types, is not decoded into one directly but converted.
+    """
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any], unmapped_fields: list[str]) -> Self:
+        """
+        Return the decoded record *value* as one; of free form is what is there, decoded.
+
+        Texts are shortened. Names of documented fields with an unusable value are added to
+        *unmapped_fields*.
+        """
+        record = cls()
+        for name in cls.__struct_fields__:
+            item = value.get(name)
+            if item is None:
+                continue
+            if type(item) is str and name != "metadata":
+                setattr(record, name, item[:MAX_TEXT_LENGTH])
+            elif name == "metadata" or type(item) is int:
+                setattr(record, name, item)
+            else:
+                unmapped_fields.append(name)
+        return record
+
+
+class Action(NamedTuple):
+    """What a vendor's words for an action mean. A page has a dozen of them."""
+
+    name: str
+    """The vendor's word for it."""
+    category: str | None
     kind: str
     verb: str
     outcome: Outcome | None
-    message: str
-    native_category: str | None = None
-    actor: Actor = NO_ACTOR
-    target: Target = NO_TARGET
-    org_name: str | None = None
-    project_id: str | None = None
-    project_name: str | None = None
-    privilege: str | None = None
-    changes: tuple[Change, ...] = ()
-    reason: str | None = None
-    metadata: Any = None
     warnings: tuple[str, ...] = ()
+
+
+Column = Sequence[str | None]
+
+
+class Columns:
+    """The documented fields of a page's *records*; *metadata* are their decoded details."""
+
+    def __init__(self, records: Sequence[Documented], metadata: Sequence[Any]) -> None:
+        self._records = records
+        self.details: list[Mapping[str, Any]] = [
+            each if type(each) is dict else _NO_DETAILS for each in metadata
+        ]
+        """For each record its details, if they are an object, else an empty one."""
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def texts(self, *names: str) -> list[Column]:
+        """Return the fields *names*, each as a column of texts; an empty text is None."""
+        return [self._column(name) for name in names]
+
+    def _column(self, name: str) -> Column:
+        values = list(map(attrgetter(name), self._records))
+        kinds = set(map(type, values))
+        if kinds == _NUMBERS:
+            return list(map(str, values))
+        if int in kinds:
+            return list(map(text, values))
+        return [value or None for value in values]
+
+
+_NO_DETAILS: Final[Mapping[str, Any]] = {}
+_NUMBERS: Final = {int}
+
+
+class ParsedPage(msgspec.Struct, gc=False, kw_only=True):
+    """
+    What a page says, in columns: by the fields of :class:`auditrelay.events.AuditEvent`.
+
+    A column without any value may be empty.
+    """
+
+    action: Sequence[Action]
+    actor: Sequence[Actor]
+    message: Sequence[str]
+    target_type: Column = ()
+    target_id: Column = ()
+    target_name: Column = ()
+    target_email: Column = ()
+    org_name: Column = ()
+    project_id: Column = ()
+    project_name: Column = ()
+    privilege: Column = ()
+    changes: Sequence[tuple[Change, ...]] = ()
+    reason: Column = ()
 
 
 class Vendor(Protocol):
@@ -49,8 +138,10 @@ class Vendor(Protocol):
 
     NAME: str
     """The product as a SIEM should show it."""
+    Record: type[Documented]
+    """The documented fields of a record."""
     FIELDS: frozenset[str]
-    """Every documented field of a record; any other is ``unmapped``."""
+    """The names of the fields that are read; any other is ``unmapped``."""
     ID: str
     """The field with the vendor's id of the record."""
     ORGANISATION: str | None
@@ -61,47 +152,32 @@ class Vendor(Protocol):
     TIME: str
     """The field with the time of the event."""
 
-    def read(self, record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-        """
-        Parse *record*, whatever its fields are: missing, null, of wrong types, unknown words.
-
-        Names of documented fields with an unusable value are added to *unmapped_fields*.
-        """
+    def read(self, page: Columns) -> ParsedPage:
+        """Say who did what to what, whatever the fields are: missing, null, unknown words."""
 
 
-def text(record: Mapping[str, Any], key: str, unmapped_fields: list[str]) -> str | None:
-    """
-    Return the text or whole number under *key* as text, or None.
-
-    If the value is anything else, such as a list, *key* is added to *unmapped_fields*.
-    """
-    value = record.get(key)
-    if value is None:
-        return None
+def text(value: Any) -> str | None:
+    """Return the text or whole number *value* as text; None for anything else."""
     if type(value) is str:
         return value[:MAX_TEXT_LENGTH] or None
-    if type(value) is int:
-        return str(value)
-    unmapped_fields.append(key)
-    return None
+    return str(value) if type(value) is int else None
 
 
-def texts(
-    record: Mapping[str, Any], keys: Sequence[str], unmapped_fields: list[str]
-) -> list[str | None]:
-    """Return what :func:`text` returns for each of *keys*, at half the cost."""
-    found: list[str | None] = []
-    for key in keys:
-        value = record.get(key)
-        if type(value) is str:
-            found.append(value[:MAX_TEXT_LENGTH] or None)
-        elif type(value) is int:
-            found.append(str(value))
-        else:
-            found.append(None)
-            if value is not None:
-                unmapped_fields.append(key)
-    return found
+def messages(who: Column, actions: Sequence[Action], what: Column) -> list[str]:
+    """Return the sentence for each event: who did what to what."""
+    return [
+        f"{one or 'unknown actor'} {action.name} {other}"
+        if other
+        else f"{one or 'unknown actor'} {action.name}"
+        for one, action, other in zip(who, actions, what, strict=True)
+    ]
+
+
+def either(column: Column, *others: Column) -> Column:
+    """Return for each event the first value that one of the columns has."""
+    for other in others:
+        column = [one or another for one, another in zip(column, other, strict=True)]
+    return column
 
 
 Location = tuple[dict[str, Any], str]

@@ -4,38 +4,49 @@ Bland AI's audit-log records (https://docs.bland.ai/api-v1/get/audit-logs).
 The action is one word, ``event_type``. The documentation announces further values.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from auditrelay.events import Actor, Change, Outcome, Target
+from msgspec import UNSET
+
+from auditrelay.events import Actor, Change
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import encode
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
     NO_ACTOR,
-    NO_TARGET,
-    ParsedRecord,
+    Action,
+    Columns,
+    Details,
+    Documented,
+    Field,
+    ParsedPage,
+    either,
+    messages,
     text,
-    texts,
 )
 
 NAME = "Bland AI"
 ID = "id"
 ORGANISATION = "org_id"
 TIME = "created_at"
-FIELDS = frozenset(
-    (
-        "id",
-        "org_id",
-        "actor_id",
-        "event_type",
-        "resource_type",
-        "resource_id",
-        "metadata",
-        "created_at",
-    )
-)
-_TEXTS = ("event_type", "actor_id", "resource_type", "resource_id")
+
+
+class Record(Documented):
+    """The documented fields of a record."""
+
+    id: Field = UNSET
+    org_id: Field = UNSET
+    actor_id: Field = UNSET
+    event_type: Field = UNSET
+    resource_type: Field = UNSET
+    resource_id: Field = UNSET
+    metadata: Details = UNSET
+    created_at: Field = UNSET
+
+
+FIELDS = frozenset(Record.__struct_fields__)
 
 _EVENTS = {
     "auth.sso_login": ("session", "login"),
@@ -53,66 +64,68 @@ _CHANGED = ("version_number", "version", "environment")
 """Metadata keys that describe the state after the event."""
 
 
-class _Action(NamedTuple):
-    kind: str
-    verb: str
-    outcome: Outcome
-    category: str | None
-    warnings: tuple[str, ...]
-
-
 @lru_cache(maxsize=1024)
-def _action(event_type: str) -> _Action:
+def _action(event_type: str | None) -> Action:
     """Return the meaning of an event type: the documentation has completed actions only."""
-    category = event_type.partition(".")[0] if "." in event_type else None
-    known = _EVENTS.get(event_type)
+    name = event_type or "unknown"
+    category = name.partition(".")[0] if "." in name else None
+    known = _EVENTS.get(name)
     if known is not None:
-        return _Action(*known, "success", category, ())
-    guessed = guess(event_type)
-    return _Action(
+        return Action(name, category, *known, "success")
+    guessed = guess(name)
+    return Action(
+        name,
+        category,
         guessed.kind,
         guessed.verb or "other",
         "failure" if guessed.failed else "unknown",
-        category,
         ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
     )
 
 
+@lru_cache(maxsize=1024)
+def _actor(actor_id: str | None, email: str | None) -> Actor:
+    return Actor(kind="user", id=actor_id, email=email) if actor_id or email else NO_ACTOR
+
+
+def _email(action: Action, details: Mapping[str, Any]) -> str | None:
+    return text(details.get("email")) if action.category == "auth" else None
+
+
+def _name(action: Action, details: Mapping[str, Any]) -> str | None:
+    if action.category == "auth":
+        return None
+    return text(details.get("name")) or text(details.get("filename"))
+
+
+def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
+    return tuple([_changed(key, details[key]) for key in _CHANGED if key in details])
+
+
 def _changed(field: str, value: Any) -> Change:
+    if type(value) is str or type(value) is int:
+        return _changed_simply(field, value)
     return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
 
 
-def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Parse one record, whatever its fields are."""
-    event_type, actor_id, resource_type, resource_id = texts(record, _TEXTS, unmapped_fields)
-    event_type = event_type or "unknown"
-    metadata = record.get("metadata")
-    action = _action(event_type)
-    email = name = None
-    changes: tuple[Change, ...] = ()
-    if type(metadata) is dict and metadata:
-        # A value of a wrong type stays in the metadata only.
-        if action.category == "auth":
-            email = text(metadata, "email", [])
-        else:
-            name = text(metadata, "name", []) or text(metadata, "filename", [])
-        changes = tuple([_changed(key, metadata[key]) for key in _CHANGED if key in metadata])
-    who = email or actor_id or "unknown actor"
-    what = name or resource_id
-    return ParsedRecord(
-        native_action=event_type,
-        native_category=action.category,
-        kind=action.kind,
-        verb=action.verb,
-        outcome=action.outcome,
-        warnings=action.warnings,
-        actor=Actor(kind="user", id=actor_id, email=email) if actor_id or email else NO_ACTOR,
-        target=(
-            Target(type=resource_type, id=resource_id, name=name)
-            if resource_type or resource_id or name
-            else NO_TARGET
-        ),
-        changes=changes,
-        metadata=metadata,
-        message=f"{who} {event_type} {what}" if what else f"{who} {event_type}",
+@lru_cache(maxsize=1024)
+def _changed_simply(field: str, value: str | int) -> Change:
+    return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
+
+
+def read(page: Columns) -> ParsedPage:
+    """Say who did what to what. A detail of a wrong type stays in the metadata only."""
+    event_type, actor_id = page.texts("event_type", "actor_id")
+    target_type, target_id = page.texts("resource_type", "resource_id")
+    action = list(map(_action, event_type))
+    email = list(map(_email, action, page.details))
+    name = list(map(_name, action, page.details))
+    return ParsedPage(
+        action=action,
+        actor=list(map(_actor, actor_id, email)),
+        target_type=target_type,
+        target_id=target_id,
+        target_name=name,
+        changes=list(map(_changes, page.details)),
+        message=messages(either(email, actor_id), action, either(name, target_id)),
     )

@@ -6,45 +6,47 @@ and ``object_type``. There is no IP address, user agent, or before and after.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
 
-from auditrelay.events import Actor, Outcome, Target
+from msgspec import UNSET
+
+from auditrelay.events import Actor
 from auditrelay.events.classify import guess
-from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, texts
+from auditrelay.events.vendors import (
+    NO_ACTOR,
+    Action,
+    Columns,
+    Documented,
+    Field,
+    ParsedPage,
+    either,
+    messages,
+)
 
 NAME = "Cekura"
 ID = "id"
 ORGANISATION = "organization"
 TIME = "timestamp"
-FIELDS = frozenset(
-    (
-        "id",
-        "organization",
-        "organization_name",
-        "project",
-        "project_name",
-        "user",
-        "user_email",
-        "api_key_name",
-        "action_type",
-        "operation_type",
-        "object_type",
-        "object_id",
-        "timestamp",
-    )
-)
-_TEXTS = (
-    "action_type",
-    "operation_type",
-    "object_type",
-    "object_id",
-    "user",
-    "user_email",
-    "api_key_name",
-    "organization_name",
-    "project",
-    "project_name",
-)
+
+
+class Record(Documented):
+    """The documented fields of a record."""
+
+    id: Field = UNSET
+    organization: Field = UNSET
+    organization_name: Field = UNSET
+    project: Field = UNSET
+    project_name: Field = UNSET
+    user: Field = UNSET
+    user_email: Field = UNSET
+    api_key_name: Field = UNSET
+    action_type: Field = UNSET
+    operation_type: Field = UNSET
+    object_type: Field = UNSET
+    object_id: Field = UNSET
+    timestamp: Field = UNSET
+
+
+FIELDS = frozenset(Record.__struct_fields__)
 
 _OBJECTS = {
     # as spelled in the documentation
@@ -74,16 +76,8 @@ _ACTIONS = {
 }
 
 
-class _Action(NamedTuple):
-    name: str
-    kind: str
-    verb: str
-    outcome: Outcome
-    warnings: tuple[str, ...]
-
-
 @lru_cache(maxsize=1024)
-def _action(action: str | None, operation: str | None, object_type: str | None) -> _Action:
+def _action(action: str | None, operation: str | None, object_type: str | None) -> Action:
     """Return the meaning of the three fields: the documentation has completed actions only."""
     if action in (None, "object"):
         name = ".".join(part for part in (object_type or action, operation) if part)
@@ -94,13 +88,14 @@ def _action(action: str | None, operation: str | None, object_type: str | None) 
     known = kind is not None
     if operation is None:
         known &= verb is not None
-        return _documented(name, kind, verb, known=known)
+        return _documented(name, action, kind, verb, known=known)
     verb = _OPERATIONS.get(operation)
     if verb is not None:
-        return _documented(name, kind, verb, known=known)
+        return _documented(name, action, kind, verb, known=known)
     guessed = guess(operation)
-    return _Action(
+    return Action(
         name,
+        action,
         kind or "other",
         guessed.verb or "other",
         "failure" if guessed.failed else "unknown",
@@ -108,9 +103,12 @@ def _action(action: str | None, operation: str | None, object_type: str | None) 
     )
 
 
-def _documented(name: str, kind: str | None, verb: str | None, *, known: bool) -> _Action:
-    return _Action(
+def _documented(
+    name: str, category: str | None, kind: str | None, verb: str | None, *, known: bool
+) -> Action:
+    return Action(
         name or "unknown",
+        category,
         kind or "other",
         verb or "other",
         "success" if known or verb else "unknown",
@@ -118,39 +116,27 @@ def _documented(name: str, kind: str | None, verb: str | None, *, known: bool) -
     )
 
 
-def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Parse one record, whatever its fields are."""
-    (
-        action_type,
-        operation,
-        object_type,
-        object_id,
-        user,
-        email,
-        key_name,
-        org_name,
-        project_id,
-        project_name,
-    ) = texts(record, _TEXTS, unmapped_fields)
-    action = _action(action_type, operation, object_type)
-    actor = NO_ACTOR
+@lru_cache(maxsize=1024)
+def _actor(user: str | None, email: str | None, key_name: str | None) -> Actor:
     if email or user:
         # by the documentation never together with a key's name; if it is, both are kept
-        actor = Actor(kind="user", id=user, name=key_name, email=email)
-    elif key_name:
-        actor = Actor(kind="api_key", name=key_name)
-    who = email or key_name or user or "unknown actor"
-    return ParsedRecord(
-        native_action=action.name,
-        native_category=action_type,
-        kind=action.kind,
-        verb=action.verb,
-        outcome=action.outcome,
-        warnings=action.warnings,
-        actor=actor,
-        target=Target(type=object_type, id=object_id) if object_type or object_id else NO_TARGET,
+        return Actor(kind="user", id=user, name=key_name, email=email)
+    return Actor(kind="api_key", name=key_name) if key_name else NO_ACTOR
+
+
+def read(page: Columns) -> ParsedPage:
+    """Say who did what to what."""
+    action = list(map(_action, *page.texts("action_type", "operation_type", "object_type")))
+    user, email, key_name = page.texts("user", "user_email", "api_key_name")
+    target_type, target_id = page.texts("object_type", "object_id")
+    org_name, project, project_name = page.texts("organization_name", "project", "project_name")
+    return ParsedPage(
+        action=action,
+        actor=list(map(_actor, user, email, key_name)),
+        target_type=target_type,
+        target_id=target_id,
         org_name=org_name,
-        project_id=project_id,
+        project_id=project,
         project_name=project_name,
-        message=f"{who} {action.name} {object_id}" if object_id else f"{who} {action.name}",
+        message=messages(either(email, key_name, user), action, target_id),
     )

@@ -13,12 +13,27 @@ email address, else the kind of actor.
 from collections.abc import Mapping
 from functools import lru_cache
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, Self
 
-from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
+from msgspec import UNSET
+
+from auditrelay.events import Actor, ActorKind, Change
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import Undecodable, decode
-from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, as_json, differences, text
+from auditrelay.events.vendors import (
+    NO_ACTOR,
+    Action,
+    Columns,
+    Details,
+    Documented,
+    Field,
+    ParsedPage,
+    as_json,
+    differences,
+    either,
+    messages,
+    text,
+)
 
 NAME = "Cencori"
 ID = "id"
@@ -39,26 +54,46 @@ HEADER = (
 """The columns of a CSV export, in their order."""
 TWIN = "Twin"
 """A field of ours: the number of this row among identical ones."""
-FIELDS = frozenset(
-    (
-        "id",
-        "organization_id",
-        "project_id",
-        "category",
-        "action",
-        "resource_type",
-        "resource_id",
-        "actor_id",
-        "actor_email",
-        "actor_ip",
-        "actor_type",
-        "description",
-        "metadata",
-        "created_at",
-        *HEADER,
-        TWIN,
-    )
-)
+_COLUMNS = {
+    "Category": "category",
+    "Action": "action",
+    "Resource Type": "resource_type",
+    "Resource ID": "resource_id",
+    "Project ID": "project_id",
+    "IP Address": "actor_ip",
+    "Description": "description",
+}
+
+
+class Record(Documented):
+    """The fields of a record of JSON."""
+
+    id: Field = UNSET
+    organization_id: Field = UNSET
+    project_id: Field = UNSET
+    category: Field = UNSET
+    action: Field = UNSET
+    resource_type: Field = UNSET
+    resource_id: Field = UNSET
+    actor_id: Field = UNSET
+    actor_email: Field = UNSET
+    actor_ip: Field = UNSET
+    actor_type: Field = UNSET
+    description: Field = UNSET
+    metadata: Details = UNSET
+    created_at: Field = UNSET
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any], unmapped_fields: list[str]) -> Self:
+        """Return a record of JSON, or a row of CSV, with the fields of a record of JSON."""
+        if "Timestamp" not in value:
+            return super().of(value, unmapped_fields)
+        texts = (str, int, NoneType)
+        unmapped_fields += [name for name in (*HEADER, TWIN) if type(value.get(name)) not in texts]
+        return super().of(value if "category" in value else _row(value), unmapped_fields)
+
+
+FIELDS = frozenset((*Record.__struct_fields__, *HEADER, TWIN))
 
 _CATEGORIES = {
     "agent": "agent",
@@ -138,29 +173,23 @@ _NAMES = ("name", "key_name", "project_name", "agent_name", "provider_name", "ti
 """Metadata keys that may name the target; only ``key_name`` is in the vendor's source."""
 
 
-class _Action(NamedTuple):
-    name: str
-    kind: str
-    verb: str
-    outcome: Outcome
-    warnings: tuple[str, ...]
-
-
 @lru_cache(maxsize=1024)
-def _action(category: str | None, action: str | None) -> _Action:
+def _action(category: str | None, action: str | None) -> Action:
     """Return the meaning of the two words: the vendor's code has completed actions only."""
     name = ".".join(part for part in (category, action) if part) or "unknown"
     pair = _PAIRS.get(name)
     if pair is not None:
-        return _Action(name, *pair, "success", ())
+        return Action(name, category, *pair, "success")
     kind, verb = _CATEGORIES.get(category or ""), _ACTIONS.get(action or "")
     if verb is not None:
         known = kind is not None
         kind = kind or guess(category or "").kind
-        return _Action(name, kind, verb, "success", () if known else ("unknown_action",))
+        warnings = () if known else ("unknown_action",)
+        return Action(name, category, kind, verb, "success", warnings)
     guessed = guess(action or "")
-    return _Action(
+    return Action(
         name,
+        category,
         kind or guess(name).kind,
         guessed.verb or "other",
         "failure" if guessed.failed else "unknown",
@@ -168,32 +197,44 @@ def _action(category: str | None, action: str | None) -> _Action:
     )
 
 
-def _changes(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
+def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return what differs between before and after; values that are no objects are one field."""
-    before, after = metadata.get("before"), metadata.get("after")
+    if not details:
+        return ()
+    before, after = details.get("before"), details.get("after")
     if isinstance(before, dict | None) and isinstance(after, dict | None):
-        return differences(metadata)
-    field = text(metadata, "field", []) or "value"
+        return differences(details)
+    field = text(details.get("field")) or "value"
     return (Change(field, as_json(before), as_json(after)),)
 
 
-def _role(metadata: Mapping[str, Any]) -> str | None:
+def _role(action: Action, details: Mapping[str, Any]) -> str | None:
     """Return the role after the change."""
-    after = metadata.get("after")
+    if action.verb != "role_change":
+        return None
+    after = details.get("after")
     if isinstance(after, dict):
-        return text(after, "role", [])
-    return text(metadata, "new_role", []) or text(metadata, "role", [])
+        return text(after.get("role"))
+    return text(details.get("new_role")) or text(details.get("role"))
 
 
-_COLUMNS = {
-    "Category": "category",
-    "Action": "action",
-    "Resource Type": "resource_type",
-    "Resource ID": "resource_id",
-    "Project ID": "project_id",
-    "IP Address": "actor_ip",
-    "Description": "description",
-}
+def _name(details: Mapping[str, Any]) -> str | None:
+    return next((found for key in _NAMES if (found := text(details.get(key)))), None)
+
+
+def _member(action: Action, details: Mapping[str, Any]) -> str | None:
+    return text(details.get("email")) if action.kind in ("member", "end_user") else None
+
+
+@lru_cache(maxsize=1024)
+def _actor(
+    actor_id: str | None, email: str | None, ip: str | None, actor_type: str | None
+) -> Actor:
+    if not (actor_id or email or ip or actor_type):
+        return NO_ACTOR
+    # An actor with an email address is a user, unless the record says otherwise.
+    kind = _ACTORS.get(actor_type or ("user" if email else ""), "unknown")
+    return Actor(kind=kind, id=actor_id, email=email, ip=ip, native_type=actor_type)
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,60 +258,28 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Parse one record, whatever its fields are."""
-    if "Timestamp" not in record:
-        return _read(record, unmapped_fields)
-    texts = (str, int, NoneType)
-    unmapped_fields += [name for name in (*HEADER, TWIN) if type(record.get(name)) not in texts]
-    return _read(record if "category" in record else _row(record), unmapped_fields)
-
-
-def _read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    category = text(record, "category", unmapped_fields)
-    actor_id = text(record, "actor_id", unmapped_fields)
-    email = text(record, "actor_email", unmapped_fields)
-    ip = text(record, "actor_ip", unmapped_fields)
-    actor_type = text(record, "actor_type", unmapped_fields)
-    resource_type = text(record, "resource_type", unmapped_fields)
-    resource_id = text(record, "resource_id", unmapped_fields)
-    message = text(record, "description", unmapped_fields)
-    action = _action(category, text(record, "action", unmapped_fields))
-    actor = NO_ACTOR
-    if actor_id or email or ip or actor_type:
-        # An actor with an email address is a user, unless the record says otherwise.
-        kind = _ACTORS.get(actor_type or ("user" if email else ""), "unknown")
-        actor = Actor(kind=kind, id=actor_id, email=email, ip=ip, native_type=actor_type)
-    metadata = record.get("metadata")
-    target_email = name = privilege = None
-    changes: tuple[Change, ...] = ()
-    if type(metadata) is dict and metadata:
-        # A value of a wrong type stays in the metadata only.
-        if action.kind in ("member", "end_user"):
-            target_email = text(metadata, "email", [])
-        name = next((found for key in _NAMES if (found := text(metadata, key, []))), None)
-        changes = _changes(metadata)
-        if action.verb == "role_change":
-            privilege = _role(metadata)
-    target = NO_TARGET
-    if resource_type or resource_id or name or target_email:
-        target = Target(type=resource_type, id=resource_id, name=name, email=target_email)
-    if message is None:
-        who = email or actor_id or actor_type or "unknown actor"
-        what = target_email or name or resource_id
-        message = f"{who} {action.name} {what}" if what else f"{who} {action.name}"
-    return ParsedRecord(
-        native_action=action.name,
-        native_category=category,
-        kind=action.kind,
-        verb=action.verb,
-        outcome=action.outcome,
-        warnings=action.warnings,
-        actor=actor,
-        target=target,
-        project_id=text(record, "project_id", unmapped_fields),
-        privilege=privilege,
-        changes=changes,
-        metadata=metadata,
-        message=message,
+def read(page: Columns) -> ParsedPage:
+    """Say who did what to what. A detail of a wrong type stays in the metadata only."""
+    actor_id, email, ip, actor_type = page.texts(
+        "actor_id", "actor_email", "actor_ip", "actor_type"
+    )
+    target_type, target_id = page.texts("resource_type", "resource_id")
+    project, description = page.texts("project_id", "description")
+    action = list(map(_action, *page.texts("category", "action")))
+    member = list(map(_member, action, page.details))
+    name = list(map(_name, page.details))
+    sentences = messages(
+        either(email, actor_id, actor_type), action, either(member, name, target_id)
+    )
+    return ParsedPage(
+        action=action,
+        actor=list(map(_actor, actor_id, email, ip, actor_type)),
+        target_type=target_type,
+        target_id=target_id,
+        target_name=name,
+        target_email=member,
+        project_id=project,
+        privilege=list(map(_role, action, page.details)),
+        changes=list(map(_changes, page.details)),
+        message=[own or other for own, other in zip(description, sentences, strict=True)],
     )

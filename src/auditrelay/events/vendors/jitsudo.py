@@ -8,31 +8,48 @@ action is assumed to have succeeded.
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from auditrelay.events import Actor, ActorKind, Change, Outcome, Target
+from msgspec import UNSET
+
+from auditrelay.events import Actor, ActorKind, Change
 from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import guess
-from auditrelay.events.vendors import NO_ACTOR, NO_TARGET, ParsedRecord, differences, text
+from auditrelay.events.vendors import (
+    NO_ACTOR,
+    Action,
+    Columns,
+    Details,
+    Documented,
+    Field,
+    ParsedPage,
+    differences,
+    either,
+    messages,
+)
 
 NAME = "JITSudo"
 ID = "id"
 ORGANISATION = None
 """Records do not name their tenant: it is the configured one."""
 TIME = "created_at"
-FIELDS = frozenset(
-    (
-        "id",
-        "actor_id",
-        "actor_type",
-        "action",
-        "resource_type",
-        "resource_id",
-        "metadata",
-        "reasoning",
-        "created_at",
-    )
-)
+
+
+class Record(Documented):
+    """The documented fields of a record."""
+
+    id: Field = UNSET
+    actor_id: Field = UNSET
+    actor_type: Field = UNSET
+    action: Field = UNSET
+    resource_type: Field = UNSET
+    resource_id: Field = UNSET
+    metadata: Details = UNSET
+    reasoning: Field = UNSET
+    created_at: Field = UNSET
+
+
+FIELDS = frozenset(Record.__struct_fields__)
 
 _ACTIONS = {
     # names of notifications; that the audit log uses the same ones is likely, not confirmed
@@ -49,23 +66,19 @@ _ADDRESSES = ("ip", "ip_address")
 """Metadata keys that may contain the actor's IP address; the metadata are not documented."""
 
 
-class _Action(NamedTuple):
-    kind: str
-    verb: str
-    outcome: Outcome
-    warnings: tuple[str, ...]
-
-
 @lru_cache(maxsize=1024)
-def _action(action: str, resource_type: str | None) -> _Action:
+def _action(action: str | None, resource_type: str | None) -> Action:
     """Return the meaning of an action. Only its last part is a verb: ``grant`` is a resource."""
-    known = _ACTIONS.get(action)
+    name = action or "unknown"
+    known = _ACTIONS.get(name)
     if known is not None:
-        return _Action(*known, "unknown", ())
-    resource, _, verb = action.rpartition(".")
+        return Action(name, None, *known, "unknown")
+    resource, _, verb = name.rpartition(".")
     resource = resource_type or resource
     guessed = guess(verb)
-    return _Action(
+    return Action(
+        name,
+        None,
         _RESOURCES.get(resource) or guess(resource).kind,
         guessed.verb or "other",
         "failure" if guessed.failed else "unknown",
@@ -73,47 +86,37 @@ def _action(action: str, resource_type: str | None) -> _Action:
     )
 
 
-def _address(metadata: Mapping[str, Any]) -> str | None:
+@lru_cache(maxsize=1024)
+def _actor(actor_id: str | None, actor_type: str | None, ip: str | None) -> Actor:
+    if not (actor_id or actor_type or ip):
+        return NO_ACTOR
+    kind = _ACTORS.get(actor_type or "", "unknown")
+    return Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type)
+
+
+def _address(details: Mapping[str, Any]) -> str | None:
     for key in _ADDRESSES:
-        ip = metadata.get(key)
+        ip = details.get(key)
         if type(ip) is str and is_ip(ip):
             return ip
     return None
 
 
-def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Parse one record, whatever its fields are."""
-    native_action = text(record, "action", unmapped_fields) or "unknown"
-    actor_id = text(record, "actor_id", unmapped_fields)
-    actor_type = text(record, "actor_type", unmapped_fields)
-    resource_type = text(record, "resource_type", unmapped_fields)
-    resource_id = text(record, "resource_id", unmapped_fields)
-    metadata = record.get("metadata")
-    action = _action(native_action, resource_type)
-    ip = None
-    changes: tuple[Change, ...] = ()
-    if type(metadata) is dict and metadata:
-        # A value of a wrong type stays in the metadata only.
-        ip = _address(metadata)
-        if "before" in metadata or "after" in metadata:
-            changes = differences(metadata)
-    actor = NO_ACTOR
-    if actor_id or actor_type or ip:
-        kind = _ACTORS.get(actor_type or "", "unknown")
-        actor = Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type)
-    who = actor_id or actor_type or "unknown actor"
-    return ParsedRecord(
-        native_action=native_action,
-        kind=action.kind,
-        verb=action.verb,
-        outcome=action.outcome,
-        warnings=action.warnings,
-        actor=actor,
-        target=Target(type=resource_type, id=resource_id)
-        if resource_type or resource_id
-        else NO_TARGET,
-        changes=changes,
-        reason=text(record, "reasoning", unmapped_fields),
-        metadata=metadata,
-        message=f"{who} {native_action} {resource_id}" if resource_id else f"{who} {native_action}",
+def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
+    return differences(details) if "before" in details or "after" in details else ()
+
+
+def read(page: Columns) -> ParsedPage:
+    """Say who did what to what. A detail of a wrong type stays in the metadata only."""
+    actor_id, actor_type, reasoning = page.texts("actor_id", "actor_type", "reasoning")
+    native_action, target_type, target_id = page.texts("action", "resource_type", "resource_id")
+    action = list(map(_action, native_action, target_type))
+    return ParsedPage(
+        action=action,
+        actor=list(map(_actor, actor_id, actor_type, map(_address, page.details))),
+        target_type=target_type,
+        target_id=target_id,
+        changes=list(map(_changes, page.details)),
+        reason=reasoning,
+        message=messages(either(actor_id, actor_type), action, target_id),
     )

@@ -7,9 +7,21 @@ only operations that the documentation names, spelled as there, have a meaning. 
 worse than none: it could not be distinguished from a fact.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-from auditrelay.events.vendors import ParsedRecord, text
+from msgspec import UNSET
+
+from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
+    NO_ACTOR,
+    Action,
+    Columns,
+    Documented,
+    Field,
+    ParsedPage,
+    either,
+)
 
 NAME = "S-Launch"
 ID = "id"
@@ -30,18 +42,39 @@ _ACTIONS = {
 """Operations that the documentation names. How the API spells them is not stated."""
 
 
-def read(record: dict[str, Any], unmapped_fields: list[str]) -> ParsedRecord:
-    """Parse one record: its action, if it names one. The outcome is never assumed."""
-    del unmapped_fields  # fields other than id and time are unmapped anyway
-    named = (text(record, field, []) for field in _ACTION_FIELDS if type(record.get(field)) is str)
-    action = next(filter(None, named), None)
-    known = _ACTIONS.get(action or "")
+class Record(Documented):
+    """The fields that are known, and those that may name the action."""
+
+    id: Field = UNSET
+    timestamp: Field = UNSET
+    action: Field = UNSET
+    event: Field = UNSET
+    event_type: Field = UNSET
+    operation: Field = UNSET
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any], unmapped_fields: list[str]) -> Self:
+        """Return what is known of a record; only a text names the action."""
+        del unmapped_fields  # fields other than id and time are unmapped anyway
+        named = [name for name in _ACTION_FIELDS if type(value.get(name)) is str]
+        return cls(**{name: value[name][:MAX_TEXT_LENGTH] for name in named})
+
+
+def _action(name: str | None) -> Action:
+    known = _ACTIONS.get(name or "")
     kind, verb = known or ("other", "other")
-    return ParsedRecord(
-        native_action=action or "unknown",
-        kind=kind,
-        verb=verb,
-        outcome="unknown",
-        warnings=() if known else ("unknown_action",),
-        message=f"S-Launch: {action}" if action else "S-Launch: an audit record without an action",
+    warnings = () if known else ("unknown_action",)
+    return Action(name or "unknown", None, kind, verb, "unknown", warnings)
+
+
+def read(page: Columns) -> ParsedPage:
+    """Say what was done, if the records name it. The outcome is never assumed."""
+    names = either(*page.texts(*_ACTION_FIELDS))
+    return ParsedPage(
+        action=list(map(_action, names)),
+        actor=[NO_ACTOR] * len(page),
+        message=[
+            f"S-Launch: {name}" if name else "S-Launch: an audit record without an action"
+            for name in names
+        ],
     )

@@ -34,7 +34,7 @@ from auditrelay.store import (
     StoredDeadLetter,
 )
 from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
-from auditrelay.store.keys import known_key, known_keys, time_of
+from auditrelay.store.keys import keys_of, known_key, known_keys, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
@@ -183,6 +183,11 @@ class SqliteStore:
         self.on_condition()
         return added
 
+    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
+        """Look the keys of *uids* and *at* up among the known."""
+        keys = keys_of(uids, at)
+        return await self._read(lambda db: known.find_new(db, source_id(db, source), keys))
+
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
         return await self._read(lambda db: sources.has_read_file(db, source, key))
@@ -214,11 +219,6 @@ class SqliteStore:
         await self._writer.write(lambda db: sources.resweep_done(db, source, delay, until))
 
     # -- comparing with a source -----------------------------------------------------------------
-
-    async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
-        """Count the *events* whose keys are not known."""
-        keys = [known_key(event) for event in events]
-        return await self._read(lambda db: len(known.find_new(db, source_id(db, source), keys)))
 
     async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
