@@ -15,6 +15,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import RelayError, Retryable
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Limits, Rendered, Verdict
 from auditrelay.store.sqlite.store import SqliteStore
@@ -48,8 +49,11 @@ class Intake:
     asked: int = 0
 
     def render(
-        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
-    ) -> Rendered:
+        self, page: Page, now: int, *, marks: Mapping[str, object] | None = None
+    ) -> list[Rendered]:
+        return [self.rendered(event, now) for event in page]
+
+    def rendered(self, event: AuditEvent, now: int) -> Rendered:
         return Rendered(bytes(event.raw))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:

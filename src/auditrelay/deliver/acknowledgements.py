@@ -41,7 +41,7 @@ class SentBatch:
         """Return what to keep of *items*, sent *at*."""
         occurred: dict[str, array[int]] = {}
         for item in items:
-            occurred.setdefault(item.event.source, array("q")).append(item.event.at)
+            occurred.setdefault(item.source, array("q")).append(item.at)
         return cls(ranges_of(item.position for item in items), occurred, len(items), at)
 
     @property

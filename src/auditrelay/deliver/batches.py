@@ -7,17 +7,22 @@ before new ones: they need not be kept in memory.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 from auditrelay.deliver.spool import Spool
 from auditrelay.errors import TooLarge
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
 from auditrelay.store.progress import Range
 
 READ_AHEAD_BYTES: Final = 1 << 20
 """Bytes of the spool, compressed, that are read ahead of sending; the last page may exceed it."""
+
+_SLICE: Final = 100
+"""Events that are rendered together; what is too much for a batch is rendered again."""
 
 
 class Batches:
@@ -101,14 +106,15 @@ class Batches:
         items: list[Item] = []
         room = limits.bytes
         while ready and len(items) < limits.events:
-            position, event = ready[0]
-            # The item does not keep the event itself: that would keep its whole page in memory.
-            item = Item.of(position, event, render(event, now), limits)
-            room -= len(item.text) + limits.overhead
-            if room < 0 and items:
-                break
-            ready.popleft()
-            items.append(item)
+            some = list(islice(ready, min(_SLICE, limits.events - len(items))))
+            page = Page.of(event for _, event in some)
+            positions = [position for position, _ in some]
+            for item in Item.of_page(positions, page, render(page, now), limits):
+                room -= len(item.text) + limits.overhead
+                if room < 0 and items:
+                    return items
+                ready.popleft()
+                items.append(item)
         if not ready:
             self._bytes = 0
         return items
@@ -123,7 +129,7 @@ class Batches:
         outdated = [
             item
             for item in items
-            if item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
+            if item.ages is not ANY_AGE and not item.ages[0] <= now - item.at <= item.ages[1]
         ]
         if not outdated:
             return items
@@ -136,10 +142,11 @@ class Batches:
                 if not pages:
                     break
                 for page in pages:
-                    for position, event in enumerate(page.events, page.first):
-                        rendered = render(event, now)
-                        renewed[position] = Item.of(position, event, rendered, limits)
-                    read_to = page.first + len(page.events)
+                    events = Page.of(page.events)
+                    read_to = page.first + len(events)
+                    positions = range(page.first, read_to)
+                    again = Item.of_page(positions, events, render(events, now), limits)
+                    renewed.update((item.position, item) for item in again)
         items = [renewed.get(item.position, item) for item in items]
         size = sum(len(item.text) + limits.overhead for item in items)
         if len(items) > 1 and size > limits.bytes:

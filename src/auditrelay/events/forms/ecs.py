@@ -31,7 +31,7 @@ _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "supe
 
 
 def is_admin_role(privilege: str) -> bool:
-    """Return whether whoever has the *privilege* is an administrator."""
+    """Return whether *privilege* is the role of an administrator."""
     return privilege.lower() in _ADMIN_ROLES
 
 
