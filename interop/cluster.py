@@ -20,6 +20,7 @@ from tests.support import daemon
 from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent, Outcome
 from auditrelay.events.classify import KINDS, VERBS
+from auditrelay.events.page import Page
 from auditrelay.sandbox import Sandbox
 from auditrelay.sinks import Item, elasticsearch
 from auditrelay.sinks.elasticsearch.templates import templates
@@ -433,10 +434,9 @@ async def _detect(cluster: Cluster, findings: Findings) -> None:
     sink = elasticsearch.build("cluster", settings, Metrics(), Clock())
     size = 2000
     for first in range(0, len(events), size):
-        batch = [
-            Item.of(place, event, sink.render(event, event.at), sink.limits)
-            for place, event in enumerate(events[first : first + size])
-        ]
+        page = Page.of(events[first : first + size])
+        rendered = sink.render(page, 0)
+        batch = Item.of_page(range(len(page)), page, rendered, sink.limits)
         verdict = await sink.send(batch)
         findings.none("nothing is refused", [*verdict.rejected, *verdict.retry])
     await sink.close()

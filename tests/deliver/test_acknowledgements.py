@@ -12,7 +12,7 @@ from tests.support.daemon import eventually
 from tests.support.delivering import World, running
 
 from auditrelay.deliver import acknowledgements
-from auditrelay.sinks import Counts, EventRef, Item, Rejection, Verdict
+from auditrelay.sinks import Counts, Item, Rejection, Verdict
 
 
 async def test_the_position_moves_on_the_acknowledgement_and_not_before(world: World) -> None:
@@ -111,7 +111,7 @@ async def test_a_bad_event_is_a_dead_letter_and_the_rest_of_its_batch_still_has_
 
 def test_the_times_of_a_sent_batch_are_kept_by_source() -> None:
     sources = ["voice", "voice", "calls", "voice"]
-    items = [Item(at, EventRef("uid", name, at), b"") for at, name in enumerate(sources)]
+    items = [Item(at, "uid", name, at, b"") for at, name in enumerate(sources)]
     sent = acknowledgements.SentBatch.of(items, 0.0)
     assert {name: list(times) for name, times in sent.occurred.items()} == {
         "voice": [0, 1, 3],

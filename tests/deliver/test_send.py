@@ -2,6 +2,7 @@
 
 import pytest
 from tests.conftest import make_event
+from tests.support.batches import item
 from tests.support.delivering import Intake, World, busy
 
 from auditrelay.deliver.send import send_fit
@@ -12,7 +13,7 @@ from auditrelay.sinks import Item, Limits, Rejection, Rendered, Verdict
 def batch_of(sizes: list[int], limits: Limits) -> list[Item]:
     """Return an item of each of *sizes* bytes."""
     return [
-        Item.of(place, make_event(place), Rendered((b'{"id":"%d"}' % place).ljust(size)), limits)
+        item(place, make_event(place), Rendered((b'{"id":"%d"}' % place).ljust(size)), limits)
         for place, size in enumerate(sizes)
     ]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import orjson
 from siem.splunk.props import props
 from tests.siem.languages import Fields, flat, gathered
+from tests.support.batches import rendered
 
 from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
@@ -81,18 +82,18 @@ class Siems:
     def document(self, event: AuditEvent, **marks: object) -> dict[str, Any]:
         """Return what Elasticsearch gets."""
         found: dict[str, Any] = orjson.loads(
-            self.elastic.render(event, event.at, marks=marks).text.split(b"\n")[1]
+            rendered(self.elastic, event, event.at, marks).text.split(b"\n")[1]
         )
         return found
 
     def log(self, event: AuditEvent) -> dict[str, Any]:
         """Return what Datadog gets."""
-        found: dict[str, Any] = orjson.loads(self.datadog.render(event, event.at).text)
+        found: dict[str, Any] = orjson.loads(rendered(self.datadog, event, event.at).text)
         return found
 
     def splunk_fields(self, event: AuditEvent) -> Fields:
         """Return the fields that Splunk has at search time, with the add-on installed."""
-        envelope = orjson.loads(self.splunk.render(event, event.at).text)
+        envelope = orjson.loads(rendered(self.splunk, event, event.at).text)
         stanza = self._props[envelope["sourcetype"]]
         assert stanza["KV_MODE"] == "json"
         fields = gathered(flat(envelope["event"], list_mark="{}"))

@@ -6,6 +6,7 @@ import pytest
 from siem.splunk.props import props
 from tests.siem.languages import matches, spl
 from tests.siem.seen import TA, Seen, Siems, parse_conf, read_conf
+from tests.support.batches import rendered
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import available
@@ -84,7 +85,7 @@ def test_indexed_fields_that_are_no_keys_of_the_event_are_declared(
     import orjson  # noqa: PLC0415  # needed here alone
 
     event = next(iter(golden.values()))
-    envelope = orjson.loads(siems.splunk.render(event, event.at).text)
+    envelope = orjson.loads(rendered(siems.splunk, event, event.at).text)
     only_indexed = envelope["fields"].keys() - envelope["event"].keys()
     assert read_conf("default/fields.conf").keys() == only_indexed
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.conftest import make_event
+from tests.support.batches import item as item_of
+from tests.support.batches import rendered
 from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
@@ -95,13 +96,13 @@ async def test_a_request_never_exceeds_what_datadog_accepts(
     most = sink.limits
     size = most.bytes // 10 - most.overhead
     batch = items(sink, 10)
-    full = [replace(item, text=text % (b"x" * (size - 8))) for item in batch]
+    full = [msgspec.structs.replace(item, text=text % (b"x" * (size - 8))) for item in batch]
     assert len(full[0].text) == size
     last = full[-1].text[:-2] + b"x" * (most.bytes - 10 * (size + most.overhead)) + b'"}'
-    full[-1] = replace(batch[9], text=last)
+    full[-1] = msgspec.structs.replace(batch[9], text=last)
     await sink.send(full)  # to the byte
     assert intake.answered[202] == 1
-    full[-1] = replace(batch[9], text=last[:-2] + b'x"}')
+    full[-1] = msgspec.structs.replace(batch[9], text=last[:-2] + b'x"}')
     with pytest.raises(TooLarge):
         await sink.send(full)
 
@@ -114,18 +115,18 @@ async def test_a_log_is_oversized_exactly_where_datadog_truncates_it(
     now = NOON * 10**6
 
     def item(place: int, size: int) -> Item:
-        empty = len(sink.render(event(place, at=now - age, message=""), now).text)
+        empty = len(rendered(sink, event(place, at=now - age, message=""), now).text)
         padded = event(place, at=now - age, message="x" * (size - empty))
-        rendered = sink.render(padded, now)
-        assert len(rendered.text) == size
-        return Item.of(place, padded, rendered, sink.limits)
+        text = rendered(sink, padded, now)
+        assert len(text.text) == size
+        return item_of(place, padded, text, sink.limits)
 
     fits, exceeds = item(1, 1_000_000), item(2, 1_000_001)
     assert (fits.unfit, exceeds.text) == (None, b"")
     assert exceeds.unfit == Unfit("too_large", "1000001 bytes; the limit is 1000000")
     await sink.send([fits])
     assert intake.truncated == 0
-    assert intake.stored.uids == [fits.event.uid]
+    assert intake.stored.uids == [fits.uid]
 
 
 HOUR, MINUTE = 3_600_000_000, 60_000_000
@@ -185,14 +186,14 @@ def test_a_log_may_be_sent_as_long_as_datadog_indexes_it(
     """An event that is sent at another time is rendered again, with what is true then."""
     sink = make(too_old=too_old)
     at = event(1).at
-    rendered = sink.render(event(1), at)
-    youngest, oldest = rendered.ages
+    at_once = rendered(sink, event(1), at)
+    youngest, oldest = at_once.ages
     assert (youngest, oldest) == (-2 * HOUR + MINUTE, 18 * HOUR - MINUTE)
     for age in (youngest, oldest):
-        assert sink.render(event(1), at + age) == rendered
+        assert rendered(sink, event(1), at + age) == at_once
     for age in (youngest - 1, oldest + 1):
-        other = sink.render(event(1), at + age)
-        assert other != rendered
+        other = rendered(sink, event(1), at + age)
+        assert other != at_once
         assert other.ages == (age - MINUTE, age + MINUTE)
         assert (other.unfit is not None) == (too_old == "dead_letter")
 
@@ -224,7 +225,7 @@ async def test_a_restamped_log_differs_in_its_time_only(
     bodies: list[bytes] = []
     intake.on_request = lambda request: bodies.append(request.body)
     old = event(1, at=(NOON - 86400) * 10**6, raw=msgspec.Raw(raw), message=ODD, reason=ODD)
-    text = sink.render(old, old.at).text
+    text = rendered(sink, old, old.at).text
     assert (await sink.send(batch(sink, [old]))).counts.restamped == 1
     (body,) = bodies
     sent = body[1:-1]
@@ -256,9 +257,9 @@ def test_a_log_of_any_content_can_be_restamped(
     )
     odd = f"{message}{ODD}{message}"
     sent = make_event(1, message=odd, source=odd + source, tags=((tag, ODD),), api_host=host)
-    whole = json.loads(sink.render(sent, sent.at).text)
+    whole = json.loads(rendered(sink, sent, sent.at).text)
     later = sent.at + 2 * 86_400 * 10**6
-    restamped = json.loads(sink.render(sent, later).text)
+    restamped = json.loads(rendered(sink, sent, later).text)
     assert restamped["message"] == odd
     assert restamped["evt"]["id"] == sent.uid
     assert restamped["timestamp"] == iso_ms(later)

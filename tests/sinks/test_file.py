@@ -17,7 +17,7 @@ from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.sinks import EventRef, Item, Sink, Verdict, file
+from auditrelay.sinks import Item, Sink, Verdict, file
 from auditrelay.telemetry.metrics import Metrics
 
 MakeEvent = Callable[..., AuditEvent]
@@ -44,8 +44,7 @@ async def make(path: Path, clock: FakeClock) -> AsyncIterator[MakeSink]:
 
 
 def lines(*texts: bytes) -> list[Item]:
-    event = EventRef("u", "acme-voice", 0)
-    return [Item(place, event, text) for place, text in enumerate(texts)]
+    return [Item(place, "u", "acme-voice", 0, text) for place, text in enumerate(texts)]
 
 
 async def test_a_batch_is_one_line_an_event_on_a_file_that_only_its_owner_reads(

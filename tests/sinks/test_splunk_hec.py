@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 from pydantic import ValidationError
+from tests.support.batches import item as item_of
+from tests.support.batches import rendered
 from tests.support.clock import FakeClock
 from tests.support.daemon import eventually
 
@@ -63,8 +65,7 @@ def posted(splunk: Splunk) -> Posted:
 
     splunk.on_request = keep
     return lambda sent: [
-        [place for place, item in enumerate(sent) if item.event.uid.encode() in body]
-        for body in bodies
+        [place for place, item in enumerate(sent) if item.uid.encode() in body] for body in bodies
     ]
 
 
@@ -134,7 +135,7 @@ def test_the_time_is_a_plain_decimal_at_any_time(
     sink = make(format="raw")
     # No calendar has the last of them, so no form has to render it.
     sink._form = lambda _event, *, marks: {"a": 1}  # type: ignore[attr-defined]
-    assert sink.render(event(1, at=at), at).text.startswith(b'{"time":%b,' % time)
+    assert rendered(sink, event(1, at=at), at).text.startswith(b'{"time":%b,' % time)
 
 
 @pytest.mark.parametrize("form", ["cim", "datadog", "ecs", "ocsf", "raw"])
@@ -178,7 +179,7 @@ async def test_a_bad_event_is_rejected_those_before_it_are_stored_and_the_rest_i
     )
     assert rejection.message == f"{CODES[code][1]} (code {code})"
     assert (verdict.retry, verdict.retry_reason) == ((3, 4), None)
-    assert splunk.stored.uids == [sent[0].event.uid, sent[1].event.uid]
+    assert splunk.stored.uids == [sent[0].uid, sent[1].uid]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,9 @@ async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
     sink = make()
     sent = items(sink, 5)
     # No setting gives events different indexes; a token whose list changes does.
-    bad = replace(sent[3], text=sent[3].text.replace(b'"event":', b'"index":"no","event":', 1))
+    bad = msgspec.structs.replace(
+        sent[3], text=sent[3].text.replace(b'"event":', b'"index":"no","event":', 1)
+    )
     sent[3] = bad
     rejected: list[int] = []
     todo = [sent]
@@ -229,9 +232,9 @@ async def test_a_wrong_index_is_found_by_sending_the_suspect_alone(
         if verdict.retry:
             todo.append([now[index] for index in verdict.retry])
     assert rejected == [3]
-    assert set(splunk.stored.by_uid) == {item.event.uid for item in sent if item is not bad}
+    assert set(splunk.stored.by_uid) == {item.uid for item in sent if item is not bad}
     repeated = splunk.stored.repeated()
-    assert repeated == ({} if quirk else {sent[2].event.uid: 2})
+    assert repeated == ({} if quirk else {sent[2].uid: 2})
     assert posted(sent) == ([[0, 1, 2, 3, 4], [3], [4]] if quirk else WITHOUT_QUIRK)
 
 
@@ -400,17 +403,17 @@ async def test_an_event_is_oversized_exactly_where_splunk_refuses_it(
     sink = make(format="raw")
 
     def item(place: int, size: int) -> Item:
-        empty = len(sink.render(event(place, raw=msgspec.Raw(b'""')), 0).text)
+        empty = len(rendered(sink, event(place, raw=msgspec.Raw(b'""')), 0).text)
         padded = event(place, raw=msgspec.Raw(b'"%b"' % (b"x" * (size - empty))))
-        rendered = sink.render(padded, 0)
-        assert len(rendered.text) == size
-        return Item.of(place, padded, rendered, sink.limits)
+        text = rendered(sink, padded, 0)
+        assert len(text.text) == size
+        return item_of(place, padded, text, sink.limits)
 
     fits, exceeds = item(1, 5 * 2**20), item(2, 5 * 2**20 + 1)
     assert (fits.unfit, exceeds.text) == (None, b"")
     assert exceeds.unfit == Unfit("too_large", "5242881 bytes; the limit is 5242880")
     assert await sink.send([fits]) == Verdict()
-    assert splunk.stored.uids == [fits.event.uid]
+    assert splunk.stored.uids == [fits.uid]
 
 
 # --- every code, with and without the number of an event ------------------------
@@ -785,7 +788,7 @@ async def test_events_after_a_bad_one_do_not_count_as_delivered(
     sink = make()
     sent = items(sink, 9)
     for place in (2, 5):  # permanently broken, unlike any event that we render
-        sent[place] = replace(sent[place], text=sent[place].text[:-1])
+        sent[place] = msgspec.structs.replace(sent[place], text=sent[place].text[:-1])
     todo, dead = [sent], []
     while todo:
         now = todo.pop(0)
@@ -803,7 +806,7 @@ async def test_with_ack_no_event_is_stored_more_than_twice_however_many_are_bad(
 ) -> None:
     sent = items(acking, 12)
     for place in (2, 5, 9):
-        sent[place] = replace(sent[place], text=sent[place].text[:-1])
+        sent[place] = msgspec.structs.replace(sent[place], text=sent[place].text[:-1])
     now, possibly_stored = sent, 0
     while True:
         verdict = await acking.send(now)

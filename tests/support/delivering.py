@@ -49,8 +49,11 @@ class Intake:
     asked: int = 0
 
     def render(
-        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
-    ) -> Rendered:
+        self, page: Page, now: int, *, marks: Mapping[str, object] | None = None
+    ) -> list[Rendered]:
+        return [self.rendered(event, now) for event in page]
+
+    def rendered(self, event: AuditEvent, now: int) -> Rendered:
         return Rendered(bytes(event.raw))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:

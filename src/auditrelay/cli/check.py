@@ -20,6 +20,7 @@ from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import test_event
+from auditrelay.events.page import Page
 from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
 from auditrelay.telemetry.metrics import Metrics
@@ -164,8 +165,9 @@ async def _check_sink(
     if test is None:
         return message, ()
 
-    rendered = sink.render(test, micros(now), marks={"test": True})
-    verdict = await send_fit(sink, [Item.of(0, test, rendered, sink.limits)])
+    page = Page.of([test])
+    rendered = sink.render(page, micros(now), marks={"test": True})
+    verdict = await send_fit(sink, Item.of_page([0], page, rendered, sink.limits))
     refusal = next(_refusals(verdict), None)
     if refusal is not None:
         raise Retryable(f"it did not take the test event: {refusal}", reason="test_event")

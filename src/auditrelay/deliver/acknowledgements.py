@@ -43,8 +43,8 @@ class SentBatch:
         """Return what to keep of *items*, sent *at*."""
         occurred: dict[str, array[int]] = {}
         # A batch is made of pages, each from one source.
-        for source, together in groupby(items, attrgetter("event.source")):
-            occurred.setdefault(source, array("q")).extend([item.event.at for item in together])
+        for source, together in groupby(items, attrgetter("source")):
+            occurred.setdefault(source, array("q")).extend([item.at for item in together])
         return cls(ranges_of(item.position for item in items), occurred, len(items), at)
 
     @property

@@ -187,15 +187,12 @@ class _Waiting:
 
 def _rendered(sink: Sink, first: int, page: Page, now: int) -> list[Item]:
     """Return the events of *page*, whose first position is *first*, as items for *sink*."""
-    limits = sink.limits
-    return [
-        Item.of(position, event, sink.render(event, now), limits)
-        for position, event in enumerate(page, first)
-    ]
+    positions = range(first, first + len(page))
+    return Item.of_page(positions, page, sink.render(page, now), sink.limits)
 
 
 def _is_outdated(item: Item, now: int) -> bool:
-    return item.ages is not ANY_AGE and not item.ages[0] <= now - item.event.at <= item.ages[1]
+    return item.ages is not ANY_AGE and not item.ages[0] <= now - item.at <= item.ages[1]
 
 
 def ranges_of(positions: Iterable[int]) -> list[Range]:

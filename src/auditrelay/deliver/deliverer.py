@@ -373,7 +373,7 @@ class Deliverer:
             refusal = await self._health.update(verdict)
             dead = [
                 (
-                    items[rejection.index].event,
+                    items[rejection.index],
                     RejectedEvent(
                         items[rejection.index].position,
                         rejection.reason,

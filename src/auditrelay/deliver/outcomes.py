@@ -8,7 +8,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.acknowledgements import SentBatch
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.deliver.throughput import Throughput
-from auditrelay.sinks import EventRef, Sink, Verdict
+from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
@@ -45,7 +45,7 @@ class Outcomes:
         self,
         done: Sequence[Range],
         delivered: Sequence[SentBatch],
-        dead: Sequence[tuple[EventRef, RejectedEvent]] = (),
+        dead: Sequence[tuple[Item, RejectedEvent]] = (),
     ) -> None:
         """
         Store that the ranges in *done* are done, together with the *dead* letters, then count.
@@ -53,18 +53,18 @@ class Outcomes:
         One transaction writes both: neither is right without the other.
         """
         await self._state.settle(done, [rejected for _, rejected in dead])
-        for event, rejected in dead:
-            self._count_dead_letter(event, rejected)
+        for item, rejected in dead:
+            self._count_dead_letter(item, rejected)
         for sent in delivered:
             self._count_delivered(sent, rejected=len(dead))
 
-    def _count_dead_letter(self, event: EventRef, rejected: RejectedEvent) -> None:
+    def _count_dead_letter(self, item: Item, rejected: RejectedEvent) -> None:
         self._metrics.dead_letters_total.labels(self._name, rejected.reason).inc()
         _log.error(
             "event_dead_lettered",
             sink=self._name,
-            source=event.source,
-            uid=event.uid,
+            source=item.source,
+            uid=item.uid,
             reason=rejected.reason,
             status=rejected.status,
         )

@@ -59,12 +59,16 @@ def encode(value: Any) -> bytes:
         ).encode()
 
 
+def one_line(text: bytes) -> bytes:
+    """Return JSON *text* without line ends: strict JSON has these between tokens only."""
+    if b"\n" in text or b"\r" in text:
+        return text.translate(None, b"\r\n")
+    return text
+
+
 def splice(text: msgspec.Raw) -> orjson.Fragment:
     """Return JSON *text* as part of a value for orjson, on one line, without decoding it."""
-    whole = bytes(text)
-    if b"\n" in whole or b"\r" in whole:
-        whole = whole.translate(None, b"\r\n")  # strict JSON has these between tokens only
-    return orjson.Fragment(whole)
+    return orjson.Fragment(one_line(bytes(text)))
 
 
 def decode(text: bytes) -> Decoded:

@@ -1,10 +1,10 @@
 """Parts that all forms share: auditrelay's own markers, changes, and identities."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from auditrelay.events import AuditEvent
+from auditrelay.events import AuditEvent, Change
 
 NO_MARKS: Mapping[str, object] = MappingProxyType({})
 
@@ -27,10 +27,15 @@ def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object
         own.update(marks)
 
 
-def changes_of(event: AuditEvent) -> list[dict[str, str]]:
-    """Return the changes of *event*; unknown values are left out."""
+def changed_fields(changes: Sequence[Change]) -> list[str]:
+    """Return the names of the fields that changed."""
+    return [change.field for change in changes]
+
+
+def changes_of(changes: Sequence[Change]) -> list[dict[str, str]]:
+    """Return *changes* as objects; unknown values are left out."""
     found = []
-    for change in event.changes:
+    for change in changes:
         entry = {"field": change.field}
         if change.before is not None:
             entry["before"] = change.before

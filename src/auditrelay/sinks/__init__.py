@@ -1,7 +1,7 @@
 """
 The contract of a sink: a product that accepts batches of events and answers for each event.
 
-A sink is one module here: its settings and an example of them, how an event is rendered for it, how
+A sink is one module here: its settings and an example of them, how events are rendered for it, how
 a batch is sent, and what each of its responses means. It has no retry, sleep, log or store;
 those belong to ``http`` and ``deliver``. The name of the module is the ``type`` in the
 configuration; it has ``Settings``, ``EXAMPLE`` and ``build``.
@@ -10,32 +10,24 @@ What sinks over HTTP have in common (write JSON, compress a body, translate erro
 ``_requests``; its underscore marks it as no sink type.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
+import msgspec
+
 from auditrelay.clock import Clock
 from auditrelay.errors import Rejected, Retryable, TooLarge
-from auditrelay.events import AuditEvent
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.telemetry.metrics import Metrics
 
 Form = Literal["cim", "datadog", "ecs", "ocsf", "raw"]
 """The forms that a sink can be configured for: the keys of ``events.forms.FORMS``."""
-
-
-class EventRef(NamedTuple):
-    """What stays in memory of an event once it is rendered; the rest is in the spool."""
-
-    uid: str
-    source: str
-    """The name of its source in the configuration."""
-    at: int
-    """When it happened: microseconds since 1970 UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ ANY_AGE: Final = (-(2**63), 2**63)
 """The ages for a text that does not depend on when it is sent."""
 
 
-class Rendered(NamedTuple):
+class Rendered(msgspec.Struct, frozen=True, gc=False):
     """An event as a sink expects it."""
 
     text: bytes
@@ -79,33 +71,43 @@ class Rendered(NamedTuple):
     """Why the sink must not be sent it; None: it may."""
 
 
-@dataclass(slots=True)
-class Item:
+class Item(msgspec.Struct, gc=False):
     """
-    An event on its way to one sink: its position in the spool, and how it was rendered.
+    An event on its way to one sink: where it is in the spool, and how it was rendered.
 
-    It never changes; it is not frozen because one is made for each event, and a frozen one takes
-    three times as long to make.
+    That is all that stays in memory of an event once it is rendered. It never changes; it is not
+    frozen because one is made for each event, and a frozen one takes longer to make.
     """
 
     position: int
-    event: EventRef
+    uid: str
+    source: str
+    """The name of its source in the configuration."""
+    at: int
+    """When it happened: microseconds since 1970 UTC."""
     text: bytes
     key: object = None
     ages: tuple[int, int] = ANY_AGE
     unfit: Unfit | None = None
 
     @classmethod
-    def of(cls, position: int, event: AuditEvent, rendered: Rendered, limits: Limits) -> Self:
-        """Return the item for *event*; its text is left out if it will not be sent."""
-        text, key, ages, unfit = rendered
+    def of_page(
+        cls, positions: Iterable[int], page: Page, rendered: Sequence[Rendered], limits: Limits
+    ) -> list[Self]:
+        """Return the items for the events of *page*; texts that will not be sent are left out."""
         most = limits.event_bytes
-        if unfit is None and most is not None and len(text) > most:
-            unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
-        if unfit is not None:
-            text = b""
-        ref = EventRef(event.uid, event.source, event.at)
-        return cls(position, ref, text, key, ages, unfit)
+        sources = [sort.source for sort in page.sorts]
+        items = []
+        for position, uid, sort, at, each in zip(
+            positions, page.uid, page.sort, page.at, rendered, strict=True
+        ):
+            text, unfit = each.text, each.unfit
+            if unfit is None and most is not None and len(text) > most:
+                unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
+            if unfit is not None:
+                text = b""
+            items.append(cls(position, uid, sources[sort], at, text, each.key, each.ages, unfit))
+        return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +223,10 @@ class Sink(Protocol):
         """The most that one call of :meth:`send` may contain."""
 
     def render(
-        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
-    ) -> Rendered:
+        self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> list[Rendered]:
         """
-        Return *event* as this sink expects it *now*. Total: every event renders.
+        Return each event of *page* as this sink expects it *now*. Total: every event renders.
 
         *now* is in microseconds since 1970 UTC. *marks* are added under ``auditrelay``: properties
         of this delivery, such as that it is a test.

@@ -1,10 +1,11 @@
 """What sinks over HTTP share: bodies, compression, responses as errors."""
 
 import asyncio
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import orjson
-from isal import igzip
+from isal import isal_zlib
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.replies import Reply, check
@@ -42,19 +43,39 @@ def _writable(value: Any) -> Any:
 
 _OFF_LOOP = 64 * 1024
 """Bytes above which compressing takes longer (0.1 ms) than starting it on a thread."""
+_CHUNK = 100
+"""Texts that are joined to be compressed; a block of a whole body would be new memory each time."""
 
 
-async def compress(
-    body: bytes, compression: Literal["gzip", "none"]
+async def body_of(
+    texts: Sequence[bytes],
+    compression: Literal["gzip", "none"],
+    *,
+    start: bytes = b"",
+    between: bytes,
+    end: bytes = b"",
 ) -> tuple[bytes, dict[str, str]]:
-    """Return *body* as it is to be sent, and the headers for that."""
+    """Return *texts* as the body of a request, compressed as configured, and its headers."""
+    chunks = _chunks(texts, start, between, end)
     if compression == "none":
-        return body, {}
-    if len(body) > _OFF_LOOP:
-        content = await asyncio.to_thread(igzip.compress, body, 1)
+        return b"".join(chunks), {}
+    if sum(map(len, texts)) > _OFF_LOOP:
+        content = await asyncio.to_thread(_gzip, chunks)
     else:
-        content = igzip.compress(body, 1)
+        content = _gzip(chunks)
     return content, {"Content-Encoding": "gzip"}
+
+
+def _chunks(texts: Sequence[bytes], start: bytes, between: bytes, end: bytes) -> Iterator[bytes]:
+    for first in range(0, len(texts), _CHUNK):
+        yield start + between.join(texts[first : first + _CHUNK])
+        start = between
+    yield end if texts else start + end
+
+
+def _gzip(chunks: Iterable[bytes]) -> bytes:
+    stream = isal_zlib.compressobj(1, wbits=31)
+    return b"".join([*map(stream.compress, chunks), stream.flush()])
 
 
 def error_for(reply: Reply, *, message: str = "", wait: float | None = None) -> RelayError:

@@ -24,8 +24,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.events.forms import FORMS, datadog
+from auditrelay.events.forms import FORMS, SPLICED, datadog
+from auditrelay.events.forms.derived import Derived, Given
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_ms, iso_us
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
@@ -34,7 +36,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Unfit, Verdict
-from auditrelay.sinks._requests import compress, dump, error_for, unexpected_body
+from auditrelay.sinks._requests import body_of, dump, error_for, unexpected_body
 from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
 
@@ -191,6 +193,7 @@ class Sink:
     def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._tags = ",".join(settings.tags)
+        self._logs = Derived(self._log, SPLICED[settings.format])
         self._indexed_ages = (
             -(_MAX_AHEAD - _TRANSIT_TIME) // _MICROSECOND,
             (settings.max_age - _TRANSIT_TIME) // _MICROSECOND,
@@ -214,24 +217,34 @@ class Sink:
         )
 
     def render(
-        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
-    ) -> Rendered:
-        """Return *event* as one log that Datadog indexes, if it is sent about *now*."""
-        at, age = event.at, now - event.at
+        self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> list[Rendered]:
+        """Return each event of *page* as one log that Datadog indexes if it is sent *now*."""
         youngest, oldest = ages = self._indexed_ages
-        if youngest <= age <= oldest:
-            return Rendered(dump(self._log(event, marks)), ages=ages)
-        about_now = (age - _RESTAMPED_FOR, age + _RESTAMPED_FOR)
-        if self._settings.too_old == "dead_letter":
-            return Rendered(b"", ages=about_now, unfit=self._out_of_range(at, now))
-        log = self._log(event, marks)
-        log["timestamp"] = iso_ms(now)
-        log["evt"]["original_timestamp"] = iso_us(at)
-        log.setdefault("auditrelay", {})["restamped"] = True
-        return Rendered(dump(log), _RESTAMPED, about_now)
+        indexed = [youngest <= now - at <= oldest for at in page.at]
+        texts = self._logs.texts(page, Given(now, marks), indexed)
+        rendered = []
+        for text, at, as_it_is in zip(texts, page.at, indexed, strict=True):
+            if as_it_is:
+                rendered.append(Rendered(text, None, ages))
+                continue
+            about_now = (now - at - _RESTAMPED_FOR, now - at + _RESTAMPED_FOR)
+            if self._settings.too_old == "dead_letter":
+                rendered.append(Rendered(b"", None, about_now, self._out_of_range(at, now)))
+            else:
+                rendered.append(Rendered(text, _RESTAMPED, about_now))
+        return rendered
 
-    def _log(self, event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
-        """Return *event* as one log, with its own time."""
+    def _log(self, event: AuditEvent, given: Given) -> bytes:
+        """Return *event* as one log; unless it is chosen to be indexed as it is, restamped."""
+        log = self._with_own_time(event, given.marks)
+        if not given.choice:
+            log["timestamp"] = iso_ms(given.now)
+            log["evt"]["original_timestamp"] = iso_us(event.at)
+            log.setdefault("auditrelay", {})["restamped"] = True
+        return dump(log)
+
+    def _with_own_time(self, event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
         log = datadog.render(event, marks=marks)
         form = self._settings.format
         if form != "datadog":
@@ -255,9 +268,12 @@ class Sink:
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*: Datadog accepts it whole or not at all."""
-        # Do not bind the body to a name, so that it can be freed once compressed.
-        content, headers = await compress(
-            b"[%b]" % b",".join([item.text for item in batch]), self._settings.compression
+        content, headers = await body_of(
+            [item.text for item in batch],
+            self._settings.compression,
+            start=b"[",
+            between=b",",
+            end=b"]",
         )
         headers["Content-Type"] = "application/json"
         reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)

@@ -27,8 +27,10 @@ from pydantic import Field, field_validator, model_validator
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.events.forms import FORMS
+from auditrelay.events.forms import FORMS, SPLICED
+from auditrelay.events.forms.derived import Derived, Given
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.settings.values import Size
 from auditrelay.sinks import Form, Item, Limits, Rendered, Verdict
@@ -118,6 +120,7 @@ class Sink:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
+        self._lines_of = Derived(self._line, SPLICED[settings.format])
         self._lines: _File | _Stdout = (
             _Stdout(settings.timeout.total_seconds())
             if settings.path == "-"
@@ -132,14 +135,13 @@ class Sink:
         return Limits(events=self._settings.batch_events, bytes=size)
 
     def render(
-        self,
-        event: AuditEvent,
-        now: int,  # noqa: ARG002  # a line is right at any time
-        *,
-        marks: Mapping[str, object] = NO_MARKS,
-    ) -> Rendered:
-        """Return *event* as one line, without its end."""
-        return Rendered(dump(self._form(event, marks=marks)))
+        self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> list[Rendered]:
+        """Return each event of *page* as one line, without its end."""
+        return list(map(Rendered, self._lines_of.texts(page, Given(now, marks))))
+
+    def _line(self, event: AuditEvent, given: Given) -> bytes:
+        return dump(self._form(event, marks=given.marks))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """

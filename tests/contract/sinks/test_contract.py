@@ -6,13 +6,15 @@ import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 import pytest
+from tests.support.batches import item as item_of
+from tests.support.batches import rendered
 from tests.support.clock import FakeClock
 from tests.support.rigs import NOON, WITHOUT_DOUBLE
 
@@ -89,7 +91,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 
 def uids(batch: Sequence[Item]) -> set[str]:
-    return {item.event.uid for item in batch}
+    return {item.uid for item in batch}
 
 
 # --- delivery -----------------------------------------------------------------
@@ -133,10 +135,10 @@ async def test_the_marks_of_a_delivery_are_on_the_event(rig: Rig, event: MakeEve
         sink = rig.build(format=form)
         sent = event(1)
         now = int(NOON) * 10**6
-        rendered = sink.render(sent, now, marks={"replayed": True})
-        await sink.send([Item.of(0, sent, rendered, sink.limits)])
-        assert b'"replayed":true' in rendered.text
-        assert b'"replayed"' not in sink.render(sent, now).text
+        marked = rendered(sink, sent, now, {"replayed": True})
+        await sink.send([item_of(0, sent, marked, sink.limits)])
+        assert b'"replayed":true' in marked.text
+        assert b'"replayed"' not in rendered(sink, sent, now).text
 
 
 @pytest.mark.parametrize("count", [1, 500])
@@ -169,7 +171,7 @@ async def test_the_limits_count_every_byte_of_the_body(rig: Rig, items: Items) -
     # The last one is padded to the last byte.
     room = limits.bytes - sum(len(item.text) + limits.overhead for item in batch)
     last = batch[-1].text.replace(b'"', b" " * room + b'"', 1)
-    batch[-1] = replace(batch[-1], text=last)
+    batch[-1] = msgspec.structs.replace(batch[-1], text=last)
     assert await sink.send(batch) == Verdict()
     # No separator follows the last event, unless the product wants one.
     assert rig.double.seen[-1].body_bytes in (49_999, 50_000)

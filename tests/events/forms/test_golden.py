@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
+from tests.support.batches import rendered
 from tests.support.ocsf_check import faults
 
 from auditrelay.clock import Clock
@@ -68,7 +69,7 @@ def test_a_record_becomes_the_event_and_the_documents_that_were_reviewed(
         "event": fields_of(event),
         **{name: json.loads(orjson.dumps(render(event))) for name, render in FORMS.items()},
     }
-    found["ecs"] = json.loads(ELASTICSEARCH.render(event, now=event.at).text.split(b"\n")[1])
+    found["ecs"] = json.loads(rendered(ELASTICSEARCH, event, event.at).text.split(b"\n")[1])
     valid_ecs(found["ecs"], vendor)
     valid_cim(found["cim"])
     assert faults(found["ocsf"]) == []

@@ -2,9 +2,9 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from tests.sinks.elasticsearch.answers import bulk, item
 from tests.support.clock import FakeClock
@@ -184,7 +184,9 @@ async def test_events_in_the_failure_store_are_delivered_with_a_warning(
     sink = make(format="raw")
     sent = batch(sink, [event(1)])
     (other,) = batch(sink, [event(2)])
-    broken = replace(other, text=other.text.replace(b'"record":{', b'"record":3,"x":{'))
+    broken = msgspec.structs.replace(
+        other, text=other.text.replace(b'"record":{', b'"record":3,"x":{')
+    )
     verdict = await sink.send([*sent, broken])
     assert (verdict.counts.stored_elsewhere, verdict.rejected, verdict.retry) == (1, (), ())
     assert "went to the failure store" in verdict.warnings[0]
@@ -280,7 +282,9 @@ async def test_a_refused_document_is_not_shown_in_the_reason(
 ) -> None:
     sink = make(format="raw")
     first, second = batch(sink, [event(1), event(2)])
-    broken = replace(second, text=second.text.replace(b'"record":{', b'"record":"hush","x":{'))
+    broken = msgspec.structs.replace(
+        second, text=second.text.replace(b'"record":{', b'"record":"hush","x":{')
+    )
     (rejection,) = (await sink.send([first, broken])).rejected
     assert "hush" not in rejection.message
     elastic.switches.version = "8.17.9"

@@ -314,9 +314,7 @@ async def test_the_backlog_is_delivered_exactly_from_where_it_stood(
     assert (state.position, state.backlog_events) == (expected["position"], expected["backlog"])
 
     class Uids(Intake):
-        def render(
-            self, event: AuditEvent, now: int, *, marks: Mapping[str, object] | None = None
-        ) -> Rendered:
+        def rendered(self, event: AuditEvent, now: int) -> Rendered:
             return Rendered(json.dumps({"id": event.uid}).encode())
 
     world = World(store, folder, Metrics(sinks=list(history.SINKS)), event, FakeClock())

@@ -1,6 +1,7 @@
 """The forms that an event can be sent in, by their names in the configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from auditrelay.events import AuditEvent
@@ -24,3 +25,10 @@ FORMS: Mapping[str, Render] = {
     "ocsf": ocsf.render,
     "raw": raw.render,
 }
+
+SPLICED: Mapping[str, Mapping[str, Callable[[bytes], bytes]]] = {
+    **dict.fromkeys(FORMS, MappingProxyType({})),
+    "datadog": datadog.SPLICED,
+    "ecs": ecs.SPLICED,
+}
+"""The functions by which each form embeds JSON texts of an event, by field."""

@@ -11,7 +11,7 @@ from typing import Any
 from auditrelay.events import AuditEvent
 from auditrelay.events.classify import MEANINGS, Meaning
 from auditrelay.events.decode import splice
-from auditrelay.events.marks import NO_MARKS, add_marks
+from auditrelay.events.marks import NO_MARKS, add_marks, changed_fields
 from auditrelay.events.timestamps import iso_us
 
 
@@ -109,7 +109,7 @@ def _change(event: AuditEvent, meaning: Meaning, fields: dict[str, Any]) -> None
     if target.id:
         fields["object_id"] = target.id
     if event.changes:
-        fields["object_attrs"] = [change.field for change in event.changes]
+        fields["object_attrs"] = changed_fields(event.changes)
     elif event.privilege:
         fields["object_attrs"] = ["role"]
     if event.outcome in ("success", "failure"):

@@ -9,12 +9,12 @@ text is short enough for one term (:data:`auditrelay.events.vendors.MAX_TEXT_LEN
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import orjson
 
 from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
+from auditrelay.events.decode import one_line
 from auditrelay.events.forms.nesting import deeper_than
 from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
@@ -26,18 +26,25 @@ _MAX_DETAILS_BYTES = 32_000
 """Bytes: a leaf of a ``flattened`` field is one term with its path, of at most 32,766 bytes."""
 _MAX_DETAILS_DEPTH = 20
 """``depth_limit`` of a ``flattened`` field, by default."""
-_OMITTED = {"omitted": "too large or too deep to be indexed: see event.original"}
+_OMITTED = b'{"omitted":"too large or too deep to be indexed: see event.original"}'
 _ADMIN_ROLES = frozenset(("admin", "administrator", "owner", "superadmin", "super_admin"))
 
 
-def _flattened(text: msgspec.Raw) -> object:
+def is_admin_role(privilege: str) -> bool:
+    """Return whether *privilege* is the role of an administrator."""
+    return privilege.lower() in _ADMIN_ROLES
+
+
+def flattened(text: bytes) -> bytes:
     """Return JSON *text* as a ``flattened`` field accepts it: an object of bounded size."""
-    whole = bytes(text)
-    if len(whole) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, whole):
+    if len(text) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, text):
         return _OMITTED
-    if whole[:1] == b"{":
-        return orjson.Fragment(whole)
-    return {"value": orjson.Fragment(whole)}
+    text = one_line(text)
+    return text if text[:1] == b"{" else b'{"value":%b}' % text
+
+
+SPLICED = {"metadata": flattened, "unmapped": flattened}
+"""How JSON texts of an event are embedded, where it is not as one line."""
 
 
 def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def _event(event: AuditEvent, meaning: Meaning) -> dict[str, Any]:
         "original": bytes(event.raw).decode(),
     }
     types = meaning.types
-    if event.privilege and event.privilege.lower() in _ADMIN_ROLES and "admin" not in types:
+    if event.privilege and is_admin_role(event.privilege) and "admin" not in types:
         types = ecs_types(tuple(meaning.categories), [*types, "admin"])
     if types:
         about["type"] = types
@@ -123,9 +130,9 @@ def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
     if event.warnings:
         own["warnings"] = event.warnings
     if event.changes:
-        own["changes"] = changes_of(event)
+        own["changes"] = changes_of(event.changes)
     if event.unmapped != NOTHING:
-        own["unmapped"] = _flattened(event.unmapped)
+        own["unmapped"] = orjson.Fragment(flattened(bytes(event.unmapped)))
     add_marks(own, event, marks)
     return own
 
@@ -143,7 +150,7 @@ def _audit(event: AuditEvent) -> dict[str, Any]:
     if event.project_id or event.project_name:
         audit["project"] = without_empty(id=event.project_id, name=event.project_name)
     if event.metadata != NOTHING:
-        audit["metadata"] = _flattened(event.metadata)
+        audit["metadata"] = orjson.Fragment(flattened(bytes(event.metadata)))
     return audit
 
 

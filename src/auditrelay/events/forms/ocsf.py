@@ -195,7 +195,7 @@ def _of_entity_management(event: AuditEvent) -> dict[str, Any]:
             else:
                 entity[part] = _uid_and_name(target.id, target.name or target.email)
     if event.changes:
-        entity["data"] = {"changes": changes_of(event)}
+        entity["data"] = {"changes": changes_of(event.changes)}
     own: dict[str, Any] = {"entity": entity}
     if event.reason:
         own["comment"] = event.reason
@@ -368,6 +368,6 @@ def _add_unsupported(event: AuditEvent, class_uid: int, attributes: dict[str, An
     if event.privilege and class_uid != USER_ACCESS:
         attributes["privilege"] = event.privilege
     if event.changes and class_uid != ENTITY_MANAGEMENT:
-        attributes["changes"] = changes_of(event)
+        attributes["changes"] = changes_of(event.changes)
     if event.actor.user_agent and class_uid == EVENT_LOG_ACTIVITY:
         attributes["user_agent"] = event.actor.user_agent

@@ -25,16 +25,18 @@ from urllib.parse import quote
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.events.forms import FORMS
+from auditrelay.events.forms import FORMS, SPLICED
+from auditrelay.events.forms.derived import Derived, Given
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_us
 from auditrelay.http.replies import Reply
 from auditrelay.sinks import Counts, Item, Limits, Rejection, Rendered, Verdict
-from auditrelay.sinks._requests import clean, compress, dump, unexpected_body
+from auditrelay.sinks._requests import body_of, clean, dump, unexpected_body
 from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
-from auditrelay.sinks.elasticsearch.names import Targets, wildcard
+from auditrelay.sinks.elasticsearch.names import Target, Targets, wildcard
 from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
@@ -78,6 +80,7 @@ class Sink:
     def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
+        self._actions = Derived(self._action, SPLICED[settings.format])
         self._targets = Targets(settings.index)
         self._cluster = Cluster(name, settings, metrics, clock)
         self._duplicates = DuplicateFinder(self._cluster, clock)
@@ -91,22 +94,28 @@ class Sink:
         return Limits(settings.batch_events, settings.batch_bytes)
 
     def render(
-        self,
-        event: AuditEvent,
-        now: int,  # noqa: ARG002  # a document is right at any time
-        *,
-        marks: Mapping[str, object] = NO_MARKS,
-    ) -> Rendered:
-        """Return *event* as an action and a document, a line each; its key is the target's name."""
-        target = self._targets.of(event)
-        document = self._form(event, marks=marks)
+        self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> list[Rendered]:
+        """
+        Return each event of *page* as an action and a document, a line each.
+
+        Its key is the name of its target.
+        """
+        targets = self._targets.of_page(page)
+        texts = self._actions.texts(page, Given(now, marks), targets)
+        names = [target.name for target in targets]
+        return list(map(Rendered, texts, names))
+
+    def _action(self, event: AuditEvent, given: Given) -> bytes:
+        """Return the action for *event*, whose target is the choice, and its document."""
+        target = cast("Target", given.choice)
+        document = self._form(event, marks=given.marks)
         if self._settings.format == "ecs":
             if target.stream is not None:
                 document["data_stream"] = target.stream
         else:
             document.setdefault("@timestamp", iso_us(event.at))
-        text = b'%b%b"}}\n%b' % (target.action, event.uid.encode(), dump(document))
-        return Rendered(text, target.name)
+        return b'%b%b"}}\n%b' % (target.action, event.uid.encode(), dump(document))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*, except for what is already stored; sending it again is harmless."""
@@ -134,10 +143,8 @@ class Sink:
         )
 
     async def _bulk(self, batch: Sequence[Item]) -> Verdict:
-        # Do not bind the body to a name, so that it can be freed once compressed. Its last line has
-        # to end, too.
-        content, headers = await compress(
-            b"\n".join([*[item.text for item in batch], b""]), self._settings.compression
+        content, headers = await body_of(  # whose last line has to end, too
+            [item.text for item in batch], self._settings.compression, between=b"\n", end=b"\n"
         )
         headers["Content-Type"] = "application/x-ndjson"
         parameters = await self._bulk_parameters()
@@ -223,7 +230,8 @@ class Sink:
         """
         targets: dict[str, list[str]] = {}
         for event in events:
-            targets.setdefault(self._targets.of(event).name, []).append(event.uid)
+            target = self._targets.of(event.vendor, event.source, event.at)
+            targets.setdefault(target.name, []).append(event.uid)
         return await self._duplicates.stored(targets)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002

@@ -73,9 +73,9 @@ class DuplicateFinder:
             backing = await self._backing_indices(target)
             if backing.unreadable:
                 warnings.add(_UNREADABLE)
-            old = [place for place in places if batch[place].event.at < backing.search_before]
+            old = [place for place in places if batch[place].at < backing.search_before]
             for first in range(0, len(old), _MAX_IDS):
-                part = {batch[place].event.uid: place for place in old[first : first + _MAX_IDS]}
+                part = {batch[place].uid: place for place in old[first : first + _MAX_IDS]}
                 found = await self._search(target, part)
                 if found is None:
                     self._backing[target] = _BackingIndices(

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
 from auditrelay.window import moment
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
@@ -17,13 +17,16 @@ _FORBIDDEN = re.compile(r'[\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
 _FORBIDDEN_IN_STREAM = re.compile(r'[-\\/*?"<>| ,#:\x00-\x1f\x7f]')
 
+_HOUR: Final = 3_600_000_000
+"""Microseconds."""
+
 MAX_TARGETS: Final = 10_000
 """Most targets that are cached; a cache that is full is emptied."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """Where events go: an index or a data stream."""
+    """Where events go: an index or a data stream. Compared by identity, as there is one of each."""
 
     name: str
     action: bytes
@@ -32,13 +35,13 @@ class Target:
     """The parts of a data stream's name."""
 
     @classmethod
-    def of(cls, index: str, event: AuditEvent) -> Self:
-        """Fill in *index* for *event*. Characters that a name cannot contain become underscores."""
+    def of(cls, index: str, vendor: str, source: str, at: int) -> Self:
+        """Fill in *index* for an event. Characters that a name cannot have become underscores."""
         # In the name of a data stream hyphens separate the parts, and occur nowhere else.
         wrong = _FORBIDDEN_IN_STREAM if is_data_stream(index) else _FORBIDDEN
-        known = {"vendor": event.vendor, "source": event.source}
-        at = moment(event.at)
-        name = _DIRECTIVE.sub(lambda found: at.strftime(found[0]), index)
+        known = {"vendor": vendor, "source": source}
+        time = moment(at)
+        name = _DIRECTIVE.sub(lambda found: time.strftime(found[0]), index)
         name = _PLACEHOLDER.sub(lambda found: wrong.sub("_", known[found[1]].lower()), name)
         name = name.lstrip("-_+.")
         parts = name.split("-")
@@ -57,16 +60,23 @@ class Targets:
         self._dated = is_dated(index)
         self._cache: dict[tuple[str, str, int], Target] = {}
 
-    def of(self, event: AuditEvent) -> Target:
-        """Return where *event* goes."""
-        hour = event.at // 3_600_000_000 if self._dated else 0
-        key = (event.vendor, event.source, hour)
+    def of(self, vendor: str, source: str, at: int) -> Target:
+        """Return where an event goes that happened *at* (microseconds since 1970 UTC)."""
+        key = (vendor, source, at // _HOUR if self._dated else 0)
         target = self._cache.get(key)
         if target is None:
             if len(self._cache) >= MAX_TARGETS:
                 self._cache.clear()
-            target = self._cache[key] = Target.of(self._index, event)
+            target = self._cache[key] = Target.of(self._index, vendor, source, at)
         return target
+
+    def of_page(self, page: Page) -> list[Target]:
+        """Return where each event of *page* goes."""
+        sorts, of = [(sort.vendor, sort.source) for sort in page.sorts], self.of
+        if self._dated:
+            return [of(*sorts[sort], at) for sort, at in zip(page.sort, page.at, strict=True)]
+        targets = [of(*sort, 0) for sort in sorts]
+        return [targets[sort] for sort in page.sort]
 
 
 def is_data_stream(index: str) -> bool:

@@ -26,8 +26,10 @@ from pydantic import Field, field_validator
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Rejected, Retryable, code_of
 from auditrelay.events import AuditEvent
-from auditrelay.events.forms import FORMS, cim
+from auditrelay.events.forms import FORMS, SPLICED, cim
+from auditrelay.events.forms.derived import Derived, Given
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.page import Page
 from auditrelay.events.timestamps import epoch_seconds
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
@@ -36,7 +38,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import AckId, Counts, Form, Item, Limits, Rejection, Rendered, Verdict
-from auditrelay.sinks._requests import clean, compress, dump, error_for, unexpected_body
+from auditrelay.sinks._requests import body_of, clean, dump, error_for, unexpected_body
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
@@ -179,6 +181,7 @@ class Sink:
     def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
         self._form = FORMS[settings.format]
+        self._envelopes = Derived(self._envelope, SPLICED[settings.format])
         self._kind = "audit" if settings.format == "cim" else settings.format
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
@@ -199,12 +202,12 @@ class Sink:
         return Limits(settings.batch_events, settings.batch_bytes, event_bytes=EVENT_BYTES)
 
     def render(
-        self,
-        event: AuditEvent,
-        now: int,  # noqa: ARG002  # Splunk indexes an event of any age
-        *,
-        marks: Mapping[str, object] = NO_MARKS,
-    ) -> Rendered:
+        self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> list[Rendered]:
+        """Return each event of *page* in HEC's envelope."""
+        return list(map(Rendered, self._envelopes.texts(page, Given(now, marks))))
+
+    def _envelope(self, event: AuditEvent, given: Given) -> bytes:
         """
         Return *event* in HEC's envelope.
 
@@ -220,11 +223,11 @@ class Sink:
         }
         if settings.index is not None:
             envelope["index"] = settings.index
-        envelope["event"] = self._form(event, marks=marks)
+        envelope["event"] = self._form(event, marks=given.marks)
         fields = envelope["fields"] = cim.indexed(event)
         if settings.format != "cim":
             del fields["cim_model"]  # it announces keys that other forms do not have
-        return Rendered(dump(envelope))
+        return dump(envelope)
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*; if HEC leaves open which event it refuses, that one once more alone."""
@@ -263,9 +266,8 @@ class Sink:
         return replace(alone, retry=retry, counts=verdict.counts)
 
     async def _post(self, batch: Sequence[Item], channel: "Channel | None" = None) -> Reply:
-        # Do not bind the body to a name, so that it can be freed once compressed.
-        content, headers = await compress(
-            b"\n".join([item.text for item in batch]), self._settings.compression
+        content, headers = await body_of(
+            [item.text for item in batch], self._settings.compression, between=b"\n"
         )
         headers["Content-Type"] = "application/json"
         if channel is not None:

@@ -9,8 +9,10 @@ from pydantic import Field
 from auditrelay.clock import Clock
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
-from auditrelay.events.forms import FORMS
+from auditrelay.events.forms import FORMS, SPLICED
+from auditrelay.events.forms.derived import Derived, Given
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.page import Page
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings import SinkSettings
@@ -18,7 +20,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Size
 from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Verdict
-from auditrelay.sinks._requests import compress, dump, error_for, unexpected_body
+from auditrelay.sinks._requests import body_of, dump, error_for, unexpected_body
 from auditrelay.telemetry.metrics import Metrics
 
 _BRACKETS = 1
@@ -65,6 +67,7 @@ class Sink:
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
+        self._texts = Derived(self._text, SPLICED[settings.format])
         self._peer = Peer(
             name,
             settings,
@@ -83,16 +86,23 @@ class Sink:
         return Limits(settings.batch_events, most)
 
     def render(
-        self, event: AuditEvent, now: int, *, marks: Mapping[str, object] = NO_MARKS
-    ) -> Rendered:
-        """Return *event* with its ids."""
-        form = FORMS[self._settings.format](event, marks=marks)
-        return Rendered(dump({"uid": event.uid, "native_id": event.native_id, "event": form}))
+        self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
+    ) -> list[Rendered]:
+        """Return each event of *page* with its ids."""
+        return list(map(Rendered, self._texts.texts(page, Given(now, marks))))
+
+    def _text(self, event: AuditEvent, given: Given) -> bytes:
+        form = FORMS[self._settings.format](event, marks=given.marks)
+        return dump({"uid": event.uid, "native_id": event.native_id, "event": form})
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """Send *batch*: Globex accepts it whole or not at all."""
-        content, headers = await compress(
-            b"[%b]" % b",".join([item.text for item in batch]), self._settings.compression
+        content, headers = await body_of(
+            [item.text for item in batch],
+            self._settings.compression,
+            start=b"[",
+            between=b",",
+            end=b"]",
         )
         reply = await self._peer.request("POST", "/events", headers=headers, content=content)
         if reply.status != 200:

@@ -1,0 +1,424 @@
+"""
+Write whole pages of events in a form, by templates that are derived from its renderer.
+
+Events of one *shape* are written alike: the same keys in the same order, and only values differ.
+So for each shape the renderer is called once, with an event that has a *mark* in the place of each
+value. Its text, cut at the marks, is a template, and the events of the page that have this shape
+are written by filling in their values. There is one description of a form, its renderer, and what
+it writes does not depend on how it is called: ``tests/events/forms/test_derived.py`` holds that.
+
+For that a renderer may **choose** only by what is in the shape: by everything in an event's
+:class:`Sort`, by the kind of its actor, by which values are there, by which of the names of actor
+and target are equal, and by :func:`is_ip`, :func:`is_email`, :func:`is_admin_role` and
+:func:`fits_in_tag` of a value. It may put a value into a text, or one of the functions of a value
+that are listed in :data:`_FIELDS`; those are computed for each event.
+
+What a mark cannot stand for, such as a privilege that is looked into, stays in the shape as it is.
+A template is proved on the event that it was first needed for, so a renderer that breaks these
+rules is slow before it is wrong.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from auditrelay.events import NOTHING, Actor, AuditEvent, Change, Target
+from auditrelay.events.addresses import is_email, is_ip
+from auditrelay.events.decode import one_line
+from auditrelay.events.forms.datadog import fits_in_tag
+from auditrelay.events.forms.ecs import is_admin_role
+from auditrelay.events.marks import NO_MARKS, changed_fields, changes_of
+from auditrelay.events.page import Page, Sort
+from auditrelay.events.timestamps import epoch_seconds, iso_ms, iso_us
+
+_FEW: Final = 8
+"""A template costs as much as some events: fewer of a shape, or in a page, are rendered."""
+_MAX_SHAPES: Final = 512
+"""Shapes that are remembered; when there are more, all are forgotten."""
+_LONGEST_IP: Final = 40
+"""Characters; renderers treat a longer one differently."""
+
+
+class Given(NamedTuple):
+    """What a text depends on besides the event."""
+
+    now: int = 0
+    """When it is to be sent: microseconds since 1970 UTC."""
+    marks: Mapping[str, object] = NO_MARKS
+    """Added under ``auditrelay``."""
+    choice: Hashable = None
+    """What a sink has decided for this event, such as the index that it goes to."""
+
+
+Write = Callable[[AuditEvent, Given], bytes]
+Splice = Callable[[bytes], bytes]
+_Column = Callable[[Sequence[Any]], list[bytes]]
+_Shape = tuple[Any, ...]
+
+_encode = msgspec.json.Encoder().encode  # escapes as orjson does, in a tenth of the time
+
+
+class Derived:
+    """
+    Writes pages as *write* writes single events, byte for byte.
+
+    *spliced* are the functions by which the form embeds the JSON texts of an event, by field, where
+    it is not :func:`one_line`.
+    """
+
+    def __init__(self, write: Write, spliced: Mapping[str, Splice]) -> None:
+        self._write = write
+        self._columns = {
+            how([mark])[0]: (field, how)
+            for field, marks, functions in _FIELDS
+            for mark in marks
+            for how in (*functions, *([_splicing(spliced, field)] if field in _JSON else []))
+        }
+        texts = sorted(map(re.escape, self._columns), key=len, reverse=True)
+        self._any_mark = re.compile(b"(%b)" % b"|".join(texts))
+        self._templates: dict[_Shape, _Template | int] = {}
+        """By shape its template, or how many events it has had so far."""
+
+    def texts(
+        self, page: Page, given: Given, choices: Sequence[Hashable] | None = None
+    ) -> list[bytes]:
+        """Return the text of each event; *choices* has one for each, in place of ``choice``."""
+        if len(page) >= _FEW and not given.marks:
+            try:
+                return self._by_template(page, given, choices)
+            except UnicodeEncodeError:  # a lone surrogate, which no encoder accepts
+                pass
+        write = self._write
+        if choices is None:
+            return [write(event, given) for event in page]
+        return [
+            write(event, given._replace(choice=choice))
+            for event, choice in zip(page, choices, strict=True)
+        ]
+
+    def _by_template(
+        self, page: Page, given: Given, choices: Sequence[Hashable] | None
+    ) -> list[bytes]:
+        rows_of = defaultdict[_Shape, list[int]](list)
+        for row, shape in enumerate(_shapes(page, choices or repeat(given.choice))):
+            rows_of[shape].append(row)
+        columns = _Columns(page, given.now)
+        texts = [b""] * len(page)
+        for (sort, choice, *marks), rows in rows_of.items():
+            its = given._replace(choice=choice)
+            template = self._template((page.sorts[sort], choice, *marks), page, rows, its)
+            if template is None:
+                for row in rows:
+                    texts[row] = self._write(page[row], its)
+            elif len(rows) == len(texts):
+                return template.fill(columns)
+            else:
+                for row, text in zip(rows, template.fill(columns, rows), strict=True):
+                    texts[row] = text
+        return texts
+
+    def _template(
+        self, shape: _Shape, page: Page, rows: Sequence[int], given: Given
+    ) -> "_Template | None":
+        """Return the template of *shape*, which *rows* have; None while it is too rare for one."""
+        found = self._templates.get(shape, 0)
+        if not isinstance(found, int):
+            return found if found.sound else None
+        if not found and len(self._templates) >= _MAX_SHAPES:
+            self._templates.clear()
+        if found + len(rows) < _FEW:
+            self._templates[shape] = found + len(rows)
+            return None
+        constants = self._any_mark.split(self._write(_marked(shape), given._replace(now=_NOW)))
+        template = _Template(
+            b"%b".join(part.replace(b"%", b"%%") for part in constants[::2]),
+            [self._columns[mark] for mark in constants[1::2]],
+        )
+        first = page.take(rows[:1])
+        [text] = template.fill(_Columns(first, given.now))
+        template.sound = text == self._write(first[0], given)
+        self._templates[shape] = template
+        return template if template.sound else None
+
+
+class _Template:
+    """The text of a shape, with a ``%b`` for each of the *columns* that are filled in."""
+
+    def __init__(self, text: bytes, columns: Sequence[tuple[str, _Column]]) -> None:
+        self._text = text
+        self._columns = columns
+        self.sound = False
+        """Whether it was filled in to just what the renderer says."""
+
+    def fill(self, columns: "_Columns", rows: Sequence[int] | None = None) -> list[bytes]:
+        """Return the texts of the events at *rows*; without rows, of all."""
+        values: dict[Any, Any] = {name: columns[name] for name in self._columns}
+        if rows is not None:
+            pick = itemgetter(*rows) if len(rows) > 1 else lambda column: (column[rows[0]],)
+            values = {name: pick(column) for name, column in values.items()}
+        in_order = [values[name] for name in self._columns]
+        return list(map(self._text.__mod__, zip(*in_order, strict=True)))
+
+
+class _Columns(dict[tuple[str, _Column], list[bytes]]):
+    """The texts of a page's values, by field and function, each computed when it is needed."""
+
+    def __init__(self, page: Page, now: int) -> None:
+        super().__init__()
+        self._page = page
+        self._now = now
+
+    def __missing__(self, name: tuple[str, _Column]) -> list[bytes]:
+        field, how = name
+        if field == "now":
+            values: Sequence[Any] = [self._now] * len(self._page)
+        elif field in _ACTOR:
+            values = list(map(_ACTOR[field], self._page.actor))
+        else:
+            values = getattr(self._page, field)
+        texts = self[name] = how(values)
+        return texts
+
+
+# -- columns: how a value is written
+
+
+def _quoted(values: Sequence[object]) -> list[bytes]:
+    return [_encode(value) for value in values]
+
+
+def _within(values: Sequence[object]) -> list[bytes]:
+    """As a part of a longer text."""
+    return [_encode(value)[1:-1] for value in values]
+
+
+def _of(function: Callable[[Any], object]) -> _Column:
+    return lambda values: [_encode(function(value)) for value in values]
+
+
+def _of_few(function: Callable[[Any], object]) -> _Column:
+    """For a column that has few distinct values in a page."""
+
+    def written(values: Sequence[Any]) -> list[bytes]:
+        texts = {value: _encode(function(value)) for value in set(values)}
+        return [texts[value] for value in values]
+
+    return written
+
+
+def _epoch_seconds(values: Sequence[int]) -> list[bytes]:
+    return [epoch_seconds(value).encode() for value in values]
+
+
+def _milliseconds(values: Sequence[int]) -> list[bytes]:
+    return [b"%d" % (value // 1000) for value in values]
+
+
+def _splicing(spliced: Mapping[str, Splice], field: str) -> _Column:
+    splice = spliced.get(field)
+    if splice is not None:
+        return lambda texts: [b"" if text is None else splice(text.encode()) for text in texts]
+    return lambda texts: [
+        (
+            b""
+            if text is None
+            else one_line(text.encode())
+            if "\n" in text or "\r" in text
+            else text.encode()
+        )
+        for text in texts
+    ]
+
+
+# -- marks: what stands for a value while a template is made
+
+
+def _mark(field: str) -> str:
+    return f"\ufdd0{field}\ufdd1"  # characters that no text has
+
+
+def _email(field: str) -> str:
+    return f"{field}@mark.auditrelay.invalid"
+
+
+_ACTOR: Final = {
+    f"actor_{part}": attrgetter(part)
+    for part in ("id", "name", "email", "ip", "user_agent", "native_type")
+}
+_IP: Final = "2001:db8:6d61:726b::1"
+_TIMES: Final = {"at": 1_234_567_890_123_456, "fetched": 987_654_321_987_654}
+_NOW: Final = 1_357_924_680_135_792
+_LATE: Final = 246_813_579_246_813
+_CHANGES: Final = (Change(_mark("changes")),)
+_VALUES: Final[Mapping[str, object]] = {"late_by_s": _LATE, "changes": _CHANGES}
+_JSON: Final = {name: f'{{"{_mark(name)}":0}}' for name in ("raw", "metadata", "unmapped")}
+
+_TEXT: Final[tuple[_Column, ...]] = (_quoted, _within)
+_TIME: Final = (_of(iso_ms), _of(iso_us), _epoch_seconds, _milliseconds)
+_NAMES: Final = ("id", "name", "email")
+_OPTIONAL: Final = (
+    *("native_id", "time_raw", "target_type", "org_name", "project_name", "reason"),
+    *("target_id", "target_name", "target_email", "org_id", "project_id", "privilege"),
+    *("changes", "metadata", "unmapped", "late_by_s"),
+)
+"""The columns that may lack a value, in the order in which a shape has them."""
+
+_FIELDS: Final[Sequence[tuple[str, Sequence[object], Sequence[_Column]]]] = (
+    *[
+        (name, [_mark(name)], _TEXT)
+        for name in ("uid", "raw_sha256", "message", *_OPTIONAL[:12], "actor_user_agent")
+    ],
+    *[
+        (name, [_email(name)], _TEXT)
+        for name in ("actor_id", "actor_name", "actor_email", "target_email")
+    ],
+    *[(f"actor_{name}", [_mark(f"actor_{name}")], _TEXT) for name in (*_NAMES, "native_type")],
+    ("actor_ip", [_mark("actor_ip"), _IP], _TEXT),
+    ("at", [_TIMES["at"]], _TIME),
+    ("fetched", [_TIMES["fetched"]], (_of_few(iso_ms), _milliseconds)),
+    ("now", [_NOW], (_of_few(iso_ms), _of_few(iso_us))),
+    ("late_by_s", [_LATE], (_quoted,)),
+    ("changes", [_CHANGES], (_of_few(changes_of), _of_few(changed_fields))),
+    *[(name, [mark], (_quoted,)) for name, mark in _JSON.items()],
+)
+"""Each field, what marks it, and the functions of a column by which renderers write its values."""
+
+
+# -- shapes
+
+
+def _shapes(page: Page, choices: Iterable[Hashable]) -> Iterator[_Shape]:
+    """
+    Return for each event its sort, its choice, and all its values that may be missing.
+
+    A value that is there is replaced by its mark, so two events of one shape are equal here.
+    """
+    values: dict[str, Iterable[Any]] = {
+        name: column and _facets(name, column)
+        for name in _OPTIONAL
+        for column in [getattr(page, name)]
+    }
+    names = [page.target_email, page.target_id, page.target_name]
+    if _may_be_equal(page.actor, names):
+        names = [column or [None] * len(page) for column in names]
+        same = zip(*map(_same_names, page.actor, *names), strict=True)
+        values |= zip(("target_email", "target_id", "target_name"), same, strict=True)
+    return zip(
+        page.sort,
+        choices,
+        map(_marked_actor, page.actor),
+        *[values[name] or repeat(None) for name in _OPTIONAL],
+        strict=False,
+    )
+
+
+def _facets(name: str, column: Sequence[Any]) -> list[Any]:
+    """Return *column* with each value that is there replaced by a mark; one that is empty stays."""
+    if name in _JSON:
+        mark = _JSON[name]
+        return [mark if text is not None and text != "null" else None for text in column]
+    if name in _LOOKED_INTO:
+        mark_of = {value: value and _LOOKED_INTO[name](value) for value in set(column)}
+        return [mark_of[value] for value in column]
+    value_mark: object = _VALUES.get(name) or _mark(name)
+    return [value and value_mark for value in column]
+
+
+def _address(name: str, value: str) -> str:
+    return _email(name) if is_email(value) else _mark(name)
+
+
+_LOOKED_INTO: Final[Mapping[str, Callable[[str], str]]] = {
+    "target_email": lambda value: _address("target_email", value),
+    "org_id": lambda value: _mark("org_id") if fits_in_tag(value) else value,
+    "project_id": lambda value: _mark("project_id") if fits_in_tag(value) else value,
+    "privilege": lambda value: value if is_admin_role(value) else _mark("privilege"),
+}
+"""What a value is replaced by where not only its presence matters."""
+
+
+@lru_cache(maxsize=2048)
+def _marked_actor(actor: Actor) -> Actor:
+    """Return *actor* with marks; equal names have equal marks."""
+    marks: dict[str, str] = {}
+    for name in _NAMES:
+        value = getattr(actor, name)
+        if value and value not in marks:
+            marks[value] = _address(f"actor_{name}", value)
+    names = [value and marks[value] for value in (actor.id, actor.name, actor.email)]
+    ip = actor.ip
+    if ip:
+        ip = _mark("actor_ip") if not is_ip(ip) else _IP if len(ip) <= _LONGEST_IP else ip
+    return _one(
+        Actor(
+            actor.kind,
+            names[0],
+            names[1],
+            names[2],
+            ip,
+            actor.user_agent and _mark("actor_user_agent"),
+            actor.native_type and _mark("actor_native_type"),
+        )
+    )
+
+
+@lru_cache(maxsize=1024)
+def _one(actor: Actor) -> Actor:
+    """Return one object for all that are equal: comparing it with itself takes no time."""
+    return actor
+
+
+def _may_be_equal(actors: Sequence[Actor], targets: Sequence[Sequence[str | None]]) -> bool:
+    """Return whether some text is in two of the columns: a name of an actor, or of a target."""
+    columns = [set(column) for column in targets if column]
+    if not columns:
+        return False
+    distinct = set(actors)
+    columns.append({name for actor in distinct for name in (actor.id, actor.name, actor.email)})
+    for column in columns:
+        column -= {None, ""}
+    return len(set().union(*columns)) < sum(map(len, columns))
+
+
+def _same_names(
+    actor: Actor, email: str | None, id_: str | None, name: str | None
+) -> tuple[str | None, str | None, str | None]:
+    """Return the marks of a target's names: those that equal one of *actor*'s have the same."""
+    its = _marked_actor(actor)
+    marks: dict[str | None, str | None] = {None: None, "": ""}
+    for value, mark in (
+        (actor.id, its.id),
+        (actor.name, its.name),
+        (actor.email, its.email),
+        (email, email and _address("target_email", email)),
+        (id_, _mark("target_id")),
+        (name, _mark("target_name")),
+    ):
+        marks.setdefault(value, mark)
+    return marks[email], marks[id_], marks[name]
+
+
+def _marked(shape: _Shape) -> AuditEvent:
+    """Return the event that stands for all of *shape*."""
+    sort: Sort = shape[0]
+    values: dict[str, Any] = dict(zip(_OPTIONAL, shape[3:], strict=True))
+    target = Target(*[values.pop(f"target_{part}") for part in ("type", *_NAMES)])
+    metadata, unmapped = values.pop("metadata"), values.pop("unmapped")
+    return AuditEvent(
+        **msgspec.structs.asdict(sort),
+        **values | _TIMES | {"changes": values["changes"] or ()},
+        uid=_mark("uid"),
+        actor=shape[2],
+        target=target,
+        message=_mark("message"),
+        metadata=NOTHING if metadata is None else msgspec.Raw(metadata.encode()),
+        unmapped=NOTHING if unmapped is None else msgspec.Raw(unmapped.encode()),
+        raw=msgspec.Raw(_JSON["raw"].encode()),
+        raw_sha256=_mark("raw_sha256"),
+    )

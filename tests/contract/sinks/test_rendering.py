@@ -1,0 +1,63 @@
+"""A page of events is rendered for a product as each of its events alone, byte for byte."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from tests.contract.sinks.test_contract import DOUBLES
+from tests.support.clock import FakeClock
+from tests.support.corpus import VENDORS, events_of, odd_pages, pages_of_alike
+
+from auditrelay.events.forms import FORMS
+from auditrelay.events.page import Page
+from auditrelay.sinks import Sink, available
+from auditrelay.telemetry.metrics import Metrics
+
+HOUR = 3600 * 10**6
+OTHER_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "datadog": {"tags": ["env:100%"], "service": "a%s"},
+    "elasticsearch": {"index": "audit-{source}-%Y.%m.%d"},
+    "splunk_hec": {"index": "main", "host": "h%", "sourcetype": "%s", "source": "%%"},
+}
+"""Settings that change what is written, by type of sink."""
+
+
+def sinks_of(kind: str) -> Iterator[Sink]:
+    """Yield a sink of *kind* for each form, as its settings are by default and otherwise."""
+    module = import_module(f"auditrelay.sinks.{kind}")
+    required = DOUBLES[kind](clock=lambda: 0).settings() if kind in DOUBLES else {}
+    for form in sorted(FORMS):
+        for more in ({}, OTHER_SETTINGS.get(kind, {})):
+            keys = {"type": kind, "path": "-", **required, **more, "format": form}
+            known = {
+                key: value for key, value in keys.items() if key in module.Settings.model_fields
+            }
+            sink: Sink = module.build("siem", module.Settings(**known), Metrics(), FakeClock())
+            yield sink
+
+
+def check(sink: Sink, page: Page, now: int) -> None:
+    """Assert that *page* is rendered as event by event."""
+    one_by_one = [sink.render(page[row : row + 1], now)[0] for row in range(len(page))]
+    for _ in range(2):
+        assert sink.render(page, now) == one_by_one
+
+
+@pytest.mark.parametrize("kind", available())
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_page_is_rendered_as_each_of_its_events(kind: str, vendor: str) -> None:
+    events = events_of(vendor)
+    for sink in sinks_of(kind):
+        for page in (Page.of(events), *pages_of_alike(list(events[::40]))):
+            for now in (page.at[0], page.at[-1] + 18 * HOUR):
+                check(sink, page, now)
+
+
+@pytest.mark.parametrize("kind", available())
+@settings(deadline=None, max_examples=25)
+@given(page=odd_pages())
+def test_an_odd_page_is_rendered_as_each_of_its_events(kind: str, page: Page) -> None:
+    for sink in sinks_of(kind):
+        check(sink, page, page.at[0])

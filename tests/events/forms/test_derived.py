@@ -1,0 +1,168 @@
+"""A page is written as its renderer would write each event, byte for byte, and far faster."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from tests.conftest import make_event
+from tests.support.corpus import (
+    VENDORS,
+    events_of,
+    events_of_every_meaning,
+    odd_pages,
+    pages_of_alike,
+)
+
+from auditrelay.events import Actor, AuditEvent, Target
+from auditrelay.events.forms import FORMS, SPLICED, derived
+from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.page import Page
+from auditrelay.events.timestamps import iso_ms
+from auditrelay.sinks._requests import dump
+
+replace = msgspec.structs.replace
+NOW = Given(1_767_268_800_123_456)
+
+
+def writer(form: str) -> Callable[[AuditEvent, Given], bytes]:
+    """Write an event in *form* by its renderer alone, with the time of sending."""
+
+    def write(event: AuditEvent, its: Given) -> bytes:
+        document = FORMS[form](event, marks=its.marks)
+        return dump(document | {"sent": iso_ms(its.now), "choice": its.choice})
+
+    return write
+
+
+def check(form: str, pages: Iterable[Page]) -> Derived:
+    """Assert that *pages* are written as by value."""
+    write = writer(form)
+    subject = Derived(write, SPLICED[form])
+    for page in pages:
+        choices = [sort % 2 for sort in page.sort]
+        texts = subject.texts(page, NOW, choices)
+        for text, event, choice in zip(texts, page, choices, strict=True):
+            assert text == write(event, NOW._replace(choice=choice))
+    return subject
+
+
+def templates(subject: Derived) -> Sequence[object]:
+    """Return the templates that were made; each of them must have been sound."""
+    made = [each for each in subject._templates.values() if not isinstance(each, int)]
+    assert all(template.sound for template in made)
+    return made
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_every_vendors_events_are_written_as_they_are_rendered(vendor: str, form: str) -> None:
+    events = events_of(vendor)
+    subject = check(form, [Page.of(events), *pages_of_alike(list(events))])
+    assert templates(subject)
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_every_kind_and_verb_is_written_as_it_is_rendered(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derived, "_MAX_SHAPES", 10**6)
+    events = events_of_every_meaning()
+    subject = check(form, pages_of_alike(events))
+    assert len(templates(subject)) >= len(events)
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+@settings(deadline=None, max_examples=40)
+@given(page=odd_pages())
+def test_odd_events_are_written_as_they_are_rendered(form: str, page: Page) -> None:
+    check(form, [page, page])
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_names_that_are_equal_are_a_shape_of_their_own(form: str) -> None:
+    names = [None, "", "d", "s", "d@x.example", "s@x.example"]
+    events = [
+        make_event(
+            number,
+            kind="member",
+            actor=Actor("user", names[number % 6], names[number // 6 % 6], names[number // 36 % 6]),
+            target=Target("user", *[names[(number * 7 + place) % 6] for place in (0, 1, 3)]),
+        )
+        for number in range(216)
+    ]
+    templates(check(form, [Page.of(events * 8)]))
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_lone_surrogate_costs_its_page_no_more_than_time(form: str) -> None:
+    events = [make_event(number) for number in range(20)]
+    for field in ("message", "reason", "native_id"):
+        check(form, [Page.of([*events, replace(events[3], **{field: "\ud800"})])])
+
+
+def test_a_few_events_or_events_with_marks_are_rendered_one_by_one() -> None:
+    subject = Derived(writer("raw"), SPLICED["raw"])
+    subject.texts(Page.of([make_event(number) for number in range(7)]), NOW)
+    assert not subject._templates
+    events = [make_event(number) for number in range(8)]
+    marked = subject.texts(Page.of(events), NOW._replace(marks={"test": True}))
+    assert all(b'"test":true' in text for text in marked)
+    assert not subject._templates
+    subject.texts(Page.of(events), NOW)
+    assert len(templates(subject)) == 1
+
+
+def test_a_rare_shape_gets_a_template_once_it_has_been_seen_often_enough() -> None:
+    subject = Derived(writer("cim"), SPLICED["cim"])
+    rare = [make_event(1, reason="one")]
+    page = Page.of([*[make_event(number) for number in range(10)], *rare])
+    for made in (1, 1, 1, 1, 1, 1, 1, 2):
+        subject.texts(page, NOW)
+        assert len(templates(subject)) == made
+
+
+def test_the_templates_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derived, "_MAX_SHAPES", 20)
+    subject = Derived(writer("cim"), SPLICED["cim"])
+    for number in range(50):
+        page = Page.of([make_event(each, native_action=f"a{number}") for each in range(8)])
+        subject.texts(page, NOW)
+        assert 0 < len(subject._templates) <= 20
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda event: event.message[:3],
+        lambda event: event.message.upper(),
+        lambda event: "long" if len(event.message) > 15 else "short",
+        lambda event: event.at // 1_000_000,
+    ],
+)
+def test_a_renderer_that_looks_into_a_value_is_slow_before_it_is_wrong(
+    look: Callable[[AuditEvent], object],
+) -> None:
+    def write(event: AuditEvent, _: Given) -> bytes:
+        return dump({"uid": event.uid, "found": look(event)})
+
+    subject = Derived(write, {})
+    page = Page.of([make_event(number, message=f"m{number}") for number in range(20)])
+    for _ in range(2):
+        assert subject.texts(page, NOW) == [write(event, NOW) for event in page]
+
+
+def test_each_shape_is_rendered_a_few_times_only() -> None:
+    calls: list[AuditEvent] = []
+
+    def write(event: AuditEvent, its: Given) -> bytes:
+        calls.append(event)
+        return writer("ecs")(event, its)
+
+    subject = Derived(write, SPLICED["ecs"])
+    page = Page.of(
+        [make_event(number, verb=("update", "read")[number % 2]) for number in range(90)]
+    )
+    for _ in range(3):
+        subject.texts(page, NOW)
+    assert len(calls) == 4, "for each shape its marks, and one event to prove the template"
