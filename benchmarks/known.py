@@ -31,17 +31,18 @@ from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.store import Proof
-from auditrelay.store.keys import known_key
-from auditrelay.store.sqlite import intake, ledger
+from auditrelay.store.keys import known_key, sortable
+from auditrelay.store.sqlite import intake, known, ledger
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import records
-from auditrelay.store.sqlite.known import REMEMBER
 from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.uids import Uids
 from auditrelay.window import Interval, micros
 
 PAGE = 1000
 PAGES = 30
 DAYS = 400
+DIGEST = "00" * 32
 START = datetime(2025, 1, 1, tzinfo=UTC)
 Moments = Callable[[], list[datetime]]
 CONFIG = """\
@@ -56,11 +57,12 @@ path = "{folder}/out.ndjson"
 """
 
 
-def fill(folder: Path, known: int) -> float:
-    """Create a state with *known* uids; return the seconds it took."""
+def fill(folder: Path, count_known: int) -> float:
+    """Create a state with *count_known* uids; return the seconds it took."""
     files.prepare(folder)
     files.create(folder)
-    a_day = known // DAYS
+    a_day = count_known // DAYS
+    uids = Uids()
     began = time.perf_counter()
     with contextlib.closing(files.connect(folder, write=True)) as db:
         db.execute("pragma synchronous = off")
@@ -73,15 +75,17 @@ def fill(folder: Path, known: int) -> float:
             db.execute("begin")
             for number in range(0, a_day, PAGE):
                 count = min(PAGE, a_day - number)
-                keys = b"".join(
-                    (first + step * place + (1 << 63)).to_bytes(8) + os.urandom(20)
+                keys = [
+                    sortable(first + step * place) + os.urandom(20)
                     for place in range(number, number + count)
+                ]
+                known.remember(
+                    db, uids, 1, keys, digests=[DIGEST] * count, first=day * a_day + number
                 )
-                db.execute(REMEMBER, (keys, count, 1, day * a_day + number))
             proof = Proof(covers=(span,))
             intake.enter(db, 1, proof, now=micros(span.end), via="poll")
             db.execute("commit")
-        db.execute("update meta set value = ? where name = 'next_position'", (known,))
+        db.execute("update meta set value = ? where name = 'next_position'", (count_known,))
         db.execute("pragma wal_checkpoint(truncate)").fetchall()
     return time.perf_counter() - began
 
@@ -179,13 +183,13 @@ def polls(folder: Path, count: int) -> str:
         db.execute(
             "insert into source (id, name, started) values (1, 'voice', ?)", (micros(START),)
         )
-        step = timedelta(minutes=5)
+        step, uids = timedelta(minutes=5), Uids()
         began = time.perf_counter()
         for number in range(count):
             at = START + number * step
-            key = (micros(at) + (1 << 63)).to_bytes(8) + os.urandom(20)
+            key = sortable(micros(at)) + os.urandom(20)
             db.execute("begin")
-            db.execute(REMEMBER, (key, 1, 1, number))
+            known.remember(db, uids, 1, [key], digests=[DIGEST], first=number)
             # Each window starts an overlap before the checkpoint, as polls do.
             window = Interval(at - step, at + step)
             proof = Proof(covers=(window,))

@@ -57,6 +57,8 @@ class Intake(Protocol):
         """
         Deduplicate *events* by uid, put the new ones into the spool, and remember their uids.
 
+        An event whose uid is known is known, whatever its time is today.
+
         On return the spooled events, their uids, the *bad* rows, the *proof* and the *condition* of
         *source* are durable together. *via* is the journal's text for the kind of read. *proof*
         comes with the last page of a walk; an event made by *notice* reports each gap that it
@@ -65,6 +67,14 @@ class Intake(Protocol):
         poll that finds nothing is one write.
 
         Raises StoreFull if the spool or the disk has no room.
+        """
+
+    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
+        """
+        Return the rows whose uid is not known, each distinct uid once: what :meth:`add` would add.
+
+        *uids* and *at* are columns of a page: of each event its uid and its time (microseconds). An
+        event is known by its uid alone; it is found faster if its time is the one that it had.
         """
 
     async def make_room(self) -> bool:
@@ -82,11 +92,12 @@ class Intake(Protocol):
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """
-        Record the known events of *span* that are not in *seen*; return how many are new.
+        Record the known events of *span* that are not among *seen*; return how many are new.
 
         They were deleted at the source, which is evidence and no error; on return the record is
-        durable. *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only events
-        spooled *before* that place count: later ones may have come during the read.
+        durable. *seen* are uids, of twenty bytes: an event that is shown with another time today is
+        not missing. Only events spooled *before* that place count: later ones may have come during
+        the read.
         """
 
 

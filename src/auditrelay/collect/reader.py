@@ -21,7 +21,7 @@ from auditrelay.collect.walk import time_range, walk
 from auditrelay.events import AuditEvent
 from auditrelay.sources import Page, Source
 from auditrelay.store import Proof
-from auditrelay.store.keys import known_key
+from auditrelay.store.keys import uid_bytes
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
 
@@ -134,7 +134,7 @@ class WindowReader:
         ) as pages:
             async for events, page, outcome in pages:
                 if mode.resweep:
-                    seen.update(map(known_key, events))
+                    seen.update(uid_bytes([event.uid for event in events]))
                     events = [_late(event) for event in events]  # noqa: PLW2901  # the same, marked
                 elif mode.backfill is not None:
                     events = [backfilled(event) for event in events]  # noqa: PLW2901  # as above

@@ -1,10 +1,27 @@
-"""The key that events are deduplicated by: time first, so that a page's keys are close together."""
+"""
+The key that a known event is stored by: time first, so that a page's keys are close together.
 
+An event is known by its uid alone. The time in its key is the one under which it was first known:
+the vendor may tell another one today.
+"""
+
+import struct
+from collections.abc import Sequence
 from typing import Final
 
 from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
+
+UID: Final = 20
+"""How many bytes a uid has."""
+
+KEY: Final = 8 + UID
+"""How many bytes a key has."""
 
 TIMELESS: Final = bytes(8)
+
+_ZERO: Final = 1 << 63
+"""What is added to a time, so that its eight bytes sort like it, also before 1970."""
 
 
 def known_key(event: AuditEvent) -> bytes:
@@ -18,11 +35,32 @@ def known_key(event: AuditEvent) -> bytes:
     return sortable(event.at) + bytes.fromhex(event.uid)
 
 
+def known_keys(page: Page) -> list[bytes]:
+    """Return the key of each event of *page*, as :func:`known_key` does."""
+    fetched = {number for number, sort in enumerate(page.sorts) if sort.time_quality == "fetched"}
+    at = page.at
+    if fetched:
+        at = [-_ZERO if number in fetched else at for number, at in zip(page.sort, at, strict=True)]
+    return keys_of(page.uid, at)
+
+
+def keys_of(uids: Sequence[str], at: Sequence[int]) -> list[bytes]:
+    """Return the keys of events with these *uids* and times (microseconds)."""
+    times = struct.pack(f">{len(at)}Q", *[time + _ZERO for time in at])
+    return [times[8 * row : 8 * row + 8] + uid for row, uid in enumerate(uid_bytes(uids))]
+
+
+def uid_bytes(uids: Sequence[str]) -> list[bytes]:
+    """Return *uids*, which are hexadecimal, as twenty bytes each."""
+    joined = bytes.fromhex("".join(uids))
+    return [joined[place : place + UID] for place in range(0, len(joined), UID)]
+
+
 def sortable(at: int) -> bytes:
     """Return eight bytes that sort like the time *at* (microseconds), also before 1970."""
-    return (at + (1 << 63)).to_bytes(8)
+    return (at + _ZERO).to_bytes(8)
 
 
 def time_of(key: bytes) -> int:
     """Return the event time in a *key*, in microseconds."""
-    return int.from_bytes(key[:8]) - (1 << 63)
+    return int.from_bytes(key[:8]) - _ZERO

@@ -185,6 +185,7 @@ async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
 
 
 async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: Path) -> None:
+    await (await opened(folder)).close()
     with StateView(folder) as view:
         known = view.coverage("voice")
     assert known is not None
@@ -197,7 +198,10 @@ async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: 
     assert gone.digest.hex() == by_id[history.DELETED].uid
 
 
-def test_coverage_check_finds_it_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_coverage_check_finds_it_whole(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await (await opened(folder)).close()
     with StateView(folder) as view:
         _check({name: view.coverage(name) for name in EXPECTED["sources"]})
     assert capsys.readouterr().out.splitlines() == [

@@ -51,7 +51,8 @@ class Spool:
         disk_reserve.require_room(db, len(blob))
         first = meta.read(db, "next_position")
         db.execute(
-            "insert into spool values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
+            "insert into spool (first, count, source, stored, bytes, events, only) "
+            "values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",
             (first, len(events), owner, now, len(blob), blob, only),
         )
         meta.write(db, "next_position", first + len(events))

@@ -33,7 +33,7 @@ from auditrelay.store import (
     StoredDeadLetter,
 )
 from auditrelay.store.conditions import Condition, SourceCondition, encode_condition
-from auditrelay.store.keys import known_key, time_of
+from auditrelay.store.keys import keys_of, known_key, time_of
 from auditrelay.store.leases import Lease
 from auditrelay.store.places import place, position_of
 from auditrelay.store.progress import Range
@@ -54,6 +54,7 @@ from auditrelay.store.sqlite import (
 )
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.state_dir import connect, create
+from auditrelay.store.sqlite.uids import Uids
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
 
@@ -86,6 +87,7 @@ class SqliteStore:
         create(state_dir)
         write = connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
+        self._uids = Uids()
         self._disk_full = not disk_reserve.reserve(state_dir)
         self._read_db = connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -156,9 +158,10 @@ class SqliteStore:
             added = intake.add(
                 db,
                 self._spool,
+                self._uids,
                 source_id(db, source),
                 events,
-                keys,
+                keys=keys,
                 proof=proof or Proof(),
                 notice=notice,
                 bad=bad,
@@ -176,6 +179,12 @@ class SqliteStore:
         # Not before: with a full spool this is tried every second, and alerts come of a report.
         self.on_condition()
         return added
+
+    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
+        """Look *uids* up among the known, first under the times *at*."""
+        return await self._read(
+            lambda db: known.find_new(db, self._uids, source_id(db, source), keys_of(uids, at))
+        )
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -210,9 +219,9 @@ class SqliteStore:
     # -- comparing with a source -----------------------------------------------------------------
 
     async def count_new(self, source: str, events: Sequence[AuditEvent]) -> int:
-        """Count the *events* whose keys are not known."""
-        keys = [known_key(event) for event in events]
-        return await self._read(lambda db: len(known.find_new(db, source_id(db, source), keys)))
+        """Count the *events* whose uids are not known."""
+        uids, at = [event.uid for event in events], [event.at for event in events]
+        return len(await self.find_new(source, uids, at))
 
     async def delivery_status(
         self, source: str, events: Sequence[AuditEvent]
@@ -220,7 +229,7 @@ class SqliteStore:
         """Look each of *events* up among the known, in each sink's progress and dead letters."""
         keys = [known_key(event) for event in events]
         return await self._read(
-            lambda db: known.delivery_status(db, source, source_id(db, source), keys)
+            lambda db: known.delivery_status(db, self._uids, source, source_id(db, source), keys)
         )
 
     async def find_deleted(
@@ -234,9 +243,9 @@ class SqliteStore:
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
-        start, end = micros(span.start), micros(span.end)
+        parts = micros(span.start), micros(span.end)
         count, digest = await self._read(
-            lambda db: ledger.digest_of(db, source_id(db, source), start, end)
+            lambda db: ledger.digest_of(db, source_id(db, source), *parts)
         )
         return count, digest.hex()
 
