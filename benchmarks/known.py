@@ -31,7 +31,7 @@ from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.store import Proof
-from auditrelay.store.keys import known_key, sortable
+from auditrelay.store.keys import known_key, sortable, time_of
 from auditrelay.store.sqlite import intake, known, ledger
 from auditrelay.store.sqlite import state_dir as files
 from auditrelay.store.sqlite.journal import records
@@ -159,6 +159,40 @@ def _row(title: str, milliseconds: list[float]) -> str:
     return f"| {title} | {statistics.median(milliseconds):.1f} | {max(milliseconds):.1f} |"
 
 
+def uids_alone(folder: Path) -> list[str]:
+    """Return table rows of the CPU an event that looking up and remembering uids takes."""
+    uids, rows = Uids(), []
+    generator = random.Random(2)  # repeatable, not secret
+    end = micros(START + timedelta(days=DAYS + 1))
+    with contextlib.closing(files.connect(folder, write=True)) as db:
+        made = [
+            [
+                sortable(end + 1_000_000 * (number * PAGE + row)) + generator.randbytes(20)
+                for row in range(PAGE)
+            ]
+            for number in range(PAGES + 1)
+        ]
+        moved = [[sortable(time_of(key) + 52) + key[8:] for key in keys] for keys in made]
+        for title, batch, new in (
+            ("new", made, PAGE),
+            ("known", made, 0),
+            ("known, each with another time", moved, 0),
+        ):
+            costs = []
+            for keys in batch:
+                began = time.thread_time()
+                db.execute("begin")
+                found = known.find_new(db, uids, 1, keys)
+                if found:
+                    known.remember(db, uids, 1, keys, digests=[DIGEST] * PAGE, first=1 << 40)
+                db.execute("commit")
+                costs.append((time.thread_time() - began) * 1e6 / PAGE)
+                assert len(found) == new
+            first, *others = costs
+            rows.append(f"| {title} | {statistics.median(others):.2f} | {first:.2f} |")
+    return rows
+
+
 def command(folder: Path, *words: str) -> tuple[float, float]:
     """Run a command; return its seconds and its peak memory in MB."""
     config = folder / "config.toml"
@@ -231,6 +265,9 @@ def main() -> None:
         print(f"\nThe store is open after {opened * 1000:.0f} ms; peak memory {peak:.0f} MB.\n")
         print(f"| page of {PAGE:,} | ms, median of {PAGES} | ms, worst |\n| --- | --- | --- |")
         print("\n".join(rows), flush=True)
+        print(f"\n| uids of {PAGE:,} events | CPU µs each, median | of the first page |")
+        print("| --- | --- | --- |")
+        print("\n".join(uids_alone(state)), flush=True)
         year = folder / "year"
         files.prepare(year)
         print(f"\n{polls(year, options.polls)}")

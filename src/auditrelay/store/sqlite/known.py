@@ -17,7 +17,7 @@ from auditrelay.store import DeliveryStatus
 from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.sqlite import dead_letters
 from auditrelay.store.sqlite.readers import reader_of
-from auditrelay.store.sqlite.uids import Uids
+from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
 
 DIGEST = 8
@@ -54,8 +54,13 @@ def find(
     if not others:
         return found
     found |= _by_uid(_find_exactly(db, owner, [TIMELESS + uid for uid in others]))
-    moved = [uid for uid in others if uid not in found]
-    return found | _by_uid(_find_exactly(db, owner, uids.logged(db, owner, moved)))
+    missing = {uid for uid in others if uid not in found}
+    for moved in logged(db, owner, missing) if missing else ():
+        found |= _by_uid(_find_exactly(db, owner, moved))
+        missing -= found.keys()
+        if not missing:
+            break
+    return found
 
 
 def _by_uid(keys: Iterable[bytes]) -> dict[bytes, bytes]:

@@ -4,12 +4,12 @@ Find known uids whatever their time is: the vendor may tell another time for the
 The known uids themselves are clustered by time. Beside them is a log of them, a row for about a
 thousand: the first eight bytes of each uid, and its time. It only grows at its end, since an index
 in the order of uids costs a page of the database for each new one
-(docs/decisions/0029-uid-alone.md). Whether it is worth a look is known in memory: five bytes a uid.
+(docs/decisions/0024-uid-alone.md). Whether it is worth a look is known in memory: five bytes a uid.
 """
 
 import sqlite3
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from auditrelay.store.keys import KEY, TIMELESS, time_of
@@ -20,85 +20,96 @@ ROW: Final = 1000
 _READ: Final = 64
 """How many rows of the log are read at once."""
 
-_BITS: Final = 14
 _NEVER: Final = (1 << 63) - 1
 """The newest time of a row with a uid that has no time, and so is never forgotten."""
 
-_NEXT: Final = (
-    "select max(id), cast(group_concat(uids, '') as blob), cast(group_concat(times, '') as blob) "
-    "from (select id, uids, times from uid_log where source = ? and id > ? order by id limit ?)"
+_BEFORE: Final = (
+    "select min(id), cast(group_concat(uids, '') as blob), cast(group_concat(times, '') as blob) "
+    "from (select id, uids, times from uid_log where source = ? and id < ? "
+    "order by id desc limit ?)"
 )
 
 
 class Uids:
     """
-    What may be known, by source: a hash of each uid, of 46 bits.
+    What may be known, by source: the first eight bytes of each uid.
 
-    Filled when a source first has something new; shared by the writer thread, which adds to it, and
-    the reader thread. It may have more than the log, after a write that failed or a uid that was
+    Loaded when a source first has something new; shared by the writer thread, which adds to it, and
+    the reader thread. It may have more than the log, after a write that failed or once a uid was
     forgotten, and never less: what it does not have is not known.
     """
 
     def __init__(self) -> None:
-        self._hashes: dict[int, list[bytes]] = {}
-        """For each source and each value of the first 14 bits the four bytes that follow."""
+        self._loaded: dict[int, _Loaded] = {}
 
     def possible(self, owner: int, uids: Collection[bytes]) -> Collection[bytes]:
         """Return those of *uids* that may be known; all of them while nothing tells."""
-        hashes = self._hashes.get(owner)
-        if hashes is None:
+        loaded = self._loaded.get(owner)
+        if loaded is None:
             return uids
-        return [uid for uid in uids if uid[2:6] in hashes[int.from_bytes(uid[:2]) >> 2]]
-
-    def logged(self, db: sqlite3.Connection, owner: int, wanted: Collection[bytes]) -> list[bytes]:
-        """
-        Return every key under which one of the uids *wanted* may be known, from the log.
-
-        A key may be of another uid with the same first eight bytes: look whether it is known.
-        """
-        of: dict[int, list[bytes]] = {}
-        for uid in wanted:
-            of.setdefault(int.from_bytes(uid[:8]), []).append(uid)
-        found: list[bytes] = []
-        for uids, times in _log(db, owner) if wanted else ():
-            logged = struct.unpack(f">{len(uids) // 8}Q", uids)
-            if of.keys().isdisjoint(logged):
-                continue
-            for place, number in enumerate(logged):
-                if number in of:
-                    time = times[8 * place : 8 * place + 8]
-                    found += [time + uid for uid in of[number]]
-        return found
+        shift, rest_of = loaded.shift, loaded.rest_of
+        return [uid for uid in uids if uid[4:8] in rest_of[int.from_bytes(uid[:4]) >> shift]]
 
     def add(self, db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> None:
         """Add *keys*, which are new, to the log of the source *owner*."""
         newest, uids, times = _row_of(keys)
         _append(db, owner, newest, uids, times)
-        hashes = self._hashes.get(owner)
-        if hashes is not None:
-            _fill(hashes, uids)
+        if loaded := self._loaded.get(owner):
+            loaded.add(uids)
             return
-        hashes = [b""] * (1 << _BITS)
+        (size,) = db.execute(
+            "select total(length(uids)) from uid_log where source = ?", (owner,)
+        ).fetchone()
+        loaded = _Loaded(int(size) // 8)
         for logged, _ in _log(db, owner):
-            _fill(hashes, logged)
+            loaded.add(logged)
         # Only now that it is complete: the reader thread believes what it finds here.
-        self._hashes[owner] = hashes
+        self._loaded[owner] = loaded
 
 
-def _fill(hashes: list[bytes], uids: bytes) -> None:
-    for first, rest in struct.iter_unpack(">H4s2x", uids):
-        hashes[first >> 2] += rest
+class _Loaded:
+    """A set of uids, of which *count* are expected: four bytes each, by the bits before these."""
+
+    def __init__(self, count: int) -> None:
+        bits = max(14, (count // 64).bit_length())
+        self.shift = 32 - bits
+        self.rest_of = [b""] * (1 << bits)
+
+    def add(self, uids: bytes) -> None:
+        """Add the *uids*, of eight bytes each."""
+        for first, rest in struct.iter_unpack(">I4s", uids):
+            self.rest_of[first >> self.shift] += rest
+
+
+def logged(db: sqlite3.Connection, owner: int, wanted: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """
+    Yield the keys under which one of the uids *wanted* may be known, the last ones first, in steps.
+
+    A key may be of another uid with the same first eight bytes: look whether it is known.
+    """
+    of: dict[int, list[bytes]] = {}
+    for uid in wanted:
+        of.setdefault(int.from_bytes(uid[:8]), []).append(uid)
+    for uids, times in _log(db, owner):
+        numbers = struct.unpack(f">{len(uids) // 8}Q", uids)
+        if of.keys().isdisjoint(numbers):
+            continue
+        yield [
+            times[8 * place : 8 * place + 8] + uid
+            for place, number in enumerate(numbers)
+            if number in of
+            for uid in of[number]
+        ]
 
 
 def _log(db: sqlite3.Connection, owner: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the log of the source *owner* in steps: the first bytes of uids, and their times."""
-    last = 0
+    """Yield the log of the source *owner* from its end, in steps: uids and their times."""
+    last = _NEVER
     while True:
-        newest, uids, times = db.execute(_NEXT, (owner, last, _READ)).fetchone()
-        if newest is None:
+        last, uids, times = db.execute(_BEFORE, (owner, last, _READ)).fetchone()
+        if last is None:
             return
         yield uids, times
-        last = newest
 
 
 def _row_of(keys: Sequence[bytes]) -> tuple[int, bytes, bytes]:
