@@ -4,15 +4,18 @@ A state that an older commit wrote is continued where that commit left it: see f
 Nothing is lost, nothing is forwarded twice, and the evidence is intact.
 """
 
+import contextlib
 import gzip
 import json
 import os
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
@@ -24,6 +27,7 @@ from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.file_collector import FileCollector
+from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
@@ -227,6 +231,42 @@ async def test_what_was_forwarded_is_known_when_it_is_shown_again(
             assert shown
             forwarded = await store.count_forwarded(name, entry.interval)
             assert forwarded == (entry.events, entry.digest)
+
+
+@pytest.mark.parametrize("name", POLLED)
+@pytest.mark.parametrize("edit", [52, -3_000_000, 7 * 3_600_000_000, 90 * 86_400_000_000])
+async def test_what_was_forwarded_is_known_when_its_time_was_edited_since(
+    store: SqliteStore, name: str, edit: int
+) -> None:
+    forwarded = [
+        msgspec.structs.replace(event, at=event.at + edit)
+        for entry in await store.ledger(name)
+        if not entry.gap
+        for event in events(name, entry.interval.start, entry.interval.end, LEFT)
+    ]
+    unreadable = [msgspec.structs.replace(event, time_quality="fetched") for event in forwarded]
+    for shown in (forwarded, unreadable):
+        assert await store.count_new(name, shown) == 0
+        assert None not in await store.delivery_status(name, shown)
+        added = await store.add(name, shown)
+        assert (added.new, added.known) == ((), len(shown))
+        assert shown
+
+
+async def test_its_uids_have_no_digest_and_new_ones_have_one(
+    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent]
+) -> None:
+    await store.add("voice", [event(1)])
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
+        found = db.execute("select digest from known where digest is not null").fetchall()
+    assert found == [(bytes.fromhex(event(1).raw_sha256)[:8],)]
+
+
+def test_the_commands_wait_for_the_service_to_upgrade_it(folder: Path) -> None:
+    before = (folder / DATABASE).read_bytes()
+    with pytest.raises(StateError, match="the next start of the service upgrades it"):
+        StateView(folder)
+    assert (folder / DATABASE).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", POLLED)
