@@ -1,6 +1,7 @@
 """A known event is not spooled again, whatever its time is, until its uid is forgotten."""
 
 import contextlib
+import random
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -124,6 +125,42 @@ async def test_it_is_known_by_a_process_that_starts_later(
     assert (await later.add("voice", [*changed, event(5_001)])).new == (2_520,)
     assert await later.count_new("voice", changed) == 0
     await later.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
+    event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Uids that begin alike, any times, small and large pages, restarts: against a set."""
+    monkeypatch.setattr(uid_log, "ROW", 3)
+    monkeypatch.setattr(uid_log, "_READ", 2)
+    draw = random.Random(seed)
+    pool = [f"{start:016x}{number:024x}" for start in (1, 2, 1 << 63) for number in range(60)]
+    known: set[str] = set()
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON)
+    for _ in range(60):
+        if draw.random() < 0.1:
+            await store.close()
+            store = await opened(tmp_path)
+        page = [
+            event(
+                0,
+                uid=draw.choice(pool),
+                at=AT + draw.choice((0, 1, HOUR, -HOUR)) * draw.randrange(50),
+                time_quality=draw.choice(("source", "source", "fetched")),
+            )
+            for _ in range(draw.choice((1, 2, 5, 40)))
+        ]
+        first = {each.uid: row for row, each in reversed(list(enumerate(page)))}
+        new = sorted(row for uid, row in first.items() if uid not in known)
+        assert await store.find_new("voice", [e.uid for e in page], [e.at for e in page]) == new
+        assert (await store.add("voice", page)).new == tuple(new)
+        known.update(first)
+    assert await store.find_new("voice", pool, [AT] * len(pool)) == [
+        row for row, uid in enumerate(pool) if uid not in known
+    ]
+    await store.close()
 
 
 async def test_one_event_with_two_times_on_one_page_is_spooled_once(
