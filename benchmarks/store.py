@@ -19,9 +19,13 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from auditrelay.store.sqlite.known import FIND_KNOWN, REMEMBER
+from auditrelay.store.sqlite import known
+from auditrelay.store.sqlite.schema import SINCE_3
+from auditrelay.store.sqlite.uids import Uids
 
 PAGE = 1000
+DIGESTS = ["00" * 32] * PAGE
+UIDS = Uids()
 Commit = Callable[[sqlite3.Connection, int, list[bytes], list[bytes]], None]
 
 
@@ -47,10 +51,9 @@ def blob_and_random_uids(
 def blob_and_clustered_uids(
     db: sqlite3.Connection, first: int, keys: list[bytes], texts: list[bytes]
 ) -> None:
-    """One blob a page, and uids in the order of event time, each step one statement: ours."""
-    joined = b"".join(keys)
-    db.execute(FIND_KNOWN, (joined, PAGE, 1)).fetchone()
-    db.execute(REMEMBER, (joined, PAGE, 1, first))
+    """One blob a page, uids in the order of event time, and a log of them: ours."""
+    known.find_new(db, UIDS, 1, keys)
+    known.remember(db, UIDS, 1, keys, digests=DIGESTS, first=first)
     db.execute("insert into page values (?, ?)", (first, isal_zlib.compress(b"\n".join(texts), 1)))
 
 
@@ -63,8 +66,8 @@ def measure(commit: Commit, events: int, *, busy: bool = False) -> tuple[float, 
             "pragma journal_mode = wal; pragma synchronous = full;"
             "create table event (position integer primary key, uid blob unique, text blob);"
             "create table uid (uid blob primary key, position integer) without rowid;"
-            "create table known (source integer, key blob, position integer,"
-            " primary key (source, key)) without rowid;"
+            "create table known (source integer, key blob, position integer, digest blob,"
+            f" primary key (source, key)) without rowid; {SINCE_3}"
             "create table page (first integer primary key, events blob)"
         )
         texts = [b'{"id":%d,"filler":"%s"}' % (n, _hex(n) * 10) for n in range(PAGE)]

@@ -284,6 +284,25 @@ async def test_an_event_deleted_at_the_source_is_recorded_once_and_stays_forward
     assert await world.names() == spooled
 
 
+async def test_an_event_whose_time_was_edited_is_neither_new_nor_deleted(world: World) -> None:
+    collector = world.collector(resweep=["1h"])
+    for number in range(9):
+        world.vendor.add(NOON + number * MINUTE)
+    world.clock.advance(30 * MINUTE)
+    await collector.poll()
+    spooled = await world.names()
+    edits = (timedelta(microseconds=52), 3 * SECOND, -2 * MINUTE)
+    for number, edit in enumerate(edits):
+        name, at, seen_from = world.vendor.records[number + 3]
+        world.vendor.records[number + 3] = (name, at + edit, seen_from)
+    world.clock.advance(HOUR + 30 * MINUTE)
+    assert await resweep_deleted(world, collector) == 0
+    assert await world.names() == spooled
+    assert world.counted("events_late_total") == 0
+    assert world.counted("events_duplicate_total") >= 9
+    assert world.counted("events_deleted_at_source_total") == 0
+
+
 async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(world: World) -> None:
     """A poll forwards an event behind the page that the resweep has reached."""
     collector = world.collector(resweep=["1h"])

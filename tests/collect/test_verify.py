@@ -216,6 +216,18 @@ async def test_an_event_deleted_at_the_source_is_reported_and_not_missing(
         assert (report.checked, report.forwarded) == (5, 6)
 
 
+async def test_an_event_whose_time_was_edited_is_neither_missing_nor_deleted(
+    world: World,
+) -> None:
+    await read_all(world, 6)
+    name, at, seen_from = world.vendor.records[3]
+    world.vendor.records[3] = (name, at + timedelta(microseconds=52), seen_from)
+    for repair in (False, True):
+        report = await verify(world, repair=repair)
+        assert (report.deleted_at_source, missing(report), report.repaired) == ((), [], 0)
+        assert report.digest_at_source == report.digest_forwarded
+
+
 async def _known(world: World) -> list[AuditEvent]:
     spooled = await world.store.spooled_events("calls", LAST_HOUR)
     assert spooled is not None

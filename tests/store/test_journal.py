@@ -1,5 +1,7 @@
 """The journal without a database: which record grows, and which are hashed again."""
 
+import hashlib
+
 import pytest
 
 from auditrelay.store.journal import (
@@ -11,10 +13,21 @@ from auditrelay.store.journal import (
     Record,
     extend,
     find_break,
+    folded,
+    xor,
 )
 
 MORNING = 20_000 * DAY
 HOUR = DAY // 24
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 1001])
+def test_the_digest_of_uids_is_the_exclusive_or_of_each_of_them(count: int) -> None:
+    uids = [hashlib.sha256(b"%d" % number).digest()[:20] for number in range(count)]
+    total = 0
+    for uid in uids:
+        total ^= int.from_bytes(uid)
+    assert xor(*uids) == folded(b"".join(uids)) == total.to_bytes(20)
 
 
 def polled(hour: int, **changes: int) -> Change:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.support.clock import FakeClock
 
 from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
+from auditrelay.events import AuditEvent
 from auditrelay.store import SpoolPage, StoredDeadLetter
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
@@ -83,3 +84,9 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
         mock.patch.object(store._writer, "write", counted_write),
     ):
         yield calls
+
+
+async def count_new(store: SqliteStore, source: str, events: Sequence[AuditEvent]) -> int:
+    """Count the *events* of *source* whose uids are not known."""
+    uids, at = [event.uid for event in events], [event.at for event in events]
+    return len(await store.find_new(source, uids, at))

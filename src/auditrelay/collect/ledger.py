@@ -57,6 +57,8 @@ class Intake(Protocol):
         """
         Deduplicate *events* by uid, put the new ones into the spool, and remember their uids.
 
+        An event whose uid is known is known, whatever its time is today.
+
         On return the spooled events, their uids, the *bad* rows, the *proof* and the *condition* of
         *source* are durable together. *via* is the journal's text for the kind of read. *proof*
         comes with the last page of a walk; an event made by *notice* reports each gap that it
@@ -71,8 +73,8 @@ class Intake(Protocol):
         """
         Return the rows whose uid is not known, each distinct uid once: what :meth:`add` would add.
 
-        *uids* and *at* are columns of a page: of each event its uid and its time (microseconds;
-        :data:`auditrelay.store.keys.TIMELESS_AT` where the record does not tell it).
+        *uids* and *at* are columns of a page: of each event its uid and its time (microseconds). An
+        event is known by its uid alone; it is found faster if its time is the one that it had.
         """
 
     async def make_room(self) -> bool:
@@ -90,11 +92,12 @@ class Intake(Protocol):
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
         """
-        Record the known events of *span* that are not in *seen*; return how many are new.
+        Record the known events of *span* that are not among *seen*; return how many are new.
 
         They were deleted at the source, which is evidence and no error; on return the record is
-        durable. *seen* are keys as :func:`auditrelay.store.keys.known_key` makes them. Only events
-        spooled *before* that place count: later ones may have come during the read.
+        durable. *seen* are uids, of twenty bytes: an event that is shown with another time today is
+        not missing. Only events spooled *before* that place count: later ones may have come during
+        the read.
         """
 
 

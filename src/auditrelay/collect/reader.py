@@ -15,14 +15,14 @@ import msgspec
 import structlog
 
 from auditrelay.collect.ledger import Intake
-from auditrelay.collect.page_writer import PageWriter, times
+from auditrelay.collect.page_writer import PageWriter
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.walk import time_range, walk
 from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page, Source
 from auditrelay.store import Proof
-from auditrelay.store.keys import keys_of
+from auditrelay.store.keys import uid_bytes
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, micros
 
@@ -137,7 +137,7 @@ class WindowReader:
                 mark = _as_it_is
                 if mode.resweep:
                     mark = _late
-                    seen.update(keys_of(identified.uid, times(identified)))
+                    seen.update(uid_bytes(identified.uid))
                 elif mode.backfill is not None:
                     mark = backfilled
                     shown.update(hash(identified.uid[row]) for row in rows_in(identified, window))

@@ -23,7 +23,7 @@ from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store import DeliveryStatus, Proof, Span
-from auditrelay.store.keys import known_key
+from auditrelay.store.keys import uid_bytes
 from auditrelay.window import Interval, iso, moment, slices
 
 MISSING_AT_SINK: Final = "missing_at_sink"
@@ -251,7 +251,7 @@ class Verifier:
         inside = well_inside(part)
         if inside is None:
             return
-        seen = set(map(known_key, found))
+        seen = set(uid_bytes([event.uid for event in found]))
         self._deleted += [
             Deleted(uid, iso(at))
             for uid, at in await self._store.find_deleted(

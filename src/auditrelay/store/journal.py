@@ -173,7 +173,14 @@ def find_break(name: str, head: bytes | None, journal: Sequence[Record]) -> str 
 
 def xor(*digests: bytes) -> bytes:
     """Return the exclusive-or of *digests* and uids, of 20 bytes each."""
-    total = 0
-    for each in digests:
-        total ^= int.from_bytes(each)
+    return folded(b"".join(digests))
+
+
+def folded(joined: bytes) -> bytes:
+    """Return the exclusive-or of the digests that are *joined*, of 20 bytes each."""
+    # As one large number, of which one half is folded onto the other until one digest is left.
+    total, count, bits = int.from_bytes(joined), len(joined) // len(NO_DIGEST), 8 * len(NO_DIGEST)
+    while count > 1:
+        count = (count + 1) // 2
+        total = (total >> bits * count) ^ (total & ((1 << bits * count) - 1))
     return total.to_bytes(len(NO_DIGEST))

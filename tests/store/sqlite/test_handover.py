@@ -24,6 +24,7 @@ from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.uids import Uids
 
 Make = Callable[..., AuditEvent]
 
@@ -84,9 +85,9 @@ async def test_a_page_is_not_seen_before_it_is_durable(
     seen = []
     remember = known.remember
 
-    def looks(*args: Any) -> None:
+    def looks(*args: Any, **named: Any) -> None:
         """Within the transaction, and in the second work that shares it."""
-        remember(*args)
+        remember(*args, **named)
         seen.append(store._handover.read("splunk", 0, 10, 10**9))
 
     monkeypatch.setattr(known, "remember", looks)
@@ -110,8 +111,10 @@ async def test_a_page_whose_transaction_failed_is_not_handed_over(
 ) -> None:
     remember = known.remember
 
-    def fails(db: sqlite3.Connection, owner: int, keys: list[bytes], first: int) -> None:
-        remember(db, owner, keys, first)
+    def fails(
+        db: sqlite3.Connection, uids: Uids, owner: int, keys: list[bytes], **named: Any
+    ) -> None:
+        remember(db, uids, owner, keys, **named)
         if bytes.fromhex(make_event(2).uid) in keys[0]:
             raise error
 

@@ -1,16 +1,39 @@
-"""A known event is not spooled again, until its uid is forgotten."""
+"""A known event is not spooled again, whatever its time is, until its uid is forgotten."""
 
+import contextlib
+import random
+import shutil
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support.stores import NOON, uids
+from tests.support.stores import NOON, count_new, dead_letters, opened, span, uids
 
+from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.store import DeadLetter, Proof
+from auditrelay.store.sqlite import uids as uid_log
+from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.store import SqliteStore
+from auditrelay.store.sqlite.view import StateView
+from auditrelay.window import micros
 
 Make = Callable[..., AuditEvent]
+AT = micros(NOON)
+HOUR = 3_600_000_000
+TIMES: tuple[dict[str, Any], ...] = (
+    {"at": AT + 52},  # finer
+    {"at": AT + 7 * HOUR},  # another zone
+    {"at": AT - 3_000_000},
+    {"at": AT + 3_000_000},
+    {"at": AT - 90 * 24 * HOUR},
+    {"at": AT + 90 * 24 * HOUR},
+    {"at": AT + 9 * HOUR, "time_quality": "fetched"},  # it cannot be read
+)
 
 
 async def test_a_known_event_is_not_spooled_again(store: SqliteStore, event: Make) -> None:
@@ -49,3 +72,246 @@ async def test_pruning_forgets_no_uid_before_its_time(store: SqliteStore, event:
     assert (await store.add("voice", Page.of([event(1)]))).new == ()
     await store.prune(NOON + timedelta(days=401))
     assert (await store.add("voice", Page.of([event(1), timeless]))).new == (0,)
+
+
+# --- with another time
+
+
+def database(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / DATABASE)
+
+
+def copy(folder: Path) -> Path:
+    """Copy the state in *folder* as it is, in the middle of things."""
+    left = folder / "left"
+    prepare(left)
+    for path in folder.glob(f"{DATABASE}*"):
+        shutil.copy(path, left)
+    return left
+
+
+@pytest.mark.parametrize("first", TIMES)
+@pytest.mark.parametrize("again", [{"at": AT}, *TIMES])
+async def test_an_event_is_known_whatever_its_time_is_today(
+    store: SqliteStore, event: Make, first: dict[str, Any], again: dict[str, Any]
+) -> None:
+    await store.add("voice", Page.of([event(number) for number in range(1, 9)]))
+    await store.add("voice", Page.of([event(0, **first)]))
+    changed = event(0, **again)
+    for _ in range(2):
+        assert await store.find_new("voice", [changed.uid], [changed.at]) == []
+        assert await count_new(store, "voice", [changed]) == 0
+        assert await store.delivery_status("voice", [changed]) == [{"splunk": "waiting"}]
+        added = await store.add("voice", Page.of([changed, event(9)]))
+        assert (added.new, added.known) in {((1,), 1), ((), 2)}
+    assert await uids(store) == [event(number).uid for number in (*range(1, 9), 0, 9)]
+
+
+async def test_it_is_known_by_a_process_that_starts_later(
+    store: SqliteStore, event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes over what a killed process left, which is the files as they are."""
+    monkeypatch.setattr(uid_log, "_READ", 1)
+    await store.add("voice", Page.of([event(number) for number in range(2_500)]))
+    for number in range(2_500, 2_520):
+        await store.add("voice", Page.of([event(number)]))
+    with contextlib.closing(database(tmp_path)) as db:
+        rows = db.execute("select length(uids) / 8 from uid_log order by id").fetchall()
+    assert rows == [(2_500,), (20,)], "one for the large page, and one for all the small ones"
+    later = await opened(copy(tmp_path))
+    changed = [event(number, at=AT - number) for number in range(2_520)]
+    # Its reader knows before its writer had to, and both know after something new.
+    assert await count_new(later, "voice", [*changed, event(5_000)]) == 1
+    assert (await later.add("voice", Page.of([*changed[:600], event(5_000)]))).new == (600,)
+    assert (await later.add("voice", Page.of([*changed, event(5_001)]))).new == (2_520,)
+    assert await count_new(later, "voice", changed) == 0
+    await later.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
+    event: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Uids that begin alike, any times, small and large pages, restarts: against a set."""
+    monkeypatch.setattr(uid_log, "ROW", 3)
+    monkeypatch.setattr(uid_log, "_READ", 2)
+    draw = random.Random(seed)
+    pool = [f"{start:016x}{number:024x}" for start in (1, 2, 1 << 63) for number in range(60)]
+    known: set[str] = set()
+    store = await opened(tmp_path)
+    await store.start_source("voice", NOON)
+    for _ in range(60):
+        if draw.random() < 0.1:
+            await store.close()
+            store = await opened(tmp_path)
+        page = [
+            event(
+                0,
+                uid=draw.choice(pool),
+                at=AT + draw.choice((0, 1, HOUR, -HOUR)) * draw.randrange(50),
+                time_quality=draw.choice(("source", "source", "fetched")),
+            )
+            for _ in range(draw.choice((1, 2, 5, 40)))
+        ]
+        first = {each.uid: row for row, each in reversed(list(enumerate(page)))}
+        new = sorted(row for uid, row in first.items() if uid not in known)
+        assert await store.find_new("voice", [e.uid for e in page], [e.at for e in page]) == new
+        assert (await store.add("voice", Page.of(page))).new == tuple(new)
+        known.update(first)
+    assert await store.find_new("voice", pool, [AT] * len(pool)) == [
+        row for row, uid in enumerate(pool) if uid not in known
+    ]
+    await store.close()
+
+
+async def test_one_event_with_two_times_on_one_page_is_spooled_once(
+    store: SqliteStore, event: Make
+) -> None:
+    added = await store.add("voice", Page.of([event(1), event(2), event(1, at=AT)]))
+    assert (added.new, added.known) == ((0, 1), 1)
+    assert (await store.add("voice", Page.of([event(1), event(1, at=AT)]))).known == 2
+
+
+@pytest.mark.parametrize("row", [1, 1000])
+async def test_another_uid_that_begins_alike_is_another_event(
+    store: SqliteStore,
+    event: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    row: int,
+) -> None:
+    monkeypatch.setattr(uid_log, "ROW", row)
+    monkeypatch.setattr(uid_log, "_READ", 1)
+    alike = [event(number, uid=f"{'ab' * 19}{number:02x}") for number in range(6)]
+    for each in alike[:3]:
+        assert (await store.add("voice", Page.of([each]))).new == (0,)
+        assert await count_new(store, "voice", alike) == 5 - alike.index(each)
+    await store.close()
+    later = await opened(tmp_path)
+    moved = [event(number, uid=each.uid, at=AT - 5) for number, each in enumerate(alike)]
+    assert await later.find_new("voice", [e.uid for e in moved], [e.at for e in moved]) == [3, 4, 5]
+    assert (await later.add("voice", Page.of(moved))).new == (3, 4, 5)
+    assert (await later.add("voice", Page.of([*alike, *moved]))).new == ()
+    await later.close()
+
+
+async def test_what_is_new_is_found_before_it_is_stored(store: SqliteStore, event: Make) -> None:
+    await store.add("voice", Page.of([event(number) for number in range(0, 40, 2)]))
+    for page in (
+        [event(number) for number in range(40)],
+        [event(0), event(38)],  # far more are known between them
+        [event(3), event(39), event(3)],
+        [event(3, time_quality="fetched"), event(4, time_quality="fetched"), event(5)],
+        [],
+    ):
+        expected = await store.find_new("voice", [e.uid for e in page], [e.at for e in page])
+        wanted = {int(each.native_id or "") for each in page if int(each.native_id or "") % 2}
+        assert [page[row].native_id for row in expected] == [str(n) for n in sorted(wanted)]
+        assert await count_new(store, "voice", page) == len(wanted)
+    page = [event(number) for number in range(40)]
+    assert (await store.add("voice", Page.of(page))).new == tuple(range(1, 40, 2))
+
+
+async def test_the_ledger_keeps_the_time_under_which_an_event_was_first_known(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    day = span(-10, 10)
+    await store.add("voice", Page.of([event(1), event(2)]), proof=Proof(covers=(day,)))
+    before = await store.count_forwarded("voice", day)
+    moved = [event(1, at=AT + 90 * HOUR), event(2, at=AT + 91 * HOUR)]
+    added = await store.add("voice", Page.of(moved), proof=Proof(covers=(span(10, 9999),)))
+    assert (added.new, added.late) == ((), ())
+    assert await store.count_forwarded("voice", day) == before
+    with StateView(tmp_path) as view:
+        known = view.coverage("voice")
+    assert known is not None
+    assert known.differs is None
+    assert [entry.events for entry in known.spans] == [2, 0, 0, 0, 0, 0, 0, 0][: len(known.spans)]
+
+
+async def test_a_row_that_is_no_event_is_one_dead_letter_whatever_its_time_is(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    def letter(**changes: Any) -> DeadLetter:
+        return DeadLetter(event(1, **changes), "bad_row", "no", None, 1, NOON, NOON)
+
+    await store.add("voice", Page.of([]), bad=[letter(), letter(at=AT + 9)])
+    await store.add("voice", Page.of([event(1, at=AT + 10)]), bad=[letter(at=AT + 11)])
+    await store.add(
+        "voice", Page.of([event(2)]), bad=[DeadLetter(event(2, at=0), "x", "", None, 1, NOON, NOON)]
+    )
+    assert len(dead_letters(tmp_path)) == 1
+    assert await uids(store) == [event(2).uid]
+
+
+async def test_what_is_shown_with_another_time_was_not_deleted(
+    store: SqliteStore, event: Make
+) -> None:
+    await store.add("voice", Page.of([event(1), event(2)]))
+    before = await store.end_of_spool("voice")
+    shown = {bytes.fromhex(event(1, at=AT - 7 * HOUR).uid)}
+    assert [uid for uid, _ in await store.find_deleted("voice", span(-1, 1), shown, before)] == [
+        event(2).uid
+    ]
+    assert await store.record_deleted("voice", span(-1, 1), shown, before) == 1
+
+
+async def test_eight_bytes_of_the_digest_of_the_raw_record_are_kept_beside_a_uid(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    letter = DeadLetter(event(3), "bad_row", "no", None, 1, NOON, NOON)
+    await store.add("voice", Page.of([event(1), event(2)]), bad=[letter])
+    with contextlib.closing(database(tmp_path)) as db:
+        stored = dict(db.execute("select hex(substr(key, 9)), hex(digest) from known").fetchall())
+    assert stored == {
+        event(number).uid.upper(): event(number).raw_sha256[:16].upper() for number in (1, 2, 3)
+    }
+
+
+async def test_an_event_of_a_page_that_found_no_room_is_still_new(
+    tmp_path: Path, event: Make
+) -> None:
+    store = await opened(tmp_path, max_bytes=700)
+    await store.start_source("voice", NOON)
+    await store.start_sink("splunk", ["voice"])
+    await store.add("voice", Page.of([event(1)]))
+    await store.add("voice", Page.of([event(2)]))
+    with pytest.raises(StoreFull):
+        await store.add("voice", Page.of([event(3)]))
+    await store.settle("splunk", [(0, 2)])
+    assert await store.make_room()
+    assert (await store.add("voice", Page.of([event(3, at=AT)]))).new == (0,)
+    await store.close()
+
+
+async def test_a_forgotten_uid_is_forgotten_whatever_its_time_is(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    timeless = event(2, time_quality="fetched")
+    await store.add("voice", Page.of([event(number) for number in range(3, 1_010)]))
+    await store.add("voice", Page.of([timeless]))
+    recent = event(1, at=AT + 100 * 24 * HOUR)
+    await store.start_source("other", NOON)
+    await store.add("other", Page.of([recent]))
+    await store.add("other", Page.of([event(4)]))
+    await store.prune(NOON + timedelta(days=401))
+    assert await count_new(store, "other", [event(1, at=AT), event(4)]) == 1
+    with contextlib.closing(database(tmp_path)) as db:
+        (rows,) = db.execute("select count(*) from uid_log where source = 1").fetchone()
+    assert rows == 1, "only that of the uid without a time, which stays"
+    assert await count_new(store, "voice", [event(3, at=AT), event(2, at=AT)]) == 1
+    assert (await store.add("voice", Page.of([event(3, at=AT), event(2, at=AT)]))).new == (0,)
+
+
+async def test_a_removed_source_leaves_no_uid_behind(
+    store: SqliteStore, event: Make, tmp_path: Path
+) -> None:
+    await store.start_source("other", NOON)
+    await store.add("other", Page.of([event(1)]))
+    await store.add("voice", Page.of([event(1)]))
+    await store.forget("voice")
+    with contextlib.closing(database(tmp_path)) as db:
+        assert db.execute("select count(*) from uid_log").fetchone() == (1,)
+    await store.start_source("voice", NOON)
+    assert (await store.add("voice", Page.of([event(1, at=AT)]))).new == (0,)
+    assert (await store.add("other", Page.of([event(1, at=AT)]))).new == ()

@@ -4,26 +4,30 @@ A state that an older commit wrote is continued where that commit left it: see f
 Nothing is lost, nothing is forwarded twice, and the evidence is intact.
 """
 
+import contextlib
 import gzip
 import json
 import os
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.store.sqlite.fixtures import history
 from tests.store.sqlite.fixtures.history import HOUR, LEFT, MINUTE, START
 from tests.support.clock import FakeClock
 from tests.support.delivering import Intake, World
-from tests.support.stores import backlog, dead_letters, opened
+from tests.support.stores import backlog, count_new, dead_letters, opened
 
 from auditrelay.cli.coverage import _check
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.file_collector import FileCollector
+from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.page import Page as EventPage
@@ -142,10 +146,6 @@ def events(name: str, start: datetime, end: datetime, now: datetime) -> list[Aud
     return list(normalizer(name, settings_of(name))(records, micros(now)))
 
 
-async def count_new(store: SqliteStore, found: list[AuditEvent]) -> int:
-    return len(await store.find_new("voice", uids(found), [event.at for event in found]))
-
-
 def uids(found: list[AuditEvent]) -> list[str]:
     return [event.uid for event in found]
 
@@ -190,6 +190,7 @@ async def test_its_ledger_and_its_journal_are_whole_and_say_what_they_said(
 
 
 async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: Path) -> None:
+    await (await opened(folder)).close()
     with StateView(folder) as view:
         known = view.coverage("voice")
     assert known is not None
@@ -202,7 +203,10 @@ async def test_its_gap_its_late_event_and_the_deleted_one_are_on_record(folder: 
     assert gone.digest.hex() == by_id[history.DELETED].uid
 
 
-def test_coverage_check_finds_it_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_coverage_check_finds_it_whole(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await (await opened(folder)).close()
     with StateView(folder) as view:
         _check({name: view.coverage(name) for name in EXPECTED["sources"]})
     assert capsys.readouterr().out.splitlines() == [
@@ -228,6 +232,42 @@ async def test_what_was_forwarded_is_known_when_it_is_shown_again(
             assert shown
             forwarded = await store.count_forwarded(name, entry.interval)
             assert forwarded == (entry.events, entry.digest)
+
+
+@pytest.mark.parametrize("name", POLLED)
+@pytest.mark.parametrize("edit", [52, -3_000_000, 7 * 3_600_000_000, 90 * 86_400_000_000])
+async def test_what_was_forwarded_is_known_when_its_time_was_edited_since(
+    store: SqliteStore, name: str, edit: int
+) -> None:
+    forwarded = [
+        msgspec.structs.replace(event, at=event.at + edit)
+        for entry in await store.ledger(name)
+        if not entry.gap
+        for event in events(name, entry.interval.start, entry.interval.end, LEFT)
+    ]
+    unreadable = [msgspec.structs.replace(event, time_quality="fetched") for event in forwarded]
+    for shown in (forwarded, unreadable):
+        assert await count_new(store, name, shown) == 0
+        assert None not in await store.delivery_status(name, shown)
+        added = await store.add(name, EventPage.of(shown))
+        assert (added.new, added.known) == ((), len(shown))
+        assert shown
+
+
+async def test_its_uids_have_no_digest_and_new_ones_have_one(
+    store: SqliteStore, folder: Path, event: Callable[..., AuditEvent]
+) -> None:
+    await store.add("voice", EventPage.of([event(1)]))
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
+        found = db.execute("select digest from known where digest is not null").fetchall()
+    assert found == [(bytes.fromhex(event(1).raw_sha256)[:8],)]
+
+
+def test_the_commands_wait_for_the_service_to_upgrade_it(folder: Path) -> None:
+    before = (folder / DATABASE).read_bytes()
+    with pytest.raises(StateError, match="the next start of the service upgrades it"):
+        StateView(folder)
+    assert (folder / DATABASE).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", POLLED)
@@ -295,7 +335,7 @@ async def test_the_backfill_resumes_where_it_broke_off(store: SqliteStore) -> No
     rest = events("voice", history.BROKEN_OFF, START, LEFT)
     found = [row[2] for row in await waiting(store, "elastic") if row[0] >= before]
     assert found == uids(rest)
-    assert await count_new(store, wanted) == 0
+    assert await count_new(store, "voice", wanted) == 0
     again = await store.begin_backfill("voice", Interval(*history.BACKFILL), [], LEFT)
     assert again.done == (), "that one has ended, this is another"
 
@@ -398,6 +438,6 @@ async def test_its_events_and_uids_are_pruned_and_forgotten_in_time(store: Sqlit
     assert await store.prune(LEFT + timedelta(days=8)) == EXPECTED["end_of_spool"]
     assert store.spool_bytes == 0
     shown = events("voice", START, START + HOUR, LEFT)
-    assert await count_new(store, shown) == 0
+    assert await count_new(store, "voice", shown) == 0
     await store.prune(LEFT + timedelta(days=401))
-    assert await count_new(store, shown) == len(shown)
+    assert await count_new(store, "voice", shown) == len(shown)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from isal import isal_zlib
 from tests.support.stores import NOON, backlog, dead_letters, opened
@@ -16,7 +17,7 @@ from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
@@ -149,6 +150,8 @@ async def test_a_state_of_the_first_version_is_brought_up_to_date_with_everythin
     for _ in range(2):  # and once it is, it stays so
         store = await opened(tmp_path)
         assert (await store.add("voice", Page.of(events))).new == (), "it knows what it knew"
+        edited = [msgspec.structs.replace(each, at=each.at + 52) for each in events]
+        assert (await store.add("voice", Page.of(edited))).new == (), "whatever its time is today"
         pages = await backlog(store)
         assert [each for page in pages for each in page.events] == events[2:]
         assert await store.delivery_status("voice", events) == [
@@ -206,13 +209,14 @@ async def test_what_is_new_works_on_a_state_that_was_brought_up_to_date(
     assert find_contradiction(known.spans, known.journal) is None
 
 
+@pytest.mark.parametrize("table", ["vanished", "uid_log"])
 async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(
-    tmp_path: Path, event: Make
+    tmp_path: Path, event: Make, table: str
 ) -> None:
     old_state(tmp_path, [event(0)])
     path = tmp_path / DATABASE
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("create table vanished (not_ours)")  # something is in the way
+        db.execute(f"create table {table} (not_ours)")  # something is in the way
         db.commit()
         before = list(db.iterdump())
     with pytest.raises(StateError):
@@ -220,3 +224,31 @@ async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert list(db.iterdump()) == before
         assert db.execute("pragma user_version").fetchone() == (1,)
+
+
+def tables(folder: Path) -> dict[str, list[tuple[str, str, int, int]]]:
+    """Return by table its columns: name, type, whether it may be null, place in the key."""
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as db:
+        names = db.execute(
+            "select name from sqlite_schema where type = 'table' and name not like 'sqlite_%'"
+        ).fetchall()
+        return {
+            name: [
+                (column, kind, null, key)
+                for _, column, kind, null, _, key in db.execute(f"pragma table_info({name})")
+            ]
+            for (name,) in names
+        }
+
+
+async def test_an_upgraded_state_has_the_tables_of_a_new_one(tmp_path: Path, event: Make) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder in (old, new):
+        prepare(folder)
+    old_state(old, [event(0)])
+    for folder in (old, new):
+        await (await opened(folder)).close()
+    upgraded, made = tables(old), tables(new)
+    assert upgraded.keys() == made.keys()
+    for name, columns in made.items():
+        assert sorted(upgraded[name]) == sorted(columns)

@@ -13,14 +13,18 @@ from auditrelay.window import Interval, micros
 def find_deleted(
     db: sqlite3.Connection, owner: int, span: Interval, seen: AbstractSet[bytes], before: int
 ) -> list[bytes]:
-    """Return the known keys of *span* not in *seen*, of events spooled *before* that position."""
+    """
+    Return the known keys of *span* whose uid was not *seen*, of events spooled *before* that place.
+
+    What was seen counts whatever its time is now.
+    """
     return [
         key
         for (key,) in db.execute(
             "select key from known where source = ? and key >= ? and key < ? and position < ?",
             (owner, sortable(micros(span.start)), sortable(micros(span.end)), before),
         )
-        if key not in seen
+        if key[8:] not in seen
     ]
 
 

@@ -20,6 +20,7 @@ from auditrelay.store.ledger import Changes, NewEvents
 from auditrelay.store.sqlite import backfills, dead_letters, journal, known, ledger
 from auditrelay.store.sqlite.sources import file_read, source_id
 from auditrelay.store.sqlite.spool import Spool
+from auditrelay.store.sqlite.uids import Uids
 
 _NOT_SPOOLED = -1
 """The position of a known event that was never spooled."""
@@ -31,10 +32,11 @@ _MAX_REPLAYED = 1000
 def add(
     db: sqlite3.Connection,
     spool: Spool,
+    uids: Uids,
     owner: int,
     events: Page,
-    keys: list[bytes],
     *,
+    keys: Sequence[bytes],
     proof: Proof,
     notice: Notice | None,
     bad: Sequence[DeadLetter],
@@ -43,12 +45,14 @@ def add(
 ) -> Added:
     """Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Intake.add."""
     # First everything is read, then what it means is decided, and last everything is written.
-    new = known.find_new(db, owner, keys)
+    new = known.find_new(db, uids, owner, keys)
     new_keys = [keys[index] for index in new]
     bad_keys = [known_key(letter.event) for letter in bad]
-    on_page = set(new_keys)
+    on_page = {key[8:] for key in new_keys}
     new_bad = [
-        index for index in known.find_new(db, owner, bad_keys) if bad_keys[index] not in on_page
+        index
+        for index in known.find_new(db, uids, owner, bad_keys)
+        if bad_keys[index][8:] not in on_page
     ]
     found = NewEvents(
         new_keys,
@@ -65,10 +69,12 @@ def add(
     ]
 
     if new:
-        first = spool.append(db, owner, events.take(new), now)
-        known.remember(db, owner, new_keys, first)
+        page = events.take(new)
+        first = spool.append(db, owner, page, now)
+        known.remember(db, uids, owner, new_keys, digests=page.raw_sha256, first=first)
     for index in new_bad:
-        known.remember(db, owner, [bad_keys[index]], _NOT_SPOOLED)
+        digests = [bad[index].event.raw_sha256]
+        known.remember(db, uids, owner, [bad_keys[index]], digests=digests, first=_NOT_SPOOLED)
         dead_letters.insert(db, None, bad[index])
     _write(db, owner, proof, changes, records, new=len(new), now=now, via=via)
     if notices:

@@ -3,6 +3,7 @@
 import sqlite3
 
 from auditrelay.store import Proof, Span
+from auditrelay.store.journal import NO_DIGEST, folded, xor
 from auditrelay.store.keys import sortable
 from auditrelay.store.ledger import Changes, Entry, NewEvents, enter, parts_near, parts_to_count
 from auditrelay.window import Interval, moment
@@ -60,16 +61,13 @@ def write(db: sqlite3.Connection, owner: int, changes: Changes, via: str) -> Non
 def digest_of(db: sqlite3.Connection, owner: int, start: int, end: int) -> tuple[int, bytes]:
     """Return the number of known events in [*start*, *end*), and the exclusive-or of their uids."""
     last, stop = sortable(start), sortable(end)
-    count, total = 0, 0
+    count, total = 0, NO_DIGEST
     while True:
         uids, last_key, found = db.execute(
-            "select group_concat(hex(substr(key, 9)), ''), max(key), count(*) from "
+            "select cast(group_concat(substr(key, 9), '') as blob), max(key), count(*) from "
             "(select key from known where source = ? and key > ? and key < ? order by key limit ?)",
             (owner, last, stop, _DIGEST_STEP),
         ).fetchone()
         if not found:
-            return count, total.to_bytes(20)
-        text = bytes.fromhex(uids)
-        for place in range(0, len(text), 20):
-            total ^= int.from_bytes(text[place : place + 20])
-        count, last = count + found, last_key
+            return count, total
+        count, last, total = count + found, last_key, xor(total, folded(uids))

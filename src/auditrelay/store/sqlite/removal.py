@@ -12,6 +12,7 @@ _OF_A_SOURCE: Final = (
     "coverage",
     "resweep",
     "known",
+    "uid_log",
     "spool",
     "journal",
     "vanished",

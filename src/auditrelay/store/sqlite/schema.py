@@ -3,8 +3,9 @@
 import sqlite3
 
 from auditrelay.store.sqlite import journal
+from auditrelay.store.sqlite.uids import log_known
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 DEAD_LETTER = """
 create table dead_letter (
@@ -87,6 +88,17 @@ create table backfill_part (
 ) strict, without rowid;
 """
 
+SINCE_3 = """
+create table uid_log (
+    id integer primary key,
+    source integer not null,
+    newest integer not null,         -- of times
+    uids blob not null,              -- the first 8 bytes of each
+    times blob not null              -- of each the 8 bytes that its key in known begins with
+) strict;
+create index uid_log_source on uid_log (source);
+"""
+
 SCHEMA = """
 create table meta (name text primary key, value any) strict, without rowid;
 create table source (
@@ -116,6 +128,7 @@ create table known (
     source integer not null,
     key blob not null,               -- 8 bytes of event time, big-endian, then 20 of uid
     position integer not null,
+    digest blob,                     -- 8 bytes of that of the raw record; null: from schema 2
     primary key (source, key)
 ) strict, without rowid;
 create table spool (
@@ -125,7 +138,9 @@ create table spool (
     stored integer not null,
     bytes integer not null,
     events blob not null,            -- deflated
-    only integer                     -- the one sink that it is for; null: all that read the source
+    only integer,                    -- the one sink that it is for; null: all that read the source
+    sha blob,                        -- room for what proves the page
+    tag blob
 ) strict;
 create table sink (
     id integer primary key,
@@ -151,6 +166,12 @@ drop table dead_letter_1;
 {SINCE_2}
 insert into feed select sink.id, each.value, 0 from sink, json_each(sink.sources) as each;
 """,  # noqa: S608  # constants
+    2: f"""
+alter table known add column digest blob;
+alter table spool add column sha blob;
+alter table spool add column tag blob;
+{SINCE_3}
+""",
 }
 """The statements that upgrade each older schema to the next one."""
 
@@ -172,5 +193,7 @@ def upgrade(db: sqlite3.Connection) -> None:
             db.execute(statement)
     if version < 2:
         journal.import_ledger(db)
+    if version < 3:
+        log_known(db)
     db.execute(f"pragma user_version = {SCHEMA_VERSION}")
     db.execute("commit")

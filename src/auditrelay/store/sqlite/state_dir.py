@@ -16,6 +16,7 @@ from auditrelay.store.sqlite.schema import (
     SCHEMA,
     SCHEMA_VERSION,
     SINCE_2,
+    SINCE_3,
     upgrade,
     version_of,
 )
@@ -113,7 +114,7 @@ def create(state_dir: Path) -> None:
         os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with contextlib.closing(sqlite3.connect(made, isolation_level=None)) as db:
             db.execute("pragma auto_vacuum = incremental")
-            db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {SINCE_2} commit;")
+            db.executescript(f"begin; {SCHEMA} {DEAD_LETTER} {SINCE_2} {SINCE_3} commit;")
             db.execute(f"pragma application_id = {_APPLICATION_ID}")
             db.execute(f"pragma user_version = {SCHEMA_VERSION}")
         made.rename(path)

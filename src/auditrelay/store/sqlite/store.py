@@ -58,6 +58,7 @@ from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect, create
+from auditrelay.store.sqlite.uids import Uids
 from auditrelay.store.sqlite.writer import Writer, translate
 from auditrelay.window import Interval, micros, moment
 
@@ -91,6 +92,7 @@ class SqliteStore:
         write = connect(state_dir, write=True)
         self._spool = spool.Spool(write, max_bytes)
         self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
+        self._uids = Uids()
         self._disk_full = not disk_reserve.reserve(state_dir)
         self._read_db = connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -162,9 +164,10 @@ class SqliteStore:
             added = intake.add(
                 db,
                 self._spool,
+                self._uids,
                 source_id(db, source),
                 events,
-                keys,
+                keys=keys,
                 proof=proof or Proof(),
                 notice=notice,
                 bad=bad,
@@ -184,9 +187,10 @@ class SqliteStore:
         return added
 
     async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
-        """Look the keys of *uids* and *at* up among the known."""
-        keys = keys_of(uids, at)
-        return await self._read(lambda db: known.find_new(db, source_id(db, source), keys))
+        """Look *uids* up among the known, first under the times *at*."""
+        return await self._read(
+            lambda db: known.find_new(db, self._uids, source_id(db, source), keys_of(uids, at))
+        )
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -226,7 +230,7 @@ class SqliteStore:
         """Look each of *events* up among the known, in each sink's progress and dead letters."""
         keys = [known_key(event) for event in events]
         return await self._read(
-            lambda db: known.delivery_status(db, source, source_id(db, source), keys)
+            lambda db: known.delivery_status(db, self._uids, source, source_id(db, source), keys)
         )
 
     async def find_deleted(
@@ -240,9 +244,9 @@ class SqliteStore:
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
-        start, end = micros(span.start), micros(span.end)
+        parts = micros(span.start), micros(span.end)
         count, digest = await self._read(
-            lambda db: ledger.digest_of(db, source_id(db, source), start, end)
+            lambda db: ledger.digest_of(db, source_id(db, source), *parts)
         )
         return count, digest.hex()
 

@@ -1,0 +1,155 @@
+"""
+Find known uids whatever their time is: the vendor may tell another time for the same record.
+
+The known uids themselves are clustered by time. Beside them is a log of them, a row for about a
+thousand: the first eight bytes of each uid, and its time. It only grows at its end, since an index
+in the order of uids costs a page of the database for each new one
+(docs/decisions/0024-uid-alone.md). Whether it is worth a look is known in memory: five bytes a uid.
+"""
+
+import sqlite3
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Final
+
+from auditrelay.store.keys import KEY, TIMELESS, time_of
+
+ROW: Final = 1000
+"""How many uids a row of the log has: small pages are added to the last row until it is full."""
+
+_READ: Final = 64
+"""How many rows of the log are read at once."""
+
+_NEVER: Final = (1 << 63) - 1
+"""The newest time of a row with a uid that has no time, and so is never forgotten."""
+
+_BEFORE: Final = (
+    "select min(id), cast(group_concat(uids, '') as blob), cast(group_concat(times, '') as blob) "
+    "from (select id, uids, times from uid_log where source = ? and id < ? "
+    "order by id desc limit ?)"
+)
+
+
+class Uids:
+    """
+    What may be known, by source: the first eight bytes of each uid.
+
+    Loaded when a source first has something new; shared by the writer thread, which adds to it, and
+    the reader thread. It may have more than the log, after a write that failed or once a uid was
+    forgotten, and never less: what it does not have is not known.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[int, _Loaded] = {}
+
+    def possible(self, owner: int, uids: Collection[bytes]) -> Collection[bytes]:
+        """Return those of *uids* that may be known; all of them while nothing tells."""
+        loaded = self._loaded.get(owner)
+        if loaded is None:
+            return uids
+        shift, rest_of = loaded.shift, loaded.rest_of
+        return [uid for uid in uids if uid[4:8] in rest_of[int.from_bytes(uid[:4]) >> shift]]
+
+    def add(self, db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> None:
+        """Add *keys*, which are new, to the log of the source *owner*."""
+        newest, uids, times = _row_of(keys)
+        _append(db, owner, newest, uids, times)
+        if loaded := self._loaded.get(owner):
+            loaded.add(uids)
+            return
+        (size,) = db.execute(
+            "select total(length(uids)) from uid_log where source = ?", (owner,)
+        ).fetchone()
+        loaded = _Loaded(int(size) // 8)
+        for logged, _ in _log(db, owner):
+            loaded.add(logged)
+        # Only now that it is complete: the reader thread believes what it finds here.
+        self._loaded[owner] = loaded
+
+
+class _Loaded:
+    """A set of uids, of which *count* are expected: four bytes each, by the bits before these."""
+
+    def __init__(self, count: int) -> None:
+        bits = max(14, (count // 64).bit_length())
+        self.shift = 32 - bits
+        self.rest_of = [b""] * (1 << bits)
+
+    def add(self, uids: bytes) -> None:
+        """Add the *uids*, of eight bytes each."""
+        for first, rest in struct.iter_unpack(">I4s", uids):
+            self.rest_of[first >> self.shift] += rest
+
+
+def logged(db: sqlite3.Connection, owner: int, wanted: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """
+    Yield the keys under which one of the uids *wanted* may be known, the last ones first, in steps.
+
+    A key may be of another uid with the same first eight bytes: look whether it is known.
+    """
+    of: dict[int, list[bytes]] = {}
+    for uid in wanted:
+        of.setdefault(int.from_bytes(uid[:8]), []).append(uid)
+    for uids, times in _log(db, owner):
+        numbers = struct.unpack(f">{len(uids) // 8}Q", uids)
+        if of.keys().isdisjoint(numbers):
+            continue
+        yield [
+            times[8 * place : 8 * place + 8] + uid
+            for place, number in enumerate(numbers)
+            if number in of
+            for uid in of[number]
+        ]
+
+
+def _log(db: sqlite3.Connection, owner: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the log of the source *owner* from its end, in steps: uids and their times."""
+    last = _NEVER
+    while True:
+        last, uids, times = db.execute(_BEFORE, (owner, last, _READ)).fetchone()
+        if last is None:
+            return
+        yield uids, times
+
+
+def _row_of(keys: Sequence[bytes]) -> tuple[int, bytes, bytes]:
+    """Return what a row of the log with *keys* holds: the newest time, uids, and their times."""
+    times = [key[:8] for key in keys]
+    newest = _NEVER if TIMELESS in times else time_of(max(times))
+    return newest, b"".join([key[8:16] for key in keys]), b"".join(times)
+
+
+def _append(db: sqlite3.Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
+    """Add to the last row of the source *owner*, or a row if that one is full."""
+    added = db.execute(
+        "update uid_log set newest = max(newest, ?2), uids = cast(uids || ?3 as blob), "
+        "times = cast(times || ?4 as blob) "
+        "where id = (select max(id) from uid_log where source = ?1) "
+        "and length(uids) + length(?3) <= ?5",
+        (owner, newest, uids, times, 8 * ROW),
+    ).rowcount
+    if not added:
+        _insert(db, owner, newest, uids, times)
+
+
+def _insert(db: sqlite3.Connection, owner: int, newest: int, uids: bytes, times: bytes) -> None:
+    db.execute(
+        "insert into uid_log (source, newest, uids, times) values (?, ?, ?, ?)",
+        (owner, newest, uids, times),
+    )
+
+
+def log_known(db: sqlite3.Connection) -> None:
+    """Log every known uid: for a state that was written before there was a log."""
+    for (owner,) in db.execute("select id from source").fetchall():
+        last = b""
+        while True:
+            last, count, joined = db.execute(
+                "select max(key), count(*), cast(group_concat(key, '') as blob) from "
+                "(select key from known where source = ? and key > ? order by key limit ?)",
+                (owner, last, ROW),
+            ).fetchone()
+            if not count:
+                break
+            keys = [joined[place : place + KEY] for place in range(0, len(joined), KEY)]
+            _insert(db, owner, *_row_of(keys))
