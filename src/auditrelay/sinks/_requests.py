@@ -44,7 +44,7 @@ def _writable(value: Any) -> Any:
 _OFF_LOOP = 64 * 1024
 """Bytes above which compressing takes longer (0.1 ms) than starting it on a thread."""
 _CHUNK = 100
-"""Texts that are joined to be compressed; a block of a whole body would be new memory each time."""
+"""Texts that are joined at once: a block as large as a whole body would be new memory each time."""
 
 
 async def body_of(
@@ -56,26 +56,27 @@ async def body_of(
     end: bytes = b"",
 ) -> tuple[bytes, dict[str, str]]:
     """Return *texts* as the body of a request, compressed as configured, and its headers."""
-    chunks = _chunks(texts, start, between, end)
+    parts = chunks(texts, start=start, between=between, end=end)
     if compression == "none":
-        return b"".join(chunks), {}
+        return b"".join(parts), {}
     if sum(map(len, texts)) > _OFF_LOOP:
-        content = await asyncio.to_thread(_gzip, chunks)
+        content = await asyncio.to_thread(_gzip, parts)
     else:
-        content = _gzip(chunks)
+        content = _gzip(parts)
     return content, {"Content-Encoding": "gzip"}
 
 
-def _chunks(texts: Sequence[bytes], start: bytes, between: bytes, end: bytes) -> Iterator[bytes]:
+def chunks(texts: Sequence[bytes], *, start: bytes, between: bytes, end: bytes) -> Iterator[bytes]:
+    """Yield *start*, *texts* with *between* between them, and *end*, many texts at once."""
     for first in range(0, len(texts), _CHUNK):
         yield start + between.join(texts[first : first + _CHUNK])
         start = between
     yield end if texts else start + end
 
 
-def _gzip(chunks: Iterable[bytes]) -> bytes:
+def _gzip(parts: Iterable[bytes]) -> bytes:
     stream = isal_zlib.compressobj(1, wbits=31)
-    return b"".join([*map(stream.compress, chunks), stream.flush()])
+    return b"".join([*map(stream.compress, parts), stream.flush()])
 
 
 def error_for(reply: Reply, *, message: str = "", wait: float | None = None) -> RelayError:

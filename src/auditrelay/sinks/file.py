@@ -16,7 +16,7 @@ import select
 import shlex
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
 from auditrelay.settings.values import Size
 from auditrelay.sinks import Form, Item, Limits, Rendered, Verdict
-from auditrelay.sinks._requests import dump
+from auditrelay.sinks._requests import chunks, dump
 from auditrelay.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ class Sink:
 
         Afterwards either all of them are there, or (as far as the system allows it) none.
         """
-        lines = b"".join(line for item in batch for line in (item.text, b"\n"))
+        lines = [item.text for item in batch]
         await self._on_thread(lambda: self._lines.add(lines))
         return Verdict()
 
@@ -195,14 +195,15 @@ class _File:
         self._rotate_bytes = rotate_bytes
         self._open: int | None = None
 
-    def add(self, lines: bytes) -> None:
+    def add(self, lines: Sequence[bytes]) -> None:
         """Write *lines* and wait for the disk; on failure truncate what was written."""
         try:
-            file = self._open_with_room(len(lines))
+            file = self._open_with_room(sum(map(len, lines)) + len(lines))
             start = os.fstat(file).st_size
             torn = start > 0 and os.pread(file, 1, start - 1) != b"\n"
             try:
-                _write_all(file, b"\n" + lines if torn else lines)
+                for chunk in _ended(lines, torn=torn):
+                    _write_all(file, chunk)
                 os.fsync(file)
             except OSError:
                 os.ftruncate(file, start)
@@ -292,16 +293,17 @@ class _Stdout:
         self._timeout = timeout
         self._torn = False
 
-    def add(self, lines: bytes) -> None:
+    def add(self, lines: Sequence[bytes]) -> None:
         """Write *lines*; wait at most *timeout* seconds for a reader that stops reading."""
         deadline = time.monotonic() + self._timeout
-        rest = memoryview(b"\n" + lines if self._torn else lines)
         try:
-            while rest:
-                _wait_for_reader(deadline)
-                written = os.write(STDOUT, rest[:_PIPE_CHUNK])
-                self._torn = rest[written - 1] != ord("\n")
-                rest = rest[written:]
+            for chunk in _ended(lines, torn=self._torn):
+                rest = memoryview(chunk)
+                while rest:
+                    _wait_for_reader(deadline)
+                    written = os.write(STDOUT, rest[:_PIPE_CHUNK])
+                    self._torn = rest[written - 1] != ord("\n")
+                    rest = rest[written:]
             if stat.S_ISREG(os.fstat(STDOUT).st_mode):
                 os.fsync(STDOUT)
         except OSError as error:
@@ -325,6 +327,11 @@ def _wait_for_reader(deadline: float) -> None:
         raise Retryable(
             "stdout: the process that reads it has stopped reading", reason="timeout", sent=True
         )
+
+
+def _ended(lines: Sequence[bytes], *, torn: bool) -> Iterator[bytes]:
+    """Yield *lines* with their ends, many at once; first the end of a line that is *torn*."""
+    return chunks(lines, start=b"\n" if torn else b"", between=b"\n", end=b"\n")
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -95,6 +95,24 @@ def test_names_that_are_equal_are_a_shape_of_their_own(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
+def test_addresses_that_are_none_or_are_too_long_are_shapes_of_their_own(form: str) -> None:
+    longest = "0000:0000:0000:0000:0000:ffff:255.255.255.25"
+    ips = [None, "", "203.0.113.7", "::1", f"{longest}5", f"{longest}4", "fe80::1%eth0", "odd"]
+    emails = ["dana@x.example", "dana@x", "sam@x.example", "sam at x", None]
+    events = [
+        make_event(
+            number,
+            kind="user",
+            verb="create",
+            actor=Actor("user", "u", email=emails[number % 5], ip=ips[number % 8]),
+            target=Target("user", f"t{number}", email=emails[number // 5 % 5]),
+        )
+        for number in range(200)
+    ]
+    templates(check(form, [Page.of(events * 8)]))
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
 def test_a_lone_surrogate_costs_its_page_no_more_than_time(form: str) -> None:
     events = [make_event(number) for number in range(20)]
     for field in ("message", "reason", "native_id"):

@@ -1,7 +1,9 @@
 """Elasticsearch and OpenSearch: what is sent, and what each response means."""
 
+import json
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -232,6 +234,64 @@ async def test_fewer_items_than_events_prove_nothing(
     with pytest.raises(Retryable):
         await sink.send(sent)
     assert await sink.send(sent) == Verdict(counts=Counts(duplicates=3))
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [{}],
+        [{"failure_store": "used"}],
+        [{"failure_store": "not_enabled"}],
+        [{"failure_store": 3}],
+        [{"failure_store": None, "_index": None}],
+        [{"_index": ".ds-new-000002"}],
+        [{"status": 200}],
+        [{"status": 201.0}],
+        [{"status": True}],
+        [{"status": None}],
+        [{"status": 409, "error": {"type": "version_conflict_engine_exception"}}],
+        [{"status": 409}],
+        [{"status": 429}],
+        [{"status": 400, "error": {"type": "mapper_parsing_exception", "reason": "odd"}}],
+        [{}, {}],
+        [],
+        [[]],
+        [None],
+    ],
+)
+@pytest.mark.parametrize("errors", [True, False])
+async def test_a_quick_look_at_a_response_finds_what_a_careful_one_finds(
+    elastic: Elastic,
+    make: Make,
+    items: Items,
+    monkeypatch: pytest.MonkeyPatch,
+    results: list[Any],
+    errors: bool,
+) -> None:
+    sink = make()
+    sent = items(sink, 3)
+    stored = {"status": 201, "_index": ".ds-x-000001"}
+    listed = [stored, *[stored | each if isinstance(each, dict) else each for each in results]]
+    body = {"errors": errors, "items": [{"create": each} for each in [*listed, stored]]}
+    outcomes: list[object] = []
+    for quick in (True, False):
+        if not quick:
+            monkeypatch.setattr(elasticsearch, "_all_stored", lambda _: None)
+        elastic.faults.add(answer(200, json.dumps(body).encode()), path="/_bulk")
+        try:
+            outcomes.append(replace(await sink.send(sent), retry_reason=None))
+        except RelayError as error:
+            outcomes.append((type(error), str(error)))
+    assert outcomes[0] == outcomes[1]
+
+
+async def test_a_response_without_errors_is_not_decoded_event_by_event(
+    elastic: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = make()
+    await sink.send(items(sink, 1))
+    monkeypatch.setattr(elasticsearch, "_results", pytest.fail)
+    assert await sink.send(items(sink, 100)[1:]) == Verdict()
 
 
 @pytest.mark.parametrize("spaces", [b'{"errors" : false , "items" : [%b]}', b'{"items":[%b]}'])

@@ -4,11 +4,13 @@ import re
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{\[]|[}\]]', re.DOTALL)
 
+_NOT_OPENING = bytes(set(range(256)) - set(b"{["))
+
 
 def deeper_than(limit: int, text: bytes) -> bool:
     """Return whether JSON *text* is nested more than *limit* levels deep."""
     # There are at most as many levels as opening brackets: this settles most events.
-    if text.count(b"{") + text.count(b"[") <= limit:
+    if len(text.translate(None, _NOT_OPENING)) <= limit:
         return False
     depth = 0
     for token in _TOKEN.findall(text):

@@ -22,6 +22,8 @@ from datetime import datetime
 from typing import Any, Self, cast
 from urllib.parse import quote
 
+import msgspec
+
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
@@ -44,6 +46,8 @@ _RESPONSE_FILTER = (
     "errors,items.*.status,items.*.error.type,items.*.error.reason,"
     "items.*._index,items.*.failure_store"
 )
+
+_STORED = frozenset((200, 201))
 
 _REASONS = {
     "document_parsing_exception": "mapping",
@@ -173,6 +177,10 @@ class Sink:
 
     def _verdict(self, reply: Reply, count: int) -> Verdict:
         """Return the verdict in a bulk *reply* on *count* events, which it lists in order."""
+        stored = _all_stored(reply)
+        if stored is not None and len(stored) == count:
+            self._duplicates.confirm({each.create.index for each in stored})
+            return _of_stored(sum([each.create.failure_store == "used" for each in stored]))
         results = _results(reply)
         if results is None or len(results) != count:
             raise unexpected_body(reply, "the bulk API")
@@ -182,7 +190,7 @@ class Sink:
         missing = duplicates = stored_elsewhere = 0
         for index, result in enumerate(results):
             status = result["status"]
-            if status in (200, 201):
+            if status in _STORED:
                 stored_elsewhere += result.get("failure_store") == "used"
                 continue
             refusal = _Refusal.of(result)
@@ -199,15 +207,14 @@ class Sink:
                 missing += status == 404
                 reason = _REASONS.get(refusal.type, f"status_{status}")
                 rejected.append(Rejection(index, reason, refusal.message, status))
-        self._duplicates.confirm(results)
+        self._duplicates.confirm({result.get("_index") for result in results})
         if missing == count:
             raise Refused(f"{reply.where}: {rejected[0].message}; {ADVICE}", status=404)
-        return Verdict(
+        return replace(
+            _of_stored(stored_elsewhere, duplicates),
             rejected=tuple(rejected),
             retry=tuple(retry),
             retry_reason=retry_reason,
-            counts=Counts(duplicates=duplicates, stored_elsewhere=stored_elsewhere),
-            warnings=(_STORED_ELSEWHERE,) if stored_elsewhere else (),
         )
 
     def _is_configuration(self, refusal: "_Refusal") -> bool:
@@ -286,6 +293,45 @@ class _Refusal:
     def message(self) -> str:
         """The error as shown, such as ``400, mapper_parsing_exception: failed to parse``."""
         return clean(f"{self.status}, {self.type or 'no type'}: {self.reason}")
+
+
+def _of_stored(stored_elsewhere: int, duplicates: int = 0) -> Verdict:
+    """Return the verdict on a batch that is stored; so many events of it elsewhere, or before."""
+    return Verdict(
+        counts=Counts(duplicates=duplicates, stored_elsewhere=stored_elsewhere),
+        warnings=(_STORED_ELSEWHERE,) if stored_elsewhere else (),
+    )
+
+
+class _Stored(msgspec.Struct, gc=False):
+    """The result of an event, as far as it matters if the event is stored."""
+
+    status: int
+    index: str | None = msgspec.field(name="_index", default=None)
+    failure_store: str | None = None
+
+
+class _Created(msgspec.Struct, gc=False):
+    create: _Stored
+
+
+class _Results(msgspec.Struct):
+    errors: bool
+    items: list[_Created]
+
+
+_decode_results = msgspec.json.Decoder(_Results).decode
+
+
+def _all_stored(reply: Reply) -> list[_Created] | None:
+    """Return what a bulk *reply* lists if it stored every event, as nearly all do, else None."""
+    try:
+        results = _decode_results(reply.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if results.errors or not {each.create.status for each in results.items} <= _STORED:
+        return None
+    return results.items
 
 
 def _results(reply: Reply) -> list[dict[str, Any]] | None:

@@ -121,9 +121,9 @@ class DuplicateFinder:
             if backing is not None and not backing.unreadable:
                 del self._backing[target]
 
-    def confirm(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Extend the cache of the targets that bulk *results* have written to."""
-        written = {result.get("_index") for result in results} - {None}
+    def confirm(self, indices: Iterable[str | None]) -> None:
+        """Extend the cache of the targets that *indices*, which were written to, belong to."""
+        written = {*indices} - {None}
         for target, backing in self._backing.items():
             if not written:
                 return
