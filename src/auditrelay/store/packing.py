@@ -73,9 +73,9 @@ def pack(page: Page) -> tuple[bytes, int]:
     return b"%c%b" % (VERSION, isal_zlib.compress(text, 1)), _memory(text, page)
 
 
-def unpack(blob: bytes, count: int) -> tuple[Page, int]:
+def unpack(blob: bytes, first: int, count: int) -> tuple[Page, int]:
     """
-    Return the page of *count* events in a *blob* of this or an older version.
+    Return the page of *count* events in a *blob* of this or an older version, at position *first*.
 
     With it comes about how many bytes of memory it takes, as :func:`pack` tells it too. Raises
     StateError if the blob is damaged, or of a newer version.
@@ -90,14 +90,17 @@ def unpack(blob: bytes, count: int) -> tuple[Page, int]:
             page = Page.of(unpack_events(text))
         else:
             raise StateError(
-                f"a page of the spool has the unknown version {version}: if a newer auditrelay "
-                f"wrote it, install that again; else it is damaged: {_REMEDY}"
+                f"the page at position {first} of the spool has the unknown version {version}: if "
+                f"a newer auditrelay wrote it, install that again; else it is damaged: {_REMEDY}"
             )
     except _DAMAGED as error:
-        raise StateError(f"a page of the spool is damaged ({error}): {_REMEDY}") from error
+        raise StateError(
+            f"the page at position {first} of the spool is damaged ({error}): {_REMEDY}"
+        ) from error
     if len(page) != count:
         raise StateError(
-            f"a page of the spool has {len(page)} events instead of {count}: {_REMEDY}"
+            f"the page at position {first} of the spool is damaged ({len(page)} events instead of "
+            f"{count}): {_REMEDY}"
         )
     return page, _memory(text, page)
 
