@@ -1,6 +1,7 @@
 """Pages as they lie in the spool: the same events come out, of older versions too."""
 
 import json
+import random
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -144,3 +145,13 @@ def test_a_page_tells_about_how_much_memory_it_takes(filler: int, event: Make) -
     tracemalloc.stop()
     assert len(found) == 500
     assert size == again == pytest.approx(taken, rel=0.4)
+
+
+def test_what_the_record_says_too_takes_no_room_twice(event: Make) -> None:
+    """However far apart two columns are: deflate finds again what is at most 32 kB back."""
+    notes = [f'{{"note":"{random.Random(number).randbytes(500).hex()}"}}' for number in range(500)]
+    raws = [f'{{"id":{number},"metadata":{note}}}' for number, note in enumerate(notes)]
+    page = Page.of([event(number) for number in range(500)])
+    alone = msgspec.structs.replace(page, raw=raws, metadata=[])
+    both = msgspec.structs.replace(page, raw=raws, metadata=notes)
+    assert len(pack(both)[0]) < len(pack(alone)[0]) * 1.2
