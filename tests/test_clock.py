@@ -20,6 +20,7 @@ BY_ITSELF = {
     "http/peer.py": "measures requests for a histogram",
     "http/transport.py": "lets the loop turn once",
     "sinks/file.py": "the deadline of a select()",
+    "store/sqlite/store.py": "lets the loop turn once",
     "telemetry/logs.py": "the time of a log line, with or without an instance",
 }
 """The modules that ask the machine, and why."""

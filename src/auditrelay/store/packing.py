@@ -7,6 +7,7 @@ has it: being over the blob as it lies there, it can be checked without inflatin
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -15,7 +16,7 @@ from isal import isal_zlib
 from auditrelay.errors import StateError
 from auditrelay.events import Actor
 from auditrelay.events import unpack as unpack_events
-from auditrelay.events.page import Page
+from auditrelay.events.page import COLUMNS, Page
 
 VERSION: Final = 2
 
@@ -40,10 +41,11 @@ _SHA256_DIGITS: Final = 64
 
 class _Stored(msgspec.Struct, array_like=True, gc=False):
     """
-    A page as it is written: its digests as bytes, and each actor once.
+    A page as it is written: its digests as bytes, each actor once, and its texts event by event.
 
-    As hex digits they would take up more room, deflated too, and longer to deflate. New fields go
-    at the end and have a default.
+    Digests as hex digits would take up more room, deflated too, and longer to deflate. Most texts
+    stand in the record as well, and deflate finds them there only if that is near: it looks back
+    32 kB. New fields go at the end and have a default.
     """
 
     page: Page
@@ -52,7 +54,31 @@ class _Stored(msgspec.Struct, array_like=True, gc=False):
     raw_sha256: bytes | list[str]
     actors: list[Actor]
     actor: list[int]
+    names: list[str]
+    """Which columns of texts there are."""
+    texts: list[str | None]
+    """Of the first event its text in each of those columns, then of the second..."""
 
+
+_TEXTS: Final = (
+    "raw",
+    "metadata",
+    "unmapped",
+    "native_id",
+    "time_raw",
+    "target_id",
+    "target_name",
+    "target_email",
+    "target_type",
+    "message",
+    "org_id",
+    "org_name",
+    "project_id",
+    "project_name",
+    "privilege",
+    "reason",
+)
+_COLUMNS: Final = frozenset(COLUMNS)
 
 _ENCODE: Final = msgspec.msgpack.Encoder()
 _DECODE: Final = msgspec.msgpack.Decoder(_Stored)
@@ -62,20 +88,25 @@ def pack(page: Page) -> tuple[bytes, int]:
     """Return *page* as the spool stores it, and about how many bytes of memory it takes."""
     numbers: dict[int, int] = {}
     actor = [numbers.setdefault(number, len(numbers)) for number in map(id, page.actor)]
+    names = [name for name in _TEXTS if getattr(page, name)]
+    texts = zip(*[getattr(page, name) for name in names], strict=True)
+    moved = dict.fromkeys(("uid", "raw_sha256", "actor", *names), ())
     stored = _Stored(
-        msgspec.structs.replace(page, uid=[], raw_sha256=[], actor=[]),
+        msgspec.structs.replace(page, **moved),
         _digests(page.uid, _UID_DIGITS),
         _digests(page.raw_sha256, _SHA256_DIGITS),
         list({id(each): each for each in page.actor}.values()),
         actor,
+        names,
+        list(chain.from_iterable(texts)),
     )
     text = _ENCODE.encode(stored)
     return b"%c%b" % (VERSION, isal_zlib.compress(text, 1)), _memory(text, page)
 
 
-def unpack(blob: bytes, count: int) -> tuple[Page, int]:
+def unpack(blob: bytes, first: int, count: int) -> tuple[Page, int]:
     """
-    Return the page of *count* events in a *blob* of this or an older version.
+    Return the page of *count* events in a *blob* of this or an older version, at position *first*.
 
     With it comes about how many bytes of memory it takes, as :func:`pack` tells it too. Raises
     StateError if the blob is damaged, or of a newer version.
@@ -90,14 +121,17 @@ def unpack(blob: bytes, count: int) -> tuple[Page, int]:
             page = Page.of(unpack_events(text))
         else:
             raise StateError(
-                f"a page of the spool has the unknown version {version}: if a newer auditrelay "
-                f"wrote it, install that again; else it is damaged: {_REMEDY}"
+                f"the page at position {first} of the spool has the unknown version {version}: if "
+                f"a newer auditrelay wrote it, install that again; else it is damaged: {_REMEDY}"
             )
     except _DAMAGED as error:
-        raise StateError(f"a page of the spool is damaged ({error}): {_REMEDY}") from error
+        raise StateError(
+            f"the page at position {first} of the spool is damaged ({error}): {_REMEDY}"
+        ) from error
     if len(page) != count:
         raise StateError(
-            f"a page of the spool has {len(page)} events instead of {count}: {_REMEDY}"
+            f"the page at position {first} of the spool is damaged ({len(page)} events instead of "
+            f"{count}): {_REMEDY}"
         )
     return page, _memory(text, page)
 
@@ -108,9 +142,15 @@ def _memory(text: bytes, page: Page) -> int:
 
 
 def _page(stored: _Stored) -> Page:
-    actors = stored.actors
+    actors, names = stored.actors, stored.names
+    texts = {
+        name: stored.texts[place :: len(names)]
+        for place, name in enumerate(names)
+        if name in _COLUMNS  # else a newer version has added it
+    }
     return msgspec.structs.replace(
         stored.page,
+        **texts,
         uid=_texts(stored.uid, _UID_DIGITS),
         raw_sha256=_texts(stored.raw_sha256, _SHA256_DIGITS),
         actor=[actors[number] for number in stored.actor],

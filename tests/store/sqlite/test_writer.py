@@ -1,5 +1,6 @@
-"""The writer thread: what it does with each kind of work when the disk is full."""
+"""The writer thread: a full disk, and the report of a commit."""
 
+import asyncio
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,3 +52,25 @@ async def test_a_page_does_not_use_up_the_reserve(disk: Disk) -> None:
     assert disk.released == 1
     for _ in range(RESERVED - 2):  # as many small works as the reserve has room for
         await disk.writer.write(lambda db: put(db, 1))
+
+
+async def test_a_commit_is_reported_before_its_caller_goes_on_and_a_failure_is_not(
+    disk: Disk,
+) -> None:
+    reported: list[object] = []
+
+    def report(result: object) -> None:
+        reported.append((result, disk.db.in_transaction))
+
+    def odd(_: sqlite3.Connection) -> str:
+        raise ValueError("odd")
+
+    writes = [
+        disk.writer.write(lambda _: 1, then=report),
+        disk.writer.write(odd, then=report),
+        disk.writer.write(lambda db: put(db, PAGES + RESERVED), spools=True, then=report),
+        disk.writer.write(lambda _: 2, then=report),
+    ]
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(each) for each in results] == [int, ValueError, StoreFull, int]
+    assert reported == [(1, False), (2, False)]

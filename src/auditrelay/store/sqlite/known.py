@@ -133,7 +133,7 @@ def spooled_events(db: sqlite3.Connection, owner: int, span: Interval) -> list[P
     ):
         inside = sorted(wanted.intersection(range(first, first + count)))
         if inside:
-            page, _ = unpack(blob, count)
+            page, _ = unpack(blob, first, count)
             pages.append(page.take([position - first for position in inside]))
     return pages if sum(map(len, pages)) == len(wanted) else None
 

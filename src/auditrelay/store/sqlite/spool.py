@@ -131,7 +131,7 @@ def read_pages(
         first, count, source, blob = row
         inside = max(first, position), min(first + count, end)
         if parts := reader.progress.open_ranges(*inside):
-            page, inflated = unpack(blob, count)
+            page, inflated = unpack(blob, first, count)
             pages += pages_of(first, source, page, inflated, parts)
             taken += sum(part[1] - part[0] for part in parts)
             size += inflated
@@ -152,7 +152,8 @@ def events_at(db: sqlite3.Connection, positions: Iterable[int]) -> dict[int, Aud
             ).fetchone()
             if row is None:
                 continue
-            first, (page, _) = row[0], unpack(row[2], row[1])
+            first, count, blob = row
+            page, _ = unpack(blob, first, count)
         found[position] = page[position - first]
     return found
 

@@ -306,6 +306,8 @@ class SqliteStore:
         found = self._handover.read(sink, start, most, spool.MAX_READ_BYTES)
         if found is None:
             found = await self._read(lambda db: spool.read_pages(db, sink, start, most))
+        else:
+            await asyncio.sleep(0)  # a sink that keeps up must not keep the loop from the others
         pages, end = found
         return pages, Reached((place(spool.LOG, end),))
 
