@@ -9,7 +9,8 @@
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
 #   make generate                      config.example.toml and Splunk's props.conf, after a new source or sink
-#   make bench [BENCH="..."]           the numbers in docs/performance.md
+#   make bench [BENCH="--quick"]       the cost of the whole relay, in a few minutes (docs/performance.md)
+#   make bench-grove                   the same next to Grove, which it installs into .venv-grove
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
 #   make install                       the virtual environment alone, with the development tools
 #   make changelog VERSION=0.1.0       the fragments of changelog.d into CHANGELOG.md, at a release
@@ -37,7 +38,7 @@ DEMO ?=
 LOCK ?=
 INTEROP ?=
 
-.PHONY: install demo test test-unit check check-format check-lint check-types format generate bench interop changelog lock clean
+.PHONY: install demo test test-unit check check-format check-lint check-types format generate bench bench-grove interop changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -76,11 +77,10 @@ generate: $(VENV)/.developer
 	$(BIN)/python siem/splunk/props.py > siem/splunk/TA-auditrelay/default/props.conf
 
 bench: $(VENV)/.developer
-	@$(BIN)/python benchmarks/normalize.py
-	@$(BIN)/python benchmarks/rest.py $(filter --quick,$(BENCH))
 	@$(BIN)/python benchmarks/run.py $(BENCH)
-	@$(BIN)/python benchmarks/backfill.py $(if $(findstring --quick,$(BENCH)),--events 100000)
-	@$(BIN)/python benchmarks/known.py $(if $(findstring --quick,$(BENCH)),--known 1000000)
+
+bench-grove: $(VENV)/.developer
+	@$(BIN)/python benchmarks/against_grove.py $(BENCH)
 
 interop: $(VENV)/.developer
 	@$(BIN)/python -m interop $(INTEROP)

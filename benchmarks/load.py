@@ -76,7 +76,11 @@ def sandbox(load: Load, events: int) -> Iterator[dict[str, Any]]:
     ) as process:
         assert process.stdout is not None
         addresses = json.loads(process.stdout.readline())
-        yield addresses
+        try:
+            yield addresses
+        except BaseException:
+            process.kill()  # it would write its report into a closed pipe
+            raise
         process.send_signal(signal.SIGTERM)
         addresses["totals"] = json.loads(process.stdout.readline())
 

@@ -55,7 +55,7 @@ from load import (
 
 THREE = ("splunk_hec", "datadog", "elasticsearch")
 FLAT = {page: Load("cekura", page) for page in (1000, 250, 100)}
-RESWEEP = Load("cekura", 1000, overlap="3h")
+OVERLAPPING = Load("cekura", 1000, overlap="3h")
 NESTED = Load("bland", 100)
 UNIFORM = Load("jitsudo", 250, span="719h", lookback="30d")
 # Three times the events: more than one window may have, of a vendor that tells no total.
@@ -86,7 +86,7 @@ ROWS = (
     Row("three sinks, pages of 100", FLAT[100], THREE),
     Row("cursors over 30 days, pages of 250", UNIFORM, ("splunk_hec",), times=3),
     Row("cursors, 2 hours of 30 days, pages of 250", BURST, ("splunk_hec",), times=3),
-    Row("all known, pages of 1,000", RESWEEP, ("splunk_hec",), known=True),
+    Row("all known, pages of 1,000", OVERLAPPING, ("splunk_hec",), known=True),
 )
 OUTAGE = ("two sinks, while datadog is down", "datadog from the spool, when it is back")
 HEAD = "| what | events/s | CPU s/100k | units | peak MB | requests | served/distinct |"

@@ -57,7 +57,7 @@ def test_the_sandbox_serves_and_prints_totals(ending: str, extra: tuple[str, ...
     out, problems = process.communicate(timeout=10)  # closes its standard input
     assert (process.returncode, problems) == (0, "")
     totals = json.loads(out)
-    assert totals["made"]["bland"] == {"events": 300, "requests": 1}
+    assert totals["made"]["bland"] == {"events": 300, "requests": 1, "served": len(native)}
     splunk = totals["stored"]["splunk"]
     assert (splunk["events"], splunk["uids"], splunk["repeated"]) == (42, 41, 1)
     assert splunk["lost"] == {name: 260 if name == "bland" else 0 for name in vendors.available()}

@@ -1,0 +1,44 @@
+"""The service has one heap for all its threads."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+COUNT_HEAPS = """
+import ctypes, sys, tempfile, threading
+from auditrelay.service.heap import keep_heap_small
+
+if sys.argv[1] == "small":
+    keep_heap_small()
+start, end = threading.Barrier(5), threading.Barrier(5)
+
+def work():
+    start.wait()
+    kept = [bytearray(5000) for _ in range(100)]
+    end.wait()
+
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+start.wait()
+end.wait()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+with tempfile.NamedTemporaryFile() as report:
+    stream = ctypes.c_void_p(libc.fopen(report.name.encode(), b"w"))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    print(report.read().count(b"<heap nr="))
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
+def test_threads_share_one_heap() -> None:
+    heaps = {
+        mode: int(subprocess.check_output([sys.executable, "-c", COUNT_HEAPS, mode]))
+        for mode in ("usual", "small")
+    }
+    assert heaps["usual"] > 1
+    assert heaps["small"] == 1
