@@ -39,13 +39,14 @@ class Gate:
     """
 
     def __init__(self, vendor: Vendor, redactor: Redactor, *, open: bool) -> None:  # noqa: A002
-        # A field that is read and shown as unmapped, too, is nothing for the usual way.
-        documented = vendor.FIELDS.issuperset(vendor.Record.__struct_fields__)
-        self._open = open and documented and redactor.spares_documented
+        self._open = open and redactor.spares_documented
         self._redactor = redactor
         self._decoder = msgspec.json.Decoder(vendor.Record)
         self._id = attrgetter(vendor.ID)
         self._time = attrgetter(vendor.TIME)
+        self._fields = vendor.FIELDS
+        # Of an undocumented record everything is of free form.
+        self._undocumented = not vendor.Record.__struct_config__.forbid_unknown_fields
         self._has_details = "metadata" in vendor.Record.__struct_fields__
 
     def decode(self, texts: Sequence[bytes]) -> Records:
@@ -53,7 +54,7 @@ class Gate:
         Return the records of *texts* that have an id and a time, and are written canonically.
 
         No JSON text of such a record is shorter than its encoding: what is longer was written in
-        another way, or had a key twice. Details of free form are not looked into.
+        another way, or had a key twice. What is of free form is not looked into.
         """
         if not self._open:
             return [None] * len(texts)
@@ -67,24 +68,25 @@ class Gate:
             return None
         page = b"\n".join(texts)
         try:
-            records: Records = self._decoder.decode_lines(page)
+            records = self._decoder.decode_lines(page)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if len(records) != len(texts) or len(_ENCODER.encode_lines(records)) != len(page) + 1:
+        if len(records) != len(texts) or not self._are_identified(records):
             return None
-        if len(page) > _MAX_LENGTH and max(map(len, texts)) > _MAX_LENGTH:
+        if not self._undocumented and len(_ENCODER.encode_lines(records)) != len(page) + 1:
             return None
-        return records if self._are_identified(records) else None
+        if len(page) > _MAX_LENGTH and any(map(_is_long, texts, records)):
+            return None
+        return records
 
     def _decode_one(self, text: bytes) -> Documented | None:
         try:
             record = self._decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if len(text) > _MAX_LENGTH or not self._are_identified([record]):
+        if _is_long(text, record) or not self._are_identified([record]):
             return None
-        canonical = _ENCODER.encode(record)
-        return record if len(canonical) == len(text) or _is_same(canonical, text) else None
+        return record if self._undocumented or _is_as_long(_ENCODER.encode(record), text) else None
 
     def _are_identified(self, records: Sequence[Any]) -> bool:
         ids = list(map(self._id, records))
@@ -95,33 +97,59 @@ class Gate:
     def read(self, texts: Sequence[bytes], records: Sequence[Documented]) -> "UsualPage":
         """Look into the whole of *records*, decoded from *texts*, and say which are usual."""
         raw = _as_texts(texts)
-        usual = [text is not None for text in raw]
-        details: list[Any] = []
-        metadata: list[str | None] = []
-        if self._has_details:
-            details, metadata, same = _details(records)
-            usual = [a and b for a, b in zip(usual, same, strict=True)]
-            if not self._redactor.spares_page(details):
-                spares = self._redactor.spares_values
-                usual = [a and spares(value) for a, value in zip(usual, details, strict=True)]
+        page = UsualPage(raw, [text is not None for text in raw], [], [], [])
+        if self._undocumented:
+            values, _ = self._look_into(page, texts)
+            page.unmapped = [
+                _unmapped(each, self._fields) if usual else None
+                for each, usual in zip(values, page.usual, strict=True)
+            ]
+        elif self._has_details:
+            page.details, page.metadata = self._look_into(page, _details(records))
         # Searching one character is ten times faster than two or three; many pages lack it.
         whole = "".join(filter(None, raw))
         if ("/" in whole and "://" in whole) or ("\\" in whole and '\\"' in whole):
             spares_texts = self._redactor.spares_texts
-            usual = [a and spares_texts(text or "") for a, text in zip(usual, raw, strict=True)]
-        return UsualPage(raw, details, metadata, usual)
+            page.restrict([spares_texts(text or "") for text in raw])
+        return page
+
+    def _look_into(
+        self, page: "UsualPage", texts: Sequence[bytes]
+    ) -> tuple[list[Any], list[str | None]]:
+        """Return the values of *texts*, and their JSON; what is not that JSON is not usual."""
+        values, canonical, same = _values(texts)
+        page.restrict(same)
+        if not self._redactor.spares_page(values):
+            page.restrict([self._redactor.spares_values(value) for value in values])
+        return values, canonical
 
 
 class UsualPage(msgspec.Struct, gc=False):
     """Columns of a page: a row counts only where *usual* is true."""
 
     raw: list[str | None]
+    usual: list[bool]
     details: list[Any]
     metadata: list[str | None]
-    usual: list[bool]
+    unmapped: list[str | None]
+
+    def restrict(self, usual: Sequence[bool]) -> None:
+        """Only what is *usual* is so still."""
+        self.usual = [a and b for a, b in zip(self.usual, usual, strict=True)]
 
 
-def _is_same(one: bytes, other: bytes) -> bool:
+def _is_long(text: bytes, record: Any) -> bool:
+    """Return whether a documented field may be too long: some of *text* is the details."""
+    if len(text) <= _MAX_LENGTH:
+        return False
+    details = getattr(record, "metadata", UNSET)
+    return details is UNSET or len(text) - len(bytes(details)) > _MAX_LENGTH
+
+
+def _is_as_long(one: bytes, other: bytes) -> bool:
+    """Return whether the two texts are equally long without whitespace."""
+    if len(one) == len(other):
+        return True
     return len(one.translate(None, WHITESPACE)) == len(other.translate(None, WHITESPACE))
 
 
@@ -139,24 +167,32 @@ def _as_texts(texts: Sequence[bytes]) -> list[str | None]:
     return found
 
 
-def _details(records: Sequence[Any]) -> tuple[list[Any], list[str | None], list[bool]]:
-    """Return the details of *records*: decoded, as JSON, and whether they are that JSON."""
-    raw = [b"null" if each.metadata is UNSET else bytes(each.metadata) for each in records]
-    page = b"[" + b",".join(raw) + b"]"  # each is one JSON value
+def _unmapped(value: dict[str, Any], fields: frozenset[str]) -> str | None:
+    rest = {key: item for key, item in value.items() if key not in fields}
+    return orjson.dumps(rest).decode() if rest else None
+
+
+def _details(records: Sequence[Any]) -> list[bytes]:
+    return [b"null" if each.metadata is UNSET else bytes(each.metadata) for each in records]
+
+
+def _values(texts: Sequence[bytes]) -> tuple[list[Any], list[str | None], list[bool]]:
+    """Return the values of *texts*, as JSON (None for null), and whether they are that JSON."""
+    page = b"[" + b",".join(texts) + b"]"  # each is one JSON value
     with contextlib.suppress(orjson.JSONDecodeError, TypeError):
         values = orjson.loads(page)
         if orjson.dumps(values) == page:
-            texts = [None if each == b"null" else each.decode() for each in raw]
-            return values, texts, [True] * len(raw)
-    columns = list(map(_detail, raw))
-    return [row[0] for row in columns], [row[1] for row in columns], [row[2] for row in columns]
+            same = [True] * len(texts)
+            return values, [None if each == b"null" else each.decode() for each in texts], same
+    rows = list(map(_value, texts))
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
-def _detail(raw: bytes) -> tuple[Any, str | None, bool]:
+def _value(text: bytes) -> tuple[Any, str | None, bool]:
     try:
-        value = orjson.loads(raw)
-        text = orjson.dumps(value)
+        value = orjson.loads(text)
+        compact = orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
         return None, None, False
-    same = text == raw or text.translate(None, WHITESPACE) == raw.translate(None, WHITESPACE)
-    return value, None if value is None else text.decode(), same
+    same = compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE)
+    return value, None if value is None else compact.decode(), same
