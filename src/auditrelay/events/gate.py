@@ -97,7 +97,9 @@ class Gate:
     def read(self, texts: Sequence[bytes], records: Sequence[Documented]) -> "UsualPage":
         """Look into the whole of *records*, decoded from *texts*, and say which are usual."""
         raw = _as_texts(texts)
-        page = UsualPage(raw, [text is not None for text in raw], [], [], [])
+        page = UsualPage(raw, [True] * len(raw), [], [], [])
+        if None in raw:
+            page.restrict([text is not None for text in raw])
         if self._undocumented:
             values, _ = self._look_into(page, texts)
             page.unmapped = [
@@ -118,7 +120,8 @@ class Gate:
     ) -> tuple[list[Any], list[str | None]]:
         """Return the values of *texts*, and their JSON; what is not that JSON is not usual."""
         values, canonical, same = _values(texts)
-        page.restrict(same)
+        if not all(same):
+            page.restrict(same)
         if not self._redactor.spares_page(values):
             page.restrict([self._redactor.spares_values(value) for value in values])
         return values, canonical
@@ -154,17 +157,17 @@ def _is_as_long(one: bytes, other: bytes) -> bool:
 
 
 def _as_texts(texts: Sequence[bytes]) -> list[str | None]:
-    page = b"\n".join(texts)
-    if page.count(b"\n") == len(texts) - 1:
-        with contextlib.suppress(UnicodeDecodeError):
-            return [*page.decode().split("\n")]
-    found: list[str | None] = []
-    for text in texts:
-        try:
-            found.append(text.decode())
-        except UnicodeDecodeError:
-            found.append(None)
-    return found
+    try:
+        return [text.decode() for text in texts]
+    except UnicodeDecodeError:
+        return list(map(_as_text, texts))
+
+
+def _as_text(text: bytes) -> str | None:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _unmapped(value: dict[str, Any], fields: frozenset[str]) -> str | None:
