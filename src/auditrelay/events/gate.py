@@ -1,15 +1,15 @@
 """
 The narrow gate: which records of a page are usual, so that they can be read all at once.
 
-Usual is a record of documented fields with simple values that is strict JSON, is passed on as it
-was sent, and has nothing to redact. Everything else is read with care, alone (``careful``); what
+Usual is a record whose documented fields have simple values, that is strict JSON, is passed on as
+it was sent, and has nothing to redact. Everything else is read with care, alone (``careful``); what
 comes of a record is the same on both ways, and the gate is the only place that decides.
 """
 
 import contextlib
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import orjson
@@ -41,39 +41,50 @@ class Gate:
     def __init__(self, vendor: Vendor, redactor: Redactor, *, open: bool) -> None:  # noqa: A002
         self._open = open and redactor.spares_documented
         self._redactor = redactor
-        self._decoder = msgspec.json.Decoder(vendor.Record)
         self._id = attrgetter(vendor.ID)
         self._time = attrgetter(vendor.TIME)
         self._fields = vendor.FIELDS
-        # Of an undocumented record everything is of free form.
-        self._undocumented = not vendor.Record.__struct_config__.forbid_unknown_fields
         self._has_details = "metadata" in vendor.Record.__struct_fields__
+        self._decoder = msgspec.json.Decoder(vendor.Record)
+        self._is_documented = bool(vendor.Record.__struct_config__.forbid_unknown_fields)
+        # The same with fields that are not documented: a vendor may add one to all of its records.
+        self._wider = cast(
+            "type[Documented]",
+            msgspec.defstruct("Wider", [], bases=(vendor.Record,), forbid_unknown_fields=False),
+        )
+        self._wider_decoder = msgspec.json.Decoder(self._wider)
 
     def decode(self, texts: Sequence[bytes]) -> Records:
         """
-        Return the records of *texts* that have an id and a time, and are written canonically.
+        Return the records of *texts* that have an id and a time, and documented fields as declared.
 
-        No JSON text of such a record is shorter than its encoding: what is longer was written in
-        another way, or had a key twice. What is of free form is not looked into.
+        Only if all of them have no other fields, a single look suffices: then no JSON text is
+        shorter than the encoding of its record, and what is longer was written in another way, or
+        had a key twice. What is of free form is not looked into.
         """
         if not self._open:
             return [None] * len(texts)
-        return self._decode_page(texts) or [self._decode_one(each) for each in texts]
-
-    def _decode_page(self, texts: Sequence[bytes]) -> Records | None:
-        """Decode *texts* in one go, which is twice as fast; None unless all of them are usual."""
+        page = b"\n".join(texts)
         # Between two such texts no record can go on, so that as many records as texts are one each:
         # else an odd text might begin what another one ends, and a third one hold two.
-        if not all(text[:1] == b"{" and text[-1:] == b"}" for text in texts):
-            return None
-        page = b"\n".join(texts)
+        if all(text[:1] == b"{" and text[-1:] == b"}" for text in texts):
+            records = self._decode_page(page, texts, self._decoder) if self._is_documented else None
+            if records is not None and len(_ENCODER.encode_lines(records)) == len(page) + 1:
+                return records
+            records = self._decode_page(page, texts, self._wider_decoder)
+            if records is not None:
+                return records
+        return [self._decode_one(each) for each in texts]
+
+    def _decode_page(
+        self, page: bytes, texts: Sequence[bytes], decoder: msgspec.json.Decoder[Any]
+    ) -> list[Documented] | None:
+        """Decode *texts*, joined in *page*, which is twice as fast; None if one of them is odd."""
         try:
-            records = self._decoder.decode_lines(page)
+            records: list[Documented] = decoder.decode_lines(page)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         if len(records) != len(texts) or not self._are_identified(records):
-            return None
-        if not self._undocumented and len(_ENCODER.encode_lines(records)) != len(page) + 1:
             return None
         if len(page) > _MAX_LENGTH and any(map(_is_long, texts, records)):
             return None
@@ -81,12 +92,10 @@ class Gate:
 
     def _decode_one(self, text: bytes) -> Documented | None:
         try:
-            record = self._decoder.decode(text)
+            record: Documented = self._wider_decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if _is_long(text, record) or not self._are_identified([record]):
-            return None
-        return record if self._undocumented or _is_as_long(_ENCODER.encode(record), text) else None
+        return record if self._are_identified([record]) and not _is_long(text, record) else None
 
     def _are_identified(self, records: Sequence[Any]) -> bool:
         ids = list(map(self._id, records))
@@ -100,12 +109,8 @@ class Gate:
         page = UsualPage(raw, [True] * len(raw), [], [], [])
         if None in raw:
             page.restrict([text is not None for text in raw])
-        if self._undocumented:
-            values, _ = self._look_into(page, texts)
-            page.unmapped = [
-                _unmapped(each, self._fields) if usual else None
-                for each, usual in zip(values, page.usual, strict=True)
-            ]
+        if records and type(records[0]) is self._wider:
+            self._look_into_all(page, texts)
         elif self._has_details:
             page.details, page.metadata = self._look_into(page, _details(records))
         # Searching one character is ten times faster than two or three; many pages lack it.
@@ -114,6 +119,18 @@ class Gate:
             spares_texts = self._redactor.spares_texts
             page.restrict([spares_texts(text or "") for text in raw])
         return page
+
+    def _look_into_all(self, page: "UsualPage", texts: Sequence[bytes]) -> None:
+        values, _ = self._look_into(page, texts)
+        known: list[dict[str, Any]] = [
+            value if usual else {} for value, usual in zip(values, page.usual, strict=True)
+        ]
+        page.unmapped = [_unmapped(value, self._fields) for value in known]
+        if self._has_details:
+            page.details = [value.get("metadata") for value in known]
+            page.metadata = [
+                None if each is None else orjson.dumps(each).decode() for each in page.details
+            ]
 
     def _look_into(
         self, page: "UsualPage", texts: Sequence[bytes]
@@ -149,13 +166,6 @@ def _is_long(text: bytes, record: Any) -> bool:
     return details is UNSET or len(text) - len(bytes(details)) > _MAX_LENGTH
 
 
-def _is_as_long(one: bytes, other: bytes) -> bool:
-    """Return whether the two texts are equally long without whitespace."""
-    if len(one) == len(other):
-        return True
-    return len(one.translate(None, WHITESPACE)) == len(other.translate(None, WHITESPACE))
-
-
 def _as_texts(texts: Sequence[bytes]) -> list[str | None]:
     try:
         return [text.decode() for text in texts]
@@ -171,8 +181,10 @@ def _as_text(text: bytes) -> str | None:
 
 
 def _unmapped(value: dict[str, Any], fields: frozenset[str]) -> str | None:
+    if fields.issuperset(value):
+        return None
     rest = {key: item for key, item in value.items() if key not in fields}
-    return orjson.dumps(rest).decode() if rest else None
+    return orjson.dumps(rest).decode()
 
 
 def _details(records: Sequence[Any]) -> list[bytes]:
