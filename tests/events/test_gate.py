@@ -45,6 +45,8 @@ def test_a_page_of_all_sorts_is_read_as_each_record_is_alone(
     normalize = normalizer(vendor, redact=MODES[mode])
     records = list(variants(vendor))
     assert list(normalize(records, 5)) == with_care(normalize, records)
+    for record in records:
+        assert list(normalize([record], 5)) == with_care(normalize, [record])
     usual = [record for record in records if Gate.decode(normalize._gate, [record])[0]]
     assert list(normalize(usual, 5)) == with_care(normalize, usual)
     assert usual or mode == "globs"
