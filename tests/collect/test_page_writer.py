@@ -198,7 +198,9 @@ async def test_an_event_without_a_time_is_known_though_its_time_is_that_of_the_r
     world: World,
 ) -> None:
     writer = await new_writer(world)
-    for _ in range(2):
+    await writer.add_new(writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
+    world.clock.advance(HOUR)
+    with counted(world.store) as calls:
         await writer.add_new(writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
-        world.clock.advance(HOUR)
+    assert calls == {"read find_new": 1}
     assert await world.names() == ["1", "2"]

@@ -1,15 +1,15 @@
 """
 The narrow gate: which records of a page are usual, so that they can be read all at once.
 
-Usual is a record of documented fields with simple values that is strict JSON, is passed on as it
-was sent, and has nothing to redact. Everything else is read with care, alone (``careful``); what
+Usual is a record whose documented fields have simple values, that is strict JSON, is passed on as
+it was sent, and has nothing to redact. Everything else is read with care, alone (``careful``); what
 comes of a record is the same on both ways, and the gate is the only place that decides.
 """
 
 import contextlib
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import orjson
@@ -39,52 +39,63 @@ class Gate:
     """
 
     def __init__(self, vendor: Vendor, redactor: Redactor, *, open: bool) -> None:  # noqa: A002
-        # A field that is read and shown as unmapped, too, is nothing for the usual way.
-        documented = vendor.FIELDS.issuperset(vendor.Record.__struct_fields__)
-        self._open = open and documented and redactor.spares_documented
+        self._open = open and redactor.spares_documented
         self._redactor = redactor
-        self._decoder = msgspec.json.Decoder(vendor.Record)
         self._id = attrgetter(vendor.ID)
         self._time = attrgetter(vendor.TIME)
+        self._fields = vendor.FIELDS
         self._has_details = "metadata" in vendor.Record.__struct_fields__
+        self._decoder = msgspec.json.Decoder(vendor.Record)
+        self._is_documented = bool(vendor.Record.__struct_config__.forbid_unknown_fields)
+        # The same with fields that are not documented: a vendor may add one to all of its records.
+        self._wider = cast(
+            "type[Documented]",
+            msgspec.defstruct("Wider", [], bases=(vendor.Record,), forbid_unknown_fields=False),
+        )
+        self._wider_decoder = msgspec.json.Decoder(self._wider)
 
     def decode(self, texts: Sequence[bytes]) -> Records:
         """
-        Return the records of *texts* that have an id and a time, and are written canonically.
+        Return the records of *texts* that have an id and a time, and documented fields as declared.
 
-        No JSON text of such a record is shorter than its encoding: what is longer was written in
-        another way, or had a key twice. Details of free form are not looked into.
+        Only if all of them have no other fields, a single look suffices: then no JSON text is
+        shorter than the encoding of its record, and what is longer was written in another way, or
+        had a key twice. What is of free form is not looked into.
         """
         if not self._open:
             return [None] * len(texts)
-        return self._decode_page(texts) or [self._decode_one(each) for each in texts]
-
-    def _decode_page(self, texts: Sequence[bytes]) -> Records | None:
-        """Decode *texts* in one go, which is twice as fast; None unless all of them are usual."""
+        page = b"\n".join(texts)
         # Between two such texts no record can go on, so that as many records as texts are one each:
         # else an odd text might begin what another one ends, and a third one hold two.
-        if not all(text[:1] == b"{" and text[-1:] == b"}" for text in texts):
-            return None
-        page = b"\n".join(texts)
+        if all(text[:1] == b"{" and text[-1:] == b"}" for text in texts):
+            records = self._decode_page(page, texts, self._decoder) if self._is_documented else None
+            if records is not None and len(_ENCODER.encode_lines(records)) == len(page) + 1:
+                return records
+            records = self._decode_page(page, texts, self._wider_decoder)
+            if records is not None:
+                return records
+        return [self._decode_one(each) for each in texts]
+
+    def _decode_page(
+        self, page: bytes, texts: Sequence[bytes], decoder: msgspec.json.Decoder[Any]
+    ) -> list[Documented] | None:
+        """Decode *texts*, joined in *page*, which is twice as fast; None if one of them is odd."""
         try:
-            records: Records = self._decoder.decode_lines(page)
+            records: list[Documented] = decoder.decode_lines(page)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if len(records) != len(texts) or len(_ENCODER.encode_lines(records)) != len(page) + 1:
+        if len(records) != len(texts) or not self._are_identified(records):
             return None
-        if len(page) > _MAX_LENGTH and max(map(len, texts)) > _MAX_LENGTH:
+        if len(page) > _MAX_LENGTH and any(map(_is_long, texts, records)):
             return None
-        return records if self._are_identified(records) else None
+        return records
 
     def _decode_one(self, text: bytes) -> Documented | None:
         try:
-            record = self._decoder.decode(text)
+            record: Documented = self._wider_decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if len(text) > _MAX_LENGTH or not self._are_identified([record]):
-            return None
-        canonical = _ENCODER.encode(record)
-        return record if len(canonical) == len(text) or _is_same(canonical, text) else None
+        return record if self._are_identified([record]) and not _is_long(text, record) else None
 
     def _are_identified(self, records: Sequence[Any]) -> bool:
         ids = list(map(self._id, records))
@@ -95,68 +106,108 @@ class Gate:
     def read(self, texts: Sequence[bytes], records: Sequence[Documented]) -> "UsualPage":
         """Look into the whole of *records*, decoded from *texts*, and say which are usual."""
         raw = _as_texts(texts)
-        usual = [text is not None for text in raw]
-        details: list[Any] = []
-        metadata: list[str | None] = []
-        if self._has_details:
-            details, metadata, same = _details(records)
-            usual = [a and b for a, b in zip(usual, same, strict=True)]
-            if not self._redactor.spares_page(details):
-                spares = self._redactor.spares_values
-                usual = [a and spares(value) for a, value in zip(usual, details, strict=True)]
+        page = UsualPage(raw, [True] * len(raw), [], [], [])
+        if None in raw:
+            page.restrict([text is not None for text in raw])
+        if records and type(records[0]) is self._wider:
+            self._look_into_all(page, texts)
+        elif self._has_details:
+            page.details, page.metadata = self._look_into(page, _details(records))
         # Searching one character is ten times faster than two or three; many pages lack it.
         whole = "".join(filter(None, raw))
         if ("/" in whole and "://" in whole) or ("\\" in whole and '\\"' in whole):
             spares_texts = self._redactor.spares_texts
-            usual = [a and spares_texts(text or "") for a, text in zip(usual, raw, strict=True)]
-        return UsualPage(raw, details, metadata, usual)
+            page.restrict([spares_texts(text or "") for text in raw])
+        return page
+
+    def _look_into_all(self, page: "UsualPage", texts: Sequence[bytes]) -> None:
+        values, _ = self._look_into(page, texts)
+        known: list[dict[str, Any]] = [
+            value if usual else {} for value, usual in zip(values, page.usual, strict=True)
+        ]
+        page.unmapped = [_unmapped(value, self._fields) for value in known]
+        if self._has_details:
+            page.details = [value.get("metadata") for value in known]
+            page.metadata = [
+                None if each is None else orjson.dumps(each).decode() for each in page.details
+            ]
+
+    def _look_into(
+        self, page: "UsualPage", texts: Sequence[bytes]
+    ) -> tuple[list[Any], list[str | None]]:
+        """Return the values of *texts*, and their JSON; what is not that JSON is not usual."""
+        values, canonical, same = _values(texts)
+        if not all(same):
+            page.restrict(same)
+        if not self._redactor.spares_page(values):
+            page.restrict([self._redactor.spares_values(value) for value in values])
+        return values, canonical
 
 
 class UsualPage(msgspec.Struct, gc=False):
     """Columns of a page: a row counts only where *usual* is true."""
 
     raw: list[str | None]
+    usual: list[bool]
     details: list[Any]
     metadata: list[str | None]
-    usual: list[bool]
+    unmapped: list[str | None]
+
+    def restrict(self, usual: Sequence[bool]) -> None:
+        """Only what is *usual* is so still."""
+        self.usual = [a and b for a, b in zip(self.usual, usual, strict=True)]
 
 
-def _is_same(one: bytes, other: bytes) -> bool:
-    return len(one.translate(None, WHITESPACE)) == len(other.translate(None, WHITESPACE))
+def _is_long(text: bytes, record: Any) -> bool:
+    """Return whether a documented field may be too long: some of *text* is the details."""
+    if len(text) <= _MAX_LENGTH:
+        return False
+    details = getattr(record, "metadata", UNSET)
+    return details is UNSET or len(text) - len(bytes(details)) > _MAX_LENGTH
 
 
 def _as_texts(texts: Sequence[bytes]) -> list[str | None]:
-    page = b"\n".join(texts)
-    if page.count(b"\n") == len(texts) - 1:
-        with contextlib.suppress(UnicodeDecodeError):
-            return [*page.decode().split("\n")]
-    found: list[str | None] = []
-    for text in texts:
-        try:
-            found.append(text.decode())
-        except UnicodeDecodeError:
-            found.append(None)
-    return found
+    try:
+        return [text.decode() for text in texts]
+    except UnicodeDecodeError:
+        return list(map(_as_text, texts))
 
 
-def _details(records: Sequence[Any]) -> tuple[list[Any], list[str | None], list[bool]]:
-    """Return the details of *records*: decoded, as JSON, and whether they are that JSON."""
-    raw = [b"null" if each.metadata is UNSET else bytes(each.metadata) for each in records]
-    page = b"[" + b",".join(raw) + b"]"  # each is one JSON value
+def _as_text(text: bytes) -> str | None:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _unmapped(value: dict[str, Any], fields: frozenset[str]) -> str | None:
+    if fields.issuperset(value):
+        return None
+    rest = {key: item for key, item in value.items() if key not in fields}
+    return orjson.dumps(rest).decode()
+
+
+def _details(records: Sequence[Any]) -> list[bytes]:
+    return [b"null" if each.metadata is UNSET else bytes(each.metadata) for each in records]
+
+
+def _values(texts: Sequence[bytes]) -> tuple[list[Any], list[str | None], list[bool]]:
+    """Return the values of *texts*, as JSON (None for null), and whether they are that JSON."""
+    page = b"[" + b",".join(texts) + b"]"  # each is one JSON value
     with contextlib.suppress(orjson.JSONDecodeError, TypeError):
         values = orjson.loads(page)
         if orjson.dumps(values) == page:
-            texts = [None if each == b"null" else each.decode() for each in raw]
-            return values, texts, [True] * len(raw)
-    columns = list(map(_detail, raw))
-    return [row[0] for row in columns], [row[1] for row in columns], [row[2] for row in columns]
+            same = [True] * len(texts)
+            return values, [None if each == b"null" else each.decode() for each in texts], same
+    rows = list(map(_value, texts))
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
-def _detail(raw: bytes) -> tuple[Any, str | None, bool]:
+def _value(text: bytes) -> tuple[Any, str | None, bool]:
     try:
-        value = orjson.loads(raw)
-        text = orjson.dumps(value)
+        value = orjson.loads(text)
+        compact = orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
         return None, None, False
-    same = text == raw or text.translate(None, WHITESPACE) == raw.translate(None, WHITESPACE)
-    return value, None if value is None else text.decode(), same
+    same = compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE)
+    return value, None if value is None else compact.decode(), same

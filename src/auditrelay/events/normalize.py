@@ -180,14 +180,11 @@ class Normalizer:
         if vendor.ORGANISATION is not None:
             [own] = columns.texts(vendor.ORGANISATION)
             org_id = [each or self._scope or None for each in own]
-        unmapped: list[str | None] = []
         quality = _pick(page.time_quality, rows)
         kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
-        if careful:
-            unmapped = [None] * count
         for place, row in careful.items():
             native_id[place], time_raw[place] = row.native_id, row.time_raw
-            org_id[place], unmapped[place] = row.org_id, row.unmapped
+            org_id[place] = row.org_id
             if row.record is None:
                 action[place] = _NO_ACTION
                 message[place] = f"{vendor.NAME} sent an audit record that is not a JSON object"
@@ -218,7 +215,7 @@ class Normalizer:
             changes=list(parsed.changes) if any(parsed.changes) else [],
             reason=_column(parsed.reason),
             metadata=_column(found.metadata),
-            unmapped=_column(unmapped),
+            unmapped=_column(found.unmapped),
             late_by_s=[],
         )
 
@@ -237,6 +234,7 @@ class Normalizer:
             _spread(usual.raw, places, len(rows), ""),
             _spread(usual.details, places, len(rows), None),
             _spread(usual.metadata, places, len(rows), None),
+            _spread(usual.unmapped, places, len(rows), None),
         )
         odd = {place for place, fine in zip(places, usual.usual, strict=True) if not fine}
         odd.update(place for place, record in enumerate(records) if record is None)
@@ -248,6 +246,7 @@ class Normalizer:
             found.records[place] = row.record or self._vendor.Record()
             found.raw[place] = row.raw
             found.details[place], found.metadata[place] = row.details, row.metadata
+            found.unmapped[place] = row.unmapped
         return found, careful
 
     def _sort(self, kind: "_Key") -> Sort:
@@ -310,6 +309,7 @@ class _Rows(NamedTuple):
     raw: list[str]
     details: list[Any]
     metadata: list[str | None]
+    unmapped: list[str | None]
 
 
 _Key = tuple[Action, TimeQuality, tuple[str, ...], tuple[str, ...]]

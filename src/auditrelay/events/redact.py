@@ -359,15 +359,17 @@ class Redactor:
         # Nesting of all texts in each other counts together: each level is a call.
         depth += 1 + _nesting(text)
         if depth > MAX_DEPTH:
-            return self.text(text)
+            plain = text.replace("\\", "")  # so that keys in texts in texts look like others
+            redacted = self.text(plain)
+            return self.text(text) if redacted == plain else redacted
         try:
             decoded = decode(text.encode())
         except Undecodable:
             return self.text(text)
         if not decoded.complete:
             return self.text(text)
-        redacted = self.record(decoded.value, decoded.compact, depth)
-        return encode(decoded.value).decode() if redacted else text
+        changed = self.record(decoded.value, decoded.compact, depth)
+        return encode(decoded.value).decode() if changed else text
 
     def _parameter(self, found: re.Match[str]) -> str:
         secret = self._is_secret_parameter(found[2])

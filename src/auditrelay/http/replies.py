@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,6 +17,14 @@ from auditrelay.http.headers import retry_after
 from auditrelay.telemetry.scrubber import scrub
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+_MAX_DEPTH = 300
+"""Levels of a reply: more than a record may have, so that a record that is cut is seen to be."""
+
+_MAX_DIGITS = 4000
+"""Digits of a number: Python refuses to read or write one of more than 4300."""
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,34 @@ def _lenient(body: bytes) -> Any:
         raise ValueError("JSON nested too deeply") from error
 
 
+def _most_lenient(body: bytes) -> Any:
+    """Decode JSON whatever is in its records: bytes, numbers and depths that the others refuse."""
+    text = _cut(body).decode("utf-8-sig", "replace")
+    return json.loads(text, strict=False, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits
+
+
+def _cut(body: bytes) -> bytes:
+    """Return JSON with null for what is nested too deeply; the records then say that it was."""
+    kept: list[bytes] = []
+    start = depth = 0
+    for found in _TOKEN.finditer(body):
+        if found[0] in (b"[", b"{"):
+            if depth == _MAX_DEPTH:
+                kept.append(body[start : found.start()])
+            depth += 1
+        elif found[0] in (b"]", b"}"):
+            depth -= 1
+            if depth == _MAX_DEPTH:
+                kept.append(b"null")
+                start = found.end()
+    kept.append(body[start:])
+    return b"".join(kept)
+
+
 @functools.cache
 def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(shape)
@@ -77,8 +114,11 @@ def decode(reply: Reply, shape: type[S]) -> S:
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, RecursionError):
-            value = _as_raw(_lenient(reply.body), msgspec.inspect.type_info(shape))
-            decoded = msgspec.convert(value, shape)
+            try:
+                value = _lenient(reply.body)
+            except ValueError:
+                value = _most_lenient(reply.body)
+            decoded = msgspec.convert(_as_raw(value, msgspec.inspect.type_info(shape)), shape)
     except msgspec.ValidationError as error:
         raise _misshapen(reply, str(error)) from error
     except ValueError as error:

@@ -83,7 +83,7 @@ def _action(event_type: str | None) -> Action:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _actor(actor_id: str | None, email: str | None) -> Actor:
     return Actor(kind="user", id=actor_id, email=email) if actor_id or email else NO_ACTOR
 
@@ -103,7 +103,7 @@ def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
 
 
 def _changed(field: str, value: Any) -> Change:
-    if type(value) is str or type(value) is int:
+    if type(value) is int or (type(value) is str and len(value) < 64):
         return _changed_simply(field, value)
     return Change(field, None, encode(value).decode()[:MAX_TEXT_LENGTH])
 

@@ -116,7 +116,7 @@ def _documented(
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _actor(user: str | None, email: str | None, key_name: str | None) -> Actor:
     if email or user:
         # by the documentation never together with a key's name; if it is, both are kept

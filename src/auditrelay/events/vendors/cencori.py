@@ -226,7 +226,7 @@ def _member(action: Action, details: Mapping[str, Any]) -> str | None:
     return text(details.get("email")) if action.kind in ("member", "end_user") else None
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _actor(
     actor_id: str | None, email: str | None, ip: str | None, actor_type: str | None
 ) -> Actor:

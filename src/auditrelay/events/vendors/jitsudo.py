@@ -86,7 +86,7 @@ def _action(action: str | None, resource_type: str | None) -> Action:
     )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def _actor(actor_id: str | None, actor_type: str | None, ip: str | None) -> Actor:
     if not (actor_id or actor_type or ip):
         return NO_ACTOR

@@ -10,7 +10,7 @@ worse than none: it could not be distinguished from a fact.
 from collections.abc import Mapping
 from typing import Any, Self
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
@@ -42,15 +42,18 @@ _ACTIONS = {
 """Operations that the documentation names. How the API spells them is not stated."""
 
 
-class Record(Documented):
-    """The fields that are known, and those that may name the action."""
+Word = str | None | UnsetType
+
+
+class Record(Documented, forbid_unknown_fields=False):
+    """The fields that are known, and those that may name the action; there are others."""
 
     id: Field = UNSET
     timestamp: Field = UNSET
-    action: Field = UNSET
-    event: Field = UNSET
-    event_type: Field = UNSET
-    operation: Field = UNSET
+    action: Word = UNSET
+    event: Word = UNSET
+    event_type: Word = UNSET
+    operation: Word = UNSET
 
     @classmethod
     def of(cls, value: Mapping[str, Any], unmapped_fields: list[str]) -> Self:
