@@ -100,7 +100,7 @@ lock: $(VENV)/.developer
 	$(COMPILE) --group build --constraint requirements-dev.txt --output-file requirements-build.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-grove build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -rf interop/*/target
 	find src tests benchmarks interop -name __pycache__ -type d -prune -exec rm -rf {} +
 
