@@ -1,17 +1,20 @@
-"""The service has one heap for all its threads."""
+"""The service has one heap for all its threads, and returns what is free once it rests."""
 
+import asyncio
 import platform
 import subprocess
 import sys
 
 import pytest
 
+from auditrelay.service import heap
+
 COUNT_HEAPS = """
 import ctypes, sys, tempfile, threading
-from auditrelay.service.heap import keep_heap_small
+from auditrelay.service.heap import tune_heap
 
-if sys.argv[1] == "small":
-    keep_heap_small()
+if sys.argv[1] == "tuned":
+    tune_heap()
 start, end = threading.Barrier(5), threading.Barrier(5)
 
 def work():
@@ -38,7 +41,23 @@ with tempfile.NamedTemporaryFile() as report:
 def test_threads_share_one_heap() -> None:
     heaps = {
         mode: int(subprocess.check_output([sys.executable, "-c", COUNT_HEAPS, mode]))
-        for mode in ("usual", "small")
+        for mode in ("usual", "tuned")
     }
     assert heaps["usual"] > 1
-    assert heaps["small"] == 1
+    assert heaps["tuned"] == 1
+
+
+async def test_memory_is_returned_once_after_the_last_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(heap, "REST", 0.01)
+    monkeypatch.setattr(heap, "return_free_memory", lambda: calls.append(None))
+    used = heap.Heap()
+    for _ in range(5):
+        used.used()
+    await asyncio.sleep(0.05)
+    used.used()
+    used.close()
+    await asyncio.sleep(0.03)
+    assert len(calls) == 1

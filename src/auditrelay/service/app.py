@@ -27,7 +27,7 @@ from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
-from auditrelay.service.heap import keep_heap_small
+from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
 from auditrelay.service.store import Store
 from auditrelay.service.systemd import Supervisor
@@ -67,7 +67,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 def _tune() -> None:
     """Tune the interpreter for a process that decodes many small objects and keeps few."""
-    keep_heap_small()
+    tune_heap()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)

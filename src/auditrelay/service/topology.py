@@ -21,6 +21,7 @@ from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
 from auditrelay.errors import ConfigError
 from auditrelay.events.normalize import Normalizer
+from auditrelay.service.heap import Heap
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
@@ -78,6 +79,7 @@ class Topology:
         self._patience = patience
         self._tasks: asyncio.TaskGroup | None = None
         self._scheduler: AsyncIOScheduler | None = None
+        self._heap = Heap()
         self._running: dict[str, list[asyncio.Task[None]]] = {}
         self._draining: dict[str, tuple[Deliverer, Sink]] = {}
         for name in _enabled(config.sinks):
@@ -166,6 +168,7 @@ class Topology:
 
     async def close(self) -> None:
         """Release every connection and file."""
+        self._heap.close()
         for collector in self.collectors.values():
             await collector.close()
         for sink in (*self.sinks.values(), *(sink for _, sink in self._draining.values())):
@@ -294,6 +297,7 @@ class Topology:
         settings = config.sources[name]
 
         def announce() -> None:
+            self._heap.used()
             for sink, deliverer in self.deliverers.items():
                 if name in self.config.sources_of(sink):
                     deliverer.wake.set()
