@@ -30,6 +30,7 @@ from auditrelay import config, sinks, sources
 from auditrelay.clock import Clock
 from auditrelay.events.normalize import Normalizer
 from auditrelay.service.app import GC_THRESHOLD
+from auditrelay.service.heap import tune_heap
 from auditrelay.sinks import Item
 from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.store.sqlite.store import SqliteStore
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000)
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    tune_heap()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)  # as the service does
     load, stage = Load(options.vendor, options.page), Stages(options.vendor)

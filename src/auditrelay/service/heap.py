@@ -22,8 +22,8 @@ def tune_heap() -> None:
     Give all threads one heap that keeps what it needs; call this before there is a second thread.
 
     glibc gives threads a heap each, so that they need not wait for each other: here they have the
-    interpreter's lock for that. And it asks the system for every large block again, which costs more
-    than compressing what is in it. Another C library has no such options, and is left as it is.
+    interpreter's lock for that. And it asks the system for every large block again, which costs
+    more than compressing what is in it. Another C library lacks these options, and is left as it is.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
