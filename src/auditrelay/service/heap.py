@@ -23,7 +23,7 @@ def tune_heap() -> None:
 
     glibc gives threads a heap each, so that they need not wait for each other: here they have the
     interpreter's lock for that. And it asks the system for every large block again, which costs
-    more than compressing what is in it. Another C library lacks these options, and is left as it is.
+    more than compressing what is in it. Other C libraries lack these options.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt

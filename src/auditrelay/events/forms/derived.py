@@ -61,7 +61,7 @@ Splice = Callable[[bytes], bytes]
 _Column = Callable[[Sequence[Any]], list[bytes]]
 _Shape = tuple[Any, ...]
 
-_encode = msgspec.json.Encoder().encode  # escapes as orjson does, in a tenth of the time
+_encoder = msgspec.json.Encoder()  # escapes as orjson does, in a tenth of the time
 
 
 class Derived:
@@ -190,23 +190,25 @@ class _Columns(dict[tuple[str, _Column], list[bytes]]):
 
 
 def _quoted(values: Sequence[object]) -> list[bytes]:
-    return [_encode(value) for value in values]
+    # In one call, since each costs more than what it does. No JSON text has a line feed in it.
+    return _encoder.encode_lines(values)[:-1].split(b"\n")
 
 
 def _within(values: Sequence[object]) -> list[bytes]:
     """As a part of a longer text."""
-    return [_encode(value)[1:-1] for value in values]
+    return [text[1:-1] for text in _quoted(values)]
 
 
 def _of(function: Callable[[Any], object]) -> _Column:
-    return lambda values: [_encode(function(value)) for value in values]
+    return lambda values: _quoted(list(map(function, values)))
 
 
 def _of_few(function: Callable[[Any], object]) -> _Column:
     """For a column that has few distinct values in a page."""
 
     def written(values: Sequence[Any]) -> list[bytes]:
-        texts = {value: _encode(function(value)) for value in set(values)}
+        distinct = list(set(values))
+        texts = dict(zip(distinct, _quoted(list(map(function, distinct))), strict=True))
         return [texts[value] for value in values]
 
     return written
@@ -299,16 +301,19 @@ def _shapes(page: Page, choices: Iterable[Hashable]) -> Iterator[_Shape]:
 
     A value that is there is replaced by its mark, so two events of one shape are equal here.
     """
-    values: dict[str, Iterable[Any]] = {
+    values: dict[str, list[Any]] = {
         name: column and _facets(name, column)
         for name in _OPTIONAL
         for column in [getattr(page, name)]
     }
     names = [page.target_email, page.target_id, page.target_name]
-    if _may_be_equal(page.actor, names):
-        names = [column or [None] * len(page) for column in names]
-        same = zip(*map(_same_names, page.actor, *names), strict=True)
-        values |= zip(("target_email", "target_id", "target_name"), same, strict=True)
+    if shared := _shared(page.actor, names):
+        columns = [values[f"target_{name}"] for name in ("email", "id", "name")]
+        for row, its in enumerate(zip(*[each or repeat(None) for each in names], strict=False)):
+            if not shared.isdisjoint(its):
+                for column, mark in zip(columns, _same_names(page.actor[row], *its), strict=True):
+                    if column:
+                        column[row] = mark
     return zip(
         page.sort,
         choices,
@@ -374,16 +379,16 @@ def _one(actor: Actor) -> Actor:
     return actor
 
 
-def _may_be_equal(actors: Sequence[Actor], targets: Sequence[Sequence[str | None]]) -> bool:
-    """Return whether some text is in two of the columns: a name of an actor, or of a target."""
-    columns = [set(column) for column in targets if column]
-    if not columns:
-        return False
+def _shared(actors: Sequence[Actor], targets: Sequence[Sequence[str | None]]) -> set[str | None]:
+    """Return the texts that are in two of the columns: names of an actor, or of a target."""
     distinct = set(actors)
-    columns.append({name for actor in distinct for name in (actor.id, actor.name, actor.email)})
-    for column in columns:
-        column -= {None, ""}
-    return len(set().union(*columns)) < sum(map(len, columns))
+    found = {name for actor in distinct for name in (actor.id, actor.name, actor.email)}
+    shared: set[str | None] = set()
+    for column in filter(None, targets):
+        of_column = set(column)
+        shared |= found & of_column
+        found |= of_column
+    return shared - {None, ""}
 
 
 def _same_names(
