@@ -37,15 +37,20 @@ def add(
     events: Page,
     *,
     keys: Sequence[bytes],
+    are_new: bool,
     proof: Proof,
     notice: Notice | None,
     bad: Sequence[DeadLetter],
     now: int,
     via: str,
 ) -> Added:
-    """Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Intake.add."""
+    """
+    Deduplicate *events* by *keys*, spool the new ones, enter the *proof*; see Intake.add.
+
+    If they *are_new*, all of them, that was looked up.
+    """
     # First everything is read, then what it means is decided, and last everything is written.
-    new = known.find_new(db, uids, owner, keys)
+    new = range(len(keys)) if are_new else known.find_new(db, uids, owner, keys)
     new_keys = [keys[index] for index in new]
     bad_keys = [known_key(letter.event) for letter in bad]
     on_page = {key[8:] for key in new_keys}

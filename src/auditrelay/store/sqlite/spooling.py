@@ -1,6 +1,7 @@
 """Write what changes the spool or its readers, and keep the hand-over as what is committed."""
 
 import sqlite3
+from collections.abc import Callable
 from typing import TypeVar
 
 from auditrelay.store.sqlite.handover import Appended, Handover
@@ -19,17 +20,23 @@ class Spooling:
         self._spool = spool
         self._handover = handover
 
-    async def append(self, work: Work[T]) -> T:
-        """Run *work*, which appends pages, and hand these over once they are durable."""
+    async def append(self, work: Work[T], committed: Callable[[], None] = lambda: None) -> T:
+        """
+        Run *work*, which appends pages, and hand these over once they are durable.
+
+        *committed* is called on the writer thread once the work is.
+        """
 
         def run(db: sqlite3.Connection) -> tuple[T, list[Appended]]:
             appended: list[Appended] = []
             self._spool.appended = appended
             return work(db), appended
 
-        result, _ = await self._writer.write(
-            run, spools=True, then=lambda done: self._handover.append(done[1])
-        )
+        def then(done: tuple[T, list[Appended]]) -> None:
+            committed()
+            self._handover.append(done[1])
+
+        result, _ = await self._writer.write(run, spools=True, then=then)
         return result
 
     async def settle(self, sink: str, work: Work[Reader]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -54,6 +55,7 @@ from auditrelay.store.sqlite import (
     states,
 )
 from auditrelay.store.sqlite.handover import Handover
+from auditrelay.store.sqlite.look_ups import LookUps
 from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spooling import Spooling
@@ -93,6 +95,7 @@ class SqliteStore:
         self._spool = spool.Spool(write, max_bytes)
         self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
         self._uids = Uids()
+        self._look_ups = LookUps()
         self._disk_full = not disk_reserve.reserve(state_dir)
         self._read_db = connect(state_dir, write=False)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -157,10 +160,12 @@ class SqliteStore:
     ) -> Added:
         """Spool and remember the new ones of *events*, enter the *proof*, insert the *bad* rows."""
         self._require_room()
-        keys = known_keys(events)
-        now = self._now()
+        keys, now = known_keys(events), self._now()
+        text = None if condition is None else encode_condition(condition)
 
         def work(db: sqlite3.Connection) -> Added:
+            are_new = self._look_ups.are_new(source, events.uid)
+            self._look_ups.write_begins(source)
             added = intake.add(
                 db,
                 self._spool,
@@ -168,29 +173,31 @@ class SqliteStore:
                 source_id(db, source),
                 events,
                 keys=keys,
+                are_new=are_new,
                 proof=proof or Proof(),
                 notice=notice,
                 bad=bad,
                 now=now,
                 via=via,
             )
-            if condition is not None:
+            if text is not None:
                 states.save_condition(db, "source", source, text)
             return added
 
-        if condition is None:
-            return await self._spooling.append(work)
-        text = encode_condition(condition)
-        added = await self._spooling.append(work)
-        # Not before: with a full spool this is tried every second, and alerts come of a report.
-        self.on_condition()
+        added = await self._spooling.append(work, partial(self._look_ups.write_committed, source))
+        if condition is not None:
+            # Not before: with a full spool this is tried every second, and alerts come of a report.
+            self.on_condition()
         return added
 
     async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
         """Look *uids* up among the known, first under the times *at*."""
-        return await self._read(
+        writes = self._look_ups.writes(source)
+        rows = await self._read(
             lambda db: known.find_new(db, self._uids, source_id(db, source), keys_of(uids, at))
         )
+        self._look_ups.found(source, [uids[row] for row in rows], writes)
+        return rows
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -323,7 +330,7 @@ class SqliteStore:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
         await self._spooling.settle(sink, lambda db: sinks.settle(db, sink, done, dead))
 
-    # -- dead letters ----------------------------------------------------------------------------
+    # -- dead letters, and what is of both ------------------------------------------------------
 
     async def replay(self, ids: Sequence[int]) -> list[StoredDeadLetter]:
         """Spool the dead letters *ids* again, and mark them as being replayed."""
@@ -333,8 +340,6 @@ class SqliteStore:
     async def drop(self, ids: Sequence[int], now: datetime) -> list[StoredDeadLetter]:
         """Mark the dead letters *ids* as dropped, and delete their events."""
         return await self._writer.write(lambda db: dead_letters.drop(db, ids, micros(now)))
-
-    # -- both ------------------------------------------------------------------------------------
 
     async def save_condition(
         self, peer: Literal["source", "sink"], name: str, condition: Condition
@@ -351,10 +356,8 @@ class SqliteStore:
         )
         oldest = micros(now - self._remember)
         await self._writer.write(lambda db: known.declare_forgotten(db, oldest))
-        while (
-            await self._writer.write(lambda db: known.forget_before(db, oldest))
-            == known.FORGET_STEP
-        ):
+        forget = partial(known.forget_before, before=oldest)
+        while await self._writer.write(forget) == known.FORGET_STEP:
             pass
         await self._writer.write(spool.shrink)
         return pruned
