@@ -98,8 +98,14 @@ async def test_two_that_read_the_same_store_each_event_once(
 
 
 async def test_a_write_that_shares_the_transaction_is_seen(store: SqliteStore, event: Make) -> None:
-    go = threading.Event()
-    blocked = asyncio.ensure_future(store._writer.write(lambda _: go.wait(5)))
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(_: object) -> bool:
+        begun.set()
+        return go.wait(5)
+
+    blocked = asyncio.ensure_future(store._writer.write(wait))
+    await asyncio.to_thread(begun.wait)
     page = Page.of([event(1)])
     first = asyncio.ensure_future(store.add("voice", page))
     await asyncio.sleep(0)
