@@ -10,12 +10,16 @@ events are records of about 700 bytes of nested JSON, as an API sends them; no n
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 
-from auditrelay.events import AuditEvent, pack, unpack
-from auditrelay.events.forms import FORMS
+from auditrelay.events import AuditEvent
+from auditrelay.events.forms import FORMS, SPLICED, Render
+from auditrelay.events.forms.derived import Derived, Given
 from auditrelay.events.normalize import Normalizer
+from auditrelay.sinks._requests import dump
+from auditrelay.store.packing import pack, unpack
 
 FETCHED = 1_795_167_600_123_456
 
@@ -101,33 +105,31 @@ def main() -> None:
             redact="default",
             tags={"team": "voice"},
         )
-        events = list(normalize(records, FETCHED))
-        packed = pack(events)
+        page = normalize(records, FETCHED)
+        blob, _ = pack(page)
         size = sum(map(len, records)) / count
-        print(f"{vendor}: {count} records of {size:.0f} bytes, {len(packed) / count:.0f} packed")
+        print(
+            f"{vendor}: {count} records of {size:.0f} bytes, {len(blob) / count:.0f} in the spool"
+        )
 
-        def show(name: str, seconds: float) -> None:
-            each = seconds / count * 1e6
-            print(f"  {name:<34}{each:8.2f} us {1e6 / each:12,.0f} events/s")
+        def show(name: str, step: Callable[[], object]) -> None:
+            each = best(step, rounds) / count * 1e6
+            print(f"  {name:<40}{each:8.2f} us {1e6 / each:12,.0f} events/s")
 
-        def run(records: list[bytes] = records, normalize: Normalizer = normalize) -> object:
-            return normalize(records, FETCHED)
+        show(
+            "identify: all that a known event costs", partial(normalize.identify, records, FETCHED)
+        )
+        show("normalize", partial(normalize, records, FETCHED))
+        show("pack and deflate", partial(pack, page))
+        show("inflate and unpack", partial(unpack, blob, 0, count))
+        for name in FORMS:
+            texts = Derived(partial(write, FORMS[name]), SPLICED[name]).texts
+            show(f"render as {name}", partial(texts, page, Given()))
 
-        alone = best(run, rounds)
-        show("normalize", alone)
-        show("pack", best(lambda events=events: pack(events), rounds))  # type: ignore[misc]
-        show("unpack", best(lambda packed=packed: unpack(packed), rounds))  # type: ignore[misc]
-        for name, render in FORMS.items():
 
-            def send(
-                packed: bytes = packed, render: Callable[[AuditEvent], object] = render
-            ) -> None:
-                for event in unpack(packed):
-                    orjson.dumps(render(event))
-
-            rendered = best(send, rounds)
-            show(f"unpack, render as {name}, dumps", rendered)
-            show(f"normalize and render as {name}", alone + rendered)
+def write(render: Render, event: AuditEvent, given: Given) -> bytes:
+    """Return the text of one event: what pages of them are written like."""
+    return dump(render(event, marks=given.marks))
 
 
 if __name__ == "__main__":
