@@ -11,7 +11,7 @@ _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
 
 _KEPT_BYTES: Final = 32 << 20
-"""What is kept for the next batch while events come: each page of memory is costly to get anew."""
+"""What is kept for the next batch while events come: new pages of memory are costly."""
 
 REST: Final = 5.0
 """Seconds after which what is free goes back to the system: a batch that lingers is out by then."""
@@ -22,8 +22,9 @@ def tune_heap() -> None:
     Give all threads one heap that keeps what it needs; call this before there is a second thread.
 
     glibc gives threads a heap each, so that they need not wait for each other: here they have the
-    interpreter's lock for that. And it asks the system for every large block anew, which costs more
-    than compressing what is in it. Another C library has no such options, and is left as it is.
+    interpreter's lock for that. And it asks the system for every large block again, which costs
+    more than compressing what is in it. Another C library has no such options, and is left as it
+    is.
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -33,7 +34,7 @@ def tune_heap() -> None:
 
 
 class Heap:
-    """Returns memory to the system once no more events come."""
+    """Returns memory to the system once no more events come, and none are delivered."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
