@@ -228,6 +228,24 @@ async def test_an_event_whose_time_was_edited_is_neither_missing_nor_deleted(
         assert report.digest_at_source == report.digest_forwarded
 
 
+async def test_an_event_that_is_shown_with_a_time_beyond_the_part_is_not_deleted(
+    world: World,
+) -> None:
+    await read_all(world, 6)
+    real = world.vendor.walk_records
+    at = LAST_HOUR.end.isoformat().encode()
+    edited = b'{"id":"r0","event_type":"auth.logout","created_at":"%b"}' % at
+
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
+        async for page in real(window):
+            records = [edited if b'"r0"' in record else record for record in page.records]
+            yield Page(records, page.last, page.total)
+
+    world.vendor.walk_instead = walk
+    report = await verify(world)
+    assert (report.checked, report.deleted_at_source) == (5, ())
+
+
 async def _known(world: World) -> list[AuditEvent]:
     spooled = await world.store.spooled_events("calls", LAST_HOUR)
     assert spooled is not None

@@ -100,6 +100,20 @@ async def test_no_more_bytes_are_read_ahead_than_allowed(
     assert not await batches.fill()
 
 
+async def test_a_few_events_of_a_page_count_as_few(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await spool_pages(world, 1)
+    batches = batches_of(world)
+    await batches.fill()
+    [whole] = await world.store.reread("sink", (0, 10), 10)
+    batches.cut(0)
+    monkeypatch.setattr(batches_module, "READ_AHEAD_BYTES", whole.size)
+    batches.resend((place, place + 1) for place in range(0, 10, 2))
+    assert not await batches.fill()
+    assert positions(batches.cut(0)) == [*range(0, 10, 2)], "one batch"
+
+
 async def test_events_of_other_sinks_are_skipped(world: World) -> None:
     await world.spool(3)
     await world.spool(4, first=100, source="calls")

@@ -89,6 +89,20 @@ def test_a_field_that_a_vendor_adds_to_its_records_is_usual(vendor: str, normali
         assert bytes(events[0].raw) == text
 
 
+@pytest.mark.parametrize("vendor", [each for each in USUAL if "metadata" in USUAL[each]])
+@pytest.mark.parametrize("more", [{}, {"added": 1}])
+def test_details_that_are_a_long_text_are_warned_of(
+    vendor: str, more: dict[str, Any], normalizer: Make
+) -> None:
+    record = USUAL[vendor] | more | {"metadata": "x" * 9000}
+    text = json.dumps(record, separators=(",", ":")).encode()
+    normalize = normalizer(vendor)
+    for records in ([text], [text, json.dumps(USUAL[vendor]).encode()]):
+        events = list(normalize(records, 5))
+        assert "shortened" in events[0].warnings
+        assert events == with_care(normalize, records)
+
+
 @pytest.mark.parametrize(
     "pieces",
     [

@@ -20,6 +20,7 @@ from auditrelay.config import load
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
 from auditrelay.events.page import Page
+from auditrelay.service.heap import Heap
 from auditrelay.service.topology import Topology, TopologyDiff
 from auditrelay.sinks import file
 from auditrelay.store.leases import sole
@@ -109,6 +110,20 @@ async def test_a_removed_sink_delivers_its_backlog_and_is_closed(configure: Conf
             drained = {"event": "sink_drained", "sink": "gone", "log_level": "info"}
             await eventually(lambda: drained in logs)
         assert set(topology.sinks) == {"out"}
+
+
+async def test_free_memory_is_returned_after_the_last_delivery(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sink that was down delivers for long after the last event has come."""
+    used: list[None] = []
+    monkeypatch.setattr(Heap, "used", lambda _: used.append(None))
+    async with running(configure({"one": source()})) as topology:
+        await topology._store.start_source("one", NOON)
+        for number in range(2):
+            await topology._store.add("one", Page.of([make_event(number, source="one")]))
+            topology.announce()
+            await eventually(lambda: len(used) == number + 1)  # noqa: B023  # now
 
 
 async def test_nothing_is_spooled_for_a_removed_sink_once_its_backlog_ends(

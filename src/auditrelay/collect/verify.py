@@ -172,6 +172,7 @@ class Verifier:
         """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool(self._collector.name)
         shown: dict[str, AuditEvent] = {}
+        seen: set[bytes] = set()  # also beyond the part: a time may have been edited
         last = None
         budget = IN_MEMORY if can_be_cut(part) else None
         async with contextlib.aclosing(
@@ -184,6 +185,7 @@ class Verifier:
             )
         ) as pages:
             async for page, last, _ in pages:  # noqa: B007  # the last page is used below
+                seen.update(uid_bytes(page.uid))
                 shown.update((event.uid, event) for event in page.page(rows_in(page, part)))
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
@@ -211,7 +213,7 @@ class Verifier:
                     to_resend.setdefault(sink, []).append(event)
             if missing_at:
                 self._record_missing(event, missing_at)
-        await self._record_deleted(part, found, before)
+        await self._record_deleted(part, seen, before)
         if self._repairs:
             whole = last is not None and not (last.partial or last.gaps)
             await self._repair(found, to_resend, Proof(covers=(part,) if whole else ()))
@@ -245,13 +247,10 @@ class Verifier:
             missing[name] = {event.uid for event in wanted}
         return missing
 
-    async def _record_deleted(
-        self, part: Interval, found: Sequence[AuditEvent], before: int
-    ) -> None:
+    async def _record_deleted(self, part: Interval, seen: set[bytes], before: int) -> None:
         inside = well_inside(part)
         if inside is None:
             return
-        seen = set(uid_bytes([event.uid for event in found]))
         self._deleted += [
             Deleted(uid, iso(at))
             for uid, at in await self._store.find_deleted(

@@ -21,7 +21,7 @@ delivered only then.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import chain
@@ -55,7 +55,7 @@ class Deliverer:
     Delivers the events in the spool to one sink.
 
     *attempts* bounds how often a request is made before its failure is raised, for a run that has
-    to end; by default it is retried forever.
+    to end; by default it is retried forever. *on_batch* is called after each batch.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Deliverer:
         metrics: Metrics,
         clock: Clock,
         attempts: int | None = None,
+        on_batch: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -76,7 +77,7 @@ class Deliverer:
         self._clock = clock
         self._attempts = attempts
         self._stopping = False
-        self._in_flight = InFlight(clock)
+        self._in_flight = InFlight(clock, on_batch)
         self._batches = Batches(name, sink, store)
         self._concurrency = AdaptiveConcurrency(settings.concurrency)
         self._breaker = CircuitBreaker()

@@ -1,6 +1,7 @@
 """What one sink has in flight, and the two events that its delivery loop waits on."""
 
 import asyncio
+from collections.abc import Callable
 
 from auditrelay.clock import Clock
 
@@ -13,11 +14,13 @@ class InFlight:
     a request without a batch. A process that stops waits for the requests alone: an answer that is
     lost is an event sent twice.
 
-    Both events mean "check again", not that there is something to do.
+    Both events mean "check again", not that there is something to do. *on_batch* is called after
+    each batch.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_batch: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
+        self._on_batch = on_batch
         self.batches = 0
         self.requests = 0
         self.worked_at: float | None = None
@@ -37,6 +40,7 @@ class InFlight:
     def batch_finished(self) -> None:
         """Count a batch as done, or as given up."""
         self.batches -= 1
+        self._on_batch()
         self.wake_loop()
 
     def request_started(self) -> None:

@@ -163,7 +163,9 @@ def _is_long(text: bytes, record: Any) -> bool:
     if len(text) <= _MAX_LENGTH:
         return False
     details = getattr(record, "metadata", UNSET)
-    return details is UNSET or len(text) - len(bytes(details)) > _MAX_LENGTH
+    if details is UNSET or bytes(details)[:1] == b'"':  # a long text is warned of
+        return True
+    return len(text) - len(bytes(details)) > _MAX_LENGTH
 
 
 def _as_texts(texts: Sequence[bytes]) -> list[str | None]:

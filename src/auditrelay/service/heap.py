@@ -33,7 +33,7 @@ def tune_heap() -> None:
 
 
 class Heap:
-    """Returns memory to the system once no more events come."""
+    """Returns memory to the system once no more events come, and none are delivered."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None

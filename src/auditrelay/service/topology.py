@@ -328,6 +328,7 @@ class Topology:
             metrics=self._metrics,
             clock=self._clock,
             attempts=self._attempts,
+            on_batch=self._heap.used,
         )
 
 

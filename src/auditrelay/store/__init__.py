@@ -109,7 +109,7 @@ class SpoolPage:
     """
     Events from the spool, of one source, at the places [*first*, *first* + len(*events*)).
 
-    *size* is about how many bytes of memory the whole page takes that they are of.
+    *size* is about how many bytes of memory they take.
     """
 
     first: int

@@ -119,6 +119,36 @@ def test_a_lone_surrogate_costs_its_page_no_more_than_time(form: str) -> None:
         check(form, [Page.of([*events, replace(events[3], **{field: "\ud800"})])])
 
 
+@pytest.mark.parametrize("form", sorted(FORMS))
+@pytest.mark.parametrize("mark", derived._MARKS, ids=repr)
+def test_a_text_that_reads_like_a_mark_is_a_text(form: str, mark: object) -> None:
+    """A user who causes events may choose such texts, also so that the first events agree."""
+    text = str(mark)
+    for name in ("native_action", "org_id", "project_id", "privilege"):
+        odd = {name: f"{text},"}
+        bare = [make_event(number, **odd) for number in range(9)]
+        alike = [
+            make_event(
+                number,
+                **odd,
+                project_name=text,
+                actor=Actor("user", text, text, text, user_agent=text, native_type=text),
+                target=Target(text, text, text, text),
+                message=text,
+                reason=text,
+                time_raw=text,
+            )
+            for number in range(9)
+        ]
+        others = [
+            replace(
+                event, message="m", reason="r", time_raw="t", target=Target("a", "b", "c", "d@e")
+            )
+            for event in alike
+        ]
+        check(form, map(Page.of, (bare, alike, others, [*alike, *bare])))
+
+
 def test_a_few_events_or_events_with_marks_are_rendered_one_by_one() -> None:
     subject = Derived(writer("raw"), SPLICED["raw"])
     subject.texts(Page.of([make_event(number) for number in range(7)]), NOW)

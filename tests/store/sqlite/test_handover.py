@@ -173,6 +173,29 @@ async def test_what_there_is_no_room_for_is_read_from_the_disk_in_order(
     assert found == [make_event(1).uid, *(uid for (uid,) in made)]
 
 
+async def test_what_the_disk_showed_before_it_was_handed_over_is_read_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader thread sees a commit before the writer thread has reported it."""
+    await add(store, 1)
+    await limit(store, 1 << 20)
+    handover, reported = store._handover, list[Any]()
+    with monkeypatch.context() as patch:
+        patch.setattr(handover, "append", reported.append)
+        await add(store, 2)
+        await add(store, 3)
+        pages, reached = await store.read("splunk", None, 10)
+        assert len(uids(pages)) == 3
+        nothing, reached = await store.read("splunk", reached, 10)
+        assert nothing == []
+    for each in reported:
+        handover.append(each)
+    nothing, reached = await store.read("splunk", reached, 10)
+    assert nothing == []
+    made = await add(store, 4)
+    assert uids((await store.read("splunk", reached, 10))[0]) == made
+
+
 async def test_a_page_of_its_own_is_not_read_by_other_sinks(store: SqliteStore) -> None:
     await store.start_sink("elastic", ["voice"])
     await store.resend("voice", ["elastic"], [Page.of([make_event(1)])], Proof())

@@ -17,6 +17,7 @@ from auditrelay.events.page import Page
 from auditrelay.store import DeadLetter, Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
+from auditrelay.store.sqlite import schema, state_dir
 from auditrelay.store.sqlite.state_dir import DATABASE, prepare
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
@@ -224,6 +225,28 @@ async def test_an_upgrade_that_fails_leaves_the_old_state_as_it_was(
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert list(db.iterdump()) == before
         assert db.execute("pragma user_version").fetchone() == (1,)
+
+
+async def test_an_upgrade_without_room_is_not_taken_for_damage(
+    tmp_path: Path, event: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_state(tmp_path, [event(number) for number in range(300)])
+    path = tmp_path / DATABASE
+    before = path.stat().st_size
+
+    def without_room(db: sqlite3.Connection) -> None:
+        db.execute("pragma max_page_count = 1")  # no more than it has
+        schema.upgrade(db)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_dir, "upgrade", without_room)
+        with pytest.raises(StateError, match="make room and start again") as no:
+            await opened(tmp_path)
+    assert "damaged" not in str(no.value)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("pragma user_version").fetchone() == (1,)
+    assert path.stat().st_size == before
+    await (await opened(tmp_path)).close()
 
 
 def tables(folder: Path) -> dict[str, list[tuple[str, str, int, int]]]:

@@ -21,6 +21,7 @@ rules is slow before it is wrong.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from itertools import repeat
 from operator import attrgetter, itemgetter
@@ -136,15 +137,29 @@ class Derived:
             self._templates[shape] = found + len(rows)
             return None
         constants = self._any_mark.split(self._write(_marked(shape), given._replace(now=_NOW)))
+        columns = [self._columns[mark] for mark in constants[1::2]]
         template = _Template(
-            b"%b".join(part.replace(b"%", b"%%") for part in constants[::2]),
-            [self._columns[mark] for mark in constants[1::2]],
+            b"%b".join(part.replace(b"%", b"%%") for part in constants[::2]), columns
         )
-        first = page.take(rows[:1])
-        [text] = template.fill(_Columns(first, given.now))
-        template.sound = text == self._write(first[0], given)
+        if self._tells_marks_apart(shape, {field for field, _ in columns}):
+            first = page.take(rows[:1])
+            [text] = template.fill(_Columns(first, given.now))
+            template.sound = text == self._write(first[0], given)
         self._templates[shape] = template
         return template if template.sound else None
+
+    def _tells_marks_apart(self, shape: _Shape, fields: AbstractSet[str]) -> bool:
+        """
+        Return whether no mark is in what *shape* has as it is, and each of *fields* has a value.
+
+        A user who causes an event may choose a text of it, such as an action, that reads like a
+        mark.
+        """
+        values = dict(zip(_OPTIONAL, shape[3:], strict=True))
+        if not all(values.get(field, True) for field in fields):
+            return False
+        kept = [value for value in values.values() if value not in _MARKS]
+        return self._any_mark.search(_encode([shape[0], kept])) is None
 
 
 class _Template:
@@ -290,6 +305,7 @@ _FIELDS: Final[Sequence[tuple[str, Sequence[object], Sequence[_Column]]]] = (
     *[(name, [mark], (_quoted,)) for name, mark in _JSON.items()],
 )
 """Each field, what marks it, and the functions of a column by which renderers write its values."""
+_MARKS: Final = [mark for _, marks, _ in _FIELDS for mark in marks]
 
 
 # -- shapes

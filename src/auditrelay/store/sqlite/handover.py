@@ -93,7 +93,8 @@ class Handover:
                 return None
             position = max(start, reader.progress.position)
             read, seen = self._seen.get(sink, (-1, -1))
-            since = seen if read == position else position
+            # The database may have shown a commit that is not reported here yet.
+            since = max(seen, position) if read == position else position
             if since < (self._pages[0].first if self._pages else self._end):
                 return None
             found: list[SpoolPage] = []

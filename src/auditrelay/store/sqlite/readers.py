@@ -73,9 +73,12 @@ def all_readers(db: sqlite3.Connection) -> dict[str, Reader]:
 def pages_of(
     first: int, source: str, page: Page, size: int, parts: Iterable[Range]
 ) -> list[SpoolPage]:
-    """Return those *parts* of *page*, whose first position is *first*."""
+    """Return those *parts* of *page*, whose first position is *first* and whose size is *size*."""
     return [
-        SpoolPage(start, source, page[start - first : end - first], size) for start, end in parts
+        SpoolPage(
+            start, source, page[start - first : end - first], size * (end - start) // len(page)
+        )
+        for start, end in parts
     ]
 
 

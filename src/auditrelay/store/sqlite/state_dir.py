@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from auditrelay.errors import Locked, StateError
+from auditrelay.errors import Locked, StateError, StoreFull
 from auditrelay.store.sqlite.schema import (
     DEAD_LETTER,
     SCHEMA,
@@ -20,6 +20,7 @@ from auditrelay.store.sqlite.schema import (
     upgrade,
     version_of,
 )
+from auditrelay.store.sqlite.writer import translate
 
 DATABASE = "state.db"
 
@@ -128,7 +129,11 @@ def create(state_dir: Path) -> None:
 
 
 def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
-    """Open the database for one thread. Raises StateError if it is damaged, newer, or not ours."""
+    """
+    Open the database for one thread, and upgrade an older one if it is to *write*.
+
+    Raises StateError if it is damaged, newer, or not ours, or if the disk has no room to upgrade.
+    """
     path = state_dir / DATABASE
     try:
         if path.stat().st_size == 0:
@@ -154,6 +159,11 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
             upgrade(db)
     except sqlite3.DatabaseError as error:
         db.close()
+        if isinstance(translate(error), StoreFull):
+            raise StateError(
+                f"the disk has no room to open {path} or to upgrade it ({error}); nothing was "
+                "changed: make room and start again"
+            ) from error
         raise StateError(_damaged(path, str(error))) from error
     except StateError:
         db.close()
