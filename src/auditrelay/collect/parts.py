@@ -71,7 +71,7 @@ class Budget:
     """If it tells none: then all that was shown by then has to be shown again."""
     spare: int = 0
     """
-    How many events may be shown in vain if no total is told: up to there, or on its first page, a
+    How many events may be shown in vain if there is no total: up to there, or on its first page, a
     walk breaks as soon as the density of what it shows says that its window has more than
     *uncounted*. With 0 it does not.
     """
