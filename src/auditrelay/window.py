@@ -36,6 +36,10 @@ class Interval:
         """The time between *start* and *end*."""
         return self.end - self.start
 
+    def overlaps(self, other: "Interval") -> bool:
+        """Return whether the two share any time."""
+        return self.start < other.end and other.start < self.end
+
 
 def micros(moment: datetime) -> int:
     """Return *moment* as whole microseconds since 1970 UTC, exactly."""

@@ -549,14 +549,14 @@ async def read_in_parts(source: slaunch.Source, window: Interval, budget: Budget
     """Walk *window* in parts of at most *budget* events; return the ids as they came."""
     found: list[str] = []
 
-    async def read(part: Interval) -> int:
+    async def read(part: Interval, budget: Budget | None) -> int:
         shown = 0
         async for events, _, _ in walk_of(source, part, normalizer(source), budget=budget):
             found.extend(event.native_id or "" for event in events)
             shown += len(events)
         return shown
 
-    length = PartLength(budget.uncounted, first=MAX_WINDOW)
+    length = PartLength(budget.uncounted, budget, first=MAX_WINDOW)
     await in_parts("shop", window, length, read)
     return found
 

@@ -199,12 +199,10 @@ class Backfiller:
             self._progress.new += stats.new
 
     async def _resend_slice(self, reader: WindowReader, piece: Interval) -> None:
-        async def resend(part: Interval) -> int:
+        async def resend(part: Interval, budget: Budget | None) -> int:
             pages = await self._from_spool(part)
             if pages is None:
-                pages = await self._from_source(
-                    reader, part, IN_MEMORY if can_be_cut(part) else None
-                )
+                pages = await self._from_source(reader, part, budget)
             again = [backfilled(page) for page in pages if len(page)]
             count = sum(map(len, again))
             proof = Proof(backfill=self._number, part=part, read=count)
@@ -245,10 +243,9 @@ class Backfiller:
         return found
 
     async def _count_slice(self, reader: WindowReader, piece: Interval) -> None:
-        async def count(part: Interval) -> int:
+        async def count(part: Interval, budget: Budget | None) -> int:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
-            budget = WALK if can_be_cut(part) else None
             pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
             async for page, _, _ in pages:
                 inside = [row for row in rows_in(page, part) if hash(page.uid[row]) not in shown]

@@ -3,12 +3,13 @@ Read a window in parts, each as long as the density of the events read lately al
 
 A walk of more events than its budget breaks, and what it has read is read again. So a window is
 cut before it is walked: the first part is short, the next ones grow over empty time and shrink at
-once where events are dense. Where a walk breaks all the same, what it has shown says how to cut
-its part.
+once where events are dense. A part that has grown may meet a burst: its first page shows how dense
+that is, so its walk is broken off there. Where a walk breaks, what it has shown says how to cut its
+part.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
@@ -33,8 +34,29 @@ MEMORY: Final = 3 / 4
 ALMOST: Final = 1.25
 """A span of up to that many lengths is read as one part: a short rest would cost a walk."""
 
+CLEARLY: Final = 3 / 4
+"""A part whose walk broke is cut to no more than that: it is then not read as one part again."""
+
 EDGE: Final = timedelta(seconds=1)
 """What is cut off as empty ends this far from the nearest event: vendors round times."""
+
+FEW_WALKS: Final = 1_000
+"""The same as GROWTH for a source each of whose walks passes everything newer than its window."""
+
+SPARE: Final = 1 / 10
+"""
+How much of the budget may be shown in vain at first. A walk breaks early where it seems to have
+more than its budget: if that is right, what it has shown is at most a tenth of what there is.
+"""
+
+EARNED: Final = 1 / 10
+"""How much of what was read may be shown in vain later on."""
+
+MOST_SPARE: Final = 1 / 4
+"""How much of the budget may be shown in vain at once, however much was read."""
+
+LEAST_SPARE: Final = 1 / 50
+"""How much of it in any case."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -47,6 +69,14 @@ class Budget:
     """If the vendor tells a total: then the first page breaks the walk, and costs little."""
     uncounted: int
     """If it tells none: then all that was shown by then has to be shown again."""
+    spare: int = 0
+    """
+    How many events may be shown in vain if there is no total: up to there, or on its first page, a
+    walk breaks as soon as the density of what it shows says that its window has more than
+    *uncounted*. With 0 it does not.
+    """
+    burst: int = 0
+    """That many events close together are usual: the density of no fewer is judged."""
 
 
 WALK: Final = Budget(counted=50_000, uncounted=100_000)
@@ -60,27 +90,60 @@ class Shown:
 
     *oldest* and *newest* are None if no record had a time. *newest_first* is None if the pages came
     in no order of time.
+
+    *dense_from* is None unless the walk broke for the density of the *dense* events that it had
+    shown last, from that time on.
     """
 
     events: int
     oldest: datetime | None = None
     newest: datetime | None = None
     newest_first: bool | None = None
+    dense_from: datetime | None = None
+    dense: int = 0
+    pages: tuple[tuple[int, datetime], ...] = ()
+    """How many events had been shown before each page, and the time of its first one."""
+
+    @property
+    def first(self) -> datetime | None:
+        """The time at which the walk began to show something."""
+        return self.newest if self.newest_first else self.oldest
+
+    @property
+    def last(self) -> datetime | None:
+        """The time at which it broke."""
+        return self.oldest if self.newest_first else self.newest
 
 
 class PartLength:
     """
     The length of the next part of one source: such that it is likely to show *target* events.
 
-    *first* is its length as long as nothing is known.
+    *first* is its length as long as nothing is known. *budget* is that of a walk. *growth* is how
+    many times as long as the last part the next one may be.
 
     It shrinks at once where a part had more, and grows as far as the mean of the last few parts
     allows: where bursts and emptiness alternate it settles between them. Pure: the same parts and
     counts give the same lengths.
     """
 
-    def __init__(self, target: int, *, first: timedelta = FIRST_LENGTH) -> None:
+    def __init__(
+        self,
+        target: int,
+        budget: Budget,
+        *,
+        first: timedelta = FIRST_LENGTH,
+        growth: int = GROWTH,
+    ) -> None:
         self._target = target
+        self._budget = budget
+        self._growth = growth
+        self._spare = budget.uncounted * SPARE
+        self._burst = 0
+        self._suspect: Interval | None = None
+        """Where more events than the budget were expected when a walk last broke for that."""
+        self._found = 0
+        """How many there were."""
         self._events = self._seconds = 0.0
         """Of the last parts, the older the less they weigh."""
         self.length = first
@@ -90,12 +153,25 @@ class PartLength:
     def of(cls, settings: SourceSettings, budget: Budget) -> Self:
         """Return the length of the first part for a source with *settings*, within *budget*."""
         if settings.filters_time:
-            return cls(int(budget.counted * SHARE))
+            return cls(int(budget.counted * SHARE), budget)
         # Each walk passes everything that is newer than its window: the fewer walks, the better.
-        return cls(budget.uncounted, first=MAX_WINDOW)
+        target = int(budget.uncounted * SHARE)
+        return cls(target, budget, first=MAX_WINDOW, growth=FEW_WALKS)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of the walk of the next part."""
+        return replace(
+            self._budget,
+            spare=int(max(self._spare, self._budget.uncounted * LEAST_SPARE)),
+            burst=self._burst,
+        )
 
     def read(self, part: Interval, events: int) -> None:
         """Learn that *part* was read to its end, and had so many *events*."""
+        self._spare = min(self._spare + events * EARNED, self._budget.uncounted * MOST_SPARE)
+        if self._suspect is not None and self._suspect.overlaps(part):
+            self._found += events
         seconds = part.length.total_seconds()
         self._events = self._events * MEMORY + events
         self._seconds = self._seconds * MEMORY + seconds
@@ -104,18 +180,45 @@ class PartLength:
             self.length = fitting
         else:
             mean = self._fitting(self._events, self._seconds)
-            self.length = max(self.length, min(fitting, mean, part.length * GROWTH))
+            self.length = max(self.length, min(fitting, mean, part.length * self._growth))
 
     def broke(self, part: Interval, shown: Shown | None) -> None:
         """Learn that the walk of *part* broke after it had *shown* so much."""
-        self.length = part.length / 2
-        if shown is None or shown.oldest is None or shown.newest is None or not shown.events:
+        if shown is None or shown.first is None or shown.last is None or not shown.events:
+            self.length = part.length / 2
             return
-        seconds = max(shown.newest - shown.oldest, EDGE).total_seconds()
+        seconds = max(abs(shown.last - shown.first), EDGE).total_seconds()
         self._events, self._seconds = shown.events, seconds
         # Half the usual: how dense the rest of the part is, is a guess.
-        share = min(self._target / shown.events, 1) / 2
-        self.length = min(self.length, timedelta(seconds=max(seconds * share, 1)))
+        length = seconds * min(self._target / shown.events / 2, self._growth)
+        if shown.dense_from is not None:
+            self._spare -= shown.events
+            seconds = max(abs(shown.last - shown.dense_from), EDGE).total_seconds()
+            seconds *= 2 * self._budget.uncounted / shown.dense
+            ahead = min(timedelta(seconds=seconds), part.length)
+            if shown.newest_first:
+                self._expect_burst(Interval(shown.dense_from - ahead, shown.dense_from))
+            else:
+                self._expect_burst(Interval(shown.dense_from, shown.dense_from + ahead))
+        self.length = min(part.length / 2, timedelta(seconds=max(length, 1)))
+        few = min(self._target, shown.events - shown.dense)
+        ends = [at for before, at in shown.pages if 0 < before <= few]
+        if ends and shown.newest_first is not None:
+            # It is known where these events end; what comes then begins the next part.
+            self.length = min(part.length * CLEARLY, abs(shown.first - ends[-1]) + EDGE)
+
+    def _expect_burst(self, where: Interval) -> None:
+        """
+        Note that more events than the budget are expected within *where*.
+
+        If fewer came where they were expected the last time, that was a smaller burst, and walks
+        need not break for such ones any more.
+        """
+        if self._suspect is not None:
+            if self._suspect.overlaps(where):
+                return
+            self._burst = self._found if self._found <= self._budget.uncounted else 0
+        self._suspect, self._found = where, 0
 
     def _fitting(self, events: float, seconds: float) -> timedelta:
         """Return how long a part may be where there are so many *events* in so many *seconds*."""
@@ -147,9 +250,21 @@ def spans_of(part: Interval, shown: Shown | None) -> list[Span]:
     Return what is to be read of *part* whose walk broke, in the order in which it is to be read.
 
     The dense end first, from there on towards the other one: how dense the events are there is
-    known. The time beyond it that was seen to be empty is a span of its own.
+    known. The time beyond it that was seen to be empty is a span of its own. If all were of one
+    instant, that is read first, and alone.
     """
-    if shown is None or shown.newest_first is None or shown.newest is None or shown.oldest is None:
+    if shown is None or shown.newest is None or shown.oldest is None:
+        return [Span(part)]
+    if shown.newest == shown.oldest:
+        start = max(part.start, min(shown.newest - MIN_SPLIT / 2, part.end - MIN_SPLIT))
+        end = min(start + MIN_SPLIT, part.end)
+        spans = [Span(Interval(start, end))]
+        if part.start < start:
+            spans.append(Span(Interval(part.start, start), backwards=True))
+        if end < part.end:
+            spans.append(Span(Interval(end, part.end)))
+        return spans
+    if shown.newest_first is None:
         return [Span(part)]
     backwards = shown.newest_first
     edge = shown.newest + EDGE if backwards else shown.oldest - EDGE
@@ -168,12 +283,13 @@ async def in_parts(
     source: str,
     window: Interval,
     length: PartLength,
-    read: Callable[[Interval], Awaitable[int]],
+    read: Callable[[Interval, Budget | None], Awaitable[int]],
 ) -> None:
     """
     Read *window* in parts; where a walk breaks, only its part is repeated, in smaller parts.
 
-    *read* gets each part, and returns how many events it had. *source* is the name for the log.
+    *read* gets each part and the budget of its walk, None if there is none because the part is too
+    short to be cut, and returns how many events it had. *source* is the name for the log.
     Raises WalkBroken, with the part in it, if a part that is too short to be cut cannot be read.
     """
     todo = [Span(window)]
@@ -182,7 +298,7 @@ async def in_parts(
         if rest is not None:
             todo.append(rest)
         try:
-            events = await read(part)
+            events = await read(part, length.budget if can_be_cut(part) else None)
         except WalkBroken as error:
             if not can_be_cut(part):
                 error.window = part

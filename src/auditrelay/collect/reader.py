@@ -16,7 +16,7 @@ import structlog
 
 from auditrelay.collect.ledger import Intake
 from auditrelay.collect.page_writer import PageWriter
-from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
+from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import time_range, walk
 from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.events.page import Page as EventPage
@@ -97,8 +97,7 @@ class WindowReader:
         """
         stats = WindowStats()
 
-        async def walk_part(part: Interval) -> int:
-            budget = WALK if can_be_cut(part) else None
+        async def walk_part(part: Interval, budget: Budget | None) -> int:
             return await self._walk(part, stats, mode, budget)
 
         await in_parts(self._name, window, self._part_length, walk_part)

@@ -17,7 +17,7 @@ from auditrelay.clock import Clock
 from auditrelay.collect.backfill import IN_MEMORY
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
-from auditrelay.collect.parts import PartLength, can_be_cut, in_parts
+from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.reader import backfilled, rows_in, well_inside
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
@@ -168,13 +168,12 @@ class Verifier:
             version=__version__,
         )
 
-    async def _compare(self, part: Interval) -> int:
+    async def _compare(self, part: Interval, budget: Budget | None) -> int:
         """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool(self._collector.name)
         shown: dict[str, AuditEvent] = {}
         seen: set[bytes] = set()  # also beyond the part: a time may have been edited
         last = None
-        budget = IN_MEMORY if can_be_cut(part) else None
         async with contextlib.aclosing(
             walk(
                 self._source,

@@ -8,6 +8,7 @@ and the caller walks smaller parts.
 """
 
 import asyncio
+import bisect
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
@@ -19,7 +20,7 @@ from auditrelay.collect.parts import WALK, Budget, Shown
 from auditrelay.errors import WalkBroken
 from auditrelay.events import TimeQuality
 from auditrelay.sources import Page, Source
-from auditrelay.window import Interval, moment
+from auditrelay.window import Interval, micros, moment
 
 MAX_PAGES_PER_WALK: Final = 5_000
 """The most pages of a walk, for a source whose pages are small or never end."""
@@ -27,6 +28,8 @@ MAX_PAGES_PER_WALK: Final = 5_000
 MAX_WALKS_PER_WINDOW: Final = 4
 """How often a window is walked while records move between its pages."""
 
+SECOND: Final = 1_000_000
+"""In microseconds. Density is never judged over less: events may be written in batches."""
 
 Outcome = Literal["complete", "total_mismatched"]
 """How a walk ended that read the whole window: with all that the vendor counts, or with fewer."""
@@ -82,7 +85,7 @@ async def walk(
     before: set[int] = set()
     order: int | None = None
     for attempt in range(MAX_WALKS_PER_WINDOW):
-        guard = _Guard(budget)
+        guard = _Guard(window, budget)
         async with (
             _saying_what_was_shown(guard),
             contextlib.aclosing(_read_ahead(source.walk(window, background=background))) as pages,
@@ -170,7 +173,7 @@ async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
 class _Guard:
     """Tracks the pages of one walk, and detects those that cannot be a complete window."""
 
-    def __init__(self, budget: Budget | None) -> None:
+    def __init__(self, window: Interval, budget: Budget | None) -> None:
         self.seen: set[int] = set()
         """Hashes of the uids: a bounded walk stays within a few megabytes."""
         self.moved = False
@@ -179,11 +182,16 @@ class _Guard:
         """Whether a record came more than once."""
         self.order = 0
         """A hash of the records in the order in which they came."""
+        self._start, self._end = micros(window.start), micros(window.end)
         self._budget = budget
         self._pages = 0
         self._total: int | None = None
         self._times: list[int] = []
         """When the first and the last event of each page happened."""
+        self._before: list[int] = []
+        """How many events had been seen before each of these pages."""
+        self._dense_from: datetime | None = None
+        self._dense = 0
 
     def admit(self, page: Page, identified: Identified) -> None:
         """Record *page*, or raise WalkBroken if it cannot be part of a complete walk."""
@@ -195,6 +203,7 @@ class _Guard:
         self.order = hash((self.order, *shown))
         if shown:
             self._times += [identified.at[0], identified.at[-1]]
+            self._before.append(count)
         if not page.last and len(self.seen) == count:
             if shown:
                 raise WalkBroken("a page came a second time", reason="repeated_page")
@@ -211,6 +220,37 @@ class _Guard:
                 f"the window has more than {most:,} events or {MAX_PAGES_PER_WALK:,} pages",
                 reason="over_budget",
             )
+        enough = page.at_most is None or page.at_most > most
+        if self._budget.spare and enough and page.total is None and not page.last:
+            self._judge_density(self._budget)
+
+    def _judge_density(self, budget: Budget) -> None:
+        """Raise WalkBroken if the window has more events than *budget*, as far as can be seen."""
+        events = len(self.seen)
+        if events <= budget.burst or (events > budget.spare and len(self._before) > 1):
+            return
+        # The last quarter of the pages: the walk may have come from emptiness into a burst.
+        number = len(self._before)
+        number = min(number * 3 // 4, bisect.bisect_left(self._before, events - budget.burst) - 1)
+        dense = events - self._before[number]
+        first, last = self._times[2 * number], self._times[-1]
+        if not self._start <= min(first, last) <= max(first, last) <= self._end:
+            return
+        if first == last:
+            rest = max(last - self._start, self._end - last)
+        else:
+            rest = last - self._start if last < first else self._end - last
+        expected = events + dense * rest // max(abs(first - last), SECOND)
+        if expected <= budget.uncounted:
+            return
+        shown = self.shown
+        if shown.newest_first is None and shown.oldest != shown.newest:
+            return
+        self._dense_from, self._dense = moment(first), dense
+        raise WalkBroken(
+            f"the window has about {expected:,} events by the density of {dense:,}",
+            reason="over_budget",
+        )
 
     @property
     def shown(self) -> Shown:
@@ -222,7 +262,15 @@ class _Guard:
         if times[0] != times[-1]:
             ordered = sorted(times, reverse=times[0] > times[-1])
             newest_first = times[0] > times[-1] if times == ordered else None
-        return Shown(len(self.seen), moment(min(times)), moment(max(times)), newest_first)
+        return Shown(
+            len(self.seen),
+            moment(min(times)),
+            moment(max(times)),
+            newest_first,
+            self._dense_from,
+            self._dense,
+            tuple(zip(self._before, map(moment, times[::2]), strict=True)),
+        )
 
     def is_complete(self, seen: int) -> bool:
         """Return whether *seen* distinct events can be all that there are."""

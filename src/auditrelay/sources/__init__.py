@@ -29,7 +29,8 @@ class Page:
     One page of a walk.
 
     *records* are the JSON texts of the records, as the vendor sent them. *last* marks the end of
-    the window. *total* is the vendor's count of the window's records, None if it gives none.
+    the window. *total* is the vendor's count of the window's records, None if it gives none;
+    *at_most* is a number that it does not exceed, if that is known.
     *shrunk* is true if the vendor's answer shows that records were deleted during the walk: others
     may have moved past it. *cursor* is the vendor's cursor of the next page, if it has cursors; it
     may be confidential, and only a digest of it is shown.
@@ -47,6 +48,7 @@ class Page:
     partial: str | None = None
     gaps: tuple[tuple[Interval, str], ...] = ()
     cursor: str | None = None
+    at_most: int | None = None
 
 
 class Source(Protocol):

@@ -11,8 +11,8 @@ contains one older than its window. Records outside the window are skipped, so t
 window yields less than the whole.
 
 **The first start over a long history** is one window, the whole lookback, and one walk. Its pages
-are committed as they come, and only one is in memory. A walk of more than 100,000 events breaks,
-and the window is read in parts, the newest first. To reach one without turning all pages from the
+are committed as they come, and only one is in memory. If it seems to be more than 100,000 events,
+the window is read in parts, the newest first. To reach one without turning all pages from the
 top again, the source remembers the cursors of the pages that it has seen and starts at the deepest
 one before the part; the first record there must be newer than the part, or the walk starts at the
 top after all. Newest first also means that a walk that breaks off proves nothing: it is repeated,

@@ -184,6 +184,8 @@ class Source:
         self._session = session
         self._slug = settings.organization_slug or ""
         self._size = settings.page_size
+        self._reached = 0
+        """The number of rows before the last page of the last walk."""
 
     @property
     def scope(self) -> str:
@@ -215,8 +217,9 @@ class Source:
                     ]
                     shown.update(hash(key) for _, _, key in snapshot.rows)
                     if inside and waiting:
-                        yield Page(waiting, last=False)
+                        yield Page(waiting, last=False, at_most=top.total)
                     waiting = inside or waiting
+                    self._reached = snapshot.offset
             # The list's lower end moves up all the time: that of the last snapshot counts.
             floor = _floor(range_, snapshot.now)
             if floor is None or floor <= window.start:
@@ -301,8 +304,11 @@ class Source:
         """Return a snapshot near *end* whose first row is not older, found in few requests."""
         snapshot, step = top, top.size
         beyond: int | None = None
+        guess = self._reached  # the next part often begins where the last one ended
         while not snapshot.exhausted and snapshot.last >= end:
-            if beyond is None:
+            if snapshot.end < guess < snapshot.total:
+                aim, guess = guess, 0
+            elif beyond is None:
                 aim, step = min(snapshot.end - 1 + step, snapshot.total - 1), step * 2
             elif beyond - snapshot.end > snapshot.size:
                 aim = (snapshot.end + beyond) // 2
