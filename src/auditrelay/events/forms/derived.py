@@ -159,7 +159,7 @@ class Derived:
         if not all(values.get(field, True) for field in fields):
             return False
         kept = [value for value in values.values() if value not in _MARKS]
-        return self._any_mark.search(_encode([shape[0], kept])) is None
+        return self._any_mark.search(_encoder.encode([shape[0], kept])) is None
 
 
 class _Template:
