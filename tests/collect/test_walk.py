@@ -16,7 +16,7 @@ from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent, TimeQuality
 from auditrelay.events.page import Page as EventPage
 from auditrelay.sources import Page
-from auditrelay.window import Interval, moment
+from auditrelay.window import Interval, micros, moment
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WINDOW = Interval(NOON, NOON + timedelta(hours=1))
@@ -317,3 +317,25 @@ async def test_a_walk_that_is_left_early_leaves_nothing_behind(
             await turns()  # it is waiting, or has failed before it was awaited
     assert source.closed
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("at_most", [None, 101, 100])
+async def test_a_walk_that_is_known_to_fit_is_not_broken_for_its_density(
+    event: Make, at_most: int | None
+) -> None:
+    """Two events a second apart, and an hour to go: that may be far more than the budget."""
+    first = Page([b"0", b"1"], last=False, at_most=at_most)
+    source = Scripted([first, page(last=True)])
+
+    def identify(records: list[bytes]) -> EventPage:
+        seconds = [int(record) for record in records]
+        return EventPage.of(event(each, at=micros(NOON) + each * 1_000_000) for each in seconds)
+
+    budget = Budget(counted=100, uncounted=100, spare=10)
+    pages = walk(source, WINDOW, identify, budget=budget)
+    if at_most == 100:
+        assert [len(events) async for events, _, _ in pages] == [2, 0]
+        return
+    with pytest.raises(WalkBroken) as broken:
+        assert [len(events) async for events, _, _ in pages]
+    assert broken.value.reason == "over_budget"
