@@ -19,13 +19,13 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
 from auditrelay.collect.evidence import Backfills
-from auditrelay.collect.page_writer import times
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, rows_in
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events.page import Page
 from auditrelay.store import Proof
+from auditrelay.store.keys import known_times
 from auditrelay.window import Interval, holes, slices
 
 SLICES_PER_RANGE: Final = 64
@@ -249,7 +249,10 @@ class Backfiller:
             pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
             async for page, _, _ in pages:
                 inside = [row for row in rows_in(page, part) if hash(page.uid[row]) not in shown]
-                uids, all_times = [page.uid[row] for row in inside], times(page)
+                uids, all_times = (
+                    [page.uid[row] for row in inside],
+                    known_times(page.at, page.time_quality),
+                )
                 shown.update(map(hash, uids))
                 at = [all_times[row] for row in inside]
                 new += len(await self._store.find_new(self._collector.name, uids, at))

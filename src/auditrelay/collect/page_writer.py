@@ -23,7 +23,7 @@ from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.store import Added, DeadLetter, Declared, Proof
-from auditrelay.store.keys import TIMELESS_AT
+from auditrelay.store.keys import known_times
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -110,7 +110,9 @@ class PageWriter:
     async def _find_new(self, shown: IdentifiedPage) -> list[int]:
         if not len(shown):
             return []
-        return await self._store.find_new(self.name, shown.uid, times(shown))
+        return await self._store.find_new(
+            self.name, shown.uid, known_times(shown.at, shown.time_quality)
+        )
 
     async def add(
         self,
@@ -214,16 +216,6 @@ class PageWriter:
             if waited:
                 self._health.resumed()
             return result
-
-
-def times(page: IdentifiedPage) -> list[int]:
-    """Return when the events of *page* happened, as the store finds them by it."""
-    if "fetched" not in page.time_quality:
-        return page.at
-    return [
-        TIMELESS_AT if quality == "fetched" else at
-        for at, quality in zip(page.at, page.time_quality, strict=True)
-    ]
 
 
 def _gap_fields(gap: Declared) -> dict[str, str]:

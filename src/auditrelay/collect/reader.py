@@ -1,5 +1,5 @@
 """
-Read one window of a source into the store, bisecting it where a walk breaks.
+Read one window of a source into the store, in parts that are cut where a walk breaks.
 
 A poll, a resweep, a backfill and a repair are the same walk. They differ in how they mark the
 events and in what a finished walk proves. Every page is deduplicated by uid as it is stored.
@@ -90,9 +90,9 @@ class WindowReader:
 
     async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
         """
-        Walk *window*, bisecting it where a walk breaks, and enter each part into the ledger.
+        Walk *window* in parts, cut where a walk breaks, and enter each part into the ledger.
 
-        Raises WalkBroken if a part that is too short to be halved cannot be read, and what the
+        Raises WalkBroken if a part that is too short to be cut cannot be read, and what the
         source raises; the parts read until then stay in the store.
         """
         stats = WindowStats()

@@ -49,10 +49,10 @@ class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only=True):
     """
-    One audit event, as every part of auditrelay past ``normalize`` sees it.
+    One audit event: a row of a :class:`auditrelay.events.page.Page`.
 
-    Frozen, cheap to build, and cheap to store: ``array_like`` keeps the field names out of the
-    spool, so **new fields go at the end and have a default**, and no field is ever removed.
+    Frozen, cheap to build, and cheap to store: ``array_like`` keeps the field names out of what
+    is stored, so **new fields go at the end and have a default**, and no field is ever removed.
     Text fields contain valid Unicode only. *raw*, *metadata* and *unmapped* are JSON text, already
     redacted, and are spliced into what is sent without being decoded again.
     """
@@ -119,10 +119,10 @@ _DECODE = msgspec.json.Decoder(list[AuditEvent])
 
 
 def pack(events: list[AuditEvent]) -> bytes:
-    """Return *events* as the JSON text that the spool stores."""
+    """Return *events* as the JSON text that a dead letter is stored as."""
     return _ENCODE.encode(events)
 
 
 def unpack(text: bytes) -> list[AuditEvent]:
-    """Return the events of a text that :func:`pack` made."""
+    """Return the events of a text of :func:`pack`, or of a page of the first version of the spool."""
     return _DECODE.decode(text)

@@ -80,9 +80,16 @@ def decode(text: bytes) -> Decoded:
         return _decode_leniently(text)
     # Duplicate keys, integers beyond 64 bits and the like do not survive decoding and encoding:
     # only a text that does (ignoring whitespace) is verbatim.
-    if compact == text or compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE):
+    if is_same(compact, text):
         return Decoded(value, True, True, compact)  # noqa: FBT003  # positional is twice as fast
     return _decode_leniently(text)
+
+
+def is_same(compact: bytes, text: bytes) -> bool:
+    """Return whether *text* is the JSON text *compact*, but for whitespace."""
+    return compact == text or compact.translate(None, WHITESPACE) == text.translate(
+        None, WHITESPACE
+    )
 
 
 def _decode_leniently(text: bytes) -> Decoded:

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 from msgspec import UNSET
 
-from auditrelay.events.decode import MAX_DIGITS, WHITESPACE
+from auditrelay.events.decode import MAX_DIGITS, is_same
 from auditrelay.events.redact import Redactor
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor
 
@@ -211,5 +211,4 @@ def _value(text: bytes) -> tuple[Any, str | None, bool]:
         compact = orjson.dumps(value)
     except (orjson.JSONDecodeError, TypeError):
         return None, None, False
-    same = compact.translate(None, WHITESPACE) == text.translate(None, WHITESPACE)
-    return value, None if value is None else compact.decode(), same
+    return value, None if value is None else compact.decode(), is_same(compact, text)

@@ -8,7 +8,7 @@ the vendor may tell another one today.
 from collections.abc import Sequence
 from typing import Final
 
-from auditrelay.events import AuditEvent
+from auditrelay.events import AuditEvent, TimeQuality
 from auditrelay.events.page import Page
 
 KEY: Final = 8 + 20
@@ -37,14 +37,20 @@ def known_key(event: AuditEvent) -> bytes:
 
 def known_keys(page: Page) -> list[bytes]:
     """Return the key of each event of *page*, as :func:`known_key` does."""
-    fetched = {number for number, sort in enumerate(page.sorts) if sort.time_quality == "fetched"}
-    at = page.at
-    if fetched:
-        at = [
-            TIMELESS_AT if number in fetched else at
-            for number, at in zip(page.sort, at, strict=True)
-        ]
-    return keys_of(page.uid, at)
+    of_sort = [sort.time_quality for sort in page.sorts]
+    if "fetched" not in of_sort:
+        return keys_of(page.uid, page.at)
+    return keys_of(page.uid, known_times(page.at, [of_sort[number] for number in page.sort]))
+
+
+def known_times(at: Sequence[int], qualities: Sequence[TimeQuality]) -> Sequence[int]:
+    """Return the times *at* as they are in keys: TIMELESS_AT where a record does not tell one."""
+    if "fetched" not in qualities:
+        return at
+    return [
+        TIMELESS_AT if quality == "fetched" else time
+        for time, quality in zip(at, qualities, strict=True)
+    ]
 
 
 def keys_of(uids: Sequence[str], at: Sequence[int]) -> list[bytes]:

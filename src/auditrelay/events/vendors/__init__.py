@@ -14,7 +14,9 @@ import msgspec
 from msgspec import UnsetType
 
 from auditrelay.events import Actor, Change, Outcome, Target
+from auditrelay.events.classify import Guess
 from auditrelay.events.decode import encode
+from auditrelay.events.marks import UNKNOWN_ACTION
 
 MAX_TEXT_LENGTH: Final = 8191
 """
@@ -75,6 +77,18 @@ class Action(NamedTuple):
     verb: str
     outcome: Outcome | None
     warnings: tuple[str, ...] = ()
+
+
+def guessed_action(name: str, category: str | None, kind: str, guessed: Guess) -> Action:
+    """Return what a word means that is not documented: a verb of success is none for sure."""
+    return Action(
+        name,
+        category,
+        kind,
+        guessed.verb or "other",
+        "failure" if guessed.failed else "unknown",
+        (UNKNOWN_ACTION, "heuristic_verb") if guessed.verb else (UNKNOWN_ACTION,),
+    )
 
 
 Column = Sequence[str | None]

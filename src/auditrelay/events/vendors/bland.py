@@ -23,6 +23,7 @@ from auditrelay.events.vendors import (
     Field,
     ParsedPage,
     either,
+    guessed_action,
     messages,
     text,
 )
@@ -73,14 +74,7 @@ def _action(event_type: str | None) -> Action:
     if known is not None:
         return Action(name, category, *known, "success")
     guessed = guess(name)
-    return Action(
-        name,
-        category,
-        guessed.kind,
-        guessed.verb or "other",
-        "failure" if guessed.failed else "unknown",
-        ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
-    )
+    return guessed_action(name, category, guessed.kind, guessed)
 
 
 @lru_cache(maxsize=512)

@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from auditrelay.events import Actor
 from auditrelay.events.classify import guess
+from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.events.vendors import (
     NO_ACTOR,
     Action,
@@ -19,6 +20,7 @@ from auditrelay.events.vendors import (
     Field,
     ParsedPage,
     either,
+    guessed_action,
     messages,
 )
 
@@ -93,14 +95,7 @@ def _action(action: str | None, operation: str | None, object_type: str | None) 
     if verb is not None:
         return _documented(name, action, kind, verb, known=known)
     guessed = guess(operation)
-    return Action(
-        name,
-        action,
-        kind or "other",
-        guessed.verb or "other",
-        "failure" if guessed.failed else "unknown",
-        ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
-    )
+    return guessed_action(name, action, kind or "other", guessed)
 
 
 def _documented(
@@ -112,7 +107,7 @@ def _documented(
         kind or "other",
         verb or "other",
         "success" if known or verb else "unknown",
-        () if known else ("unknown_action",),
+        () if known else (UNKNOWN_ACTION,),
     )
 
 

@@ -20,6 +20,7 @@ from msgspec import UNSET
 from auditrelay.events import Actor, ActorKind, Change
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import Undecodable, decode
+from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.events.vendors import (
     NO_ACTOR,
     Action,
@@ -31,6 +32,7 @@ from auditrelay.events.vendors import (
     as_json,
     differences,
     either,
+    guessed_action,
     messages,
     text,
 )
@@ -184,17 +186,10 @@ def _action(category: str | None, action: str | None) -> Action:
     if verb is not None:
         known = kind is not None
         kind = kind or guess(category or "").kind
-        warnings = () if known else ("unknown_action",)
+        warnings = () if known else (UNKNOWN_ACTION,)
         return Action(name, category, kind, verb, "success", warnings)
     guessed = guess(action or "")
-    return Action(
-        name,
-        category,
-        kind or guess(name).kind,
-        guessed.verb or "other",
-        "failure" if guessed.failed else "unknown",
-        ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
-    )
+    return guessed_action(name, category, kind or guess(name).kind, guessed)
 
 
 def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:

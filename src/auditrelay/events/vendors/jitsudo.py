@@ -25,6 +25,7 @@ from auditrelay.events.vendors import (
     ParsedPage,
     differences,
     either,
+    guessed_action,
     messages,
 )
 
@@ -76,14 +77,7 @@ def _action(action: str | None, resource_type: str | None) -> Action:
     resource, _, verb = name.rpartition(".")
     resource = resource_type or resource
     guessed = guess(verb)
-    return Action(
-        name,
-        None,
-        _RESOURCES.get(resource) or guess(resource).kind,
-        guessed.verb or "other",
-        "failure" if guessed.failed else "unknown",
-        ("unknown_action", "heuristic_verb") if guessed.verb else ("unknown_action",),
-    )
+    return guessed_action(name, None, _RESOURCES.get(resource) or guess(resource).kind, guessed)
 
 
 @lru_cache(maxsize=512)

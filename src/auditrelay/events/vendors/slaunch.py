@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from msgspec import UNSET, UnsetType
 
+from auditrelay.events.marks import UNKNOWN_ACTION
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
     NO_ACTOR,
@@ -66,7 +67,7 @@ class Record(Documented, forbid_unknown_fields=False):
 def _action(name: str | None) -> Action:
     known = _ACTIONS.get(name or "")
     kind, verb = known or ("other", "other")
-    warnings = () if known else ("unknown_action",)
+    warnings = () if known else (UNKNOWN_ACTION,)
     return Action(name or "unknown", None, kind, verb, "unknown", warnings)
 
 

@@ -210,7 +210,7 @@ class SqliteStore:
     async def record_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> int:
-        """Compare the keys of *span* with those *seen*, and record the missing ones."""
+        """Compare the known uids of *span* with those *seen*, and record the missing ones."""
         now = self._now()
         missing = await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
@@ -243,7 +243,7 @@ class SqliteStore:
     async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
-        """Compare the keys of *span* with those *seen*; return uid and time of the missing."""
+        """Compare the known uids of *span* with those *seen*; return uid and time of the missing."""
         missing = await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )
