@@ -155,3 +155,13 @@ def test_the_sandbox_imports_nothing_outside_itself() -> None:
     for module in members:
         others = [name for name in imported(module) if name.split("/")[0] != "sandbox"]
         assert not others, f"{name_of(module)} imports {others}"
+
+
+def test_few_know_which_engine_the_store_has() -> None:
+    knows = {
+        name_of(module)
+        for module in MODULES
+        if any(name.startswith("store/sqlite") for name in imported(module))
+    }
+    inside = {name for name in knows if name.startswith("store/sqlite/")}
+    assert knows - inside == {"service/app", "cli/coverage", "cli/dead_letters", "cli/status"}

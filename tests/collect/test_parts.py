@@ -156,7 +156,9 @@ async def test_two_bursts_cost_two_pages(newest_first: bool, other: int) -> None
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-@pytest.mark.parametrize("events", [120_000, 250_000, 1_000_000])
+@pytest.mark.parametrize(
+    "events", [120_000, 250_000, pytest.param(1_000_000, marks=pytest.mark.slow)]
+)
 async def test_any_number_of_events_is_served_about_once(newest_first: bool, events: int) -> None:
     times = uniform(events, around(17.3, HOURS))
     history = History(times, newest_first=newest_first, page=250)
@@ -198,7 +200,7 @@ async def test_one_instant_with_more_events_than_a_walk_may_show_is_read(
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
-@pytest.mark.parametrize("events", [40, 150, 1_000])
+@pytest.mark.parametrize("events", [40, 150, pytest.param(1_000, marks=pytest.mark.slow)])
 async def test_small_bursts_that_come_again_are_met_with_a_broken_walk_at_first_only(
     newest_first: bool, events: int
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_secret_in_texts_that_are_too_deep_in_each_other_is_redacted_as_in_a_t
         assert b"hush" not in bytes(event.metadata)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inside", ["record", "text"])
 @pytest.mark.parametrize("keys", [["a"], ["a", "b"], ["a", "a#1"]])
 def test_a_key_that_stands_a_million_times_costs_what_its_bytes_cost(

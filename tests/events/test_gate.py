@@ -192,6 +192,7 @@ def pages(draw: st.DrawFn, vendor: str) -> list[bytes]:
     return records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("vendor", USUAL)
 @given(data=st.data())
@@ -208,6 +209,7 @@ def test_however_a_record_is_written_both_ways_agree(
         assert list(normalize(records, 5)) == with_care(normalize, records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", ["bland", "cekura", "cencori", "jitsudo"])
 @given(data=st.data())
 @settings(deadline=None, max_examples=100)

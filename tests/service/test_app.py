@@ -96,7 +96,7 @@ async def test_once_names_the_source_that_failed_and_delivers_the_rest(
 ) -> None:
     async with App.open(configure(), Clock(), attempts=1) as app:
         assert await app.once() == []
-    async with App.open(configure(api_key="another"), Clock(), attempts=1) as app:
+    async with App.open(configure(api_key="key-0001-of-another-app"), Clock(), attempts=1) as app:
         (failure,) = await app.once()
     assert failure.startswith("calls: 401 ")
 

@@ -72,6 +72,7 @@ def test_every_kind_and_verb_is_written_as_it_is_rendered(
     assert len(templates(subject)) >= len(events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", sorted(FORMS))
 @settings(deadline=None, max_examples=40)
 @given(page=odd_pages())
