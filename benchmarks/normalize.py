@@ -16,7 +16,7 @@ import orjson
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, Render
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sinks._requests import dump
 from auditrelay.store.packing import pack, unpack
@@ -124,12 +124,12 @@ def main() -> None:
         show("inflate and unpack", partial(unpack, blob, 0, count))
         for name in FORMS:
             texts = Derived(partial(write, FORMS[name]), SPLICED[name]).texts
-            show(f"render as {name}", partial(texts, page, Given()))
+            show(f"render as {name}", partial(texts, page, RenderContext()))
 
 
-def write(render: Render, event: AuditEvent, given: Given) -> bytes:
+def write(render: Render, event: AuditEvent, context: RenderContext) -> bytes:
     """Return the text of one event: what pages of them are written like."""
-    return dump(render(event, marks=given.marks))
+    return dump(render(event, marks=context.marks))
 
 
 if __name__ == "__main__":

@@ -124,5 +124,5 @@ def pack(events: list[AuditEvent]) -> bytes:
 
 
 def unpack(text: bytes) -> list[AuditEvent]:
-    """Return the events of a text of :func:`pack`, or of a page of the first version of the spool."""
+    """Return the events of a text of :func:`pack`, or of a page of the first spool version."""
     return _DECODE.decode(text)

@@ -25,7 +25,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, datadog
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_ms, iso_us
@@ -222,7 +222,7 @@ class Sink:
         """Return each event of *page* as one log that Datadog indexes if it is sent *now*."""
         youngest, oldest = ages = self._indexed_ages
         indexed = [youngest <= now - at <= oldest for at in page.at]
-        texts = self._logs.texts(page, Given(now, marks), indexed)
+        texts = self._logs.texts(page, RenderContext(now, marks), indexed)
         rendered = []
         for text, at, as_it_is in zip(texts, page.at, indexed, strict=True):
             if as_it_is:
@@ -235,11 +235,11 @@ class Sink:
                 rendered.append(Rendered(text, _RESTAMPED, about_now))
         return rendered
 
-    def _log(self, event: AuditEvent, given: Given) -> bytes:
+    def _log(self, event: AuditEvent, context: RenderContext) -> bytes:
         """Return *event* as one log; unless it is chosen to be indexed as it is, restamped."""
-        log = self._with_own_time(event, given.marks)
-        if not given.choice:
-            log["timestamp"] = iso_ms(given.now)
+        log = self._with_own_time(event, context.marks)
+        if not context.choice:
+            log["timestamp"] = iso_ms(context.now)
             log["evt"]["original_timestamp"] = iso_us(event.at)
             log.setdefault("auditrelay", {})["restamped"] = True
         return dump(log)

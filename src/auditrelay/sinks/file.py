@@ -28,7 +28,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.settings import SinkSettings
@@ -138,10 +138,10 @@ class Sink:
         self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
     ) -> list[Rendered]:
         """Return each event of *page* as one line, without its end."""
-        return list(map(Rendered, self._lines_of.texts(page, Given(now, marks))))
+        return list(map(Rendered, self._lines_of.texts(page, RenderContext(now, marks))))
 
-    def _line(self, event: AuditEvent, given: Given) -> bytes:
-        return dump(self._form(event, marks=given.marks))
+    def _line(self, event: AuditEvent, context: RenderContext) -> bytes:
+        return dump(self._form(event, marks=context.marks))
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
         """

@@ -16,19 +16,19 @@ from tests.support.corpus import (
 
 from auditrelay.events import Actor, AuditEvent, Target
 from auditrelay.events.forms import FORMS, SPLICED, derived
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_ms
 from auditrelay.sinks._requests import dump
 
 replace = msgspec.structs.replace
-NOW = Given(1_767_268_800_123_456)
+NOW = RenderContext(1_767_268_800_123_456)
 
 
-def writer(form: str) -> Callable[[AuditEvent, Given], bytes]:
+def writer(form: str) -> Callable[[AuditEvent, RenderContext], bytes]:
     """Write an event in *form* by its renderer alone, with the time of sending."""
 
-    def write(event: AuditEvent, its: Given) -> bytes:
+    def write(event: AuditEvent, its: RenderContext) -> bytes:
         document = FORMS[form](event, marks=its.marks)
         return dump(document | {"sent": iso_ms(its.now), "choice": its.choice})
 
@@ -192,7 +192,7 @@ def test_the_templates_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch
 def test_a_renderer_that_looks_into_a_value_is_slow_before_it_is_wrong(
     look: Callable[[AuditEvent], object],
 ) -> None:
-    def write(event: AuditEvent, _: Given) -> bytes:
+    def write(event: AuditEvent, _: RenderContext) -> bytes:
         return dump({"uid": event.uid, "found": look(event)})
 
     subject = Derived(write, {})
@@ -204,7 +204,7 @@ def test_a_renderer_that_looks_into_a_value_is_slow_before_it_is_wrong(
 def test_each_shape_is_rendered_a_few_times_only() -> None:
     calls: list[AuditEvent] = []
 
-    def write(event: AuditEvent, its: Given) -> bytes:
+    def write(event: AuditEvent, its: RenderContext) -> bytes:
         calls.append(event)
         return writer("ecs")(event, its)
 

@@ -46,7 +46,7 @@ _LONGEST_IP: Final = 40
 """Characters; renderers treat a longer one differently."""
 
 
-class Given(NamedTuple):
+class RenderContext(NamedTuple):
     """What a text depends on besides the event."""
 
     now: int = 0
@@ -57,7 +57,7 @@ class Given(NamedTuple):
     """What a sink has decided for this event, such as the index that it goes to."""
 
 
-Write = Callable[[AuditEvent, Given], bytes]
+Write = Callable[[AuditEvent, RenderContext], bytes]
 Splice = Callable[[bytes], bytes]
 _Column = Callable[[Sequence[Any]], list[bytes]]
 _Shape = tuple[Any, ...]
@@ -87,36 +87,36 @@ class Derived:
         """By shape its template, or how many events it has had so far."""
 
     def texts(
-        self, page: Page, given: Given, choices: Sequence[Hashable] | None = None
+        self, page: Page, context: RenderContext, choices: Sequence[Hashable] | None = None
     ) -> list[bytes]:
         """Return the text of each event; *choices* has one for each, in place of ``choice``."""
-        if len(page) >= _FEW and not given.marks:
+        if len(page) >= _FEW and not context.marks:
             try:
-                return self._by_template(page, given, choices)
+                return self._by_template(page, context, choices)
             except UnicodeEncodeError:  # a lone surrogate, which no encoder accepts
                 pass
         write = self._write
         if choices is None:
-            return [write(event, given) for event in page]
+            return [write(event, context) for event in page]
         return [
-            write(event, given._replace(choice=choice))
+            write(event, context._replace(choice=choice))
             for event, choice in zip(page, choices, strict=True)
         ]
 
     def _by_template(
-        self, page: Page, given: Given, choices: Sequence[Hashable] | None
+        self, page: Page, context: RenderContext, choices: Sequence[Hashable] | None
     ) -> list[bytes]:
         rows_of = defaultdict[_Shape, list[int]](list)
-        for row, shape in enumerate(_shapes(page, choices or repeat(given.choice))):
+        for row, shape in enumerate(_shapes(page, choices or repeat(context.choice))):
             rows_of[shape].append(row)
-        columns = _Columns(page, given.now)
+        columns = _Columns(page, context.now)
         texts = [b""] * len(page)
         for (sort, choice, *marks), rows in rows_of.items():
-            its = given._replace(choice=choice)
-            template = self._template((page.sorts[sort], choice, *marks), page, rows, its)
+            row_context = context._replace(choice=choice)
+            template = self._template((page.sorts[sort], choice, *marks), page, rows, row_context)
             if template is None:
                 for row in rows:
-                    texts[row] = self._write(page[row], its)
+                    texts[row] = self._write(page[row], row_context)
             elif len(rows) == len(texts):
                 return template.fill(columns)
             else:
@@ -125,7 +125,7 @@ class Derived:
         return texts
 
     def _template(
-        self, shape: _Shape, page: Page, rows: Sequence[int], given: Given
+        self, shape: _Shape, page: Page, rows: Sequence[int], context: RenderContext
     ) -> "_Template | None":
         """Return the template of *shape*, which *rows* have; None while it is too rare for one."""
         found = self._templates.get(shape, 0)
@@ -136,15 +136,15 @@ class Derived:
         if found + len(rows) < _FEW:
             self._templates[shape] = found + len(rows)
             return None
-        constants = self._any_mark.split(self._write(_marked(shape), given._replace(now=_NOW)))
+        constants = self._any_mark.split(self._write(_marked(shape), context._replace(now=_NOW)))
         columns = [self._columns[mark] for mark in constants[1::2]]
         template = _Template(
             b"%b".join(part.replace(b"%", b"%%") for part in constants[::2]), columns
         )
         if self._tells_marks_apart(shape, {field for field, _ in columns}):
             first = page.take(rows[:1])
-            [text] = template.fill(_Columns(first, given.now))
-            template.sound = text == self._write(first[0], given)
+            [text] = template.fill(_Columns(first, context.now))
+            template.sound = text == self._write(first[0], context)
         self._templates[shape] = template
         return template if template.sound else None
 
@@ -325,9 +325,13 @@ def _shapes(page: Page, choices: Iterable[Hashable]) -> Iterator[_Shape]:
     names = [page.target_email, page.target_id, page.target_name]
     if shared := _shared(page.actor, names):
         columns = [values[f"target_{name}"] for name in ("email", "id", "name")]
-        for row, its in enumerate(zip(*[each or repeat(None) for each in names], strict=False)):
-            if not shared.isdisjoint(its):
-                for column, mark in zip(columns, _same_names(page.actor[row], *its), strict=True):
+        for row, names_of_row in enumerate(
+            zip(*[each or repeat(None) for each in names], strict=False)
+        ):
+            if not shared.isdisjoint(names_of_row):
+                for column, mark in zip(
+                    columns, _same_names(page.actor[row], *names_of_row), strict=True
+                ):
                     if column:
                         column[row] = mark
     return zip(
@@ -411,12 +415,12 @@ def _same_names(
     actor: Actor, email: str | None, id_: str | None, name: str | None
 ) -> tuple[str | None, str | None, str | None]:
     """Return the marks of a target's names: those that equal one of *actor*'s have the same."""
-    its = _marked_actor(actor)
+    marked = _marked_actor(actor)
     marks: dict[str | None, str | None] = {None: None, "": ""}
     for value, mark in (
-        (actor.id, its.id),
-        (actor.name, its.name),
-        (actor.email, its.email),
+        (actor.id, marked.id),
+        (actor.name, marked.name),
+        (actor.email, marked.email),
         (email, email and _address("target_email", email)),
         (id_, _mark("target_id")),
         (name, _mark("target_name")),

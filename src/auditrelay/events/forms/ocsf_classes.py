@@ -139,17 +139,17 @@ ENTITY_TYPES: dict[str, tuple[int, str, str]] = {
 
 def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
     """Return the attributes that events of one class and activity share."""
-    its = _CLASSES[class_uid]
-    named = its.activities.get(activity_id, "Other")
+    ocsf_class = _CLASSES[class_uid]
+    named = ocsf_class.activities.get(activity_id, "Other")
     return {
         "class_uid": class_uid,
-        "class_name": its.name,
-        "category_uid": its.category_uid,
-        "category_name": its.category_name,
+        "class_name": ocsf_class.name,
+        "category_uid": ocsf_class.category_uid,
+        "category_name": ocsf_class.category_name,
         "activity_id": activity_id,
         "activity_name": named,
         "type_uid": class_uid * 100 + activity_id,
-        "type_name": f"{its.name}: {named}",
+        "type_name": f"{ocsf_class.name}: {named}",
         "severity_id": 1,  # severity is for detections to decide
         "severity": "Informational",
     }
@@ -157,7 +157,7 @@ def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
 
 TEMPLATES: dict[tuple[int, int], dict[str, Any]] = {
     (class_uid, activity_id): _start(class_uid, activity_id)
-    for class_uid, its in _CLASSES.items()
-    for activity_id in (*its.activities, OTHER)
+    for class_uid, ocsf_class in _CLASSES.items()
+    for activity_id in (*ocsf_class.activities, OTHER)
 }
 """The constant attributes of each class and activity."""

@@ -28,7 +28,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_us
@@ -106,14 +106,14 @@ class Sink:
         Its key is the name of its target.
         """
         targets = self._targets.of_page(page)
-        texts = self._actions.texts(page, Given(now, marks), targets)
+        texts = self._actions.texts(page, RenderContext(now, marks), targets)
         names = [target.name for target in targets]
         return list(map(Rendered, texts, names))
 
-    def _action(self, event: AuditEvent, given: Given) -> bytes:
+    def _action(self, event: AuditEvent, context: RenderContext) -> bytes:
         """Return the action for *event*, whose target is the choice, and its document."""
-        target = cast("Target", given.choice)
-        document = self._form(event, marks=given.marks)
+        target = cast("Target", context.choice)
+        document = self._form(event, marks=context.marks)
         if self._settings.format == "ecs":
             if target.stream is not None:
                 document["data_stream"] = target.stream

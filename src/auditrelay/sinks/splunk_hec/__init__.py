@@ -27,7 +27,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Rejected, Retryable, code_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, cim
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import epoch_seconds
@@ -205,9 +205,9 @@ class Sink:
         self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
     ) -> list[Rendered]:
         """Return each event of *page* in HEC's envelope."""
-        return list(map(Rendered, self._envelopes.texts(page, Given(now, marks))))
+        return list(map(Rendered, self._envelopes.texts(page, RenderContext(now, marks))))
 
-    def _envelope(self, event: AuditEvent, given: Given) -> bytes:
+    def _envelope(self, event: AuditEvent, context: RenderContext) -> bytes:
         """
         Return *event* in HEC's envelope.
 
@@ -223,7 +223,7 @@ class Sink:
         }
         if settings.index is not None:
             envelope["index"] = settings.index
-        envelope["event"] = self._form(event, marks=given.marks)
+        envelope["event"] = self._form(event, marks=context.marks)
         fields = envelope["fields"] = cim.indexed(event)
         if settings.format != "cim":
             del fields["cim_model"]  # it announces keys that other forms do not have

@@ -243,7 +243,7 @@ class SqliteStore:
     async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
-        """Compare the known uids of *span* with those *seen*; return uid and time of the missing."""
+        """Compare the known uids of *span* with those *seen*; return the missing, with times."""
         missing = await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )

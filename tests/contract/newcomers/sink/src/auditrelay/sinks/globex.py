@@ -10,7 +10,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
-from auditrelay.events.forms.derived import Derived, Given
+from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.http.peer import Peer
@@ -89,10 +89,10 @@ class Sink:
         self, page: Page, now: int, *, marks: Mapping[str, object] = NO_MARKS
     ) -> list[Rendered]:
         """Return each event of *page* with its ids."""
-        return list(map(Rendered, self._texts.texts(page, Given(now, marks))))
+        return list(map(Rendered, self._texts.texts(page, RenderContext(now, marks))))
 
-    def _text(self, event: AuditEvent, given: Given) -> bytes:
-        form = FORMS[self._settings.format](event, marks=given.marks)
+    def _text(self, event: AuditEvent, context: RenderContext) -> bytes:
+        form = FORMS[self._settings.format](event, marks=context.marks)
         return dump({"uid": event.uid, "native_id": event.native_id, "event": form})
 
     async def send(self, batch: Sequence[Item]) -> Verdict:
