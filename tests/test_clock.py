@@ -22,6 +22,7 @@ BY_ITSELF = {
     "sinks/file.py": "the deadline of a select()",
     "store/sqlite/store.py": "lets the loop turn once",
     "telemetry/logs.py": "the time of a log line, with or without an instance",
+    "telemetry/throttle.py": "a log line a minute, with or without an instance",
 }
 """The modules that ask the machine, and why."""
 

@@ -38,10 +38,10 @@ _HEAD = """\
 # state_dir = "/var/lib/auditrelay"  # no default
 
 [status]
-# The status page, /healthz, /readyz and /metrics. Keep it on loopback, or require a token, or put
-# it behind a proxy that authenticates. With port 0 the system chooses one.
+# The status page, /healthz, /readyz and /metrics. Keep it on loopback, or require a token: without
+# one other machines get neither page nor report. With port 0 the system chooses one.
 # listen = "127.0.0.1:9464"
-# Token required to access the status port, except /healthz and /readyz; none by default. Send it as
+# Token required to access the status port, except for probes; none by default. Send it as
 # "Authorization: Bearer <token>"; in a browser enter any name, and the token as the password. At
 # least 16 characters: openssl rand -hex 32.
 # token = "${env:STATUS_TOKEN}"  # no default

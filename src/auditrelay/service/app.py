@@ -26,6 +26,7 @@ from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
+from auditrelay.service.descriptors import allow_descriptors
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
@@ -68,6 +69,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def _tune() -> None:
     """Tune the interpreter for a process that decodes many small objects and keeps few."""
     tune_heap()
+    allow_descriptors()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)

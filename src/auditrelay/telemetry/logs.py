@@ -8,6 +8,7 @@ contains the contents of an event.
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
@@ -18,6 +19,7 @@ import orjson
 import structlog
 
 from auditrelay.telemetry.scrubber import escape, scrubber
+from auditrelay.telemetry.throttle import Throttle
 from auditrelay.window import iso
 
 MAX_TEXT = 2000
@@ -116,7 +118,16 @@ class _Stream:
 
 
 class _FromLibraries(logging.Handler):
-    """Forwards the log records of libraries (uvicorn, APScheduler, httpx) to our log."""
+    """
+    Forwards the log records of libraries (uvicorn, APScheduler, httpx) to our log.
+
+    One a minute that differs in more than its numbers: asyncio logs hundreds a second while no
+    descriptor is free for a new connection.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write *record* as an event ``library_message``."""
@@ -124,11 +135,15 @@ class _FromLibraries(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # the library's arguments do not match its text
             message = str(record.msg)
+        held_back = self._throttle.admit(f"{record.name} {re.sub('[0-9]+', '0', message[:500])}")
+        if held_back is None:
+            return
         log.log(
             min(record.levelno // 10 * 10, logging.CRITICAL),  # rounded down to a named level
             "library_message",
             logger=record.name,
             message=message,
+            **({"held_back": held_back} if held_back else {}),
             **({"exc_info": record.exc_info} if record.exc_info else {}),
         )
 
