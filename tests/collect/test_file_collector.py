@@ -31,7 +31,7 @@ class Folder:
     ) -> AsyncGenerator[ExportFile, None]:
         for name in self.contents:
             if not await known(name.encode()):
-                yield ExportFile(name.encode(), name, self._pages(name))
+                yield ExportFile(name.encode(), name, 0, self._pages(name))
 
     async def _pages(self, name: str) -> AsyncGenerator[ExportPage, None]:
         for page in self.contents[name]:

@@ -138,7 +138,8 @@ async def _row(
         async with contextlib.AsyncExitStack() as stack:
             peer = build(name, settings)
             stack.push_async_callback(peer.close)
-            return Row(name, settings.type, "ok", *await check(peer))
+            message, queries = await check(peer)
+            return Row(name, settings.type, "ok", scrub(message), queries)
     except RelayError as error:
         return Row(name, settings.type, "failed", scrub(str(error)))
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditrelay.cli.json_text import json_text
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.clock import Clock
@@ -110,11 +111,7 @@ def show(
         raise ConfigError(f"there is no dead letter {id}; see: auditrelay dead-letters list")
 
     event = orjson.loads(orjson.dumps(raw.render(found[0].letter.event)))
-    typer.echo(
-        json.dumps(
-            {**msgspec.to_builtins(_row(found[0])), "event": event}, indent=2, ensure_ascii=False
-        )
-    )
+    typer.echo(json_text({**msgspec.to_builtins(_row(found[0])), "event": event}))
 
 
 _All = Annotated[bool, typer.Option("--all", help="All dead letters.")]

@@ -10,6 +10,7 @@ import msgspec
 import orjson
 import typer
 
+from auditrelay.cli.json_text import json_text
 from auditrelay.cli.options import Options
 from auditrelay.cli.pages import print_pages, window_of
 from auditrelay.clock import Clock
@@ -197,4 +198,4 @@ def _print(event: AuditEvent, form: Form) -> str:
         document = orjson.loads(orjson.dumps(document, default=msgspec.structs.asdict))
     else:
         document = orjson.loads(orjson.dumps(FORMS[form.value](event)))
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    return json_text(document)

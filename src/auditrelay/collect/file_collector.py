@@ -15,7 +15,7 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.ledger import SourceStore
+from auditrelay.collect.ledger import FileStore
 from auditrelay.collect.page_writer import PageWriter
 from auditrelay.collect.polls import Polls
 from auditrelay.errors import ConfigError, Rejected
@@ -45,7 +45,7 @@ class FileCollector:
         source: FileSource,
         *,
         normalizer: Normalizer,
-        store: SourceStore,
+        store: FileStore,
         metrics: Metrics,
         clock: Clock,
         announce: Callable[[], None],
@@ -155,18 +155,20 @@ class FileCollector:
         async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
+                rows += len(page.records)
+                bad += len(page.bad)
                 if page.last:
+                    if not rows + bad:
+                        await self._check_emptiness(file, page)
                     known = KnownFile(file.key, file.name)
                     proof = Proof(covers=page.covers, gaps=page.gaps, file=known)
                 added = await self._writer.add_new(
                     self._writer.identify(page.records),
-                    f"export {file.name}",
+                    f"export {file.name} of user {file.owner}",
                     proof,
                     self._bad_rows(file, page),
                 )
-                rows += len(page.records)
                 new += len(added.new)
-                bad += len(page.bad)
                 ambiguous += len(added.late)
                 self._writer.record_progress()
         # A new event in a span that was read before is late, or known under another uid: an export
@@ -181,6 +183,17 @@ class FileCollector:
             bad=bad,
             ambiguous=ambiguous,
         )
+
+    async def _check_emptiness(self, file: ExportFile, page: ExportPage) -> None:
+        """Raise Rejected if events are known of the time in which, by *file*, nothing happened."""
+        for span in page.covers:
+            count, _ = await self._store.count_forwarded(self.name, span)
+            if count:
+                raise Rejected(
+                    f"{file.name}: it has no rows, and {count:,} events are known of the time that "
+                    "it covers by its name: it is not that export",
+                    reason="contradicts_known",
+                )
 
     def _bad_rows(self, file: ExportFile, page: ExportPage) -> list[DeadLetter]:
         now = self._clock.now()

@@ -103,3 +103,10 @@ class Intake(Protocol):
 
 class SourceStore(Ledger, Intake, Protocol):
     """Both: for a collector, whose parts take one or the other."""
+
+
+class FileStore(SourceStore, Protocol):
+    """What a collector of files needs besides."""
+
+    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+        """Return how many events of *span* are known, and the exclusive-or of their uids."""

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -32,12 +33,30 @@ _CHECK_UP_TO = 64 << 20  # bytes; checking all pages of a larger file would dela
 
 
 def prepare(state_dir: Path) -> None:
-    """Create *state_dir*, private to its owner. Raises StateError."""
+    """
+    Create *state_dir*, private to its owner.
+
+    Raises StateError if it cannot be used, or if another user could change what is in it. It may
+    belong to root: that is how a volume is mounted for a container.
+    """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = state_dir.stat()
-        if mode.st_uid == os.geteuid() and mode.st_mode & 0o077:
-            state_dir.chmod(0o700)
+        status = state_dir.stat()
+        if status.st_uid not in (os.geteuid(), 0):
+            raise StateError(
+                f"the state directory {state_dir} belongs to the user {status.st_uid}, not to "
+                f"{os.geteuid()}, as which this runs: run it as that user, or chown the directory"
+            )
+        if status.st_uid == os.geteuid():
+            if status.st_mode & 0o077:
+                state_dir.chmod(0o700)
+        elif status.st_mode & stat.S_IWOTH:
+            raise StateError(
+                f"every user of this machine can write to the state directory {state_dir}: "
+                f"chmod o-w {state_dir}"
+            )
+        if (state_dir / DATABASE).is_symlink():
+            raise StateError(f"{state_dir / DATABASE} is a link: put the file itself there")
         if not os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
             raise StateError(f"the state directory {state_dir} cannot be read and written")
     except OSError as error:
@@ -55,7 +74,7 @@ def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
     """
     path = state_dir / _LOCK
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise StateError(f"cannot open {path}: {error.strerror}") from error
     try:
