@@ -188,9 +188,7 @@ def _warnings(
             if secret.literal and secret.reveal() == written.get(key):
                 literal.append(f"{section}.{key}")
             for file, doing in _open_to_all(secret):
-                yield (
-                    f"{section}.{key}: every user of this machine can {doing} {file}: chmod 600"
-                )
+                yield (f"{section}.{key}: every user of this machine can {doing} {file}: chmod 600")
             if len(secret.reveal()) < SHORT:
                 yield (
                     f"{section}.{key}: a secret of fewer than {SHORT} characters is "

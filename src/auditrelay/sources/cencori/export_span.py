@@ -101,8 +101,8 @@ def covered_span(
     The last *settle* before the export is not covered: rows may have been stamped and not yet
     stored. Nor is anything after *now*. A truncated export covers what is newer than its oldest
     row; the rest of its range is a possible gap. If its range is not known, the gap is the time of
-    that row. An export of all time that has no rows covers nothing: it would prove that nothing ever
-    happened.
+    that row. An export of all time that has no rows covers nothing: it would prove that nothing
+    ever happened.
     """
     span = _full_span(name, exported_at, rows, settle=settle, now=now)
     reason = None

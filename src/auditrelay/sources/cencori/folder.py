@@ -2,8 +2,8 @@
 Scan a folder of export files: which are complete, and the digest of each one's content.
 
 Files are deduplicated by content: one that is renamed, copied or put there again is the same file.
-No file is changed or deleted. Names may be of any bytes; links are not followed, since the content of
-another file is no export that was put here.
+No file is changed or deleted. Names may be of any bytes; links are not followed, since the content
+of another file is no export that was put here.
 """
 
 import errno

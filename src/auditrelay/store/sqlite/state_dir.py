@@ -21,13 +21,22 @@ from auditrelay.store.sqlite.schema import (
     upgrade,
     version_of,
 )
-from auditrelay.store.sqlite.writer import translate
+from auditrelay.store.sqlite.writer import is_busy, translate
 
 DATABASE = "state.db"
 
 _LOCK = "lock"
 
 _APPLICATION_ID = 0x41524C59  # "ARLY": identifies the file to `file` and to us
+
+_NO_ACCESS = {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+}
+
+_LOG_BYTES = 8 << 20
 
 _CHECK_UP_TO = 64 << 20  # bytes; checking all pages of a larger file would delay the start
 
@@ -174,6 +183,8 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
         if write:
             db.execute("pragma journal_mode = wal")
             db.execute("pragma synchronous = full")
+            # After a checkpoint the file of the log is cut to this; without, it stays as it was.
+            db.execute(f"pragma journal_size_limit = {_LOG_BYTES}")
             _examine(db, path)
             upgrade(db)
     except sqlite3.DatabaseError as error:
@@ -183,7 +194,7 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
                 f"the disk has no room to open {path} or to upgrade it ({error}); nothing was "
                 "changed: make room and start again"
             ) from error
-        raise StateError(_damaged(path, str(error))) from error
+        raise StateError(_unusable(path, error)) from error
     except StateError:
         db.close()
         raise
@@ -213,6 +224,18 @@ def _examine(db: sqlite3.Connection, path: Path) -> None:
     (verdict,) = db.execute("pragma quick_check(1)").fetchone()
     if verdict != "ok":
         raise StateError(_damaged(path, verdict))
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> str:
+    if is_busy(error):
+        return f"{path} is locked by another program; not touched: end that program and start again"
+    # The rest of the code says which access failed.
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
+        return (
+            f"{path} cannot be read and written ({error}); not touched: check owner and mode of "
+            "the file and its folder, and that the disk is not mounted read-only"
+        )
+    return _damaged(path, str(error))
 
 
 def _damaged(path: Path, why: str) -> str:
