@@ -209,7 +209,7 @@ def _open_to_all(secret: Secret) -> Iterator[tuple[str, str]]:
         kind, _, path = reference.removeprefix("${").removesuffix("}").partition(":")
         if kind != "file":
             continue  # a credential has the mode that systemd gives it
-        with contextlib.suppress(OSError):  # gone again: reading it anew says so
+        with contextlib.suppress(OSError):  # gone again: reading it again reports that
             mode = Path(path).stat().st_mode
             if mode & stat.S_IWOTH:
                 yield path, "write"
