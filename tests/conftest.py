@@ -29,6 +29,14 @@ if (
 
 _may_start_processes = True
 
+# The workers of one run share the seed, and the header shows it.
+os.environ.setdefault("FUZZ_SEED", str(int.from_bytes(os.urandom(4))))
+
+
+def pytest_report_header() -> str:
+    return f"fuzzing: FUZZ_SEED={os.environ['FUZZ_SEED']}"
+
+
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile(
     "without clocks", deadline=None, suppress_health_check=[HealthCheck.too_slow]
