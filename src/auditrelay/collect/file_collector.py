@@ -152,6 +152,7 @@ class FileCollector:
 
     async def _read_file(self, file: ExportFile) -> None:
         rows = new = bad = ambiguous = 0
+        changed = self._writer.compare()
         async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
@@ -163,6 +164,7 @@ class FileCollector:
                     f"export {file.name}",
                     proof,
                     self._bad_rows(file, page),
+                    changed=changed,
                 )
                 rows += len(page.records)
                 new += len(added.new)

@@ -99,6 +99,10 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     """What was found late in the last 7 days."""
     unknown_actions: int
     """New events with an unrecognised action type, since the start of the service."""
+    form_changed_at: Time | None
+    """When many known records were last shown with other content."""
+    form_changed_fields: tuple[str, ...]
+    """The fields that differed."""
     dead_letters: int
     """Records that could not be parsed."""
     lateness: str | None

@@ -22,8 +22,11 @@ from auditrelay.events.page import Page
 from auditrelay.store import (
     Added,
     Backfill,
+    Changed,
+    Contents,
     DeadLetter,
     DeliveryStatus,
+    LookedUp,
     Notice,
     Proof,
     Reached,
@@ -198,6 +201,42 @@ class SqliteStore:
         )
         self._look_ups.found(source, [uids[row] for row in rows], writes)
         return rows
+
+    async def look_up(
+        self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
+    ) -> LookedUp:
+        """Look *uids* up among the known, and compare the digests of their *content*."""
+        writes = self._look_ups.writes(source)
+        found = await self._read(
+            lambda db: known.look_up(
+                db, self._uids, source_id(db, source), keys_of(uids, at), content
+            )
+        )
+        self._look_ups.found(source, [uids[row] for row in found.new], writes)
+        return found
+
+    async def contents(
+        self, source: str, uids: Sequence[str], at: Sequence[int]
+    ) -> list[Contents | None]:
+        """Look the contents of *uids* up among the known."""
+        return await self._read(
+            lambda db: known.contents_of(db, self._uids, source_id(db, source), keys_of(uids, at))
+        )
+
+    async def spooled(self, places: Collection[int]) -> Mapping[int, AuditEvent]:
+        """Read the events at *places* from the spool."""
+        found = await self._read(lambda db: spool.events_at(db, map(position_of, places)))
+        return {place(spool.LOG, position): event for position, event in found.items()}
+
+    async def report_changed(self, source: str, changes: Sequence[Changed]) -> list[Changed]:
+        """Enter what is new of *changes*, and spool their events."""
+        self._require_room()
+        now = self._now()
+        return await self._spooling.append(
+            lambda db: intake.report_changed(
+                db, self._spool, self._uids, source_id(db, source), changes, now=now
+            )
+        )
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
