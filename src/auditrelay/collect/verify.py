@@ -107,8 +107,8 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     missing: tuple[Missing, ...]
     repaired: int
     deleted_at_source: tuple[Deleted, ...]
-    changed: tuple[ChangedRecord, ...]
-    not_compared: int
+    changed: tuple[ChangedRecord, ...] = ()
+    not_compared: int = 0
     """Records with other content that changed so often that they are not compared any more."""
     not_shown: tuple[NotShown, ...]
     began_at: str
