@@ -1,5 +1,5 @@
 """
-A record that changed under a known uid is never lost in silence, and told once.
+A record that changed under a known uid is never lost in silence, and reported once.
 
 A vendor's audit log should never alter a record. If it does, in whatever way it is read again, the
 new content is in every sink, as an event ``auditrelay.record_changed`` with a uid of its own.
@@ -80,12 +80,12 @@ async def test_a_record_that_becomes_another_under_its_id_is_seen_in_every_sink(
     assert await once(config) == 0
     assert {name: len(texts) for name, texts in reported(sandbox).items()} == dict.fromkeys(
         intakes(sandbox), 1
-    ), "it is told once"
+    ), "it is reported once"
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("method", ["report_changed", "add"])
-async def test_a_change_is_told_once_wherever_the_process_is_killed(
+async def test_a_change_is_reported_once_wherever_the_process_is_killed(
     tmp_path: Path, sandbox: Sandbox, side: str, method: str
 ) -> None:
     sandbox.jitsudo.add(datetime.now(UTC) - 20 * MINUTE, id="same", action="grant.view")

@@ -258,7 +258,8 @@ class Backfiller:
                 )
                 shown.update(map(hash, uids))
                 at = [all_times[row] for row in inside]
-                new += len(await self._store.find_new(self._collector.name, uids, at))
+                found = await self._store.look_up(self._collector.name, uids, at, [b""] * len(uids))
+                new += len(found.new)
             self._progress.events += len(shown)
             self._progress.new += new
             return len(shown)

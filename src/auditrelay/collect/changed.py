@@ -5,7 +5,7 @@ A look-up says which digests differ (``Intake.look_up``). What differs is held u
 ended, then compared with the record that was forwarded, if the spool still has it. A record that
 says the same, spelt in another way, is accepted; another one is reported by an event of its own.
 Where many records of a walk differ the vendor has changed what its records look like: that is one
-finding, which names the fields, and no flood of events.
+finding, which names the fields, instead of an event for each.
 """
 
 from collections import Counter
@@ -153,13 +153,15 @@ class ChangedRecords:
         """Return those of *events* that are known and have another content than was forwarded."""
         shown = list(events)
         times = [time_in_key(event) for event in shown]
-        contents = await self._store.contents(self._name, [event.uid for event in shown], times)
+        contents = await self._store.contents.contents_of(
+            self._name, [event.uid for event in shown], times
+        )
         others = [
             (event, at, content)
             for event, at, content in zip(shown, times, contents, strict=True)
             if content is not None and not event.raw_sha256.startswith(content.digests[-1:])
         ]
-        former = await self._store.spooled({content.place for _, _, content in others})
+        former = await self._store.contents.spooled({content.place for _, _, content in others})
         return [
             Judged.of(event, at, content, former.get(content.place))
             for event, at, content in others
@@ -186,7 +188,7 @@ class ChangedRecords:
             for each in judged
         ]
         reported = await self._write_when_room(
-            lambda: self._store.report_changed(self._name, changes)
+            lambda: self._store.contents.report_changed(self._name, changes)
         )
         self._metrics.events_changed_at_source.labels(self._name).inc(
             len(changed) if many else len(reported)

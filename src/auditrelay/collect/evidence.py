@@ -7,7 +7,7 @@ from typing import Protocol
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import Backfill, Contents, DeliveryStatus, Proof, Span
+from auditrelay.store import Backfill, DeliveryStatus, LookedUp, Proof, Span
 from auditrelay.window import Interval
 
 
@@ -46,8 +46,10 @@ class Backfills(Forwarded, Protocol):
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Record, durably, that the whole backfill is done."""
 
-    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
-        """Return the rows whose uid is not known, each once; see ``Intake.look_up``."""
+    async def look_up(
+        self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
+    ) -> LookedUp:
+        """Return which have never been forwarded; see ``Intake.look_up``."""
 
     async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Return all known events of *span* by the page, or None if some were pruned."""
@@ -63,11 +65,6 @@ class Evidence(Forwarded, Protocol):
         self, source: str, events: Sequence[AuditEvent]
     ) -> list[Mapping[str, DeliveryStatus] | None]:
         """Return the status of each event at every sink; None for an event that is not known."""
-
-    async def contents(
-        self, source: str, uids: Sequence[str], at: Sequence[int]
-    ) -> list[Contents | None]:
-        """Return what is known of the contents of each record; None if its uid is not known."""
 
     async def find_deleted(
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int

@@ -77,7 +77,7 @@ def gap_event(
 def changed_uid(event: AuditEvent) -> str:
     """Return the uid of the event that reports the content of *event*, whose uid is known."""
     content = encode(["changed", event.uid, event.raw_sha256])
-    # No record has this number: whoever writes records cannot make one with this uid.
+    # No record has this number: a vendor cannot make one with this uid.
     return Uids(event.vendor).content("", content, -1)
 
 

@@ -341,9 +341,10 @@ def _silent(report: Report) -> Iterator[Finding]:
 
 def _changed_form(report: Report) -> Iterator[Finding]:
     for row in _enabled(report.sources):
-        if row.form_changed_at is None or _age(report, row.form_changed_at) > CHANGED_FORM_SHOWN:
+        since = row.form_changed_at or None
+        if since is None or _age(report, since) > CHANGED_FORM_SHOWN:
             continue
-        fields = humanize.join(row.form_changed_fields)
+        fields = humanize.join(list(row.form_changed_fields or ()))
         which = f", in {fields}" if fields else ""
         unnamed = "" if fields else " The former records are not in the spool any more to compare."
         yield Finding(
@@ -351,11 +352,11 @@ def _changed_form(report: Report) -> Iterator[Finding]:
             "source",
             row.name,
             f"{row.name} shows many events that were forwarded with other content now{which}.",
-            since=row.form_changed_at,
+            since=since,
             effect="Most likely the vendor has changed the form of its records. The new form is "
             f"accepted, and what was forwarded stays as it was.{unnamed}",
-            do="Ask the vendor whether it has. If not, somebody has altered its audit log: compare "
-            "the range with the SIEM.",
+            do="Ask the vendor whether it has. If not, its audit log was altered: compare the "
+            "range with the SIEM.",
         )
 
 

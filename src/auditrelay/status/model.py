@@ -99,16 +99,16 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     """What was found late in the last 7 days."""
     unknown_actions: int
     """New events with an unrecognised action type, since the start of the service."""
-    form_changed_at: Time | None
-    """When many known records were last shown with other content."""
-    form_changed_fields: tuple[str, ...]
-    """The fields that differed."""
     dead_letters: int
     """Records that could not be parsed."""
     lateness: str | None
     """How late its events come, in a sentence."""
     suggested_settle: str | None
     suggested_overlap: str | None
+    form_changed_at: Time | UnsetType = UNSET
+    """When many known records were last shown with other content; left out if they never were."""
+    form_changed_fields: tuple[str, ...] | UnsetType = UNSET
+    """The fields that differed; left out likewise, and if the former records were gone."""
 
 
 class SinkStatus(PeerStatus, frozen=True, kw_only=True):

@@ -9,7 +9,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,8 +21,6 @@ from auditrelay.events.page import Page
 from auditrelay.store import (
     Added,
     Backfill,
-    Changed,
-    Contents,
     DeadLetter,
     DeliveryStatus,
     LookedUp,
@@ -58,13 +55,15 @@ from auditrelay.store.sqlite import (
     states,
 )
 from auditrelay.store.sqlite.handover import Handover
+from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
+from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.uids import Uids
-from auditrelay.store.sqlite.writer import Writer, translate
+from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
@@ -100,10 +99,11 @@ class SqliteStore:
         self._uids = Uids()
         self._look_ups = LookUps()
         self._disk_full = not disk_reserve.reserve(state_dir)
-        self._read_db = connect(state_dir, write=False)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._reader = ReaderThread(connect(state_dir, write=False))
+        self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
+        self.contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
     async def open(
@@ -137,8 +137,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Finish the queued writes, then close the files."""
         await asyncio.to_thread(self._writer.close)
-        self._reader.shutdown()
-        self._read_db.close()
+        self._reader.close()
 
     # -- sources ---------------------------------------------------------------------------------
 
@@ -193,15 +192,6 @@ class SqliteStore:
             self.on_condition()
         return added
 
-    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
-        """Look *uids* up among the known, first under the times *at*."""
-        writes = self._look_ups.writes(source)
-        rows = await self._read(
-            lambda db: known.find_new(db, self._uids, source_id(db, source), keys_of(uids, at))
-        )
-        self._look_ups.found(source, [uids[row] for row in rows], writes)
-        return rows
-
     async def look_up(
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
     ) -> LookedUp:
@@ -214,29 +204,6 @@ class SqliteStore:
         )
         self._look_ups.found(source, [uids[row] for row in found.new], writes)
         return found
-
-    async def contents(
-        self, source: str, uids: Sequence[str], at: Sequence[int]
-    ) -> list[Contents | None]:
-        """Look the contents of *uids* up among the known."""
-        return await self._read(
-            lambda db: known.contents_of(db, self._uids, source_id(db, source), keys_of(uids, at))
-        )
-
-    async def spooled(self, places: Collection[int]) -> Mapping[int, AuditEvent]:
-        """Read the events at *places* from the spool."""
-        found = await self._read(lambda db: spool.events_at(db, map(position_of, places)))
-        return {place(spool.LOG, position): event for position, event in found.items()}
-
-    async def report_changed(self, source: str, changes: Sequence[Changed]) -> list[Changed]:
-        """Enter what is new of *changes*, and spool their events."""
-        self._require_room()
-        now = self._now()
-        return await self._spooling.append(
-            lambda db: intake.report_changed(
-                db, self._spool, self._uids, source_id(db, source), changes, now=now
-            )
-        )
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -436,15 +403,6 @@ class SqliteStore:
     def spool_bytes(self) -> int:
         """The current size of the spool, compressed."""
         return self._spool.used_bytes
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            try:
-                return work(self._read_db)
-            except sqlite3.Error as error:
-                raise translate(error) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     def _now(self) -> int:
         return micros(self._clock.now())
