@@ -11,6 +11,7 @@ from tests.support.stores import counted
 
 from auditrelay.collect import changed
 from auditrelay.collect.collector import Collector
+from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import CHANGED
 from auditrelay.sources import Page
@@ -276,3 +277,35 @@ async def test_a_resweep_finds_what_changed_as_well(world: World, shown: Shown) 
     await collector.resweeper.run()
     assert len(await reports(world)) == 1
     assert world.counted("events_late_total") == 0
+
+
+async def test_a_field_that_changes_with_every_reading_is_compared_three_times_at_most(
+    world: World, shown: Shown, collector: Collector
+) -> None:
+    with counted(world.store) as calls:
+        for number in range(8):
+            shown(*numbered(40, metadata={"last_seen": number}), size=20)
+            await read(world, collector)
+    assert await reports(world) == []
+    assert calls["write report_changed"] == 3
+    assert collector.condition.form_changed_fields == ["metadata.last_seen"]
+
+
+async def test_a_change_waits_for_room_like_any_page(
+    world: World, shown: Shown, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown(record("x"))
+    await read(world, collector)
+    shown(record("x", a=1))
+    report, tries = world.store.contents.report_changed, []
+
+    async def full(*args: Any) -> Any:
+        tries.append(args)
+        if len(tries) < 3:
+            raise StoreFull("no room")
+        return await report(*args)
+
+    monkeypatch.setattr(world.store.contents, "report_changed", full)
+    await read(world, collector)
+    assert len(tries) == 3
+    assert len(await reports(world)) == 1

@@ -103,7 +103,7 @@ class SqliteStore:
         self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
-        self.contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
+        self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
     async def open(
@@ -191,6 +191,11 @@ class SqliteStore:
             # Not before: with a full spool this is tried every second, and alerts come of a report.
             self.on_condition()
         return added
+
+    @property
+    def contents(self) -> KnownContents:
+        """The contents that known records were shown with."""
+        return self._contents
 
     async def look_up(
         self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
