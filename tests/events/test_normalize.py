@@ -354,3 +354,14 @@ def test_what_has_an_id_can_change_and_what_is_known_by_its_content_cannot(
     page = normalizer("jitsudo").identify(records, fetched)
     assert [bool(content) for content in page.content] == [True, True, False, False, False]
     assert [each.hex() for each in page.sha256] == page.raw_sha256(range(5))
+
+
+def test_no_setting_of_redaction_changes_the_content_that_a_record_is_known_by(
+    normalizer: Callable[..., Normalizer], fetched: int
+) -> None:
+    records = [b'{"id":"1","token":"hush","created_at":"2026-05-11T08:15:01Z","reasoning":"a"}']
+    contents = [
+        normalizer("jitsudo", **settings).identify(records, fetched).content
+        for settings in ({}, {"redact": "off"}, {"redact": ["reasoning"]})
+    ]
+    assert contents[0] == contents[1] == contents[2] != [b""]
