@@ -309,3 +309,15 @@ async def test_a_change_waits_for_room_like_any_page(
     await read(world, collector)
     assert len(tries) == 3
     assert len(await reports(world)) == 1
+
+
+async def test_a_few_among_many_of_the_same_time_are_compared_as_well(
+    world: World, shown: Shown, collector: Collector
+) -> None:
+    shown(*numbered(200))
+    await read(world, collector)
+    shown(record(7), record(90), record(120, a=1), record(199), size=2)
+    with counted(world.store) as calls:
+        await read(world, collector)
+    assert [event.native_id for event in await reports(world)] == ["120"]
+    assert calls["read contents_of"] == 1

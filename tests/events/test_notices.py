@@ -10,9 +10,16 @@ import pytest
 from tests.conftest import make_event
 from tests.support.ocsf_check import faults
 
-from auditrelay.events import AuditEvent, notices, pack, unpack
+from auditrelay.events import Actor, AuditEvent, Change, notices, pack, unpack
 from auditrelay.events.forms import FORMS
-from auditrelay.events.notices import GAP, alert_event, changed_event, changed_uid, gap_event
+from auditrelay.events.notices import (
+    CHANGED,
+    GAP,
+    alert_event,
+    changed_event,
+    changed_uid,
+    gap_event,
+)
 from auditrelay.window import micros
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -155,3 +162,21 @@ def test_a_changed_record_is_another_event_for_each_content() -> None:
     made = changed_event(other, former="ab" * 8, fields=(), last=False, now=NOW)
     assert made.uid == changed_uid(other)
     assert made == unpack(pack([made]))[0]
+
+
+def test_a_changed_record_renders_in_every_form_with_who_acted(
+    written: Callable[[AuditEvent], dict[str, bytes]],
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    record = make_event(1, actor=Actor("user", "u1", "Eve", "eve@acme.example"))
+    fields = (Change("actor.id", '"u0"', '"u1"'),)
+    event = changed_event(record, former="ab" * 8, fields=fields, last=True, now=NOW)
+    forms = {name: json.loads(text) for name, text in written(event).items()}
+    valid_ecs(forms["ecs"], record.vendor)
+    valid_cim(forms["cim"])
+    assert faults(forms["ocsf"]) == []
+    assert forms["ecs"]["user"]["email"] == "eve@acme.example"
+    assert forms["ecs"]["event"]["action"] == forms["datadog"]["evt"]["name"] == CHANGED
+    assert forms["cim"]["user"] == forms["datadog"]["usr"]["email"] == "eve@acme.example"
+    assert forms["raw"]["record"]["record_changed"]["uid"] == record.uid

@@ -67,6 +67,8 @@ async def test_a_record_that_becomes_another_under_its_id_is_seen_in_every_sink(
     assert (status, len(report["changed"])) == (1, 1)
     assert report["changed"][0]["event"] is None
     assert "action" in report["changed"][0]["fields"]
+    ended = await command(config, "verify", "jitsudo", "--from", "55m")
+    assert "CHANGED at the source: 1, 0 of them forwarded" in ended.stdout
     assert await once(config) == 0
     for name, documents in reported(sandbox).items():
         (document,) = documents
