@@ -195,6 +195,7 @@ def odd_pages(draw: st.DrawFn) -> Page:
                     "tags": _tags.map(tuple),
                     "backfill": st.booleans(),
                     "replayed": st.booleans(),
+                    "notice": st.booleans(),
                 }
             ),
             min_size=1,

@@ -152,6 +152,7 @@ class FileCollector:
 
     async def _read_file(self, file: ExportFile) -> None:
         rows = new = bad = ambiguous = 0
+        changed = self._writer.compare()
         async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
@@ -167,6 +168,7 @@ class FileCollector:
                     f"export {file.name} of user {file.owner}",
                     proof,
                     self._bad_rows(file, page),
+                    changed=changed,
                 )
                 new += len(added.new)
                 ambiguous += len(added.late)

@@ -58,6 +58,8 @@ class SourceHealth:
         """Restore what is still true of *saved*, the condition that the last process left."""
         self.condition.last_poll_at = saved.last_poll_at
         self.condition.last_event_at = saved.last_event_at
+        self.condition.form_changed_at = saved.form_changed_at
+        self.condition.form_changed_fields = saved.form_changed_fields
         if saved.last_event_at is not None:
             self._last_event_at = datetime.fromisoformat(saved.last_event_at)
         self._health.restore(saved)
@@ -132,6 +134,11 @@ class SourceHealth:
         unknown = sum(not known[sort] for sort in events.sort)
         self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
+
+    def record_form_changed(self, fields: list[str]) -> None:
+        """Record that many known records are shown with other values in *fields* now."""
+        self.condition.form_changed_at = self._health.time()
+        self.condition.form_changed_fields = fields or self.condition.form_changed_fields
 
     def check_silence(self, start: datetime) -> None:
         """

@@ -112,6 +112,8 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     """True if a backfill fetched it."""
     replayed: bool = False
     """True if it is a replayed dead letter."""
+    notice: bool = False
+    """True for an event of auditrelay itself (``notices``); no record can set it."""
 
 
 _ENCODE = msgspec.json.Encoder()

@@ -47,7 +47,8 @@ class CarefulRecord:
     """
     A record read with care: its identity at once, and by :meth:`read` what it says.
 
-    *at* is when it happened in microseconds since 1970 UTC, None if the record does not tell.
+    *at* is when it happened in microseconds since 1970 UTC, None if the record does not tell. With
+    an id (*has_id*) the uid is made of it, else of the content.
     """
 
     def __init__(
@@ -56,9 +57,12 @@ class CarefulRecord:
         read: Callable[[], CarefulRow],
         at: int | None = None,
         quality: TimeQuality = FETCHED,
+        *,
+        has_id: bool = False,
     ) -> None:
         self.uid = uid
         self.at = at
+        self.has_id = has_id
         self.quality: TimeQuality = quality
         self._read = read
         self._row: CarefulRow | None = None
@@ -133,6 +137,7 @@ class CarefulReader:
             lambda: self._read_object(record, decoded, warnings, unmapped_fields),
             at,
             quality,
+            has_id=bool(native_id),
         )
 
     def _read_object(

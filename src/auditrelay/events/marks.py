@@ -14,6 +14,12 @@ NOT_NORMALIZED = "not_normalized"
 UNKNOWN_ACTION = "unknown_action"
 """The warning on an event with an unrecognised action type."""
 
+OWN_PREFIX = "auditrelay."
+"""What the actions of auditrelay itself begin with (``notices``)."""
+
+FOREIGN_ACTION = "foreign_action"
+"""The warning on a vendor's event whose action is spelt like one of auditrelay itself."""
+
 
 def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object]) -> None:
     """Add the markers of *event* to *own*, and the *marks* of the deliverer."""
@@ -23,6 +29,8 @@ def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object
         own["backfill"] = True
     if event.replayed:
         own["replayed"] = True
+    if event.notice:
+        own["notice"] = True
     if marks:
         own.update(marks)
 

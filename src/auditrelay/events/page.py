@@ -37,6 +37,7 @@ class Sort(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: tuple[tuple[str, str], ...]
     backfill: bool = False
     replayed: bool = False
+    notice: bool = False
 
 
 class Page(msgspec.Struct, array_like=True, gc=False):

@@ -27,6 +27,9 @@ MISSED_POLLS: Final = 3
 NEARLY_FULL: Final = 0.8
 """The share of ``spool.max_bytes`` above which the spool is a problem."""
 
+CHANGED_FORM_SHOWN: Final = timedelta(days=2)
+"""How long records that changed in form are a finding; resweeps see old ones for a day."""
+
 STUCK: Final = timedelta(minutes=20)
 """
 How long a loop may be busy without progress, in addition to what it may wait for its peer.
@@ -54,6 +57,7 @@ def judge(report: Report) -> list[Finding]:
             ("silent", _silent(report)),
             ("backlogs", _backlogs(report)),
             ("orphaned", _orphaned(report)),
+            ("changed_form", _changed_form(report)),
             ("behind", _behind(report)),
             ("starting", _starting(report)),
         )
@@ -333,6 +337,27 @@ def _silent(report: Report) -> Iterator[Finding]:
                 "little? This shows the newest events that the key sees.",
                 command=_command(report, "sample", row.name, "--count", "3"),
             )
+
+
+def _changed_form(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report.sources):
+        since = row.form_changed_at or None
+        if since is None or _age(report, since) > CHANGED_FORM_SHOWN:
+            continue
+        fields = humanize.join(list(row.form_changed_fields or ()))
+        which = f", in {fields}" if fields else ""
+        unnamed = "" if fields else " The former records are not in the spool any more to compare."
+        yield Finding(
+            "action_required",
+            "source",
+            row.name,
+            f"{row.name} shows many events that were forwarded with other content now{which}.",
+            since=since,
+            effect="Most likely the vendor has changed the form of its records. The new form is "
+            f"accepted, and what was forwarded stays as it was.{unnamed}",
+            do="Ask the vendor whether it has. If not, its audit log was altered: compare the "
+            "range with the SIEM.",
+        )
 
 
 def _behind(report: Report) -> Iterator[Finding]:

@@ -29,6 +29,10 @@ class SourceCondition(msgspec.Struct):
     """Whether the source has shown no new event for longer than ``max_silence``."""
     unknown_actions: int = 0
     """New events with an unrecognised action type, since the start."""
+    form_changed_at: str | None = None
+    """When many known records were last shown with other content: the vendor changed their form."""
+    form_changed_fields: list[str] = msgspec.field(default_factory=list)
+    """The fields that differed."""
 
 
 class SinkCondition(msgspec.Struct):

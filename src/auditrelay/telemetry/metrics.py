@@ -189,6 +189,9 @@ class Metrics:
     events_deleted_at_source = Row(
         Counter, "Forwarded events that were deleted at the source.", "source"
     )
+    events_changed_at_source = Row(
+        Counter, "Forwarded events that a source showed with other content later.", "source"
+    )
     events_ambiguous = Row(
         Counter,
         "New events of an export file in a span already read: late, or forwarded with another uid.",
