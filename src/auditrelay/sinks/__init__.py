@@ -123,6 +123,8 @@ class Rejection:
     reason: str
     message: str
     status: int | None = None
+    target: str | None = None
+    """The index that refused it, of a sink with several: a flood is counted for each."""
 
     @classmethod
     def of(cls, error: Rejected, index: int = 0) -> Self:
@@ -174,6 +176,15 @@ class Counts:
     """Sent with another time than their own."""
     stored_elsewhere: int = 0
     """Stored elsewhere by the sink, for example in a failure store."""
+    dropped: int = 0
+    """Taken and not stored: the sink's own processing has dropped them."""
+    unsearched: int = 0
+    """
+    Stored by a sink that deduplicates, while it could not be asked whether they were already: they
+    count as possible duplicates.
+    """
+    changed: int = 0
+    """Already stored, with other content."""
 
 
 _NO_COUNTS: Final = Counts()

@@ -88,7 +88,6 @@ async def test_a_pipeline_is_named_in_the_request(
         (400, "illegal_argument_exception", "illegal_argument"),
         (400, "max_bytes_length_exceeded_exception", "too_large"),
         (400, "a_new_exception", "status_400"),
-        (404, "index_not_found_exception", "status_404"),
         (409, "another_exception", "status_409"),
         (422, "", "status_422"),
     ],
@@ -143,6 +142,7 @@ async def test_a_throttled_item_is_retried_and_the_others_are_delivered(
         (403, "cluster_block_exception"),
         (401, "security_exception"),
         (400, "index_closed_exception"),
+        (404, "index_not_found_exception"),
     ],
 )
 async def test_an_item_error_that_an_operator_must_fix_holds_the_sink(
@@ -170,13 +170,10 @@ async def test_a_pipeline_that_does_not_exist_holds_the_sink(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
     missing = item(400, "illegal_argument_exception", "pipeline with id [audit] does not exist")
-    sink = make(pipeline="audit")
-    elastic.faults.add(bulk(missing), path="/_bulk")
-    with pytest.raises(Refused, match=r"pipeline with id \[audit\]"):
-        await sink.send(items(sink, 1))
-    other = make()
-    elastic.faults.add(bulk(missing), path="/_bulk")
-    assert len((await other.send(items(other, 1))).rejected) == 1
+    for sink in (make(pipeline="audit"), make()):  # the index may name a pipeline, too
+        elastic.faults.add(bulk(missing), path="/_bulk")
+        with pytest.raises(Refused, match=r"pipeline with id \[audit\]"):
+            await sink.send(items(sink, 1))
 
 
 async def test_events_in_the_failure_store_are_delivered_with_a_warning(

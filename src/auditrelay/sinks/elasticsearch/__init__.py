@@ -17,9 +17,9 @@ import asyncio
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Self, cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import msgspec
@@ -39,23 +39,17 @@ from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.names import Target, Targets, wildcard
+from auditrelay.sinks.elasticsearch.refusals import Refusal
 from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
 _RESPONSE_FILTER = (
     "errors,items.*.status,items.*.error.type,items.*.error.reason,"
-    "items.*._index,items.*.failure_store"
+    "items.*.result,items.*._index,items.*.failure_store"
 )
 
-_STORED = frozenset((200, 201))
-
-_REASONS = {
-    "document_parsing_exception": "mapping",
-    "mapper_parsing_exception": "mapping",
-    "strict_dynamic_mapping_exception": "mapping",
-    "illegal_argument_exception": "illegal_argument",
-    "max_bytes_length_exceeded_exception": "too_large",
-}
+_CREATED = frozenset(((201, "created"), (201, None)))
+"""Status and result of an event that was stored; an older server may leave out the result."""
 
 _HIDE_SOURCE = "include_source_on_error"
 """Without it, the error of a refused document quotes the document."""
@@ -66,6 +60,17 @@ _HIDES_SOURCE_SINCE = (8, 18)
 _STORED_ELSEWHERE = (
     "events that do not fit the mapping went to the failure store, which no detection searches: "
     "see GET STREAM::failures/_search"
+)
+
+_DROPPED = (
+    "an ingest pipeline drops events: they are nowhere in the cluster, and count as delivered; "
+    "look for a drop processor in the pipeline of the sink, and in index.default_pipeline and "
+    "index.final_pipeline of the index"
+)
+
+_MOVED = (
+    "an ingest pipeline moves events to another index (reroute), where neither the search for "
+    "duplicates nor the template of auditrelay applies: {}"
 )
 
 __all__ = ["EXAMPLE", "Settings", "Sink", "build"]
@@ -125,11 +130,11 @@ class Sink:
         """Send *batch*, except for what is already stored; sending it again is harmless."""
         targets = _by_target(batch)
         try:
-            stored, warnings = await self._duplicates.find(batch, targets)
-            if not stored:
+            found = await self._duplicates.find(batch, targets)
+            if not found.stored:
                 verdict = await self._bulk(batch)
             else:
-                new = [index for index in range(len(batch)) if index not in stored]
+                new = [index for index in range(len(batch)) if index not in found.stored]
                 verdict = Verdict()
                 if new:
                     verdict = (await self._bulk([batch[index] for index in new])).within(new)
@@ -139,11 +144,18 @@ class Sink:
             raise
         if verdict.retry:
             self._duplicates.invalidate(targets)
+        if not (found.stored or found.unsearched or found.warnings):
+            return verdict
         counts = verdict.counts
+        refused = {each.index for each in verdict.rejected}
         return replace(
             verdict,
-            counts=replace(counts, duplicates=counts.duplicates + len(stored)),
-            warnings=(*verdict.warnings, *sorted(warnings)),
+            counts=replace(
+                counts,
+                duplicates=counts.duplicates + len(found.stored),
+                unsearched=len(found.unsearched - refused - {*verdict.retry}),
+            ),
+            warnings=(*verdict.warnings, *sorted(found.warnings)),
         )
 
     async def _bulk(self, batch: Sequence[Item]) -> Verdict:
@@ -161,7 +173,7 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise cluster_error(reply)
-        return self._verdict(reply, len(batch))
+        return self._verdict(reply, batch)
 
     async def _bulk_parameters(self) -> dict[str, str]:
         """Return the parameters of a bulk request, which depend on the cluster's version."""
@@ -175,54 +187,78 @@ class Sink:
                 self._parameters = parameters
             return self._parameters
 
-    def _verdict(self, reply: Reply, count: int) -> Verdict:
-        """Return the verdict in a bulk *reply* on *count* events, which it lists in order."""
+    def _verdict(self, reply: Reply, batch: Sequence[Item]) -> Verdict:
+        """Return the verdict in a bulk *reply* on *batch*, whose events it lists in order."""
         stored = _all_stored(reply)
-        if stored is not None and len(stored) == count:
-            self._duplicates.confirm({each.create.index for each in stored})
-            return _of_stored(sum([each.create.failure_store == "used" for each in stored]))
+        if stored is not None and len(stored) == len(batch):
+            return self._of_stored(
+                [each.create.index for each in stored],
+                [each.create.failure_store == "used" for each in stored],
+            )
         results = _results(reply)
-        if results is None or len(results) != count:
+        if results is None or len(results) != len(batch):
             raise unexpected_body(reply, "the bulk API")
         rejected: list[Rejection] = []
         retry: list[int] = []
         retry_reason: Retryable | None = None
-        missing = duplicates = stored_elsewhere = 0
+        duplicates = dropped = 0
         for index, result in enumerate(results):
-            status = result["status"]
-            if status in _STORED:
-                stored_elsewhere += result.get("failure_store") == "used"
+            if _is_success(result):
+                dropped += _is_dropped(result)
                 continue
-            refusal = _Refusal.of(result)
-            if status == 409 and refusal.type.startswith("version_conflict"):
-                duplicates += 1
-            elif status in (408, 425, 429) or status >= 500:
-                retry.append(index)
-                retry_reason = retry_reason or Retryable(
-                    f"{reply.where}: {refusal.message}", reason=f"status_{status}"
-                )
-            elif status in (401, 403) or self._is_configuration(refusal):
-                raise Refused(f"{reply.where}: {refusal.message}; {ADVICE}", status=status)
-            else:
-                missing += status == 404
-                reason = _REASONS.get(refusal.type, f"status_{status}")
-                rejected.append(Rejection(index, reason, refusal.message, status))
-        self._duplicates.confirm({result.get("_index") for result in results})
-        if missing == count:
-            raise Refused(f"{reply.where}: {rejected[0].message}; {ADVICE}", status=404)
+            refusal = Refusal.of(result)
+            match refusal.cause:
+                case "duplicate":
+                    duplicates += 1
+                case "pressure":
+                    retry.append(index)
+                    retry_reason = retry_reason or Retryable(
+                        f"{reply.where}: {refusal.message}", reason=f"status_{refusal.status}"
+                    )
+                case "target":
+                    raise Refused(
+                        f"{reply.where}: {refusal.message}; {ADVICE}", status=refusal.status
+                    )
+                case "document":
+                    rejected.append(
+                        Rejection(
+                            index,
+                            refusal.code,
+                            refusal.message,
+                            refusal.status,
+                            cast("str", batch[index].key),
+                        )
+                    )
+        verdict = self._of_stored(
+            [result.get("_index") for result in results],
+            [result.get("failure_store") == "used" for result in results],
+        )
         return replace(
-            _of_stored(stored_elsewhere, duplicates),
+            verdict,
             rejected=tuple(rejected),
             retry=tuple(retry),
             retry_reason=retry_reason,
+            counts=replace(verdict.counts, duplicates=duplicates, dropped=dropped),
+            warnings=(*verdict.warnings, *([_DROPPED] if dropped else [])),
         )
 
-    def _is_configuration(self, refusal: "_Refusal") -> bool:
-        """Return whether a *refusal* affects every event alike, so that an operator must fix it."""
-        if refusal.type == "index_closed_exception":
-            return True
-        pipeline = self._settings.pipeline
-        return pipeline is not None and refusal.reason.startswith(f"pipeline with id [{pipeline}]")
+    def _of_stored(
+        self, indices: Sequence[str | None], in_failure_store: Sequence[bool]
+    ) -> Verdict:
+        """Return the verdict on events that were written to *indices*, as far as they show it."""
+        if True in in_failure_store:
+            elsewhere, warnings = sum(in_failure_store), [_STORED_ELSEWHERE]
+            indices = [
+                None if failed else name
+                for name, failed in zip(indices, in_failure_store, strict=True)
+            ]
+        else:
+            elsewhere, warnings = 0, []
+        moved = self._duplicates.confirm(set(indices))
+        if moved:
+            elsewhere += sum([name in moved for name in indices])
+            warnings.append(_MOVED.format(clean(", ".join(sorted(moved)))))
+        return Verdict(counts=Counts(stored_elsewhere=elsewhere), warnings=tuple(warnings))
 
     async def check(self) -> str:
         """Identify every node, and check that events can be stored in the configured index."""
@@ -274,40 +310,12 @@ def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
     return targets
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """The error of one event in a bulk response."""
-
-    status: int
-    type: str
-    reason: str
-
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> Self:
-        """Parse the *result* of one event."""
-        error = result.get("error")
-        error = error if isinstance(error, dict) else {}
-        return cls(result["status"], str(error.get("type") or ""), str(error.get("reason") or ""))
-
-    @property
-    def message(self) -> str:
-        """The error as shown, such as ``400, mapper_parsing_exception: failed to parse``."""
-        return clean(f"{self.status}, {self.type or 'no type'}: {self.reason}")
-
-
-def _of_stored(stored_elsewhere: int, duplicates: int = 0) -> Verdict:
-    """Return the verdict on a batch that is stored; so many events of it elsewhere, or before."""
-    return Verdict(
-        counts=Counts(duplicates=duplicates, stored_elsewhere=stored_elsewhere),
-        warnings=(_STORED_ELSEWHERE,) if stored_elsewhere else (),
-    )
-
-
 class _Stored(msgspec.Struct, gc=False):
     """The result of an event, as far as it matters if the event is stored."""
 
     status: int
     index: str | None = msgspec.field(name="_index", default=None)
+    result: str | None = None
     failure_store: str | None = None
 
 
@@ -329,9 +337,27 @@ def _all_stored(reply: Reply) -> list[_Created] | None:
         results = _decode_results(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if results.errors or not {each.create.status for each in results.items} <= _STORED:
+    if (
+        results.errors
+        or not {(each.create.status, each.create.result) for each in results.items} <= _CREATED
+    ):
         return None
     return results.items
+
+
+def _is_success(result: Mapping[str, Any]) -> bool:
+    """Return whether the cluster has taken an event, be it to store it or to drop it."""
+    return result["status"] in (200, 201)
+
+
+def _is_dropped(result: Mapping[str, Any]) -> bool:
+    """
+    Return whether a pipeline has dropped an event that was taken.
+
+    A create that has stored a document says 201, ``created``; an event that a ``drop`` processor
+    took away has 200, ``noop`` (github.com/elastic/elasticsearch/pull/32278).
+    """
+    return (result["status"], result.get("result")) not in _CREATED
 
 
 def _results(reply: Reply) -> list[dict[str, Any]] | None:
