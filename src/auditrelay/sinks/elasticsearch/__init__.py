@@ -108,12 +108,11 @@ class Sink:
         """
         Return each event of *page* as an action and a document, a line each.
 
-        Its key is the name of its target.
+        Its key is its target.
         """
         targets = self._targets.of_page(page)
         texts = self._actions.texts(page, RenderContext(now, marks), targets)
-        names = [target.name for target in targets]
-        return list(map(Rendered, texts, names))
+        return list(map(Rendered, texts, targets))
 
     def _action(self, event: AuditEvent, context: RenderContext) -> bytes:
         """Return the action for *event*, whose target is the choice, and its document."""
@@ -226,7 +225,7 @@ class Sink:
                             refusal.code,
                             refusal.message,
                             refusal.status,
-                            cast("str", batch[index].key),
+                            _target(batch[index]).name,
                         )
                     )
         verdict = self._of_stored(
@@ -273,8 +272,8 @@ class Sink:
         """
         targets: dict[str, list[str]] = {}
         for event in events:
-            target = self._targets.of(event.vendor, event.source, event.at)
-            targets.setdefault(target.name, []).append(event.uid)
+            target = self._targets.of(event.vendor, event.source, event.at, event.fetched)
+            targets.setdefault(target.searched, []).append(event.uid)
         return await self._duplicates.stored(targets)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
@@ -298,14 +297,19 @@ class Sink:
         await self._cluster.aclose()
 
 
+def _target(item: Item) -> Target:
+    return cast("Target", item.key)
+
+
 def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
-    """Return the places in *batch* by the index or stream that each event goes to."""
+    """Return the places in *batch* by the index or stream where each event may be already."""
     targets: dict[str, list[int]] = {}
-    target, places = "", []
+    target: object = None
+    places: list[int] = []
     for place, item in enumerate(batch):
-        if item.key != target:  # most batches have one target
-            target = cast("str", item.key)
-            places = targets.setdefault(target, [])
+        if item.key is not target:  # most batches have one target
+            target = item.key
+            places = targets.setdefault(_target(item).searched, [])
         places.append(place)
     return targets
 

@@ -92,9 +92,9 @@ class DuplicateFinder:
         """
         Return which events of *batch* are already stored, as far as the cluster can be asked.
 
-        *targets* are the places in *batch* by the index or stream that the events go to. Raises
-        Retryable while a search that fails may still work in time, and Refused if the cluster
-        refuses it; a missing privilege is a warning.
+        *targets* are the places in *batch* by the index, stream or pattern where the events may be
+        already. Raises Retryable while a search that fails may still work in time, and Refused if
+        the cluster refuses it; a missing privilege is a warning.
         """
         found = Found()
         for target, places in targets.items():
@@ -107,9 +107,7 @@ class DuplicateFinder:
                         raise
             backing = self._backing.get(target)
             found.unsearched.update(
-                place
-                for place in places
-                if backing is None or batch[place].at < backing.search_before
+                places if backing is None else _may_be_stored(target, backing, places, batch)
             )
             found.warnings.add(_DOWN)
         found.unsearched -= found.stored
@@ -122,7 +120,7 @@ class DuplicateFinder:
         backing = await self._backing_indices(target)
         if backing.unreadable:
             found.warnings.add(_UNREADABLE)
-        old = [place for place in places if batch[place].at < backing.search_before]
+        old = _may_be_stored(target, backing, places, batch)
         for first in range(0, len(old), _MAX_IDS):
             part = {batch[place].uid: place for place in old[first : first + _MAX_IDS]}
             answer = await self._search(target, part)
@@ -260,6 +258,15 @@ class _BackingIndices:
         if len(settings_by_index) > 1:
             search_before = max(map(_created_at, settings_by_index.values())) + _CLOCK_SKEW
         return cls(known_at, frozenset(settings_by_index), search_before, read=read)
+
+
+def _may_be_stored(
+    target: str, backing: _BackingIndices, places: Sequence[int], batch: Sequence[Item]
+) -> Sequence[int]:
+    """Return which of *places* have an event that may be in another index of *target*."""
+    if "*" in target:  # a pattern: the time of these events says nothing
+        return places if backing.names else []
+    return [place for place in places if batch[place].at < backing.search_before]
 
 
 def _created_at(settings: Any) -> int:
