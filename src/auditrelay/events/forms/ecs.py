@@ -1,9 +1,10 @@
 """
 An event as Elastic Common Schema 9.4.0 (https://www.elastic.co/docs/reference/ecs).
 
-No document can be refused because of a value: an address that is not an IP stays text, vendor
-details that a ``flattened`` field would refuse are in ``event.original`` alone, and every other
-text is short enough for one term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
+No document can be refused because of a value or a key: an address that is not an IP stays text,
+vendor details are written as a ``flattened`` field accepts them (:mod:`.fields`) or, where they are
+too large or too deep, are in ``event.original`` alone, and every other text is short enough for one
+term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
 from auditrelay.events.decode import one_line
+from auditrelay.events.forms.fields import acceptable, may_be_refused
 from auditrelay.events.forms.nesting import deeper_than
 from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
@@ -40,7 +42,13 @@ def flattened(text: bytes) -> bytes:
     if len(text) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, text):
         return _OMITTED
     text = one_line(text)
-    return text if text[:1] == b"{" else b'{"value":%b}' % text
+    if text[:1] != b"{":
+        text = b'{"value":%b}' % text
+    if may_be_refused(text):
+        text = acceptable(text)
+        if len(text) > _MAX_DETAILS_BYTES:
+            return _OMITTED
+    return text
 
 
 SPLICED = {"metadata": flattened, "unmapped": flattened}

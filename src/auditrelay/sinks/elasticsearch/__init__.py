@@ -38,6 +38,7 @@ from auditrelay.sinks._requests import body_of, clean, dump, unexpected_body
 from auditrelay.sinks.elasticsearch.check import check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
+from auditrelay.sinks.elasticsearch.fields import with_accepted_fields
 from auditrelay.sinks.elasticsearch.names import Target, Targets, wildcard
 from auditrelay.sinks.elasticsearch.refusals import Refusal
 from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
@@ -111,6 +112,7 @@ class Sink:
         Its key is its target.
         """
         targets = self._targets.of_page(page)
+        page = with_accepted_fields(page, self._settings.format)
         texts = self._actions.texts(page, RenderContext(now, marks), targets)
         return list(map(Rendered, texts, targets))
 

@@ -40,6 +40,8 @@ _PARAMETERS = frozenset(
 _PARAMETERS_ELASTICSEARCH = frozenset(
     {"include_source_on_error", "list_executed_pipelines", "require_data_stream"}
 )
+_LONGEST_NUMBER = 1000
+_LONGEST_KEY = 50_000
 _NATIVE_ID_PATHS = ("event.id", "metadata.original_event_uid")
 _BAD_NAME = re.compile(r'[A-Z\\/*?"<>| ,#:]|^[-_+]|^\.{1,2}$')
 _ONLY_CREATE = "only write ops with an op_type of create are allowed in data streams"
@@ -249,8 +251,21 @@ class Bulk:
 
 
 def _document(source: bytes) -> dict[str, Any]:
+    """
+    Return the document, or raise Conflict if the parser refuses it.
+
+    It refuses keys that stand twice, those of more than 50,000 characters and numbers of more than
+    1,000 (``StreamReadConstraints`` of Jackson), and, to be strict, half of a surrogate pair.
+    """
     try:
-        document = json.loads(source, parse_constant=_no_constant)
+        document = json.loads(
+            source,
+            parse_constant=_no_constant,
+            parse_int=lambda digits: int(_number(digits)),
+            parse_float=lambda digits: float(_number(digits)),
+            object_pairs_hook=_object,
+        )
+        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Conflict(f"failed to parse: {error}") from error
     if not isinstance(document, dict):
@@ -260,6 +275,27 @@ def _document(source: bytes) -> dict[str, Any]:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
+
+
+def _number(digits: str) -> str:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError(
+            f"Number value length ({len(digits)}) exceeds the maximum allowed ({_LONGEST_NUMBER})"
+        )
+    return digits
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if len(key) > _LONGEST_KEY:
+            raise ValueError(
+                f"Name length ({len(key)}) exceeds the maximum allowed ({_LONGEST_KEY})"
+            )
+        if key in found:
+            raise ValueError(f"Duplicate field '{key}'")
+        found[key] = value
+    return found
 
 
 def _check_timestamp(document: dict[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""
+Records as Elasticsearch accepts them, in the forms that pass them on as they are.
+
+The form ``ecs`` does that by itself; the others are made for products that accept any JSON. What
+the type of a field is for one event and not for another no sink can mend: map what is under
+``record`` (``raw``) or ``unmapped`` (``ocsf``) as ``flattened``.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+from auditrelay.events.forms.fields import acceptable, may_be_refused, may_be_too_deep
+from auditrelay.events.page import Page
+from auditrelay.sinks import Form
+
+_LEVELS: Final = 17
+"""Levels below the field of a record: ``index.mapping.depth.limit`` is 20 by default."""
+
+_SPACED_KEY: Final = re.compile(rb'"\s+:')
+
+_EMBEDDED: Final[dict[Form, tuple[str, ...]]] = {
+    "ecs": (),
+    "ocsf": ("metadata", "unmapped"),
+    "raw": ("raw",),
+    "cim": ("raw",),
+    "datadog": ("raw",),
+}
+"""The JSON texts of an event that become fields, by form."""
+
+
+def with_accepted_fields(page: Page, form: Form) -> Page:
+    """Return *page* with every key and number spelt so that no document of *form* is refused."""
+    columns = {}
+    for name in _EMBEDDED[form]:
+        column: list[str | None] = getattr(page, name)
+        accepted = list(map(_accepted, column))
+        if accepted != column:
+            columns[name] = accepted
+    return msgspec.structs.replace(page, **columns) if columns else page
+
+
+def _accepted(text: str | None) -> str | None:
+    if text is None:
+        return None
+    content = text.encode()
+    if (
+        may_be_refused(content)
+        or may_be_too_deep(content, _LEVELS)
+        or _SPACED_KEY.search(content) is not None  # what a guess at compact JSON would overlook
+    ):
+        return acceptable(content, _LEVELS).decode()
+    return text
