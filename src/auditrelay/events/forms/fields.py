@@ -33,9 +33,10 @@ MAX_NUMBER: Final = 1000
 _REWRITTEN: Final = "some keys or numbers that Elasticsearch refuses are spelt otherwise"
 
 _ESCAPED: Final = re.compile(
-    rb'\\u0000|(?:\\[bfnrt]|\\u00[01].|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)["\.]'
+    rb"\\u(?:00[012]|1680|20|3000)"
+    rb'|(?:\\[bfnrt]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)["\.]'
 )
-"""U+0000, and what Java takes for blank at the end of a part of a key."""
+"""U+0000, an escaped dot, and what Java takes for blank at the end of a part of a key."""
 
 _LONG_NUMBER: Final = re.compile(rb"[0-9.eE+-]{%d}" % (MAX_NUMBER + 1))
 
