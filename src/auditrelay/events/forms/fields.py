@@ -5,13 +5,15 @@ An object of a vendor becomes fields of a document. Some keys and numbers are th
 whole document with them:
 
 * a key with U+0000, by ``flattened`` fields (github.com/elastic/elasticsearch/issues/90311);
-* a key that is empty, or has an empty part before, behind or between its dots, by every other field
-  (``DotExpandingXContentParser`` of Elasticsearch);
+* an empty key, by ``flattened`` fields until 8.5 (pull/90822), and one with an empty or blank part
+  before, behind or between its dots by all others (``DotExpandingXContentParser``); a ``flattened``
+  field takes dots alone, and fails when its source is put together again (issues/130139);
 * a number of more than 1,000 characters and a key of more than 50,000, by the parser
   (``StreamReadConstraints`` of Jackson, which both products read JSON with).
 
 Such a key is spelt otherwise, such a number becomes a text, and a member ``rewritten`` of the
-object says so. Nearly all objects have none: whether one may is told from its text.
+object says so. Nearly all objects have none: whether one may is told from their texts, those of a
+page at once.
 """
 
 import json
@@ -32,36 +34,49 @@ MAX_NUMBER: Final = 1000
 
 _REWRITTEN: Final = "some keys or numbers that Elasticsearch refuses are spelt otherwise"
 
-_ESCAPED: Final = re.compile(
-    rb"\\u(?:00[012]|1680|20|3000)"
-    rb'|(?:\\[bfnrt]|\xe1\x9a\x80|\xe2\x80[\x80-\xaf]|\xe2\x81\x9f|\xe3\x80\x80)["\.]'
-)
-"""U+0000, an escaped dot, and what Java takes for blank at the end of a part of a key."""
-
 _LONG_NUMBER: Final = re.compile(rb"[0-9.eE+-]{%d}" % (MAX_NUMBER + 1))
 
-_DOTTED_KEY: Final = re.compile(rb'\.[^"\\]*":')
+_BUT_DOTTED_KEYS: Final = bytes(set(range(256)) - set(b'":.'))
+"""Without these a key with a dot in it is ``.":``, and nothing else is."""
+
+_STRING: Final = re.compile(rb'"((?:[^"\\]|\\.)*+)"(\s*:)?', re.DOTALL)
 
 
-def may_be_refused(text: bytes) -> bool:
-    """Return whether compact JSON *text* may have a key or a number that is refused: a guess."""
-    return (
-        b'"":' in text
-        or b' ":' in text
-        or (b"." in text and (b'".' in text or b'.":' in text or b".." in text or b" ." in text))
-        or ((b"\\" in text or not text.isascii()) and _ESCAPED.search(text) is not None)
-        or (
-            len(text) > MAX_NUMBER
-            and (len(text) > MAX_KEY or _LONG_NUMBER.search(text) is not None)
-        )
+def may_have_odd_keys(text: bytes) -> bool:
+    """
+    Return whether compact JSON *text*, or one of several in a row, may have a key that is refused.
+
+    A guess, and a quick one: texts with dots or escapes in keys are looked at more closely.
+    """
+    plain = text
+    if b"\\" in text:
+        if b"\\u" in text:
+            return has_odd_keys(text)
+        plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b'"":' in plain or (
+        b"." in plain and b'.":' in plain.translate(None, _BUT_DOTTED_KEYS) and has_odd_keys(text)
     )
+
+
+def has_odd_keys(text: bytes) -> bool:
+    """Return whether JSON *text* has a key with a blank part, or with an escape in it."""
+    return any(
+        b"\\" in key or not all(map(str.strip, key.decode().split(".")))
+        for key, colon in _STRING.findall(text)
+        if colon
+    )
+
+
+def may_have_long_parts(text: bytes) -> bool:
+    """Return whether JSON *text* may have a number or a key that is too long: a guess."""
+    return len(text) > MAX_NUMBER and (len(text) > MAX_KEY or _LONG_NUMBER.search(text) is not None)
 
 
 def may_be_too_deep(text: bytes, levels: int) -> bool:
     """Return whether JSON *text* may have more *levels*, of objects and of parts of keys."""
     if text.count(b"{") + text.count(b"[") + text.count(b".") <= levels:
         return False
-    return deeper_than(levels, text) or _DOTTED_KEY.search(text) is not None
+    return deeper_than(levels, text) or b'.":' in text.translate(None, _BUT_DOTTED_KEYS)
 
 
 def acceptable(text: bytes, levels: int | None = None) -> bytes:

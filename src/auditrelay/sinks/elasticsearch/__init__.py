@@ -30,13 +30,16 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.normalize import available as vendors
+from auditrelay.events.notices import test_event
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_us
 from auditrelay.http.replies import Reply
 from auditrelay.sinks import Counts, Item, Limits, Rejection, Rendered, Verdict
 from auditrelay.sinks._requests import body_of, clean, dump, unexpected_body
-from auditrelay.sinks.elasticsearch.check import check_cluster
+from auditrelay.sinks.elasticsearch.check import Sample, check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
+from auditrelay.sinks.elasticsearch.content import ContentCheck
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.fields import with_accepted_fields
 from auditrelay.sinks.elasticsearch.names import Target, Targets, wildcard
@@ -69,6 +72,12 @@ _DROPPED = (
     "index.final_pipeline of the index"
 )
 
+_CHANGED = (
+    "events are stored already, with other content: the vendor, or whoever sits before it, shows "
+    "other records under known ids; what was stored first stays. Compare event.hash with what "
+    "auditrelay verify reads"
+)
+
 _MOVED = (
     "an ingest pipeline moves events to another index (reroute), where neither the search for "
     "duplicates nor the template of auditrelay applies: {}"
@@ -89,11 +98,13 @@ class Sink:
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._form = FORMS[settings.format]
         self._actions = Derived(self._action, SPLICED[settings.format])
         self._targets = Targets(settings.index)
         self._cluster = Cluster(name, settings, metrics, clock)
         self._duplicates = DuplicateFinder(self._cluster, clock)
+        self._content = ContentCheck(self._cluster, clock) if settings.format == "ecs" else None
         self._parameters: dict[str, str] | None = None
         self._parameters_lock = asyncio.Lock()
 
@@ -143,6 +154,9 @@ class Sink:
             # The outcome is unknown, and the target may roll over before it is resent.
             self._duplicates.invalidate(targets)
             raise
+        finally:
+            if self._content is not None:
+                self._content.sent(batch)
         if verdict.retry:
             self._duplicates.invalidate(targets)
         if not (found.stored or found.unsearched or found.warnings):
@@ -174,7 +188,16 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise cluster_error(reply)
-        return self._verdict(reply, batch)
+        already: list[tuple[str, Item]] = []
+        verdict = self._verdict(reply, batch, already)
+        changed = await self._content.count_changed(already) if already and self._content else 0
+        if not changed:
+            return verdict
+        return replace(
+            verdict,
+            counts=replace(verdict.counts, changed=changed),
+            warnings=(*verdict.warnings, _CHANGED),
+        )
 
     async def _bulk_parameters(self) -> dict[str, str]:
         """Return the parameters of a bulk request, which depend on the cluster's version."""
@@ -188,8 +211,14 @@ class Sink:
                 self._parameters = parameters
             return self._parameters
 
-    def _verdict(self, reply: Reply, batch: Sequence[Item]) -> Verdict:
-        """Return the verdict in a bulk *reply* on *batch*, whose events it lists in order."""
+    def _verdict(
+        self, reply: Reply, batch: Sequence[Item], already: list[tuple[str, Item]]
+    ) -> Verdict:
+        """
+        Return the verdict in a bulk *reply* on *batch*, whose events it lists in order.
+
+        Those that were stored *already* are added to that list, each with its index.
+        """
         stored = _all_stored(reply)
         if stored is not None and len(stored) == len(batch):
             return self._of_stored(
@@ -202,7 +231,7 @@ class Sink:
         rejected: list[Rejection] = []
         retry: list[int] = []
         retry_reason: Retryable | None = None
-        duplicates = dropped = 0
+        dropped = 0
         for index, result in enumerate(results):
             if _is_success(result):
                 dropped += _is_dropped(result)
@@ -210,7 +239,7 @@ class Sink:
             refusal = Refusal.of(result)
             match refusal.cause:
                 case "duplicate":
-                    duplicates += 1
+                    already.append((str(result.get("_index")), batch[index]))
                 case "pressure":
                     retry.append(index)
                     retry_reason = retry_reason or Retryable(
@@ -239,7 +268,7 @@ class Sink:
             rejected=tuple(rejected),
             retry=tuple(retry),
             retry_reason=retry_reason,
-            counts=replace(verdict.counts, duplicates=duplicates, dropped=dropped),
+            counts=replace(verdict.counts, duplicates=len(already), dropped=dropped),
             warnings=(*verdict.warnings, *([_DROPPED] if dropped else [])),
         )
 
@@ -263,7 +292,15 @@ class Sink:
 
     async def check(self) -> str:
         """Identify every node, and check that events can be stored in the configured index."""
-        return await check_cluster(self._cluster, self._duplicates, self._settings)
+        now = self._clock.now()
+        vendor = next(iter(vendors()))
+        event = test_event(source="check", vendor=vendor, nonce="check", now=now, tags={})
+        [rendered] = self.render(Page.of([event]), event.at)
+        target = cast("Target", rendered.key)
+        document = rendered.text.partition(b"\n")[2]
+        return await check_cluster(
+            self._cluster, self._duplicates, self._settings, Sample(target.name, document)
+        )
 
     async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         """

@@ -6,19 +6,23 @@ the type of a field is for one event and not for another no sink can mend: map w
 ``record`` (``raw``) or ``unmapped`` (``ocsf``) as ``flattened``.
 """
 
-import re
 from typing import Final
 
 import msgspec
 
-from auditrelay.events.forms.fields import acceptable, may_be_refused, may_be_too_deep
+from auditrelay.events.decode import WHITESPACE
+from auditrelay.events.forms.fields import (
+    acceptable,
+    has_odd_keys,
+    may_be_too_deep,
+    may_have_long_parts,
+    may_have_odd_keys,
+)
 from auditrelay.events.page import Page
 from auditrelay.sinks import Form
 
 _LEVELS: Final = 17
 """Levels below the field of a record: ``index.mapping.depth.limit`` is 20 by default."""
-
-_SPACED_KEY: Final = re.compile(rb'"\s+:')
 
 _EMBEDDED: Final[dict[Form, tuple[str, ...]]] = {
     "ecs": (),
@@ -46,9 +50,10 @@ def _accepted(text: str | None) -> str | None:
         return None
     content = text.encode()
     if (
-        may_be_refused(content)
+        may_have_odd_keys(content.translate(None, WHITESPACE))  # so that a blank key is empty
+        or ((b"\\" in content or not content.isascii()) and has_odd_keys(content))
+        or may_have_long_parts(content)
         or may_be_too_deep(content, _LEVELS)
-        or _SPACED_KEY.search(content) is not None  # what a guess at compact JSON would overlook
     ):
         return acceptable(content, _LEVELS).decode()
     return text

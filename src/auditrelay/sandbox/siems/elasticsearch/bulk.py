@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -53,6 +53,13 @@ _KINDS = {
     500: "exception",
     503: "unavailable_shards_exception",
 }
+DROPPED = {
+    "_version": -3,
+    "result": "noop",
+    "_shards": {"total": 0, "successful": 0, "failed": 0},
+    "status": 200,
+}
+"""The result of a document that a pipeline has dropped."""
 _LEAN_CONFLICT = (
     b'{"create":{"status":409,"error":{"type":"version_conflict_engine_exception",'
     b'"reason":"document already exists"}}}'
@@ -116,7 +123,7 @@ class Bulk:
         if self._stored.lean:
             return self._respond_lean(body)
         operations = operations_in(body, default, request.query, self._flavour)
-        pipeline = request.query.get("pipeline", "_none")
+        pipeline = request.query.get("pipeline", self._switches.default_pipeline)
         with_source = request.query.get("include_source_on_error") != "false" and elasticsearch
         items = [
             {operation.verb: self._apply(position, operation, pipeline, with_source=with_source)}
@@ -136,6 +143,10 @@ class Bulk:
         try:
             self._apply_script(position, doc_id)
             self._check_operation(doc_id, pipeline)
+            if pipeline in self._switches.dropping:
+                return result | DROPPED
+            if pipeline in self._switches.rerouting:
+                operation = replace(operation, index=self._switches.rerouting[pipeline])
             index = self._index(operation)
             result["_index"] = index.write_index
             return {**result, **self._write(index, operation, doc_id, with_source=with_source)}
