@@ -334,6 +334,26 @@ async def test_each_status_of_a_whole_request_has_its_error(
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "sent"),
+    [
+        (429, b'{"error":{"type":"circuit_breaking_exception","reason":"Data too large"}}', False),
+        (503, b'{"error":{"type":"cluster_block_exception","reason":"no master"}}', False),
+        (500, b'{"error":{"type":"null_pointer_exception","reason":"x"}}', True),
+        (504, b'{"error":{"type":"timeout","reason":"x"}}', True),
+        (502, b"<html>", True),
+    ],
+)
+async def test_only_the_clusters_own_words_prove_that_nothing_was_stored(
+    elastic: Elastic, make: Make, items: Items, status: int, body: bytes, *, sent: bool
+) -> None:
+    sink = make()
+    elastic.faults.add(answer(status, body), path="/_bulk")
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.sent is sent
+
+
 async def test_a_refused_document_is_not_shown_in_the_reason(
     elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
 ) -> None:

@@ -170,10 +170,8 @@ def cluster_error(reply: Reply) -> RelayError:
     if reply.status == 400 and not message:
         return Refused(f"{reply.where} did not answer like a cluster; {ADVICE}", status=400)
     failure = error_for(reply, message=message)
-    if isinstance(failure, Retryable):
-        # Only the cluster itself can say that it has not begun: a gateway in front of it may have
-        # passed the request on, whatever it answers then.
-        failure.sent = not (message and reply.status in _NOTHING_DONE)
+    if isinstance(failure, Retryable) and message and reply.status in _NOTHING_DONE:
+        failure.sent = False  # in the cluster's own words; a gateway's would prove nothing
     return failure
 
 
