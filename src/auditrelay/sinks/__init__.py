@@ -124,7 +124,7 @@ class Rejection:
     message: str
     status: int | None = None
     target: str | None = None
-    """The index that refused it, of a sink with several: a flood is counted for each."""
+    """The index that refused it, of a sink with several."""
 
     @classmethod
     def of(cls, error: Rejected, index: int = 0) -> Self:

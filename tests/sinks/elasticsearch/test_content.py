@@ -69,7 +69,12 @@ async def test_only_events_that_were_there_are_asked_about_and_only_for_their_di
     first = make()
     await first.send(batch(first, two))
     asked: list[Any] = []
-    elastic.faults.add(answer(500), path="/_mget", when=lambda each: bool(asked.append(each)))
+
+    def remember(request: Any) -> bool:
+        asked.append(request)
+        return False
+
+    elastic.faults.add(answer(500), path="/_mget", when=remember)
     sink = make()
     await sink.send(batch(sink, [event(7), *two, event(8)]))
     [request] = asked

@@ -1,4 +1,4 @@
-"""No document is refused for the sake of a key or a value that somebody else has chosen."""
+"""No document is refused for the sake of a key or a value that a vendor has chosen."""
 
 import json
 from typing import Any

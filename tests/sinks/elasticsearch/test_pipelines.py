@@ -1,4 +1,4 @@
-"""An ingest pipeline may drop events or move them: that is seen, counted and told."""
+"""An ingest pipeline may drop events or move them: that is counted and warned of."""
 
 from collections.abc import Callable
 

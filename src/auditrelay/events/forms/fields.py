@@ -1,5 +1,5 @@
 """
-Vendors' JSON as Elasticsearch accepts it: whoever can choose a key must not keep an event out.
+Vendors' JSON as Elasticsearch accepts it: the author of a key must not keep an event out.
 
 An object of a vendor becomes fields of a document. Some keys and numbers are then refused, and the
 whole document with them:
@@ -12,8 +12,7 @@ whole document with them:
   (``StreamReadConstraints`` of Jackson, which both products read JSON with).
 
 Such a key is spelt otherwise, such a number becomes a text, and a member ``rewritten`` of the
-object says so. Nearly all objects have none: whether one may is told from their texts, those of a
-page at once.
+object says so. Nearly all objects have none: their texts show it, those of a page at once.
 """
 
 import json

@@ -7,6 +7,7 @@ only. Where a name has several backing indices (a data stream, or an alias, that
 the cluster is searched first for the events that happened before the newest index was created;
 later ones cannot be in an older index (docs/decisions/0015). With a date pattern in ``index``,
 which is filled in by event time, an event always goes to the same index, and no search is needed.
+What each answer proves is in docs/sinks/elasticsearch.md and docs/decisions/0030.
 The form is ``ecs`` by default.
 
 Protocol: www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk and
@@ -73,7 +74,7 @@ _DROPPED = (
 )
 
 _CHANGED = (
-    "events are stored already, with other content: the vendor, or whoever sits before it, shows "
+    "events are stored already, with other content: the vendor, or something in between, shows "
     "other records under known ids; what was stored first stays. Compare event.hash with what "
     "auditrelay verify reads"
 )

@@ -2,7 +2,7 @@
 Whether an event that the cluster has already is the same there.
 
 A ``create`` that meets its own id says that an event of this uid is stored, not that it is this
-one: a vendor, or whoever sits before it, may show another record under a known id. So the digest of
+one: a vendor, or something in between, may show another record under a known id. So the digest of
 the record is compared with the one that is stored, for those events alone, by one request for a
 batch. Records that differ in spelling only are the same.
 """

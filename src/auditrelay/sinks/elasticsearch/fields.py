@@ -1,9 +1,9 @@
 """
 Records as Elasticsearch accepts them, in the forms that pass them on as they are.
 
-The form ``ecs`` does that by itself; the others are made for products that accept any JSON. What
-the type of a field is for one event and not for another no sink can mend: map what is under
-``record`` (``raw``) or ``unmapped`` (``ocsf``) as ``flattened``.
+The form ``ecs`` does that by itself; the others are made for products that accept any JSON. A
+field that has another type in another event is refused all the same: map what is under ``record``
+(``raw``) or ``unmapped`` (``ocsf``) as ``flattened``.
 """
 
 from typing import Final

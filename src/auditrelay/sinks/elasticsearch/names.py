@@ -2,7 +2,7 @@
 The index or data stream that an event goes to.
 
 A name with a date is filled in by the event's own time, so that an event that is sent twice meets
-itself. But whoever sets a record's time must not make an index for every day there is: a time that
+itself. But who sets a record's time must not make an index for every day there is: a time that
 is not plausible, as seen from when the record was read, is replaced by that. So there are at most
 as many names as there are hours, days or months in :data:`PAST` and the life of the relay. Such an
 event may meet itself in any of the indices, which are all searched for it.

@@ -26,8 +26,8 @@ class Outage:
     """
     Watches requests of one kind: whether they work, or have failed for long.
 
-    After :data:`TRIES` failures in a row, or :data:`PATIENCE` seconds, the outage is long: whoever
-    asks does without, until a brief try every :data:`RETRY_AFTER` seconds succeeds.
+    After :data:`TRIES` failures in a row, or :data:`PATIENCE` seconds, the outage is long:
+    callers do without, until a brief try every :data:`RETRY_AFTER` seconds succeeds.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -9,7 +9,7 @@ A document is put aside only if the refusal can lie in it. It cannot where the c
 access, where the error's type names a thing of the cluster (``index_closed_exception``,
 ``validation_exception``), and for the few reasons of :data:`_OF_THE_TARGET` that share the type
 ``illegal_argument_exception`` with faults of documents. They are matched from their beginning:
-further on a reason may quote the document, and whoever writes it must not be able to hold a sink.
+further on a reason may quote the document, whose author must not be able to hold a sink.
 
 Types and reasons: github.com/elastic/elasticsearch (``ElasticsearchException``,
 ``ShardLimitValidator``, ``IndexNameExpressionResolver``, ``IngestService``, ``MappingLookup``).
