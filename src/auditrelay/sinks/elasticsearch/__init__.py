@@ -43,7 +43,7 @@ from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_erro
 from auditrelay.sinks.elasticsearch.content import ContentCheck
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.fields import with_accepted_fields
-from auditrelay.sinks.elasticsearch.names import Target, Targets, wildcard
+from auditrelay.sinks.elasticsearch.names import IndexName, Target, Targets, wildcard
 from auditrelay.sinks.elasticsearch.refusals import Refusal
 from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
@@ -121,12 +121,13 @@ class Sink:
         """
         Return each event of *page* as an action and a document, a line each.
 
-        Its key is its target.
+        Its key is the name of its target.
         """
         targets = self._targets.of_page(page)
         page = with_accepted_fields(page, self._settings.format)
         texts = self._actions.texts(page, RenderContext(now, marks), targets)
-        return list(map(Rendered, texts, targets))
+        names = [target.name for target in targets]
+        return list(map(Rendered, texts, names))
 
     def _action(self, event: AuditEvent, context: RenderContext) -> bytes:
         """Return the action for *event*, whose target is the choice, and its document."""
@@ -257,7 +258,7 @@ class Sink:
                             refusal.code,
                             refusal.message,
                             refusal.status,
-                            _target(batch[index]).name,
+                            str(batch[index].key),
                         )
                     )
         verdict = self._of_stored(
@@ -297,10 +298,9 @@ class Sink:
         vendor = next(iter(vendors()))
         event = test_event(source="check", vendor=vendor, nonce="check", now=now, tags={})
         [rendered] = self.render(Page.of([event]), event.at)
-        target = cast("Target", rendered.key)
         document = rendered.text.partition(b"\n")[2]
         return await check_cluster(
-            self._cluster, self._duplicates, self._settings, Sample(target.name, document)
+            self._cluster, self._duplicates, self._settings, Sample(str(rendered.key), document)
         )
 
     async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
@@ -313,7 +313,7 @@ class Sink:
         targets: dict[str, list[str]] = {}
         for event in events:
             target = self._targets.of(event.vendor, event.source, event.at, event.fetched)
-            targets.setdefault(target.searched, []).append(event.uid)
+            targets.setdefault(target.name.searched, []).append(event.uid)
         return await self._duplicates.stored(targets)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
@@ -337,19 +337,15 @@ class Sink:
         await self._cluster.aclose()
 
 
-def _target(item: Item) -> Target:
-    return cast("Target", item.key)
-
-
 def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
     """Return the places in *batch* by the index or stream where each event may be already."""
     targets: dict[str, list[int]] = {}
-    target: object = None
+    name: object = None
     places: list[int] = []
     for place, item in enumerate(batch):
-        if item.key is not target:  # most batches have one target
-            target = item.key
-            places = targets.setdefault(_target(item).searched, [])
+        if item.key is not name:  # most batches have one target
+            name = item.key
+            places = targets.setdefault(cast("IndexName", name).searched, [])
         places.append(place)
     return targets
 

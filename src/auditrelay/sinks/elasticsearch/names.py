@@ -41,22 +41,30 @@ MAX_TARGETS: Final = 10_000
 """Most targets that are cached; a cache that is full is emptied."""
 
 
+class IndexName(str):
+    """The name of an index or a stream, and where its events may be already."""
+
+    __slots__ = ("searched",)
+
+    searched: str
+
+    @classmethod
+    def of(cls, name: str, searched: str) -> Self:
+        """Return *name*, whose events may be already in what *searched* names, a pattern or it."""
+        made = cls(name)
+        made.searched = searched
+        return made
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
     """Where events go: an index or a data stream. Compared by identity, as there is one of each."""
 
-    name: str
+    name: IndexName
     action: bytes
     """The action line up to the id."""
     stream: dict[str, str] | None
     """The parts of a data stream's name."""
-    pattern: str | None = None
-    """Where its events may be already, if not in the index of that name alone."""
-
-    @property
-    def searched(self) -> str:
-        """Where to search for its events."""
-        return self.pattern or self.name
 
     @classmethod
     def of(cls, index: str, vendor: str, source: str, at: int, *, plausible: bool = True) -> Self:
@@ -74,7 +82,7 @@ class Target:
             # Constant within a stream: the cluster refuses a document with another value.
             stream = dict(zip(("type", "dataset", "namespace"), parts, strict=True))
         action = b'{"create":{"_index":"%b","_id":"' % name.encode()
-        return cls(name, action, stream, None if plausible else wildcard(index))
+        return cls(IndexName.of(name, name if plausible else wildcard(index)), action, stream)
 
 
 class Targets:
