@@ -35,6 +35,8 @@ async def test_events_that_a_pipeline_drops_are_counted_and_warned_of(
         ({"status": 201, "result": "noop"}, 1),
         ({"status": 200, "result": "updated"}, 1),
         ({"status": 200}, 1),
+        ({"status": 202, "result": "accepted"}, 1),
+        ({"status": 204}, 1),
         ({"status": 201, "result": "created"}, 0),
         ({"status": 201}, 0),
     ],

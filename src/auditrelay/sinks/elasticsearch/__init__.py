@@ -20,7 +20,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import msgspec
@@ -351,11 +351,11 @@ def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
 
 
 class _Stored(msgspec.Struct, gc=False):
-    """The result of an event, as far as it matters if the event is stored."""
+    """The result of an event that is stored, as far as it matters; others are no such."""
 
-    status: int
+    status: Literal[201]
     index: str | None = msgspec.field(name="_index", default=None)
-    result: str | None = None
+    result: Literal["created"] | None = None
     failure_store: str | None = None
 
 
@@ -377,17 +377,12 @@ def _all_stored(reply: Reply) -> list[_Created] | None:
         results = _decode_results(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if (
-        results.errors
-        or not {(each.create.status, each.create.result) for each in results.items} <= _CREATED
-    ):
-        return None
-    return results.items
+    return None if results.errors else results.items
 
 
 def _is_success(result: Mapping[str, Any]) -> bool:
-    """Return whether the cluster has taken an event, be it to store it or to drop it."""
-    return result["status"] in (200, 201)
+    """Return whether the cluster has taken an event, be it to store it or not."""
+    return 200 <= result["status"] < 300
 
 
 def _is_dropped(result: Mapping[str, Any]) -> bool:
