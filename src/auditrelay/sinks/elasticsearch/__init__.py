@@ -190,7 +190,7 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise cluster_error(reply)
-        already: list[tuple[str, Item]] = []
+        already: list[tuple[str | None, Item]] = []
         verdict = self._verdict(reply, batch, already)
         changed = await self._content.count_changed(already) if already and self._content else 0
         if not changed:
@@ -214,7 +214,7 @@ class Sink:
             return self._parameters
 
     def _verdict(
-        self, reply: Reply, batch: Sequence[Item], already: list[tuple[str, Item]]
+        self, reply: Reply, batch: Sequence[Item], already: list[tuple[str | None, Item]]
     ) -> Verdict:
         """
         Return the verdict in a bulk *reply* on *batch*, whose events it lists in order.
@@ -241,7 +241,7 @@ class Sink:
             refusal = Refusal.of(result)
             match refusal.cause:
                 case "duplicate":
-                    already.append((str(result.get("_index")), batch[index]))
+                    already.append((result.get("_index"), batch[index]))
                 case "pressure":
                     retry.append(index)
                     retry_reason = retry_reason or Retryable(

@@ -22,7 +22,8 @@ from auditrelay.sinks.elasticsearch.outage import Outage
 
 _REMEMBERED: Final = 8
 _SMALL: Final = 100
-"""Batches, and events of one, that are remembered: a resend of those needs no request."""
+_SMALL_BYTES: Final = 128 * 1024
+"""Batches that are remembered, and how small they are: a resend of those needs no request."""
 
 _MOST_ORIGINALS: Final = 100
 """Differing records of a batch that are fetched to be compared; any others count as changed."""
@@ -50,17 +51,21 @@ class ContentCheck:
 
     def sent(self, batch: Sequence[Item]) -> None:
         """Remember *batch*: that it meets itself again is no change."""
-        if len(batch) <= _SMALL:
+        if len(batch) <= _SMALL and sum(len(item.text) for item in batch) <= _SMALL_BYTES:
             self._sent.append(batch)
 
-    async def count_changed(self, stored: Sequence[tuple[str, Item]]) -> int:
+    async def count_changed(self, stored: Sequence[tuple[str | None, Item]]) -> int:
         """
         Return how many of the events *stored*, each with its index, differ from what is there.
 
         0 if the cluster cannot say: this holds up no delivery.
         """
         own = {item.uid: item.text for batch in self._sent for item in batch}
-        asked = [(index, item) for index, item in stored if own.get(item.uid) != item.text]
+        asked = [
+            (index, item)
+            for index, item in stored
+            if index is not None and own.get(item.uid) != item.text
+        ]
         if not asked or not self._outage.is_due:
             return 0
         try:
