@@ -382,7 +382,7 @@ def _all_stored(reply: Reply) -> list[_Created] | None:
 
 def _is_success(result: Mapping[str, Any]) -> bool:
     """Return whether the cluster has taken an event, be it to store it or not."""
-    return 200 <= result["status"] < 300
+    return result["status"] in range(200, 300)
 
 
 def _is_dropped(result: Mapping[str, Any]) -> bool:
