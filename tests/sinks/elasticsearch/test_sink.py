@@ -407,6 +407,22 @@ async def test_a_key_that_may_not_read_the_version_can_still_write(
     assert await sink.send(items(sink, 1)) == Verdict()
 
 
+async def test_a_version_that_cannot_be_read_holds_up_three_batches_at_most(
+    elastic: Elastic, make: Make, items: Items, clock: FakeClock
+) -> None:
+    elastic.faults.add(answer(503, b""), method="GET", path="/", times=None)
+    sink = make()
+    for _ in range(2):
+        with pytest.raises(Retryable):
+            await sink.send(items(sink, 1))
+    assert await sink.send(items(sink, 2)) == Verdict()
+    assert "include_source_on_error" not in elastic.seen[-1].query
+    elastic.faults.clear()
+    clock.advance(31)
+    await sink.send(items(sink, 3))
+    assert elastic.seen[-1].query["include_source_on_error"] == "false"
+
+
 async def test_a_node_that_refuses_the_parameter_loses_nothing(
     elastic: Elastic, make: Make, items: Items
 ) -> None:

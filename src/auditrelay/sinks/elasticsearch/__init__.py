@@ -44,6 +44,7 @@ from auditrelay.sinks.elasticsearch.content import ContentCheck
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.fields import with_accepted_fields
 from auditrelay.sinks.elasticsearch.names import IndexName, Target, Targets, wildcard
+from auditrelay.sinks.elasticsearch.outage import Outage
 from auditrelay.sinks.elasticsearch.refusals import Refusal
 from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
@@ -106,6 +107,7 @@ class Sink:
         self._cluster = Cluster(name, settings, metrics, clock)
         self._duplicates = DuplicateFinder(self._cluster, clock)
         self._content = ContentCheck(self._cluster, clock) if settings.format == "ecs" else None
+        self._version_outage = Outage(clock)
         self._parameters: dict[str, str] | None = None
         self._parameters_lock = asyncio.Lock()
 
@@ -208,10 +210,23 @@ class Sink:
                 parameters = {"filter_path": _RESPONSE_FILTER}
                 if self._settings.pipeline is not None:
                     parameters["pipeline"] = self._settings.pipeline
-                if _hides_source(await self._cluster.version()):
+                version = await self._version()
+                if version is None:
+                    return parameters  # and ask again
+                if _hides_source(version):
                     parameters[_HIDE_SOURCE] = "false"
                 self._parameters = parameters
             return self._parameters
+
+    async def _version(self) -> Mapping[str, Any] | None:
+        """Return the cluster's version, or None if it cannot be read for long."""
+        if self._version_outage.is_due:
+            try:
+                return await self._version_outage.attempt(self._cluster.version())
+            except Retryable:
+                if not self._version_outage.is_long:
+                    raise
+        return None
 
     def _verdict(
         self, reply: Reply, batch: Sequence[Item], already: list[tuple[str | None, Item]]
