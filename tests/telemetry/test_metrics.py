@@ -30,6 +30,8 @@ PROMISED = {
     "auditrelay_events_restamped_total": {"sink"},
     "auditrelay_events_already_stored_total": {"sink"},
     "auditrelay_events_diverted_total": {"sink"},
+    "auditrelay_events_dropped_total": {"sink"},
+    "auditrelay_events_stored_changed_total": {"sink"},
     "auditrelay_dead_letters_total": {"sink", "reason"},
     "auditrelay_dead_letters": {"sink"},
     "auditrelay_source_lag_seconds": {"source"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from auditrelay.events import AuditEvent, Change
 
@@ -40,15 +40,22 @@ def changed_fields(changes: Sequence[Change]) -> list[str]:
     return [change.field for change in changes]
 
 
+_LONGEST_CHANGE: Final = 8189
+"""
+Characters of a value: at four bytes each they fit, with their key before them, into the 32,766
+bytes of a term of Elasticsearch.
+"""
+
+
 def changes_of(changes: Sequence[Change]) -> list[dict[str, str]]:
     """Return *changes* as objects; unknown values are left out."""
     found = []
     for change in changes:
-        entry = {"field": change.field}
+        entry = {"field": change.field[:_LONGEST_CHANGE]}
         if change.before is not None:
-            entry["before"] = change.before
+            entry["before"] = change.before[:_LONGEST_CHANGE]
         if change.after is not None:
-            entry["after"] = change.after
+            entry["after"] = change.after[:_LONGEST_CHANGE]
         found.append(entry)
     return found
 

@@ -212,6 +212,14 @@ class Metrics:
     events_diverted = Row(
         Counter, "Events that the sink stored elsewhere, for example in a failure store.", "sink"
     )
+    events_dropped = Row(
+        Counter,
+        "Events that the sink took, and its own pipeline dropped: they are not there.",
+        "sink",
+    )
+    events_stored_changed = Row(
+        Counter, "Events that the sink had already stored, with other content.", "sink"
+    )
     dead_letters_total = Row(Counter, "Events that were dead-lettered.", "sink", "reason")
     dead_letters = Row(Gauge, "Dead letters that wait for an operator.", "sink")
     source_lag_seconds = Row(Gauge, "Now minus the checkpoint.", "source")

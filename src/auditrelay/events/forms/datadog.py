@@ -7,7 +7,7 @@ exceeds one is sent as a text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -45,7 +45,11 @@ def record(text: bytes) -> bytes:
     return one_line(text) if _fits(text) else orjson.dumps(text.decode())
 
 
-SPLICED = {"raw": record}
+def _records(texts: Sequence[bytes]) -> list[bytes]:
+    return list(map(record, texts))
+
+
+SPLICED = {"raw": _records}
 """How JSON texts of an event are embedded, where it is not as one line."""
 
 

@@ -22,7 +22,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
@@ -58,7 +58,7 @@ class RenderContext(NamedTuple):
 
 
 Write = Callable[[AuditEvent, RenderContext], bytes]
-Splice = Callable[[bytes], bytes]
+Splice = Callable[[Sequence[bytes]], list[bytes]]
 _Column = Callable[[Sequence[Any]], list[bytes]]
 _Shape = tuple[Any, ...]
 
@@ -69,7 +69,7 @@ class Derived:
     """
     Writes pages as *write* writes single events, byte for byte.
 
-    *spliced* are the functions by which the form embeds the JSON texts of an event, by field, where
+    *spliced* are the functions by which the form embeds the JSON texts of a page, by field, where
     it is not :func:`one_line`.
     """
 
@@ -240,7 +240,7 @@ def _milliseconds(values: Sequence[int]) -> list[bytes]:
 def _splicing(spliced: Mapping[str, Splice], field: str) -> _Column:
     splice = spliced.get(field)
     if splice is not None:
-        return lambda texts: [b"" if text is None else splice(text.encode()) for text in texts]
+        return partial(_spliced, splice)
     return lambda texts: [
         (
             b""
@@ -251,6 +251,11 @@ def _splicing(spliced: Mapping[str, Splice], field: str) -> _Column:
         )
         for text in texts
     ]
+
+
+def _spliced(splice: Splice, texts: Sequence[str | None]) -> list[bytes]:
+    found = iter(splice([text.encode() for text in texts if text is not None]))
+    return [b"" if text is None else next(found) for text in texts]
 
 
 # -- marks: what stands for a value while a template is made
