@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -61,6 +62,15 @@ def age(headers: httpx.Headers) -> timedelta:
         return timedelta(0)
     digits = value.lstrip("0")
     return timedelta(seconds=min(int(digits or 0), MAX_AGE) if len(digits) <= 10 else MAX_AGE)
+
+
+def location_host(headers: httpx.Headers) -> str | None:
+    """Return the host that a redirect leads to; None if that is not another one, or unreadable."""
+    try:
+        host: str | None = urlsplit(headers.get("location", "")).hostname
+    except ValueError:
+        return None
+    return host
 
 
 def http_date(text: str) -> datetime | None:
