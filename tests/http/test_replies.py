@@ -1,6 +1,7 @@
 """A reply: the error for its status, its decoded body, and the wait that a vendor asks for."""
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -60,7 +61,7 @@ def test_a_temporary_failure_is_retryable(status: int) -> None:
         check(reply(status, retry_after="7"))
     assert caught.value.reason == f"status_{status}"
     assert caught.value.retry_after == 7
-    assert caught.value.sent is (status in (500, 502, 504))
+    assert caught.value.sent, "only the product's own words could prove that it took nothing"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,19 @@ def test_no_value_is_too_odd_for_the_records_beside_it(odd: bytes) -> None:
             [decoded] = decoded.values() if isinstance(decoded, dict) else decoded
             depth += 1
         assert depth > 200, "so much is left that it is seen to be too deep"
+
+
+@pytest.mark.parametrize("odd", [b'"' + b'\\"' * 200_000, b'"' * 200_001, b'"\\' * 200_000])
+def test_a_text_without_end_is_refused_in_time_that_grows_with_it(odd: bytes) -> None:
+    started = time.perf_counter()
+    with pytest.raises(Retryable):
+        decode(reply(200, b'{"data":' + odd), Envelope)
+    assert time.perf_counter() - started < 2
+
+
+def test_what_an_unusable_body_is_said_to_be_is_part_of_the_message() -> None:
+    with pytest.raises(Retryable, match=r"content type text/x, content encoding br, 1 bytes"):
+        decode(reply(200, b"\x0b", content_type="text/x", content_encoding="br"), Envelope)
 
 
 def test_a_byte_order_mark_does_not_cost_a_page() -> None:

@@ -177,8 +177,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._reply.untaken >= READ_AHEAD_BYTES and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
-        # Not for each piece: that costs more than reading it.
-        if self._reading_paused or self._reply.complete or self._reply.problem or not self._sent:
+        # Not for each piece: that costs more than reading it. Of a refusal the head is enough.
+        if (
+            self._reading_paused
+            or self._reply.complete
+            or self._reply.problem
+            or self._reply.status >= 300
+            or not self._sent
+        ):
             self._wake()
 
     def pause_writing(self) -> None:

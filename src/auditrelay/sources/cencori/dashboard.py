@@ -393,7 +393,7 @@ class Source:
         """Return what *read* returns for the reply, whose cookies are kept in any case."""
 
         def keep_cookies(reply: Reply) -> T:
-            self._session.update(reply.headers.get_list("set-cookie"), reply.at)
+            self._session.update(reply.headers, reply.at)
             return read(reply)
 
         return await self._peer.get(
