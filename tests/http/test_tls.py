@@ -1,7 +1,6 @@
 """Who is believed to be the peer, and as whom we are known to it."""
 
 import asyncio
-import os
 import re
 import shutil
 import ssl
@@ -222,7 +221,7 @@ async def test_the_keys_of_a_connection_are_never_written_down(
     async with raw_server(HELLO, tls=tls) as url:
         peer = connect(url, ca_file=certificates / "cert.pem")
         assert (await peer.request("GET", "/")).status == 200
-    assert not os.listdir(tmp_path)
+    assert not (tmp_path / "keys").exists()
 
 
 async def test_a_request_with_tls_can_be_cancelled(certificates: Path, connect: Connect) -> None:
