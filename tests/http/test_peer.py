@@ -323,7 +323,7 @@ async def test_what_is_refused_leaves_nothing_in_memory(
         finally:
             tracemalloc.stop()
             gc.enable()
-    assert kept < 4_000_000
+    assert kept < 15_000_000  # the server and the proxy have buffers, too
 
 
 def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metrics) -> None:
