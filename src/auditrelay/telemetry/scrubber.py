@@ -11,6 +11,7 @@ from auditrelay.telemetry.spellings import (
     View,
     end_of_base64,
     folded,
+    is_part,
     parts,
     spellings,
     views,
@@ -58,9 +59,13 @@ class Scrubber:
         self._secrets.extend(secrets)
 
     def learn_renewed(self, *values: str) -> None:
-        """Hide *values*, which a peer has given us in the place of a secret."""
+        """
+        Hide *values*, which a peer has given us in the place of a secret.
+
+        Not one that could be an ordinary word: a peer must not choose what the log leaves out.
+        """
         for value in values:
-            if value not in self._known and value not in self._short:
+            if value not in self._known and is_part(value):
                 self._renewed.append(value)
                 self._add(value)
         while len(self._renewed) > MAX_RENEWED:
@@ -127,7 +132,6 @@ class Scrubber:
         self._longest = max(self._longest, 8 * len(value))
 
     def _remove(self, value: str) -> None:
-        self._short.pop(value, None)
         self._known.pop(value, None)
         self._grams = {}
         for known in self._known.values():

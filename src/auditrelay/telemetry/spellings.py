@@ -223,8 +223,13 @@ def parts(secret: str) -> set[str]:
         content = _decoded(piece)
         halves.update(_halves(content))
         found.update(re.split(r"[^\w~+/-]+", content, flags=re.ASCII))
-    found = {piece for piece in found | halves if len(piece) >= PARTIAL and is_random(piece)}
+    found = {piece for piece in found | halves if is_part(piece)}
     return (found | {half for half in halves if len(half) >= _PARTIAL_WORD}) - {secret}
+
+
+def is_part(text: str) -> bool:
+    """Return whether *text* alone is seen to be a secret: it is long enough, and no word."""
+    return len(text) >= PARTIAL and is_random(text)
 
 
 def _halves(text: str) -> tuple[str, ...]:
