@@ -4,7 +4,6 @@ import os
 import re
 import socket
 import ssl
-import traceback
 from collections.abc import Iterator
 
 import httpx
@@ -61,13 +60,13 @@ def no_reply(error: Exception, where: str, timeout: float, *, answered: bool) ->
 
 def forget(error: RelayError) -> None:
     """
-    Clear the frames of *error* and of its causes: they keep what was read of a reply.
+    Take from *error* and its causes their tracebacks, of which the frames keep what was read.
 
     An error is kept for as long as its request is retried, and longer where it is part of a cycle.
     """
     each: BaseException | None = error
     while each is not None:
-        traceback.clear_frames(each.__traceback__)
+        each.__traceback__ = None
         each = each.__cause__
 
 
