@@ -10,6 +10,7 @@ import pytest
 from tests.support.peers import NOON, PARAMS, Connect, Server, reply
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
+from auditrelay.http.headers import MAX_RETRY_AFTER
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Trap
@@ -105,6 +106,13 @@ def test_a_wait_asked_for_in_the_servers_own_way_counts_only_without_retry_after
     for answer, seconds in ((reply(429), 9.0), (reply(429, retry_after="3"), 3.0)):
         with pytest.raises(Retryable) as caught:
             check(answer, wait=9.0)
+        assert caught.value.retry_after == seconds
+
+
+def test_a_wait_asked_for_in_any_way_is_bounded() -> None:
+    for asked, seconds in ((10.0**9, MAX_RETRY_AFTER), (-5.0, 0.0)):
+        with pytest.raises(Retryable) as caught:
+            check(reply(429), wait=asked)
         assert caught.value.retry_after == seconds
 
 

@@ -41,7 +41,7 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
     for value in headers.get_list("retry-after"):
         until = http_date(value)
         if until is not None:
-            waits.append(_bounded((until - (date(headers) or now)).total_seconds()))
+            waits.append(bounded((until - (date(headers) or now)).total_seconds()))
     return max((wait for wait in waits if wait is not None), default=None)
 
 
@@ -86,8 +86,9 @@ def http_date(text: str) -> datetime | None:
 
 def _number(text: str) -> float | None:
     text = text.strip()
-    return _bounded(float(text)) if _NUMBER.fullmatch(text) else None
+    return bounded(float(text)) if _NUMBER.fullmatch(text) else None
 
 
-def _bounded(value: float) -> float:
-    return min(max(value, 0.0), MAX_RETRY_AFTER)
+def bounded(wait: float) -> float:
+    """Return a *wait* that a peer asks for, in seconds: not below 0, not above the most."""
+    return min(max(wait, 0.0), MAX_RETRY_AFTER)

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
-from auditrelay.http.headers import location_host, retry_after
+from auditrelay.http.headers import bounded, location_host, retry_after
 from auditrelay.telemetry.scrubber import scrub
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -198,7 +198,7 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
         raise Retryable(
             text,
             reason=f"status_{status}",
-            retry_after=wait if asked is None else asked,
+            retry_after=bounded(wait) if asked is None and wait is not None else asked,
             sent=True,
         )
     if status in _ADVICE:

@@ -33,7 +33,7 @@ from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
-from auditrelay.http.headers import http_date
+from auditrelay.http.headers import date
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sources import Keeping, Page
@@ -496,7 +496,7 @@ def _refusal(reply: Reply) -> _Refusal:
 
 def _date_of(reply: Reply) -> datetime:
     """Return the vendor's time. Raises Retryable for a reply without one."""
-    at = http_date(reply.headers.get("date", ""))
+    at = date(reply.headers)
     if at is None:
         raise Retryable(
             f"the reply to {reply.where} has no Date: the span of time that it shows is unknown",
