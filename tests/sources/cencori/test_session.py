@@ -1,8 +1,11 @@
 """Sessions: which cookies are sent, how they are renewed, and where they are kept."""
 
+import base64
 import json
 import os
 import stat
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from auditrelay import sources
 from auditrelay.config import load
 from auditrelay.errors import Refused
 from auditrelay.http.cookies import MAX_HEADER_BYTES
+from auditrelay.sandbox import faults
 from auditrelay.sandbox.vendors.cencori import Cencori
 from auditrelay.sandbox.vendors.cencori.session import COOKIE
 from auditrelay.settings.secrets import Secret
@@ -125,6 +129,43 @@ async def test_two_processes_share_a_session(
     await walk(command)
     await walk(daemon)  # would be refused with what it had before
     assert vendor.answered[401] == 0
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        lambda token: token[:20],
+        lambda token: token[-20:],
+        lambda token: urllib.parse.quote(urllib.parse.quote(token, safe=""), safe=""),
+        lambda token: token.encode().hex(),
+        lambda token: base64.b64encode(token.encode()).decode()[:-4],
+    ],
+)
+async def test_a_refusal_that_repeats_the_session_shows_nothing_of_it(
+    vendor: Cencori,
+    connect: Connect,
+    walk: Walk,
+    tmp_path: Path,
+    spell: Callable[[str], str],
+    *,
+    renewed: bool,
+) -> None:
+    token = "base64-eyJ4Ijo5fQ0k7Qz9fA3bX81LmPq0Zt71Kd02"
+    source = connect(cookie=f"{COOKIE}=x{token}; other=1" if renewed else f"{COOKIE}={token}")
+    source.keep_in(Folder(tmp_path))
+    if renewed:
+        answer = faults.answer(403, b"{}", {"Set-Cookie": f"{COOKIE}={token}"})
+        vendor.faults.add(answer)
+        with pytest.raises(Refused):
+            await walk(source)
+    echo = json.dumps({"error": f"no session {spell(token)}"}).encode()
+    vendor.faults.add(faults.answer(401, echo))
+    with pytest.raises(Refused) as caught:
+        await walk(source)
+    assert "no session ***" in str(caught.value)
+    assert not any(spell(token)[at : at + 12] in str(caught.value) for at in range(8))
 
 
 def session(text: str = GIVEN) -> Session:
