@@ -237,6 +237,8 @@ def test_a_held_sink_names_the_key_of_its_address(kind: str, key: str) -> None:
     [
         ("connect", "cannot be reached"),
         ("tls", "has a certificate that is not trusted"),
+        ("handshake", "does not speak TLS at this port, or breaks off its handshake"),
+        ("unsendable", "returned a cursor that cannot be sent back"),
         ("timeout", "does not answer in time"),
         ("status_429", "is throttling us (429)"),
         ("status_503", "answers with an error (503)"),

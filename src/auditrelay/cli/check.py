@@ -46,7 +46,7 @@ def check(
     if offline and send_test_event:
         raise ConfigError("--offline and --send-test-event exclude each other")
     options = Options.of(context)
-    config = options.load(default_level="error")
+    config = options.load(default_level="warning")  # requests that are made again: it takes long
     config.require_work()
     rows = (
         _offline(config)

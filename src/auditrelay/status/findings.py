@@ -214,6 +214,8 @@ def _renew(row: AnyPeer, table: str) -> str:
 _FAILURES: Final = {
     "connect": "cannot be reached",
     "tls": "has a certificate that is not trusted",
+    "handshake": "does not speak TLS at this port, or breaks off its handshake",
+    "unsendable": "returned a cursor that cannot be sent back",
     "timeout": "does not answer in time",
     "reset": "breaks the connection",
     "bad_reply": "answers in another format than its own, perhaps through a proxy",
