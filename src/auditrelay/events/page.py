@@ -75,6 +75,7 @@ class Page(msgspec.Struct, array_like=True, gc=False):
     metadata: list[str | None]
     unmapped: list[str | None]
     late_by_s: list[int | None]
+    redacted: list[tuple[str, ...]] = []
 
     @classmethod
     def of(cls, events: Iterable[AuditEvent]) -> Self:
@@ -144,7 +145,7 @@ _ABSENT: Final = {
         ("native_id", "time_raw", "org_id", "org_name", "project_id", "project_name"), None
     ),
     **dict.fromkeys(("privilege", "reason", "late_by_s"), None),
-    "changes": (),
+    **dict.fromkeys(("changes", "redacted"), ()),
 }
 
 
@@ -184,4 +185,5 @@ def _row(event: AuditEvent) -> tuple[Sort, *tuple[object, ...]]:
         _text(event.metadata),
         _text(event.unmapped),
         event.late_by_s,
+        event.redacted,
     )
