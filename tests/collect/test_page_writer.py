@@ -210,3 +210,13 @@ async def test_an_event_without_a_time_is_known_though_its_time_is_that_of_the_r
         await add_new(writer, writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
     assert calls == {"read look_up": 1}
     assert await world.names() == ["1", "2"]
+
+
+async def test_values_that_were_redacted_are_counted_and_noted_in_the_spool(world: World) -> None:
+    world.vendor.event_type = "token=hunter2x"
+    for number in range(4):
+        world.vendor.add(NOON - HOUR + number * SECOND)
+    await world.collector().poll()
+    await world.collector().poll()
+    assert world.counted("values_redacted_total") == 4
+    assert {event.redacted for event in await world.spooled()} == {("event_type",)}

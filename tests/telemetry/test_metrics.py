@@ -20,6 +20,7 @@ BOUNDS = [round(bound * 1_000_000) for bound in END_TO_END_SECONDS]
 PROMISED = {
     "auditrelay_events_collected_total": {"source"},
     "auditrelay_events_duplicate_total": {"source"},
+    "auditrelay_values_redacted_total": {"source"},
     "auditrelay_events_late_total": {"source"},
     "auditrelay_events_unknown_total": {"source"},
     "auditrelay_events_deleted_at_source_total": {"source"},

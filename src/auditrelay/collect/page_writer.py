@@ -171,7 +171,9 @@ class PageWriter:
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
         self._metrics.events_duplicate.labels(self.name).inc(added.known + known)
         if added.new:
-            self._health.count_new(events.take(added.new))
+            new = events.take(added.new)
+            self._health.count_new(new)
+            self._metrics.values_redacted.labels(self.name).inc(sum(map(len, new.redacted)))
             self._metrics.event_lateness_seconds.labels(self.name).observe_micros(
                 events.fetched[index] - events.at[index] for index in added.late
             )

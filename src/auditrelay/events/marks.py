@@ -21,8 +21,20 @@ FOREIGN_ACTION = "foreign_action"
 """The warning on a vendor's event whose action is spelt like one of auditrelay itself."""
 
 
+_MAX_PLACES = 20
+MAX_PLACE_LENGTH = 100
+
+
+def places(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return *paths* in a record, as they are shown on an event: not too many, nor too long."""
+    shown = [path[:MAX_PLACE_LENGTH] for path in dict.fromkeys(paths)]
+    return tuple(shown if len(shown) <= _MAX_PLACES else [*shown[: _MAX_PLACES - 1], "..."])
+
+
 def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object]) -> None:
     """Add the markers of *event* to *own*, and the *marks* of the deliverer."""
+    if event.redacted:
+        own["redacted"] = event.redacted
     if event.late_by_s is not None:
         own["late_by_s"] = event.late_by_s
     if event.backfill:

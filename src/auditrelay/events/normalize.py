@@ -183,7 +183,9 @@ class Normalizer:
             org_id = [each or self._scope or None for each in own]
         quality = _pick(page.time_quality, rows)
         kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
+        redacted: list[tuple[str, ...]] = [()] * count if careful else []
         for place, row in careful.items():
+            redacted[place] = row.redacted
             native_id[place], time_raw[place] = row.native_id, row.time_raw
             org_id[place] = row.org_id
             if row.record is None:
@@ -218,6 +220,7 @@ class Normalizer:
             metadata=_column(found.metadata),
             unmapped=_column(found.unmapped),
             late_by_s=[],
+            redacted=redacted if any(redacted) else [],
         )
 
     def _read_rows(

@@ -181,6 +181,9 @@ class Metrics:
     """
 
     events_collected = Row(Counter, "New events read from a source into the spool.", "source")
+    values_redacted = Row(
+        Counter, "Values of new events that were replaced because they look like secrets.", "source"
+    )
     events_duplicate = Row(
         Counter, "Events that a source returned again; not forwarded (deduplicated).", "source"
     )

@@ -102,7 +102,10 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
             id=actor.id, name=actor.name or actor.email, email=actor.email, type=actor.kind
         )
     if actor.ip:
-        log["network"] = {"client": {"ip": actor.ip}}
+        client = {"ip": actor.ip}
+        if actor.address:
+            client["address"] = actor.address
+        log["network"] = {"client": client}
     if actor.user_agent:
         log["http"] = {"useragent": actor.user_agent}
     if target.type or target.id or target.name or target.email:

@@ -195,7 +195,7 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
     if users:
         related["user"] = users
     if actor.ip:
-        document["source"] = {"address": actor.ip}
+        document["source"] = {"address": actor.address or actor.ip}
         if is_ip(actor.ip):
             document["source"]["ip"] = actor.ip
             related["ip"] = [actor.ip]
