@@ -22,7 +22,7 @@ from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
+from auditrelay.errors import ConfigError, PeerBug, RelayError, StateError, StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
@@ -231,6 +231,8 @@ class App:
                 changes = await self._topology.change(reread())
             except ConfigError as error:
                 _log.error("reload_refused", problems=list(error.problems))
+            except PeerBug as error:
+                _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
             supervisor.ready(self.view.summary())
