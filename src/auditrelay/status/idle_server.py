@@ -25,9 +25,27 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 LAST_SECONDS: Final = 0.5
 """How long clients may take to read the last answers after the stop."""
 
+HEAD_SECONDS: Final = 10.0
+"""How long a client may take to send the head of its first request."""
+
 
 class _Protocol(H11Protocol):
     _has_begun = False
+    _impatience: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        """Give the client HEAD_SECONDS: until the head is there uvicorn would wait for ever."""
+        super().connection_made(transport)
+        self._impatience = self.loop.call_later(HEAD_SECONDS, self._close_without_request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._impatience.cancel()
+        super().connection_lost(exc)
+
+    def _close_without_request(self) -> None:
+        if not self.cycle:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """

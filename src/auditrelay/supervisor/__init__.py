@@ -16,7 +16,6 @@ from typing import Final, TypeVar
 
 import structlog
 
-import auditrelay
 from auditrelay.errors import PeerBug, RelayError
 from auditrelay.telemetry.metrics import Metrics
 
@@ -29,7 +28,8 @@ RETRY_MAX: Final = 3600.0
 T = TypeVar("T")
 A = TypeVar("A")
 
-_PACKAGE: Final = Path(auditrelay.__file__).parent
+_HERE: Final = Path(__file__).parent
+_PACKAGE: Final = _HERE.parent
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -132,9 +132,9 @@ def _release_frames(error: BaseException | None) -> None:
 def _place(error: Exception) -> str:
     """Return the file and line that raised *error*: ours, if a library did."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)]
-    # The first frame is that of the supervisor itself, unless the peer could not even be called.
-    frame = (ours[1:] or ours or frames)[-1]
+    peers = [each for each in frames if not Path(each.filename).is_relative_to(_HERE)]
+    ours = [each for each in peers if Path(each.filename).is_relative_to(_PACKAGE)]
+    frame = (ours or peers or frames)[-1]
     path = Path(frame.filename)
     name = path.relative_to(_PACKAGE) if path.is_relative_to(_PACKAGE) else path.name
     return f"{name}:{frame.lineno}"
