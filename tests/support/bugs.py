@@ -15,7 +15,7 @@ from auditrelay.config import load
 from auditrelay.sandbox import Vendor
 from auditrelay.service.app import App
 from auditrelay.service.systemd import Supervisor
-from auditrelay.status.model import AnyPeer, Report
+from auditrelay.status.model import Report
 
 SPEED = 1200.0
 """How much faster the clock is: a minute takes a twentieth of a second."""
@@ -85,7 +85,11 @@ class Instance:
         assert not self.serving.done(), self.serving.exception()
         return await self.app.view.status()
 
-    async def row(self, name: str) -> AnyPeer:
+    def poll(self, name: str) -> None:
+        """Poll the source *name* now, and not only when its interval is over."""
+        self.app._topology.collectors[name].polls.due.set()
+
+    async def row(self, name: str) -> Any:
         """Return the row of a source or sink in the report."""
         report = await self.report()
         return next(row for row in (*report.sources, *report.sinks) if row.name == name)
@@ -95,7 +99,7 @@ class Instance:
 
         async def held() -> bool:
             row = await self.row(name)
-            return row.held and row.error_code == "bug"
+            return bool(row.held and row.error_code == "bug")
 
         await eventually(held, within=15, what=f"{name} is held")
         (finding,) = [each for each in (await self.report()).findings if each.name == name]
@@ -109,7 +113,7 @@ class Instance:
         """Wait until *name* is up."""
 
         async def up() -> bool:
-            return (await self.row(name)).up
+            return bool((await self.row(name)).up)
 
         await eventually(up, within=15, what=f"{name} is up")
 
