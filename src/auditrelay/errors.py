@@ -155,6 +155,10 @@ class PeerBug(RelayError):
         self.peer = peer
         self.crossing = crossing
 
+    def again(self) -> "PeerBug":
+        """Return an equal error, to be raised anew."""
+        return PeerBug(str(self), peer=self.peer, crossing=self.crossing)
+
     @property
     def sent(self) -> bool:
         """Whether a sink may have stored what it was given: sending may have broken anywhere."""

@@ -6,18 +6,27 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from tests.service.serving import silent
 from tests.support.bugs import FAST, SPEED, Bug, fill, instance, lines, out
 from tests.support.clock import FakeClock
-from tests.support.daemon import Table, eventually
+from tests.support.daemon import Table, configure, eventually
 from tests.support.rigs import RIGS, WITHOUT_DOUBLE
 
+from auditrelay.cli.check import check_all
+from auditrelay.clock import Clock
 from auditrelay.collect.file_collector import FileCollector
+from auditrelay.config import load
+from auditrelay.errors import RelayError, exit_status
 from auditrelay.sandbox import Vendor, vendors
 from auditrelay.service.app import App
-from auditrelay.sinks import Item, Verdict
+from auditrelay.service.control_socket import ControlSocket
+from auditrelay.service.desk import Backfill, Request, Verify
+from auditrelay.sinks import Item, Verdict, file
 from auditrelay.sources import ExportFile, ExportPage
+from auditrelay.store.sqlite.store import SqliteStore
 
 VENDORS = vendors.available()
 
@@ -81,11 +90,11 @@ def with_bug_in_pages(files: Callable[..., Any], bug: Bug) -> Callable[..., Any]
         async for page in file.pages:
             yield page
 
-    async def each(*arguments: Any) -> AsyncGenerator[ExportFile, None]:
-        async for file in files(*arguments):
-            yield replace(file, pages=pages(file))
+    async def planted(*arguments: Any) -> AsyncGenerator[ExportFile, None]:
+        async for each in files(*arguments):
+            yield replace(each, pages=pages(each))
 
-    return each
+    return planted
 
 
 def tables(double: Vendor, folder: Path, mode: str) -> Table:
@@ -266,3 +275,145 @@ async def test_a_bug_in_acknowledgements_holds_the_sink_and_nothing_counts_as_de
 
             await eventually(delivered)
         assert double.stored.lost(made) == []
+
+
+# --- the store, and the commands ------------------------------------------------------------------
+
+
+async def test_a_bug_in_the_store_ends_the_process(
+    tmp_path: Path, clock: FakeClock, doubles: Callable[[str], Any]
+) -> None:
+    vendor, bug = doubles("bland"), Bug()
+    fill(vendor, clock)
+
+    def plant(app: App) -> None:
+        store: Any = app._store
+        # The source has a view of the store of its own.
+        type(store).add, kept[0] = bug.before(type(store).add), type(store).add
+
+    kept: list[Any] = [None]
+    sources = {"calls": {**vendor.settings(), **FAST}}
+    try:
+        with pytest.raises(ExceptionGroup) as group:
+            async with instance(tmp_path, clock, sources, {"out": out(tmp_path)}, plant) as running:
+                await eventually(running.serving.done)
+    finally:
+        SqliteStore.add = kept[0]  # type: ignore[method-assign]  # as it was
+    assert group.group_contains(ZeroDivisionError, depth=1)
+    assert not lines(tmp_path)
+
+
+async def test_a_run_that_ends_reads_and_delivers_the_rest_and_names_the_peer_with_the_bug(
+    tmp_path: Path, clock: FakeClock, doubles: Callable[[str], Any]
+) -> None:
+    broken, honest = doubles("bland"), doubles("jitsudo")
+    fill(broken, clock)
+    made = fill(honest, clock)
+    sources = {
+        "it": {**broken.settings(), **FAST},
+        "other": {**honest.settings(), **FAST},
+    }
+    sinks = {"out": out(tmp_path), "second": {**out(tmp_path), "path": str(tmp_path / "second")}}
+    path = configure(tmp_path, sources, sinks)
+    bug = Bug()
+    with mock.patch("auditrelay.service.app._tune"):
+        async with App.open(load(path, {}), clock, attempts=2) as app:
+            in_source("walk", bug)(app)
+            sink: Any = app._topology.sinks["second"]
+            sink._sink.send = bug.before(sink._sink.send)
+            failures = await app.once()
+    assert [failure.partition(":")[0] for failure in failures] == ["it", "second"]
+    assert all("ZeroDivisionError" in failure and "\n" not in failure for failure in failures)
+    assert len(lines(tmp_path)) == len(made)
+
+
+@pytest.mark.parametrize("command", ["backfill", "verify"])
+async def test_a_command_that_meets_a_bug_fails_with_one_line_and_the_service_goes_on(
+    tmp_path: Path, clock: FakeClock, doubles: Callable[[str], Any], command: str
+) -> None:
+    vendor, bug = doubles("bland"), Bug()
+    fill(vendor, clock)
+    bug.there = False
+    sources = {"it": {**vendor.settings(), **FAST}}
+    async with instance(
+        tmp_path, clock, sources, {"out": out(tmp_path)}, in_source("walk", bug)
+    ) as running:
+        await running.until_up("it")
+        bug.there = True
+        start = clock.now() - timedelta(hours=1)
+        request: Request = Verify(source="it", start=start, end=None, repair=False, at_sink=False)
+        if command == "backfill":
+            request = Backfill(
+                source="it",
+                start=start,
+                end=None,
+                sinks=(),
+                dry_run=False,
+                newest_first=True,
+                concurrency=2,
+            )
+        with pytest.raises(RelayError) as caught:
+            await ControlSocket(tmp_path / "state").ask(request, silent)
+        assert exit_status(caught.value) == 1
+        assert "code for it: ZeroDivisionError" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        bug.there = False
+        await running.until_up("it")
+
+
+@pytest.mark.parametrize("where", ["a source", "a sink"])
+async def test_check_shows_the_bug_of_one_and_that_the_others_work(
+    tmp_path: Path, doubles: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    vendor, other = doubles("bland"), doubles("jitsudo")
+    module = "auditrelay.sources.bland" if where == "a source" else "auditrelay.sinks.file"
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(f"{module}.build", broken)
+    path = configure(
+        tmp_path, {"calls": vendor.settings(), "access": other.settings()}, {"out": out(tmp_path)}
+    )
+    rows = await check_all(load(path, {}), Clock())
+    failed = "calls" if where == "a source" else "out"
+    assert [row.name for row in rows if row.result == "failed"] == [failed]
+    assert [row.name for row in rows if row.result == "ok"] == [
+        name for name in ("calls", "access", "out") if name != failed
+    ]
+    (message,) = [row.message for row in rows if row.name == failed]
+    assert f"code for {failed}: ZeroDivisionError" in message
+
+
+@pytest.mark.parametrize("where", ["a source", "a sink"])
+async def test_one_that_cannot_be_made_does_not_keep_the_others_from_starting(
+    tmp_path: Path,
+    clock: FakeClock,
+    doubles: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:
+    vendor = doubles("jitsudo")
+    made = fill(vendor, clock)
+    build = (
+        "auditrelay.sources.bland.build" if where == "a source" else "auditrelay.sinks.file.build"
+    )
+    works = file.build
+
+    def broken(name: str, *arguments: Any) -> Any:
+        if name != "it":
+            return works(name, *arguments)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(f"auditrelay.{module}.build", broken)
+    sources = {"other": {**vendor.settings(), **FAST}}
+    sinks = {"out": out(tmp_path)}
+    if where == "a source":
+        sources["it"] = {**doubles("bland").settings(), **FAST}
+    else:
+        sinks["it"] = {**out(tmp_path), "path": str(tmp_path / "it")}
+    async with instance(tmp_path, clock, sources, sinks, lambda _: None) as running:
+        await running.until_held("it")
+        await eventually(lambda: len(events(tmp_path)) == len(made))
+        if where == "a sink":
+            assert (await running.row("it")).backlog_events >= len(made)

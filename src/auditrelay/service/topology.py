@@ -19,13 +19,14 @@ from auditrelay.collect.file_collector import FileCollector
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, RelayError
+from auditrelay.errors import ConfigError, PeerBug, RelayError
 from auditrelay.service.heap import Heap
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import sole
+from auditrelay.supervisor import Unmade
 from auditrelay.supervisor.sinks import make_sink
 from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
@@ -307,17 +308,32 @@ class Topology:
             "announce": announce,
             "patience": self._patience,
         }
-        if settings.export_directory is not None:
-            files, normalizer = make_file_source(name, settings, self._metrics, self._clock)
-            return FileCollector(name, settings, files, normalizer=normalizer, **parts)
-        source, normalizer = make_source(
-            name, settings, self._metrics, self._clock, config.state_dir
-        )
-        return Collector(name, settings, source, normalizer=normalizer, **parts)
+        reads_files = settings.export_directory is not None
+        source: Any
+        normalizer: Any
+        try:
+            if reads_files:
+                source, normalizer = make_file_source(name, settings, self._metrics, self._clock)
+            else:
+                source, normalizer = make_source(
+                    name, settings, self._metrics, self._clock, config.state_dir
+                )
+        except PeerBug as bug:
+            if self._tasks is not None:
+                raise  # a reload, which then changes nothing
+            source = normalizer = Unmade(bug)
+        collector = FileCollector if reads_files else Collector
+        return collector(name, settings, source, normalizer=normalizer, **parts)
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]
-        sink = make_sink(name, settings, self._metrics, self._clock)
+        sink: Any
+        try:
+            sink = make_sink(name, settings, self._metrics, self._clock)
+        except PeerBug as bug:
+            if self._tasks is not None:
+                raise  # as above
+            sink = Unmade(bug)
         return sink, Deliverer(
             name,
             settings,

@@ -12,7 +12,7 @@ import contextlib
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -120,6 +120,27 @@ class Supervisor:
             peer=self._peer,
             crossing=crossing,
         )
+
+
+class Unmade:
+    """
+    Stands for a source or sink that could not be made, so that the others can start.
+
+    Whatever it is asked raises *bug*; the next start makes it again.
+    """
+
+    scope = ""
+    deduplicates = False
+
+    def __init__(self, bug: PeerBug) -> None:
+        self._bug = bug
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise the bug."""
+        raise self._bug.again()
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""
 
 
 def _release_frames(error: BaseException | None) -> None:
