@@ -395,9 +395,7 @@ async def test_one_that_cannot_be_made_does_not_keep_the_others_from_starting(
 ) -> None:
     vendor = doubles("jitsudo")
     made = fill(vendor, clock)
-    build = (
-        "auditrelay.sources.bland.build" if where == "a source" else "auditrelay.sinks.file.build"
-    )
+    module = "sources.bland" if where == "a source" else "sinks.file"
     works = file.build
 
     def broken(name: str, *arguments: Any) -> Any:
