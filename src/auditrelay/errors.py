@@ -156,7 +156,7 @@ class PeerBug(RelayError):
         self.crossing = crossing
 
     def again(self) -> "PeerBug":
-        """Return an equal error, to be raised anew."""
+        """Return an equal error, to be raised again."""
         return PeerBug(str(self), peer=self.peer, crossing=self.crossing)
 
     @property

@@ -229,7 +229,7 @@ async def test_what_comes_before_an_event_that_cannot_be_rendered_is_sent(
         await eventually(lambda: intake.taken == names[:100])
         await eventually(lambda: deliverer.condition.held)
         assert await sink.backlog() == 200
-        intake.rendered = rendered  # type: ignore[method-assign]  # it is mended
+        intake.rendered = rendered  # type: ignore[method-assign]  # it is fixed
         await eventually(lambda: intake.taken == names)
     assert sink.dead() == []
 
