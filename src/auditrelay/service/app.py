@@ -2,7 +2,8 @@
 One instance: builds every part from the configuration, starts them, and stops them in order.
 
 This is the only module that knows all parts. The scheduler sets when work is due; the task group
-owns the work, so that a bug in it ends the service visibly; one in a source or sink only holds that one. The store makes that safe.
+owns the work, so that a bug in it ends the service visibly. The store makes that safe. A bug in the
+code for one source or sink only holds that one.
 """
 
 import asyncio
