@@ -1,5 +1,6 @@
 """What a command does to its own process first: it can be ended, and its memory stays its own."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -65,7 +66,11 @@ def test_as_process_1_it_can_be_ended_while_it_is_being_imported() -> None:
         "entry.begin = lambda: (begin(), time.sleep(60))\n"
         "entry.main()\n"
     )
-    with subprocess.Popen([*UNSHARE, sys.executable, "-c", program]) as outside:
+    with (
+        subprocess.Popen([*UNSHARE, sys.executable, "-c", program]) as outside,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(outside.kill)
         children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
         deadline = time.monotonic() + 20
         while not (inside := children.read_text().split()) or not catches(
