@@ -75,7 +75,10 @@ class AcknowledgementPoller:
                 if self._fail_fast:
                     raise
                 await self._health.probe_lock.acquire()
-                wait = after_bug.next()
+                await self._clock.sleep(after_bug.next())
+                if not self._pending.events:  # they are resent: the next batch is the probe
+                    self._health.probe_lock.release()
+                wait = POLL_FIRST
                 continue
             after_bug.reset()
             if self._health.probe_lock.mine:
