@@ -20,6 +20,7 @@ from tests.support.proxy import reset
 from auditrelay.clock import Clock
 from auditrelay.errors import Retryable
 from auditrelay.http.connection import READ_AHEAD_BYTES, Connection
+from auditrelay.http.parser import ReplyParser
 from auditrelay.http.peer import Peer
 from auditrelay.http.tls import _no_tls
 from auditrelay.http.transport import Transport
@@ -388,3 +389,19 @@ def test_any_bytes_are_a_reply_or_a_failure_with_a_reason(answer: bytes, broken:
             await peer.aclose()
 
     asyncio.run(ask())
+
+
+# --- a bug in what asyncio calls
+
+
+async def test_a_bug_in_reading_a_reply_fails_that_request_at_once(
+    direct: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def feed(_: ReplyParser, __: memoryview) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ReplyParser, "feed", feed)
+    async with asyncio.timeout(5):
+        with pytest.raises(ZeroDivisionError):
+            await direct().request("GET", "/logs")
+    assert "buffer_updated() call failed" in caplog.text

@@ -46,6 +46,7 @@ PROMISED = {
     "auditrelay_spool_max_bytes": set(),
     "auditrelay_request_duration_seconds": {"peer", "code"},
     "auditrelay_requests_retried_total": {"peer", "reason"},
+    "auditrelay_unforeseen_errors_total": {"peer"},
     "auditrelay_event_lateness_seconds": {"source"},
     "auditrelay_end_to_end_seconds": {"source", "sink"},
     "auditrelay_build_info": {"version"},

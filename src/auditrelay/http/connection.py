@@ -138,7 +138,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _broken(self) -> httpx.NetworkError:
+    def _broken(self) -> Exception:
+        if self._cause is not None and not isinstance(self._cause, OSError):
+            return self._cause  # a bug in what asyncio calls, which has closed the connection
         kind = httpx.ReadError if self._sent or not self._nothing_read else httpx.WriteError
         # Not kept: its traceback would keep the connection and what was read.
         error = kind("the connection has ended")
@@ -203,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection."""
         self._existing.discard(self)
-        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
+        if isinstance(exc, OSError) and self._transport.get_extra_info("ssl_object") is None:
             self._read_rest()
         self._end(exc, closed=False)
 

@@ -143,8 +143,10 @@ class Channel(Protocol):
 
     ack_timeout: timedelta
     """How long an acknowledgement may take."""
-    lost: bool
-    """Whether what is outstanding can never be acknowledged any more."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether what is outstanding can never be acknowledged any more."""
 
     async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
         """

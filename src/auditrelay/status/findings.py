@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from auditrelay.errors import PeerBug
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.telemetry import humanize
 from auditrelay.window import iso
@@ -163,6 +164,11 @@ def _held(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
 def _refusal(row: AnyPeer, status: int | None) -> tuple[str, str]:
     """Return what a refusal with *status* means, and what to do about it."""
     name, table = row.name, f"{row.kind}s.{row.name}"
+    if row.error_code == PeerBug.reason:
+        return (
+            f"auditrelay has a bug in its code for {name}. The other sources and sinks go on.",
+            "Report it with its traceback, the log event peer_bug_caught.",
+        )
     if status == 401:
         return f"{name} does not accept its key (401).", _renew(row, table)
     if status == 403:

@@ -246,6 +246,9 @@ class Metrics:
         buckets=REQUEST_SECONDS,
     )
     requests_retried = Row(Counter, "Requests that were retried.", "peer", "reason")
+    unforeseen_errors = Row(
+        Counter, "Bugs in our code for a source or sink; each holds it, see the log.", "peer"
+    )
     event_lateness_seconds = Row(
         Histogram,
         "Age of events that were first found after their span had been read.",
