@@ -73,7 +73,8 @@ class Retryable(RelayError):
 
     *reason* is a short code for metrics (``timeout``, ``connect``, ``reset``, ``status_429``...).
     *retry_after* is the wait in seconds that the peer asked for. *sent* is true when the request
-    may have reached the peer, so that a retry may store its events twice.
+    may have reached the peer, so that a retry may store its events twice. *while_sending* is true
+    when it failed before the whole request was sent: it may be too large for something in between.
     """
 
     def __init__(
@@ -83,11 +84,13 @@ class Retryable(RelayError):
         reason: str,
         retry_after: float | None = None,
         sent: bool = False,
+        while_sending: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
         self.sent = sent
+        self.while_sending = while_sending
 
 
 class Refused(RelayError):

@@ -116,13 +116,16 @@ class Rejection:
     An event that the sink will never accept: the *index* in the batch, and why.
 
     *reason* is a short code, *message* the error of the sink (bounded; scrubbed where it is shown
-    or stored). *status* is None if auditrelay rejected the event without sending it.
+    or stored). *status* is None if auditrelay rejected the event without sending it. *target* is
+    the part of the sink that the event was for, such as an index, as in the ``key`` of its item;
+    None: the sink as a whole. What is refused for one target says nothing about another.
     """
 
     index: int
     reason: str
     message: str
     status: int | None = None
+    target: str | None = None
 
     @classmethod
     def of(cls, error: Rejected, index: int = 0) -> Self:
