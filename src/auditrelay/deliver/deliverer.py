@@ -36,7 +36,7 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
-from auditrelay.deliver.send import send_fit
+from auditrelay.deliver.send import send_first_alone, send_fit
 from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable
@@ -270,8 +270,7 @@ class Deliverer:
                         verdict = Verdict(rejected=(Rejection.of(error),))
                         self._in_flight.request_started()
                     except Retryable as error:
-                        if error.sent:
-                            self._outcomes.count_possible_duplicates(len(items))
+                        self._count_possible_duplicates(items, error)
                         await self._health.mark_unavailable(error)
                         raise
                     verdict = self._apply_circuit_breaker(items, verdict)
@@ -314,8 +313,7 @@ class Deliverer:
                     await self._batches.renew(items, micros(self._clock.now()))
                 )
             except Refused as error:
-                if error.sent:
-                    self._outcomes.count_possible_duplicates(len(items))
+                self._count_possible_duplicates(items, error)
                 await self._health.mark_held(error)
                 if self._attempts is not None:
                     raise
@@ -325,14 +323,20 @@ class Deliverer:
                 await self._clock.sleep(wait)
                 wait = min(wait * 2, PROBE_MAX)
 
+    def _count_possible_duplicates(self, items: Sequence[Item], error: Retryable | Refused) -> None:
+        if error.sent:
+            # To a sink that had proved nothing before, only the first was sent.
+            self._outcomes.count_possible_duplicates(1 if self.condition.unproven else len(items))
+
     async def _request(self, items: Sequence[Item]) -> Verdict:
         """Make one request; if it returns, it stays open until its verdict is stored."""
         if self._stopping:
             await asyncio.Event().wait()  # until cancelled: the events stay in the spool
         self._in_flight.request_started()
         begun = self._clock.monotonic()
+        send = send_first_alone if self.condition.unproven else send_fit
         try:
-            verdict = await send_fit(self._sink, items)
+            verdict = await send(self._sink, items)
         except BaseException as error:
             self._in_flight.request_finished()
             if isinstance(error, Retryable):

@@ -46,6 +46,7 @@ class SinkHealth:
     def restore(self, saved: SinkCondition) -> None:
         """Restore from *saved*, the condition that the last process left, what is still true."""
         self.condition.last_delivered_at = saved.last_delivered_at
+        self.condition.unproven = saved.unproven
         self._health.restore(saved)
         if saved.breaker_reason is not None and saved.last_error is not None:
             # Otherwise every restart would dead-letter another hundred events.
@@ -66,6 +67,7 @@ class SinkHealth:
     async def mark_up(self) -> None:
         """Mark the sink up, unless its circuit breaker is open: then a success proves nothing."""
         self.worked_once = True
+        self.condition.unproven = False
         if self._breaker.is_open:
             return
         failure = self.ack_failure
@@ -77,7 +79,12 @@ class SinkHealth:
         await self._save(changed=changed)
 
     async def mark_held(self, error: Refused) -> None:
-        """Mark the sink held: it refuses until an operator acts."""
+        """
+        Mark the sink held: it refuses until an operator acts.
+
+        If it may have stored events all the same, it must prove itself before it gets them again.
+        """
+        self.condition.unproven |= error.sent
         await self._save(changed=self._health.refused(error))
 
     async def mark_unavailable(self, error: RelayError) -> None:
