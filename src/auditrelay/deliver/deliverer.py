@@ -387,6 +387,7 @@ class Deliverer:
                         attempts,
                         first_at,
                         now,
+                        reduced=_is_of_content(rejection),
                     ),
                 )
                 for rejection in verdict.rejected
@@ -394,13 +395,20 @@ class Deliverer:
             sent = SentBatch.of(accepted, self._clock.monotonic())
             done = ranges_of(items[index].position for index in rejected)
             if verdict.ack_id is None:
-                await self._outcomes.commit([*done, *sent.ranges], [sent], dead)
+                copies = await self._outcomes.commit([*done, *sent.ranges], [sent], dead)
             else:
                 if accepted:
                     self._pending.add(verdict.ack_id.channel, verdict.ack_id.number, sent)
-                await self._outcomes.commit(done, [], dead)
+                copies = await self._outcomes.commit(done, [], dead)
+            if copies:
+                self._in_flight.spool_changed.set()
         finally:
             self._in_flight.request_finished()
         self._outcomes.count_possible_duplicates(verdict.counts.possibly_stored)
         if refusal is not None and self._attempts is not None:
             raise refusal
+
+
+def _is_of_content(rejection: Rejection) -> bool:
+    """Return whether it is its content for which an event is rejected, and not its age."""
+    return rejection.status is not None or rejection.reason == "too_large"

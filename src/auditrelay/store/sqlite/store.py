@@ -326,9 +326,12 @@ class SqliteStore:
 
     async def settle(
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
-    ) -> None:
+    ) -> AbstractSet[int]:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
-        await self._spooling.settle(sink, lambda db: sinks.settle(db, sink, done, dead))
+        now = self._now()
+        return await self._spooling.settle(
+            sink, lambda db: sinks.settle(db, self._spool, sink, done, dead, now)
+        )
 
     # -- dead letters, and what is of both ------------------------------------------------------
 
