@@ -50,7 +50,8 @@ class SinkHealth:
         self._health.restore(saved)
         if saved.breaker_reason is not None and saved.last_error is not None:
             # Otherwise every restart would dead-letter another hundred events.
-            self._breaker.restore(saved.breaker_reason)
+            self._breaker.restore(saved.breaker_reason, saved.breaker_target)
+            self.condition.breaker_target = saved.breaker_target
             self.condition.breaker_reason, self.condition.held = saved.breaker_reason, True
             self.condition.last_error = saved.last_error
 
@@ -94,8 +95,9 @@ class SinkHealth:
 
     async def _save(self, *, changed: bool) -> None:
         """Write the condition if it has *changed*: what else is in it changes with every batch."""
-        changed |= self.condition.breaker_reason != self._breaker.reason
-        self.condition.breaker_reason = self._breaker.reason
+        breaker = self._breaker.reason, self._breaker.target
+        changed |= breaker != (self.condition.breaker_reason, self.condition.breaker_target)
+        self.condition.breaker_reason, self.condition.breaker_target = breaker
         if changed:
             self._in_flight.slot_changed.set()
             await self._state.save_condition(self.condition)

@@ -70,6 +70,7 @@ def settle(
     name: str,
     done: Sequence[Range],
     dead: Sequence[RejectedEvent],
+    *,
     now: int,
 ) -> tuple[Reader, AbstractSet[int]]:
     """

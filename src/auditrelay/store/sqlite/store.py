@@ -330,7 +330,7 @@ class SqliteStore:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
         now = self._now()
         return await self._spooling.settle(
-            sink, lambda db: sinks.settle(db, self._spool, sink, done, dead, now)
+            sink, lambda db: sinks.settle(db, self._spool, sink, done, dead, now=now)
         )
 
     # -- dead letters, and what is of both ------------------------------------------------------
