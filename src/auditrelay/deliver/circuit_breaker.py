@@ -3,9 +3,9 @@ Stop dead-lettering when a sink refuses every event: then its configuration is w
 
 A sink that refuses event after event for one reason, and accepts none in between, would fill the
 dead letters with events that nothing is wrong with. So after ``THRESHOLD`` of them the circuit
-breaker opens: nothing becomes a dead letter any more but one event at a time, ever less often, until
-the sink accepts one again. What is not known to be refused yet is tried meanwhile, so that a run of
-events that really are bad delays no others. Pure.
+breaker opens: only one event at a time becomes a dead letter, ever less often, until the sink
+accepts one again. What is not known to be refused yet is tried meanwhile, so that a run of events
+that really are bad delays no others. Pure.
 """
 
 from collections import Counter

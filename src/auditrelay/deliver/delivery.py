@@ -100,6 +100,9 @@ class Delivery:
                 part = parts.popleft()
                 if not self._breaker.is_open:
                     parts.extendleft(reversed(await self._deliver_part(part)))
+                elif again and self._batches.postponed_wait:
+                    self._postponed.postpone([*part, *chain.from_iterable(parts)])
+                    parts.clear()
                 elif again or self._attempts is not None:
                     self._postponed.postpone([*part[1:], *chain.from_iterable(parts)])
                     parts.clear()
@@ -300,7 +303,7 @@ class Delivery:
                 if accepted:
                     self._pending.add(verdict.ack_id.channel, verdict.ack_id.number, sent)
                 copies = await self._outcomes.commit(done, [], dead)
-            self._postponed.settled(accepted)
+            self._postponed.accepted(accepted)
             if copies:
                 self._in_flight.spool_changed.set()
         finally:

@@ -1,6 +1,7 @@
 """What is sent later than the others: events that a sink refuses, and those that fail alone."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Final, Self
 
@@ -48,6 +49,7 @@ class Postponed:
         self._clock = clock
         self._at_once = at_once
         self._times: dict[int, int] = {}
+        self._next_at = -math.inf
         self._timers: set[asyncio.Task[None]] = set()
 
     @property
@@ -57,8 +59,9 @@ class Postponed:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more event may be set aside."""
-        return len(self._times) < MOST_SET_ASIDE and not self._at_once
+        """Whether one more event may be set aside: of a sink that takes none, one in a while."""
+        is_time = self._clock.monotonic() >= self._next_at
+        return is_time and len(self._times) < MOST_SET_ASIDE and not self._at_once
 
     def postpone(self, items: Sequence[Item]) -> None:
         """Send *items* after everything else that waits, even if nothing else ever comes."""
@@ -79,11 +82,13 @@ class Postponed:
         _log.warning(
             "event_postponed", sink=self._name, uid=item.uid, reason=reason, wait=wait, times=times
         )
+        self._next_at = self._clock.monotonic() + PROBE_MAX
         self._later(wait, item)
 
-    def settled(self, items: Sequence[Item]) -> None:
-        """Forget that any of *items* was set aside: it is delivered, or a dead letter."""
-        if self._times:
+    def accepted(self, items: Sequence[Item]) -> None:
+        """Record that the sink takes events, and forget that any of *items* was set aside."""
+        if self._times and items:
+            self._next_at = -math.inf
             for item in items:
                 self._times.pop(item.position, None)
 
