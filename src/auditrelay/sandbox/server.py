@@ -310,6 +310,7 @@ async def _refuse(
     if how != "resets without a word":
         await _send(writer, Response(413, b"too large"), NO_FAULT, "POST")
     if how == "lingers":
+        writer.write_eof()
         while await reader.read(65536):
             pass
     if how.startswith("resets"):
