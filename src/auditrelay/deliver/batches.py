@@ -56,11 +56,8 @@ class Batches:
         self._postponed += ranges_of(item.position for item in items)
 
     def resend_postponed(self) -> None:
-        """Resend next what was postponed, like any other event."""
-        self._resend += self._postponed
-        self._postponed.clear()
-        for page in self._ready:
-            page.comes_again = False
+        """Resend what was postponed as soon as nothing else waits."""
+        self.postponed_wait = False
 
     def spool_changed(self) -> None:
         """Read again from the next :meth:`fill` on: there may be new events in the spool."""
@@ -85,8 +82,6 @@ class Batches:
                 pages, self._reached = await self._store.read(self._name, self._reached, missing)
                 self._exhausted = not pages
             if not pages:
-                if self._resend:  # a success may have done that during the read
-                    continue
                 if not self._postponed or self.postponed_wait:
                     return False
                 await self._reread(self._postponed.popleft(), missing, self._postponed)

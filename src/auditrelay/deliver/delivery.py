@@ -37,8 +37,11 @@ from auditrelay.window import micros
 SAME_FAILURES: Final = 3
 """Failures in a row for one reason until a batch is made smaller, or an event set aside."""
 
-TRIES: Final = 15
-"""Requests for a batch whose events may all be refused: the whole, 2 halves, 4 quarters..."""
+SAMPLES: Final = 8
+"""
+Parts of a batch whose events may all be refused: it is tried as a whole, in halves and in quarters,
+and of each eighth one event.
+"""
 
 
 class Delivery:
@@ -91,29 +94,35 @@ class Delivery:
         Deliver *batch*; what is postponed of it comes *again*.
 
         While the circuit breaker is open, of those that come again one is sent as a probe. Others
-        may be good: they are tried together, and in smaller parts, without any dead letter.
+        may be good: they are tried together, and in smaller parts, without any dead letter. The
+        first that is accepted closes the breaker.
         """
         try:
             parts: deque[Sequence[Item]] = deque([batch])
-            tries = 0
+            samples = 0
             while parts:
                 part = parts.popleft()
                 if not self._breaker.is_open:
                     parts.extendleft(reversed(await self._deliver_part(part)))
-                elif again and self._batches.postponed_wait:
-                    self._postponed.postpone([*part, *chain.from_iterable(parts)])
-                    parts.clear()
                 elif again or self._attempts is not None:
-                    self._postponed.postpone([*part[1:], *chain.from_iterable(parts)])
-                    parts.clear()
-                    parts.extend(await self._deliver_part(part[:1], probe=True))
-                elif tries < TRIES:
-                    tries += 1
+                    rest = chain.from_iterable(parts)
+                    if again and self._batches.postponed_wait:
+                        self._postponed.postpone([*part, *rest])
+                        return
+                    self._postponed.postpone([*part[1:], *rest])
+                    parts = deque(await self._deliver_part(part[:1], probe=True))
+                elif len(part) * SAMPLES > len(batch):
                     left = await self._deliver_part(part)
-                    parts.extend(halves(left[0]) if len(left) == 1 else left)
+                    parts.extend(halves(left[0]) if len(left) == 1 < len(left[0]) else left)
                 else:
-                    self._postponed.postpone([*part, *chain.from_iterable(parts)])
-                    parts.clear()
+                    sample = samples % len(part)  # of each part another: bad ones may be regular
+                    samples += 1
+                    left = await self._deliver_part(part[sample : sample + 1])
+                    rest = [*part[:sample], *part[sample + 1 :], *chain.from_iterable(left)]
+                    if self._breaker.is_open:
+                        self._postponed.postpone(rest)
+                    else:
+                        parts.append(rest)
         finally:
             self._in_flight.batch_finished()
 
