@@ -93,28 +93,27 @@ class Delivery:
         """
         Deliver *batch*; what is postponed of it comes *again*.
 
-        While the circuit breaker is open, of those that come again one is sent as a probe. Others
-        may be good: they are tried together, and in smaller parts, without any dead letter. The
-        first that is accepted closes the breaker.
+        While the circuit breaker is open, of those that come again one is sent as a probe. Some may
+        be good: they are tried together, and in smaller parts, without any dead letter. The first
+        that is accepted closes the breaker.
         """
+        parts: deque[Sequence[Item]] = deque([batch])
+        samples = 0
         try:
-            parts: deque[Sequence[Item]] = deque([batch])
-            samples = 0
+            if self._breaker.is_open and (again or self._attempts is not None):
+                if again and self._batches.postponed_wait:
+                    self._postponed.postpone(batch)  # another one has its turn
+                    return
+                parts = deque(await self._deliver_part(batch[:1], probe=True))
+                parts.append(batch[1:])
             while parts:
                 part = parts.popleft()
                 if not self._breaker.is_open:
-                    parts.extendleft(reversed(await self._deliver_part(part)))
-                elif again or self._attempts is not None:
-                    rest = chain.from_iterable(parts)
-                    if again and self._batches.postponed_wait:
-                        self._postponed.postpone([*part, *rest])
-                        return
-                    self._postponed.postpone([*part[1:], *rest])
-                    parts = deque(await self._deliver_part(part[:1], probe=True))
+                    parts.extendleft(reversed(await self._deliver_part(part) if part else []))
                 elif len(part) * SAMPLES > len(batch):
                     left = await self._deliver_part(part)
                     parts.extend(halves(left[0]) if len(left) == 1 < len(left[0]) else left)
-                else:
+                elif part:
                     sample = samples % len(part)  # of each part another: bad ones may be regular
                     samples += 1
                     left = await self._deliver_part(part[sample : sample + 1])
