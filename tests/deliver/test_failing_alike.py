@@ -123,21 +123,23 @@ async def test_while_its_check_fails_too_it_is_the_sink_and_nothing_is_overtaken
 # --- the size, by itself
 
 
-def test_a_size_is_halved_and_doubles_again_with_what_passes() -> None:
+def after(*passed: int) -> int | None:
+    """Return the most bytes after failures, and after requests of these sizes *passed*."""
     batch = BatchSize()
     batch.passed(10, 0, 1000)
-    assert batch.most is None
     batch.failed(800, 0)
     batch.failed(900, 0)  # in flight at the time
     batch.failed(400, 0)
-    assert batch.most == 200
-    batch.passed(200, 0, 1000)
-    assert batch.most == 400
-    batch.passed(100, 0, 1000)
-    assert batch.most == 400
-    batch.passed(400, 0, 1000)
-    batch.passed(800, 0, 1000)
-    assert batch.most is None
+    for size in passed:
+        batch.passed(size, 0, 1000)
+    return batch.most
+
+
+def test_a_size_is_halved_and_doubles_again_with_what_passes() -> None:
+    assert BatchSize().most is None
+    assert after() == 200
+    assert after(200) == after(200, 100) == 400
+    assert after(200, 400, 800) is None
 
 
 def test_what_fails_after_less_has_passed_is_not_tried_for_a_while() -> None:
@@ -145,8 +147,8 @@ def test_what_fails_after_less_has_passed_is_not_tried_for_a_while() -> None:
     batch.failed(800, 0)
     batch.passed(400, 0, 10_000)
     batch.failed(700, 0)
-    assert batch.most == 350
-    batch.passed(350, GROWS_AFTER - 1, 10_000)
-    assert batch.most == 350
-    batch.passed(350, GROWS_AFTER, 10_000)
-    assert batch.most == 700
+    mosts = [batch.most]
+    for now in (GROWS_AFTER - 1, GROWS_AFTER):
+        batch.passed(350, now, 10_000)
+        mosts.append(batch.most)
+    assert mosts == [350, 350, 700]

@@ -192,9 +192,8 @@ async def test_a_number_that_names_no_event_is_about_the_batch_as_a_whole(
 ) -> None:
     sink = make()
     splunk.faults.add(hec(400, code, number))
-    with pytest.raises(Rejected if code == 6 else Refused) as caught:
+    with pytest.raises(Rejected if code == 6 else Refused, match="400|code 7"):
         await sink.send(items(sink, 5))
-    assert caught.value.status == 400
 
 
 async def test_a_bad_event_without_a_number_rejects_the_batch_as_a_whole(

@@ -118,10 +118,9 @@ class Delivery:
                     samples += 1
                     left = await self._deliver_part(part[sample : sample + 1])
                     rest = [*part[:sample], *part[sample + 1 :], *chain.from_iterable(left)]
-                    if self._breaker.is_open:
-                        self._postponed.postpone(rest)
-                    else:
-                        parts.append(rest)
+                    parts.append(rest)
+                    if self._refuses_all():
+                        self._postponed.postpone(parts.pop())
         finally:
             self._in_flight.batch_finished()
 
@@ -174,6 +173,9 @@ class Delivery:
 
     def _is_too_large(self, items: Sequence[Item]) -> bool:
         return self._size.most is not None and size_of(items) > self._size.most
+
+    def _refuses_all(self) -> bool:
+        return self._breaker.is_open  # a call, as it may be another answer than a moment ago
 
     async def _fails_alone(self) -> bool:
         """Return whether it is an event that fails, and not its sink: that one's check succeeds."""

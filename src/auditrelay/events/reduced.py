@@ -1,9 +1,9 @@
 """
 The reduced copy of an event that a sink refuses: who did what, when, to what, and nothing odd.
 
-Whoever can write into an audited record could otherwise keep it out of a SIEM, by a value that the
-SIEM refuses. The copy is an event of its own; the refused one stays whole among the dead letters.
-Pure.
+An insider who can write into an audited record could otherwise keep it out of a SIEM, by a value
+that the SIEM refuses. The copy is an event of its own; the refused one stays whole among the dead
+letters. Pure.
 """
 
 from datetime import UTC, datetime

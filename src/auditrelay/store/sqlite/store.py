@@ -113,15 +113,8 @@ class SqliteStore:
         remember: timedelta,
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
-        return await asyncio.to_thread(
-            lambda: cls(
-                state_dir,
-                clock=clock,
-                max_bytes=max_bytes,
-                retention=retention,
-                remember=remember,
-            )
-        )
+        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember)
+        return await asyncio.to_thread(make, state_dir, clock=clock)
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """Apply new limits from now on."""
