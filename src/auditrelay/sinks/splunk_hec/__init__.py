@@ -410,8 +410,8 @@ class Sink:
             raise Refused(
                 f"{reply.where}: {text}; {named} does not exist, or the token may not write to it",
                 status=400,
-                # A number beyond the first event, or none, leaves open what came before it.
-                sent=count > 1 if number is None else number > 1,
+                # Unless it is the number of the first event, the first may be stored.
+                sent=count > 1 and number != 0,
             )
         verdict = _partial(suspect, suspect, count, channel)
         stored = verdict.counts.possibly_stored + bool(number)
