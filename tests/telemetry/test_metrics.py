@@ -29,6 +29,7 @@ PROMISED = {
     "auditrelay_events_delivered_total": {"sink", "source"},
     "auditrelay_events_possible_duplicate_total": {"sink"},
     "auditrelay_events_restamped_total": {"sink"},
+    "auditrelay_events_reduced_total": {"sink"},
     "auditrelay_events_already_stored_total": {"sink"},
     "auditrelay_events_diverted_total": {"sink"},
     "auditrelay_events_dropped_total": {"sink"},

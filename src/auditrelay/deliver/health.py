@@ -57,10 +57,12 @@ class SinkHealth:
     def restore(self, saved: SinkCondition) -> None:
         """Restore from *saved*, the condition that the last process left, what is still true."""
         self.condition.last_delivered_at = saved.last_delivered_at
+        self.condition.unproven = saved.unproven
         self._health.restore(saved)
         if saved.breaker_reason is not None and saved.last_error is not None:
             # Otherwise every restart would dead-letter another hundred events.
-            self._breaker.restore(saved.breaker_reason)
+            self._breaker.restore(saved.breaker_reason, saved.breaker_target)
+            self.condition.breaker_target = saved.breaker_target
             self.condition.breaker_reason, self.condition.held = saved.breaker_reason, True
             self.condition.last_error = saved.last_error
 
@@ -77,6 +79,8 @@ class SinkHealth:
     async def mark_up(self) -> None:
         """Mark the sink up, unless a success proves nothing: a breaker is open, a bug holds it."""
         self.worked_once = True
+        if not self._bug_stands():
+            self.condition.unproven = False
         if self._breaker.is_open or self._bug_stands():
             return
         failure = self.ack_failure
@@ -88,8 +92,13 @@ class SinkHealth:
         await self._save(changed=changed)
 
     async def mark_held(self, error: Refused | PeerBug) -> None:
-        """Mark the sink held: it refuses until an operator acts, or its check meets a bug."""
+        """
+        Mark the sink held: it refuses until an operator acts, or its check meets a bug.
+
+        If it may have stored events all the same, it must prove itself before it gets them again.
+        """
         if not self._bug_stands():
+            self.condition.unproven |= error.sent
             await self._save(changed=self._health.refused(error))
 
     async def mark_bug(self, error: PeerBug) -> None:
@@ -128,8 +137,9 @@ class SinkHealth:
 
     async def _save(self, *, changed: bool) -> None:
         """Write the condition if it has *changed*: what else is in it changes with every batch."""
-        changed |= self.condition.breaker_reason != self._breaker.reason
-        self.condition.breaker_reason = self._breaker.reason
+        breaker = self._breaker.reason, self._breaker.target
+        changed |= breaker != (self.condition.breaker_reason, self.condition.breaker_target)
+        self.condition.breaker_reason, self.condition.breaker_target = breaker
         if changed:
             self._in_flight.slot_changed.set()
             await self._state.save_condition(self.condition)

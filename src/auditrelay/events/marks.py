@@ -11,6 +11,9 @@ NO_MARKS: Mapping[str, object] = MappingProxyType({})
 NOT_NORMALIZED = "not_normalized"
 """The warning on an event whose record is not a JSON object."""
 
+REDUCED = "reduced"
+"""The warning on the reduced copy of an event that a sink refuses, and its marker."""
+
 UNKNOWN_ACTION = "unknown_action"
 """The warning on an event with an unrecognised action type."""
 
@@ -43,6 +46,8 @@ def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object
         own["replayed"] = True
     if event.notice:
         own["notice"] = True
+    if REDUCED in event.warnings:
+        own[REDUCED] = True
     if marks:
         own.update(marks)
 

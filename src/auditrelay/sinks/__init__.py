@@ -23,6 +23,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Rejected, Retryable, TooLarge
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
+from auditrelay.events.reduced import ACTION as REDUCED
 from auditrelay.settings import SinkSettings
 from auditrelay.telemetry.metrics import Metrics
 
@@ -89,6 +90,11 @@ class Item(msgspec.Struct, gc=False):
     key: object = None
     ages: tuple[int, int] = ANY_AGE
     unfit: Unfit | None = None
+    reduced: bool = False
+    """
+    Whether it is a reduced copy, of contents that no product refuses: that it is accepted says
+    nothing about other events.
+    """
 
     @classmethod
     def of_page(
@@ -96,7 +102,7 @@ class Item(msgspec.Struct, gc=False):
     ) -> list[Self]:
         """Return the items for the events of *page*; texts that will not be sent are left out."""
         most = limits.event_bytes
-        sources = [sort.source for sort in page.sorts]
+        sorts = [(sort.source, sort.native_action == REDUCED) for sort in page.sorts]
         items = []
         for position, uid, sort, at, each in zip(
             positions, page.uid, page.sort, page.at, rendered, strict=True
@@ -106,7 +112,8 @@ class Item(msgspec.Struct, gc=False):
                 unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
             if unfit is not None:
                 text = b""
-            items.append(cls(position, uid, sources[sort], at, text, each.key, each.ages, unfit))
+            source, reduced = sorts[sort]
+            items.append(cls(position, uid, source, at, text, each.key, each.ages, unfit, reduced))
         return items
 
 

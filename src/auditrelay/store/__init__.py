@@ -192,7 +192,11 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class RejectedEvent:
-    """The *place* in the spool of an event that a sink will never accept, and why."""
+    """
+    The *place* in the spool of an event that a sink will never accept, and why.
+
+    If it is to be *reduced*, the sink is sent a reduced copy of it (``events.reduced``).
+    """
 
     place: int
     reason: str
@@ -201,6 +205,7 @@ class RejectedEvent:
     attempts: int
     first_at: datetime
     last_at: datetime
+    reduced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,10 @@ class SinkCondition(msgspec.Struct):
     """The short code of ``last_error``."""
     breaker_reason: str | None = None
     """The reason for which it refuses every event, while its circuit breaker is open."""
+    breaker_target: str | None = None
+    """The target for which it does so, such as an index; None: for all of them."""
+    unproven: bool = False
+    """Whether its last success proved nothing, so that it is asked before it gets an event."""
 
 
 Condition = SourceCondition | SinkCondition

@@ -204,6 +204,9 @@ class Metrics:
     events_possible_duplicate = Row(
         Counter, "Events sent again after a request whose outcome is unknown.", "sink"
     )
+    events_reduced = Row(
+        Counter, "Refused events of which the sink gets a reduced copy instead.", "sink"
+    )
     events_restamped = Row(
         Counter,
         "Events sent with a later timestamp, because the sink would not index their own.",

@@ -116,15 +116,8 @@ class SqliteStore:
         remember: timedelta,
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
-        return await asyncio.to_thread(
-            lambda: cls(
-                state_dir,
-                clock=clock,
-                max_bytes=max_bytes,
-                retention=retention,
-                remember=remember,
-            )
-        )
+        make = partial(cls, max_bytes=max_bytes, retention=retention, remember=remember)
+        return await asyncio.to_thread(make, state_dir, clock=clock)
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
         """Apply new limits from now on."""
@@ -337,9 +330,12 @@ class SqliteStore:
 
     async def settle(
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
-    ) -> None:
+    ) -> AbstractSet[int]:
         """Update the progress of *sink*, insert the *dead* letters, delete those delivered."""
-        await self._spooling.settle(sink, lambda db: sinks.settle(db, sink, done, dead))
+        now = self._now()
+        return await self._spooling.settle(
+            sink, lambda db: sinks.settle(db, self._spool, sink, done, dead, now=now)
+        )
 
     # -- dead letters, and what is of both ------------------------------------------------------
 
