@@ -204,3 +204,18 @@ async def test_the_journal_says_whose_file_it_was(rig: Rig) -> None:
     assert [entry.via for entry in known.journal if entry.what == "covered"] == [
         "export a.csv of user 0"
     ]
+
+
+async def test_an_export_with_another_content_of_a_known_record_is_reported(rig: Rig) -> None:
+    rig.folder.contents["a.json"] = [ExportPage([record(1), record(2)], last=True)]
+    await rig.poll()
+    altered = record(1).replace(b"auth.logout", b"auth.login")
+    rig.folder.contents["b.json"] = [
+        ExportPage([altered], last=False),
+        ExportPage([record(2)], last=True, covers=(COVERED,)),
+    ]
+    await rig.poll()
+    *_, event = await rig.world.spooled()
+    assert (event.notice, event.native_id) == (True, "r1")
+    assert b"auth.login" in bytes(event.raw)
+    assert await rig.world.covered() == [(COVERED, None)]

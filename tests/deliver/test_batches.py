@@ -170,13 +170,19 @@ async def test_what_is_postponed_comes_after_everything_that_waits(world: World)
     batches.postpone(first[3:5])
     batches.postpone(first[8:9])
     assert not await batches.fill(), "the postponed ones do not fill it"
-    assert positions(batches.cut(0)) == [*range(10, 15), 3, 4, 8]
+    assert positions(batches.cut(0)) == [*range(10, 15)], "they are not mixed with others"
+    assert batches.next_comes_again
+    assert positions(batches.cut(0)) == [3, 4, 8]
     batches.postpone(first[:1])
+    batches.postponed_wait = True
+    assert not await batches.fill()
+    assert not batches.ready
     batches.resend_postponed()
     await world.spool(1, first=15)
     batches.spool_changed()
     assert not await batches.fill()
-    assert positions(batches.cut(0)) == [0, 15]
+    assert positions(batches.cut(0)) == [15]
+    assert positions(batches.cut(0)) == [0]
 
 
 async def test_what_is_no_longer_postponed_after_a_read_is_not_overlooked(

@@ -27,17 +27,19 @@ async def test_nothing_is_counted_before_it_is_stored(
     made = await world.spool(3)
     settle, counted = world.store.settle, list[float]()
 
-    async def watched(*args: Any, **kwargs: Any) -> None:
+    async def watched(*args: Any, **kwargs: Any) -> Any:
         counted.append(world.counted("events_delivered_total"))
         counted.append(world.counted("dead_letters_total"))
-        await settle(*args, **kwargs)
+        return await settle(*args, **kwargs)
 
     monkeypatch.setattr(world.store, "settle", watched)
     intake = Intake(script=[Verdict(rejected=(Rejection(1, "mapping", "odd", 400),))])
     with capture_logs() as logs:
         await world.run(intake)
-    assert counted == [0, 0]
-    assert world.counted("events_delivered_total") == 2
+    assert counted[:2] == [0, 0]
+    assert counted[2:] == [2, 1], "then the reduced copy"
+    assert world.counted("events_delivered_total") == 3
+    assert world.counted("events_reduced_total") == 1
     assert world.counted("dead_letters_total") == 1
     (line,) = [line for line in logs if line["event"] == "event_dead_lettered"]
     assert (line["reason"], line["status"]) == ("mapping", 400)

@@ -16,10 +16,10 @@ async def test_a_verdict_that_cannot_be_stored_is_kept_until_the_disk_has_room(
     made = await world.spool(5)
     settle, refusals = world.store.settle, iter(range(4))
 
-    async def full(*args: Any, **kwargs: Any) -> None:
+    async def full(*args: Any, **kwargs: Any) -> Any:
         if next(refusals, None) is not None:
             raise StoreFull("no room")
-        await settle(*args, **kwargs)
+        return await settle(*args, **kwargs)
 
     monkeypatch.setattr(world.store, "settle", full)
     rejection = Rejection(0, "mapping", "odd", 400)
@@ -37,12 +37,12 @@ async def test_a_verdict_that_waits_for_room_does_not_make_the_loop_look_stuck(
     await world.spool(5)
     settle, moved = world.store.settle, list[float]()
 
-    async def full(*args: Any, **kwargs: Any) -> None:
+    async def full(*args: Any, **kwargs: Any) -> Any:
         assert deliverer.worked_at is not None
         moved.append(deliverer.worked_at)
         if len(moved) < 4:
             raise StoreFull("no room")
-        await settle(*args, **kwargs)
+        return await settle(*args, **kwargs)
 
     monkeypatch.setattr(world.store, "settle", full)
     deliverer = world.deliverer(Intake())

@@ -96,6 +96,37 @@ test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_speaks
   a SIEM that is down for long loses nothing
       tests/http/test_retry.py::test_without_a_limit_it_never_gives_up_and_waits_stay_bounded
       tests/deliver/test_deliverer.py::test_a_403_holds_the_sink_and_drops_nothing
+
+Success and failure of a SIEM
+  a success in other words is neither sent again without end nor taken for a delivery
+      tests/contract/sinks/test_refusals.py::\
+test_a_success_in_other_words_is_one_send_and_then_done_or_held
+      tests/deliver/test_unproven.py::\
+test_the_first_success_that_proves_nothing_holds_the_sink_after_one_send
+  what a gateway answers for a SIEM that has stored the batch is counted
+      tests/contract/sinks/test_refusals.py::\
+test_a_gateway_that_answers_for_a_batch_that_was_stored_is_counted
+  what is too large for a proxy that only resets gets smaller until it passes
+      tests/contract/sinks/test_refusals.py::\
+test_what_a_proxy_does_not_let_through_gets_smaller_until_it_passes
+  an event that is reset whenever it is sent does not stop the others
+      tests/deliver/test_failing_alike.py::\
+test_an_event_that_fails_alone_is_overtaken_and_not_lost
+
+Events that a SIEM refuses
+  no value of a record keeps an action out of a SIEM
+      tests/contract/sinks/test_refusals.py::\
+test_a_refused_event_arrives_reduced_and_stays_whole_among_the_dead_letters
+      tests/system/test_kill.py::\
+test_a_refused_event_and_its_reduced_copy_are_stored_together_wherever_it_is_killed
+  thousands of refused events delay the others by less than a minute
+      tests/deliver/test_many_refused.py::\
+test_events_behind_thousands_of_refused_ones_come_through_in_less_than_a_minute
+      tests/deliver/test_many_refused.py::\
+test_good_events_among_as_many_refused_ones_come_through
+  a wrong configuration holds a sink instead of filling the dead letters, for each index alone
+      tests/deliver/test_circuit_breaker.py::\
+test_what_is_refused_for_one_target_is_counted_whatever_others_accept
 """
 
 import asyncio

@@ -392,15 +392,37 @@ async def test_a_reset_that_is_no_number_is_ignored(
     assert caught.value.retry_after is None
 
 
-@pytest.mark.parametrize("body", [b"[]", b'"ok"', b"null", b"{", b""])
-async def test_a_202_without_the_object_of_datadog_proves_nothing(
-    intake: Datadog, make: Callable[..., Sink], items: Items, body: bytes
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'"ok"', b"OK", b"null", b"{", b""])
+async def test_any_2xx_is_a_success_as_what_speaks_the_protocol_words_it(
+    intake: Datadog, make: Callable[..., Sink], items: Items, status: int, body: bytes
 ) -> None:
     sink = make()
-    intake.faults.add(answer(202, body))
-    with pytest.raises(Retryable) as caught:
+    intake.faults.add(answer(status, b"" if status == 204 else body))
+    assert await sink.send(items(sink, 1)) == Verdict()
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", {}),
+        (b"\n  <html>", {}),
+        (b"Please sign in", {"Content-Type": "text/html; charset=utf-8"}),
+        (b"", {"Content-Type": "text/HTML"}),
+    ],
+)
+async def test_a_web_page_is_no_success(
+    intake: Datadog,
+    make: Callable[..., Sink],
+    items: Items,
+    body: bytes,
+    headers: dict[str, str],
+) -> None:
+    sink = make()
+    intake.faults.add(answer(200, body, headers))
+    with pytest.raises(Refused, match="the address answers but is not Datadog") as caught:
         await sink.send(items(sink, 1))
-    assert (caught.value.reason, caught.value.sent) == ("bad_reply", True)
+    assert (caught.value.status, caught.value.sent) == (200, True)
 
 
 async def test_check_asks_whether_the_key_is_valid_and_stores_nothing(
@@ -410,7 +432,7 @@ async def test_check_asks_whether_the_key_is_valid_and_stores_nothing(
     with pytest.raises(Refused, match="belongs to this site"):
         await make(api_key="wrong").check()
     intake.faults.add(answer(200, b'{"valid":false}'))
-    with pytest.raises(Retryable):
+    with pytest.raises(Refused, match="is not Datadog"):
         await make().check()
     assert intake.stored.total == 0
 

@@ -28,7 +28,9 @@ Answer = Callable[[Sequence[Item]], Verdict | Awaitable[Verdict]]
 
 
 def name_of(item: Item) -> str:
-    return str(json.loads(item.text)["id"])
+    """Return the native id of an event; of a reduced copy, the uid of the refused event."""
+    record = json.loads(item.text)
+    return str(record["reduced"]["uid"] if item.reduced else record["id"])
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Intake:
     """
     A sink that follows the contract: it has accepted what it does not reject, retry or raise about.
 
-    *script* answers the requests in order, *always* those after it.
+    *script* answers the requests in order, *always* those after it. Reduced copies are accepted and
+    listed in *reduced*, apart from the others, unless it *refuses_reduced* ones like any event.
     """
 
     limits: Limits = field(default_factory=lambda: Limits(1000, 10**9))
@@ -47,6 +50,8 @@ class Intake:
     taken: list[str] = field(default_factory=list)
     checks: list[RelayError] = field(default_factory=list)
     asked: int = 0
+    reduced: list[str] = field(default_factory=list)
+    refuses_reduced: bool = False
 
     def render(
         self, page: Page, now: int, *, marks: Mapping[str, object] | None = None
@@ -60,6 +65,13 @@ class Intake:
         assert batch, "an empty batch"
         assert len(batch) <= self.limits.events
         assert len({item.position for item in batch}) == len(batch)
+        if not self.refuses_reduced and any(item.reduced for item in batch):
+            whole = [index for index, item in enumerate(batch) if not item.reduced]
+            verdict = Verdict()
+            if whole:
+                verdict = (await self.send([batch[index] for index in whole])).within(whole)
+            self.reduced += [name_of(item) for item in batch if item.reduced]
+            return verdict
         self.offered.append([name_of(item) for item in batch])
         answer = self.script.pop(0) if self.script else self.always
         if isinstance(answer, RelayError):

@@ -23,6 +23,7 @@ from tests.support.daemon import (
     configure,
     eventually,
     intakes,
+    made,
     missing,
     sinks,
     sources,
@@ -119,6 +120,30 @@ async def test_nothing_is_lost_wherever_the_process_is_killed(
         assert extra <= (0 if intake == "elastic" else in_flight), intake
         assert unreported_gaps(tmp_path / "state", stored.documents) == [], intake
     assert Counter(sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+async def test_a_refused_event_and_its_reduced_copy_are_stored_together_wherever_it_is_killed(
+    sandbox: Sandbox, tmp_path: Path, number: int, side: str
+) -> None:
+    sandbox.elastic.fail_items(400, kind="document_parsing_exception", times=1)
+    config = configured(tmp_path, sandbox, resweep=False)
+    ended = await catch_up(config, method="settle", number=number, side=side)
+    assert ended.status == -signal.SIGKILL, "it was not killed"
+    ended = await catch_up(config)
+    assert ended.status == 0, ended.stderr
+    with StateView(tmp_path / "state") as view:
+        dead = [each.letter.event.uid for each in view.dead_letters()]
+    texts = list(map(json.dumps, sandbox.elastic.stored.documents))
+    copies = [text for text in texts if "auditrelay.reduced" in text]
+    # Killed before its verdict was stored, the event was sent again, and accepted.
+    assert len(dead) == len(copies) <= 1
+    assert all(uid in copy for uid, copy in zip(dead, copies, strict=True))
+    assert not set(sandbox.elastic.stored.by_uid).intersection(dead)
+    assert len(sandbox.elastic.stored.lost(made(sandbox))) <= len(dead), "or it was a notice"
+    stored = Counter(sandbox.elastic.stored.uids)
+    assert stored.most_common(1)[0][1] == 1
 
 
 async def test_the_kills_fall_on_every_kind_of_write_that_a_run_makes(

@@ -54,6 +54,7 @@ METRICS = [
     "auditrelay_spool_max_bytes",
     "auditrelay_request_duration_seconds",
     "auditrelay_requests_retried_total",
+    "auditrelay_unforeseen_errors_total",
     "auditrelay_event_lateness_seconds",
     "auditrelay_end_to_end_seconds",
     "auditrelay_build_info",

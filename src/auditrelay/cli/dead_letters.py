@@ -21,7 +21,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
 from auditrelay.service.desk import Drop, Dropped, Replay, Replayed
 from auditrelay.store import StoredDeadLetter
-from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import iso
 
@@ -228,7 +228,7 @@ def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
 
 
 def _read(config: Config, **filters: Any) -> list[StoredDeadLetter]:
-    if not (config.state_dir / DATABASE).exists():
+    if not is_there(config.state_dir):
         return []
     with StateView(config.state_dir) as view:
         return view.dead_letters(**filters)

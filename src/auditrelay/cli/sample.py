@@ -20,7 +20,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import make, make_file_source
+from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -102,9 +102,9 @@ async def _show_pages(
             f"{name} reads files and cannot be asked for a window: it has no pages; leave out "
             "--pages"
         )
-    source = make(name, settings, Metrics(sources=[name]), clock, config.state_dir)
+    metrics = Metrics(sources=[name])
+    source, normalizer = make_source(name, settings, metrics, clock, config.state_dir)
     try:
-        normalizer = Normalizer.of(name, settings, scope=source.scope)
         fetched = micros(clock.now())
         return await print_pages(
             name, source, window, settings, lambda records: normalizer.identify(records, fetched)
@@ -140,9 +140,10 @@ async def _newest(config: Config, clock: Clock, name: str, count: int) -> list[A
     settings = config.sources[name]
     if settings.export_directory is not None:
         return await _newest_in_files(name, settings, clock, count)
-    source = make(name, settings, Metrics(sources=[name]), clock, config.state_dir)
+    metrics = Metrics(sources=[name])
+    source, normalizer = make_source(name, settings, metrics, clock, config.state_dir)
     now = clock.now()
-    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope), now)
+    found = _Newest(count, normalizer, now)
     try:
         # Not every API returns the newest first: try ever longer windows instead.
         for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
@@ -163,9 +164,9 @@ async def _newest_in_files(
     name: str, settings: SourceSettings, clock: Clock, count: int
 ) -> list[AuditEvent]:
     """Read the newest readable files first, until there are enough events."""
-    source = make_file_source(name, settings, Metrics(sources=[name]), clock)
+    source, normalizer = make_file_source(name, settings, Metrics(sources=[name]), clock)
     now = clock.now()
-    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope), now)
+    found = _Newest(count, normalizer, now)
     try:
         async with contextlib.aclosing(source.files(_none_is_known, now)) as files:
             newest_first = [file async for file in files][::-1]

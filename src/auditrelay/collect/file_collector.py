@@ -18,7 +18,7 @@ from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import FileStore
 from auditrelay.collect.page_writer import PageWriter
 from auditrelay.collect.polls import Polls
-from auditrelay.errors import ConfigError, Rejected
+from auditrelay.errors import ConfigError, PeerBug, Rejected
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import ExportFile, ExportPage, FileSource
@@ -117,8 +117,8 @@ class FileCollector:
         """
         Read every file that is complete and was not read before.
 
-        Raises Refused if the directory cannot be read, and StoreFull; what was read until then
-        stays in the store.
+        Raises Refused if the directory cannot be read, StoreFull, and PeerBug once the other files
+        are read; what was read until then stays in the store.
         """
         async with self.polls.track():
             await self._checkpoint.refresh()
@@ -130,6 +130,7 @@ class FileCollector:
 
     async def _read_new(self) -> None:
         rejected: dict[bytes, str] = {}
+        bug: PeerBug | None = None
 
         async def known(key: bytes) -> bool:
             return await self._store.is_file_known(self.name, key)
@@ -138,6 +139,8 @@ class FileCollector:
             async for file in files:
                 try:
                     await self._read_file(file)
+                except PeerBug as error:
+                    bug = error
                 except Rejected as error:
                     rejected[file.key] = scrub(str(error))
                     if file.key not in self._rejected:
@@ -149,9 +152,12 @@ class FileCollector:
                         )
         self._rejected = rejected
         self._health.rejected_files = rejected.values()
+        if bug is not None:
+            raise bug
 
     async def _read_file(self, file: ExportFile) -> None:
         rows = new = bad = ambiguous = 0
+        changed = self._writer.compare()
         async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
@@ -167,6 +173,7 @@ class FileCollector:
                     f"export {file.name} of user {file.owner}",
                     proof,
                     self._bad_rows(file, page),
+                    changed=changed,
                 )
                 new += len(added.new)
                 ambiguous += len(added.late)

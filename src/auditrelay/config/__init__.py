@@ -60,6 +60,8 @@ def load(
         state_dir = _state_dir(environ)
         if state_dir is None:
             problems.append("state_dir: is missing, and $HOME is not set for its default")
+    if state_dir is not None and not _is_text(str(state_dir)):
+        problems.append(f"state_dir: {str(state_dir)!r} is not text in UTF-8")
     if not problems and whole and state_dir:
         config = Config(
             path=path,
@@ -127,6 +129,11 @@ def _state_dir(environ: Mapping[str, str]) -> Path | None:
         return Path(base, "auditrelay")
     home = environ.get("HOME")
     return Path(home, ".local/state/auditrelay") if home else None
+
+
+def _is_text(text: str) -> bool:
+    """Return whether *text*, from a variable of the system, was UTF-8 there."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _cross_checks(config: Config) -> Iterator[str]:

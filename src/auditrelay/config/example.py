@@ -106,11 +106,12 @@ _SOURCE_KEYS = """\
 # requests_per_minute = 60  # no default
 # Report the source as silent when it has shown nothing new for this long.
 # max_silence = "24h"  # no default
-# The keys whose values are replaced before anything is stored: "default" (keys that look like a
-# secret), "off", or a list of patterns for keys such as ["*token*", "ssn"].
+# What is replaced before anything is stored: "default" (what looks like a secret, by its key or by
+# itself; docs/redaction.md), "off", or a list of patterns for keys such as ["*token*", "ssn"].
 # redact = "default"
 # Identities to replace by a pseudonym, everywhere in the event: any of actor.id actor.name
-# actor.email actor.ip target.id target.name target.email. The same value always has the same one.
+# actor.email actor.ip target.id target.name target.email, as far as the vendor's records have it;
+# email and IP addresses under any key. The same value always has the same one.
 # pseudonymize = []
 # The key for pseudonyms, at least 16 characters: openssl rand -hex 32. Another key makes others.
 # pseudonym_key = "${env:PSEUDONYM_KEY}"  # no default

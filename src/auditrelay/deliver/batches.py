@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Final
 
 from auditrelay.deliver.spool import Spool
-from auditrelay.errors import TooLarge
+from auditrelay.errors import PeerBug, TooLarge
 from auditrelay.events.page import Page
 from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
@@ -33,7 +33,14 @@ class Batches:
         self._exhausted = False
         """Whether the last read found nothing more, so that another one would not either."""
         self._resend: deque[Range] = deque()
-        self._postponed: list[Range] = []
+        self._postponed: deque[Range] = deque()
+        self.postponed_wait = False
+        """Whether what was postponed is not read yet, even if nothing else waits."""
+
+    @property
+    def next_comes_again(self) -> bool:
+        """Whether the next batch is of events that were postponed."""
+        return bool(self._ready) and self._ready[0].comes_again
 
     @property
     def ready(self) -> bool:
@@ -49,9 +56,8 @@ class Batches:
         self._postponed += ranges_of(item.position for item in items)
 
     def resend_postponed(self) -> None:
-        """Resend next what was postponed."""
-        self._resend += self._postponed
-        self._postponed.clear()
+        """Resend what was postponed as soon as nothing else waits."""
+        self.postponed_wait = False
 
     def spool_changed(self) -> None:
         """Read again from the next :meth:`fill` on: there may be new events in the spool."""
@@ -69,37 +75,50 @@ class Batches:
             if missing <= 0 or sum(page.size for page in self._ready) >= READ_AHEAD_BYTES:
                 return True
             if self._resend:
-                await self._reread(self._resend.popleft(), missing)
+                await self._reread(self._resend.popleft(), missing, self._resend)
                 continue
             pages: list[SpoolPage] = []
             if not self._exhausted:
                 pages, self._reached = await self._store.read(self._name, self._reached, missing)
                 self._exhausted = not pages
             if not pages:
-                # A success may have done that during the read: then there is something to resend.
-                self.resend_postponed()
-                if not self._resend:
+                if not self._postponed or self.postponed_wait:
                     return False
+                await self._reread(self._postponed.popleft(), missing, self._postponed)
                 continue
             self._ready += map(_Waiting, pages)
 
-    async def _reread(self, places: Range, most: int) -> None:
+    async def _reread(self, places: Range, most: int, ranges: deque[Range]) -> None:
+        """Read the first of *places*, and put the others back in front of *ranges*."""
         pages = await self._store.reread(self._name, places, most)
-        self._ready += map(_Waiting, pages)
+        again = ranges is self._postponed
+        self._ready += [_Waiting(page, comes_again=again) for page in pages]
         if pages:  # else the rest of the range is done by now
             start, end = pages[-1].first + len(pages[-1].events), places[1]
             if start < end:
-                self._resend.appendleft((start, end))
+                ranges.appendleft((start, end))
 
-    def cut(self, now: int) -> list[Item]:
-        """Return the next batch, rendered to be sent *now* (microseconds since 1970 UTC)."""
+    def cut(self, now: int, most: int | None = None) -> list[Item]:
+        """
+        Return the next batch, rendered to be sent *now* (microseconds since 1970 UTC).
+
+        It has *most* bytes at most, if that is less than the limits of the sink. Events that come
+        again are not mixed with others.
+        """
         limits, ready = self._sink.limits, self._ready
         items: list[Item] = []
-        room = limits.bytes
-        while ready and len(items) < limits.events:
+        room = limits.bytes if most is None else min(limits.bytes, most)
+        again = self.next_comes_again
+        while ready and ready[0].comes_again == again and len(items) < limits.events:
             page = ready[0]
             before = len(items)
-            for item in page.rendered(self._sink, now, limits.events - before, room):
+            try:
+                rendered = page.rendered(self._sink, now, limits.events - before, room)
+            except PeerBug:
+                if items:
+                    break  # they are sent without it; the next batch begins with it
+                raise
+            for item in rendered:
                 room -= len(item.text) + limits.overhead
                 if room < 0 and items:
                     break
@@ -148,7 +167,9 @@ class _Waiting:
     What was rendered of it and did not fit into a batch is kept for the next one.
     """
 
-    def __init__(self, page: SpoolPage) -> None:
+    def __init__(self, page: SpoolPage, *, comes_again: bool = False) -> None:
+        self.comes_again = comes_again
+        """Whether it was postponed."""
         self._page = page
         self._row = 0
         self._rendered: list[Item] = []

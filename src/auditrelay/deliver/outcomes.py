@@ -46,19 +46,23 @@ class Outcomes:
         done: Sequence[Range],
         delivered: Sequence[SentBatch],
         dead: Sequence[tuple[Item, RejectedEvent]] = (),
-    ) -> None:
+    ) -> int:
         """
         Store that the ranges in *done* are done, together with the *dead* letters, then count.
 
-        One transaction writes both: neither is right without the other.
+        One transaction writes both: neither is right without the other. Returns how many reduced
+        copies it has added to the spool.
         """
-        await self._state.settle(done, [rejected for _, rejected in dead])
+        copies = await self._state.settle(done, [rejected for _, rejected in dead])
         for item, rejected in dead:
-            self._count_dead_letter(item, rejected)
+            self._count_dead_letter(item, rejected, reduced=rejected.place in copies)
         for sent in delivered:
             self._count_delivered(sent, rejected=len(dead))
+        return len(copies)
 
-    def _count_dead_letter(self, item: Item, rejected: RejectedEvent) -> None:
+    def _count_dead_letter(self, item: Item, rejected: RejectedEvent, *, reduced: bool) -> None:
+        if reduced:
+            self._metrics.events_reduced.labels(self._name).inc()
         self._metrics.dead_letters_total.labels(self._name, rejected.reason).inc()
         _log.error(
             "event_dead_lettered",
@@ -67,6 +71,7 @@ class Outcomes:
             uid=item.uid,
             reason=rejected.reason,
             status=rejected.status,
+            reduced=reduced,
         )
 
     def _count_delivered(self, sent: SentBatch, *, rejected: int) -> None:
@@ -101,6 +106,12 @@ class Outcomes:
             self._metrics.events_already_stored.labels(self._name).inc(counts.duplicates)
         if counts.stored_elsewhere:
             self._metrics.events_diverted.labels(self._name).inc(counts.stored_elsewhere)
+        if counts.dropped:
+            self._metrics.events_dropped.labels(self._name).inc(counts.dropped)
+        if counts.unsearched:
+            self._metrics.events_possible_duplicate.labels(self._name).inc(counts.unsearched)
+        if counts.changed:
+            self._metrics.events_stored_changed.labels(self._name).inc(counts.changed)
         if verdict.warnings and verdict.warnings != self._warned:
             warnings = scrub("; ".join(verdict.warnings))
             _log.warning("sink_warned", sink=self._name, warnings=warnings)

@@ -1,6 +1,7 @@
 """What delivering needs of the store, all of it; ``store`` says what holds for every method."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Literal, Protocol
 
 from auditrelay.store import Reached, RejectedEvent, SpoolPage
@@ -27,7 +28,7 @@ class Spool(Protocol):
 
     async def settle(
         self, sink: str, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
-    ) -> None:
+    ) -> AbstractSet[int]:
         """
         Record that *sink* is done with the places in each half-open range of *done*.
 
@@ -35,6 +36,10 @@ class Spool(Protocol):
         lies between two ranges and is not for this sink is done as well. On return the position,
         the ranges and the letters of the *dead* are durable together; a letter has a copy of its
         event, unless that was removed from the spool with its source.
+
+        With a letter that is new comes the reduced copy of its event, if one is asked for: an event
+        at the end of the spool, for *sink* alone, even if the spool is full. Returns the places of
+        the *dead* that have one. There is none of an event that is a reduced copy itself.
         """
 
     async def save_condition(

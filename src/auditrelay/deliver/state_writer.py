@@ -1,7 +1,8 @@
 """Write one sink's state to the store, and retry while the disk is full."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeVar
 
 import structlog
 
@@ -12,6 +13,8 @@ from auditrelay.errors import StoreFull
 from auditrelay.store import RejectedEvent
 from auditrelay.store.conditions import SinkCondition
 from auditrelay.store.progress import Range
+
+T = TypeVar("T")
 
 DISK_FULL_INTERVAL: Final = 1.0
 """Seconds between two attempts to write to a full disk."""
@@ -28,15 +31,21 @@ class StateWriter:
         self._in_flight = in_flight
         self._clock = clock
 
-    async def settle(self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()) -> None:
-        """Write, in one transaction, that the ranges in *done* are done, and the *dead* letters."""
-        await self._until_written(lambda: self._store.settle(self._name, done, dead))
+    async def settle(
+        self, done: Sequence[Range], dead: Sequence[RejectedEvent] = ()
+    ) -> AbstractSet[int]:
+        """
+        Write, in one transaction, that the ranges in *done* are done, and the *dead* letters.
+
+        Returns the places of the dead of which a reduced copy is in the spool.
+        """
+        return await self._until_written(lambda: self._store.settle(self._name, done, dead))
 
     async def save_condition(self, condition: SinkCondition) -> None:
         """Write the health of the sink."""
         await self._until_written(lambda: self._store.save_condition("sink", self._name, condition))
 
-    async def _until_written(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 return await write()

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import parse_qsl, unquote
 
 from auditrelay.sandbox.faults import NO_FAULT, Action, Faults
@@ -23,6 +23,14 @@ from auditrelay.sandbox.messages import BadRequest, Request, Response, Seen, jso
 _READ_AHEAD = 4 * 1024 * 1024
 
 _LOGGED_REQUESTS = 20_000
+
+Refusing = Literal["lingers", "closes", "resets", "resets without a word"]
+"""
+How a proxy refuses a body that is too large for it, by its Content-Length, unread.
+
+It answers 413 and reads the rest away (nginx), closes at once, or resets the connection; or it
+resets without an answer.
+"""
 
 
 def _bind(port: int) -> socket.socket:
@@ -53,6 +61,8 @@ class Double:
         self.connections = 0
         self.on_request: Callable[[Request], Awaitable[None] | None] | None = None
         self.port = 0
+        self.proxy_limit: tuple[int, Refusing] | None = None
+        """The bytes of a body above which something before the double refuses it, and how."""
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._bugs: list[Exception] = []
@@ -206,6 +216,10 @@ class Double:
             raise BadRequest(400, "missing Host header")
         if headers.get("expect", "").lower() == "100-continue":
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        length = headers.get("content-length", "")
+        if self.proxy_limit is not None and int(length or 0) > self.proxy_limit[0]:
+            await _refuse(reader, writer, self.proxy_limit[1])
+            return None
         body = await _body(reader, headers)
         path, _, query = target.partition("?")
         self.requests += 1
@@ -287,6 +301,20 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
         parts.append(await reader.readexactly(size))
         if await reader.readexactly(2) != b"\r\n":
             raise BadRequest(400, "malformed chunk")
+
+
+async def _refuse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, how: Refusing
+) -> None:
+    """Refuse a request of which only the head was read."""
+    if how != "resets without a word":
+        await _send(writer, Response(413, b"too large"), NO_FAULT, "POST")
+    if how == "lingers":
+        writer.write_eof()
+        while await reader.read(65536):
+            pass
+    if how.startswith("resets"):
+        _reset(writer)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -2,7 +2,8 @@
 One instance: builds every part from the configuration, starts them, and stops them in order.
 
 This is the only module that knows all parts. The scheduler sets when work is due; the task group
-owns the work, so that a bug in any of it ends the service visibly. The store makes that safe.
+owns the work, so that a bug in it ends the service visibly. The store makes that safe. A bug in the
+code for one source or sink only holds that one.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
+from auditrelay.errors import ConfigError, PeerBug, RelayError, StateError, StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
@@ -233,6 +234,8 @@ class App:
                 changes = await self._topology.change(reread())
             except ConfigError as error:
                 _log.error("reload_refused", problems=list(error.problems))
+            except PeerBug as error:
+                _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
             supervisor.ready(self.view.summary())

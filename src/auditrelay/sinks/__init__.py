@@ -23,6 +23,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Rejected, Retryable, TooLarge
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
+from auditrelay.events.reduced import ACTION as REDUCED
 from auditrelay.settings import SinkSettings
 from auditrelay.telemetry.metrics import Metrics
 
@@ -89,6 +90,11 @@ class Item(msgspec.Struct, gc=False):
     key: object = None
     ages: tuple[int, int] = ANY_AGE
     unfit: Unfit | None = None
+    reduced: bool = False
+    """
+    Whether it is a reduced copy, of contents that no product refuses: that it is accepted says
+    nothing about other events.
+    """
 
     @classmethod
     def of_page(
@@ -96,7 +102,7 @@ class Item(msgspec.Struct, gc=False):
     ) -> list[Self]:
         """Return the items for the events of *page*; texts that will not be sent are left out."""
         most = limits.event_bytes
-        sources = [sort.source for sort in page.sorts]
+        sorts = [(sort.source, sort.native_action == REDUCED) for sort in page.sorts]
         items = []
         for position, uid, sort, at, each in zip(
             positions, page.uid, page.sort, page.at, rendered, strict=True
@@ -106,7 +112,8 @@ class Item(msgspec.Struct, gc=False):
                 unfit = Unfit("too_large", f"{len(text)} bytes; the limit is {most}")
             if unfit is not None:
                 text = b""
-            items.append(cls(position, uid, sources[sort], at, text, each.key, each.ages, unfit))
+            source, reduced = sorts[sort]
+            items.append(cls(position, uid, source, at, text, each.key, each.ages, unfit, reduced))
         return items
 
 
@@ -116,13 +123,16 @@ class Rejection:
     An event that the sink will never accept: the *index* in the batch, and why.
 
     *reason* is a short code, *message* the error of the sink (bounded; scrubbed where it is shown
-    or stored). *status* is None if auditrelay rejected the event without sending it.
+    or stored). *status* is None if auditrelay rejected the event without sending it. *target* is
+    the part of the sink that the event was for, such as an index, as in the ``key`` of its item;
+    None: the sink as a whole. What is refused for one target says nothing about another.
     """
 
     index: int
     reason: str
     message: str
     status: int | None = None
+    target: str | None = None
 
     @classmethod
     def of(cls, error: Rejected, index: int = 0) -> Self:
@@ -140,8 +150,10 @@ class Channel(Protocol):
 
     ack_timeout: timedelta
     """How long an acknowledgement may take."""
-    lost: bool
-    """Whether what is outstanding can never be acknowledged any more."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether what is outstanding can never be acknowledged any more."""
 
     async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
         """
@@ -174,6 +186,15 @@ class Counts:
     """Sent with another time than their own."""
     stored_elsewhere: int = 0
     """Stored elsewhere by the sink, for example in a failure store."""
+    dropped: int = 0
+    """Taken and not stored: the sink's own processing has dropped them."""
+    unsearched: int = 0
+    """
+    Stored by a sink that deduplicates, while it could not be asked whether they were already: they
+    count as possible duplicates.
+    """
+    changed: int = 0
+    """Already stored, with other content."""
 
 
 _NO_COUNTS: Final = Counts()

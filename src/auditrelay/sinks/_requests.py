@@ -1,8 +1,9 @@
 """What sinks over HTTP share: bodies, compression, responses as errors."""
 
 import asyncio
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 from isal import isal_zlib
@@ -79,36 +80,113 @@ def _gzip(parts: Iterable[bytes]) -> bytes:
     return b"".join([*map(stream.compress, parts), stream.flush()])
 
 
-def error_for(reply: Reply, *, message: str = "", wait: float | None = None) -> RelayError:
+_TURNED_AWAY: Final = frozenset({401, 404, 405, 407, 411, 413, 414, 415, 421, 425, 426, 429, 431})
+"""Statuses with which HTTP itself says that a request was turned away before it was processed."""
+
+_GATEWAY_GAVE_UP: Final = frozenset({460, 499})
+"""What gateways answer that believe that we have gone: as much a time-out as 504."""
+
+
+def error_for(
+    reply: Reply, *, message: str = "", wait: float | None = None, not_stored: bool = False
+) -> RelayError:
     """
     Return the error that an unsuccessful *reply* means for the batch.
 
     Only 400 and 422 can be caused by an event. Any other refusal would affect every event alike, so
     it holds the sink instead of filling the dead letters. *message* is the error in the product's
     own format, *wait* the seconds that it asks to wait in a header of its own.
+
+    The product may have the events, and something before it may have answered: so they may be
+    stored, unless HTTP says that the request was turned away, or *not_stored*: the product itself
+    says that it took none of them.
     """
     try:
         check(reply, message=clean(message), wait=wait)
-    except Rejected as error:
-        if isinstance(error, TooLarge) or error.status in (400, 422):
-            return error
-        return Refused(
-            f"{error}; no event is the cause, check the address and any proxy in between",
-            status=error.status,
-        )
-    except RelayError as error:
+    except TooLarge as error:
         return error
+    except (Retryable, Refused) as error:
+        error.sent = not (not_stored or _is_turned_away(reply.status))
+        return error
+    except Rejected as error:
+        return _of_rejection(error, reply, sent=not not_stored)
     return unexpected_body(reply, "the product")
 
 
+def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
+    status = reply.status
+    if status in _GATEWAY_GAVE_UP:
+        return Retryable(str(error), reason=error.reason, sent=sent)
+    if status in (400, 422) and not _is_web_page(reply):
+        return error
+    return Refused(
+        f"{error}; no event is the cause, check the address and any proxy in between",
+        status=status,
+        sent=sent and not _is_turned_away(status),
+    )
+
+
+def _is_turned_away(status: int) -> bool:
+    return 300 <= status < 400 or status in _TURNED_AWAY
+
+
 def unexpected_body(reply: Reply, product: str) -> Retryable:
-    """Return the error for a success that proves nothing: its body is not that of *product*."""
+    """
+    Return the error for a success whose body is not that of *product*.
+
+    For questions, and for products that deduplicate: asking again is harmless.
+    """
     return Retryable(
         f"{reply.status} from {reply.where}, but the body ({len(reply.body)} bytes) is not a "
         f"response of {product}: a proxy in between may have sent it",
         reason="bad_reply",
         sent=True,
     )
+
+
+def unproven(reply: Reply, product: str) -> Refused:
+    """
+    Return the error for a success that proves nothing: its body is not that of *product*.
+
+    If the address stores the events, each further attempt would store them once more; if it does
+    not, counting them as delivered would lose them. So it holds the sink.
+    """
+    return Refused(
+        f"{reply.status} from {reply.where}: the address answers but is not {product}: its body is "
+        f"{_kind_of(reply)}. Check the address, and any proxy in between. Whether the events were "
+        "stored is unknown: they wait, and until the address answers as expected at most one event "
+        "is sent again as a probe",
+        status=reply.status,
+        sent=True,
+    )
+
+
+def is_proof(reply: Reply) -> bool:
+    """Return whether the status of *reply* alone proves that a product took everything."""
+    return 200 <= reply.status < 300 and not _is_web_page(reply)
+
+
+def _is_web_page(reply: Reply) -> bool:
+    """Return whether *reply* is a page for people, such as a login: no product sends one."""
+    kind = reply.headers.get("content-type", "").lower()
+    return (
+        kind.startswith(("text/html", "application/xhtml")) or _HTML.match(reply.body) is not None
+    )
+
+
+_HTML: Final = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype|html|head|body|!--|\?xml)", re.IGNORECASE
+)
+
+
+def _kind_of(reply: Reply) -> str:
+    """Return what the body of *reply* seems to be, without quoting it."""
+    if not reply.body.strip():
+        return "empty"
+    if _is_web_page(reply):
+        return "a web page, such as a login"
+    kind = "JSON of another kind" if reply.body.lstrip()[:1] in (b"{", b"[") else "other text"
+    return f"{kind} ({len(reply.body)} bytes)"
 
 
 def clean(text: str) -> str:

@@ -2,9 +2,11 @@
 Send events to Datadog's log intake.
 
 A request is accepted whole or not at all, and Datadog does not deduplicate; every event carries its
-uid as ``evt.id``. The form is ``datadog`` (standard attributes) by default; any other form is put
-under its own name, so that time, source, service, tags and ``evt.id`` stay where Datadog looks for
-them.
+uid as ``evt.id``. Any 2xx is a success, whatever its body: Datadog's own is 202 with ``{}``, and
+what speaks its protocol (Vector, a proxy of your own) answers otherwise. A web page is none.
+
+The form is ``datadog`` (standard attributes) by default; any other form is put under its own name,
+so that time, source, service, tags and ``evt.id`` stay where Datadog looks for them.
 
 Datadog answers 202 to a log that is older than 18 hours or more than 2 hours ahead, and then does
 not index it (docs.datadoghq.com/logs/log_configuration/processors/#log-date-remapper). So a log
@@ -36,7 +38,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import Counts, Form, Item, Limits, Rendered, Unfit, Verdict
-from auditrelay.sinks._requests import body_of, dump, error_for, unexpected_body
+from auditrelay.sinks._requests import body_of, dump, error_for, is_proof, unproven
 from auditrelay.telemetry.humanize import span
 from auditrelay.telemetry.metrics import Metrics
 
@@ -277,10 +279,8 @@ class Sink:
         )
         headers["Content-Type"] = "application/json"
         reply = await self._peer.request("POST", "/api/v2/logs", headers=headers, content=content)
-        if reply.status not in (200, 202):
+        if not is_proof(reply):
             raise _datadog_error(reply)
-        if reply.object() is None:
-            raise unexpected_body(reply, "Datadog")
         restamped = sum([item.key is _RESTAMPED for item in batch])
         return Verdict(counts=Counts(restamped=restamped))
 
@@ -299,7 +299,7 @@ class Sink:
         if reply.status != 200:
             raise _datadog_error(reply)
         if (reply.object() or {}).get("valid") is not True:
-            raise unexpected_body(reply, "Datadog")
+            raise unproven(reply, "Datadog")
         return f"{settings.url or settings.site} accepts the API key"
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:
@@ -338,16 +338,30 @@ _KEPT = ("ddsource", "service", "hostname", "ddtags", "message", "status", "time
 
 
 def _datadog_error(reply: Reply) -> RelayError:
-    """Return the error that a refused request means, with Datadog's message."""
+    """
+    Return the error that a refused request means, with Datadog's message.
+
+    Datadog takes a request whole or not at all, and with a 4xx of its own it has not.
+    """
+    if reply.status < 300:
+        return unproven(reply, "Datadog")
     errors = (reply.object() or {}).get("errors")
+    own = isinstance(errors, list)
     message = "; ".join(
         str(error.get("detail") or error.get("title")) if isinstance(error, dict) else str(error)
         for error in (errors if isinstance(errors, list) else [])
     )
-    error = error_for(reply, message=message, wait=_seconds(reply.headers.get("x-ratelimit-reset")))
+    error = error_for(
+        reply,
+        message=message,
+        wait=_seconds(reply.headers.get("x-ratelimit-reset")),
+        not_stored=own and reply.status < 500,
+    )
     if isinstance(error, Refused) and reply.status in (401, 403):
         return Refused(
-            f"{error}; check also that the key belongs to this site", status=reply.status
+            f"{error}; check also that the key belongs to this site",
+            status=reply.status,
+            sent=error.sent,
         )
     return error
 

@@ -29,6 +29,10 @@ class SourceCondition(msgspec.Struct):
     """Whether the source has shown no new event for longer than ``max_silence``."""
     unknown_actions: int = 0
     """New events with an unrecognised action type, since the start."""
+    form_changed_at: str | None = None
+    """When many known records were last shown with other content: the vendor changed their form."""
+    form_changed_fields: list[str] = msgspec.field(default_factory=list)
+    """The fields that differed."""
 
 
 class SinkCondition(msgspec.Struct):
@@ -44,6 +48,10 @@ class SinkCondition(msgspec.Struct):
     """The short code of ``last_error``."""
     breaker_reason: str | None = None
     """The reason for which it refuses every event, while its circuit breaker is open."""
+    breaker_target: str | None = None
+    """The target for which it does so, such as an index; None: for all of them."""
+    unproven: bool = False
+    """Whether its last success proved nothing, so that it is asked before it gets an event."""
 
 
 Condition = SourceCondition | SinkCondition

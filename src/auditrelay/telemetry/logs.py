@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TextIO
 
@@ -26,6 +26,8 @@ MAX_TEXT = 2000
 """Most characters of one text in a log line."""
 
 MAX_TRACEBACK = 32_000
+
+_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 
 log = structlog.get_logger()
 """``log.info("window_collected", source=...)``: a fixed name and fields, never a sentence."""
@@ -73,8 +75,28 @@ def _traceback(error: object) -> str:
         error = sys.exc_info()[1]
     if not isinstance(error, BaseException):
         return ""
-    text = scrubber.hide("".join(traceback.format_exception(error)), MAX_TRACEBACK)
+    text = scrubber.hide("".join(_formatted(error)), MAX_TRACEBACK)
     return "\n".join(escape(line, MAX_TEXT) for line in text.rstrip().split("\n"))
+
+
+def _formatted(error: BaseException) -> Iterator[str]:
+    """
+    Yield the traceback of *error* as Python prints it, but for what the messages quote.
+
+    Python's own messages quote the value that does not fit, and that is often one of an event.
+    """
+    if error.__cause__ is not None:
+        yield from _formatted(error.__cause__)
+        yield "\nThe above exception was the direct cause of the following exception:\n\n"
+    elif error.__context__ is not None and not error.__suppress_context__:
+        yield from _formatted(error.__context__)
+        yield "\nDuring handling of the above exception, another exception occurred:\n\n"
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _formatted(member)
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    yield _QUOTED.sub("'...'", "".join(traceback.format_exception_only(error)))
 
 
 def _json(_logger: object, _level: str, line: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from tests.support.stores import opened
 from auditrelay.errors import StateError
 from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.schema import SCHEMA_VERSION
-from auditrelay.store.sqlite.state_dir import DATABASE, connect, locked, prepare
+from auditrelay.store.sqlite.state_dir import DATABASE, connect, is_there, locked, prepare
 
 
 async def test_the_state_directory_is_the_owners_alone(tmp_path: Path) -> None:
@@ -181,6 +181,23 @@ async def test_no_link_in_it_is_followed(tmp_path: Path, name: str) -> None:
 
 
 # --- access, and other programs
+
+
+def test_a_state_that_may_not_be_seen_is_an_error_and_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_there(tmp_path)
+    assert not is_there(tmp_path / "nowhere")
+    (tmp_path / DATABASE).touch()
+    assert is_there(tmp_path)
+    assert not is_there(tmp_path / DATABASE)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(StateError, match="cannot be read: Permission denied; run this as the user"):
+        is_there(tmp_path)
 
 
 def test_a_database_that_is_locked_or_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:

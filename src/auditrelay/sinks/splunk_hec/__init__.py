@@ -38,7 +38,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration, Size
 from auditrelay.sinks import AckId, Counts, Form, Item, Limits, Rejection, Rendered, Verdict
-from auditrelay.sinks._requests import body_of, clean, dump, error_for, unexpected_body
+from auditrelay.sinks._requests import body_of, clean, dump, error_for, unexpected_body, unproven
 from auditrelay.sinks.splunk_hec.channel import Channel
 from auditrelay.telemetry.metrics import Metrics
 
@@ -54,6 +54,9 @@ _EVENT_ERRORS = {
     13: "event_blank",
     15: "invalid_fields",
 }
+
+_NOT_TAKEN = frozenset({9, 18, 19, 20, 23, 26, 27})
+"""Busy, unhealthy, shutting down, full: HEC says so before it takes anything of a request."""
 
 _NO_DATA = 5
 
@@ -293,10 +296,9 @@ class Sink:
                 channel = Channel(self._poll_acks, self._settings.ack_timeout)
                 try:
                     await self._poll_acks(channel, [0], new=True)
-                except Retryable as error:  # whatever its outcome, no event was sent
-                    raise Retryable(
-                        str(error), reason=error.reason, retry_after=error.retry_after
-                    ) from error
+                except (Retryable, Refused) as error:
+                    error.sent = False  # whatever its outcome, no event was
+                    raise
                 self._channel = channel
             return self._channel
 
@@ -338,7 +340,7 @@ class Sink:
     def _verdict(self, answer: Answer, count: int, channel: "Channel | None" = None) -> Verdict:
         """Return the verdict in the *answer* to a batch of *count* events, or raise."""
         reply, text, code, number, _ = answer
-        if reply.status == 200:
+        if 200 <= reply.status < 300:
             return self._accepted(answer, channel)
         if code in _CONFIGURATION_ERRORS and 400 <= reply.status < 500:
             raise Refused(
@@ -347,7 +349,7 @@ class Sink:
         if reply.status != 400:
             if channel is not None and code == _ACK_CHANNEL_FULL:
                 channel.retire()
-            error = error_for(reply, message=text)
+            error = error_for(reply, message=text, not_stored=_is_not_taken(code))
             if isinstance(error, Retryable) and number is not None and 0 < number < count:
                 # Splunk's queue filled up within the batch: the events before are indexed.
                 return _partial(number, number, count, channel, retry_reason=error)
@@ -356,7 +358,9 @@ class Sink:
             return self._incorrect_index(answer, count, channel)
         if code is None or (number is None and code not in _EVENT_ERRORS):
             raise Refused(
-                f"{reply.where}: {text or 'not a response of HEC'}; {_ADVICE}", status=400
+                f"{reply.where}: {text or 'not a response of HEC'}; {_ADVICE}",
+                status=400,
+                sent=code is None,
             )
         reason = _EVENT_ERRORS.get(code, f"hec_{code}")
         if number is None or not 0 <= number < count:
@@ -366,8 +370,8 @@ class Sink:
 
     def _accepted(self, answer: Answer, channel: "Channel | None") -> Verdict:
         warned = answer.code in _ACCEPTED_WITH_WARNING
-        if answer.code != 0 and not warned:
-            raise unexpected_body(answer.reply, "HEC")
+        if answer.reply.status != 200 or (answer.code != 0 and not warned):
+            raise _unproven(answer.reply)
         ack_id = None if channel is None else self._ack_id(answer, channel)
         return Verdict(warnings=(answer.text,) if warned else (), throttled=warned, ack_id=ack_id)
 
@@ -395,21 +399,20 @@ class Sink:
         """
         Return what code 7 proves: the events before the suspect are stored, and no others.
 
-        Raises Refused if ``index`` is configured: every event has it, so every event would be
-        refused.
+        Raises Refused if none is stored: every event goes to the same index, that of ``index`` or
+        the token's own, so every event would be refused.
         """
         reply, text, _, number, _ = answer
         suspect = _suspect(answer, count)
-        if self._settings.index is not None and (suspect == 0 or count == 1):
+        if not suspect:
+            index = self._settings.index
+            named = f"index: {index!r}" if index else "the default index of the token"
             raise Refused(
-                f"{reply.where}: {text}; index: {self._settings.index!r} does not exist, or the "
-                "token may not write to it",
+                f"{reply.where}: {text}; {named} does not exist, or the token may not write to it",
                 status=400,
+                # Unless it is the number of the first event, the first may be stored.
+                sent=count > 1 and number != 0,
             )
-        if count == 1:
-            return Verdict(rejected=(Rejection(0, "incorrect_index", text, 400),))
-        if suspect is None:
-            raise Rejected(f"{reply.where}: {text}", reason="incorrect_index", status=400)
         verdict = _partial(suspect, suspect, count, channel)
         stored = verdict.counts.possibly_stored + bool(number)
         return replace(verdict, counts=Counts(possibly_stored=stored))
@@ -435,7 +438,7 @@ class Sink:
         answer = _parse(await self._post([], channel))
         if answer.code != _NO_DATA:
             self._verdict(answer, 0, channel)
-            raise unexpected_body(answer.reply, "HEC")
+            raise _unproven(answer.reply)
         healthy = f"HEC at {self._settings.url} is healthy and accepts the token"
         return f"{healthy}, which acknowledges" if ack else healthy
 
@@ -464,6 +467,16 @@ def _suspect(answer: Answer, count: int) -> int | None:
     if answer.reply.status != 400 or answer.code != _INCORRECT_INDEX or number is None:
         return None
     return max(number - 1, 0) if count > 1 and 0 <= number <= count else None
+
+
+def _unproven(reply: Reply) -> Refused:
+    """Return the error for a success in other words than those of HEC."""
+    return unproven(reply, 'a HEC, which answers {"text":"Success","code":0}')
+
+
+def _is_not_taken(code: int | None) -> bool:
+    """Return whether *code* is HEC's own word that it stored nothing, or only what it numbers."""
+    return code in _NOT_TAKEN or code in _CONFIGURATION_ERRORS
 
 
 def _partial(stored: int, rest: int, count: int, channel: Channel | None, **fields: Any) -> Verdict:

@@ -10,8 +10,12 @@ from auditrelay.store.progress import Range
 from auditrelay.window import micros, moment
 
 
-def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None:
-    """Insert *letter* for *sink*; if there is one of that event, update it and add the attempts."""
+def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> bool:
+    """
+    Insert *letter* for *sink*, and return true.
+
+    If there is one of that event, update it, add the attempts, and return false.
+    """
     event = letter.event
     updated = db.execute(
         "update dead_letter set replayed = null, reason = ?, status = ?, message = ?, "
@@ -29,7 +33,7 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None
         ),
     ).rowcount
     if updated:
-        return
+        return False
     db.execute(
         "insert into dead_letter (sink, source, uid, native_id, reason, status, message, attempts, "
         "first_at, last_at, event) values ((select id from sink where name = ?), "
@@ -48,6 +52,7 @@ def insert(db: sqlite3.Connection, sink: str | None, letter: DeadLetter) -> None
             pack([event]),
         ),
     )
+    return True
 
 
 def delete_delivered(db: sqlite3.Connection, sink: str, done: Sequence[Range]) -> None:

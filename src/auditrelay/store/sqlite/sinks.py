@@ -7,13 +7,20 @@ Works on a connection, within the caller's transaction.
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from itertools import groupby
 
+from auditrelay.events import AuditEvent
+from auditrelay.events.page import Page
+from auditrelay.events.reduced import reduced
 from auditrelay.store import DeadLetter, RejectedEvent
 from auditrelay.store.places import position_of
 from auditrelay.store.progress import Range
-from auditrelay.store.sqlite import dead_letters, meta, spool
+from auditrelay.store.sqlite import dead_letters, meta
 from auditrelay.store.sqlite.readers import Reader, reader_of, waiting_for, waits
+from auditrelay.store.sqlite.sources import source_id
+from auditrelay.store.sqlite.spool import Spool, events_at
 
 
 def start(db: sqlite3.Connection, name: str, sources: Collection[str]) -> None:
@@ -58,12 +65,18 @@ def retire(
 
 
 def settle(
-    db: sqlite3.Connection, name: str, done: Sequence[Range], dead: Sequence[RejectedEvent]
-) -> Reader:
+    db: sqlite3.Connection,
+    log: Spool,
+    name: str,
+    done: Sequence[Range],
+    dead: Sequence[RejectedEvent],
+    *,
+    now: int,
+) -> tuple[Reader, AbstractSet[int]]:
     """
     Add the ranges *done* to the progress of the sink *name*, insert the *dead* letters.
 
-    Returns the sink with its new progress.
+    Returns the sink with its new progress, and the places of which the *log* has a reduced copy.
     """
     reader = reader_of(db, name)
     progress = reader.progress.plus(done)
@@ -77,22 +90,39 @@ def settle(
         "update sink set position = ?, ahead = ? where name = ?",
         (progress.position, json.dumps(progress.ahead), name),
     )
-    events = spool.events_at(db, [position_of(each.place) for each in dead])
+    copies = _insert(db, name, dead)
+    for source, group in groupby(sorted(copies.items(), key=_source), _source):
+        page = Page.of(copy for _, copy in group)
+        log.append(db, source_id(db, source), page, now, only=name, beyond=True)
+    dead_letters.delete_delivered(db, name, done)
+    return replace(reader, progress=progress), copies.keys()
+
+
+def _insert(
+    db: sqlite3.Connection, name: str, dead: Sequence[RejectedEvent]
+) -> dict[int, AuditEvent]:
+    """Insert the *dead* letters of the sink *name*; return by place the reduced copies to send."""
+    events = events_at(db, [position_of(each.place) for each in dead])
+    copies = {}
     for each in dead:
         event = events.get(position_of(each.place))
-        if event is not None:
-            dead_letters.insert(
-                db,
-                name,
-                DeadLetter(
-                    event,
-                    each.reason,
-                    each.message,
-                    each.status,
-                    each.attempts,
-                    each.first_at,
-                    each.last_at,
-                ),
-            )
-    dead_letters.delete_delivered(db, name, done)
-    return replace(reader, progress=progress)
+        if event is None:
+            continue
+        letter = DeadLetter(
+            event,
+            each.reason,
+            each.message,
+            each.status,
+            each.attempts,
+            each.first_at,
+            each.last_at,
+        )
+        if dead_letters.insert(db, name, letter) and each.reduced:
+            copy = reduced(event, each.reason)
+            if copy is not None:
+                copies[each.place] = copy
+    return copies
+
+
+def _source(copy: tuple[int, AuditEvent]) -> str:
+    return copy[1].source

@@ -47,11 +47,14 @@ class Spool:
         page: Page,
         now: int,
         only: str | None = None,
+        *,
+        beyond: bool = False,
     ) -> int:
         """
         Append *page*, for the sink *only* if given; return the position of the first.
 
-        Raises StoreFull if the spool or the disk has no room for them.
+        Raises StoreFull if the spool or the disk has no room for them; not if they may be *beyond*
+        that room: what a verdict brings is small, and no delivery may wait for it.
         """
         blob, size = pack(page)
         used, first, source = db.execute(
@@ -60,9 +63,10 @@ class Spool:
             "(select name from source where id = ?)",
             (owner,),
         ).fetchone()
-        if used and used + len(blob) > self.max_bytes:
-            raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
-        disk_reserve.require_room(db, len(blob))
+        if not beyond:
+            if used and used + len(blob) > self.max_bytes:
+                raise StoreFull(f"the spool has {used} bytes, {self.max_bytes} are allowed")
+            disk_reserve.require_room(db, len(blob))
         db.execute(
             "insert into spool (first, count, source, stored, bytes, events, only) "
             "values (?, ?, ?, ?, ?, ?, (select id from sink where name = ?))",

@@ -39,9 +39,20 @@ class Spooling:
         result, _ = await self._writer.write(run, spools=True, then=then)
         return result
 
-    async def settle(self, sink: str, work: Work[Reader]) -> None:
-        """Run *work*, which returns the new progress of *sink*."""
-        await self._writer.write(work, then=lambda reader: self._handover.advance(sink, reader))
+    async def settle(self, sink: str, work: Work[tuple[Reader, T]]) -> T:
+        """Run *work*, which returns the new progress of *sink*, and may append pages."""
+
+        def run(db: sqlite3.Connection) -> tuple[Reader, T, list[Appended]]:
+            appended: list[Appended] = []
+            self._spool.appended = appended
+            return *work(db), appended
+
+        def then(done: tuple[Reader, T, list[Appended]]) -> None:
+            self._handover.append(done[2])
+            self._handover.advance(sink, done[0])
+
+        _, result, _ = await self._writer.write(run, then=then)
+        return result
 
     async def rearrange(self, work: Work[T]) -> T:
         """Run *work*, which changes what the sinks are to read, or deletes pages."""

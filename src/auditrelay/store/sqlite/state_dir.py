@@ -74,6 +74,20 @@ def prepare(state_dir: Path) -> None:
         ) from error
 
 
+def is_there(state_dir: Path) -> bool:
+    """Return whether there is a state in *state_dir*. Raises StateError if that cannot be seen."""
+    try:
+        (state_dir / DATABASE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StateError(
+            f"the state in {state_dir} cannot be read: {error.strerror}; run this as the user that "
+            "the service runs as, or as root"
+        ) from error
+    return True
+
+
 @contextlib.contextmanager
 def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
     """

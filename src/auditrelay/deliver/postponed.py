@@ -1,0 +1,113 @@
+"""What is sent later than the others: events that a sink refuses, and those that fail alone."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Final, Self
+
+import structlog
+
+from auditrelay.clock import Clock
+from auditrelay.deliver.batches import Batches, ranges_of
+from auditrelay.deliver.circuit_breaker import CircuitBreaker
+from auditrelay.deliver.in_flight import InFlight
+from auditrelay.deliver.probe import PROBE_MAX
+from auditrelay.sinks import Item
+
+SET_ASIDE_FIRST: Final = 30.0
+"""Seconds until an event is sent again that has failed alone; doubled each time."""
+
+MOST_SET_ASIDE: Final = 1000
+"""Events that may be set aside at once: if more fail alone, it is not the events."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Postponed:
+    """
+    Events of the sink called *name* that others overtake.
+
+    While the circuit *breaker* is open, those that it postpones come again ever less often; with
+    *at_once*, for a run that has to end, without a wait. Waits last no longer than the ``async
+    with`` block of this: then the events are read from the spool again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        batches: Batches,
+        breaker: CircuitBreaker,
+        in_flight: InFlight,
+        *,
+        clock: Clock,
+        at_once: bool,
+    ) -> None:
+        self._name = name
+        self._batches = batches
+        self._breaker = breaker
+        self._in_flight = in_flight
+        self._clock = clock
+        self._at_once = at_once
+        self._times: dict[int, int] = {}
+        self._next_at = -math.inf
+        self._timers: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether any event waits for its time."""
+        return bool(self._timers)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more event may be set aside: of a sink that takes none, one in a while."""
+        is_time = self._clock.monotonic() >= self._next_at
+        return is_time and len(self._times) < MOST_SET_ASIDE and not self._at_once
+
+    def postpone(self, items: Sequence[Item]) -> None:
+        """Send *items* after everything else that waits, even if nothing else ever comes."""
+        if not items:
+            return
+        self._batches.postpone(items)
+        if self._breaker.is_open and not self._at_once:
+            if not self._batches.postponed_wait:
+                self._batches.postponed_wait = True
+                self._later(self._breaker.probe_delay(), None)
+        else:
+            self._in_flight.spool_changed.set()
+
+    def set_aside(self, item: Item, reason: str) -> None:
+        """Send *item*, which fails alone for *reason*, again after a while that grows."""
+        times = self._times[item.position] = self._times.get(item.position, 0) + 1
+        wait = min(SET_ASIDE_FIRST * 2 ** (times - 1), PROBE_MAX)
+        _log.warning(
+            "event_postponed", sink=self._name, uid=item.uid, reason=reason, wait=wait, times=times
+        )
+        self._next_at = self._clock.monotonic() + PROBE_MAX
+        self._later(wait, item)
+
+    def accepted(self, items: Sequence[Item]) -> None:
+        """Record that the sink takes events, and forget that any of *items* was set aside."""
+        if self._times and items:
+            self._next_at = -math.inf
+            for item in items:
+                self._times.pop(item.position, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for timer in self._timers:
+            timer.cancel()
+
+    def _later(self, seconds: float, item: Item | None) -> None:
+        timer = asyncio.get_running_loop().create_task(self._release(seconds, item))
+        self._timers.add(timer)
+        timer.add_done_callback(self._timers.discard)
+
+    async def _release(self, seconds: float, item: Item | None) -> None:
+        await self._clock.sleep(seconds)
+        if item is None:
+            self._batches.postponed_wait = False
+        else:
+            self._batches.resend(ranges_of([item.position]))
+        self._in_flight.spool_changed.set()
