@@ -92,7 +92,7 @@ def test_no_text_makes_the_search_of_a_page_slow(unit: str) -> None:
 
     def search(text: str) -> None:
         page = json.dumps({"a": text, "b": " = :// \\ </ eyJ: -u"}).encode()
-        redactor.spares_texts(page, redactor.searches(page))
+        redactor.spares_texts(page, page.decode(), redactor.searches(page))
 
     grows_in_proportion(search, unit)
 

@@ -43,7 +43,9 @@ DAY = timedelta(days=1)
 def odd(request: pytest.FixtureRequest) -> Iterator[OddReplies]:
     made = OddReplies(hash((SEED, len(request.node.name), sum(request.node.name.encode()))))
     yield made
-    print(f"FUZZ_SEED={SEED}; the last changed reply: {made.last}"[:3000])
+    request.node.add_report_section(
+        "call", "fuzzing", f"FUZZ_SEED={SEED}; the last changed reply: {made.last}"[:3000]
+    )
 
 
 @pytest.mark.parametrize("kind", vendors.available())

@@ -28,7 +28,6 @@ PAIRS = [("jitsudo", "splunk"), ("slaunch", "elastic"), ("cencori", "datadog"), 
 async def test_what_one_peer_answers_costs_no_other_peer_anything(
     tmp_path: Path, vendor: str, siem: str
 ) -> None:
-    print(f"FUZZ_SEED={SEED}")
     assert {vendor for vendor, _ in PAIRS} | {"cekura"} == set(vendors.available())
     async with Sandbox() as sandbox:
         now = datetime.now(UTC)

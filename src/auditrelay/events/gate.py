@@ -115,7 +115,12 @@ class Gate:
             page.details, page.metadata = self._look_into(page, _details(records))
         redactor = self._redactor
         if searches := redactor.searches(b"\n".join(texts)):
-            page.restrict([redactor.spares_texts(text, searches) for text in texts])
+            page.restrict(
+                [
+                    text is not None and redactor.spares_texts(record, text, searches)
+                    for record, text in zip(texts, raw, strict=True)
+                ]
+            )
         return page
 
     def _look_into_all(self, page: "UsualPage", texts: Sequence[bytes]) -> None:

@@ -99,16 +99,15 @@ class Redactor:
         found = [search for search in self._texts.searches if search.may_be_in(page)]
         return [_JSON_SEARCH, *found] if _JSON_SEARCH.may_be_in(page) else found
 
-    def spares_texts(self, record: bytes, searches: Sequence[Search]) -> bool:
+    def spares_texts(self, record: bytes, text: str, searches: Sequence[Search]) -> bool:
         """
-        Return whether no text in *record*, in strict JSON, contains a secret.
+        Return whether no text in *record*, which is *text* in strict JSON, contains a secret.
 
         False where that is not obvious. *searches* are those that may find something in its page.
         """
         found = [search for search in searches if search.may_be_in(record)]
         if not found:
             return True
-        text = record.decode()
         if found[0] is _JSON_SEARCH:
             if _finds_json(text):
                 return False

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 import orjson
 from isal import isal_zlib
@@ -11,6 +11,15 @@ from isal import isal_zlib
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
 from auditrelay.http.replies import Reply, check
 from auditrelay.telemetry.scrubber import scrub
+
+T = TypeVar("T")
+
+
+def part_of(answer: Any, kind: type[T], *keys: str) -> T | None:
+    """Return what a decoded *answer* has at *keys*, one in the other, if it is a *kind*."""
+    for key in keys:
+        answer = answer.get(key) if isinstance(answer, Mapping) else None
+    return answer if isinstance(answer, kind) else None
 
 
 def dump(document: dict[str, Any]) -> bytes:

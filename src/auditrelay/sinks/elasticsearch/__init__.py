@@ -417,10 +417,17 @@ def _results(reply: Reply) -> list[dict[str, Any]] | None:
         return None
     try:
         results = [item["create"] for item in items]
-        sound = all(type(result["status"]) is int for result in results)
-    except (KeyError, TypeError):
+        sound = all(map(_is_sound, results))
+    except (AttributeError, KeyError, TypeError):
         return None
     return results if sound else None
+
+
+def _is_sound(result: dict[str, Any]) -> bool:
+    """Return whether what is looked at of *result* has the documented types."""
+    return type(result["status"]) is int and all(
+        isinstance(result.get(key), str | None) for key in ("_index", "result", "failure_store")
+    )
 
 
 def _hides_source(version: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from orjson import Fragment
 
 from auditrelay.errors import Refused, RelayError
-from auditrelay.sinks._requests import clean
+from auditrelay.sinks._requests import clean, part_of
 from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of, cluster_error
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
 from auditrelay.sinks.elasticsearch.names import example, is_data_stream, is_dated, wildcard
@@ -93,9 +93,9 @@ async def _nodes(cluster: Cluster) -> tuple[str, bool, list[str]]:
     }
     if not there:
         raise failed[0]
-    clusters: dict[object, str] = {}
+    clusters: dict[str | None, str] = {}
     for url, answer in there.items():
-        clusters.setdefault(answer.get("cluster_uuid"), url)
+        clusters.setdefault(part_of(answer, str, "cluster_uuid"), url)
     known = [url for uuid, url in clusters.items() if uuid not in (None, "_na_")]
     if len(known) > 1:
         raise Refused(f"urls: {' and '.join(known)} are nodes of different clusters")
@@ -197,8 +197,7 @@ async def _template(cluster: Cluster, settings: Settings, target: str) -> tuple[
             return True, [f"data stream by the template {', '.join(used)}"]
         notes = ["the template of a new index cannot be read with this key"]
         return _BUILT_IN.match(index) is not None, notes
-    listed = answer.get("index_templates", [])
-    template = TemplateMatch.of(example(index), listed) if isinstance(listed, list) else None
+    template = TemplateMatch.of(example(index), part_of(answer, list, "index_templates") or [])
     notes = []
     if template is None or (is_data_stream(index) and not template.makes_stream):
         if is_data_stream(index):
@@ -219,8 +218,8 @@ async def _templates_of_streams(cluster: Cluster, target: str) -> list[str]:
     """Return the templates of existing data streams, which takes fewer privileges to read."""
     path = f"/_data_stream/{quote(target, safe='*')}"
     reply = await cluster.request("GET", path, {"filter_path": "data_streams.template"})
-    streams = (answer_of(reply) or {}).get("data_streams", [])
-    return sorted({clean(str(each.get("template"))) for each in streams})
+    streams = part_of(answer_of(reply), list, "data_streams") or []
+    return sorted({clean(part_of(each, str, "template") or "unknown") for each in streams})
 
 
 async def _mapping(cluster: Cluster, target: str) -> list[str]:
@@ -232,7 +231,7 @@ async def _mapping(cluster: Cluster, target: str) -> list[str]:
         newest[_GENERATION.sub("", name)] = name, index
     notes = []
     for name, index in newest.values():
-        wrong = mapping_conflicts(index.get("mappings", {}).get("properties", {}))
+        wrong = mapping_conflicts(part_of(index, dict, "mappings", "properties") or {})
         if wrong:
             shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if wrong[3:] else "")
             notes.append(f"wrong mapping in {clean(name)}: {clean(shown)}")

@@ -8,8 +8,8 @@ batch. Records that differ in spelling only are the same.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 import orjson
@@ -17,6 +17,7 @@ import orjson
 from auditrelay.clock import Clock
 from auditrelay.errors import RelayError
 from auditrelay.sinks import Item
+from auditrelay.sinks._requests import part_of
 from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of
 from auditrelay.sinks.elasticsearch.outage import Outage
 
@@ -95,23 +96,19 @@ class ContentCheck:
             {"docs": [{"_index": index, "_id": uid, "_source": [path]} for index, uid in where]},
             {"filter_path": f"docs._id,docs._source.{path}"},
         )
-        listed = (answer_of(reply) or {}).get("docs")
-        found = {}
-        for document in listed if isinstance(listed, list) else ():
-            value = _at(document, "_source", "event", field)
-            if isinstance(value, str):
-                found[str(_at(document, "_id"))] = value
-        return found
+        values = {}
+        for document in part_of(answer_of(reply), list, "docs") or []:
+            uid, value = (
+                part_of(document, str, "_id"),
+                part_of(document, str, "_source", "event", field),
+            )
+            if uid is not None and value is not None:
+                values[uid] = value
+        return values
 
 
 def _document_of(item: Item) -> _Event:
     return _decode(item.text.partition(b"\n")[2]).event
-
-
-def _at(value: Any, *keys: str) -> Any:
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _is_same(one: str | None, other: str | None) -> bool:

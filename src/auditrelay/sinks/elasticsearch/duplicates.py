@@ -8,6 +8,7 @@ A search that is down holds a batch up for a moment only (docs/decisions/0030): 
 sent without one, and the events that a search was due for are counted as possible duplicates.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.http.replies import Reply
 from auditrelay.sinks import Item
-from auditrelay.sinks._requests import unexpected_body
+from auditrelay.sinks._requests import part_of, unexpected_body
 from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of
 from auditrelay.sinks.elasticsearch.names import MAX_TARGETS
 from auditrelay.sinks.elasticsearch.outage import Outage
@@ -271,10 +272,8 @@ def _may_be_stored(
 
 def _created_at(settings: Any) -> int:
     """Return when an index was created, in microseconds since 1970; far ahead if unknown."""
-    try:
-        return int(settings["settings"]["index"]["creation_date"]) * 1000
-    except (KeyError, TypeError, ValueError):
-        return _UNKNOWN_DATE
+    date = part_of(settings, str, "settings", "index", "creation_date") or ""
+    return int(date) * 1000 if re.fullmatch(r"\d{1,15}", date, re.ASCII) else _UNKNOWN_DATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +286,13 @@ class _SearchResult:
     @classmethod
     def of(cls, answer: Mapping[str, Any], reply: Reply) -> Self:
         """Parse the *answer* to a search. Raises Retryable if it is not one."""
-        try:
-            complete = answer["_shards"]["failed"] == 0 and answer["timed_out"] is False
-            hits = answer.get("hits", {}).get("hits", [])  # filter_path leaves out what is empty
-            return cls([hit["_id"] for hit in hits], complete)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise unexpected_body(reply, "the search API") from error
+        failed = part_of(answer, int, "_shards", "failed")
+        timed_out = part_of(answer, bool, "timed_out")
+        hits = part_of(answer, list, "hits", "hits")
+        if not answer.get("hits"):
+            hits = []  # filter_path leaves out what is empty
+        ids = None if hits is None else [part_of(hit, str, "_id") for hit in hits]
+        uids = [uid for uid in ids or () if uid is not None]
+        if failed is None or timed_out is None or ids is None or len(uids) < len(ids):
+            raise unexpected_body(reply, "the search API")
+        return cls(uids, failed == 0 and not timed_out)

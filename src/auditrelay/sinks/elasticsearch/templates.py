@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any, Self
 
 from auditrelay.events.normalize import available as vendors
+from auditrelay.sinks._requests import part_of
 
 COMPONENT = "auditrelay@mappings"
 """The name of the component template."""
@@ -84,16 +85,15 @@ class TemplateMatch:
         """
         best: tuple[int, Self] | None = None
         for entry in listed:
-            template = entry.get("index_template") or {}
-            if not any(fnmatchcase(index, each) for each in template.get("index_patterns") or ()):
+            template = part_of(entry, dict, "index_template") or {}
+            patterns = part_of(template, list, "index_patterns") or []
+            if not any(fnmatchcase(index, str(each)) for each in patterns):
                 continue
-            priority = template.get("priority") or 0
+            priority = part_of(template, int, "priority") or 0
             if best is None or priority > best[0]:
-                composed = template.get("composed_of") or ()
-                found = cls(
-                    str(entry.get("name")), "data_stream" in template, COMPONENT in composed
-                )
-                best = (priority, found)
+                name, composed = part_of(entry, str, "name"), part_of(template, list, "composed_of")
+                includes_ours = COMPONENT in (composed or [])
+                best = priority, cls(name or "", "data_stream" in template, includes_ours)
         return best[1] if best is not None else None
 
 

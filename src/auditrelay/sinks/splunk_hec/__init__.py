@@ -378,7 +378,7 @@ class Sink:
     def _ack_id(self, answer: Answer, channel: Channel) -> AckId:
         """Return where the batch that was accepted with *answer* will be acknowledged."""
         reply, number = answer.reply, answer.body.get("ackId")
-        if type(number) is not int:
+        if type(number) is not int or not 0 <= number < 2**63:
             channel.retire()
             raise Refused(
                 f"{reply.where}: it accepted the events without an ackId, so they can never be "
