@@ -6,6 +6,7 @@
 #   make test AREA=deliver             those of one area: tests/deliver, tests/contract/deliver, ...
 #   make test-unit                     those that start no process and no browser, in a minute; without
 #                                      the contract suites (make test AREA=contract)
+#   make fuzz [FUZZ=200000]            so many odd replies of every vendor and SIEM (make test: 21,000)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
 #   make generate                      config.example.toml and Splunk's props.conf, after a new source or sink
@@ -37,8 +38,9 @@ BENCH ?=
 DEMO ?=
 LOCK ?=
 INTEROP ?=
+FUZZ ?= 200000
 
-.PHONY: install demo test test-unit check check-format check-lint check-types format generate bench bench-grove interop changelog lock clean
+.PHONY: install demo test test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -56,6 +58,9 @@ test: $(VENV)/.developer
 test-unit: $(VENV)/.developer
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not process and not slow" $(TEST) \
 		$(or $(FOLDERS),--ignore tests/contract)
+
+fuzz: $(VENV)/.developer
+	@FUZZ_REPLIES=$(FUZZ) FUZZ_SECONDS=60 $(BIN)/python -m pytest $(PARALLEL) $(TEST) tests/fuzz
 
 check: check-format check-lint check-types
 
