@@ -97,6 +97,7 @@ def report(*rows: AnyPeer, fill: float = 0.01, **changes: Any) -> Report:
         "sinks": tuple(row for row in rows if row.kind == "sink") or (sink(),),
         "spool": SpoolStatus(round(fill * 1000), 1000),
         "stuck": (),
+        "clock_ahead_seconds": {},
         "restart_command": "systemctl restart auditrelay",
         "findings": (),
     }

@@ -21,6 +21,7 @@ class FakeClock(Clock):
     """
 
     def __init__(self, now: datetime = NOON, speed: float = math.inf) -> None:
+        super().__init__()
         self.waits: list[float] = []
         self._speed = speed
         self._began = time.monotonic()

@@ -126,7 +126,7 @@ class Backfiller:
         retention = self._collector.settings.retention
         if retention is None:
             return todo
-        oldest = self._clock.now() - retention
+        oldest = await self._collector.certain_time() - retention
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:

@@ -19,7 +19,8 @@ from auditrelay.collect.parts import WALK, PartLength
 from auditrelay.collect.polls import Polls
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
-from auditrelay.errors import Refused, WalkBroken
+from auditrelay.collect.source_time import SourceTime
+from auditrelay.errors import WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Source
@@ -39,9 +40,6 @@ UNREADABLE_AFTER: Final = timedelta(hours=1)
 
 UNREADABLE_TRIES: Final = 5
 """How many polls must have failed at the span by then."""
-
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far the clock may be behind the checkpoint; further, and it must have been set back."""
 
 MAX_UNREADABLE_SPANS: Final = 20
 """
@@ -110,6 +108,7 @@ class Collector:
             clock=clock,
         )
         self._reader = self.new_reader()
+        self._time = SourceTime(name, settings, source, clock)
         self.polls = Polls(
             name,
             settings.poll_interval,
@@ -118,8 +117,8 @@ class Collector:
             health=health,
             clock=clock,
         )
-        self._stuck_at: tuple[datetime, datetime, int] | None = None
-        """The checkpoint at which polls fail, since when they do, and how many failed."""
+        self._stuck_at: tuple[datetime, float, int] | None = None
+        """The checkpoint at which polls fail, since when (monotonic), and how many failed."""
 
     def new_reader(self) -> WindowReader:
         """Return another reader of the same source, for example for a backfill."""
@@ -189,8 +188,18 @@ class Collector:
     async def _poll(self) -> None:
         async with self.polls.track():
             await self.checkpoint.refresh()
+            await self.certain_time()
             await self._declare_overdue()
             await self._catch_up()
+
+    async def certain_time(self) -> datetime:
+        """
+        Return the latest moment that is certainly past; ask the source if that is in doubt.
+
+        Raises what the source raises if it was asked.
+        """
+        known = self.checkpoint.at if self.checkpoint.is_read else None
+        return await self._time.certain(known)
 
     async def _declare_overdue(self) -> None:
         """Declare time beyond the catch-up limit or the vendor's retention as a gap."""
@@ -198,32 +207,32 @@ class Collector:
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
             (self.settings.retention, RETENTION),
         ):
-            too_old = overdue(self.checkpoint.at, self._clock.now(), catch_up_limit=limit)
+            now = self._time.known_certain
+            too_old = overdue(self.checkpoint.at, now, catch_up_limit=limit)
             if too_old is not None:
                 await self._reader.writer.declare(too_old, reason)
 
     async def _catch_up(self) -> None:
         # One *now* for the whole poll: more time settles while a window is walked, and a poll that
         # chased it would never end.
-        now = self._clock.now()
-        if self.checkpoint.at - now > CLOCK_TOLERANCE:
-            raise Refused(
-                f"the clock of this machine shows {now.isoformat(timespec='seconds')}, but time up "
-                f"to {self.checkpoint.at.isoformat(timespec='seconds')} has been read already: fix "
-                "the system clock; nothing new is read until then"
-            )
+        now = self._time.known_certain
+        self._time.require_past(self.checkpoint.at)
         unreadable = 0
         while window := self._next_window(now):
             for part in holes(window, self.checkpoint.gaps(GIVEN_UP)):
                 try:
                     await self._reader.read(part, POLL)
                 except WalkBroken as error:
-                    if unreadable == MAX_UNREADABLE_SPANS or not await self._give_up(error, now):
+                    if unreadable == MAX_UNREADABLE_SPANS or not await self._give_up(error):
                         raise
                     unreadable += 1
                     break
             else:
                 await self.resweeper.skip(window, now)
+                # The first replies of a run may have shown that our clock was ahead.
+                now = min(now, self._time.known_certain)
+        if (ahead := self._time.beyond(now)) is not None:
+            await self._reader.read(ahead, POLL)  # forwarded, and read again until it is certain
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(
@@ -237,14 +246,17 @@ class Collector:
             return window
         return Interval(self.checkpoint.start, window.end)
 
-    async def _give_up(self, error: WalkBroken, now: datetime) -> bool:
+    async def _give_up(self, error: WalkBroken) -> bool:
         """Declare the unreadable span of *error* as a gap, if polls have failed at it for long."""
+        now = self._clock.monotonic()
         checkpoint, since, tries = self.checkpoint.at, now, 0
         if self._stuck_at is not None and self._stuck_at[0] == checkpoint:
             since, tries = self._stuck_at[1:]
         tries += 1
         self._stuck_at = (checkpoint, since, tries)
-        if error.window is None or tries < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
+        if error.window is None or tries < UNREADABLE_TRIES:
+            return False
+        if now - since < UNREADABLE_AFTER.total_seconds():
             return False
         await self._reader.writer.declare(error.window, UNREADABLE)
         # An unreadable span next to it need not block the source for another hour.

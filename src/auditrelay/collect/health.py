@@ -142,7 +142,7 @@ class SourceHealth:
         if self._settings.max_silence is None:
             return
         since = self._last_event_at or start
-        silent = self._clock.now() - since > self._settings.max_silence
+        silent = self._clock.confirmed.now(self._name) - since > self._settings.max_silence
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent

@@ -7,7 +7,7 @@ ledger together with its last page.
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
@@ -81,9 +81,14 @@ class PageWriter:
         """Record that nothing is read any more."""
         self.worked_at = None
 
+    def certain(self) -> datetime:
+        """Return the latest moment that is certainly past: nothing later is covered."""
+        return self._clock.confirmed.certain(self.name)
+
     def identify(self, records: list[bytes]) -> IdentifiedPage:
         """Return *records*, identified, with now as the time of fetching."""
-        return self._normalizer.identify(records, micros(self._clock.now()))
+        fetched = micros(self._clock.confirmed.now(self.name))
+        return self._normalizer.identify(records, fetched)
 
     async def add_new(
         self,

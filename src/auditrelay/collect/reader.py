@@ -8,7 +8,7 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 import contextlib
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from auditrelay.sources import Page, Source
 from auditrelay.store import Proof
 from auditrelay.store.keys import uid_bytes
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, holes, micros
+from auditrelay.window import Interval, holes, micros, until
 
 MARGIN: Final = timedelta(seconds=1)
 """Events this close to a bound of a window are never reported as deleted: vendors round bounds."""
@@ -143,7 +143,9 @@ class WindowReader:
                     read = len(shown)
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
-                proof = None if outcome is None else _proof(window, page, mode, read, new)
+                proof = None
+                if outcome is not None:
+                    proof = _proof(window, page, mode, read, new, past=self.writer.certain())
                 added = await self.writer.add_new(identified, mode.via, proof, mark=mark)
                 new += len(added.new)
                 number += 1
@@ -221,8 +223,10 @@ def backfilled(page: EventPage) -> EventPage:
     return msgspec.structs.replace(page, sorts=sorts)
 
 
-def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) -> Proof:
-    """Return what the walk of *window* proves, given its *last* page."""
+def _proof(
+    window: Interval, last: Page, mode: ReadMode, read: int, new: int, *, past: datetime
+) -> Proof:
+    """Return what the walk of *window* proves, given its *last* page: nothing beyond *past*."""
     part = None if mode.backfill is None else window
     covers: tuple[Interval, ...] = ()
     gaps = last.gaps
@@ -230,6 +234,8 @@ def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) ->
         gaps = ((window, last.partial),)
     elif not mode.resweep:
         covers = tuple(holes(window, [span for span, _ in gaps]))
+    covers = tuple(until(past, covers))
+    gaps = tuple((known, reason) for span, reason in gaps for known in until(past, [span]))
     return Proof(covers=covers, gaps=gaps, backfill=mode.backfill, part=part, read=read, new=new)
 
 

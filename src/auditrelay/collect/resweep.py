@@ -93,7 +93,7 @@ class Resweeper:
     async def _resweep(self, delay: timedelta) -> None:
         """Walk covered time that is older than *delay*, in few large windows, without the gaps."""
         done = await self._done(delay)
-        until = min(self._checkpoint.at, self._clock.now() - delay)
+        until = min(self._checkpoint.at, self._clock.confirmed.certain(self._name) - delay)
         # A resweep after every poll would double the requests. Waiting for another quarter of the
         # delay is little compared with the delay.
         if until - done < max(delay / 4, self._settings.poll_interval):

@@ -201,11 +201,11 @@ class Deliverer:
         batches, in_flight = self._batches, self._in_flight
         while True:
             if await self._fill():
-                return batches.cut(micros(self._clock.now()))
+                return batches.cut(micros(self._clock.confirmed.now(self.name)))
             if batches.ready:
                 if self.settings.linger:
                     await self._linger()
-                return batches.cut(micros(self._clock.now()))
+                return batches.cut(micros(self._clock.confirmed.now(self.name)))
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
             if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
@@ -311,7 +311,7 @@ class Deliverer:
         while True:
             try:
                 return await self._request(
-                    await self._batches.renew(items, micros(self._clock.now()))
+                    await self._batches.renew(items, micros(self._clock.confirmed.now(self.name)))
                 )
             except Refused as error:
                 if error.sent:

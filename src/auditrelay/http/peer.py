@@ -22,6 +22,7 @@ import httpx
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
+from auditrelay.confirmed_time import TOLERANCE
 from auditrelay.errors import (
     ConfigError,
     Refused,
@@ -32,7 +33,7 @@ from auditrelay.errors import (
 )
 from auditrelay.http.body import read_body
 from auditrelay.http.connection import NotHttpError
-from auditrelay.http.headers import http_date
+from auditrelay.http.headers import age, http_date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
@@ -43,9 +44,6 @@ from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""How far our clock may be ahead of a vendor's in addition to ``settle``: less than any overlap."""
 
 T = TypeVar("T")
 
@@ -87,7 +85,8 @@ class Peer:
         self._rotating = asyncio.Lock()
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
-        self._max_clock_lead = settle + CLOCK_TOLERANCE
+        self._clock_differs = False
+        self._max_clock_lead = settle + TOLERANCE
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
         # TCP and TLS are timed apart), so that it is known whether the request was sent.
         self._extensions = {"timeout": {"connect": self._timeout / 2}}
@@ -193,16 +192,25 @@ class Peer:
         date = http_date(reply.headers.get("date", ""))
         if date is None:
             return
-        age = reply.headers.get("age", "")
-        # More digits make no sense, and overflow a timedelta.
-        seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
-        lead = self._clock.now() - timedelta(seconds=seconds) - date
+        lead = self._clock.now() - _age(reply.headers) - date
         if lead > self._max_clock_lead:
             raise Refused(
                 f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
                 f"{self._base_url}: fix the system clock; polling is paused until then, or time "
                 "that is still to come would count as read"
             )
+
+    def _hear_time(self, headers: httpx.Headers) -> None:
+        """Let the clock know what time it is by the *headers* of a reply, whatever its status."""
+        date = http_date(headers.get("date", ""))
+        if date is None:
+            return
+        self._clock.confirmed.hear(self.name, date, _age(headers))
+        ahead = self._clock.now() - self._clock.confirmed.now(self.name)
+        if ahead and not self._clock_differs:
+            seconds = round(ahead.total_seconds())
+            log.warning("clock_differs", peer=self.name, ahead_seconds=seconds)
+        self._clock_differs = bool(ahead)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -270,6 +278,7 @@ class Peer:
                     await stream.aclose()
         except (OSError, httpx.TransportError) as error:
             raise _no_reply(error, where, self._timeout) from error
+        self._hear_time(response.headers)
         return Reply(response.status_code, response.headers, body, where, self._clock.now())
 
     def _observe(self, code: str, started: float) -> float:
@@ -294,6 +303,11 @@ _DEFAULT_HEADERS = {
     "accept": "application/json",
     "accept-encoding": "gzip",
 }
+
+
+def _age(headers: httpx.Headers) -> timedelta:
+    """Return how long a cache has kept the reply with these *headers*."""
+    return timedelta(seconds=age(headers.get("age", "")))
 
 
 def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:

@@ -189,7 +189,7 @@ class Commands:
         return wanted or fed
 
     def _span(self, collector: Collector, request: Backfill | Verify) -> Interval:
-        settled = self._clock.now() - collector.settings.settle
+        settled = self._clock.confirmed.certain(collector.name) - collector.settings.settle
         start = request.start
         end = settled if request.end is None else min(request.end, settled)
         if start < EPOCH:

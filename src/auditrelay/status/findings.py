@@ -47,6 +47,7 @@ def judge(report: Report) -> list[Finding]:
             ("filling", _filling(report)),
             ("down", _down(report, report.sources)),
             ("down", _down(report, report.sinks)),
+            ("clock", _clock(report)),
             ("gaps", _gaps(report)),
             ("bad_files", _bad_files(report)),
             ("dead_letters", _dead_letters(report)),
@@ -77,6 +78,34 @@ def _stuck(report: Report) -> Iterator[Finding]:
             do="Restart the service, and report this with the log: it is a bug in auditrelay.",
             command=report.restart_command,
         )
+
+
+def _clock(report: Report) -> Iterator[Finding]:
+    for ahead in (True, False):
+        by = {
+            name: abs(seconds)
+            for name, seconds in report.clock_ahead_seconds.items()
+            if (seconds > 0) is ahead
+        }
+        if not by:
+            continue
+        names = humanize.join(list(by))
+        yield Finding(
+            "action_required",
+            "instance",
+            "clock",
+            f"The clock of this machine is {humanize.span(max(by.values()))} "
+            f"{'ahead of' if ahead else 'behind'} that of {names}.",
+            effect="Nothing is lost: only time that is past by two clocks counts as read, and "
+            f"nothing is pruned or declared as a gap before. {_SKEWED[ahead]}",
+            do="Fix the clock of this machine (NTP); if it is right, that of the peer is wrong.",
+        )
+
+
+_SKEWED: Final = {
+    True: "A source whose clock is behind ours by more than its settle and a minute is blocked.",
+    False: "Events are read by the vendor's clock, and times in the log are wrong.",
+}
 
 
 def _paused(report: Report) -> Iterator[Finding]:

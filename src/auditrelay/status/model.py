@@ -83,7 +83,7 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     last_fetched_timestamp: Time | None
     """The checkpoint: everything before it was read, or is a declared gap."""
     lag_seconds: float | None
-    """Now minus the checkpoint."""
+    """Now, by the vendor's clock, minus the checkpoint."""
     poll_interval_seconds: float | None
     settle_seconds: float | None
     last_event_at: Time | None
@@ -181,6 +181,8 @@ class Report(Struct, frozen=True, kw_only=True):
     spool: SpoolStatus
     stuck: tuple[str, ...]
     """Loops of a running service that make no progress."""
+    clock_ahead_seconds: dict[str, float]
+    """How far our clock is ahead of that of each peer, negative if behind; not where they agree."""
     restart_command: str | None
     """How to restart the service, for a shell; null where that is not known."""
     findings: tuple[Finding, ...]

@@ -66,6 +66,9 @@ from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
 
+_MARK = "confirmed_time"
+"""The name of the moment that an earlier run knew to be past."""
+
 
 class SqliteStore:
     """
@@ -92,6 +95,9 @@ class SqliteStore:
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
         write = connect(state_dir, write=True)
+        mark = meta.find(write, _MARK)
+        if mark is not None:
+            clock.confirmed.resume(moment(mark))
         self._spool = spool.Spool(write, max_bytes)
         self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
         self._uids = Uids()
@@ -140,7 +146,7 @@ class SqliteStore:
     # -- sources ---------------------------------------------------------------------------------
 
     async def start_source(self, source: str, first: datetime) -> datetime:
-        """Insert the row of *source* unless there is one; return the start in it."""
+        """Insert or update the row of *source*; return the start in it."""
         return await self._writer.write(lambda db: sources.start(db, source, first))
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
@@ -362,6 +368,11 @@ class SqliteStore:
         await self._writer.write(spool.shrink)
         return pruned
 
+    async def remember_time(self, mark: datetime) -> None:
+        """Store *mark* as a named number; :meth:`open` continues from it."""
+        await self._writer.write(lambda db: meta.put(db, _MARK, micros(mark)))
+        self._clock.confirmed.resume(mark)
+
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
         try:
@@ -408,7 +419,7 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     def _now(self) -> int:
-        return micros(self._clock.now())
+        return micros(self._clock.confirmed.certain())
 
     def _require_room(self) -> None:
         if self._disk_full:
