@@ -442,7 +442,7 @@ async def test_records_without_a_readable_time_are_shown_with_every_window(
     made = [
         vendor.add(day.start + HOUR, timestamp=None),
         vendor.add(day.start + HOUR, timestamp="yesterday"),
-        vendor.add(day.start + HOUR, timestamp=1767323045),
+        vendor.add(day.start + HOUR, timestamp=7),
         vendor.add(day.start + 2 * HOUR),
     ]
     odd = vendor.add(day.end + HOUR / 2, timestamp={"at": "noon"})

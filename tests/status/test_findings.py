@@ -58,6 +58,7 @@ def source(**changes: Any) -> SourceStatus:
         "coverage": (),
         "late": (),
         "unknown_actions": 0,
+        "odd_times": 0,
         "dead_letters": 0,
         "lateness": None,
         "suggested_settle": None,

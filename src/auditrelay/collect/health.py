@@ -5,22 +5,28 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from copy import copy
 from datetime import datetime
+from typing import Final
 
 import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull
-from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.events.marks import IMPLAUSIBLE_TIME, NO_TIME, UNKNOWN_ACTION
 from auditrelay.events.page import Page
+from auditrelay.events.timestamps import are_plausible
 from auditrelay.settings import SourceSettings
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.health import Health
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import moment
+from auditrelay.telemetry.scrubber import scrub
+from auditrelay.window import micros, moment
+
+MAX_SHOWN: Final = 60
+"""How much of a time that cannot be read is in the log."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -60,6 +66,8 @@ class SourceHealth:
         self.condition.last_event_at = saved.last_event_at
         if saved.last_event_at is not None:
             self._last_event_at = datetime.fromisoformat(saved.last_event_at)
+        if self._last_event_at is not None and not self._is_plausible(self._last_event_at):
+            self._last_event_at = self.condition.last_event_at = None  # of an older version
         self._health.restore(saved)
 
     def unsaved(self) -> SourceCondition | None:
@@ -120,18 +128,44 @@ class SourceHealth:
     # -- events ------------------------------------------------------------------------------------
 
     def count_new(self, events: Page) -> None:
-        """Count the new *events* of an unknown type, and record the time of the newest event."""
-        latest = moment(max(events.at))
-        if self._last_event_at is not None:
-            latest = max(latest, self._last_event_at)
-        self._last_event_at = latest
-        self.condition.last_event_at = latest.isoformat()
-        gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
-        gauge.set(latest.timestamp())
+        """Count the new *events* of odd kinds, and record the time of the newest event."""
+        self._count_times(events)
         known = [UNKNOWN_ACTION not in sort.warnings for sort in events.sorts]
         unknown = sum(not known[sort] for sort in events.sort)
         self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
+
+    def _count_times(self, events: Page) -> None:
+        """Record the time of the newest of *events*, and how many tell none that can be right."""
+        untimed = [NO_TIME in sort.warnings for sort in events.sorts]
+        implausible = [IMPLAUSIBLE_TIME in sort.warnings for sort in events.sorts]
+        odd = 0
+        times: Iterable[int] = events.at
+        if any(untimed) or any(implausible):
+            odd = sum(untimed[sort] or implausible[sort] for sort in events.sort)
+            pairs = zip(events.at, events.sort, strict=True)
+            times = [at for at, sort in pairs if not implausible[sort]]
+        if odd and not self.condition.odd_times:
+            raw = next(
+                raw
+                for raw, sort in zip(events.time_raw or [None], events.sort, strict=False)
+                if untimed[sort] or implausible[sort]
+            )
+            _log.warning("time_unreadable", source=self._name, time=scrub(str(raw), MAX_SHOWN))
+        self.condition.odd_times += odd
+        latest = max(times, default=None)
+        if latest is None:
+            return
+        at = moment(latest)
+        if self._last_event_at is not None:
+            at = max(at, self._last_event_at)
+        self._last_event_at = at
+        self.condition.last_event_at = at.isoformat()
+        gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
+        gauge.set(at.timestamp())
+
+    def _is_plausible(self, at: datetime) -> bool:
+        return are_plausible([micros(at)], micros(self._clock.confirmed.now(self._name)))
 
     def check_silence(self, start: datetime) -> None:
         """

@@ -31,6 +31,9 @@ MAX_WALKS_PER_WINDOW: Final = 4
 SECOND: Final = 1_000_000
 """In microseconds. Density is never judged over less: events may be written in batches."""
 
+FAR_OFF: Final = 10 * 366 * 86_400 * SECOND
+"""A time that is further from the window says nothing of how dense its events are."""
+
 Outcome = Literal["complete", "total_mismatched"]
 """How a walk ended that read the whole window: with all that the vendor counts, or with fewer."""
 
@@ -183,6 +186,7 @@ class _Guard:
         self.order = 0
         """A hash of the records in the order in which they came."""
         self._start, self._end = micros(window.start), micros(window.end)
+        self._earliest, self._latest = self._start - FAR_OFF, self._end + FAR_OFF
         self._budget = budget
         self._pages = 0
         self._total: int | None = None
@@ -202,8 +206,10 @@ class _Guard:
         self.repeated |= len(self.seen) < count + len(shown)
         self.order = hash((self.order, *shown))
         if shown:
-            self._times += [identified.at[0], identified.at[-1]]
-            self._before.append(count)
+            ends = [identified.at[0], identified.at[-1]]
+            if self._earliest <= min(ends) <= max(ends) <= self._latest:
+                self._times += ends
+                self._before.append(count)
         if not page.last and len(self.seen) == count:
             if shown:
                 raise WalkBroken("a page came a second time", reason="repeated_page")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from auditrelay.events import TimeQuality, vendors
 from auditrelay.events.careful import (
     FETCHED,
+    IMPLAUSIBLE,
     CarefulReader,
     CarefulRecord,
     CarefulRow,
@@ -20,10 +21,11 @@ from auditrelay.events.careful import (
 )
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
+from auditrelay.events.marks import IMPLAUSIBLE_TIME
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
-from auditrelay.events.timestamps import parse
+from auditrelay.events.timestamps import are_plausible, parse
 from auditrelay.events.uid import Uids
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
@@ -140,6 +142,8 @@ class Normalizer:
                 page.uid[row] = uid
                 page.at[row], page.time_quality[row] = time
         page.careful = self._read_with_care(page)
+        if not are_plausible(page.at, fetched):
+            page.mark_implausible()
         return page
 
     def _native_uids(self, records: Sequence[Documented]) -> list[str]:
@@ -251,6 +255,8 @@ class Normalizer:
 
     def _sort(self, kind: "_Key") -> Sort:
         action, quality, before, after = kind
+        if quality == IMPLAUSIBLE:
+            before += (IMPLAUSIBLE_TIME,)
         return Sort(
             source=self._source,
             vendor=self._vendor_name,
@@ -293,6 +299,12 @@ class IdentifiedPage:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def mark_implausible(self) -> None:
+        """Mark the times of records that are far off."""
+        for row, at in enumerate(self.at):
+            if self.time_quality[row] != FETCHED and not are_plausible([at], self.fetched):
+                self.time_quality[row] = IMPLAUSIBLE
 
     def raw_sha256(self, rows: Sequence[int]) -> list[str]:
         """Return the hex digests of the texts of the records at *rows*."""

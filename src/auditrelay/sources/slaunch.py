@@ -32,10 +32,12 @@ import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from auditrelay.clock import Clock
+from auditrelay.confirmed_time import LATEST
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
-from auditrelay.events.timestamps import parse
+from auditrelay.events.timestamps import are_plausible
+from auditrelay.events.timestamps import read as read_time
 from auditrelay.events.vendors import path_finder
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -62,6 +64,7 @@ MAX_UNTIMED = 250
 MAX_CURSORS = 2000
 """Cursors that are remembered; at this number every second one is discarded."""
 
+_LATEST = micros(LATEST)
 _RESERVED = ("cursor", "limit", "sort_by", "sort_order", "include_total")
 _TENANT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 
@@ -247,7 +250,7 @@ class Source:
         )
 
     def _at(self, record: bytes) -> int | None:
-        """Return the time of *record* in microseconds, None if it cannot be read."""
+        """Return the time of *record* in microseconds, None if none that can be right is there."""
         try:
             value = decode_record(record).value
         except Undecodable:
@@ -255,9 +258,10 @@ class Source:
         if type(value) is not dict:
             return None
         holder, key = self._time(value)
-        text = holder.get(key)
-        parsed = parse(text) if type(text) is str else None
-        return None if parsed is None else parsed[0]
+        parsed = read_time(holder.get(key))
+        if parsed is None or not are_plausible(parsed[:1], _LATEST):
+            return None  # a walk must not end for a record that claims to be of 1970
+        return parsed[0]
 
     def _deepest_cursor(self, end: int) -> str | None:
         """Return the cursor of the deepest page known to begin at or after *end*."""

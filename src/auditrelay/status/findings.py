@@ -52,6 +52,7 @@ def judge(report: Report) -> list[Finding]:
             ("bad_files", _bad_files(report)),
             ("dead_letters", _dead_letters(report)),
             ("bad_records", _bad_records(report)),
+            ("odd_times", _odd_times(report)),
             ("silent", _silent(report)),
             ("backlogs", _backlogs(report)),
             ("orphaned", _orphaned(report)),
@@ -346,6 +347,23 @@ def _bad_files(report: Report) -> Iterator[Finding]:
                 effect="That file was skipped; the others were read.",
                 error=row.last_error,
                 do=f"Put the right file into {row.directory}; it is read automatically.",
+            )
+
+
+def _odd_times(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report.sources):
+        if row.odd_times:
+            yield Finding(
+                "action_required",
+                "source",
+                row.name,
+                f"The times of {humanize.count(row.odd_times, 'event')} of {row.name} cannot be "
+                "read, or are of before 2000 or after tomorrow.",
+                effect="They are delivered: one whose time cannot be read has that at which it was "
+                "fetched (auditrelay.time_quality, auditrelay.warnings).",
+                do="Look at the records: if their time is elsewhere and the source has time_path, "
+                "set it; else tell the vendor.",
+                command=_command(report, "sample", row.name, "--count", "3"),
             )
 
 

@@ -99,6 +99,8 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     """What was found late in the last 7 days."""
     unknown_actions: int
     """New events with an unrecognised action type, since the start of the service."""
+    odd_times: int
+    """New events whose time cannot be read or is implausible, since the start of the service."""
     dead_letters: int
     """Records that could not be parsed."""
     lateness: str | None

@@ -143,6 +143,7 @@ def _source(
             if moment(record.end) > now - SHOWN
         ),
         unknown_actions=condition.unknown_actions,
+        odd_times=condition.odd_times,
         dead_letters=0 if state is None else state.dead_letters,
         lateness=None if found is None else found.sentence,
         suggested_settle=None if found is None else format_duration(found.settle),

@@ -29,6 +29,8 @@ class SourceCondition(msgspec.Struct):
     """Whether the source has shown no new event for longer than ``max_silence``."""
     unknown_actions: int = 0
     """New events with an unrecognised action type, since the start."""
+    odd_times: int = 0
+    """New events whose time cannot be read or is implausible, since the start."""
 
 
 class SinkCondition(msgspec.Struct):
