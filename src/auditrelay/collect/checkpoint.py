@@ -55,12 +55,12 @@ class Checkpoint:
         if self._start is None or (self._is_empty and first < self._start):
             self._start = await self._store.start_source(self._name, first)
             self._goes_back = True
+        goes_back, self._goes_back = self._goes_back, False
         ledger = await self._store.ledger(self._name)
         self._gaps = [(span.interval, span.gap) for span in ledger if span.gap is not None]
         self._is_empty = not ledger
         # Not back to the start: a poll may have advanced it since the ledger was read.
-        since = self._start if self._goes_back or self._at is None else self._at
-        self._goes_back = False
+        since = self._start if goes_back or self._at is None else self._at
         self._derive(since, [span.interval for span in ledger])
 
     def go_back(self) -> None:

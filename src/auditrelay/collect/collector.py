@@ -24,9 +24,10 @@ from auditrelay.errors import WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Source
+from auditrelay.store import REOPENED
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, holes, next_window, overdue
+from auditrelay.window import Interval, holes, next_window, overdue, slices
 
 CATCH_UP_LIMIT: Final = "catch_up_limit"
 RETENTION: Final = "retention"
@@ -231,8 +232,32 @@ class Collector:
                 await self.resweeper.skip(window, now)
                 # The first replies of a run may have shown that our clock was ahead.
                 now = min(now, self._time.known_certain)
-        if (ahead := self._time.beyond(now)) is not None:
+        await self._read_reopened(now)
+        if (ahead := self._time.beyond(now, self.checkpoint.at)) is not None:
             await self._reader.read(ahead, POLL)  # forwarded, and read again until it is certain
+
+    async def _read_reopened(self, now: datetime) -> None:
+        """Read the gaps that an operator has taken back; what cannot be read is declared again."""
+        retention = self.settings.retention
+        kept_since = None if retention is None else now - retention
+        for gap in self.checkpoint.gaps((REOPENED,)):
+            rest = gap
+            if kept_since is not None and gap.start < kept_since:
+                expired = Interval(gap.start, min(gap.end, kept_since))
+                await self._reader.writer.declare(expired, RETENTION)
+                if gap.end <= kept_since:
+                    continue
+                rest = Interval(kept_since, gap.end)
+            todo = list(slices(rest, self.settings.max_window))[::-1]
+            while todo:
+                part = todo.pop()
+                try:
+                    await self._reader.read(part, POLL)
+                except WalkBroken as error:
+                    if error.window is None:
+                        raise
+                    await self._reader.writer.declare(error.window, UNREADABLE)
+                    todo += reversed(list(holes(part, [error.window])))
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(

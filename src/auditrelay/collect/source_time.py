@@ -61,9 +61,9 @@ class SourceTime:
                 "the system clock; nothing new is read until then"
             )
 
-    def beyond(self, certain: datetime) -> Interval | None:
+    def beyond(self, certain: datetime, checkpoint: datetime) -> Interval | None:
         """
-        Return what has settled by the vendor's clock alone, the newest of it; None if nothing.
+        Return what has settled by the vendor's clock alone, after the *checkpoint*; None if nothing.
 
         If our clock is behind, events of that time must not come late, but do not count as read:
         the vendor's clock may be the one that is wrong.
@@ -72,7 +72,8 @@ class SourceTime:
         if now - certain <= TOLERANCE:
             return None
         end = now - self._settings.settle
-        return Interval(max(certain - self._settings.settle, end - MAX_BEYOND), end)
+        start = max(checkpoint - self._settings.overlap, end - MAX_BEYOND)
+        return Interval(start, end) if start < end else None
 
     def _is_in_doubt(self, checkpoint: datetime | None) -> bool:
         own = self._clock.now()

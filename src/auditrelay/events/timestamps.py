@@ -65,8 +65,8 @@ def parse(text: str) -> Parsed | None:
     Return *text* as microseconds and its quality, or None if it is not a time.
 
     Accepts RFC 3339 and the rest of ISO 8601, and other spellings that machines write: RFC 5322
-    (as in mail), a number of seconds or parts of them since 1970, .NET's ``/Date(...)/``. Without an
-    offset UTC is assumed. A leap second ``:60`` becomes the last microsecond of its minute.
+    (as in mail), a number of seconds or parts of them since 1970, .NET's ``/Date(...)/``. Without
+    an offset UTC is assumed. A leap second ``:60`` becomes the last microsecond of its minute.
     """
     if len(text) > 64:
         return None

@@ -73,7 +73,16 @@ class Forget(Struct, frozen=True, tag_field="do", tag="forget"):
     yes: bool
 
 
-Request = Backfill | Verify | Replay | Drop | Forget
+class Reopen(Struct, frozen=True, kw_only=True, tag_field="do", tag="reopen"):
+    """Take back the gaps of *source* that are declared from *start* to *end*; *yes* confirms it."""
+
+    source: str
+    start: Instant
+    end: Instant
+    yes: bool
+
+
+Request = Backfill | Verify | Replay | Drop | Forget | Reopen
 
 # -- answers ---------------------------------------------------------------------------------------
 
@@ -119,7 +128,23 @@ class Forgotten(Struct, frozen=True, tag=True):
     name: str
 
 
-Result = Backfilled | Verified | Replayed | Dropped | Forgotten
+class ReopenedGap(Struct, frozen=True):
+    """A gap, or a part of one, that was taken back; *reason* is why it had been declared."""
+
+    start: Instant
+    end: Instant
+    reason: str
+
+
+class Reopened(Struct, frozen=True, tag=True):
+    """The *gaps* are taken back: the next poll asks for them, but for what is *expired* by then."""
+
+    gaps: tuple[ReopenedGap, ...]
+    expired: Instant | None
+    """The vendor keeps nothing from before: that will be declared as a gap again."""
+
+
+Result = Backfilled | Verified | Replayed | Dropped | Forgotten | Reopened
 
 
 class Failure(Struct, frozen=True, tag=True):

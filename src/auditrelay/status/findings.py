@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
+from auditrelay.store import REOPENED
 from auditrelay.telemetry import humanize
 from auditrelay.window import iso
 
@@ -49,6 +50,7 @@ def judge(report: Report) -> list[Finding]:
             ("down", _down(report, report.sinks)),
             ("clock", _clock(report)),
             ("gaps", _gaps(report)),
+            ("reopened", _reopened(report)),
             ("bad_files", _bad_files(report)),
             ("dead_letters", _dead_letters(report)),
             ("bad_records", _bad_records(report)),
@@ -298,7 +300,7 @@ def _starting(report: Report) -> Iterator[Finding]:
 
 def _gaps(report: Report) -> Iterator[Finding]:
     for row in _enabled(report.sources):
-        gaps = [span for span in row.coverage if span.state == "gap"]
+        gaps = [span for span in row.coverage if span.state == "gap" and span.reason != REOPENED]
         if not gaps:
             continue
         start, end = min(gap.start for gap in gaps), max(gap.end for gap in gaps)
@@ -323,6 +325,20 @@ def _gaps(report: Report) -> Iterator[Finding]:
                 _whole_seconds(end, up=True),
             ),
         )
+
+
+def _reopened(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report.sources):
+        gaps = [span for span in row.coverage if span.reason == REOPENED]
+        if gaps:
+            yield Finding(
+                "recovering",
+                "source",
+                row.name,
+                f"{humanize.count(len(gaps), 'gap')} of {row.name} "
+                f"{'was' if len(gaps) == 1 else 'were'} taken back, and not read yet.",
+                effect="The next poll asks for it again.",
+            )
 
 
 def _reasons(reasons: Iterable[str]) -> str:
