@@ -1,8 +1,8 @@
 """
 Clocks that are wrong: our own, or that of a vendor, ahead or behind, from a start or in between.
 
-Nothing is declared, covered or moved for good on the word of one of them, and once it is right again
-everything is read, and nothing twice.
+Nothing is declared, covered or moved for good on the word of one of them, and once it is right
+again everything is read, and nothing twice.
 """
 
 from collections.abc import AsyncIterator, Callable

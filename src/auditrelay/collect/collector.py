@@ -20,7 +20,7 @@ from auditrelay.collect.polls import Polls
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
 from auditrelay.collect.source_time import SourceTime
-from auditrelay.errors import WalkBroken
+from auditrelay.errors import Refused, WalkBroken
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import Source
@@ -189,9 +189,14 @@ class Collector:
     async def _poll(self) -> None:
         async with self.polls.track():
             await self.checkpoint.refresh()
-            await self.certain_time()
-            await self._declare_overdue()
-            await self._catch_up()
+            try:
+                await self.certain_time()
+                await self._declare_overdue()
+                await self._catch_up()
+            except Refused:
+                # The reply may have shown that our clock is ahead, and with it a start just stored.
+                await self.checkpoint.refresh()
+                raise
 
     async def certain_time(self) -> datetime:
         """

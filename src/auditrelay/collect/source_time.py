@@ -63,7 +63,7 @@ class SourceTime:
 
     def beyond(self, certain: datetime, checkpoint: datetime) -> Interval | None:
         """
-        Return what has settled by the vendor's clock alone, after the *checkpoint*; None if nothing.
+        Return what has settled by the vendor's clock alone, after the *checkpoint*, or None.
 
         If our clock is behind, events of that time must not come late, but do not count as read:
         the vendor's clock may be the one that is wrong.
