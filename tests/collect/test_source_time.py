@@ -8,6 +8,7 @@ again everything is read, and nothing twice.
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World, covered_from, open_world
@@ -40,7 +41,7 @@ def now(world: World) -> datetime:
     return now_by(world.vendor.date)
 
 
-def restarted(world: World, ahead: timedelta = timedelta(0), **keys: object) -> Collector:
+def restarted(world: World, ahead: timedelta = timedelta(0), **keys: Any) -> Collector:
     """Return the collector of a new process, whose clock is so much ahead."""
     world.clock.restart()
     world.clock.set(now(world) + ahead)

@@ -114,7 +114,7 @@ async def test_what_the_vendor_keeps_no_more_is_declared_again(world: World) -> 
     result = await reopen(world, collector, NOON - 8 * DAY, NOON - 7 * DAY)
     assert result.expired == NOON - 7 * DAY
     await collector.poll()
-    gaps = [(span, gap) for span, gap in await world.covered() if gap]
+    gaps = [entry for entry in await world.covered() if entry[1]]
     assert {gap for _, gap in gaps} == {"retention"}
     assert covered_from(gaps).length == 3 * DAY
     events = [event.native_action for event in await world.spooled()]

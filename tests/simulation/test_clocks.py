@@ -129,7 +129,12 @@ lives = st.lists(
 )
 
 
-@settings(max_examples=20, phases=[Phase.explicit, Phase.generate], deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=20,
+    phases=[Phase.explicit, Phase.generate],
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(lives)
 def test_whatever_our_clock_shows_everything_is_read_once(story: list[Life]) -> None:
     async def bounded(folder: str) -> None:

@@ -13,14 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from auditrelay import sinks, sources
+from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import test_event
 from auditrelay.events.page import Page
+from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
 from auditrelay.telemetry.metrics import Metrics
@@ -114,8 +117,13 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
         event = _test_event(config, name, now) if test and config.sinks[name].enabled else None
         return lambda built: _check_sink(built, event, now)
 
+    def source_check(
+        name: str, settings: Any
+    ) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+        return lambda built: _check_source(built, name, settings, now)
+
     checks = [
-        _row(name, settings, source, lambda built: _check_source(built, now))
+        _row(name, settings, source, source_check(name, settings))
         if settings.export_directory is None
         else _row(name, settings, file_source, _check_files)
         for name, settings in config.sources.items()
@@ -147,13 +155,18 @@ async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
     return await source.check(), ()
 
 
-async def _check_source(source: Source, now: datetime) -> tuple[str, Sequence[str]]:
+async def _check_source(
+    source: Source, name: str, settings: SourceSettings, now: datetime
+) -> tuple[str, Sequence[str]]:
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
             message = f"answers; {count} events in the last hour"
             if page.partial is not None:
                 message += f"; some events are hidden by the plan ({page.partial})"
+            events = Normalizer.of(name, settings, scope=source.scope)(page.records, micros(now))
+            if odd := odd_times(events):
+                message += f"; {odd}"
             return message, ()
     return "answers", ()
 

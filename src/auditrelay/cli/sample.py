@@ -10,6 +10,7 @@ import msgspec
 import orjson
 import typer
 
+from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
 from auditrelay.cli.pages import print_pages, window_of
 from auditrelay.clock import Clock
@@ -70,6 +71,8 @@ def sample(
     events = asyncio.run(_newest(config, options.clock, source, count))
     for event in events:
         typer.echo(_print(event, form))
+    if odd := odd_times(events):
+        typer.echo(odd, err=True)
     if not events:
         typer.echo(f"{source} shows no event in the last 30 days.", err=True)
 

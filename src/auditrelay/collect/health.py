@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from copy import copy
 from datetime import datetime
-from typing import Final
 
 import structlog
 
@@ -22,11 +21,7 @@ from auditrelay.settings import SourceSettings
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.health import Health
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import micros, moment
-
-MAX_SHOWN: Final = 60
-"""How much of a time that cannot be read is in the log."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -146,12 +141,7 @@ class SourceHealth:
             pairs = zip(events.at, events.sort, strict=True)
             times = [at for at, sort in pairs if not implausible[sort]]
         if odd and not self.condition.odd_times:
-            raw = next(
-                raw
-                for raw, sort in zip(events.time_raw or [None], events.sort, strict=False)
-                if untimed[sort] or implausible[sort]
-            )
-            _log.warning("time_unreadable", source=self._name, time=scrub(str(raw), MAX_SHOWN))
+            _log.warning("time_unreadable", source=self._name, events=odd)
         self.condition.odd_times += odd
         latest = max(times, default=None)
         if latest is None:

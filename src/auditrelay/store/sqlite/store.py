@@ -95,8 +95,7 @@ class SqliteStore:
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
         write = connect(state_dir, write=True)
-        mark = meta.find(write, _MARK)
-        if mark is not None:
+        if (mark := meta.find(write, _MARK)) is not None:
             clock.confirmed.resume(moment(mark))
         self._spool = spool.Spool(write, max_bytes)
         self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
@@ -120,13 +119,7 @@ class SqliteStore:
     ) -> Self:
         """Open the state in *state_dir*, creating it if there is none. Raises StateError."""
         return await asyncio.to_thread(
-            lambda: cls(
-                state_dir,
-                clock=clock,
-                max_bytes=max_bytes,
-                retention=retention,
-                remember=remember,
-            )
+            cls, state_dir, clock=clock, max_bytes=max_bytes, retention=retention, remember=remember
         )
 
     def resize(self, *, max_bytes: int, retention: timedelta, remember: timedelta) -> None:
@@ -321,8 +314,7 @@ class SqliteStore:
             found = await self._read(lambda db: spool.read_pages(db, sink, start, most))
         else:
             await asyncio.sleep(0)  # a sink that keeps up must not keep the loop from the others
-        pages, end = found
-        return pages, Reached((place(spool.LOG, end),))
+        return found[0], Reached((place(spool.LOG, found[1]),))
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
         """Read the backlog of *sink* at *places*."""
