@@ -457,6 +457,18 @@ async def test_records_that_are_not_objects_are_shown(
     assert (await walk(connect()))[0].records == [b'"text"', b"null", b"[]", b"7"]
 
 
+@pytest.mark.parametrize(
+    "time", [7, "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", -(10**9)]
+)
+async def test_a_record_whose_time_is_far_off_does_not_end_a_walk(
+    vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, time: object
+) -> None:
+    vendor.fill(3, day.start, day.start + HOUR)
+    vendor.add(day.start + 2 * HOUR, timestamp=time)
+    vendor.fill(3, day.start + 3 * HOUR, day.start + 4 * HOUR)
+    assert len(set(ids(await walk(connect())))) == 7
+
+
 @pytest.mark.parametrize("text", [b"{", b"[]", b"7", b'{"timestamp":7}', b'{"timestamp":[]}'])
 async def test_any_record_may_lack_a_time(connect: Connect, text: bytes) -> None:
     assert connect()._at(text) is None
