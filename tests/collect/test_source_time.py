@@ -85,6 +85,18 @@ async def test_a_source_that_first_starts_while_the_clock_is_ahead_starts_where_
     await expect(world, names)
 
 
+async def test_a_clock_that_is_set_right_after_the_first_poll_sets_the_start_right(
+    world: World,
+) -> None:
+    names = [world.vendor.add(NOON - HOUR)]
+    collector = restarted(world, YEARS)
+    with pytest.raises(Refused):
+        await collector.poll()
+    world.clock.set(now(world))
+    await collector.poll()
+    await expect(world, names)
+
+
 async def test_a_clock_that_is_stepped_ahead_and_back_while_running_costs_nothing(
     world: World,
 ) -> None:
