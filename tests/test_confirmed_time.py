@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tests.support.clock import FakeClock
 
+from auditrelay.clock import Clock
 from auditrelay.confirmed_time import LEAP, PACE, TOLERANCE
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -104,3 +105,10 @@ def test_without_any_reply_our_clock_goes_on_from_what_the_last_run_knew(clock: 
     clock.confirmed.hear("calls", NOON - HOUR, FRESH)
     clock.set(NOON - HOUR)
     assert clock.confirmed.mark == NOON - HOUR, "but a reply does"
+
+
+def test_a_real_clock_that_agrees_differs_by_nothing_at_all() -> None:
+    clock = Clock()
+    clock.confirmed.hear("calls", clock.now().replace(microsecond=0), FRESH)
+    assert clock.confirmed.ahead_of("calls") == FRESH
+    assert clock.confirmed.differences() == {}

@@ -107,16 +107,19 @@ class ConfirmedTime:
 
     def now(self, peer: str) -> datetime:
         """Return what time it most likely is where *peer* is: ours, unless its clock differs."""
+        return self._now() - self.ahead_of(peer)
+
+    def ahead_of(self, peer: str) -> timedelta:
+        """Return by how much our clock is ahead of that of *peer*: by nothing if they agree."""
         own, claim = self._now(), self._claims.get(peer)
         if claim is None:
-            return own
+            return timedelta(0)
         its = self._continued(claim) + claim.age
-        return own if _agree(own, its) else its
+        return timedelta(0) if _agree(own, its) else own - its
 
     def differences(self) -> dict[str, timedelta]:
         """Return by how much our clock is ahead of that of each peer; not where they agree."""
-        own = self._now()
-        ahead = {name: own - self.now(name) for name in sorted(self._claims)}
+        ahead = {name: self.ahead_of(name) for name in sorted(self._claims)}
         return {name: by for name, by in ahead.items() if by}
 
     def _continued(self, claim: _Claim) -> datetime:

@@ -206,7 +206,7 @@ class Peer:
         if date is None:
             return
         self._clock.confirmed.hear(self.name, date, _age(headers))
-        ahead = self._clock.now() - self._clock.confirmed.now(self.name)
+        ahead = self._clock.confirmed.ahead_of(self.name)
         if ahead and not self._clock_differs:
             seconds = round(ahead.total_seconds())
             log.warning("clock_differs", peer=self.name, ahead_seconds=seconds)
