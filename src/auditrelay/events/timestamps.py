@@ -116,7 +116,7 @@ def read(value: object) -> Parsed | None:
     if type(value) is str:
         return parse(value)
     if type(value) is int and _is_short(value):
-        return _epoch(str(value))
+        return _parse_odd(str(value))
     # The shortest text of a float has its digits as they were sent: 1795643000.123456.
     return _parse_odd(repr(value)) if type(value) is float else None
 
