@@ -6,8 +6,8 @@ Measure the idle daemon.
 Five sources, polled once a minute, two sinks and the status port; the sandbox runs in a separate
 process. CPU time is the scheduler's count of nanoseconds (`/proc/PID/task/*/schedstat`), a wake-up
 is a voluntary context switch of any thread (`/proc/PID/task/*/status`). Memory is
-`/proc/PID/smaps_rollup`. The hour of polls is shortened: sixty polls of each source, a second
-apart.
+`/proc/PID/smaps_rollup`, which only root may read of a process that lets no other read its memory.
+The hour of polls is shortened: sixty polls of each source, a second apart.
 """
 
 import argparse

@@ -93,14 +93,14 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
         with stage("identify"):
             shown = normalize.identify(page.records, micros(clock.now()))
         with stage("look up new ones"):
-            rows = await store.find_new("load", shown.uid, shown.at)
+            rows = (await store.look_up("load", shown.uid, shown.at, shown.content)).new
         with stage("read"):
             found = shown.page(rows)
         with stage("store"):
             added = await store.add("load", found)
         count += len(added.new)
         with stage("look up known ones"):
-            await store.find_new("load", shown.uid, shown.at)
+            await store.look_up("load", shown.uid, shown.at, shown.content)
         for name, sink in targets.items():
             with stage("read back (each sink)"):
                 read, reached[name] = await store.read(name, reached[name], load.page)

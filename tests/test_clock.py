@@ -15,13 +15,16 @@ ROOT = Path(auditrelay.__file__).parent
 ASKS = re.compile(r"\btime\.(time|monotonic|perf_counter|sleep)|datetime\.now|asyncio\.sleep\(")
 
 BY_ITSELF = {
-    "cli/demo.py": "plays in front of people, for some seconds of theirs",
+    "cli/demo/__init__.py": "plays in front of people, for some seconds of theirs",
+    "cli/demo/crashes.py": "likewise",
+    "cli/demo/view.py": "likewise",
     "clock.py": "it is the clock",
     "http/peer.py": "measures requests for a histogram",
     "http/transport.py": "lets the loop turn once",
     "sinks/file.py": "the deadline of a select()",
     "store/sqlite/store.py": "lets the loop turn once",
     "telemetry/logs.py": "the time of a log line, with or without an instance",
+    "telemetry/throttle.py": "a log line a minute, with or without an instance",
 }
 """The modules that ask the machine, and why."""
 

@@ -113,7 +113,8 @@ def logged() -> dict[str, Logged]:
                 assert isinstance(name, str)
                 event = found.setdefault(name, Logged())
                 event.levels.add("as given" if method == "log" else method)
-                event.fields |= {each.arg for each in call.keywords if each.arg}
+                fields = {each.arg for each in call.keywords if each.arg}
+                event.fields |= {"exception" if each == "exc_info" else each for each in fields}
     return found
 
 

@@ -1,5 +1,15 @@
-"""``python -m auditrelay``: the same as the ``auditrelay`` script."""
+"""``python -m auditrelay``, and the ``auditrelay`` script."""
 
-from auditrelay.cli import main
+from auditrelay.process import begin
 
-main()
+
+def main() -> None:
+    """Begin the process, and only then import and run the command line."""
+    begin()
+    from auditrelay.cli import main as run  # noqa: PLC0415  # it takes half a second
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -11,13 +11,14 @@ The errors, as a tree by the caller's next action.
     - Rejected      halve the request; dead-letter its event if it is only one
         - TooLarge  the same, because of its size
     - WalkBroken    read the window in smaller parts
+    - PeerBug       hold this source or sink: our code for it has a bug
 """
 
 from typing import Any
 
 
 class RelayError(Exception):
-    """An error that auditrelay expects; every other exception is a bug."""
+    """An error that auditrelay expects; every other exception is a bug, see ``supervisor``."""
 
 
 def code_of(error: RelayError) -> str:
@@ -73,7 +74,8 @@ class Retryable(RelayError):
 
     *reason* is a short code for metrics (``timeout``, ``connect``, ``reset``, ``status_429``...).
     *retry_after* is the wait in seconds that the peer asked for. *sent* is true when the request
-    may have reached the peer, so that a retry may store its events twice.
+    may have reached the peer, so that a retry may store its events twice. *while_sending* is true
+    when it failed before the whole request was sent: it may be too large for something in between.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class Retryable(RelayError):
         reason: str,
         retry_after: float | None = None,
         sent: bool = False,
+        while_sending: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
         self.sent = sent
+        self.while_sending = while_sending
 
 
 class Refused(RelayError):
@@ -135,3 +139,30 @@ class WalkBroken(RelayError):
         self.reason = reason
         self.window: Any = None  # an Interval, which this module may not import
         self.shown: Any = None  # a collect.parts.Shown, likewise
+
+
+class PeerBug(RelayError):
+    """
+    Our code for one source or sink, *peer*, raised an unforeseen exception: it has a bug.
+
+    It holds that peer, and nothing is dropped; it is retried ever less often. Only a supervisor
+    (:mod:`auditrelay.supervisor`) raises it, from the exception itself. *crossing* is what was
+    asked of the peer (``walk``, ``read``, ``render``, ``send``...), *reason* the short code that
+    other errors have too. *sent* is true when a sink may have stored the events all the same.
+    """
+
+    reason = "bug"
+
+    def __init__(self, message: str, *, peer: str, crossing: str) -> None:
+        super().__init__(message)
+        self.peer = peer
+        self.crossing = crossing
+
+    def again(self) -> "PeerBug":
+        """Return an equal error, to be raised again."""
+        return PeerBug(str(self), peer=self.peer, crossing=self.crossing)
+
+    @property
+    def sent(self) -> bool:
+        """Whether a sink may have stored what it was given: sending may have broken anywhere."""
+        return self.crossing == "send"

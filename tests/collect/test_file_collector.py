@@ -14,6 +14,7 @@ from tests.support.stores import counted, dead_letters
 from auditrelay.collect.file_collector import FileCollector
 from auditrelay.errors import Rejected
 from auditrelay.sources import BadRow, ExportFile, ExportPage, cencori
+from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
 
 COVERED = Interval(NOON - HOUR, NOON)
@@ -31,7 +32,7 @@ class Folder:
     ) -> AsyncGenerator[ExportFile, None]:
         for name in self.contents:
             if not await known(name.encode()):
-                yield ExportFile(name.encode(), name, self._pages(name))
+                yield ExportFile(name.encode(), name, 0, self._pages(name))
 
     async def _pages(self, name: str) -> AsyncGenerator[ExportPage, None]:
         for page in self.contents[name]:
@@ -176,3 +177,45 @@ async def test_a_file_that_is_being_read_shows_progress_and_a_poll_that_is_due_b
     assert await rig.world.names() == ["r1"]
     polling.cancel()
     await asyncio.wait([polling])
+
+
+async def test_a_file_without_rows_does_not_cover_time_of_which_events_are_known(rig: Rig) -> None:
+    rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True, covers=())]
+    rig.folder.contents["empty.csv"] = [ExportPage([], last=True, covers=(COVERED,))]
+    with capture_logs() as logs:
+        await rig.poll()
+    assert await rig.world.covered() == []
+    [line] = [line for line in logs if line["event"] == "file_rejected"]
+    assert line["file"] == "empty.csv"
+    assert "1 events are known of the time that it covers" in line["reason"]
+    rig.folder.contents["quiet.csv"] = [
+        ExportPage([], last=True, covers=(Interval(NOON - 3 * HOUR, NOON - 2 * HOUR),))
+    ]
+    await rig.poll()
+    assert await rig.world.covered() == [(Interval(NOON - 3 * HOUR, NOON - 2 * HOUR), None)]
+
+
+async def test_the_journal_says_whose_file_it_was(rig: Rig) -> None:
+    rig.folder.contents["a.csv"] = [ExportPage([record(1)], last=True, covers=(COVERED,))]
+    await rig.poll()
+    with StateView(rig.world.folder) as view:
+        known = view.coverage("calls")
+    assert known is not None
+    assert [entry.via for entry in known.journal if entry.what == "covered"] == [
+        "export a.csv of user 0"
+    ]
+
+
+async def test_an_export_with_another_content_of_a_known_record_is_reported(rig: Rig) -> None:
+    rig.folder.contents["a.json"] = [ExportPage([record(1), record(2)], last=True)]
+    await rig.poll()
+    altered = record(1).replace(b"auth.logout", b"auth.login")
+    rig.folder.contents["b.json"] = [
+        ExportPage([altered], last=False),
+        ExportPage([record(2)], last=True, covers=(COVERED,)),
+    ]
+    await rig.poll()
+    *_, event = await rig.world.spooled()
+    assert (event.notice, event.native_id) == (True, "r1")
+    assert b"auth.login" in bytes(event.raw)
+    assert await rig.world.covered() == [(COVERED, None)]

@@ -14,7 +14,7 @@ from auditrelay.collect.page_writer import PageWriter
 from auditrelay.errors import StoreFull
 from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.events.page import Page
-from auditrelay.store import Proof
+from auditrelay.store import Added, LookedUp, Proof
 from auditrelay.window import Interval
 
 
@@ -57,12 +57,12 @@ async def test_only_a_page_that_proves_something_takes_the_health_with_it(world:
     writer = collector.new_reader().writer
     records = [b'{"id":"x","event_type":"auth.logout","created_at":"2026-01-10T11:00:00+00:00"}']
     with counted(world.store) as calls:
-        await writer.add_new(writer.identify(records), "poll")
+        await add_new(writer, writer.identify(records), "poll")
         (state,) = await world.store.sources()
         assert state.condition.last_event_at is None, "a page is not proof of anything"
         hour = Interval(NOON - 5 * HOUR, NOON - 4 * HOUR)
         await writer.add(Page.of(()), "poll", Proof(covers=(hour,)))
-    assert calls == {"read find_new": 1, "write add": 2, "read sources": 1}
+    assert calls == {"read look_up": 1, "write add": 2, "read sources": 1}
     (state,) = await world.store.sources()
     assert state.condition == collector.condition
     assert state.condition.last_event_at == "2026-01-10T11:00:00+00:00"
@@ -134,6 +134,12 @@ async def test_that_polling_is_paused_is_written_as_soon_as_the_disk_takes_it(
 RECORD = b'{"id":"%d","event_type":"auth.logout","created_at":"2026-01-10T11:00:00+00:00"}'
 
 
+async def add_new(
+    writer: PageWriter, shown: IdentifiedPage, via: str, proof: Proof | None = None
+) -> Added:
+    return await writer.add_new(shown, via, proof, changed=writer.compare())
+
+
 async def new_writer(world: World) -> PageWriter:
     collector = world.collector()
     await collector.checkpoint.refresh()
@@ -145,7 +151,7 @@ async def test_of_known_events_nothing_more_is_read_or_written(
 ) -> None:
     writer = await new_writer(world)
     records = [RECORD % number for number in range(3)]
-    assert (await writer.add_new(writer.identify(records), "poll")).new == (0, 1, 2)
+    assert (await add_new(writer, writer.identify(records), "poll")).new == (0, 1, 2)
     read: list[int] = []
     page = IdentifiedPage.page
 
@@ -156,11 +162,11 @@ async def test_of_known_events_nothing_more_is_read_or_written(
 
     monkeypatch.setattr(IdentifiedPage, "page", note)
     with counted(world.store) as calls:
-        added = await writer.add_new(writer.identify(records), "poll")
+        added = await add_new(writer, writer.identify(records), "poll")
     assert (added.new, added.known, read) == ((), 3, [])
-    assert calls == {"read find_new": 1}
+    assert calls == {"read look_up": 1}
     shown = writer.identify([*records, RECORD % 9, RECORD % 9])
-    await writer.add_new(shown, "poll")
+    await add_new(writer, shown, "poll")
     assert read == [1], "what is new is read once, though the page shows it twice"
     assert await world.names() == ["0", "1", "2", "9"]
     assert world.counted("events_collected_total") == 4
@@ -171,7 +177,7 @@ async def test_the_proof_of_a_page_of_known_events_is_entered(world: World) -> N
     writer = await new_writer(world)
     hour = Interval(NOON - 2 * HOUR, NOON - HOUR)
     for proof in (None, Proof(covers=(hour,))):
-        await writer.add_new(writer.identify([RECORD % 1]), "poll", proof)
+        await add_new(writer, writer.identify([RECORD % 1]), "poll", proof)
     assert await world.covered() == [(hour, None)]
     assert await world.names() == ["1"]
 
@@ -180,16 +186,16 @@ async def test_an_event_that_another_read_has_stored_meanwhile_is_not_stored_twi
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, other = await new_writer(world), await new_writer(world)
-    find_new = world.store.find_new
+    look_up = world.store.look_up
 
-    async def overtaken(*args: Any) -> list[int]:
-        rows = await find_new(*args)
+    async def overtaken(*args: Any) -> LookedUp:
+        found = await look_up(*args)
         monkeypatch.undo()
-        await other.add_new(other.identify([RECORD % 1]), "backfill")
-        return rows
+        await add_new(other, other.identify([RECORD % 1]), "backfill")
+        return found
 
-    monkeypatch.setattr(world.store, "find_new", overtaken)
-    added = await writer.add_new(writer.identify([RECORD % 1]), "poll")
+    monkeypatch.setattr(world.store, "look_up", overtaken)
+    added = await add_new(writer, writer.identify([RECORD % 1]), "poll")
     assert (added.new, added.known) == ((), 1)
     assert await world.names() == ["1"]
 
@@ -198,9 +204,19 @@ async def test_an_event_without_a_time_is_known_though_its_time_is_that_of_the_r
     world: World,
 ) -> None:
     writer = await new_writer(world)
-    await writer.add_new(writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
+    await add_new(writer, writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
     world.clock.advance(HOUR)
     with counted(world.store) as calls:
-        await writer.add_new(writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
-    assert calls == {"read find_new": 1}
+        await add_new(writer, writer.identify([b'{"id":"1"}', RECORD % 2]), "poll")
+    assert calls == {"read look_up": 1}
     assert await world.names() == ["1", "2"]
+
+
+async def test_values_that_were_redacted_are_counted_and_noted_in_the_spool(world: World) -> None:
+    world.vendor.event_type = "token=hunter2x"
+    for number in range(4):
+        world.vendor.add(NOON - HOUR + number * SECOND)
+    await world.collector().poll()
+    await world.collector().poll()
+    assert world.counted("values_redacted_total") == 4
+    assert {event.redacted for event in await world.spooled()} == {("event_type",)}

@@ -297,7 +297,8 @@ async def test_an_event_whose_time_was_edited_is_neither_new_nor_deleted(world: 
         world.vendor.records[number + 3] = (name, at + edit, seen_from)
     world.clock.advance(HOUR + 30 * MINUTE)
     assert await resweep_deleted(world, collector) == 0
-    assert await world.names() == spooled
+    assert await world.names() == [*spooled, "r5", "r4"], "a time that is only finer is no change"
+    assert [event.notice for event in await world.spooled()][-3:] == [False, True, True]
     assert world.counted("events_late_total") == 0
     assert world.counted("events_duplicate_total") >= 9
     assert world.counted("events_deleted_at_source_total") == 0

@@ -156,6 +156,30 @@ def test_a_file_with_secrets_that_other_users_can_read_is_a_warning(file: Path) 
     assert read(file, {"A": "key-in-env"}).warnings == ()
 
 
+def test_a_file_that_every_user_can_write_is_refused(file: Path) -> None:
+    file.chmod(0o602)
+    (problem,) = problems(file)
+    assert problem.startswith(f"{file}: every user of this machine can write it")
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [(0o600, None), (0o640, None), (0o644, "read"), (0o622, "write"), (0o666, "write")],
+)
+def test_a_secret_file_that_other_users_can_open_is_a_warning(
+    file: Path, mode: int, words: str | None
+) -> None:
+    secret = file.with_name("key")
+    secret.write_text("key-of-a-file")
+    secret.chmod(mode)
+    file.write_text(GOOD.replace("literal-key-1", f"${{file:{secret}}}"))
+    found = [warning for warning in read(file).warnings if str(secret) in warning]
+    warned = (
+        f"sources.acme-voice.api_key: every user of this machine can {words} {secret}: chmod 600"
+    )
+    assert found == ([] if words is None else [warned])
+
+
 def test_a_secret_in_a_variable_is_not_in_the_file(file: Path) -> None:
     file.chmod(0o644)
     file.write_text(

@@ -125,3 +125,27 @@ def test_a_variable_overrides_an_unresolved_reference(file: Path) -> None:
     file.write_text(GOOD.replace("literal-key-1", "${env:NOPE}"))
     environ = {"AUDITRELAY_SOURCES__ACME_VOICE__API_KEY": "key-from-variable"}
     assert vendor(read(file, environ)).api_key.reveal() == "key-from-variable"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("SOURCES__ACME_VOICE__TAGS", '{"a": "\udcfc"}', "sources.acme-voice.tags"),
+        ("SOURCES__ACME_VOICE__TAGS", r'{"a": "\ud800"}', "sources.acme-voice.tags"),
+        ("SOURCES__ACME_VOICE__ORGANIZATION_ID", "4\udcfc2", "sources.acme-voice.organization_id"),
+        ("SOURCES__ACME_VOICE__API_KEY", "${env:ODD}", "sources.acme-voice.api_key"),
+        ("SINKS__SPLUNK", r'{"type": "product", "url": "\ud800"}', "sinks.splunk.url"),
+        ("STATE_DIR", "/tmp/\udcfc", "state_dir"),
+    ],
+)
+def test_what_is_not_utf_8_is_an_error_that_names_the_key(
+    file: Path, variable: str, value: str, problem: str
+) -> None:
+    found = problems(file, {f"AUDITRELAY_{variable}": value, "ODD": "key\udcfc"})
+    assert any(each.startswith(problem) for each in found), found
+
+
+def test_a_state_directory_that_the_system_names_must_be_utf_8(file: Path) -> None:
+    assert problems(file, {"STATE_DIRECTORY": "/tmp/\udcfc"}) == [
+        r"state_dir: '/tmp/\udcfc' is not text in UTF-8"
+    ]

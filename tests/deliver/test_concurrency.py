@@ -146,3 +146,12 @@ def test_a_sink_that_is_down_gets_one_request_at_a_time_and_all_again_once_it_re
     seen = sink.run(600)
     assert sink.concurrency.limit == 16
     assert seen[-1] == 16
+
+
+@pytest.mark.parametrize("days", [3.6, 400, 40_000])
+def test_a_size_that_was_not_sent_for_days_has_no_minimum_any_more(days: float) -> None:
+    concurrency = AdaptiveConcurrency(4)
+    concurrency.on_success(0, 0.001, size=10, in_flight=1)
+    later = days * 86_400
+    concurrency.on_success(later, later + 5, size=10, in_flight=1)
+    assert concurrency.limit == 4

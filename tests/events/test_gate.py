@@ -237,7 +237,8 @@ def test_what_redaction_spares_it_would_not_change(mode: str, value: Any) -> Non
     except UnicodeEncodeError:
         return
     for _ in range(2):
-        spared = redactor.spares_values(value) and redactor.spares_texts(text.decode())
+        searches = redactor.searches(text)
+        spared = redactor.spares_values(value) and redactor.spares_texts(text, searches)
         assert redactor.spares_values(value) or not redactor.spares_page([value])
         changed = redactor.record({"metadata": json.loads(text)}, text)
         assert not (spared and changed)

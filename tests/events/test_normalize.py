@@ -379,3 +379,37 @@ def test_a_bug_in_a_vendors_module_is_raised(
     monkeypatch.setattr(available()["bland"], "read", broken)
     with pytest.raises(KeyError, match="bug"):
         normalize([b"{}"], 1)
+
+
+@pytest.mark.parametrize("action", ["auditrelay.gap_filled", " AuditRelay.record_changed"])
+def test_an_action_that_is_spelt_like_one_of_auditrelay_itself_is_marked_as_foreign(
+    action: str, normalizer: Callable[..., Normalizer], fetched: int
+) -> None:
+    records = [
+        json.dumps({"id": "1", "action": each, "created_at": "2026-05-11T08:15:01Z"}).encode()
+        for each in (action, "grant.view")
+    ]
+    foreign, usual = normalizer("jitsudo")(records, fetched)
+    assert "foreign_action" in foreign.warnings
+    assert "foreign_action" not in usual.warnings
+    assert not foreign.notice
+
+
+def test_what_has_an_id_can_change_and_what_is_known_by_its_content_cannot(
+    normalizer: Callable[..., Normalizer], fetched: int
+) -> None:
+    records = [b'{"id":"1","created_at":"2026-05-11T08:15:01Z"}', b'{"id":2}', b"{}", b"[1]", b"no"]
+    page = normalizer("jitsudo").identify(records, fetched)
+    assert [bool(content) for content in page.content] == [True, True, False, False, False]
+    assert [each.hex() for each in page.sha256] == page.raw_sha256(range(5))
+
+
+def test_no_setting_of_redaction_changes_the_content_that_a_record_is_known_by(
+    normalizer: Callable[..., Normalizer], fetched: int
+) -> None:
+    records = [b'{"id":"1","token":"hush","created_at":"2026-05-11T08:15:01Z","reasoning":"a"}']
+    contents = [
+        normalizer("jitsudo", **settings).identify(records, fetched).content
+        for settings in ({}, {"redact": "off"}, {"redact": ["reasoning"]})
+    ]
+    assert contents[0] == contents[1] == contents[2] != [b""]

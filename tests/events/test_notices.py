@@ -5,12 +5,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
+from tests.conftest import make_event
 from tests.support.ocsf_check import faults
 
-from auditrelay.events import AuditEvent, notices, pack, unpack
+from auditrelay.events import Actor, AuditEvent, Change, notices, pack, unpack
 from auditrelay.events.forms import FORMS
-from auditrelay.events.notices import GAP, alert_event, gap_event
+from auditrelay.events.notices import (
+    CHANGED,
+    GAP,
+    alert_event,
+    changed_event,
+    changed_uid,
+    gap_event,
+)
 from auditrelay.window import micros
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -131,3 +140,43 @@ def test_in_ecs_our_own_fields_and_those_of_the_vendor_auditrelay_share_a_key() 
     own = FORMS["ecs"](event)["auditrelay"]
     assert own["uid"] == event.uid
     assert own["audit"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_marks_events_of_auditrelay_itself_and_no_other(form: str) -> None:
+    render = FORMS[form]
+    changed = changed_event(make_event(1), former="ab" * 8, fields=None, last=False, now=NOW)
+    for event in (gap_event(**GAP_FIELDS), changed):
+        document = render(event)
+        own = document["unmapped"]["auditrelay"] if form == "ocsf" else document["auditrelay"]
+        assert own["notice"] is True
+        foreign = render(msgspec.structs.replace(event, notice=False))
+        assert '"notice": true' not in json.dumps(foreign, default=str)
+
+
+def test_a_changed_record_is_another_event_for_each_content() -> None:
+    event = make_event(1)
+    other = msgspec.structs.replace(event, raw_sha256="0" * 64)
+    uids = {each.uid for each in (event, other)} | {changed_uid(each) for each in (event, other)}
+    assert len(uids) == 3
+    made = changed_event(other, former="ab" * 8, fields=(), last=False, now=NOW)
+    assert made.uid == changed_uid(other)
+    assert made == unpack(pack([made]))[0]
+
+
+def test_a_changed_record_renders_in_every_form_with_who_acted(
+    written: Callable[[AuditEvent], dict[str, bytes]],
+    valid_ecs: Callable[[dict[str, Any], str], None],
+    valid_cim: Callable[[dict[str, Any]], None],
+) -> None:
+    record = make_event(1, actor=Actor("user", "u1", "Eve", "eve@acme.example"))
+    fields = (Change("actor.id", '"u0"', '"u1"'),)
+    event = changed_event(record, former="ab" * 8, fields=fields, last=True, now=NOW)
+    forms = {name: json.loads(text) for name, text in written(event).items()}
+    valid_ecs(forms["ecs"], record.vendor)
+    valid_cim(forms["cim"])
+    assert faults(forms["ocsf"]) == []
+    assert forms["ecs"]["user"]["email"] == "eve@acme.example"
+    assert forms["ecs"]["event"]["action"] == forms["datadog"]["evt"]["name"] == CHANGED
+    assert forms["cim"]["user"] == forms["datadog"]["usr"]["email"] == "eve@acme.example"
+    assert forms["raw"]["record"]["record_changed"]["uid"] == record.uid

@@ -1,17 +1,25 @@
 """Pseudonyms: the same for the same value, and the value itself is gone."""
 
+import base64
 import hmac
 import json
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.support.corpus import events_of
 
-from auditrelay.events import AuditEvent
+from auditrelay.events import AuditEvent, pack
+from auditrelay.events.normalize import Normalizer
 from auditrelay.events.pseudonyms import Pseudonyms, pseudonym
+from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import IdentityField
+from auditrelay.sources import cekura, jitsudo, slaunch
 from auditrelay.sources.bland import Settings
+from auditrelay.sources.cencori import settings as cencori
 
 One = Callable[..., AuditEvent]
 Written = Callable[[AuditEvent], dict[str, bytes]]
@@ -140,9 +148,117 @@ def test_a_redacted_value_has_no_pseudonym(one: One) -> None:
 
 
 def test_a_record_without_identities_is_unchanged(one: One) -> None:
-    for record in (b"not json", b"[1]", b'{"id":"1"}'):
-        event = one(record, "cencori", pseudonyms=Pseudonyms(KEY, ALL))
-        assert event == one(record, "cencori")
+    event = one({"id": "1"}, "cencori", pseudonyms=Pseudonyms(KEY, ["actor.id"]))
+    assert event == one({"id": "1"}, "cencori")
+
+
+@pytest.mark.parametrize("record", [b"not json of dana@acme.example", b'["dana@acme.example"]'])
+def test_a_record_that_is_not_understood_is_replaced_as_a_whole(record: bytes, one: One) -> None:
+    event = one(record, "cencori", pseudonyms=Pseudonyms(KEY, ["actor.id"]))
+    assert json.loads(bytes(event.raw)).startswith("p_")
+    assert b"dana" not in pack([event])
+    assert event.uid == one(record, "cencori").uid
+    again = one(record, "cencori", pseudonyms=Pseudonyms(KEY, ["actor.id"]))
+    assert event == again
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"who": "dana\\u0040acme.example"}',
+        '{"body": "{\\"who\\": \\"d\\\\u0061na\\\\u0040acme.example\\"}"}',
+        "https://x.example/?u=dana%40acme.example",
+        "https://x.example/?u=dana%2540acme.example",
+        base64.b64encode(b"dana@acme.example").decode(),
+        "DANA@acme.EXAMPLE",
+        "dana+audit@acme.example",
+        "sent by <dana@acme.example>;",
+    ],
+)
+def test_a_value_is_found_however_it_is_written(text: str, one: One) -> None:
+    pseudonyms = Pseudonyms(KEY, ["actor.email"])
+    record = {**RECORD, "description": text, "metadata": {"x": [text]}}
+    event = one(record, "cencori", pseudonyms=pseudonyms)
+    who = pseudonym(KEY.encode(), "dana@acme.example")
+    assert who in event.message
+    assert who in bytes(event.metadata).decode()
+    assert not re.search("dana|ZGFuYU", event.message + bytes(event.raw).decode(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("vendor", ["slaunch", "bland", "cekura"])
+def test_addresses_are_replaced_under_any_key_and_for_any_vendor(vendor: str, one: One) -> None:
+    record = {
+        "id": "1",
+        "client_ip": "203.0.113.9",
+        "hops": ["2001:db8::9", "::ffff:203.0.113.9", "203.0.113.9:443"],
+        "by": {"mail": "Lee@acme.example"},
+        "at": "2026-11-20T09:31:07.412Z",
+        "version": "1.2.3",
+        "mac": "00:1b:44:11:3a:b7",
+    }
+    event = one(record, vendor, pseudonyms=Pseudonyms(KEY, ["actor.email", "actor.ip"]))
+    raw = json.loads(bytes(event.raw))
+    assert raw["client_ip"] == pseudonym(KEY.encode(), "203.0.113.9")
+    assert raw["by"]["mail"] == pseudonym(KEY.encode(), "lee@acme.example")
+    assert "203.0" not in str(raw)
+    assert "2001:db8" not in str(raw)
+    assert {key: raw[key] for key in ("id", "at", "version", "mac")} == {
+        key: record[key] for key in ("id", "at", "version", "mac")
+    }
+
+
+def test_a_long_value_is_replaced_too(one: One) -> None:
+    long = "x" * 9000 + "@acme.example"
+    record = {**RECORD, "actor_id": long, "description": f"by {long}."}
+    event = one(record, "cencori", pseudonyms=Pseudonyms(KEY, ["actor.id"]))
+    assert "xxx" not in pack([event]).decode()
+
+
+def test_a_near_miss_of_a_long_value_takes_no_longer() -> None:
+    pseudonyms = Pseudonyms(KEY, ["actor.id", "actor.email", "actor.ip"])
+    begun = time.process_time()
+    for text in ("a" * 1_000_000, "a." * 500_000, "1." * 500_000, ":a" * 500_000, "a@" * 500_000):
+        record = {"id": "1", "actor_id": "a" * 8190 + "b", "description": text}
+        Normalizer(
+            vendor="cencori", source="s", api_host="h", scope="o", redact="off", tags={},
+            pseudonyms=pseudonyms,
+        )([json.dumps(record).encode()], 1)  # fmt: skip
+    assert time.process_time() - begun < 12
+
+
+def test_one_persons_pseudonym_is_the_same_however_the_address_is_spelled() -> None:
+    key = KEY.encode()
+    assert pseudonym(key, "Dana@Acme.example") == pseudonym(key, "dana+x@acme.example")
+    assert pseudonym(key, "Dana") != pseudonym(key, "dana")
+
+
+def test_an_identity_that_records_do_not_have_is_refused() -> None:
+    keys = {"type": "bland", "api_key": "k" * 20, "pseudonym_key": KEY}
+    with pytest.raises(ValidationError, match=r"actor\.name: records of type"):
+        Settings.model_validate({**keys, "pseudonymize": ["actor.id", "actor.name"]})
+    shop = {"type": "slaunch", "api_key": "k" * 20, "pseudonym_key": KEY, "tenant": "acme"}
+    with pytest.raises(ValidationError, match=r"actor\.id: records of type slaunch"):
+        slaunch.Settings.model_validate({**shop, "pseudonymize": ["actor.id"]})
+    assert slaunch.Settings.model_validate({**shop, "pseudonymize": ["actor.ip"]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "vendor"),
+    [
+        (Settings, "bland"),
+        (cekura.Settings, "cekura"),
+        (cencori.Settings, "cencori"),
+        (jitsudo.Settings, "jitsudo"),
+        (slaunch.Settings, "slaunch"),
+    ],
+)
+def test_the_identities_of_a_vendor_are_those_that_its_events_have(
+    settings: type[SourceSettings], vendor: str
+) -> None:
+    for field in ALL:
+        part, _, name = field.partition(".")
+        found = any(getattr(getattr(event, part), name) for event in events_of(vendor))
+        assert not found or field in settings.IDENTITIES
 
 
 def test_odd_values_in_a_record_do_not_stop_it(one: One) -> None:

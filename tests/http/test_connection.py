@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 import threading
@@ -21,10 +20,13 @@ from tests.support.proxy import reset
 from auditrelay.clock import Clock
 from auditrelay.errors import Retryable
 from auditrelay.http.connection import READ_AHEAD_BYTES, Connection
+from auditrelay.http.parser import ReplyParser
 from auditrelay.http.peer import Peer
 from auditrelay.http.tls import _no_tls
 from auditrelay.http.transport import Transport
+from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrubber
 
 LARGE = b"x" * 30_000_000
 """More than the sockets' buffers take, so that it can only be sent to a peer that reads."""
@@ -153,6 +155,41 @@ async def test_what_was_said_before_a_request_that_could_not_be_sent_is_no_reply
         assert (await failure_of_post(peer, b"2")).reason == "reset"
 
 
+@pytest.mark.parametrize("size", [0, 1000, len(LARGE)])
+async def test_a_connection_that_breaks_without_a_word_may_be_refusing_the_size(
+    connect: Connect, size: int
+) -> None:
+    """Most proxies of one kind or another just reset what is too large."""
+
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await head(reader)
+        reset(writer)
+
+    async with scripted(serve) as url:
+        error = await failure_of_post(connect(url), LARGE[:size])
+    assert (error.reason, error.while_sending) == ("reset", True)
+
+
+async def test_a_connection_that_breaks_within_a_reply_is_no_refusal_of_the_size(
+    connect: Connect,
+) -> None:
+    async with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf") as url:
+        error = await failure(connect(url))
+    assert (error.reason, error.while_sending) == ("reset", False)
+
+
+async def test_nothing_is_a_possible_duplicate_of_which_only_a_part_was_sent(
+    direct: Connect,
+) -> None:
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await head(reader)
+        reset(writer)
+
+    async with scripted(serve) as url:
+        error = await failure_of_post(direct(url))
+    assert (error.reason, error.sent) == ("reset", False)
+
+
 async def test_a_success_for_half_a_request_is_none(direct: Connect) -> None:
     async def serve(reader: Reader, writer: Writer) -> None:
         await head(reader)
@@ -240,10 +277,31 @@ async def test_a_head_without_end_is_a_bad_reply(direct: Connect, piece: bytes) 
     assert (error.reason, error.sent) == ("bad_reply", True)
 
 
-async def test_why_a_reply_is_not_http_is_said(direct: Connect) -> None:
-    async with raw_server(b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n") as url:
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        (b"HTTP/1.1 200 OK\r\nbad header\r\n", 2),
+        (b"HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\n\x01: 1\r\n", 4),
+        (b"HTTP/1.1 103 Hints\r\nA: 1\r\n\r\nHTTP/1.1 200 OK\r\nB: 2\r\n\x01: 1\r\n", 6),
+        (b"HTTP/1.1 two OK\r\n", 1),
+    ],
+)
+async def test_the_line_for_which_a_reply_is_not_http_is_named(
+    direct: Connect, head: bytes, line: int
+) -> None:
+    async with raw_server(head + b"\r\n") as url:
         error = await failure(direct(url))
-    assert re.search(r"is not HTTP: Invalid header", str(error))
+    assert str(error).endswith(f" (line {line})")
+    assert error.reason == "bad_reply"
+
+
+@pytest.mark.parametrize("connect", ["proxied"], indirect=True)
+async def test_behind_a_proxy_the_line_is_shown_without_secrets(connect: Connect) -> None:
+    scrubber.learn(Secret("k7Qz9fA3bX81LmPq"))
+    async with raw_server(b"HTTP/1.1 200 OK\r\nk7Qz9fA3bX81LmPq : 1\r\n\r\n") as url:
+        error = await failure(connect(url))
+    assert "is not HTTP: illegal header line" in str(error)
+    assert "k7Qz9fA3" not in str(error)
 
 
 async def test_a_body_is_not_read_faster_than_it_is_taken() -> None:
@@ -331,3 +389,19 @@ def test_any_bytes_are_a_reply_or_a_failure_with_a_reason(answer: bytes, broken:
             await peer.aclose()
 
     asyncio.run(ask())
+
+
+# --- a bug in what asyncio calls
+
+
+async def test_a_bug_in_reading_a_reply_fails_that_request_at_once(
+    direct: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def feed(_: ReplyParser, __: memoryview) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ReplyParser, "feed", feed)
+    async with asyncio.timeout(5):
+        with pytest.raises(ZeroDivisionError):
+            await direct().request("GET", "/logs")
+    assert "buffer_updated() call failed" in caplog.text

@@ -1,6 +1,7 @@
 """A peer over real sockets on loopback: the error for each failure, and what is never sent."""
 
 import asyncio
+import gc
 import gzip
 import socket
 import tracemalloc
@@ -8,6 +9,7 @@ from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
@@ -21,18 +23,24 @@ from tests.support.peers import (
     counted,
     failure,
     raw_server,
+    scripted,
 )
 
 from auditrelay import __version__
-from auditrelay.errors import ConfigError, Refused
+from auditrelay.errors import ConfigError, Refused, RelayError
 from auditrelay.http import body
 from auditrelay.http.headers import age
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import check
+from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.telemetry.metrics import Metrics
+
+
+class Rows(msgspec.Struct):
+    rows: list[msgspec.Raw]
+
 
 # --- an ordinary request
 
@@ -263,6 +271,61 @@ async def test_a_failure_does_not_keep_what_was_read(server: Server, connect: Co
         tracemalloc.stop()
     assert [failure.reason for failure in failures] == ["reply_too_large"] * 3
     assert kept < body.MAX_BODY_BYTES / 2
+
+
+def answer(status: int, body: bytes, head: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%b\r\n" % (status, len(body), head) + body
+
+
+BOMBS = {
+    "too large": answer(200, gzip.compress(bytes(2**19))),
+    "endless": b"HTTP/1.1 200 OK\r\n\r\n" + bytes(2**20),
+    "blanks": answer(200, gzip.compress(b" " * 100_000)),
+    "odd": answer(200, gzip.compress(b'{"rows":["\\ud800' + b"x" * 100_000)),
+    "a refusal": answer(401, b"x" * 100_000),
+    "an error": answer(500, b"x" * 100_000),
+    "damaged": answer(200, gzip.compress(b" " * 100_000)[:-9]),
+}
+"""What is refused: 200 of them are 20 MB."""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_what_is_refused_leaves_nothing_in_memory(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Not even until the next collection of cycles: with that switched off, it does not grow."""
+    monkeypatch.setattr(body, "MAX_BODY_BYTES", 2**17)
+    asked = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            writer.write(BOMBS[name])
+            await writer.drain()
+
+    def read(reply: Reply) -> Rows:
+        return decode(check(reply), Rows)
+
+    async def refuse(times: int) -> None:
+        while asked < times:
+            with pytest.raises(RelayError):
+                await peer.get("/", {}, read)
+
+    async with scripted(serve) as url:
+        peer = connect(url)
+        await refuse(5)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            await refuse(205)
+            kept, _peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert kept < 15_000_000  # the server and the proxy have buffers, too
 
 
 def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metrics) -> None:

@@ -1,6 +1,7 @@
 """A reply: the error for its status, its decoded body, and the wait that a vendor asks for."""
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 from tests.support.peers import NOON, PARAMS, Connect, Server, reply
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
+from auditrelay.http.headers import MAX_RETRY_AFTER
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.server import Trap
@@ -60,7 +62,7 @@ def test_a_temporary_failure_is_retryable(status: int) -> None:
         check(reply(status, retry_after="7"))
     assert caught.value.reason == f"status_{status}"
     assert caught.value.retry_after == 7
-    assert caught.value.sent is (status in (500, 502, 504))
+    assert caught.value.sent, "only the product's own words could prove that it took nothing"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,13 @@ def test_a_wait_asked_for_in_the_servers_own_way_counts_only_without_retry_after
     for answer, seconds in ((reply(429), 9.0), (reply(429, retry_after="3"), 3.0)):
         with pytest.raises(Retryable) as caught:
             check(answer, wait=9.0)
+        assert caught.value.retry_after == seconds
+
+
+def test_a_wait_asked_for_in_any_way_is_bounded() -> None:
+    for asked, seconds in ((10.0**9, MAX_RETRY_AFTER), (-5.0, 0.0)):
+        with pytest.raises(Retryable) as caught:
+            check(reply(429), wait=asked)
         assert caught.value.retry_after == seconds
 
 
@@ -174,6 +183,19 @@ def test_no_value_is_too_odd_for_the_records_beside_it(odd: bytes) -> None:
             [decoded] = decoded.values() if isinstance(decoded, dict) else decoded
             depth += 1
         assert depth > 200, "so much is left that it is seen to be too deep"
+
+
+@pytest.mark.parametrize("odd", [b'"' + b'\\"' * 200_000, b'"' * 200_001, b'"\\' * 200_000])
+def test_a_text_without_end_is_refused_in_time_that_grows_with_it(odd: bytes) -> None:
+    started = time.perf_counter()
+    with pytest.raises(Retryable):
+        decode(reply(200, b'{"data":' + odd), Envelope)
+    assert time.perf_counter() - started < 2
+
+
+def test_what_an_unusable_body_is_said_to_be_is_part_of_the_message() -> None:
+    with pytest.raises(Retryable, match=r"content type text/x, content encoding br, 1 bytes"):
+        decode(reply(200, b"\x0b", content_type="text/x", content_encoding="br"), Envelope)
 
 
 def test_a_byte_order_mark_does_not_cost_a_page() -> None:

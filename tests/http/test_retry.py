@@ -29,6 +29,7 @@ async def test_a_source_gives_up_after_a_few_attempts_and_raises_the_last_failur
     assert all(0 <= wait <= 0.5 * 2**number for number, wait in enumerate(clock.waits))
     logs = [line for line in logs if line["log_level"] != "debug"]  # without each request
     assert [line["attempt"] for line in logs] == [1, 2, 3, 4]
+    assert [line["wait"] for line in logs] == [round(wait, 3) for wait in clock.waits]
     assert set(logs[0]) == {"event", "log_level", "peer", "attempt", "wait", "reason"}
     assert (logs[0]["event"], logs[0]["log_level"]) == ("request_retried", "warning")
     assert (logs[0]["peer"], logs[0]["reason"]) == ("voice", "status_503")

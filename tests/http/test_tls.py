@@ -1,6 +1,7 @@
 """Who is believed to be the peer, and as whom we are known to it."""
 
 import asyncio
+import re
 import shutil
 import ssl
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 from tests.support.clock import FakeClock
 from tests.support.peers import SHORT_TIMEOUT, Connect, counted, failure, raw_server, scripted
+from tests.support.proxy import reset
 
 from auditrelay.errors import ConfigError
 from auditrelay.http.peer import Peer
+from auditrelay.http.tls import _public_tls
 from auditrelay.settings import PeerSettings
 from auditrelay.telemetry.metrics import Metrics
 
@@ -70,13 +73,35 @@ async def test_a_certificate_for_another_name_is_refused(
     assert "localhost" in str(error)
 
 
-async def test_a_peer_that_does_not_speak_tls_is_a_tls_failure(connect: Connect) -> None:
-    async with (
-        asyncio.timeout(5),
-        raw_server(b"HTTP/1.1 400 Bad Request\r\n\r\n", listen=False) as url,
-    ):
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"220 mail ESMTP\r\n",
+        b"\xff" * 100,
+        b"",
+        b"x",
+    ],
+)
+async def test_a_peer_that_does_not_speak_tls_is_said_to_be_one(
+    connect: Connect, answer: bytes
+) -> None:
+    async with asyncio.timeout(5), raw_server(answer, listen=False) as url:
         error = await failure(connect(url.replace("http:", "https:")))
-    assert (error.reason, error.sent) == ("tls", False)
+    assert (error.reason, error.sent) == ("handshake", False)
+    assert re.search("does (not|it) speak TLS at this port", str(error))
+
+
+async def test_a_connection_that_breaks_in_the_handshake_is_no_mere_reset(direct: Connect) -> None:
+    async def serve(reader: Reader, writer: Writer) -> None:
+        await reader.read(10)
+        reset(writer)
+
+    async with scripted(serve) as url:
+        error = await failure(direct(url.replace("http:", "https:")))
+    assert (error.reason, error.sent) == ("handshake", False)
+    assert "broke off the handshake" in str(error)
 
 
 async def test_a_ca_file_and_a_client_certificate_are_used(
@@ -182,8 +207,21 @@ async def test_a_handshake_that_never_ends_means_that_nothing_was_sent(direct: C
     async with scripted(serve) as url:
         peer = direct(url.replace("http:", "https:"), timeout=SHORT_TIMEOUT)
         error = await failure(peer)
-    assert (error.reason, error.sent) == ("connect", False)
-    assert "within 0.2 s" in str(error)
+    assert (error.reason, error.sent) == ("handshake", False)
+    assert "within 0.2 s; does it speak TLS at this port?" in str(error)
+
+
+async def test_the_keys_of_a_connection_are_never_written_down(
+    certificates: Path, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = server_tls(certificates)
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    _public_tls.cache_clear()
+    connect("https://a.example")
+    async with raw_server(HELLO, tls=tls) as url:
+        peer = connect(url, ca_file=certificates / "cert.pem")
+        assert (await peer.request("GET", "/")).status == 200
+    assert not (tmp_path / "keys").exists()
 
 
 async def test_a_request_with_tls_can_be_cancelled(certificates: Path, connect: Connect) -> None:

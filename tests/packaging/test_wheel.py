@@ -56,7 +56,7 @@ def test_the_wheel_has_the_version_the_licence_and_the_command(wheel: Path) -> N
         about = archive.read(inner["METADATA"]).decode()
         entries = archive.read(inner["entry_points.txt"]).decode()
     assert f"\nVersion: {PROJECT['project']['version']}\n" in about
-    assert "auditrelay = auditrelay.cli:main" in entries
+    assert "auditrelay = auditrelay.__main__:main" in entries
     assert "licenses/LICENSE" in inner
 
 

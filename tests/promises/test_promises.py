@@ -449,7 +449,7 @@ def with_secrets(folder: Path, sandbox: Sandbox) -> Path:
     return configure(folder, source_tables, sink_tables, log={"level": "debug"})
 
 
-async def test_no_secret_leaves(tmp_path: Path, sandbox: Sandbox) -> None:
+async def test_none_of_our_secrets_leaves(tmp_path: Path, sandbox: Sandbox) -> None:
     """Not in logs, errors, metrics, spool, dead letters, nor over a redirect."""
     config = with_secrets(tmp_path, sandbox)
     now = datetime.now(UTC)

@@ -15,6 +15,8 @@ from auditrelay.errors import ConfigError, RelayError, StateError
 from auditrelay.service import control_socket
 from auditrelay.service.control_socket import SOCKET, ControlSocket
 from auditrelay.service.desk import (
+    Answer,
+    Failure,
     Forget,
     Forgotten,
     Note,
@@ -24,8 +26,10 @@ from auditrelay.service.desk import (
     Replayed,
     Request,
     Result,
+    decode_answer,
     encode,
 )
+from auditrelay.status import idle_server
 
 ASKED = Forget("a\nb ü", yes=True)
 
@@ -140,10 +144,92 @@ async def test_what_is_no_request_does_nothing_and_the_service_goes_on(
         assert not serving.done()
 
 
+DEEP = b'{"do": "forget", "name": "x", "yes": true, "more": ' + b"[" * 100_000
+TIME = b'"2026-01-01T00:00:00Z"'
+BACKFILL = (
+    b'{"do":"backfill","source":%b,"start":%b,"end":%b,"sinks":%b,"dry_run":%b,'
+    b'"newest_first":true,"concurrency":%b}'
+)
+MALFORMED = {
+    "nothing": b"",
+    "no JSON": b"forget x",
+    "cut off": b'{"do": "forget", "na',
+    "no object": b"[]",
+    "deep": DEEP,
+    "bytes that are no text": b'{"do": "forget", "name": "\xff", "yes": true}',
+    "half a character": rb'{"do": "forget", "name": "\ud800", "yes": true}',
+    "another verb": b'{"do": "explode"}',
+    "a key is missing": b'{"do": "forget"}',
+    "a list for a name": b'{"do": "forget", "name": [], "yes": true}',
+    "a number for a list": b'{"do": "replay", "ids": 5}',
+    "a number that no database has": b'{"do": "drop", "ids": [%d]}' % 10**30,
+    "a number below all": b'{"do": "drop", "ids": [-1]}',
+    "a text for a time": BACKFILL % (b'"x"', b'"x"', b"null", b"[]", b"true", b"1"),
+    "a number for a time": BACKFILL % (b'"x"', b"5", b"null", b"[]", b"true", b"1"),
+    "a time without offset": BACKFILL
+    % (b'"x"', b'"2026-01-01T00:00:00"', b"null", b"[]", b"true", b"1"),
+    "a time that does not exist": BACKFILL
+    % (b'"x"', TIME, b'"2026-02-30T00:00:00Z"', b"[]", b"true", b"1"),
+    "a list for a source": BACKFILL % (b"[]", TIME, b"null", b"[]", b"true", b"1"),
+    "a text for a list": BACKFILL % (b'"x"', TIME, b"null", b'"x"', b"true", b"1"),
+    "a number for a choice": BACKFILL % (b'"x"', TIME, b"null", b"[]", b"1", b"1"),
+    "no concurrency": BACKFILL % (b'"x"', TIME, b"null", b"[]", b"true", b"0"),
+}
+
+
+async def posted(folder: Path, body: bytes, length: int | None = None) -> Answer:
+    """Return the one answer to a request of *body*, which may say another *length*."""
+    reader, writer = await asyncio.open_unix_connection(folder / SOCKET)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    writer.write(head % (len(body) if length is None else length) + body)
+    reply = await reader.read()
+    writer.close()
+    assert reply.startswith(b"HTTP/1.1 200"), reply[:200]
+    (line,) = [line for line in reply.splitlines() if line.startswith(b"{")]
+    return decode_answer(line)
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_request_is_answered_with_status_2_and_the_service_goes_on(
+    tmp_path: Path, body: bytes
+) -> None:
+    async with service(tmp_path, echo) as serving:
+        failure = await posted(tmp_path, body)
+        assert isinstance(failure, Failure)
+        assert failure.status == 2
+        assert "does not support this request: " in failure.message
+        assert len(failure.message) < 1000
+        assert await ask(tmp_path) == Forgotten("a\nb ü")
+        assert not serving.done()
+
+
+async def test_a_request_that_does_not_come_to_its_end_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_socket, "REQUEST_SECONDS", 0.05)
+    async with service(tmp_path, echo) as serving:
+        failure = await posted(tmp_path, b'{"do": ', length=100)
+        assert failure == Failure("the request has not come within 0 seconds", 2)
+        assert not serving.done()
+
+
+async def test_a_client_that_never_asks_is_disconnected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_server, "REQUEST_SECONDS", 0.05)
+    async with service(tmp_path, echo):
+        for begun in (b"", b"POST / HTTP/1.1\r\nHo"):
+            reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET)
+            writer.write(begun)
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
+
+
 async def test_a_request_that_is_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_socket, "MAX_LINE", 1_000)
+    monkeypatch.setattr(control_socket, "MAX_REQUEST", 1_000)
     async with service(tmp_path, echo) as serving:
         with pytest.raises(ConfigError, match=r"^the request is longer than 1,000 bytes$"):
             await ask(tmp_path, Forget("x" * 1_000, yes=True))

@@ -1,10 +1,13 @@
 """Requests and answers as JSON: they come as they went, and those of another version are errors."""
 
+import contextlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from auditrelay import __version__
 from auditrelay.collect.backfill import BackfillProgress
@@ -156,3 +159,25 @@ def test_what_is_no_json_is_an_error_too(garbage: bytes) -> None:
 
 def test_a_newer_request_may_have_more_keys() -> None:
     assert decode_request(json.dumps({**COMPLETE, "more": 1}).encode()) == BACKFILL
+
+
+def test_a_message_that_is_no_unicode_can_be_answered() -> None:
+    failure = Failure.of(RelayError("the file pr\udcfcfung.csv"))
+    assert decode_answer(encode(failure)) == Failure(r"the file pr\udcfcfung.csv", 1)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([field for kind in get_args(Request) for field in kind.__struct_fields__])
+        | st.just("do"),
+        st.sampled_from([kind.__struct_config__.tag for kind in get_args(Request)])
+        | st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        ),
+    )
+)
+def test_whatever_a_request_is_made_of_it_is_one_or_refused(table: dict[str, object]) -> None:
+    text = json.dumps(table, default=str).encode()
+    with contextlib.suppress(ConfigError):
+        assert isinstance(decode_request(text), Request)

@@ -159,11 +159,14 @@ async def test_the_summary_names_every_problem(world: World) -> None:
 
 async def test_it_is_ready_once_each_loop_has_succeeded_and_none_is_held(world: World) -> None:
     world.source.worked_once = False
-    assert world.view.unready() == ["calls has not succeeded since the start: no response yet"]
-    world.source.condition = SourceCondition(last_error="503")
-    assert world.view.unready() == ["calls has not succeeded since the start: 503"]
+    never = "calls has not succeeded since the start: "
+    assert world.view.unready() == [("calls", "no_response", f"{never}no response yet")]
+    world.source.condition = SourceCondition(last_error="it is busy", error_code="status_503")
+    assert world.view.unready() == [("calls", "status_503", f"{never}it is busy")]
     world.source.worked_once = True
     # An error after the first success is no reason: another instance would have it, too.
     assert world.view.unready() == []
-    world.sink.condition = SinkCondition(held=True, last_error="403")
-    assert world.view.unready() == ["out is blocked, action required: 403"]
+    world.sink.condition = SinkCondition(held=True, last_error="no", error_code="status_403")
+    assert world.view.unready() == [
+        ("out", "held, status_403", "out is blocked, action required: no")
+    ]

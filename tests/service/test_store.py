@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from auditrelay.collect.evidence import Backfills, Evidence, Forwarded
-from auditrelay.collect.ledger import Intake, Ledger, SourceStore
+from auditrelay.collect.ledger import Intake, KnownContents, Ledger, SourceStore
 from auditrelay.deliver.spool import Spool
 from auditrelay.service.store import DeadLetters, OperatorStore, Registry, States, Store, Upkeep
+from auditrelay.store.sqlite.known_contents import KnownContents as OfSqlite
 from auditrelay.store.sqlite.store import SqliteStore
 
 FACETS = [
@@ -61,6 +62,11 @@ def test_sqlite_fulfils_it_with_the_same_arguments(facet: type) -> None:
         if inspect.isfunction(member):
             assert inspect.iscoroutinefunction(mine) == inspect.iscoroutinefunction(member), name
             assert _arguments(mine) == _arguments(member), name
+
+
+def test_sqlite_knows_the_contents_of_records_by_the_same_methods() -> None:
+    for name, member in members(KnownContents).items():
+        assert _arguments(getattr(OfSqlite, name)) == _arguments(member), name
 
 
 def _arguments(method: Any) -> list[tuple[str, Any, Any]]:

@@ -74,6 +74,17 @@ def test_a_rotated_file_is_read_again(tmp_path: Path) -> None:
     assert secret.reveal() == "second-key"
 
 
+@pytest.mark.parametrize("text", ["\ufeffsecond", "\ufeffsecond\r\n", "second\n"])
+def test_a_file_that_an_editor_has_marked_as_utf_8_is_read_again(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "key"
+    file.write_text("\ufefffirst", encoding="utf-8")
+    secret = Secret(Resolved(f"${{file:{file}}}", {}))
+    assert secret.reveal() == "first"
+    file.write_text(text, encoding="utf-8")
+    assert secret.reload()
+    assert secret.reveal() == "second"
+
+
 @pytest.mark.parametrize("content", [None, b"", b"two\nlines\n", b"\xff"])
 def test_a_file_that_is_being_replaced_keeps_the_old_secret(
     content: bytes | None, tmp_path: Path

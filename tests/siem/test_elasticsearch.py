@@ -106,6 +106,7 @@ def full(event: AuditEvent, vendor: str) -> Iterator[AuditEvent]:
         unmapped=msgspec.Raw(b'{"novel":{"a":1.5}}'),
         warnings=("unknown_action",),
         late_by_s=7,
+        notice=True,
         backfill=True,
     )
     yield everything

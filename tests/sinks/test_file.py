@@ -317,3 +317,77 @@ async def test_a_reader_of_stdout_that_stops_reading_does_not_block_the_process(
 def test_a_wrong_setting_says_what_is_wrong(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         file.Settings.model_validate({"type": "file", **keys})
+
+
+# --- a file that is not ours alone
+
+
+def victim(path: Path) -> Path:
+    other = path.with_name("victim")
+    other.write_bytes(b"precious\n")
+    return other
+
+
+def as_link(path: Path) -> None:
+    path.symlink_to(victim(path))
+
+
+def as_broken_link(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+
+
+def as_hard_link(path: Path) -> None:
+    path.hardlink_to(victim(path))
+
+
+def as_file_of_another_user(path: Path) -> None:
+    path.touch()
+    os.chown(path, 65534, 65534)
+
+
+def as_file_that_others_write(path: Path) -> None:
+    path.touch()
+    path.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (as_link, "is a link, which is not followed"),
+        (as_broken_link, "is a link, which is not followed"),
+        (as_hard_link, "has other names"),
+        pytest.param(
+            as_file_of_another_user,
+            "belongs to the user 65534, not to",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away"),
+        ),
+        (as_file_that_others_write, "chmod o-w"),
+    ],
+)
+async def test_a_file_that_is_not_ours_alone_is_refused_and_left_as_it_is(
+    make: MakeSink, path: Path, prepare: Callable[[Path], None], words: str
+) -> None:
+    prepare(path)
+    sink = make()
+    for attempt in (sink.check(), sink.send(lines(b"1")), sink.send(lines(b"2"))):
+        with pytest.raises(Refused, match=words):
+            await attempt
+    assert not path.exists() or path.read_bytes() in (b"", b"precious\n")
+    assert not path.with_name("nothing").exists()
+
+
+async def test_a_file_that_becomes_a_link_is_not_written_any_more(
+    make: MakeSink, path: Path
+) -> None:
+    sink = make()
+    await sink.send(lines(b"1"))
+    path.rename(path.with_name("moved"))
+    as_link(path)
+    with pytest.raises(Refused, match="is a link"):
+        await sink.send(lines(b"2"))
+    assert victim_content(path) == b"precious\n"
+    assert path.with_name("moved").read_bytes() == b"1\n"
+
+
+def victim_content(path: Path) -> bytes:
+    return path.with_name("victim").read_bytes()

@@ -12,7 +12,7 @@ from tests.support.stages import ENVIRON, SETTINGS
 from auditrelay.config import load
 from auditrelay.settings.secrets import Secret
 from auditrelay.status.model import Report
-from auditrelay.status.port import Instance, StatusPort
+from auditrelay.status.port import Instance, StatusPort, Unready
 from auditrelay.status.report import report
 
 TOKEN = "a-token-of-the-status-port"
@@ -28,7 +28,7 @@ class Idle:
         path = folder / "auditrelay.toml"
         path.write_text(SETTINGS.format(folder=folder, room="1GiB"))
         self.loops_stuck: list[str] = []
-        self.reasons: list[str] = []
+        self.reasons: list[Unready] = []
         self._config = load(path, {"HOME": str(folder), **ENVIRON})
 
     async def status(self) -> Report:
@@ -40,7 +40,7 @@ class Idle:
     def stuck(self) -> list[str]:
         return self.loops_stuck
 
-    def unready(self) -> list[str]:
+    def unready(self) -> list[Unready]:
         return self.reasons
 
 

@@ -4,6 +4,7 @@ import base64
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.status.idle import PATHS, TOKEN, Idle, client
 
 from auditrelay.settings.secrets import Resolved, Secret
@@ -79,6 +80,37 @@ async def test_a_rotated_token_is_valid_at_once(instance: Idle, tmp_path: Path) 
         file.write_text(TOKEN[::-1])
         assert (await asking.get("/", headers=old)).status_code == 401
         assert (await asking.get("/", headers=new)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "relay.example:9464", "127.0.0.1"])
+async def test_other_machines_get_neither_page_nor_report_without_a_token(
+    instance: Idle, host: str
+) -> None:
+    async with client(instance, "0.0.0.0:0") as asking:
+        for path in (*PATHS, "/nowhere", "//", "/API/status", "/api/status/"):
+            answer = await asking.get(path, headers={"Host": host})
+            if path in (*OPEN, "/metrics"):
+                assert answer.status_code == 200, path
+                continue
+            assert answer.status_code == 403, path
+            assert "AUDITRELAY_STATUS__TOKEN" in answer.text
+            assert "acme" not in answer.text
+        # No replica: there is nothing to have joined, and nothing that a token would change.
+        assert (await asking.get("/joined")).status_code == 404
+
+
+async def test_refused_requests_are_logged_once_a_minute_and_status(instance: Idle) -> None:
+    with capture_logs() as logs:
+        async with client(instance, token=Secret(TOKEN)) as asking:
+            for _ in range(3):
+                await asking.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}x"})
+                await asking.get("/", headers={"Host": "evil.example"})
+    refused = [line for line in logs if line["event"] == "status_request_refused"]
+    assert [(line["status"], line["path"], line["client"]) for line in refused] == [
+        (401, "/metrics", "127.0.0.1"),
+        (421, "/", "127.0.0.1"),
+    ]
+    assert TOKEN not in str(logs)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "x"])

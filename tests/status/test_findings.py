@@ -239,6 +239,8 @@ def test_a_held_sink_names_the_key_of_its_address(kind: str, key: str) -> None:
     [
         ("connect", "cannot be reached"),
         ("tls", "has a certificate that is not trusted"),
+        ("handshake", "does not speak TLS at this port, or breaks off its handshake"),
+        ("unsendable", "returned a cursor that cannot be sent back"),
         ("timeout", "does not answer in time"),
         ("status_429", "is throttling us (429)"),
         ("status_503", "answers with an error (503)"),
@@ -455,3 +457,14 @@ def test_commands_are_safe_to_paste_and_exist() -> None:
         assert given <= {name for option in options for name in option.opts}
     assert ["sample", name, "--count", "3"] in [words[3:] for words in commands]
     assert only(report(held(source, "status_401"), config=None)).command == "auditrelay check"
+
+
+def test_records_that_changed_in_form_name_their_fields_for_two_days() -> None:
+    finding = only(
+        report(source(form_changed_at=ago(hours=1), form_changed_fields=("region", "tier")))
+    )
+    assert (finding.level, finding.code) == ("action_required", "changed_form")
+    assert "in region and tier" in finding.what
+    unnamed = only(report(source(form_changed_at=ago(hours=1))))
+    assert "former records are not in the spool any more" in unnamed.effect
+    assert judge(report(source(form_changed_at=ago(days=3)))) == []

@@ -33,6 +33,7 @@ SPECIAL = {
     "actor": actors | st.just(Actor(kind="user", id="a1")),
     "changes": st.just(()) | st.just((Change("role", "1", None),)),
     "late_by_s": st.none() | st.integers(0, 99),
+    "redacted": st.just(()) | st.just(("metadata.token",)),
     "message": words,
     "raw": words,
 }

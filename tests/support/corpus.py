@@ -151,7 +151,7 @@ def _values(missing: frozenset[str]) -> dict[str, st.SearchStrategy[Any]]:
         "actor": st.builds(
             Actor,
             st.sampled_from(("user", "api_key", "unknown")),
-            *map(some, ("id", "name", "email", "ip", "user_agent", "native_type")),
+            *map(some, ("id", "name", "email", "ip", "user_agent", "native_type", "address")),
         ),
         "target": st.builds(Target, *map(some, ("t_type", "t_id", "t_name", "t_email"))),
         **{
@@ -165,6 +165,9 @@ def _values(missing: frozenset[str]) -> dict[str, st.SearchStrategy[Any]]:
         "metadata": raw("metadata"),
         "unmapped": raw("unmapped"),
         "raw": _raws,
+        "redacted": st.just(())
+        if "redacted" in missing
+        else st.lists(texts, max_size=2).map(tuple),
         "late_by_s": st.none() if "late_by_s" in missing else st.integers(0, 10**6),
     }
 
@@ -172,7 +175,7 @@ def _values(missing: frozenset[str]) -> dict[str, st.SearchStrategy[Any]]:
 _OPTIONAL = sorted(
     {"id", "name", "email", "ip", "user_agent", "native_type", "t_type", "t_id", "t_name"}
     | {"t_email", "native_id", "time_raw", "org_id", "org_name", "project_id", "project_name"}
-    | {"privilege", "reason", "changes", "metadata", "unmapped", "late_by_s"}
+    | {"privilege", "reason", "changes", "metadata", "unmapped", "late_by_s", "redacted", "address"}
 )
 
 
@@ -195,6 +198,7 @@ def odd_pages(draw: st.DrawFn) -> Page:
                     "tags": _tags.map(tuple),
                     "backfill": st.booleans(),
                     "replayed": st.booleans(),
+                    "notice": st.booleans(),
                 }
             ),
             min_size=1,

@@ -23,6 +23,7 @@ from auditrelay.deliver.throughput import Throughput
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.status.model import Report
+from auditrelay.status.port import Unready
 from auditrelay.status.report import report
 from auditrelay.store import Declared, Proof, RejectedEvent
 from auditrelay.store.conditions import SinkCondition, SourceCondition
@@ -106,7 +107,7 @@ class Stage:
     def stuck(self) -> list[str]:
         return self.loops_stuck
 
-    def unready(self) -> list[str]:
+    def unready(self) -> list[Unready]:
         return []
 
     def ago(self, ago: timedelta) -> str:

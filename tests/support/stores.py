@@ -15,6 +15,7 @@ from auditrelay.clock import Clock
 from auditrelay.deliver.spool import Spool
 from auditrelay.events import AuditEvent
 from auditrelay.store import SpoolPage, StoredDeadLetter
+from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval
@@ -69,7 +70,9 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
 
     def caller() -> str:
         names = (frame.function for frame in inspect.stack()[2:])
-        return next(name for name in names if hasattr(SqliteStore, name))
+        return next(
+            name for name in names if hasattr(SqliteStore, name) or hasattr(KnownContents, name)
+        )
 
     async def counted_read(work: Callable[..., T]) -> T:
         calls[f"read {caller()}"] += 1
@@ -81,12 +84,20 @@ def counted(store: SqliteStore) -> Iterator[Counter[str]]:
 
     with (
         mock.patch.object(store, "_read", counted_read),
+        mock.patch.object(store.contents, "_read", counted_read),
         mock.patch.object(store._writer, "write", counted_write),
     ):
         yield calls
 
 
+async def find_new(
+    store: SqliteStore, source: str, uids: Sequence[str], at: Sequence[int]
+) -> list[int]:
+    """Return which of *uids* are not known, each once."""
+    return (await store.look_up(source, uids, at, [b""] * len(uids))).new
+
+
 async def count_new(store: SqliteStore, source: str, events: Sequence[AuditEvent]) -> int:
     """Count the *events* of *source* whose uids are not known."""
     uids, at = [event.uid for event in events], [event.at for event in events]
-    return len(await store.find_new(source, uids, at))
+    return len(await find_new(store, source, uids, at))

@@ -14,8 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.store.sqlite.writer import Writer
+
+
+def is_method(name: str) -> bool:
+    """Return whether *name* is that of a method of the store."""
+    return hasattr(SqliteStore, name) or hasattr(KnownContents, name)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class KillAtWrite:
 
         async def counting_write(writer: Writer, work: Callable[..., Any], **named: Any) -> Any:
             frame = sys._getframe(1)
-            while frame.f_back is not None and not hasattr(SqliteStore, frame.f_code.co_name):
+            while frame.f_back is not None and not is_method(frame.f_code.co_name):
                 frame = frame.f_back
             method = frame.f_code.co_name
             counts[method] += 1

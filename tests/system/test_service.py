@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,7 @@ METRICS = [
     "auditrelay_spool_max_bytes",
     "auditrelay_request_duration_seconds",
     "auditrelay_requests_retried_total",
+    "auditrelay_unforeseen_errors_total",
     "auditrelay_event_lateness_seconds",
     "auditrelay_end_to_end_seconds",
     "auditrelay_build_info",
@@ -545,3 +547,23 @@ async def test_sigterm_ends_it_while_the_disk_is_full(
     (disk / "hog").unlink()
     assert (await command(config, "run", "--once")).status == 0
     assert missing(sandbox) == {}
+
+
+@pytest.mark.parametrize("descriptors", [64, 1024])
+async def test_idle_clients_of_the_status_port_stop_no_event(
+    tmp_path: Path, sandbox: Sandbox, descriptors: int
+) -> None:
+    limited = ("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh")
+    config = configure(tmp_path, sources(sandbox), sinks(sandbox))
+    async with Daemon(config, program=(*limited, sys.executable, "-m", "auditrelay")) as daemon:
+        await eventually(lambda: not missing(sandbox))
+        before, url = len(daemon.log), httpx.URL(daemon.address)
+        clients = [await asyncio.open_connection(url.host, url.port) for _ in range(1100)]
+        for _, writer in clients:
+            writer.write(b"GET / HTTP/1.1\r\nHost: ")
+        sandbox.bland.add(datetime.now(UTC))
+        await eventually(lambda: not missing(sandbox), within=10)
+        assert (await daemon.get("/healthz")).status_code == 200
+        assert len(daemon.log) - before < 10_000
+        for _, writer in clients:
+            writer.close()

@@ -157,6 +157,17 @@ def test_libraries_are_logged_from_warning_on_and_httpx_shows_no_address(log: io
     assert lines(log)[0]["message"] == "run of job poll missed"
 
 
+def test_a_library_that_repeats_itself_is_logged_once_a_minute(log: io.StringIO) -> None:
+    logs.setup("debug", "json", log)
+    for descriptor in range(2000):
+        logging.getLogger("asyncio").error("accept() out of resource: <socket fd=%d>", descriptor)
+    logging.getLogger("asyncio").error("something else")
+    assert [line["message"] for line in lines(log)] == [
+        "accept() out of resource: <socket fd=0>",
+        "something else",
+    ]
+
+
 def test_an_exception_of_a_library_comes_with_its_traceback(log: io.StringIO) -> None:
     try:
         _ = 1 / 0

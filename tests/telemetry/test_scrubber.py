@@ -3,6 +3,9 @@
 import base64
 import html
 import json
+import re
+import string
+import time
 import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditrelay.settings.secrets import Resolved, Secret
-from auditrelay.telemetry.scrubber import Scrubber
+from auditrelay.telemetry.scrubber import MAX_RENEWED, Scrubber
 
 SECRET = 'sk/live+1"\\ &<é'.replace("é", "=")
 
@@ -125,3 +128,132 @@ def test_a_secret_that_was_read_again_is_hidden_as_well_as_the_old_one(tmp_path:
     file.write_text("second-key-2")
     assert secret.reload()
     assert made.scrub("first-key-1 second-key-2") == "*** ***"
+
+
+# --- what is left of a secret, and its parts
+
+LIVE = "k7Qz-live_9fA3bX81LmPq"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda key: key[:8],
+        lambda key: key[:16],
+        lambda key: key[:-1],
+        lambda key: key[1:],
+        lambda key: key[-8:],
+        lambda key: key.encode().hex(),
+        lambda key: key.encode().hex().upper()[:-3],
+        lambda key: base64.b64encode(key.encode()).decode()[:-5],
+        lambda key: base64.b64encode(b"id:" + key.encode()).decode()[6:],
+        lambda key: base64.b64encode(base64.b64encode(key.encode())).decode(),
+        lambda key: base64.urlsafe_b64encode(b"id-" + key.encode())[:22].decode()[4:],
+        lambda key: "".join(f"%25{ord(character):02x}" for character in key),
+        lambda key: "".join(f"\\u{ord(character):04x}" for character in key),
+        lambda key: "".join(f"\\x{ord(character):02x}" for character in key),
+        lambda key: "".join(f"&#{ord(character)};" for character in key),
+        lambda key: json.dumps(json.dumps(key + '"')),
+        lambda key: f"{key[:9]}\r\n    {key[9:]}",
+        lambda key: json.dumps(f"{key[:9]}\n{key[9:]}"),
+        lambda key: base64.encodebytes(key.encode() * 5).decode().strip(),
+    ],
+)
+def test_what_is_left_of_a_secret_is_hidden_too(spell: Callable[[str], str]) -> None:
+    scrubbed = scrubber(LIVE).scrub(f"the key {spell(LIVE)}, is wrong")
+    assert re.fullmatch(r'the key (\\?["\\])*\*\*\*(\\?["\\])*, is wrong', scrubbed)
+
+
+SECRETS = st.text(st.sampled_from(string.ascii_letters + string.digits + "_-+/="), min_size=20)
+
+
+@given(secret=SECRETS, length=st.integers(16, 40), end=st.booleans())
+def test_no_beginning_and_no_end_of_a_secret_is_shown(
+    *, secret: str, length: int, end: bool
+) -> None:
+    part = secret[-length:] if end else secret[:length]
+    assert part not in scrubber(secret).scrub(f"a {part} is wrong")
+
+
+PAIR = "VuaCfGcBCdbkQm-e5aOx:ui2lp2axTNmsyakw9tvNnw"
+JWT = (
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0"
+    ".SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV-adQssw5c"
+)
+SESSION = base64.urlsafe_b64encode(
+    json.dumps({"access_token": JWT, "refresh_token": "v1refresh-Token99"}).encode()
+).decode()
+
+
+@pytest.mark.parametrize(
+    ("secret", "parts"),
+    [
+        (PAIR, PAIR.split(":")),
+        (base64.b64encode(PAIR.encode()).decode(), PAIR.split(":")),
+        (base64.b64encode(PAIR.encode()).decode().rstrip("="), PAIR.split(":")),
+        ("administrator:correcthorsebatterystaple", ["correcthorsebatterystaple"]),
+        (JWT, JWT.split(".")),
+        ("sid=q8Zt71Kd02; other=1; sb-abc-auth-token=a8Zt71Kd03", ["q8Zt71Kd02", "a8Zt71Kd03"]),
+        (
+            f"sb-abc-auth-token=base64-{SESSION}; other=1",
+            [*JWT.split("."), JWT[-20:], "v1refresh-Token99"],
+        ),
+    ],
+)
+def test_each_part_of_a_secret_is_a_secret(secret: str, parts: list[str]) -> None:
+    made = scrubber(secret)
+    for part in parts:
+        assert made.scrub(f"the part {part}, is wrong") == "the part ***, is wrong"
+
+
+def test_ordinary_words_that_are_part_of_a_secret_are_left_as_they_are() -> None:
+    made = scrubber(
+        "auditrelay-splunk-token-1",
+        "correct horse battery",
+        "elastic:hunter2hunter2",
+        "administrator:correcthorsebatterystaple",
+        f"sb-abcdefghijklmnopqrst-auth-token=base64-{SESSION}; theme=dark; other=20261126",
+        "20260301T12",
+    )
+    text = (
+        "auditrelay is correct: administrator and elastic at 2026-03-01T12:00:00Z in theme dark, "
+        "access_token 20261126 refresh_token sb-abcdefghijk-auth-token of splunk-token"
+    )
+    assert made.scrub(text) == text
+
+
+def test_a_renewed_secret_is_hidden_and_the_newest_ones_are_remembered() -> None:
+    made = scrubber("first-key-1")
+    for number in range(MAX_RENEWED + 1):
+        made.learn_renewed(f"renewed-{number:03}-key")
+    made.learn_renewed(f"renewed-{MAX_RENEWED:03}-key")
+    assert made.scrub(f"renewed-{MAX_RENEWED:03}-key first-key-1") == "*** ***"
+    assert len(made._known) == MAX_RENEWED + 1
+
+
+def test_a_peer_cannot_choose_an_ordinary_word_that_the_log_leaves_out() -> None:
+    made = scrubber("first-key-1")
+    made.learn_renewed("x", "the", "", "2026", "window_collected", "administrators", "1764170000")
+    text = "the window_collected x 2026 1764170000 administrators"
+    assert made.scrub(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 33_000,
+        ("a" * 3000 + "c") * 11,
+        base64.b64encode(LIVE.encode()).decode()[:12] * 3000,
+        "%25" * 11_000,
+        "\n" * 33_000,
+        " " * 33_000,
+        LIVE[:7] * 5000,
+    ],
+    ids=lambda text: repr(text[:8]),
+)
+def test_no_text_takes_long(text: str) -> None:
+    made = scrubber(LIVE, *(f"{number}-{LIVE}" for number in range(50)))
+    made.learn_renewed("a" * 4000 + "b7" + "a" * 90)
+    started = time.perf_counter()
+    made.scrub(text, 33_000)
+    assert time.perf_counter() - started < 1

@@ -53,7 +53,7 @@ def _main(
 
 
 def main() -> None:
-    """Run the command line; the entry point of the ``auditrelay`` script."""
+    """Run the command line; ``__main__`` calls it."""
     # Imported objects stay: with Python's default of 700 the collector traverses them again and
     # again, a twelfth of the start-up. The service sets its own threshold, see app.
     gc.set_threshold(50_000)

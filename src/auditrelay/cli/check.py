@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from auditrelay import sinks, sources
 from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
 from auditrelay.clock import Clock
@@ -26,6 +25,8 @@ from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
+from auditrelay.supervisor.sinks import make_sink
+from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, micros
@@ -49,7 +50,7 @@ def check(
     if offline and send_test_event:
         raise ConfigError("--offline and --send-test-event exclude each other")
     options = Options.of(context)
-    config = options.load(default_level="error")
+    config = options.load(default_level="warning")  # requests that are made again: it takes long
     config.require_work()
     rows = (
         _offline(config)
@@ -103,13 +104,13 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
     metrics, now = Metrics(sources=config.sources, sinks=config.sinks), clock.now()
 
     def source(name: str, settings: Any) -> Any:
-        return sources.make(name, settings, metrics, clock, config.state_dir)
+        return make_source(name, settings, metrics, clock, config.state_dir).source
 
     def file_source(name: str, settings: Any) -> Any:
-        return sources.make_file_source(name, settings, metrics, clock)
+        return make_file_source(name, settings, metrics, clock).source
 
     def sink(name: str, settings: Any) -> Any:
-        return sinks.make(name, settings, metrics, clock)
+        return make_sink(name, settings, metrics, clock)
 
     def sink_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
         if test and not config.sources_of(name):
@@ -146,7 +147,8 @@ async def _row(
         async with contextlib.AsyncExitStack() as stack:
             peer = build(name, settings)
             stack.push_async_callback(peer.close)
-            return Row(name, settings.type, "ok", *await check(peer))
+            message, queries = await check(peer)
+            return Row(name, settings.type, "ok", scrub(message), queries)
     except RelayError as error:
         return Row(name, settings.type, "failed", scrub(str(error)))
 

@@ -17,7 +17,7 @@ from auditrelay.service.desk import Reopen, Reopened
 from auditrelay.store import Coverage, Span
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
-from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import Interval, holes, iso, moment
 
@@ -110,7 +110,7 @@ def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | N
 
 
 def _read(config: Config, *, prove: bool) -> dict[str, Coverage | None]:
-    if not (config.state_dir / DATABASE).exists():
+    if not is_there(config.state_dir):
         return dict.fromkeys(config.sources)
     with StateView(config.state_dir) as view:
         names = dict.fromkeys((*config.sources, *(state.name for state in view.sources())))

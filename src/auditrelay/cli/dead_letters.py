@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditrelay.cli.json_text import json_text
 from auditrelay.cli.options import Options
 from auditrelay.cli.remote import run_command
 from auditrelay.clock import Clock
@@ -20,7 +21,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.events.forms import raw
 from auditrelay.service.desk import Drop, Dropped, Replay, Replayed
 from auditrelay.store import StoredDeadLetter
-from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.window import iso
 
@@ -110,11 +111,7 @@ def show(
         raise ConfigError(f"there is no dead letter {id}; see: auditrelay dead-letters list")
 
     event = orjson.loads(orjson.dumps(raw.render(found[0].letter.event)))
-    typer.echo(
-        json.dumps(
-            {**msgspec.to_builtins(_row(found[0])), "event": event}, indent=2, ensure_ascii=False
-        )
-    )
+    typer.echo(json_text({**msgspec.to_builtins(_row(found[0])), "event": event}))
 
 
 _All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
@@ -231,7 +228,7 @@ def _find(context: typer.Context, **filters: Any) -> list[StoredDeadLetter]:
 
 
 def _read(config: Config, **filters: Any) -> list[StoredDeadLetter]:
-    if not (config.state_dir / DATABASE).exists():
+    if not is_there(config.state_dir):
         return []
     with StateView(config.state_dir) as view:
         return view.dead_letters(**filters)

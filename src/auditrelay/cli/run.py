@@ -13,6 +13,7 @@ from auditrelay.cli.options import Options
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import first_of
+from auditrelay.process import end_at_once
 from auditrelay.service.app import ATTEMPTS_ONCE, App
 from auditrelay.service.systemd import Supervisor
 from auditrelay.telemetry.logs import log
@@ -81,10 +82,6 @@ async def _once(config: Config, clock: Clock) -> list[str]:
             raise first_of(group) from group
 
 
-def _end_at_once(number: int, _frame: object) -> None:
-    os._exit(128 + number)
-
-
 def _stop_on_signals() -> asyncio.Event:
     """Return an event that SIGTERM or SIGINT sets; a second signal has its default action."""
     stop = asyncio.Event()
@@ -95,7 +92,7 @@ def _stop_on_signals() -> asyncio.Event:
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(each)
             # The default action does nothing to process 1, which this is in a container.
-            signal.signal(each, signal.SIG_DFL if os.getpid() != 1 else _end_at_once)
+            signal.signal(each, signal.SIG_DFL if os.getpid() != 1 else end_at_once)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,6 +10,7 @@ import msgspec
 import orjson
 import typer
 
+from auditrelay.cli.json_text import json_text
 from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
 from auditrelay.cli.pages import print_pages, window_of
@@ -20,7 +21,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import make, make_file_source
+from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -104,9 +105,9 @@ async def _show_pages(
             f"{name} reads files and cannot be asked for a window: it has no pages; leave out "
             "--pages"
         )
-    source = make(name, settings, Metrics(sources=[name]), clock, config.state_dir)
+    metrics = Metrics(sources=[name])
+    source, normalizer = make_source(name, settings, metrics, clock, config.state_dir)
     try:
-        normalizer = Normalizer.of(name, settings, scope=source.scope)
         fetched = micros(clock.now())
         return await print_pages(
             name, source, window, settings, lambda records: normalizer.identify(records, fetched)
@@ -142,9 +143,10 @@ async def _newest(config: Config, clock: Clock, name: str, count: int) -> list[A
     settings = config.sources[name]
     if settings.export_directory is not None:
         return await _newest_in_files(name, settings, clock, count)
-    source = make(name, settings, Metrics(sources=[name]), clock, config.state_dir)
+    metrics = Metrics(sources=[name])
+    source, normalizer = make_source(name, settings, metrics, clock, config.state_dir)
     now = clock.now()
-    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope), now)
+    found = _Newest(count, normalizer, now)
     try:
         # Not every API returns the newest first: try ever longer windows instead.
         for back in (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=30)):
@@ -165,9 +167,9 @@ async def _newest_in_files(
     name: str, settings: SourceSettings, clock: Clock, count: int
 ) -> list[AuditEvent]:
     """Read the newest readable files first, until there are enough events."""
-    source = make_file_source(name, settings, Metrics(sources=[name]), clock)
+    source, normalizer = make_file_source(name, settings, Metrics(sources=[name]), clock)
     now = clock.now()
-    found = _Newest(count, Normalizer.of(name, settings, scope=source.scope), now)
+    found = _Newest(count, normalizer, now)
     try:
         async with contextlib.aclosing(source.files(_none_is_known, now)) as files:
             newest_first = [file async for file in files][::-1]
@@ -200,4 +202,4 @@ def _print(event: AuditEvent, form: Form) -> str:
         document = orjson.loads(orjson.dumps(document, default=msgspec.structs.asdict))
     else:
         document = orjson.loads(orjson.dumps(FORMS[form.value](event)))
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    return json_text(document)

@@ -13,6 +13,7 @@ from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError, Refused
 from auditrelay.sinks.elasticsearch.cluster import Cluster
 from auditrelay.sinks.elasticsearch.templates import COMPONENT, templates
+from auditrelay.supervisor import Supervisor
 from auditrelay.telemetry.metrics import Metrics
 
 setup = typer.Typer(help="Prepares a SIEM for the events.", no_args_is_help=True)
@@ -75,7 +76,13 @@ def _chosen(config: Config, wanted: str | None) -> str:
 
 async def _install(name: str, settings: Any, clock: Clock) -> list[str]:
     """Install the templates in the cluster of the sink; return their paths."""
-    async with contextlib.aclosing(Cluster(name, settings, Metrics(), clock)) as cluster:
+    metrics = Metrics()
+    with Supervisor(name, metrics)("setup"):
+        return await _install_in(Cluster(name, settings, metrics, clock), name)
+
+
+async def _install_in(cluster: Cluster, name: str) -> list[str]:
+    async with contextlib.aclosing(cluster):
         opensearch = await cluster.is_opensearch()
         wanted = templates(opensearch=opensearch)
         for path, body in wanted.items():

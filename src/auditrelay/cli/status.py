@@ -15,7 +15,7 @@ from auditrelay.cli.options import Options
 from auditrelay.config.model import Config
 from auditrelay.status.model import AnyPeer, Finding, Report, SourceStatus
 from auditrelay.status.report import report
-from auditrelay.store.sqlite.state_dir import DATABASE
+from auditrelay.store.sqlite.state_dir import is_there
 from auditrelay.store.sqlite.view import StateView
 from auditrelay.telemetry import humanize
 
@@ -36,7 +36,7 @@ def status(
 
 def current(config: Config, now: datetime) -> Report:
     """Return the report on ``state_dir``; a state that does not exist yet is an empty one."""
-    if not (config.state_dir / DATABASE).exists():
+    if not is_there(config.state_dir):
         return report(config, (), (), spool_bytes=0, now=now)
     with StateView(config.state_dir) as view:
         return report(config, view.sources(), view.sinks(), spool_bytes=view.spool_bytes(), now=now)

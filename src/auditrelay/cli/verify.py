@@ -56,7 +56,8 @@ def verify(
     for each in undelivered or ():
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
     unrepaired = len(report.missing) - report.repaired
-    if (unrepaired > 0 if repair else report.missing) or undelivered:
+    unreported = not repair and any(each.event is None for each in report.changed)
+    if (unrepaired > 0 if repair else report.missing) or unreported or undelivered:
         raise typer.Exit(1)
 
 
@@ -72,6 +73,7 @@ def _print(report: VerifyReport) -> None:
         typer.echo(
             f"  {len(report.deleted_at_source):,} forwarded events were deleted at the source"
         )
+    _print_changed(report)
     missing = report.missing
     if not missing:
         typer.echo("  nothing is missing")
@@ -85,6 +87,22 @@ def _print(report: VerifyReport) -> None:
         )
     if len(missing) > _SHOWN:
         typer.echo(f"    and {len(missing) - _SHOWN:,} more, see --json")
+
+
+def _print_changed(report: VerifyReport) -> None:
+    if report.changed:
+        reported = sum(each.event is not None for each in report.changed)
+        typer.echo(
+            f"  CHANGED at the source: {len(report.changed):,}, {reported:,} of them forwarded as "
+            "auditrelay.record_changed"
+        )
+    for each in report.changed[:_SHOWN]:
+        fields = "former record not kept" if each.fields is None else ", ".join(each.fields)
+        typer.echo(f"    {each.occurred_at} {each.native_id or each.uid} ({fields})")
+    if len(report.changed) > _SHOWN:
+        typer.echo(f"    and {len(report.changed) - _SHOWN:,} more, see --json")
+    if report.not_compared:
+        typer.echo(f"  {report.not_compared:,} more have changed too often to be compared any more")
 
 
 def _words(status: str) -> str:

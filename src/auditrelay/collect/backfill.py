@@ -234,12 +234,15 @@ class Backfiller:
         """Return the events of *part* from the source, each once."""
         found: list[Page] = []
         uids: set[str] = set()
+        changed = reader.writer.compare()
         pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
         async for shown, _, _ in pages:
             first = {shown.uid[row]: row for row in reversed(rows_in(shown, part))}
             rows = sorted(row for uid, row in first.items() if uid not in uids)
             uids.update(first)
             found.append(shown.page(rows))
+            await changed.look_up(shown)
+        await changed.report()
         return found
 
     async def _count_slice(self, reader: WindowReader, piece: Interval) -> None:
@@ -255,7 +258,8 @@ class Backfiller:
                 )
                 shown.update(map(hash, uids))
                 at = [all_times[row] for row in inside]
-                new += len(await self._store.find_new(self._collector.name, uids, at))
+                found = await self._store.look_up(self._collector.name, uids, at, [b""] * len(uids))
+                new += len(found.new)
             self._progress.events += len(shown)
             self._progress.new += new
             return len(shown)

@@ -104,6 +104,7 @@ class Collector:
             settings,
             checkpoint=self.checkpoint,
             reader=self.new_reader(),
+            health=health,
             store=store,
             metrics=metrics,
             clock=clock,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import Backfill, DeliveryStatus, Proof, Span
+from auditrelay.store import Backfill, DeliveryStatus, LookedUp, Proof, Span
 from auditrelay.window import Interval
 
 
@@ -46,8 +46,10 @@ class Backfills(Forwarded, Protocol):
     async def end_backfill(self, id: int, now: datetime) -> None:  # noqa: A002  # its name
         """Record, durably, that the whole backfill is done."""
 
-    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
-        """Return which have never been forwarded; see ``Intake.find_new``."""
+    async def look_up(
+        self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
+    ) -> LookedUp:
+        """Return which have never been forwarded; see ``Intake.look_up``."""
 
     async def spooled_events(self, source: str, span: Interval) -> list[Page] | None:
         """Return all known events of *span* by the page, or None if some were pruned."""

@@ -15,10 +15,10 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
-from auditrelay.collect.ledger import SourceStore
+from auditrelay.collect.ledger import FileStore
 from auditrelay.collect.page_writer import PageWriter
 from auditrelay.collect.polls import Polls
-from auditrelay.errors import ConfigError, Rejected
+from auditrelay.errors import ConfigError, PeerBug, Rejected
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import ExportFile, ExportPage, FileSource
@@ -45,7 +45,7 @@ class FileCollector:
         source: FileSource,
         *,
         normalizer: Normalizer,
-        store: SourceStore,
+        store: FileStore,
         metrics: Metrics,
         clock: Clock,
         announce: Callable[[], None],
@@ -117,8 +117,8 @@ class FileCollector:
         """
         Read every file that is complete and was not read before.
 
-        Raises Refused if the directory cannot be read, and StoreFull; what was read until then
-        stays in the store.
+        Raises Refused if the directory cannot be read, StoreFull, and PeerBug once the other files
+        are read; what was read until then stays in the store.
         """
         async with self.polls.track():
             await self._checkpoint.refresh()
@@ -130,6 +130,7 @@ class FileCollector:
 
     async def _read_new(self) -> None:
         rejected: dict[bytes, str] = {}
+        bug: PeerBug | None = None
 
         async def known(key: bytes) -> bool:
             return await self._store.is_file_known(self.name, key)
@@ -139,6 +140,8 @@ class FileCollector:
             async for file in files:
                 try:
                     await self._read_file(file)
+                except PeerBug as error:
+                    bug = error
                 except Rejected as error:
                     rejected[file.key] = scrub(str(error))
                     if file.key not in self._rejected:
@@ -150,24 +153,30 @@ class FileCollector:
                         )
         self._rejected = rejected
         self._health.rejected_files = rejected.values()
+        if bug is not None:
+            raise bug
 
     async def _read_file(self, file: ExportFile) -> None:
         rows = new = bad = ambiguous = 0
+        changed = self._writer.compare()
         async with contextlib.aclosing(file.pages) as pages:
             async for page in pages:
                 proof = None
+                rows += len(page.records)
+                bad += len(page.bad)
                 if page.last:
+                    if not rows + bad:
+                        await self._check_emptiness(file, page)
                     known = KnownFile(file.key, file.name)
                     proof = Proof(covers=page.covers, gaps=page.gaps, file=known)
                 added = await self._writer.add_new(
                     self._writer.identify(page.records),
-                    f"export {file.name}",
+                    f"export {file.name} of user {file.owner}",
                     proof,
                     self._bad_rows(file, page),
+                    changed=changed,
                 )
-                rows += len(page.records)
                 new += len(added.new)
-                bad += len(page.bad)
                 ambiguous += len(added.late)
                 self._writer.record_progress()
         # A new event in a span that was read before is late, or known under another uid: an export
@@ -182,6 +191,17 @@ class FileCollector:
             bad=bad,
             ambiguous=ambiguous,
         )
+
+    async def _check_emptiness(self, file: ExportFile, page: ExportPage) -> None:
+        """Raise Rejected if events are known of the time in which, by *file*, nothing happened."""
+        for span in page.covers:
+            count, _ = await self._store.count_forwarded(self.name, span)
+            if count:
+                raise Rejected(
+                    f"{file.name}: it has no rows, and {count:,} events are known of the time that "
+                    "it covers by its name: it is not that export",
+                    reason="contradicts_known",
+                )
 
     def _bad_rows(self, file: ExportFile, page: ExportPage) -> list[DeadLetter]:
         now = self._clock.now()

@@ -13,7 +13,7 @@ import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
-from auditrelay.errors import Refused, RelayError, StateError, StoreFull
+from auditrelay.errors import PeerBug, Refused, RelayError, StateError, StoreFull
 from auditrelay.events.marks import IMPLAUSIBLE_TIME, NO_TIME, UNKNOWN_ACTION
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import are_plausible
@@ -45,6 +45,8 @@ class SourceHealth:
         self.condition = SourceCondition()
         self.rejected_files: Collection[str] = ()
         """Why export files were rejected; polls succeed all the same."""
+        self.resweep_bug: PeerBug | None = None
+        """Why resweeps fail: it holds the source, though its polls succeed."""
         self._name = name
         self._settings = settings
         self._store = store
@@ -59,6 +61,8 @@ class SourceHealth:
         """Restore what is still true of *saved*, the condition that the last process left."""
         self.condition.last_poll_at = saved.last_poll_at
         self.condition.last_event_at = saved.last_event_at
+        self.condition.form_changed_at = saved.form_changed_at
+        self.condition.form_changed_fields = saved.form_changed_fields
         if saved.last_event_at is not None:
             self._last_event_at = datetime.fromisoformat(saved.last_event_at)
         if self._last_event_at is not None and not self._is_plausible(self._last_event_at):
@@ -93,13 +97,16 @@ class SourceHealth:
             yield
         except StateError:
             raise
-        except Refused as error:
+        except (Refused, PeerBug) as error:
             self._health.refused(error)
             raise
         except RelayError as error:
             self._health.failed(error)
             _log.warning("poll_failed", source=self._name, reason=self.condition.last_error)
             raise
+        if self.resweep_bug is not None:
+            self._health.refused(self.resweep_bug)
+            return
         self._health.succeeded(
             error="; ".join(self.rejected_files) or None,
             code="file_rejected" if self.rejected_files else None,
@@ -156,6 +163,11 @@ class SourceHealth:
 
     def _is_plausible(self, at: datetime) -> bool:
         return are_plausible([micros(at)], micros(self._clock.confirmed.now(self._name)))
+
+    def record_form_changed(self, fields: list[str]) -> None:
+        """Record that many known records are shown with other values in *fields* now."""
+        self.condition.form_changed_at = self._health.time()
+        self.condition.form_changed_fields = fields or self.condition.form_changed_fields
 
     def check_silence(self, start: datetime) -> None:
         """

@@ -1,12 +1,22 @@
 """What collecting needs of the store; ``store`` says what holds for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
+from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
-from auditrelay.store import Added, DeadLetter, Notice, Proof, Span
+from auditrelay.store import (
+    Added,
+    Changed,
+    Contents,
+    DeadLetter,
+    LookedUp,
+    Notice,
+    Proof,
+    Span,
+)
 from auditrelay.store.conditions import Condition, SourceCondition
 from auditrelay.window import Interval
 
@@ -41,6 +51,26 @@ class Ledger(Protocol):
         """Save the *condition* of *name* durably, for ``status`` and a restart."""
 
 
+class KnownContents(Protocol):
+    """The contents that known records were shown with."""
+
+    async def contents_of(
+        self, source: str, uids: Sequence[str], at: Sequence[int]
+    ) -> list[Contents | None]:
+        """Return what is known of the contents of each record; None if its uid is not known."""
+
+    async def spooled(self, places: Collection[int]) -> Mapping[int, AuditEvent]:
+        """Return by place the events at *places* that are still in the spool."""
+
+    async def report_changed(self, source: str, changes: Sequence[Changed]) -> list[Changed]:
+        """
+        Enter those of *changes* that are not known, and put their events into the spool.
+
+        On return both are durable together. Returns those whose event was spooled: each content is
+        reported once. Raises StoreFull if the spool or the disk has no room.
+        """
+
+
 class Intake(Protocol):
     """Where the pages of a source go, with what the last page of a walk proves."""
 
@@ -70,12 +100,20 @@ class Intake(Protocol):
         Raises StoreFull if the spool or the disk has no room.
         """
 
-    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
-        """
-        Return the rows whose uid is not known, each distinct uid once: what :meth:`add` would add.
+    @property
+    def contents(self) -> KnownContents:
+        """What is known of the contents of records."""
 
-        *uids* and *at* are columns of a page: of each event its uid and its time (microseconds). An
-        event is known by its uid alone; it is found faster if its time is the one that it had.
+    async def look_up(
+        self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
+    ) -> LookedUp:
+        """
+        Return the rows whose uid is not known, and those that are shown with other content.
+
+        *uids*, *at* and *content* are columns of a page: of each event its uid, its time
+        (microseconds) and the digest of its record; an empty one is not compared. The new rows are
+        what :meth:`add` would add. An event is known by its uid alone; it is found faster if its
+        time is the one that it had.
         """
 
     async def make_room(self) -> bool:
@@ -104,3 +142,10 @@ class Intake(Protocol):
 
 class SourceStore(Ledger, Intake, Protocol):
     """Both: for a collector, whose parts take one or the other."""
+
+
+class FileStore(SourceStore, Protocol):
+    """What a collector of files needs besides."""
+
+    async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
+        """Return how many events of *span* are known, and the exclusive-or of their uids."""

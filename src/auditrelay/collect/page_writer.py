@@ -7,12 +7,14 @@ ledger together with its last page.
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
 
 from auditrelay.clock import Clock
+from auditrelay.collect.changed import ChangedRecords
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
@@ -23,7 +25,6 @@ from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.store import Added, DeadLetter, Declared, Proof
-from auditrelay.store.keys import known_times
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
 
@@ -90,6 +91,19 @@ class PageWriter:
         fetched = micros(self._clock.confirmed.now(self.name))
         return self._normalizer.identify(records, fetched)
 
+    def compare(self) -> ChangedRecords:
+        """Return what finds the changed records of one walk."""
+        return ChangedRecords(
+            self.name,
+            normalizer=self._normalizer,
+            store=self._store,
+            metrics=self._metrics,
+            clock=self._clock,
+            health=self._health,
+            write_when_room=self.write_when_room,
+            announce=self.announce,
+        )
+
     async def add_new(
         self,
         shown: IdentifiedPage,
@@ -97,27 +111,34 @@ class PageWriter:
         proof: Proof | None = None,
         bad: Sequence[DeadLetter] = (),
         *,
+        changed: ChangedRecords,
         mark: Callable[[Page], Page] = lambda page: page,
     ) -> Added:
         """
-        Store those of *shown* that are not known; of the others nothing more is read.
+        Store those of *shown* that are not known; the others are only compared by their digests.
 
         Every event is shown several times: by windows that overlap, and when it is looked for
-        again. The new ones are stored as *mark* returns them.
+        again. The new ones are stored as *mark* returns them. The *changed* ones of the walk are
+        reported before its *proof* is entered.
         """
-        rows = await self._find_new(shown)
+        rows = await changed.look_up(shown)
         known = len(shown) - len(rows)
-        if not rows and proof is None and not bad:
-            self._metrics.events_duplicate.labels(self.name).inc(known)
-            return Added((), known, (), (), ())
-        return await self.add(mark(shown.page(rows)), via, proof, bad, known=known)
 
-    async def _find_new(self, shown: IdentifiedPage) -> list[int]:
-        if not len(shown):
-            return []
-        return await self._store.find_new(
-            self.name, shown.uid, known_times(shown.at, shown.time_quality)
-        )
+        async def add(proof: Proof | None) -> Added:
+            if rows or proof is not None or bad:
+                return await self.add(mark(shown.page(rows)), via, proof, bad, known=known)
+            self._metrics.events_duplicate.labels(self.name).inc(known)
+            return Added((), known)
+
+        if proof is None or not changed.any_held:
+            added = await add(proof)
+            if changed.is_full:
+                await changed.report()
+            return added
+        added = await add(None)
+        await changed.report()
+        proved = await self.add(Page.of(()), via, replace(proof, new=proof.new + len(added.new)))
+        return replace(added, declared=proved.declared, filled=proved.filled)
 
     async def add(
         self,
@@ -155,7 +176,9 @@ class PageWriter:
         self._metrics.events_collected.labels(self.name).inc(len(added.new))
         self._metrics.events_duplicate.labels(self.name).inc(added.known + known)
         if added.new:
-            self._health.count_new(events.take(added.new))
+            new = events.take(added.new)
+            self._health.count_new(new)
+            self._metrics.values_redacted.labels(self.name).inc(sum(map(len, new.redacted)))
             self._metrics.event_lateness_seconds.labels(self.name).observe_micros(
                 events.fetched[index] - events.at[index] for index in added.late
             )

@@ -11,7 +11,8 @@ from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.page_writer import PageWriter
-from auditrelay.errors import RelayError, StateError
+from auditrelay.errors import PeerBug, RelayError, StateError
+from auditrelay.supervisor import RetryDelay
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -32,7 +33,11 @@ class Polls:
         self.due = asyncio.Event()
         """Set when a poll is due."""
         self.rested_at = clock.monotonic()
-        """When the last poll ended, or the start if there was none yet (monotonic)."""
+        """
+        When the last poll ended, or the start if there was none yet (monotonic).
+
+        In the future while a bug holds the source: then it is polled again.
+        """
         self.worked_once = False
         """Whether a poll has succeeded since the start."""
         self._name = name
@@ -47,6 +52,7 @@ class Polls:
         # The scheduler that sets *due* uses the wall clock, which may be set back. This time-out
         # is monotonic.
         max_wait = 2 * self._interval.total_seconds()
+        after_bug = RetryDelay()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max_wait):
@@ -56,8 +62,15 @@ class Polls:
                 await poll()
             except StateError:
                 raise
+            except PeerBug:
+                seconds = after_bug.next()
+                self.rested_at += seconds
+                await self._clock.sleep(seconds)
+                self.due.set()
             except RelayError as error:
                 _log.debug("poll_ended_early", source=self._name, reason=type(error).__name__)
+            else:
+                after_bug.reset()
 
     @contextlib.asynccontextmanager
     async def track(self) -> AsyncIterator[None]:

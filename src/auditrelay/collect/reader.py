@@ -123,6 +123,7 @@ class WindowReader:
         before = await self._store.end_of_spool(self._name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
         read = new = number = events_shown = 0
+        changed = self.writer.compare()
         async with contextlib.aclosing(
             walk(
                 self.source,
@@ -146,7 +147,9 @@ class WindowReader:
                 proof = None
                 if outcome is not None:
                     proof = _proof(window, page, mode, read, new, past=self.writer.certain())
-                added = await self.writer.add_new(identified, mode.via, proof, mark=mark)
+                added = await self.writer.add_new(
+                    identified, mode.via, proof, changed=changed, mark=mark
+                )
                 new += len(added.new)
                 number += 1
                 self._log_page(window, number, page, identified, len(added.new))

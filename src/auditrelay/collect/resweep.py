@@ -12,11 +12,13 @@ import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.collect.checkpoint import Checkpoint
+from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
-from auditrelay.errors import RelayError, StateError
+from auditrelay.errors import PeerBug, RelayError, StateError
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
+from auditrelay.supervisor import RetryDelay
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, holes, slices
@@ -38,6 +40,7 @@ class Resweeper:
         *,
         checkpoint: Checkpoint,
         reader: WindowReader,
+        health: SourceHealth,
         store: Ledger,
         metrics: Metrics,
         clock: Clock,
@@ -48,6 +51,7 @@ class Resweeper:
         self._name = name
         self._settings = settings
         self._checkpoint = checkpoint
+        self._health = health
         self._store = store
         self._metrics = metrics
         self._clock = clock
@@ -55,7 +59,12 @@ class Resweeper:
         """Until when the resweep of each delay is done, as the store has it."""
 
     async def keep_resweeping(self) -> None:
-        """Resweep after every poll, until cancelled; a failure is retried after the next poll."""
+        """
+        Resweep after every poll, until cancelled; a failure is retried after the next poll.
+
+        A bug holds the source (at the next poll), and resweeps are tried ever less often.
+        """
+        after_bug = RetryDelay()
         while True:
             await self.due.wait()
             self.due.clear()
@@ -63,8 +72,15 @@ class Resweeper:
                 await self.run()
             except StateError:
                 raise
+            except PeerBug as error:
+                self._health.resweep_bug = error
+                await self._clock.sleep(after_bug.next())
+                self.due.set()
             except RelayError as error:
                 _log.warning("resweep_failed", source=self._name, reason=scrub(str(error)))
+            else:
+                self._health.resweep_bug = None
+                after_bug.reset()
 
     async def run(self) -> None:
         """

@@ -6,8 +6,10 @@ forwarded, and what is its status at each sink. Only a repair changes anything.
 """
 
 import contextlib
+import dataclasses
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct, field
@@ -21,7 +23,9 @@ from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.reader import backfilled, rows_in, well_inside
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
+from auditrelay.events.notices import changed_uid
 from auditrelay.events.page import Page
+from auditrelay.sources import Page as SourcePage
 from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import uid_bytes
 from auditrelay.window import Interval, iso, moment, slices
@@ -57,6 +61,24 @@ class Deleted(Struct, frozen=True):
     occurred_at: str
 
 
+class ChangedRecord(Struct, frozen=True):
+    """
+    A forwarded event whose record is shown with other content now.
+
+    The digests (SHA-256, hexadecimal) are of the record as it was forwarded, shortened, and as it
+    is. *fields* are those that differ; None if the former record is gone. *event* is the uid of the
+    event that reports the new content; None if none was forwarded.
+    """
+
+    uid: str
+    native_id: str | None
+    occurred_at: str
+    former_digest: str
+    digest: str
+    fields: tuple[str, ...] | None
+    event: str | None
+
+
 class NotShown(Struct, frozen=True):
     """A part of the range that the source did not show, and why."""
 
@@ -85,6 +107,9 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     missing: tuple[Missing, ...]
     repaired: int
     deleted_at_source: tuple[Deleted, ...]
+    changed: tuple[ChangedRecord, ...] = ()
+    not_compared: int = 0
+    """Records with other content that changed so often that they are not compared any more."""
     not_shown: tuple[NotShown, ...]
     began_at: str
     ended_at: str
@@ -135,6 +160,8 @@ class Verifier:
         self._missing: list[Missing] = []
         self._repaired = 0
         self._deleted: list[Deleted] = []
+        self._changed: list[ChangedRecord] = []
+        self._not_compared = 0
         self._statuses: dict[str, Counter[str]] = {sink: Counter() for sink in sinks}
         self._partial: list[NotShown] = []
         self._gaps: list[Span] = []
@@ -162,6 +189,8 @@ class Verifier:
             missing=tuple(self._missing),
             repaired=self._repaired,
             deleted_at_source=tuple(self._deleted),
+            changed=tuple(self._changed),
+            not_compared=self._not_compared,
             not_shown=tuple(self._partial),
             began_at=iso(began),
             ended_at=iso(self._clock.now()),
@@ -171,27 +200,14 @@ class Verifier:
     async def _compare(self, part: Interval, budget: Budget | None) -> int:
         """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool(self._collector.name)
-        shown: dict[str, AuditEvent] = {}
-        seen: set[bytes] = set()  # also beyond the part: a time may have been edited
-        last = None
-        async with contextlib.aclosing(
-            walk(
-                self._source,
-                part,
-                self._writer.identify,
-                background=True,
-                budget=budget,
-            )
-        ) as pages:
-            async for page, last, _ in pages:  # noqa: B007  # the last page is used below
-                seen.update(uid_bytes(page.uid))
-                shown.update((event.uid, event) for event in page.page(rows_in(page, part)))
+        shown = await self._read(part, budget)
+        last = shown.last
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
             self._partial += [
                 NotShown(iso(each.start), iso(each.end), reason) for each, reason in reasons
             ]
-        found = list(shown.values())
+        found = list(shown.events.values())
         statuses = await self._store.delivery_status(self._collector.name, found)
         not_stored = await self._find_missing_at_sinks(found, statuses)
         to_resend: dict[str, list[AuditEvent]] = {}
@@ -212,7 +228,8 @@ class Verifier:
                     to_resend.setdefault(sink, []).append(event)
             if missing_at:
                 self._record_missing(event, missing_at)
-        await self._record_deleted(part, seen, before)
+        await self._compare_contents(shown.contents.values())
+        await self._record_deleted(part, shown.seen, before)
         if self._repairs:
             whole = last is not None and not (last.partial or last.gaps)
             await self._repair(found, to_resend, Proof(covers=(part,) if whole else ()))
@@ -225,6 +242,54 @@ class Verifier:
         self._missing.append(
             Missing(event.uid, event.native_id, iso(at), tuple(sinks), next(gaps, None))
         )
+
+    async def _read(self, part: Interval, budget: Budget | None) -> "_Shown":
+        shown = _Shown()
+        async with contextlib.aclosing(
+            walk(
+                self._source,
+                part,
+                self._writer.identify,
+                background=True,
+                budget=budget,
+            )
+        ) as pages:
+            async for page, last, _ in pages:
+                shown.last = last
+                shown.seen.update(uid_bytes(page.uid))
+                rows, content = rows_in(page, part), page.content
+                for row, event in zip(rows, page.page(rows), strict=True):
+                    shown.events[event.uid] = event
+                    if content[row]:
+                        shown.contents[event.uid, event.raw_sha256] = event
+        return shown
+
+    async def _compare_contents(self, shown: Collection[AuditEvent]) -> None:
+        """Record which of *shown* have another content than was forwarded, and repair that."""
+        walk = self._writer.compare()
+        judged = await walk.judge(shown)
+        walk.known += len(shown)
+        reported = await walk.enter(judged) if self._repairs else []
+        now_reported = {(each.uid, each.digest.hex()) for each in reported}
+        for each in judged:
+            if not each.is_changed:
+                continue
+            event = each.event
+            known = each.reported or (event.uid, event.raw_sha256) in now_reported
+            if each.left <= 0 and not known:
+                self._not_compared += 1
+                continue
+            self._changed.append(
+                ChangedRecord(
+                    event.uid,
+                    event.native_id,
+                    iso(moment(event.at)),
+                    each.former,
+                    event.raw_sha256,
+                    None if each.fields is None else tuple(field.field for field in each.fields),
+                    changed_uid(event) if known else None,
+                )
+            )
 
     async def _find_missing_at_sinks(
         self, found: Sequence[AuditEvent], statuses: Sequence[Mapping[str, DeliveryStatus] | None]
@@ -271,3 +336,17 @@ class Verifier:
             await self._store.resend(self._collector.name, [sink], [again], Proof())
             self._writer.announce()
             self._repaired += len(again)
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What the source shows of one part."""
+
+    events: dict[str, AuditEvent] = dataclasses.field(default_factory=dict)
+    """Of the part, by uid."""
+    contents: dict[tuple[str, str], AuditEvent] = dataclasses.field(default_factory=dict)
+    """Those that have an id, by uid and digest: two contents may be shown under one."""
+    seen: set[bytes] = dataclasses.field(default_factory=set)
+    """All uids, also beyond the part: a time may have been edited."""
+    last: SourcePage | None = None
+    """The last page."""

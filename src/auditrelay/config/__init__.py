@@ -8,6 +8,7 @@ No such sentence contains a value that is or may be a secret.
 ``schema`` describes the file for editors. docs/decisions/0019 says what pydantic-settings does.
 """
 
+import contextlib
 import os
 import stat
 import tomllib
@@ -23,6 +24,7 @@ from auditrelay.config.names import PREFIX, suggestion
 from auditrelay.config.problems import Checker
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
+from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import format_duration
 from auditrelay.telemetry.scrubber import SHORT, scrubber
 
@@ -58,6 +60,8 @@ def load(
         state_dir = _state_dir(environ)
         if state_dir is None:
             problems.append("state_dir: is missing, and $HOME is not set for its default")
+    if state_dir is not None and not _is_text(str(state_dir)):
+        problems.append(f"state_dir: {str(state_dir)!r} is not text in UTF-8")
     if not problems and whole and state_dir:
         config = Config(
             path=path,
@@ -99,6 +103,12 @@ def _find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
+            raise ConfigError(
+                f"{path}: every user of this machine can write it, and so have events and "
+                f"credentials sent elsewhere: chmod o-w {path}"
+            )
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -119,6 +129,11 @@ def _state_dir(environ: Mapping[str, str]) -> Path | None:
         return Path(base, "auditrelay")
     home = environ.get("HOME")
     return Path(home, ".local/state/auditrelay") if home else None
+
+
+def _is_text(text: str) -> bool:
+    """Return whether *text*, from a variable of the system, was UTF-8 there."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _cross_checks(config: Config) -> Iterator[str]:
@@ -179,6 +194,8 @@ def _warnings(
         for key, secret in secrets_in(model):
             if secret.literal and secret.reveal() == written.get(key):
                 literal.append(f"{section}.{key}")
+            for file, doing in _open_to_all(secret):
+                yield (f"{section}.{key}: every user of this machine can {doing} {file}: chmod 600")
             if len(secret.reveal()) < SHORT:
                 yield (
                     f"{section}.{key}: a secret of fewer than {SHORT} characters is "
@@ -191,3 +208,17 @@ def _warnings(
             f"{path}: other users of this machine can read its secrets ({', '.join(literal)}): "
             "chmod 600, or refer to them with ${env:}, ${file:} or ${credential:}"
         )
+
+
+def _open_to_all(secret: Secret) -> Iterator[tuple[str, str]]:
+    """Yield each file that *secret* is read from and other users can read or write, and which."""
+    for reference in secret.references:
+        kind, _, path = reference.removeprefix("${").removesuffix("}").partition(":")
+        if kind != "file":
+            continue  # a credential has the mode that systemd gives it
+        with contextlib.suppress(OSError):  # gone again: reading it again reports that
+            mode = Path(path).stat().st_mode
+            if mode & stat.S_IWOTH:
+                yield path, "write"
+            elif mode & stat.S_IROTH:
+                yield path, "read"

@@ -38,10 +38,10 @@ _HEAD = """\
 # state_dir = "/var/lib/auditrelay"  # no default
 
 [status]
-# The status page, /healthz, /readyz and /metrics. Keep it on loopback, or require a token, or put
-# it behind a proxy that authenticates. With port 0 the system chooses one.
+# The status page, /healthz, /readyz and /metrics. Keep it on loopback, or require a token: without
+# one other machines get neither page nor report. With port 0 the system chooses one.
 # listen = "127.0.0.1:9464"
-# Token required to access the status port, except /healthz and /readyz; none by default. Send it as
+# Token required to access the status port, except for probes; none by default. Send it as
 # "Authorization: Bearer <token>"; in a browser enter any name, and the token as the password. At
 # least 16 characters: openssl rand -hex 32.
 # token = "${env:STATUS_TOKEN}"  # no default
@@ -106,11 +106,12 @@ _SOURCE_KEYS = """\
 # requests_per_minute = 60  # no default
 # Report the source as silent when it has shown nothing new for this long.
 # max_silence = "24h"  # no default
-# The keys whose values are replaced before anything is stored: "default" (keys that look like a
-# secret), "off", or a list of patterns for keys such as ["*token*", "ssn"].
+# What is replaced before anything is stored: "default" (what looks like a secret, by its key or by
+# itself; docs/redaction.md), "off", or a list of patterns for keys such as ["*token*", "ssn"].
 # redact = "default"
 # Identities to replace by a pseudonym, everywhere in the event: any of actor.id actor.name
-# actor.email actor.ip target.id target.name target.email. The same value always has the same one.
+# actor.email actor.ip target.id target.name target.email, as far as the vendor's records have it;
+# email and IP addresses under any key. The same value always has the same one.
 # pseudonymize = []
 # The key for pseudonyms, at least 16 characters: openssl rand -hex 32. Another key makes others.
 # pseudonym_key = "${env:PSEUDONYM_KEY}"  # no default

@@ -55,7 +55,7 @@ class Checker:
             self._problems.append(text)
 
     def resolve_references(self, value: Any, environ: Mapping[str, str], path: _Path = ()) -> Any:
-        """Return *value* with the references in all its texts resolved."""
+        """Return *value* with the references in all its texts resolved, and all texts UTF-8."""
         if isinstance(value, Mapping):
             return {
                 key: self.resolve_references(item, environ, (*path, key))
@@ -65,15 +65,20 @@ class Checker:
             return [
                 self.resolve_references(item, environ, (*path, at)) for at, item in enumerate(value)
             ]
-        if not isinstance(value, str) or "${" not in value:
+        if not isinstance(value, str):
             return value
         try:
-            return Resolved(value, environ)
+            text = Resolved(value, environ) if "${" in value else value
+            text.encode("utf-8")  # it goes into requests, events and the state
+        except UnicodeEncodeError:  # of a variable; a file of the configuration is UTF-8
+            self.add(path, "is not text in UTF-8")
         except Unresolved as error:
             self.add(path, str(error))
-            # A placeholder: problems that only follow from it are not reported.
-            self._unresolved.add(path)
-            return "unresolved"
+        else:
+            return text
+        # A placeholder: problems that only follow from it are not reported.
+        self._unresolved.add(path)
+        return "unresolved"
 
     def model(self, model: type[_Model], table: Mapping[str, Any], path: _Path) -> _Model | None:
         """Return *table* as a *model*, or None if something is wrong with it."""

@@ -11,9 +11,10 @@ from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
 from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
-from auditrelay.errors import Refused, RelayError, Retryable
+from auditrelay.errors import PeerBug, Refused, RelayError, Retryable
 from auditrelay.settings.values import format_duration
 from auditrelay.sinks import Channel
+from auditrelay.supervisor import RetryDelay
 from auditrelay.telemetry.scrubber import scrub
 
 POLL_FIRST: Final = 1.0
@@ -55,7 +56,7 @@ class AcknowledgementPoller:
 
     async def keep_polling(self) -> None:
         """Poll while any batch waits; until cancelled."""
-        wait = POLL_FIRST
+        wait, after_bug = POLL_FIRST, RetryDelay()
         while True:
             await self._pending.not_empty.wait()
             await self._clock.sleep(wait)
@@ -69,6 +70,17 @@ class AcknowledgementPoller:
                 await self._health.probe_lock.acquire()
                 wait = min(max(wait * 2, PROBE_FIRST), PROBE_MAX)
                 continue
+            except PeerBug as bug:
+                await self._health.mark_bug(bug)
+                if self._fail_fast:
+                    raise
+                await self._health.probe_lock.acquire()
+                await self._clock.sleep(after_bug.next())
+                if not self._pending.events:  # they are resent: the next batch is the probe
+                    self._health.probe_lock.release()
+                wait = POLL_FIRST
+                continue
+            after_bug.reset()
             if self._health.probe_lock.mine:
                 await self._health.mark_up()
                 self._health.probe_lock.release()
@@ -124,9 +136,9 @@ class AcknowledgementPoller:
         )
         if not missed:
             return
-        channel.retire()
         self._batches.resend(each for sent in missed for each in sent.ranges)
         self._in_flight.spool_changed.set()
+        channel.retire()
         events = sum(sent.events for sent in missed)
         reason = "channel_lost" if channel.lost else "ack_timeout"
         self._outcomes.record_missed_acknowledgement(events, reason)

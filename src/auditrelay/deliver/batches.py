@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Final
 
 from auditrelay.deliver.spool import Spool
-from auditrelay.errors import TooLarge
+from auditrelay.errors import PeerBug, TooLarge
 from auditrelay.events.page import Page
 from auditrelay.sinks import ANY_AGE, Item, Sink
 from auditrelay.store import Reached, SpoolPage
@@ -99,7 +99,13 @@ class Batches:
         while ready and len(items) < limits.events:
             page = ready[0]
             before = len(items)
-            for item in page.rendered(self._sink, now, limits.events - before, room):
+            try:
+                rendered = page.rendered(self._sink, now, limits.events - before, room)
+            except PeerBug:
+                if items:
+                    break  # they are sent without it; the next batch begins with it
+                raise
+            for item in rendered:
                 room -= len(item.text) + limits.overhead
                 if room < 0 and items:
                     break

@@ -18,6 +18,9 @@ NOISE: Final = 0.05
 MINIMUM_DOUBLES_AFTER: Final = 300.0
 """Seconds in which the minimum doubles, so that a sink may become slower for good."""
 
+MOST_DOUBLINGS: Final = 64
+"""By then every minimum has expired; after days without a batch of a size 2 ** n has no value."""
+
 DECREASE_FACTOR: Final = 0.4
 """
 The factor by which a failure or a slow response lowers the limit.
@@ -51,7 +54,8 @@ class AdaptiveConcurrency:
         seconds = ended - begun
         size_class = size.bit_length()  # a thousand events take longer than one anyway
         minimum, since = self._minimum.get(size_class, (seconds, ended))
-        minimum = min(seconds, minimum * 2 ** ((ended - since) / MINIMUM_DOUBLES_AFTER))
+        doublings = min((ended - since) / MINIMUM_DOUBLES_AFTER, MOST_DOUBLINGS)
+        minimum = min(seconds, minimum * 2**doublings)
         self._minimum[size_class] = (minimum, ended)
         if seconds > minimum * TOLERANCE + NOISE:
             self._decrease(begun, ended)

@@ -32,14 +32,15 @@ from auditrelay.deliver.acknowledgements import PendingAcknowledgements, SentBat
 from auditrelay.deliver.batches import Batches, ranges_of
 from auditrelay.deliver.circuit_breaker import CircuitBreaker
 from auditrelay.deliver.concurrency import AdaptiveConcurrency
+from auditrelay.deliver.first_check import check_until_up
 from auditrelay.deliver.health import SinkHealth
 from auditrelay.deliver.in_flight import InFlight
 from auditrelay.deliver.outcomes import Outcomes
-from auditrelay.deliver.probe import PROBE_FIRST, PROBE_MAX
+from auditrelay.deliver.probe import ProbeDelay
 from auditrelay.deliver.send import send_fit
 from auditrelay.deliver.spool import Spool
 from auditrelay.deliver.state_writer import StateWriter
-from auditrelay.errors import Refused, Rejected, RelayError, Retryable
+from auditrelay.errors import PeerBug, Refused, Rejected, Retryable
 from auditrelay.http.retry import retrying
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Item, Rejection, Sink, Verdict
@@ -83,7 +84,13 @@ class Deliverer:
         self._breaker = CircuitBreaker()
         state = StateWriter(name, store, self._in_flight, clock)
         self._health = SinkHealth(
-            name, self._breaker, self._in_flight, state=state, metrics=metrics, clock=clock
+            name,
+            self._breaker,
+            self._in_flight,
+            state=state,
+            metrics=metrics,
+            clock=clock,
+            fail_fast=attempts is not None,
         )
         self._outcomes = Outcomes(
             name, sink, self._health.condition, state=state, metrics=metrics, clock=clock
@@ -131,30 +138,8 @@ class Deliverer:
                 del batch  # or this loop keeps its texts in memory until the next one
 
     async def probe_until_up(self) -> None:
-        """
-        Check the health of the sink before there are events to send; this stores nothing.
-
-        The check is repeated until it succeeds: otherwise a sink without events would be shown as
-        down long after it has recovered. It ends once there are events to send, which show the
-        health of the sink as well.
-        """
-        wait = PROBE_FIRST
-        while True:
-            failure: RelayError | None = None
-            try:
-                await self._sink.check()
-            except RelayError as error:
-                failure = error
-            if self.worked_once or self._in_flight.batches:
-                return None
-            if failure is None:
-                return await self._health.mark_up()
-            if isinstance(failure, Refused):
-                await self._health.mark_held(failure)
-            else:
-                await self._health.mark_unavailable(failure)
-            await self._clock.sleep(wait)
-            wait = min(wait * 2, PROBE_MAX)
+        """Check the health of the sink before there are events to send; this stores nothing."""
+        await check_until_up(self._sink, self._health, self._in_flight, self._clock)
 
     def restore(self, saved: SinkCondition) -> None:
         """Restore from *saved*, the condition that the last process left, what is still true."""
@@ -201,11 +186,11 @@ class Deliverer:
         batches, in_flight = self._batches, self._in_flight
         while True:
             if await self._fill():
-                return batches.cut(micros(self._clock.confirmed.now(self.name)))
+                return await self._health.without_bug(self._cut)
             if batches.ready:
                 if self.settings.linger:
                     await self._linger()
-                return batches.cut(micros(self._clock.confirmed.now(self.name)))
+                return await self._health.without_bug(self._cut)
             # While an acknowledgement is being stored its batch is not pending any more.
             busy = in_flight.batches or in_flight.requests or self._pending.events
             if in_flight.finishing and not busy and not in_flight.spool_changed.is_set():
@@ -218,7 +203,10 @@ class Deliverer:
         if self._in_flight.spool_changed.is_set():
             self._in_flight.spool_changed.clear()
             self._batches.spool_changed()
-        return await self._batches.fill()
+        return await self._health.without_bug(self._batches.fill)
+
+    async def _cut(self) -> list[Item]:
+        return self._batches.cut(micros(self._clock.confirmed.now(self.name)))
 
     async def _linger(self) -> None:
         """Read what comes into the spool, until a batch is full or ``linger`` is over."""
@@ -307,23 +295,26 @@ class Deliverer:
             await probe_lock.acquire()
             if self._breaker.is_open and self._attempts is None:
                 await self._clock.sleep(self._breaker.probe_delay())
-        wait = PROBE_FIRST
+        delay = ProbeDelay()
         while True:
             try:
                 return await self._request(
                     await self._batches.renew(items, micros(self._clock.confirmed.now(self.name)))
                 )
-            except Refused as error:
+            except (Refused, PeerBug) as error:
                 if error.sent:
                     self._outcomes.count_possible_duplicates(len(items))
-                await self._health.mark_held(error)
+                if isinstance(error, PeerBug):
+                    await self._health.mark_bug(error)
+                else:
+                    await self._health.mark_held(error)
                 if self._attempts is not None:
                     raise
+                failure = error
             # One batch probes; the others wait behind it.
             await probe_lock.acquire()
             if self.condition.held:
-                await self._clock.sleep(wait)
-                wait = min(wait * 2, PROBE_MAX)
+                await self._clock.sleep(delay.after(failure))
 
     async def _request(self, items: Sequence[Item]) -> Verdict:
         """Make one request; if it returns, it stays open until its verdict is stored."""

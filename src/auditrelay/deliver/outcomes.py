@@ -101,6 +101,12 @@ class Outcomes:
             self._metrics.events_already_stored.labels(self._name).inc(counts.duplicates)
         if counts.stored_elsewhere:
             self._metrics.events_diverted.labels(self._name).inc(counts.stored_elsewhere)
+        if counts.dropped:
+            self._metrics.events_dropped.labels(self._name).inc(counts.dropped)
+        if counts.unsearched:
+            self._metrics.events_possible_duplicate.labels(self._name).inc(counts.unsearched)
+        if counts.changed:
+            self._metrics.events_stored_changed.labels(self._name).inc(counts.changed)
         if verdict.warnings and verdict.warnings != self._warned:
             warnings = scrub("; ".join(verdict.warnings))
             _log.warning("sink_warned", sink=self._name, warnings=warnings)

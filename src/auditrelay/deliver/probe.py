@@ -3,11 +3,30 @@
 import asyncio
 from typing import Final
 
+from auditrelay.errors import PeerBug, RelayError
+from auditrelay.supervisor import RetryDelay
+
 PROBE_FIRST: Final = 5.0
 """Seconds until a sink that refuses is probed again; doubled each time."""
 
 PROBE_MAX: Final = 300.0
 """Most seconds between two probes of a sink that refuses."""
+
+
+class ProbeDelay:
+    """How long to wait until a held sink is probed again, after each failure in a row."""
+
+    def __init__(self) -> None:
+        self._after_refusal = PROBE_FIRST
+        self._after_bug = RetryDelay()
+
+    def after(self, error: RelayError) -> float:
+        """Return the seconds to wait after *error*: longer after a bug than after a refusal."""
+        if isinstance(error, PeerBug):
+            return self._after_bug.next()
+        delay = self._after_refusal
+        self._after_refusal = min(delay * 2, PROBE_MAX)
+        return delay
 
 
 class ProbeLock:

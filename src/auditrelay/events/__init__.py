@@ -24,7 +24,12 @@ NOTHING = msgspec.Raw(b"null")
 
 
 class Actor(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Who acted. *native_type* is the vendor's own word for the kind of actor."""
+    """
+    Who acted. *native_type* is the vendor's own word for the kind of actor.
+
+    *ip* is the address that the vendor shows; *address* is the vendor's text for it where that says
+    more: a chain of proxies, a port.
+    """
 
     kind: ActorKind = "unknown"
     id: str | None = None
@@ -33,6 +38,7 @@ class Actor(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ip: str | None = None
     user_agent: str | None = None
     native_type: str | None = None
+    address: str | None = None
 
 
 class Target(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -117,6 +123,10 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     """True if a backfill fetched it."""
     replayed: bool = False
     """True if it is a replayed dead letter."""
+    notice: bool = False
+    """True for an event of auditrelay itself (``notices``); no record can set it."""
+    redacted: tuple[str, ...] = ()
+    """Where in the record a secret was replaced: keys and numbers joined by dots, the first 20."""
 
 
 _ENCODE = msgspec.json.Encoder()

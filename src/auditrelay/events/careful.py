@@ -13,7 +13,7 @@ import msgspec
 
 from auditrelay.events import TimeQuality
 from auditrelay.events.decode import Decoded, Undecodable, decode, encode
-from auditrelay.events.marks import NO_TIME, NOT_NORMALIZED
+from auditrelay.events.marks import NO_TIME, NOT_NORMALIZED, places
 from auditrelay.events.redact import Redactor
 from auditrelay.events.timestamps import read
 from auditrelay.events.uid import Uids, canonical
@@ -44,13 +44,16 @@ class CarefulRow(msgspec.Struct, gc=False, kw_only=True):
     details: Any = None
     metadata: str | None = None
     unmapped: str | None = None
+    redacted: tuple[str, ...] = ()
+    """Where something was replaced."""
 
 
 class CarefulRecord:
     """
     A record read with care: its identity at once, and by :meth:`read` what it says.
 
-    *at* is when it happened in microseconds since 1970 UTC, None if the record does not tell.
+    *at* is when it happened in microseconds since 1970 UTC, None if the record does not tell. With
+    an id (*has_id*) the uid is made of it, else of the content.
     """
 
     def __init__(
@@ -59,9 +62,12 @@ class CarefulRecord:
         read: Callable[[], CarefulRow],
         at: int | None = None,
         quality: TimeQuality = FETCHED,
+        *,
+        has_id: bool = False,
     ) -> None:
         self.uid = uid
         self.at = at
+        self.has_id = has_id
         self.quality: TimeQuality = quality
         self._read = read
         self._row: CarefulRow | None = None
@@ -135,6 +141,7 @@ class CarefulReader:
             lambda: self._read_object(record, decoded, warnings, unmapped_fields),
             at,
             quality,
+            has_id=bool(native_id),
         )
 
     def _read_object(
@@ -170,7 +177,7 @@ class CarefulReader:
         shortened = len(record) > MAX_TEXT_LENGTH and _has_long_text(value)
         return CarefulRow(
             record=documented,
-            raw=self._raw(record, decoded, redacted=redacted),
+            raw=self._raw(record, decoded, redacted=bool(redacted)),
             before=warnings,
             after=("shortened",) if shortened else (),
             native_id=native_id,
@@ -179,30 +186,35 @@ class CarefulReader:
             details=details,
             metadata=None if details is None else encode(details).decode(),
             unmapped=unmapped,
+            redacted=places(redacted),
         )
 
     def _read_value(self, record: bytes, decoded: Decoded) -> CarefulRow:
         redacted = self._redactor.record(decoded.value, decoded.compact)
         return CarefulRow(
             record=None,
-            raw=self._raw(record, decoded, redacted=redacted),
+            raw=self._raw(record, decoded, redacted=bool(redacted)),
             before=(NOT_NORMALIZED, *decoded.warnings),
+            redacted=places(redacted),
         )
 
     def _read_text(self, record: bytes) -> CarefulRow:
-        return CarefulRow(record=None, raw=self._as_text(record), before=(NOT_NORMALIZED,))
+        raw, redacted = self._as_text(record)
+        return CarefulRow(record=None, raw=raw, before=(NOT_NORMALIZED,), redacted=redacted)
 
     def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> str:
         """Return the record to store: as it was sent if possible, else encoded again."""
         if not decoded.complete:
-            return self._as_text(record)
+            return self._as_text(record)[0]
         if redacted:
             return encode(decoded.value).decode()
         return (record if decoded.verbatim else decoded.compact).decode()
 
-    def _as_text(self, record: bytes) -> str:
-        """Return a record that is not valid JSON as a JSON string."""
-        return encode(self._redactor.text(record.decode("utf-8", "replace"))).decode()
+    def _as_text(self, record: bytes) -> tuple[str, tuple[str, ...]]:
+        """Return a record that is not valid JSON as a JSON string, and where it was redacted."""
+        text = record.decode("utf-8", "replace")
+        safe = self._redactor.text(text)
+        return encode(safe).decode(), ("record",) if safe != text else ()
 
     def _content_uid(self, scope: str, content: bytes, twins: Twins) -> str:
         key = (scope, hashlib.sha256(content).digest())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from auditrelay.events import AuditEvent, Change
 
@@ -20,15 +20,35 @@ NOT_NORMALIZED = "not_normalized"
 UNKNOWN_ACTION = "unknown_action"
 """The warning on an event with an unrecognised action type."""
 
+OWN_PREFIX = "auditrelay."
+"""What the actions of auditrelay itself begin with (``notices``)."""
+
+FOREIGN_ACTION = "foreign_action"
+"""The warning on a vendor's event whose action is spelt like one of auditrelay itself."""
+
+
+_MAX_PLACES = 20
+MAX_PLACE_LENGTH = 100
+
+
+def places(paths: Sequence[str]) -> tuple[str, ...]:
+    """Return *paths* in a record, as they are shown on an event: not too many, nor too long."""
+    shown = [path[:MAX_PLACE_LENGTH] for path in dict.fromkeys(paths)]
+    return tuple(shown if len(shown) <= _MAX_PLACES else [*shown[: _MAX_PLACES - 1], "..."])
+
 
 def add_marks(own: dict[str, Any], event: AuditEvent, marks: Mapping[str, object]) -> None:
     """Add the markers of *event* to *own*, and the *marks* of the deliverer."""
+    if event.redacted:
+        own["redacted"] = event.redacted
     if event.late_by_s is not None:
         own["late_by_s"] = event.late_by_s
     if event.backfill:
         own["backfill"] = True
     if event.replayed:
         own["replayed"] = True
+    if event.notice:
+        own["notice"] = True
     if marks:
         own.update(marks)
 
@@ -38,15 +58,22 @@ def changed_fields(changes: Sequence[Change]) -> list[str]:
     return [change.field for change in changes]
 
 
+_LONGEST_CHANGE: Final = 8189
+"""
+Characters of a value: at four bytes each they fit, with their key before them, into the 32,766
+bytes of a term of Elasticsearch.
+"""
+
+
 def changes_of(changes: Sequence[Change]) -> list[dict[str, str]]:
     """Return *changes* as objects; unknown values are left out."""
     found = []
     for change in changes:
-        entry = {"field": change.field}
+        entry = {"field": change.field[:_LONGEST_CHANGE]}
         if change.before is not None:
-            entry["before"] = change.before
+            entry["before"] = change.before[:_LONGEST_CHANGE]
         if change.after is not None:
-            entry["after"] = change.after
+            entry["after"] = change.after[:_LONGEST_CHANGE]
         found.append(entry)
     return found
 

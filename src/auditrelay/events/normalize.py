@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from importlib import import_module
 from itertools import repeat
@@ -21,7 +21,7 @@ from auditrelay.events.careful import (
 )
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
-from auditrelay.events.marks import IMPLAUSIBLE_TIME
+from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
@@ -186,7 +186,9 @@ class Normalizer:
             org_id = [each or self._scope or None for each in own]
         quality = _pick(page.time_quality, rows)
         kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
+        redacted: list[tuple[str, ...]] = [()] * count if careful else []
         for place, row in careful.items():
+            redacted[place] = row.redacted
             native_id[place], time_raw[place] = row.native_id, row.time_raw
             org_id[place] = row.org_id
             if row.record is None:
@@ -221,6 +223,7 @@ class Normalizer:
             metadata=_column(found.metadata),
             unmapped=_column(found.unmapped),
             late_by_s=[],
+            redacted=redacted if any(redacted) else [],
         )
 
     def _read_rows(
@@ -257,6 +260,7 @@ class Normalizer:
         action, quality, before, after = kind
         if quality == IMPLAUSIBLE:
             before += (IMPLAUSIBLE_TIME,)
+        foreign = (FOREIGN_ACTION,) if action.name.strip().lower().startswith(OWN_PREFIX) else ()
         return Sort(
             source=self._source,
             vendor=self._vendor_name,
@@ -268,7 +272,7 @@ class Normalizer:
             verb=action.verb,
             outcome=action.outcome,
             time_quality=quality,
-            warnings=(*before, *action.warnings, *after),
+            warnings=(*before, *action.warnings, *after, *foreign),
             tags=self._tags,
         )
 
@@ -306,9 +310,29 @@ class IdentifiedPage:
             if self.time_quality[row] != FETCHED and not are_plausible([at], self.fetched):
                 self.time_quality[row] = IMPLAUSIBLE
 
+    @cached_property
+    def sha256(self) -> list[bytes]:
+        """The digests of the texts of the records, before redaction."""
+        return [sha256(text).digest() for text in self.texts]
+
+    @property
+    def content(self) -> list[bytes]:
+        """
+        What tells that a known record has other content today: the digests of the texts.
+
+        Empty for a record without an id: its uid is made of its content.
+        """
+        without_id = [row for row, record in self.careful.items() if not record.has_id]
+        if not without_id:
+            return self.sha256
+        found = list(self.sha256)
+        for row in without_id:
+            found[row] = b""
+        return found
+
     def raw_sha256(self, rows: Sequence[int]) -> list[str]:
         """Return the hex digests of the texts of the records at *rows*."""
-        return [sha256(text).hexdigest() for text in _pick(self.texts, rows)]
+        return [digest.hex() for digest in _pick(self.sha256, rows)]
 
     def page(self, rows: Sequence[int] | None = None) -> Page:
         """Return the events at *rows*, which ascend; by default those of all records."""

@@ -1,22 +1,30 @@
-"""Events of auditrelay itself: gaps, filled gaps, alerts, and test events for a sink."""
+"""
+Events of auditrelay itself: gaps, filled gaps, changed records, alerts, and tests of a sink.
 
-from collections.abc import Mapping
+A vendor may call its own events alike. What no record can set is ``notice``, which every form shows
+as ``auditrelay.notice: true``.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 
 import msgspec
+import orjson
 
-from auditrelay.events import NOTHING, AuditEvent
+from auditrelay.events import NOTHING, AuditEvent, Change
 from auditrelay.events.decode import encode
+from auditrelay.events.marks import OWN_PREFIX
 from auditrelay.events.normalize import available
 from auditrelay.events.timestamps import iso_ms, iso_us
 from auditrelay.events.uid import Uids
-from auditrelay.events.vendors import NO_ACTOR, NO_TARGET
+from auditrelay.events.vendors import MAX_TEXT_LENGTH, NO_ACTOR, NO_TARGET
 from auditrelay.window import micros
 
-GAP = "auditrelay.gap_declared"
-FILLED = "auditrelay.gap_filled"
-TEST = "auditrelay.test"
+GAP = f"{OWN_PREFIX}gap_declared"
+FILLED = f"{OWN_PREFIX}gap_filled"
+CHANGED = f"{OWN_PREFIX}record_changed"
+TEST = f"{OWN_PREFIX}test"
 OWN = "auditrelay"
 """The vendor of events about the instance itself."""
 
@@ -66,6 +74,71 @@ def gap_event(
     )
 
 
+def changed_uid(event: AuditEvent) -> str:
+    """Return the uid of the event that reports the content of *event*, whose uid is known."""
+    content = encode(["changed", event.uid, event.raw_sha256])
+    # No record has this number: a vendor cannot make one with this uid.
+    return Uids(event.vendor).content("", content, -1)
+
+
+def changed_event(
+    event: AuditEvent, *, former: str, fields: Sequence[Change] | None, last: bool, now: datetime
+) -> AuditEvent:
+    """
+    Return the event for a record that was shown again, with other content under the same uid.
+
+    *event* is the record as it is shown now: who acted, and on what, are taken from it, and it is
+    inside as a whole. *former* is the digest of the content that was forwarded, *fields* are those
+    that differ; None if the former record is gone. With *last* no further content of this record
+    will be reported. Its time is *now*, when that was noticed; its uid depends on the record's uid
+    and its new content.
+    """
+    about = {
+        "uid": event.uid,
+        "action": event.native_action,
+        "kind": event.kind,
+        "verb": event.verb,
+        "occurred_at": iso_us(event.at),
+        "former_digest": former,
+        "digest": event.raw_sha256[: len(former)],
+        "raw_sha256": event.raw_sha256,
+    }
+    if fields is not None:
+        about["fields"] = ", ".join(each.field for each in fields)
+    if last:
+        about["last"] = "later contents of this record are not reported"
+    record = orjson.Fragment(bytes(event.raw))
+    raw = orjson.dumps({"record_changed": {**about, "record": record}})
+    which = "" if event.native_id is None else f" {event.native_id}"
+    return msgspec.structs.replace(
+        event,
+        uid=changed_uid(event),
+        at=micros(now),
+        time_raw=None,
+        time_quality="source",
+        native_action=CHANGED,
+        native_category="record_changed",
+        kind="audit_log",
+        verb="other",
+        outcome=None,
+        privilege=None,
+        changes=tuple(fields or ()),
+        reason=None,
+        message=(
+            f"Record changed: {event.source} shows its record{which} with other content than the "
+            f"one that was forwarded; its action is {event.native_action} now"
+        )[:MAX_TEXT_LENGTH],
+        metadata=msgspec.Raw(encode(about)),
+        unmapped=NOTHING,
+        raw=msgspec.Raw(raw),
+        raw_sha256=sha256(raw).hexdigest(),
+        warnings=("record_changed",),
+        late_by_s=None,
+        backfill=False,
+        notice=True,
+    )
+
+
 def alert_event(
     *, source: str, code: str, about: str, what: str, todo: str, over: bool, now: datetime
 ) -> AuditEvent:
@@ -81,7 +154,7 @@ def alert_event(
         uid=Uids(OWN).content("", encode([state, code, about, micros(now)]), 0),
         source=source,
         vendor=OWN,
-        action=f"auditrelay.alert_{state}",
+        action=f"{OWN_PREFIX}alert_{state}",
         category="alert",
         scope="",
         reason=code,
@@ -170,4 +243,5 @@ def _event(
         raw_sha256=sha256(raw).hexdigest(),
         warnings=warnings,
         tags=tuple(tags.items()),
+        notice=True,
     )

@@ -37,6 +37,7 @@ class Sort(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tags: tuple[tuple[str, str], ...]
     backfill: bool = False
     replayed: bool = False
+    notice: bool = False
 
 
 class Page(msgspec.Struct, array_like=True, gc=False):
@@ -75,6 +76,7 @@ class Page(msgspec.Struct, array_like=True, gc=False):
     metadata: list[str | None]
     unmapped: list[str | None]
     late_by_s: list[int | None]
+    redacted: list[tuple[str, ...]] = []
 
     @classmethod
     def of(cls, events: Iterable[AuditEvent]) -> Self:
@@ -144,7 +146,7 @@ _ABSENT: Final = {
         ("native_id", "time_raw", "org_id", "org_name", "project_id", "project_name"), None
     ),
     **dict.fromkeys(("privilege", "reason", "late_by_s"), None),
-    "changes": (),
+    **dict.fromkeys(("changes", "redacted"), ()),
 }
 
 
@@ -184,4 +186,5 @@ def _row(event: AuditEvent) -> tuple[Sort, *tuple[object, ...]]:
         _text(event.metadata),
         _text(event.unmapped),
         event.late_by_s,
+        event.redacted,
     )

@@ -1,219 +1,121 @@
 """
 Remove secrets from a record before it is stored or sent.
 
-By default a value is replaced if its key names a secret. The rule, on the words of the key
-(``clientSecret``, ``Client-Secret`` and ``CLIENT_SECRET`` are split like ``client_secret``):
+By default a value is replaced
 
-* it contains a secret word (``password``, ``token``, ``credentials``...) or a secret pair of
-  words (``api key``, ``private key``, ``connection string``...);
-* unless its last word only describes a secret (``token_type``, ``api_key_name``, ``secretId``,
-  ``password_updated_at``), or its first word makes it a flag (``has_password``), or it counts the
-  tokens of a language model (``max_tokens``).
-
-So a value that is not known to be harmless is replaced: ``token_value``, ``password_hash``. A null
-is kept. The same applies to the ``value`` next to such a name (``{"name": "Authorization", "value":
-"..."}``), to keys of JSON inside a text, and to the credentials in a URL
-(``https://user:password@host/?token=...``).
+* if its key names a secret (:mod:`auditrelay.events.secret_keys`), in the record and in JSON inside
+  a text;
+* if it is beside such a name, as in ``{"name": "Authorization", "value": "..."}``, and may be one;
+* and, in any text, what looks like a secret (:mod:`auditrelay.events.secret_texts`).
 
 With globs, the operator lists the keys, and only values under those keys are replaced.
+
+The one who is audited may choose names and texts. So only the secret itself is replaced, a name
+alone hides no plain word beside it, and where something was replaced is noted on the event.
 """
 
 import re
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
-from itertools import chain, pairwise
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any, Literal
-from urllib.parse import unquote_plus
 
 from auditrelay.events.decode import MAX_DEPTH, Undecodable, decode, encode
-
-MARK = "[redacted]"
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+from auditrelay.events.marks import MAX_PLACE_LENGTH
+from auditrelay.events.secret_keys import SecretKeys, may_be_secret
+from auditrelay.events.secret_texts import MARK, Search, SecretTexts
 
 
-_SECRET_WORDS = _words(
-    "authorization bearer cookie cookies credential credentials creds csrf dsn jwt otp "
-    "passcode passphrase passwd password passwords psk pwd secret secrets token tokens totp "
-    "xsrf"
-)
-_SECRET_ENDINGS = (
-    "apikey",
-    "apikeys",
-    "accesskey",
-    "privatekey",
-    "secretkey",
-    "signingkey",
-    "encryptionkey",
-    "credential",
-    "credentials",
-    "passphrase",
-    "passwd",
-    "password",
-    "passwords",
-    "secret",
-    "secrets",
-    "token",
-    "tokens",
-)
-_SECRET_KEYS = _words(
-    "access account api auth client decryption encryption hmac host license master "
-    "private secret service shared signing ssh ssl storage subscription tls webhook"
-)
-"""Followed by ``key`` or ``keys``, each of these is a secret."""
-_SECRET_PAIRS = frozenset(
-    {
-        ("auth", "header"),
-        ("basic", "auth"),
-        ("connection", "string"),
-        ("db", "pass"),
-        ("recovery", "code"),
-        ("recovery", "codes"),
-        ("smtp", "pass"),
-        ("user", "pass"),
-    }
-)
-_DESCRIPTIVE = _words(
-    "age alg algorithm at budget by cost count created date description email enabled endpoint "
-    "expiration expires expiry format id ids in kind label last length limit limits method mode "
-    "name names owner policies policy prefix protocol provider providers required role rotated "
-    "rotation scope scopes size source state status time timestamp total ttl type types "
-    "updated uri url usage used user uuid version"
-)
-_QUESTIONS = frozenset(("has", "is", "needs", "num", "requires", "uses"))
-_TOKEN_COUNTS = _words(
-    "cached completion input max min num number output prompt reasoning total usage"
-)
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_LOWER_WORD = re.compile(r"[a-z]+")
+def _spellings(*names: str) -> tuple[str, ...]:
+    """Return *names* as ``old_value``, ``oldValue``, ``OldValue`` and ``old-value``."""
+    found: dict[str, None] = {}
+    for name in names:
+        title = name.title().replace("_", "")
+        found |= dict.fromkeys((name, title[0].lower() + title[1:], title, name.replace("_", "-")))
+    return tuple(found)
 
-_NAME_KEYS = ("name", "key", "field", "header", "Name", "Key", "Field", "Header")
-_VALUE_KEYS = (
-    "value",
-    "values",
-    "Value",
-    "before",
-    "after",
-    "old",
-    "new",
-    "old_value",
-    "new_value",
-    "oldValue",
-    "newValue",
-    "from",
-    "to",
+
+_NAME_KEYS = _spellings(
+    *("name", "key", "field", "header", "k", "n", "attribute", "property", "parameter", "param"),
+    *("variable", "setting", "option", "path", "field_name", "attribute_name", "property_name"),
+    *("header_name", "parameter_name", "key_name", "variable_name"),
+)
+_VALUE_KEYS = _spellings(
+    *("value", "values", "v", "val", "before", "after", "old", "new", "old_value", "new_value"),
+    *("from", "to", "previous_value", "string_value", "field_value", "content"),
 )
 _VALUE_KEY_SET = frozenset(_VALUE_KEYS)
+_HEADERS = frozenset(
+    (
+        *("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"),
+        *("x-auth-token", "x-access-token", "x-amz-security-token", "x-vault-token"),
+        *("x-csrf-token", "private-token"),
+    )
+)
+"""Names in lists such as ``["Authorization", "Bearer ..."]``, in lower case."""
 
-_USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
-_PARAMETER = re.compile(r"([?&;#])([^=&;?#\s]{1,128})=([^&;#\s\"'<>]+)")
-_QUERY_SECRETS = frozenset(("code", "key", "sig", "signature", "x-amz-signature"))
-"""Parameters that are credentials in a URL, though not as the key of a record."""
-
-# The same in the JSON text of a record, where a character may be escaped: these find at least what
-# those would find in its values.
 _JSON_IN_TEXT = re.compile(r'"(?:\s|\\[bfnrt]|\\u00[0-9a-f]{2})*[{\[]')
-_USERINFO_IN_JSON = re.compile(r'://(?:[^/?#\s"\\]|\\.)*@')
-_PARAMETER_IN_JSON = re.compile(r'[?&;#]((?:[^=&;?#\s"\\]|\\.)*)=')
-
-_AFTER_KEY = re.compile(r"([\"']?)\s{0,20}[:=]\s{0,20}")
-_BARE_KEY = re.compile(r"[\w.\-]+\Z")
-_MAX_KEY_LENGTH = 200
-"""Characters before a colon that are examined in a text that is not JSON."""
-_QUOTED_END = {quote: re.compile(rf"(?:[^{quote}\\]|\\.)*", re.DOTALL) for quote in "\"'"}
-_BARE_END = re.compile(r"[^,;&}\]\r\n\"']*")
+"""In the JSON text of a record, where characters may be escaped."""
+_JSON_BEGINS = ('"{', '"[', '" ', '"\\')
+_QUOTED_NAME = re.compile(r"\\\"\]? {0,8}[:=]")
 _BRACKET = re.compile(r"[\[\]{}]")
-_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_CONTROL = re.compile(r"\\(?:[bfnrt]|u00[0-9a-f]{2})")
+_ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
+
+_NO_KEYS: frozenset[str] = frozenset()
 
 Mode = Literal["default", "off"] | list[str]
 
-
-def looks_secret(key: str) -> bool:
-    """Return whether a value under *key* is a secret, by the rule of this module."""
-    # Split by camel case and, separately, in lower case: catches both aPi_KeY and apiKey.
-    lists = [[word.lower() for word in _WORD.findall(key)], _LOWER_WORD.findall(key.lower())]
-    if not any(_names_secret(words) for words in lists):
-        return False
-    return not any(words and _describes(words) for words in lists)
-
-
-def _names_secret(words: list[str]) -> bool:
-    if not _SECRET_WORDS.isdisjoint(words) or any(word.endswith(_SECRET_ENDINGS) for word in words):
-        return True
-    return any(
-        (second in ("key", "keys") and first in _SECRET_KEYS) or (first, second) in _SECRET_PAIRS
-        for first, second in pairwise(words)
-    )
-
-
-def _describes(words: list[str]) -> bool:
-    if words[-1] in _DESCRIPTIVE or words[0] in _QUESTIONS:
-        return True
-    return words[-1] == "tokens" and not _TOKEN_COUNTS.isdisjoint(words)
-
-
-_MAX_CACHED_KEYS = 8192
-
-
-class _SecretKeys(dict[str, bool]):
-    """Which keys are secret, by :func:`looks_secret` or the operator's globs; a bounded cache."""
-
-    def __init__(self, globs: Iterable[str] | None) -> None:
-        super().__init__()
-        self.harmless: set[str] = set()
-        """Keys that are no secret and not in ``_VALUE_KEYS``: most keys."""
-        self._globs = None if globs is None else [glob.lower() for glob in globs]
-
-    def __missing__(self, key: str) -> bool:
-        if self._globs is None:
-            secret = looks_secret(key)
-        else:
-            # key#1 is the earlier value of a duplicate key
-            names = (key.lower(), key.lower().rpartition("#")[0])
-            secret = any(fnmatchcase(name, glob) for name in names for glob in self._globs)
-        if len(key) <= 200:
-            if len(self) >= _MAX_CACHED_KEYS:
-                self.clear()
-                self.harmless.clear()
-            self[key] = secret
-            if not secret and key not in _VALUE_KEY_SET:
-                self.harmless.add(key)
-        return secret
+Paths = list[str]
+"""Where in a record something was replaced: keys and numbers, joined by dots."""
 
 
 class Redactor:
     """
     Replaces secret values. *documented* are the vendor's own top-level fields of a record.
 
-    Those are known to contain no secret, and are exempt by default; the operator's globs apply to
-    them too.
+    Those are known to contain no secret as a whole, and are exempt by default; the operator's globs
+    apply to them too.
     """
 
     def __init__(self, mode: Mode, documented: frozenset[str]) -> None:
         self._enabled = mode != "off"
         self._default = mode == "default"
-        self._secret = _SecretKeys(None if isinstance(mode, str) else mode)
+        self._keys = SecretKeys(None if isinstance(mode, str) else mode, _VALUE_KEY_SET)
+        self._texts = SecretTexts(self._keys, by_value=self._default)
         self._exempt = documented if self._default else frozenset[str]()
         self.spares_documented = not self._enabled or (
             _VALUE_KEY_SET.isdisjoint(documented)
-            and (self._default or not any(map(self._secret.__getitem__, documented)))
+            and (self._default or not any(map(self._keys.__getitem__, documented)))
         )
         """Whether no documented field is redacted as a whole, whatever is in it."""
 
-    def spares_texts(self, json: str) -> bool:
-        """Return whether no text in *json* contains a secret; false where that is not obvious."""
+    # -- whether there is something to do: for a whole page
+
+    def searches(self, page: bytes) -> Sequence[Search]:
+        """Return the searches that may find a secret in a text of the records in *page*."""
         if not self._enabled:
+            return ()
+        found = [search for search in self._texts.searches if search.may_be_in(page)]
+        return [_JSON_SEARCH, *found] if _JSON_SEARCH.may_be_in(page) else found
+
+    def spares_texts(self, record: bytes, searches: Sequence[Search]) -> bool:
+        """
+        Return whether no text in *record*, in strict JSON, contains a secret.
+
+        False where that is not obvious. *searches* are those that may find something in its page.
+        """
+        found = [search for search in searches if search.may_be_in(record)]
+        if not found:
             return True
-        if '\\"' in json and _JSON_IN_TEXT.search(json):
-            return False
-        if "://" not in json:
-            return True
-        if self._default and _USERINFO_IN_JSON.search(json):
-            return False
-        names = [found[1] for found in _PARAMETER_IN_JSON.finditer(json)]
-        return not any("\\" in name or self._is_secret_parameter(name) for name in names)
+        text = record.decode()
+        if found[0] is _JSON_SEARCH:
+            if _finds_json(text):
+                return False
+            del found[0]
+        if found and "\\" in text:  # no pattern may read an escape as a letter
+            text = _CONTROL.sub(" ", text.replace("\\\\", "  "))
+        return not any(search.finds(text) for search in found)
 
     def spares_values(self, value: Any, levels: int = 20) -> bool:
         """
@@ -224,7 +126,7 @@ class Redactor:
         kind = type(value)
         if kind not in _CONTAINERS or not self._enabled:
             return True
-        if kind is dict and not self._spares_object(value):
+        if not (self._spares_object(value) if kind is dict else self.spares_list(value)):
             return False
         inner = value.values() if kind is dict else value
         nested = [each for each in inner if type(each) in _CONTAINERS]
@@ -239,195 +141,208 @@ class Redactor:
         level = list(values)
         for _ in range(20):
             objects = [each for each in level if type(each) is dict]
-            if not self._secret.harmless.issuperset(chain.from_iterable(objects)):
+            if not self._keys.harmless.issuperset(chain.from_iterable(objects)):
                 return False
-            inner = chain.from_iterable(map(dict.values, objects))
-            listed = chain.from_iterable(each for each in level if type(each) is list)
-            level = [each for each in chain(inner, listed) if type(each) in _CONTAINERS]
+            lists = [each for each in level if type(each) is list]
+            if not all(map(self.spares_list, lists)):
+                return False
+            inner = chain(
+                chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists)
+            )
+            level = [each for each in inner if type(each) in _CONTAINERS]
             if not level:
                 return True
         return False
 
     def _spares_object(self, node: dict[str, Any]) -> bool:
-        secret = self._secret
-        if secret.harmless.issuperset(node):
+        if self._keys.harmless.issuperset(node):
             return True
-        if any(map(self._secret.__getitem__, node)):
+        if any(self._keys.hides(key, value) for key, value in node.items()):
             return False
-        if _VALUE_KEY_SET.isdisjoint(node):
-            return True
-        return not any(type(name) is str and secret[name] for name in map(node.get, _NAME_KEYS))
+        return _VALUE_KEY_SET.isdisjoint(node) or not self.is_named(node)
 
-    def record(self, record: Any, compact: bytes, depth: int = 0) -> bool:
+    def spares_list(self, node: list[Any]) -> bool:
+        """Return whether no text in *node* is the name of a header with a secret."""
+        return not self._default or not any(
+            type(each) is str and each.lower() in _HEADERS for each in node
+        )
+
+    def is_named(self, node: dict[str, Any]) -> bool:
+        """Return whether *node* is such as ``{"name": "password", "value": ...}``."""
+        names = map(node.get, _NAME_KEYS)
+        return any(type(name) is str and self._keys[name] for name in names)
+
+    # -- one record
+
+    def record(self, record: Any, compact: bytes, depth: int = 0, path: str = "") -> Paths:
         """
-        Replace every secret in *record*, in place, and return whether there was one.
+        Replace every secret in *record*, in place, and return where they were.
 
         *compact* is the record as JSON, from which it is decided whether to search texts at all.
-        *depth* is at how many levels of nesting it is, if it is JSON in a text of a record.
+        *depth* is at how many levels of nesting it is, and *path* where, if it is JSON in a text of
+        a record.
         """
+        if not self._enabled or type(record) not in _CONTAINERS:
+            return []
+        walk = _Walk(self._keys, self._texts, self, search=bool(self.searches(compact)))
+        if type(record) is dict:
+            walk.object(record, path, depth, exempt=self._exempt if not depth else _NO_KEYS)
+        else:
+            walk.list(record, path, depth)
+        return walk.paths
+
+    def text(self, text: str, depth: int = 0) -> str:
+        """Return *text*, which is not JSON though it may have been meant to be, without secrets."""
         if not self._enabled:
-            return False
-        # Searching one byte is ten times faster than two or three; most records lack it.
-        search = (b"/" in compact and b"://" in compact) or (b"\\" in compact and b'\\"' in compact)
-        if type(record) is not dict:
-            return type(record) is list and self._items(
-                record, enumerate(record), search=search, depth=depth
-            )
-        if search or not self._exempt.issuperset(record):
-            return self._object(record, self._exempt, search=search, depth=depth)
-        return self._nested(record)
+            return text
+        plain = _ESCAPE.sub(lambda code: chr(int(code[1], 16)), text)
+        redacted = self._text(plain, depth)
+        return self._text(text, depth) if redacted == plain else redacted
 
-    def _nested(self, node: dict[str, Any]) -> bool:
-        """Redact the objects and lists in *node*, whose own keys are no secrets."""
-        changed = False
-        harmless = self._secret.harmless
-        for value in node.values():
-            kind = type(value)
-            if kind not in _CONTAINERS:
-                continue
-            if kind is dict:
-                if harmless.issuperset(value):
-                    changed |= self._nested(value)
-                else:
-                    changed |= self._object(value, _NO_KEYS, search=False, depth=0)
-            elif not _CONTAINERS.isdisjoint(map(type, value)):
-                changed |= self._items(value, enumerate(value), search=False, depth=0)
-        return changed
+    def _text(self, text: str, depth: int) -> str:
+        named = self._texts.without_named(text)
+        return self._texts.without_secrets(named, partial(self.is_secret_json, depth=depth))
 
-    def _object(
-        self, node: dict[str, Any], exempt: frozenset[str], *, search: bool, depth: int
-    ) -> bool:
-        changed = False
-        harmless: list[tuple[str, Any]] = []
-        for key, value in node.items():
-            if not self._secret[key] or key in exempt:
-                harmless.append((key, value))
-            elif value is not None and value != MARK:
-                node[key] = MARK
-                changed = True
-        changed |= self._items(node, harmless, search=search, depth=depth)
-        if not _VALUE_KEY_SET.isdisjoint(node):
-            changed |= self._named_values(node, exempt)
-        return changed
-
-    def _items(
-        self,
-        node: dict[str, Any] | list[Any],
-        items: Iterable[tuple[Any, Any]],
-        *,
-        search: bool,
-        depth: int,
-    ) -> bool:
-        """Redact inside the *items* of *node*, which are no secrets themselves."""
-        changed = False
-        for place, value in items:
-            kind = type(value)
-            if kind is dict:
-                changed |= self._object(value, _NO_KEYS, search=search, depth=depth + 1)
-            elif kind is list:
-                changed |= self._items(value, enumerate(value), search=search, depth=depth + 1)
-            elif kind is str and search:
-                safe = self._string(value, depth)
-                if safe != value:
-                    node[place] = safe
-                    changed = True
-        return changed
-
-    def _named_values(self, node: dict[str, Any], exempt: frozenset[str]) -> bool:
-        """Replace the value of ``{"name": "password", "value": ...}``."""
-        names = (node.get(naming) for naming in _NAME_KEYS)
-        if not any(type(name) is str and self._secret[name] for name in names):
-            return False
-        changed = False
-        for key in _VALUE_KEYS:
-            if key not in exempt and node.get(key) not in (None, MARK):
-                node[key] = MARK
-                changed = True
-        return changed
-
-    def _string(self, text: str, depth: int) -> str:
-        """Return *text* without the secrets of JSON or of a URL in it."""
-        if '"' in text and text.lstrip()[:1] in ("{", "["):
-            text = self._json_text(text, depth)
-        if "://" in text:
-            if self._default:
-                text = _USERINFO.sub(f"{MARK}@", text)
-            text = _PARAMETER.sub(self._parameter, text)
-        return text
-
-    def _json_text(self, text: str, depth: int) -> str:
+    def json(self, text: str, path: str, depth: int) -> tuple[str, Paths]:
+        """Return *text*, which begins as JSON does, without secrets, and where they were."""
         # Nesting of all texts in each other counts together: each level is a call.
         depth += 1 + _nesting(text)
         if depth > MAX_DEPTH:
             plain = text.replace("\\", "")  # so that keys in texts in texts look like others
-            redacted = self.text(plain)
-            return self.text(text) if redacted == plain else redacted
+            redacted = self.text(plain, depth)
+            safe = self.text(text, depth) if redacted == plain else redacted
+            return safe, [path] if safe != text else []
         try:
             decoded = decode(text.encode())
         except Undecodable:
-            return self.text(text)
-        if not decoded.complete:
-            return self.text(text)
-        changed = self.record(decoded.value, decoded.compact, depth)
-        return encode(decoded.value).decode() if changed else text
+            decoded = None
+        if decoded is None or not decoded.complete:
+            safe = self.text(text, depth)
+            return safe, [path] if safe != text else []
+        paths = self.record(decoded.value, decoded.compact, depth, path)
+        return (encode(decoded.value).decode() if paths else text), paths
 
-    def _parameter(self, found: re.Match[str]) -> str:
-        secret = self._is_secret_parameter(found[2])
-        return f"{found[1]}{found[2]}={MARK}" if secret else found[0]
+    def is_secret_json(self, text: str, depth: int) -> bool:
+        """Return whether something is to be replaced in *text*, if it is JSON at that *depth*."""
+        if depth > MAX_DEPTH or text[:1] not in ("{", "["):
+            return False
+        return bool(self.json(text, "", depth)[1])
 
-    def _is_secret_parameter(self, quoted: str) -> bool:
-        name = unquote_plus(quoted)
-        return self._secret[name] or (self._default and name.lower() in _QUERY_SECRETS)
 
-    def text(self, text: str) -> str:
-        """
-        Return *text*, which is not JSON, without the values after secret-looking keys.
+class _Walk:
+    """One way through a record, which replaces and notes what is secret in it."""
 
-        Errs on the side of redacting: the end of a secret that begins like an object or a list is
-        unknown, so the whole rest is replaced.
-        """
-        if not self._enabled:
-            return text
-        kept: list[str] = []
-        done = 0
-        for found in _AFTER_KEY.finditer(text):
-            if found.start() < done or not self._secret[_key_before(found, text, done)]:
-                continue
-            kept.append(text[done : found.end()])
-            opening = text[found.end() : found.end() + 1]
-            if opening in ("{", "["):
-                done = len(text)
-            elif opening in _QUOTED_END:
-                kept.append(opening)
-                done = _match_end(_QUOTED_END[opening], text, found.end() + 1)
+    def __init__(
+        self, keys: SecretKeys, texts: SecretTexts, redactor: Redactor, *, search: bool
+    ) -> None:
+        self._keys = keys
+        self._texts = texts
+        self._redactor = redactor
+        self._search = search
+        self._seen: set[int] = set()
+        """What was looked through for the sake of a name beside it: each only once."""
+        self.paths: Paths = []
+
+    def _hide(self, node: Any, place: Any, path: str) -> None:
+        if node[place] != MARK:
+            node[place] = MARK
+            self.paths.append(_join(path, place))
+
+    def object(
+        self, node: dict[str, Any], path: str, depth: int, *, exempt: frozenset[str] = _NO_KEYS
+    ) -> None:
+        if self._search:
+            self._rename(node, path)
+        for key, value in node.items():
+            if key not in exempt and self._keys.hides(key, value):
+                self._hide(node, key, path)
             else:
-                done = _match_end(_BARE_END, text, found.end())
-            kept.append(MARK)
-            if done == len(text):
-                break
-        kept.append(text[done:])
-        whole = "".join(kept)
-        if "://" not in whole:
-            return whole
-        if self._default:
-            whole = _USERINFO.sub(f"{MARK}@", whole)
-        return _PARAMETER.sub(self._parameter, whole)
+                self._inside(node, key, path, depth)
+        if not _VALUE_KEY_SET.isdisjoint(node) and self._redactor.is_named(node):
+            for key in _VALUE_KEYS:
+                if key in node and key not in exempt:
+                    self._beside(node, key, path)
+
+    def list(self, node: list[Any], path: str, depth: int) -> None:
+        before: Any = None
+        for place, value in enumerate(node):
+            if (
+                type(before) is str
+                and before.lower() in _HEADERS
+                and not self._redactor.spares_list(node)
+            ):
+                self._beside(node, place, path)
+            self._inside(node, place, path, depth)
+            before = value
+
+    def _inside(self, node: Any, place: Any, path: str, depth: int) -> None:
+        value = node[place]
+        kind = type(value)
+        if kind is str:
+            if self._search:
+                self._string(node, place, path, depth)
+        elif kind is dict:
+            self.object(value, _join(path, place), depth + 1)
+        elif kind is list:
+            self.list(value, _join(path, place), depth + 1)
+
+    def _string(self, node: Any, place: Any, path: str, depth: int) -> None:
+        text: str = node[place]
+        if '"' in text and text.lstrip()[:1] in ("{", "["):
+            node[place], paths = self._redactor.json(text, _join(path, place), depth)
+            self.paths += paths
+            return
+        encoded = partial(self._redactor.is_secret_json, depth=depth)
+        safe = self._texts.without_secrets(text, encoded)
+        if safe != text:
+            node[place] = safe
+            self.paths.append(_join(path, place))
+
+    def _beside(self, node: Any, place: Any, path: str) -> None:
+        """Hide what may be a secret in the value beside the name of one."""
+        value = node[place]
+        if type(value) in _CONTAINERS:
+            if id(value) not in self._seen:
+                self._seen.add(id(value))
+                for inner in value if type(value) is dict else range(len(value)):
+                    self._beside(value, inner, _join(path, place))
+        elif may_be_secret(value) or (self._keys.are_given and value is not None):
+            self._hide(node, place, path)
+
+    def _rename(self, node: dict[str, Any], path: str) -> None:
+        """Replace tokens that are keys."""
+        safe = {key: self._texts.without_token(key) for key in node if len(key) > 8}
+        if any(key != name for key, name in safe.items()):
+            items = list(node.items())
+            node.clear()
+            for number, (key, value) in enumerate(items):
+                name = safe.get(key, key)
+                if name != key:
+                    self.paths.append(_join(path, name))
+                node[name if name not in node else f"{name}#{number}"] = value
 
 
-_NO_KEYS: frozenset[str] = frozenset()
 _CONTAINERS = frozenset((dict, list))
 """The types of values that contain others."""
 
 
-def _key_before(found: re.Match[str], text: str, start: int) -> str:
-    """Return the key that ends where *found* begins, at most its last characters."""
-    before = text[max(start, found.start() - _MAX_KEY_LENGTH) : found.start()]
-    if found[1]:
-        key = before[before.rfind(found[1]) + 1 :]
-    else:
-        bare = _BARE_KEY.search(before)
-        key = bare[0] if bare else ""
-    return _ESCAPE.sub(lambda code: chr(int(code[1], 16)), key)
+def _finds_json(text: str) -> bool:
+    """Return whether a text in *text* may be JSON, or quotes a name with something beside it."""
+    if _QUOTED_NAME.search(text):
+        return True
+    # Few records have one of these at all.
+    if text.isascii() and not any(each in text for each in _JSON_BEGINS):
+        return False
+    return _JSON_IN_TEXT.search(text) is not None
+
+
+_JSON_SEARCH = Search(lambda text: b"\\" in text and b'\\"' in text, _finds_json)
+
+
+def _join(path: str, place: Any) -> str:
+    """Return the path of *place* in *path*, no longer than is shown: a key may be very long."""
+    place = str(place)[:MAX_PLACE_LENGTH]
+    return f"{path}.{place}"[:MAX_PLACE_LENGTH] if path else place
 
 
 def _nesting(json: str) -> int:
@@ -437,8 +352,3 @@ def _nesting(json: str) -> int:
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
-
-
-def _match_end(pattern: re.Pattern[str], text: str, start: int) -> int:
-    found = pattern.match(text, start)
-    return found.end() if found else start

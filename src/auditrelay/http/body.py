@@ -6,38 +6,58 @@ import httpx
 from isal import isal_zlib
 
 from auditrelay.errors import Retryable
-from auditrelay.telemetry.scrubber import scrub
 
 MAX_BODY_BYTES = 32 * 2**20
 """Size limit of one reply's body, after decompression."""
 
+MAX_REFUSAL_BYTES = 2**20
+"""The same of a reply that is not a success: of that, only a few words are read."""
 
-async def read_body(stream: httpx.AsyncByteStream, encoding: str | None, where: str) -> bytes:
+_GZIP = b"\x1f\x8b"
+"""How gzip begins, and neither JSON nor any text does."""
+
+
+async def read_body(response: httpx.Response, where: str) -> bytes:
     """
     Return the whole body, decompressed piece by piece.
 
-    Reading stops at the size limit, so that a decompression bomb is never expanded. *where* is the
-    request, for messages. Raises Retryable for a body that cannot be used.
+    It is gzip if it begins like that, whatever its ``Content-Encoding`` says: proxies decompress
+    and leave the header, and some servers put other things there, such as ``UTF-8``. Reading stops
+    at the size limit, so that a decompression bomb is never expanded. *where* is the request, for
+    messages. Raises Retryable for a body that cannot be used.
     """
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # it is async
+    limit = MAX_BODY_BYTES if response.is_success else MAX_REFUSAL_BYTES
     gzip: _GzipDecoder | None = None
-    if encoding is not None and encoding.lower() != "identity":
-        if encoding.lower() not in ("gzip", "x-gzip"):
-            raise _unusable(where, f"has the content encoding {scrub(encoding, 40)}")
-        gzip = _GzipDecoder()
+    start: bytes | None = b""
+    """The first byte, while only that has come."""
     parts: list[bytes] = []
-    room = MAX_BODY_BYTES
-    async for chunk in stream:
-        try:
-            part = chunk if gzip is None else gzip.feed(chunk, room + 1)
-        except _DAMAGED as error:
-            raise _unusable(where, "is damaged gzip") from error
-        room -= len(part)
-        if room < 0:
-            raise _unusable(where, f"is larger than {MAX_BODY_BYTES:,} bytes", "reply_too_large")
-        parts.append(part)
+    room = limit
+    try:
+        async for piece in stream:
+            chunk = piece
+            if start is not None:
+                chunk = start + piece
+                if len(chunk) < len(_GZIP):
+                    start = chunk
+                    continue
+                start = None
+                gzip = _GzipDecoder() if chunk.startswith(_GZIP) else None
+            try:
+                part = chunk if gzip is None else gzip.feed(chunk, room + 1)
+            except _DAMAGED as error:
+                raise _unusable(where, "is damaged gzip") from error
+            room -= len(part)
+            if room < 0:
+                raise _unusable(where, f"is larger than {limit:,} bytes", "reply_too_large")
+            parts.append(part)
+    finally:
+        # Closed before the end of the body, the connection is not used again.
+        await stream.aclose()
     if gzip is not None and not gzip.complete:
         raise _unusable(where, "is truncated gzip")
-    return b"".join(parts)
+    return b"".join((start or b"", *parts))
 
 
 _DAMAGED: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # the stub is wrong

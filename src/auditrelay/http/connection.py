@@ -44,7 +44,6 @@ class Connection(asyncio.BufferedProtocol):
         self._readable = select.poll()
         self._reply: ReplyParser | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._nothing_sent = True
         self._nothing_read = True
         self._sent = False
         self._write_failed = False
@@ -65,12 +64,12 @@ class Connection(asyncio.BufferedProtocol):
 
         A refusal ends the sending (RFC 9112, 9.5). Another reply does not, and counts only if the
         whole request was sent: no peer can have accepted what it did not get. Raises
-        httpx.ReadError if the connection breaks, NotHttpError if the reply is not HTTP.
+        httpx.WriteError if the connection breaks before that and without a word of the peer,
+        ReadError if it breaks otherwise, NotHttpError if the reply is not HTTP.
         """
         reply = self._reply = ReplyParser(method)
         self._sent, self._nothing_read = False, True
         self._write(head + body[:WRITE_BYTES])
-        self._nothing_sent = self._write_failed
         rest = memoryview(body)[WRITE_BYTES:]
         while (rest or self._writing_paused) and reply.status < 400:
             if self._writing_paused or self._write_failed or self._ended:
@@ -102,9 +101,9 @@ class Connection(asyncio.BufferedProtocol):
         Return whether a failed request can be sent again, on another connection.
 
         It can if the peer has said nothing, and the request changes nothing (RFC 9110, 9.2.2) or
-        none of it was sent: the peer has closed an idle connection (RFC 9112, 9.3.1).
+        was not sent to its end: the peer has closed an idle connection (RFC 9112, 9.3.1).
         """
-        return self._nothing_read and (self._nothing_sent or method in ("GET", "HEAD"))
+        return self._nothing_read and (not self._sent or method in ("GET", "HEAD"))
 
     def finish(self, reply: ReplyParser) -> bool:
         """Return whether the connection can take another request; close it if not."""
@@ -139,9 +138,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _broken(self) -> httpx.ReadError:
+    def _broken(self) -> Exception:
+        if self._cause is not None and not isinstance(self._cause, OSError):
+            return self._cause  # a bug in what asyncio calls, which has closed the connection
+        kind = httpx.ReadError if self._sent or not self._nothing_read else httpx.WriteError
         # Not kept: its traceback would keep the connection and what was read.
-        error = httpx.ReadError("the connection has ended")
+        error = kind("the connection has ended")
         error.__cause__ = self._cause
         return error
 
@@ -177,8 +179,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._reply.untaken >= READ_AHEAD_BYTES and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
-        # Not for each piece: that costs more than reading it.
-        if self._reading_paused or self._reply.complete or self._reply.problem or not self._sent:
+        # Not for each piece: that costs more than reading it. Of a refusal the head is enough.
+        if (
+            self._reading_paused
+            or self._reply.complete
+            or self._reply.problem
+            or self._reply.status >= 300
+            or not self._sent
+        ):
             self._wake()
 
     def pause_writing(self) -> None:
@@ -197,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection."""
         self._existing.discard(self)
-        if exc is not None and self._transport.get_extra_info("ssl_object") is None:
+        if isinstance(exc, OSError) and self._transport.get_extra_info("ssl_object") is None:
             self._read_rest()
         self._end(exc, closed=False)
 

@@ -1,17 +1,32 @@
 """Values of a reply's headers: parsed within bounds, never raising."""
 
-import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 
 import httpx
 
-MAX_AGE = 2**31
-"""Seconds that an ``Age`` counts as if it is more, or no number of them."""
-
 MAX_RETRY_AFTER = 86400.0
 """Most seconds that a peer can make us wait before the next attempt."""
+
+MAX_AGE = 2**31
+"""Seconds that an ``Age`` counts as which is larger, or does not fit into a number."""
+
+_MAX_DATE = 64
+"""Characters of a date; the longest form of an HTTP date has 33."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def seconds(headers: httpx.Headers, name: str) -> float | None:
+    """
+    Return the seconds that the header *name* gives, or None if it is absent or not a number.
+
+    The result is between 0 and *MAX_RETRY_AFTER*. Of several values the largest counts.
+    """
+    values = (_number(value) for value in headers.get_list(name, split_commas=True))
+    return max((value for value in values if value is not None), default=None)
 
 
 def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
@@ -20,36 +35,60 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
 
     Both forms of https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3 are read. A date counts
     from the reply's own ``Date`` where there is one, because the peer's clock may differ from
-    *now*. The result is between 0 and *MAX_RETRY_AFTER*.
+    *now*. The result is between 0 and *MAX_RETRY_AFTER*. Of several values the largest counts.
     """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
+    waits = [seconds(headers, "retry-after")]
+    for value in headers.get_list("retry-after"):
         until = http_date(value)
-        if until is None:
-            return None
-        seconds = (until - (http_date(headers.get("date", "")) or now)).total_seconds()
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), MAX_RETRY_AFTER)
+        if until is not None:
+            waits.append(bounded((until - (date(headers) or now)).total_seconds()))
+    return max((wait for wait in waits if wait is not None), default=None)
 
 
-def age(value: str) -> int:
+def date(headers: httpx.Headers) -> datetime | None:
+    """Return when a reply was made by the clock of its peer, or None if it does not say so."""
+    return http_date(next(iter(headers.get_list("date")), ""))
+
+
+def age(headers: httpx.Headers) -> timedelta:
     """
-    Return how many seconds a cache has kept a reply, by the ``Age`` *value*; 0 if it is none.
+    Return how long caches have kept a reply, 0 if it does not say so or not in a number.
 
-    One that overflows counts as *MAX_AGE*, https://www.rfc-editor.org/rfc/rfc9111#section-1.2.2.
+    The first of several values counts, and one that is too large is *MAX_AGE*
+    (https://www.rfc-editor.org/rfc/rfc9111#section-5.1 and section 1.2.2).
     """
-    if re.fullmatch(r"\d+", value, re.ASCII) is None:
-        return 0
-    return min(int(value), MAX_AGE) if len(value) <= len(str(MAX_AGE)) else MAX_AGE
+    value = next(iter(headers.get_list("age", split_commas=True)), "").strip()
+    if not re.fullmatch(r"\d+", value, re.ASCII):
+        return timedelta(0)
+    digits = value.lstrip("0")
+    return timedelta(seconds=min(int(digits or 0), MAX_AGE) if len(digits) <= 10 else MAX_AGE)
+
+
+def location_host(headers: httpx.Headers) -> str | None:
+    """Return the host that a redirect leads to; None if that is not another one, or unreadable."""
+    try:
+        host: str | None = urlsplit(headers.get("location", "")).hostname
+    except ValueError:
+        return None
+    return host
 
 
 def http_date(text: str) -> datetime | None:
-    """Return the time of the HTTP date *text*, or None if it is not one."""
+    """Return the time of the HTTP date *text* in UTC, or None if it is not one."""
+    if len(text) > _MAX_DATE:
+        return None
     try:
         at = parsedate_to_datetime(text)
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _number(text: str) -> float | None:
+    text = text.strip()
+    return bounded(float(text)) if _NUMBER.fullmatch(text) else None
+
+
+def bounded(wait: float) -> float:
+    """Return a *wait* that a peer asks for, in seconds: not below 0, not above the most."""
+    return min(max(wait, 0.0), MAX_RETRY_AFTER)

@@ -7,6 +7,7 @@ all versions of HTTP.
 """
 
 import io
+import re
 
 import httptools
 
@@ -17,6 +18,17 @@ sizes and extensions of chunks, trailers.
 """
 
 MAX_HEADERS = 1000
+
+
+_LINE = re.compile(rb"(?:HTTP/\d\.\d \d{3}(?: .*)?|[!#$%&'*+.^_`|~0-9A-Za-z-]+ *:.*|[ \t].*)?\r?")
+"""A line of a head, also a folded or an empty one."""
+
+
+def _place(reply: bytes) -> str:
+    """Return which line of *reply* is not one of a head, in words; nothing if none is found."""
+    lines = enumerate(reply.split(b"\n"), 1)
+    bad = next((number for number, line in lines if _LINE.fullmatch(line) is None), None)
+    return "" if bad is None else f" (line {bad})"
 
 
 class ReplyParser:
@@ -40,6 +52,7 @@ class ReplyParser:
         self._method = method
         self._until_close = False
         self._overhead = 0
+        self._fed = False
         self._body = io.BytesIO()
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         # Control characters in a header's value, folded lines (RFC 9112, 5), lines that end in LF
@@ -62,7 +75,9 @@ class ReplyParser:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.reusable = False
             if not self.complete:  # what stands behind a reply does not make it wrong
-                self.problem = self.problem or str(error)
+                where = "" if self._fed or self.head_complete else _place(bytes(data))
+                self.problem = self.problem or f"{error}{where}"
+        self._fed = True
         self._overhead = 0 if self.untaken > before else self._overhead + len(data)
         if self._overhead > MAX_OVERHEAD_BYTES and not self.complete:
             self.problem = "too many bytes that are not of the body"

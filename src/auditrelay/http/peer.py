@@ -8,13 +8,8 @@ reply is read beyond *MAX_BODY_BYTES*, counted after decompression.
 """
 
 import asyncio
-import os
-import re
-import socket
-import ssl
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Self, TypeVar
 
@@ -32,10 +27,11 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
-from auditrelay.http.connection import NotHttpError
-from auditrelay.http.headers import age, http_date
+from auditrelay.http.failures import forget, no_reply
+from auditrelay.http.headers import age, date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
+from auditrelay.http.requests import build_request
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import tls_context
 from auditrelay.http.transport import Transport, proxied
@@ -43,7 +39,6 @@ from auditrelay.settings import PeerSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.telemetry.scrubber import scrub
 
 T = TypeVar("T")
 
@@ -137,8 +132,12 @@ class Peer:
 
         After a 401 or 403 the secrets are read again, and if one has changed the request is sent
         once more. *base_url* replaces the peer's own for this request. In the *background* it gives
-        way to other requests at the rate limit. Raises Retryable if there is no reply, with the
-        reason ``connect``, ``tls``, ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``.
+        way to other requests at the rate limit.
+
+        A reply that is not a success counts whether its body can be read or not: it is empty if
+        not. Raises Retryable if there is no reply, with the reason ``connect``, ``tls``,
+        ``handshake``, ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``; and with
+        ``unsendable`` if a value of the request cannot be sent.
         """
         url = (self._base_url if base_url is None else base_url) + path
         rotations = self._rotations
@@ -163,24 +162,38 @@ class Peer:
         *read* checks and decodes the reply, and raises an error of ``errors``. For sources only: a
         request that the vendor will never accept (Rejected) holds the source like a refusal,
         because no window may be skipped silently; a reply that is too large breaks the walk,
-        because a smaller window may have smaller pages.
+        because a smaller window may have smaller pages, and so does a cursor that cannot be sent.
         """
         async for attempt in retrying(
             self.name, self._metrics, sleep=self._clock.sleep, attempts=SOURCE_ATTEMPTS
         ):
             with attempt:
                 try:
-                    reply = await self.request("GET", path, params=params, background=background)
-                    self._compare_clocks(reply)
-                    return read(reply)
-                except Rejected as error:
-                    raise Refused(str(error), status=error.status) from error
-                except Retryable as error:
-                    if error.reason != "reply_too_large":
-                        raise
-                    raise WalkBroken(str(error), reason=error.reason) from error
+                    return await self._get(path, params, read, background=background)
+                except RelayError as error:
+                    forget(error)
+                    raise
         # For the type checker: tenacity's loop returns or raises.
         raise AssertionError("the retry policy ended without a result")  # pragma: no cover
+
+    async def _get(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        read: Callable[[Reply], T],
+        *,
+        background: bool,
+    ) -> T:
+        try:
+            reply = await self.request("GET", path, params=params, background=background)
+            self._compare_clocks(reply)
+            return read(reply)
+        except Rejected as error:
+            raise Refused(str(error), status=error.status) from error
+        except Retryable as error:
+            if error.reason not in ("reply_too_large", "unsendable"):
+                raise
+            raise WalkBroken(str(error), reason=error.reason) from error
 
     def _compare_clocks(self, reply: Reply) -> None:
         """
@@ -189,10 +202,10 @@ class Peer:
         A window would then end in the vendor's future, and events that occur there later would
         count as read. ``Age`` is how long a cache has kept the reply.
         """
-        date = http_date(reply.headers.get("date", ""))
-        if date is None:
+        made = date(reply.headers)
+        if made is None:
             return
-        lead = self._clock.now() - _age(reply.headers) - date
+        lead = self._clock.now() - age(reply.headers) - made
         if lead > self._max_clock_lead:
             raise Refused(
                 f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
@@ -202,10 +215,10 @@ class Peer:
 
     def _hear_time(self, headers: httpx.Headers) -> None:
         """Let the clock know what time it is by the *headers* of a reply, whatever its status."""
-        date = http_date(headers.get("date", ""))
-        if date is None:
+        made = date(headers)
+        if made is None:
             return
-        self._clock.confirmed.hear(self.name, date, _age(headers))
+        self._clock.confirmed.hear(self.name, made, age(headers))
         ahead = self._clock.confirmed.ahead_of(self.name)
         if ahead and not self._clock_differs:
             seconds = round(ahead.total_seconds())
@@ -242,7 +255,7 @@ class Peer:
         for group in (self._identity(), headers or {}):
             for key, value in group.items():
                 merged[key.lower()] = value
-        request = httpx.Request(
+        request = build_request(
             method,
             url,
             params=params,
@@ -255,8 +268,7 @@ class Peer:
         try:
             reply = await self._exchange(request, f"{method} {url}")
         except Retryable as failure:
-            # The retry policy keeps the failure, and its frames would keep what was read.
-            traceback.clear_frames(failure.__traceback__)
+            forget(failure)
             seconds = self._observe(failure.reason, started)
             self._log_request(request, seconds, reason=failure.reason)
             raise
@@ -265,19 +277,19 @@ class Peer:
         return reply
 
     async def _exchange(self, request: httpx.Request, where: str) -> Reply:
+        response: httpx.Response | None = None
         try:
             # httpx limits each read, not the whole: a reply that trickles in would never end.
             async with asyncio.timeout(self._timeout):
                 response = await self._transport.handle_async_request(request)
-                stream = response.stream
-                assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # it is async
-                try:
-                    body = await read_body(stream, response.headers.get("content-encoding"), where)
-                finally:
-                    # Closed before the end of the body, the connection is not used again.
-                    await stream.aclose()
-        except (OSError, httpx.TransportError) as error:
-            raise _no_reply(error, where, self._timeout) from error
+                body = await read_body(response, where)
+        except (OSError, httpx.TransportError, Retryable) as error:
+            if response is None or response.is_success:
+                if isinstance(error, Retryable):
+                    raise
+                answered = response is not None
+                raise no_reply(error, where, self._timeout, answered=answered) from error
+            body = b""  # the status says what to do next
         self._hear_time(response.headers)
         return Reply(response.status_code, response.headers, body, where, self._clock.now())
 
@@ -303,57 +315,3 @@ _DEFAULT_HEADERS = {
     "accept": "application/json",
     "accept-encoding": "gzip",
 }
-
-
-def _age(headers: httpx.Headers) -> timedelta:
-    """Return how long a cache has kept the reply with these *headers*."""
-    return timedelta(seconds=age(headers.get("age", "")))
-
-
-def _no_reply(error: Exception, where: str, timeout: float) -> Retryable:
-    """Return the error for a missing reply: why, and whether the peer may have the request."""
-    causes = list(_causes(error))
-    sent = not isinstance(
-        error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError
-    )
-    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if tls is not None:
-        reason = "tls"
-        why = getattr(tls, "verify_message", "") or tls.reason or "the handshake failed"
-        message = f"no TLS connection for {where}: {why}"
-    elif isinstance(error, httpx.ConnectTimeout):
-        reason, message = "connect", f"no connection for {where} within {timeout / 2:g} s"
-    elif not sent:
-        reason = "connect"
-        why = next(filter(None, map(_os_message, reversed(causes))), scrub(str(error), 200))
-        message = f"no connection for {where}: {why}"
-    elif isinstance(error, TimeoutError):
-        reason, message = "timeout", f"no complete reply to {where} within {timeout:g} s"
-    elif isinstance(error, httpx.ProtocolError) and not _disconnected(error):
-        why = f": {error}" if isinstance(error, NotHttpError) else ""
-        reason, message = "bad_reply", f"the reply to {where} is not HTTP{why}"
-    else:
-        reason = "reset"
-        message = f"the connection broke before the reply to {where} was complete"
-    return Retryable(message, reason=reason, sent=sent)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield *error* and its causes, down to the operating system's, which httpx does not show."""
-    while error is not None and not isinstance(error, RelayError):
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _disconnected(error: httpx.ProtocolError) -> bool:
-    """Return whether the peer closed the connection: httpx has one class for that and bad HTTP."""
-    return re.search("disconnected|closed", str(error)) is not None
-
-
-def _os_message(error: BaseException) -> str | None:
-    """Return the operating system's message for *error*, if it is the system's."""
-    if isinstance(error, socket.gaierror):
-        return error.strerror
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    return None

@@ -6,14 +6,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import orjson
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
-from auditrelay.http.headers import retry_after
+from auditrelay.http.headers import bounded, location_host, retry_after
 from auditrelay.telemetry.scrubber import scrub
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -24,7 +23,8 @@ _MAX_DEPTH = 300
 _MAX_DIGITS = 4000
 """Digits of a number: Python refuses to read or write one of more than 4300."""
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A text, also one that does not end: looking for its end from each quote would take for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +109,26 @@ def decode(reply: Reply, shape: type[S]) -> S:
     with a status of 200.
     """
     try:
-        try:
-            decoded: S = _decoder(shape).decode(reply.body)
-        except msgspec.ValidationError:
-            raise
-        except (msgspec.DecodeError, RecursionError):
-            try:
-                value = _lenient(reply.body)
-            except ValueError:
-                value = _most_lenient(reply.body)
-            decoded = msgspec.convert(_as_raw(value, msgspec.inspect.type_info(shape)), shape)
+        return _decoded(reply.body, shape)
     except msgspec.ValidationError as error:
-        raise _misshapen(reply, str(error)) from error
-    except ValueError as error:
-        raise _misshapen(reply, "it is not JSON") from error
+        problem = str(error)
+    except ValueError:
+        problem = "it is not JSON"
+    # Raised here, because those errors have the whole text.
+    raise _misshapen(reply, problem)
+
+
+def _decoded(body: bytes, shape: type[S]) -> S:
+    try:
+        decoded: S = _decoder(shape).decode(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, RecursionError):
+        try:
+            value = _lenient(body)
+        except ValueError:
+            value = _most_lenient(body)
+        decoded = msgspec.convert(_as_raw(value, msgspec.inspect.type_info(shape)), shape)
     return decoded
 
 
@@ -143,13 +149,20 @@ def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
 
 
 def _misshapen(reply: Reply, problem: str) -> Retryable:
-    kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
     return Retryable(
         f"{reply.status} from {reply.where}, but the body is not a reply of the API: {problem} "
-        f"(content type {kind}, {len(reply.body)} bytes)",
+        f"({described(reply)})",
         reason="bad_reply",
         sent=True,
     )
+
+
+def described(reply: Reply) -> str:
+    """Return what the body of *reply* is said to be, and its length, for messages."""
+    kind = scrub(reply.headers.get("content-type", "").partition(";")[0], 60) or "not given"
+    coding = scrub(reply.headers.get("content-encoding", ""), 40)
+    coding = f", content encoding {coding}" if coding else ""
+    return f"content type {kind}{coding}, {len(reply.body)} bytes"
 
 
 _ADVICE = {
@@ -169,6 +182,10 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
     found one; *hint* is what the operator should do, where the caller knows more than the status
     shows; *wait* is the seconds that the server asks for in its own way, used without
     ``Retry-After``.
+
+    What is Retryable counts as sent, whatever the status: a 503 or a 429 may come from a gateway
+    that gave up on a request which the product had taken. Only a product's own words can prove
+    that it did not; they are the caller's to judge.
     """
     status = reply.status
     if 200 <= status < 300:
@@ -181,9 +198,8 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
         raise Retryable(
             text,
             reason=f"status_{status}",
-            retry_after=wait if asked is None else asked,
-            # After a gateway's reply the server behind it may have processed the request.
-            sent=status in (500, 502, 504),
+            retry_after=bounded(wait) if asked is None and wait is not None else asked,
+            sent=True,
         )
     if status in _ADVICE:
         raise Refused(f"{text}; {hint or _ADVICE[status]}", status=status)
@@ -196,10 +212,7 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
 
 def _redirection(reply: Reply) -> str:
     """Return a message with the target of a redirect: its host alone, the rest may be secret."""
-    try:
-        host = urlsplit(reply.headers.get("location", "")).hostname
-    except ValueError:
-        host = None
+    host = location_host(reply.headers)
     target = f"to {scrub(host, 100)}" if host else "elsewhere"
     return (
         f"it redirects {target}; redirects are never followed, because they would leak the "

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import tenacity
 
 from auditrelay.errors import Retryable
+from auditrelay.http.failures import forget
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
 
@@ -52,7 +53,9 @@ def retrying(
         )
 
     def record(state: tenacity.RetryCallState) -> None:
-        reason = _failure(state).reason
+        failure = _failure(state)
+        forget(failure)
+        reason = failure.reason
         metrics.requests_retried.labels(peer, reason).inc()
         log.warning(
             "request_retried",

@@ -2,8 +2,9 @@
 
 import functools
 import ssl
+from pathlib import Path
 
-import httpx
+import certifi
 
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings
@@ -12,7 +13,7 @@ from auditrelay.settings import PeerSettings
 @functools.cache
 def _public_tls() -> ssl.SSLContext:
     """Return the context shared by all peers with public certificates: it takes 20 ms to make."""
-    return httpx.create_ssl_context(trust_env=False)
+    return _trusting(certifi.where())
 
 
 @functools.cache
@@ -33,10 +34,7 @@ def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLCont
     if settings.ca_file is None and settings.client_cert is None:
         return _public_tls()
     try:
-        if settings.ca_file is None:
-            context = httpx.create_ssl_context(trust_env=False)
-        else:
-            context = ssl.create_default_context(cafile=settings.ca_file)
+        context = _trusting(settings.ca_file or certifi.where())
     except OSError as error:
         raise ConfigError(
             f"{name}.ca_file: {settings.ca_file} contains no certificates in PEM form"
@@ -50,4 +48,16 @@ def tls_context(name: str, settings: PeerSettings, base_url: str) -> ssl.SSLCont
                 f"{name}.client_cert, client_key: {settings.client_cert} and "
                 f"{settings.client_key} must be a certificate and its unencrypted key in PEM form"
             ) from error
+    return context
+
+
+def _trusting(ca_file: Path | str) -> ssl.SSLContext:
+    """
+    Return a context that trusts the authorities in *ca_file*.
+
+    ``ssl.create_default_context`` would do the same, and write the keys of every connection where
+    the variable SSLKEYLOGFILE says.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(ca_file)
     return context

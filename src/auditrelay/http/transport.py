@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import httpx
 
@@ -23,14 +24,18 @@ IDLE_SECONDS = 5.0
 """How long a connection is kept for: shorter than the time after which servers close theirs."""
 
 
+class HandshakeError(httpx.ConnectError):
+    """The peer accepted the connection, and the handshake of TLS was not completed."""
+
+
 class Transport(httpx.AsyncBaseTransport):
     """
     Connections of our own to any number of addresses, with *tls* for those with ``https``.
 
     There is no limit on their number, no redirect, no proxy, and no timeout but that for
     connecting; the caller has one for the whole request. Requests and replies are httpx's. Raises
-    ConnectError and ConnectTimeout if nothing was sent, ReadError if the connection broke, and
-    NotHttpError if the reply is not HTTP.
+    ConnectError and ConnectTimeout if nothing was sent, WriteError if the connection broke before
+    the whole request was, ReadError if it broke later, and NotHttpError if the reply is not HTTP.
     """
 
     def __init__(self, tls: ssl.SSLContext) -> None:
@@ -53,11 +58,10 @@ class Transport(httpx.AsyncBaseTransport):
         if idle is not None:
             try:
                 return await self._exchange(idle, request.method, head, body)
-            except httpx.ReadError:
+            except httpx.NetworkError:
                 if self._closed or not idle.may_resend(request.method):
                     raise
-        async with _no_connection(request.extensions["timeout"]["connect"]):
-            connection = await self._connect(origin)
+        connection = await self._connect(origin, request.extensions["timeout"]["connect"])
         return await self._exchange(connection, request.method, head, body)
 
     async def aclose(self) -> None:
@@ -81,15 +85,18 @@ class Transport(httpx.AsyncBaseTransport):
         stream = _Body(connection, reply, self._keep)
         return httpx.Response(reply.status, headers=reply.headers, stream=stream)
 
-    async def _connect(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin, seconds: float) -> Connection:
         scheme, host, port = origin
         tls = self._tls if scheme == "https" else None
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(origin, self._buffer, self._existing),
-            sock=await dial(host, port),
-            ssl=tls,
-            server_hostname=host if tls else None,
-        )
+        async with _no_connection(seconds) as state:
+            sock = await dial(host, port)
+            state.reached = True
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(origin, self._buffer, self._existing),
+                sock=sock,
+                ssl=tls,
+                server_hostname=host if tls else None,
+            )
         return connection
 
     def _take(self, origin: Origin) -> Connection | None:
@@ -151,15 +158,25 @@ class _Body(httpx.AsyncByteStream):
                 self._keep(self._connection)
 
 
+@dataclass(slots=True)
+class _State:
+    """Whether the peer was *reached*, so that only the handshake can be missing."""
+
+    reached: bool = False
+
+
 @asynccontextmanager
-async def _no_connection(seconds: float) -> AsyncIterator[None]:
+async def _no_connection(seconds: float) -> AsyncIterator[_State]:
     """Raise httpx's error if there is no connection after *seconds*, or cannot be one."""
+    state = _State()
     try:
         async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise httpx.ConnectTimeout("connecting took too long") from error
+            yield state
     except (OSError, UnicodeError) as error:  # UnicodeError: not a name that DNS can have
+        if state.reached:
+            raise HandshakeError(str(error)) from error
+        if isinstance(error, TimeoutError):
+            raise httpx.ConnectTimeout("connecting took too long") from error
         raise httpx.ConnectError(str(error)) from error
 
 

@@ -123,6 +123,19 @@ class History:
         self._by_id[native_id].gone_from = -inf
         self._changing = True
 
+    def edit(self, native_id: str, *, at: datetime | None = None, **fields: Any) -> None:
+        """Alter *fields* of the record, and its place in the order of time if *at* is given."""
+        entry = self._by_id[native_id]
+        record = {**entry.record, **fields}
+        entry.text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
+        if at is not None:
+            place = self._entries.index(entry)
+            del self._entries[place], self._times[place]
+            entry.at = micros(at)
+            place = bisect_right(self._times, entry.at)
+            self._entries.insert(place, entry)
+            self._times.insert(place, entry.at)
+
     def select(self, span: Span, now: float) -> Sequence[Entry]:
         """Return the records in *span* that are visible at *now*, oldest first."""
         first, last = 0, len(self._times)

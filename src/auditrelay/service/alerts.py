@@ -30,6 +30,7 @@ ALERTING: Final = frozenset(
         "bad_files",
         "dead_letters",
         "silent",
+        "changed_form",
         "backlogs",
     }
 )

@@ -2,7 +2,8 @@
 One instance: builds every part from the configuration, starts them, and stops them in order.
 
 This is the only module that knows all parts. The scheduler sets when work is due; the task group
-owns the work, so that a bug in any of it ends the service visibly. The store makes that safe.
+owns the work, so that a bug in it ends the service visibly. The store makes that safe. A bug in the
+code for one source or sink only holds that one.
 """
 
 import asyncio
@@ -22,10 +23,11 @@ from auditrelay.clock import Clock
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError, RelayError, StateError, StoreFull
+from auditrelay.errors import ConfigError, PeerBug, RelayError, StateError, StoreFull
 from auditrelay.service.alerts import Alerts
 from auditrelay.service.commands import Commands
 from auditrelay.service.control_socket import ControlSocket
+from auditrelay.service.descriptors import allow_descriptors
 from auditrelay.service.desk import Desk, OnProgress, Request, Result
 from auditrelay.service.heap import tune_heap
 from auditrelay.service.instance_view import InstanceView
@@ -68,6 +70,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def _tune() -> None:
     """Tune the interpreter for a process that decodes many small objects and keeps few."""
     tune_heap()
+    allow_descriptors()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 50, 1000)
@@ -231,6 +234,8 @@ class App:
                 changes = await self._topology.change(reread())
             except ConfigError as error:
                 _log.error("reload_refused", problems=list(error.problems))
+            except PeerBug as error:
+                _log.error("reload_refused", problems=[str(error)])
             else:
                 _log.info("reloaded", **asdict(changes))
             supervisor.ready(self.view.summary())

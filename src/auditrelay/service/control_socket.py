@@ -43,8 +43,14 @@ from auditrelay.status.idle_server import IdleServer
 
 SOCKET: Final = "control"
 
+MAX_REQUEST: Final = 16 << 20
+"""Most bytes of a request: a replay lists the numbers of all dead letters."""
+
+REQUEST_SECONDS: Final = 30.0
+"""How long a request may take to come."""
+
 MAX_LINE: Final = 256 << 20
-"""Most bytes of a request or an answer: a report of verify lists every missing event."""
+"""Most bytes of an answer: a report of verify lists every missing event."""
 
 
 _STOPPING: Final = Failure("the service is stopping; what was done is kept", 1)
@@ -159,10 +165,14 @@ class _Answering:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, until that is done or the client has disconnected."""
+        request: bytes | None = None
         try:
-            request = await _read(HttpRequest(scope, receive))
+            async with asyncio.timeout(REQUEST_SECONDS):
+                request = await _read(HttpRequest(scope, receive))
         except ClientDisconnect:
             return
+        except TimeoutError:
+            pass  # it is answered all the same
         headers = [(b"content-type", b"application/x-ndjson")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
@@ -184,10 +194,12 @@ class _Answering:
                 await answer(_STOPPING)  # or nothing, if the client has disconnected
         await send({"type": "http.response.body", "body": b""})
 
-    async def _do(self, request: bytes, answer: Callable[[Answer], Awaitable[None]]) -> None:
+    async def _do(self, request: bytes | None, answer: Callable[[Answer], Awaitable[None]]) -> None:
         try:
-            if len(request) > MAX_LINE:
-                raise ConfigError(f"the request is longer than {MAX_LINE:,} bytes")
+            if request is None:
+                raise ConfigError(f"the request has not come within {REQUEST_SECONDS:.0f} seconds")
+            if len(request) > MAX_REQUEST:
+                raise ConfigError(f"the request is longer than {MAX_REQUEST:,} bytes")
             result = await self._handle(decode_request(request), answer)
         except RelayError as error:
             await answer(Failure.of(error))
@@ -196,10 +208,10 @@ class _Answering:
 
 
 async def _read(request: HttpRequest) -> bytes:
-    """Return the body of *request*, up to the first byte that is more than MAX_LINE."""
+    """Return the body of *request*, up to the first byte that is more than MAX_REQUEST."""
     body = bytearray()
     async for chunk in request.stream():
-        body += chunk[: MAX_LINE + 1 - len(body)]
+        body += chunk[: MAX_REQUEST + 1 - len(body)]
     return bytes(body)
 
 

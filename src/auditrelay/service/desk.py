@@ -20,6 +20,8 @@ from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
 
 Instant = Annotated[datetime, Meta(tz=True)]
 
+DeadLetterId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+
 # -- requests --------------------------------------------------------------------------------------
 
 
@@ -57,13 +59,13 @@ class Verify(Struct, frozen=True, kw_only=True, tag_field="do", tag="verify"):
 class Replay(Struct, frozen=True, tag_field="do", tag="replay"):
     """Send the dead letters *ids* again, each to its own sink."""
 
-    ids: tuple[int, ...]
+    ids: tuple[DeadLetterId, ...]
 
 
 class Drop(Struct, frozen=True, tag_field="do", tag="drop"):
     """Discard the dead letters *ids*."""
 
-    ids: tuple[int, ...]
+    ids: tuple[DeadLetterId, ...]
 
 
 class Forget(Struct, frozen=True, tag_field="do", tag="forget"):
@@ -156,7 +158,9 @@ class Failure(Struct, frozen=True, tag=True):
     @classmethod
     def of(cls, error: RelayError) -> Self:
         """Return the answer that says *error*."""
-        return cls(str(error), exit_status(error))
+        # A name of a file may be in it that is no Unicode.
+        message = str(error).encode(errors="backslashreplace").decode()
+        return cls(message, exit_status(error))
 
     def error(self) -> RelayError:
         """Return the error that the command raises."""
@@ -195,6 +199,7 @@ class Desk(Protocol):
 
 _REQUESTS: Final = msgspec.json.Decoder(Request)
 _ANSWERS: Final = msgspec.json.Decoder(Answer)
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 VERSIONS: Final = (
     "it and the command are of different versions; restart the service, or use the command that "
     "came with it"
@@ -210,7 +215,7 @@ def decode_request(text: bytes) -> Request:
     """Return the request that *text* is; raise ConfigError if it is none of this version."""
     try:
         request: Request = _REQUESTS.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
             f"the running service (auditrelay {__version__}) does not support this request: "
             f"{error}; {VERSIONS}"
@@ -222,7 +227,7 @@ def decode_answer(text: bytes) -> Answer:
     """Return the answer that *text* is; raise RelayError if it is none of this version."""
     try:
         answer: Answer = _ANSWERS.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RelayError(
             f"the running service gives an answer that this command (auditrelay {__version__}) "
             f"does not understand: {error}; {VERSIONS}"

@@ -11,6 +11,7 @@ from auditrelay.service.store import States
 from auditrelay.service.topology import Topology
 from auditrelay.status.findings import STUCK
 from auditrelay.status.model import Report
+from auditrelay.status.port import Unready
 from auditrelay.status.report import report
 from auditrelay.telemetry.metrics import Metrics
 
@@ -104,16 +105,19 @@ class InstanceView:
         names = ", ".join(loop.name for loop in self._topology.loops)
         return "; ".join(problems) or f"All healthy: {names}"
 
-    def unready(self) -> list[str]:
+    def unready(self) -> list[Unready]:
         """Return why this is not ready: what is held, or has not succeeded since the start."""
         reasons = []
         for loop in self._topology.loops:
             condition = loop.condition
             if condition.held:
-                reasons.append(_blocked(loop))
+                code = condition.error_code or "refused"
+                reasons.append(Unready(loop.name, f"held, {code}", _blocked(loop)))
             elif not loop.worked_once:
                 why = condition.last_error or "no response yet"
-                reasons.append(f"{loop.name} has not succeeded since the start: {why}")
+                code = condition.error_code or "no_response"
+                sentence = f"{loop.name} has not succeeded since the start: {why}"
+                reasons.append(Unready(loop.name, code, sentence))
         return reasons
 
 

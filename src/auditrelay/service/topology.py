@@ -19,17 +19,16 @@ from auditrelay.collect.file_collector import FileCollector
 from auditrelay.collect.source_loop import SourceLoop
 from auditrelay.config.model import Config
 from auditrelay.deliver.deliverer import Deliverer
-from auditrelay.errors import ConfigError
-from auditrelay.events.normalize import Normalizer
+from auditrelay.errors import ConfigError, PeerBug, RelayError
 from auditrelay.service.heap import Heap
 from auditrelay.service.store import Store
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.sinks import Sink
-from auditrelay.sinks import make as make_sink
-from auditrelay.sources import make as make_source
-from auditrelay.sources import make_file_source
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.leases import sole
+from auditrelay.supervisor import Unmade
+from auditrelay.supervisor.sinks import make_sink
+from auditrelay.supervisor.sources import make_file_source, make_source
 from auditrelay.telemetry.metrics import Metrics
 
 GRACE: Final = timedelta(seconds=8)
@@ -186,8 +185,8 @@ class Topology:
         """
         Apply *config*, and return what that has changed.
 
-        Raises ConfigError, with nothing changed, if a part cannot be built or if a setting differs
-        that cannot change while the instance runs.
+        Raises, with nothing changed, PeerBug if a part cannot be built, and ConfigError if it
+        cannot or if a setting differs that cannot change while the instance runs.
         """
         _refuse_what_is_fixed(self.config, config)
         config.require_work()
@@ -244,7 +243,7 @@ class Topology:
                 new_sinks[name] = self._deliverer(config, name)
             for name in (*sources.added, *sources.changed):
                 new_collectors[name] = self._collector(config, name)
-        except ConfigError:
+        except RelayError:
             for sink, _ in new_sinks.values():
                 await sink.close()
             for collector in new_collectors.values():
@@ -309,17 +308,32 @@ class Topology:
             "announce": announce,
             "patience": self._patience,
         }
-        if settings.export_directory is not None:
-            files = make_file_source(name, settings, self._metrics, self._clock)
-            normalizer = Normalizer.of(name, settings, scope=files.scope)
-            return FileCollector(name, settings, files, normalizer=normalizer, **parts)
-        source = make_source(name, settings, self._metrics, self._clock, config.state_dir)
-        normalizer = Normalizer.of(name, settings, scope=source.scope)
-        return Collector(name, settings, source, normalizer=normalizer, **parts)
+        reads_files = settings.export_directory is not None
+        source: Any
+        normalizer: Any
+        try:
+            if reads_files:
+                source, normalizer = make_file_source(name, settings, self._metrics, self._clock)
+            else:
+                source, normalizer = make_source(
+                    name, settings, self._metrics, self._clock, config.state_dir
+                )
+        except PeerBug as bug:
+            if self._tasks is not None:
+                raise  # a reload, which then changes nothing
+            source = normalizer = Unmade(bug)
+        collector = FileCollector if reads_files else Collector
+        return collector(name, settings, source, normalizer=normalizer, **parts)
 
     def _deliverer(self, config: Config, name: str) -> tuple[Sink, Deliverer]:
         settings = config.sinks[name]
-        sink = make_sink(name, settings, self._metrics, self._clock)
+        sink: Any
+        try:
+            sink = make_sink(name, settings, self._metrics, self._clock)
+        except PeerBug as bug:
+            if self._tasks is not None:
+                raise  # as above
+            sink = Unmade(bug)
         return sink, Deliverer(
             name,
             settings,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -72,6 +72,9 @@ class PeerSettings(BaseModel):
 
 class SourceSettings(PeerSettings):
     """The keys of every source. A vendor's module sets its own defaults, with the reason."""
+
+    IDENTITIES: ClassVar[frozenset[IdentityField]] = frozenset()
+    """The identities that the vendor's records are known to have."""
 
     type: str
     enabled: bool = True
@@ -140,6 +143,21 @@ class SourceSettings(PeerSettings):
         if key is not None and len(key.reveal()) < 16:
             raise ValueError("must have at least 16 characters: a shorter one can be guessed")
         return key
+
+    @model_validator(mode="after")
+    def _check_identities(self) -> Self:
+        # Addresses are found by what they look like, in any record.
+        missing = [
+            field
+            for field in self.pseudonymize
+            if field not in self.IDENTITIES and not field.endswith((".email", ".ip"))
+        ]
+        if missing:
+            raise ValueError(
+                f"pseudonymize: {', '.join(missing)}: records of type {self.type} are not known to "
+                "say that, so nothing would be replaced; remove it, or list the keys in redact"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_pseudonymize(self) -> Self:

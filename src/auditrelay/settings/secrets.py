@@ -21,7 +21,8 @@ def resolve(template: str, environ: Mapping[str, str] = os.environ) -> str:
     """
     Return *template* with each ``${env:}``, ``${file:}`` and ``${credential:}`` resolved.
 
-    The final line end of a file is removed. Raises Unresolved.
+    The final line end of a file is removed, and the mark that some editors put at the beginning of
+    a text in UTF-8. Raises Unresolved.
     """
     return _REFERENCE.sub(lambda found: _resolve_one(found, environ), template)
 
@@ -52,7 +53,7 @@ def _resolve_one(found: re.Match[str], environ: Mapping[str, str]) -> str:
             f"${{credential:NAME}}{hint}"
         )
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n").removesuffix("\r")
     except OSError as error:
         raise Unresolved(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,10 +1,10 @@
 """The spelling of values in a configuration: durations, sizes, lists, tables."""
 
-import json
 import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
+import orjson
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS = {
@@ -108,7 +108,7 @@ def _labels(value: object) -> object:
 
 def _from_json(text: str, kind: str) -> object:
     try:
-        return json.loads(text)
+        return orjson.loads(text)  # strict: no text that is not UTF-8, as half of a pair is not
     except ValueError:
         raise ValueError(f"is not {kind} in JSON") from None
 

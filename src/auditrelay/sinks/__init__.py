@@ -116,13 +116,16 @@ class Rejection:
     An event that the sink will never accept: the *index* in the batch, and why.
 
     *reason* is a short code, *message* the error of the sink (bounded; scrubbed where it is shown
-    or stored). *status* is None if auditrelay rejected the event without sending it.
+    or stored). *status* is None if auditrelay rejected the event without sending it. *target* is
+    the part of the sink that the event was for, such as an index, as in the ``key`` of its item;
+    None: the sink as a whole. What is refused for one target says nothing about another.
     """
 
     index: int
     reason: str
     message: str
     status: int | None = None
+    target: str | None = None
 
     @classmethod
     def of(cls, error: Rejected, index: int = 0) -> Self:
@@ -140,8 +143,10 @@ class Channel(Protocol):
 
     ack_timeout: timedelta
     """How long an acknowledgement may take."""
-    lost: bool
-    """Whether what is outstanding can never be acknowledged any more."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether what is outstanding can never be acknowledged any more."""
 
     async def acknowledged(self, numbers: Sequence[int]) -> set[int]:
         """
@@ -174,6 +179,15 @@ class Counts:
     """Sent with another time than their own."""
     stored_elsewhere: int = 0
     """Stored elsewhere by the sink, for example in a failure store."""
+    dropped: int = 0
+    """Taken and not stored: the sink's own processing has dropped them."""
+    unsearched: int = 0
+    """
+    Stored by a sink that deduplicates, while it could not be asked whether they were already: they
+    count as possible duplicates.
+    """
+    changed: int = 0
+    """Already stored, with other content."""
 
 
 _NO_COUNTS: Final = Counts()

@@ -6,6 +6,10 @@ line; the next batch ends that line first, so that two lines never merge. Lines 
 and not yet recorded as delivered are written again, with the same uid.
 
 The form is ``ecs`` by default: most log shippers and their SIEMs read it without conversion.
+
+The file must be a regular one of the user that auditrelay runs as, under one name, that other users
+cannot write: otherwise who can create files in its folder could have events appended to another
+file, or read and change them.
 """
 
 import asyncio
@@ -44,6 +48,9 @@ STDOUT = 1
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TRANSIENT = (errno.EIO, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+_OPEN = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+"""How the file is opened: never through a link, and without waiting for the other end of a pipe."""
+
 _PIPE_CHUNK = select.PIPE_BUF
 """A pipe that is ready accepts this much at once without blocking (pipe(7))."""
 
@@ -184,6 +191,8 @@ def _relay_error(error: OSError, path: Path | str) -> Retryable | Refused:
         return Retryable(f"{path}: another process is writing to it", reason="busy")
     if error.errno in _TRANSIENT:
         return Retryable(message, reason="io_error")
+    if error.errno == errno.ELOOP:
+        return Refused(f"{path} is a link, which is not followed: set path to the file itself")
     return Refused(f"{message}; check the path, its folder and their permissions")
 
 
@@ -221,10 +230,10 @@ class _File:
         """Report what would be written to."""
         folder = self._path.parent
         try:
-            if self._path.exists():
-                file = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            if os.path.lexists(self._path):
+                file = os.open(self._path, _OPEN)
                 try:
-                    _check_is_regular(file, self._path)
+                    _check_is_ours(file, self._path)
                 finally:
                     os.close(file)
                 return f"{self._path} can be written"
@@ -260,17 +269,16 @@ class _File:
 
     def _create(self) -> int:
         """Open the file; create it, readable by its owner only, if it does not exist."""
-        new = not self._path.exists()
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        file = self._open = os.open(self._path, flags, 0o600)
-        _check_is_regular(file, self._path)
+        new = not os.path.lexists(self._path)
+        file = self._open = os.open(self._path, _OPEN | os.O_APPEND | os.O_CREAT, 0o600)
+        _check_is_ours(file, self._path)
         if new:
             _sync_folder(self._path.parent)
         return file
 
     def _is_current(self, file: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(file), self._path.stat())
+            return os.path.samestat(os.fstat(file), self._path.lstat())
         except FileNotFoundError:
             return False
 
@@ -340,9 +348,23 @@ def _write_all(file: int, data: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-def _check_is_regular(file: int, path: Path) -> None:
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+def _check_is_ours(file: int, path: Path) -> None:
+    """Raise Refused unless *file*, opened at *path*, is one that only we write."""
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
         raise Refused(f'{path} is not a regular file; write path = "-" for stdout')
+    if status.st_uid != os.geteuid():
+        raise Refused(
+            f"{path} belongs to the user {status.st_uid}, not to {os.geteuid()}, as which "
+            "auditrelay runs: chown it, or choose another path"
+        )
+    if status.st_nlink > 1:
+        raise Refused(
+            f"{path} has other names (hard links), under which it may be another file: delete "
+            "them, or choose another path"
+        )
+    if status.st_mode & stat.S_IWOTH:
+        raise Refused(f"{path} can be written by every user of this machine: chmod o-w {path}")
 
 
 def _sync_folder(folder: Path) -> None:

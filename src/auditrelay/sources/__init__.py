@@ -106,12 +106,13 @@ class ExportFile:
     A file of exported records.
 
     *key* is the digest of its content, by which files are deduplicated under any name; *name* is
-    for people. *pages* raises Rejected if the file as a whole is unusable; no page was the last by
-    then.
+    for people, and *owner* is the number of the user that it belongs to. *pages* raises Rejected if
+    the file as a whole is unusable; no page was the last by then.
     """
 
     key: bytes
     name: str
+    owner: int
     pages: AsyncGenerator[ExportPage, None]
 
 

@@ -33,6 +33,7 @@ PATH = "/v1/audit/logs"
 class Settings(SourceSettings):
     """One organisation at Bland AI: the one that the key belongs to."""
 
+    IDENTITIES = frozenset(("actor.id", "actor.email", "target.id", "target.name"))
     type: Literal["bland"]
     base_url: Address = "https://api.bland.ai"
     page_size: int = Field(100, ge=1, le=100)

@@ -46,6 +46,7 @@ Id = Annotated[str, BeforeValidator(_number_as_text), Field(pattern=r"^[A-Za-z0-
 class Settings(SourceSettings):
     """One organisation at Cekura."""
 
+    IDENTITIES = frozenset(("actor.id", "actor.name", "actor.email", "target.id"))
     type: Literal["cekura"]
     base_url: Address = "https://api.cekura.ai"
     retention: Duration | None = Field(timedelta(days=365), gt=timedelta(0))

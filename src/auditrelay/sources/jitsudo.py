@@ -45,6 +45,7 @@ def _tenant(text: str) -> str:
 class Settings(SourceSettings):
     """One tenant of a JITSudo server."""
 
+    IDENTITIES = frozenset(("actor.id", "actor.ip", "target.id"))
     type: Literal["jitsudo"]
     base_url: Address
     """The server's address; every organisation runs its own."""

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from auditrelay.errors import PeerBug
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
 from auditrelay.store import REOPENED
 from auditrelay.telemetry import humanize
@@ -27,6 +28,9 @@ MISSED_POLLS: Final = 3
 
 NEARLY_FULL: Final = 0.8
 """The share of ``spool.max_bytes`` above which the spool is a problem."""
+
+CHANGED_FORM_SHOWN: Final = timedelta(days=2)
+"""How long records that changed in form are a finding; resweeps see old ones for a day."""
 
 STUCK: Final = timedelta(minutes=20)
 """
@@ -58,6 +62,7 @@ def judge(report: Report) -> list[Finding]:
             ("silent", _silent(report)),
             ("backlogs", _backlogs(report)),
             ("orphaned", _orphaned(report)),
+            ("changed_form", _changed_form(report)),
             ("behind", _behind(report)),
             ("starting", _starting(report)),
         )
@@ -191,6 +196,11 @@ def _held(report: Report, rows: Iterable[AnyPeer]) -> Iterator[Finding]:
 def _refusal(row: AnyPeer, status: int | None) -> tuple[str, str]:
     """Return what a refusal with *status* means, and what to do about it."""
     name, table = row.name, f"{row.kind}s.{row.name}"
+    if row.error_code == PeerBug.reason:
+        return (
+            f"auditrelay has a bug in its code for {name}. The other sources and sinks go on.",
+            "Report it with its traceback, the log event peer_bug_caught.",
+        )
     if status == 401:
         return f"{name} does not accept its key (401).", _renew(row, table)
     if status == 403:
@@ -242,6 +252,8 @@ def _renew(row: AnyPeer, table: str) -> str:
 _FAILURES: Final = {
     "connect": "cannot be reached",
     "tls": "has a certificate that is not trusted",
+    "handshake": "does not speak TLS at this port, or breaks off its handshake",
+    "unsendable": "returned a cursor that cannot be sent back",
     "timeout": "does not answer in time",
     "reset": "breaks the connection",
     "bad_reply": "answers in another format than its own, perhaps through a proxy",
@@ -396,6 +408,27 @@ def _silent(report: Report) -> Iterator[Finding]:
                 "little? This shows the newest events that the key sees.",
                 command=_command(report, "sample", row.name, "--count", "3"),
             )
+
+
+def _changed_form(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report.sources):
+        since = row.form_changed_at or None
+        if since is None or _age(report, since) > CHANGED_FORM_SHOWN:
+            continue
+        fields = humanize.join(list(row.form_changed_fields or ()))
+        which = f", in {fields}" if fields else ""
+        unnamed = "" if fields else " The former records are not in the spool any more to compare."
+        yield Finding(
+            "action_required",
+            "source",
+            row.name,
+            f"{row.name} shows many events that were forwarded with other content now{which}.",
+            since=since,
+            effect="Most likely the vendor has changed the form of its records. The new form is "
+            f"accepted, and what was forwarded stays as it was.{unnamed}",
+            do="Ask the vendor whether it has. If not, its audit log was altered: compare the "
+            "range with the SIEM.",
+        )
 
 
 def _behind(report: Report) -> Iterator[Finding]:

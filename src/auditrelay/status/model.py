@@ -107,6 +107,10 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     """How late its events come, in a sentence."""
     suggested_settle: str | None
     suggested_overlap: str | None
+    form_changed_at: Time | UnsetType = UNSET
+    """When many known records were last shown with other content; left out if they never were."""
+    form_changed_fields: tuple[str, ...] | UnsetType = UNSET
+    """The fields that differed; left out likewise, and if the former records were gone."""
 
 
 class SinkStatus(PeerStatus, frozen=True, kw_only=True):

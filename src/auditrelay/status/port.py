@@ -5,7 +5,7 @@ It shows names, numbers and reasons; never an event's contents and never a secre
 """
 
 import socket
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -16,13 +16,23 @@ from starlette.routing import Route
 
 from auditrelay.errors import ConfigError
 from auditrelay.settings.secrets import Secret
-from auditrelay.status.access import AccessGuard, allowed_hosts, is_loopback
+from auditrelay.status.access import TRUSTED, AccessGuard, allowed_hosts, is_loopback
 from auditrelay.status.idle_server import IdleServer
 from auditrelay.status.model import Report
 from auditrelay.status.page import page
 from auditrelay.status.page.assets import Assets
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Unready(NamedTuple):
+    """Why a source or sink keeps the instance from being ready."""
+
+    name: str
+    code: str
+    """Short, our own: for those who may not read the reason."""
+    reason: str
+    """A sentence, which may repeat what the peer has said."""
 
 
 class Instance(Protocol):
@@ -37,8 +47,8 @@ class Instance(Protocol):
     def stuck(self) -> list[str]:
         """Return the names of the loops that make no progress."""
 
-    def unready(self) -> list[str]:
-        """Return why this instance is not ready, a sentence each; nothing if it is."""
+    def unready(self) -> list[Unready]:
+        """Return why this instance is not ready; nothing if it is."""
 
 
 class StatusPort:
@@ -100,8 +110,11 @@ class StatusPort:
         stuck = self._instance.stuck()
         return JSONResponse({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
 
-    async def _ready(self, _: Request) -> Response:
-        reasons = self._instance.unready()
+    async def _ready(self, request: Request) -> Response:
+        reasons = [
+            each.reason if request.scope[TRUSTED] else f"{each.name}: {each.code}"
+            for each in self._instance.unready()
+        ]
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     async def _metrics(self, request: Request) -> Response:

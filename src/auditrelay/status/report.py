@@ -144,6 +144,8 @@ def _source(
         ),
         unknown_actions=condition.unknown_actions,
         odd_times=condition.odd_times,
+        form_changed_at=condition.form_changed_at or UNSET,
+        form_changed_fields=tuple(condition.form_changed_fields) or UNSET,
         dead_letters=0 if state is None else state.dead_letters,
         lateness=None if found is None else found.sentence,
         suggested_settle=None if found is None else format_duration(found.settle),

@@ -106,6 +106,57 @@ class Added:
     filled: tuple[Declared, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """
+    What a look-up of a page has found, as rows of it.
+
+    *new* are those whose uid is not known, each distinct uid once. *changed* are those that have
+    another content than was forwarded or accepted under their uid.
+    """
+
+    new: list[int]
+    changed: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """
+    The contents of one known record: how their *digests* begin (hexadecimal, the newest first).
+
+    The last one is that of the event itself, at *place* in the spool, or what was accepted in its
+    place. There is none if it was forwarded before digests were kept. So many further contents as
+    are *left* are reported or accepted; then the record is not compared any more.
+    """
+
+    digests: tuple[str, ...]
+    place: int
+    left: int
+
+    def is_other(self, digest: bytes) -> bool:
+        """Return whether a content with this *digest* is another one, and is to be compared."""
+        return self.left > 0 and not self.has(digest)
+
+    def has(self, digest: bytes) -> bool:
+        """Return whether the content with this *digest* was forwarded or accepted."""
+        return any(map(digest.hex().startswith, self.digests))
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """
+    Another content of the record with this *uid* and this *digest* (of its text, SHA-256).
+
+    *event* reports it; None if the content is accepted in place of the first one. *at* is the time
+    that the record tells (see ``known_times``).
+    """
+
+    uid: str
+    at: int
+    digest: bytes
+    event: AuditEvent | None
+
+
 Notice = Callable[[Declared, bool], AuditEvent]
 """Makes the event that reports a gap: that it was declared, or (true) that it was filled."""
 

@@ -31,6 +31,10 @@ class SourceCondition(msgspec.Struct):
     """New events with an unrecognised action type, since the start."""
     odd_times: int = 0
     """New events whose time cannot be read or is implausible, since the start."""
+    form_changed_at: str | None = None
+    """When many known records were last shown with other content: the vendor changed their form."""
+    form_changed_fields: list[str] = msgspec.field(default_factory=list)
+    """The fields that differed."""
 
 
 class SinkCondition(msgspec.Struct):

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.errors import Refused, RelayError, code_of
+from auditrelay.errors import PeerBug, Refused, RelayError, code_of
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -66,13 +66,18 @@ class Health(Generic[C]):
             _log.warning("sink_released", sink=self._name)
         return changed
 
-    def refused(self, error: Refused) -> bool:
-        """Record that it is held: it refuses until an operator acts. Return whether it changed."""
+    def refused(self, error: Refused | PeerBug) -> bool:
+        """
+        Record that it is held: it refuses until an operator acts, or our code for it has a bug.
+
+        Return whether that changed.
+        """
         reason, new = scrub(str(error)), not self.condition.held
+        status = error.status if isinstance(error, Refused) else None
         if new and self._peer == "source":
             _log.error("source_held", source=self._name, reason=reason)
         elif new:
-            _log.error("sink_held", sink=self._name, status=error.status, reason=reason)
+            _log.error("sink_held", sink=self._name, status=status, reason=reason)
         return self._set(up=False, held=True, error=reason, code=code_of(error))
 
     def failed(self, error: RelayError, *, held: bool = False) -> bool:

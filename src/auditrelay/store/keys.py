@@ -30,9 +30,12 @@ def known_key(event: AuditEvent) -> bytes:
 
     A time assigned at fetching is not part of the key: the next fetch would assign another.
     """
-    if event.time_quality == "fetched":
-        return TIMELESS + bytes.fromhex(event.uid)
-    return sortable(event.at) + bytes.fromhex(event.uid)
+    return sortable(time_in_key(event)) + bytes.fromhex(event.uid)
+
+
+def time_in_key(event: AuditEvent) -> int:
+    """Return the time of *event* as it is in its key: TIMELESS_AT if its record tells none."""
+    return TIMELESS_AT if event.time_quality == "fetched" else event.at
 
 
 def known_keys(page: Page) -> list[bytes]:

@@ -8,9 +8,10 @@ contains the contents of an event.
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TextIO
 
@@ -18,12 +19,15 @@ import orjson
 import structlog
 
 from auditrelay.telemetry.scrubber import escape, scrubber
+from auditrelay.telemetry.throttle import Throttle
 from auditrelay.window import iso
 
 MAX_TEXT = 2000
 """Most characters of one text in a log line."""
 
 MAX_TRACEBACK = 32_000
+
+_QUOTED = re.compile(r"""['"].*['"]""", re.DOTALL)
 
 log = structlog.get_logger()
 """``log.info("window_collected", source=...)``: a fixed name and fields, never a sentence."""
@@ -71,8 +75,28 @@ def _traceback(error: object) -> str:
         error = sys.exc_info()[1]
     if not isinstance(error, BaseException):
         return ""
-    text = scrubber.hide("".join(traceback.format_exception(error)), MAX_TRACEBACK)
+    text = scrubber.hide("".join(_formatted(error)), MAX_TRACEBACK)
     return "\n".join(escape(line, MAX_TEXT) for line in text.rstrip().split("\n"))
+
+
+def _formatted(error: BaseException) -> Iterator[str]:
+    """
+    Yield the traceback of *error* as Python prints it, but for what the messages quote.
+
+    Python's own messages quote the value that does not fit, and that is often one of an event.
+    """
+    if error.__cause__ is not None:
+        yield from _formatted(error.__cause__)
+        yield "\nThe above exception was the direct cause of the following exception:\n\n"
+    elif error.__context__ is not None and not error.__suppress_context__:
+        yield from _formatted(error.__context__)
+        yield "\nDuring handling of the above exception, another exception occurred:\n\n"
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _formatted(member)
+    yield "Traceback (most recent call last):\n"
+    yield from traceback.format_tb(error.__traceback__)
+    yield _QUOTED.sub("'...'", "".join(traceback.format_exception_only(error)))
 
 
 def _json(_logger: object, _level: str, line: Mapping[str, Any]) -> str:
@@ -116,7 +140,16 @@ class _Stream:
 
 
 class _FromLibraries(logging.Handler):
-    """Forwards the log records of libraries (uvicorn, APScheduler, httpx) to our log."""
+    """
+    Forwards the log records of libraries (uvicorn, APScheduler, httpx) to our log.
+
+    One a minute that differs in more than its numbers: asyncio logs hundreds a second while no
+    descriptor is free for a new connection.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._throttle = Throttle()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write *record* as an event ``library_message``."""
@@ -124,11 +157,15 @@ class _FromLibraries(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # the library's arguments do not match its text
             message = str(record.msg)
+        held_back = self._throttle.admit(f"{record.name} {re.sub('[0-9]+', '0', message[:500])}")
+        if held_back is None:
+            return
         log.log(
             min(record.levelno // 10 * 10, logging.CRITICAL),  # rounded down to a named level
             "library_message",
             logger=record.name,
             message=message,
+            **({"held_back": held_back} if held_back else {}),
             **({"exc_info": record.exc_info} if record.exc_info else {}),
         )
 

@@ -181,6 +181,9 @@ class Metrics:
     """
 
     events_collected = Row(Counter, "New events read from a source into the spool.", "source")
+    values_redacted = Row(
+        Counter, "Values of new events that were replaced because they look like secrets.", "source"
+    )
     events_duplicate = Row(
         Counter, "Events that a source returned again; not forwarded (deduplicated).", "source"
     )
@@ -188,6 +191,9 @@ class Metrics:
     events_unknown = Row(Counter, "New events with an unrecognised action type.", "source")
     events_deleted_at_source = Row(
         Counter, "Forwarded events that were deleted at the source.", "source"
+    )
+    events_changed_at_source = Row(
+        Counter, "Forwarded events that a source showed with other content later.", "source"
     )
     events_ambiguous = Row(
         Counter,
@@ -208,6 +214,14 @@ class Metrics:
     )
     events_diverted = Row(
         Counter, "Events that the sink stored elsewhere, for example in a failure store.", "sink"
+    )
+    events_dropped = Row(
+        Counter,
+        "Events that the sink took, and its own pipeline dropped: they are not there.",
+        "sink",
+    )
+    events_stored_changed = Row(
+        Counter, "Events that the sink had already stored, with other content.", "sink"
     )
     dead_letters_total = Row(Counter, "Events that were dead-lettered.", "sink", "reason")
     dead_letters = Row(Gauge, "Dead letters that wait for an operator.", "sink")
@@ -232,6 +246,9 @@ class Metrics:
         buckets=REQUEST_SECONDS,
     )
     requests_retried = Row(Counter, "Requests that were retried.", "peer", "reason")
+    unforeseen_errors = Row(
+        Counter, "Bugs in our code for a source or sink; each holds it, see the log.", "peer"
+    )
     event_lateness_seconds = Row(
         Histogram,
         "Age of events that were first found after their span had been read.",

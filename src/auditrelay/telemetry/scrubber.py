@@ -1,97 +1,75 @@
-"""Remove every configured secret from a text, in any encoding it may have there."""
+"""Remove every secret from a text, in any encoding it may have there, and also its parts."""
 
-import base64
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from auditrelay.settings.secrets import Secret
+from auditrelay.telemetry.spellings import (
+    GRAM,
+    Spelling,
+    View,
+    end_of_base64,
+    folded,
+    is_part,
+    parts,
+    spellings,
+    views,
+)
 
 SHORT = 6
 """Secrets with fewer characters are replaced only where they are whole words, see Scrubber."""
 
 STARS = "***"
 
-_BASE64 = "A-Za-z0-9+/_-"
+MAX_RENEWED = 64
+"""Most secrets from replies that are remembered: older ones are not valid any more."""
 
 _UNPRINTABLE = re.compile(
     # C0, DEL, C1; zero width and direction marks; line separators; BOM; surrogates
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
-
-
-def _any_spelling(text: str) -> str:
-    """
-    Return a pattern for *text* in plain text, an address, JSON, HTML or a repr.
-
-    Letters and digits are the same in all of them; every other character may be itself,
-    percent-encoded, a JSON escape, an HTML entity, or follow a backslash.
-    """
-    parts = []
-    for character in text:
-        if character.isalnum() and character.isascii():
-            parts.append(character)
-            continue
-        code = ord(character)
-        spellings = [
-            rf"\\?{re.escape(character)}",
-            f"%{code:02x}",
-            rf"\\u{code:04x}",
-            f"&#0*{code};",
-            f"&#x0*{code:x};",
-        ]
-        if character in _ENTITIES:
-            spellings.append(_ENTITIES[character])
-        if character == " ":
-            spellings.append(r"\+")
-        parts.append(f"(?:{'|'.join(spellings)})")
-    return "".join(parts)
-
-
-def _in_base64(secret: bytes) -> Iterator[tuple[str, str]]:
-    """
-    Yield the fixed part of *secret* in any base64 text that contains it, with a pattern for it.
-
-    The text before it (the user name of Basic, the id of an Elasticsearch key) shifts it by 0, 1
-    or 2 bytes. The characters at its ends also encode bits of the neighbours; they are left out of
-    the fixed part and matched as any character.
-    """
-    for shift in range(3):
-        text = base64.b64encode(bytes(shift) + secret).decode()
-        first, last = -(-shift * 8 // 6), (shift + len(secret)) * 8 // 6
-        core = text[first:last]
-        pattern = "".join(
-            {"+": r"(?:[+-]|%2[Bb])", "/": r"(?:\\?/|_|%2[Ff])"}.get(character, character)
-            for character in core
-        )
-        before = f"[{_BASE64}]" if shift else ""
-        yield core, f"{before}{pattern}(?:[={_BASE64}]|%[23][BDFbdf])*"
-
-
-def _anchor(text: str) -> str:
-    """Return the longest run of letters and digits: these are the same in every encoding."""
-    return max(re.findall("[A-Za-z0-9]+", text), key=len, default="").lower()
-
 
 class Scrubber:
     """
-    Replaces every secret that it has learned by stars, in any encoding.
+    Replaces every secret that it has learned by stars, in any encoding, and what is left of one.
 
-    A secret is found as it is, in addresses, JSON, HTML and reprs, and inside base64 text (so
-    ``user:password`` is found in an ``Authorization: Basic`` too). A secret of fewer than ``SHORT``
-    characters would match in ordinary text: it is replaced only where no letter or digit is next
-    to it, and not in base64.
+    A secret is found as it is, in addresses, JSON, HTML and reprs, in hex, and inside base64 text
+    (so ``user:password`` is found in an ``Authorization: Basic`` too); also if it is broken into
+    lines or cut off, as long as 8 characters are left, or 16 where they could be ordinary words.
+    The parts of a secret are secrets as well: each cookie, each half of ``id:key``. A secret of
+    fewer than ``SHORT`` characters would match in ordinary text: it is replaced only where no
+    letter or digit is next to it, and only as it is.
+
+    The time that it takes grows with the text, and not with the number of secrets.
     """
 
     def __init__(self) -> None:
         self._secrets: list[Secret] = []
-        self._known: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+        self._renewed: deque[str] = deque()
+        self._known: dict[str, list[tuple[str, Spelling, bool]]] = {}
+        """By secret: the grams that lead to it, and whether they are at the end of a spelling."""
+        self._grams: dict[str, dict[tuple[Spelling, bool], None]] = {}
+        self._short: dict[str, re.Pattern[str]] = {}
         self._longest = 0
 
     def learn(self, *secrets: Secret) -> None:
         """Hide *secrets* from now on: their values now, and those after they are read again."""
         self._secrets.extend(secrets)
+
+    def learn_renewed(self, *values: str) -> None:
+        """
+        Hide *values*, which a peer has given us in the place of a secret.
+
+        Not one that could be an ordinary word: a peer must not choose what the log leaves out.
+        """
+        for value in values:
+            if value not in self._known and is_part(value):
+                self._renewed.append(value)
+                self._add(value)
+        while len(self._renewed) > MAX_RENEWED:
+            self._remove(self._renewed.popleft())
 
     def scrub(self, text: str, limit: int = 500) -> str:
         """
@@ -104,31 +82,75 @@ class Scrubber:
     def hide(self, text: str, limit: int) -> str:
         """Return the first *limit* characters of *text*, or a few more, without secrets."""
         for secret in self._secrets:
-            if secret.reveal() not in self._known:
-                self._add(secret.reveal())
+            value = secret.reveal()
+            if value not in self._known and value not in self._short:
+                self._add(value)
         # A secret across the cut must be matched whole, or its first part would stay.
         room = limit + 1 + self._longest
         cut = len(text) > room
         text = text[:room]
-        lowered = text.lower()
-        for forms in self._known.values():
-            for anchor, pattern in forms:
-                if anchor in lowered:
-                    text = pattern.sub(STARS, text)
+        places = {place for view in views(text) for place in self._places(view)}
+        if places:
+            text = _starred(text, places)
         return text[: -self._longest or None] if cut else text
 
+    def _places(self, view: View) -> Iterator[tuple[int, int]]:
+        """Yield where secrets are in *view*, each from its start to its end."""
+        for short in self._short.values():
+            for word in short.finditer(view.text):
+                yield view.span(*word.span())
+        low = folded(view.text)
+        hidden = base64_end = 0
+        for at in range(len(low) - GRAM + 1):
+            if at + GRAM <= hidden:
+                continue
+            for spelling, from_end in self._grams.get(low[at : at + GRAM], ()):
+                text = view.text if spelling.exact else low
+                place = spelling.found(text, at, from_end=from_end)
+                if place is None:
+                    continue
+                start, end = place
+                if spelling.exact:
+                    if end > base64_end:
+                        base64_end = end_of_base64(text, end)
+                    start, end = max(0, start - spelling.before), base64_end
+                yield view.span(start, end)
+                hidden = max(hidden, end)
+
     def _add(self, value: str) -> None:
-        plain = _any_spelling(value)
         if len(value) < SHORT:
-            plain = f"(?<![A-Za-z0-9]){plain}(?![A-Za-z0-9])"
-        forms = [(_anchor(value), re.compile(plain, re.IGNORECASE))]
-        if len(value) >= SHORT:
-            forms.extend(
-                (_anchor(core), re.compile(pattern)) for core, pattern in _in_base64(value.encode())
-            )
-        self._known[value] = forms
+            pattern = f"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])"
+            self._short[value] = re.compile(pattern, re.IGNORECASE)
+            return
+        known = self._known[value] = []
+        for each in (value, *sorted(parts(value))):
+            for spelling in spellings(each):
+                low = folded(spelling.text)
+                known += [(low[:GRAM], spelling, False), (low[-GRAM:], spelling, True)]
+        self._index(known)
         # The longest spelling of a character is an entity, ``&#x0022;``.
         self._longest = max(self._longest, 8 * len(value))
+
+    def _remove(self, value: str) -> None:
+        self._known.pop(value, None)
+        self._grams = {}
+        for known in self._known.values():
+            self._index(known)
+
+    def _index(self, known: list[tuple[str, Spelling, bool]]) -> None:
+        for gram, spelling, from_end in known:
+            self._grams.setdefault(gram, {})[spelling, from_end] = None
+
+
+def _starred(text: str, places: set[tuple[int, int]]) -> str:
+    """Return *text* with stars in the *places*; one group of them for places that overlap."""
+    kept: list[str] = []
+    at = 0
+    for start, end in sorted(places):
+        if start > at or not kept:
+            kept += [text[at:start], STARS]
+        at = max(at, end)
+    return "".join((*kept, text[at:]))
 
 
 def escape(text: str, limit: int) -> str:

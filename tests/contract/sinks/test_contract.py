@@ -149,7 +149,7 @@ async def test_a_body_is_compressed_or_not_as_configured(
         sink = rig.build(compression=compression)
         batch = items(sink, count)
         await sink.send(batch)
-        seen = rig.double.seen[-1]
+        [*_, seen] = [each for each in rig.double.seen if each.path != "/_mget"]  # no question
         size = sum(len(item.text) for item in batch)
         if compression == "gzip":
             assert seen.headers["content-encoding"] == "gzip"

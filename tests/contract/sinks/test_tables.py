@@ -337,7 +337,6 @@ async def test_item_retried(bulk: Table, status: int, kind: str) -> None:
         (400, "illegal_argument_exception", "illegal_argument"),
         (400, "max_bytes_length_exceeded_exception", "too_large"),
         (400, "whatever_comes", "status_400"),
-        (404, "index_not_found_exception", "status_404"),
         (405, "", "status_405"),
         (409, "not_a_version_conflict", "status_409"),
         (410, "", "status_410"),
@@ -360,6 +359,8 @@ async def test_item_dead_lettered(bulk: Table, status: int, kind: str, reason: s
         (403, "security_exception"),
         (403, "cluster_block_exception"),
         (400, "index_closed_exception"),
+        (404, "index_not_found_exception"),
+        (400, "validation_exception"),
     ],
 )
 async def test_item_held(bulk: Table, status: int, kind: str) -> None:

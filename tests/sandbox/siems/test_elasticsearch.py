@@ -27,6 +27,17 @@ async def opensearch(clock: Any) -> AsyncIterator[Elastic]:
         yield opensearch
 
 
+def metadata(value: Any) -> dict[str, Any]:
+    return document(cekura={"audit": {"metadata": value}})
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return value  # type: ignore[no-any-return]  # an object, as there are levels
+
+
 def document(**fields: Any) -> dict[str, Any]:
     return {"@timestamp": "2026-11-20T12:00:00.000Z", **fields}
 
@@ -158,6 +169,20 @@ async def test_the_same_id_is_a_conflict_until_a_rollover(
         ("create", document(deep={"inner": 5}), 400, "found a concrete value"),
         ("create", document(**{"deep.inner": 5}), 400, "found a concrete value"),
         ("create", document(**{"": 1}), 400, "cannot be empty"),
+        ("create", document(**{".a": 1}), 400, "ambiguous"),
+        ("create", document(**{"a.": 1}), 400, "ambiguous"),
+        ("create", document(**{"a. .b": 1}), 400, "ambiguous"),
+        ("create", document(**{".".join("a" * 21): 1}), 400, "mapping depth [20]"),
+        ("create", document(count=2**63), 400, "[count] of type [long]"),
+        ("create", document(count=10**1001), 400, "Number value length"),
+        ("create", document(**{"k" * 50_001: 1}), 400, "Name length"),
+        ("create", document(note="\ud800"), 400, "surrogates"),
+        ("create", metadata({"a\0b": 1}), 400, "reserved character"),
+        ("create", metadata({"a": [{"b\0": 1}]}), 400, "reserved character"),
+        ("create", metadata({"a": "\u20ac" * 11_000}), 400, "immense field"),
+        ("create", metadata(nested(21)), 400, "maximum depth limit of [20]"),
+        ("create", metadata(nested(20)), 201, ""),
+        ("create", metadata({"": 1, ".": 2, "a..b": 3, "\0": None}), 201, ""),
         ("create", document(auditrelay={"changes": "text"}), 400, "of type [flattened]"),
         ("create", document(data_stream={"dataset": "other"}), 400, "constant_keyword"),
         ("create", document(data_stream={"dataset": "auditrelay.cekura"}), 201, ""),
@@ -193,6 +218,36 @@ async def test_each_document_has_its_own_result(
     assert reason in first.get("error", {}).get("reason", "")
     assert second["status"] == 201
     assert es.stored.total == 2 + (status == 201)
+
+
+async def test_a_key_that_stands_twice_is_refused(es: Elastic, client: httpx.AsyncClient) -> None:
+    body = lines(("1", document(a=1))).replace(b'"a":', b'"message":1,"message":')
+    [result] = results(await call(client, es, body=body))
+    assert "Duplicate field 'message'" in result["error"]["reason"]
+
+
+async def test_a_pipeline_may_drop_a_document_or_move_it(
+    es: Elastic, client: httpx.AsyncClient
+) -> None:
+    es.switches.pipelines = frozenset({"drop", "move"})
+    es.switches.dropping = frozenset({"drop"})
+    es.switches.rerouting = {"move": "elsewhere"}
+    es.switches.default_pipeline = "drop"
+    [dropped] = results(await call(client, es, body=lines(("1", document()))))
+    assert (dropped["status"], dropped["result"]) == (200, "noop")
+    es.switches.default_pipeline = "move"
+    [moved] = results(await call(client, es, body=lines(("1", document()))))
+    assert (moved["status"], moved["_index"]) == (201, "elsewhere")
+    assert es.stored.total == 1
+
+
+async def test_an_index_beyond_the_shard_limit_is_not_created(
+    es: Elastic, client: httpx.AsyncClient
+) -> None:
+    es.switches.shard_limit = 0
+    [result] = results(await call(client, es, body=lines(("1", document()))))
+    assert result["status"] == 400
+    assert result["error"]["type"] == "validation_exception"
 
 
 async def test_too_many_fields_are_refused(es: Elastic, client: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """Events that are resent after a rollover are deduplicated."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from tests.support.clock import FakeClock
 
 from auditrelay.errors import Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
-from auditrelay.sandbox.faults import answer, store_then_reset
+from auditrelay.sandbox.faults import answer, hang, reset, store_then_reset
 from auditrelay.sandbox.siems.elasticsearch import Elastic
 from auditrelay.sinks import Counts, Item, Sink, Verdict
+from auditrelay.sinks.elasticsearch import outage
 
 MakeEvent = Callable[..., AuditEvent]
 Items = Callable[[Sink, int], list[Item]]
@@ -296,3 +298,86 @@ async def test_a_batch_of_thousands_is_searched_for_in_parts(
     again = make(urls=[cluster.url], timeout="60s")
     assert await again.send(sent) == Verdict(counts=Counts(duplicates=2005))
     assert requests(cluster).count("_search") == 3
+
+
+# --- a search that is down ---------------------------------------------------
+
+FAILURES = {
+    "500": answer(500, b""),
+    "503": answer(
+        503, b'{"error":{"type":"search_phase_execution_exception","reason":"all shards"}}'
+    ),
+    "429": answer(429, b'{"error":{"type":"circuit_breaking_exception","reason":"too large"}}'),
+    "no json": answer(200, b"<html>"),
+    "reset": reset(),
+}
+
+
+async def rolled_over(cluster: Elastic, make: Make, items: Items) -> Sink:
+    """Return a new sink that must search: two events are in an older index."""
+    sink = make(urls=[cluster.url])
+    await sink.send(items(sink, 2))
+    at(cluster, NOON + DAY)
+    cluster.rollover(STREAM)
+    return make(urls=[cluster.url])
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("question", ["_search", "index.creation_date"])
+async def test_events_are_written_after_three_searches_that_failed_and_counted_as_possible_repeats(
+    cluster: Elastic, make: Make, items: Items, clock: FakeClock, failure: str, question: str
+) -> None:
+    new = await rolled_over(cluster, make, items)
+    cluster.faults.add(
+        FAILURES[failure], when=lambda request: request.path.endswith(question), times=None
+    )
+    for _ in range(2):
+        with pytest.raises(Retryable):
+            await new.send(items(new, 5))
+    verdict = await new.send(items(new, 5))
+    assert (verdict.rejected, verdict.retry) == ((), ())
+    assert verdict.counts == Counts(unsearched=5)
+    assert "does not work" in verdict.warnings[0]
+    assert set(cluster.stored.by_uid.values()) == {1, 2}
+    # While it lasts, no batch waits again.
+    before = len(cluster.seen)
+    for number in range(10, 13):
+        assert (await new.send(items(new, number)[-1:])).counts.unsearched == 1
+    assert len(cluster.seen) == before + 3
+    # It is tried again after half a minute, once, and recovers.
+    clock.advance(31)
+    assert (await new.send(items(new, 14)[-1:])).counts.unsearched == 1
+    cluster.faults.clear()
+    clock.advance(31)
+    assert (await new.send(items(new, 5))).counts == Counts(duplicates=5)
+
+
+async def test_a_search_without_an_answer_holds_a_batch_up_no_longer_than_is_bearable(
+    cluster: Elastic, make: Make, items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "PATIENCE", 0.2)
+    new = await rolled_over(cluster, make, items)
+    cluster.faults.add(hang(), when=lambda request: request.path.endswith("_search"), times=None)
+    async with asyncio.timeout(5):
+        assert (await new.send(items(new, 5))).counts == Counts(unsearched=5)
+        assert (await new.send(items(new, 6)[-1:])).counts == Counts(unsearched=1)
+
+
+async def test_failures_that_are_not_in_a_row_do_not_add_up(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    new = await rolled_over(cluster, make, items)
+    for count in range(3, 8):
+        cluster.faults.add(answer(503, b""), path=f"/{STREAM}/_search")
+        with pytest.raises(Retryable):
+            await new.send(items(new, count))
+        assert (await new.send(items(new, count))).counts.unsearched == 0
+    assert not cluster.stored.repeated()
+
+
+async def test_what_a_shard_did_not_answer_for_may_be_a_repeat(
+    cluster: Elastic, make: Make, items: Items
+) -> None:
+    new = await rolled_over(cluster, make, items)
+    cluster.switches.unsearchable = frozenset({next(iter(cluster.indices[STREAM].backing))})
+    assert (await new.send(items(new, 3))).counts == Counts(unsearched=3)

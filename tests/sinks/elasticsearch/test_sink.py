@@ -88,7 +88,6 @@ async def test_a_pipeline_is_named_in_the_request(
         (400, "illegal_argument_exception", "illegal_argument"),
         (400, "max_bytes_length_exceeded_exception", "too_large"),
         (400, "a_new_exception", "status_400"),
-        (404, "index_not_found_exception", "status_404"),
         (409, "another_exception", "status_409"),
         (422, "", "status_422"),
     ],
@@ -143,6 +142,7 @@ async def test_a_throttled_item_is_retried_and_the_others_are_delivered(
         (403, "cluster_block_exception"),
         (401, "security_exception"),
         (400, "index_closed_exception"),
+        (404, "index_not_found_exception"),
     ],
 )
 async def test_an_item_error_that_an_operator_must_fix_holds_the_sink(
@@ -170,13 +170,10 @@ async def test_a_pipeline_that_does_not_exist_holds_the_sink(
     elastic: Elastic, make: Make, items: Items
 ) -> None:
     missing = item(400, "illegal_argument_exception", "pipeline with id [audit] does not exist")
-    sink = make(pipeline="audit")
-    elastic.faults.add(bulk(missing), path="/_bulk")
-    with pytest.raises(Refused, match=r"pipeline with id \[audit\]"):
-        await sink.send(items(sink, 1))
-    other = make()
-    elastic.faults.add(bulk(missing), path="/_bulk")
-    assert len((await other.send(items(other, 1))).rejected) == 1
+    for sink in (make(pipeline="audit"), make()):  # the index may name a pipeline, too
+        elastic.faults.add(bulk(missing), path="/_bulk")
+        with pytest.raises(Refused, match=r"pipeline with id \[audit\]"):
+            await sink.send(items(sink, 1))
 
 
 async def test_events_in_the_failure_store_are_delivered_with_a_warning(
@@ -337,6 +334,26 @@ async def test_each_status_of_a_whole_request_has_its_error(
     assert type(caught.value) is error
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "sent"),
+    [
+        (429, b'{"error":{"type":"circuit_breaking_exception","reason":"Data too large"}}', False),
+        (503, b'{"error":{"type":"cluster_block_exception","reason":"no master"}}', False),
+        (500, b'{"error":{"type":"null_pointer_exception","reason":"x"}}', True),
+        (504, b'{"error":{"type":"timeout","reason":"x"}}', True),
+        (502, b"<html>", True),
+    ],
+)
+async def test_only_the_clusters_own_words_prove_that_nothing_was_stored(
+    elastic: Elastic, make: Make, items: Items, status: int, body: bytes, *, sent: bool
+) -> None:
+    sink = make()
+    elastic.faults.add(answer(status, body), path="/_bulk")
+    with pytest.raises(Retryable) as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.sent is sent
+
+
 async def test_a_refused_document_is_not_shown_in_the_reason(
     elastic: Elastic, make: Make, event: MakeEvent, batch: Batch
 ) -> None:
@@ -388,6 +405,22 @@ async def test_a_key_that_may_not_read_the_version_can_still_write(
     elastic.faults.add(answer(status), method="GET", path="/")
     sink = make()
     assert await sink.send(items(sink, 1)) == Verdict()
+
+
+async def test_a_version_that_cannot_be_read_holds_up_three_batches_at_most(
+    elastic: Elastic, make: Make, items: Items, clock: FakeClock
+) -> None:
+    elastic.faults.add(answer(503, b""), method="GET", path="/", times=None)
+    sink = make()
+    for _ in range(2):
+        with pytest.raises(Retryable):
+            await sink.send(items(sink, 1))
+    assert await sink.send(items(sink, 2)) == Verdict()
+    assert "include_source_on_error" not in elastic.seen[-1].query
+    elastic.faults.clear()
+    clock.advance(31)
+    await sink.send(items(sink, 3))
+    assert elastic.seen[-1].query["include_source_on_error"] == "false"
 
 
 async def test_a_node_that_refuses_the_parameter_loses_nothing(

@@ -1,6 +1,6 @@
 """What an export covers: never more than is certain."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -179,3 +179,44 @@ def test_nothing_is_covered_that_the_export_does_not_contain(
             assert span.start > shown[0]
     for span in found.covers:
         assert all(span.end <= gap.start or gap.end <= span.start for gap, _ in found.gaps)
+
+
+# --- names and rows of impossible times
+
+
+@pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01", "1999-12-31", "0000-00-00"])
+@pytest.mark.parametrize("length", [*RANGES, "all"])
+def test_an_export_of_an_impossible_day_has_no_documented_name(day: str, length: str) -> None:
+    assert parse_file_name(f"audit-log-acme-{length}-{day}.csv") is None
+
+
+@given(
+    st.dates(date(2000, 1, 1), date(9998, 12, 31)),
+    st.sampled_from([*RANGES, "all"]),
+    st.none() | st.datetimes(timezones=st.just(UTC)),
+    st.lists(
+        st.integers(0, 253_370_764_800).map(lambda at: datetime.fromtimestamp(at, UTC)), max_size=2
+    ),
+    st.sampled_from([0, 1, *TRUNCATED_AT]),
+    st.booleans(),
+)
+def test_every_span_can_be_calculated(
+    day: date,
+    length: str,
+    made: datetime | None,
+    times: list[datetime],
+    count: int,
+    broken_off: bool,  # hypothesis passes them by place
+) -> None:
+    name = parse_file_name(f"audit-log-acme-{length}-{day.isoformat()}.json")
+    assert name is not None
+    oldest, newest = min(times, default=None), max(times, default=None)
+    found = coverage(name, made, rows(count, oldest, newest, broken_off=broken_off))
+    for span in (*found.covers, *(each for each, _ in found.gaps)):
+        assert span.start < span.end
+
+
+def test_an_export_of_all_time_without_rows_covers_nothing() -> None:
+    assert coverage(file_name("all"), D, rows(0)) == Coverage()
+    assert coverage(file_name("all"), D, rows(1)).covers == (Interval(EPOCH, D - MINUTE),)
+    assert coverage(file_name("24h"), D, rows(0)).covers == (Interval(D - DAY, D - MINUTE),)

@@ -1,11 +1,15 @@
 """Sessions: which cookies are sent, how they are renewed, and where they are kept."""
 
+import base64
 import json
 import os
 import stat
+import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.sources.cencori.dashboards import (
     GIVEN,
@@ -18,6 +22,8 @@ from tests.support.clock import FakeClock
 from auditrelay import sources
 from auditrelay.config import load
 from auditrelay.errors import Refused
+from auditrelay.http.cookies import MAX_HEADER_BYTES
+from auditrelay.sandbox import faults
 from auditrelay.sandbox.vendors.cencori import Cencori
 from auditrelay.sandbox.vendors.cencori.session import COOKIE
 from auditrelay.settings.secrets import Secret
@@ -25,6 +31,7 @@ from auditrelay.sources import Folder
 from auditrelay.sources.cencori import dashboard
 from auditrelay.sources.cencori.session import Session
 from auditrelay.telemetry.metrics import Metrics
+from auditrelay.telemetry.scrubber import scrub
 
 
 def kept(folder: Path) -> Any:
@@ -124,8 +131,49 @@ async def test_two_processes_share_a_session(
     assert vendor.answered[401] == 0
 
 
+@pytest.mark.parametrize("renewed", [False, True])
+@pytest.mark.parametrize(
+    "spell",
+    [
+        str,
+        lambda token: token[:20],
+        lambda token: token[-20:],
+        lambda token: urllib.parse.quote(urllib.parse.quote(token, safe=""), safe=""),
+        lambda token: token.encode().hex(),
+        lambda token: base64.b64encode(token.encode()).decode()[:-4],
+    ],
+)
+async def test_a_refusal_that_repeats_the_session_shows_nothing_of_it(
+    vendor: Cencori,
+    connect: Connect,
+    walk: Walk,
+    tmp_path: Path,
+    spell: Callable[[str], str],
+    *,
+    renewed: bool,
+) -> None:
+    token = "base64-eyJ4Ijo5fQ0k7Qz9fA3bX81LmPq0Zt71Kd02"
+    source = connect(cookie=f"{COOKIE}=x{token}; other=1" if renewed else f"{COOKIE}={token}")
+    source.keep_in(Folder(tmp_path))
+    if renewed:
+        answer = faults.answer(403, b"{}", {"Set-Cookie": f"{COOKIE}={token}"})
+        vendor.faults.add(answer)
+        with pytest.raises(Refused):
+            await walk(source)
+    echo = json.dumps({"error": f"no session {spell(token)}"}).encode()
+    vendor.faults.add(faults.answer(401, echo))
+    with pytest.raises(Refused) as caught:
+        await walk(source)
+    assert "no session ***" in str(caught.value)
+    assert not any(spell(token)[at : at + 12] in str(caught.value) for at in range(8))
+
+
 def session(text: str = GIVEN) -> Session:
     return Session(Secret(text))
+
+
+def set_cookies(lines: list[str]) -> httpx.Headers:
+    return httpx.Headers([(b"Set-Cookie", line.encode()) for line in lines])
 
 
 def test_only_the_cookies_of_the_session_are_sent() -> None:
@@ -153,17 +201,30 @@ def test_only_the_cookies_of_the_session_are_sent() -> None:
         ([f"{COOKIE}=; Max-Age=0"], GIVEN),
         ([f"{COOKIE}=x; Max-Age=-1"], GIVEN),
         (["other=x", "sb-x=y", "garbage", "", "=", ";"], GIVEN),
+        # what no header can carry would be kept, and refused with every request from then on
+        ([f"{COOKIE}=a\tb"], GIVEN),
+        ([f"{COOKIE}=caf\xe9"], GIVEN),
+        ([f"{COOKIE}={'x' * 5000}"], GIVEN),
         ([], GIVEN),
     ],
 )  # fmt: skip
 def test_cookies_that_the_server_sets_replace_the_old_ones(lines: list[str], expected: str) -> None:
     made = session()
-    made.update(lines, NOW)
+    made.update(set_cookies(lines), NOW)
     assert made.header() == expected
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b'{"origin":1}', b'{"origin":"x","cookies":{"a":1}}', b"\xff"]
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"[" * 200_000,
+        b'{"origin":1}',
+        b'{"origin":"x","cookies":{"a":1}}',
+        b"\xff",
+    ],
 )
 def test_a_damaged_file_is_ignored(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "session.json").write_bytes(text)
@@ -172,15 +233,41 @@ def test_a_damaged_file_is_ignored(tmp_path: Path, text: bytes) -> None:
     assert made.header() == GIVEN
 
 
+def test_a_kept_cookie_that_no_header_can_carry_is_ignored(tmp_path: Path) -> None:
+    made = session()
+    made.keep_in(Folder(tmp_path))
+    made.update(set_cookies([f"{COOKIE}=new"]), NOW)
+    damaged = kept(tmp_path) | {"cookies": {COOKIE: "a\r\nX-More: 1", f"{COOKIE}.1": "\ud800"}}
+    (tmp_path / "session.json").write_text(json.dumps(damaged))
+    again = session()
+    again.keep_in(Folder(tmp_path))
+    assert again.header() == GIVEN
+
+
+def test_cookies_are_never_more_than_a_header_can_carry() -> None:
+    made = session()
+    made.update(set_cookies([f"sb-{n}-auth-token={'x' * 1000}" for n in range(100)]), NOW)
+    assert len(made.header()) <= MAX_HEADER_BYTES
+
+
+def test_a_renewed_cookie_is_hidden_as_well_as_the_configured_one(tmp_path: Path) -> None:
+    made = session(f"{COOKIE}=first-value-1; other=1")
+    made.keep_in(Folder(tmp_path))
+    made.header()
+    made.update(set_cookies([f"{COOKIE}=second-value-2"]), NOW)
+    echoed = scrub("the cookies first-value-1 and second-value-2 are not valid")
+    assert echoed == "the cookies *** and *** are not valid"
+
+
 def test_cookies_that_cannot_be_written_now_are_written_later(tmp_path: Path) -> None:
     blocked = tmp_path / "folder"
     blocked.write_text("a file where the folder should be")
     made = session()
     made.keep_in(Folder(blocked))
-    made.update([f"{COOKIE}=new"], NOW)
+    made.update(set_cookies([f"{COOKIE}=new"]), NOW)
     assert made.header() == f"{COOKIE}=new"
     blocked.unlink()
-    made.update([], NOW)
+    made.update(set_cookies([]), NOW)
     assert kept(blocked)["cookies"] == {COOKIE: "new"}
 
 
@@ -189,7 +276,7 @@ def test_a_crash_while_writing_leaves_the_old_file(
 ) -> None:
     made = session()
     made.keep_in(Folder(tmp_path))
-    made.update([f"{COOKIE}=one"], NOW)
+    made.update(set_cookies([f"{COOKIE}=one"]), NOW)
 
     def die(_descriptor: int) -> None:
         raise KeyboardInterrupt
@@ -197,12 +284,12 @@ def test_a_crash_while_writing_leaves_the_old_file(
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", die)
         with pytest.raises(KeyboardInterrupt):
-            made.update([f"{COOKIE}=two"], NOW)
+            made.update(set_cookies([f"{COOKIE}=two"]), NOW)
     assert kept(tmp_path)["cookies"] == {COOKIE: "one"}
     again = session()
     again.keep_in(Folder(tmp_path))
     assert again.header() == f"{COOKIE}=one"
-    again.update([f"{COOKIE}=three"], NOW)  # the incomplete file is no obstacle
+    again.update(set_cookies([f"{COOKIE}=three"]), NOW)  # the incomplete file is no obstacle
     assert kept(tmp_path)["cookies"] == {COOKIE: "three"}
 
 
@@ -217,5 +304,5 @@ def test_cookies_are_kept_wherever_they_are_loaded_and_saved() -> None:
     memory, one, other = Memory(), session(), session()
     one.keep_in(memory)
     other.keep_in(memory)
-    one.update([f"{COOKIE}=renewed"], NOW)
+    one.update(set_cookies([f"{COOKIE}=renewed"]), NOW)
     assert other.header() == f"{COOKIE}=renewed", "another process uses it from then on"

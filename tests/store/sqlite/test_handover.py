@@ -45,10 +45,10 @@ async def add(store: SqliteStore, *numbers: int, source: str = "voice") -> list[
 
 async def limit(store: SqliteStore, max_bytes: int) -> None:
     """Let *store* hand over no more than *max_bytes*."""
-    (end,) = store._read_db.execute(
+    (end,) = store._reader.db.execute(
         "select value from meta where name = 'next_position'"
     ).fetchone()
-    store._handover = Handover(all_readers(store._read_db), end, max_bytes=max_bytes)
+    store._handover = Handover(all_readers(store._reader.db), end, max_bytes=max_bytes)
     store._spooling._handover = store._handover
 
 

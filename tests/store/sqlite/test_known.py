@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.stores import NOON, count_new, dead_letters, opened, span, uids
+from tests.support.stores import NOON, count_new, dead_letters, find_new, opened, span, uids
 
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
@@ -99,7 +99,7 @@ async def test_an_event_is_known_whatever_its_time_is_today(
     await store.add("voice", Page.of([event(0, **first)]))
     changed = event(0, **again)
     for _ in range(2):
-        assert await store.find_new("voice", [changed.uid], [changed.at]) == []
+        assert await find_new(store, "voice", [changed.uid], [changed.at]) == []
         assert await count_new(store, "voice", [changed]) == 0
         assert await store.delivery_status("voice", [changed]) == [{"splunk": "waiting"}]
         added = await store.add("voice", Page.of([changed, event(9)]))
@@ -155,10 +155,10 @@ async def test_whatever_is_shown_in_whatever_order_each_uid_is_spooled_once(
         ]
         first = {each.uid: row for row, each in reversed(list(enumerate(page)))}
         new = sorted(row for uid, row in first.items() if uid not in known)
-        assert await store.find_new("voice", [e.uid for e in page], [e.at for e in page]) == new
+        assert await find_new(store, "voice", [e.uid for e in page], [e.at for e in page]) == new
         assert (await store.add("voice", Page.of(page))).new == tuple(new)
         known.update(first)
-    assert await store.find_new("voice", pool, [AT] * len(pool)) == [
+    assert await find_new(store, "voice", pool, [AT] * len(pool)) == [
         row for row, uid in enumerate(pool) if uid not in known
     ]
     await store.close()
@@ -189,7 +189,11 @@ async def test_another_uid_that_begins_alike_is_another_event(
     await store.close()
     later = await opened(tmp_path)
     moved = [event(number, uid=each.uid, at=AT - 5) for number, each in enumerate(alike)]
-    assert await later.find_new("voice", [e.uid for e in moved], [e.at for e in moved]) == [3, 4, 5]
+    assert await find_new(later, "voice", [e.uid for e in moved], [e.at for e in moved]) == [
+        3,
+        4,
+        5,
+    ]
     assert (await later.add("voice", Page.of(moved))).new == (3, 4, 5)
     assert (await later.add("voice", Page.of([*alike, *moved]))).new == ()
     await later.close()
@@ -204,7 +208,7 @@ async def test_what_is_new_is_found_before_it_is_stored(store: SqliteStore, even
         [event(3, time_quality="fetched"), event(4, time_quality="fetched"), event(5)],
         [],
     ):
-        expected = await store.find_new("voice", [e.uid for e in page], [e.at for e in page])
+        expected = await find_new(store, "voice", [e.uid for e in page], [e.at for e in page])
         wanted = {int(each.native_id or "") for each in page if int(each.native_id or "") % 2}
         assert [page[row].native_id for row in expected] == [str(n) for n in sorted(wanted)]
         assert await count_new(store, "voice", page) == len(wanted)

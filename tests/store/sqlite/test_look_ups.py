@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.stores import NOON, opened, uids
+from tests.support.stores import NOON, find_new, opened, uids
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
@@ -23,26 +23,26 @@ Make = Callable[..., AuditEvent]
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many keys each look-up had."""
     sizes: list[int] = []
-    real = known.find_new
+    real = known.find
 
-    def find_new(db: object, uids: object, owner: int, keys: list[bytes]) -> list[int]:
+    def find(db: object, uids: object, owner: int, keys: list[bytes]) -> dict[bytes, bytes]:
         if keys:
             sizes.append(len(keys))
         return real(db, uids, owner, keys)  # type: ignore[arg-type]  # as it was called
 
-    monkeypatch.setattr(known, "find_new", find_new)
+    monkeypatch.setattr(known, "find", find)
     return sizes
 
 
-async def find_new(store: SqliteStore, page: Page, source: str = "voice") -> Page:
-    return page.take(await store.find_new(source, page.uid, page.at))
+async def new_of(store: SqliteStore, page: Page, source: str = "voice") -> Page:
+    return page.take(await find_new(store, source, page.uid, page.at))
 
 
 async def test_what_was_found_new_is_not_looked_up_again(
     store: SqliteStore, event: Make, looked_up: list[int]
 ) -> None:
     for start in (0, 20):
-        new = await find_new(store, Page.of(event(number) for number in range(start, start + 30)))
+        new = await new_of(store, Page.of(event(number) for number in range(start, start + 30)))
         assert len((await store.add("voice", new)).new) == len(new)
     assert looked_up == [30, 30]
     assert len(await uids(store)) == 50
@@ -52,7 +52,7 @@ async def test_anything_that_came_between_is_seen(
     store: SqliteStore, event: Make, looked_up: list[int]
 ) -> None:
     page = Page.of([event(1), event(2)])
-    new = await find_new(store, page)
+    new = await new_of(store, page)
     await store.add("voice", page[:1])
     assert (await store.add("voice", new)).new == (1,)
     assert (await store.add("voice", new)).new == ()
@@ -61,10 +61,10 @@ async def test_anything_that_came_between_is_seen(
 
 async def test_another_page_is_looked_up(store: SqliteStore, event: Make) -> None:
     await store.add("voice", Page.of([event(1)]))
-    await find_new(store, Page.of([event(2)]))
+    await new_of(store, Page.of([event(2)]))
     assert (await store.add("voice", Page.of([event(1)]))).new == ()
     await store.start_source("other", NOON)
-    await find_new(store, Page.of([event(3)]), source="other")
+    await new_of(store, Page.of([event(3)]), source="other")
     assert (await store.add("voice", Page.of([event(3), event(3)]))).new == (0,)
 
 
@@ -84,7 +84,7 @@ async def test_two_that_read_the_same_store_each_event_once(
             page = Page.of(event(number) for number in order[start : start + 5])
             for _ in range(draw.randrange(3)):
                 await asyncio.sleep(0)
-            new = await find_new(store, page)
+            new = await new_of(store, page)
             for _ in range(draw.randrange(3)):
                 await asyncio.sleep(0)
             added += len((await store.add("voice", new)).new)
@@ -110,7 +110,7 @@ async def test_a_write_that_shares_the_transaction_is_seen(store: SqliteStore, e
     first = asyncio.ensure_future(store.add("voice", page))
     await asyncio.sleep(0)
     # With another time today, since the database itself refuses the same uid and time twice.
-    new = await find_new(store, Page.of([event(1, at=micros(NOON))]))
+    new = await new_of(store, Page.of([event(1, at=micros(NOON))]))
     assert len(new) == 1, "nothing is written yet"
     second = asyncio.ensure_future(store.add("voice", new))
     await asyncio.sleep(0)
@@ -134,7 +134,7 @@ async def test_a_write_that_was_under_way_is_seen(
     page = Page.of([event(1)])
     first = asyncio.ensure_future(store.add("voice", page))
     await asyncio.to_thread(begun.wait)
-    new = await find_new(store, Page.of([event(1, at=micros(NOON))]))
+    new = await new_of(store, Page.of([event(1, at=micros(NOON))]))
     assert len(new) == 1, "nothing is committed yet"
     go.set()
     assert [len((await each).new) for each in (first, store.add("voice", new))] == [1, 0]

@@ -1,6 +1,7 @@
 """The state directory: private, locked, and its database refused rather than replaced."""
 
 import contextlib
+import os
 import sqlite3
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from tests.support.clock import NOON
 from tests.support.stores import opened
 
 from auditrelay.errors import StateError
+from auditrelay.store.sqlite import state_dir
 from auditrelay.store.sqlite.schema import SCHEMA_VERSION
-from auditrelay.store.sqlite.state_dir import DATABASE, connect, locked, prepare
+from auditrelay.store.sqlite.state_dir import DATABASE, connect, is_there, locked, prepare
 
 
 async def test_the_state_directory_is_the_owners_alone(tmp_path: Path) -> None:
@@ -131,3 +133,79 @@ def test_a_second_instance_names_the_process_that_has_the_lock(tmp_path: Path) -
         holder.stdin.close()
     with locked(tmp_path, "1.0", NOON):
         pass
+
+
+# --- folders and files of others
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("mode", [0o700, 0o777])
+def test_a_state_directory_of_another_user_is_refused(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(mode)
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(StateError, match="belongs to the user 65534, not to 0"):
+        prepare(folder)
+    assert folder.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize(("mode", "words"), [(0o770, None), (0o777, "chmod o-w")])
+def test_one_of_root_is_used_if_others_cannot_write_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, words: str | None
+) -> None:
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    folder.chmod(mode)
+    owner = os.geteuid()
+    status = os.stat_result((0o40000 | mode, 0, 0, 1, 0, owner, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with contextlib.ExitStack() as stack:
+        if words is not None:
+            stack.enter_context(pytest.raises(StateError, match=words))
+        prepare(folder)
+
+
+@pytest.mark.parametrize("name", ["lock", "ballast", DATABASE])
+async def test_no_link_in_it_is_followed(tmp_path: Path, name: str) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "state"
+    victim.write_bytes(b"precious")
+    prepare(folder)
+    (folder / name).symlink_to(victim)
+    with contextlib.suppress(StateError):
+        prepare(folder)
+        with locked(folder, "0.1.0", NOON):
+            await (await opened(folder)).close()
+    assert victim.read_bytes() == b"precious"
+
+
+# --- access, and other programs
+
+
+def test_a_state_that_may_not_be_seen_is_an_error_and_not_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_there(tmp_path)
+    assert not is_there(tmp_path / "nowhere")
+    (tmp_path / DATABASE).touch()
+    assert is_there(tmp_path)
+    assert not is_there(tmp_path / DATABASE)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(StateError, match="cannot be read: Permission denied; run this as the user"):
+        is_there(tmp_path)
+
+
+def test_a_database_that_is_locked_or_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    locks = sqlite3.OperationalError("database is locked")
+    locks.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+    denied = sqlite3.OperationalError("attempt to write a readonly database")
+    denied.sqlite_errorcode = sqlite3.SQLITE_READONLY_DBMOVED
+    path = tmp_path / DATABASE
+    assert "locked by another program" in state_dir._unusable(path, locks)
+    assert "check owner and mode" in state_dir._unusable(path, denied)
+    assert "is damaged" in state_dir._unusable(path, sqlite3.DatabaseError("malformed"))

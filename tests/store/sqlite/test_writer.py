@@ -1,13 +1,16 @@
 """The writer thread: a full disk, and the report of a commit."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from auditrelay.errors import StoreFull
+from auditrelay.errors import StateError, StoreFull
+from auditrelay.store.sqlite import writer as writing
 from auditrelay.store.sqlite.writer import Writer
 
 PAGES, RESERVED = 20, 10
@@ -74,3 +77,60 @@ async def test_a_commit_is_reported_before_its_caller_goes_on_and_a_failure_is_n
     results = await asyncio.gather(*writes, return_exceptions=True)
     assert [type(each) for each in results] == [int, ValueError, StoreFull, int]
     assert reported == [(1, False), (2, False)]
+
+
+# --- other programs that have the database open
+
+
+@pytest.fixture
+def writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Writer]:
+    monkeypatch.setattr(writing, "BUSY_MS", 5)
+    monkeypatch.setattr(writing, "LONG_LOG", 1 << 20)
+    db = sqlite3.connect(tmp_path / "state.db", check_same_thread=False, isolation_level=None)
+    db.executescript("pragma journal_mode = wal; create table data (x)")
+    made = Writer(db, lambda: None)
+    yield made
+    made.close()
+
+
+async def test_a_lock_of_another_program_is_waited_for_and_logged_once(
+    writer: Writer, tmp_path: Path
+) -> None:
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("begin immediate")
+    with capture_logs() as logs:
+        works = [asyncio.ensure_future(writer.write(lambda db: put(db, 1))) for _ in range(3)]
+        done, waiting = await asyncio.wait(works, timeout=0.1)
+        assert (len(done), len(waiting)) == (0, 3)
+        other.execute("rollback")
+        await asyncio.gather(*works)
+    assert [line["event"] for line in logs] == ["state_locked"]
+    assert other.execute("select count(*) from data").fetchone() == (3,)
+
+
+async def test_a_lock_does_not_keep_the_writer_from_its_end(writer: Writer, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("begin immediate")
+    work = asyncio.ensure_future(writer.write(lambda db: put(db, 1)))
+    await asyncio.wait([work], timeout=0.05)
+    await asyncio.to_thread(writer.close)
+    with pytest.raises(StateError, match="database is locked"):
+        await work
+
+
+async def test_a_log_that_a_reader_keeps_from_being_emptied_is_reported_as_it_grows(
+    writer: Writer, tmp_path: Path
+) -> None:
+    log = tmp_path / "state.db-wal"
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select count(*) from data").fetchone()
+        with capture_logs() as logs:
+            for _ in range(8):
+                await writer.write(lambda db: put(db, 70))
+        reader.execute("commit")
+    reported = [line["bytes"] for line in logs if line["event"] == "state_log_long"]
+    assert 1 <= len(reported) <= log.stat().st_size >> 20
+    await writer.write(lambda db: put(db, 300))
+    await writer.write(lambda db: put(db, 1))
+    assert log.stat().st_size < 1 << 20

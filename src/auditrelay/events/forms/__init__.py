@@ -1,6 +1,6 @@
 """The forms that an event can be sent in, by their names in the configuration."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -26,9 +26,9 @@ FORMS: Mapping[str, Render] = {
     "raw": raw.render,
 }
 
-SPLICED: Mapping[str, Mapping[str, Callable[[bytes], bytes]]] = {
+SPLICED: Mapping[str, Mapping[str, Callable[[Sequence[bytes]], list[bytes]]]] = {
     **dict.fromkeys(FORMS, MappingProxyType({})),
     "datadog": datadog.SPLICED,
     "ecs": ecs.SPLICED,
 }
-"""The functions by which each form embeds JSON texts of an event, by field."""
+"""The functions by which each form embeds JSON texts of events, by field."""

@@ -42,6 +42,8 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     }
     if actor.ip:
         fields["src"] = actor.ip
+    if actor.address:
+        fields["src_address"] = actor.address
     if actor.user_agent:
         fields["user_agent"] = actor.user_agent
     if event.org_id:

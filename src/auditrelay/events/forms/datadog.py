@@ -7,7 +7,7 @@ exceeds one is sent as a text.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -45,7 +45,11 @@ def record(text: bytes) -> bytes:
     return one_line(text) if _fits(text) else orjson.dumps(text.decode())
 
 
-SPLICED = {"raw": record}
+def _records(texts: Sequence[bytes]) -> list[bytes]:
+    return list(map(record, texts))
+
+
+SPLICED = {"raw": _records}
 """How JSON texts of an event are embedded, where it is not as one line."""
 
 
@@ -98,7 +102,10 @@ def _add_people(event: AuditEvent, log: dict[str, Any]) -> None:
             id=actor.id, name=actor.name or actor.email, email=actor.email, type=actor.kind
         )
     if actor.ip:
-        log["network"] = {"client": {"ip": actor.ip}}
+        client = {"ip": actor.ip}
+        if actor.address:
+            client["address"] = actor.address
+        log["network"] = {"client": client}
     if actor.user_agent:
         log["http"] = {"useragent": actor.user_agent}
     if target.type or target.id or target.name or target.email:

@@ -22,7 +22,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, Final, NamedTuple
@@ -58,7 +58,7 @@ class RenderContext(NamedTuple):
 
 
 Write = Callable[[AuditEvent, RenderContext], bytes]
-Splice = Callable[[bytes], bytes]
+Splice = Callable[[Sequence[bytes]], list[bytes]]
 _Column = Callable[[Sequence[Any]], list[bytes]]
 _Shape = tuple[Any, ...]
 
@@ -69,7 +69,7 @@ class Derived:
     """
     Writes pages as *write* writes single events, byte for byte.
 
-    *spliced* are the functions by which the form embeds the JSON texts of an event, by field, where
+    *spliced* are the functions by which the form embeds the JSON texts of a page, by field, where
     it is not :func:`one_line`.
     """
 
@@ -240,7 +240,7 @@ def _milliseconds(values: Sequence[int]) -> list[bytes]:
 def _splicing(spliced: Mapping[str, Splice], field: str) -> _Column:
     splice = spliced.get(field)
     if splice is not None:
-        return lambda texts: [b"" if text is None else splice(text.encode()) for text in texts]
+        return partial(_spliced, splice)
     return lambda texts: [
         (
             b""
@@ -251,6 +251,11 @@ def _splicing(spliced: Mapping[str, Splice], field: str) -> _Column:
         )
         for text in texts
     ]
+
+
+def _spliced(splice: Splice, texts: Sequence[str | None]) -> list[bytes]:
+    found = iter(splice([text.encode() for text in texts if text is not None]))
+    return [b"" if text is None else next(found) for text in texts]
 
 
 # -- marks: what stands for a value while a template is made
@@ -266,14 +271,19 @@ def _email(field: str) -> str:
 
 _ACTOR: Final = {
     f"actor_{part}": attrgetter(part)
-    for part in ("id", "name", "email", "ip", "user_agent", "native_type")
+    for part in ("id", "name", "email", "ip", "user_agent", "native_type", "address")
 }
 _IP: Final = "2001:db8:6d61:726b::1"
 _TIMES: Final = {"at": 1_234_567_890_123_456, "fetched": 987_654_321_987_654}
 _NOW: Final = 1_357_924_680_135_792
 _LATE: Final = 246_813_579_246_813
 _CHANGES: Final = (Change(_mark("changes")),)
-_VALUES: Final[Mapping[str, object]] = {"late_by_s": _LATE, "changes": _CHANGES}
+_REDACTED: Final = (_mark("redacted"),)
+_VALUES: Final[Mapping[str, object]] = {
+    "late_by_s": _LATE,
+    "changes": _CHANGES,
+    "redacted": _REDACTED,
+}
 _JSON: Final = {name: f'{{"{_mark(name)}":0}}' for name in ("raw", "metadata", "unmapped")}
 
 _TEXT: Final[tuple[_Column, ...]] = (_quoted, _within)
@@ -282,7 +292,7 @@ _NAMES: Final = ("id", "name", "email")
 _OPTIONAL: Final = (
     *("native_id", "time_raw", "target_type", "org_name", "project_name", "reason"),
     *("target_id", "target_name", "target_email", "org_id", "project_id", "privilege"),
-    *("changes", "metadata", "unmapped", "late_by_s"),
+    *("changes", "metadata", "unmapped", "late_by_s", "redacted"),
 )
 """The columns that may lack a value, in the order in which a shape has them."""
 
@@ -295,12 +305,16 @@ _FIELDS: Final[Sequence[tuple[str, Sequence[object], Sequence[_Column]]]] = (
         (name, [_email(name)], _TEXT)
         for name in ("actor_id", "actor_name", "actor_email", "target_email")
     ],
-    *[(f"actor_{name}", [_mark(f"actor_{name}")], _TEXT) for name in (*_NAMES, "native_type")],
+    *[
+        (f"actor_{name}", [_mark(f"actor_{name}")], _TEXT)
+        for name in (*_NAMES, "native_type", "address")
+    ],
     ("actor_ip", [_mark("actor_ip"), _IP], _TEXT),
     ("at", [_TIMES["at"]], _TIME),
     ("fetched", [_TIMES["fetched"]], (_of_few(iso_ms), _milliseconds)),
     ("now", [_NOW], (_of_few(iso_ms), _of_few(iso_us))),
     ("late_by_s", [_LATE], (_quoted,)),
+    ("redacted", [_REDACTED], (_quoted,)),
     ("changes", [_CHANGES], (_of_few(changes_of), _of_few(changed_fields))),
     *[(name, [mark], (_quoted,)) for name, mark in _JSON.items()],
 )
@@ -389,6 +403,7 @@ def _marked_actor(actor: Actor) -> Actor:
             ip,
             actor.user_agent and _mark("actor_user_agent"),
             actor.native_type and _mark("actor_native_type"),
+            actor.address and _mark("actor_address"),
         )
     )
 
@@ -437,7 +452,9 @@ def _marked(shape: _Shape) -> AuditEvent:
     metadata, unmapped = values.pop("metadata"), values.pop("unmapped")
     return AuditEvent(
         **msgspec.structs.asdict(sort),
-        **values | _TIMES | {"changes": values["changes"] or ()},
+        **values
+        | _TIMES
+        | {"changes": values["changes"] or (), "redacted": values["redacted"] or ()},
         uid=_mark("uid"),
         actor=shape[2],
         target=target,

@@ -1,20 +1,23 @@
 """
 An event as Elastic Common Schema 9.4.0 (https://www.elastic.co/docs/reference/ecs).
 
-No document can be refused because of a value: an address that is not an IP stays text, vendor
-details that a ``flattened`` field would refuse are in ``event.original`` alone, and every other
-text is short enough for one term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
+No document can be refused because of a value or a key: an address that is not an IP stays text,
+vendor details are written as a ``flattened`` field accepts them (:mod:`.fields`) or, where they are
+too large or too deep, are in ``event.original`` alone, and every other text is short enough for one
+term (:data:`auditrelay.events.vendors.MAX_TEXT_LENGTH`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
 from auditrelay.events.decode import one_line
+from auditrelay.events.forms.fields import acceptable, may_have_long_parts, may_have_odd_keys
 from auditrelay.events.forms.nesting import deeper_than
 from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
@@ -35,16 +38,32 @@ def is_admin_role(privilege: str) -> bool:
     return privilege.lower() in _ADMIN_ROLES
 
 
-def flattened(text: bytes) -> bytes:
-    """Return JSON *text* as a ``flattened`` field accepts it: an object of bounded size."""
+def flattened(texts: Sequence[bytes]) -> list[bytes]:
+    """Return JSON *texts* as a ``flattened`` field accepts them: objects of bounded size."""
+    odd = may_have_odd_keys(b"".join(texts))
+    return [_flattened(text, odd=odd and may_have_odd_keys(text)) for text in texts]
+
+
+def _flattened(text: bytes, *, odd: bool) -> bytes:
     if len(text) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, text):
         return _OMITTED
     text = one_line(text)
-    return text if text[:1] == b"{" else b'{"value":%b}' % text
+    if text[:1] != b"{":
+        text = b'{"value":%b}' % text
+    if odd or may_have_long_parts(text):
+        text = acceptable(text)
+        if len(text) > _MAX_DETAILS_BYTES:
+            return _OMITTED
+    return text
+
+
+def _fragment(text: msgspec.Raw) -> orjson.Fragment:
+    [accepted] = flattened([bytes(text)])
+    return orjson.Fragment(accepted)
 
 
 SPLICED = {"metadata": flattened, "unmapped": flattened}
-"""How JSON texts of an event are embedded, where it is not as one line."""
+"""How JSON texts of a page are embedded, where they are not as one line."""
 
 
 def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict[str, Any]:
@@ -132,7 +151,7 @@ def _own(event: AuditEvent, marks: Mapping[str, object]) -> dict[str, Any]:
     if event.changes:
         own["changes"] = changes_of(event.changes)
     if event.unmapped != NOTHING:
-        own["unmapped"] = orjson.Fragment(flattened(bytes(event.unmapped)))
+        own["unmapped"] = _fragment(event.unmapped)
     add_marks(own, event, marks)
     return own
 
@@ -150,7 +169,7 @@ def _audit(event: AuditEvent) -> dict[str, Any]:
     if event.project_id or event.project_name:
         audit["project"] = without_empty(id=event.project_id, name=event.project_name)
     if event.metadata != NOTHING:
-        audit["metadata"] = orjson.Fragment(flattened(bytes(event.metadata)))
+        audit["metadata"] = _fragment(event.metadata)
     return audit
 
 
@@ -176,7 +195,7 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
     if users:
         related["user"] = users
     if actor.ip:
-        document["source"] = {"address": actor.ip}
+        document["source"] = {"address": actor.address or actor.ip}
         if is_ip(actor.ip):
             document["source"]["ip"] = actor.ip
             related["ip"] = [actor.ip]

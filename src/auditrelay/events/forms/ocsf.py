@@ -348,7 +348,9 @@ def _unmapped(
         attributes["organization_name"] = event.org_name
     if event.project_id or event.project_name:
         attributes["project"] = without_empty(id=event.project_id, name=event.project_name)
-    if class_uid != ENTITY_MANAGEMENT or event.privilege or event.target.email:
+    if event.actor.address or (
+        class_uid != ENTITY_MANAGEMENT or event.privilege or event.target.email
+    ):
         _add_unsupported(event, class_uid, attributes)
     if event.metadata != NOTHING:
         attributes["metadata"] = splice(event.metadata)
@@ -360,6 +362,8 @@ def _unmapped(
 def _add_unsupported(event: AuditEvent, class_uid: int, attributes: dict[str, Any]) -> None:
     """Add values that other classes have an attribute for, but not this one."""
     target = event.target
+    if event.actor.address:
+        attributes["actor_address"] = event.actor.address
     if class_uid in _WITHOUT_TARGET:
         if target.id or target.name or target.email:
             attributes["target"] = without_empty(id=target.id, name=target.name, email=target.email)

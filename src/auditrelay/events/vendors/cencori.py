@@ -18,6 +18,7 @@ from typing import Any, Self
 from msgspec import UNSET
 
 from auditrelay.events import Actor, ActorKind, Change
+from auditrelay.events.addresses import ip_and_text
 from auditrelay.events.classify import guess
 from auditrelay.events.decode import Undecodable, decode
 from auditrelay.events.marks import UNKNOWN_ACTION
@@ -229,7 +230,10 @@ def _actor(
         return NO_ACTOR
     # An actor with an email address is a user, unless the record says otherwise.
     kind = _ACTORS.get(actor_type or ("user" if email else ""), "unknown")
-    return Actor(kind=kind, id=actor_id, email=email, ip=ip, native_type=actor_type)
+    ip, address = ip_and_text(ip)
+    return Actor(
+        kind=kind, id=actor_id, email=email, ip=ip, native_type=actor_type, address=address
+    )
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

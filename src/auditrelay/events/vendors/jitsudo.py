@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from auditrelay.events import Actor, ActorKind, Change
-from auditrelay.events.addresses import is_ip
+from auditrelay.events.addresses import client_ip, ip_and_text
 from auditrelay.events.classify import guess
 from auditrelay.events.vendors import (
     NO_ACTOR,
@@ -27,6 +27,7 @@ from auditrelay.events.vendors import (
     either,
     guessed_action,
     messages,
+    text,
 )
 
 NAME = "JITSudo"
@@ -64,7 +65,12 @@ _RESOURCES = {
 }
 _ACTORS: dict[str, ActorKind] = {"api_key": "api_key", "oidc": "user", "system": "system"}
 _ADDRESSES = ("ip", "ip_address")
-"""Metadata keys that may contain the actor's IP address; the metadata are not documented."""
+"""
+Metadata keys that may contain the actor's IP address. The metadata are not documented: the one who
+asks for access may have written them, so that such an address is marked as claimed.
+"""
+CLAIMED_IP = "claimed_ip"
+"""The warning on an event whose actor's address is from its metadata."""
 
 
 @lru_cache(maxsize=1024)
@@ -85,15 +91,21 @@ def _actor(actor_id: str | None, actor_type: str | None, ip: str | None) -> Acto
     if not (actor_id or actor_type or ip):
         return NO_ACTOR
     kind = _ACTORS.get(actor_type or "", "unknown")
-    return Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type)
+    ip, address = ip_and_text(ip)
+    return Actor(kind=kind, id=actor_id, ip=ip, native_type=actor_type, address=address)
 
 
 def _address(details: Mapping[str, Any]) -> str | None:
     for key in _ADDRESSES:
-        ip = details.get(key)
-        if type(ip) is str and is_ip(ip):
+        ip = text(details.get(key))
+        if ip and client_ip(ip):
             return ip
     return None
+
+
+@lru_cache(maxsize=1024)
+def _claimed(action: Action) -> Action:
+    return action._replace(warnings=(*action.warnings, CLAIMED_IP))
 
 
 def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
@@ -105,9 +117,12 @@ def read(page: Columns) -> ParsedPage:
     actor_id, actor_type, reasoning = page.texts("actor_id", "actor_type", "reasoning")
     native_action, target_type, target_id = page.texts("action", "resource_type", "resource_id")
     action = list(map(_action, native_action, target_type))
+    address = list(map(_address, page.details))
+    if any(address):
+        action = [_claimed(each) if ip else each for each, ip in zip(action, address, strict=True)]
     return ParsedPage(
         action=action,
-        actor=list(map(_actor, actor_id, actor_type, map(_address, page.details))),
+        actor=list(map(_actor, actor_id, actor_type, address)),
         target_type=target_type,
         target_id=target_id,
         changes=list(map(_changes, page.details)),

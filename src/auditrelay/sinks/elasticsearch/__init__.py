@@ -7,6 +7,7 @@ only. Where a name has several backing indices (a data stream, or an alias, that
 the cluster is searched first for the events that happened before the newest index was created;
 later ones cannot be in an older index (docs/decisions/0015). With a date pattern in ``index``,
 which is filled in by event time, an event always goes to the same index, and no search is needed.
+What each answer proves is in docs/sinks/elasticsearch.md and docs/decisions/0030.
 The form is ``ecs`` by default.
 
 Protocol: www.elastic.co/docs/api/doc/elasticsearch/operation/operation-bulk and
@@ -17,9 +18,9 @@ import asyncio
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Self, cast
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import msgspec
@@ -30,32 +31,31 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
+from auditrelay.events.normalize import available as vendors
+from auditrelay.events.notices import test_event
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_us
 from auditrelay.http.replies import Reply
 from auditrelay.sinks import Counts, Item, Limits, Rejection, Rendered, Verdict
 from auditrelay.sinks._requests import body_of, clean, dump, unexpected_body
-from auditrelay.sinks.elasticsearch.check import check_cluster
+from auditrelay.sinks.elasticsearch.check import Sample, check_cluster
 from auditrelay.sinks.elasticsearch.cluster import ADVICE, Cluster, cluster_error
+from auditrelay.sinks.elasticsearch.content import ContentCheck
 from auditrelay.sinks.elasticsearch.duplicates import DuplicateFinder
-from auditrelay.sinks.elasticsearch.names import Target, Targets, wildcard
+from auditrelay.sinks.elasticsearch.fields import with_accepted_fields
+from auditrelay.sinks.elasticsearch.names import IndexName, Target, Targets, wildcard
+from auditrelay.sinks.elasticsearch.outage import Outage
+from auditrelay.sinks.elasticsearch.refusals import Refusal
 from auditrelay.sinks.elasticsearch.settings import EXAMPLE, Settings
 from auditrelay.telemetry.metrics import Metrics
 
 _RESPONSE_FILTER = (
     "errors,items.*.status,items.*.error.type,items.*.error.reason,"
-    "items.*._index,items.*.failure_store"
+    "items.*.result,items.*._index,items.*.failure_store"
 )
 
-_STORED = frozenset((200, 201))
-
-_REASONS = {
-    "document_parsing_exception": "mapping",
-    "mapper_parsing_exception": "mapping",
-    "strict_dynamic_mapping_exception": "mapping",
-    "illegal_argument_exception": "illegal_argument",
-    "max_bytes_length_exceeded_exception": "too_large",
-}
+_CREATED = frozenset(((201, "created"), (201, None)))
+"""Status and result of an event that was stored; an older server may leave out the result."""
 
 _HIDE_SOURCE = "include_source_on_error"
 """Without it, the error of a refused document quotes the document."""
@@ -66,6 +66,23 @@ _HIDES_SOURCE_SINCE = (8, 18)
 _STORED_ELSEWHERE = (
     "events that do not fit the mapping went to the failure store, which no detection searches: "
     "see GET STREAM::failures/_search"
+)
+
+_DROPPED = (
+    "an ingest pipeline drops events: they are nowhere in the cluster, and count as delivered; "
+    "look for a drop processor in the pipeline of the sink, and in index.default_pipeline and "
+    "index.final_pipeline of the index"
+)
+
+_CHANGED = (
+    "events are stored already, with other content: the vendor, or something in between, shows "
+    "other records under known ids; what was stored first stays. Compare event.hash with what "
+    "auditrelay verify reads"
+)
+
+_MOVED = (
+    "an ingest pipeline moves events to another index (reroute), where neither the search for "
+    "duplicates nor the template of auditrelay applies: {}"
 )
 
 __all__ = ["EXAMPLE", "Settings", "Sink", "build"]
@@ -83,11 +100,14 @@ class Sink:
 
     def __init__(self, name: str, settings: Settings, metrics: Metrics, clock: Clock) -> None:
         self._settings = settings
+        self._clock = clock
         self._form = FORMS[settings.format]
         self._actions = Derived(self._action, SPLICED[settings.format])
         self._targets = Targets(settings.index)
         self._cluster = Cluster(name, settings, metrics, clock)
         self._duplicates = DuplicateFinder(self._cluster, clock)
+        self._content = ContentCheck(self._cluster, clock) if settings.format == "ecs" else None
+        self._version_outage = Outage(clock)
         self._parameters: dict[str, str] | None = None
         self._parameters_lock = asyncio.Lock()
 
@@ -106,6 +126,7 @@ class Sink:
         Its key is the name of its target.
         """
         targets = self._targets.of_page(page)
+        page = with_accepted_fields(page, self._settings.format)
         texts = self._actions.texts(page, RenderContext(now, marks), targets)
         names = [target.name for target in targets]
         return list(map(Rendered, texts, names))
@@ -125,11 +146,11 @@ class Sink:
         """Send *batch*, except for what is already stored; sending it again is harmless."""
         targets = _by_target(batch)
         try:
-            stored, warnings = await self._duplicates.find(batch, targets)
-            if not stored:
+            found = await self._duplicates.find(batch, targets)
+            if not found.stored:
                 verdict = await self._bulk(batch)
             else:
-                new = [index for index in range(len(batch)) if index not in stored]
+                new = [index for index in range(len(batch)) if index not in found.stored]
                 verdict = Verdict()
                 if new:
                     verdict = (await self._bulk([batch[index] for index in new])).within(new)
@@ -137,13 +158,23 @@ class Sink:
             # The outcome is unknown, and the target may roll over before it is resent.
             self._duplicates.invalidate(targets)
             raise
+        finally:
+            if self._content is not None:
+                self._content.sent(batch)
         if verdict.retry:
             self._duplicates.invalidate(targets)
+        if not (found.stored or found.unsearched or found.warnings):
+            return verdict
         counts = verdict.counts
+        refused = {each.index for each in verdict.rejected}
         return replace(
             verdict,
-            counts=replace(counts, duplicates=counts.duplicates + len(stored)),
-            warnings=(*verdict.warnings, *sorted(warnings)),
+            counts=replace(
+                counts,
+                duplicates=counts.duplicates + len(found.stored),
+                unsearched=len(found.unsearched - refused - {*verdict.retry}),
+            ),
+            warnings=(*verdict.warnings, *sorted(found.warnings)),
         )
 
     async def _bulk(self, batch: Sequence[Item]) -> Verdict:
@@ -161,7 +192,16 @@ class Sink:
                 self._parameters = parameters
         if reply.status != 200:
             raise cluster_error(reply)
-        return self._verdict(reply, len(batch))
+        already: list[tuple[str | None, Item]] = []
+        verdict = self._verdict(reply, batch, already)
+        changed = await self._content.count_changed(already) if already and self._content else 0
+        if not changed:
+            return verdict
+        return replace(
+            verdict,
+            counts=replace(verdict.counts, changed=changed),
+            warnings=(*verdict.warnings, _CHANGED),
+        )
 
     async def _bulk_parameters(self) -> dict[str, str]:
         """Return the parameters of a bulk request, which depend on the cluster's version."""
@@ -170,63 +210,113 @@ class Sink:
                 parameters = {"filter_path": _RESPONSE_FILTER}
                 if self._settings.pipeline is not None:
                     parameters["pipeline"] = self._settings.pipeline
-                if _hides_source(await self._cluster.version()):
+                version = await self._version()
+                if version is None:
+                    return parameters  # and ask again
+                if _hides_source(version):
                     parameters[_HIDE_SOURCE] = "false"
                 self._parameters = parameters
             return self._parameters
 
-    def _verdict(self, reply: Reply, count: int) -> Verdict:
-        """Return the verdict in a bulk *reply* on *count* events, which it lists in order."""
+    async def _version(self) -> Mapping[str, Any] | None:
+        """Return the cluster's version, or None if it cannot be read for long."""
+        if self._version_outage.is_due:
+            try:
+                return await self._version_outage.attempt(self._cluster.version())
+            except Retryable:
+                if not self._version_outage.is_long:
+                    raise
+        return None
+
+    def _verdict(
+        self, reply: Reply, batch: Sequence[Item], already: list[tuple[str | None, Item]]
+    ) -> Verdict:
+        """
+        Return the verdict in a bulk *reply* on *batch*, whose events it lists in order.
+
+        Those that were stored *already* are added to that list, each with its index.
+        """
         stored = _all_stored(reply)
-        if stored is not None and len(stored) == count:
-            self._duplicates.confirm({each.create.index for each in stored})
-            return _of_stored(sum([each.create.failure_store == "used" for each in stored]))
+        if stored is not None and len(stored) == len(batch):
+            return self._of_stored(
+                [each.create.index for each in stored],
+                [each.create.failure_store == "used" for each in stored],
+            )
         results = _results(reply)
-        if results is None or len(results) != count:
+        if results is None or len(results) != len(batch):
             raise unexpected_body(reply, "the bulk API")
         rejected: list[Rejection] = []
         retry: list[int] = []
         retry_reason: Retryable | None = None
-        missing = duplicates = stored_elsewhere = 0
+        dropped = 0
         for index, result in enumerate(results):
-            status = result["status"]
-            if status in _STORED:
-                stored_elsewhere += result.get("failure_store") == "used"
+            if _is_success(result):
+                dropped += _is_dropped(result)
                 continue
-            refusal = _Refusal.of(result)
-            if status == 409 and refusal.type.startswith("version_conflict"):
-                duplicates += 1
-            elif status in (408, 425, 429) or status >= 500:
-                retry.append(index)
-                retry_reason = retry_reason or Retryable(
-                    f"{reply.where}: {refusal.message}", reason=f"status_{status}"
-                )
-            elif status in (401, 403) or self._is_configuration(refusal):
-                raise Refused(f"{reply.where}: {refusal.message}; {ADVICE}", status=status)
-            else:
-                missing += status == 404
-                reason = _REASONS.get(refusal.type, f"status_{status}")
-                rejected.append(Rejection(index, reason, refusal.message, status))
-        self._duplicates.confirm({result.get("_index") for result in results})
-        if missing == count:
-            raise Refused(f"{reply.where}: {rejected[0].message}; {ADVICE}", status=404)
+            refusal = Refusal.of(result)
+            match refusal.cause:
+                case "duplicate":
+                    already.append((result.get("_index"), batch[index]))
+                case "pressure":
+                    retry.append(index)
+                    retry_reason = retry_reason or Retryable(
+                        f"{reply.where}: {refusal.message}", reason=f"status_{refusal.status}"
+                    )
+                case "target":
+                    raise Refused(
+                        f"{reply.where}: {refusal.message}; {ADVICE}", status=refusal.status
+                    )
+                case "document":
+                    rejected.append(
+                        Rejection(
+                            index,
+                            refusal.code,
+                            refusal.message,
+                            refusal.status,
+                            str(batch[index].key),
+                        )
+                    )
+        verdict = self._of_stored(
+            [result.get("_index") for result in results],
+            [result.get("failure_store") == "used" for result in results],
+        )
         return replace(
-            _of_stored(stored_elsewhere, duplicates),
+            verdict,
             rejected=tuple(rejected),
             retry=tuple(retry),
             retry_reason=retry_reason,
+            counts=replace(verdict.counts, duplicates=len(already), dropped=dropped),
+            warnings=(*verdict.warnings, *([_DROPPED] if dropped else [])),
         )
 
-    def _is_configuration(self, refusal: "_Refusal") -> bool:
-        """Return whether a *refusal* affects every event alike, so that an operator must fix it."""
-        if refusal.type == "index_closed_exception":
-            return True
-        pipeline = self._settings.pipeline
-        return pipeline is not None and refusal.reason.startswith(f"pipeline with id [{pipeline}]")
+    def _of_stored(
+        self, indices: Sequence[str | None], in_failure_store: Sequence[bool]
+    ) -> Verdict:
+        """Return the verdict on events that were written to *indices*, as far as they show it."""
+        if True in in_failure_store:
+            elsewhere, warnings = sum(in_failure_store), [_STORED_ELSEWHERE]
+            indices = [
+                None if failed else name
+                for name, failed in zip(indices, in_failure_store, strict=True)
+            ]
+        else:
+            elsewhere, warnings = 0, []
+        moved = self._duplicates.confirm(set(indices))
+        if moved:
+            elsewhere += sum([name in moved for name in indices])
+            warnings.append(_MOVED.format(clean(", ".join(sorted(moved)))))
+        return Verdict(counts=Counts(stored_elsewhere=elsewhere), warnings=tuple(warnings))
 
     async def check(self) -> str:
         """Identify every node, and check that events can be stored in the configured index."""
-        return await check_cluster(self._cluster, self._duplicates, self._settings)
+        now = self._clock.now()
+        vendor = next(iter(vendors()))
+        event = test_event(source="check", vendor=vendor, nonce="check", now=now, tags={})
+        [rendered] = self.render(Page.of([event]), event.at)
+        document = rendered.text.partition(b"\n")[2]
+        return await check_cluster(
+            self._cluster, self._duplicates, self._settings, Sample(str(rendered.key), document)
+        )
 
     async def find_stored(self, events: Sequence[AuditEvent]) -> frozenset[str]:
         """
@@ -237,8 +327,8 @@ class Sink:
         """
         targets: dict[str, list[str]] = {}
         for event in events:
-            target = self._targets.of(event.vendor, event.source, event.at)
-            targets.setdefault(target.name, []).append(event.uid)
+            target = self._targets.of(event.vendor, event.source, event.at, event.fetched)
+            targets.setdefault(target.name.searched, []).append(event.uid)
         return await self._duplicates.stored(targets)
 
     def backfill_notice(self, start: datetime, end: datetime, now: datetime) -> str | None:  # noqa: ARG002
@@ -263,51 +353,24 @@ class Sink:
 
 
 def _by_target(batch: Sequence[Item]) -> dict[str, list[int]]:
-    """Return the places in *batch* by the index or stream that each event goes to."""
+    """Return the places in *batch* by the index or stream where each event may be already."""
     targets: dict[str, list[int]] = {}
-    target, places = "", []
+    name: object = None
+    places: list[int] = []
     for place, item in enumerate(batch):
-        if item.key != target:  # most batches have one target
-            target = cast("str", item.key)
-            places = targets.setdefault(target, [])
+        if item.key is not name:  # most batches have one target
+            name = item.key
+            places = targets.setdefault(cast("IndexName", name).searched, [])
         places.append(place)
     return targets
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """The error of one event in a bulk response."""
-
-    status: int
-    type: str
-    reason: str
-
-    @classmethod
-    def of(cls, result: Mapping[str, Any]) -> Self:
-        """Parse the *result* of one event."""
-        error = result.get("error")
-        error = error if isinstance(error, dict) else {}
-        return cls(result["status"], str(error.get("type") or ""), str(error.get("reason") or ""))
-
-    @property
-    def message(self) -> str:
-        """The error as shown, such as ``400, mapper_parsing_exception: failed to parse``."""
-        return clean(f"{self.status}, {self.type or 'no type'}: {self.reason}")
-
-
-def _of_stored(stored_elsewhere: int, duplicates: int = 0) -> Verdict:
-    """Return the verdict on a batch that is stored; so many events of it elsewhere, or before."""
-    return Verdict(
-        counts=Counts(duplicates=duplicates, stored_elsewhere=stored_elsewhere),
-        warnings=(_STORED_ELSEWHERE,) if stored_elsewhere else (),
-    )
-
-
 class _Stored(msgspec.Struct, gc=False):
-    """The result of an event, as far as it matters if the event is stored."""
+    """The result of an event that is stored, as far as it matters; others are no such."""
 
-    status: int
+    status: Literal[201]
     index: str | None = msgspec.field(name="_index", default=None)
+    result: Literal["created"] | None = None
     failure_store: str | None = None
 
 
@@ -329,9 +392,22 @@ def _all_stored(reply: Reply) -> list[_Created] | None:
         results = _decode_results(reply.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if results.errors or not {each.create.status for each in results.items} <= _STORED:
-        return None
-    return results.items
+    return None if results.errors else results.items
+
+
+def _is_success(result: Mapping[str, Any]) -> bool:
+    """Return whether the cluster has taken an event, be it to store it or not."""
+    return result["status"] in range(200, 300)
+
+
+def _is_dropped(result: Mapping[str, Any]) -> bool:
+    """
+    Return whether a pipeline has dropped an event that was taken.
+
+    A create that has stored a document says 201, ``created``; an event that a ``drop`` processor
+    took away has 200, ``noop`` (github.com/elastic/elasticsearch/pull/32278).
+    """
+    return (result["status"], result.get("result")) not in _CREATED
 
 
 def _results(reply: Reply) -> list[dict[str, Any]] | None:

@@ -3,8 +3,10 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
+
+from orjson import Fragment
 
 from auditrelay.errors import Refused, RelayError
 from auditrelay.sinks._requests import clean
@@ -35,7 +37,16 @@ _BUILT_IN = re.compile(r"(logs|metrics|traces|synthetics)-.*-")
 """Names for which Elasticsearch's built-in templates create data streams."""
 
 
-async def check_cluster(cluster: Cluster, duplicates: DuplicateFinder, settings: Settings) -> str:
+class Sample(NamedTuple):
+    """An event as it would be sent: where to, and its document as JSON."""
+
+    target: str
+    document: bytes
+
+
+async def check_cluster(
+    cluster: Cluster, duplicates: DuplicateFinder, settings: Settings, sample: Sample
+) -> str:
     """
     Identify every node, then check what would happen to events in the configured index.
 
@@ -43,7 +54,7 @@ async def check_cluster(cluster: Cluster, duplicates: DuplicateFinder, settings:
     existing indices fit. A check that the key may not make is reported and is no failure. Raises
     Refused if no event could be delivered, and Retryable if no node answers.
     """
-    who, notes = await _nodes(cluster)
+    who, opensearch, notes = await _nodes(cluster)
     target = wildcard(settings.index)
     privileges = await _privileges(cluster, target)
     if privileges is None:
@@ -64,13 +75,14 @@ async def check_cluster(cluster: Cluster, duplicates: DuplicateFinder, settings:
     else:
         notes.append(await _deduplication(duplicates, target, privileges))
     notes += template_notes
+    notes += await _pipelines(cluster, settings, sample, opensearch=opensearch)
     if settings.format == "ecs":
         notes += await _mapping(cluster, target)
     return f"{who}: {'; '.join(notes)}"
 
 
-async def _nodes(cluster: Cluster) -> tuple[str, list[str]]:
-    """Return the name of the cluster, and notes about its nodes."""
+async def _nodes(cluster: Cluster) -> tuple[str, bool, list[str]]:
+    """Return the name of the cluster, whether it is OpenSearch, and notes about its nodes."""
     urls = cluster.urls
     answers = await asyncio.gather(*(cluster.identify(url) for url in urls))
     failed = [answer for answer in answers if isinstance(answer, RelayError)]
@@ -90,9 +102,10 @@ async def _nodes(cluster: Cluster) -> tuple[str, list[str]]:
     first, about = next(iter(there.items()))
     cluster.prefer(first)
     version = about.get("version")
-    number = version.get("number") if isinstance(version, dict) else None
+    version = version if isinstance(version, dict) else {}
     notes = [f"unreachable: {error}" for error in failed]
-    return f"{first} (version {clean(str(number or 'unknown'))})", notes
+    who = f"{first} (version {clean(str(version.get('number') or 'unknown'))})"
+    return who, version.get("distribution") == "opensearch", notes
 
 
 async def _privileges(cluster: Cluster, target: str) -> dict[str, bool] | None:
@@ -125,6 +138,52 @@ async def _deduplication(
         f"grant read and view_index_metadata on {target}, or put a date into "
         'the name, such as index = "audit-{vendor}-%Y.%m"'
     )
+
+
+async def _pipelines(
+    cluster: Cluster, settings: Settings, sample: Sample, *, opensearch: bool
+) -> list[str]:
+    """
+    Report what ingest pipelines would do to *sample*, which is not stored.
+
+    Elasticsearch runs whatever a bulk request would run, those of the index too
+    (www.elastic.co/docs/api/doc/elasticsearch/operation/operation-simulate-ingest, since 8.12); an
+    older one, or OpenSearch, only the pipeline that is configured.
+    """
+    body = {"docs": [{"_index": sample.target, "_id": "1", "_source": Fragment(sample.document)}]}
+    paths = [] if opensearch else [f"/_ingest/{quote(sample.target)}/_simulate"]
+    parameters = {} if settings.pipeline is None else {"pipeline": settings.pipeline}
+    if settings.pipeline is not None:
+        paths.append(f"/_ingest/pipeline/{quote(settings.pipeline, safe='')}/_simulate")
+    refusal = ""
+    for number, path in enumerate(paths):
+        whole = number == 0 and not opensearch
+        reply = await cluster.request_json("POST", path, body, parameters if whole else None)
+        answer = reply.object() if reply.status == 200 else None
+        docs = answer.get("docs") if answer is not None else None
+        if isinstance(docs, list) and len(docs) == 1:
+            return _fate(docs[0], sample.target)
+        error = (reply.object() or {}).get("error")
+        refusal = str(error.get("reason")) if isinstance(error, dict) else str(reply.status)
+    if settings.pipeline is None:
+        return []
+    return [f"what the pipeline {settings.pipeline} does cannot be checked: {clean(refusal)}"]
+
+
+def _fate(simulated: Any, index: str) -> list[str]:
+    """Report what has become of a *simulated* document for *index*."""
+    document = simulated.get("doc") if isinstance(simulated, dict) else None
+    if simulated is None or (isinstance(document, dict) and document.get("result") == "noop"):
+        return ["an ingest pipeline drops a test event: such events would be stored nowhere"]
+    document = document if isinstance(document, dict) else simulated
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, dict):
+        return [f"an ingest pipeline fails for a test event: {clean(str(error.get('reason')))}"]
+    moved_to = document.get("_index") if isinstance(document, dict) else None
+    if isinstance(moved_to, str) and moved_to not in (index, "_index"):
+        moved = f"an ingest pipeline moves events to {clean(moved_to)}"
+        return [f"{moved}, where they are not searched for after a rollover"]
+    return []
 
 
 async def _template(cluster: Cluster, settings: Settings, target: str) -> tuple[bool, list[str]]:

@@ -21,6 +21,9 @@ _NOT_ANSWERED = (400, 403, 404, 405)
 _NODE_UNAVAILABLE = (502, 503, 504)
 """Statuses of one node, or of a proxy before it, that another node may not return."""
 
+_NOTHING_DONE = (429, 503)
+"""Statuses with which a cluster turns down a request that it has not begun to work on."""
+
 ADVICE = "check urls, index, pipeline, and the privileges of the key or user"
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -166,7 +169,10 @@ def cluster_error(reply: Reply) -> RelayError:
     message = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, dict) else ""
     if reply.status == 400 and not message:
         return Refused(f"{reply.where} did not answer like a cluster; {ADVICE}", status=400)
-    return error_for(reply, message=message)
+    failure = error_for(reply, message=message)
+    if isinstance(failure, Retryable) and message and reply.status in _NOTHING_DONE:
+        failure.sent = False  # in the cluster's own words; a gateway's would prove nothing
+    return failure
 
 
 def _authorization(settings: Settings) -> dict[str, str]:

@@ -3,10 +3,13 @@ Find the events of a batch that are already stored, across a rollover (docs/deci
 
 A cluster deduplicates by ``_id`` within one index only. So where a name has several backing
 indices, the events of a batch that may be in an older one are searched for before it is sent.
+
+A search that is down holds a batch up for a moment only (docs/decisions/0030): then the batch is
+sent without one, and the events that a search was due for are counted as possible duplicates.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -18,9 +21,12 @@ from auditrelay.sinks import Item
 from auditrelay.sinks._requests import unexpected_body
 from auditrelay.sinks.elasticsearch.cluster import Cluster, answer_of
 from auditrelay.sinks.elasticsearch.names import MAX_TARGETS
+from auditrelay.sinks.elasticsearch.outage import Outage
 
 _FRESH_FOR: Final = 60.0
 """Seconds for which the backing indices of a name are cached."""
+
+_STALE: Final = float("-inf")
 
 _UNREADABLE_RETRY: Final = 3600.0
 """Seconds until a cluster that refused is asked again: its audit log records each refusal."""
@@ -50,43 +56,82 @@ _INCOMPLETE = (
 )
 
 
+_DOWN = (
+    "the search for duplicates does not work, so events are sent without it: those that are resent "
+    "after a rollover may be stored twice"
+)
+
+
+@dataclass(slots=True)
+class Found:
+    """
+    What the cluster was asked about a batch.
+
+    *stored* are the places of events that are already there; *unsearched* those of events that may
+    be, where no search has said so or otherwise.
+    """
+
+    stored: set[int] = field(default_factory=set)
+    unsearched: set[int] = field(default_factory=set)
+    warnings: set[str] = field(default_factory=set)
+
+
 class DuplicateFinder:
     """Caches the backing indices of each target, and searches them for duplicates."""
 
     def __init__(self, cluster: Cluster, clock: Clock) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._outage = Outage(clock)
         self._backing: dict[str, _BackingIndices] = {}
+        self._reads = 0
+        self._unexplained: dict[str, int] = {}
+        """Indices that were written to and belong to no target, and the last read before that."""
 
-    async def find(
-        self, batch: Sequence[Item], targets: Mapping[str, Sequence[int]]
-    ) -> tuple[set[int], set[str]]:
+    async def find(self, batch: Sequence[Item], targets: Mapping[str, Sequence[int]]) -> Found:
         """
-        Return the places in *batch* of the events that are already stored, and warnings.
+        Return which events of *batch* are already stored, as far as the cluster can be asked.
 
-        *targets* are the places in *batch* by the index or stream that the events go to. Raises
-        Retryable or Refused if the cluster does not answer; a missing privilege is a warning.
+        *targets* are the places in *batch* by the index, stream or pattern where the events may be
+        already. Raises Retryable while a search that fails may still work in time, and Refused if
+        the cluster refuses it; a missing privilege is a warning.
         """
-        stored: set[int] = set()
-        warnings: set[str] = set()
+        found = Found()
         for target, places in targets.items():
-            backing = await self._backing_indices(target)
-            if backing.unreadable:
-                warnings.add(_UNREADABLE)
-            old = [place for place in places if batch[place].at < backing.search_before]
-            for first in range(0, len(old), _MAX_IDS):
-                part = {batch[place].uid: place for place in old[first : first + _MAX_IDS]}
-                found = await self._search(target, part)
-                if found is None:
-                    self._backing[target] = _BackingIndices(
-                        self._clock.monotonic(), unreadable=True
-                    )
-                    warnings.add(_UNREADABLE)
-                    break
-                stored.update(part[uid] for uid in found.uids if uid in part)
-                if not found.complete:
-                    warnings.add(_INCOMPLETE)
-        return stored, warnings
+            if self._outage.is_due:
+                try:
+                    await self._outage.attempt(self._find_in(target, places, batch, found))
+                    continue
+                except Retryable:
+                    if not self._outage.is_long:
+                        raise
+            backing = self._backing.get(target)
+            found.unsearched.update(
+                places if backing is None else _may_be_stored(target, backing, places, batch)
+            )
+            found.warnings.add(_DOWN)
+        found.unsearched -= found.stored
+        return found
+
+    async def _find_in(
+        self, target: str, places: Sequence[int], batch: Sequence[Item], found: Found
+    ) -> None:
+        """Add to *found* what a search in *target* says of the events at *places*."""
+        backing = await self._backing_indices(target)
+        if backing.unreadable:
+            found.warnings.add(_UNREADABLE)
+        old = _may_be_stored(target, backing, places, batch)
+        for first in range(0, len(old), _MAX_IDS):
+            part = {batch[place].uid: place for place in old[first : first + _MAX_IDS]}
+            answer = await self._search(target, part)
+            if answer is None:
+                self._backing[target] = _BackingIndices(self._clock.monotonic(), unreadable=True)
+                found.warnings.add(_UNREADABLE)
+                return
+            found.stored.update(part[uid] for uid in answer.uids if uid in part)
+            if not answer.complete:
+                found.unsearched.update(part.values())
+                found.warnings.add(_INCOMPLETE)
 
     async def stored(self, targets: Mapping[str, Sequence[str]]) -> frozenset[str]:
         """
@@ -115,24 +160,42 @@ class DuplicateFinder:
         return settings_by_index is not None and await self._search(target, ()) is not None
 
     def invalidate(self, targets: Iterable[str]) -> None:
-        """Drop the cached backing indices of *targets*, unless a privilege is missing."""
+        """Read the backing indices of *targets* again, unless a privilege is missing."""
         for target in targets:
             backing = self._backing.get(target)
             if backing is not None and not backing.unreadable:
-                del self._backing[target]
+                backing.known_at = _STALE
 
-    def confirm(self, indices: Iterable[str | None]) -> None:
-        """Extend the cache of the targets that *indices*, which were written to, belong to."""
-        written = {*indices} - {None}
+    def confirm(self, indices: Iterable[str | None]) -> frozenset[str]:
+        """
+        Extend the cache of the targets that *indices*, which were written to, belong to.
+
+        Return which of them belong to no target: an ingest pipeline has moved events there. That is
+        certain once the targets have been read twice since (a node may lag behind) and still do
+        not have them.
+        """
+        written = {name for name in indices if name is not None}
         for target, backing in self._backing.items():
             if not written:
-                return
+                return frozenset()
             if target in written or not backing.names.isdisjoint(written):
                 written -= backing.names | {target}
-                if not backing.unreadable:
+                if not backing.unreadable and backing.known_at != _STALE:
                     backing.known_at = self._clock.monotonic()
-        if written:  # an index that is new: something has rolled over
+        moved = frozenset(filter(self._is_explained_by_no_target, written))
+        if written - moved:  # an index that is new: something has rolled over
+            if len(self._unexplained) >= MAX_TARGETS:
+                self._unexplained.clear()
+            for name in written:
+                self._unexplained.setdefault(name, self._reads)
             self.invalidate(list(self._backing))
+        return moved
+
+    def _is_explained_by_no_target(self, index: str) -> bool:
+        seen = self._unexplained.get(index)
+        return seen is not None and all(
+            each.read > seen + 1 and not each.unreadable for each in self._backing.values()
+        )
 
     async def _backing_indices(self, target: str) -> "_BackingIndices":
         """Return the backing indices of *target*, requested again once the cache has expired."""
@@ -143,8 +206,9 @@ class DuplicateFinder:
         ):
             if len(self._backing) >= MAX_TARGETS:
                 self._backing.clear()
+            self._reads = read = self._reads + 1
             settings_by_index = await self._creation_dates(target)
-            backing = self._backing[target] = _BackingIndices.of(settings_by_index, now)
+            backing = self._backing[target] = _BackingIndices.of(settings_by_index, now, read)
         return backing
 
     async def _creation_dates(self, target: str) -> Mapping[str, Any] | None:
@@ -176,23 +240,33 @@ class _BackingIndices:
 
     An event that happened before *search_before* (microseconds since 1970, plus clock skew) may be
     in another of them than the one that is written to; 0 if there is only one. *unreadable*: a
-    privilege to list or search them is missing.
+    privilege to list or search them is missing. *read* counts the requests for them.
     """
 
     known_at: float
     names: frozenset[str] = frozenset()
     search_before: int = 0
     unreadable: bool = False
+    read: int = 0
 
     @classmethod
-    def of(cls, settings_by_index: Mapping[str, Any] | None, known_at: float) -> Self:
+    def of(cls, settings_by_index: Mapping[str, Any] | None, known_at: float, read: int) -> Self:
         """Parse the settings of each index; None: not permitted."""
         if settings_by_index is None:
             return cls(known_at, unreadable=True)
         search_before = 0
         if len(settings_by_index) > 1:
             search_before = max(map(_created_at, settings_by_index.values())) + _CLOCK_SKEW
-        return cls(known_at, frozenset(settings_by_index), search_before)
+        return cls(known_at, frozenset(settings_by_index), search_before, read=read)
+
+
+def _may_be_stored(
+    target: str, backing: _BackingIndices, places: Sequence[int], batch: Sequence[Item]
+) -> Sequence[int]:
+    """Return which of *places* have an event that may be in another index of *target*."""
+    if "*" in target:  # a pattern: the time of these events says nothing
+        return places if backing.names else []
+    return [place for place in places if batch[place].at < backing.search_before]
 
 
 def _created_at(settings: Any) -> int:

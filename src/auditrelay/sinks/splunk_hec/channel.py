@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from auditrelay.errors import Refused, RelayError, Retryable
+from auditrelay.http.cookies import header_of, updated
 from auditrelay.http.replies import Reply
 
 
@@ -30,8 +31,7 @@ class Channel:
         self.lost = False
         self.retired = False
         self._poll = poll
-        # By hand: a jar of httpx belongs to the client, but each channel needs its own node. The
-        # parsers of the standard library lose cookies, see sources/cencori/session.py.
+        # A jar of httpx would belong to the client, but each channel needs its own node.
         self._cookies: dict[str, str] = {}
         self._in_flight: set[_Request] = set()
         self._next = 0
@@ -41,15 +41,11 @@ class Channel:
     @property
     def cookie_header(self) -> dict[str, str]:
         """The header that brings a request to the node where the channel lives."""
-        pairs = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        return {"Cookie": pairs} if pairs else {}
+        return {"Cookie": header_of(self._cookies)} if self._cookies else {}
 
     def keep_cookies(self, reply: Reply) -> None:
         """Keep the cookies of *reply*; newer ones replace older ones."""
-        for line in reply.headers.get_list("set-cookie"):
-            name, equals, value = line.partition(";")[0].strip().partition("=")
-            if equals and name:
-                self._cookies[name] = value
+        self._cookies = updated(self._cookies, reply.headers, reply.at)
 
     def request(self) -> "_Request":
         """Return a context manager for one request that sends a batch on the channel."""

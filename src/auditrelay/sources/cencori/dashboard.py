@@ -33,7 +33,7 @@ from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
-from auditrelay.http.headers import http_date
+from auditrelay.http.headers import date
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sources import Keeping, Page
@@ -393,7 +393,7 @@ class Source:
         """Return what *read* returns for the reply, whose cookies are kept in any case."""
 
         def keep_cookies(reply: Reply) -> T:
-            self._session.update(reply.headers.get_list("set-cookie"), reply.at)
+            self._session.update(reply.headers, reply.at)
             return read(reply)
 
         return await self._peer.get(
@@ -496,7 +496,7 @@ def _refusal(reply: Reply) -> _Refusal:
 
 def _date_of(reply: Reply) -> datetime:
     """Return the vendor's time. Raises Retryable for a reply without one."""
-    at = http_date(reply.headers.get("date", ""))
+    at = date(reply.headers)
     if at is None:
         raise Retryable(
             f"the reply to {reply.where} has no Date: the span of time that it shows is unknown",

@@ -9,7 +9,7 @@ same in every file that contains them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
@@ -24,13 +24,16 @@ from auditrelay.sources.cencori.export_csv import read_rows
 from auditrelay.sources.cencori.export_json import JsonExport
 from auditrelay.sources.cencori.export_span import FileName, RowStats, covered_span
 from auditrelay.sources.cencori.folder import HashingReader
-from auditrelay.window import moment
+from auditrelay.window import micros, moment
 
 _ENCODE = msgspec.json.Encoder().encode
 
 PAGE_ROWS = 1_000
 PAGE_BYTES = 4 * 2**20
 """A page ends when it has so many rows or so many bytes."""
+
+_LATEST = micros(datetime(9999, 1, 1, tzinfo=UTC))
+"""Later times are forwarded like any others, and no span is derived from them."""
 
 
 @dataclass(slots=True)
@@ -48,7 +51,7 @@ class _Counter:
         """Count a row with the time *at*, in microseconds, None if it cannot be read."""
         self.count += 1
         self.broken_off = short
-        if at is not None:
+        if at is not None and at < _LATEST:
             self.oldest = at if self.oldest is None else min(self.oldest, at)
             self.newest = at if self.newest is None else max(self.newest, at)
 

@@ -30,6 +30,9 @@ default, and the most that the dashboard requests. Older rows are missing withou
 
 _DAY = timedelta(days=1)
 
+_YEARS = range(2000, 9999)
+"""Exports of other years are forged or broken, and their spans cannot be calculated with."""
+
 _NAME = re.compile(
     # Browsers append a number if there is already a file of that name.
     r"audit-log-(?P<slug>.+)-(?P<range>1h|24h|7d|30d|90d|all)-(?P<day>\d{4}-\d\d-\d\d)"
@@ -55,6 +58,8 @@ def parse_file_name(name: str) -> FileName | None:
     try:
         day = datetime.fromisoformat(found["day"]).replace(tzinfo=UTC)
     except ValueError:
+        return None
+    if day.year not in _YEARS:
         return None
     return FileName(found["slug"], RANGES.get(found["range"].lower()), day)
 
@@ -96,7 +101,8 @@ def covered_span(
     The last *settle* before the export is not covered: rows may have been stamped and not yet
     stored. Nor is anything after *now*. A truncated export covers what is newer than its oldest
     row; the rest of its range is a possible gap. If its range is not known, the gap is the time of
-    that row.
+    that row. An export of all time that has no rows covers nothing: it would prove that nothing
+    ever happened.
     """
     span = _full_span(name, exported_at, rows, settle=settle, now=now)
     reason = None
@@ -127,7 +133,7 @@ def _full_span(
     now: datetime,
 ) -> Interval | None:
     """Return the span that an export which is not truncated is certain to cover, None if none."""
-    if name is None:
+    if name is None or (name.length is None and not rows.count):
         return None
     # Made at some time of that day, and not before its newest row.
     earliest = max(name.day, rows.newest or name.day)

@@ -56,6 +56,7 @@ class ExportFolder:
             yield ExportFile(
                 key=key,
                 name=file.name,
+                owner=file.owner,
                 pages=self._pages(file, key, now, problem),
             )
 
@@ -63,6 +64,7 @@ class ExportFolder:
         """Return how many exports there are, and which files cannot be read. Raises Refused."""
         try:
             files = await _in_thread(self._scanner.scan)
+            open_to_all = await _in_thread(self._scanner.writable_by_others)
         except OSError as error:
             raise self._refused(error) from error
         problems = []
@@ -77,7 +79,13 @@ class ExportFolder:
         words = f"{count} export{'' if count == 1 else 's'} in {self._directory}"
         if problems:
             words += f", and {len(problems)} that cannot be read: {'; '.join(problems[:3])}"
-        return words if len(problems) <= 3 else f"{words}; ..."
+            words += "; ..." if len(problems) > 3 else ""
+        if open_to_all:
+            words += (
+                "; other users of this machine can put exports there, and so claim that time was "
+                f"read: chmod o-w {self._directory}"
+            )
+        return words
 
     async def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -118,11 +126,12 @@ class ExportFolder:
             finally:
                 reading.close()
         except Unreadable as error:
-            message = f"{file.path}: {scrub(str(error))}"
+            message = f"{self._directory}/{file.name}: {scrub(str(error))}"
             self._rejected[key] = message, error.reason
             raise Rejected(message, reason=error.reason) from error
         except OSError as error:
-            raise Rejected(f"{file.path}: {error.strerror}", reason="file_not_read") from error
+            message = f"{self._directory}/{file.name}: {error.strerror}"
+            raise Rejected(message, reason="file_not_read") from error
 
     def _read(self, file: FoundFile, key: bytes, now: datetime) -> Generator[ExportPage]:
         parsed = parse_file_name(file.name)

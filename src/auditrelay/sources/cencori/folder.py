@@ -2,9 +2,11 @@
 Scan a folder of export files: which are complete, and the digest of each one's content.
 
 Files are deduplicated by content: one that is renamed, copied or put there again is the same file.
-No file is changed or deleted.
+No file is changed or deleted. Names may be of any bytes; links are not followed, since the content
+of another file is no export that was put here.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -14,12 +16,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from auditrelay.sources.cencori.buffer import CHUNK_BYTES
+from auditrelay.telemetry.scrubber import escape
 
 QUIET_PERIOD = timedelta(seconds=10)
 """How long a file must not have changed before it counts as complete."""
 
 _TEMPORARY = (".part", ".partial", ".crdownload", ".download", ".tmp", ".swp", "~")
 """Suffixes that programs give a file while they write it; such a file is ignored."""
+
+MOST_NAME = 255 * 6
+"""The most characters of a name, each of its bytes escaped."""
+
+LATEST_CHANGE = 4e9
+"""A file system may say any time; later ones are cut to this, of the year 2096."""
 
 _Signature = tuple[int, int, int, int]
 
@@ -31,11 +40,13 @@ class FoundFile:
     path: Path
     signature: _Signature
     changed: float
+    owner: int
+    """The number of the user that it belongs to."""
 
     @property
     def name(self) -> str:
-        """Its name in the folder."""
-        return self.path.name
+        """Its name in the folder, as a text that can be stored and shown anywhere."""
+        return text_of(self.path.name)
 
     def stand_in_digest(self) -> bytes:
         """Return what replaces the digest of a file that cannot be read."""
@@ -58,14 +69,24 @@ class FolderScanner:
                 if entry.name.startswith(".") or entry.name.lower().endswith(_TEMPORARY):
                     continue
                 try:
-                    status = entry.stat()
+                    status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # deleted meanwhile
                     continue
-                if stat.S_ISREG(status.st_mode):
+                # A link is found, to be refused with a reason when it is opened.
+                if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                     found.append(
-                        FoundFile(self._path / entry.name, _signature(status), status.st_mtime)
+                        FoundFile(
+                            self._path / entry.name,
+                            _signature(status),
+                            min(max(status.st_mtime, 0.0), LATEST_CHANGE),
+                            status.st_uid,
+                        )
                     )
         return found
+
+    def writable_by_others(self) -> bool:
+        """Return whether other users of this machine can put files into the folder."""
+        return bool(self._path.stat().st_mode & stat.S_IWOTH)
 
     def find_complete(self, now: datetime) -> list[FoundFile]:
         """
@@ -112,9 +133,30 @@ def _signature(status: os.stat_result) -> _Signature:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def text_of(name: str) -> str:
+    r"""
+    Return the name of a file as text without anything that no log, terminal or database can have.
+
+    What is not UTF-8, or not printable, is escaped as Python does (``pr\udcfcfung.csv``), and so is
+    the backslash: different names have different texts.
+    """
+    return escape(name.replace("\\", r"\\"), MOST_NAME)
+
+
 def open_file(path: Path) -> BinaryIO:
-    """Open *path* for reading if it is still a regular file: reading a pipe could never end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    """
+    Open *path* for reading if it is still a regular file: reading a pipe could never end.
+
+    Raises OSError, also for a link.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            why = "is a link, which is not followed: put the file itself there"
+            raise OSError(errno.ELOOP, why, str(path)) from error
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(0, "not a regular file", str(path))

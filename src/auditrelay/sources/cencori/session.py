@@ -11,12 +11,15 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from auditrelay.http.headers import http_date
+import httpx
+import orjson
+
+from auditrelay.http.cookies import header_of, is_cookie, updated
 from auditrelay.settings.secrets import Secret
 from auditrelay.sources import Keeping
+from auditrelay.telemetry.scrubber import scrubber
 
 _NAME = re.compile(r"sb-[A-Za-z0-9_-]+-auth-token(?:\.\d{1,2})?", re.ASCII)
 _KEPT = "session.json"
@@ -56,29 +59,21 @@ class Session:
     def header(self) -> str:
         """Return the value of the header ``Cookie``."""
         self._refresh()
-        return "; ".join(f"{name}={value}" for name, value in self._cookies.items())
+        return header_of(self._cookies)
 
-    def update(self, set_cookies: Iterable[str], now: datetime) -> None:
+    def update(self, headers: httpx.Headers, now: datetime) -> None:
         """
-        Apply the ``Set-Cookie`` headers of a reply, received *now*, to the session's cookies.
+        Apply the ``Set-Cookie`` among the *headers* of a reply, received *now*, to the cookies.
 
         They are on disk on return, if there is room: a crash before that would sign us out. It
         costs one small file an hour.
         """
         self._refresh()
-        renewed = dict(self._cookies)
-        for line in set_cookies:
-            name, value, alive = _parse_set_cookie(line, now)
-            if not _NAME.fullmatch(name):
-                continue
-            if alive:
-                renewed[name] = value
-            else:
-                renewed.pop(name, None)
+        renewed = updated(self._cookies, headers, now, names=_NAME)
         # A reply that deletes all of them comes with a refusal. The cookies are kept: a session
         # that is refused today may be accepted tomorrow.
         if renewed and renewed != self._cookies:
-            self._cookies = renewed
+            self._use(renewed)
             self._unsaved = True
         if self._unsaved:
             self._save()
@@ -89,15 +84,17 @@ class Session:
         origin = hashlib.sha256(configured.encode()).hexdigest()
         if origin != self._origin:
             self._origin, self._loaded = origin, None
-            self._cookies = cookies(configured)
+            self._use(cookies(configured))
         text = None if self._keeping is None else self._keeping.load(_KEPT)
         if text is None or text == self._loaded:
             return
         self._loaded = text
-        with contextlib.suppress(ValueError):
-            stored = json.loads(text)
-            if _is_valid(stored) and stored["origin"] == self._origin:
-                self._cookies = dict(stored["cookies"])
+        self._use(_cookies_in(text, origin) or self._cookies)
+
+    def _use(self, cookies: dict[str, str]) -> None:
+        """Send *cookies* from now on, and have them hidden wherever the server repeats them."""
+        scrubber.learn_renewed(*cookies.values())
+        self._cookies = cookies
 
     def _save(self) -> None:
         """Save the cookies. On a full disk the next reply tries again."""
@@ -110,29 +107,16 @@ class Session:
             self._unsaved = False
 
 
-def _is_valid(stored: object) -> bool:
-    return (
-        isinstance(stored, Mapping)
-        and isinstance(stored.get("origin"), str)
-        and isinstance(stored.get("cookies"), Mapping)
-        and all(isinstance(value, str) for value in stored["cookies"].values())
-    )
-
-
-def _parse_set_cookie(line: str, now: datetime) -> tuple[str, str, bool]:
-    """
-    Return name and value of a ``Set-Cookie``, and whether the cookie is to be kept (RFC 6265, 5.2).
-
-    The standard library loses sessions here: ``SimpleCookie`` drops the whole line for an attribute
-    that it does not know (``Partitioned``), ``CookieJar`` for a ``Max-Age`` that is not a number or
-    a ``Domain`` other than that of the request.
-    """
-    (name, value), *attributes = (
-        (key.strip(), word.strip())
-        for key, _, word in (part.partition("=") for part in line.split(";"))
-    )
-    values = {key.lower(): word for key, word in attributes}
-    if re.fullmatch(r"-?\d+", values.get("max-age", ""), re.ASCII):
-        return name, value, bool(value) and re.match("-|0+$", values["max-age"]) is None
-    until = http_date(values.get("expires", ""))
-    return name, value, bool(value) and (until is None or until > now)
+def _cookies_in(text: bytes, origin: str) -> dict[str, str]:
+    """Return the cookies that were saved as *text*, those of *origin*; none if it is damaged."""
+    try:
+        stored = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(stored, dict) or stored.get("origin") != origin:
+        return {}
+    saved = stored.get("cookies")
+    pairs = saved.items() if isinstance(saved, dict) else ()
+    return {
+        name: value for name, value in pairs if isinstance(value, str) and is_cookie(name, value)
+    }

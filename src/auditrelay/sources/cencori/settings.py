@@ -20,6 +20,9 @@ SLUG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,98}[A-Za-z0-9])?", re.ASCII)
 class Settings(SourceSettings):
     """One organisation at Cencori, read from exported files or from the dashboard."""
 
+    IDENTITIES = frozenset(
+        ("actor.id", "actor.email", "actor.ip", "target.id", "target.name", "target.email")
+    )
     type: Literal["cencori"]
     base_url: Address = "https://cencori.com"
     initial_lookback: Duration = Field(timedelta(days=6), ge=timedelta(0), le=MAX_WINDOW)

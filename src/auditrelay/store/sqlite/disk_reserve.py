@@ -21,7 +21,7 @@ _INDEX_BYTES: Final = 256 << 10
 
 
 def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def reserve(state_dir: Path) -> bool:

@@ -13,11 +13,11 @@ from itertools import groupby, islice
 import msgspec
 
 from auditrelay.events.page import Page
-from auditrelay.store import Added, DeadLetter, Notice, Proof, StoredDeadLetter
+from auditrelay.store import Added, Changed, DeadLetter, Notice, Proof, StoredDeadLetter
 from auditrelay.store.journal import Record
-from auditrelay.store.keys import known_key
+from auditrelay.store.keys import KEY, keys_of, known_key
 from auditrelay.store.ledger import Changes, NewEvents
-from auditrelay.store.sqlite import backfills, dead_letters, journal, known, ledger
+from auditrelay.store.sqlite import backfills, contents, dead_letters, journal, known, ledger
 from auditrelay.store.sqlite.sources import file_read, source_id
 from auditrelay.store.sqlite.spool import Spool
 from auditrelay.store.sqlite.uids import Uids
@@ -25,8 +25,8 @@ from auditrelay.store.sqlite.uids import Uids
 _NOT_SPOOLED = -1
 """The position of a known event that was never spooled."""
 
-_MAX_REPLAYED = 1000
-"""How many dead letters become one page at most: a page is read as a whole."""
+_MAX_EVENTS = 1000
+"""How many single events become one page at most: a page is read as a whole."""
 
 
 def add(
@@ -93,6 +93,33 @@ def add(
     )
 
 
+def report_changed(
+    db: sqlite3.Connection,
+    spool: Spool,
+    uids: Uids,
+    owner: int,
+    changes: Sequence[Changed],
+    *,
+    now: int,
+) -> list[Changed]:
+    """Enter the contents of *changes* that are not known, and spool their events; return these."""
+    keys = keys_of([each.uid for each in changes], [each.at for each in changes])
+    found = known.find(db, uids, owner, keys)
+    reported = []
+    for key, each in zip(keys, changes, strict=True):
+        row = found.get(key[8:])
+        [content] = contents.contents(db, owner, [row and row[:KEY]])
+        if row is None or content is None or not content.is_other(each.digest):
+            continue
+        contents.write(db, owner, row[:KEY], each.digest, accept=each.event is None)
+        if each.event is not None:
+            reported.append(each)
+    for first in range(0, len(reported), _MAX_EVENTS):
+        part = reported[first : first + _MAX_EVENTS]
+        spool.append(db, owner, Page.of([each.event for each in part if each.event]), now)
+    return reported
+
+
 def resend(
     db: sqlite3.Connection,
     spool: Spool,
@@ -127,7 +154,7 @@ def replay(
     found = dead_letters.not_replaying(db, ids)
     for (source, sink), group in groupby(found, lambda each: (each.source, each.sink)):
         owner = source_id(db, source)
-        while letters := list(islice(group, _MAX_REPLAYED)):
+        while letters := list(islice(group, _MAX_EVENTS)):
             events = [msgspec.structs.replace(each.letter.event, replayed=True) for each in letters]
             first = spool.append(db, owner, Page.of(events), now, only=sink)
             for position, each in enumerate(letters, first):

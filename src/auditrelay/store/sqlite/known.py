@@ -5,31 +5,38 @@ Each uid is a row, clustered by the event time under which it was first known: a
 close together in time and so touch few pages of the index (docs/decisions/0002-spool.md). An event
 is known by its uid alone, whatever its time is today: :mod:`~auditrelay.store.sqlite.uids` finds
 the key of one whose time is another now. Works on a connection, within the caller's transaction.
+
+Beside a uid are digests of the contents that its record was shown with, the newest first
+(:mod:`~auditrelay.store.sqlite.contents`): a look-up also finds which known records have changed.
 """
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from auditrelay.events.page import Page
-from auditrelay.store import DeliveryStatus
+from auditrelay.store import Contents, DeliveryStatus, LookedUp
 from auditrelay.store.keys import KEY, TIMELESS, sortable
 from auditrelay.store.packing import unpack
 from auditrelay.store.sqlite import dead_letters
+from auditrelay.store.sqlite.contents import DIGEST, contents
 from auditrelay.store.sqlite.readers import reader_of
 from auditrelay.store.sqlite.uids import Uids, logged
 from auditrelay.window import Interval, micros
 
-DIGEST = 8
-"""How many bytes of the digest of its raw record are kept beside a uid."""
+_ROW = KEY + DIGEST
+"""How many bytes a row found has: its key, and the digest of the newest content."""
+
+_NEWEST = f"key || coalesce(substr(digest, 1, {DIGEST}), zeroblob({DIGEST}))"
 
 _IN_RANGE = (
-    "select count(*), cast(group_concat(key, '') as blob) from "
-    "(select key from known where source = ? and key >= ? and key <= ? limit ?)"
+    f"select count(*), cast(group_concat({_NEWEST}, '') as blob) from "  # noqa: S608  # constants
+    "(select key, digest from known where source = ? and key >= ? and key <= ? limit ?)"
 )
 
 _EACH = (
-    f"select group_concat(row.key) from json_each(?1) as row where exists (select 1 from known "  # noqa: S608  # constants
-    f"where source = ?3 and key = substr(?2, 1 + {KEY} * row.key, {KEY}))"
+    f"select cast(group_concat((select {_NEWEST} from known "  # noqa: S608  # constants
+    f"where source = ?3 and key = substr(?2, 1 + {KEY} * row.key, {KEY})), '') as blob) "
+    "from json_each(?1) as row"
 )
 
 REMEMBER = (
@@ -47,7 +54,7 @@ _FIRST_TIME = (1).to_bytes(8)
 def find(
     db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[bytes]
 ) -> dict[bytes, bytes]:
-    """Return by uid the key under which each event of *keys* is known, whatever its time is."""
+    """Return by uid the row of each event of *keys* that is known, whatever its time is."""
     found = _by_uid(_find_exactly(db, owner, keys))
     others = uids.possible(owner, {key[8:] for key in keys if key[8:] not in found})
     if not others:
@@ -62,8 +69,8 @@ def find(
     return found
 
 
-def _by_uid(keys: Iterable[bytes]) -> dict[bytes, bytes]:
-    return {key[8:]: key for key in keys}
+def _by_uid(rows: Iterable[bytes]) -> dict[bytes, bytes]:
+    return {row[8:KEY]: row for row in rows}
 
 
 def find_new(db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[bytes]) -> list[int]:
@@ -76,18 +83,60 @@ def find_new(db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[byte
     return list(new.values())
 
 
+def look_up(
+    db: sqlite3.Connection,
+    uids: Uids,
+    owner: int,
+    keys: Sequence[bytes],
+    digests: Sequence[bytes],
+) -> LookedUp:
+    """Deduplicate *keys*, and compare the *digests* of what is known; an empty one is equal."""
+    found = find(db, uids, owner, keys)
+    new: dict[bytes, int] = {}
+    changed = []
+    for index, (key, digest) in enumerate(zip(keys, digests, strict=True)):
+        row = found.get(key[8:])
+        if row is None:
+            first = new.setdefault(key[8:], index)
+            if first != index and digests[first] != digest:
+                changed.append(index)
+        elif digest and row[KEY:] != digest[:DIGEST]:
+            changed.append(index)
+    if changed:
+        known = [found.get(keys[index][8:], b"")[:KEY] for index in changed]
+        changed = [
+            index
+            for index, content in zip(changed, contents(db, owner, known), strict=True)
+            if content is None or content.is_other(digests[index])
+        ]
+    return LookedUp(list(new.values()), changed)
+
+
+def contents_of(
+    db: sqlite3.Connection, uids: Uids, owner: int, keys: Sequence[bytes]
+) -> list[Contents | None]:
+    """Return what is known of the contents of each of *keys*, whatever its time is."""
+    found = find(db, uids, owner, keys)
+    return contents(db, owner, [found.get(key[8:], b"")[:KEY] for key in keys])
+
+
 def _find_exactly(db: sqlite3.Connection, owner: int, keys: Sequence[bytes]) -> Collection[bytes]:
-    """Return those of *keys* that are known under that very time."""
+    """Return the rows of those of *keys* that are known under that very time."""
     if not keys:
         return ()
     # Nothing is known in the range of a page of new events, and little else in that of known ones.
     most = 4 * len(keys)
     count, joined = db.execute(_IN_RANGE, (owner, min(keys), max(keys), most)).fetchone()
     if count < most:
-        known = {joined[place : place + KEY] for place in range(0, KEY * count, KEY)}
-        return known.intersection(keys) if known else ()
-    (found,) = db.execute(_EACH, (_rows(len(keys)), b"".join(keys), owner)).fetchone()
-    return [keys[int(index)] for index in found.split(",")] if found else ()
+        rows = _cut(joined) if count else ()
+        wanted = set(keys) if rows else ()
+        return [row for row in rows if row[:KEY] in wanted]
+    (joined,) = db.execute(_EACH, (_rows(len(keys)), b"".join(keys), owner)).fetchone()
+    return _cut(joined or b"")
+
+
+def _cut(joined: bytes) -> list[bytes]:
+    return [joined[place : place + _ROW] for place in range(0, len(joined), _ROW)]
 
 
 def remember(
@@ -157,7 +206,7 @@ def delivery_status(
             found.append(None)
             continue
         (position,) = db.execute(
-            "select position from known where source = ? and key = ?", (owner, known[key[8:]])
+            "select position from known where source = ? and key = ?", (owner, known[key[8:]][:KEY])
         ).fetchone()
         uid = key[8:].hex()
         found.append(

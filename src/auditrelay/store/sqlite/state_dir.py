@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sqlite3
+import stat
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from auditrelay.store.sqlite.schema import (
     upgrade,
     version_of,
 )
-from auditrelay.store.sqlite.writer import translate
+from auditrelay.store.sqlite.writer import is_busy, translate
 
 DATABASE = "state.db"
 
@@ -28,22 +29,63 @@ _LOCK = "lock"
 
 _APPLICATION_ID = 0x41524C59  # "ARLY": identifies the file to `file` and to us
 
+_NO_ACCESS = {
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_AUTH,
+}
+
+_LOG_BYTES = 8 << 20
+
 _CHECK_UP_TO = 64 << 20  # bytes; checking all pages of a larger file would delay the start
 
 
 def prepare(state_dir: Path) -> None:
-    """Create *state_dir*, private to its owner. Raises StateError."""
+    """
+    Create *state_dir*, private to its owner.
+
+    Raises StateError if it cannot be used, or if another user could change what is in it. It may
+    belong to root: that is how a volume is mounted for a container.
+    """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = state_dir.stat()
-        if mode.st_uid == os.geteuid() and mode.st_mode & 0o077:
-            state_dir.chmod(0o700)
+        status = state_dir.stat()
+        if status.st_uid not in (os.geteuid(), 0):
+            raise StateError(
+                f"the state directory {state_dir} belongs to the user {status.st_uid}, not to "
+                f"{os.geteuid()}, as which this runs: run it as that user, or chown the directory"
+            )
+        if status.st_uid == os.geteuid():
+            if status.st_mode & 0o077:
+                state_dir.chmod(0o700)
+        elif status.st_mode & stat.S_IWOTH:
+            raise StateError(
+                f"every user of this machine can write to the state directory {state_dir}: "
+                f"chmod o-w {state_dir}"
+            )
+        if (state_dir / DATABASE).is_symlink():
+            raise StateError(f"{state_dir / DATABASE} is a link: put the file itself there")
         if not os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
             raise StateError(f"the state directory {state_dir} cannot be read and written")
     except OSError as error:
         raise StateError(
             f"the state directory {state_dir} cannot be used: {error.strerror}"
         ) from error
+
+
+def is_there(state_dir: Path) -> bool:
+    """Return whether there is a state in *state_dir*. Raises StateError if that cannot be seen."""
+    try:
+        (state_dir / DATABASE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise StateError(
+            f"the state in {state_dir} cannot be read: {error.strerror}; run this as the user that "
+            "the service runs as, or as root"
+        ) from error
+    return True
 
 
 @contextlib.contextmanager
@@ -55,7 +97,7 @@ def locked(state_dir: Path, version: str, now: datetime) -> Iterator[None]:
     """
     path = state_dir / _LOCK
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise StateError(f"cannot open {path}: {error.strerror}") from error
     try:
@@ -155,6 +197,8 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
         if write:
             db.execute("pragma journal_mode = wal")
             db.execute("pragma synchronous = full")
+            # After a checkpoint the file of the log is cut to this; without, it stays as it was.
+            db.execute(f"pragma journal_size_limit = {_LOG_BYTES}")
             _examine(db, path)
             upgrade(db)
     except sqlite3.DatabaseError as error:
@@ -164,7 +208,7 @@ def connect(state_dir: Path, *, write: bool) -> sqlite3.Connection:
                 f"the disk has no room to open {path} or to upgrade it ({error}); nothing was "
                 "changed: make room and start again"
             ) from error
-        raise StateError(_damaged(path, str(error))) from error
+        raise StateError(_unusable(path, error)) from error
     except StateError:
         db.close()
         raise
@@ -194,6 +238,18 @@ def _examine(db: sqlite3.Connection, path: Path) -> None:
     (verdict,) = db.execute("pragma quick_check(1)").fetchone()
     if verdict != "ok":
         raise StateError(_damaged(path, verdict))
+
+
+def _unusable(path: Path, error: sqlite3.DatabaseError) -> str:
+    if is_busy(error):
+        return f"{path} is locked by another program; not touched: end that program and start again"
+    # The rest of the code says which access failed.
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS:
+        return (
+            f"{path} cannot be read and written ({error}); not touched: check owner and mode of "
+            "the file and its folder, and that the disk is not mounted read-only"
+        )
+    return _damaged(path, str(error))
 
 
 def _damaged(path: Path, why: str) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from auditrelay.store import (
     Backfill,
     DeadLetter,
     DeliveryStatus,
+    LookedUp,
     Notice,
     Proof,
     Reached,
@@ -55,13 +55,15 @@ from auditrelay.store.sqlite import (
     states,
 )
 from auditrelay.store.sqlite.handover import Handover
+from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
+from auditrelay.store.sqlite.reader_thread import ReaderThread
 from auditrelay.store.sqlite.readers import all_readers
 from auditrelay.store.sqlite.sources import source_id
 from auditrelay.store.sqlite.spooling import Spooling
 from auditrelay.store.sqlite.state_dir import connect, create
 from auditrelay.store.sqlite.uids import Uids
-from auditrelay.store.sqlite.writer import Writer, translate
+from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
@@ -102,10 +104,11 @@ class SqliteStore:
         self._uids = Uids()
         self._look_ups = LookUps()
         self._disk_full = not disk_reserve.reserve(state_dir)
-        self._read_db = connect(state_dir, write=False)
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._reader = ReaderThread(connect(state_dir, write=False))
+        self._read = self._reader.read
         self._writer = Writer(write, self._when_full)
         self._spooling = Spooling(self._writer, self._spool, self._handover)
+        self._contents = KnownContents(self._reader, self._spooling, self._spool, self._uids, clock)
 
     @classmethod
     async def open(
@@ -133,8 +136,7 @@ class SqliteStore:
     async def close(self) -> None:
         """Finish the queued writes, then close the files."""
         await asyncio.to_thread(self._writer.close)
-        self._reader.shutdown()
-        self._read_db.close()
+        self._reader.close()
 
     # -- sources ---------------------------------------------------------------------------------
 
@@ -189,14 +191,23 @@ class SqliteStore:
             self.on_condition()
         return added
 
-    async def find_new(self, source: str, uids: Sequence[str], at: Sequence[int]) -> list[int]:
-        """Look *uids* up among the known, first under the times *at*."""
+    @property
+    def contents(self) -> KnownContents:
+        """The contents that known records were shown with."""
+        return self._contents
+
+    async def look_up(
+        self, source: str, uids: Sequence[str], at: Sequence[int], content: Sequence[bytes]
+    ) -> LookedUp:
+        """Look *uids* up among the known, and compare the digests of their *content*."""
         writes = self._look_ups.writes(source)
-        rows = await self._read(
-            lambda db: known.find_new(db, self._uids, source_id(db, source), keys_of(uids, at))
+        found = await self._read(
+            lambda db: known.look_up(
+                db, self._uids, source_id(db, source), keys_of(uids, at), content
+            )
         )
-        self._look_ups.found(source, [uids[row] for row in rows], writes)
-        return rows
+        self._look_ups.found(source, [uids[row] for row in found.new], writes)
+        return found
 
     async def is_file_known(self, source: str, key: bytes) -> bool:
         """Look the digest *key* up among the files that *source* has read."""
@@ -400,15 +411,6 @@ class SqliteStore:
     def spool_bytes(self) -> int:
         """The current size of the spool, compressed."""
         return self._spool.used_bytes
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            try:
-                return work(self._read_db)
-            except sqlite3.Error as error:
-                raise translate(error) from error
-
-        return await asyncio.get_running_loop().run_in_executor(self._reader, run)
 
     def _now(self) -> int:
         return micros(self._clock.confirmed.certain())

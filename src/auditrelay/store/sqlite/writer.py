@@ -7,7 +7,10 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+import structlog
 
 from auditrelay.errors import RelayError, StateError, StoreFull
 
@@ -16,6 +19,14 @@ Work = Callable[[sqlite3.Connection], T]
 
 _MAX_GROUP = 32
 """How many works share one commit at most."""
+
+BUSY_MS: Final = 1_000
+"""How long SQLite waits while another process has locked the database; then we log, and wait on."""
+
+LONG_LOG: Final = 32 << 20
+"""Bytes of the write-ahead log from which on its end is taken over at once: 4 MB are usual."""
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _DISK_FULL_CODES = {
     sqlite3.SQLITE_FULL,
@@ -32,6 +43,12 @@ def translate(error: sqlite3.Error) -> RelayError:
     if getattr(error, "sqlite_errorcode", None) in _DISK_FULL_CODES:
         return StoreFull(f"no room for the state: {error}")
     return StateError(f"the state cannot be used: {error}")
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether *error* means that another process has locked the database."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # the rest says which lock
 
 
 class _Entry(NamedTuple):
@@ -55,11 +72,18 @@ class Writer:
     one is rolled back. *on_full* is called on the writer thread when the disk is full: it releases
     the reserve, and a work that needs little room is tried a second time. One that *spools* is not:
     it would use up the room that positions and conditions need.
+
+    While another process has locked the database, works wait, as long as that takes.
     """
 
     def __init__(self, db: sqlite3.Connection, on_full: Callable[[], None]) -> None:
         self._db = db
         self._on_full = on_full
+        self._closing = False
+        self._log_limit = LONG_LOG
+        db.execute(f"pragma busy_timeout = {BUSY_MS}")
+        (path,) = db.execute("select file from pragma_database_list where name = 'main'").fetchone()
+        self._log_path = Path(f"{path}-wal")
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store-writer", daemon=True)
         self._thread.start()
@@ -80,7 +104,8 @@ class Writer:
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Finish the queued works, then stop."""
+        """Finish the queued works, or fail them if the database is locked, then stop."""
+        self._closing = True
         self._queue.put(None)
         self._thread.join()
         self._db.close()
@@ -121,11 +146,12 @@ class Writer:
                 entry.future.set_exception(result)
             else:
                 entry.finish(result)
+        self._shorten_log()
 
     def _commit_alone(self, entry: _Entry) -> None:
         for attempt in (1, 2):
             try:
-                self._db.execute("begin immediate")
+                self._begin()
                 result = entry.work(self._db)
                 self._db.execute("commit")
             except sqlite3.Error as error:
@@ -148,7 +174,7 @@ class Writer:
     def _try(self, group: list[_Entry]) -> list[object] | None:
         results: list[object] = []
         try:
-            self._db.execute("begin immediate")
+            self._begin()
             for entry in group:
                 self._db.execute("savepoint work")
                 try:
@@ -164,6 +190,34 @@ class Writer:
             self._roll_back()
             return None
         return results
+
+    def _begin(self) -> None:
+        """Begin a transaction, once no other process has locked the database."""
+        waiting = False
+        while True:
+            try:
+                self._db.execute("begin immediate")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or self._closing:
+                    raise
+                if not waiting:
+                    _log.warning("state_locked", reason=str(error))
+                waiting = True
+            else:
+                return
+
+    def _shorten_log(self) -> None:
+        """Empty the write-ahead log if it is long. Only a reader that never ends prevents that."""
+        size = self._log_path.stat().st_size if self._log_path.exists() else 0
+        if size < self._log_limit:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            ((blocked, _, _),) = self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+            if not blocked:
+                self._log_limit = LONG_LOG
+                return
+        self._log_limit = size + LONG_LOG
+        _log.warning("state_log_long", bytes=size, file=str(self._log_path))
 
     def _checkpoint_log(self) -> None:
         """Move the write-ahead log into the database, so that its room can be used again."""

@@ -14,6 +14,7 @@ from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.siems import Intake, Refusal
 from auditrelay.sandbox.siems.elasticsearch.bulk import Bulk, ScriptedItem, usual_kind
 from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster, Flavour, Switches
+from auditrelay.sandbox.siems.elasticsearch.ingest import simulate_ingest, simulate_pipeline
 from auditrelay.sandbox.siems.elasticsearch.messages import (
     COMMON,
     Refused,
@@ -58,9 +59,15 @@ _READ = frozenset(
         "typed_keys",
         "wait_for_status",
         "local",
+        "pipeline",
         "q",
         "include_type_name",
     }
+)
+
+SHARD_LIMIT = (
+    "Validation Failed: 1: this action would add [2] shards, but this cluster currently has "
+    "[1000]/[1000] maximum normal shards open;"
 )
 
 
@@ -92,6 +99,9 @@ class Elastic(Intake):
         "items 503": lambda double: double.fail_items(503, times=2),
         "item bad": lambda double: double.fail_items(400, kind="document_parsing_exception"),
         "items 403": lambda double: double.fail_items(403),
+        "shard limit": lambda double: double.fail_items(
+            400, times=3, kind="validation_exception", reason=SHARD_LIMIT
+        ),
         "fewer items": lambda double: double.answer_fewer_items(),
     }
 
@@ -269,6 +279,10 @@ class Elastic(Intake):
                 return answer(request, creation_dates(self._cluster, names))
             case ["GET", names, "_mapping"]:
                 return answer(request, mappings(self._cluster, names))
+            case ["GET" | "POST", "_ingest", "pipeline", name, "_simulate"]:
+                return simulate_pipeline(self._cluster, name, request)
+            case ["GET" | "POST", "_ingest", _, "_simulate"] if self.flavour == "elasticsearch":
+                return simulate_ingest(self._cluster, request)
             case ["GET", "_index_template"]:
                 return index_templates(self._cluster, request)
             case ["GET" | "POST", *names, "_mget"] if len(names) <= 1:

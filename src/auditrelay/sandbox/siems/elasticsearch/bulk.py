@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -40,6 +40,8 @@ _PARAMETERS = frozenset(
 _PARAMETERS_ELASTICSEARCH = frozenset(
     {"include_source_on_error", "list_executed_pipelines", "require_data_stream"}
 )
+_LONGEST_NUMBER = 1000
+_LONGEST_KEY = 50_000
 _NATIVE_ID_PATHS = ("event.id", "metadata.original_event_uid")
 _BAD_NAME = re.compile(r'[A-Z\\/*?"<>| ,#:]|^[-_+]|^\.{1,2}$')
 _ONLY_CREATE = "only write ops with an op_type of create are allowed in data streams"
@@ -51,6 +53,13 @@ _KINDS = {
     500: "exception",
     503: "unavailable_shards_exception",
 }
+DROPPED = {
+    "_version": -3,
+    "result": "noop",
+    "_shards": {"total": 0, "successful": 0, "failed": 0},
+    "status": 200,
+}
+"""The result of a document that a pipeline has dropped."""
 _LEAN_CONFLICT = (
     b'{"create":{"status":409,"error":{"type":"version_conflict_engine_exception",'
     b'"reason":"document already exists"}}}'
@@ -114,7 +123,7 @@ class Bulk:
         if self._stored.lean:
             return self._respond_lean(body)
         operations = operations_in(body, default, request.query, self._flavour)
-        pipeline = request.query.get("pipeline", "_none")
+        pipeline = request.query.get("pipeline", self._switches.default_pipeline)
         with_source = request.query.get("include_source_on_error") != "false" and elasticsearch
         items = [
             {operation.verb: self._apply(position, operation, pipeline, with_source=with_source)}
@@ -134,6 +143,10 @@ class Bulk:
         try:
             self._apply_script(position, doc_id)
             self._check_operation(doc_id, pipeline)
+            if pipeline in self._switches.dropping:
+                return result | DROPPED
+            if pipeline in self._switches.rerouting:
+                operation = replace(operation, index=self._switches.rerouting[pipeline])
             index = self._index(operation)
             result["_index"] = index.write_index
             return {**result, **self._write(index, operation, doc_id, with_source=with_source)}
@@ -249,8 +262,21 @@ class Bulk:
 
 
 def _document(source: bytes) -> dict[str, Any]:
+    """
+    Return the document, or raise Conflict if the parser refuses it.
+
+    It refuses keys that stand twice, those of more than 50,000 characters and numbers of more than
+    1,000 (``StreamReadConstraints`` of Jackson), and, to be strict, half of a surrogate pair.
+    """
     try:
-        document = json.loads(source, parse_constant=_no_constant)
+        document = json.loads(
+            source,
+            parse_constant=_no_constant,
+            parse_int=lambda digits: int(_number(digits)),
+            parse_float=lambda digits: float(_number(digits)),
+            object_pairs_hook=_object,
+        )
+        json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Conflict(f"failed to parse: {error}") from error
     if not isinstance(document, dict):
@@ -260,6 +286,27 @@ def _document(source: bytes) -> dict[str, Any]:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
+
+
+def _number(digits: str) -> str:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError(
+            f"Number value length ({len(digits)}) exceeds the maximum allowed ({_LONGEST_NUMBER})"
+        )
+    return digits
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if len(key) > _LONGEST_KEY:
+            raise ValueError(
+                f"Name length ({len(key)}) exceeds the maximum allowed ({_LONGEST_KEY})"
+            )
+        if key in found:
+            raise ValueError(f"Duplicate field '{key}'")
+        found[key] = value
+    return found
 
 
 def _check_timestamp(document: dict[str, Any]) -> None:

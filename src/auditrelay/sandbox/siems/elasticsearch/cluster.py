@@ -22,7 +22,9 @@ class Switches:
     failure store, with 201. *missing_privileges* are refused: as a 403 item for ``create_doc`` and
     ``index``, as a 403 for ``read`` and ``view_index_metadata``, and in the answer of
     ``_has_privileges``. *flattened* fields accept objects of any content. *pipelines* are those
-    that exist. *unsearchable* are backing indices whose shards fail in a search.
+    that exist, of which those of *dropping* drop every document, and those of *rerouting* move it
+    to another index; *default_pipeline* is that of every index. *unsearchable* are backing indices
+    whose shards fail in a search. More than *shard_limit* indices are refused.
     """
 
     streams: tuple[str, ...] = ("logs-*-*",)
@@ -33,6 +35,10 @@ class Switches:
     missing_privileges: frozenset[str] = frozenset()
     flattened: tuple[str, ...] = ("*.audit.metadata", "auditrelay.changes", "auditrelay.unmapped")
     pipelines: frozenset[str] = frozenset()
+    dropping: frozenset[str] = frozenset()
+    rerouting: dict[str, str] = field(default_factory=dict)
+    default_pipeline: str = "_none"
+    shard_limit: int = 1000
     version: str = ""
     unsearchable: frozenset[str] = frozenset()
 
@@ -94,7 +100,15 @@ class Cluster:
     templates: dict[str, Any] = field(default_factory=dict)
 
     def make(self, name: str, *, stream: bool) -> Index:
-        """Create an empty index or data stream."""
+        """Create an empty index or data stream. Raises Refused at the shard limit."""
+        open_shards = sum(index.generation for index in self.indices.values())
+        if open_shards >= self.switches.shard_limit:
+            reason = (
+                "Validation Failed: 1: this action would add [2] shards, but this cluster "
+                f"currently has [{open_shards}]/[{self.switches.shard_limit}] maximum normal "
+                "shards open;"
+            )
+            raise Refused(400, "validation_exception", reason)
         constant: dict[str, str] = {}
         parts = name.split("-", 2)
         if stream and len(parts) == 3:

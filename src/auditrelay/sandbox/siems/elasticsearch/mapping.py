@@ -2,6 +2,14 @@
 A simple dynamic mapping: the first document sets a field's type, later ones must conform.
 
 Date and IP fields of ECS are fixed beforehand, as its component templates do.
+
+What is refused for a key's or a value's sake, by the classes of github.com/elastic/elasticsearch:
+
+* ``DotExpandingXContentParser``, ``DocumentParser``: keys with an empty or blank part;
+* ``FlattenedFieldParser``: keys with U+0000, more than 20 levels, and a value that makes, with its
+  path, a term of more than 32,766 bytes;
+* ``MappingLookup``: more than 20 levels of fields; ``NumberFieldMapper``: whole numbers of more
+  than 64 bits and real ones that are infinite.
 """
 
 import ipaddress
@@ -9,6 +17,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
+from math import isfinite
 from typing import Any
 
 _DATES = (
@@ -19,6 +28,8 @@ _DATES = (
     "event.end",
 )
 _ADDRESSES = ("source.ip", "client.ip", "destination.ip", "host.ip", "related.ip")
+_DEPTH = 20
+_TERM = 32_766
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _DATE = re.compile(
     r"\d{4}(-\d{2}(-\d{2}(T\d{2}(:\d{2}(:\d{2}([.,]\d{1,9})?)?)?(Z|[+-]\d{2}:?\d{2})?)?)?)?"
@@ -79,9 +90,20 @@ class Mapping:
         self, prefix: str, value: dict[str, Any], new: dict[str, str]
     ) -> Iterator[tuple[str, Any]]:
         for key, part in value.items():
-            if not key.strip(".") or ".." in key:
-                raise Conflict(f"field name [{key}] cannot be empty or contain only dots")
             path = f"{prefix}{key}"
+            if not key.strip("."):
+                raise Conflict(f"field name [{key}] cannot be empty or contain only dots")
+            if not all(map(str.strip, key.split("."))):
+                raise Conflict(
+                    "object field starting or ending with a [.] makes object resolution "
+                    f"ambiguous: [{path}]"
+                )
+            if path.count(".") >= _DEPTH:
+                raise Conflict(
+                    f"Limit of mapping depth [{_DEPTH}] has been exceeded due to object field "
+                    f"[{path}]",
+                    "illegal_argument_exception",
+                )
             # a dotted key is the same as nested objects
             for dot in [at for at, letter in enumerate(key) if letter == "."]:
                 self._claim(f"{prefix}{key[:dot]}", "object", new)
@@ -92,6 +114,8 @@ class Mapping:
             values = part if isinstance(part, list) else [part]
             if not all(isinstance(value, dict | None) for value in values):
                 raise Conflict(f"failed to parse field [{path}] of type [flattened]")
+            for value in values:
+                _check_flattened(path, "", value, 1)
             self._claim(path, "flattened", new)
         elif isinstance(part, dict):
             self._claim(path, "object", new)
@@ -117,8 +141,7 @@ class Mapping:
     def _check_value(self, path: str, value: Any, new: dict[str, str]) -> None:
         known = self.types.get(path) or new.get(path)
         if known is None:
-            new[path] = _kind(value)
-            return
+            known = new[path] = _kind(value)
         if known == "object":
             raise Conflict(
                 f"object mapping for [{path}] tried to parse field [{path}] as object, but found a "
@@ -132,6 +155,33 @@ class Mapping:
             )
         if not _fits(known, value):
             raise Conflict(f"failed to parse field [{path}] of type [{known}]")
+
+
+def _check_flattened(field: str, path: str, value: Any, depth: int) -> None:
+    """Raise Conflict if a ``flattened`` *field* refuses *value* at *path* in it."""
+    if isinstance(value, list):
+        for each in value:
+            _check_flattened(field, path, each, depth)
+    elif isinstance(value, dict):
+        if depth > _DEPTH:
+            raise Conflict(
+                f"The provided [flattened] field [{field}] exceeds the maximum depth limit of "
+                f"[{_DEPTH}]."
+            )
+        for key, each in value.items():
+            _check_flattened(field, f"{path}.{key}" if path else key, each, depth + 1)
+    elif value is not None:
+        if "\0" in path:
+            raise Conflict(
+                "Keys in [flattened] fields cannot contain the reserved character \\0. Offending "
+                f"key: [{path}]."
+            )
+        size = len(f"{path}\0{value}".encode("utf-8", "surrogatepass"))
+        if size > _TERM:
+            raise Conflict(
+                f"Flattened field [{field}] contains one immense field whose keyed encoding is "
+                f"longer than the allowed max length of {_TERM} bytes."
+            )
 
 
 def _kind(value: Any) -> str:
@@ -150,10 +200,11 @@ def _fits(kind: str, value: Any) -> bool:
     if kind == "boolean":
         return isinstance(value, bool) or value in ("true", "false", "")
     if kind in {"long", "float"}:
-        return not isinstance(value, bool) and (
-            isinstance(value, int | float)
-            or (isinstance(value, str) and _NUMBER.fullmatch(value) is not None)
-        )
+        if isinstance(value, str) and _NUMBER.fullmatch(value) is not None:
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return -(2**63) <= value < 2**63 if kind == "long" else isfinite(value)
     return True
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.siems.elasticsearch.cluster import Cluster
+from auditrelay.sandbox.siems.elasticsearch.filter_path import filtered
 from auditrelay.sandbox.siems.elasticsearch.messages import Refused, answer, object_in
 from auditrelay.sandbox.siems.elasticsearch.queries import UnknownQuery, matches
 
@@ -64,25 +65,37 @@ def count(cluster: Cluster, names: list[str], request: Request) -> Response:
 
 
 def mget(cluster: Cluster, names: list[str], request: Request) -> Response:
-    """Return the documents with the requested ids."""
+    """Return the documents with the requested ids, of an index or of one behind a stream."""
     body = object_in(request)
     default = names[0] if names else ""
-    wanted = [(default, doc_id) for doc_id in body.get("ids", [])]
-    wanted += [(doc.get("_index", default), doc["_id"]) for doc in body.get("docs", [])]
+    wanted = [{"_id": doc_id} for doc_id in body.get("ids", [])] + body.get("docs", [])
     docs = []
-    for name, doc_id in wanted:
-        index = cluster.indices.get(name)
-        source = next(
-            (source for _, known, source in index.documents if known == doc_id)
-            if index
-            else iter(()),
-            None,
-        )
-        doc: dict[str, Any] = {"_index": name, "_id": doc_id, "found": source is not None}
+    for each in wanted:
+        name = each.get("_index", default)
+        doc: dict[str, Any] = {"_index": name, "_id": each["_id"]}
+        try:
+            source = _stored(cluster, name, each["_id"])
+        except Refused as refused:
+            docs.append(doc | {"error": {"type": refused.kind, "reason": refused.reason}})
+            continue
+        doc["found"] = source is not None
         if source is not None:
-            doc["_source"] = source
+            fields = each.get("_source")
+            doc["_source"] = filtered(source, fields) if isinstance(fields, list) else source
         docs.append(doc)
     return answer(request, {"docs": docs})
+
+
+def _stored(cluster: Cluster, name: str, doc_id: str) -> dict[str, Any] | None:
+    """Return the document *doc_id* in the index *name*, which may be one behind a stream."""
+    if "read" in cluster.switches.missing_privileges:
+        raise Refused(403, "security_exception", f"action is unauthorized on indices [{name}]")
+    for index in cluster.indices.values():
+        if name == index.name or name in index.backing:
+            for backing, known, source in index.documents:
+                if known == doc_id and name in (index.name, backing):
+                    return source
+    return None
 
 
 def _hits(

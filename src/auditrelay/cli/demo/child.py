@@ -1,0 +1,147 @@
+"""The daemon that is shown: a child process with a configuration and a state of its own."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from auditrelay.errors import RelayError
+from auditrelay.sandbox import Intake, Sandbox, Vendor
+
+_CONFIG = """\
+state_dir = {state}
+[status]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+{sources}
+{sinks}\
+"""
+# Much faster than one would poll a vendor, so that there is something to watch.
+_PACE = """\
+poll_interval = "2s"
+settle = "1s"
+overlap = "5s"
+resweep = ["8s"]
+initial_lookback = "1h"
+"""
+
+
+class Daemon:
+    """
+    The daemon for *sandbox*, with its configuration in *folder* and its state in *state*.
+
+    *logged* is called with each line of its log.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: Path,
+        sandbox: Sandbox,
+        logged: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._config = folder / "auditrelay.toml"
+        self._config.touch(mode=0o600)
+        self._config.write_text(
+            _CONFIG.format(
+                state=json.dumps(str(state)),
+                sources="".join(map(_source_table, sandbox.vendors.values())),
+                sinks="".join(map(_sink_table, sandbox.siems.values())),
+            )
+        )
+        self._logged = logged
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] | None = None
+
+    async def begin(self) -> None:
+        """Start it, without waiting for anything."""
+        self._started = asyncio.get_running_loop().create_future()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command("run"),
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the demo, which then stops the daemon
+        )
+        self._reading = asyncio.create_task(self._read(self._process, self._started))
+
+    async def start(self) -> None:
+        """Start it, and wait until it logs that it is running. Raises RelayError if it ends."""
+        await self.begin()
+        await self.started()
+
+    async def started(self) -> None:
+        """Wait until it logs that it is running. Raises RelayError if it ends."""
+        assert self._started is not None  # noqa: S101  # begin() comes first
+        await self._started
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process is not None and self._process.returncode is not None
+
+    async def kill(self) -> None:
+        """End it at once, wherever it is."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """End it as an operator would."""
+        await self._end(signal.SIGTERM)
+
+    async def run(self, *arguments: str) -> tuple[bool, str]:
+        """Run another command on its state; return whether it succeeded, and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            *self._command(*arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode == 0, output.decode(errors="replace")
+
+    def _command(self, *arguments: str) -> tuple[str, ...]:
+        return sys.executable, "-m", "auditrelay", "-c", str(self._config), *arguments
+
+    async def _end(self, number: signal.Signals) -> None:
+        if self._process is None or self._reading is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        await self._process.wait()
+        await self._reading
+        self._process = None
+
+    async def _read(
+        self, process: asyncio.subprocess.Process, started: asyncio.Future[None]
+    ) -> None:
+        assert process.stderr is not None  # noqa: S101  # it is a pipe
+        async for text in process.stderr:
+            try:
+                line = json.loads(text)
+            except ValueError:
+                line = {"level": "error", "event": text.decode(errors="replace").rstrip()}
+            self._logged(line)
+            if line.get("event") == "started" and not started.done():
+                started.set_result(None)
+        if not started.done():
+            started.set_exception(RelayError("the daemon did not start; see the lines above"))
+            started.exception()  # marked as seen: a kill during the start is no error
+
+
+def _source_table(vendor: Vendor) -> str:
+    """Return the table of a source that reads *vendor*."""
+    settings = vendor.settings()
+    return f"[sources.{settings['type']}]\n{_toml(settings)}{_PACE}"
+
+
+def _sink_table(intake: Intake) -> str:
+    """Return the table of a sink that sends to *intake*."""
+    return f"[sinks.{intake.NAME}]\n{_toml(intake.settings())}"
+
+
+def _toml(settings: Mapping[str, Any]) -> str:
+    # The JSON of texts, numbers, booleans and lists is also TOML.
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())

@@ -1,0 +1,325 @@
+"""
+Find secrets in texts by what they look like, whatever the key above them is.
+
+Every pattern is written so that it costs time in proportion to the text: no two of its parts can
+match the same characters in more than one way. In a text only the secret itself is replaced.
+
+A page is searched once for all of its records (:func:`searches_for`). That must cost next to
+nothing where there is no secret, so first of all the letters that most texts consist of are
+deleted (:class:`_Sieve`), which is one call, and what is left is searched for what would be left
+of a mark.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+from urllib.parse import unquote_plus
+
+from auditrelay.events.secret_keys import SecretKeys, may_be_secret
+
+MARK: Final = "[redacted]"
+
+# -- tokens that are known by how they begin
+
+_PEM = (
+    r"-----BEGIN[A-Z ]{1,40}KEY(?: BLOCK)?-----"
+    r"(?:\s*(?:Proc-Type|DEK-Info|Version|Comment): [^\n]{0,200})*+"
+    r"(?:\s*[A-Za-z0-9+/=]{16,80})*+(?:\s*[A-Za-z0-9+/=]{1,80})?+"
+    r"(?:\s*-----END[A-Z ]{1,40}-----)?"
+)
+_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:"
+    r"[sr]k_(?:live|test)_[A-Za-z0-9]{6,}|sk-(?:proj|ant|svcacct)-[\w-]{6,}"  # Stripe, OpenAI...
+    r"|gh[opsur]_[A-Za-z0-9]{6,}|github_pat_\w{6,}|glpat-[\w-]{6,}"  # GitHub, GitLab
+    r"|xox[abeprs]-[\w-]{6,}|A[KS]IA[A-Z0-9]{12,}|AIza[\w-]{20,}|GOCSPX-[\w-]{6,}"  # Slack, clouds
+    r"|npm_[A-Za-z0-9]{20,}|pypi-AgEI[\w-]{6,}|dckr_pat_[\w-]{6,}|whsec_[\w+/=]{6,}"
+    r"|hf_[A-Za-z0-9]{20,}|SG\.[\w-]{10,}\.[\w-]{10,}|shpat_[A-Fa-f0-9]{16,}"
+    r"|eyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)*+"  # a JWT
+    rf")|{_PEM}"
+)
+_ENCODED = re.compile(r"(?<![\w+/-])eyJ[\w+/-]{13,}={0,2}(?![\w+/=.-])")
+"""An object of JSON in base64."""
+_WEBHOOK = re.compile(r"(hooks\.slack\.com/(?:services|workflows|triggers)/)[\w/-]+")
+_BEARER = re.compile(r"\b((?:[Bb]earer|BEARER|[Bb]asic|BASIC) )([\w.~+/=-]{6,})")
+_COMMAND = re.compile(r"( (?:-u|--user) ?[\"']?[\w.@%+-]{1,128}:)([^\s\"'\\]+)")
+_MYSQL = re.compile(r"(\bmysql(?:dump|admin)?\b[^|;&\n\"]{0,200}? -p)([^\s\"'\\]{1,200})")
+
+# -- names with a value beside them
+
+_NAME = r"(?<![\w.-])(?P<name>[\w.-]{1,64}+)(?P<end>(?:\\*[\"'])?\]?) {0,8}+"
+_NAMED = re.compile(_NAME + r"(?:(?P<equal>=)>?|:(?= |\\*\")) {0,8}+(?P<quote>\\*[\"'])?")
+"""A name, and where its value begins."""
+_NAMED_IN_JSON = re.compile(_NAME + r"(?:(?P<equal>=)>?|:) {0,8}+(?P<quote>\\*[\"'])?")
+"""The same in a text that was to be JSON: there a colon needs no blank."""
+_TAG = re.compile(r"<([A-Za-z][\w.:-]{0,63}+)(?: [^<>]{0,200}+)?>([^<>]{1,8192}+)(?=</)")
+_BARE = re.compile(r"(?:(?i:bearer|basic|token|digest|apikey) )?[^\s,;&}\])\"'<>${(|`\\]+")
+_WORD = re.compile(r"\S+")
+_COOKIES = re.compile(r"[^\s;\"'=]+=[^\s;\"']*(?:; [^\s;\"'=]+=[^\s;\"']*)*")
+_IN_DOUBLE, _IN_SINGLE = r'(?:[^"\\]|\\.)*+', r"(?:[^'\\]|\\.)*+"
+_QUOTED: Final = {
+    '"': re.compile(_IN_DOUBLE, re.DOTALL),
+    "'": re.compile(_IN_SINGLE, re.DOTALL),
+}
+_SCALAR = re.compile(rf'"({_IN_DOUBLE})"?|\'({_IN_SINGLE})\'?|([^\s,:;{{}}\[\]"\']+)|([{{}}\[\]])')
+
+# -- addresses
+
+_USERINFO = re.compile(
+    r"://(?P<user>[\w.~%!&*+,;=-]{0,256})(?P<colon>:?)(?P<rest>[^/?#\s\"'<>{}|`\\]*)@(?=[\w\[%])"
+)
+_PARAMETER = re.compile(r"([?&;#])([\w.%~\[\]-]{1,128}+)=([^&;#\s\"'<>${}()|`\\]+)")
+_ADDRESS_SECRETS: Final = frozenset(
+    (
+        *("auth", "code", "key", "otp", "pin", "samlresponse", "saml_response", "sid", "session"),
+        *("session_id", "sig", "signature", "ticket", "x-amz-signature"),
+    )
+)
+"""Parameters that are credentials in an address, though not as the key of a record."""
+
+
+class _Sieve:
+    """
+    Tells in a tenth of the time whether one of *marks* may be in a text.
+
+    It deletes all characters but *kept* from the text, and searches what is left for what would be
+    left of a mark; only if that is found, for the mark itself.
+    """
+
+    def __init__(self, kept: bytes, marks: Sequence[bytes]) -> None:
+        self._deleted = bytes(set(range(256)) - set(kept))
+        left: dict[bytes, list[bytes]] = {}
+        for mark in marks:
+            left.setdefault(mark.translate(None, self._deleted), []).append(mark)
+        self._left = list(left.items())
+
+    def __call__(self, text: bytes) -> bool:
+        rest = text.translate(None, self._deleted)
+        return any(
+            left in rest and any(mark in text for mark in marks) for left, marks in self._left
+        )
+
+
+_SIEVES: Final = (
+    _Sieve(
+        b"_ghkvwyzJAKIBEGSPX",
+        [
+            *(b"sk_live_", b"rk_live_", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"),
+            *(b"github_pat_", b"AKIA", b"ASIA", b"AIza", b"GOCSPX-", b"pypi-AgEI", b"whsec_"),
+            *(b"eyJ", b"-----BEGIN", b"SG."),
+        ],
+    ),
+    _Sieve(
+        b"-_mptfhxk",
+        [
+            *(b"sk_test_", b"rk_test_", b"sk-ant-", b"sk-proj-", b"sk-svcacct-", b"glpat-"),
+            *(b"npm_", b"hf_", b"dckr_pat_", b"shpat_"),
+            *(b"xoxa-", b"xoxb-", b"xoxe-", b"xoxp-", b"xoxr-", b"xoxs-", b"hooks.slack.com/"),
+        ],
+    ),
+)
+"""Of each, what is left of a usual record is short, and nothing in it looks like a mark."""
+_AFTER_BLANK: Final = re.compile(
+    rb" (?:(?<=[^\"]: )|--?[up]|(?<=earer )|(?<=EARER )|(?<=asic )|(?<=ASIC ))"
+)
+
+
+class Search(NamedTuple):
+    """One way to look for secrets: *may_be_in* a JSON text, and what *finds* one for sure."""
+
+    may_be_in: Callable[[bytes], object]
+    finds: Callable[[str], bool]
+
+
+class SecretTexts:
+    """
+    Finds and replaces the secrets in texts; *keys* says which names are those of a secret.
+
+    With the operator's own keys, not *by_value*, only parameters of addresses are looked at.
+    """
+
+    def __init__(self, keys: SecretKeys, *, by_value: bool) -> None:
+        self._keys = keys
+        self._by_value = by_value
+        address = Search(
+            lambda text: b"/" in text and b"://" in text,  # one character is found much faster
+            lambda text: (by_value and _user(text) != text) or self._parameters(text) != text,
+        )
+        self.searches: Final[tuple[Search, ...]] = (
+            (address,)
+            if not by_value
+            else (
+                address,
+                Search(lambda text: b"=" in text, self._finds_named),
+                Search(_AFTER_BLANK.search, self._finds_after_blank),
+                Search(
+                    lambda text: b"<" in text and b"</" in text,
+                    lambda text: self._tags(text) != text,
+                ),
+                Search(lambda text: any(sieve(text) for sieve in _SIEVES), self._finds_token),
+            )
+        )
+        """They look at a whole record, and err on the side of finding."""
+
+    def _finds_named(self, text: str) -> bool:
+        return self._parameters(text) != text or self._named(text) != text
+
+    def _finds_after_blank(self, text: str) -> bool:
+        return _commands(text) != text or self._named(text) != text
+
+    def _finds_token(self, text: str) -> bool:
+        return any(pattern.search(text) for pattern in (_TOKEN, _ENCODED, _WEBHOOK))
+
+    def without_secrets(self, text: str, encoded: Callable[[str], bool]) -> str:
+        """
+        Return *text* with a mark in the place of each secret.
+
+        *encoded* tells whether a text of JSON, which was in base64, has a secret in it.
+        """
+        if not self._by_value:
+            return self._parameters(text) if "://" in text else text
+        if "://" in text:
+            text = _user(text)
+        text = _TOKEN.sub(MARK, text)
+        text = _WEBHOOK.sub(rf"\1{MARK}", text)
+        text = _ENCODED.sub(lambda found: MARK if _decodes(found[0], encoded) else found[0], text)
+        if " " in text:
+            text = _commands(text)
+        text = self._parameters(text)
+        if "=" in text or ":" in text:
+            text = self._named(text)
+        return self._tags(text) if "</" in text else text
+
+    def without_token(self, key: str) -> str:
+        """Return *key* without a token in it: a secret may be the key itself."""
+        return _TOKEN.sub(MARK, key) if self._by_value else key
+
+    def without_named(self, text: str) -> str:
+        """Return *text*, which was to be JSON, without what is beside the name of a secret."""
+        return self._named(text, _NAMED_IN_JSON)
+
+    def _parameters(self, text: str) -> str:
+        if "=" not in text:
+            return text
+        return _PARAMETER.sub(self._parameter, text)
+
+    def _parameter(self, found: re.Match[str]) -> str:
+        name = unquote_plus(found[2])
+        hidden = self._hides(name, found[3]) or (
+            self._by_value and name.lower() in _ADDRESS_SECRETS
+        )
+        return f"{found[1]}{found[2]}={MARK}" if hidden else found[0]
+
+    def _hides(self, name: str, value: str) -> bool:
+        if MARK[:-1] in value:  # it is replaced already; a pattern may stop before its end
+            return False
+        return self._keys.hides(name, int(value) if _NUMBER.match(value) else value)
+
+    def _tags(self, text: str) -> str:
+        def replaced(found: re.Match[str]) -> str:
+            if not self._hides(found[1].rpartition(":")[2], found[2]):
+                return found[0]
+            return found[0][: found.start(2) - found.start()] + MARK
+
+        return _TAG.sub(replaced, text)
+
+    def _named(self, text: str, pattern: re.Pattern[str] = _NAMED) -> str:
+        """Replace values behind names, such as ``TOKEN=abc`` or a header's line."""
+        kept: list[str] = []
+        done = 0
+        for found in pattern.finditer(text):
+            name, start = found["name"], found.end()
+            if found.start() < done or name in self._keys.harmless or not self._names(name):
+                continue
+            opening = text[start : start + 1]
+            if opening and opening in "{[" and not found["quote"]:
+                kept.append(text[done:start])
+                inner, done = _scalars(text, start)
+                kept.append(inner)
+                continue
+            end = self._end_of_value(text, found)
+            value = text[start:end]
+            if end > start and self._hides_beside(found, value):
+                kept += text[done:start], MARK
+                done = end
+        return "".join((*kept, text[done:])) if kept else text
+
+    def _names(self, name: str) -> bool:
+        return self._keys[name] or self._keys.is_ambiguous(name)
+
+    def _end_of_value(self, text: str, found: re.Match[str]) -> int:
+        if quote := found["quote"]:
+            if len(quote) > 1:  # it is escaped, and so is the one at the end
+                end = text.find(quote, found.end())
+            else:
+                value = _QUOTED[quote].match(text, found.end())
+                end = value.end() if value else -1
+            if end >= 0 and text.startswith(quote, end):
+                return end
+            pattern = _WORD  # it does not end: of the text no more than that is the value
+        elif found["name"].lower().endswith("cookie"):
+            pattern = _COOKIES
+        else:
+            pattern = _BARE
+        value = pattern.match(text, found.end())
+        return value.end() if value else found.end()
+
+    def _hides_beside(self, found: re.Match[str], value: str) -> bool:
+        if found["equal"] or found["quote"] or found["end"]:
+            return self._hides(found["name"], value)
+        # In prose a word after a colon is seldom what the word before it names.
+        return may_be_secret(value.rpartition(" ")[2]) and self._hides(found["name"], value)
+
+
+_NUMBER: Final = re.compile(r"-?\d{1,9}\Z")
+
+
+def _user(text: str) -> str:
+    """Replace the credentials in the addresses of *text*: a password, or a token for a name."""
+
+    def replaced(found: re.Match[str]) -> str:
+        if found["colon"] and found["rest"]:
+            return f"://{found['user']}:{MARK}@"
+        name = found["user"] + found["rest"]
+        return f"://{MARK}@" if may_be_secret(name) else found[0]
+
+    return _USERINFO.sub(replaced, text)
+
+
+def _commands(text: str) -> str:
+    def bearer(found: re.Match[str]) -> str:
+        return f"{found[1]}{MARK}" if may_be_secret(found[2]) else found[0]
+
+    text = _BEARER.sub(bearer, text)
+    if " -" not in text:
+        return text
+    text = _COMMAND.sub(rf"\1{MARK}", text)
+    return _MYSQL.sub(rf"\1{MARK}", text) if "mysql" in text else text
+
+
+def _scalars(text: str, start: int) -> tuple[str, int]:
+    """Return the object or list at *start* without what may be a secret, and where it ends."""
+    kept: list[str] = []
+    done, depth = start, 0
+    for found in _SCALAR.finditer(text, start):
+        if found[4]:
+            depth += 1 if found[4] in "[{" else -1
+            if depth <= 0:
+                done_at = found.end()
+                return "".join((*kept, text[done:done_at])), done_at
+            continue
+        group = 1 if found[1] is not None else 2 if found[2] is not None else 3
+        if may_be_secret(found[group]):
+            kept += text[done : found.start(group)], MARK
+            done = found.end(group)
+    return "".join((*kept, text[done:])), len(text)
+
+
+def _decodes(text: str, encoded: Callable[[str], bool]) -> bool:
+    """Return whether *text* is base64 of a JSON text that *encoded* says has a secret in it."""
+    try:
+        json = base64.urlsafe_b64decode(text.replace("+", "-").replace("/", "_") + "==").decode()
+    except (binascii.Error, ValueError):
+        return False
+    return encoded(json)
