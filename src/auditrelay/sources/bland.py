@@ -17,6 +17,7 @@ from pydantic import Field
 
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable, WalkBroken
+from auditrelay.http.fields import Count, Records, texts
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
@@ -60,10 +61,10 @@ api_key = "${env:BLAND_API_KEY}"
 class _Data(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    events: list[msgspec.Raw]
-    total: int | None = None
-    total_pages: int | None = None
-    current_page: int | None = None
+    events: Records
+    total: Count | None = None
+    total_pages: Count | None = None
+    current_page: Count | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -106,9 +107,9 @@ class Source:
             if data is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)
                 return
-            pages, shown = data.total_pages, data.current_page
-            last = not data.events if pages is None else number >= pages
-            if not last and not data.events:
+            events, pages, shown = texts(data.events), data.total_pages, data.current_page
+            last = not events if pages is None else number >= pages
+            if not events and (not last or (data.events is None and data.total)):
                 raise WalkBroken(
                     f"Bland AI announces {pages} pages, but page {number} of {window.start} .. "
                     f"{window.end} is empty",
@@ -123,7 +124,7 @@ class Source:
             fewer = data.total is not None and data.total < largest_total
             beyond = pages is not None and number > max(pages, 1)
             yield Page(
-                [bytes(event) for event in data.events],
+                events,
                 last=last,
                 total=data.total,
                 shrunk=fewer or beyond,
@@ -154,16 +155,16 @@ def _read(reply: Reply) -> _Data | None:
     """Return the page in *reply*, None if the walk has gone past the last page."""
     if reply.status == 404 and _error_of(reply)[0] == "NOT_FOUND":
         return None
-    return _read_first(reply)
+    return _read_first(reply, promised=True)
 
 
-def _read_first(reply: Reply) -> _Data:
+def _read_first(reply: Reply, *, promised: bool = False) -> _Data:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
         code, message = _error_of(reply)
         hint = _REFUSALS.get(code, _HINTS.get(reply.status, ""))
         check(reply, message=_format_error(code, message), hint=hint)
-    answer = decode(reply, _Answer)
+    answer = decode(reply, _Answer, promised=promised)
     if answer.errors or answer.data is None:
         raise _inner_error(reply, *_first_error(answer.errors, answer.message))
     return answer.data

@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field
 
 from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
+from auditrelay.http.fields import Count, Link, Records, texts
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
@@ -82,9 +83,9 @@ api_key = "${env:CEKURA_API_KEY}"
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    results: list[msgspec.Raw]
-    count: int | None = None
-    next: str | msgspec.UnsetType | None = msgspec.UNSET
+    results: Records
+    count: Count | None = None
+    next: Link | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Source:
@@ -138,14 +139,15 @@ class Source:
             if answer is None:  # rows were deleted, and with them the announced page
                 yield Page([], last=True, shrunk=True)
                 return
-            count, per_page = answer.count, per_page or len(answer.results)
+            records, count = texts(answer.results), answer.count
+            per_page = per_page or len(records)
             if answer.next is not msgspec.UNSET:
-                last = answer.next is None
+                last = not answer.next
             elif count is not None:
                 last = number * per_page >= count
             else:
-                last = not answer.results
-            if not answer.results and not last:
+                last = not records
+            if not records and (not last or (answer.results is None and count)):
                 raise WalkBroken(
                     f"Cekura announces more pages, but page {number} of {span.start} .. "
                     f"{span.end} is empty",
@@ -153,7 +155,7 @@ class Source:
                 )
             largest_count = max(largest_count, count or 0)
             yield Page(
-                [bytes(record) for record in answer.results],
+                records,
                 last=last,
                 total=count,
                 shrunk=count is not None and count < largest_count,
@@ -190,10 +192,10 @@ def _read(reply: Reply) -> _Answer | None:
     """Return the page in *reply*, None if the walk has gone past the last page."""
     if reply.status == 404 and _message(reply) == "Invalid page.":
         return None
-    return _read_first(reply)
+    return _read_first(reply, promised=True)
 
 
-def _read_first(reply: Reply) -> _Answer:
+def _read_first(reply: Reply, *, promised: bool = False) -> _Answer:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
         message = _message(reply)
@@ -204,7 +206,7 @@ def _read_first(reply: Reply) -> _Answer:
             hint=_NEEDED_KEY if reply.status == 403 else "",
             wait=float(throttled[1]) if throttled else None,
         )
-    return decode(reply, _Answer)
+    return decode(reply, _Answer, bare="results", promised=promised)
 
 
 def _message(reply: Reply) -> str:

@@ -17,8 +17,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
+from auditrelay.http.fields import Flag, Link, Records, texts
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import Reply, check, decode, misshapen
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
@@ -93,9 +94,14 @@ api_key = "${env:JITSUDO_API_KEY}"
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    data: list[msgspec.Raw]
-    has_more: bool
-    next_cursor: str | None = None
+    data: Records
+    has_more: Flag | None = None
+    next_cursor: Link | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether another page is announced: by the flag, or by a cursor without one."""
+        return bool(self.next_cursor if self.has_more is None else self.has_more)
 
 
 class Source:
@@ -120,7 +126,7 @@ class Source:
         }
         answer = await self._peer.get(PATH, params, self._read_first, background=background)
         sent: set[str] = set()
-        while answer.has_more:
+        while answer.more:
             # Yield its records even if its cursor turns out to be unusable.
             if answer.data:
                 yield _page(answer)
@@ -145,15 +151,18 @@ class Source:
                 f"{_explanation(reply).message or 'no reason given'}",
                 reason="cursor_expired",
             )
-        return self._read_first(reply)
+        answer = self._read_first(reply, promised=True)
+        if answer.has_more is None and not answer.data:
+            raise misshapen(reply, "neither records nor has_more on a page that was announced")
+        return answer
 
-    def _read_first(self, reply: Reply) -> _Answer:
+    def _read_first(self, reply: Reply, *, promised: bool = False) -> _Answer:
         """Return the page in *reply*. Raises the error for any other reply."""
         if reply.status != 200:
             explanation = _explanation(reply)
             hint = self._hint(reply.status, explanation)
             check(reply, message=explanation.message, hint=hint)
-        return decode(reply, _Answer)
+        return decode(reply, _Answer, promised=promised)
 
     def _hint(self, status: int, explanation: "_Explanation") -> str:
         """Return what the operator should do, where more than the status is known."""
@@ -178,9 +187,9 @@ class Source:
 
 def _page(answer: _Answer) -> Page:
     return Page(
-        [bytes(record) for record in answer.data],
-        last=not answer.has_more,
-        cursor=answer.next_cursor if answer.has_more else None,
+        texts(answer.data),
+        last=not answer.more,
+        cursor=answer.next_cursor if answer.more else None,
     )
 
 

@@ -37,8 +37,9 @@ from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
 from auditrelay.events.vendors import path_finder
+from auditrelay.http.fields import Flag, Link, Records, texts
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import Reply, check, decode, misshapen
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
@@ -158,9 +159,14 @@ api_key = "${env:SLAUNCH_API_KEY}"
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    items: list[msgspec.Raw]
-    next_page: bool
-    next_cursor: str | None = None
+    items: Records
+    next_page: Flag | None = None
+    next_cursor: Link | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether another page is announced: by the flag, or by a cursor without one."""
+        return bool(self.next_cursor if self.next_page is None else self.next_page)
 
 
 class Source:
@@ -197,7 +203,7 @@ class Source:
                     f"{window.start} .. {window.end}",
                     reason="cursor_expired",
                 )
-            items = [] if answer is None else [bytes(item) for item in answer.items]
+            items = [] if answer is None else texts(answer.items)
             times = [self._at(item) for item in items]
             first = next((at for at in times if at is not None), None)
             if answer is None or (remembered and (first is None or first < end)):
@@ -219,7 +225,7 @@ class Source:
                 if (at is None or start <= at < end) and hash(item) not in shown
             ]
             shown.update(map(hash, inside))
-            last = not answer.next_page or progress.has_passed(start, times)
+            last = not answer.more or progress.has_passed(start, times)
             if inside or last:
                 yield Page(inside, last=last, cursor=None if last else answer.next_cursor)
             if last:
@@ -343,14 +349,19 @@ _HINTS = {
 
 def _read(reply: Reply) -> _Answer | None:
     """Return the page in *reply*, or None if its cursor is not accepted."""
-    return None if reply.status in (400, 422) else _read_first(reply)
+    if reply.status in (400, 422):
+        return None
+    answer = _read_first(reply, promised=True)
+    if answer.next_page is None and not answer.items:
+        raise misshapen(reply, "neither records nor next_page on a page that was announced")
+    return answer
 
 
-def _read_first(reply: Reply) -> _Answer:
+def _read_first(reply: Reply, *, promised: bool = False) -> _Answer:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
         check(reply, message=_message(reply), hint=_HINTS.get(reply.status, ""))
-    return decode(reply, _Answer)
+    return decode(reply, _Answer, promised=promised)
 
 
 def _message(reply: Reply) -> str:

@@ -33,6 +33,7 @@ from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
+from auditrelay.http.fields import Count, Records, texts
 from auditrelay.http.headers import http_date
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -62,15 +63,15 @@ T = TypeVar("T")
 
 
 class _Pagination(msgspec.Struct):
-    page: int
-    per_page: int
-    total: int
+    page: Count
+    per_page: Count
+    total: Count
 
 
 class _Answer(msgspec.Struct):
     """One page. Rows keep their text byte for byte."""
 
-    logs: list[msgspec.Raw]
+    logs: Records
     pagination: _Pagination
 
 
@@ -92,10 +93,10 @@ class _Snapshot:
 
     def __init__(self, answer: _Answer, now: datetime) -> None:
         self.now = now
-        self.size = answer.pagination.per_page
+        self.size = int(answer.pagination.per_page)
         self.offset = (answer.pagination.page - 1) * self.size
         self.total = answer.pagination.total
-        self.rows = [_row(bytes(text)) for text in answer.logs]
+        self.rows = list(map(_row, texts(answer.logs)))
         self.times = [at for _, at, _ in self.rows if at is not None]
         if any(later > before for before, later in pairwise(self.times)):
             raise WalkBroken("Cencori's list is not in order of time", reason="not_in_order")
