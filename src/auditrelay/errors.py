@@ -11,13 +11,14 @@ The errors, as a tree by the caller's next action.
     - Rejected      halve the request; dead-letter its event if it is only one
         - TooLarge  the same, because of its size
     - WalkBroken    read the window in smaller parts
+    - PeerBug       hold this source or sink: our code for it has a bug
 """
 
 from typing import Any
 
 
 class RelayError(Exception):
-    """An error that auditrelay expects; every other exception is a bug."""
+    """An error that auditrelay expects; every other exception is a bug, see ``supervisor``."""
 
 
 def code_of(error: RelayError) -> str:
@@ -135,3 +136,26 @@ class WalkBroken(RelayError):
         self.reason = reason
         self.window: Any = None  # an Interval, which this module may not import
         self.shown: Any = None  # a collect.parts.Shown, likewise
+
+
+class PeerBug(RelayError):
+    """
+    Our code for one source or sink, *peer*, raised an unforeseen exception: it has a bug.
+
+    It holds that peer, and nothing is dropped; it is retried ever less often. Only a supervisor
+    (:mod:`auditrelay.supervisor`) raises it, from the exception itself. *crossing* is what was
+    asked of the peer (``walk``, ``read``, ``render``, ``send``...), *reason* the short code that
+    other errors have too. *sent* is true when a sink may have stored the events all the same.
+    """
+
+    reason = "bug"
+
+    def __init__(self, message: str, *, peer: str, crossing: str) -> None:
+        super().__init__(message)
+        self.peer = peer
+        self.crossing = crossing
+
+    @property
+    def sent(self) -> bool:
+        """Whether a sink may have stored what it was given: sending may have broken anywhere."""
+        return self.crossing == "send"

@@ -24,13 +24,12 @@ from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.stores import backlog
 
-from auditrelay.collect import collector as collect
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.sources import Page, bland
+from auditrelay.sources import UNREADABLE, Page, bland
 from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
@@ -70,7 +69,9 @@ class Vendor:
     pages: int = 0
     scope: str = ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         if self.unreadable is not None and (
             window.start < self.unreadable.end and window.end > self.unreadable.start
         ):
@@ -408,7 +409,7 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
         async with world.living() as (store, collector):
             await collector.checkpoint.refresh()
             gaps = [span for span in await store.ledger("it") if span.gap]
-            assert {span.gap for span in gaps} == {collect.UNREADABLE}
+            assert {span.gap for span in gaps} == {UNREADABLE}
             lost = sum(span.interval.length.total_seconds() for span in gaps)
             assert lost < 5, "no more than could not be read"
             assert collector.checkpoint.at > START + 4 * 3600 * SECOND

@@ -11,6 +11,7 @@ from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
 from auditrelay.collect.verify import MISSING_AT_SINK, VerifyReport
 from auditrelay.service.desk import Verified, Verify
+from auditrelay.sources import UNREADABLE
 
 _SHOWN = 20
 """How many missing events are listed for people; --json lists all."""
@@ -56,7 +57,8 @@ def verify(
     for each in undelivered or ():
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
     unrepaired = len(report.missing) - report.repaired
-    if (unrepaired > 0 if repair else report.missing) or undelivered:
+    unreadable = any(part.reason == UNREADABLE for part in report.not_shown)
+    if (unrepaired > 0 if repair else report.missing) or unreadable or undelivered:
         raise typer.Exit(1)
 
 

@@ -19,37 +19,23 @@ from auditrelay.collect.parts import WALK, PartLength
 from auditrelay.collect.polls import Polls
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
-from auditrelay.errors import Refused, WalkBroken
+from auditrelay.collect.unreadable import Failure, GiveUp, Probe, Unreadable
+from auditrelay.errors import Refused
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Source
+from auditrelay.sources import UNREADABLE, Source
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue
 
 CATCH_UP_LIMIT: Final = "catch_up_limit"
 RETENTION: Final = "retention"
-UNREADABLE: Final = "unreadable"
 
 GIVEN_UP: Final = (CATCH_UP_LIMIT, RETENTION, UNREADABLE)
 """Reasons of gaps that polls and resweeps do not read again; a backfill does."""
 
-UNREADABLE_AFTER: Final = timedelta(hours=1)
-"""How long polls must have failed at an unreadable span until it is declared as a gap."""
-
-UNREADABLE_TRIES: Final = 5
-"""How many polls must have failed at the span by then."""
-
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far the clock may be behind the checkpoint; further, and it must have been set back."""
-
-MAX_UNREADABLE_SPANS: Final = 20
-"""
-How many spans one poll, or one slice of a backfill, declares as unreadable.
-
-If there are more, the whole source is unreadable: the poll fails, and the next one tries again,
-instead of sending request after request and giving up second by second.
-"""
 
 
 class Collector:
@@ -79,10 +65,13 @@ class Collector:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self.probe = Probe(source, settle=settings.settle, clock=clock)
+        """Whether the source answers."""
         health = SourceHealth(name, settings, store=store, metrics=metrics, clock=clock)
         self._health = health
         self.condition = health.condition
         """Health of the source, as ``status`` shows it."""
+        self._unreadable = Unreadable(name, self.condition, clock=clock)
         self.checkpoint = Checkpoint(
             name, lookback=settings.initial_lookback, store=store, metrics=metrics, clock=clock
         )
@@ -118,14 +107,13 @@ class Collector:
             health=health,
             clock=clock,
         )
-        self._stuck_at: tuple[datetime, datetime, int] | None = None
-        """The checkpoint at which polls fail, since when they do, and how many failed."""
 
     def new_reader(self) -> WindowReader:
         """Return another reader of the same source, for example for a backfill."""
         return WindowReader(
             self.source,
             part_length=PartLength.of(self.settings, WALK),
+            probe=self.probe,
             writer=self._new_writer(),
             store=self._store,
             metrics=self._metrics,
@@ -212,22 +200,33 @@ class Collector:
                 f"to {self.checkpoint.at.isoformat(timespec='seconds')} has been read already: fix "
                 "the system clock; nothing new is read until then"
             )
-        unreadable = 0
         while window := self._next_window(now):
-            for part in holes(window, self.checkpoint.gaps(GIVEN_UP)):
-                try:
-                    await self._reader.read(part, POLL)
-                except WalkBroken as error:
-                    if unreadable == MAX_UNREADABLE_SPANS or not await self._give_up(error, now):
-                        raise
-                    unreadable += 1
-                    break
-            else:
-                await self.resweeper.skip(window, now)
+            passed_over = [*self.checkpoint.gaps(GIVEN_UP), *self._unreadable.intervals]
+            for part in holes(window, passed_over):
+                await self._reader.read(part, POLL, self._pass_over)
+            await self.resweeper.skip(window, now)
+        await self._retry_unreadable()
+
+    async def _pass_over(self, span: Interval, error: Failure) -> None:
+        self._unreadable.add(span, error)
+
+    async def _retry_unreadable(self) -> None:
+        """Read again what could not be read; declare as a gap what has failed for long enough."""
+
+        async def read(span: Interval, give_up: GiveUp) -> None:
+            await self._reader.read(span, POLL, give_up)
+
+        self._unreadable.keep(self.checkpoint.unread)
+        await self._unreadable.retry(read)
+        for span in self._unreadable.given_up():
+            await self._reader.writer.declare(span, UNREADABLE)
+        self._unreadable.keep(self.checkpoint.unread)
+        if self._unreadable:
+            raise self._unreadable.error()
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(
-            self.checkpoint.at,
+            self.checkpoint.reached(self._unreadable.intervals),
             now,
             settle=self.settings.settle,
             overlap=self.settings.overlap,
@@ -236,17 +235,3 @@ class Collector:
         if window is None or window.start >= self.checkpoint.start:
             return window
         return Interval(self.checkpoint.start, window.end)
-
-    async def _give_up(self, error: WalkBroken, now: datetime) -> bool:
-        """Declare the unreadable span of *error* as a gap, if polls have failed at it for long."""
-        checkpoint, since, tries = self.checkpoint.at, now, 0
-        if self._stuck_at is not None and self._stuck_at[0] == checkpoint:
-            since, tries = self._stuck_at[1:]
-        tries += 1
-        self._stuck_at = (checkpoint, since, tries)
-        if error.window is None or tries < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
-            return False
-        await self._reader.writer.declare(error.window, UNREADABLE)
-        # An unreadable span next to it need not block the source for another hour.
-        self._stuck_at = (self.checkpoint.at, since, tries)
-        return True

@@ -14,7 +14,7 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import Refused, RelayError, StateError, StoreFull
-from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.events.marks import NOT_NORMALIZED, UNKNOWN_ACTION
 from auditrelay.events.page import Page
 from auditrelay.settings import SourceSettings
 from auditrelay.store.conditions import SourceCondition
@@ -58,6 +58,7 @@ class SourceHealth:
         """Restore what is still true of *saved*, the condition that the last process left."""
         self.condition.last_poll_at = saved.last_poll_at
         self.condition.last_event_at = saved.last_event_at
+        self.condition.unreadable = saved.unreadable
         if saved.last_event_at is not None:
             self._last_event_at = datetime.fromisoformat(saved.last_event_at)
         self._health.restore(saved)
@@ -128,10 +129,14 @@ class SourceHealth:
         self.condition.last_event_at = latest.isoformat()
         gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
         gauge.set(latest.timestamp())
-        known = [UNKNOWN_ACTION not in sort.warnings for sort in events.sorts]
-        unknown = sum(not known[sort] for sort in events.sort)
+        unknown = _count(events, UNKNOWN_ACTION)
         self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
+        odd = _count(events, NOT_NORMALIZED)
+        self.condition.not_normalized += odd
+        self._metrics.events_not_normalized.labels(self._name).inc(odd)
+        if odd:
+            _log.warning("records_not_normalized", source=self._name, count=odd)
 
     def check_silence(self, start: datetime) -> None:
         """
@@ -146,3 +151,9 @@ class SourceHealth:
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent
+
+
+def _count(events: Page, warning: str) -> int:
+    """Return how many of *events* have the *warning*."""
+    marked = [warning in sort.warnings for sort in events.sorts]
+    return sum(map(marked.__getitem__, events.sort)) if any(marked) else 0

@@ -19,9 +19,11 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
 from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.reader import backfilled, rows_in, well_inside
+from auditrelay.collect.unreadable import Failure, report
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
+from auditrelay.sources import UNREADABLE
 from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import uid_bytes
 from auditrelay.window import Interval, iso, moment, slices
@@ -147,7 +149,14 @@ class Verifier:
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
         length = PartLength.of(self._collector.settings, IN_MEMORY)
         for part in slices(span, self._collector.settings.max_window):
-            await in_parts(name, part, length, self._compare)
+            await in_parts(
+                name,
+                part,
+                length,
+                self._compare,
+                answers=self._collector.probe.answers,
+                give_up=self._pass_over,
+            )
         forwarded, digest = await self._store.count_forwarded(name, span)
         return VerifyReport(
             source=name,
@@ -168,7 +177,12 @@ class Verifier:
             version=__version__,
         )
 
-    async def _compare(self, part: Interval, budget: Budget | None) -> int:
+    async def _pass_over(self, span: Interval, error: Failure) -> None:
+        """Report a *span* that the source cannot show, and go on behind it."""
+        report(self._collector.name, span, error)
+        self._partial.append(NotShown(iso(span.start), iso(span.end), UNREADABLE))
+
+    async def _compare(self, part: Interval, budget: Budget | None, *, finely: bool) -> int:
         """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool(self._collector.name)
         shown: dict[str, AuditEvent] = {}
@@ -180,6 +194,7 @@ class Verifier:
                 part,
                 self._writer.identify,
                 background=True,
+                finely=finely,
                 budget=budget,
             )
         ) as pages:

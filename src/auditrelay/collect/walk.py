@@ -70,6 +70,7 @@ async def walk(
     identify: Callable[[list[bytes]], P],
     *,
     background: bool = False,
+    finely: bool = False,
     budget: Budget | None = WALK,
     on_page: Callable[[Page, P], None] | None = None,
 ) -> AsyncGenerator[tuple[P, Page, Outcome | None], None]:
@@ -77,7 +78,8 @@ async def walk(
     Yield each page of *window*, identified, and with the one that completes it the outcome.
 
     The last page of the last walk completes the window; all others come with None. In the
-    *background* the requests give way to those of polls. A walk of more than *budget* breaks; None
+    *background* the requests give way to those of polls; *finely* they are small, see
+    :meth:`auditrelay.sources.Source.walk`. A walk of more than *budget* breaks; None
     means no limit, for windows that are too short to be cut. *on_page* is called with every page
     before it is judged, so also with one that breaks the walk.
     Raises WalkBroken, and what the source raises.
@@ -88,7 +90,9 @@ async def walk(
         guard = _Guard(window, budget)
         async with (
             _saying_what_was_shown(guard),
-            contextlib.aclosing(_read_ahead(source.walk(window, background=background))) as pages,
+            contextlib.aclosing(
+                _read_ahead(source.walk(window, background=background, finely=finely))
+            ) as pages,
         ):
             async for page in pages:
                 identified = identify(page.records)
@@ -99,7 +103,8 @@ async def walk(
                     yield identified, page, None
                     continue
                 seen = before | guard.seen if before else guard.seen
-                complete = guard.is_complete(len(seen))
+                # What could not be read is not counted.
+                complete = guard.is_complete(len(seen)) or page.unreadable
                 # If two walks agree and nothing moved, the vendor's total is wrong, and all that
                 # it shows has been seen. But a record that came twice in one walk has most likely
                 # displaced another, as in a list whose order leaves ties open. Smaller parts may

@@ -85,7 +85,9 @@ class Source:
         """Empty: every record names its organisation, and ids are UUIDs."""
         return ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {

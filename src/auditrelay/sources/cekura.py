@@ -100,7 +100,9 @@ class Source:
         """The organisation's id, which records may lack."""
         return self._settings.organization_id
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         spans = _spans(window)
         for span in spans:

@@ -116,7 +116,9 @@ class Source:
         """The tenant's id, which records lack."""
         return self._settings.tenant_id
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {

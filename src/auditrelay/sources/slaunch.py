@@ -185,7 +185,9 @@ class Source:
         parts = urlsplit(self._settings.base_url)
         return f"{(parts.hostname or '').removesuffix(DOMAIN)}{parts.path}"
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
         shown: set[int] = set()  # hashes of the records: a restarted walk reads them again

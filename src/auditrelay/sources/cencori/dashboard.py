@@ -197,7 +197,9 @@ class Source:
         """Keep the session's cookies in *keeping*."""
         self._session.keep_in(keeping)
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
         now, partial = await self._check_plan(background=background)

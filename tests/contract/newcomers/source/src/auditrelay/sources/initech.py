@@ -57,7 +57,9 @@ class Source:
         """Empty: keys are unique everywhere."""
         return ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*."""
         span = widened(window)
         params = {
