@@ -18,12 +18,13 @@ from pydantic import Field
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http.fields import Count, Records, texts
+from auditrelay.http.paging import NumberedPages
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.sources import UNREADABLE, Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval
@@ -94,20 +95,26 @@ class Source:
             "created_after": in_milliseconds(span.start),
             # Without the upper bound every new record would move others to the next page.
             "created_before": in_milliseconds(span.end),
-            "page_size": str(self._settings.page_size),
         }
-        number = largest_total = 0
+        paging = NumberedPages(self._settings.page_size, finely=finely)
+        largest_total = 0
         last = False
         while not last:
-            number += 1
-            data = await self._peer.get(
-                PATH,
-                {**params, "page": str(number)},
-                _read_first if number == 1 else _read,
-                background=background,
-            )
+            number = paging.number
+            place = {"page": str(number), "page_size": str(paging.size)}
+            try:
+                data = await self._peer.get(
+                    PATH,
+                    {**params, **place},
+                    _read_first if number == 1 else _read,
+                    background=background,
+                )
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+                continue
+            gaps = ((window, UNREADABLE),) if paging.passed_over else ()
             if data is None:  # rows were deleted, and with them the announced page
-                yield Page([], last=True, shrunk=True)
+                yield Page([], last=True, shrunk=True, gaps=gaps)
                 return
             events, pages, shown = texts(data.events), data.total_pages, data.current_page
             last = not events if pages is None else number >= pages
@@ -122,6 +129,9 @@ class Source:
                     f"Bland AI was asked for page {number} and returned page {shown}",
                     reason="repeated_page",
                 )
+            if not last and paging.is_capped(len(events)):
+                continue
+            paging.read()
             largest_total = max(largest_total, data.total or 0)
             fewer = data.total is not None and data.total < largest_total
             beyond = pages is not None and number > max(pages, 1)
@@ -130,6 +140,7 @@ class Source:
                 last=last,
                 total=data.total,
                 shrunk=fewer or beyond,
+                gaps=gaps if last else (),
             )
 
     async def close(self) -> None:

@@ -16,8 +16,9 @@ import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from auditrelay.clock import Clock
-from auditrelay.errors import WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.http.fields import Flag, Link, Records, texts
+from auditrelay.http.paging import CursorPages
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode, misshapen
 from auditrelay.settings import SourceSettings
@@ -124,20 +125,29 @@ class Source:
         params = {
             "from": in_milliseconds(span.start),
             "to": in_milliseconds(span.end),
-            "limit": str(self._settings.page_size),
         }
-        answer = await self._peer.get(PATH, params, self._read_first, background=background)
+        paging = CursorPages(self._settings.page_size, finely=finely)
         sent: set[str] = set()
-        while answer.more:
+        cursor: dict[str, str] = {}
+        while True:
+            try:
+                answer = await self._peer.get(
+                    PATH,
+                    {**params, "limit": str(paging.size), **cursor},
+                    self._read if cursor else self._read_first,
+                    background=background,
+                )
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+                continue
+            paging.read()
             # Yield its records even if its cursor turns out to be unusable.
-            if answer.data:
+            if answer.data or not answer.more:
                 yield _page(answer)
-            cursor = _next(answer, sent)
-            sent.add(cursor)
-            answer = await self._peer.get(
-                PATH, {**params, "cursor": cursor}, self._read, background=background
-            )
-        yield _page(answer)
+            if not answer.more:
+                return
+            cursor = {"cursor": _next(answer, sent)}
+            sent.add(cursor["cursor"])
 
     async def close(self) -> None:
         """Release connections."""
