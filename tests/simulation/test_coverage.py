@@ -66,6 +66,9 @@ class Vendor:
     history: list[Happened]
     errors: dict[int, str] = field(default_factory=dict)
     unreadable: Interval | None = None
+    failure: RelayError = field(
+        default_factory=lambda: WalkBroken("poison", reason="repeated_page")
+    )
     pages: int = 0
     scope: str = ""
 
@@ -75,7 +78,7 @@ class Vendor:
         if self.unreadable is not None and (
             window.start < self.unreadable.end and window.end > self.unreadable.start
         ):
-            raise WalkBroken("poison", reason="repeated_page")
+            raise self.failure
         shown = [
             b'{"id":"e%d","event_type":"auth.logout","created_at":"%b"}'
             % (number, (START + thing.at * SECOND).isoformat().encode())
@@ -419,6 +422,28 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
             )
             assert result.new == 1
             assert not [span for span in await store.ledger("it") if span.gap], "it is filled"
+        world.whole()
+
+    run(scenario, history, resweep=[], settle="0s")
+
+
+@pytest.mark.parametrize("kill", [1, 2, 3, 5, 8, 13, 21, 34, 55])
+def test_a_kill_at_any_write_around_an_unreadable_span_loses_nothing_beside_it(kill: int) -> None:
+    history = [Happened(number * 600, 0) for number in range(30)]
+
+    async def scenario(world: World) -> None:
+        world.vendor.unreadable = Interval(START + 3599 * SECOND, START + 3601 * SECOND)
+        world.vendor.failure = Retryable("500", reason="status_500")
+        world.clock.advance(3 * 3600 * SECOND)  # it is met while catching up
+        await world.live(3600, 600, kill)
+        await world.live(4 * 3600, 600, None)
+        forwarded = await world.forwarded()
+        assert sorted(forwarded) == sorted(f"e{number}" for number in range(30) if number != 6)
+        async with world.living() as (store, _):
+            gaps = [span for span in await store.ledger("it") if span.gap]
+        assert {span.gap for span in gaps} == {UNREADABLE}
+        assert sum(span.interval.length.total_seconds() for span in gaps) < 5
+        assert world.vendor.pages < 1500, "requests"
         world.whole()
 
     run(scenario, history, resweep=[], settle="0s")

@@ -22,6 +22,7 @@ PROMISED = {
     "auditrelay_events_duplicate_total": {"source"},
     "auditrelay_events_late_total": {"source"},
     "auditrelay_events_unknown_total": {"source"},
+    "auditrelay_events_not_normalized_total": {"source"},
     "auditrelay_events_deleted_at_source_total": {"source"},
     "auditrelay_events_ambiguous_total": {"source"},
     "auditrelay_events_delivered_total": {"sink", "source"},

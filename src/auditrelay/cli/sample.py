@@ -106,7 +106,11 @@ async def _show_pages(
         normalizer = Normalizer.of(name, settings, scope=source.scope)
         fetched = micros(clock.now())
         return await print_pages(
-            name, source, window, settings, lambda records: normalizer.identify(records, fetched)
+            name,
+            source,
+            window,
+            settings,
+            lambda records, *twins: normalizer.identify(records, fetched, *twins),
         )
     finally:
         await source.close()

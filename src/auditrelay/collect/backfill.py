@@ -21,7 +21,7 @@ from auditrelay.collect.collector import RETENTION, Collector
 from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, rows_in
-from auditrelay.collect.unreadable import Failure, report
+from auditrelay.collect.unreadable import Failure, passed_over, report
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events.page import Page
@@ -195,10 +195,16 @@ class Backfiller:
     async def _resend_slice(self, reader: WindowReader, piece: Interval) -> None:
         unread: list[Failure] = []
 
+        async def pass_over(span: Interval, error: Failure) -> None:
+            report(self._collector.name, span, error)
+            unread.append(error)
+
         async def resend(part: Interval, budget: Budget | None, *, finely: bool) -> int:
             pages = await self._from_spool(part)
             if pages is None:
-                pages = await self._from_source(reader, part, budget, finely=finely)
+                pages, whole = await self._from_source(reader, part, budget, finely=finely)
+                if not whole:
+                    await pass_over(part, passed_over())
             again = [backfilled(page) for page in pages if len(page)]
             count = sum(map(len, again))
             proof = Proof(backfill=self._number, part=part, read=count)
@@ -209,10 +215,6 @@ class Backfiller:
             self._progress.events += count
             self._progress.new += count
             return count
-
-        async def pass_over(span: Interval, error: Failure) -> None:
-            report(self._collector.name, span, error)
-            unread.append(error)
 
         await in_parts(
             self._collector.name,
@@ -238,8 +240,8 @@ class Backfiller:
 
     async def _from_source(
         self, reader: WindowReader, part: Interval, budget: Budget | None, *, finely: bool
-    ) -> list[Page]:
-        """Return the events of *part* from the source, each once."""
+    ) -> tuple[list[Page], bool]:
+        """Return the events of *part* from the source, each once, and whether these are all."""
         found: list[Page] = []
         uids: set[str] = set()
         pages = walk(
@@ -250,12 +252,14 @@ class Backfiller:
             finely=finely,
             budget=budget,
         )
-        async for shown, _, _ in pages:
+        whole = True
+        async for shown, page, _ in pages:
+            whole &= not page.unreadable
             first = {shown.uid[row]: row for row in reversed(rows_in(shown, part))}
             rows = sorted(row for uid, row in first.items() if uid not in uids)
             uids.update(first)
             found.append(shown.page(rows))
-        return found
+        return found, whole
 
     async def _count_slice(self, reader: WindowReader, piece: Interval) -> None:
         async def count(part: Interval, budget: Budget | None, *, finely: bool) -> int:

@@ -217,7 +217,7 @@ class Collector:
             await self._reader.read(span, POLL, give_up)
 
         self._unreadable.keep(self.checkpoint.unread)
-        await self._unreadable.retry(read)
+        await self._unreadable.retry(read, self.probe.answers)
         for span in self._unreadable.given_up():
             await self._reader.writer.declare(span, UNREADABLE)
         self._unreadable.keep(self.checkpoint.unread)

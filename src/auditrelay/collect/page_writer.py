@@ -18,6 +18,7 @@ from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
+from auditrelay.events.careful import Twins
 from auditrelay.events.normalize import IdentifiedPage, Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
@@ -81,9 +82,9 @@ class PageWriter:
         """Record that nothing is read any more."""
         self.worked_at = None
 
-    def identify(self, records: list[bytes]) -> IdentifiedPage:
+    def identify(self, records: list[bytes], twins: Twins | None = None) -> IdentifiedPage:
         """Return *records*, identified, with now as the time of fetching."""
-        return self._normalizer.identify(records, micros(self._clock.now()))
+        return self._normalizer.identify(records, micros(self._clock.now()), twins)
 
     async def add_new(
         self,

@@ -15,8 +15,8 @@ from typing import Final, Protocol, Self
 
 import structlog
 
-from auditrelay.collect.unreadable import Failure, GiveUp, may_be_due_to_size
-from auditrelay.errors import PeerBug, Retryable, WalkBroken, code_of
+from auditrelay.collect.unreadable import Failure, GiveUp
+from auditrelay.errors import PeerBug, Retryable, WalkBroken, code_of, may_be_due_to_size
 from auditrelay.settings import SourceSettings
 from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
@@ -221,8 +221,9 @@ class PartLength:
             self._bad = part.length
 
     def gave_up(self) -> None:
-        """Learn that what failed lately was due to what was there, not to its length."""
+        """Learn that what failed lately was due to what was there: the next part may be longer."""
         self._bad = None
+        self.length *= 2
 
     def broke(self, part: Interval, shown: Shown | None) -> None:
         """Learn that the walk of *part* broke after it had *shown* so much."""
@@ -347,8 +348,8 @@ async def in_parts(
     *read* gets each part and the budget of its walk, None if there is none because the part is too
     short to be cut. *source* is the name for the log. What cannot be read in the smallest requests
     is given to *give_up*, and the rest of the window is read. If many such parts follow each other,
-    they are cut less and less finely: each that is read again later is cut anew. Nothing is cut for
-    a failure, and nothing is given up, unless the source *answers* another request.
+    they are cut less and less finely. Nothing is cut for a failure, and nothing is given up, unless
+    the source *answers* another request.
     Raises what *read* raises; a WalkBroken of the smallest request with the part in it.
     """
     todo = [Span(window)]
@@ -361,8 +362,14 @@ async def in_parts(
         try:
             events = await read(part, length.budget if can_be_cut(part) else None, finely=False)
         except (WalkBroken, Retryable, PeerBug) as error:
-            if await _is_cut(part, error, length, smallest=smallest, answers=answers):
-                todo += _halves(source, part, error, length)
+            if await _is_cut(part, error, smallest=smallest, answers=answers):
+                # Where all that is newer is walked, too, smaller pages come before shorter parts.
+                if (
+                    length.cuts_time
+                    or code_of(error) == OVER_BUDGET
+                    or await _read_finely(part, read, answers) is not None
+                ):
+                    todo += _halves(source, part, error, length)
                 continue
             if given_up == MAX_UNREADABLE_SPANS:
                 raise
@@ -381,7 +388,6 @@ async def in_parts(
 async def _is_cut(
     part: Interval,
     error: Failure,
-    length: PartLength,
     *,
     smallest: bool,
     answers: Callable[[], Awaitable[bool]],
@@ -397,7 +403,7 @@ async def _is_cut(
         return True
     if not await answers():
         raise error
-    return length.cuts_time
+    return True
 
 
 async def _read_finely(

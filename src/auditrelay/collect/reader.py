@@ -131,7 +131,7 @@ class WindowReader:
         budget: Budget | None,
         give_up: GiveUp | None,
     ) -> int:
-        """Walk *window*: finely, if there is somebody to *give_up* what cannot be read of it."""
+        """Walk *window*: finely, if *give_up* is there to get what cannot be read of it."""
         seen: set[bytes] = set()
         before = await self._store.end_of_spool(self._name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
@@ -147,6 +147,8 @@ class WindowReader:
             )
         ) as pages:
             async for identified, page, outcome in pages:
+                if page.unreadable and not await self._probe.answers():
+                    raise passed_over()
                 mark = _as_it_is
                 if mode.resweep:
                     mark = _late

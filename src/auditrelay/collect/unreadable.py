@@ -8,7 +8,7 @@ nothing is made smaller, and nothing is given up, unless the source answers anot
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -31,20 +31,10 @@ UNREADABLE_TRIES: Final = 5
 RETRY_AFTER: Final = UNREADABLE_AFTER / UNREADABLE_TRIES
 """How long an unreadable span rests between two attempts."""
 
-NOT_ITS_SIZE: Final = frozenset({"connect", "tls", "rate_limited", "status_429"})
-"""Failures that a smaller request meets just as well."""
-
 Failure = WalkBroken | Retryable | PeerBug
 """What may be due to one record, or to the length of a window."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-def may_be_due_to_size(error: Failure) -> bool:
-    """Return whether a smaller request may succeed where *error* was raised."""
-    if isinstance(error, Retryable):
-        return error.retry_after is None and error.reason not in NOT_ITS_SIZE
-    return True
 
 
 class Probe:
@@ -109,7 +99,7 @@ class Unreadable:
             code=code_of(error),
             reason=scrub(str(error)),
         )
-        self._condition.unreadable += (span,)
+        self._condition.unreadable = _merged([*self._condition.unreadable, span])
         report(self._name, interval, error)
 
     def keep(self, unread: Callable[[Interval], Sequence[Interval]]) -> None:
@@ -120,37 +110,31 @@ class Unreadable:
             for part in unread(_interval(span))
         )
 
-    async def retry(self, read: Callable[[Interval, GiveUp], Awaitable[None]]) -> None:
-        """Have each span *read* that has rested; what fails again is remembered as it was found."""
+    async def retry(
+        self,
+        read: Callable[[Interval, GiveUp], Awaitable[None]],
+        answers: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """
+        Have each span *read* that has rested; what fails again is remembered as it was found.
+
+        A span that fails as a whole has failed once more, if the source *answers* another request.
+        """
         for span in self._condition.unreadable:
-            now = self._clock.now()
-            if now - datetime.fromisoformat(span.tried_at) < RETRY_AFTER:
+            if self._clock.now() - datetime.fromisoformat(span.tried_at) < RETRY_AFTER:
                 continue
-            failed: list[UnreadableSpan] = []
-
-            async def give_up(
-                part: Interval,
-                error: Failure,
-                span: UnreadableSpan = span,
-                failed: list[UnreadableSpan] = failed,
-            ) -> None:
-                failed.append(
-                    msgspec.structs.replace(
-                        span,
-                        start=part.start.isoformat(),
-                        end=part.end.isoformat(),
-                        tries=span.tries + 1,
-                        tried_at=self._clock.now().isoformat(),
-                        code=code_of(error),
-                        reason=scrub(str(error)),
-                    )
-                )
-
-            await read(_interval(span), give_up)
+            again = _Again(span, self._clock)
+            interval = _interval(span)
+            try:
+                for part in _halves(interval):
+                    await read(part, again.give_up)
+            except (WalkBroken, Retryable, PeerBug) as error:
+                if not await answers():
+                    raise
+                again.failed.clear()
+                await again.give_up(interval, error)
             others = [each for each in self._condition.unreadable if each is not span]
-            self._condition.unreadable = tuple(
-                sorted([*others, *failed], key=lambda each: each.start)
-            )
+            self._condition.unreadable = _merged([*others, *again.failed])
 
     def given_up(self) -> list[Interval]:
         """Return those that failed often enough, and for long."""
@@ -173,6 +157,57 @@ class Unreadable:
         )
         error.window = _interval(first)
         return error
+
+
+def _halves(interval: Interval) -> list[Interval]:
+    """
+    Return *interval* in halves, unless it is short, the newer one first.
+
+    A long block is given up in longer and longer parts, the last of which may reach far behind it:
+    so each attempt begins with parts that begin elsewhere.
+    """
+    if interval.length <= 4 * MIN_SPLIT:
+        return [interval]
+    middle = interval.start + interval.length / 2
+    return [Interval(middle, interval.end), Interval(interval.start, middle)]
+
+
+def _merged(spans: Iterable[UnreadableSpan]) -> tuple[UnreadableSpan, ...]:
+    """Return *spans* in order of time, those that touch as one, which has failed as seldom."""
+    merged: list[UnreadableSpan] = []
+    for span in sorted(spans, key=lambda each: _interval(each).start):
+        if merged and merged[-1].end == span.start:
+            last = merged.pop()
+            span = msgspec.structs.replace(  # noqa: PLW2901  # the two are one from here on
+                span,
+                start=last.start,
+                since=max(last.since, span.since),
+                tries=min(last.tries, span.tries),
+            )
+        merged.append(span)
+    return tuple(merged)
+
+
+class _Again:
+    """Another attempt at a *span*: which parts of it have failed again."""
+
+    def __init__(self, span: UnreadableSpan, clock: Clock) -> None:
+        self.failed: list[UnreadableSpan] = []
+        self._span = span
+        self._clock = clock
+
+    async def give_up(self, part: Interval, error: Failure) -> None:
+        """Remember that *part* has failed again."""
+        failed = msgspec.structs.replace(
+            self._span,
+            start=part.start.isoformat(),
+            end=part.end.isoformat(),
+            tries=self._span.tries + 1,
+            tried_at=self._clock.now().isoformat(),
+            code=code_of(error),
+            reason=scrub(str(error)),
+        )
+        self.failed.append(failed)
 
 
 def passed_over() -> WalkBroken:
