@@ -93,20 +93,18 @@ def _paths(shape: msgspec.inspect.Type) -> Iterator[tuple[str, ...]]:
                 yield from ((field.encode_name, *rest) for rest in _paths(field.type))
 
 
-def decode(reply: Reply, shape: type[S], *, bare: str | None = None, promised: bool = False) -> S:
+def decode(reply: Reply, shape: type[S], *, promised: bool = False) -> S:
     """
     Return the JSON body of *reply* as *shape*: a Struct with ``fields.Records`` at one place.
 
     Where the fast decoder refuses the text (NaN, a lone surrogate...) the records are located
-    instead of decoded, so that an odd one changes none of those beside it. A body that is a mere
-    list is taken for the list under the key *bare*. null stands for an empty list, but not on a
-    page that another one has *promised*. Raises Retryable if the body is not JSON or not
-    of that shape (most often it is the error page of a proxy, sent with a status of 200), and with
+    instead of decoded, so that an odd one changes none of those beside it. null stands for an empty
+    list, but not on a page that another one has *promised*. A body that is a mere list is no reply:
+    it does not say whether there is more. Raises Retryable if the body is not JSON or not of that
+    shape (most often it is the error page of a proxy, sent with a status of 200), and with
     the reason ``reply_too_large`` if it may have more records than fit into memory.
     """
     body = reply.body
-    if bare is not None and body.lstrip()[:1] == b"[":
-        body = b'{"%b":%b}' % (bare.encode(), body)
     # A record may be as short as two characters. There are no more of them than commas.
     if body.count(b",") > MOST_RECORDS:
         raise Retryable(

@@ -223,7 +223,7 @@ def _read_first(reply: Reply, *, promised: bool = False) -> _Answer:
             hint=_NEEDED_KEY if reply.status == 403 else "",
             wait=float(throttled[1]) if throttled else None,
         )
-    return decode(reply, _Answer, bare="results", promised=promised)
+    return decode(reply, _Answer, promised=promised)
 
 
 def _message(reply: Reply) -> str:
