@@ -344,7 +344,7 @@ class Source:
 
         They are not joined. None comes last if the list of *total* rows ends with unreadable ones.
         """
-        passed = False
+        passed = shown = False
         for offset in range(behind, behind + MAX_PASSED_OVER):
             found = None if offset >= total else await fetch(offset)
             if offset >= total or (found is not None and passed):
@@ -352,7 +352,10 @@ class Source:
                 return
             passed |= found is None
             if found is not None and found.last < reached:
+                shown = True
                 yield found
+        if shown:  # pages that could be joined would have the unreadable row, too
+            return
         raise WalkBroken("rows of Cencori's list cannot be read", reason=UNREADABLE)
 
     async def _skip_newer(self, top: _Snapshot, fetch: _Fetch, end: int) -> _Snapshot:
