@@ -166,3 +166,14 @@ class PeerBug(RelayError):
     def sent(self) -> bool:
         """Whether a sink may have stored what it was given: sending may have broken anywhere."""
         return self.crossing == "send"
+
+
+_NOT_ITS_SIZE = frozenset({"connect", "tls", "rate_limited", "status_429"})
+"""Failures that a smaller request meets just as well."""
+
+
+def may_be_due_to_size(error: WalkBroken | Retryable | PeerBug) -> bool:
+    """Return whether a smaller request may succeed where *error* was raised."""
+    if isinstance(error, Retryable):
+        return error.retry_after is None and error.reason not in _NOT_ITS_SIZE
+    return True

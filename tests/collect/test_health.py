@@ -79,7 +79,7 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
     await collector.poll()
     assert collector.condition.since == NOON.isoformat()
     assert await fail(collector, Retryable("no", reason="connect")) == (hours(1), "connect")
-    assert await fail(collector, Retryable("no", reason="timeout")) == (hours(1), "timeout")
+    assert await fail(collector, Retryable("no", reason="tls")) == (hours(1), "tls")
     assert await fail(collector, Refused("401: no", status=401)) == (hours(3), "status_401")
 
     (row,) = await world.store.sources()

@@ -33,7 +33,9 @@ class Scripted:
         self.scripts = [list(script) for script in scripts]
         self.walks = 0
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         script = self.scripts[min(self.walks, len(self.scripts) - 1)]
         self.walks += 1
         for page in script:
@@ -273,7 +275,9 @@ class Asked:
         self.asked = 0
         self.closed = False
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         try:
             for each in self.pages:
                 self.asked += 1

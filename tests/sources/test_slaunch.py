@@ -11,6 +11,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 from tests.support.clock import FakeClock
+from tests.support.collecting import answering, refuse_to_give_up
 from tests.support.peers import answered_by
 
 from auditrelay.collect.parts import Budget, PartLength, in_parts
@@ -561,7 +562,7 @@ async def read_in_parts(source: slaunch.Source, window: Interval, budget: Budget
     """Walk *window* in parts of at most *budget* events; return the ids as they came."""
     found: list[str] = []
 
-    async def read(part: Interval, budget: Budget | None) -> int:
+    async def read(part: Interval, budget: Budget | None, *, finely: bool) -> int:
         shown = 0
         async for events, _, _ in walk_of(source, part, normalizer(source), budget=budget):
             found.extend(event.native_id or "" for event in events)
@@ -569,7 +570,7 @@ async def read_in_parts(source: slaunch.Source, window: Interval, budget: Budget
         return shown
 
     length = PartLength(budget.uncounted, budget, first=MAX_WINDOW)
-    await in_parts("shop", window, length, read)
+    await in_parts("shop", window, length, read, answers=answering, give_up=refuse_to_give_up)
     return found
 
 

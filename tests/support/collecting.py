@@ -12,6 +12,7 @@ from tests.support.clock import FakeClock
 from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
+from auditrelay.collect.unreadable import Failure
 from auditrelay.errors import Refused, RelayError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
@@ -55,7 +56,9 @@ class Vendor:
         self.records.append((name, at, at if seen_from is None else seen_from))
         return name
 
-    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         self.background.append(background)
         return (self.walk_instead or self.walk_records)(window)
 
@@ -84,6 +87,20 @@ class Vendor:
             yield Page(part, last=first + self.size >= len(found), total=len(found))
 
     async def close(self) -> None: ...
+
+
+async def answering() -> bool:
+    """Answer, as a source does that is not down."""
+    return True
+
+
+async def refuse_to_give_up(span: Interval, error: Failure) -> None:
+    """Raise the *error* of a span that cannot be read."""
+    raise error
+
+
+async def pass_over(span: Interval, error: Failure) -> None:
+    """Go on behind a span that cannot be read."""
 
 
 @dataclass

@@ -110,7 +110,11 @@ async def _show_pages(
     try:
         fetched = micros(clock.now())
         return await print_pages(
-            name, source, window, settings, lambda records: normalizer.identify(records, fetched)
+            name,
+            source,
+            window,
+            settings,
+            lambda records, *twins: normalizer.identify(records, fetched, *twins),
         )
     finally:
         await source.close()

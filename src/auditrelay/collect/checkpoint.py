@@ -87,6 +87,15 @@ class Checkpoint:
         """Return what is declared as a gap for one of the *reasons*, and was not read since."""
         return [interval for interval, reason in self._gaps if reason in reasons]
 
+    def unread(self, span: Interval) -> list[Interval]:
+        """Return what of *span* is behind the checkpoint in time, and neither read nor declared."""
+        read = [Interval(self.start, self.at)] if self.start < self.at else []
+        return list(holes(span, [*read, *self._ahead]))
+
+    def reached(self, passed_over: Sequence[Interval]) -> datetime:
+        """Return where the checkpoint would be if what is *passed_over* had been read."""
+        return covered_until(self.at, [*self._ahead, *passed_over])
+
     def measure(self) -> None:
         """Update the lag metric: now, by the vendor's clock, minus the checkpoint."""
         if self._at is not None:

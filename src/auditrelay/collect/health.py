@@ -14,7 +14,7 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import PeerBug, Refused, RelayError, StateError, StoreFull
-from auditrelay.events.marks import IMPLAUSIBLE_TIME, NO_TIME, UNKNOWN_ACTION
+from auditrelay.events.marks import IMPLAUSIBLE_TIME, NO_TIME, NOT_NORMALIZED, UNKNOWN_ACTION
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import are_plausible
 from auditrelay.settings import SourceSettings
@@ -63,6 +63,7 @@ class SourceHealth:
         self.condition.last_event_at = saved.last_event_at
         self.condition.form_changed_at = saved.form_changed_at
         self.condition.form_changed_fields = saved.form_changed_fields
+        self.condition.unreadable = saved.unreadable
         if saved.last_event_at is not None:
             self._last_event_at = datetime.fromisoformat(saved.last_event_at)
         if self._last_event_at is not None and not self._is_plausible(self._last_event_at):
@@ -132,10 +133,14 @@ class SourceHealth:
     def count_new(self, events: Page) -> None:
         """Count the new *events* of odd kinds, and record the time of the newest event."""
         self._count_times(events)
-        known = [UNKNOWN_ACTION not in sort.warnings for sort in events.sorts]
-        unknown = sum(not known[sort] for sort in events.sort)
+        unknown = _count(events, UNKNOWN_ACTION)
         self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
+        odd = _count(events, NOT_NORMALIZED)
+        self.condition.not_normalized += odd
+        self._metrics.events_not_normalized.labels(self._name).inc(odd)
+        if odd:
+            _log.warning("records_not_normalized", source=self._name, count=odd)
 
     def _count_times(self, events: Page) -> None:
         """Record the time of the newest of *events*, and how many tell none that can be right."""
@@ -182,3 +187,9 @@ class SourceHealth:
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent
+
+
+def _count(events: Page, warning: str) -> int:
+    """Return how many of *events* have the *warning*."""
+    marked = [warning in sort.warnings for sort in events.sorts]
+    return sum(map(marked.__getitem__, events.sort)) if any(marked) else 0

@@ -20,6 +20,7 @@ from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
+from auditrelay.events.careful import Twins
 from auditrelay.events.normalize import IdentifiedPage, Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
@@ -86,10 +87,10 @@ class PageWriter:
         """Return the latest moment that is certainly past: nothing later is covered."""
         return self._clock.confirmed.certain(self.name)
 
-    def identify(self, records: list[bytes]) -> IdentifiedPage:
+    def identify(self, records: list[bytes], twins: Twins | None = None) -> IdentifiedPage:
         """Return *records*, identified, with now as the time of fetching."""
         fetched = micros(self._clock.confirmed.now(self.name))
-        return self._normalizer.identify(records, fetched)
+        return self._normalizer.identify(records, fetched, twins)
 
     def compare(self) -> ChangedRecords:
         """Return what finds the changed records of one walk."""

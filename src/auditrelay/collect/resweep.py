@@ -15,6 +15,7 @@ from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
+from auditrelay.collect.unreadable import Failure, report
 from auditrelay.errors import PeerBug, RelayError, StateError
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
@@ -130,8 +131,12 @@ class Resweeper:
         await self._store.resweep_done(self._name, delay, until)
         self._until[delay] = until
 
+    async def _pass_over(self, span: Interval, error: Failure) -> None:
+        """Go on behind a *span* that cannot be read again: it was read once, so it is no gap."""
+        report(self._name, span, error)
+
     async def _walk(self, window: Interval, mode: ReadMode) -> None:
-        stats = await self.reader.read(window, mode)
+        stats = await self.reader.read(window, mode, self._pass_over)
         if stats.new:
             self._metrics.events_late.labels(self._name).inc(stats.new)
             _log.warning(

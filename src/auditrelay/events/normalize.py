@@ -122,12 +122,15 @@ class Normalizer:
         """Return one event for each of *records*, in their order; see :meth:`identify`."""
         return self.identify(records, fetched).page()
 
-    def identify(self, records: Sequence[bytes], fetched: int) -> "IdentifiedPage":
+    def identify(
+        self, records: Sequence[bytes], fetched: int, twins: Twins | None = None
+    ) -> "IdentifiedPage":
         """
         Return what identifies each of *records*, in their order, and nothing that costs more.
 
         *records* are JSON texts of one page; *fetched* is when it was read, in microseconds since
-        1970 UTC, and is used as the time of an event without one.
+        1970 UTC, and is used as the time of an event without one. *twins* are those of the records
+        of the same page that were identified before, if it is read in slices.
         """
         texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
         usual = list(self._gate.decode(texts)) if texts else []
@@ -141,7 +144,7 @@ class Normalizer:
             else:
                 page.uid[row] = uid
                 page.at[row], page.time_quality[row] = time
-        page.careful = self._read_with_care(page)
+        page.careful = self._read_with_care(page, Twins() if twins is None else twins)
         if not are_plausible(page.at, fetched):
             page.mark_implausible()
         return page
@@ -156,8 +159,7 @@ class Normalizer:
             return self._uids.natives(scopes[0], ids)
         return list(map(self._uids.native, scopes, ids))
 
-    def _read_with_care(self, page: "IdentifiedPage") -> dict[int, CarefulRecord]:
-        twins: Twins = Twins()
+    def _read_with_care(self, page: "IdentifiedPage", twins: Twins) -> dict[int, CarefulRecord]:
         found = {}
         for row, record in enumerate(page.records):
             if record is None:

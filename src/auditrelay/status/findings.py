@@ -259,6 +259,7 @@ _FAILURES: Final = {
     "bad_reply": "answers in another format than its own, perhaps through a proxy",
     "reply_too_large": "answers more than the limit; lower page_size or batch_bytes",
     "status_429": "is throttling us (429)",
+    "unreadable": "fails at a span of time, and everything else is read",
 }
 
 
