@@ -186,17 +186,30 @@ def test_no_value_is_too_odd_for_the_records_beside_it(odd: bytes) -> None:
     assert texts(body) == [b'{"a":1}', odd, b'{"b":"x"}']
 
 
+@pytest.mark.parametrize("before", [b'{"data":', b'{"data":{"rows":[', b'{"data":{"rows":[{"a":'])
 @pytest.mark.parametrize("odd", [b'"' + b'\\"' * 200_000, b'"' * 200_001, b'"\\' * 200_000])
-def test_a_text_without_end_is_refused_in_time_that_grows_with_it(odd: bytes) -> None:
+def test_a_text_without_end_is_refused_in_time_that_grows_with_it(
+    before: bytes, odd: bytes
+) -> None:
     started = time.perf_counter()
     with pytest.raises(Retryable):
-        decode(reply(200, b'{"data":' + odd), Envelope)
+        decode(reply(200, before + odd), Envelope)
     assert time.perf_counter() - started < 2
 
 
 def test_what_an_unusable_body_is_said_to_be_is_part_of_the_message() -> None:
     with pytest.raises(Retryable, match=r"content type text/x, content encoding br, 1 bytes"):
         decode(reply(200, b"\x0b", content_type="text/x", content_encoding="br"), Envelope)
+
+
+class Named(msgspec.Struct):
+    rows: list[msgspec.Raw]
+    cursor: str
+
+
+def test_bytes_of_a_field_that_are_no_utf_8_do_not_cost_the_records() -> None:
+    answer = decode(reply(200, b'{"rows":[{"a":1}],"cursor":"x\xff"}'), Named)
+    assert (list(map(bytes, answer.rows)), answer.cursor) == ([b'{"a":1}'], "x\ufffd")
 
 
 def test_a_byte_order_mark_does_not_cost_a_page() -> None:

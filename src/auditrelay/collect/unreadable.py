@@ -90,7 +90,7 @@ class Unreadable:
 
     def add(self, interval: Interval, error: RelayError) -> None:
         """Remember that *interval* cannot be read."""
-        now = self._clock.now().isoformat()
+        now = self._now().isoformat()
         span = UnreadableSpan(
             interval.start.isoformat(),
             interval.end.isoformat(),
@@ -122,9 +122,9 @@ class Unreadable:
         A span that fails as a whole has failed once more, if the source *answers* another request.
         """
         for span in self._condition.unreadable:
-            if self._clock.now() - datetime.fromisoformat(span.tried_at) < RETRY_AFTER:
+            if self._now() - datetime.fromisoformat(span.tried_at) < RETRY_AFTER:
                 continue
-            again = _Again(span, self._clock)
+            again = _Again(span, self._now)
             interval = _interval(span)
             try:
                 for part in _halves(interval):
@@ -143,8 +143,12 @@ class Unreadable:
             _interval(span)
             for span in self._condition.unreadable
             if span.tries >= UNREADABLE_TRIES
-            and self._clock.now() - datetime.fromisoformat(span.since) >= UNREADABLE_AFTER
+            and self._now() - datetime.fromisoformat(span.since) >= UNREADABLE_AFTER
         ]
+
+    def _now(self) -> datetime:
+        """Return the latest moment that is certainly past: a gap is for good."""
+        return self._clock.confirmed.certain(self._name)
 
     def error(self) -> WalkBroken:
         """Return the error of a poll that has read everything but these."""
@@ -190,12 +194,12 @@ def _merged(spans: Iterable[UnreadableSpan]) -> tuple[UnreadableSpan, ...]:
 
 
 class _Again:
-    """Another attempt at a *span*: which parts of it have failed again."""
+    """Another attempt at a *span*: which parts of it have failed again, and when it is *now*."""
 
-    def __init__(self, span: UnreadableSpan, clock: Clock) -> None:
+    def __init__(self, span: UnreadableSpan, now: Callable[[], datetime]) -> None:
         self.failed: list[UnreadableSpan] = []
         self._span = span
-        self._clock = clock
+        self._now = now
 
     async def give_up(self, part: Interval, error: Failure) -> None:
         """Remember that *part* has failed again."""
@@ -204,7 +208,7 @@ class _Again:
             start=part.start.isoformat(),
             end=part.end.isoformat(),
             tries=self._span.tries + 1,
-            tried_at=self._clock.now().isoformat(),
+            tried_at=self._now().isoformat(),
             code=code_of(error),
             reason=scrub(str(error)),
         )
