@@ -131,12 +131,17 @@ class Resweeper:
         await self._store.resweep_done(self._name, delay, until)
         self._until[delay] = until
 
-    async def _pass_over(self, span: Interval, error: Failure) -> None:
-        """Go on behind a *span* that cannot be read again: it was read once, so it is no gap."""
-        report(self._name, span, error)
-
     async def _walk(self, window: Interval, mode: ReadMode) -> None:
-        stats = await self.reader.read(window, mode, self._pass_over)
+        """Walk all of *window*; then raise the PeerBug, if our own code failed at a part of it."""
+        bugs: list[PeerBug] = []
+
+        async def pass_over(span: Interval, error: Failure) -> None:
+            # It was read once, so it is no gap.
+            report(self._name, span, error)
+            if isinstance(error, PeerBug):
+                bugs.append(error)
+
+        stats = await self.reader.read(window, mode, pass_over)
         if stats.new:
             self._metrics.events_late.labels(self._name).inc(stats.new)
             _log.warning(
@@ -146,3 +151,5 @@ class Resweeper:
                 start=window.start.isoformat(),
                 end=window.end.isoformat(),
             )
+        if bugs:
+            raise bugs[0]
