@@ -145,10 +145,12 @@ class PeerBug(RelayError):
     """
     Our code for one source or sink, *peer*, raised an unforeseen exception: it has a bug.
 
-    It holds that peer, and nothing is dropped; it is retried ever less often. Only a supervisor
-    (:mod:`auditrelay.supervisor`) raises it, from the exception itself. *crossing* is what was
-    asked of the peer (``walk``, ``read``, ``render``, ``send``...), *reason* the short code that
-    other errors have too. *sent* is true when a sink may have stored the events all the same.
+    It holds that peer, and nothing is dropped; it is retried ever less often. A source that fails
+    at some records alone goes on behind them (:mod:`auditrelay.collect.unreadable`). Only a
+    supervisor (:mod:`auditrelay.supervisor`) raises it, from the exception itself. *crossing* is
+    what was asked of the peer (``walk``, ``read``, ``render``, ``send``...), *reason* the short
+    code that other errors have too. *sent* is true when a sink may have stored the events all the
+    same.
     """
 
     reason = "bug"

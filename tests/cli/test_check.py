@@ -271,7 +271,7 @@ class Leaky:
 
     scope = ""
 
-    async def walk(self, window: Any, *, background: bool = False) -> AsyncIterator[Page]:
+    async def walk(self, window: Any, **how: bool) -> AsyncIterator[Page]:
         yield Page([b'{"created_at":5}'], last=True, partial="plan_categories")
 
     async def close(self) -> None: ...

@@ -22,7 +22,6 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import test_event
 from auditrelay.events.page import Page
-from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import FileSource, Source
 from auditrelay.supervisor.sinks import make_sink
@@ -103,8 +102,12 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
     """Check every source and sink; with *test*, each sink gets a test event."""
     metrics, now = Metrics(sources=config.sources, sinks=config.sinks), clock.now()
 
+    normalizers: dict[str, Normalizer] = {}
+
     def source(name: str, settings: Any) -> Any:
-        return make_source(name, settings, metrics, clock, config.state_dir).source
+        made = make_source(name, settings, metrics, clock, config.state_dir)
+        normalizers[name] = made.normalizer
+        return made.source
 
     def file_source(name: str, settings: Any) -> Any:
         return make_file_source(name, settings, metrics, clock).source
@@ -118,13 +121,11 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
         event = _test_event(config, name, now) if test and config.sinks[name].enabled else None
         return lambda built: _check_sink(built, event, now)
 
-    def source_check(
-        name: str, settings: Any
-    ) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
-        return lambda built: _check_source(built, name, settings, now)
+    def source_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+        return lambda built: _check_source(built, normalizers[name], now)
 
     checks = [
-        _row(name, settings, source, source_check(name, settings))
+        _row(name, settings, source, source_check(name))
         if settings.export_directory is None
         else _row(name, settings, file_source, _check_files)
         for name, settings in config.sources.items()
@@ -158,7 +159,7 @@ async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
 
 
 async def _check_source(
-    source: Source, name: str, settings: SourceSettings, now: datetime
+    source: Source, normalize: Normalizer, now: datetime
 ) -> tuple[str, Sequence[str]]:
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
@@ -166,8 +167,7 @@ async def _check_source(
             message = f"answers; {count} events in the last hour"
             if page.partial is not None:
                 message += f"; some events are hidden by the plan ({page.partial})"
-            events = Normalizer.of(name, settings, scope=source.scope)(page.records, micros(now))
-            if odd := odd_times(events):
+            if odd := odd_times(normalize(page.records, micros(now))):
                 message += f"; {odd}"
             return message, ()
     return "answers", ()
