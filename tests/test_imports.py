@@ -59,9 +59,8 @@ def test_every_part_has_its_place() -> None:
     parts = {part_of(module) for module in MODULES}
     assert parts == {*LEVEL, *ABOVE, *BELOW, "sandbox"}
     files = {path.name for path in ROOT.iterdir() if path.is_file()}
-    assert files == {
-        f"{name}.py" for name in (*ABOVE, *BELOW, "clock", "errors", "process", "window")
-    } | {"py.typed"}
+    root = (*ABOVE, *BELOW, "clock", "confirmed_time", "errors", "process", "window")
+    assert files == {f"{name}.py" for name in root} | {"py.typed"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name_of)

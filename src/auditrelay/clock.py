@@ -4,6 +4,8 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
+from auditrelay.confirmed_time import ConfirmedTime
+
 
 class Clock:
     """
@@ -12,6 +14,10 @@ class Clock:
     What bounds a wait for the network, a process or a disk is not asked for here (such as
     ``asyncio.timeout``): those take the time that they take, whatever a test's clock shows.
     """
+
+    def __init__(self) -> None:
+        self.confirmed = ConfirmedTime(self.now, self.monotonic)
+        """What peers say about the time, for what is written for good."""
 
     def now(self) -> datetime:
         """Return the time of day, in UTC. It may be set back."""

@@ -145,10 +145,12 @@ class PeerBug(RelayError):
     """
     Our code for one source or sink, *peer*, raised an unforeseen exception: it has a bug.
 
-    It holds that peer, and nothing is dropped; it is retried ever less often. Only a supervisor
-    (:mod:`auditrelay.supervisor`) raises it, from the exception itself. *crossing* is what was
-    asked of the peer (``walk``, ``read``, ``render``, ``send``...), *reason* the short code that
-    other errors have too. *sent* is true when a sink may have stored the events all the same.
+    It holds that peer, and nothing is dropped; it is retried ever less often. A source that fails
+    at some records alone goes on behind them (:mod:`auditrelay.collect.unreadable`). Only a
+    supervisor (:mod:`auditrelay.supervisor`) raises it, from the exception itself. *crossing* is
+    what was asked of the peer (``walk``, ``read``, ``render``, ``send``...), *reason* the short
+    code that other errors have too. *sent* is true when a sink may have stored the events all the
+    same.
     """
 
     reason = "bug"
@@ -166,3 +168,14 @@ class PeerBug(RelayError):
     def sent(self) -> bool:
         """Whether a sink may have stored what it was given: sending may have broken anywhere."""
         return self.crossing == "send"
+
+
+_NOT_ITS_SIZE = frozenset({"connect", "tls", "rate_limited", "status_429"})
+"""Failures that a smaller request meets just as well."""
+
+
+def may_be_due_to_size(error: WalkBroken | Retryable | PeerBug) -> bool:
+    """Return whether a smaller request may succeed where *error* was raised."""
+    if isinstance(error, Retryable):
+        return error.retry_after is None and error.reason not in _NOT_ITS_SIZE
+    return True

@@ -85,6 +85,13 @@ def holes(wanted: Interval, ledger: Iterable[Interval]) -> Iterator[Interval]:
         yield Interval(start, wanted.end)
 
 
+def until(end: datetime, spans: Iterable[Interval]) -> Iterator[Interval]:
+    """Yield what of *spans* is before *end*."""
+    for span in spans:
+        if span.start < end:
+            yield Interval(span.start, min(span.end, end))
+
+
 def next_window(
     checkpoint: datetime,
     now: datetime,

@@ -10,10 +10,11 @@ from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.stores import backlog
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller, BackfillProgress
-from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
+from auditrelay.collect.collector import RETENTION, Collector
+from auditrelay.collect.parts import MAX_UNREADABLE_SPANS
 from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.sources import Page
+from auditrelay.sources import UNREADABLE, Page
 from auditrelay.window import Interval
 
 PAST = Interval(NOON - 20 * DAY, NOON - 10 * DAY)
@@ -115,7 +116,7 @@ async def test_one_that_was_broken_off_goes_on_where_it_stopped(
     world: World, concurrency: int
 ) -> None:
     made = spread(world, 100)
-    world.vendor.errors = {30: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {30: Retryable("it hangs up", reason="connect")}
     with pytest.raises(Retryable):
         await Filling(world).run(concurrency)
     asked = len(world.vendor.asked)
@@ -133,7 +134,7 @@ async def test_one_that_was_broken_off_goes_on_where_it_stopped(
 
 async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> None:
     spread(world, 20)
-    world.vendor.errors = {20: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {20: Retryable("it hangs up", reason="connect")}
     with pytest.raises(Retryable):
         await Filling(world).run()
     other = await Filling(world, span=Interval(PAST.end, PAST.end + DAY)).run()
@@ -146,7 +147,7 @@ async def test_one_of_another_range_or_other_sinks_is_another(world: World) -> N
 
 async def test_a_failure_stops_the_others_and_no_task_is_left(world: World) -> None:
     spread(world, 100)
-    world.vendor.errors = {5: Retryable("it hangs up", reason="reset")}
+    world.vendor.errors = {5: Retryable("it hangs up", reason="connect")}
     before = asyncio.all_tasks()
     with pytest.raises(Retryable):
         await Filling(world).run(8)

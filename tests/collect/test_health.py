@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,10 @@ from tests.support.collecting import HOUR, NOON, SECOND, World
 from auditrelay.collect.collector import Collector
 from auditrelay.config.model import Alerts, Config, Log, Spool, Status
 from auditrelay.errors import Refused, RelayError, Retryable, StoreFull
+from auditrelay.sources import Page
 from auditrelay.status.report import report
+from auditrelay.store.conditions import SourceCondition
+from auditrelay.window import Interval
 
 
 async def test_new_events_of_an_unknown_type_are_counted_once_and_shown(world: World) -> None:
@@ -74,7 +79,7 @@ async def test_the_start_of_a_state_is_kept_through_failures_restarts_and_recove
     await collector.poll()
     assert collector.condition.since == NOON.isoformat()
     assert await fail(collector, Retryable("no", reason="connect")) == (hours(1), "connect")
-    assert await fail(collector, Retryable("no", reason="timeout")) == (hours(1), "timeout")
+    assert await fail(collector, Retryable("no", reason="tls")) == (hours(1), "tls")
     assert await fail(collector, Refused("401: no", status=401)) == (hours(3), "status_401")
 
     (row,) = await world.store.sources()
@@ -143,6 +148,36 @@ async def test_a_source_that_is_silent_for_too_long_is_reported_once_until_it_sp
         await collector.poll()
         silent.append(collector.condition.silent)
         assert silent[-1] is False
+
+
+async def test_odd_times_are_counted_warned_of_once_and_move_nothing(world: World) -> None:
+    world.vendor.add(NOON - 5 * 60 * SECOND)
+
+    async def odd(window: Interval) -> AsyncGenerator[Page]:
+        far = b'{"id":"far","event_type":"auth.logout","created_at":"9999-01-01T00:00:00Z"}'
+        none = b'{"id":"none","event_type":"auth.logout","created_at":"noon"}'
+        async for page in world.vendor.walk_records(window):
+            yield replace(page, records=[far, *page.records, none], total=None)
+
+    world.vendor.walk_instead = odd
+    collector = world.collector()
+    with capture_logs() as logs:
+        await collector.poll()
+        world.clock.advance(HOUR)
+        await collector.poll()
+    assert sorted(await world.names()) == ["far", "none", "r0"]
+    assert [line["events"] for line in logs if line["event"] == "time_unreadable"] == [2]
+    assert collector.condition.odd_times == 2
+    assert collector.condition.last_event_at == NOON.isoformat(), "when the last one was fetched"
+    assert collector.checkpoint.at == world.clock.now() - 60 * SECOND
+
+
+async def test_a_last_event_of_the_future_is_not_restored(world: World) -> None:
+    collector = world.collector()
+    collector.restore(SourceCondition(last_event_at="9999-01-01T00:00:00+00:00"))
+    assert collector.condition.last_event_at is None
+    collector.restore(SourceCondition(last_event_at=NOON.isoformat()))
+    assert collector.condition.last_event_at == NOON.isoformat()
 
 
 async def test_the_last_event_is_remembered_over_a_restart(world: World) -> None:

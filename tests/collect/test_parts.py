@@ -10,6 +10,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.collecting import answering, refuse_to_give_up
 
 from auditrelay.collect.parts import (
     GROWTH,
@@ -60,7 +61,7 @@ class History:
         self.walked: list[Interval] = []
         self.read_whole: list[Interval] = []
 
-    async def read(self, part: Interval, budget: Budget | None) -> int:
+    async def read(self, part: Interval, budget: Budget | None, *, finely: bool) -> int:
         self.walked.append(part)
         events = 0
         async for page, _, _ in walk(self, part, self.identify, budget=budget):
@@ -68,7 +69,9 @@ class History:
         self.read_whole.append(part)
         return events
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         first = bisect.bisect_left(self.times, micros(window.start))
         rows = list(range(first, bisect.bisect_left(self.times, micros(window.end))))
         if self.newest_first is None:
@@ -104,7 +107,14 @@ def around(day: float, length: timedelta) -> Interval:
 
 
 async def read_month(history: History) -> None:
-    await in_parts("voice", MONTH, PartLength(TARGET, BUDGET), history.read)
+    await in_parts(
+        "voice",
+        MONTH,
+        PartLength(TARGET, BUDGET),
+        history.read,
+        answers=answering,
+        give_up=refuse_to_give_up,
+    )
 
 
 ORDERS = pytest.mark.parametrize("newest_first", [True, False, None])
@@ -162,7 +172,14 @@ async def test_two_bursts_cost_two_pages(newest_first: bool, other: int) -> None
 async def test_any_number_of_events_is_served_about_once(newest_first: bool, events: int) -> None:
     times = uniform(events, around(17.3, HOURS))
     history = History(times, newest_first=newest_first, page=250)
-    await in_parts("voice", MONTH, PartLength(20_000, WALK), history.read)
+    await in_parts(
+        "voice",
+        MONTH,
+        PartLength(20_000, WALK),
+        history.read,
+        answers=answering,
+        give_up=refuse_to_give_up,
+    )
     history.is_served_about_once()
     assert history.served <= events + 250
 
@@ -245,7 +262,14 @@ async def test_no_instant_is_skipped_or_read_twice_and_it_ends(
     ]
     history = History(times, newest_first=newest_first)
     window = Interval(START, START + length)
-    await in_parts("voice", window, PartLength(TARGET, BUDGET), history.read)
+    await in_parts(
+        "voice",
+        window,
+        PartLength(TARGET, BUDGET),
+        history.read,
+        answers=answering,
+        give_up=refuse_to_give_up,
+    )
     parts = sorted(history.read_whole)
     assert parts[0].start == window.start
     assert parts[-1].end == window.end
@@ -300,13 +324,20 @@ def test_the_dense_end_is_read_first_and_what_was_empty_apart() -> None:
 
 
 async def test_a_part_too_short_to_be_cut_is_named() -> None:
-    async def read(part: Interval, budget: Budget | None) -> int:
+    async def read(part: Interval, budget: Budget | None, *, finely: bool) -> int:
         if part.start <= START + timedelta(minutes=7) < part.end:
             raise WalkBroken("a record breaks it", reason="reply_too_large")
         return 0
 
     window = Interval(START, START + timedelta(minutes=10))
     with pytest.raises(WalkBroken) as raised:
-        await in_parts("voice", window, PartLength(TARGET, BUDGET), read)
+        await in_parts(
+            "voice",
+            window,
+            PartLength(TARGET, BUDGET),
+            read,
+            answers=answering,
+            give_up=refuse_to_give_up,
+        )
     assert raised.value.window.length <= timedelta(seconds=1)
     assert raised.value.window.start <= START + timedelta(minutes=7) < raised.value.window.end

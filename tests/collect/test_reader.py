@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
-from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World
+from tests.support.collecting import DAY, HOUR, NOON, SECOND, Vendor, World, refuse_to_give_up
 from tests.support.logged import logged
 from tests.support.stores import backlog
 
@@ -29,7 +29,9 @@ class Partly:
         self.vendor, self.partial, self.gaps = vendor, partial, gaps
         self.scope = ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         async for page in self.vendor.walk(window):
             # It counts on the last page only; on earlier pages it is ignored.
             yield Page(page.records, page.last, page.total, partial=self.partial, gaps=self.gaps)
@@ -114,7 +116,7 @@ async def test_a_gap_that_is_filled_is_an_event_in_every_sink(world: World) -> N
     number = await world.store.begin_backfill("calls", part, [], NOON)
     lost = world.vendor.add(NOON - 36 * HOUR)
     mode = ReadMode("backfill", backfill=number.id)
-    stats = await collector.new_reader().read(part, mode)
+    stats = await collector.new_reader().read(part, mode, refuse_to_give_up)
     assert (stats.new, stats.read) == (1, 1)
     for sink in ("sink", "other"):
         pages = await backlog(world.store, sink)
@@ -338,7 +340,7 @@ async def test_an_event_that_comes_during_a_resweep_is_not_taken_for_deleted(wor
 
     world.vendor.walk_instead = walk
     mode = ReadMode("resweep 1h", resweep=True)
-    stats = await collector.new_reader().read(window, mode)
+    stats = await collector.new_reader().read(window, mode, refuse_to_give_up)
     assert pages >= 3
     assert stats.deleted == 0
 
@@ -354,9 +356,9 @@ async def test_events_close_to_a_bound_are_not_taken_for_deleted(world: World) -
     world.vendor.records.clear()
     mode = ReadMode("resweep 1h", resweep=True)
     window = Interval(NOON - HOUR, NOON - 30 * MINUTE)
-    assert (await collector.new_reader().read(window, mode)).deleted == 1
+    assert (await collector.new_reader().read(window, mode, refuse_to_give_up)).deleted == 1
     short = Interval(NOON - HOUR, NOON - HOUR + 2 * MARGIN)
-    assert (await collector.new_reader().read(short, mode)).deleted == 0
+    assert (await collector.new_reader().read(short, mode, refuse_to_give_up)).deleted == 0
     assert inside
 
 
@@ -370,7 +372,7 @@ async def test_a_partial_walk_takes_no_event_for_deleted(world: World) -> None:
     reader = collector.new_reader()
     reader.source = collector.source
     mode = ReadMode("resweep 1h", resweep=True)
-    stats = await reader.read(Interval(NOON - HOUR, NOON), mode)
+    stats = await reader.read(Interval(NOON - HOUR, NOON), mode, refuse_to_give_up)
     assert (stats.pages, stats.deleted) == (1, 0)
 
 
@@ -400,6 +402,8 @@ async def test_what_cannot_be_read_however_fine_names_the_part(world: World) -> 
         world.vendor.add(NOON - HOUR)
     world.vendor.too_many = 7
     with pytest.raises(WalkBroken) as caught:
-        await collector.new_reader().read(Interval(NOON - 2 * HOUR, NOON), ReadMode("poll"))
+        await collector.new_reader().read(
+            Interval(NOON - 2 * HOUR, NOON), ReadMode("poll"), refuse_to_give_up
+        )
     assert caught.value.window.start <= NOON - HOUR < caught.value.window.end
     assert caught.value.window.length <= SECOND

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.daemon import eventually
 
-from auditrelay.errors import Refused
+from auditrelay.errors import PeerBug, Refused
 from auditrelay.sources import Page
 from auditrelay.window import Interval
 
@@ -118,3 +118,29 @@ async def test_a_failed_resweep_is_retried_and_no_poll_suffers(world: World) -> 
     assert late not in await world.names()
     await collector.resweeper.run()
     assert late in await world.names()
+
+
+async def test_a_bug_at_one_record_is_raised_once_all_behind_it_was_swept(world: World) -> None:
+    collector = world.collector(resweep=["1h"], overlap="1s")
+    await collector.poll()
+    bad = world.clock.now() + MINUTE * 10
+    world.clock.advance(2 * HOUR)
+    await collector._poll()
+    late = [world.vendor.add(bad + number * MINUTE, world.clock.now()) for number in (-5, 5)]
+    real = world.vendor.walk_records
+
+    async def walk(window: Interval) -> AsyncGenerator[Page]:
+        if window.start <= bad < window.end:
+            raise PeerBug("a bug", peer="calls", crossing="read")
+        async for page in real(window):
+            yield page
+
+    world.vendor.walk_instead = walk
+    with pytest.raises(PeerBug):
+        await collector.resweeper.run()
+    assert {*await world.names()} == {*late}
+    assert {reason for _, reason in await world.covered()} == {None}, "no gap: it was read once"
+    with pytest.raises(PeerBug):
+        await collector.resweeper.run()
+    world.vendor.walk_instead = None
+    await collector.resweeper.run()

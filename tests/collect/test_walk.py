@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from auditrelay.collect import walk as walking
-from auditrelay.collect.parts import WALK, Budget
+from auditrelay.collect.parts import WALK, Budget, Span, spans_of
 from auditrelay.collect.walk import time_range, walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events import AuditEvent, TimeQuality
@@ -32,7 +33,9 @@ class Scripted:
         self.scripts = [list(script) for script in scripts]
         self.walks = 0
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         script = self.scripts[min(self.walks, len(self.scripts) - 1)]
         self.walks += 1
         for page in script:
@@ -240,6 +243,25 @@ def test_events_without_a_time_of_their_own_have_no_part_in_the_times_of_a_page(
     assert time_range(Times([9 * second], ["fetched"])) is None
 
 
+@pytest.mark.parametrize("year", [1, 1970, 9999])
+async def test_a_time_that_is_far_off_has_no_part_in_how_a_walk_is_cut(
+    event: Make, year: int
+) -> None:
+    far = micros(datetime(year, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))
+
+    def identify(records: list[bytes]) -> EventPage:
+        found = EventPage.of(event(int(record)) for record in records)
+        return msgspec.structs.replace(found, at=[far, *found.at[1:]])
+
+    source = Scripted([page(1, 2), page(3, 4, last=True)])
+    with pytest.raises(WalkBroken) as broken:
+        async for _ in walk(source, WINDOW, identify, budget=Budget(2, 2)):
+            pass
+    assert broken.value.shown is not None
+    assert broken.value.shown.oldest is None
+    assert spans_of(WINDOW, broken.value.shown) == [Span(WINDOW)]
+
+
 # --- one page ahead
 
 
@@ -253,7 +275,9 @@ class Asked:
         self.asked = 0
         self.closed = False
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         try:
             for each in self.pages:
                 self.asked += 1

@@ -14,6 +14,7 @@ from auditrelay.events import NOTHING, AuditEvent, pack, unpack
 from auditrelay.events.decode import TOO_DEEP
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.timestamps import iso_us
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Columns
 
 Written = Callable[[AuditEvent], dict[str, bytes]]
@@ -222,8 +223,9 @@ def test_ten_thousand_levels_are_forwarded_as_text(
         ("", ""),
         ("soon", "soon"),
         ("2026-02-30T00:00:00Z", "2026-02-30T00:00:00Z"),
-        (1767323045, "1767323045"),
-        ({"seconds": 5}, '{"seconds":5}'),
+        (17673230450000000000000, "17673230450000000000000"),
+        ({"seconds": "5 s"}, '{"seconds":"5 s"}'),
+        ("Fri, 2 Jan 2026 03:04:05 CEST", "Fri, 2 Jan 2026 03:04:05 CEST"),
         (True, "true"),
     ],
 )
@@ -236,14 +238,60 @@ def test_without_a_usable_time_the_time_of_reading_is_used(
 
 
 @pytest.mark.parametrize(
-    "time", ["0001-01-01T00:00:00Z", "2500-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"]
+    "time",
+    [
+        "0001-01-01T00:00:00Z",
+        "1969-12-31T23:59:59Z",
+        "1999-12-31T23:59:59Z",
+        "2500-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999Z",
+    ],
 )
-def test_an_implausible_time_is_kept_and_renders(
+def test_an_implausible_time_is_kept_marked_and_renders(
     time: str, one: Callable[..., AuditEvent], written: Written
 ) -> None:
     event = one({"id": "1", "created_at": time})
     assert json.loads(written(event)["ecs"])["@timestamp"][:19] == time[:19]
-    assert event.time_quality == "source"
+    assert event.time_quality == "implausible"
+    assert event.warnings[0] == "implausible_time"
+
+
+def test_a_time_is_implausible_from_a_day_after_it_was_fetched(
+    one: Callable[..., AuditEvent], fetched: int
+) -> None:
+    def quality(at: int) -> str:
+        return one({"id": "1", "created_at": iso_us(at)}).time_quality
+
+    assert quality(fetched + 86_400_000_000) == "source"
+    assert quality(fetched + 86_400_000_001) == "implausible"
+    assert quality(946_684_800_000_000) == "source"  # 2000-01-01
+
+
+def test_among_usual_records_only_the_one_that_is_far_off_is_marked(
+    normalizer: Callable[..., Normalizer], fetched: int
+) -> None:
+    times = ["2026-01-01T12:00:00Z", "9999-12-31T23:59:59Z", "2026-01-01T12:00:01Z"]
+    records = [b'{"id":"%d","created_at":"%b"}' % (n, t.encode()) for n, t in enumerate(times)]
+    events = normalizer()(records, fetched)
+    assert [event.time_quality for event in events] == ["source", "implausible", "source"]
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        1767323045,
+        1767323045000,
+        {"$date": 1767323045000},
+        "Fri, 2 Jan 2026 03:04:05 GMT",
+        "2026-01-02 03:04:05 UTC",
+    ],
+)
+def test_a_time_in_another_spelling_is_read_and_kept_verbatim(
+    time: object, one: Callable[..., AuditEvent]
+) -> None:
+    event = one({"id": "1", "created_at": time})
+    assert (event.at, event.time_quality) == (1_767_323_045_000_000, "source")
+    assert "no_time" not in event.warnings
 
 
 def test_a_time_without_an_offset_is_taken_for_utc_and_marked(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.logged import logged
 from tests.support.peers import (
@@ -410,8 +411,8 @@ async def test_a_key_file_that_is_being_written_is_not_used(
         (timedelta(seconds=120), {}, False),
         (timedelta(days=1), {}, False),
         (timedelta(days=1), {"Age": "86400"}, True),
-        (timedelta(days=1), {"Age": "9" * 15}, False),
-        (timedelta(days=1), {"Age": "9" * 5000}, False),
+        (timedelta(days=1), {"Age": "9" * 15}, True),
+        (timedelta(days=1), {"Age": "9" * 5000}, True),
         (timedelta(days=-1), {}, True),
     ],
 )
@@ -440,3 +441,36 @@ async def test_a_clock_ahead_of_the_vendors_pauses_polling(
                 await peer.get("/", {}, check)
     finally:
         await peer.aclose()
+
+
+@pytest.mark.parametrize("status", [200, 401, 503])
+async def test_every_reply_says_what_time_it_is(
+    server: Server, metrics: Metrics, clock: FakeClock, status: int
+) -> None:
+    date = format_datetime(clock.now() + timedelta(hours=3), usegmt=True)
+    server.faults.add(faults.answer(status, b"{}", {"Date": date}), times=2)
+    settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
+    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics, clock=clock)
+    with capture_logs() as logs:
+        await peer.request("GET", "/")
+        await peer.request("GET", "/")
+    await peer.aclose()
+    assert clock.confirmed.now("voice") == clock.now() + timedelta(hours=3)
+    assert [line["ahead_seconds"] for line in logs if line["event"] == "clock_differs"] == [-10800]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["99999999999", "18446744073709551615", "9" * 5000, "2147483648", "-5", "1.5", "\u0664", ""],
+)
+async def test_no_age_raises(
+    server: Server, metrics: Metrics, clock: FakeClock, value: str
+) -> None:
+    headers = {"Date": format_datetime(clock.now(), usegmt=True), "Age": value}
+    if value.isascii():
+        server.faults.add(faults.answer(200, b"{}", headers))
+    settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
+    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics, clock=clock)
+    assert (await peer.request("GET", "/")).status in (200, 404)
+    await peer.aclose()
+    assert clock.confirmed.certain("voice") == clock.now()

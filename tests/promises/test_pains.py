@@ -207,7 +207,7 @@ async def test_pages_in_any_order_lose_nothing_wherever_the_walk_dies(
             found.reverse()
         for first in range(0, max(1, len(found)), 3):
             if first // 3 + 1 == page and len(world.vendor.asked) == 1:
-                raise Retryable("it hangs up", reason="reset")
+                raise Retryable("it hangs up", reason="connect")
             yield Page(found[first : first + 3], last=first + 3 >= len(found), total=len(found))
 
     world.vendor.walk_instead = walk
@@ -312,7 +312,7 @@ async def test_a_burst_is_got_over_and_read_once_with_its_own_times(world: World
         world.clock.advance(5 * MINUTE)
         if poll < 2:
             world.vendor.errors = {
-                world.vendor.pages + 40: Retryable("it hangs up", reason="reset")
+                world.vendor.pages + 40: Retryable("it hangs up", reason="connect")
             }
             with pytest.raises(Retryable):
                 await collector.poll()
@@ -349,15 +349,12 @@ async def test_an_api_that_is_broken_as_a_whole_is_neither_hammered_nor_given_up
         before = asked
         with pytest.raises(WalkBroken):
             await collector.poll()
-        assert asked - before < 500, "requests for five minutes of events"
+        assert asked - before < 20, "it is not cut, since nothing that is asked is answered"
         world.clock.advance(5 * MINUTE)
     world.vendor.walk_instead = None  # it is fixed
     await collector.poll()
-    lost = sum(
-        (span.length for span, gap in await world.covered() if gap is not None), timedelta(0)
-    )
-    assert timedelta(0) < lost < 10 * MINUTE, "of the two hours"
-    assert len(set(made) & set(await world.names())) >= len(made) - 2
+    assert [gap for _, gap in await world.covered()] == [None], "nothing of the two hours"
+    assert await world.names() == made
 
 
 async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) -> None:
@@ -366,7 +363,7 @@ async def test_a_long_catch_up_that_dies_keeps_what_it_has_done(world: World) ->
     world.clock.advance(45 * DAY)
     made = [world.vendor.add(NOON + number * HOUR) for number in range(45 * 24 - 1)]
     for attempt in range(4):
-        world.vendor.errors = {world.vendor.pages + 100: Retryable("it dies", reason="reset")}
+        world.vendor.errors = {world.vendor.pages + 100: Retryable("it dies", reason="connect")}
         before = collector.checkpoint.at
         collector = world.collector(max_window="10d", overlap="1s")  # as after a restart
         with pytest.raises(Retryable):
@@ -411,7 +408,9 @@ async def test_a_source_that_hangs_delays_no_other(world: World) -> None:
     hanging = asyncio.Event()
 
     class Hanging(Vendor):
-        async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+        async def walk(
+            self, window: Interval, *, background: bool = False, finely: bool = False
+        ) -> AsyncGenerator[Page]:
             hanging.set()
             await asyncio.Event().wait()
             yield Page([], last=True)

@@ -48,6 +48,7 @@ class Problems:
             sinks=(),
             spool=SpoolStatus(0, 1),
             stuck=(),
+            clock_ahead_seconds={},
             restart_command=None,
             findings=tuple(self.findings),
         )

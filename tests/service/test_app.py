@@ -20,6 +20,7 @@ from auditrelay.sandbox.vendors.bland import Bland
 from auditrelay.service.app import App
 from auditrelay.service.control_socket import SOCKET
 from auditrelay.service.systemd import Supervisor
+from auditrelay.window import Interval
 
 Configure = Callable[..., Config]
 
@@ -164,3 +165,76 @@ async def test_it_serves_until_it_is_stopped_and_stops_in_order(
     assert events.index("reload_refused") < events.index("reloaded")
     assert events.count("ledger_sealed") <= 1
     assert len(lines(tmp_path)) == 5
+
+
+# --- a clock that is wrong
+
+
+class Skewed(Clock):
+    """The clock of a machine that is *ahead*."""
+
+    def __init__(self, ahead: timedelta) -> None:
+        super().__init__()
+        self._ahead = ahead
+
+    def now(self) -> datetime:
+        return super().now() + self._ahead
+
+
+async def once(config: Config, ahead: timedelta = timedelta(0)) -> list[str]:
+    async with App.open(config, Skewed(ahead)) as app:
+        return await app.once()
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=730)])
+async def test_a_clock_that_is_ahead_for_one_start_changes_nothing(
+    configure: Configure, vendor: Bland, tmp_path: Path, ahead: timedelta
+) -> None:
+    vendor.date = vendor.clock
+    config = configure(retention="365d", overlap="1h", settle="0s")
+    assert await once(config) == []
+    (failure,) = await once(config, ahead)
+    assert "ahead of that of" in failure
+    assert len(lines(tmp_path)) == 5
+    vendor.add(datetime.now(UTC) - timedelta(minutes=1))
+    assert await once(config) == []
+    assert len(lines(tmp_path)) == 6, "everything is read, nothing a second time, no gap"
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=3), timedelta(days=730)])
+async def test_with_a_clock_that_is_behind_nothing_comes_late_or_twice(
+    configure: Configure, vendor: Bland, tmp_path: Path, behind: timedelta
+) -> None:
+    vendor.date = vendor.clock
+    config = configure(overlap="1h", settle="0s")
+    assert await once(config) == []
+    vendor.add(datetime.now(UTC) - timedelta(minutes=1))
+    assert await once(config, -behind) == []
+    assert len(lines(tmp_path)) == 6
+    assert await once(config) == []
+    assert len(lines(tmp_path)) == 6
+
+
+async def test_nothing_is_pruned_before_a_reply_has_said_what_time_it_is(
+    configure: Configure, vendor: Bland
+) -> None:
+    """With our own clock alone the uids of the last year would be forgotten at the start."""
+    vendor.date = vendor.clock
+    config = configure()
+    assert await once(config) == []
+    stop = asyncio.Event()
+    async with App.open(config, Skewed(timedelta(days=730))) as app:
+        serving = asyncio.ensure_future(
+            app.serve(stop, asyncio.Event(), lambda: config, lambda _: None, Recorder())
+        )
+        # Whatever it does, it has begun, and the source has answered.
+        await eventually(lambda: vendor.requests > 1, what="it polls")
+        await asyncio.sleep(0)
+        stop.set()
+        await serving
+    store = await opened(config.state_dir, clock=Clock())
+    count, _ = await store.count_forwarded(
+        "calls", Interval(datetime.now(UTC) - timedelta(days=1), datetime.now(UTC))
+    )
+    await store.close()
+    assert count == 5

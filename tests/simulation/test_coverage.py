@@ -24,13 +24,12 @@ from structlog.testing import capture_logs
 from tests.support.clock import FakeClock
 from tests.support.stores import backlog
 
-from auditrelay.collect import collector as collect
 from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
 from auditrelay.events.normalize import Normalizer
-from auditrelay.sources import Page, bland
+from auditrelay.sources import UNREADABLE, Page, bland
 from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
@@ -67,14 +66,19 @@ class Vendor:
     history: list[Happened]
     errors: dict[int, str] = field(default_factory=dict)
     unreadable: Interval | None = None
+    failure: RelayError = field(
+        default_factory=lambda: WalkBroken("poison", reason="repeated_page")
+    )
     pages: int = 0
     scope: str = ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         if self.unreadable is not None and (
             window.start < self.unreadable.end and window.end > self.unreadable.start
         ):
-            raise WalkBroken("poison", reason="repeated_page")
+            raise self.failure
         shown = [
             b'{"id":"e%d","event_type":"auth.logout","created_at":"%b"}'
             % (number, (START + thing.at * SECOND).isoformat().encode())
@@ -408,7 +412,7 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
         async with world.living() as (store, collector):
             await collector.checkpoint.refresh()
             gaps = [span for span in await store.ledger("it") if span.gap]
-            assert {span.gap for span in gaps} == {collect.UNREADABLE}
+            assert {span.gap for span in gaps} == {UNREADABLE}
             lost = sum(span.interval.length.total_seconds() for span in gaps)
             assert lost < 5, "no more than could not be read"
             assert collector.checkpoint.at > START + 4 * 3600 * SECOND
@@ -418,6 +422,28 @@ def test_a_span_that_cannot_be_read_is_declared_after_an_hour_and_holds_nothing_
             )
             assert result.new == 1
             assert not [span for span in await store.ledger("it") if span.gap], "it is filled"
+        world.whole()
+
+    run(scenario, history, resweep=[], settle="0s")
+
+
+@pytest.mark.parametrize("kill", [1, 2, 3, 5, 8, 13, 21, 34, 55])
+def test_a_kill_at_any_write_around_an_unreadable_span_loses_nothing_beside_it(kill: int) -> None:
+    history = [Happened(number * 600, 0) for number in range(30)]
+
+    async def scenario(world: World) -> None:
+        world.vendor.unreadable = Interval(START + 3599 * SECOND, START + 3601 * SECOND)
+        world.vendor.failure = Retryable("500", reason="status_500")
+        world.clock.advance(3 * 3600 * SECOND)  # it is met while catching up
+        await world.live(3600, 600, kill)
+        await world.live(4 * 3600, 600, None)
+        forwarded = await world.forwarded()
+        assert sorted(forwarded) == sorted(f"e{number}" for number in range(30) if number != 6)
+        async with world.living() as (store, _):
+            gaps = [span for span in await store.ledger("it") if span.gap]
+        assert {span.gap for span in gaps} == {UNREADABLE}
+        assert sum(span.interval.length.total_seconds() for span in gaps) < 5
+        assert world.vendor.pages < 1500, "requests"
         world.whole()
 
     run(scenario, history, resweep=[], settle="0s")

@@ -155,6 +155,7 @@ class World:
         self.clock = FakeClock(START + timedelta(seconds=LOOKBACK))
         self.vendor: Vendor = vendors.available()[kind](clock=self.clock.seconds)
         self.elastic = Elastic(clock=self.clock.seconds)
+        self.vendor.date = self.elastic.date = self.clock.seconds
         self._kind, self._folder = kind, folder
         self._keys = {"page_size": page_size, "max_window": max_window}
 

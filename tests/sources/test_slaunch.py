@@ -11,6 +11,7 @@ import pytest
 import respx
 from pydantic import ValidationError
 from tests.support.clock import FakeClock
+from tests.support.collecting import answering, refuse_to_give_up
 from tests.support.peers import answered_by
 
 from auditrelay.collect.parts import Budget, PartLength, in_parts
@@ -442,7 +443,7 @@ async def test_records_without_a_readable_time_are_shown_with_every_window(
     made = [
         vendor.add(day.start + HOUR, timestamp=None),
         vendor.add(day.start + HOUR, timestamp="yesterday"),
-        vendor.add(day.start + HOUR, timestamp=1767323045),
+        vendor.add(day.start + HOUR, timestamp=7),
         vendor.add(day.start + 2 * HOUR),
     ]
     odd = vendor.add(day.end + HOUR / 2, timestamp={"at": "noon"})
@@ -455,6 +456,18 @@ async def test_records_that_are_not_objects_are_shown(
 ) -> None:
     vendor.faults.add(faults.answer(200, body("text", None, [], 7, more=False)))
     assert (await walk(connect()))[0].records == [b'"text"', b"null", b"[]", b"7"]
+
+
+@pytest.mark.parametrize(
+    "time", [7, "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", -(10**9)]
+)
+async def test_a_record_whose_time_is_far_off_does_not_end_a_walk(
+    vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, time: object
+) -> None:
+    vendor.fill(3, day.start, day.start + HOUR)
+    vendor.add(day.start + 2 * HOUR, timestamp=time)
+    vendor.fill(3, day.start + 3 * HOUR, day.start + 4 * HOUR)
+    assert len(set(ids(await walk(connect())))) == 7
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b"7", b'{"timestamp":7}', b'{"timestamp":[]}'])
@@ -549,7 +562,7 @@ async def read_in_parts(source: slaunch.Source, window: Interval, budget: Budget
     """Walk *window* in parts of at most *budget* events; return the ids as they came."""
     found: list[str] = []
 
-    async def read(part: Interval, budget: Budget | None) -> int:
+    async def read(part: Interval, budget: Budget | None, *, finely: bool) -> int:
         shown = 0
         async for events, _, _ in walk_of(source, part, normalizer(source), budget=budget):
             found.extend(event.native_id or "" for event in events)
@@ -557,7 +570,7 @@ async def read_in_parts(source: slaunch.Source, window: Interval, budget: Budget
         return shown
 
     length = PartLength(budget.uncounted, budget, first=MAX_WINDOW)
-    await in_parts("shop", window, length, read)
+    await in_parts("shop", window, length, read, answers=answering, give_up=refuse_to_give_up)
     return found
 
 

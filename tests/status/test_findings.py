@@ -58,6 +58,7 @@ def source(**changes: Any) -> SourceStatus:
         "coverage": (),
         "late": (),
         "unknown_actions": 0,
+        "odd_times": 0,
         "dead_letters": 0,
         "lateness": None,
         "suggested_settle": None,
@@ -97,6 +98,7 @@ def report(*rows: AnyPeer, fill: float = 0.01, **changes: Any) -> Report:
         "sinks": tuple(row for row in rows if row.kind == "sink") or (sink(),),
         "spool": SpoolStatus(round(fill * 1000), 1000),
         "stuck": (),
+        "clock_ahead_seconds": {},
         "restart_command": "systemctl restart auditrelay",
         "findings": (),
     }
@@ -277,6 +279,30 @@ def test_a_gap_comes_with_the_command_that_fills_it() -> None:
     finding = only(report(source(coverage=(one, other))))
     assert "for 5 h, in 2 pieces, between Sun 8 Mar 01:00 and yesterday 02:00" in finding.what
     assert finding.effect.endswith("The reason: plan gate.")
+
+
+def test_a_gap_that_was_taken_back_requires_no_action() -> None:
+    one = span("2026-03-08T01:00:00Z", "2026-03-08T05:00:00Z", "reopened")
+    finding = only(report(source(coverage=(one,))))
+    assert (finding.level, finding.code) == ("recovering", "reopened")
+    assert finding.what == "1 gap of voice was taken back, and not read yet."
+
+
+def test_a_clock_that_differs_comes_with_the_peers_and_by_how_much() -> None:
+    ahead, behind = judge(
+        report(source(), clock_ahead_seconds={"voice": 7200.0, "elastic": 7201.0, "calls": -90.0})
+    )
+    assert ahead.code == behind.code == "clock"
+    assert ahead.what == "The clock of this machine is 2 h ahead of that of voice and elastic."
+    assert "blocked" in ahead.effect
+    assert behind.what == "The clock of this machine is 1 min 30 s behind that of calls."
+    assert "by the vendor's clock" in behind.effect
+
+
+def test_times_that_cannot_be_read_come_with_the_command_that_shows_them() -> None:
+    finding = only(report(source(odd_times=3)))
+    assert finding.what.startswith("The times of 3 events of voice cannot be read")
+    assert finding.command == ("auditrelay -c /etc/auditrelay/config.toml sample voice --count 3")
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_while_the_rest_is_read() -> None:

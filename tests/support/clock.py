@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timedelta
 
 from auditrelay.clock import Clock
+from auditrelay.confirmed_time import ConfirmedTime
 
 NOON = datetime.fromisoformat("2026-01-01T12:00:00Z")
 """About when the test events happened."""
@@ -21,6 +22,7 @@ class FakeClock(Clock):
     """
 
     def __init__(self, now: datetime = NOON, speed: float = math.inf) -> None:
+        super().__init__()
         self.waits: list[float] = []
         self._speed = speed
         self._began = time.monotonic()
@@ -41,6 +43,10 @@ class FakeClock(Clock):
     def _ran(self) -> float:
         """How many seconds it ran by itself."""
         return 0.0 if math.isinf(self._speed) else (time.monotonic() - self._began) * self._speed
+
+    def restart(self) -> None:
+        """Forget what peers have said, as a new process does."""
+        self.confirmed = ConfirmedTime(self.now, self.monotonic)
 
     def set(self, now: datetime) -> None:
         """Set the time of day, as an administrator does: no time passes."""

@@ -12,7 +12,8 @@ from tests.support.clock import FakeClock
 from tests.support.stores import backlog, opened
 
 from auditrelay.collect.collector import Collector
-from auditrelay.errors import RelayError, WalkBroken
+from auditrelay.collect.unreadable import Failure
+from auditrelay.errors import Refused, RelayError, WalkBroken
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.sources import Page, bland
@@ -32,7 +33,8 @@ class Vendor:
     An API with stored records, windows and pages: half-open bounds, oldest first.
 
     A record is shown from its time on, or from *seen_from*. The error in *errors* is raised once,
-    before the page of that number, counted over all walks.
+    before the page of that number, counted over all walks. With a *date* its replies say what time
+    it is, as those of a peer do.
     """
 
     clock: FakeClock
@@ -47,13 +49,16 @@ class Vendor:
     before_page: Callable[[], None] = lambda: None
     event_type: str = "auth.logout"
     walk_instead: Callable[[Interval], AsyncGenerator[Page]] | None = None
+    date: Callable[[], datetime] | None = None
 
     def add(self, at: datetime, seen_from: datetime | None = None) -> str:
         name = f"r{len(self.records)}"
         self.records.append((name, at, at if seen_from is None else seen_from))
         return name
 
-    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         self.background.append(background)
         return (self.walk_instead or self.walk_records)(window)
 
@@ -65,7 +70,7 @@ class Vendor:
             b'{"id":"%b","event_type":"%b","created_at":"%b"}'
             % (name.encode(), self.event_type.encode(), at.isoformat().encode())
             for name, at, seen_from in sorted(self.records, key=lambda record: record[1])
-            if window.start <= at < window.end and seen_from <= self.clock.now()
+            if window.start <= at < window.end and seen_from <= (self.date or self.clock.now)()
         ]
         if len(found) > self.too_many:
             raise WalkBroken("too many", reason="over_budget")
@@ -74,10 +79,28 @@ class Vendor:
             self.before_page()
             if error := self.errors.pop(self.pages, None):
                 raise error
+            if self.date is not None:
+                self.clock.confirmed.hear("calls", self.date(), timedelta(0))
+                if self.clock.now() - self.date() > timedelta(minutes=2):
+                    raise Refused("the clock of this machine is ahead")
             part = found[first : first + self.size]
             yield Page(part, last=first + self.size >= len(found), total=len(found))
 
     async def close(self) -> None: ...
+
+
+async def answering() -> bool:
+    """Answer, as a source does that is not down."""
+    return True
+
+
+async def refuse_to_give_up(span: Interval, error: Failure) -> None:
+    """Raise the *error* of a span that cannot be read."""
+    raise error
+
+
+async def pass_over(span: Interval, error: Failure) -> None:
+    """Go on behind a span that cannot be read."""
 
 
 @dataclass

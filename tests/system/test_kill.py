@@ -41,6 +41,7 @@ EVENTS = 24
 
 WRITES = {
     "prune": (2,),
+    "remember_time": (1,),
     "start_sink": (2,),
     "retire": (1,),
     "start_source": (1, 3),

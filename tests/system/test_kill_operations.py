@@ -76,7 +76,16 @@ CASES = {
     ),
     "resweep": Case(
         {"add": (1, 2, 3, 5), "record_deleted": (1,), "resweep_done": (1,), "settle": (1, 2)},
-        frozenset({"start_sink", "retire", "start_source", "save_condition", "prune"}),
+        frozenset(
+            {
+                "start_sink",
+                "retire",
+                "start_source",
+                "save_condition",
+                "prune",
+                "remember_time",
+            }
+        ),
     ),
     "repair": Case({"add": (1,), "resend": (1,), "settle": (1, 3)}),
     "replay": Case({"replay": (1,), "settle": (1, 2)}),

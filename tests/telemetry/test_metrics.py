@@ -23,6 +23,7 @@ PROMISED = {
     "auditrelay_values_redacted_total": {"source"},
     "auditrelay_events_late_total": {"source"},
     "auditrelay_events_unknown_total": {"source"},
+    "auditrelay_events_not_normalized_total": {"source"},
     "auditrelay_events_deleted_at_source_total": {"source"},
     "auditrelay_events_changed_at_source_total": {"source"},
     "auditrelay_events_ambiguous_total": {"source"},

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.deliver.send import send_fit
 from auditrelay.errors import ConfigError, RelayError, Retryable
 from auditrelay.events import AuditEvent
+from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import test_event
 from auditrelay.events.page import Page
 from auditrelay.sinks import Item, Sink, Verdict
@@ -100,8 +102,12 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
     """Check every source and sink; with *test*, each sink gets a test event."""
     metrics, now = Metrics(sources=config.sources, sinks=config.sinks), clock.now()
 
+    normalizers: dict[str, Normalizer] = {}
+
     def source(name: str, settings: Any) -> Any:
-        return make_source(name, settings, metrics, clock, config.state_dir).source
+        made = make_source(name, settings, metrics, clock, config.state_dir)
+        normalizers[name] = made.normalizer
+        return made.source
 
     def file_source(name: str, settings: Any) -> Any:
         return make_file_source(name, settings, metrics, clock).source
@@ -115,8 +121,11 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
         event = _test_event(config, name, now) if test and config.sinks[name].enabled else None
         return lambda built: _check_sink(built, event, now)
 
+    def source_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+        return lambda built: _check_source(built, normalizers[name], now)
+
     checks = [
-        _row(name, settings, source, lambda built: _check_source(built, now))
+        _row(name, settings, source, source_check(name))
         if settings.export_directory is None
         else _row(name, settings, file_source, _check_files)
         for name, settings in config.sources.items()
@@ -149,13 +158,17 @@ async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
     return await source.check(), ()
 
 
-async def _check_source(source: Source, now: datetime) -> tuple[str, Sequence[str]]:
+async def _check_source(
+    source: Source, normalize: Normalizer, now: datetime
+) -> tuple[str, Sequence[str]]:
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
             message = f"answers; {count} events in the last hour"
             if page.partial is not None:
                 message += f"; some events are hidden by the plan ({page.partial})"
+            if odd := odd_times(normalize(page.records, micros(now))):
+                message += f"; {odd}"
             return message, ()
     return "answers", ()
 

@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from auditrelay.cli.options import Options
+from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
+from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.errors import ConfigError
+from auditrelay.service.desk import Reopen, Reopened
 from auditrelay.store import Coverage, Span
 from auditrelay.store.contradictions import find_contradiction
 from auditrelay.store.journal import find_break
@@ -36,10 +39,21 @@ def coverage(
     check: Annotated[
         bool, typer.Option("--check", help="Verify the integrity of the ledger and its journal.")
     ] = False,
+    reopen: Annotated[
+        bool, typer.Option("--reopen", help="Take the gaps back that are declared in the range.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm --reopen.")] = False,
 ) -> None:
     """Show which spans of event time were read, with how many events, and every gap."""
     options = Options.of(context)
     config = options.load(default_level="warning")
+    if reopen:
+        if source is None or since is None or until is None or as_json or check:
+            raise ConfigError("--reopen needs SOURCE, --from and --to, and goes with --yes alone")
+        _reopen(config, options.clock, source, since, until, yes=yes)
+        return
+    if yes:
+        raise ConfigError("--yes confirms --reopen: add that, or leave it out")
     wanted = _wanted(since, until, options.clock.now())
     found = {
         name: known
@@ -60,6 +74,29 @@ def coverage(
         return
     for name, each in found.items():
         _print(name, each, wanted)
+
+
+def _reopen(
+    config: Config, clock: Clock, source: str, since: str, until: str, *, yes: bool
+) -> None:
+    now = clock.now()
+    request = Reopen(
+        source=source,
+        start=parse_time("--from", since, now),
+        end=parse_time("--to", until, now),
+        yes=yes,
+    )
+    reopened, undelivered = run_command(config, clock, request, Reopened)
+    for gap in reopened.gaps:
+        typer.echo(f"{source}: taken back: {iso(gap.start)} .. {iso(gap.end)} ({gap.reason})")
+    typer.echo("The next poll asks for it again; gap_filled reports what was read.")
+    if reopened.expired is not None:
+        typer.echo(
+            f"The vendor keeps nothing from before {iso(reopened.expired)}: that is declared as a "
+            "gap again."
+        )
+    for each in undelivered or ():
+        typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
 
 
 def _wanted(since: str | None, until: str | None, now: datetime) -> Interval | None:

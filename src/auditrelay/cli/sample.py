@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from auditrelay.cli.json_text import json_text
+from auditrelay.cli.odd_times import odd_times
 from auditrelay.cli.options import Options
 from auditrelay.cli.pages import print_pages, window_of
 from auditrelay.clock import Clock
@@ -71,6 +72,8 @@ def sample(
     events = asyncio.run(_newest(config, options.clock, source, count))
     for event in events:
         typer.echo(_print(event, form))
+    if odd := odd_times(events):
+        typer.echo(odd, err=True)
     if not events:
         typer.echo(f"{source} shows no event in the last 30 days.", err=True)
 
@@ -107,7 +110,11 @@ async def _show_pages(
     try:
         fetched = micros(clock.now())
         return await print_pages(
-            name, source, window, settings, lambda records: normalizer.identify(records, fetched)
+            name,
+            source,
+            window,
+            settings,
+            lambda records, *twins: normalizer.identify(records, fetched, *twins),
         )
     finally:
         await source.close()

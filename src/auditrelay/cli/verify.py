@@ -11,6 +11,7 @@ from auditrelay.cli.remote import run_command
 from auditrelay.cli.times import parse_time
 from auditrelay.collect.verify import MISSING_AT_SINK, VerifyReport
 from auditrelay.service.desk import Verified, Verify
+from auditrelay.sources import UNREADABLE
 
 _SHOWN = 20
 """How many missing events are listed for people; --json lists all."""
@@ -57,7 +58,9 @@ def verify(
         typer.echo(f"auditrelay: not delivered yet: {each}", err=True)
     unrepaired = len(report.missing) - report.repaired
     unreported = not repair and any(each.event is None for each in report.changed)
-    if (unrepaired > 0 if repair else report.missing) or unreported or undelivered:
+    unreadable = any(part.reason == UNREADABLE for part in report.not_shown)
+    missing = unrepaired > 0 if repair else bool(report.missing)
+    if missing or unreported or unreadable or undelivered:
         raise typer.Exit(1)
 
 

@@ -17,13 +17,15 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import MAX_UNREADABLE_SPANS, RETENTION, UNREADABLE, Collector
+from auditrelay.collect.collector import RETENTION, Collector
 from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, rows_in
+from auditrelay.collect.unreadable import Failure, passed_over, report
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events.page import Page
+from auditrelay.sources import UNREADABLE
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_times
 from auditrelay.window import Interval, holes, slices
@@ -126,7 +128,7 @@ class Backfiller:
         retention = self._collector.settings.retention
         if retention is None:
             return todo
-        oldest = self._clock.now() - retention
+        oldest = await self._collector.certain_time() - retention
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:
@@ -180,29 +182,29 @@ class Backfiller:
         )
 
     async def _read_slice(self, reader: WindowReader, piece: Interval) -> None:
+        async def declare(span: Interval, error: Failure) -> None:
+            report(self._collector.name, span, error)
+            await reader.writer.declare(span, UNREADABLE)
+            self._progress.gaps += 1
+
         mode = ReadMode("backfill", backfill=self._number)
-        unreadable: list[Interval] = []
-        todo = [piece]
-        while todo:
-            part = todo.pop()
-            try:
-                stats = await reader.read(part, mode)
-            except WalkBroken as error:
-                if error.window is None or len(unreadable) >= MAX_UNREADABLE_SPANS:
-                    raise
-                unreadable.append(error.window)
-                await reader.writer.declare(error.window, UNREADABLE)
-                self._progress.gaps += 1
-                todo += holes(part, [error.window])
-                continue
-            self._progress.events += stats.read
-            self._progress.new += stats.new
+        stats = await reader.read(piece, mode, declare)
+        self._progress.events += stats.read
+        self._progress.new += stats.new
 
     async def _resend_slice(self, reader: WindowReader, piece: Interval) -> None:
-        async def resend(part: Interval, budget: Budget | None) -> int:
+        unread: list[Failure] = []
+
+        async def pass_over(span: Interval, error: Failure) -> None:
+            report(self._collector.name, span, error)
+            unread.append(error)
+
+        async def resend(part: Interval, budget: Budget | None, *, finely: bool) -> int:
             pages = await self._from_spool(part)
             if pages is None:
-                pages = await self._from_source(reader, part, budget)
+                pages, whole = await self._from_source(reader, part, budget, finely=finely)
+                if not whole:
+                    await pass_over(part, passed_over())
             again = [backfilled(page) for page in pages if len(page)]
             count = sum(map(len, again))
             proof = Proof(backfill=self._number, part=part, read=count)
@@ -214,8 +216,16 @@ class Backfiller:
             self._progress.new += count
             return count
 
-        length = PartLength.of(self._collector.settings, IN_MEMORY)
-        await in_parts(self._collector.name, piece, length, resend)
+        await in_parts(
+            self._collector.name,
+            piece,
+            PartLength.of(self._collector.settings, IN_MEMORY),
+            resend,
+            answers=self._collector.probe.answers,
+            give_up=pass_over,
+        )
+        if unread:
+            raise unread[0]
 
     async def _from_spool(self, part: Interval) -> list[Page] | None:
         """Return the events of *part* from the spool; None unless it was read and is all there."""
@@ -229,27 +239,43 @@ class Backfiller:
         return await self._store.spooled_events(name, part)
 
     async def _from_source(
-        self, reader: WindowReader, part: Interval, budget: Budget | None
-    ) -> list[Page]:
-        """Return the events of *part* from the source, each once."""
+        self, reader: WindowReader, part: Interval, budget: Budget | None, *, finely: bool
+    ) -> tuple[list[Page], bool]:
+        """Return the events of *part* from the source, each once, and whether these are all."""
         found: list[Page] = []
         uids: set[str] = set()
         changed = reader.writer.compare()
-        pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
-        async for shown, _, _ in pages:
+        pages = walk(
+            self._source,
+            part,
+            reader.writer.identify,
+            background=True,
+            finely=finely,
+            budget=budget,
+        )
+        whole = True
+        async for shown, page, _ in pages:
+            whole &= not page.unreadable
             first = {shown.uid[row]: row for row in reversed(rows_in(shown, part))}
             rows = sorted(row for uid, row in first.items() if uid not in uids)
             uids.update(first)
             found.append(shown.page(rows))
             await changed.look_up(shown)
         await changed.report()
-        return found
+        return found, whole
 
     async def _count_slice(self, reader: WindowReader, piece: Interval) -> None:
-        async def count(part: Interval, budget: Budget | None) -> int:
+        async def count(part: Interval, budget: Budget | None, *, finely: bool) -> int:
             shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
             new = 0
-            pages = walk(self._source, part, reader.writer.identify, background=True, budget=budget)
+            pages = walk(
+                self._source,
+                part,
+                reader.writer.identify,
+                background=True,
+                finely=finely,
+                budget=budget,
+            )
             async for page, _, _ in pages:
                 inside = [row for row in rows_in(page, part) if hash(page.uid[row]) not in shown]
                 uids, all_times = (
@@ -264,5 +290,15 @@ class Backfiller:
             self._progress.new += new
             return len(shown)
 
-        length = PartLength.of(self._collector.settings, WALK)
-        await in_parts(self._collector.name, piece, length, count)
+        async def pass_over(span: Interval, error: Failure) -> None:
+            report(self._collector.name, span, error)
+            self._progress.gaps += 1
+
+        await in_parts(
+            self._collector.name,
+            piece,
+            PartLength.of(self._collector.settings, WALK),
+            count,
+            answers=self._collector.probe.answers,
+            give_up=pass_over,
+        )

@@ -147,7 +147,8 @@ class ChangedRecords:
         texts = list(self._held.values())
         self._held.clear()
         self._bytes = 0
-        await self.enter(await self.judge(self._normalizer(texts, micros(self._clock.now()))))
+        fetched = micros(self._clock.confirmed.now(self._name))
+        await self.enter(await self.judge(self._normalizer(texts, fetched)))
 
     async def judge(self, events: Iterable[AuditEvent]) -> list[Judged]:
         """Return those of *events* that are known and have another content than was forwarded."""

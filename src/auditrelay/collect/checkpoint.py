@@ -15,7 +15,8 @@ class Checkpoint:
     The start and the checkpoint of the source *name*.
 
     *lookback* is how long before its first poll a source starts. Only ``refresh`` reads the ledger;
-    it comes first. From then on ``advance`` follows what is entered.
+    it comes first. From then on ``advance`` follows what is entered, and it only moves forward,
+    unless gaps were reopened.
     """
 
     def __init__(
@@ -37,21 +38,34 @@ class Checkpoint:
         self._ahead: list[Interval] = []
         """What is known of the time after the checkpoint."""
         self._gaps: list[tuple[Interval, str]] = []
+        self._goes_back = False
+        """Whether the next refresh starts from the start."""
+        self._is_empty = True
+        """Whether nothing is known of any time."""
 
     async def refresh(self) -> None:
         """
         Read the ledger, and derive the checkpoint from it.
 
         The first call registers the source: it stores where the source starts before any request
-        is made, so that the start stays the same even if the source is down on its first day.
+        is made, so that the start stays the same even if the source is down on its first day. Until
+        something was read it is only known by then whether our clock was ahead.
         """
-        if self._start is None:
-            first = self._clock.now() - self._lookback
+        first = self._clock.confirmed.certain(self._name) - self._lookback
+        if self._start is None or (self._is_empty and first < self._start):
             self._start = await self._store.start_source(self._name, first)
+            self._goes_back = True
+        goes_back, self._goes_back = self._goes_back, False
         ledger = await self._store.ledger(self._name)
         self._gaps = [(span.interval, span.gap) for span in ledger if span.gap is not None]
+        self._is_empty = not ledger
         # Not back to the start: a poll may have advanced it since the ledger was read.
-        self._derive(self._at or self._start, [span.interval for span in ledger])
+        since = self._start if goes_back or self._at is None else self._at
+        self._derive(since, [span.interval for span in ledger])
+
+    def go_back(self) -> None:
+        """Let the next refresh derive it from the start: time that was declared is open again."""
+        self._goes_back = True
 
     def advance(self, proof: Proof, declared: Sequence[Declared]) -> None:
         """Follow the ledger: *proof* was entered into it, and has *declared* gaps."""
@@ -73,10 +87,19 @@ class Checkpoint:
         """Return what is declared as a gap for one of the *reasons*, and was not read since."""
         return [interval for interval, reason in self._gaps if reason in reasons]
 
+    def unread(self, span: Interval) -> list[Interval]:
+        """Return what of *span* is behind the checkpoint in time, and neither read nor declared."""
+        read = [Interval(self.start, self.at)] if self.start < self.at else []
+        return list(holes(span, [*read, *self._ahead]))
+
+    def reached(self, passed_over: Sequence[Interval]) -> datetime:
+        """Return where the checkpoint would be if what is *passed_over* had been read."""
+        return covered_until(self.at, [*self._ahead, *passed_over])
+
     def measure(self) -> None:
-        """Update the lag metric: now minus the checkpoint."""
+        """Update the lag metric: now, by the vendor's clock, minus the checkpoint."""
         if self._at is not None:
-            lag = (self._clock.now() - self._at).total_seconds()
+            lag = (self._clock.confirmed.now(self._name) - self._at).total_seconds()
             self._metrics.source_lag_seconds.labels(self._name).set(lag)
 
     @property

@@ -19,37 +19,22 @@ from auditrelay.collect.parts import WALK, PartLength
 from auditrelay.collect.polls import Polls
 from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
-from auditrelay.errors import Refused, WalkBroken
+from auditrelay.collect.source_time import SourceTime
+from auditrelay.collect.unreadable import Failure, GiveUp, Probe, Unreadable, report
+from auditrelay.errors import Refused
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import Source
+from auditrelay.sources import UNREADABLE, Source
+from auditrelay.store import REOPENED
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, holes, next_window, overdue
+from auditrelay.window import Interval, holes, next_window, overdue, slices
 
 CATCH_UP_LIMIT: Final = "catch_up_limit"
 RETENTION: Final = "retention"
-UNREADABLE: Final = "unreadable"
 
 GIVEN_UP: Final = (CATCH_UP_LIMIT, RETENTION, UNREADABLE)
 """Reasons of gaps that polls and resweeps do not read again; a backfill does."""
-
-UNREADABLE_AFTER: Final = timedelta(hours=1)
-"""How long polls must have failed at an unreadable span until it is declared as a gap."""
-
-UNREADABLE_TRIES: Final = 5
-"""How many polls must have failed at the span by then."""
-
-CLOCK_TOLERANCE: Final = timedelta(minutes=5)
-"""How far the clock may be behind the checkpoint; further, and it must have been set back."""
-
-MAX_UNREADABLE_SPANS: Final = 20
-"""
-How many spans one poll, or one slice of a backfill, declares as unreadable.
-
-If there are more, the whole source is unreadable: the poll fails, and the next one tries again,
-instead of sending request after request and giving up second by second.
-"""
 
 
 class Collector:
@@ -79,10 +64,13 @@ class Collector:
         self._store = store
         self._metrics = metrics
         self._clock = clock
+        self.probe = Probe(name, source, settle=settings.settle, clock=clock)
+        """Whether the source answers."""
         health = SourceHealth(name, settings, store=store, metrics=metrics, clock=clock)
         self._health = health
         self.condition = health.condition
         """Health of the source, as ``status`` shows it."""
+        self._unreadable = Unreadable(name, self.condition, clock=clock)
         self.checkpoint = Checkpoint(
             name, lookback=settings.initial_lookback, store=store, metrics=metrics, clock=clock
         )
@@ -111,6 +99,7 @@ class Collector:
             clock=clock,
         )
         self._reader = self.new_reader()
+        self._time = SourceTime(name, settings, source, clock)
         self.polls = Polls(
             name,
             settings.poll_interval,
@@ -119,14 +108,13 @@ class Collector:
             health=health,
             clock=clock,
         )
-        self._stuck_at: tuple[datetime, datetime, int] | None = None
-        """The checkpoint at which polls fail, since when they do, and how many failed."""
 
     def new_reader(self) -> WindowReader:
         """Return another reader of the same source, for example for a backfill."""
         return WindowReader(
             self.source,
             part_length=PartLength.of(self.settings, WALK),
+            probe=self.probe,
             writer=self._new_writer(),
             store=self._store,
             metrics=self._metrics,
@@ -190,8 +178,23 @@ class Collector:
     async def _poll(self) -> None:
         async with self.polls.track():
             await self.checkpoint.refresh()
-            await self._declare_overdue()
-            await self._catch_up()
+            try:
+                await self.certain_time()
+                await self._declare_overdue()
+                await self._catch_up()
+            except Refused:
+                # The reply may have shown that our clock is ahead, and with it a start just stored.
+                await self.checkpoint.refresh()
+                raise
+
+    async def certain_time(self) -> datetime:
+        """
+        Return the latest moment that is certainly past; ask the source if that is in doubt.
+
+        Raises what the source raises if it was asked.
+        """
+        known = self.checkpoint.at if self.checkpoint.is_read else None
+        return await self._time.certain(known)
 
     async def _declare_overdue(self) -> None:
         """Declare time beyond the catch-up limit or the vendor's retention as a gap."""
@@ -199,36 +202,71 @@ class Collector:
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
             (self.settings.retention, RETENTION),
         ):
-            too_old = overdue(self.checkpoint.at, self._clock.now(), catch_up_limit=limit)
+            now = self._time.known_certain
+            too_old = overdue(self.checkpoint.at, now, catch_up_limit=limit)
             if too_old is not None:
                 await self._reader.writer.declare(too_old, reason)
 
     async def _catch_up(self) -> None:
         # One *now* for the whole poll: more time settles while a window is walked, and a poll that
         # chased it would never end.
-        now = self._clock.now()
-        if self.checkpoint.at - now > CLOCK_TOLERANCE:
-            raise Refused(
-                f"the clock of this machine shows {now.isoformat(timespec='seconds')}, but time up "
-                f"to {self.checkpoint.at.isoformat(timespec='seconds')} has been read already: fix "
-                "the system clock; nothing new is read until then"
-            )
-        unreadable = 0
+        now = self._time.known_certain
+        self._time.require_past(self.checkpoint.at)
         while window := self._next_window(now):
-            for part in holes(window, self.checkpoint.gaps(GIVEN_UP)):
-                try:
-                    await self._reader.read(part, POLL)
-                except WalkBroken as error:
-                    if unreadable == MAX_UNREADABLE_SPANS or not await self._give_up(error, now):
-                        raise
-                    unreadable += 1
-                    break
-            else:
-                await self.resweeper.skip(window, now)
+            passed_over = [*self.checkpoint.gaps(GIVEN_UP), *self._unreadable.intervals]
+            for part in holes(window, passed_over):
+                await self._reader.read(part, POLL, self._pass_over)
+            await self.resweeper.skip(window, now)
+            # The first replies of a run may have shown that our clock was ahead.
+            now = min(now, self._time.known_certain)
+        await self._retry_unreadable()
+        await self._read_reopened(now)
+        if (ahead := self._time.beyond(now, self.checkpoint.at)) is not None:
+            # Forwarded, and read again until it is certain.
+            await self._reader.read(ahead, POLL, self._leave)
+        if self._unreadable:
+            raise self._unreadable.error()
+
+    async def _pass_over(self, span: Interval, error: Failure) -> None:
+        self._unreadable.add(span, error)
+
+    async def _leave(self, span: Interval, error: Failure) -> None:
+        report(self.name, span, error)
+
+    async def _declare(self, span: Interval, error: Failure) -> None:
+        report(self.name, span, error)
+        await self._reader.writer.declare(span, UNREADABLE)
+
+    async def _retry_unreadable(self) -> None:
+        """Read again what could not be read; declare as a gap what has failed for long enough."""
+
+        async def read(span: Interval, give_up: GiveUp) -> None:
+            await self._reader.read(span, POLL, give_up)
+
+        self._unreadable.keep(self.checkpoint.unread)
+        await self._unreadable.retry(read, self.probe.answers)
+        for span in self._unreadable.given_up():
+            await self._reader.writer.declare(span, UNREADABLE)
+        self._unreadable.keep(self.checkpoint.unread)
+
+    async def _read_reopened(self, now: datetime) -> None:
+        """Read the gaps that an operator has taken back; what cannot be read is declared again."""
+        retention = self.settings.retention
+        kept_since = None if retention is None else now - retention
+        for gap in self.checkpoint.gaps((REOPENED,)):
+            rest = gap
+            if kept_since is not None and gap.start < kept_since:
+                expired = Interval(gap.start, min(gap.end, kept_since))
+                await self._reader.writer.declare(expired, RETENTION)
+                if gap.end <= kept_since:
+                    continue
+                rest = Interval(kept_since, gap.end)
+            for part in slices(rest, self.settings.max_window):
+                await self._reader.read(part, POLL, self._declare)
 
     def _next_window(self, now: datetime) -> Interval | None:
         window = next_window(
-            self.checkpoint.at,
+            self.checkpoint.reached(self._unreadable.intervals),
             now,
             settle=self.settings.settle,
             overlap=self.settings.overlap,
@@ -237,17 +275,3 @@ class Collector:
         if window is None or window.start >= self.checkpoint.start:
             return window
         return Interval(self.checkpoint.start, window.end)
-
-    async def _give_up(self, error: WalkBroken, now: datetime) -> bool:
-        """Declare the unreadable span of *error* as a gap, if polls have failed at it for long."""
-        checkpoint, since, tries = self.checkpoint.at, now, 0
-        if self._stuck_at is not None and self._stuck_at[0] == checkpoint:
-            since, tries = self._stuck_at[1:]
-        tries += 1
-        self._stuck_at = (checkpoint, since, tries)
-        if error.window is None or tries < UNREADABLE_TRIES or now - since < UNREADABLE_AFTER:
-            return False
-        await self._reader.writer.declare(error.window, UNREADABLE)
-        # An unreadable span next to it need not block the source for another hour.
-        self._stuck_at = (self.checkpoint.at, since, tries)
-        return True

@@ -135,7 +135,8 @@ class FileCollector:
         async def known(key: bytes) -> bool:
             return await self._store.is_file_known(self.name, key)
 
-        async with contextlib.aclosing(self._source.files(known, self._clock.now())) as files:
+        now = self._clock.confirmed.certain(self.name)
+        async with contextlib.aclosing(self._source.files(known, now)) as files:
             async for file in files:
                 try:
                     await self._read_file(file)

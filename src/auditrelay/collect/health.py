@@ -5,7 +5,7 @@ Health of a source: whether its polls succeed, the last error, the time of the n
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from copy import copy
 from datetime import datetime
 
@@ -14,13 +14,14 @@ import structlog
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
 from auditrelay.errors import PeerBug, Refused, RelayError, StateError, StoreFull
-from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.events.marks import IMPLAUSIBLE_TIME, NO_TIME, NOT_NORMALIZED, UNKNOWN_ACTION
 from auditrelay.events.page import Page
+from auditrelay.events.timestamps import are_plausible
 from auditrelay.settings import SourceSettings
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.store.health import Health
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import moment
+from auditrelay.window import micros, moment
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -62,8 +63,11 @@ class SourceHealth:
         self.condition.last_event_at = saved.last_event_at
         self.condition.form_changed_at = saved.form_changed_at
         self.condition.form_changed_fields = saved.form_changed_fields
+        self.condition.unreadable = saved.unreadable
         if saved.last_event_at is not None:
             self._last_event_at = datetime.fromisoformat(saved.last_event_at)
+        if self._last_event_at is not None and not self._is_plausible(self._last_event_at):
+            self._last_event_at = self.condition.last_event_at = None  # of an older version
         self._health.restore(saved)
 
     def unsaved(self) -> SourceCondition | None:
@@ -127,18 +131,43 @@ class SourceHealth:
     # -- events ------------------------------------------------------------------------------------
 
     def count_new(self, events: Page) -> None:
-        """Count the new *events* of an unknown type, and record the time of the newest event."""
-        latest = moment(max(events.at))
-        if self._last_event_at is not None:
-            latest = max(latest, self._last_event_at)
-        self._last_event_at = latest
-        self.condition.last_event_at = latest.isoformat()
-        gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
-        gauge.set(latest.timestamp())
-        known = [UNKNOWN_ACTION not in sort.warnings for sort in events.sorts]
-        unknown = sum(not known[sort] for sort in events.sort)
+        """Count the new *events* of odd kinds, and record the time of the newest event."""
+        self._count_times(events)
+        unknown = _count(events, UNKNOWN_ACTION)
         self.condition.unknown_actions += unknown
         self._metrics.events_unknown.labels(self._name).inc(unknown)
+        odd = _count(events, NOT_NORMALIZED)
+        self.condition.not_normalized += odd
+        self._metrics.events_not_normalized.labels(self._name).inc(odd)
+        if odd:
+            _log.warning("records_not_normalized", source=self._name, count=odd)
+
+    def _count_times(self, events: Page) -> None:
+        """Record the time of the newest of *events*, and how many tell none that can be right."""
+        untimed = [NO_TIME in sort.warnings for sort in events.sorts]
+        implausible = [IMPLAUSIBLE_TIME in sort.warnings for sort in events.sorts]
+        odd = 0
+        times: Iterable[int] = events.at
+        if any(untimed) or any(implausible):
+            odd = sum(untimed[sort] or implausible[sort] for sort in events.sort)
+            pairs = zip(events.at, events.sort, strict=True)
+            times = [at for at, sort in pairs if not implausible[sort]]
+        if odd and not self.condition.odd_times:
+            _log.warning("time_unreadable", source=self._name, events=odd)
+        self.condition.odd_times += odd
+        latest = max(times, default=None)
+        if latest is None:
+            return
+        at = moment(latest)
+        if self._last_event_at is not None:
+            at = max(at, self._last_event_at)
+        self._last_event_at = at
+        self.condition.last_event_at = at.isoformat()
+        gauge = self._metrics.source_last_event_timestamp_seconds.labels(self._name)
+        gauge.set(at.timestamp())
+
+    def _is_plausible(self, at: datetime) -> bool:
+        return are_plausible([micros(at)], micros(self._clock.confirmed.now(self._name)))
 
     def record_form_changed(self, fields: list[str]) -> None:
         """Record that many known records are shown with other values in *fields* now."""
@@ -154,7 +183,13 @@ class SourceHealth:
         if self._settings.max_silence is None:
             return
         since = self._last_event_at or start
-        silent = self._clock.now() - since > self._settings.max_silence
+        silent = self._clock.confirmed.now(self._name) - since > self._settings.max_silence
         if silent and not self.condition.silent:
             _log.warning("source_silent", source=self._name, since=since.isoformat())
         self.condition.silent = silent
+
+
+def _count(events: Page, warning: str) -> int:
+    """Return how many of *events* have the *warning*."""
+    marked = [warning in sort.warnings for sort in events.sorts]
+    return sum(map(marked.__getitem__, events.sort)) if any(marked) else 0

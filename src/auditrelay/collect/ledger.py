@@ -26,10 +26,11 @@ class Ledger(Protocol):
 
     async def start_source(self, source: str, first: datetime) -> datetime:
         """
-        Return where *source* starts; an unknown source is stored to start at *first*, for good.
+        Return where *source* starts; an unknown source is stored to start at *first*.
 
         The start is durable on return. If it were computed again on every poll, a source that is
-        down on its first day would start later and later, and lose events.
+        down on its first day would start later and later, and lose events. As long as nothing was
+        read, an earlier *first* replaces it: our clock was ahead when it was stored.
         """
 
     async def ledger(self, source: str) -> tuple[Span, ...]:

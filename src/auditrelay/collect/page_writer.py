@@ -8,7 +8,7 @@ ledger together with its last page.
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
@@ -20,6 +20,7 @@ from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Intake
 from auditrelay.errors import StoreFull
 from auditrelay.events import AuditEvent
+from auditrelay.events.careful import Twins
 from auditrelay.events.normalize import IdentifiedPage, Normalizer
 from auditrelay.events.notices import gap_event
 from auditrelay.events.page import Page
@@ -82,9 +83,14 @@ class PageWriter:
         """Record that nothing is read any more."""
         self.worked_at = None
 
-    def identify(self, records: list[bytes]) -> IdentifiedPage:
+    def certain(self) -> datetime:
+        """Return the latest moment that is certainly past: nothing later is covered."""
+        return self._clock.confirmed.certain(self.name)
+
+    def identify(self, records: list[bytes], twins: Twins | None = None) -> IdentifiedPage:
         """Return *records*, identified, with now as the time of fetching."""
-        return self._normalizer.identify(records, micros(self._clock.now()))
+        fetched = micros(self._clock.confirmed.now(self.name))
+        return self._normalizer.identify(records, fetched, twins)
 
     def compare(self) -> ChangedRecords:
         """Return what finds the changed records of one walk."""

@@ -11,11 +11,12 @@ part.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import structlog
 
-from auditrelay.errors import WalkBroken
+from auditrelay.collect.unreadable import Failure, GiveUp
+from auditrelay.errors import PeerBug, Retryable, WalkBroken, code_of, may_be_due_to_size
 from auditrelay.settings import SourceSettings
 from auditrelay.window import MAX_WINDOW, MIN_SPLIT, Interval
 
@@ -115,12 +116,28 @@ class Shown:
         return self.oldest if self.newest_first else self.newest
 
 
+OVER_BUDGET: Final = "over_budget"
+"""Reason of a walk that broke because there is much to read, not because something is wrong."""
+
+MAX_UNREADABLE_SPANS: Final = 20
+"""
+How many spans are given up while one window is read.
+
+If there are more, it fails, and the next attempt goes on from there, instead of sending request
+after request.
+"""
+
+REGROWTH: Final = 1.01
+"""By how much the length at which reading failed grows with each part that was read."""
+
+
 class PartLength:
     """
     The length of the next part of one source: such that it is likely to show *target* events.
 
     *first* is its length as long as nothing is known. *budget* is that of a walk. *growth* is how
-    many times as long as the last part the next one may be.
+    many times as long as the last part the next one may be. *cuts_time*: whether a shorter part is
+    a smaller request.
 
     It shrinks at once where a part had more, and grows as far as the mean of the last few parts
     allows: where bursts and emptiness alternate it settles between them. Pure: the same parts and
@@ -134,7 +151,13 @@ class PartLength:
         *,
         first: timedelta = FIRST_LENGTH,
         growth: int = GROWTH,
+        cuts_time: bool = True,
     ) -> None:
+        self.cuts_time = cuts_time
+        self._good = timedelta(0)
+        """The longest part that was read."""
+        self._bad: timedelta | None = None
+        """The shortest part that failed, if that seems to be due to its length."""
         self._target = target
         self._budget = budget
         self._growth = growth
@@ -156,7 +179,7 @@ class PartLength:
             return cls(int(budget.counted * SHARE), budget)
         # Each walk passes everything that is newer than its window: the fewer walks, the better.
         target = int(budget.uncounted * SHARE)
-        return cls(target, budget, first=MAX_WINDOW, growth=FEW_WALKS)
+        return cls(target, budget, first=MAX_WINDOW, growth=FEW_WALKS, cuts_time=False)
 
     @property
     def budget(self) -> Budget:
@@ -173,6 +196,7 @@ class PartLength:
         if self._suspect is not None and self._suspect.overlaps(part):
             self._found += events
         seconds = part.length.total_seconds()
+        self._good = max(self._good, part.length)
         self._events = self._events * MEMORY + events
         self._seconds = self._seconds * MEMORY + seconds
         fitting = self._fitting(events, seconds)
@@ -181,6 +205,25 @@ class PartLength:
         else:
             mean = self._fitting(self._events, self._seconds)
             self.length = max(self.length, min(fitting, mean, part.length * self._growth))
+        if self._bad is not None:
+            self._bad *= REGROWTH
+            self.length = min(self.length, max(self._good, self._bad * CLEARLY))
+
+    def failed(self, part: Interval) -> None:
+        """
+        Learn that the request for *part* failed: the next one is for half of it.
+
+        If no part of that length was ever read, that may be why, and the parts that follow are
+        shorter.
+        """
+        self.length = part.length / 2
+        if part.length > self._good:
+            self._bad = part.length
+
+    def gave_up(self) -> None:
+        """Learn that what failed lately was due to what was there: the next part may be longer."""
+        self._bad = None
+        self.length *= 2
 
     def broke(self, part: Interval, shown: Shown | None) -> None:
         """Learn that the walk of *part* broke after it had *shown* so much."""
@@ -279,38 +322,118 @@ def can_be_cut(part: Interval) -> bool:
     return part.length > MIN_SPLIT
 
 
+class ReadPart(Protocol):
+    """Reads a part, and returns how many events it had."""
+
+    async def __call__(self, part: Interval, budget: Budget | None, *, finely: bool) -> int:
+        """
+        Read *part* in one walk, within the *budget*, if it has one.
+
+        *finely*: as :meth:`auditrelay.sources.Source.walk` has it.
+        """
+
+
 async def in_parts(
     source: str,
     window: Interval,
     length: PartLength,
-    read: Callable[[Interval, Budget | None], Awaitable[int]],
+    read: ReadPart,
+    *,
+    answers: Callable[[], Awaitable[bool]],
+    give_up: GiveUp,
 ) -> None:
     """
-    Read *window* in parts; where a walk breaks, only its part is repeated, in smaller parts.
+    Read *window* in parts; where a walk breaks or fails, its part is repeated in smaller ones.
 
     *read* gets each part and the budget of its walk, None if there is none because the part is too
-    short to be cut, and returns how many events it had. *source* is the name for the log.
-    Raises WalkBroken, with the part in it, if a part that is too short to be cut cannot be read.
+    short to be cut. *source* is the name for the log. What cannot be read in the smallest requests
+    is given to *give_up*, and the rest of the window is read. If many such parts follow each other,
+    they are cut less and less finely. Nothing is cut for a failure, and nothing is given up, unless
+    the source *answers* another request.
+    Raises what *read* raises; a WalkBroken of the smallest request with the part in it.
     """
     todo = [Span(window)]
+    given_up = in_a_row = 0
     while todo:
         part, rest = todo.pop().cut(length.length)
         if rest is not None:
             todo.append(rest)
+        smallest = part.length <= MIN_SPLIT * 2**in_a_row
         try:
-            events = await read(part, length.budget if can_be_cut(part) else None)
-        except WalkBroken as error:
-            if not can_be_cut(part):
-                error.window = part
+            events = await read(part, length.budget if can_be_cut(part) else None, finely=False)
+        except (WalkBroken, Retryable, PeerBug) as error:
+            if await _is_cut(part, error, smallest=smallest, answers=answers):
+                # Where all that is newer is walked, too, smaller pages come before shorter parts.
+                if (
+                    length.cuts_time
+                    or code_of(error) == OVER_BUDGET
+                    or await _read_finely(part, read, answers) is not None
+                ):
+                    todo += _halves(source, part, error, length)
+                continue
+            if given_up == MAX_UNREADABLE_SPANS:
                 raise
-            length.broke(part, error.shown)
-            todo += reversed(spans_of(part, error.shown))
-            _log.warning(
-                "window_halved",
-                source=source,
-                start=part.start.isoformat(),
-                end=part.end.isoformat(),
-                reason=error.reason,
-            )
+            given_up += 1
+            length.gave_up()
+            why = await _read_finely(part, read, answers)
+            if why is not None:
+                await give_up(part, why)
+                in_a_row += 1
+                continue
         else:
             length.read(part, events)
+        in_a_row = 0
+
+
+async def _is_cut(
+    part: Interval,
+    error: Failure,
+    *,
+    smallest: bool,
+    answers: Callable[[], Awaitable[bool]],
+) -> bool:
+    """Return whether *part* is read in smaller ones after that *error*; raise it if in none."""
+    if not may_be_due_to_size(error):
+        raise error
+    if code_of(error) == OVER_BUDGET:  # nothing is wrong: there is much to read
+        return can_be_cut(part)
+    if smallest or not can_be_cut(part):
+        return False
+    if isinstance(error, WalkBroken):
+        return True
+    if not await answers():
+        raise error
+    return True
+
+
+async def _read_finely(
+    part: Interval, read: ReadPart, answers: Callable[[], Awaitable[bool]]
+) -> Failure | None:
+    """Read *part* in the smallest requests; return why that fails, though the source *answers*."""
+    try:
+        await read(part, None, finely=True)
+    except (WalkBroken, Retryable, PeerBug) as error:
+        if isinstance(error, WalkBroken):
+            error.window = part
+        if not await answers():
+            raise
+        return error
+    return None
+
+
+def _halves(source: str, part: Interval, error: Failure, length: PartLength) -> list[Span]:
+    """Return how *part*, which failed for that *error*, is read: the last of them first."""
+    if isinstance(error, WalkBroken):
+        length.broke(part, error.shown)
+        spans = spans_of(part, error.shown)
+    else:
+        length.failed(part)
+        spans = [Span(part)]
+    _log.warning(
+        "window_halved",
+        source=source,
+        start=part.start.isoformat(),
+        end=part.end.isoformat(),
+        reason=code_of(error),
+    )
+    return spans[::-1]

@@ -8,7 +8,7 @@ events and in what a finished walk proves. Every page is deduplicated by uid as 
 import contextlib
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -17,14 +17,15 @@ import structlog
 from auditrelay.collect.ledger import Intake
 from auditrelay.collect.page_writer import PageWriter
 from auditrelay.collect.parts import Budget, PartLength, in_parts
+from auditrelay.collect.unreadable import GiveUp, Probe, passed_over
 from auditrelay.collect.walk import time_range, walk
 from auditrelay.events.normalize import IdentifiedPage
 from auditrelay.events.page import Page as EventPage
-from auditrelay.sources import Page, Source
+from auditrelay.sources import UNREADABLE, Page, Source
 from auditrelay.store import Proof
 from auditrelay.store.keys import uid_bytes
 from auditrelay.telemetry.metrics import Metrics
-from auditrelay.window import Interval, holes, micros
+from auditrelay.window import Interval, holes, micros, until
 
 MARGIN: Final = timedelta(seconds=1)
 """Events this close to a bound of a window are never reported as deleted: vendors round bounds."""
@@ -77,6 +78,7 @@ class WindowReader:
         source: Source,
         *,
         part_length: PartLength,
+        probe: Probe,
         writer: PageWriter,
         store: Intake,
         metrics: Metrics,
@@ -87,20 +89,29 @@ class WindowReader:
         self._store = store
         self._metrics = metrics
         self._part_length = part_length
+        self._probe = probe
 
-    async def read(self, window: Interval, mode: ReadMode) -> WindowStats:
+    async def read(self, window: Interval, mode: ReadMode, give_up: GiveUp) -> WindowStats:
         """
-        Walk *window* in parts, cut where a walk breaks, and enter each part into the ledger.
+        Walk *window* in parts, cut where a walk fails, and enter each part into the ledger.
 
-        Raises WalkBroken if a part that is too short to be cut cannot be read, and what the
-        source raises; the parts read until then stay in the store.
+        What cannot be read, however small the request, is not entered; *give_up* gets it. Raises
+        what the source raises if it does not answer at all, or if too much cannot be read; the
+        parts read until then stay in the store.
         """
         stats = WindowStats()
 
-        async def walk_part(part: Interval, budget: Budget | None) -> int:
-            return await self._walk(part, stats, mode, budget)
+        async def walk_part(part: Interval, budget: Budget | None, *, finely: bool) -> int:
+            return await self._walk(part, stats, mode, budget, give_up if finely else None)
 
-        await in_parts(self._name, window, self._part_length, walk_part)
+        await in_parts(
+            self._name,
+            window,
+            self._part_length,
+            walk_part,
+            answers=self._probe.answers,
+            give_up=give_up,
+        )
         _log.info(
             "window_reswept" if mode.resweep else "window_collected",
             source=self._name,
@@ -118,7 +129,9 @@ class WindowReader:
         stats: WindowStats,
         mode: ReadMode,
         budget: Budget | None,
+        give_up: GiveUp | None,
     ) -> int:
+        """Walk *window*: finely, if *give_up* is there to get what cannot be read of it."""
         seen: set[bytes] = set()
         before = await self._store.end_of_spool(self._name) if mode.resweep else 0
         shown: set[int] = set()  # hashes of uids, as in walk: a page that moved comes twice
@@ -130,10 +143,13 @@ class WindowReader:
                 window,
                 self.writer.identify,
                 background=mode.background,
+                finely=give_up is not None,
                 budget=budget,
             )
         ) as pages:
             async for identified, page, outcome in pages:
+                if page.unreadable and not await self._probe.answers():
+                    raise passed_over()
                 mark = _as_it_is
                 if mode.resweep:
                     mark = _late
@@ -144,7 +160,9 @@ class WindowReader:
                     read = len(shown)
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
-                proof = None if outcome is None else _proof(window, page, mode, read, new)
+                proof = None
+                if outcome is not None:
+                    proof = _proof(window, page, mode, read, new, past=self.writer.certain())
                 added = await self.writer.add_new(
                     identified, mode.via, proof, changed=changed, mark=mark
                 )
@@ -160,6 +178,9 @@ class WindowReader:
                 if outcome is None:
                     continue
                 stats.read += read
+                for span, reason in page.gaps:
+                    if reason == UNREADABLE and give_up is not None:
+                        await give_up(span, passed_over())
                 if mode.resweep and not (page.partial or page.gaps):
                     stats.deleted += await self._record_deleted(window, seen, before)
         return events_shown
@@ -224,15 +245,19 @@ def backfilled(page: EventPage) -> EventPage:
     return msgspec.structs.replace(page, sorts=sorts)
 
 
-def _proof(window: Interval, last: Page, mode: ReadMode, read: int, new: int) -> Proof:
-    """Return what the walk of *window* proves, given its *last* page."""
+def _proof(
+    window: Interval, last: Page, mode: ReadMode, read: int, new: int, *, past: datetime
+) -> Proof:
+    """Return what the walk of *window* proves, given its *last* page: nothing beyond *past*."""
     part = None if mode.backfill is None else window
     covers: tuple[Interval, ...] = ()
-    gaps = last.gaps
+    gaps = tuple(gap for gap in last.gaps if gap[1] != UNREADABLE)
     if last.partial is not None:
         gaps = ((window, last.partial),)
     elif not mode.resweep:
-        covers = tuple(holes(window, [span for span, _ in gaps]))
+        covers = tuple(holes(window, [span for span, _ in last.gaps]))
+    covers = tuple(until(past, covers))
+    gaps = tuple((known, reason) for span, reason in gaps for known in until(past, [span]))
     return Proof(covers=covers, gaps=gaps, backfill=mode.backfill, part=part, read=read, new=new)
 
 

@@ -15,6 +15,7 @@ from auditrelay.collect.checkpoint import Checkpoint
 from auditrelay.collect.health import SourceHealth
 from auditrelay.collect.ledger import Ledger
 from auditrelay.collect.reader import ReadMode, WindowReader
+from auditrelay.collect.unreadable import Failure, report
 from auditrelay.errors import PeerBug, RelayError, StateError
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
@@ -109,7 +110,7 @@ class Resweeper:
     async def _resweep(self, delay: timedelta) -> None:
         """Walk covered time that is older than *delay*, in few large windows, without the gaps."""
         done = await self._done(delay)
-        until = min(self._checkpoint.at, self._clock.now() - delay)
+        until = min(self._checkpoint.at, self._clock.confirmed.certain(self._name) - delay)
         # A resweep after every poll would double the requests. Waiting for another quarter of the
         # delay is little compared with the delay.
         if until - done < max(delay / 4, self._settings.poll_interval):
@@ -131,7 +132,16 @@ class Resweeper:
         self._until[delay] = until
 
     async def _walk(self, window: Interval, mode: ReadMode) -> None:
-        stats = await self.reader.read(window, mode)
+        """Walk all of *window*; then raise the PeerBug, if our own code failed at a part of it."""
+        bugs: list[PeerBug] = []
+
+        async def pass_over(span: Interval, error: Failure) -> None:
+            # It was read once, so it is no gap.
+            report(self._name, span, error)
+            if isinstance(error, PeerBug):
+                bugs.append(error)
+
+        stats = await self.reader.read(window, mode, pass_over)
         if stats.new:
             self._metrics.events_late.labels(self._name).inc(stats.new)
             _log.warning(
@@ -141,3 +151,5 @@ class Resweeper:
                 start=window.start.isoformat(),
                 end=window.end.isoformat(),
             )
+        if bugs:
+            raise bugs[0]

@@ -21,10 +21,12 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Evidence
 from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.reader import backfilled, rows_in, well_inside
+from auditrelay.collect.unreadable import Failure, report
 from auditrelay.collect.walk import walk
 from auditrelay.events import AuditEvent
 from auditrelay.events.notices import changed_uid
 from auditrelay.events.page import Page
+from auditrelay.sources import UNREADABLE
 from auditrelay.sources import Page as SourcePage
 from auditrelay.store import DeliveryStatus, Proof, Span
 from auditrelay.store.keys import uid_bytes
@@ -174,7 +176,14 @@ class Verifier:
         self._gaps = [each for each in await self._store.ledger(name) if each.gap is not None]
         length = PartLength.of(self._collector.settings, IN_MEMORY)
         for part in slices(span, self._collector.settings.max_window):
-            await in_parts(name, part, length, self._compare)
+            await in_parts(
+                name,
+                part,
+                length,
+                self._compare,
+                answers=self._collector.probe.answers,
+                give_up=self._pass_over,
+            )
         forwarded, digest = await self._store.count_forwarded(name, span)
         return VerifyReport(
             source=name,
@@ -197,10 +206,15 @@ class Verifier:
             version=__version__,
         )
 
-    async def _compare(self, part: Interval, budget: Budget | None) -> int:
+    async def _pass_over(self, span: Interval, error: Failure) -> None:
+        """Report a *span* that the source cannot show, and go on behind it."""
+        report(self._collector.name, span, error)
+        self._partial.append(NotShown(iso(span.start), iso(span.end), UNREADABLE))
+
+    async def _compare(self, part: Interval, budget: Budget | None, *, finely: bool) -> int:
         """Compare one part; the report counts it only if the source showed all of it."""
         before = await self._store.end_of_spool(self._collector.name)
-        shown = await self._read(part, budget)
+        shown = await self._read(part, budget, finely=finely)
         last = shown.last
         if last is not None and (last.partial or last.gaps):
             reasons = [(part, last.partial)] if last.partial else list(last.gaps)
@@ -243,7 +257,7 @@ class Verifier:
             Missing(event.uid, event.native_id, iso(at), tuple(sinks), next(gaps, None))
         )
 
-    async def _read(self, part: Interval, budget: Budget | None) -> "_Shown":
+    async def _read(self, part: Interval, budget: Budget | None, *, finely: bool) -> "_Shown":
         shown = _Shown()
         async with contextlib.aclosing(
             walk(
@@ -251,6 +265,7 @@ class Verifier:
                 part,
                 self._writer.identify,
                 background=True,
+                finely=finely,
                 budget=budget,
             )
         ) as pages:

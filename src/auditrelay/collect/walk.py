@@ -11,6 +11,7 @@ import asyncio
 import bisect
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -19,17 +20,24 @@ import structlog
 from auditrelay.collect.parts import WALK, Budget, Shown
 from auditrelay.errors import WalkBroken
 from auditrelay.events import TimeQuality
+from auditrelay.events.careful import Twins
 from auditrelay.sources import Page, Source
 from auditrelay.window import Interval, micros, moment
 
 MAX_PAGES_PER_WALK: Final = 5_000
 """The most pages of a walk, for a source whose pages are small or never end."""
 
+MAX_RECORDS: Final = 1_000
+"""Records that are processed at once: some 50 ms, even if all of them are odd."""
+
 MAX_WALKS_PER_WINDOW: Final = 4
 """How often a window is walked while records move between its pages."""
 
 SECOND: Final = 1_000_000
 """In microseconds. Density is never judged over less: events may be written in batches."""
+
+FAR_OFF: Final = 10 * 366 * 86_400 * SECOND
+"""A time that is further from the window says nothing of how dense its events are."""
 
 Outcome = Literal["complete", "total_mismatched"]
 """How a walk ended that read the whole window: with all that the vendor counts, or with fewer."""
@@ -67,9 +75,10 @@ P = TypeVar("P", bound=Identified)
 async def walk(
     source: Source,
     window: Interval,
-    identify: Callable[[list[bytes]], P],
+    identify: Callable[..., P],
     *,
     background: bool = False,
+    finely: bool = False,
     budget: Budget | None = WALK,
     on_page: Callable[[Page, P], None] | None = None,
 ) -> AsyncGenerator[tuple[P, Page, Outcome | None], None]:
@@ -77,7 +86,8 @@ async def walk(
     Yield each page of *window*, identified, and with the one that completes it the outcome.
 
     The last page of the last walk completes the window; all others come with None. In the
-    *background* the requests give way to those of polls. A walk of more than *budget* breaks; None
+    *background* the requests give way to those of polls; *finely* they are small, see
+    :meth:`auditrelay.sources.Source.walk`. A walk of more than *budget* breaks; None
     means no limit, for windows that are too short to be cut. *on_page* is called with every page
     before it is judged, so also with one that breaks the walk.
     Raises WalkBroken, and what the source raises.
@@ -88,10 +98,12 @@ async def walk(
         guard = _Guard(window, budget)
         async with (
             _saying_what_was_shown(guard),
-            contextlib.aclosing(_read_ahead(source.walk(window, background=background))) as pages,
+            contextlib.aclosing(
+                _read_ahead(source.walk(window, background=background, finely=finely))
+            ) as pages,
         ):
-            async for page in pages:
-                identified = identify(page.records)
+            async for page, twins in _in_slices(pages):
+                identified = identify(page.records, *twins)
                 if on_page is not None:
                     on_page(page, identified)
                 guard.admit(page, identified)
@@ -99,7 +111,8 @@ async def walk(
                     yield identified, page, None
                     continue
                 seen = before | guard.seen if before else guard.seen
-                complete = guard.is_complete(len(seen))
+                # What could not be read is not counted.
+                complete = guard.is_complete(len(seen)) or page.unreadable
                 # If two walks agree and nothing moved, the vendor's total is wrong, and all that
                 # it shows has been seen. But a record that came twice in one walk has most likely
                 # displaced another, as in a list whose order leaves ties open. Smaller parts may
@@ -166,6 +179,26 @@ async def _read_ahead(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page,
         await pages.aclose()
 
 
+async def _in_slices(
+    pages: AsyncGenerator[Page, None],
+) -> AsyncGenerator[tuple[Page, tuple[Twins, ...]], None]:
+    """
+    Yield each of *pages*, one of more than MAX_RECORDS in several, with the twins of all of it.
+
+    A vendor decides how much is on a page, but not for how long nothing else happens here.
+    """
+    async for page in pages:
+        if len(page.records) <= MAX_RECORDS:
+            yield page, ()
+            continue
+        twins = Twins()
+        for start in range(0, len(page.records), MAX_RECORDS):
+            await asyncio.sleep(0)
+            end = start + MAX_RECORDS
+            last = page.last and end >= len(page.records)
+            yield replace(page, records=page.records[start:end], last=last), (twins,)
+
+
 async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
     return await anext(pages, None)
 
@@ -183,6 +216,7 @@ class _Guard:
         self.order = 0
         """A hash of the records in the order in which they came."""
         self._start, self._end = micros(window.start), micros(window.end)
+        self._earliest, self._latest = self._start - FAR_OFF, self._end + FAR_OFF
         self._budget = budget
         self._pages = 0
         self._total: int | None = None
@@ -202,8 +236,10 @@ class _Guard:
         self.repeated |= len(self.seen) < count + len(shown)
         self.order = hash((self.order, *shown))
         if shown:
-            self._times += [identified.at[0], identified.at[-1]]
-            self._before.append(count)
+            ends = [identified.at[0], identified.at[-1]]
+            if self._earliest <= min(ends) <= max(ends) <= self._latest:
+                self._times += ends
+                self._before.append(count)
         if not page.last and len(self.seen) == count:
             if shown:
                 raise WalkBroken("a page came a second time", reason="repeated_page")

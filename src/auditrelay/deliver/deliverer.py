@@ -227,7 +227,8 @@ class Deliverer:
         return await self._health.without_bug(self._batches.fill)
 
     async def _cut(self) -> list[Item]:
-        return self._batches.cut(micros(self._clock.now()), self._size.most)
+        now = self._clock.confirmed.now(self.name)
+        return self._batches.cut(micros(now), self._size.most)
 
     async def _linger(self) -> None:
         """Read what comes into the spool, until a batch is full or ``linger`` is over."""

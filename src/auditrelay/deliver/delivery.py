@@ -210,7 +210,7 @@ class Delivery:
         while True:
             try:
                 return await self._request(
-                    await self._batches.renew(items, micros(self._clock.now()))
+                    await self._batches.renew(items, micros(self._clock.confirmed.now(self._name)))
                 )
             except (Refused, PeerBug) as error:
                 self._count_possible_duplicates(items, error)

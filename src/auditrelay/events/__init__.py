@@ -12,7 +12,12 @@ import msgspec
 
 ActorKind = Literal["user", "api_key", "service", "system", "unknown"]
 Outcome = Literal["success", "failure", "unknown"]
-TimeQuality = Literal["source", "assumed_utc", "fetched"]
+TimeQuality = Literal["source", "assumed_utc", "fetched", "implausible"]
+"""
+Where a time comes from: the record, that in a zone that it does not name, or our clock.
+
+An implausible one is the record's, and so far off that nothing may be concluded from it.
+"""
 
 NOTHING = msgspec.Raw(b"null")
 """The JSON text of an absent value: msgspec has no optional Raw."""

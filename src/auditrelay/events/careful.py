@@ -13,14 +13,17 @@ import msgspec
 
 from auditrelay.events import TimeQuality
 from auditrelay.events.decode import Decoded, Undecodable, decode, encode
-from auditrelay.events.marks import NOT_NORMALIZED, places
+from auditrelay.events.marks import NO_TIME, NOT_NORMALIZED, places
 from auditrelay.events.redact import Redactor
-from auditrelay.events.timestamps import parse
+from auditrelay.events.timestamps import read
 from auditrelay.events.uid import Uids, canonical
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Location, Vendor, text
 
 FETCHED: Final[TimeQuality] = "fetched"
 """The quality of a time that the record does not tell."""
+
+IMPLAUSIBLE: Final[TimeQuality] = "implausible"
+"""The quality of one that is far off."""
 
 
 class CarefulRow(msgspec.Struct, gc=False, kw_only=True):
@@ -129,11 +132,10 @@ class CarefulReader:
             warnings += ("no_id",)
             uid = self._content_uid(scope, _content(record, decoded), twins)
         parent, key = self._time(value)
-        time = parent.get(key)
-        parsed = parse(time) if type(time) is str else None
+        parsed = read(parent.get(key))
         at, quality = parsed or (None, FETCHED)
         if parsed is None:
-            warnings += ("no_time",)
+            warnings += (NO_TIME,)
         return CarefulRecord(
             uid,
             lambda: self._read_object(record, decoded, warnings, unmapped_fields),

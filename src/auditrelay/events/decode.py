@@ -23,6 +23,15 @@ MAX_DEPTH = 200
 
 TOO_DEEP = "[nested too deeply: see the raw record]"
 
+CUT_DEPTH = 300
+"""Nesting levels that are decoded: more than MAX_DEPTH, so that what is cut is seen to be."""
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A text, also one that does not end: looking for its end from each quote would take for ever."""
+
+NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode: also an error of Python for no UTF-8."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 MAX_DIGITS = 4000
@@ -100,13 +109,7 @@ def _decode_leniently(text: bytes) -> Decoded:
         unicode = text.decode("utf-8-sig", "replace")
         reader.warn("replaced_characters")
     try:
-        value = json.loads(
-            unicode,
-            object_pairs_hook=reader.object,
-            parse_constant=reader.constant,
-            parse_int=reader.integer,
-            parse_float=reader.real,
-        )
+        value = reader.read(unicode)
         value = reader.clean(value, 1)
     except (json.JSONDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error
@@ -119,6 +122,29 @@ def _decode_leniently(text: bytes) -> Decoded:
     )
 
 
+def integer(digits: str) -> int | str:
+    """Return the number of *digits*; as a text where Python refuses to write the number."""
+    return int(digits) if len(digits) <= MAX_DIGITS else digits
+
+
+def without_depths(text: bytes) -> bytes:
+    """Return JSON *text* with null for what is nested too deeply to be decoded."""
+    kept: list[bytes] = []
+    start = depth = 0
+    for found in _TOKEN.finditer(text):
+        if found[0] in (b"[", b"{"):
+            if depth == CUT_DEPTH:
+                kept.append(text[start : found.start()])
+            depth += 1
+        elif found[0] in (b"]", b"}"):
+            depth -= 1
+            if depth == CUT_DEPTH:
+                kept.append(b"null")
+                start = found.end()
+    kept.append(text[start:])
+    return b"".join(kept)
+
+
 class _LenientReader:
     """Turns almost-JSON into strict JSON, and records what it had to change."""
 
@@ -129,17 +155,38 @@ class _LenientReader:
         if code not in self.warnings:
             self.warnings.append(code)
 
+    def read(self, text: str) -> Any:
+        """Return the value of *text*, in which texts may have line ends, and depths are cut."""
+        try:
+            return self._load(text)
+        except json.JSONDecodeError:
+            value = self._load(text, strict=False)
+            self.warn("replaced_characters")
+            return value
+        except RecursionError:
+            return self._load(without_depths(text.encode()).decode(), strict=False)
+
+    def _load(self, text: str, *, strict: bool = True) -> Any:
+        return json.loads(
+            text,
+            strict=strict,
+            object_pairs_hook=self.object,
+            parse_constant=self.constant,
+            parse_int=self.integer,
+            parse_float=self.real,
+        )
+
     def constant(self, word: str) -> str:
         """Keep NaN and Infinity as words."""
         self.warn("replaced_numbers")
         return word
 
     def integer(self, digits: str) -> int | str:
-        """Keep every digit; as a text where Python refuses to write the number."""
-        if len(digits) <= MAX_DIGITS:
-            return int(digits)
-        self.warn("replaced_numbers")
-        return digits
+        """Keep every digit, see :func:`integer`."""
+        number = integer(digits)
+        if isinstance(number, str):
+            self.warn("replaced_numbers")
+        return number
 
     def real(self, digits: str) -> float | str:
         """Keep a number that is larger than any float as a text."""

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 from msgspec import UNSET
 
-from auditrelay.events.decode import MAX_DIGITS, is_same
+from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, is_same
 from auditrelay.events.redact import Redactor
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor
 
@@ -82,7 +82,7 @@ class Gate:
         """Decode *texts*, joined in *page*, which is twice as fast; None if one of them is odd."""
         try:
             records: list[Documented] = decoder.decode_lines(page)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_DECODED:
             return None
         if len(records) != len(texts) or not self._are_identified(records):
             return None
@@ -93,7 +93,7 @@ class Gate:
     def _decode_one(self, text: bytes) -> Documented | None:
         try:
             record: Documented = self._wider_decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except NOT_DECODED:
             return None
         return record if self._are_identified([record]) and not _is_long(text, record) else None
 

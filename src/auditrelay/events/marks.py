@@ -8,6 +8,12 @@ from auditrelay.events import AuditEvent, Change
 
 NO_MARKS: Mapping[str, object] = MappingProxyType({})
 
+NO_TIME = "no_time"
+"""The warning on an event whose time cannot be read: it has that at which it was fetched."""
+
+IMPLAUSIBLE_TIME = "implausible_time"
+"""The warning on an event of before 2000, or of later than tomorrow."""
+
 NOT_NORMALIZED = "not_normalized"
 """The warning on an event whose record is not a JSON object."""
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from auditrelay.events import TimeQuality, vendors
 from auditrelay.events.careful import (
     FETCHED,
+    IMPLAUSIBLE,
     CarefulReader,
     CarefulRecord,
     CarefulRow,
@@ -20,11 +21,11 @@ from auditrelay.events.careful import (
 )
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
-from auditrelay.events.marks import FOREIGN_ACTION, OWN_PREFIX
+from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
-from auditrelay.events.timestamps import parse
+from auditrelay.events.timestamps import are_plausible, parse
 from auditrelay.events.uid import Uids
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
@@ -121,12 +122,15 @@ class Normalizer:
         """Return one event for each of *records*, in their order; see :meth:`identify`."""
         return self.identify(records, fetched).page()
 
-    def identify(self, records: Sequence[bytes], fetched: int) -> "IdentifiedPage":
+    def identify(
+        self, records: Sequence[bytes], fetched: int, twins: Twins | None = None
+    ) -> "IdentifiedPage":
         """
         Return what identifies each of *records*, in their order, and nothing that costs more.
 
         *records* are JSON texts of one page; *fetched* is when it was read, in microseconds since
-        1970 UTC, and is used as the time of an event without one.
+        1970 UTC, and is used as the time of an event without one. *twins* are those of the records
+        of the same page that were identified before, if it is read in slices.
         """
         texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
         usual = list(self._gate.decode(texts)) if texts else []
@@ -140,7 +144,9 @@ class Normalizer:
             else:
                 page.uid[row] = uid
                 page.at[row], page.time_quality[row] = time
-        page.careful = self._read_with_care(page)
+        page.careful = self._read_with_care(page, Twins() if twins is None else twins)
+        if not are_plausible(page.at, fetched):
+            page.mark_implausible()
         return page
 
     def _native_uids(self, records: Sequence[Documented]) -> list[str]:
@@ -153,8 +159,7 @@ class Normalizer:
             return self._uids.natives(scopes[0], ids)
         return list(map(self._uids.native, scopes, ids))
 
-    def _read_with_care(self, page: "IdentifiedPage") -> dict[int, CarefulRecord]:
-        twins: Twins = Twins()
+    def _read_with_care(self, page: "IdentifiedPage", twins: Twins) -> dict[int, CarefulRecord]:
         found = {}
         for row, record in enumerate(page.records):
             if record is None:
@@ -255,6 +260,8 @@ class Normalizer:
 
     def _sort(self, kind: "_Key") -> Sort:
         action, quality, before, after = kind
+        if quality == IMPLAUSIBLE:
+            before += (IMPLAUSIBLE_TIME,)
         foreign = (FOREIGN_ACTION,) if action.name.strip().lower().startswith(OWN_PREFIX) else ()
         return Sort(
             source=self._source,
@@ -298,6 +305,12 @@ class IdentifiedPage:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def mark_implausible(self) -> None:
+        """Mark the times of records that are far off."""
+        for row, at in enumerate(self.at):
+            if self.time_quality[row] != FETCHED and not are_plausible([at], self.fetched):
+                self.time_quality[row] = IMPLAUSIBLE
 
     @cached_property
     def sha256(self) -> list[bytes]:

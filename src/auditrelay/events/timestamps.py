@@ -5,11 +5,14 @@ A time is truncated to microseconds, never rounded up, and never converted to a 
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
+from auditrelay.confirmed_time import EARLIEST
 from auditrelay.events import TimeQuality
-from auditrelay.window import EPOCH
+from auditrelay.window import EPOCH, micros
 
 _SECOND = 1_000_000
 _MINUTE = 60 * _SECOND
@@ -22,6 +25,38 @@ _SHAPE = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d+))? ?(Z|[+-]\d\d(?::?\d\d)?)?", re.ASCII
 )
 
+_NUMBER = re.compile(r"-?\d{9,20}(?:\.\d{1,9})?", re.ASCII)
+"""Fewer digits could be a year, or a date without dashes; as seconds they are before 1974."""
+_DOT_NET = re.compile(r"\\?/Date\((-?\d{1,17})(?:[+-]\d{4})?\)\\?/", re.ASCII)
+_MAIL = re.compile(
+    r"(?:[A-Za-z]{3,9}, *)?(\d{1,2})[ -]([A-Za-z]{3})[ -](\d{4}) +(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)"
+    r"(?: *(Z|[A-Za-z]{3}|[+-]\d{4}))?",
+    re.ASCII,
+)
+_MONTHS = "janfebmaraprmayjunjulaugsepoctnovdec"
+_MAIL_ZONES = {
+    "EST": "-0500",
+    "EDT": "-0400",
+    "CST": "-0600",
+    "CDT": "-0500",
+    "MST": "-0700",
+    "MDT": "-0600",
+    "PST": "-0800",
+    "PDT": "-0700",
+}
+"""The only zones with names, https://www.rfc-editor.org/rfc/rfc5322#section-4.3."""
+_UTC_NAMES = (" UTC", " GMT", " UT", " Z", "UTC", "GMT")
+_UTC_ZONES = ("UTC]", "Z]", "Etc/UTC]", "GMT]")
+_OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$", re.ASCII | re.IGNORECASE)
+_MAX_NESTED = 3
+_MAX_DIGITS = 20
+_EPOCHS = ((11, 6), (14, 3), (17, 0), (20, -3))
+"""Most digits of seconds, milliseconds, microseconds, nanoseconds; the power to microseconds."""
+
+_EARLIEST: Final = micros(EARLIEST)
+_AHEAD: Final = 86_400 * _SECOND
+"""How far the clock of a vendor may be ahead."""
+
 Parsed = tuple[int, TimeQuality]
 
 
@@ -29,9 +64,9 @@ def parse(text: str) -> Parsed | None:
     """
     Return *text* as microseconds and its quality, or None if it is not a time.
 
-    Accepts RFC 3339 and the rest of ISO 8601. Without an offset UTC is assumed. A leap second
-    ``:60`` becomes the last microsecond of its minute. Numbers are not taken for epochs: a vendor
-    that sends epochs converts them in its own module.
+    Accepts RFC 3339 and the rest of ISO 8601, and other spellings that machines write: RFC 5322
+    (as in mail), a number of seconds or parts of them since 1970, .NET's ``/Date(...)/``. Without
+    an offset UTC is assumed. A leap second ``:60`` becomes the last microsecond of its minute.
     """
     if len(text) > 64:
         return None
@@ -45,10 +80,18 @@ def parse(text: str) -> Parsed | None:
     return (since.days * 86_400 + since.seconds) * _SECOND + since.microseconds, "source"
 
 
+def are_plausible(at: Sequence[int], fetched: int) -> bool:
+    """Return whether none of the times *at* is far off at the time *fetched*, if that is right."""
+    if not at:
+        return True
+    latest = fetched + _AHEAD if fetched >= _EARLIEST else _LAST
+    return min(at) >= _EARLIEST and max(at) <= latest
+
+
 def _parse_slowly(text: str) -> Parsed | None:
     found = _SHAPE.fullmatch(text.strip().upper())
     if found is None:
-        return _parse_rare(text.strip())
+        return _parse_rarely_written(text.strip())
     day, hour, minute, second, fraction, offset = found.groups()
     start = _midnight(day)
     time = _time_of_day(int(hour), int(minute), int(second), fraction or "")
@@ -56,6 +99,88 @@ def _parse_slowly(text: str) -> Parsed | None:
     if start is None or time is None or ahead is None:
         return None
     return _bounded(start + time - ahead * _MINUTE, "source" if offset else "assumed_utc")
+
+
+def read(value: object) -> Parsed | None:
+    """
+    Return the time that the JSON *value* tells, as :func:`parse` does, or None if it is none.
+
+    A number counts from 1970: seconds, milliseconds, microseconds or nanoseconds, by its size. An
+    object is a time as databases export it: ``{"$date": ...}`` (MongoDB), ``{"seconds": ...,
+    "nanos": ...}`` (Protocol Buffers), also with an underscore before the names (Firestore).
+    """
+    for _ in range(_MAX_NESTED):
+        if type(value) is not dict:
+            break
+        value = _unwrapped(value)
+    if type(value) is str:
+        return parse(value)
+    if type(value) is int and _is_short(value):
+        return _parse_odd(str(value))
+    # The shortest text of a float has its digits as they were sent: 1795643000.123456.
+    return _parse_odd(repr(value)) if type(value) is float else None
+
+
+def _unwrapped(value: dict[str, object]) -> object:
+    keys = {key.removeprefix("_"): item for key, item in value.items()}
+    if "seconds" in keys:
+        seconds = keys["seconds"]
+        nanos = keys.get("nanos", keys.get("nanoseconds", 0))
+        if not (_is_short(seconds) and _is_short(nanos) and f"{nanos}".isdecimal()):
+            return None
+        return f"{seconds}.{f'{nanos}':0>9}"
+    return value.get("$date", value.get("$numberLong"))
+
+
+def _parse_rarely_written(text: str) -> Parsed | None:
+    plain = _plain(text)
+    if plain != text:
+        return parse(plain)  # it is shorter, or has no such minus any more
+    return _parse_odd(text) or _parse_rare(text)
+
+
+def _is_short(value: object) -> bool:
+    """Return whether *value* is a text, or an integer that is no longer than an epoch."""
+    return type(value) is str or (type(value) is int and abs(value) < 10**_MAX_DIGITS)
+
+
+def _plain(text: str) -> str:
+    """Return *text* without what some writers add: a zone's name after the offset, a long minus."""
+    text = text.replace("\u2212", "-")
+    if text.endswith("]"):
+        text, _, zone = text.partition("[")
+        if zone not in _UTC_ZONES and not _OFFSET.search(text):
+            return ""  # a local time, in a zone whose rules would be needed
+    for name in _UTC_NAMES:
+        if text.upper().endswith(name):
+            return f"{text[: -len(name)].rstrip()}Z"
+    return text
+
+
+def _parse_odd(text: str) -> Parsed | None:
+    """Parse an epoch, a date as in mail, or one of .NET's JSON."""
+    if _NUMBER.fullmatch(text):
+        return _epoch(text)
+    if found := _DOT_NET.fullmatch(text):
+        return _bounded(int(found[1]) * 1000, "source")
+    found = _MAIL.fullmatch(text)
+    if found is None:
+        return None
+    day, month, year, time, zone = found.groups()
+    number = _MONTHS.find(month.lower()) // 3 + 1
+    offset = _MAIL_ZONES.get((zone or "").upper(), zone or "")
+    return parse(f"{year}-{number:02d}-{int(day):02d}T{time}{offset}") if number else None
+
+
+def _epoch(text: str) -> Parsed | None:
+    """Return the decimal number *text* as a time: how large it is says what it counts."""
+    whole, _, fraction = text.partition(".")
+    digits = len(whole.lstrip("-"))
+    for most, power in _EPOCHS:
+        if digits <= most:
+            scaled = int(whole + fraction[: max(power, 0)].ljust(max(power, 0), "0"))
+            return _bounded(scaled // 10 ** max(-power, 0), "source")
+    return None
 
 
 def _midnight(day: str) -> int | None:
@@ -66,10 +191,10 @@ def _midnight(day: str) -> int | None:
 
 
 def _time_of_day(hour: int, minute: int, second: int, fraction: str) -> int | None:
-    micros = int(fraction[:6].ljust(6, "0"))
+    parts = int(fraction[:6].ljust(6, "0"))
     if second == 60:  # a leap second, which Unix time does not have
-        second, micros = 59, 999_999
-    since = (hour * 60 + minute) * _MINUTE + second * _SECOND + micros
+        second, parts = 59, 999_999
+    since = (hour * 60 + minute) * _MINUTE + second * _SECOND + parts
     # 24:00:00 is the midnight that ends the day.
     return since if minute < 60 and second < 60 and since <= 1440 * _MINUTE else None
 
@@ -85,7 +210,7 @@ def _minutes_ahead(offset: str) -> int | None:
 
 
 def _parse_rare(text: str) -> Parsed | None:
-    """Parse the rare forms of ISO 8601: bare dates, week dates, no colons."""
+    """Parse the rare forms of ISO 8601: dates alone, week dates, no colons."""
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
@@ -113,16 +238,16 @@ def iso_ms(at: int) -> str:
     """Return *at* as ``2026-05-11T08:15:01.990Z``, truncated."""
     if at >= _SECOND:  # to cut digits is faster than to format a number
         return f"{_to_second(at // _SECOND)}.{str(at)[-6:-3]}Z"
-    second, micros = divmod(at, _SECOND)
-    return f"{_to_second(second)}.{micros // 1000:03d}Z"
+    second, rest = divmod(at, _SECOND)
+    return f"{_to_second(second)}.{rest // 1000:03d}Z"
 
 
 def iso_us(at: int) -> str:
     """Return *at* as ``2026-05-11T08:15:01.990052Z``."""
     if at >= _SECOND:
         return f"{_to_second(at // _SECOND)}.{str(at)[-6:]}Z"
-    second, micros = divmod(at, _SECOND)
-    return f"{_to_second(second)}.{micros:06d}Z"
+    second, rest = divmod(at, _SECOND)
+    return f"{_to_second(second)}.{rest:06d}Z"
 
 
 def epoch_seconds(at: int) -> str:
@@ -134,5 +259,5 @@ def epoch_seconds(at: int) -> str:
     if at >= _SECOND:
         digits = str(at)
         return f"{digits[:-6]}.{digits[-6:]}"
-    seconds, micros = divmod(abs(at), _SECOND)
-    return f"{'-' if at < 0 else ''}{seconds}.{micros:06d}"
+    seconds, rest = divmod(abs(at), _SECOND)
+    return f"{'-' if at < 0 else ''}{seconds}.{rest:06d}"

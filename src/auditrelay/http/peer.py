@@ -8,7 +8,6 @@ reply is read beyond *MAX_BODY_BYTES*, counted after decompression.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -18,6 +17,7 @@ import httpx
 
 from auditrelay import __version__
 from auditrelay.clock import Clock
+from auditrelay.confirmed_time import TOLERANCE
 from auditrelay.errors import (
     ConfigError,
     Refused,
@@ -28,7 +28,7 @@ from auditrelay.errors import (
 )
 from auditrelay.http.body import read_body
 from auditrelay.http.failures import forget, no_reply
-from auditrelay.http.headers import http_date
+from auditrelay.http.headers import age, date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
 from auditrelay.http.requests import build_request
@@ -39,9 +39,6 @@ from auditrelay.settings import PeerSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.telemetry.logs import log
 from auditrelay.telemetry.metrics import Metrics
-
-CLOCK_TOLERANCE = timedelta(minutes=1)
-"""How far our clock may be ahead of a vendor's in addition to ``settle``: less than any overlap."""
 
 T = TypeVar("T")
 
@@ -83,7 +80,8 @@ class Peer:
         self._rotating = asyncio.Lock()
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
-        self._max_clock_lead = settle + CLOCK_TOLERANCE
+        self._clock_differs = False
+        self._max_clock_lead = settle + TOLERANCE
         # The deadline is for the whole request. Connecting has a smaller one of its own (half, as
         # TCP and TLS are timed apart), so that it is known whether the request was sent.
         self._extensions = {"timeout": {"connect": self._timeout / 2}}
@@ -204,19 +202,28 @@ class Peer:
         A window would then end in the vendor's future, and events that occur there later would
         count as read. ``Age`` is how long a cache has kept the reply.
         """
-        date = http_date(reply.headers.get("date", ""))
-        if date is None:
+        made = date(reply.headers)
+        if made is None:
             return
-        age = reply.headers.get("age", "")
-        # More digits make no sense, and overflow a timedelta.
-        seconds = int(age) if re.fullmatch(r"\d{1,10}", age, re.ASCII) else 0
-        lead = self._clock.now() - timedelta(seconds=seconds) - date
+        lead = self._clock.now() - age(reply.headers) - made
         if lead > self._max_clock_lead:
             raise Refused(
                 f"the clock of this machine is {round(lead.total_seconds())} s ahead of that of "
                 f"{self._base_url}: fix the system clock; polling is paused until then, or time "
                 "that is still to come would count as read"
             )
+
+    def _hear_time(self, headers: httpx.Headers) -> None:
+        """Let the clock know what time it is by the *headers* of a reply, whatever its status."""
+        made = date(headers)
+        if made is None:
+            return
+        self._clock.confirmed.hear(self.name, made, age(headers))
+        ahead = self._clock.confirmed.ahead_of(self.name)
+        if ahead and not self._clock_differs:
+            seconds = round(ahead.total_seconds())
+            log.warning("clock_differs", peer=self.name, ahead_seconds=seconds)
+        self._clock_differs = bool(ahead)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -283,6 +290,7 @@ class Peer:
                 answered = response is not None
                 raise no_reply(error, where, self._timeout, answered=answered) from error
             body = b""  # the status says what to do next
+        self._hear_time(response.headers)
         return Reply(response.status_code, response.headers, body, where, self._clock.now())
 
     def _observe(self, code: str, started: float) -> float:

@@ -2,7 +2,7 @@
 
 import functools
 import json
-import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -12,19 +12,16 @@ import msgspec
 import orjson
 
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
+from auditrelay.events.decode import NOT_DECODED, integer, without_depths
+from auditrelay.http.fields import read_field
 from auditrelay.http.headers import bounded, location_host, retry_after
+from auditrelay.http.pages import cut
 from auditrelay.telemetry.scrubber import scrub
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-_MAX_DEPTH = 300
-"""Levels of a reply: more than a record may have, so that a record that is cut is seen to be."""
-
-_MAX_DIGITS = 4000
-"""Digits of a number: Python refuses to read or write one of more than 4300."""
-
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A text, also one that does not end: looking for its end from each quote would take for ever."""
+MOST_RECORDS = 2_000_000
+"""Records of a reply, at most: what is known of each one until it is read takes 56 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,55 +64,66 @@ def _lenient(body: bytes) -> Any:
 
 
 def _most_lenient(body: bytes) -> Any:
-    """Decode JSON whatever is in its records: bytes, numbers and depths that the others refuse."""
-    text = _cut(body).decode("utf-8-sig", "replace")
-    return json.loads(text, strict=False, parse_int=_integer)
-
-
-def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MAX_DIGITS else digits
-
-
-def _cut(body: bytes) -> bytes:
-    """Return JSON with null for what is nested too deeply; the records then say that it was."""
-    kept: list[bytes] = []
-    start = depth = 0
-    for found in _TOKEN.finditer(body):
-        if found[0] in (b"[", b"{"):
-            if depth == _MAX_DEPTH:
-                kept.append(body[start : found.start()])
-            depth += 1
-        elif found[0] in (b"]", b"}"):
-            depth -= 1
-            if depth == _MAX_DEPTH:
-                kept.append(b"null")
-                start = found.end()
-    kept.append(body[start:])
-    return b"".join(kept)
+    """Decode JSON whatever is in it: bytes, numbers and depths that the others refuse."""
+    text = without_depths(body).decode("utf-8", "replace")
+    return json.loads(text, strict=False, parse_int=integer)
 
 
 @functools.cache
 def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(shape)
+    return msgspec.json.Decoder(shape, dec_hook=read_field)
 
 
-def decode(reply: Reply, shape: type[S]) -> S:
+@functools.cache
+def _records_path(shape: Any) -> tuple[str, ...]:
+    """Return the keys under which a *shape* has its records, empty if it has none."""
+    return next(_paths(msgspec.inspect.type_info(shape)), ())
+
+
+def _paths(shape: msgspec.inspect.Type) -> Iterator[tuple[str, ...]]:
+    match shape:
+        case msgspec.inspect.UnionType(types=arms):
+            for arm in arms:
+                yield from _paths(arm)
+        case msgspec.inspect.ListType(item_type=msgspec.inspect.RawType()):
+            yield ()
+        case msgspec.inspect.StructType(fields=fields):
+            for field in fields:
+                yield from ((field.encode_name, *rest) for rest in _paths(field.type))
+
+
+def decode(reply: Reply, shape: type[S], *, promised: bool = False) -> S:
     """
-    Return the JSON body of *reply* as *shape*, usually a Struct with records left as Raw.
+    Return the JSON body of *reply* as *shape*: a Struct with ``fields.Records`` at one place.
 
-    Where the fast decoder refuses the text (NaN, a lone surrogate...) the standard one reads it
-    and each record is encoded again, so that one odd value does not cost a page. Raises Retryable
-    if the body is not JSON or not of that shape: most often it is the error page of a proxy, sent
-    with a status of 200.
+    Where the fast decoder refuses the text (NaN, a lone surrogate...) the records are located
+    instead of decoded, so that an odd one changes none of those beside it. null stands for an empty
+    list, but not on a page that another one has *promised*. A body that is a mere list is no reply:
+    it does not say whether there is more. Raises Retryable if the body is not JSON or not of that
+    shape (most often it is the error page of a proxy, sent with a status of 200), and with
+    the reason ``reply_too_large`` if it may have more records than fit into memory.
     """
+    body = reply.body
+    # A record may be as short as two characters. There are no more of them than commas.
+    if body.count(b",") > MOST_RECORDS:
+        raise Retryable(
+            f"{reply.status} from {reply.where}, but the body may have more than {MOST_RECORDS:,} "
+            "records",
+            reason="reply_too_large",
+            sent=True,
+        )
     try:
-        return _decoded(reply.body, shape)
+        decoded = _decoded(body, shape)
     except msgspec.ValidationError as error:
         problem = str(error)
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = "it is not JSON"
+    else:
+        if not (promised and _is_null(decoded, _records_path(shape))):
+            return decoded
+        problem = "null for the records of a page that was announced"
     # Raised here, because those errors have the whole text.
-    raise _misshapen(reply, problem)
+    raise misshapen(reply, problem)
 
 
 def _decoded(body: bytes, shape: type[S]) -> S:
@@ -123,32 +131,35 @@ def _decoded(body: bytes, shape: type[S]) -> S:
         decoded: S = _decoder(shape).decode(body)
     except msgspec.ValidationError:
         raise
-    except (msgspec.DecodeError, RecursionError):
-        try:
-            value = _lenient(body)
-        except ValueError:
-            value = _most_lenient(body)
-        decoded = msgspec.convert(_as_raw(value, msgspec.inspect.type_info(shape)), shape)
+    except NOT_DECODED:
+        return _located(body, shape)
     return decoded
 
 
-def _as_raw(value: Any, shape: msgspec.inspect.Type) -> Any:
-    """Encode the parts of *value* that are Raw in *shape*; leave the checks to msgspec."""
-    match shape, value:
-        case msgspec.inspect.RawType(), _:
-            return msgspec.Raw(json.dumps(value).encode())
-        case msgspec.inspect.ListType(item_type=item), list():
-            return [_as_raw(part, item) for part in value]
-        case msgspec.inspect.StructType(fields=fields), dict():
-            types = {field.encode_name: field.type for field in fields}
-            return {key: _as_raw(value[key], types[key]) for key in types.keys() & value.keys()}
-        case msgspec.inspect.UnionType(types=arms), dict() | list():
-            wanted = msgspec.inspect.StructType | msgspec.inspect.ListType
-            return next((_as_raw(value, arm) for arm in arms if isinstance(arm, wanted)), value)
-    return value
+def _is_null(holder: Any, path: Sequence[str]) -> bool:
+    """Return whether *holder* has null in the place of its records."""
+    for key in path[:-1]:
+        holder = getattr(holder, key)
+        if holder is None:
+            return False
+    return getattr(holder, path[-1]) is None
 
 
-def _misshapen(reply: Reply, problem: str) -> Retryable:
+def _located(body: bytes, shape: type[S]) -> S:
+    """Return *body* as *shape*, with its records as they are, decodable or not."""
+    path = _records_path(shape)
+    rest, records = cut(body, path) if path else (body, None)
+    decoded: S = msgspec.convert(_most_lenient(rest), shape, dec_hook=read_field)
+    if records is not None:
+        holder: Any = decoded
+        for key in path[:-1]:
+            holder = getattr(holder, key)
+        setattr(holder, path[-1], list(map(msgspec.Raw, records)))
+    return decoded
+
+
+def misshapen(reply: Reply, problem: str) -> Retryable:
+    """Return the error for a *reply* that is a success, but with a *problem*."""
     return Retryable(
         f"{reply.status} from {reply.where}, but the body is not a reply of the API: {problem} "
         f"({described(reply)})",

@@ -46,7 +46,7 @@ class Sandbox:
 
     *vendors* has the double of every vendor, by the type of its source, and *siems* that of every
     intake, by its ``NAME``; each is also an attribute of that name. *flavour* is for the intakes
-    that have it.
+    that have it. All send a ``Date``, by *clock*; see ``Double.date``.
     """
 
     def __init__(
@@ -63,6 +63,8 @@ class Sandbox:
         for intake in siems.available().values():
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
             self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
+        for double in (*self.vendors.values(), *self.siems.values()):
+            double.date = clock
         for siem in self.siems.values():
             siem.id_fields = {name: vendor.ID_FIELDS for name, vendor in self.vendors.items()}
         self._stack = AsyncExitStack()

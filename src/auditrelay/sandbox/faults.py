@@ -171,6 +171,25 @@ def rewrite(change: Callable[[Request, Response], Response]) -> Action:
     return Action(answer=change)
 
 
+def fails_at(text: bytes, how: str = "500") -> Action:
+    """
+    Fail wherever the answer would have *text*: a record that cannot be served.
+
+    *how*: a status, or "html" (with a status of 200), or "broken" JSON.
+    """
+
+    def made(_request: Request, response: Response) -> Response:
+        if text not in response.body:
+            return response
+        if how == "html":
+            return replace(response, body=HTML % (b"Sorry", b"Sorry"))
+        if how == "broken":
+            return replace(response, body=response.body[:-1])
+        return replace(response, status=int(how), body=b"")
+
+    return Action(answer=made)
+
+
 def too_many(*, retry_after: str | float | datetime | None = None, body: bytes = b"") -> Action:
     """Answer 429; *retry_after* in seconds, as an HTTP date, or not at all."""
     headers = {"Content-Type": "application/json"}

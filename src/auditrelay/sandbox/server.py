@@ -12,6 +12,8 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from email.utils import formatdate
 from http import HTTPStatus
 from types import TracebackType
 from typing import Literal, Self
@@ -54,6 +56,8 @@ class Double:
 
     def __init__(self, *, clock: Callable[[], float] = time.time, seed: int = 0) -> None:
         self.clock = clock
+        self.date: Callable[[], float] | None = None
+        """The clock of its ``Date`` header, in epoch seconds; None: it sends none."""
         self.faults = Faults(seed)
         self.seen: deque[Seen] = deque(maxlen=_LOGGED_REQUESTS)
         self.answered: Counter[int] = Counter()
@@ -172,12 +176,19 @@ class Double:
             return False
         seen.status = response.status
         self.answered[response.status] += 1
-        await _send(writer, response, action, request.method)
+        await _send(writer, self._dated(response), action, request.method)
         if action.close == "reset":
             await asyncio.sleep(0.01)  # so that the reply arrives before the reset
             _reset(writer)
         wants_close = request.headers.get("connection", "").lower() == "close"
         return not (action.close or wants_close)
+
+    def _dated(self, response: Response) -> Response:
+        """Return *response* with a ``Date``, unless it has one or the double sends none."""
+        if self.date is None or any(name.lower() == "date" for name in response.headers):
+            return response
+        date = formatdate(self.date(), usegmt=True)
+        return replace(response, headers={"Date": date, **response.headers})
 
     async def _process(self, request: Request, action: Action) -> Response:
         """Process *request* as *action* says, and return the answer."""

@@ -263,10 +263,10 @@ class App:
             except RelayError as error:
                 failures.append(f"{collector.name}: {error}")
 
-        await self._prune()
         async with self._delivering() as failures, asyncio.TaskGroup() as polls:
             for collector in self._topology.collectors.values():
                 polls.create_task(collect(collector))
+        await self._prune()  # last: by now replies have said what time it is
         return failures
 
     @contextlib.asynccontextmanager
@@ -298,10 +298,15 @@ class App:
         scheduler.add_job(
             self._prune_due.set, "interval", seconds=PRUNE_INTERVAL.total_seconds(), **JOB
         )
-        self._prune_due.set()
         return scheduler
 
     async def _keep_pruning(self) -> None:
+        # What is pruned is gone for good: not before a reply has said what time it is. If no peer
+        # says so, an hour has passed by then, and what an earlier run knew bounds our own clock.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PRUNE_INTERVAL.total_seconds()):
+                await self._clock.confirmed.heard_once.wait()
+        self._prune_due.set()
         while True:
             await self._prune_due.wait()
             self._prune_due.clear()
@@ -318,8 +323,12 @@ class App:
             _log.info("ledger_sealed", source=source, records=records, head=head)
 
     async def _prune(self) -> None:
+        confirmed = self._clock.confirmed
+        pruned = 0
         try:
-            pruned = await self._store.prune(self._clock.now())
+            if confirmed.is_bounded:
+                pruned = await self._store.prune(confirmed.certain())
+            await self._store.remember_time(confirmed.mark)
         except StoreFull as error:  # deleting takes room, too; the next attempt may find some
             _log.warning("spool_not_pruned", reason=str(error))
             return

@@ -1,14 +1,18 @@
-"""Does what a command asks of the instance: backfill, verify, replay, drop, forget."""
+"""Does what a command asks of the instance: backfill, verify, replay, drop, forget, reopen."""
 
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.collect.backfill import Backfiller
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Searchable, Verifier
 from auditrelay.errors import ConfigError
+from auditrelay.events.page import Page
 from auditrelay.service.desk import (
     Backfill,
     Backfilled,
@@ -18,6 +22,9 @@ from auditrelay.service.desk import (
     Forgotten,
     Note,
     OnProgress,
+    Reopen,
+    Reopened,
+    ReopenedGap,
     Replay,
     Replayed,
     Request,
@@ -28,8 +35,10 @@ from auditrelay.service.desk import (
 from auditrelay.service.store import OperatorStore
 from auditrelay.service.topology import Topology
 from auditrelay.settings.values import format_duration
-from auditrelay.store import SinkState, SourceState
-from auditrelay.window import EPOCH, Interval
+from auditrelay.store import REOPENED, Proof, SinkState, SourceState
+from auditrelay.window import EPOCH, Interval, holes, iso, until
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Commands:
@@ -62,6 +71,9 @@ class Commands:
                 return Dropped(tuple(letter.id for letter in dropped))
             case Forget():
                 return await self._forget(request)
+            case Reopen():
+                with self._reading(request.source):
+                    return await self._reopen(request)
 
     @contextlib.contextmanager
     def _reading(self, source: str) -> Iterator[None]:
@@ -121,6 +133,54 @@ class Commands:
             on_progress=on_progress,
         )
         return Verified(await verifier.run())
+
+    async def _reopen(self, request: Reopen) -> Reopened:
+        """Take gaps back: what has settled is read again, what is still to come is forgotten."""
+        collector = self._collector(
+            request.source, "put an export of it into its directory, and it is read at once"
+        )
+        if request.start >= request.end:
+            raise ConfigError("--to must be later than --from")
+        wanted = Interval(request.start, request.end)
+        store = self._topology.leased_store(f"source {collector.name}")
+        await collector.checkpoint.refresh()
+        gaps = [
+            ReopenedGap(max(gap.start, wanted.start), min(gap.end, wanted.end), span.gap)
+            for span in await store.ledger(collector.name)
+            if span.gap not in (None, REOPENED) and (gap := span.interval).overlaps(wanted)
+        ]
+        if not gaps:
+            raise ConfigError(
+                f"{collector.name} has no declared gap between {iso(wanted.start)} and "
+                f"{iso(wanted.end)}; see: auditrelay coverage {collector.name}"
+            )
+        now = self._clock.confirmed.certain(collector.name)
+        retention = collector.settings.retention
+        expired = None if retention is None else now - retention
+        if expired is not None and gaps[0].start >= expired:
+            expired = None
+        if not request.yes:
+            raise ConfigError(
+                f"This takes back {', '.join(map(_in_words, gaps))} of {collector.name}; the next "
+                f"poll asks for it again.{_again(expired)} Pass --yes to confirm."
+            )
+        settled = now - collector.settings.settle
+        proof = Proof(
+            reopens=tuple(until(settled, [wanted])),
+            retracts=tuple(holes(wanted, until(settled, [wanted]))),
+        )
+        await store.add(collector.name, Page.of(()), via="reopen", proof=proof)
+        for each in gaps:
+            _log.warning(
+                "gap_reopened",
+                source=collector.name,
+                start=each.start.isoformat(),
+                end=each.end.isoformat(),
+                reason=each.reason,
+            )
+        collector.checkpoint.go_back()
+        collector.polls.due.set()
+        return Reopened(tuple(gaps), expired)
 
     async def _replay(self, request: Replay) -> Replayed:
         sent = await self._store.replay(request.ids)
@@ -189,7 +249,7 @@ class Commands:
         return wanted or fed
 
     def _span(self, collector: Collector, request: Backfill | Verify) -> Interval:
-        settled = self._clock.now() - collector.settings.settle
+        settled = self._clock.confirmed.certain(collector.name) - collector.settings.settle
         start = request.start
         end = settled if request.end is None else min(request.end, settled)
         if start < EPOCH:
@@ -217,3 +277,14 @@ class Commands:
             if notice:
                 notes.append(f"{name}: {notice}")
         return notes
+
+
+def _in_words(gap: ReopenedGap) -> str:
+    return f"the gap {iso(gap.start)} .. {iso(gap.end)} ({gap.reason})"
+
+
+def _again(expired: datetime | None) -> str:
+    """Return what becomes of time before *expired*, which the vendor does not keep any more."""
+    if expired is None:
+        return ""
+    return f" What is before {iso(expired)}, beyond its retention, is then declared again."

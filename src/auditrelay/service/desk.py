@@ -17,6 +17,7 @@ from auditrelay import __version__
 from auditrelay.collect.backfill import BackfillProgress
 from auditrelay.collect.verify import VerifyProgress, VerifyReport
 from auditrelay.errors import ConfigError, RelayError, StateError, exit_status
+from auditrelay.events.decode import NOT_DECODED
 
 Instant = Annotated[datetime, Meta(tz=True)]
 
@@ -75,7 +76,16 @@ class Forget(Struct, frozen=True, tag_field="do", tag="forget"):
     yes: bool
 
 
-Request = Backfill | Verify | Replay | Drop | Forget
+class Reopen(Struct, frozen=True, kw_only=True, tag_field="do", tag="reopen"):
+    """Take back the gaps of *source* that are declared from *start* to *end*; *yes* confirms it."""
+
+    source: str
+    start: Instant
+    end: Instant
+    yes: bool
+
+
+Request = Backfill | Verify | Replay | Drop | Forget | Reopen
 
 # -- answers ---------------------------------------------------------------------------------------
 
@@ -121,7 +131,23 @@ class Forgotten(Struct, frozen=True, tag=True):
     name: str
 
 
-Result = Backfilled | Verified | Replayed | Dropped | Forgotten
+class ReopenedGap(Struct, frozen=True):
+    """A gap, or a part of one, that was taken back; *reason* is why it had been declared."""
+
+    start: Instant
+    end: Instant
+    reason: str
+
+
+class Reopened(Struct, frozen=True, tag=True):
+    """The *gaps* are taken back: the next poll asks for them, but for what is *expired* by then."""
+
+    gaps: tuple[ReopenedGap, ...]
+    expired: Instant | None
+    """The vendor keeps nothing from before: that will be declared as a gap again."""
+
+
+Result = Backfilled | Verified | Replayed | Dropped | Forgotten | Reopened
 
 
 class Failure(Struct, frozen=True, tag=True):
@@ -174,7 +200,6 @@ class Desk(Protocol):
 
 _REQUESTS: Final = msgspec.json.Decoder(Request)
 _ANSWERS: Final = msgspec.json.Decoder(Answer)
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 VERSIONS: Final = (
     "it and the command are of different versions; restart the service, or use the command that "
     "came with it"
@@ -190,7 +215,7 @@ def decode_request(text: bytes) -> Request:
     """Return the request that *text* is; raise ConfigError if it is none of this version."""
     try:
         request: Request = _REQUESTS.decode(text)
-    except _UNREADABLE as error:
+    except NOT_DECODED as error:
         raise ConfigError(
             f"the running service (auditrelay {__version__}) does not support this request: "
             f"{error}; {VERSIONS}"
@@ -202,7 +227,7 @@ def decode_answer(text: bytes) -> Answer:
     """Return the answer that *text* is; raise RelayError if it is none of this version."""
     try:
         answer: Answer = _ANSWERS.decode(text)
-    except _UNREADABLE as error:
+    except NOT_DECODED as error:
         raise RelayError(
             f"the running service gives an answer that this command (auditrelay {__version__}) "
             f"does not understand: {error}; {VERSIONS}"

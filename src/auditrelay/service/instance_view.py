@@ -57,6 +57,7 @@ class InstanceView:
             now=self._clock.now(),
             throughput={name: sink.throughput for name, sink in deliverers.items()},
             stuck=self.stuck(),
+            clock_ahead=self._clock.confirmed.differences(),
             restart_command=self.restart_command,
         )
 

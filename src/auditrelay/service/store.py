@@ -94,8 +94,16 @@ class Upkeep(Protocol):
         """
         Delete events that every sink has and whose retention has passed; return how many.
 
-        Uids older than ``spool.remember`` are forgotten as well. This takes several transactions:
-        if it raises, some of the work may be done.
+        Uids older than ``spool.remember`` are forgotten as well, all by *now*, which must be
+        certainly past. This takes several transactions: if it raises, some of the work may be done.
+        """
+
+    async def remember_time(self, mark: datetime) -> None:
+        """
+        Keep *mark*, a moment that is certainly past, for the next run and for this one.
+
+        Once the store is open, its clock's :class:`~auditrelay.confirmed_time.ConfirmedTime`
+        continues from it.
         """
 
     async def heads(self) -> Mapping[str, tuple[int, str]]:

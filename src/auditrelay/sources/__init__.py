@@ -22,6 +22,9 @@ from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import EPOCH, Interval, iso
 
+UNREADABLE = "unreadable"
+"""Reason of a gap: it could not be read, however small the request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -50,6 +53,11 @@ class Page:
     cursor: str | None = None
     at_most: int | None = None
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether records were passed over because they could not be read."""
+        return any(reason == UNREADABLE for _, reason in self.gaps)
+
 
 class Source(Protocol):
     """One configured audit-log API."""
@@ -58,12 +66,17 @@ class Source(Protocol):
     def scope(self) -> str:
         """The organisation or tenant in which record ids are unique, if records do not name it."""
 
-    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page, None]:
+    def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page, None]:
         """
         Yield every page of *window*, pages and records in any order.
 
         Records just outside the window may be among them. In the *background* the requests give
-        way to those of other walks.
+        way to those of other walks. *finely*, because a usual walk of it failed: it begins with
+        pages of one record, which may grow, and get smaller where one fails; a record that fails
+        alone is passed over if the vendor's paging allows. Then the last page says what may be
+        missing, as a gap with the reason UNREADABLE.
 
         The last page is marked as the last; it may be empty. A walk that ends without it proves
         nothing. Raises Retryable if the vendor does not answer even after retries, Refused if it

@@ -17,12 +17,14 @@ from pydantic import Field
 
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable, WalkBroken
+from auditrelay.http.fields import Count, Records, texts
+from auditrelay.http.paging import NumberedPages
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
-from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.sources import UNREADABLE, Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval
@@ -61,10 +63,10 @@ api_key = "${env:BLAND_API_KEY}"
 class _Data(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    events: list[msgspec.Raw]
-    total: int | None = None
-    total_pages: int | None = None
-    current_page: int | None = None
+    events: Records
+    total: Count | None = None
+    total_pages: Count | None = None
+    current_page: Count | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -85,31 +87,39 @@ class Source:
         """Empty: every record names its organisation, and ids are UUIDs."""
         return ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {
             "created_after": in_milliseconds(span.start),
             # Without the upper bound every new record would move others to the next page.
             "created_before": in_milliseconds(span.end),
-            "page_size": str(self._settings.page_size),
         }
-        number = largest_total = 0
+        paging = NumberedPages(self._settings.page_size, finely=finely)
+        largest_total = 0
         last = False
         while not last:
-            number += 1
-            data = await self._peer.get(
-                PATH,
-                {**params, "page": str(number)},
-                _read_first if number == 1 else _read,
-                background=background,
-            )
+            number = paging.number
+            place = {"page": str(number), "page_size": str(paging.size)}
+            try:
+                data = await self._peer.get(
+                    PATH,
+                    {**params, **place},
+                    _read_first if number == 1 else _read,
+                    background=background,
+                )
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+                continue
+            gaps = ((window, UNREADABLE),) if paging.passed_over else ()
             if data is None:  # rows were deleted, and with them the announced page
-                yield Page([], last=True, shrunk=True)
+                yield Page([], last=True, shrunk=True, gaps=gaps)
                 return
-            pages, shown = data.total_pages, data.current_page
-            last = not data.events if pages is None else number >= pages
-            if not last and not data.events:
+            events, pages, shown = texts(data.events), data.total_pages, data.current_page
+            last = not events if pages is None else number >= pages
+            if not events and (not last or (data.events is None and data.total)):
                 raise WalkBroken(
                     f"Bland AI announces {pages} pages, but page {number} of {window.start} .. "
                     f"{window.end} is empty",
@@ -120,14 +130,18 @@ class Source:
                     f"Bland AI was asked for page {number} and returned page {shown}",
                     reason="repeated_page",
                 )
+            if not last and paging.is_capped(len(events)):
+                continue
+            paging.read()
             largest_total = max(largest_total, data.total or 0)
             fewer = data.total is not None and data.total < largest_total
             beyond = pages is not None and number > max(pages, 1)
             yield Page(
-                [bytes(event) for event in data.events],
+                events,
                 last=last,
                 total=data.total,
                 shrunk=fewer or beyond,
+                gaps=gaps if last else (),
             )
 
     async def close(self) -> None:
@@ -155,16 +169,16 @@ def _read(reply: Reply) -> _Data | None:
     """Return the page in *reply*, None if the walk has gone past the last page."""
     if reply.status == 404 and _error_of(reply)[0] == "NOT_FOUND":
         return None
-    return _read_first(reply)
+    return _read_first(reply, promised=True)
 
 
-def _read_first(reply: Reply) -> _Data:
+def _read_first(reply: Reply, *, promised: bool = False) -> _Data:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
         code, message = _error_of(reply)
         hint = _REFUSALS.get(code, _HINTS.get(reply.status, ""))
         check(reply, message=_format_error(code, message), hint=hint)
-    answer = decode(reply, _Answer)
+    answer = decode(reply, _Answer, promised=promised)
     if answer.errors or answer.data is None:
         raise _inner_error(reply, *_first_error(answer.errors, answer.message))
     return answer.data

@@ -20,14 +20,16 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from auditrelay.clock import Clock
-from auditrelay.errors import WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
+from auditrelay.http.fields import Count, Link, Records, texts
+from auditrelay.http.paging import NumberedPages
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Duration
-from auditrelay.sources import Page, in_milliseconds, widened
+from auditrelay.sources import UNREADABLE, Page, in_milliseconds, widened
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import MAX_WINDOW, Interval
 
@@ -83,9 +85,9 @@ api_key = "${env:CEKURA_API_KEY}"
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    results: list[msgspec.Raw]
-    count: int | None = None
-    next: str | msgspec.UnsetType | None = msgspec.UNSET
+    results: Records
+    count: Count | None = None
+    next: Link | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Source:
@@ -100,11 +102,15 @@ class Source:
         """The organisation's id, which records may lack."""
         return self._settings.organization_id
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         spans = _spans(window)
         for span in spans:
-            async with aclosing(self._pages(span, background=background)) as pages:
+            async with aclosing(
+                self._pages(span, window, background=background, finely=finely)
+            ) as pages:
                 async for page in pages:
                     if len(spans) == 1:
                         yield page
@@ -115,49 +121,62 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _pages(self, span: Interval, *, background: bool) -> AsyncGenerator[Page]:
+    async def _pages(
+        self, span: Interval, window: Interval, *, background: bool, finely: bool
+    ) -> AsyncGenerator[Page]:
         params = {
             "organization_id": self._settings.organization_id,
             # Always both: without them the vendor shows only the last week.
             "start_time": in_milliseconds(span.start),
             "end_time": in_milliseconds(span.end),
-            "page_size": str(self._settings.page_size),
         }
         if self._settings.project_id is not None:
             params["project_id"] = self._settings.project_id
-        number = per_page = largest_count = 0
+        paging = NumberedPages(self._settings.page_size, finely=finely)
+        shown = largest_count = 0
         last = False
         while not last:
-            number += 1
+            number = paging.number
             # Never the address in ``next``: it may name another host, which must not get the key.
-            answer = await self._peer.get(
-                PATH,
-                {**params, "page": str(number)},
-                _read_first if number == 1 else _read,
-                background=background,
-            )
+            place = {"page": str(number), "page_size": str(paging.size)}
+            try:
+                answer = await self._peer.get(
+                    PATH,
+                    {**params, **place},
+                    _read_first if number == 1 else _read,
+                    background=background,
+                )
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+                continue
+            gaps = ((window, UNREADABLE),) if paging.passed_over else ()
             if answer is None:  # rows were deleted, and with them the announced page
-                yield Page([], last=True, shrunk=True)
+                yield Page([], last=True, shrunk=True, gaps=gaps)
                 return
-            count, per_page = answer.count, per_page or len(answer.results)
+            records, count = texts(answer.results), answer.count
             if answer.next is not msgspec.UNSET:
-                last = answer.next is None
+                last = not answer.next
             elif count is not None:
-                last = number * per_page >= count
+                last = shown + len(records) + paging.passed_over >= count
             else:
-                last = not answer.results
-            if not answer.results and not last:
+                last = not records
+            if not records and (not last or (answer.results is None and count)):
                 raise WalkBroken(
                     f"Cekura announces more pages, but page {number} of {span.start} .. "
                     f"{span.end} is empty",
                     reason="no_progress",
                 )
+            if not last and paging.is_capped(len(records)):
+                continue
+            paging.read()
+            shown += len(records)
             largest_count = max(largest_count, count or 0)
             yield Page(
-                [bytes(record) for record in answer.results],
+                records,
                 last=last,
                 total=count,
                 shrunk=count is not None and count < largest_count,
+                gaps=gaps if last else (),
             )
 
 
@@ -191,10 +210,10 @@ def _read(reply: Reply) -> _Answer | None:
     """Return the page in *reply*, None if the walk has gone past the last page."""
     if reply.status == 404 and _message(reply) == "Invalid page.":
         return None
-    return _read_first(reply)
+    return _read_first(reply, promised=True)
 
 
-def _read_first(reply: Reply) -> _Answer:
+def _read_first(reply: Reply, *, promised: bool = False) -> _Answer:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
         message = _message(reply)
@@ -205,7 +224,7 @@ def _read_first(reply: Reply) -> _Answer:
             hint=_NEEDED_KEY if reply.status == 403 else "",
             wait=float(throttled[1]) if throttled else None,
         )
-    return decode(reply, _Answer)
+    return decode(reply, _Answer, promised=promised)
 
 
 def _message(reply: Reply) -> str:

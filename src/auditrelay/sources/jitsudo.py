@@ -16,9 +16,11 @@ import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from auditrelay.clock import Clock
-from auditrelay.errors import WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
+from auditrelay.http.fields import Flag, Link, Records, texts
+from auditrelay.http.paging import CursorPages
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import Reply, check, decode, misshapen
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
@@ -94,9 +96,14 @@ api_key = "${env:JITSUDO_API_KEY}"
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    data: list[msgspec.Raw]
-    has_more: bool
-    next_cursor: str | None = None
+    data: Records
+    has_more: Flag | None = None
+    next_cursor: Link | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether another page is announced: by the flag, or by a cursor without one."""
+        return bool(self.next_cursor if self.has_more is None else self.has_more)
 
 
 class Source:
@@ -111,26 +118,37 @@ class Source:
         """The tenant's id, which records lack."""
         return self._settings.tenant_id
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         span = widened(window)
         params = {
             "from": in_milliseconds(span.start),
             "to": in_milliseconds(span.end),
-            "limit": str(self._settings.page_size),
         }
-        answer = await self._peer.get(PATH, params, self._read_first, background=background)
+        paging = CursorPages(self._settings.page_size, finely=finely)
         sent: set[str] = set()
-        while answer.has_more:
+        cursor: dict[str, str] = {}
+        while True:
+            try:
+                answer = await self._peer.get(
+                    PATH,
+                    {**params, "limit": str(paging.size), **cursor},
+                    self._read if cursor else self._read_first,
+                    background=background,
+                )
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+                continue
+            paging.read()
             # Yield its records even if its cursor turns out to be unusable.
-            if answer.data:
+            if answer.data or not answer.more:
                 yield _page(answer)
-            cursor = _next(answer, sent)
-            sent.add(cursor)
-            answer = await self._peer.get(
-                PATH, {**params, "cursor": cursor}, self._read, background=background
-            )
-        yield _page(answer)
+            if not answer.more:
+                return
+            cursor = {"cursor": _next(answer, sent)}
+            sent.add(cursor["cursor"])
 
     async def close(self) -> None:
         """Release connections."""
@@ -146,15 +164,18 @@ class Source:
                 f"{_explanation(reply).message or 'no reason given'}",
                 reason="cursor_expired",
             )
-        return self._read_first(reply)
+        answer = self._read_first(reply, promised=True)
+        if answer.has_more is None and not answer.data:
+            raise misshapen(reply, "neither records nor has_more on a page that was announced")
+        return answer
 
-    def _read_first(self, reply: Reply) -> _Answer:
+    def _read_first(self, reply: Reply, *, promised: bool = False) -> _Answer:
         """Return the page in *reply*. Raises the error for any other reply."""
         if reply.status != 200:
             explanation = _explanation(reply)
             hint = self._hint(reply.status, explanation)
             check(reply, message=explanation.message, hint=hint)
-        return decode(reply, _Answer)
+        return decode(reply, _Answer, promised=promised)
 
     def _hint(self, status: int, explanation: "_Explanation") -> str:
         """Return what the operator should do, where more than the status is known."""
@@ -179,9 +200,9 @@ class Source:
 
 def _page(answer: _Answer) -> Page:
     return Page(
-        [bytes(record) for record in answer.data],
-        last=not answer.has_more,
-        cursor=answer.next_cursor if answer.has_more else None,
+        texts(answer.data),
+        last=not answer.more,
+        cursor=answer.next_cursor if answer.more else None,
     )
 
 

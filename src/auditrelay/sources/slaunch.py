@@ -32,21 +32,25 @@ import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from auditrelay.clock import Clock
-from auditrelay.errors import Refused, WalkBroken
+from auditrelay.confirmed_time import LATEST
+from auditrelay.errors import Refused, Retryable, WalkBroken, may_be_due_to_size
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
-from auditrelay.events.timestamps import parse
+from auditrelay.events.timestamps import are_plausible
+from auditrelay.events.timestamps import read as read_time
 from auditrelay.events.vendors import path_finder
+from auditrelay.http.fields import Flag, Link, Records, texts
+from auditrelay.http.paging import CursorPages
 from auditrelay.http.peer import Peer
-from auditrelay.http.replies import Reply, check, decode
+from auditrelay.http.replies import Reply, check, decode, misshapen
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Labels, TextList
-from auditrelay.sources import Page
+from auditrelay.sources import UNREADABLE, Page
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import Interval, micros
+from auditrelay.window import Interval, micros, moment
 
 PATH = "/api/logging/audit/"
 """With its slash at the end: FastAPI redirects the address without it."""
@@ -62,6 +66,7 @@ MAX_UNTIMED = 250
 MAX_CURSORS = 2000
 """Cursors that are remembered; at this number every second one is discarded."""
 
+_LATEST = micros(LATEST)
 _RESERVED = ("cursor", "limit", "sort_by", "sort_order", "include_total")
 _TENANT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", re.ASCII)
 
@@ -158,9 +163,14 @@ api_key = "${env:SLAUNCH_API_KEY}"
 class _Answer(msgspec.Struct):
     """One page. Records keep their text byte for byte."""
 
-    items: list[msgspec.Raw]
-    next_page: bool
-    next_cursor: str | None = None
+    items: Records
+    next_page: Flag | None = None
+    next_cursor: Link | None = None
+
+    @property
+    def more(self) -> bool:
+        """Whether another page is announced: by the flag, or by a cursor without one."""
+        return bool(self.next_cursor if self.next_page is None else self.next_page)
 
 
 class Source:
@@ -179,7 +189,9 @@ class Source:
         parts = urlsplit(self._settings.base_url)
         return f"{(parts.hostname or '').removesuffix(DOMAIN)}{parts.path}"
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(  # noqa: C901  # one loop, whose ways out belong together
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
         shown: set[int] = set()  # hashes of the records: a restarted walk reads them again
@@ -187,17 +199,25 @@ class Source:
         cursor = self._deepest_cursor(end)
         progress = _Progress(self._settings.time_path)
         remembered = cursor is not None
+        paging = CursorPages(self._settings.page_size, finely=finely)
         while True:
-            if cursor is None:
-                self._cursors = {}
-            answer = await self._page(cursor, background=background)
+            try:
+                answer = await self._page(cursor, paging, background=background)
+            except (Retryable, WalkBroken) as error:
+                if not finely:
+                    raise
+                # Only the cursor of the record that cannot be read would lead further down.
+                behind = progress.not_shown(window, error)
+                async for page in self._oldest_first(behind, background=background):
+                    yield page
+                return
             if answer is None and restarted:
                 raise WalkBroken(
                     f"S-Launch refused its own cursor twice in the walk of "
                     f"{window.start} .. {window.end}",
                     reason="cursor_expired",
                 )
-            items = [] if answer is None else [bytes(item) for item in answer.items]
+            items = [] if answer is None else texts(answer.items)
             times = [self._at(item) for item in items]
             first = next((at for at in times if at is not None), None)
             if answer is None or (remembered and (first is None or first < end)):
@@ -219,7 +239,7 @@ class Source:
                 if (at is None or start <= at < end) and hash(item) not in shown
             ]
             shown.update(map(hash, inside))
-            last = not answer.next_page or progress.has_passed(start, times)
+            last = not answer.more or progress.has_passed(start, times)
             if inside or last:
                 yield Page(inside, last=last, cursor=None if last else answer.next_cursor)
             if last:
@@ -231,13 +251,69 @@ class Source:
         """Release connections."""
         await self._peer.aclose()
 
-    async def _page(self, cursor: str | None, *, background: bool) -> _Answer | None:
+    async def _oldest_first(
+        self, behind: Interval, *, background: bool
+    ) -> AsyncGenerator[Page, None]:
+        """Yield what can be read of *behind* from the other end; what cannot, is a gap."""
+        start, end = micros(behind.start), micros(behind.end)
+        paging = CursorPages(self._settings.page_size, finely=True)
+        cursors: set[str] = set()
+        cursor, reached = None, start
+        while reached < end and len(cursors) < MAX_CURSORS:
+            try:
+                answer = await self._page(cursor, paging, background=background, order="asc")
+            except (Retryable, WalkBroken) as error:
+                if not may_be_due_to_size(error):
+                    raise
+                break
+            cursor = None if answer is None or not answer.more else answer.next_cursor
+            items = [] if answer is None else texts(answer.items)
+            times = [self._at(item) for item in items]
+            inside = [
+                item
+                for item, at in zip(items, times, strict=True)
+                if at is None or start <= at < end
+            ]
+            known = [at for at in times if at is not None]
+            if known != sorted(known):
+                break
+            reached = max([reached, *known])
+            if inside:
+                yield Page(inside, last=False, cursor=cursor)
+            if not cursor or cursor in cursors:
+                break
+            cursors.add(cursor)
+        gap = Interval(moment(min(reached, end - 1)), behind.end)
+        yield Page([], last=True, gaps=((gap, UNREADABLE),))
+
+    async def _page(
+        self,
+        cursor: str | None,
+        paging: CursorPages,
+        *,
+        background: bool,
+        order: Literal["asc", "desc"] = "desc",
+    ) -> _Answer | None:
         """Return the page behind *cursor*, or None if the vendor does not accept it any more."""
+        if cursor is None and order == "desc":
+            self._cursors = {}
+        while True:
+            try:
+                answer = await self._request(cursor, paging.size, order, background=background)
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+            else:
+                paging.read()
+                return answer
+
+    async def _request(
+        self, cursor: str | None, size: int, order: str, *, background: bool
+    ) -> _Answer | None:
         params = {
             **self._settings.params,
-            "limit": str(self._settings.page_size),
+            "limit": str(size),
             "sort_by": "timestamp",
-            "sort_order": "desc",
+            "sort_order": order,
             "include_total": "false",  # it costs the vendor a count, and is not needed
         }
         if cursor is None:
@@ -247,7 +323,7 @@ class Source:
         )
 
     def _at(self, record: bytes) -> int | None:
-        """Return the time of *record* in microseconds, None if it cannot be read."""
+        """Return the time of *record* in microseconds, None if none that can be right is there."""
         try:
             value = decode_record(record).value
         except Undecodable:
@@ -255,9 +331,10 @@ class Source:
         if type(value) is not dict:
             return None
         holder, key = self._time(value)
-        text = holder.get(key)
-        parsed = parse(text) if type(text) is str else None
-        return None if parsed is None else parsed[0]
+        parsed = read_time(holder.get(key))
+        if parsed is None or not are_plausible(parsed[:1], _LATEST):
+            return None  # a walk must not end for a record that claims to be of 1970
+        return parsed[0]
 
     def _deepest_cursor(self, end: int) -> str | None:
         """Return the cursor of the deepest page known to begin at or after *end*."""
@@ -295,6 +372,13 @@ class _Progress:
             self._before = at
             if self._oldest is None or at < self._oldest:
                 self._oldest, self._moved = at, True
+
+    def not_shown(self, window: Interval, error: Retryable | WalkBroken) -> Interval:
+        """Return what the walk, which ended with *error*, has not shown of *window*."""
+        if self._oldest is None or not self.ordered or not may_be_due_to_size(error):
+            raise error
+        end = min(moment(self._oldest + 1), window.end)  # others may be of the same time
+        return Interval(window.start, end)
 
     def has_passed(self, start: int, times: list[int | None]) -> bool:
         """Return whether, after a page of *times*, all further records are older than *start*."""
@@ -343,14 +427,19 @@ _HINTS = {
 
 def _read(reply: Reply) -> _Answer | None:
     """Return the page in *reply*, or None if its cursor is not accepted."""
-    return None if reply.status in (400, 422) else _read_first(reply)
+    if reply.status in (400, 422):
+        return None
+    answer = _read_first(reply, promised=True)
+    if answer.next_page is None and not answer.items:
+        raise misshapen(reply, "neither records nor next_page on a page that was announced")
+    return answer
 
 
-def _read_first(reply: Reply) -> _Answer:
+def _read_first(reply: Reply, *, promised: bool = False) -> _Answer:
     """Return the page in *reply*. Raises the error for any other reply."""
     if reply.status != 200:
         check(reply, message=_message(reply), hint=_HINTS.get(reply.status, ""))
-    return decode(reply, _Answer)
+    return decode(reply, _Answer, promised=promised)
 
 
 def _message(reply: Reply) -> str:

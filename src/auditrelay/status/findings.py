@@ -14,6 +14,7 @@ import msgspec
 
 from auditrelay.errors import PeerBug
 from auditrelay.status.model import AnyPeer, Finding, Report, SinkStatus, SourceStatus
+from auditrelay.store import REOPENED
 from auditrelay.telemetry import humanize
 from auditrelay.window import iso
 
@@ -51,10 +52,13 @@ def judge(report: Report) -> list[Finding]:
             ("filling", _filling(report)),
             ("down", _down(report, report.sources)),
             ("down", _down(report, report.sinks)),
+            ("clock", _clock(report)),
             ("gaps", _gaps(report)),
+            ("reopened", _reopened(report)),
             ("bad_files", _bad_files(report)),
             ("dead_letters", _dead_letters(report)),
             ("bad_records", _bad_records(report)),
+            ("odd_times", _odd_times(report)),
             ("silent", _silent(report)),
             ("backlogs", _backlogs(report)),
             ("orphaned", _orphaned(report)),
@@ -82,6 +86,34 @@ def _stuck(report: Report) -> Iterator[Finding]:
             do="Restart the service, and report this with the log: it is a bug in auditrelay.",
             command=report.restart_command,
         )
+
+
+def _clock(report: Report) -> Iterator[Finding]:
+    for ahead in (True, False):
+        by = {
+            name: abs(seconds)
+            for name, seconds in report.clock_ahead_seconds.items()
+            if (seconds > 0) is ahead
+        }
+        if not by:
+            continue
+        names = humanize.join(list(by))
+        yield Finding(
+            "action_required",
+            "instance",
+            "clock",
+            f"The clock of this machine is {humanize.span(max(by.values()))} "
+            f"{'ahead of' if ahead else 'behind'} that of {names}.",
+            effect="Nothing is lost: only time that is past by two clocks counts as read, and "
+            f"nothing is pruned or declared as a gap before. {_SKEWED[ahead]}",
+            do="Fix the clock of this machine (NTP); if it is right, that of the peer is wrong.",
+        )
+
+
+_SKEWED: Final = {
+    True: "A source whose clock is behind ours by more than its settle and a minute is blocked.",
+    False: "Events are read by the vendor's clock, and times in the log are wrong.",
+}
 
 
 def _paused(report: Report) -> Iterator[Finding]:
@@ -227,6 +259,7 @@ _FAILURES: Final = {
     "bad_reply": "answers in another format than its own, perhaps through a proxy",
     "reply_too_large": "answers more than the limit; lower page_size or batch_bytes",
     "status_429": "is throttling us (429)",
+    "unreadable": "fails at a span of time, and everything else is read",
 }
 
 
@@ -280,7 +313,7 @@ def _starting(report: Report) -> Iterator[Finding]:
 
 def _gaps(report: Report) -> Iterator[Finding]:
     for row in _enabled(report.sources):
-        gaps = [span for span in row.coverage if span.state == "gap"]
+        gaps = [span for span in row.coverage if span.state == "gap" and span.reason != REOPENED]
         if not gaps:
             continue
         start, end = min(gap.start for gap in gaps), max(gap.end for gap in gaps)
@@ -307,6 +340,20 @@ def _gaps(report: Report) -> Iterator[Finding]:
         )
 
 
+def _reopened(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report.sources):
+        gaps = [span for span in row.coverage if span.reason == REOPENED]
+        if gaps:
+            yield Finding(
+                "recovering",
+                "source",
+                row.name,
+                f"{humanize.count(len(gaps), 'gap')} of {row.name} "
+                f"{'was' if len(gaps) == 1 else 'were'} taken back, and not read yet.",
+                effect="The next poll asks for it again.",
+            )
+
+
 def _reasons(reasons: Iterable[str]) -> str:
     known = {
         "catch_up_limit": "It was longer ago than catch_up_limit allows.",
@@ -329,6 +376,23 @@ def _bad_files(report: Report) -> Iterator[Finding]:
                 effect="That file was skipped; the others were read.",
                 error=row.last_error,
                 do=f"Put the right file into {row.directory}; it is read automatically.",
+            )
+
+
+def _odd_times(report: Report) -> Iterator[Finding]:
+    for row in _enabled(report.sources):
+        if row.odd_times:
+            yield Finding(
+                "action_required",
+                "source",
+                row.name,
+                f"The times of {humanize.count(row.odd_times, 'event')} of {row.name} cannot be "
+                "read, or are of before 2000 or after tomorrow.",
+                effect="They are delivered: one whose time cannot be read has that at which it was "
+                "fetched (auditrelay.time_quality, auditrelay.warnings).",
+                do="Look at the records: if their time is elsewhere and the source has time_path, "
+                "set it; else tell the vendor.",
+                command=_command(report, "sample", row.name, "--count", "3"),
             )
 
 

@@ -83,7 +83,7 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     last_fetched_timestamp: Time | None
     """The checkpoint: everything before it was read, or is a declared gap."""
     lag_seconds: float | None
-    """Now minus the checkpoint."""
+    """Now, by the vendor's clock, minus the checkpoint."""
     poll_interval_seconds: float | None
     settle_seconds: float | None
     last_event_at: Time | None
@@ -99,6 +99,8 @@ class SourceStatus(PeerStatus, frozen=True, kw_only=True):
     """What was found late in the last 7 days."""
     unknown_actions: int
     """New events with an unrecognised action type, since the start of the service."""
+    odd_times: int
+    """New events whose time cannot be read or is implausible, since the start of the service."""
     dead_letters: int
     """Records that could not be parsed."""
     lateness: str | None
@@ -185,6 +187,8 @@ class Report(Struct, frozen=True, kw_only=True):
     spool: SpoolStatus
     stuck: tuple[str, ...]
     """Loops of a running service that make no progress."""
+    clock_ahead_seconds: dict[str, float]
+    """How far our clock is ahead of that of each peer, negative if behind; not where they agree."""
     restart_command: str | None
     """How to restart the service, for a shell; null where that is not known."""
     findings: tuple[Finding, ...]

@@ -45,15 +45,17 @@ def report(
     now: datetime,
     throughput: Mapping[str, Throughput] | None = None,
     stuck: Iterable[str] = (),
+    clock_ahead: Mapping[str, timedelta] | None = None,
     restart_command: str | None = None,
 ) -> Report:
     """
     Return the state of every source and sink in *config*, and of those orphaned in the store.
 
     An orphaned source or sink is in the store and not in the configuration any more; its backlog is
-    kept. *throughput* (by sink), *stuck* and *restart_command* (of the service, for a shell) are
-    known to a running instance alone.
+    kept. *throughput* (by sink), *stuck*, *clock_ahead* (of the clocks of peers that differ from
+    ours) and *restart_command* (of the service, for a shell) are known to a running instance alone.
     """
+    clock_ahead = clock_ahead or {}
     known_sources = {state.name: state for state in sources}
     known_sinks = {state.name: state for state in sinks}
     throughput = throughput or {}
@@ -62,7 +64,13 @@ def report(
         at=iso(now),
         config=None if config.path is None else str(config.path),
         sources=tuple(
-            _source(name, config.sources.get(name), known_sources.get(name), now)
+            _source(
+                name,
+                config.sources.get(name),
+                known_sources.get(name),
+                now,
+                clock_ahead.get(name, timedelta(0)),
+            )
             for name in (*config.sources, *sorted(known_sources.keys() - config.sources.keys()))
         ),
         sinks=tuple(
@@ -71,6 +79,7 @@ def report(
         ),
         spool=SpoolStatus(spool_bytes, config.spool.max_bytes),
         stuck=tuple(stuck),
+        clock_ahead_seconds={name: by.total_seconds() for name, by in clock_ahead.items()},
         restart_command=restart_command,
         findings=(),
     )
@@ -78,14 +87,19 @@ def report(
 
 
 def _source(
-    name: str, settings: SourceSettings | None, state: SourceState | None, now: datetime
+    name: str,
+    settings: SourceSettings | None,
+    state: SourceState | None,
+    now: datetime,
+    clock_ahead: timedelta,
 ) -> SourceStatus:
-    checkpoint = None
+    checkpoint = lag = None
     ledger: tuple[Span, ...] = ()
     condition = SourceCondition()
     if state is not None:
         ledger, condition = state.ledger, state.condition
         checkpoint = covered_until(state.started, [span.interval for span in ledger])
+        lag = round((now - clock_ahead - checkpoint).total_seconds(), 3)
     found = None
     if state is not None and settings is not None:
         found = assess(
@@ -110,7 +124,7 @@ def _source(
         silent=condition.silent,
         started=None if state is None else iso(state.started),
         last_fetched_timestamp=None if checkpoint is None else iso(checkpoint),
-        lag_seconds=None if checkpoint is None else round((now - checkpoint).total_seconds(), 3),
+        lag_seconds=lag,
         poll_interval_seconds=settings.poll_interval.total_seconds() if settings else None,
         settle_seconds=settings.settle.total_seconds() if settings else None,
         last_event_at=condition.last_event_at,
@@ -129,6 +143,7 @@ def _source(
             if moment(record.end) > now - SHOWN
         ),
         unknown_actions=condition.unknown_actions,
+        odd_times=condition.odd_times,
         form_changed_at=condition.form_changed_at or UNSET,
         form_changed_fields=tuple(condition.form_changed_fields) or UNSET,
         dead_letters=0 if state is None else state.dead_letters,

@@ -17,13 +17,16 @@ method is called for it, else that method raises KeyError. Each method names its
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.page import Page
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.store.journal import Record
 from auditrelay.window import Interval
+
+REOPENED: Final = "reopened"
+"""The reason of a gap that an operator has taken back: it is still to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,15 @@ class Proof:
     What the last page of a walk proves; entered in the same transaction as that page.
 
     *covers* are spans that were read to their end, *gaps* spans that cannot be read, with a reason
-    each. *file* has been read whole. *backfill* is the number of the backfill whose part this
-    was.
+    each. *reopens* are spans whose gaps are to be read again, *retracts* spans whose gaps are as if
+    they had never been declared. *file* has been read whole. *backfill* is the number of the
+    backfill whose part this was.
     """
 
     covers: tuple[Interval, ...] = ()
     gaps: tuple[tuple[Interval, str], ...] = ()
+    reopens: tuple[Interval, ...] = ()
+    retracts: tuple[Interval, ...] = ()
     file: KnownFile | None = None
     backfill: int | None = None
     part: Interval | None = None

@@ -11,6 +11,23 @@ from typing import Final, TypeVar
 import msgspec
 
 
+class UnreadableSpan(msgspec.Struct, frozen=True):
+    """
+    Time that could not be read, and was not declared as a gap yet; times are ISO 8601.
+
+    It failed at *tries* attempts *since* then, last at *tried_at* for that *reason*, of which
+    *code* is the short form.
+    """
+
+    start: str
+    end: str
+    since: str
+    tried_at: str
+    tries: int
+    code: str
+    reason: str
+
+
 class SourceCondition(msgspec.Struct):
     """Health of a source; times are ISO 8601."""
 
@@ -29,10 +46,15 @@ class SourceCondition(msgspec.Struct):
     """Whether the source has shown no new event for longer than ``max_silence``."""
     unknown_actions: int = 0
     """New events with an unrecognised action type, since the start."""
+    odd_times: int = 0
+    """New events whose time cannot be read or is implausible, since the start."""
     form_changed_at: str | None = None
     """When many known records were last shown with other content: the vendor changed their form."""
     form_changed_fields: list[str] = msgspec.field(default_factory=list)
     """The fields that differed."""
+    not_normalized: int = 0
+    """New events made of records that could not be read, since the start."""
+    unreadable: tuple[UnreadableSpan, ...] = ()
 
 
 class SinkCondition(msgspec.Struct):

@@ -15,10 +15,7 @@ def find_contradiction(entries: Sequence[Span], journal: Sequence[Record]) -> st
     covered = sorted(entry.interval for entry in entries if entry.gap is None)
     if differs := _first_difference(covered, recorded):
         return f"the ledger and its journal differ in what is covered at {differs}"
-    gaps = sorted(
-        Interval(moment(each.start), moment(each.end)) for each in journal if each.what == "gap"
-    )
-    open_gaps = [part for gap in _union(gaps) for part in holes(gap, covered)]
+    open_gaps = [part for gap in _declared_gaps(journal) for part in holes(gap, covered)]
     if differs := _first_difference(
         sorted(entry.interval for entry in entries if entry.gap is not None), open_gaps
     ):
@@ -38,6 +35,18 @@ def find_contradiction(entries: Sequence[Span], journal: Sequence[Record]) -> st
                 f"journal {events}, or not the same ones"
             )
     return None
+
+
+def _declared_gaps(journal: Sequence[Record]) -> list[Interval]:
+    """Return what was declared as a gap and not taken back as if it had never been."""
+    gaps: list[Interval] = []
+    for each in journal:
+        span = Interval(moment(each.start), moment(each.end))
+        if each.what == "gap":
+            gaps.append(span)
+        elif each.what == "retracted":
+            gaps = [part for gap in gaps for part in holes(gap, [span])]
+    return _union(sorted(gaps))
 
 
 def _union(intervals: Sequence[Interval]) -> list[Interval]:

@@ -37,11 +37,13 @@ class Record:
     """
     One record: times are microseconds since 1970, *end* is exclusive.
 
-    *what* is ``covered``, ``gap``, ``filled`` (a gap that was read after all), ``late`` (events
-    found in the ledger entry starting at *start* after it was covered) or ``vanished`` (events
-    deleted at the source). *via* is the kind of read: ``poll``, ``resweep 1h``, ``backfill``,
-    ``repair``, ``export FILE``. Both are part of the hash, so records keep the spelling of their
-    time: ``vanished`` stays, although the metric and the glossary say deleted at source.
+    *what* is ``covered``, ``gap``, ``filled`` (a gap that was read after all), ``reopened`` or
+    ``retracted`` (a gap that an operator has taken back: it is to be read again, or will be once
+    its time has come), ``late`` (events found in the ledger entry starting at *start* after it was
+    covered) or ``vanished`` (events deleted at the source). *via* is the kind of read: ``poll``,
+    ``resweep 1h``, ``backfill``, ``repair``, ``export FILE``, or ``reopen``. Both are part of the
+    hash, so records keep the spelling of their time: ``vanished`` stays, although the metric and
+    the glossary say deleted at source.
     """
 
     seq: int

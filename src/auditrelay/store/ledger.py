@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from auditrelay.store import Declared, Proof
+from auditrelay.store import REOPENED, Declared, Proof
 from auditrelay.store.journal import DAY, NO_DIGEST, Change, xor
 from auditrelay.store.keys import TIMELESS, sortable, time_of
 from auditrelay.store.lateness import lateness_bucket
@@ -68,7 +68,12 @@ class Changes:
 
 def parts_near(proof: Proof, new: NewEvents) -> list[Part]:
     """Return the parts of event time whose entries :func:`enter` needs, and those that touch."""
-    spans = (*proof.covers, *(span for span, _ in proof.gaps))
+    spans = (
+        *proof.covers,
+        *(span for span, _ in proof.gaps),
+        *proof.reopens,
+        *proof.retracts,
+    )
     parts = [(micros(span.start), micros(span.end)) for span in spans]
     if timed := [key for key in new.keys if not key.startswith(TIMELESS)]:
         parts.append((time_of(min(timed)), time_of(max(timed))))
@@ -152,7 +157,14 @@ class _Ledger:
         self._changes.lateness = Counter(lateness_bucket(new.ages[index]) for index in late)
 
     def enter(self, proof: Proof) -> None:
-        """Enter what *proof* covers, and the gaps that it declares."""
+        """Enter which gaps *proof* takes back, what it covers, and the gaps that it declares."""
+        for span in proof.reopens:
+            for each, part in self._take_out(span, _is_given_up):
+                self._put(Entry(*part, REOPENED, *self._count(*part), self._now))
+                self._record("reopened", *part, reason=each.gap)
+        for span in proof.retracts:
+            for each, part in self._take_out(span, _is_gap):
+                self._record("retracted", *part, reason=each.gap)
         for span in proof.covers:
             self._cover(span)
         for span, reason in proof.gaps:
@@ -162,23 +174,31 @@ class _Ledger:
         """Enter *span* as covered; gaps in it are filled by that."""
         start, end = micros(span.start), micros(span.end)
         near = [each for each in self._sorted() if each.start <= end and each.end >= start]
-        for each in near:
-            if each.gap is None or each.end <= start or each.start >= end:
-                continue
-            del self._entries[each.start]
-            for left, right in ((each.start, start), (end, each.end)):
-                if left < right:
-                    self._put(Entry(left, right, each.gap, *self._count(left, right), self._now))
-            first, last = max(start, each.start), min(end, each.end)
-            self._record("filled", first, last, reason=each.gap)
-            filled = Declared(Interval(moment(first), moment(last)), each.gap, new=True)
+        for each, part in self._take_out(span, _is_gap):
+            self._record("filled", *part, reason=each.gap)
+            filled = Declared(Interval(*map(moment, part)), each.gap or "", new=True)
             self._changes.filled.append(filled)
         covered = [_interval(each) for each in near if each.gap is None]
         for hole in holes(span, covered):
             self._add(hole, None)
 
+    def _take_out(self, span: Interval, which: Callable[[Entry], bool]) -> list[tuple[Entry, Part]]:
+        """Remove *span* from the entries *which*; return each of them, and what is removed."""
+        start, end = micros(span.start), micros(span.end)
+        taken: list[tuple[Entry, Part]] = []
+        for each in self._sorted():
+            if not which(each) or each.end <= start or each.start >= end:
+                continue
+            del self._entries[each.start]
+            for left, right in ((each.start, start), (end, each.end)):
+                if left < right:
+                    self._put(Entry(left, right, each.gap, *self._count(left, right), self._now))
+            taken.append((each, (max(start, each.start), min(end, each.end))))
+        return taken
+
     def _declare(self, span: Interval, reason: str) -> None:
-        """Enter the parts of *span* that are not in the ledger as gaps."""
+        """Enter the parts of *span* that are not in the ledger as gaps, or were reopened."""
+        self._take_out(span, lambda each: each.gap == REOPENED)
         start, end = micros(span.start), micros(span.end)
         entered = [
             _interval(each) for each in self._sorted() if each.start < end and each.end > start
@@ -226,6 +246,14 @@ class _Ledger:
         digest: bytes = NO_DIGEST,
     ) -> None:
         self._changes.journal.append(Change(what, start, end, reason, events, digest))
+
+
+def _is_gap(entry: Entry) -> bool:
+    return entry.gap is not None
+
+
+def _is_given_up(entry: Entry) -> bool:
+    return entry.gap not in (None, REOPENED)
 
 
 def _interval(entry: Entry) -> Interval:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from auditrelay import sources
 from auditrelay.clock import Clock
 from auditrelay.errors import PeerBug
+from auditrelay.events.careful import Twins
 from auditrelay.events.normalize import IdentifiedPage, Normalizer
 from auditrelay.events.page import Page as EventPage
 from auditrelay.settings import SourceSettings
@@ -32,10 +33,12 @@ class SupervisedSource:
         with self._supervise("scope"):
             return self._source.scope
 
-    def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page, None]:
+    def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page, None]:
         """See :class:`Source`."""
         return self._supervise.each(
-            "walk", lambda: self._source.walk(window, background=background)
+            "walk", lambda: self._source.walk(window, background=background, finely=finely)
         )
 
     async def close(self) -> None:
@@ -86,10 +89,12 @@ class SupervisedNormalizer(Normalizer):
 
     supervise: Supervisor
 
-    def identify(self, records: Sequence[bytes], fetched: int) -> IdentifiedPage:
+    def identify(
+        self, records: Sequence[bytes], fetched: int, twins: Twins | None = None
+    ) -> IdentifiedPage:
         """See :class:`Normalizer`."""
         with self.supervise("identify"):
-            return super().identify(records, fetched)
+            return super().identify(records, fetched, twins)
 
     def read(self, page: IdentifiedPage, rows: Sequence[int]) -> EventPage:
         """See :class:`Normalizer`."""

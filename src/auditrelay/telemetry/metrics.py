@@ -188,6 +188,9 @@ class Metrics:
         Counter, "Events that a source returned again; not forwarded (deduplicated).", "source"
     )
     events_late = Row(Counter, "Events that only a resweep found.", "source")
+    events_not_normalized = Row(
+        Counter, "New events made of records that could not be read.", "source"
+    )
     events_unknown = Row(Counter, "New events with an unrecognised action type.", "source")
     events_deleted_at_source = Row(
         Counter, "Forwarded events that were deleted at the source.", "source"

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from tests.contract.sources.conftest import Rig
+from tests.support.collecting import answering, refuse_to_give_up
 
 from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import walk
@@ -34,7 +35,7 @@ async def test_a_history_is_served_about_once(rig: Rig, within: timedelta, pages
         nonlocal served
         served += len(page.records)
 
-    async def read(part: Interval, budget: Budget | None) -> int:
+    async def read(part: Interval, budget: Budget | None, *, finely: bool) -> int:
         shown = 0
         async for events, _, _ in walk(
             source,
@@ -47,7 +48,14 @@ async def test_a_history_is_served_about_once(rig: Rig, within: timedelta, pages
             shown += len(events)
         return shown
 
-    await in_parts("it", rig.window, PartLength.of(settings, budget), read)
+    await in_parts(
+        "it",
+        rig.window,
+        PartLength.of(settings, budget),
+        read,
+        answers=answering,
+        give_up=refuse_to_give_up,
+    )
     assert len(found) == count
     assert served <= 1.1 * count + 2 * rig.page
     assert rig.double.requests - full <= 1.1 * full + 40

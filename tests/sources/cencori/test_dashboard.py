@@ -41,6 +41,15 @@ from auditrelay.window import Interval
 # --- settings
 
 
+# --- rows
+
+
+@pytest.mark.parametrize("odd", [b'"id":"\xff"', b'"id":"\xed\xa0\x80"', b'"x":"\xff","id":"1"'])
+def test_the_time_of_a_row_is_read_whatever_bytes_are_beside_it(odd: bytes) -> None:
+    text = b'{"created_at":"2026-01-01T00:00:00Z",' + odd + b"}"
+    assert dashboard._row(text)[:2] == (text, 1_767_225_600_000_000)
+
+
 # --- whole walks
 
 

@@ -187,3 +187,16 @@ async def test_a_bad_record_of_json_is_reported_with_its_line_and_no_other_is_lo
         (8, "not JSON"),
     ]
     assert len(file.records) + len(file.bad) == len(rows)
+
+
+async def test_bytes_of_a_time_that_are_no_utf_8_make_a_bad_record_and_no_bug(
+    folder: FileSource, read: Reader, tmp_path: Path
+) -> None:
+    good = b'{"id": "1", "created_at": "2026-03-10T10:00:00+00:00"}'
+    bad = b'{"id": "2", "created_at": "2026-03-10\xff"}'
+    write(tmp_path / "x.json", b'{"logs": [\n' + good + b",\n" + bad + b"\n]}")
+    [file] = await read(folder)
+    assert [event.native_id for event in events([file])] == ["1"]
+    assert [(line, problem) for line, problem, _ in file.bad] == [
+        (3, "its created_at is not a time")
+    ]

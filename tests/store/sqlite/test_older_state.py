@@ -81,7 +81,9 @@ class Vendor:
     asked: list[Interval] = field(default_factory=list)
     scope: str = ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         self.asked.append(window)
         yield Page(history.shown(self.name, window.start, window.end, self.clock()), last=True)
 

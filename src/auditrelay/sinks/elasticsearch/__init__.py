@@ -28,6 +28,7 @@ import msgspec
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, Retryable
 from auditrelay.events import AuditEvent
+from auditrelay.events.decode import NOT_DECODED
 from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
@@ -390,7 +391,7 @@ def _all_stored(reply: Reply) -> list[_Created] | None:
     """Return what a bulk *reply* lists if it stored every event, as nearly all do, else None."""
     try:
         results = _decode_results(reply.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_DECODED:
         return None
     return None if results.errors else results.items
 

@@ -29,19 +29,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from auditrelay.errors import Refused, Retryable, WalkBroken
-from auditrelay.events.decode import Undecodable
+from auditrelay.errors import Refused, Retryable, WalkBroken, may_be_due_to_size
+from auditrelay.events.decode import NOT_DECODED, Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.timestamps import parse
+from auditrelay.http.fields import Count, Records, texts
 from auditrelay.http.headers import date
+from auditrelay.http.paging import CursorPages
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
-from auditrelay.sources import Keeping, Page
+from auditrelay.sources import UNREADABLE, Keeping, Page
 from auditrelay.sources.cencori.export_span import RANGES
 from auditrelay.sources.cencori.session import Session
 from auditrelay.sources.cencori.settings import Settings
 from auditrelay.telemetry.scrubber import scrub
-from auditrelay.window import Interval, micros
+from auditrelay.window import Interval, micros, moment
 
 PLAN_RANGE = "plan_range"
 """Reason of a gap: the plan shows nothing that is so old."""
@@ -55,6 +57,12 @@ IDENTITY_CATEGORY = "member"
 CLOCK_SKEW = timedelta(minutes=1)
 """How far the clock that writes ``Date`` may be from the one that ranges are computed with."""
 
+MAX_PASSED_OVER = 8
+"""Rows among which one that is unreadable is passed over."""
+
+MIN_JOINED = 4
+"""Rows of a page that can be joined to the one before."""
+
 MAX_IDLE = 32
 """Consecutive requests without progress, after which the list is too unstable for a walk."""
 
@@ -62,15 +70,15 @@ T = TypeVar("T")
 
 
 class _Pagination(msgspec.Struct):
-    page: int
-    per_page: int
-    total: int
+    page: Count
+    per_page: Count
+    total: Count
 
 
 class _Answer(msgspec.Struct):
     """One page. Rows keep their text byte for byte."""
 
-    logs: list[msgspec.Raw]
+    logs: Records
     pagination: _Pagination
 
 
@@ -92,10 +100,10 @@ class _Snapshot:
 
     def __init__(self, answer: _Answer, now: datetime) -> None:
         self.now = now
-        self.size = answer.pagination.per_page
+        self.size = int(answer.pagination.per_page)
         self.offset = (answer.pagination.page - 1) * self.size
         self.total = answer.pagination.total
-        self.rows = [_row(bytes(text)) for text in answer.logs]
+        self.rows = list(map(_row, texts(answer.logs)))
         self.times = [at for _, at, _ in self.rows if at is not None]
         if any(later > before for before, later in pairwise(self.times)):
             raise WalkBroken("Cencori's list is not in order of time", reason="not_in_order")
@@ -157,7 +165,7 @@ def _row(text: bytes) -> tuple[bytes, int | None, str | bytes]:
     """Return a row's text, its time in microseconds, and the key that it is deduplicated by."""
     try:
         head = _HEAD.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_DECODED:
         head = _lenient_head(text)
     at = parse(head.created_at) if isinstance(head.created_at, str) else None
     return text, None if at is None else at[0], head.id if isinstance(head.id, str) else text
@@ -174,6 +182,9 @@ def _lenient_head(text: bytes) -> _Head:
 
 _Fetch = Callable[[int], Awaitable[_Snapshot | None]]
 """Requests the page of one range that begins at an offset, see :meth:`Source._fetch`."""
+
+_FetchRange = Callable[..., Awaitable[_Snapshot | None]]
+"""The same of any range: :meth:`Source._fetch`, or one that makes smaller what fails."""
 
 
 class Source:
@@ -196,20 +207,27 @@ class Source:
         """Keep the session's cookies in *keeping*."""
         self._session.keep_in(keeping)
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*, see :class:`auditrelay.sources.Source`."""
         start, end = micros(window.start), micros(window.end)
         now, partial = await self._check_plan(background=background)
+        fetch_range: _FetchRange = self._fetch
+        if finely:
+            paging = CursorPages(self._size, finely=True)
+            fetch_range = functools.partial(self._fetch_finely, paging)
         wanted = _shortest_range(now - window.start + CLOCK_SKEW)
         shown: set[int] = set()
         waiting: list[bytes] = []  # the page before: it may turn out to be the last one
         gaps: tuple[tuple[Interval, str], ...] = ()
         while True:
-            top, limited, range_ = await self._top(wanted, background=background)
-            fetch = functools.partial(self._fetch, range_, background=background)
+            top, limited, range_ = await self._top(wanted, fetch_range, background=background)
+            fetch = functools.partial(fetch_range, range_, background=background)
+            holes: list[Interval] | None = [] if finely else None
             snapshot, floor = top, _floor(range_, top.now)
             if floor is None or floor < window.end:
-                async for snapshot in self._snapshots(top, fetch, window):
+                async for snapshot in self._snapshots(top, fetch, window, holes):
                     inside = [
                         text
                         for text, at, key in snapshot.rows
@@ -220,12 +238,13 @@ class Source:
                         yield Page(waiting, last=False, at_most=top.total)
                     waiting = inside or waiting
                     self._reached = snapshot.offset
+                gaps += tuple((hole, UNREADABLE) for hole in holes or ())
             # The list's lower end moves up all the time: that of the last snapshot counts.
             floor = _floor(range_, snapshot.now)
             if floor is None or floor <= window.start:
                 break
             if limited:
-                gaps = ((Interval(window.start, min(floor, window.end)), PLAN_RANGE),)
+                gaps += ((Interval(window.start, min(floor, window.end)), PLAN_RANGE),)
                 break
             wanted = _LONGER[range_]
         yield Page(waiting, last=True, partial=partial, gaps=gaps)
@@ -246,7 +265,9 @@ class Source:
 
         return await self._get(params, read, background=background)
 
-    async def _top(self, wanted: str, *, background: bool) -> tuple[_Snapshot, bool, str]:
+    async def _top(
+        self, wanted: str, fetch: _FetchRange, *, background: bool
+    ) -> tuple[_Snapshot, bool, str]:
         """
         Return the first page of the range *wanted*, or of the longest one that the plan shows.
 
@@ -255,7 +276,7 @@ class Source:
         limited = False
         for range_ in reversed(_ORDER[: _ORDER.index(wanted) + 1]):
             try:
-                snapshot = await self._fetch(range_, 0, background=background)
+                snapshot = await fetch(range_, 0, background=background)
             except _PlanLimit as error:
                 if range_ == _ORDER[0]:
                     raise Refused(str(error), status=403) from error
@@ -265,20 +286,35 @@ class Source:
             return snapshot, limited, range_
         raise AssertionError("the shortest range is shown or refused")  # pragma: no cover
 
-    async def _snapshots(
-        self, top: _Snapshot, fetch: _Fetch, window: Interval
+    async def _snapshots(  # noqa: C901  # one loop, whose ways out belong together
+        self, top: _Snapshot, fetch: _Fetch, window: Interval, holes: list[Interval] | None
     ) -> AsyncGenerator[_Snapshot, None]:
-        """Yield snapshots, each joined to the one before, that together show all of *window*."""
+        """
+        Yield snapshots, each joined to the one before, that together show all of *window*.
+
+        Where a row cannot be read, they are not joined, and the time between them is one of the
+        *holes*, if these are wanted.
+        """
         start, end = micros(window.start), micros(window.end)
         snapshot = await self._skip_newer(top, fetch, end)
         yield snapshot
         reached = snapshot.last  # everything newer than that is shown
         margin = idle = 0
+        behind = snapshot.end
         ties = _Ties(math.inf, top.total)
         while not snapshot.exhausted and reached >= start:
             idle += 1
             if idle > MAX_IDLE:
                 raise WalkBroken("Cencori's list keeps changing", reason="pages_moved")
+            if holes is not None and idle > 1:
+                async for each in self._pass_over(behind, reached, snapshot.total, fetch):
+                    if each is not None:
+                        yield each
+                holes += _hole(each, reached, window)
+                if each is None:
+                    return
+                snapshot, reached, idle, behind = each, each.last, 0, each.end
+                continue
             # *margin* is how many rows further up to begin after rows above were deleted.
             aim = max(0, snapshot.last_offset_newer_than(reached) - margin)
             found = await fetch(aim)
@@ -288,7 +324,7 @@ class Source:
             margin = 0
             snapshot = found
             if found.last < reached:
-                reached, idle = found.last, 0
+                reached, idle, behind = found.last, 0, found.end
                 yield found
             elif found.last_offset_newer_than(reached) == aim:
                 # The next snapshot would be the same: ties that fill more than a page, or small
@@ -298,7 +334,29 @@ class Source:
                 async for each, whole in self._read_ties(found, ties, fetch):
                     yield each
                     if whole:
-                        snapshot, reached, idle = each, each.last, 0
+                        snapshot, reached, idle, behind = each, each.last, 0, each.end
+
+    async def _pass_over(
+        self, behind: int, reached: float, total: int, fetch: _Fetch
+    ) -> AsyncGenerator[_Snapshot | None, None]:
+        """
+        Yield snapshots from the row at *behind* on, up to one that is behind an unreadable row.
+
+        They are not joined. None comes last if the list of *total* rows ends with unreadable ones.
+        """
+        passed = shown = False
+        for offset in range(behind, behind + MAX_PASSED_OVER):
+            found = None if offset >= total else await fetch(offset)
+            if offset >= total or (found is not None and passed):
+                yield found
+                return
+            passed |= found is None
+            if found is not None and found.last < reached:
+                shown = True
+                yield found
+        if shown:  # pages that could be joined would have the unreadable row, too
+            return
+        raise WalkBroken("rows of Cencori's list cannot be read", reason=UNREADABLE)
 
     async def _skip_newer(self, top: _Snapshot, fetch: _Fetch, end: int) -> _Snapshot:
         """Return a snapshot near *end* whose first row is not older, found in few requests."""
@@ -351,14 +409,37 @@ class Source:
                 return  # the list has changed
             snapshot = found
 
-    async def _fetch(self, range_: str, offset: int, *, background: bool) -> _Snapshot | None:
+    async def _fetch_finely(
+        self, paging: CursorPages, range_: str, offset: int, *, background: bool
+    ) -> _Snapshot | None:
+        """Return a page at *offset* that can be read, None if not even its row can be."""
+        paging.size = max(paging.size, min(MIN_JOINED, self._size))
+        while True:
+            try:
+                found = await self._fetch(range_, offset, background=background, most=paging.size)
+                if found is not None:
+                    paging.read()
+                    return found
+                paging.failed(WalkBroken("500 for a page of the list", reason=UNREADABLE))
+            except (Retryable, WalkBroken) as error:
+                # What fails when it is asked for the newest row alone is the route itself.
+                if paging.size > 1 and may_be_due_to_size(error):
+                    paging.failed(error)
+                elif offset and may_be_due_to_size(error):
+                    return None
+                else:
+                    raise
+
+    async def _fetch(
+        self, range_: str, offset: int, *, background: bool, most: int | None = None
+    ) -> _Snapshot | None:
         """
         Return a page that begins at *offset*, or a few rows before it.
 
         None if the list has become shorter than that: the vendor then answers 500. It does so as
         well when it is down; then the next request fails.
         """
-        number, size = _page_at(offset, self._size)
+        number, size = _page_at(offset, most or self._size)
 
         def read(reply: Reply) -> _Snapshot | None:
             if number and reply.status == 500:
@@ -383,7 +464,7 @@ class Source:
 
         params = {"time_range": range_, "page": str(number + 1), "per_page": str(size)}
         snapshot = await self._get(params, read, background=background)
-        if snapshot is not None and snapshot.size < size:
+        if snapshot is not None and snapshot.size < size == self._size:
             self._size = snapshot.size  # the vendor's maximum has changed
         return snapshot
 
@@ -445,6 +526,15 @@ _PLAN_LIMIT = "FEATURE_NOT_INCLUDED"
 
 class _PlanLimit(Refused):
     """The plan does not include the requested range."""
+
+
+def _hole(found: _Snapshot | None, reached: float, window: Interval) -> list[Interval]:
+    """Return what of *window* is between the time *reached* and the first row that was *found*."""
+    start = window.start
+    if found is not None and found.times:
+        start = max(start, moment(max(found.times)))
+    end = window.end if reached == math.inf else min(window.end, moment(int(reached) + 1))
+    return [Interval(start, end)] if start < end else []
 
 
 _ORDER = [*RANGES, "all"]

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from auditrelay.events.decode import WHITESPACE, Undecodable, decode
+from auditrelay.events.decode import NOT_DECODED, WHITESPACE, Undecodable, decode
 from auditrelay.events.timestamps import parse
 from auditrelay.events.vendors.cencori import HEADER, TWIN
 from auditrelay.sources import BadRow, ExportPage
@@ -187,7 +187,7 @@ def _created_at(text: bytes) -> int | str:
     value: Any
     try:
         value = _HEAD.decode(text).created_at
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_DECODED:
         try:
             record = decode(text).value
         except Undecodable:

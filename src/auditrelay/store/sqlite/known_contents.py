@@ -44,7 +44,7 @@ class KnownContents:
 
     async def report_changed(self, source: str, changes: Sequence[Changed]) -> list[Changed]:
         """Enter what is new of *changes*, and spool their events."""
-        now = micros(self._clock.now())
+        now = micros(self._clock.confirmed.certain())
         return await self._spooling.append(
             lambda db: intake.report_changed(
                 db, self._spool, self._uids, source_id(db, source), changes, now=now

@@ -9,6 +9,20 @@ def read(db: sqlite3.Connection, name: str) -> int:
     return found
 
 
+def find(db: sqlite3.Connection, name: str) -> int | None:
+    """Return the number *name*, or None if it was never set."""
+    row = db.execute("select value from meta where name = ?", (name,)).fetchone()
+    return None if row is None else row[0]
+
+
+def put(db: sqlite3.Connection, name: str, value: int) -> None:
+    """Set the number *name* to *value*, whether it exists or not."""
+    db.execute(
+        "insert into meta values (?, ?) on conflict (name) do update set value = excluded.value",
+        (name, value),
+    )
+
+
 def write(db: sqlite3.Connection, name: str, value: int) -> None:
     """Set the number *name*, which must exist, to *value*."""
     db.execute("update meta set value = ? where name = ?", (value, name))

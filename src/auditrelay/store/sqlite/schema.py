@@ -33,7 +33,7 @@ create table journal (
     source integer not null,
     seq integer not null,
     recorded integer not null,
-    what text not null,              -- covered, gap, filled, late or vanished
+    what text not null,              -- as in store.journal.Record
     start integer not null,
     end integer not null,
     reason text,                     -- of a gap

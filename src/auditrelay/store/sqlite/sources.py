@@ -13,9 +13,11 @@ from auditrelay.window import micros, moment
 
 
 def start(db: sqlite3.Connection, name: str, first: datetime) -> datetime:
-    """Register the source *name* to start at *first*, unless it has a start; return its start."""
+    """Register the source *name* to start at *first*, or earlier if it has; return its start."""
     db.execute(
-        "insert into source (name, started) values (?, ?) on conflict (name) do nothing",
+        "insert into source (name, started) values (?, ?) on conflict (name) do update "
+        "set started = excluded.started where excluded.started < started "
+        "and not exists (select 1 from coverage where coverage.source = source.id)",
         (name, micros(first)),
     )
     (started,) = db.execute("select started from source where name = ?", (name,)).fetchone()

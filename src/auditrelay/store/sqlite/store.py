@@ -54,6 +54,7 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
+from auditrelay.store.sqlite.forgetting import forget
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
@@ -67,6 +68,9 @@ from auditrelay.store.sqlite.writer import Writer
 from auditrelay.window import Interval, micros, moment
 
 T = TypeVar("T")
+
+_MARK = "confirmed_time"
+"""The name of the moment that an earlier run knew to be past."""
 
 
 class SqliteStore:
@@ -94,6 +98,8 @@ class SqliteStore:
         """Called whenever the condition of a source or sink is written, or could not be written."""
         create(state_dir)
         write = connect(state_dir, write=True)
+        if (mark := meta.find(write, _MARK)) is not None:
+            clock.confirmed.resume(moment(mark))
         self._spool = spool.Spool(write, max_bytes)
         self._handover = Handover(all_readers(write), meta.read(write, "next_position"))
         self._uids = Uids()
@@ -135,7 +141,7 @@ class SqliteStore:
     # -- sources ---------------------------------------------------------------------------------
 
     async def start_source(self, source: str, first: datetime) -> datetime:
-        """Insert the row of *source* unless there is one; return the start in it."""
+        """Insert or update the row of *source*; return the start in it."""
         return await self._writer.write(lambda db: sources.start(db, source, first))
 
     async def ledger(self, source: str) -> tuple[Span, ...]:
@@ -216,9 +222,7 @@ class SqliteStore:
     ) -> int:
         """Compare the known uids of *span* with those *seen*, and record the missing ones."""
         now = self._now()
-        missing = await self._read(
-            lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
-        )
+        missing = await self._find_deleted(source, span, seen, before)
         if not missing:
             return 0
         return await self._writer.write(
@@ -248,17 +252,21 @@ class SqliteStore:
         self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
     ) -> list[tuple[str, datetime]]:
         """Compare the known uids of *span* with those *seen*; return the missing, with times."""
-        missing = await self._read(
+        missing = await self._find_deleted(source, span, seen, before)
+        return [(key[8:].hex(), moment(time_of(key))) for key in missing]
+
+    async def _find_deleted(
+        self, source: str, span: Interval, seen: AbstractSet[bytes], before: int
+    ) -> list[bytes]:
+        return await self._read(
             lambda db: deleted.find_deleted(db, source_id(db, source), span, seen, before)
         )
-        return [(key[8:].hex(), moment(time_of(key))) for key in missing]
 
     async def count_forwarded(self, source: str, span: Interval) -> tuple[int, str]:
         """Count the known events of *span*, and return their digest."""
         parts = micros(span.start), micros(span.end)
-        count, digest = await self._read(
-            lambda db: ledger.digest_of(db, source_id(db, source), *parts)
-        )
+        read = self._read(lambda db: ledger.digest_of(db, source_id(db, source), *parts))
+        count, digest = await read
         return count, digest.hex()
 
     # -- backfill --------------------------------------------------------------------------------
@@ -319,8 +327,7 @@ class SqliteStore:
             found = await self._read(lambda db: spool.read_pages(db, sink, start, most))
         else:
             await asyncio.sleep(0)  # a sink that keeps up must not keep the loop from the others
-        pages, end = found
-        return pages, Reached((place(spool.LOG, end),))
+        return found[0], Reached((place(spool.LOG, found[1]),))
 
     async def reread(self, sink: str, places: Range, most: int) -> list[SpoolPage]:
         """Read the backlog of *sink* at *places*."""
@@ -361,13 +368,14 @@ class SqliteStore:
         pruned = await self._spooling.rearrange(
             lambda db: self._spool.prune(db, before=micros(now - self._retention))
         )
-        oldest = micros(now - self._remember)
-        await self._writer.write(lambda db: known.declare_forgotten(db, oldest))
-        forget = partial(known.forget_before, before=oldest)
-        while await self._writer.write(forget) == known.FORGET_STEP:
-            pass
+        await forget(self._writer, before=micros(now - self._remember))
         await self._writer.write(spool.shrink)
         return pruned
+
+    async def remember_time(self, mark: datetime) -> None:
+        """Store *mark* as a named number; :meth:`open` continues from it."""
+        await self._writer.write(lambda db: meta.put(db, _MARK, micros(mark)))
+        self._clock.confirmed.resume(mark)
 
     async def make_room(self) -> bool:
         """Delete delivered pages, oldest first, and reserve room on the disk again."""
@@ -406,7 +414,7 @@ class SqliteStore:
         return self._spool.used_bytes
 
     def _now(self) -> int:
-        return micros(self._clock.now())
+        return micros(self._clock.confirmed.certain())
 
     def _require_room(self) -> None:
         if self._disk_full:

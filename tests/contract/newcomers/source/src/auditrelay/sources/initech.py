@@ -8,6 +8,7 @@ from pydantic import Field
 
 from auditrelay.clock import Clock
 from auditrelay.errors import WalkBroken
+from auditrelay.http.fields import Link, Records, texts
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
@@ -40,8 +41,8 @@ api_key = "${env:INITECH_API_KEY}"
 
 
 class _Answer(msgspec.Struct):
-    rows: list[msgspec.Raw]
-    after: str | None
+    rows: Records
+    after: Link | None
 
 
 class Source:
@@ -56,7 +57,9 @@ class Source:
         """Empty: keys are unique everywhere."""
         return ""
 
-    async def walk(self, window: Interval, *, background: bool = False) -> AsyncGenerator[Page]:
+    async def walk(
+        self, window: Interval, *, background: bool = False, finely: bool = False
+    ) -> AsyncGenerator[Page]:
         """Yield every page of *window*."""
         span = widened(window)
         params = {
@@ -67,8 +70,8 @@ class Source:
         known: set[str] = set()
         while True:
             answer = await self._peer.get("/log", params, _read, background=background)
-            yield Page([bytes(row) for row in answer.rows], last=answer.after is None)
-            if answer.after is None:
+            yield Page(texts(answer.rows), last=not answer.after)
+            if not answer.after:
                 return
             if answer.after in known:
                 raise WalkBroken("Initech returned a cursor twice", reason="cursor_repeats")

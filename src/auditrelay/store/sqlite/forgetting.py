@@ -1,0 +1,18 @@
+"""Forget the uids of old events, in steps: there may be millions of them."""
+
+from functools import partial
+
+from auditrelay.store.sqlite import known
+from auditrelay.store.sqlite.writer import Writer
+
+
+async def forget(writer: Writer, *, before: int) -> None:
+    """
+    Forget the uids of events older than *before* (microseconds since 1970).
+
+    That not all of them are known any more is durable before the first is forgotten.
+    """
+    await writer.write(lambda db: known.declare_forgotten(db, before))
+    step = partial(known.forget_before, before=before)
+    while await writer.write(step) == known.FORGET_STEP:
+        pass

@@ -1,0 +1,114 @@
+"""What time it certainly is, by our clock and those of peers."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.support.clock import FakeClock
+
+from auditrelay.clock import Clock
+from auditrelay.confirmed_time import LEAP, PACE, TOLERANCE
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+HOUR = timedelta(hours=1)
+YEARS = timedelta(days=730)
+FRESH = timedelta(0)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOON)
+
+
+def test_with_nothing_but_our_own_clock_it_is_that(clock: FakeClock) -> None:
+    assert clock.confirmed.certain() == clock.confirmed.certain("calls") == NOON
+    assert clock.confirmed.now("calls") == NOON
+    assert not clock.confirmed.is_bounded
+    assert not clock.confirmed.heard_once.is_set()
+
+
+def test_clocks_that_agree_show_ours(clock: FakeClock) -> None:
+    clock.confirmed.hear("calls", NOON - TOLERANCE, FRESH)
+    assert clock.confirmed.certain("calls") == clock.confirmed.now("calls") == NOON
+    assert clock.confirmed.differences() == {}
+    assert clock.confirmed.heard_once.is_set()
+
+
+@pytest.mark.parametrize("jump", [2 * TOLERANCE, HOUR, YEARS])
+def test_a_clock_that_is_ahead_makes_nothing_certain(clock: FakeClock, jump: timedelta) -> None:
+    clock.confirmed.hear("calls", NOON, FRESH)
+    clock.set(NOON + jump)
+    assert clock.confirmed.certain("calls") == NOON
+    assert clock.confirmed.certain("another") == clock.confirmed.certain() == NOON
+    assert clock.confirmed.now("calls") == NOON
+    assert clock.confirmed.differences() == {"calls": jump}
+    clock.advance(HOUR)
+    assert clock.confirmed.certain("calls") == NOON + HOUR
+
+
+@pytest.mark.parametrize("jump", [2 * TOLERANCE, HOUR, YEARS])
+def test_a_vendor_whose_clock_is_ahead_makes_nothing_certain(
+    clock: FakeClock, jump: timedelta
+) -> None:
+    clock.confirmed.hear("calls", NOON + jump, FRESH)
+    assert clock.confirmed.certain("calls") == clock.confirmed.certain() == NOON
+    assert clock.confirmed.now("calls") == NOON + jump
+    assert clock.confirmed.differences() == {"calls": -jump}
+
+
+def test_of_a_clock_that_is_behind_two_peers_are_witnesses(clock: FakeClock) -> None:
+    clock.confirmed.hear("calls", NOON + 3 * HOUR, FRESH)
+    clock.confirmed.hear("splunk", NOON + 3 * HOUR - SECOND, FRESH)
+    assert clock.confirmed.certain("calls") == NOON + 3 * HOUR - SECOND
+    assert clock.confirmed.certain() == NOON
+
+
+def test_an_old_reply_of_a_cache_confirms_only_what_it_says(clock: FakeClock) -> None:
+    clock.confirmed.hear("calls", NOON - HOUR, HOUR)
+    assert clock.confirmed.certain("calls") == NOON - HOUR
+    assert clock.confirmed.now("calls") == NOON
+    clock.confirmed.hear("calls", NOON, FRESH)
+    clock.confirmed.hear("calls", NOON - HOUR, HOUR)
+    assert clock.confirmed.certain("calls") == NOON
+    clock.confirmed.hear("calls", NOON, timedelta(seconds=2**31))
+    clock.set(NOON + YEARS)
+    assert clock.confirmed.certain("calls") == NOON
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        datetime.min.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=UTC) + timedelta(1),
+        datetime(1970, 1, 1, tzinfo=UTC),
+    ],
+)
+def test_a_date_that_no_server_can_have_is_no_claim(clock: FakeClock, date: datetime) -> None:
+    clock.confirmed.hear("calls", date, timedelta(seconds=2**31))
+    assert not clock.confirmed.has_heard("calls")
+    assert clock.confirmed.certain("calls") == NOON
+
+
+def test_without_any_reply_our_clock_goes_on_from_what_the_last_run_knew(clock: FakeClock) -> None:
+    clock.confirmed.resume(NOON)
+    clock.set(NOON + LEAP)
+    assert clock.confirmed.certain() == NOON + LEAP
+    clock.set(NOON + YEARS)
+    assert clock.confirmed.certain() == NOON + LEAP
+    clock.advance(4)
+    assert clock.confirmed.certain() == NOON + LEAP + 4 * PACE * SECOND
+    assert clock.confirmed.mark == clock.confirmed.certain()
+    clock.set(NOON - YEARS)
+    assert clock.confirmed.certain() == NOON - YEARS
+    assert clock.confirmed.mark == NOON, "a clock that is behind takes nothing back"
+    clock.confirmed.hear("calls", NOON - HOUR, FRESH)
+    clock.set(NOON - HOUR)
+    assert clock.confirmed.mark == NOON - HOUR, "but a reply does"
+
+
+def test_a_real_clock_that_agrees_differs_by_nothing_at_all() -> None:
+    clock = Clock()
+    clock.confirmed.hear("calls", clock.now().replace(microsecond=0), FRESH)
+    assert clock.confirmed.ahead_of("calls") == FRESH
+    assert clock.confirmed.differences() == {}
