@@ -314,7 +314,7 @@ class App:
             await self._seal()
 
     async def _seal(self) -> None:
-        """Log the heads of the journals once a day: a copy elsewhere proves them later."""
+        """Log the heads of the journals once a day: they show when each has grown."""
         today = self._clock.now().date()
         if self._sealed_on == today:
             return

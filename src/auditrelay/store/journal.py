@@ -4,8 +4,8 @@ The journal of a source: what was read when and how, each record chained to the 
 The ledger is what is covered now; the journal is its history. Every record has a hash over itself
 and the hash of the record before it, and the source has the hash of its last record. So an edited,
 removed or moved record breaks the chain, and a ledger that contradicts its journal is found. The
-hash has no key: an attacker who can write the database can recompute the whole journal. Heads that
-were logged (``ledger_sealed``) or printed (``coverage --json``) before then prove the forgery.
+hash has no key: an attacker who can write the database can recompute the whole journal. A head that
+was logged before (``ledger_sealed``) does not show that: the records of its day went on growing.
 
 A record grows until its day ends (UTC), so that years of five-minute polls need only a few records
 a day.
