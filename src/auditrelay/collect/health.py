@@ -113,6 +113,10 @@ class SourceHealth:
             code="file_rejected" if self.rejected_files else None,
         )
 
+    def record_bug(self, error: PeerBug) -> None:
+        """Record that our own code fails at a span: it holds the source, before the poll ends."""
+        self._health.refused(error)
+
     # -- room in the store -------------------------------------------------------------------------
 
     async def paused(self, error: str) -> None:
