@@ -123,8 +123,8 @@ FAILURES = [
     Retryable("it hangs up", reason="reset"),
     WalkBroken("too large", reason="reply_too_large"),
     WalkBroken("again", reason="repeated_page"),
-    PeerBug("a bug", peer="calls", crossing="walk"),
 ]
+BUG = PeerBug("a bug", peer="calls", crossing="read")
 
 
 def fail_at(world: World, at: datetime, error: Exception) -> None:
@@ -166,7 +166,27 @@ async def test_a_span_that_fails_in_any_way_holds_nothing_up(
         assert gap.length <= SECOND
 
 
-@pytest.mark.parametrize("error", FAILURES, ids=str)
+async def test_a_bug_at_a_span_holds_the_source_and_nothing_else_up(tmp_path: Path) -> None:
+    async with open_world(tmp_path) as world:
+        made = [world.vendor.add(NOON - number * HOUR / 20) for number in range(2, 39)]
+        fail_at(world, NOON - 9 * HOUR / 20, BUG)
+        collector = world.collector()
+        for _ in range(10):
+            late = world.vendor.add(world.clock.now() - 90 * SECOND)
+            with pytest.raises(WalkBroken, match="everything else was read"):
+                await collector.poll()
+            assert late in await world.names()
+            assert (collector.condition.held, collector.condition.error_code) == (True, "bug")
+            world.clock.advance(HOUR / 4)
+        assert {*made} - {*await world.names()} == {made[7]}
+        assert await _gaps(world) == [], "nothing is dropped for a bug of ours"
+        world.vendor.walk_instead = None
+        await collector.poll()
+        assert {*made} <= {*await world.names()}
+        assert collector.condition.up
+
+
+@pytest.mark.parametrize("error", [*FAILURES, BUG], ids=str)
 async def test_a_source_that_fails_altogether_is_neither_cut_nor_given_up(
     tmp_path: Path, error: Exception
 ) -> None:

@@ -21,7 +21,7 @@ from auditrelay.collect.reader import POLL, WindowReader
 from auditrelay.collect.resweep import Resweeper
 from auditrelay.collect.source_time import SourceTime
 from auditrelay.collect.unreadable import Failure, GiveUp, Probe, Unreadable, report
-from auditrelay.errors import Refused
+from auditrelay.errors import PeerBug, Refused
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import UNREADABLE, Source
@@ -229,6 +229,8 @@ class Collector:
 
     async def _pass_over(self, span: Interval, error: Failure) -> None:
         self._unreadable.add(span, error)
+        if isinstance(error, PeerBug):
+            self._health.record_bug(error)
 
     async def _leave(self, span: Interval, error: Failure) -> None:
         report(self.name, span, error)

@@ -13,7 +13,7 @@ import structlog
 
 from auditrelay.clock import Clock
 from auditrelay.collect.ledger import Ledger
-from auditrelay.errors import PeerBug, Refused, RelayError, StateError, StoreFull
+from auditrelay.errors import PeerBug, Refused, RelayError, StateError, StoreFull, code_of
 from auditrelay.events.marks import IMPLAUSIBLE_TIME, NO_TIME, NOT_NORMALIZED, UNKNOWN_ACTION
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import are_plausible
@@ -98,12 +98,12 @@ class SourceHealth:
             yield
         except StateError:
             raise
-        except (Refused, PeerBug) as error:
-            self._health.refused(error)
-            raise
         except RelayError as error:
-            self._health.failed(error)
-            _log.warning("poll_failed", source=self._name, reason=self.condition.last_error)
+            if isinstance(error, Refused) or code_of(error) == PeerBug.reason:
+                self._health.refused(error)
+            else:
+                self._health.failed(error)
+                _log.warning("poll_failed", source=self._name, reason=self.condition.last_error)
             raise
         if self.resweep_bug is not None:
             self._health.refused(self.resweep_bug)
@@ -112,6 +112,10 @@ class SourceHealth:
             error="; ".join(self.rejected_files) or None,
             code="file_rejected" if self.rejected_files else None,
         )
+
+    def record_bug(self, error: PeerBug) -> None:
+        """Record that our own code fails at a span: it holds the source, before the poll ends."""
+        self._health.refused(error)
 
     # -- room in the store -------------------------------------------------------------------------
 

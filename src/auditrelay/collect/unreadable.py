@@ -71,7 +71,8 @@ class Unreadable:
     """
     The unreadable spans of the source *name*, kept in its *condition*, which is saved.
 
-    A span is retried now and then. It is a gap only once that has failed for long.
+    A span is retried now and then. It is a gap only once that has failed for long, and not at all
+    while it is our own code that fails: that holds the source.
     """
 
     def __init__(self, name: str, condition: SourceCondition, *, clock: Clock) -> None:
@@ -142,7 +143,8 @@ class Unreadable:
         return [
             _interval(span)
             for span in self._condition.unreadable
-            if span.tries >= UNREADABLE_TRIES
+            if not _is_bug(span)
+            and span.tries >= UNREADABLE_TRIES
             and self._now() - datetime.fromisoformat(span.since) >= UNREADABLE_AFTER
         ]
 
@@ -152,16 +154,24 @@ class Unreadable:
 
     def error(self) -> WalkBroken:
         """Return the error of a poll that has read everything but these."""
-        first, *others = self._condition.unreadable
-        more = f" and {len(others)} more spans" if others else ""
+        spans = self._condition.unreadable
+        first = next(filter(_is_bug, spans), spans[0])
+        more = f" and {len(spans) - 1} more spans" if len(spans) > 1 else ""
+        given_up = (
+            f", and declared as a gap after {UNREADABLE_AFTER // timedelta(minutes=1)} minutes"
+        )
         error = WalkBroken(
             f"{first.start} .. {first.end}{more} cannot be read, however small the request "
-            f"({first.reason}); everything else was read. It is retried, and declared as a gap "
-            f"after {UNREADABLE_AFTER // timedelta(minutes=1)} minutes",
-            reason=UNREADABLE,
+            f"({first.reason}); everything else was read. It is retried"
+            f"{'' if _is_bug(first) else given_up}",
+            reason=PeerBug.reason if _is_bug(first) else UNREADABLE,
         )
         error.window = _interval(first)
         return error
+
+
+def _is_bug(span: UnreadableSpan) -> bool:
+    return span.code == PeerBug.reason
 
 
 def _halves(interval: Interval) -> list[Interval]:
@@ -181,7 +191,7 @@ def _merged(spans: Iterable[UnreadableSpan]) -> tuple[UnreadableSpan, ...]:
     """Return *spans* in order of time, those that touch as one, which has failed as seldom."""
     merged: list[UnreadableSpan] = []
     for span in sorted(spans, key=lambda each: _interval(each).start):
-        if merged and merged[-1].end == span.start:
+        if merged and merged[-1].end == span.start and _is_bug(merged[-1]) == _is_bug(span):
             last = merged.pop()
             span = msgspec.structs.replace(  # noqa: PLW2901  # the two are one from here on
                 span,

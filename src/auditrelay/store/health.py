@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.errors import PeerBug, Refused, RelayError, code_of
+from auditrelay.errors import Refused, RelayError, code_of
 from auditrelay.store.conditions import SinkCondition, SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
@@ -66,7 +66,7 @@ class Health(Generic[C]):
             _log.warning("sink_released", sink=self._name)
         return changed
 
-    def refused(self, error: Refused | PeerBug) -> bool:
+    def refused(self, error: RelayError) -> bool:
         """
         Record that it is held: it refuses until an operator acts, or our code for it has a bug.
 

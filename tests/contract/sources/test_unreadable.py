@@ -41,9 +41,9 @@ async def collecting(
 ) -> AsyncIterator[tuple[SqliteStore, Collector]]:
     """Collect what the double shows, from six hours ago on."""
     settings = rig.settings(
-        settle="60s", overlap="10m", resweep=[], initial_lookback="6h", page_size=100, **changes
+        settle="60s", overlap="10m", resweep=[], initial_lookback="6h", page_size=50, **changes
     )
-    source = rig.build(page_size=100)
+    source = rig.build(page_size=50)
     store = await opened(folder)
     await store.start_sink("sink", ["it"])
     yield (

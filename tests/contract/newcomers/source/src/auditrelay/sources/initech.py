@@ -1,14 +1,16 @@
 """Initech's audit log, a vendor that does not exist: pages behind cursors, oldest first."""
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Literal
 
 import msgspec
 from pydantic import Field
 
 from auditrelay.clock import Clock
-from auditrelay.errors import WalkBroken
+from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.http.fields import Link, Records, texts
+from auditrelay.http.paging import CursorPages
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.settings import SourceSettings
@@ -42,7 +44,7 @@ api_key = "${env:INITECH_API_KEY}"
 
 class _Answer(msgspec.Struct):
     rows: Records
-    after: Link | None
+    after: Link | None = None
 
 
 class Source:
@@ -65,11 +67,21 @@ class Source:
         params = {
             "from": in_milliseconds(span.start),
             "to": in_milliseconds(span.end),
-            "size": str(self._settings.page_size),
         }
+        paging = CursorPages(self._settings.page_size, finely=finely)
         known: set[str] = set()
         while True:
-            answer = await self._peer.get("/log", params, _read, background=background)
+            try:
+                answer = await self._peer.get(
+                    "/log",
+                    {**params, "size": str(paging.size)},
+                    partial(_read, promised=bool(known)),
+                    background=background,
+                )
+            except (Retryable, WalkBroken) as error:
+                paging.failed(error)
+                continue
+            paging.read()
             yield Page(texts(answer.rows), last=not answer.after)
             if not answer.after:
                 return
@@ -83,10 +95,10 @@ class Source:
         await self._peer.aclose()
 
 
-def _read(reply: Reply) -> _Answer:
+def _read(reply: Reply, *, promised: bool) -> _Answer:
     if reply.status != 200:
         check(reply, message=reply.headers.get("x-initech-says", ""))
-    return decode(reply, _Answer)
+    return decode(reply, _Answer, promised=promised)
 
 
 def build(name: str, settings: Settings, metrics: Metrics, clock: Clock) -> Source:
