@@ -87,7 +87,7 @@ CASES = {
             }
         ),
     ),
-    "repair": Case({"add": (1,), "resend": (1,), "settle": (1, 3)}),
+    "repair": Case({"add": (1,), "report_changed": (1,), "resend": (1,), "settle": (1, 3)}),
     "replay": Case({"replay": (1,), "settle": (1, 2)}),
     "drop": Case({"drop": (1,)}),
 }

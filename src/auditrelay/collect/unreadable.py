@@ -19,6 +19,7 @@ from auditrelay.clock import Clock
 from auditrelay.errors import PeerBug, RelayError, Retryable, WalkBroken, code_of
 from auditrelay.sources import UNREADABLE, Source
 from auditrelay.store.conditions import SourceCondition, UnreadableSpan
+from auditrelay.supervisor import RETRY_FIRST, RETRY_MAX
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import MIN_SPLIT, Interval
 
@@ -29,7 +30,7 @@ UNREADABLE_TRIES: Final = 5
 """How many attempts must have failed at the span by then."""
 
 RETRY_AFTER: Final = UNREADABLE_AFTER / UNREADABLE_TRIES
-"""How long an unreadable span rests between two attempts."""
+"""How long an unreadable span rests between two attempts; after a bug: as any peer that has one."""
 
 Failure = WalkBroken | Retryable | PeerBug
 """What may be due to one record, or to the length of a window."""
@@ -79,6 +80,7 @@ class Unreadable:
         self._name = name
         self._condition = condition
         self._clock = clock
+        self._has_retried = False
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -122,8 +124,9 @@ class Unreadable:
 
         A span that fails as a whole has failed once more, if the source *answers* another request.
         """
-        for span in self._condition.unreadable:
-            if self._now() - datetime.fromisoformat(span.tried_at) < RETRY_AFTER:
+        spans, first, self._has_retried = self._condition.unreadable, not self._has_retried, True
+        for span in spans:
+            if self._now() - datetime.fromisoformat(span.tried_at) < _rest(span, first=first):
                 continue
             again = _Again(span, self._now)
             interval = _interval(span)
@@ -168,6 +171,15 @@ class Unreadable:
         )
         error.window = _interval(first)
         return error
+
+
+def _rest(span: UnreadableSpan, *, first: bool) -> timedelta:
+    """Return how long *span* rests; *first*: since the start, which may be of a better version."""
+    if not _is_bug(span):
+        return RETRY_AFTER
+    if first:
+        return timedelta(0)
+    return timedelta(seconds=min(RETRY_FIRST * 2 ** min(span.tries - 1, 10), RETRY_MAX))
 
 
 def _is_bug(span: UnreadableSpan) -> bool:

@@ -6,7 +6,7 @@ from auditrelay.store.sqlite import known
 from auditrelay.store.sqlite.writer import Writer
 
 
-async def forget(writer: Writer, *, before: int) -> None:
+async def forget_old(writer: Writer, *, before: int) -> None:
     """
     Forget the uids of events older than *before* (microseconds since 1970).
 

@@ -54,7 +54,7 @@ from auditrelay.store.sqlite import (
     spool,
     states,
 )
-from auditrelay.store.sqlite.forgetting import forget
+from auditrelay.store.sqlite.forgetting import forget_old
 from auditrelay.store.sqlite.handover import Handover
 from auditrelay.store.sqlite.known_contents import KnownContents
 from auditrelay.store.sqlite.look_ups import LookUps
@@ -368,7 +368,7 @@ class SqliteStore:
         pruned = await self._spooling.rearrange(
             lambda db: self._spool.prune(db, before=micros(now - self._retention))
         )
-        await forget(self._writer, before=micros(now - self._remember))
+        await forget_old(self._writer, before=micros(now - self._remember))
         await self._writer.write(spool.shrink)
         return pruned
 
