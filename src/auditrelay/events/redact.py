@@ -44,6 +44,7 @@ _VALUE_KEYS = _spellings(
     *("value", "values", "v", "val", "before", "after", "old", "new", "old_value", "new_value"),
     *("from", "to", "previous_value", "string_value", "field_value", "content"),
 )
+_NAME_KEY_SET = frozenset(_NAME_KEYS)
 _VALUE_KEY_SET = frozenset(_VALUE_KEYS)
 _HEADERS = frozenset(
     (
@@ -58,6 +59,8 @@ _JSON_IN_TEXT = re.compile(r'"(?:\s|\\[bfnrt]|\\u00[0-9a-f]{2})*[{\[]')
 """In the JSON text of a record, where characters may be escaped."""
 _JSON_BEGINS = ('"{', '"[', '" ', '"\\')
 _QUOTED_NAME = re.compile(r"\\\"\]? {0,8}[:=]")
+_QUOTED_NAME_IN_BYTES = re.compile(_QUOTED_NAME.pattern.encode())
+_JSON_BEGINS_IN_BYTES = tuple(map(str.encode, _JSON_BEGINS))
 _BRACKET = re.compile(r"[\[\]{}]")
 _CONTROL = re.compile(r"\\(?:[bfnrt]|u00[0-9a-f]{2})")
 _ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
@@ -169,6 +172,8 @@ class Redactor:
 
     def is_named(self, node: dict[str, Any]) -> bool:
         """Return whether *node* is such as ``{"name": "password", "value": ...}``."""
+        if _NAME_KEY_SET.isdisjoint(node):
+            return False
         names = map(node.get, _NAME_KEYS)
         return any(type(name) is str and self._keys[name] for name in names)
 
@@ -336,7 +341,18 @@ def _finds_json(text: str) -> bool:
     return _JSON_IN_TEXT.search(text) is not None
 
 
-_JSON_SEARCH = Search(lambda text: b"\\" in text and b'\\"' in text, _finds_json)
+def _may_have_json(text: bytes) -> bool:
+    """Return whether :func:`_finds_json` may be true for a record in *text*."""
+    if b"\\" not in text or b'\\"' not in text:
+        return False
+    return (
+        _QUOTED_NAME_IN_BYTES.search(text) is not None
+        or not text.isascii()
+        or any(each in text for each in _JSON_BEGINS_IN_BYTES)
+    )
+
+
+_JSON_SEARCH = Search(_may_have_json, _finds_json)
 
 
 def _join(path: str, place: Any) -> str:

@@ -14,6 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -120,9 +121,19 @@ _SIEVES: Final = (
     ),
 )
 """Of each, what is left of a usual record is short, and nothing in it looks like a mark."""
-_AFTER_BLANK: Final = re.compile(
-    rb" (?:(?<=[^\"]: )|--?[up]|(?<=earer )|(?<=EARER )|(?<=asic )|(?<=ASIC ))"
-)
+_COMMANDS: Final = (b"earer ", b"asic ", b"EARER ", b"ASIC ", b" -u", b" --u", b" -p")
+
+# -- names in the JSON text of a page, which is read backwards: then what they end with begins the
+# pattern, and the engine goes from one to the next at once
+
+_NAME_BACKWARDS = rb" {0,8}\]?(?:[\"']\\*)?([\w.\x80-\xff-]{1,256}+\\?)"
+_BEFORE_EQUAL: Final = re.compile(rb"=" + _NAME_BACKWARDS)
+_BEFORE_COLON: Final = re.compile(rb" :(?!\")" + _NAME_BACKWARDS)
+_BEFORE_COLON_AND_QUOTE: Final = re.compile(rb"\"\\+:(?!\")" + _NAME_BACKWARDS)
+_NO_NAME: Final = re.compile(r"[^\w.\\-]")
+_PARAMETER_BACKWARDS: Final = re.compile(rb"=([\w.%~\[\]\x80-\xff-]{1,512}+)[?&;#]")
+_TAG_NAME: Final = re.compile(rb"<([A-Za-z][\w.:\x80-\xff-]{0,256}+)")
+_MAY_BE_USER: Final = re.compile(rb"://[^/?#\s\"'<>{}|`]*@")
 
 
 class Search(NamedTuple):
@@ -142,31 +153,46 @@ class SecretTexts:
     def __init__(self, keys: SecretKeys, *, by_value: bool) -> None:
         self._keys = keys
         self._by_value = by_value
-        address = Search(
-            lambda text: b"/" in text and b"://" in text,  # one character is found much faster
-            lambda text: (by_value and _user(text) != text) or self._parameters(text) != text,
-        )
         self.searches: Final[tuple[Search, ...]] = (
-            (address,)
+            (Search(self._may_have_parameter, lambda text: self._parameters(text) != text),)
             if not by_value
             else (
-                address,
-                Search(lambda text: b"=" in text, self._finds_named),
-                Search(_AFTER_BLANK.search, self._finds_after_blank),
+                Search(_may_have_user, lambda text: _user(text) != text),
+                Search(self._may_have_parameter, lambda text: self._parameters(text) != text),
+                Search(self._may_have_name, lambda text: self._named(text) != text),
                 Search(
-                    lambda text: b"<" in text and b"</" in text,
-                    lambda text: self._tags(text) != text,
+                    lambda text: any(each in text for each in _COMMANDS),
+                    lambda text: _commands(text) != text,
                 ),
+                Search(self._may_have_tag, lambda text: self._tags(text) != text),
                 Search(lambda text: any(sieve(text) for sieve in _SIEVES), self._finds_token),
             )
         )
         """They look at a whole record, and err on the side of finding."""
 
-    def _finds_named(self, text: str) -> bool:
-        return self._parameters(text) != text or self._named(text) != text
+    def _may_have_parameter(self, text: bytes) -> bool:
+        if b"=" not in text:
+            return False
+        names = map(unquote_plus, _read(_PARAMETER_BACKWARDS, text))
+        return any(self._names(name) or name.lower() in _ADDRESS_SECRETS for name in names)
 
-    def _finds_after_blank(self, text: str) -> bool:
-        return _commands(text) != text or self._named(text) != text
+    def _may_have_name(self, text: bytes) -> bool:
+        names: set[str] = set()
+        if b"=" in text:
+            names |= _read(_BEFORE_EQUAL, text)
+        if b": " in text:
+            names |= _read(_BEFORE_COLON, text)
+        if b"\\" in text and b":\\" in text:
+            names |= _read(_BEFORE_COLON_AND_QUOTE, text)
+        if self._keys.harmless.issuperset(names):
+            return False
+        return any(map(self._names, chain.from_iterable(map(_ends, names))))
+
+    def _may_have_tag(self, text: bytes) -> bool:
+        if b"<" not in text or b"</" not in text:
+            return False
+        names = {each.decode(errors="replace") for each in _TAG_NAME.findall(text)}
+        return any(self._names(name.rpartition(":")[2]) for name in names)
 
     def _finds_token(self, text: str) -> bool:
         return any(pattern.search(text) for pattern in (_TOKEN, _ENCODED, _WEBHOOK))
@@ -270,6 +296,24 @@ class SecretTexts:
             return self._hides(found["name"], value)
         # In prose a word after a colon is seldom what the word before it names.
         return may_be_secret(value.rpartition(" ")[2]) and self._hides(found["name"], value)
+
+
+def _read(backwards: re.Pattern[bytes], text: bytes) -> set[str]:
+    """Return what the pattern, which is written *backwards*, finds in *text*."""
+    return {each[::-1].decode(errors="replace") for each in set(backwards.findall(text[::-1]))}
+
+
+def _ends(name: str) -> list[str]:
+    """Return *name*, read from bytes of JSON, as it may be in the text itself."""
+    name = _NO_NAME.split(name)[-1]
+    if name[:1] != "\\":
+        return [name]
+    return [name[1:], name[2:], name[6:]]  # of a name behind a backslash, \n or \u000a
+
+
+def _may_have_user(text: bytes) -> bool:
+    # One character is found much faster than three.
+    return b"/" in text and b"://" in text and _MAY_BE_USER.search(text) is not None
 
 
 _NUMBER: Final = re.compile(r"-?\d{1,9}\Z")
