@@ -84,44 +84,82 @@ class _Sieve:
     """
     Tells in a tenth of the time whether one of *marks* may be in a text.
 
-    It deletes all characters but *kept* from the text, and searches what is left for what would be
-    left of a mark; only if that is found, for the mark itself.
+    It deletes all characters but *kept* from the text, and searches what is left for *parts* of
+    what would be left of the marks; only if one is found, for those marks themselves. With *alike*,
+    the first characters are read as the second ones, so that fewer parts are enough.
     """
 
-    def __init__(self, kept: bytes, marks: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        kept: bytes,
+        alike: tuple[bytes, bytes],
+        parts: Sequence[bytes],
+        marks: Sequence[bytes],
+    ) -> None:
+        self.kept: Final = kept
+        self._table = bytes.maketrans(*alike)
         self._deleted = bytes(set(range(256)) - set(kept))
-        left: dict[bytes, list[bytes]] = {}
+        self._marks: dict[bytes, list[bytes]] = {part: [] for part in parts}
         for mark in marks:
-            left.setdefault(mark.translate(None, self._deleted), []).append(mark)
-        self._left = list(left.items())
+            left = mark.translate(self._table, self._deleted)
+            self._marks[next(part for part in parts if part in left)].append(mark)
 
-    def __call__(self, text: bytes) -> bool:
-        rest = text.translate(None, self._deleted)
+    def __call__(self, text: bytes, kept: bytes) -> bool:
+        """Return whether *text* may have a mark; *kept* is what all sieves together keep of it."""
+        left = kept.translate(self._table, self._deleted)
         return any(
-            left in rest and any(mark in text for mark in marks) for left, marks in self._left
+            part in left and any(mark in text for mark in marks)
+            for part, marks in self._marks.items()
         )
 
 
 _SIEVES: Final = (
     _Sieve(
-        b"_ghkvwyzJAKIBEGSPX",
+        b"JABEGINKSPXOCz",
+        (b"", b""),
+        [b"J", b"BEGIN", b"KIA", b"SIA", b"AIz", b"GOCSPX", b"AEI", b"SG"],
         [
-            *(b"sk_live_", b"rk_live_", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"),
-            *(b"github_pat_", b"AKIA", b"ASIA", b"AIza", b"GOCSPX-", b"pypi-AgEI", b"whsec_"),
-            *(b"eyJ", b"-----BEGIN", b"SG."),
+            *(b"eyJ", b"-----BEGIN", b"AKIA", b"ASIA", b"AIza", b"GOCSPX-", b"pypi-AgEI"),
+            b"SG.",
         ],
     ),
     _Sieve(
-        b"-_mptfhxk",
+        b"_ghwpfnm",
+        (b"wf", b"gp"),
+        [b"gh_", b"hp_", b"npm_"],
         [
-            *(b"sk_test_", b"rk_test_", b"sk-ant-", b"sk-proj-", b"sk-svcacct-", b"glpat-"),
-            *(b"npm_", b"hf_", b"dckr_pat_", b"shpat_"),
-            *(b"xoxa-", b"xoxb-", b"xoxe-", b"xoxp-", b"xoxr-", b"xoxs-", b"hooks.slack.com/"),
+            *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"whsec_", b"github_pat_"),
+            *(b"hf_", b"shpat_", b"npm_"),
         ],
     ),
+    _Sieve(
+        b"_kvtp",
+        (b"", b""),
+        [b"k_v_", b"k_tt_", b"k_pt_"],
+        [b"sk_live_", b"rk_live_", b"sk_test_", b"rk_test_", b"dckr_pat_"],
+    ),
+    _Sieve(
+        b"-.kpxnv",
+        (b"pv", b"nn"),
+        [b"k-n", b"xx", b"k.k."],
+        [b"sk-ant-", b"sk-proj-", b"sk-svcacct-", b"xox", b"hooks.slack.com/"],
+    ),
+    _Sieve(b"-glp", (b"", b""), [b"glp-"], [b"glpat-"]),
 )
 """Of each, what is left of a usual record is short, and nothing in it looks like a mark."""
-_COMMANDS: Final = (b"earer ", b"asic ", b"EARER ", b"ASIC ", b" -u", b" --u", b" -p")
+_DELETED: Final = bytes(set(range(256)).difference(*(sieve.kept for sieve in _SIEVES)))
+
+
+def _may_have_token(text: bytes) -> bool:
+    kept = text.translate(None, _DELETED)
+    return any(sieve(text, kept) for sieve in _SIEVES)
+
+
+_AFTER_BLANK: Final = re.compile(
+    rb" (?:(?<=[:rRcC] )"  # few blanks are behind one of these
+    rb"(?:(?<=[^\"]: )|(?<=earer )|(?<=asic )|(?<=EARER )|(?<=ASIC ))|--?[up])"
+)
+_COMMAND_WORDS: Final = re.compile(_AFTER_BLANK.pattern.replace(b'(?<=[^\\"]: )|', b""))
 
 # -- names in the JSON text of a page, which is read backwards: then what they end with begins the
 # pattern, and the engine goes from one to the next at once
@@ -160,12 +198,9 @@ class SecretTexts:
                 Search(_may_have_user, lambda text: _user(text) != text),
                 Search(self._may_have_parameter, lambda text: self._parameters(text) != text),
                 Search(self._may_have_name, lambda text: self._named(text) != text),
-                Search(
-                    lambda text: any(each in text for each in _COMMANDS),
-                    lambda text: _commands(text) != text,
-                ),
+                Search(self._may_have_header, self._finds_header),
                 Search(self._may_have_tag, lambda text: self._tags(text) != text),
-                Search(lambda text: any(sieve(text) for sieve in _SIEVES), self._finds_token),
+                Search(_may_have_token, self._finds_token),
             )
         )
         """They look at a whole record, and err on the side of finding."""
@@ -177,13 +212,17 @@ class SecretTexts:
         return any(self._names(name) or name.lower() in _ADDRESS_SECRETS for name in names)
 
     def _may_have_name(self, text: bytes) -> bool:
-        names: set[str] = set()
-        if b"=" in text:
-            names |= _read(_BEFORE_EQUAL, text)
-        if b": " in text:
-            names |= _read(_BEFORE_COLON, text)
-        if b"\\" in text and b":\\" in text:
-            names |= _read(_BEFORE_COLON_AND_QUOTE, text)
+        return (b"=" in text and self._any_name(_BEFORE_EQUAL, text)) or (
+            b"\\" in text and b":\\" in text and self._any_name(_BEFORE_COLON_AND_QUOTE, text)
+        )
+
+    def _may_have_header(self, text: bytes) -> bool:
+        return _AFTER_BLANK.search(text) is not None and (
+            _COMMAND_WORDS.search(text) is not None or self._any_name(_BEFORE_COLON, text)
+        )
+
+    def _any_name(self, backwards: re.Pattern[bytes], text: bytes) -> bool:
+        names = _read(backwards, text)
         if self._keys.harmless.issuperset(names):
             return False
         return any(map(self._names, chain.from_iterable(map(_ends, names))))
@@ -193,6 +232,9 @@ class SecretTexts:
             return False
         names = {each.decode(errors="replace") for each in _TAG_NAME.findall(text)}
         return any(self._names(name.rpartition(":")[2]) for name in names)
+
+    def _finds_header(self, text: str) -> bool:
+        return _commands(text) != text or self._named(text) != text
 
     def _finds_token(self, text: str) -> bool:
         return any(pattern.search(text) for pattern in (_TOKEN, _ENCODED, _WEBHOOK))
