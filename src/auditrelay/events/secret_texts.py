@@ -4,21 +4,21 @@ Find secrets in texts by what they look like, whatever the key above them is.
 Every pattern is written so that it costs time in proportion to the text: no two of its parts can
 match the same characters in more than one way. In a text only the secret itself is replaced.
 
-A page is searched once for all of its records (:func:`searches_for`). That must cost next to
-nothing where there is no secret, so first of all the letters that most texts consist of are
-deleted (:class:`_Sieve`), which is one call, and what is left is searched for what would be left
-of a mark.
+A page is searched once for all of its records (:class:`Search`). That must cost next to nothing
+where there is no secret: beginnings of tokens are looked for by :mod:`.secret_marks`, and of what
+has a value behind it only the name, which is read backwards from the ``=`` or the colon.
 """
 
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from auditrelay.events.secret_keys import SecretKeys, may_be_secret
+from auditrelay.events.secret_marks import may_have_token
 
 MARK: Final = "[redacted]"
 
@@ -80,81 +80,6 @@ _ADDRESS_SECRETS: Final = frozenset(
 """Parameters that are credentials in an address, though not as the key of a record."""
 
 
-class _Sieve:
-    """
-    Tells in a tenth of the time whether one of *marks* may be in a text.
-
-    It deletes all characters but *kept* from the text, and searches what is left for *parts* of
-    what would be left of the marks; only if one is found, for those marks themselves. With *alike*,
-    the first characters are read as the second ones, so that fewer parts are enough.
-    """
-
-    def __init__(
-        self,
-        kept: bytes,
-        alike: tuple[bytes, bytes],
-        parts: Sequence[bytes],
-        marks: Sequence[bytes],
-    ) -> None:
-        self.kept: Final = kept
-        self._table = bytes.maketrans(*alike)
-        self._deleted = bytes(set(range(256)) - set(kept))
-        self._marks: dict[bytes, list[bytes]] = {part: [] for part in parts}
-        for mark in marks:
-            left = mark.translate(self._table, self._deleted)
-            self._marks[next(part for part in parts if part in left)].append(mark)
-
-    def __call__(self, text: bytes, kept: bytes) -> bool:
-        """Return whether *text* may have a mark; *kept* is what all sieves together keep of it."""
-        left = kept.translate(self._table, self._deleted)
-        return any(
-            part in left and any(mark in text for mark in marks)
-            for part, marks in self._marks.items()
-        )
-
-
-_SIEVES: Final = (
-    _Sieve(
-        b"JABEGINKSPXOCz",
-        (b"", b""),
-        [b"J", b"BEGIN", b"KIA", b"SIA", b"AIz", b"GOCSPX", b"AEI", b"SG"],
-        [
-            *(b"eyJ", b"-----BEGIN", b"AKIA", b"ASIA", b"AIza", b"GOCSPX-", b"pypi-AgEI"),
-            b"SG.",
-        ],
-    ),
-    _Sieve(
-        b"_ghwpfnm",
-        (b"wf", b"gp"),
-        [b"gh_", b"hp_", b"npm_"],
-        [
-            *(b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"whsec_", b"github_pat_"),
-            *(b"hf_", b"shpat_", b"npm_"),
-        ],
-    ),
-    _Sieve(
-        b"_kvtp",
-        (b"", b""),
-        [b"k_v_", b"k_tt_", b"k_pt_"],
-        [b"sk_live_", b"rk_live_", b"sk_test_", b"rk_test_", b"dckr_pat_"],
-    ),
-    _Sieve(
-        b"-.kpxnv",
-        (b"pv", b"nn"),
-        [b"k-n", b"xx", b"k.k."],
-        [b"sk-ant-", b"sk-proj-", b"sk-svcacct-", b"xox", b"hooks.slack.com/"],
-    ),
-    _Sieve(b"-glp", (b"", b""), [b"glp-"], [b"glpat-"]),
-)
-"""Of each, what is left of a usual record is short, and nothing in it looks like a mark."""
-_DELETED: Final = bytes(set(range(256)).difference(*(sieve.kept for sieve in _SIEVES)))
-
-
-def _may_have_token(text: bytes) -> bool:
-    kept = text.translate(None, _DELETED)
-    return any(sieve(text, kept) for sieve in _SIEVES)
-
-
 _AFTER_BLANK: Final = re.compile(
     rb" (?:(?<=[:rRcC] )"  # few blanks are behind one of these
     rb"(?:(?<=[^\"]: )|(?<=earer )|(?<=asic )|(?<=EARER )|(?<=ASIC ))|--?[up])"
@@ -200,7 +125,7 @@ class SecretTexts:
                 Search(self._may_have_name, lambda text: self._named(text) != text),
                 Search(self._may_have_header, self._finds_header),
                 Search(self._may_have_tag, lambda text: self._tags(text) != text),
-                Search(_may_have_token, self._finds_token),
+                Search(may_have_token, self._finds_token),
             )
         )
         """They look at a whole record, and err on the side of finding."""
