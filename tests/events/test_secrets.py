@@ -84,6 +84,9 @@ HIDDEN: dict[str, Any] = {
     "assignment": f"API_TOKEN={S}",
     "exported": f"export DB_PASSWORD='{S}' && run",
     "long option": f"login --password={S}",
+    "quoted behind a colon": f'password:"{S}"',
+    "escaped behind a colon": f'x\tpassword:\\"{S}\\"',
+    "words in quotation marks before the name": f"has\u201ctoken={S}",
     "YAML": f"user: dana\npassword: {S}\n",
     "YAML, quoted": f'user: dana\npassword: "{S}"',
     "form": f"user=dana&password={S}&x=1",
@@ -213,6 +216,32 @@ def test_read_with_its_page_it_is_as_read_alone(
         ]
         for _ in range(2):
             assert list(normalize(texts, 5)) == with_care(normalize, texts)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        *("sk_live_", "sk_test_", "rk_live_", "rk_test_", "sk-proj-", "sk-ant-", "sk-svcacct-"),
+        *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "npm_", "pypi-AgEI"),
+        *("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "AKIA", "ASIA", "AIza", "GOCSPX-"),
+        *("dckr_pat_", "whsec_", "hf_", "shpat_", "SG.ABCDEFABCDEF.", "eyJhbGci.", "eyJ"),
+        *("hooks.slack.com/services/", "-----BEGIN PRIVATE KEY-----"),
+    ],
+)
+def test_a_token_is_known_by_how_it_begins_among_usual_records(
+    beginning: str, normalizer: Callable[..., Normalizer]
+) -> None:
+    secret = "ABCDEF0123456789" * 2
+    if beginning == "eyJ":
+        beginning, secret = "", base64.b64encode(b'{"token":"ABCDEF0123456789"}').decode()
+    record = {**USUAL["jitsudo"], "reasoning": f"it is {beginning}{secret}"}
+    texts = [
+        json.dumps(each, separators=(",", ":")).encode()
+        for each in (*[USUAL["jitsudo"]] * 3, record, USUAL["jitsudo"])
+    ]
+    events = list(normalizer("jitsudo")(texts, 5))
+    assert secret not in str(events[3].reason)
+    assert [bool(each.redacted) for each in events] == [False, False, False, True, False]
 
 
 def test_there_are_a_hundred() -> None:

@@ -9,6 +9,7 @@ so that a malformed record does not fail its whole page.
 import json
 import re
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -73,6 +74,12 @@ def one_line(text: bytes) -> bytes:
     if b"\n" in text or b"\r" in text:
         return text.translate(None, b"\r\n")
     return text
+
+
+def one_lines(texts: Sequence[bytes]) -> list[bytes]:
+    """Return :func:`one_line` of each of *texts*: a page of them is looked through at once."""
+    page = b"".join(texts)
+    return list(map(one_line, texts)) if b"\n" in page or b"\r" in page else list(texts)
 
 
 def splice(text: msgspec.Raw) -> orjson.Fragment:

@@ -15,7 +15,7 @@ import orjson
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.classify import MEANINGS
-from auditrelay.events.decode import one_line
+from auditrelay.events.decode import one_lines
 from auditrelay.events.forms.nesting import deeper_than
 from auditrelay.events.marks import NO_MARKS, add_marks, changes_of, without_empty
 from auditrelay.events.timestamps import iso_ms
@@ -40,16 +40,15 @@ def _fits(record: bytes) -> bool:
     return _MAYBE_LONG_KEY.search(record) is None or _LONG_KEY.search(record) is None
 
 
-def record(text: bytes) -> bytes:
-    """Return JSON *text* as Datadog accepts it: itself, or a JSON string of it."""
-    return one_line(text) if _fits(text) else orjson.dumps(text.decode())
+def records(texts: Sequence[bytes]) -> list[bytes]:
+    """Return JSON *texts* as Datadog accepts them: each itself, or a JSON string of it."""
+    return [
+        line if _fits(text) else orjson.dumps(text.decode())
+        for text, line in zip(texts, one_lines(texts), strict=True)
+    ]
 
 
-def _records(texts: Sequence[bytes]) -> list[bytes]:
-    return list(map(record, texts))
-
-
-SPLICED = {"raw": _records}
+SPLICED = {"raw": records}
 """How JSON texts of an event are embedded, where it is not as one line."""
 
 
@@ -149,5 +148,6 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     if event.reason:
         log["reason"] = event.reason
     log["auditrelay"] = _own(event, marks)
-    log["vendor"] = {vendor: orjson.Fragment(record(bytes(event.raw)))}
+    [record] = records([bytes(event.raw)])
+    log["vendor"] = {vendor: orjson.Fragment(record)}
     return log

@@ -16,7 +16,7 @@ import orjson
 from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.addresses import is_ip
 from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
-from auditrelay.events.decode import one_line
+from auditrelay.events.decode import one_lines
 from auditrelay.events.forms.fields import acceptable, may_have_long_parts, may_have_odd_keys
 from auditrelay.events.forms.nesting import deeper_than
 from auditrelay.events.marks import NO_MARKS, NOT_NORMALIZED, add_marks, changes_of, without_empty
@@ -41,15 +41,16 @@ def is_admin_role(privilege: str) -> bool:
 def flattened(texts: Sequence[bytes]) -> list[bytes]:
     """Return JSON *texts* as a ``flattened`` field accepts them: objects of bounded size."""
     odd = may_have_odd_keys(b"".join(texts))
-    return [_flattened(text, odd=odd and may_have_odd_keys(text)) for text in texts]
+    return [
+        _flattened(text, line, odd=odd and may_have_odd_keys(text))
+        for text, line in zip(texts, one_lines(texts), strict=True)
+    ]
 
 
-def _flattened(text: bytes, *, odd: bool) -> bytes:
+def _flattened(text: bytes, line: bytes, *, odd: bool) -> bytes:
     if len(text) > _MAX_DETAILS_BYTES or deeper_than(_MAX_DETAILS_DEPTH, text):
         return _OMITTED
-    text = one_line(text)
-    if text[:1] != b"{":
-        text = b'{"value":%b}' % text
+    text = line if line[:1] == b"{" else b'{"value":%b}' % line
     if odd or may_have_long_parts(text):
         text = acceptable(text)
         if len(text) > _MAX_DETAILS_BYTES:

@@ -74,8 +74,15 @@ CLAIMED_IP = "claimed_ip"
 
 
 @lru_cache(maxsize=1024)
-def _action(action: str | None, resource_type: str | None) -> Action:
-    """Return the meaning of an action. Only its last part is a verb: ``grant`` is a resource."""
+def _action(action: str | None, resource_type: str | None, ip: bool) -> Action:  # noqa: FBT001
+    """
+    Return the meaning of an action. Only its last part is a verb: ``grant`` is a resource.
+
+    *ip* is whether the metadata claim the actor's address.
+    """
+    if ip:
+        meaning = _action(action, resource_type, False)  # noqa: FBT003  # as the page's columns
+        return meaning._replace(warnings=(*meaning.warnings, CLAIMED_IP))
     name = action or "unknown"
     known = _ACTIONS.get(name)
     if known is not None:
@@ -103,11 +110,6 @@ def _address(details: Mapping[str, Any]) -> str | None:
     return None
 
 
-@lru_cache(maxsize=1024)
-def _claimed(action: Action) -> Action:
-    return action._replace(warnings=(*action.warnings, CLAIMED_IP))
-
-
 def _changes(details: Mapping[str, Any]) -> tuple[Change, ...]:
     return differences(details) if "before" in details or "after" in details else ()
 
@@ -116,10 +118,8 @@ def read(page: Columns) -> ParsedPage:
     """Say who did what to what. A detail of a wrong type stays in the metadata only."""
     actor_id, actor_type, reasoning = page.texts("actor_id", "actor_type", "reasoning")
     native_action, target_type, target_id = page.texts("action", "resource_type", "resource_id")
-    action = list(map(_action, native_action, target_type))
     address = list(map(_address, page.details))
-    if any(address):
-        action = [_claimed(each) if ip else each for each, ip in zip(action, address, strict=True)]
+    action = list(map(_action, native_action, target_type, map(bool, address)))
     return ParsedPage(
         action=action,
         actor=list(map(_actor, actor_id, actor_type, address)),
