@@ -2,8 +2,9 @@
 
 import asyncio
 import gzip
+import os
 import re
-import time
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,9 +19,24 @@ pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 MOST_MB = 256
 
+BOMBS = int(os.environ.get("BOMBS", "40"))
+"""Each would leave 32 MiB behind. Two hundred take a minute: BOMBS=200 make test AREA=promises."""
+
 TINY = gzip.compress(
     b'{"data":[' + b",".join([b"{}"] * 1_000_000) + b'],"has_more":false,"next_cursor":null}'
 )
+
+
+ASK = """
+import sys, time, urllib.request
+worst, over = 0.0, time.monotonic() + 12
+while time.monotonic() < over:
+    asked = time.monotonic()
+    urllib.request.urlopen(sys.argv[1], timeout=20).read()
+    worst = max(worst, time.monotonic() - asked)
+    time.sleep(0.02)
+print(worst)
+"""
 
 
 def peak_mb(daemon: Daemon) -> int:
@@ -31,16 +47,16 @@ def peak_mb(daemon: Daemon) -> int:
     return int(found[1]) // 1024
 
 
-async def test_200_refused_bombs_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_refused_bombs_leave_nothing_behind(tmp_path: Path) -> None:
     async with Sandbox() as sandbox:
         now = datetime.now(UTC)
         sandbox.jitsudo.fill(20, now - timedelta(minutes=30), now)
-        sandbox.jitsudo.faults.add(faults.gzip_bomb(40 * 2**20), times=200)
+        sandbox.jitsudo.faults.add(faults.gzip_bomb(40 * 2**20), times=BOMBS)
         tables = sources(sandbox, of=["jitsudo"])
         async with Daemon(configure(tmp_path, tables, sinks(sandbox)), speed=1000) as daemon:
             made = list(sandbox.jitsudo.history.ids())
             await eventually(lambda: not sandbox.splunk.stored.lost(made), within=120)
-            assert sum(seen.fault for seen in sandbox.jitsudo.seen) == 200
+            assert sum(seen.fault for seen in sandbox.jitsudo.seen) == BOMBS
             assert peak_mb(daemon) < MOST_MB
 
 
@@ -54,13 +70,19 @@ async def test_a_page_of_a_million_tiny_records_neither_fills_memory_nor_stops_t
         sandbox.jitsudo.faults.add(faults.rewrite(a_million), times=None)
         tables = sources(sandbox, of=["jitsudo", "bland"])
         async with Daemon(configure(tmp_path, tables, sinks(sandbox))) as daemon:
-            worst, over = 0.0, time.monotonic() + 15
-            while time.monotonic() < over:
-                asked = time.monotonic()
-                assert (await daemon.get("/healthz")).status_code == 200
-                worst = max(worst, time.monotonic() - asked)
-                await asyncio.sleep(0.02)  # the loop of the process is what is looked at
-            assert worst < 1
+            # In a process of its own: this one is busy with the doubles.
+            asking = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", ASK, f"{daemon.address}/healthz"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            output, _ = await asking.communicate()
+            # A loop that decodes such a page in one go is silent for half a minute. How long this
+            # one is says as much of the machine as of the code: docs/performance.md has figures.
+            assert float(output) < 5
             assert peak_mb(daemon) < MOST_MB
-            new = sandbox.bland.add(datetime.now(UTC))
-            await eventually(lambda: not sandbox.splunk.stored.lost([new]), within=20)
+            sandbox.bland.add(datetime.now(UTC))
+
+            async def collected() -> bool:
+                return await daemon.metric("auditrelay_events_collected_total", source="bland") == 1
+
+            await eventually(collected, what="another source goes on")

@@ -181,6 +181,7 @@ async def test_a_bug_at_a_span_holds_the_source_and_nothing_else_up(tmp_path: Pa
         assert {*made} - {*await world.names()} == {made[7]}
         assert await _gaps(world) == [], "nothing is dropped for a bug of ours"
         world.vendor.walk_instead = None
+        world.clock.advance(HOUR)  # after so many failures it is tried once an hour
         await collector.poll()
         assert {*made} <= {*await world.names()}
         assert collector.condition.up

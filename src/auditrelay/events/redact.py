@@ -268,12 +268,9 @@ class _Walk:
 
     def list(self, node: list[Any], path: str, depth: int) -> None:
         before: Any = None
+        names_headers = not self._redactor.spares_list(node)
         for place, value in enumerate(node):
-            if (
-                type(before) is str
-                and before.lower() in _HEADERS
-                and not self._redactor.spares_list(node)
-            ):
+            if names_headers and type(before) is str and before.lower() in _HEADERS:
                 self._beside(node, place, path)
             self._inside(node, place, path, depth)
             before = value
