@@ -77,7 +77,7 @@ async def _read(
     """Read *window* as a poll does, and render what comes; only expected errors may be raised."""
     try:
         async for identified, _, _ in walk(
-            source, window, lambda records, twins: normalizer.identify(records, NOON, twins)
+            source, window, lambda records, *twins: normalizer.identify(records, NOON, *twins)
         ):
             for event in identified.page():
                 FORMS[next(forms)](event)
