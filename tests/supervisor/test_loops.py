@@ -314,7 +314,7 @@ async def test_what_was_not_acknowledged_in_time_is_resent_although_the_channel_
     deliverer = supervised(sink, intake)
     async with running(deliverer):
         deliverer.wake.set()
-        await eventually(lambda: intake.offered == [names, names])
+        await eventually(lambda: intake.offered[:2] == [names, names])
     assert bug.met
 
 

@@ -78,6 +78,7 @@ class AcknowledgementPoller:
                 await self._clock.sleep(after_bug.next())
                 if not self._pending.events:  # they are resent: the next batch is the probe
                     self._health.probe_lock.release()
+                    self._in_flight.slot_changed.set()  # it may have looked for a slot before
                 wait = POLL_FIRST
                 continue
             after_bug.reset()
