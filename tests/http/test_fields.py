@@ -73,3 +73,8 @@ def test_what_names_no_page_is_no_link(wrong: object) -> None:
 def test_null_and_absence_stay_apart() -> None:
     assert read().next is msgspec.UNSET
     assert read(count=None, more=None, next=None) == Answer(None, None, None)
+
+
+def test_a_field_of_another_type_is_a_bug_and_no_answer() -> None:
+    with pytest.raises(NotImplementedError):
+        read_field(complex, 1)
