@@ -134,3 +134,9 @@ async def test_a_log_that_a_reader_keeps_from_being_emptied_is_reported_as_it_gr
     await writer.write(lambda db: put(db, 300))
     await writer.write(lambda db: put(db, 1))
     assert log.stat().st_size < 1 << 20
+
+
+async def test_nothing_waits_for_a_writer_that_is_closed(writer: Writer) -> None:
+    writer.close()
+    with pytest.raises(StateError, match="the state is closed"):
+        await asyncio.wait_for(writer.write(lambda db: put(db, 1)), 5)

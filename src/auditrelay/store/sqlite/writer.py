@@ -97,8 +97,10 @@ class Writer:
         *then* is called with it on the writer thread, in the order of the commits, even if the
         caller is cancelled meanwhile; not at all if the transaction fails. It must not raise.
 
-        Raises StoreFull if the disk has no room for it.
+        Raises StoreFull if the disk has no room for it, and StateError after :meth:`close`.
         """
+        if self._closing:
+            raise StateError("the state is closed")  # nothing runs that would ever finish it
         future: Future[T] = Future()
         self._queue.put(_Entry(work, future, spools, then))  # type: ignore[arg-type]  # the queue keeps works of any T
         return await asyncio.wrap_future(future)
