@@ -9,7 +9,7 @@ _EMAIL = re.compile(r"[a-zA-Z0-9!#-'*-/=?^-`{|}~]+@[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-
 _FORWARDED = re.compile(r"for=\s*\"?([^\";,]*)", re.IGNORECASE)
 """An element of a ``Forwarded`` header (RFC 7239)."""
 _SEPARATORS = re.compile(r"[\s,;]+")
-_WITH_PORT = re.compile(r"\[([^\]]*)\](?::\w{1,16})?|([\d.]+):\w{1,16}")
+_WITH_PORT = re.compile(r"\[([^\]]+)\](?::\w{1,16})?|([\d.]+):\w{1,16}")
 _MAX_CHAIN_LENGTH = 4096
 """Characters of a chain of addresses that are read."""
 
