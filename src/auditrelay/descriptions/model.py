@@ -1,0 +1,385 @@
+"""
+A description of an audit-log API: the tables of its file, as they are written.
+
+A description says where things are; the engine knows what to do. It has no expressions, no
+conditions and no state: a cursor cannot be moved here. ``load`` reads the file and checks what one
+table says about another.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from auditrelay.descriptions.places import AnyPath, AnySlot, AnySpot, Paths
+from auditrelay.settings.values import Duration
+
+Text = Annotated[str, Field(min_length=1)]
+Status = Annotated[int, Field(ge=100, le=599)]
+
+
+class Table(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Setting(Table):
+    """What an operator fills in."""
+
+    about: Text
+    example: Text
+    pattern: str | None = None
+    """The whole value must match it."""
+    choices: tuple[str, ...] | None = None
+    default: str | None = None
+    scope: bool = False
+    """Part of what ids are unique in."""
+
+
+class SecretSetting(Table):
+    """A credential that an operator fills in."""
+
+    about: Text
+    default: str | None = None
+    """Only "" makes sense: a secret that some accounts do not have."""
+
+
+class HeaderAuth(Table):
+    """One secret in one header."""
+
+    kind: Literal["header"]
+    secret: Text
+    header: Text = "authorization"
+    prefix: str = ""
+    """As it is written, with its space."""
+
+
+class HeadersAuth(Table):
+    """Several secrets, each in a header."""
+
+    kind: Literal["headers"]
+    headers: dict[str, str] = Field(min_length=1)
+    """The secret by header."""
+
+
+class BasicAuth(Table):
+    """Basic authentication; each part is ``secret:NAME``, ``setting:NAME`` or ``text:...``."""
+
+    kind: Literal["basic"]
+    user: Text
+    password: Text
+
+
+Grant = Literal["client_credentials", "refresh_token", "jwt", "account_credentials"]
+
+
+class OAuth2Auth(Table):
+    """A token of an authorisation server (RFC 6749, RFC 7523)."""
+
+    kind: Literal["oauth2"]
+    grant: Grant
+    token_url: Text
+    client_id: str | None = None
+    """The name of a secret, as all that follow to *key*."""
+    client_secret: str | None = None
+    refresh_token: str | None = None
+    key: str | None = None
+    """Of a JWT grant: a service account's JSON file, or a private key in PEM."""
+    issuer: str | None = None
+    subject: str | None = None
+    audience: str | None = None
+    scope: str | None = None
+    params: dict[str, str] = {}
+    """Further parameters of the token request."""
+    send: Literal["form", "json", "basic"] = "form"
+    prefix: str = "Bearer "
+
+
+class DuoAuth(Table):
+    """Duo's signature (https://duo.com/docs/adminapi#authentication)."""
+
+    kind: Literal["duo"]
+    integration_key: Text
+    secret_key: Text
+
+
+Auth = Annotated[
+    HeaderAuth | HeadersAuth | BasicAuth | OAuth2Auth | DuoAuth, Field(discriminator="kind")
+]
+
+
+class Request(Table):
+    """The request, without what the window, the pages and the credentials add to it."""
+
+    base_url: Text
+    path: Text
+    method: Literal["GET", "POST"] = "GET"
+    params: dict[str, str | tuple[str, ...]] = {}
+    headers: dict[str, str] = {}
+    body: dict[str, Any] | None = None
+
+
+Order = Literal["none", "newest_first", "oldest_first"]
+
+
+class Time(Table):
+    """How a window is asked for."""
+
+    start: AnySlot | None = None
+    end: AnySlot | None = None
+    text: str | None = None
+    """A text with ``{start}`` and ``{end}``, in the slot *at*."""
+    at: AnySlot | None = None
+    format: str = "iso_ms"
+    longest: Duration | None = None
+    """The vendor refuses longer windows."""
+    order: Order = "none"
+    """As asked for or promised; it saves requests, no event depends on it."""
+    axis: Literal["event", "recorded"] = "event"
+    """Which time the filter speaks of: the record's own, or when the vendor stored it."""
+
+
+class Pages(Table):
+    """How pages are turned, and which sign is the end."""
+
+    kind: Literal["none", "cursor", "url", "number", "offset"]
+    from_: AnySpot | None = Field(None, alias="from")
+    to: AnySlot | None = None
+    first: int | None = Field(None, ge=0)
+    skip_first: bool = False
+    """The first page is asked for without its number."""
+    size: AnySlot | None = None
+    largest: int | None = Field(None, ge=1)
+    more: AnySpot | None = None
+    until_empty: bool = False
+    count: AnySpot | None = None
+    total: AnySpot | None = None
+    empty: Literal["broken", "go_on"] = "broken"
+    alone: bool = False
+    """Later pages carry the cursor and nothing else."""
+    path: str | None = None
+    """Later pages go to this path."""
+    most: int | None = Field(None, ge=1)
+    """The vendor shows no more records than this of one query."""
+    expired: tuple[Status, ...] = (400, 404, 410, 422)
+    """Statuses of a later page that mean that the cursor is not accepted."""
+    join: str | None = None
+    """What joins a cursor that is a list of texts, for a slot in the query."""
+    gone: str | None = None
+    """A text in a 404 of a later page that means that there is no such page: the end."""
+    says: dict[str, str] = {}
+    """Attributes that the Link must have."""
+
+
+class Records(Table):
+    """Where the records are, what one is known by, and its time."""
+
+    at: str
+    """Path of the list in the body, of plain keys; empty if the body is the list."""
+    id: Paths | None = None
+    id_parts: tuple[AnyPath, ...] | None = None
+    no_id: bool = False
+    without: tuple[str, ...] = ()
+    """Keys left out of the content by which a record without an id is known."""
+    time: Paths
+    time_format: str = "iso"
+    organisation: AnyPath | None = None
+    split: AnyPath | None = None
+    """A list in a record: each of its elements becomes a record of its own."""
+    absent: Literal["broken", "none"] = "broken"
+    fields: tuple[str, ...] | None = None
+    """The documented keys; by default the first keys of all paths."""
+
+
+class Limits(Table):
+    """How the vendor says that it is too fast."""
+
+    reset: str | None = None
+    """The header that says when to come back."""
+    reset_is: Literal["epoch_s", "epoch_ms", "seconds", "iso"] = "epoch_s"
+    remaining: str | None = None
+    """The header with the requests that are left."""
+    limit: str | None = None
+    """The header with the requests of a whole period, for *keep*."""
+    keep: float | None = Field(default=None, gt=0, lt=1)
+    """The share of the vendor's quota that is left to others."""
+    statuses: tuple[Status, ...] = (429,)
+
+
+class Errors(Table):
+    """What a refusal says."""
+
+    words: tuple[AnyPath, ...] = ()
+    found: AnyPath | None = None
+    """With status 200 this means a failure, if it holds something."""
+    ok: AnyPath | None = None
+    """With status 200 this must be true."""
+    retry: tuple[str, ...] = ()
+    """Globs on the words that mean "later"."""
+    retry_at: dict[str, tuple[str, ...]] = {}
+    """By spot the values that mean "later", whatever the status."""
+    hints: dict[str, str] = {}
+    """What the operator should do, by status."""
+    none: tuple[Status, ...] = ()
+    """Statuses that mean that there are no records."""
+
+
+class Defaults(Table):
+    """The vendor's own defaults of keys that every source has."""
+
+    settle: Duration | None = None
+    overlap: Duration | None = None
+    max_window: Duration | None = None
+    retention: Duration | None = None
+    resweep: tuple[Duration, ...] | None = None
+    poll_interval: Duration | None = None
+    initial_lookback: Duration | None = None
+    requests_per_minute: int | None = Field(None, ge=1)
+    page_size: int | None = Field(None, ge=1)
+
+    def given(self) -> Mapping[str, timedelta | int | list[timedelta]]:
+        """Return those that are given."""
+        found = {key: getattr(self, key) for key in type(self).model_fields}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in found.items()
+            if value is not None
+        }
+
+
+ActorKind = Literal["user", "api_key", "service", "system", "unknown"]
+Outcome = Literal["success", "failure", "unknown"]
+
+
+class ActorPaths(Table):
+    """One alternative for who acted: taken if its id, name or email finds something."""
+
+    kind: ActorKind | None = None
+    type: Paths | None = None
+    kinds: dict[str, ActorKind] = {}
+    id: Paths | None = None
+    name: Paths | None = None
+    email: Paths | None = None
+
+
+class TargetPaths(Table):
+    """One alternative for what was acted on: taken if its id, name or email finds something."""
+
+    type: Paths | None = None
+    type_is: str | None = None
+    id: Paths | None = None
+    name: Paths | None = None
+    email: Paths | None = None
+
+
+class ChangePaths(Table):
+    """
+    What changed.
+
+    With *list* each element is a change, and the other paths are inside of it; with *field* alone
+    *before* and *after* are the values; without either they are two objects, which are compared.
+    """
+
+    list: AnyPath | None = None
+    field: AnyPath | None = None
+    before: AnyPath | None = None
+    after: AnyPath | None = None
+
+
+class EventPaths(Table):
+    """From a record to an event: who did what to what."""
+
+    action: Paths | None = None
+    action_parts: tuple[AnyPath, ...] | None = None
+    action_prefix: str = ""
+    refine: AnyPath | None = None
+    category: Paths | None = None
+    names: dict[str, str] = {}
+    """Readable names of actions that are numbers."""
+    outcome: Paths | None = None
+    outcomes: dict[str, Outcome] = {}
+    outcome_default: Outcome | None = None
+    message: Paths | None = None
+    reason: Paths | None = None
+    privilege: Paths | None = None
+    metadata: Paths | None = None
+    project_id: Paths | None = None
+    project_name: Paths | None = None
+    org_name: Paths | None = None
+    guess: bool = False
+    actor: tuple[ActorPaths, ...] = ()
+    actor_ip: Paths | None = None
+    actor_agent: Paths | None = None
+    target: tuple[TargetPaths, ...] = ()
+    changes: ChangePaths | None = None
+
+
+Actions = dict[str, str | dict[str, str]]
+"""By native action ``kind/verb`` or ``kind/verb/outcome``; a table is looked up by *refine*."""
+
+
+class FeedTables(Table):
+    """One feed; a table here replaces the whole table of the same name at the top."""
+
+    about: str = ""
+    request: Request | None = None
+    time: Time | None = None
+    pages: Pages | None = None
+    records: Records | None = None
+    event: EventPaths | None = None
+    actions: Actions | None = None
+    defaults: Defaults | None = None
+
+
+class DescriptionFile(FeedTables):
+    """The whole file."""
+
+    vendor: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,31}$")]
+    product: Text
+    docs: tuple[str, ...] = Field(min_length=1)
+    checked: date
+    evidence: Literal["documentation", "recorded"]
+    needs: tuple[str, ...] = ()
+    leaves_out: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
+    """What is not proved, and what happens if it is otherwise."""
+    replaces: str | None = None
+    default_feed: str | None = None
+    settings: dict[str, Setting] = {}
+    secrets: dict[str, SecretSetting] = {}
+    auth: Auth
+    limits: Limits = Limits()
+    errors: Errors = Errors()
+    feeds: dict[str, FeedTables] = {}
+
+
+class Feed(Table):
+    """One feed of a description with all tables that hold for it: what the engine runs on."""
+
+    vendor: str
+    product: str
+    name: str | None
+    """None if the description has no feeds."""
+    docs: tuple[str, ...]
+    needs: tuple[str, ...]
+    leaves_out: tuple[str, ...]
+    unsure: tuple[str, ...]
+    settings: dict[str, Setting]
+    secrets: dict[str, SecretSetting]
+    auth: Auth
+    limits: Limits
+    errors: Errors
+    request: Request
+    time: Time
+    pages: Pages
+    records: Records
+    event: EventPaths
+    actions: Actions
+    defaults: Defaults
+
+    @property
+    def key(self) -> str:
+        """The vendor's part of uids: ``vendor``, or ``vendor:feed``."""
+        return self.vendor if self.name is None else f"{self.vendor}:{self.name}"
