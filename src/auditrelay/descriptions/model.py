@@ -362,6 +362,9 @@ class Feed(Table):
     product: str
     name: str | None
     """None if the description has no feeds."""
+    feeds: tuple[str, ...] = ()
+    """The names of all feeds of the description."""
+    default_feed: str | None = None
     docs: tuple[str, ...]
     needs: tuple[str, ...]
     leaves_out: tuple[str, ...]

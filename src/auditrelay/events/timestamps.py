@@ -27,6 +27,7 @@ _SHAPE = re.compile(
 
 _NUMBER = re.compile(r"-?\d{9,20}(?:\.\d{1,9})?", re.ASCII)
 """Fewer digits could be a year, or a date without dashes; as seconds they are before 1974."""
+_DECIMAL = re.compile(r"(-)?(\d{1,20})(?:\.(\d+))?", re.ASCII)
 _DOT_NET = re.compile(r"\\?/Date\((-?\d{1,17})(?:[+-]\d{4})?\)\\?/", re.ASCII)
 _MAIL = re.compile(
     r"(?:[A-Za-z]{3,9}, *)?(\d{1,2})[ -]([A-Za-z]{3})[ -](\d{4}) +(\d\d:\d\d(?::\d\d(?:\.\d+)?)?)"
@@ -119,6 +120,24 @@ def read(value: object) -> Parsed | None:
         return _parse_odd(str(value))
     # The shortest text of a float has its digits as they were sent: 1795643000.123456.
     return _parse_odd(repr(value)) if type(value) is float else None
+
+
+def counted(value: object, size: int) -> Parsed | None:
+    """
+    Return the JSON *value* as a time, if it counts parts of *size* microseconds since 1970.
+
+    It is a number, or the decimal text of one.
+    """
+    if type(value) is int:
+        return _bounded(value * size, "source") if _is_short(value) else None
+    if type(value) is float:
+        value = repr(value)  # its digits as they were sent: 1795643000.123456
+    found = _DECIMAL.fullmatch(value) if type(value) is str else None
+    if found is None:
+        return None
+    sign, whole, fraction = found.groups(default="")
+    at = int(whole) * size + int(f"{fraction[:6]:0<6}") * size // _SECOND
+    return _bounded(-at if sign else at, "source")
 
 
 def _unwrapped(value: dict[str, object]) -> object:

@@ -118,6 +118,11 @@ class SourceSettings(PeerSettings):
     """Static labels put on every event."""
 
     @property
+    def vendor(self) -> str:
+        """The vendor's name in events: in uids, source types and names of indices."""
+        return self.type
+
+    @property
     def addresses(self) -> Mapping[str, str]:
         """The API's address."""
         return {"base_url": self.base_url}

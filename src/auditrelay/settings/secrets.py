@@ -136,7 +136,7 @@ class Secret:
             return False
         try:
             value = resolve(self._template, self._environ)
-            _check_header_value(value)
+            self._check(value)
         except ValueError:
             return False  # its file may be being replaced: keep the old value
         changed = value != self._value
@@ -165,8 +165,13 @@ class Secret:
         if not isinstance(value, str):
             raise ValueError("must be a text")  # noqa: TRY004  # pydantic reports ValueError only
         secret = cls(value)
-        _check_header_value(secret.reveal())
+        cls._check(secret.reveal())
         return secret
+
+    @staticmethod
+    def _check(value: str) -> None:
+        """Raise ValueError if *value* cannot be used."""
+        _check_header_value(value)
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -183,3 +188,14 @@ class Secret:
     ) -> JsonSchemaValue:
         """Describe it as a write-only text."""
         return {"type": "string", "writeOnly": True}
+
+
+class SecretDocument(Secret):
+    """A secret of any number of lines, such as a private key: it is never sent as it is."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _check(value: str) -> None:
+        if not value.strip():
+            raise ValueError("is empty")

@@ -1,0 +1,270 @@
+"""
+The settings of a source that is described in a file: the keys of every source, and its own.
+
+The own ones are the settings and the secrets that the description declares. ``settings_class``
+makes a class of them, so that errors, the schema and the variables work as for other sources.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, WithJsonSchema, create_model, model_validator
+
+from auditrelay.descriptions import holes
+from auditrelay.descriptions.model import Feed, OAuth2Auth, Setting
+from auditrelay.settings import SourceSettings
+from auditrelay.settings.addresses import Address
+from auditrelay.settings.secrets import Secret, SecretDocument
+from auditrelay.settings.values import IdentityField, format_duration
+
+REST: Final = "rest"
+"""The type of a source whose description is a file of the operator's."""
+
+_AUTHORITY: Final = "token_url"
+"""The key by which an operator sets another address of the authorisation server."""
+
+
+class DescribedSettings(SourceSettings):
+    """What every described source has. ``settings_class`` derives the class of one feed."""
+
+    FEED: ClassVar[Feed]
+
+    _notes: tuple[str, ...] = ()
+
+    @property
+    def vendor(self) -> str:
+        """The vendor's name in events."""
+        return self.FEED.vendor
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed of the operator's settings: each begins with its key."""
+        return self._notes
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """The texts that fill holes, by their name."""
+        return {name: getattr(self, name) for name in self.FEED.settings}
+
+    def secret(self, name: str) -> Secret:
+        """Return the secret that the description calls *name*; an optional one may be empty."""
+        secret: Secret | None = getattr(self, name)
+        return Secret("") if secret is None else secret
+
+    @property
+    def token_address(self) -> str:
+        """The address of the authorisation server, for OAuth 2."""
+        address: str = getattr(self, _AUTHORITY)
+        return address
+
+    @property
+    def scope(self) -> str:
+        """
+        What ids are unique in, as far as records do not name it: the settings that are marked so.
+
+        Without such a setting it is the settings that stand in the host.
+        """
+        values = [getattr(self, name) for name in scope_settings(self.FEED)]
+        return values[0] if len(values) == 1 else json.dumps(values) if values else ""
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """The API's address, and that of its authorisation server."""
+        if isinstance(self.FEED.auth, OAuth2Auth):
+            return {"base_url": self.base_url, _AUTHORITY: self.token_address}
+        return {"base_url": self.base_url}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_addresses(cls, table: Any) -> Any:
+        """Put the description's addresses where the operator has set none of his own."""
+        if not isinstance(table, Mapping):
+            return table
+        addresses = {"base_url": cls.FEED.request.base_url}
+        if isinstance(cls.FEED.auth, OAuth2Auth):
+            addresses[_AUTHORITY] = cls.FEED.auth.token_url
+        values: dict[str, str] = {}
+        for name, setting in cls.FEED.settings.items():
+            value = table.get(name, setting.default)
+            usable = isinstance(value, str) and not _problem(value, cls.FEED, name)
+            # What is wrong with a setting is reported there, and not once more here.
+            values[name] = str(value) if usable else setting.example
+        filled = {key: holes.fill_address(text, values) for key, text in addresses.items()}
+        return {**filled, **table}
+
+    @model_validator(mode="after")
+    def _keep_to_longest(self) -> Self:
+        longest = self.FEED.time.longest
+        if longest is None or self.max_window <= longest:
+            return self
+        if self.overlap >= longest:
+            raise ValueError(
+                f"overlap: must be shorter than {format_duration(longest)}, the longest window "
+                "that the vendor accepts"
+            )
+        note = (
+            f"max_window: the vendor accepts windows of {format_duration(longest)} at most, so "
+            f"that is used instead of {format_duration(self.max_window)}"
+        )
+        self._notes = (note,)
+        object.__setattr__(self, "max_window", longest)  # the class is frozen for everybody else
+        return self
+
+
+def scope_settings(feed: Feed) -> list[str]:
+    """Return the names of the settings that ids of *feed* are unique in."""
+    marked = [name for name, setting in feed.settings.items() if setting.scope]
+    if marked or feed.records.organisation is not None:
+        return marked
+    return list(dict.fromkeys(holes.names(holes.split_address(feed.request.base_url)[0])))
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a declared setting must not be called *name*."""
+    return (
+        name in (_AUTHORITY, "feed", "description")
+        or hasattr(DescribedSettings, name)
+        or (name in DescribedSettings.model_fields)
+    )
+
+
+def settings_class(feed: Feed, type_name: str) -> type[DescribedSettings]:
+    """Return the settings of *feed* under the type *type_name*: a shipped name, or ``rest``."""
+    fields: dict[str, Any] = {
+        "type": (Literal[type_name], ...),
+        "base_url": (Address, feed.request.base_url),
+        "page_size": _page_size(feed),
+        **_defaults(feed),
+    }
+    if type_name == REST:
+        fields["description"] = (Path, ...)
+    if feed.feeds:
+        fields["feed"] = (Literal[feed.feeds], ... if feed.default_feed is None else feed.name)
+    if isinstance(feed.auth, OAuth2Auth):
+        fields[_AUTHORITY] = (Address, feed.auth.token_url)
+    for name, setting in feed.settings.items():
+        fields[name] = _setting(feed, name, setting)
+    documents = _documents(feed)
+    for name, secret in feed.secrets.items():
+        kind = SecretDocument if name in documents else Secret
+        about = Field(description=secret.about)
+        fields[name] = (
+            (Annotated[kind, about], ...)
+            if secret.default is None
+            else (Annotated[kind | None, about], None)
+        )
+    made: type[DescribedSettings] = create_model(
+        f"{feed.key} settings",
+        __base__=DescribedSettings,
+        __doc__=f"{feed.product}, as described in a file.",
+        **fields,
+    )
+    made.FEED = feed
+    made.IDENTITIES = frozenset(_identities(feed))
+    return made
+
+
+def _page_size(feed: Feed) -> Any:
+    largest = feed.pages.largest
+    usual = feed.defaults.page_size or largest or SourceSettings.model_fields["page_size"].default
+    if largest is None:
+        return Annotated[int, Field(ge=1)], usual
+
+    def check(size: int) -> int:
+        if size > largest:
+            raise ValueError(f"the vendor gives at most {largest}")
+        return size
+
+    schema = WithJsonSchema({"type": "integer", "minimum": 1, "maximum": largest})
+    return Annotated[int, Field(ge=1), AfterValidator(check), schema], usual
+
+
+def _defaults(feed: Feed) -> dict[str, Any]:
+    """Return the common keys of which the vendor has its own default, with that default."""
+    given = {**feed.defaults.given()}
+    given.pop("page_size", None)
+    longest = feed.time.longest
+    usual = SourceSettings.model_fields["max_window"].default
+    if longest is not None and "max_window" not in given and longest < usual:
+        given["max_window"] = longest
+    return {
+        key: (Annotated[field.annotation, *field.metadata], default)
+        for key, default in given.items()
+        if (field := SourceSettings.model_fields[key])
+    }
+
+
+def _setting(feed: Feed, name: str, setting: Setting) -> Any:
+    described: dict[str, Any] = {"type": "string", "description": setting.about}
+    described["examples"] = [setting.example]
+    if setting.choices is not None:
+        described["enum"] = list(setting.choices)
+    elif setting.pattern is not None:
+        described["pattern"] = rf"^(?:{setting.pattern})$|\$\{{"
+
+    def check(value: str) -> str:
+        problem = _problem(value, feed, name)
+        if problem:
+            raise ValueError(problem)
+        return value
+
+    kind = Annotated[str, AfterValidator(check), WithJsonSchema(described)]
+    return kind, ... if setting.default is None else setting.default
+
+
+def value_problem(value: str, setting: Setting) -> str | None:
+    """Return what is wrong with *value* for *setting*, wherever it stands, or None."""
+    if not value and setting.default != "":
+        return "is empty: set a value" + ("" if setting.default is None else ", or remove the key")
+    if setting.choices is not None and value not in setting.choices:
+        return f"must be one of {', '.join(map(_quoted, setting.choices))}"
+    if setting.pattern is not None and value and not re.fullmatch(setting.pattern, value):
+        return f"must look like {_quoted(setting.example)} and match {setting.pattern}"
+    if not value.isprintable() or value != value.strip():
+        return "must not contain a control character, or a space at an end"
+    return None
+
+
+def _problem(value: str, feed: Feed, name: str) -> str | None:
+    """Return what is wrong with *value* for the setting *name*, where it stands in *feed*."""
+    problem = value_problem(value, feed.settings[name])
+    if problem:
+        return problem
+    hole = f"{{{name}}}"
+    host, path = holes.split_address(feed.request.base_url)
+    token_host, token_path = holes.split_address(getattr(feed.auth, _AUTHORITY, ""))
+    if hole in host or hole in token_host:
+        return holes.host_problem(value)
+    if any(hole in text for text in (path, token_path, feed.request.path, feed.pages.path or "")):
+        return holes.path_problem(value)
+    if any(hole in text for text in feed.request.headers.values()) and not value.isascii():
+        return "stands in a header, so it must not contain a letter outside ASCII"
+    return None
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _documents(feed: Feed) -> set[str]:
+    """Return the names of the secrets that may have several lines."""
+    key = feed.auth.key if isinstance(feed.auth, OAuth2Auth) else None
+    return set() if key is None else {key}
+
+
+def _identities(feed: Feed) -> Iterator[IdentityField]:
+    """Yield the identities that the paths of *feed* can find."""
+    actors, targets = feed.event.actor, feed.event.target
+    by_field: Mapping[IdentityField, bool] = {
+        "actor.id": any(each.id for each in actors),
+        "actor.name": any(each.name for each in actors),
+        "actor.email": any(each.email for each in actors),
+        "actor.ip": feed.event.actor_ip is not None,
+        "target.id": any(each.id for each in targets),
+        "target.name": any(each.name for each in targets),
+        "target.email": any(each.email for each in targets),
+    }
+    return (field for field, there in by_field.items() if there)
