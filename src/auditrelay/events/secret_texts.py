@@ -5,8 +5,8 @@ Every pattern is written so that it costs time in proportion to the text: no two
 match the same characters in more than one way. In a text only the secret itself is replaced.
 
 A page is searched once for all of its records (:class:`Search`). That must cost next to nothing
-where there is no secret: beginnings of tokens are looked for by :mod:`.secret_marks`, and of what
-has a value behind it only the name, which is read backwards from the ``=`` or the colon.
+where there is no secret: fixed beginnings are looked for by :mod:`.secret_marks`, and of what has a
+value behind it only the name, which is read backwards from the ``=`` or the colon.
 """
 
 import base64
@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from auditrelay.events.secret_keys import SecretKeys, may_be_secret
-from auditrelay.events.secret_marks import may_have_token
+from auditrelay.events.secret_marks import Marks
 
 MARK: Final = "[redacted]"
 
@@ -40,6 +40,13 @@ _TOKEN = re.compile(
     r"|eyJ[\w-]{5,}\.[\w-]{5,}(?:\.[\w-]*)*+"  # a JWT
     rf")|{_PEM}"
 )
+_BEGINNINGS: Final = Marks(
+    *(b"sk_live_", b"rk_live_", b"sk_test_", b"rk_test_", b"sk-proj-", b"sk-ant-", b"sk-svcacct-"),
+    *(b"ghp_", b"gho_", b"ghs_", b"ghu_", b"ghr_", b"github_pat_", b"glpat-", b"xox", b"AKIA"),
+    *(b"ASIA", b"AIza", b"GOCSPX-", b"npm_", b"pypi-AgEI", b"dckr_pat_", b"whsec_", b"hf_"),
+    *(b"SG.", b"shpat_", b"eyJ", b"-----BEGIN", b"hooks.slack.com/"),
+)
+"""How all of these begin, and a webhook of Slack."""
 _ENCODED = re.compile(r"(?<![\w+/-])eyJ[\w+/-]{13,}={0,2}(?![\w+/=.-])")
 """An object of JSON in base64."""
 _WEBHOOK = re.compile(r"(hooks\.slack\.com/(?:services|workflows|triggers)/)[\w/-]+")
@@ -84,6 +91,10 @@ _AFTER_BLANK: Final = re.compile(
     rb" (?:(?<=[:rRcC] )"  # few blanks are behind one of these
     rb"(?:(?<=[^\"]: )|(?<=earer )|(?<=asic )|(?<=EARER )|(?<=ASIC ))|--?[up])"
 )
+_BEFORE_BLANK: Final = Marks(
+    *(b": ", b"earer ", b"asic ", b"EARER ", b"ASIC ", b" -u", b" --u", b" -p", b" --p"),
+)
+"""What every text has that the pattern above finds something in; most pages have none of it."""
 _COMMAND_WORDS: Final = re.compile(_AFTER_BLANK.pattern.replace(b'(?<=[^\\"]: )|', b""))
 
 # -- names in the JSON text of a page, which is read backwards: then what they end with begins the
@@ -125,7 +136,7 @@ class SecretTexts:
                 Search(self._may_have_name, lambda text: self._named(text) != text),
                 Search(self._may_have_header, self._finds_header),
                 Search(self._may_have_tag, lambda text: self._tags(text) != text),
-                Search(may_have_token, self._finds_token),
+                Search(_BEGINNINGS.are_in, self._finds_token),
             )
         )
         """They look at a whole record, and err on the side of finding."""
@@ -142,8 +153,10 @@ class SecretTexts:
         )
 
     def _may_have_header(self, text: bytes) -> bool:
-        return _AFTER_BLANK.search(text) is not None and (
-            _COMMAND_WORDS.search(text) is not None or self._any_name(_BEFORE_COLON, text)
+        return (
+            _BEFORE_BLANK.are_in(text)
+            and _AFTER_BLANK.search(text) is not None
+            and (_COMMAND_WORDS.search(text) is not None or self._any_name(_BEFORE_COLON, text))
         )
 
     def _any_name(self, backwards: re.Pattern[bytes], text: bytes) -> bool:
