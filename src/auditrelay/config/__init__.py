@@ -20,12 +20,13 @@ from typing import Any
 
 from auditrelay.config.environment import is_ours, nested, overlay, read_variables
 from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, Status, secrets_in
-from auditrelay.config.names import PREFIX, suggestion
+from auditrelay.config.names import PREFIX
 from auditrelay.config.problems import Checker
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import format_duration
+from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.scrubber import SHORT, scrubber
 
 DEFAULT_PATHS = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
