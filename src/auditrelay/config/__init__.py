@@ -11,7 +11,6 @@ No such sentence contains a value that is or may be a secret.
 import contextlib
 import os
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -25,6 +24,7 @@ from auditrelay.config.problems import Checker
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
+from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.scrubber import SHORT, scrubber
@@ -47,7 +47,10 @@ def load(
     ConfigError with every problem.
     """
     path = _find(path, environ)
-    table = {} if path is None else _read(path)
+    try:
+        table = {} if path is None else read_toml(path)[0]
+    except Unreadable as error:
+        raise ConfigError(str(error)) from error
     variables, problems = read_variables(environ, table)
     raw = overlay(table, nested(environ, variables))
     check = Checker(variables, problems)
@@ -100,25 +103,6 @@ def _find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
         f"no configuration: neither {' nor '.join(map(str, DEFAULT_PATHS))} exists; write one with "
         f"`auditrelay init`, name one with -c or ${PREFIX}CONFIG, or set {PREFIX}... variables"
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        status = path.stat()
-        if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
-            raise ConfigError(
-                f"{path}: every user of this machine can write it, and so have events and "
-                f"credentials sent elsewhere: chmod o-w {path}"
-            )
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not text in UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        # Python 3.11 has the position only in the text: "Invalid value (at line 3, column 5)".
-        problem, _, position = str(error).rpartition(" (at ")
-        raise ConfigError(f"{path}: {position.rstrip(')')}: not valid TOML: {problem}") from error
 
 
 def _state_dir(environ: Mapping[str, str]) -> Path | None:
