@@ -13,15 +13,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, create_model, model_validator
 
-from auditrelay.descriptions import holes
+from auditrelay.descriptions import REST, holes
 from auditrelay.descriptions.model import Feed, OAuth2Auth, Setting
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret, SecretDocument
 from auditrelay.settings.values import IdentityField, format_duration
-
-REST: Final = "rest"
-"""The type of a source whose description is a file of the operator's."""
 
 _AUTHORITY: Final = "token_url"
 """The key by which an operator sets another address of the authorisation server."""

@@ -53,6 +53,11 @@ def _keys(model: type[BaseModel] | None) -> Iterable[str]:
     return [field.alias or name for name, field in fields.items()]
 
 
+def explained_value(detail: ErrorDetails, value: object) -> str:
+    """Return a sentence about *value*, which is wrong by itself because of *detail*."""
+    return _sentence(detail, value, None)
+
+
 def _locate(
     loc: KeyPath, model: type[BaseModel], value: Any
 ) -> tuple[KeyPath, Any, type[BaseModel] | None]:
