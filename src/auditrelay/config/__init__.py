@@ -53,7 +53,7 @@ def load(
         raise ConfigError(str(error)) from error
     variables, problems = read_variables(environ, table)
     raw = overlay(table, nested(environ, variables))
-    check = Checker(variables, problems)
+    check = Checker(variables, problems, path.parent if path else Path())
     raw = check.resolve_references(raw, environ)
 
     whole = check.model(ConfigFile, raw, ())
@@ -79,6 +79,8 @@ def load(
             warnings=(
                 *_warnings(path, table, whole.status, found_sources, found_sinks),
                 *_unmatched_patterns(found_sources, found_sinks),
+                *_notes("sources", found_sources),
+                *_notes("sinks", found_sinks),
             ),
         )
         problems.extend(_cross_checks(config))
@@ -127,7 +129,15 @@ def _cross_checks(config: Config) -> Iterator[str]:
         if not _is_pattern(wanted):
             hint = suggestion(wanted, config.sources)
             yield f'sinks.{name}.sources: "{wanted}" is not a source{hint}'
+    by_key: dict[str, str] = {}
     for name, source in config.sources.items():
+        first = by_key.setdefault(source.vendor_key, name)
+        if source.identity != config.sources[first].identity:
+            yield (
+                f"sources.{name}: its records are known by other ids than those of sources.{first},"
+                f' which is of the same vendor, "{source.vendor_key}": give one of the '
+                "descriptions another vendor"
+            )
         reach = max(source.resweep, default=timedelta(0)) + source.max_window
         if config.spool.remember < reach:
             yield (
@@ -154,6 +164,11 @@ def _unmatched_patterns(
     for name, wanted in _unmatched(sources, sinks):
         if _is_pattern(wanted):
             yield f'sinks.{name}.sources: "{wanted}" matches no source yet'
+
+
+def _notes(kind: str, components: Mapping[str, PeerSettings]) -> Iterator[str]:
+    for name, settings in components.items():
+        yield from (f"{kind}.{name}.{note}" for note in settings.notes)
 
 
 def _is_pattern(wanted: str) -> bool:

@@ -7,13 +7,16 @@ types and repeat the value, which may be a secret.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from auditrelay.config.model import AnySettings
+from auditrelay.config.model import AnySettings, Sources
 from auditrelay.config.names import NAME, canonical
+from auditrelay.errors import ConfigError
+from auditrelay.settings import PeerSettings
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.settings.secrets import Resolved, Unresolved
 from auditrelay.settings.wording import KeyPath, dotted, explained, shown, suggestion
@@ -25,9 +28,16 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Checker:
     """Turns tables into settings, and adds what is wrong with them to *problems*."""
 
-    def __init__(self, variables: Mapping[tuple[str, ...], str], problems: list[str]) -> None:
+    def __init__(
+        self,
+        variables: Mapping[tuple[str, ...], str],
+        problems: list[str],
+        folder: Path = Path(),  # it is immutable
+    ) -> None:
+        """Take paths in the tables as relative to *folder*."""
         self._variables = variables
         self._problems = problems
+        self._folder = folder
         self._unresolved: set[KeyPath] = set()
 
     def add(self, path: KeyPath, sentence: str) -> None:
@@ -122,16 +132,38 @@ class Checker:
             return None
         if given is None:
             others = [other for other in tables if other != name and "type" in tables[other]]
-            self.add(path, f"is missing{suggestion(name, others)} (known: {', '.join(known)})")
+            self.add(path, f"is missing{suggestion(name, others)} ({_known(known)})")
             return None
         if not isinstance(given, str):
-            self.add(path, f"must be a text (known: {', '.join(known)})")
+            self.add(path, f"must be a text ({_known(known)})")
             return None
-        if given not in known:
-            near = suggestion(given, known)
-            self.add(path, f"unknown type {shown(given)}{near} (known: {', '.join(known)})")
+        if given not in _types(known):
+            near = suggestion(given, _types(known))
+            self.add(path, f"unknown type {shown(given)}{near} ({_known(known)})")
             return None
-        return self.model(known[given], table, (kind, name))
+        model = self._model_of(kind, name, given, known, table)
+        return None if model is None else self.model(model, table, (kind, name))
+
+    def _model_of(
+        self,
+        kind: str,
+        name: str,
+        given: str,
+        known: Mapping[str, type[AnySettings]],
+        table: Mapping[str, Any],
+    ) -> type[AnySettings] | None:
+        """Return the settings of type *given*; None if its description has problems."""
+        if not isinstance(known, Sources):
+            return known[given]
+        if (kind, name, "description") in self._unresolved:
+            return None
+        try:
+            return cast("type[AnySettings]", known.of(given, table, self._folder))
+        except ConfigError as error:
+            self._problems += [each for each in error.problems if each not in self._problems]
+        except ValueError as error:
+            self.add((kind, name, "description"), str(error))
+        return None
 
     def _explain(
         self, detail: ErrorDetails, model: type[BaseModel], table: Mapping[str, Any], path: KeyPath
@@ -142,6 +174,23 @@ class Checker:
         for text, instead in _confidential(model, table):
             sentence = sentence.replace(text, instead)
         self.add((*path, *inner), sentence)
+
+
+def _types(known: Mapping[str, type[PeerSettings]]) -> list[str]:
+    """Return the names of all types, those that are described in files too."""
+    return [*known, *(known.described if isinstance(known, Sources) else ())]
+
+
+def _known(known: Mapping[str, type[PeerSettings]]) -> str:
+    """Return the known types for a sentence, without all names of descriptions."""
+    named = f"known: {', '.join(known)}"
+    if not isinstance(known, Sources):
+        return named
+    *_, rest = known.described
+    count = len(known.described) - 1
+    return f"{named}, {rest}" + (
+        f" and {count} that `auditrelay description list` shows" if count else ""
+    )
 
 
 def _confidential(model: type[BaseModel], table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

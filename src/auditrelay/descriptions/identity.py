@@ -9,13 +9,21 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from auditrelay.descriptions import holes
 from auditrelay.descriptions.draft import Problem
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
 from auditrelay.descriptions.places import Path
-from auditrelay.descriptions.settings import scope_settings
 
 _KEYS: Final = ("id", "id_parts", "no_id", "without", "organisation", "split")
 """Keys of records that the uid depends on."""
+
+
+def scope_settings(feed: Feed) -> list[str]:
+    """Return the names of the settings that ids of *feed* are unique in."""
+    marked = [name for name, setting in feed.settings.items() if setting.scope]
+    if marked or feed.records.organisation is not None:
+        return marked
+    return list(dict.fromkeys(holes.names(holes.split_address(feed.request.base_url)[0])))
 
 
 def identity(file: DescriptionFile) -> dict[str, Any]:
@@ -23,11 +31,12 @@ def identity(file: DescriptionFile) -> dict[str, Any]:
     names: list[str | None] = [*file.feeds] or [None]
     return {
         "vendor": file.vendor,
-        "feeds": {name or "": _of_feed(feed_of(file, name)) for name in names},
+        "feeds": {name or "": identity_of(feed_of(file, name)) for name in names},
     }
 
 
-def _of_feed(feed: Feed) -> dict[str, Any]:
+def identity_of(feed: Feed) -> dict[str, Any]:
+    """Return how records of *feed* are known, as JSON."""
     found: dict[str, Any] = {"scope": scope_settings(feed)}
     for key in _KEYS:
         value = getattr(feed.records, key)

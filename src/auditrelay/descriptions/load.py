@@ -235,6 +235,7 @@ def settings_for(type_name: str, table: Mapping[str, Any], folder: Path) -> type
     key = (description.path, type_name, wanted)
     known = _classes.get(key)
     if known is None or known[0] != description.digest:
-        known = (description.digest, settings_class(description.feed(wanted), type_name))
-        _classes[key] = known
+        made = settings_class(description.feed(wanted), type_name)
+        made.FILE_NOTES = description.notes
+        known = _classes[key] = (description.digest, made)
     return known[1]

@@ -430,7 +430,8 @@ TABLES: Final = ("request", "time", "pages", "records", "event", "actions", "def
 def feed_of(file: DescriptionFile, name: str | None) -> Feed:
     """Return the feed *name* of a *file* without problems; None is the whole, without feeds."""
     own = None if name is None else file.feeds[name]
-    tables = {key: getattr(own, key, None) or getattr(file, key) for key in TABLES}
+    tables = {key: getattr(own, key, None) for key in TABLES}
+    tables = {key: getattr(file, key) if table is None else table for key, table in tables.items()}
     tables["actions"] = tables["actions"] or {}
     tables["defaults"] = tables["defaults"] or Defaults()
     of_file = {key: getattr(file, key) for key in Feed.model_fields if hasattr(file, key)}
