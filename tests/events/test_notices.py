@@ -94,6 +94,7 @@ def test_a_gap_of_a_source_without_a_vendors_module_is_reported_too() -> None:
 TEST_FIELDS: dict[str, Any] = {
     "source": "acme-voice",
     "vendor": "cekura",
+    "product": None,
     "nonce": "n1",
     "now": START,
     "tags": {"team": "sec"},

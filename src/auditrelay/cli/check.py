@@ -211,7 +211,8 @@ def _test_event(config: Config, sink: str, now: datetime) -> AuditEvent:
     settings = config.sources[name]
     return test_event(
         source=name,
-        vendor=settings.type,
+        vendor=settings.vendor,
+        product=settings.product,
         nonce=secrets.token_hex(16),
         now=now,
         tags=settings.tags,

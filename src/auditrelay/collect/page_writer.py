@@ -195,7 +195,9 @@ class PageWriter:
     def _notice(self, gap: Declared, filled: bool) -> AuditEvent:  # noqa: FBT001  # see Notice
         return gap_event(
             source=self.name,
-            vendor=self._settings.type,
+            vendor=self._settings.vendor,
+            vendor_key=self._settings.vendor_key,
+            product=self._settings.product,
             scope=self._scope,
             start=gap.interval.start,
             end=gap.interval.end,

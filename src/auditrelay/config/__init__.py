@@ -11,7 +11,6 @@ No such sentence contains a value that is or may be a secret.
 import contextlib
 import os
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -20,12 +19,14 @@ from typing import Any
 
 from auditrelay.config.environment import is_ours, nested, overlay, read_variables
 from auditrelay.config.model import SINKS, SOURCES, Config, ConfigFile, Status, secrets_in
-from auditrelay.config.names import PREFIX, suggestion
+from auditrelay.config.names import PREFIX
 from auditrelay.config.problems import Checker
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
+from auditrelay.settings.toml import Unreadable, read_toml
 from auditrelay.settings.values import format_duration
+from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.scrubber import SHORT, scrubber
 
 DEFAULT_PATHS = (Path("auditrelay.toml"), Path("/etc/auditrelay/config.toml"))
@@ -46,10 +47,13 @@ def load(
     ConfigError with every problem.
     """
     path = _find(path, environ)
-    table = {} if path is None else _read(path)
+    try:
+        table = {} if path is None else read_toml(path)[0]
+    except Unreadable as error:
+        raise ConfigError(str(error)) from error
     variables, problems = read_variables(environ, table)
     raw = overlay(table, nested(environ, variables))
-    check = Checker(variables, problems)
+    check = Checker(variables, problems, path.parent if path else Path())
     raw = check.resolve_references(raw, environ)
 
     whole = check.model(ConfigFile, raw, ())
@@ -75,6 +79,8 @@ def load(
             warnings=(
                 *_warnings(path, table, whole.status, found_sources, found_sinks),
                 *_unmatched_patterns(found_sources, found_sinks),
+                *_notes("sources", found_sources),
+                *_notes("sinks", found_sinks),
             ),
         )
         problems.extend(_cross_checks(config))
@@ -101,25 +107,6 @@ def _find(path: Path | None, environ: Mapping[str, str]) -> Path | None:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        status = path.stat()
-        if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
-            raise ConfigError(
-                f"{path}: every user of this machine can write it, and so have events and "
-                f"credentials sent elsewhere: chmod o-w {path}"
-            )
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not text in UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        # Python 3.11 has the position only in the text: "Invalid value (at line 3, column 5)".
-        problem, _, position = str(error).rpartition(" (at ")
-        raise ConfigError(f"{path}: {position.rstrip(')')}: not valid TOML: {problem}") from error
-
-
 def _state_dir(environ: Mapping[str, str]) -> Path | None:
     given = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd may list several
     if given:
@@ -142,7 +129,15 @@ def _cross_checks(config: Config) -> Iterator[str]:
         if not _is_pattern(wanted):
             hint = suggestion(wanted, config.sources)
             yield f'sinks.{name}.sources: "{wanted}" is not a source{hint}'
+    by_key: dict[str, str] = {}
     for name, source in config.sources.items():
+        first = by_key.setdefault(source.vendor_key, name)
+        if source.identity != config.sources[first].identity:
+            yield (
+                f"sources.{name}: its records are known by other ids than those of sources.{first},"
+                f' which is of the same vendor, "{source.vendor_key}": give one of the '
+                "descriptions another vendor"
+            )
         reach = max(source.resweep, default=timedelta(0)) + source.max_window
         if config.spool.remember < reach:
             yield (
@@ -169,6 +164,11 @@ def _unmatched_patterns(
     for name, wanted in _unmatched(sources, sinks):
         if _is_pattern(wanted):
             yield f'sinks.{name}.sources: "{wanted}" matches no source yet'
+
+
+def _notes(kind: str, components: Mapping[str, PeerSettings]) -> Iterator[str]:
+    for name, settings in components.items():
+        yield from (f"{kind}.{name}.{note}" for note in settings.notes)
 
 
 def _is_pattern(wanted: str) -> bool:

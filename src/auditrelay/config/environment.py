@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from auditrelay.config.model import ConfigFile, Log, Spool, Status
-from auditrelay.config.names import PREFIX, canonical, suggestion
+from auditrelay.config.names import PREFIX, canonical
+from auditrelay.settings.wording import suggestion
 
 _KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_\w+)?)", re.ASCII)
 """The variables that Kubernetes sets in every pod if a Service is called auditrelay."""

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 import auditrelay.sinks
 import auditrelay.sources
+from auditrelay.descriptions import REST, shipped
 from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings, SinkSettings, SourceSettings
 from auditrelay.settings.secrets import Secret
@@ -175,7 +176,36 @@ class Components(Mapping[str, type[AnySettings]], Generic[AnySettings]):
         return len(self._names)
 
 
-SOURCES: Mapping[str, type[SourceSettings]] = Components(auditrelay.sources)
+class Sources(Components[SourceSettings]):
+    """
+    The settings of each source that is a module, and of those that are described in files.
+
+    A description is read when a source names it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auditrelay.sources)
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The types that are described in files; the last one is the operator's own files."""
+        return *shipped(), REST
+
+    def of(self, name: str, table: Mapping[str, Any], folder: Path) -> type[SourceSettings]:
+        """
+        Return the settings of type *name* for the keys *table*; paths are relative to *folder*.
+
+        Raises ConfigError if the description has problems, ValueError if the key that names it
+        has, and KeyError for an unknown type.
+        """
+        if name in self._names or name not in self.described:
+            return self[name]
+        from auditrelay.descriptions.load import settings_for  # noqa: PLC0415  # most need none
+
+        return settings_for(name, table, folder)
+
+
+SOURCES = Sources()
 
 SINKS: Mapping[str, type[SinkSettings]] = Components(auditrelay.sinks)
 

@@ -6,40 +6,41 @@ it, what is allowed, and the name that was probably meant. Pydantic's own messag
 types and repeat the value, which may be a secret.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from auditrelay.config.model import AnySettings
-from auditrelay.config.names import NAME, canonical, suggestion
+from auditrelay.config.model import AnySettings, Sources
+from auditrelay.config.names import NAME, canonical
+from auditrelay.errors import ConfigError
+from auditrelay.settings import PeerSettings
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.settings.secrets import Resolved, Unresolved
+from auditrelay.settings.wording import KeyPath, dotted, explained, shown, suggestion
 from auditrelay.telemetry.scrubber import SHORT, STARS
 
-_Path = tuple[str | int, ...]
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _dotted(path: Iterable[str | int]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
 
 
 class Checker:
     """Turns tables into settings, and adds what is wrong with them to *problems*."""
 
-    def __init__(self, variables: Mapping[tuple[str, ...], str], problems: list[str]) -> None:
+    def __init__(
+        self,
+        variables: Mapping[tuple[str, ...], str],
+        problems: list[str],
+        folder: Path = Path(),  # it is immutable
+    ) -> None:
+        """Take paths in the tables as relative to *folder*."""
         self._variables = variables
         self._problems = problems
-        self._unresolved: set[_Path] = set()
+        self._folder = folder
+        self._unresolved: set[KeyPath] = set()
 
-    def add(self, path: _Path, sentence: str) -> None:
+    def add(self, path: KeyPath, sentence: str) -> None:
         """Add a problem with the key at *path*; name the variable if the key came from one."""
         variable = next(
             (
@@ -49,12 +50,12 @@ class Checker:
             ),
             None,
         )
-        name = _dotted(path) + (f" (from {variable})" if variable else "")
+        name = dotted(path) + (f" (from {variable})" if variable else "")
         text = f"{name}: {sentence}"
         if text not in self._problems:
             self._problems.append(text)
 
-    def resolve_references(self, value: Any, environ: Mapping[str, str], path: _Path = ()) -> Any:
+    def resolve_references(self, value: Any, environ: Mapping[str, str], path: KeyPath = ()) -> Any:
         """Return *value* with the references in all its texts resolved, and all texts UTF-8."""
         if isinstance(value, Mapping):
             return {
@@ -80,7 +81,7 @@ class Checker:
         self._unresolved.add(path)
         return "unresolved"
 
-    def model(self, model: type[_Model], table: Mapping[str, Any], path: _Path) -> _Model | None:
+    def model(self, model: type[_Model], table: Mapping[str, Any], path: KeyPath) -> _Model | None:
         """Return *table* as a *model*, or None if something is wrong with it."""
         try:
             return model(**table)
@@ -131,30 +132,65 @@ class Checker:
             return None
         if given is None:
             others = [other for other in tables if other != name and "type" in tables[other]]
-            self.add(path, f"is missing{suggestion(name, others)} (known: {', '.join(known)})")
+            self.add(path, f"is missing{suggestion(name, others)} ({_known(known)})")
             return None
         if not isinstance(given, str):
-            self.add(path, f"must be a text (known: {', '.join(known)})")
+            self.add(path, f"must be a text ({_known(known)})")
             return None
-        if given not in known:
-            near = suggestion(given, known)
-            self.add(path, f"unknown type {_shown(given)}{near} (known: {', '.join(known)})")
+        if given not in _types(known):
+            near = suggestion(given, _types(known))
+            self.add(path, f"unknown type {shown(given)}{near} ({_known(known)})")
             return None
-        return self.model(known[given], table, (kind, name))
+        model = self._model_of(kind, name, given, known, table)
+        return None if model is None else self.model(model, table, (kind, name))
+
+    def _model_of(
+        self,
+        kind: str,
+        name: str,
+        given: str,
+        known: Mapping[str, type[AnySettings]],
+        table: Mapping[str, Any],
+    ) -> type[AnySettings] | None:
+        """Return the settings of type *given*; None if its description has problems."""
+        if not isinstance(known, Sources):
+            return known[given]
+        if (kind, name, "description") in self._unresolved:
+            return None
+        try:
+            return cast("type[AnySettings]", known.of(given, table, self._folder))
+        except ConfigError as error:
+            self._problems += [each for each in error.problems if each not in self._problems]
+        except ValueError as error:
+            self.add((kind, name, "description"), str(error))
+        return None
 
     def _explain(
-        self, detail: ErrorDetails, model: type[BaseModel], table: Mapping[str, Any], path: _Path
+        self, detail: ErrorDetails, model: type[BaseModel], table: Mapping[str, Any], path: KeyPath
     ) -> None:
-        inner, value, inside = _locate(detail["loc"], model, table)
+        inner, sentence = explained(detail, model, table)
         if any((*path, *inner[:length]) in self._unresolved for length in range(len(inner) + 1)):
             return
-        sentence = _sentence(detail, value, inside)
-        key, colon, rest = sentence.partition(": ")
-        if detail["type"] == "value_error" and colon and key.partition("[")[0] in _keys(inside):
-            inner, sentence = (*inner, key), rest  # the check of a whole model named one key
-        for shown, instead in _confidential(model, table):
-            sentence = sentence.replace(shown, instead)
+        for text, instead in _confidential(model, table):
+            sentence = sentence.replace(text, instead)
         self.add((*path, *inner), sentence)
+
+
+def _types(known: Mapping[str, type[PeerSettings]]) -> list[str]:
+    """Return the names of all types, those that are described in files too."""
+    return [*known, *(known.described if isinstance(known, Sources) else ())]
+
+
+def _known(known: Mapping[str, type[PeerSettings]]) -> str:
+    """Return the known types for a sentence, without all names of descriptions."""
+    named = f"known: {', '.join(known)}"
+    if not isinstance(known, Sources):
+        return named
+    *_, rest = known.described
+    count = len(known.described) - 1
+    return f"{named}, {rest}" + (
+        f" and {count} that `auditrelay description list` shows" if count else ""
+    )
 
 
 def _confidential(model: type[BaseModel], table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -167,103 +203,3 @@ def _confidential(model: type[BaseModel], table: Mapping[str, Any]) -> Iterator[
             yield str(value), value.template
         elif field is None or "Secret" in str(field.annotation):
             yield value, STARS
-
-
-def _keys(model: type[BaseModel] | None) -> Iterable[str]:
-    return model.model_fields if model else ()
-
-
-def _locate(
-    loc: _Path, model: type[BaseModel], value: Any
-) -> tuple[_Path, Any, type[BaseModel] | None]:
-    """
-    Return the path as the operator wrote it, the value there, and the model of the table it is in.
-
-    Pydantic's path *loc* also names the members of unions, which are not in the file.
-    """
-    path: list[str | int] = []
-    inside: type[BaseModel] | None = model
-    for at, part in enumerate(loc):
-        is_key = isinstance(value, Mapping) and part in value
-        if is_key or (isinstance(value, list) and isinstance(part, int)):
-            value = value[part]
-        elif isinstance(value, Mapping) and at == len(loc) - 1:
-            value = None  # missing
-        else:
-            continue
-        path.append(part)
-        if at < len(loc) - 1 and inside is not None:
-            field = inside.model_fields.get(str(part))
-            below = field.annotation if field else None
-            inside = below if isinstance(below, type) and issubclass(below, BaseModel) else None
-    return tuple(path), value, inside
-
-
-def _shown(value: object) -> str:
-    """Return *value* for a sentence: as written, without resolving references, and cut."""
-    if isinstance(value, Resolved):
-        value = value.template
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-_WANTED = {
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "dict_type": "a table",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_parsing": "a whole number",
-    "int_parsing_size": "a whole number of a reasonable size",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_type": "a table",
-    "path_type": "the path of a file",
-    "string_type": "a text",
-}
-
-_LIMITS = {
-    "greater_than": ("gt", "be more than"),
-    "greater_than_equal": ("ge", "be at least"),
-    "less_than": ("lt", "be less than"),
-    "less_than_equal": ("le", "be at most"),
-    "string_pattern_mismatch": ("pattern", "match"),
-    "string_too_short": ("min_length", "have a length of at least"),
-    "string_too_long": ("max_length", "have a length of at most"),
-    "too_short": ("min_length", "have a length of at least"),
-    "too_long": ("max_length", "have a length of at most"),
-}
-
-
-def _sentence(detail: ErrorDetails, value: object, inside: type[BaseModel] | None) -> str:
-    """Return a sentence with what is wrong, what was given, and what is allowed."""
-    kind = detail["type"]
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":  # without its value, which may be a secret
-        return f"unknown key{suggestion(str(detail['loc'][-1]), _keys(inside))}"
-    if kind == "value_error":
-        return str(detail["ctx"]["error"])
-    if kind == "string_type" and isinstance(value, int | float):
-        return f'must be a text: write it in quotes, "{str(value).lower()}"'
-    if value == "":
-        return "is empty: set a value, or remove the key if it has a default"
-    # A table or list in the wrong place is not repeated: it may contain a secret.
-    given = f", not {_shown(value)}" if isinstance(value, str | int | float) else ""
-    return f"must {_rule(detail)}{given}"
-
-
-def _rule(detail: ErrorDetails) -> str:
-    """Return the rest of a sentence after "must", by the type of pydantic's error."""
-    kind, context = detail["type"], detail.get("ctx", {})
-    if kind in _WANTED:
-        return f"be {_WANTED[kind]}"
-    if kind in _LIMITS:
-        key, words = _LIMITS[kind]
-        # A limit is a number, a text such as "30 days", or the repr of timedelta(0).
-        limit = str(context[key])
-        return f"{words} {'0s' if limit == repr(timedelta(0)) else limit}"
-    if kind == "literal_error":
-        return f"be {context['expected']}".replace("'", '"')
-    return f"be valid ({detail['msg']})"

@@ -6,17 +6,48 @@ conditions and no state: a cursor cannot be moved here. ``load`` reads the file 
 table says about another.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from auditrelay.descriptions.places import AnyPath, AnySlot, AnySpot, Paths
 from auditrelay.settings.values import Duration
 
 Text = Annotated[str, Field(min_length=1)]
 Status = Annotated[int, Field(ge=100, le=599)]
+
+
+VENDOR: Final = re.compile(r"[a-z][a-z0-9_]{1,31}")
+"""A vendor's name: it is in uids, source types and names of indices."""
+
+
+def _vendor(name: str) -> str:
+    if not VENDOR.fullmatch(name):
+        raise ValueError(
+            f'{name!r} is not a name: write small letters, digits and _, such as "acme"'
+        )
+    return name
+
+
+def _text_or_texts(value: object) -> object:
+    if isinstance(value, str) or (
+        isinstance(value, list) and value and all(isinstance(each, str) for each in value)
+    ):
+        return value
+    raise ValueError("must be a text in quotes, or a list of texts")
+
+
+def _meaning(value: object) -> object:
+    if isinstance(value, str) or (
+        isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    ):
+        return value
+    raise ValueError(
+        'must be a text such as "user/create", or a table of such texts by event.refine'
+    )
 
 
 class Table(BaseModel):
@@ -116,7 +147,7 @@ class Request(Table):
     base_url: Text
     path: Text
     method: Literal["GET", "POST"] = "GET"
-    params: dict[str, str | tuple[str, ...]] = {}
+    params: dict[str, Annotated[str | tuple[str, ...], BeforeValidator(_text_or_texts)]] = {}
     headers: dict[str, str] = {}
     body: dict[str, Any] | None = None
 
@@ -145,13 +176,13 @@ class Pages(Table):
     """How pages are turned, and which sign is the end."""
 
     kind: Literal["none", "cursor", "url", "number", "offset"]
-    from_: AnySpot | None = Field(None, alias="from")
+    from_: AnySpot | None = Field(default=None, alias="from")
     to: AnySlot | None = None
-    first: int | None = Field(None, ge=0)
+    first: int | None = Field(default=None, ge=0)
     skip_first: bool = False
     """The first page is asked for without its number."""
     size: AnySlot | None = None
-    largest: int | None = Field(None, ge=1)
+    largest: int | None = Field(default=None, ge=1)
     more: AnySpot | None = None
     until_empty: bool = False
     count: AnySpot | None = None
@@ -161,7 +192,7 @@ class Pages(Table):
     """Later pages carry the cursor and nothing else."""
     path: str | None = None
     """Later pages go to this path."""
-    most: int | None = Field(None, ge=1)
+    most: int | None = Field(default=None, ge=1)
     """The vendor shows no more records than this of one query."""
     expired: tuple[Status, ...] = (400, 404, 410, 422)
     """Statuses of a later page that mean that the cursor is not accepted."""
@@ -236,8 +267,8 @@ class Defaults(Table):
     resweep: tuple[Duration, ...] | None = None
     poll_interval: Duration | None = None
     initial_lookback: Duration | None = None
-    requests_per_minute: int | None = Field(None, ge=1)
-    page_size: int | None = Field(None, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    page_size: int | None = Field(default=None, ge=1)
 
     def given(self) -> Mapping[str, timedelta | int | list[timedelta]]:
         """Return those that are given."""
@@ -316,7 +347,7 @@ class EventPaths(Table):
     changes: ChangePaths | None = None
 
 
-Actions = dict[str, str | dict[str, str]]
+Actions = dict[str, Annotated[str | dict[str, str], BeforeValidator(_meaning)]]
 """By native action ``kind/verb`` or ``kind/verb/outcome``; a table is looked up by *refine*."""
 
 
@@ -336,7 +367,11 @@ class FeedTables(Table):
 class DescriptionFile(FeedTables):
     """The whole file."""
 
-    vendor: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,31}$")]
+    vendor: Annotated[
+        str,
+        AfterValidator(_vendor),
+        WithJsonSchema({"type": "string", "pattern": f"^{VENDOR.pattern}$"}),
+    ]
     product: Text
     docs: tuple[str, ...] = Field(min_length=1)
     checked: date
@@ -386,3 +421,18 @@ class Feed(Table):
     def key(self) -> str:
         """The vendor's part of uids: ``vendor``, or ``vendor:feed``."""
         return self.vendor if self.name is None else f"{self.vendor}:{self.name}"
+
+
+TABLES: Final = ("request", "time", "pages", "records", "event", "actions", "defaults")
+"""The tables that a feed may have of its own."""
+
+
+def feed_of(file: DescriptionFile, name: str | None) -> Feed:
+    """Return the feed *name* of a *file* without problems; None is the whole, without feeds."""
+    own = None if name is None else file.feeds[name]
+    tables = {key: getattr(own, key, None) for key in TABLES}
+    tables = {key: getattr(file, key) if table is None else table for key, table in tables.items()}
+    tables["actions"] = tables["actions"] or {}
+    tables["defaults"] = tables["defaults"] or Defaults()
+    of_file = {key: getattr(file, key) for key in Feed.model_fields if hasattr(file, key)}
+    return Feed.model_construct(**{**of_file, **tables, "name": name, "feeds": tuple(file.feeds)})

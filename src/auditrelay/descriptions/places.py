@@ -105,6 +105,8 @@ def parse_slot(text: object) -> Slot:
     if isinstance(text, Slot):
         return text
     place, name = _split(text, get_args(SlotPlace))
+    if place == "body" and not all(isinstance(step, str) for step in parse_path(name).steps):
+        raise ValueError(f"{text!r} must name plain keys with dots between them")
     return Slot(place, name)  # type: ignore[arg-type]  # one of the places
 
 
@@ -173,11 +175,15 @@ def _paths(value: object) -> object:
     texts = [value] if isinstance(value, str | Path) else value
     if not isinstance(texts, list) or not texts:
         raise ValueError("must be a path, or a list of paths")
-    return tuple(each if isinstance(each, Path) else parse_path(_text(each)) for each in texts)
+    return tuple(map(_path, texts))
 
 
-def _path(value: object) -> object:
-    return value if isinstance(value, Path) else parse_path(_text(value))
+def _path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if value == "":
+        raise ValueError("is empty: write the path of a value inside of it")
+    return parse_path(_text(value))
 
 
 def _text(value: object) -> str:

@@ -13,15 +13,13 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, WithJsonSchema, create_model, model_validator
 
-from auditrelay.descriptions import holes
+from auditrelay.descriptions import REST, holes
+from auditrelay.descriptions.identity import identity_of, scope_settings
 from auditrelay.descriptions.model import Feed, OAuth2Auth, Setting
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret, SecretDocument
 from auditrelay.settings.values import IdentityField, format_duration
-
-REST: Final = "rest"
-"""The type of a source whose description is a file of the operator's."""
 
 _AUTHORITY: Final = "token_url"
 """The key by which an operator sets another address of the authorisation server."""
@@ -31,6 +29,8 @@ class DescribedSettings(SourceSettings):
     """What every described source has. ``settings_class`` derives the class of one feed."""
 
     FEED: ClassVar[Feed]
+    FILE_NOTES: ClassVar[tuple[str, ...]] = ()
+    """What works in the operator's description, and was hardly meant."""
 
     _notes: tuple[str, ...] = ()
 
@@ -40,9 +40,24 @@ class DescribedSettings(SourceSettings):
         return self.FEED.vendor
 
     @property
+    def vendor_key(self) -> str:
+        """The vendor and the feed: ids are unique in both together."""
+        return self.FEED.key
+
+    @property
+    def product(self) -> str:
+        """The product as a SIEM shows it."""
+        return self.FEED.product
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """By what records are known."""
+        return identity_of(self.FEED)
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed of the operator's settings: each begins with its key."""
-        return self._notes
+        """What was changed of the operator's settings, and what the description's file shows."""
+        return (*self._notes, *(f"description: {note}" for note in self.FILE_NOTES))
 
     @property
     def values(self) -> Mapping[str, str]:
@@ -112,14 +127,6 @@ class DescribedSettings(SourceSettings):
         self._notes = (note,)
         object.__setattr__(self, "max_window", longest)  # the class is frozen for everybody else
         return self
-
-
-def scope_settings(feed: Feed) -> list[str]:
-    """Return the names of the settings that ids of *feed* are unique in."""
-    marked = [name for name, setting in feed.settings.items() if setting.scope]
-    if marked or feed.records.organisation is not None:
-        return marked
-    return list(dict.fromkeys(holes.names(holes.split_address(feed.request.base_url)[0])))
 
 
 def is_reserved(name: str) -> bool:

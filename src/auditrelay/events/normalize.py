@@ -104,7 +104,7 @@ class Normalizer:
     def of(cls, name: str, settings: SourceSettings, *, scope: str) -> Self:
         """Return the normalizer of the source *name* with its *settings*; *scope* is its own."""
         return cls(
-            vendor=settings.type,
+            vendor=settings.vendor,
             source=name,
             api_host=urlsplit(settings.base_url).hostname or "",
             scope=scope,

@@ -33,6 +33,8 @@ def gap_event(
     *,
     source: str,
     vendor: str,
+    vendor_key: str | None = None,
+    product: str | None = None,
     scope: str,
     start: datetime,
     end: datetime,
@@ -52,11 +54,12 @@ def gap_event(
     span = f"audit events of {source} from {iso_ms(first)} to {iso_ms(last)}"
     gap = {"reason": reason, "start": iso_us(first), "end": iso_us(last)}
     return _event(
-        uid=Uids(vendor).content(
+        uid=Uids(vendor_key or vendor).content(
             scope, encode(["filled" if filled else "gap", first, last, reason]), 0
         ),
         source=source,
         vendor=vendor,
+        product=product,
         action=FILLED if filled else GAP,
         category="coverage",
         scope=scope,
@@ -168,7 +171,13 @@ def alert_event(
 
 
 def test_event(
-    *, source: str, vendor: str, nonce: str, now: datetime, tags: Mapping[str, str]
+    *,
+    source: str,
+    vendor: str,
+    product: str | None,
+    nonce: str,
+    now: datetime,
+    tags: Mapping[str, str],
 ) -> AuditEvent:
     """
     Return a test event for a sink; it has the form of an event of *source*.
@@ -180,6 +189,7 @@ def test_event(
         uid=Uids(vendor).content("", encode(["test", nonce]), 0),
         source=source,
         vendor=vendor,
+        product=product,
         action=TEST,
         category="test",
         scope="",
@@ -198,6 +208,7 @@ def _event(
     uid: str,
     source: str,
     vendor: str,
+    product: str | None = None,
     action: str,
     category: str,
     scope: str,
@@ -209,13 +220,15 @@ def _event(
     now: datetime,
     tags: Mapping[str, str],
 ) -> AuditEvent:
-    named = available().get(vendor)
+    if product is None:
+        named = available().get(vendor)
+        product = named.NAME if named else vendor
     raw = encode(detail)
     return AuditEvent(
         uid=uid,
         source=source,
         vendor=vendor,
-        product=named.NAME if named else vendor,
+        product=product,
         api_host="",
         at=micros(now),
         fetched=micros(now),

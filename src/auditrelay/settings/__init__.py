@@ -47,6 +47,11 @@ class PeerSettings(BaseModel):
         return {}
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences, each beginning with its key, about what works and should be looked at."""
+        return ()
+
+    @property
     def address_key(self) -> str:
         """The key with the peer's address, for an operator who has to fix it."""
         return next(iter(self.addresses), "url").partition("[")[0]
@@ -119,8 +124,23 @@ class SourceSettings(PeerSettings):
 
     @property
     def vendor(self) -> str:
-        """The vendor's name in events: in uids, source types and names of indices."""
+        """The vendor's name in events: in source types and names of indices."""
         return self.type
+
+    @property
+    def vendor_key(self) -> str:
+        """The vendor's part of uids. Lists of one vendor with ids of their own have their own."""
+        return self.type
+
+    @property
+    def product(self) -> str | None:
+        """The product as a SIEM shows it, unless a module of the vendor has it."""
+        return None
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """By what a described vendor's records are known: alike in all sources of its key."""
+        return {}
 
     @property
     def addresses(self) -> Mapping[str, str]:

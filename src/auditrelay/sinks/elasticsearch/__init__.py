@@ -312,7 +312,9 @@ class Sink:
         """Identify every node, and check that events can be stored in the configured index."""
         now = self._clock.now()
         vendor = next(iter(vendors()))
-        event = test_event(source="check", vendor=vendor, nonce="check", now=now, tags={})
+        event = test_event(
+            source="check", vendor=vendor, product=None, nonce="check", now=now, tags={}
+        )
         [rendered] = self.render(Page.of([event]), event.at)
         document = rendered.text.partition(b"\n")[2]
         return await check_cluster(
