@@ -28,7 +28,7 @@ NAMES = {
     "audit_log_deleted": "SaaS audit: an audit log was deleted",
     "data_exported": "SaaS audit: data was exported",
     "sso_changed": "SaaS audit: single sign-on was changed",
-    "impersonated": "SaaS audit: somebody acted as another user",
+    "impersonated": "SaaS audit: a user was impersonated",
 }
 
 

@@ -119,7 +119,7 @@ VERBS: dict[str, Verb] = {
 
 MEMBERSHIPS: Final = frozenset(("member_add", "member_remove"))
 """
-Somebody was added to a group, or removed from it; or to a role, a document, a conversation.
+An account is added to a group, or removed from it; or a role, a document, a conversation.
 
 The kind is that of the target: ``group`` if that is the group, ``user`` if it is the person, and
 then the privilege of the event is the group's name.
@@ -161,7 +161,7 @@ def _each(kinds: tuple[str, ...], verbs: Iterable[str]) -> set[str]:
 
 
 _SHARED = ("secret", "document", "repository", "conversation")
-"""Kinds of content that somebody is given access to."""
+"""Kinds of content that others may be given access to."""
 
 _RISKS: dict[str, AbstractSet[str]] = {
     "credential_change": frozenset(
@@ -175,7 +175,7 @@ _RISKS: dict[str, AbstractSet[str]] = {
         )
     )
     | _each(("credential",), CHANGES),
-    # Not that somebody was added to a group: that is frequent, and few groups give rights.
+    # Not that an account was added to a group: that is frequent, and few groups give rights.
     "privilege_change": frozenset(("scope_set/*", "permission/*", "role/*"))
     | _each(("member", "user", "group"), ("role_change", "permission_change"))
     | {"organization/role_change"},

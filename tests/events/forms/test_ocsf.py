@@ -297,7 +297,7 @@ def test_who_acts_as_another_switches_to_that_account(event: AuditEvent) -> None
     assert rendered(replace(acting, target=Target()))["class_uid"] == 3004
 
 
-def test_a_credential_that_is_deleted_deletes_nobody(event: AuditEvent) -> None:
+def test_a_deleted_credential_is_no_deleted_user(event: AuditEvent) -> None:
     removed = replace(event, kind="credential", verb="delete", native_action="mfa.reset")
     known = rendered(replace(removed, target=SAM))
     assert (known["type_uid"], known["activity_name"]) == (300199, "mfa.reset")

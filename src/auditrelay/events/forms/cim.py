@@ -81,7 +81,7 @@ def _authentication(event: AuditEvent, fields: dict[str, Any]) -> None:
     """
     Add the fields of the Authentication model; its action is the outcome.
 
-    When somebody acts as another, ``user`` is that other and ``src_user`` the actor.
+    When one user acts as another, ``user`` is that other and ``src_user`` the actor.
     """
     actor = event.actor
     outcome = "failure" if event.verb == "login_failed" else event.outcome
