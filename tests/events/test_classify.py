@@ -115,10 +115,14 @@ def test_a_sign_in_that_failed_has_its_own_verb_and_outcome(
     assert settled(kind, verb, outcome) == expected
 
 
+@pytest.mark.parametrize(("verb", "outcome"), [("login", "failure"), ("login_failed", "unknown")])
 def test_every_vendors_sign_in_that_failed_has_them(
-    one: Callable[..., AuditEvent], monkeypatch: pytest.MonkeyPatch
+    verb: str,
+    outcome: Outcome,
+    one: Callable[..., AuditEvent],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    failed = Action("auth.sso_login", "auth", "session", "login", "failure")
+    failed = Action("auth.sso_login", "auth", "session", verb, outcome)
     monkeypatch.setattr(bland, "_action", lambda _: failed)
     event = one({"id": "1", "event_type": "auth.sso_login"})
     assert (event.verb, event.outcome) == ("login_failed", "failure")

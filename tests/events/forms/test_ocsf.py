@@ -306,6 +306,13 @@ def test_a_deleted_credential_is_no_deleted_user(event: AuditEvent) -> None:
     assert (guessed["entity"]["type"], guessed["entity"]["user"]["uid"]) == ("credential", "t1")
 
 
+def test_a_device_is_an_entity_of_that_type(event: AuditEvent) -> None:
+    entity = rendered(replace(event, kind="device", target=Target("node", "n1", "laptop")))[
+        "entity"
+    ]
+    assert entity == {"uid": "n1", "name": "laptop", "type_id": 1, "type": "Device"}
+
+
 def test_an_api_key_is_a_service_with_its_credential(event: AuditEvent) -> None:
     user = rendered(replace(event, actor=Actor("api_key", name="ci")))["actor"]["user"]
     assert (user["type"], user["name"]) == ("Service", "ci")
