@@ -12,6 +12,7 @@ from prometheus_client import Counter
 
 from auditrelay import sinks, sources
 from auditrelay.cli import lazy
+from auditrelay.events.classify import CHANGES, KINDS, MEANINGS, VERBS
 from auditrelay.events.forms import FORMS
 from auditrelay.telemetry.metrics import TABLE, Metrics
 
@@ -282,6 +283,36 @@ def test_every_page_of_a_source_or_sink_is_of_a_type() -> None:
     for folder, package in FOLDERS.items():
         pages = {page.stem for page in (ROOT / "docs" / folder).iterdir()}
         assert pages == set(package.available())
+
+
+# --- kinds and verbs ---------------------------------------------------------------------------
+
+MEANT = list(rows("kinds-and-verbs.md"))
+
+
+def test_every_kind_and_every_verb_is_documented_in_the_order_of_the_tables() -> None:
+    assert [row[0].strip("`") for row in MEANT if len(row) == 2] == [*KINDS, *VERBS]
+
+
+def test_the_risks_are_those_of_the_documented_kinds_and_verbs() -> None:
+    every = {"any": VERBS.keys(), "any that changes something": CHANGES}
+    documented = {
+        (kind, verb, risk.strip("`"))
+        for risk, kinds, verbs in (row for row in MEANT if len(row) == 3)
+        for kind in re.findall(r"`(\w+)`", kinds) or KINDS
+        for verb in re.findall(r"`(\w+)`", verbs) or every[verbs]
+    }
+    assert documented == {
+        (kind, verb, risk) for (kind, verb), its in MEANINGS.items() for risk in its.risks
+    }
+    siem = (ROOT / "siem" / "README.md").read_text("utf-8")
+    assert {risk for *_, risk in documented} <= set(re.findall(r"`(\w+)`", siem))
+
+
+def test_the_verbs_that_change_nothing_are_documented() -> None:
+    page = (ROOT / "docs" / "kinds-and-verbs.md").read_text("utf-8")
+    _, _, said = page.partition("Every verb changes something but ")
+    assert set(re.findall(r"`(\w+)`", said.partition(".")[0])) == VERBS.keys() - CHANGES
 
 
 # --- links --------------------------------------------------------------------------------------

@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.events import AuditEvent
-from auditrelay.events.classify import KINDS, MEANINGS, VERBS, guess
+from auditrelay.events import AuditEvent, Outcome
+from auditrelay.events.classify import KINDS, MEANINGS, VERBS, guess, settled
+from auditrelay.events.vendors import Action, bland
 
-ACCOUNTS = {"user", "member", "end_user", "group", "session"}
-SIGN_INS = {"login", "login_failed", "logout", "join", "leave", "role_change", "invite"}
+NEVER_GUESSED = {"user", "member", "end_user", "credential", "group", "session", "secret"}
+SIGN_INS = {"login", "login_failed", "logout", "join", "leave", "role_change", "invite"} | {
+    "impersonate",
+    "member_add",
+    "member_remove",
+}
 
 
-def test_there_are_34_kinds_and_33_verbs() -> None:
-    assert (len(KINDS), len(VERBS)) == (34, 33)
+def test_there_are_40_kinds_and_36_verbs() -> None:
+    assert (len(KINDS), len(VERBS)) == (40, 36)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,32 @@ def test_there_are_34_kinds_and_33_verbs() -> None:
     webhook/create        configuration           creation           Change/created/webhook egress_path_change
     webhook/delete        configuration           deletion           Change/deleted/webhook
     session/create        authentication,session  info               Change/created/session
+    credential/create     iam                     user,change        Change/modified/user credential_change
+    credential/delete     iam                     user,change        Change/modified/user credential_change
+    credential/disable    iam                     user,change        Change/modified/user credential_change
+    credential/read       iam                     user,info          Change/read/user
+    credential/review     iam                     user,change        Change/modified/user
+    credential/other      iam                     user               Change/None/user
+    secret/create         database                change             Change/created/secret
+    secret/read           database                access             Change/read/secret
+    secret/export         database                access             Data_Access/downloaded/secret data_export
+    secret/permission_change      database        change             Change/acl_modified/secret sharing_change
+    document/create       file                    creation           Change/created/document
+    document/export       file                    access             Data_Access/downloaded/document data_export
+    document/permission_change    file            change             Change/acl_modified/document sharing_change
+    repository/delete     configuration           deletion           Change/deleted/repository
+    repository/export     configuration           access             Data_Access/downloaded/repository data_export
+    repository/member_add configuration           change             Change/modified/repository sharing_change
+    conversation/permission_change configuration  change             Change/acl_modified/conversation sharing_change
+    device/create         host                    change             Change/created/device
+    device/block          host                    change             Change/modified/device
+    group/member_add      iam                     group,change       Change/modified/group
+    group/member_remove   iam                     group,change       Change/modified/group
+    user/member_add       iam                     user,group,change  Change/modified/user
+    role/member_add       iam                     admin,group,change Change/modified/role privilege_change
+    organization/role_change      configuration   change             Change/modified/organization privilege_change
+    session/impersonate   authentication,session  start              Authentication/None/session impersonation
+    user/impersonate      iam                     user,info          Authentication/None/user impersonation
     other/other           configuration           -                  Change/None/other
     """.strip().splitlines(),  # noqa: E501  # a table
 )
@@ -56,6 +87,47 @@ def test_the_object_category_user_is_for_accounts_only_and_file_is_unused() -> N
         assert kind.object_category not in ("directory", "file", "registry")
 
 
+def test_what_failed_has_no_risk_that_says_that_something_was_changed() -> None:
+    risks = {risk for meaning in MEANINGS.values() for risk in meaning.risks}
+    kept = {risk for meaning in MEANINGS.values() for risk in meaning.risks_if("failure")}
+    assert {risk for risk in risks if not risk.endswith("_change")} == kept
+    assert kept == {"audit_tamper", "data_export", "impersonation"}
+    for meaning in MEANINGS.values():
+        assert meaning.risks == meaning.risks_if("unknown") == meaning.risks_if(None)
+
+
+@pytest.mark.parametrize(
+    ("pair", "outcome", "expected"),
+    [
+        ("session/login", "failure", ("login_failed", "failure")),
+        ("session/login_failed", "unknown", ("login_failed", "failure")),
+        ("session/login_failed", None, ("login_failed", "failure")),
+        ("session/login", "success", ("login", "success")),
+        ("session/login", "unknown", ("login", "unknown")),
+        ("session/logout", "failure", ("logout", "failure")),
+        ("user/login", "failure", ("login", "failure")),
+    ],
+)
+def test_a_sign_in_that_failed_has_its_own_verb_and_outcome(
+    pair: str, outcome: Outcome | None, expected: tuple[str, Outcome | None]
+) -> None:
+    kind, verb = pair.split("/")
+    assert settled(kind, verb, outcome) == expected
+
+
+@pytest.mark.parametrize(("verb", "outcome"), [("login", "failure"), ("login_failed", "unknown")])
+def test_every_vendors_sign_in_that_failed_has_them(
+    verb: str,
+    outcome: Outcome,
+    one: Callable[..., AuditEvent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = Action("auth.sso_login", "auth", "session", verb, outcome)
+    monkeypatch.setattr(bland, "_action", lambda _: failed)
+    event = one({"id": "1", "event_type": "auth.sso_login"})
+    assert (event.verb, event.outcome) == ("login_failed", "failure")
+
+
 def test_a_kind_or_verb_of_a_later_version_counts_as_other() -> None:
     assert MEANINGS["hologram", "teleport"] == MEANINGS["other", "other"]
     assert MEANINGS["agent", "teleport"] == MEANINGS["agent", "other"]
@@ -64,7 +136,7 @@ def test_a_kind_or_verb_of_a_later_version_counts_as_other() -> None:
 @given(st.text(max_size=80) | st.sampled_from([f"{k}_{v}" for k in KINDS for v in VERBS]))
 def test_a_guess_is_never_an_account_a_group_or_a_sign_in(action: str) -> None:
     guessed = guess(action)
-    assert guessed.kind in KINDS.keys() - ACCOUNTS
+    assert guessed.kind in KINDS.keys() - NEVER_GUESSED
     assert guessed.verb is None or guessed.verb in VERBS.keys() - SIGN_INS
 
 
@@ -75,6 +147,10 @@ def test_a_guess_is_never_an_account_a_group_or_a_sign_in(action: str) -> None:
         ("knowledge_base.purged", "knowledge_base", "delete", False),
         ("ApiKeyRotated", "api_key", "rotate", False),
         ("user_added_to_usergroup", "other", "create", False),
+        ("user.password_updated", "other", "update", False),
+        ("client_secret.rotated", "other", "rotate", False),
+        ("repo.download_zip", "repository", "export", False),
+        ("ImpersonationStarted", "other", "execute", False),
         ("auth.login_failed", "other", None, True),
         ("zzz", "other", None, False),
         ("", "other", None, False),

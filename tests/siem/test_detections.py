@@ -15,15 +15,20 @@ GIVING = {"role_change", "permission_change", "create", "update", "replace", "re
     "configure",
     "enable",
     "activate",
+    "member_add",
 }
 RIGHTS = {"permission", "role", "scope_set"}
-ROLE_CHANGES = {("member", "role_change"), ("user", "role_change")}
+ROLE_CHANGES = {
+    *((kind, "role_change") for kind in ("member", "user", "group", "organization")),
+    *((kind, "permission_change") for kind in ("member", "user", "group")),
+}
 NAMES = {
     "api_key_created": "SaaS audit: an API key was created",
     "role_raised": "SaaS audit: a role or right was given or changed",
     "audit_log_deleted": "SaaS audit: an audit log was deleted",
     "data_exported": "SaaS audit: data was exported",
     "sso_changed": "SaaS audit: single sign-on was changed",
+    "impersonated": "SaaS audit: a user was impersonated",
 }
 
 
@@ -37,6 +42,7 @@ def expected(question: str, event: AuditEvent) -> bool:
         "audit_log_deleted": (kind, verb) == ("audit_log", "delete"),
         "data_exported": verb == "export" and not failed,
         "sso_changed": kind == "sso" and verb not in ("read", "export", "review") and not failed,
+        "impersonated": verb == "impersonate" and not failed,
     }
     return answers[question]
 

@@ -111,6 +111,7 @@ def full(event: AuditEvent, vendor: str) -> Iterator[AuditEvent]:
     )
     yield everything
     yield msgspec.structs.replace(everything, kind="group", verb="update")
+    yield msgspec.structs.replace(everything, kind="session", verb="impersonate")
     yield msgspec.structs.replace(everything, warnings=(NOT_NORMALIZED,))
 
 

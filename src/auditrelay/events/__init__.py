@@ -101,7 +101,10 @@ class AuditEvent(msgspec.Struct, frozen=True, array_like=True, gc=False, kw_only
     project_id: str | None
     project_name: str | None
     privilege: str | None
-    """The role or right that was given or taken."""
+    """
+    The role or right that was given or taken; of a person who was added to a group or removed from
+    it, that group's name.
+    """
     changes: tuple[Change, ...]
     reason: str | None
     message: str

@@ -7,21 +7,31 @@ Splunk's Change, Authentication and Data Access data models.
 """
 
 import re
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
+
+from auditrelay.events import Outcome
 
 CimModel = Literal["Change", "Authentication", "Data_Access"]
 
 
 class Kind(NamedTuple):
-    """A kind of object: its ECS categories, the ECS type that it adds, and its CIM terms."""
+    """
+    A kind of object: its ECS categories, the ECS type that it adds, and its CIM terms.
+
+    The target of an event is of this kind; that of an *account* is a person. A *part* of an account
+    has the person as its target too: to create or to delete one is to change the account.
+    """
 
     categories: tuple[str, ...]
     extra_type: str | None
     object_category: str
     change_type: str
     account: bool = False
+    part: bool = False
 
 
 class Verb(NamedTuple):
@@ -39,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "user": Kind(("iam",), "user", "user", "AAA", account=True),
     "member": Kind(("iam",), "user", "user", "AAA", account=True),
     "end_user": Kind(("iam",), "user", "user", "AAA", account=True),
+    "credential": Kind(("iam",), "user", "user", "AAA", account=True, part=True),
     "group": Kind(("iam",), "group", "group", "AAA"),
     "role": Kind(("iam",), "admin", "role", "AAA"),
     "scope_set": Kind(("iam",), "admin", "scope_set", "AAA"),
@@ -58,6 +69,11 @@ KINDS: dict[str, Kind] = {
     "run": Kind(("api",), None, "run", "execution"),
     "memory": Kind(("database",), None, "memory", "data"),
     "export": Kind(("database",), None, "export", "data"),
+    "secret": Kind(("database",), None, "secret", "data"),
+    # A file to ECS, which means by it what is kept elsewhere as well; not to CIM, as above.
+    "document": Kind(("file",), None, "document", "data"),
+    **_configures("data", "repository", "conversation"),
+    "device": Kind(("host",), None, "device", "device"),
     **_configures("audit", "audit_log"),
     **_configures("other", "other"),
 }
@@ -86,6 +102,8 @@ VERBS: dict[str, Verb] = {
     "invite": Verb("change", "modified"),  # the account does not exist yet
     "join": Verb("change", "created"),
     "leave": Verb("change", "deleted"),
+    "member_add": Verb("change", "modified"),
+    "member_remove": Verb("change", "modified"),
     "role_change": Verb("change", "modified"),
     "permission_change": Verb("change", "acl_modified"),
     "block": Verb("change", "modified"),
@@ -95,8 +113,22 @@ VERBS: dict[str, Verb] = {
     "login": Verb("start", None),
     "login_failed": Verb("start", None),
     "logout": Verb("end", "logoff"),
+    "impersonate": Verb("start", None),
     "other": Verb(None, None),
 }
+
+MEMBERSHIPS: Final = frozenset(("member_add", "member_remove"))
+"""
+An account is added to a group, or removed from it; or a role, a document, a conversation.
+
+The kind is that of the target: ``group`` if that is the group, ``user`` if it is the person, and
+then the privilege of the event is the group's name.
+"""
+
+CHANGES: Final = frozenset(
+    verb for verb, its in VERBS.items() if its.ecs_type in ("creation", "change", "deletion")
+) - {"review"}
+"""The verbs that change something."""
 
 _EXPECTED_TYPES: dict[str, frozenset[str]] = {
     "api": frozenset(
@@ -117,11 +149,21 @@ _EXPECTED_TYPES: dict[str, frozenset[str]] = {
     "authentication": frozenset(("start", "end", "info")),
     "configuration": frozenset(("access", "change", "creation", "deletion", "info")),
     "database": frozenset(("access", "change", "info", "error")),
+    "file": frozenset(("access", "change", "creation", "deletion", "info")),
+    "host": frozenset(("access", "change", "end", "info", "start")),
     "iam": frozenset(("admin", "change", "creation", "deletion", "group", "info", "user")),
     "session": frozenset(("start", "end", "info")),
 }
 
-_RISKS: dict[str, frozenset[str]] = {
+
+def _each(kinds: tuple[str, ...], verbs: Iterable[str]) -> set[str]:
+    return {f"{kind}/{verb}" for kind in kinds for verb in verbs}
+
+
+_SHARED = ("secret", "document", "repository", "conversation")
+"""Kinds of content that others may be given access to."""
+
+_RISKS: dict[str, AbstractSet[str]] = {
     "credential_change": frozenset(
         (
             "api_key/create",
@@ -131,13 +173,15 @@ _RISKS: dict[str, frozenset[str]] = {
             "api_key/delete",
             "provider_key/*",
         )
-    ),
-    "privilege_change": frozenset(
-        ("member/role_change", "user/role_change", "scope_set/*", "permission/*", "role/*")
-    ),
+    )
+    | _each(("credential",), CHANGES),
+    # Not that an account was added to a group: that is frequent, and few groups give rights.
+    "privilege_change": frozenset(("scope_set/*", "permission/*", "role/*"))
+    | _each(("member", "user", "group"), ("role_change", "permission_change"))
+    | {"organization/role_change"},
     "sso_change": frozenset(("sso/*",)),
     "audit_tamper": frozenset(("audit_log/delete",)),
-    "data_export": frozenset(("export/export", "audit_log/export")),
+    "data_export": _each(("export", "audit_log", *_SHARED), ("export",)),
     "security_control_change": frozenset(("security_policy/*",)),
     "egress_path_change": frozenset(
         (
@@ -150,6 +194,8 @@ _RISKS: dict[str, frozenset[str]] = {
     ),
     "ai_context_change": frozenset(("knowledge_base/*", "prompt/*", "memory/*")),
     "prod_change": frozenset(("pathway/publish", "prompt/deploy", "agent/deploy")),
+    "sharing_change": _each(_SHARED, ("permission_change", "role_change", *MEMBERSHIPS)),
+    "impersonation": frozenset(("*/impersonate",)),
 }
 
 
@@ -159,12 +205,28 @@ class Meaning(NamedTuple):
     categories: list[str]
     types: list[str]
     risks: list[str]
+    risks_of_failure: list[str]
     account: bool
     cim_model: CimModel
     cim_action: str | None
     """None where the model has no action, and for Authentication, whose action is the outcome."""
     change_type: str
     object_category: str
+
+    def risks_if(self, outcome: Outcome | None) -> list[str]:
+        """Return the risks; if the *outcome* is failure, none that says that something changed."""
+        return self.risks_of_failure if outcome == "failure" else self.risks
+
+
+def settled(kind: str, verb: str, outcome: Outcome | None) -> tuple[str, Outcome | None]:
+    """
+    Return *verb* and *outcome* as every event has them, whichever of the two a vendor tells by.
+
+    A sign-in that failed has a verb of its own, and what has that verb has failed.
+    """
+    if kind == "session" and (verb == "login_failed" or (verb == "login" and outcome == "failure")):
+        return "login_failed", "failure"
+    return verb, outcome
 
 
 def ecs_types(categories: tuple[str, ...], wanted: list[str]) -> list[str]:
@@ -191,26 +253,33 @@ def ecs_types(categories: tuple[str, ...], wanted: list[str]) -> list[str]:
 
 def _meaning(kind_name: str, verb_name: str) -> Meaning:
     kind, verb = KINDS[kind_name], VERBS[verb_name]
+    ecs_type, cim_action = verb.ecs_type, verb.cim_action
+    if kind.part and ecs_type in ("creation", "deletion"):
+        ecs_type, cim_action = "change", "modified"
     model: CimModel = "Change"
-    if kind_name == "session" and verb_name in ("login", "login_failed"):
+    if verb_name == "impersonate" or (
+        kind_name == "session" and verb_name in ("login", "login_failed")
+    ):
         model = "Authentication"
     elif verb_name == "export":
         model = "Data_Access"
     # Joining and leaving affect the organisation, as a group, as well as the member.
     joining = kind_name == "member" and verb_name in ("join", "leave")
-    touched = (kind.extra_type, "group" if joining else None, verb.ecs_type)
+    group = "group" if joining or verb_name in MEMBERSHIPS else None
+    touched = (kind.extra_type, group, ecs_type)
     risks = [
         risk
         for risk, pairs in _RISKS.items()
-        if f"{kind_name}/{verb_name}" in pairs or f"{kind_name}/*" in pairs
+        if not pairs.isdisjoint((f"{kind_name}/{verb_name}", f"{kind_name}/*", f"*/{verb_name}"))
     ]
     return Meaning(
         categories=list(kind.categories),
         types=ecs_types(kind.categories, [name for name in touched if name]),
         risks=risks,
+        risks_of_failure=[risk for risk in risks if not risk.endswith("_change")],
         account=kind.account,
         cim_model=model,
-        cim_action=verb.cim_action,
+        cim_action=cim_action,
         change_type=kind.change_type,
         object_category=kind.object_category,
     )
@@ -262,7 +331,10 @@ _VERB_WORDS: dict[str, str] = {
     }.items()
     for word in words.split()
 }
-"""No words for signing in or out, or for joining and leaving: those are never guessed."""
+"""
+No words for signing in or out, as oneself or as another, nor for coming into a group and leaving
+it: those are never guessed.
+"""
 
 _KIND_WORDS: dict[str, str] = {
     "api key": "api_key",
@@ -291,9 +363,16 @@ _KIND_WORDS: dict[str, str] = {
     "kb": "knowledge_base",
     "knowledge base": "knowledge_base",
     "memory": "memory",
+    "document": "document",
+    "repository": "repository",
+    "repo": "repository",
+    "conversation": "conversation",
+    "device": "device",
     "audit log": "audit_log",
 }
-"""No accounts, groups or sessions: those are never guessed."""
+"""
+No accounts, groups or sessions: those are never guessed. Nor secrets: the word means keys as well.
+"""
 
 _FAILURE_WORDS = frozenset(
     ("denied", "deny", "error", "failed", "failure", "forbidden", "rejected", "unauthorized")

@@ -19,6 +19,7 @@ from auditrelay.events.careful import (
     CarefulRow,
     Twins,
 )
+from auditrelay.events.classify import settled
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
 from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
@@ -262,6 +263,7 @@ class Normalizer:
         action, quality, before, after = kind
         if quality == IMPLAUSIBLE:
             before += (IMPLAUSIBLE_TIME,)
+        verb, outcome = settled(action.kind, action.verb, action.outcome)
         foreign = (FOREIGN_ACTION,) if action.name.strip().lower().startswith(OWN_PREFIX) else ()
         return Sort(
             source=self._source,
@@ -271,8 +273,8 @@ class Normalizer:
             native_action=action.name,
             native_category=action.category,
             kind=action.kind,
-            verb=action.verb,
-            outcome=action.outcome,
+            verb=verb,
+            outcome=outcome,
             time_quality=quality,
             warnings=(*before, *action.warnings, *after, *foreign),
             tags=self._tags,

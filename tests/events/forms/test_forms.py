@@ -124,6 +124,65 @@ def test_a_changed_account_is_the_user_and_the_actor_is_the_src_user(
     assert "user" not in cim.render(unknown)
 
 
+def test_a_credential_is_of_the_person_whose_account_is_changed(event: AuditEvent) -> None:
+    removed = replace(event, kind="credential", verb="delete", **EVERYTHING)
+    found = cim.render(removed)
+    assert (found["action"], found["object_category"]) == ("modified", "user")
+    assert (found["user"], found["src_user"]) == ("sam@x.example", "dana@x.example")
+    document = ecs.render(removed)
+    assert document["event"]["type"][:2] == ["user", "change"]
+    assert document["user"]["target"]["email"] == "sam@x.example"
+
+
+@pytest.mark.parametrize("verb", ["member_add", "member_remove"])
+def test_a_group_is_the_target_or_the_privilege_of_the_person(verb: str, event: AuditEvent) -> None:
+    group = Target("group", "g1", "Admins")
+    to_group = replace(event, kind="group", verb=verb, target=group)
+    assert ecs.render(to_group)["group"] == {"id": "g1", "name": "Admins"}
+    assert cim.render(to_group)["object"] == "Admins"
+    person = {**EVERYTHING, "changes": (), "privilege": "Admins"}
+    of_person = replace(event, kind="user", verb=verb, **person)
+    document = ecs.render(of_person)
+    assert document["group"] == {"name": "Admins"}
+    assert document["user"]["target"]["id"] == "t1"
+    assert "changes" not in document["user"]
+    assert document["event"]["type"] == ["user", "group", "change"]
+    found = cim.render(of_person)
+    assert (found["user"], found["object_attrs"]) == ("sam@x.example", ["group"])
+
+
+def test_who_acts_as_another_is_the_user_and_the_other_is_effective(event: AuditEvent) -> None:
+    acting = replace(event, kind="session", verb="impersonate", outcome="success", **EVERYTHING)
+    document = ecs.render(acting)
+    assert (document["user"]["id"], document["user"]["effective"]["id"]) == ("u1", "t1")
+    assert "target" not in document["user"]
+    assert {"dana@x.example", "sam@x.example"} <= set(document["related"]["user"])
+    assert document["tags"] == ["auditrelay", "impersonation"]
+    found = cim.render(acting)
+    assert (found["cim_model"], found["action"]) == ("Authentication", "success")
+    assert (found["user"], found["src_user"]) == ("sam@x.example", "dana@x.example")
+    assert (found["user_id"], found["src_user_type"]) == ("t1", "user")
+    assert "user_type" not in found
+    unknown = cim.render(replace(acting, target=Target(type="thing")))
+    assert unknown["user"] == "dana@x.example"
+    assert "src_user" not in unknown
+
+
+def test_what_failed_is_not_tagged_as_a_change(event: AuditEvent) -> None:
+    changed = replace(event, kind="sso", verb="disable", outcome="success")
+    failed = replace(changed, outcome="failure")
+    assert ecs.render(changed)["tags"] == ["auditrelay", "sso_change"]
+    assert ecs.render(failed)["tags"] == ["auditrelay"]
+    assert cim.render(changed)["auditrelay_tags"] == ["sso_change"]
+    assert "auditrelay_tags" not in cim.render(failed)
+    assert "risk:sso_change" in datadog.render(changed)["ddtags"]
+    assert "risk:" not in datadog.render(failed)["ddtags"]
+    assert ocsf.render(changed)["metadata"]["labels"] == ["sso_change"]
+    assert "labels" not in ocsf.render(failed)["metadata"]
+    deleted = replace(failed, kind="audit_log", verb="delete")
+    assert ecs.render(deleted)["tags"] == ["auditrelay", "audit_tamper"]
+
+
 def test_a_failed_sign_in_is_a_failure_whatever_the_outcome(event: AuditEvent) -> None:
     failed = replace(event, kind="session", verb="login_failed", outcome="unknown")
     assert cim.render(failed)["action"] == "failure"

@@ -198,6 +198,15 @@ def test_a_class_is_chosen_only_if_the_event_has_what_it_requires(event: AuditEv
         ("session", "logout", "Authentication: Logoff"),
         ("member", "leave", "Group Management: Remove User"),
         ("member", "invite", "Entity Management: Enroll"),
+        ("group", "member_add", "Group Management: Add User"),
+        ("user", "member_remove", "Group Management: Remove User"),
+        ("repository", "member_add", "Entity Management: Update"),
+        ("session", "impersonate", "Authentication: Account Switch"),
+        ("credential", "delete", "Account Change: Other"),
+        ("credential", "read", "Entity Management: Read"),
+        ("secret", "export", "Entity Management: Other"),
+        ("document", "export", "Web Resources Activity: Export"),
+        ("device", "create", "Entity Management: Create"),
         ("group", "create", "Group Management: Create"),
         ("export", "export", "Web Resources Activity: Export"),
         ("audit_log", "delete", "Event Log Activity: Delete"),
@@ -261,6 +270,47 @@ def test_a_joining_member_is_added_to_the_organisation(event: AuditEvent) -> Non
     document = rendered(replace(event, kind="member", verb="join", target=SAM, **WORDS))
     assert document["group"] == {"uid": "o", "name": "Org"}
     assert document["user"]["uid"] == "t1"
+
+
+def test_a_member_of_a_group_is_added_to_the_group_that_is_named(event: AuditEvent) -> None:
+    person = replace(
+        event, kind="user", verb="member_add", target=SAM, **WORDS | {"privilege": "Admins"}
+    )
+    document = rendered(person)
+    assert (document["class_uid"], document["group"]) == (3006, {"name": "Admins"})
+    assert document["user"]["uid"] == "t1"
+    assert "privilege" not in document["unmapped"]
+    assert rendered(replace(person, privilege=None))["class_uid"] == 3004
+    to_group = rendered(replace(person, kind="group", target=Target("group", "g1", "Admins")))
+    assert to_group["group"] == {"uid": "g1", "name": "Admins"}
+    assert "user" not in to_group
+
+
+def test_who_acts_as_another_switches_to_that_account(event: AuditEvent) -> None:
+    acting = replace(event, kind="session", verb="impersonate", actor=DANA, target=SAM)
+    document = rendered(acting)
+    assert (document["account_switch_type_id"], document["user"]["uid"]) == (2, "t1")
+    assert document["actor"]["user"]["uid"] == "u1"
+    assert "target" not in document["unmapped"]
+    values = {each["value"] for each in document["observables"]}
+    assert {"dana@x.example", "sam@x.example"} <= values
+    assert rendered(replace(acting, target=Target()))["class_uid"] == 3004
+
+
+def test_a_deleted_credential_is_no_deleted_user(event: AuditEvent) -> None:
+    removed = replace(event, kind="credential", verb="delete", native_action="mfa.reset")
+    known = rendered(replace(removed, target=SAM))
+    assert (known["type_uid"], known["activity_name"]) == (300199, "mfa.reset")
+    assert known["user"]["uid"] == "t1"
+    guessed = rendered(replace(removed, target=SAM, warnings=("heuristic_verb",)))
+    assert (guessed["entity"]["type"], guessed["entity"]["user"]["uid"]) == ("credential", "t1")
+
+
+def test_a_device_is_an_entity_of_that_type(event: AuditEvent) -> None:
+    entity = rendered(replace(event, kind="device", target=Target("node", "n1", "laptop")))[
+        "entity"
+    ]
+    assert entity == {"uid": "n1", "name": "laptop", "type_id": 1, "type": "Device"}
 
 
 def test_an_api_key_is_a_service_with_its_credential(event: AuditEvent) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from auditrelay.events import AuditEvent
-from auditrelay.events.classify import MEANINGS, Meaning
+from auditrelay.events.classify import MEANINGS, MEMBERSHIPS, Meaning
 from auditrelay.events.decode import splice
 from auditrelay.events.marks import NO_MARKS, add_marks, changed_fields
 from auditrelay.events.timestamps import iso_us
@@ -56,8 +56,9 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
         _authentication(event, fields)
     else:
         _change(event, meaning, fields)
-    if meaning.risks:
-        fields["auditrelay_tags"] = meaning.risks
+    risks = meaning.risks_if(event.outcome)
+    if risks:
+        fields["auditrelay_tags"] = risks
     own: dict[str, Any] = {
         "source": event.source,
         "kind": event.kind,
@@ -77,18 +78,32 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
 
 
 def _authentication(event: AuditEvent, fields: dict[str, Any]) -> None:
-    """Add the fields of the Authentication model; its action is the outcome."""
+    """
+    Add the fields of the Authentication model; its action is the outcome.
+
+    When one user acts as another, ``user`` is that other and ``src_user`` the actor.
+    """
     actor = event.actor
     outcome = "failure" if event.verb == "login_failed" else event.outcome
     if outcome in ("success", "failure"):
         fields["action"] = outcome
     fields["app"] = event.product
     user = actor.email or actor.name or actor.id
-    if user:
-        fields["user"] = user
-    if actor.id:
-        fields["user_id"] = actor.id
-    fields["user_type"] = actor.kind
+    target = event.target
+    other = target.email or target.name or target.id
+    if event.verb == "impersonate" and other:
+        fields["user"] = other
+        if target.id:
+            fields["user_id"] = target.id
+        if user:
+            fields["src_user"] = user
+        fields["src_user_type"] = actor.kind
+    else:
+        if user:
+            fields["user"] = user
+        if actor.id:
+            fields["user_id"] = actor.id
+        fields["user_type"] = actor.kind
     fields["authentication_service"] = event.product
     if event.reason:
         fields["reason"] = event.reason
@@ -113,7 +128,8 @@ def _change(event: AuditEvent, meaning: Meaning, fields: dict[str, Any]) -> None
     if event.changes:
         fields["object_attrs"] = changed_fields(event.changes)
     elif event.privilege:
-        fields["object_attrs"] = ["role"]
+        joins = meaning.account and event.verb in MEMBERSHIPS
+        fields["object_attrs"] = ["group" if joins else "role"]
     if event.outcome in ("success", "failure"):
         fields["status"] = event.outcome
     if event.reason or event.outcome == "failure":

@@ -62,7 +62,7 @@ def _tags(
     source: str,
     org_id: str | None,
     project_id: str | None,
-    meaning_of: tuple[str, str],
+    risks: tuple[str, ...],
     tags: tuple[tuple[str, str], ...],
 ) -> str:
     """Return ``ddtags``; commas and blanks in a tag are replaced: a comma separates tags."""
@@ -71,7 +71,7 @@ def _tags(
         pairs.append(("org_id", org_id))
     if project_id:
         pairs.append(("project_id", project_id))
-    pairs += [("risk", risk) for risk in MEANINGS[meaning_of].risks]
+    pairs += [("risk", risk) for risk in risks]
     pairs += tags
     return ",".join(
         _INVALID_IN_TAG.sub("_", f"{key}:{value}")[:_MAX_TAG_LENGTH]
@@ -133,7 +133,11 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
         "ddsource": vendor,
         "service": vendor,
         "ddtags": _tags(
-            event.source, event.org_id, event.project_id, (event.kind, event.verb), event.tags
+            event.source,
+            event.org_id,
+            event.project_id,
+            tuple(meaning.risks_if(event.outcome)),
+            event.tags,
         ),
         "message": event.message,
         "status": "info",

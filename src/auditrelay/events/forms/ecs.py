@@ -15,7 +15,7 @@ import orjson
 
 from auditrelay.events import NOTHING, AuditEvent
 from auditrelay.events.addresses import is_ip
-from auditrelay.events.classify import MEANINGS, Meaning, ecs_types
+from auditrelay.events.classify import MEANINGS, MEMBERSHIPS, Meaning, ecs_types
 from auditrelay.events.decode import one_lines
 from auditrelay.events.forms.fields import acceptable, may_have_long_parts, may_have_odd_keys
 from auditrelay.events.forms.nesting import deeper_than
@@ -78,7 +78,7 @@ def render(event: AuditEvent, *, marks: Mapping[str, object] = NO_MARKS) -> dict
     document: dict[str, Any] = {
         "@timestamp": iso_ms(event.at),
         "message": event.message,
-        "tags": ["auditrelay", *meaning.risks],
+        "tags": ["auditrelay", *meaning.risks_if(event.outcome)],
         "ecs": _ECS,
         "event": _event(event, meaning),
         "labels": _labels(event),
@@ -182,13 +182,18 @@ def _add_people(event: AuditEvent, meaning: Meaning, document: dict[str, Any]) -
         id=actor.id or actor.email, name=actor.name or actor.email, email=actor.email
     )
     names = [actor.id, actor.name, actor.email]
-    if meaning.account and (target.id or target.name or target.email):
-        user["target"] = without_empty(
+    # Whose privileges were assumed, or whose account was acted on.
+    other = "effective" if event.verb == "impersonate" else "target" if meaning.account else None
+    if other and (target.id or target.name or target.email):
+        user[other] = without_empty(
             id=target.id, name=target.name or target.email, email=target.email
         )
         names += target.id, target.name, target.email
     if event.privilege:
-        user["changes"] = {"roles": [event.privilege]}
+        if meaning.account and event.verb in MEMBERSHIPS:
+            document["group"] = {"name": event.privilege}
+        else:
+            user["changes"] = {"roles": [event.privilege]}
     if user:
         document["user"] = user
     related: dict[str, list[str]] = {}

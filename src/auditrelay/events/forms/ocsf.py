@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from auditrelay.events import NOTHING, Actor, AuditEvent, Target
 from auditrelay.events.addresses import is_email, is_ip
-from auditrelay.events.classify import MEANINGS
+from auditrelay.events.classify import MEANINGS, MEMBERSHIPS
 from auditrelay.events.decode import splice
 from auditrelay.events.forms.ocsf_classes import (
     ACCOUNT_CHANGE,
@@ -131,8 +131,15 @@ def _target_name(event: AuditEvent) -> str | None:
 
 
 def _of_authentication(event: AuditEvent, acting: _ActingUser) -> dict[str, Any] | None:
-    user = acting.user or _target_user(event.target)
-    return {"user": user, "service": {"name": event.product}} if user else None
+    switches = event.verb == "impersonate"
+    user = (not switches and acting.user) or _target_user(event.target)
+    if not user:
+        return None
+    own: dict[str, Any] = {"user": user, "service": {"name": event.product}}
+    if switches:
+        own["account_switch_type_id"] = 2
+        own["account_switch_type"] = "Impersonate"
+    return own
 
 
 def _of_account_change(event: AuditEvent, _: _ActingUser) -> dict[str, Any] | None:
@@ -150,7 +157,10 @@ def _of_group_management(event: AuditEvent, _: _ActingUser) -> dict[str, Any] | 
     if event.kind == "group":
         group = _uid_and_name(target.id, target.name or target.email)
         return {"group": group} if group else None
-    group = _uid_and_name(event.org_id, event.org_name)  # which members join and leave
+    if event.verb in MEMBERSHIPS:
+        group = _uid_and_name(None, event.privilege)
+    else:
+        group = _uid_and_name(event.org_id, event.org_name)  # which members join and leave
     if not group:
         return None
     user = _target_user(target)
@@ -189,7 +199,7 @@ def _of_entity_management(event: AuditEvent) -> dict[str, Any]:
         entity["type_id"], entity["type"] = OTHER, target.type or event.kind
     else:
         entity["type_id"], entity["type"], part = known
-        if target.id or target.name or target.email:
+        if part and (target.id or target.name or target.email):
             if part == "user":
                 entity[part] = _target_user(target)
             else:
@@ -262,7 +272,7 @@ def _metadata(event: AuditEvent, class_uid: int) -> dict[str, Any]:
         attributes["original_time"] = event.time_raw
     if event.org_id:
         attributes["tenant_uid"] = event.org_id
-    risks = MEANINGS[event.kind, event.verb].risks
+    risks = MEANINGS[event.kind, event.verb].risks_if(event.outcome)
     if risks:
         attributes["labels"] = risks
     return attributes
@@ -365,11 +375,13 @@ def _add_unsupported(event: AuditEvent, class_uid: int, attributes: dict[str, An
     if event.actor.address:
         attributes["actor_address"] = event.actor.address
     if class_uid in _WITHOUT_TARGET:
-        if target.id or target.name or target.email:
+        switched = class_uid == AUTHENTICATION and event.verb == "impersonate"
+        if not switched and (target.id or target.name or target.email):
             attributes["target"] = without_empty(id=target.id, name=target.name, email=target.email)
     elif target.email and event.kind not in _ACCOUNT_KINDS:
         attributes["target_email"] = target.email
-    if event.privilege and class_uid != USER_ACCESS:
+    joined = class_uid == GROUP_MANAGEMENT and event.verb in MEMBERSHIPS and event.kind != "group"
+    if event.privilege and class_uid != USER_ACCESS and not joined:
         attributes["privilege"] = event.privilege
     if event.changes and class_uid != ENTITY_MANAGEMENT:
         attributes["changes"] = changes_of(event.changes)

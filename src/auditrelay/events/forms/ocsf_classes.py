@@ -7,6 +7,8 @@ Version 1.9 replaces Account Change and User Access Management by other classes:
 
 from typing import Any, NamedTuple
 
+from auditrelay.events.classify import CHANGES
+
 VERSION = "1.8.0"
 
 BASE_EVENT = 0
@@ -39,7 +41,7 @@ _CLASSES: dict[int, _Class] = {
         "Event Log Activity", 1, "System Activity", {2: "Delete", 3: "Export"}
     ),
     ACCOUNT_CHANGE: _iam("Account Change", {1: "Create", 2: "Enable", 5: "Disable", 6: "Delete"}),
-    AUTHENTICATION: _iam("Authentication", {1: "Logon", 2: "Logoff"}),
+    AUTHENTICATION: _iam("Authentication", {1: "Logon", 2: "Logoff", 7: "Account Switch"}),
     ENTITY_MANAGEMENT: _iam(
         "Entity Management",
         {
@@ -65,12 +67,18 @@ _CLASSES: dict[int, _Class] = {
 }
 """The classes in use, each with its activities in use."""
 
+_PEOPLE = ("user", "member", "end_user")
+"""Kinds whose target is a person."""
+
 EXCEPTIONS: dict[tuple[str, str], tuple[int, int]] = {
     ("session", "login"): (AUTHENTICATION, 1),
     ("session", "login_failed"): (AUTHENTICATION, 1),
     ("session", "logout"): (AUTHENTICATION, 2),
+    **{(kind, "impersonate"): (AUTHENTICATION, 7) for kind in ("session", *_PEOPLE)},
     ("member", "join"): (GROUP_MANAGEMENT, 3),
     ("member", "leave"): (GROUP_MANAGEMENT, 4),
+    **{(kind, "member_add"): (GROUP_MANAGEMENT, 3) for kind in ("group", *_PEOPLE)},
+    **{(kind, "member_remove"): (GROUP_MANAGEMENT, 4) for kind in ("group", *_PEOPLE)},
     ("group", "create"): (GROUP_MANAGEMENT, 6),
     ("group", "delete"): (GROUP_MANAGEMENT, 5),
     ("member", "role_change"): (USER_ACCESS, 1),
@@ -87,7 +95,12 @@ EXCEPTIONS: dict[tuple[str, str], tuple[int, int]] = {
     ("end_user", "delete"): (ACCOUNT_CHANGE, 6),
     ("end_user", "block"): (ACCOUNT_CHANGE, 5),
     ("end_user", "unblock"): (ACCOUNT_CHANGE, 2),
+    # It has activities for passwords and for factors; the kind does not tell which of them it is.
+    **{("credential", verb): (ACCOUNT_CHANGE, OTHER) for verb in sorted(CHANGES)},
     ("export", "export"): (WEB_RESOURCES, 7),
+    ("document", "export"): (WEB_RESOURCES, 7),
+    ("repository", "export"): (WEB_RESOURCES, 7),
+    ("conversation", "export"): (WEB_RESOURCES, 7),
     ("audit_log", "export"): (EVENT_LOG_ACTIVITY, 3),
     ("audit_log", "delete"): (EVENT_LOG_ACTIVITY, 2),
     ("audit_log", "read"): (EVENT_LOG_ACTIVITY, OTHER),
@@ -108,6 +121,8 @@ ACTIVITIES: dict[str, int] = {
     "purchase": 3,
     "role_change": 3,
     "permission_change": 3,
+    "member_add": 3,
+    "member_remove": 3,
     "delete": 4,
     "revoke": 4,
     "connect": 6,
@@ -126,15 +141,17 @@ ACTIVITIES: dict[str, int] = {
 }
 """Activities of Entity Management; any other verb is :data:`OTHER`."""
 
-ENTITY_TYPES: dict[str, tuple[int, str, str]] = {
+ENTITY_TYPES: dict[str, tuple[int, str, str | None]] = {
     "user": (2, "User", "user"),
     "member": (2, "User", "user"),
     "end_user": (2, "User", "user"),
     "group": (3, "Group", "group"),
     "organization": (4, "Organization", "org"),
     "security_policy": (5, "Policy", "policy"),
+    "device": (1, "Device", None),  # its attribute requires the type of device
+    "credential": (OTHER, "credential", "user"),
 }
-"""Kinds with a type and an attribute in ``managed_entity``; others have only a name there."""
+"""Kinds with a type or an attribute in ``managed_entity``; others have only a name there."""
 
 
 def _start(class_uid: int, activity_id: int) -> dict[str, Any]:
