@@ -19,9 +19,13 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
         "sources",
         "sinks",
     }
-    for kind, members in (("sources", model.SOURCES), ("sinks", model.SINKS)):
+    for kind, members, described in (
+        ("sources", model.SOURCES, model.SOURCES.described),
+        ("sinks", model.SINKS, ()),
+    ):
         choices = schema["properties"][kind]["additionalProperties"]["oneOf"]
-        assert choices == [{"$ref": f"#/$defs/{kind}.{name}"} for name in members]
+        types = (*members, *described)
+        assert choices == [{"$ref": f"#/$defs/{kind}.{name}"} for name in types]
         for name, settings in members.items():
             definition = schema["$defs"][f"{kind}.{name}"]
             assert set(definition["properties"]) == set(settings.model_fields)
@@ -35,5 +39,6 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     text = json.dumps(schema)
     assert not any(word in text for word in ('"null"', "PT5M", '"gt"', "_Whole"))
     references = re.findall(r'"\$ref": "#/\$defs/([^"]+)"', text)
-    assert len(references) == len(model.SOURCES) + len(model.SINKS) + 4
+    types = len(model.SOURCES) + len(model.SOURCES.described) + len(model.SINKS)
+    assert len(references) == types + 4
     assert set(references) == set(schema["$defs"])

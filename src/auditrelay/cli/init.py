@@ -2,14 +2,19 @@
 
 import os
 import re
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from auditrelay import sinks, sources
 from auditrelay.config.example import tables
+from auditrelay.descriptions import REST, shipped
 from auditrelay.errors import ConfigError
+from auditrelay.settings.wording import suggestion
 
 _HEAD = """\
 # auditrelay: a configuration to start from.
@@ -33,15 +38,67 @@ _FIRST = ("cekura", "splunk_hec")
 """The source and the sink to start with; the others are commented out."""
 
 
-def starter() -> str:
-    """Return a configuration with a table for each type of source and sink, made of its example."""
+def starter(chosen_sources: Sequence[str] = (), chosen_sinks: Sequence[str] = ()) -> str:
+    """
+    Return a configuration with tables made of their examples.
+
+    They are those of the chosen types; where none is chosen, one table, and the others commented
+    out. Raises ConfigError for a type that does not exist.
+    """
     parts = [_HEAD]
-    for title, package in ((_SOURCES, sources), (_SINKS, sinks)):
+    for title, package, chosen in (
+        (_SOURCES, sources, chosen_sources),
+        (_SINKS, sinks, chosen_sinks),
+    ):
+        parts.append(title)
+        if chosen:
+            written = [_to_fill_in(_example(package, name)) for name in dict.fromkeys(chosen)]
+            parts.append("\n".join(written))
+            continue
         examples = tables(package)
         first = next(name for name in _FIRST if name in examples)
-        parts += [title, _to_fill_in(examples.pop(first))]
+        parts.append(_to_fill_in(examples.pop(first)))
         parts += [_commented_out(example) for example in examples.values()]
+        if package is sources:
+            parts.append(_more())
     return "".join(parts)
+
+
+def _more() -> str:
+    """Return a comment about the sources that are described in files."""
+    count = len(shipped())
+    if not count:
+        return ""
+    return f"""
+# {count} more vendors are described in files: `auditrelay description list` shows them, and
+# `auditrelay init --source {shipped()[0]}` writes the table of one. Any other API can be described,
+# too: docs/descriptions.md.
+"""
+
+
+def _example(package: ModuleType, chosen: str) -> str:
+    """Return the example of the type *chosen*: its name, or the only one that begins so."""
+    described = (*shipped(), REST) if package is sources else ()
+    names = [*package.available(), *described]
+    fitting = [chosen] if chosen in names else [name for name in names if name.startswith(chosen)]
+    if len(fitting) != 1:
+        kind = "source" if package is sources else "sink"
+        hint = suggestion(chosen, names) or f" (known: {', '.join(fitting or names)})"
+        raise ConfigError(f"--{kind} {chosen}: is not a type of {kind}{hint}")
+    if fitting[0] not in described:
+        example: str = import_module(f"{package.__name__}.{fitting[0]}").EXAMPLE
+        return example
+    return _described(fitting[0])
+
+
+def _described(name: str) -> str:
+    from auditrelay.descriptions.example import (  # noqa: PLC0415  # needs the whole language
+        REST_EXAMPLE,
+        example,
+    )
+    from auditrelay.descriptions.load import named  # noqa: PLC0415  # likewise
+
+    return REST_EXAMPLE if name == REST else example(name, named(name))
 
 
 def _to_fill_in(example: str) -> str:
@@ -66,14 +123,23 @@ def _commented_out(example: str) -> str:
 
 _DEFAULT = re.compile(r"# [a-z_]+ = ")
 """The start of a key that is commented out, with its default."""
-_VALUE = re.compile(r'(?<!^type )= "[^$"]*"$')
+_VALUE = re.compile(r'(?<!^type )(?<!^feed )= "[^$"]*"$')
 """A value of the example's own, and no reference to a secret."""
 
 
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("auditrelay.toml"),
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="With a table of this type of source alone; repeatable."),
+    ] = None,
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="With a table of this type of sink alone; repeatable."),
+    ] = None,
 ) -> None:
     """Write a commented configuration to start from. Never overwrites a file."""
+    content = starter(source or (), sink or ())
     try:
         # One step: no other process can create the file in between, or read it with another mode.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -83,7 +149,7 @@ def init(
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     try:
         with os.fdopen(file, "w", encoding="utf-8") as stream:
-            stream.write(starter())
+            stream.write(content)
     except OSError as error:
         path.unlink()
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "demo": "Run everything against the built-in sandbox: no credentials, nothing left behind.",
     "init": "Write a commented configuration to start from. Never overwrites a file.",
     "schema": "Print the JSON Schema of the configuration file.",
+    "description": "The audit-log APIs that are described in files.",
     "dead-letters": "Events that sinks will never accept, and why.",
     "setup": "Prepares a SIEM for the events.",
 }

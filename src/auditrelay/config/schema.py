@@ -5,38 +5,29 @@ It is pydantic's, assembled from the file's own tables and those of every type o
 with durations and defaults spelled as in the file.
 """
 
-from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic.json_schema import models_json_schema
 
 from auditrelay.config.model import SINKS, SOURCES, ConfigFile
-from auditrelay.settings.values import format_duration
-
-
-class _Schema(GenerateJsonSchema):
-    """Writes defaults as in the file."""
-
-    def encode_default(self, dft: Any) -> Any:
-        """Write a duration as ``5m``, not in ISO 8601."""
-        if isinstance(dft, timedelta):
-            return format_duration(dft)
-        if isinstance(dft, list):
-            return [self.encode_default(item) for item in dft]
-        return super().encode_default(dft)
+from auditrelay.descriptions import REST
+from auditrelay.descriptions.settings import rest_settings
+from auditrelay.settings.json_schema import DIALECT, TomlSchema, without_noise
 
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the configuration file."""
     models: list[tuple[str, str, type[BaseModel]]] = [
-        (kind, name, members[name])
-        for kind, members in (("sources", SOURCES), ("sinks", SINKS))
-        for name in members
+        *(("sources", name, settings) for name, settings in SOURCES.items()),
+        *(("sources", name, SOURCES.of(name, {}, Path())) for name in SOURCES.described[:-1]),
+        ("sources", REST, rest_settings()),
+        *(("sinks", name, settings) for name, settings in SINKS.items()),
     ]
     references, definitions = models_json_schema(
         [(ConfigFile, "validation"), *((model, "validation") for _, _, model in models)],
-        schema_generator=_Schema,
+        schema_generator=TomlSchema,
     )
     defined: dict[str, Any] = definitions["$defs"]
 
@@ -56,34 +47,10 @@ def json_schema() -> dict[str, Any]:
     for kind, name, model in models:
         defined[f"{kind}.{name}"] = take(model)
     schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DIALECT,
         **whole,
         "title": "auditrelay",
         "description": "The configuration of auditrelay. Every key may also be a variable.",
         "$defs": defined,
     }
-    return {key: _without_noise(value) for key, value in schema.items()}
-
-
-def _without_noise(schema: Any) -> Any:
-    """
-    Return *schema* without the parts that do not apply to a TOML file.
-
-    These are titles that repeat the key, limits of durations (not valid JSON Schema), and null.
-    """
-    if isinstance(schema, list):
-        return [_without_noise(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept = {
-        key: _without_noise(value)
-        for key, value in schema.items()
-        if not (key in ("title", "gt", "ge", "lt", "le") and isinstance(value, str))
-        and not (key == "default" and value is None)
-    }
-    choices = kept.get("anyOf", [])
-    if {"type": "null"} in choices:
-        choices.remove({"type": "null"})
-        if len(choices) == 1:
-            kept |= kept.pop("anyOf")[0]
-    return kept
+    return {key: without_noise(value) for key, value in schema.items()}

@@ -21,7 +21,7 @@ from auditrelay.clock import Clock
 from auditrelay.descriptions import FOLDER, REST, identity, shipped
 from auditrelay.descriptions.draft import Draft, Problem
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
-from auditrelay.descriptions.rules import notes, problems
+from auditrelay.descriptions.rules import notes, problems, unused
 from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.errors import ConfigError
 from auditrelay.events import vendors
@@ -94,8 +94,12 @@ def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool
         found += problems(draft, Clock().now().date())
         if not is_shipped:
             found += _names(draft)
+        if not found:
+            found += unused(draft)
         if not found and draft.file.replaces is not None:
             found += identity.differences(draft.file, named(draft.file.replaces).file)
+    order = {key: number for number, key in enumerate(table)}
+    found.sort(key=lambda problem: order.get(str(problem[0][0]), len(order)))
     lines = _lines(path, found)
     if lines or draft is None:
         raise ConfigError(*lines)

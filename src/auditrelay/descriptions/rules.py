@@ -7,6 +7,7 @@ All rules of a description that one table alone cannot tell: problems, and notes
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
+from functools import cache
 from typing import Annotated, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -34,7 +35,11 @@ _LOOKAROUND: Final = re.compile(r"\(\?<?[=!]")
 
 
 def problems(draft: Draft, today: date) -> Iterator[Problem]:
-    """Yield what is wrong with a description; what is true of two feeds may come twice."""
+    """
+    Yield what is wrong with a description; what is true of two feeds may come twice.
+
+    What is used nowhere is not reported here: it often only follows from another problem.
+    """
     yield from _top(draft, today)
     yield from _declared(draft)
     yield from auth_problems(draft)
@@ -45,7 +50,6 @@ def problems(draft: Draft, today: date) -> Iterator[Problem]:
         yield from event_problems(part)
         yield from _defaults(part)
         yield from _scope(draft, part)
-    yield from _unused(draft)
 
 
 def notes(draft: Draft) -> Iterator[Problem]:
@@ -69,6 +73,24 @@ def notes(draft: Draft) -> Iterator[Problem]:
                     "order the vendor promises, if it promises one"
                 ),
             )
+
+
+def unused(draft: Draft) -> Iterator[Problem]:
+    """Yield each setting and secret that nothing uses in a description without problems."""
+    used = {
+        name
+        for part in draft.parts()
+        for use in uses(draft, part)
+        for name in holes.names(use.text)
+    }
+    used.update(basic_settings(draft))
+    for name, setting in draft.file.settings.items():
+        if name not in used and not setting.scope:
+            yield ("settings", name), "is used nowhere: remove it, or write it as a hole, {name}"
+    keys = {name for _, name in secret_names(draft)}
+    for name in draft.file.secrets:
+        if name not in keys:
+            yield ("secrets", name), "is used nowhere: remove it, or name it in [auth]"
 
 
 def _top(draft: Draft, today: date) -> Iterator[Problem]:
@@ -146,26 +168,6 @@ def _pattern_problem(pattern: str) -> str | None:
     return None
 
 
-def _unused(draft: Draft) -> Iterator[Problem]:
-    """Yield each setting and secret that nothing uses, if everything could be read."""
-    if draft.broken:
-        return
-    used = {
-        name
-        for part in draft.parts()
-        for use in uses(draft, part)
-        for name in holes.names(use.text)
-    }
-    used.update(basic_settings(draft))
-    for name, setting in draft.file.settings.items():
-        if name not in used and not setting.scope:
-            yield ("settings", name), "is used nowhere: remove it, or write it as a hole, {name}"
-    keys = {name for _, name in secret_names(draft)}
-    for name in draft.file.secrets:
-        if name not in keys:
-            yield ("secrets", name), "is used nowhere: remove it, or name it in [auth]"
-
-
 def _scope(draft: Draft, part: Part) -> Iterator[Problem]:
     if part.records is None or part.request is None or not draft.has("settings"):
         return
@@ -193,9 +195,16 @@ def _missing(draft: Draft, part: Part) -> Iterator[Problem]:
             yield at, "is missing"
 
 
-def _out_of_range(kind: Any, value: Any) -> str | None:
+@cache
+def _range_of(key: str) -> TypeAdapter[Any]:
+    """Return what checks the key *key* that every source has."""
+    field = SourceSettings.model_fields[key]
+    return TypeAdapter(Annotated[field.annotation, *field.metadata])
+
+
+def _out_of_range(key: str, value: Any) -> str | None:
     try:
-        TypeAdapter(kind).validate_python(value)
+        _range_of(key).validate_python(value)
     except ValidationError as error:
         return explained_value(error.errors(include_url=False)[0], value)
     return None
@@ -204,10 +213,7 @@ def _out_of_range(kind: Any, value: Any) -> str | None:
 def _defaults(part: Part) -> Iterator[Problem]:
     at = part.at["defaults"]
     for key, value in part.defaults.given().items():
-        field = SourceSettings.model_fields[key]
-        if key == "page_size":
-            continue
-        sentence = _out_of_range(Annotated[field.annotation, *field.metadata], value)
+        sentence = _out_of_range(key, value)
         if sentence is not None:
             yield (*at, key), sentence
     defaults = part.defaults

@@ -11,7 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
 
 from auditrelay.descriptions import REST, holes
 from auditrelay.descriptions.identity import identity_of, scope_settings
@@ -275,3 +282,28 @@ def _identities(feed: Feed) -> Iterator[IdentityField]:
         "target.email": any(each.email for each in targets),
     }
     return (field for field, there in by_field.items() if there)
+
+
+class _AnyKeys(SourceSettings):
+    model_config = ConfigDict(extra="allow")
+
+
+def rest_settings() -> type[SourceSettings]:
+    """
+    Return what is known of the settings of any operator's description, without reading it.
+
+    The schema of the configuration needs it: any other key may be a setting or a secret.
+    """
+    fields: dict[str, Any] = {
+        "type": (Literal[REST], ...),
+        "description": (Path, ...),
+        "feed": (str | None, None),
+        "base_url": (Address | None, None),
+    }
+    made: type[SourceSettings] = create_model(
+        "rest settings",
+        __base__=_AnyKeys,
+        __doc__="An API that a file of the operator's describes.",
+        **fields,
+    )
+    return made

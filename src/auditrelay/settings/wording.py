@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -38,8 +38,10 @@ def explained(
     detail: ErrorDetails, model: type[BaseModel], table: Mapping[str, Any]
 ) -> tuple[KeyPath, str]:
     """Return which key of *table*, no *model* because of *detail*, is wrong, and a sentence."""
-    path, value, inside = _locate(detail["loc"], model, table)
+    path, value, inside, kind = _locate(detail["loc"], model, table)
     sentence = _sentence(detail, value, inside)
+    if detail["type"] == "missing" and get_origin(kind) is Literal and len(get_args(kind)) > 1:
+        sentence += f": write {' or '.join(map(shown, get_args(kind)))}"
     key, colon, rest = sentence.partition(": ")
     if detail["type"] == "value_error" and colon and key.partition("[")[0] in _keys(inside):
         path, sentence = (*path, key), rest  # the check of a whole model named one key
@@ -60,11 +62,11 @@ def explained_value(detail: ErrorDetails, value: object) -> str:
 
 def _locate(
     loc: KeyPath, model: type[BaseModel], value: Any
-) -> tuple[KeyPath, Any, type[BaseModel] | None]:
+) -> tuple[KeyPath, Any, type[BaseModel] | None, Any]:
     """
-    Return the path as the operator wrote it, the value there, and the model of its table.
+    Return the path as the operator wrote it, the value there, the model of its table, and its kind.
 
-    It is the model of the value itself if that is a table, else of the one that it is in.
+    The model is the model of the value itself if that is a table, else of the one that it is in.
 
     Pydantic's path *loc* also names the members of unions, which are not in the file.
     """
@@ -88,7 +90,7 @@ def _locate(
         inside = members[0] if members else None
         kind = _kind_of(kind, part)
         members = _models(kind)
-    return tuple(path), value, members[0] if len(members) == 1 else inside
+    return tuple(path), value, members[0] if len(members) == 1 else inside, kind
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:
