@@ -6,6 +6,7 @@ Splunk supports no wildcards in the names of source types.
 
 import sys
 
+from auditrelay.descriptions import shipped
 from auditrelay.events.normalize import available
 
 _HEAD = """\
@@ -28,7 +29,8 @@ EVAL-cim_model = mvdedup(cim_model)
 
 def props() -> str:
     """Return the text of props.conf, with a stanza for each vendor that this version reads."""
-    return "".join([_HEAD, *(_STANZA.format(vendor=vendor) for vendor in available())])
+    vendors = (*available(), *shipped())
+    return "".join([_HEAD, *(_STANZA.format(vendor=vendor) for vendor in vendors)])
 
 
 if __name__ == "__main__":

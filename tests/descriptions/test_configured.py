@@ -85,7 +85,8 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
             INITECH.replace('"initech"', '"initch"'),
             (
                 'sources.it.type: unknown type "initch"; did you mean initech? (known: bland, '
-                "cekura, cencori, jitsudo, slaunch, rest and 1 that `auditrelay description list` shows)"
+                "cekura, cencori, jitsudo, slaunch, rest and 1 that `auditrelay description list` "
+                "shows)"
             ),
         ),
         (INITECH.replace("domain", "domian"), "sources.it.domian: unknown key; did you mean dom"),

@@ -91,6 +91,16 @@ def test_a_gap_of_a_source_without_a_vendors_module_is_reported_too() -> None:
     assert gap_event(**GAP_FIELDS | {"vendor": "acme"}).product == "acme"
 
 
+def test_a_described_vendor_has_its_product_and_each_feed_its_own_uid() -> None:
+    feeds = [
+        gap_event(**GAP_FIELDS, vendor_key=f"acme:{feed}", product="Acme") for feed in ("a", "b")
+    ]
+    assert {event.product for event in feeds} == {"Acme"}
+    assert {event.vendor for event in feeds} == {GAP_FIELDS["vendor"]}
+    assert len({event.uid for event in feeds}) == 2, "the same gap in two lists is two gaps"
+    assert notices.test_event(**TEST_FIELDS | {"product": "Acme"}).product == "Acme"
+
+
 TEST_FIELDS: dict[str, Any] = {
     "source": "acme-voice",
     "vendor": "cekura",

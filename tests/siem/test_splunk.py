@@ -9,6 +9,7 @@ from tests.siem.seen import TA, Seen, Siems, parse_conf, read_conf
 from tests.support.batches import rendered
 
 from auditrelay.events import AuditEvent
+from auditrelay.descriptions import shipped
 from auditrelay.events.normalize import available
 
 FILES = sorted(
@@ -34,7 +35,8 @@ def test_a_file_has_stanzas_with_keys_and_no_useless_line(name: str) -> None:
 
 def test_every_vendor_has_its_source_type(siems: Siems, golden: dict[str, AuditEvent]) -> None:
     stanzas = parse_conf(props())
-    assert {f"auditrelay:{vendor}:audit" for vendor in available()} == stanzas.keys()
+    vendors = (*available(), *shipped())
+    assert {f"auditrelay:{vendor}:audit" for vendor in vendors} == stanzas.keys()
     for event in golden.values():
         assert siems.splunk_fields(event)["sourcetype"] == [f"auditrelay:{event.vendor}:audit"]
 

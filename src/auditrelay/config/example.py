@@ -128,6 +128,22 @@ _SOURCE_KEYS = """\
 # proxy = "http://proxy.example.com:3128"  # no default
 """
 
+_DESCRIBED = """
+# Other vendors are described in files: `auditrelay description list` shows them, and `auditrelay
+# init --source okta` writes the table of one. It has the common keys, and those that the
+# description declares. Any other API: docs/descriptions.md.
+#
+#   [sources.acme-okta]
+#   type = "okta"
+#   domain = "acme.okta.com"
+#   token = "${env:OKTA_TOKEN}"
+#
+#   [sources.acme-crm]
+#   type = "rest"
+#   description = "crm.toml"
+#   feed = "admin"
+"""
+
 _SINKS = """
 # ---------------------------------------------------------------------------------------------
 # Sinks: one table for each destination. A slow or dead one does not delay the others.
@@ -173,12 +189,12 @@ def tables(package: ModuleType) -> dict[str, str]:
 def example() -> str:
     """Return the text of config.example.toml."""
     parts = [_HEAD]
-    for title, package, common in (
-        (_SOURCES, auditrelay.sources, _SOURCE_KEYS),
-        (_SINKS, auditrelay.sinks, _SINK_KEYS),
+    for title, package, common, more in (
+        (_SOURCES, auditrelay.sources, _SOURCE_KEYS, [_DESCRIBED]),
+        (_SINKS, auditrelay.sinks, _SINK_KEYS, []),
     ):
         first, *others = tables(package).values()
-        parts += [title, f"{first}\n{common}", *others]
+        parts += [title, f"{first}\n{common}", *others, *more]
     return "\n".join(parts)
 
 

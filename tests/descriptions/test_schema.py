@@ -1,0 +1,48 @@
+"""The JSON schema of a description file, and what each key means."""
+
+import json
+import tomllib
+from typing import Any
+
+import jsonschema
+import pytest
+from tests.descriptions.described import PARTS, text
+
+from auditrelay.descriptions.model import DescriptionFile, Table
+from auditrelay.descriptions.schema import json_schema, key_meanings
+
+SCHEMA = json_schema()
+
+
+def errors(content: str) -> list[str]:
+    table: dict[str, Any] = json.loads(json.dumps(tomllib.loads(content), default=str))
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    return [error.json_path for error in validator.iter_errors(table)]
+
+
+def test_a_description_fits_the_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert errors(text()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "old", "new", "where"),
+    [
+        ("top", '"acme"', '"Acme"', "$.vendor"),
+        ("pages", '"cursor"', '"cursors"', "$.pages.kind"),
+        ("pages", "from =", "form =", "$.pages"),
+        ("time", "[time]", '[time]\nlongest = "1 day"', "$.time.longest"),
+        ("auth", '"header"', '"heder"', "$.auth"),
+    ],
+)
+def test_what_is_wrong_does_not_fit(part: str, old: str, new: str, where: str) -> None:
+    assert where in errors(text(**{part: PARTS[part].replace(old, new)}))
+
+
+def test_every_table_of_the_schema_shows_what_its_keys_mean() -> None:
+    meanings = key_meanings()
+    assert meanings.keys() == {"Table", *SCHEMA["$defs"], "DescriptionFile", "Feed"}
+    pages = SCHEMA["$defs"]["Pages"]["properties"]
+    assert pages["alone"]["description"] == "Later pages carry the cursor and nothing else."
+    assert "unsure" in meanings["DescriptionFile"]
+    assert issubclass(DescriptionFile, Table)
