@@ -134,12 +134,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         """Return the times of declared *records*."""
         return list(map(attrgetter(self.time[0].attribute or ""), records))
 
-    def usual_organisations(self, records: Sequence[Any]) -> list[str | None] | None:
-        """Return the organisations of declared *records*; None if records do not tell theirs."""
+    def usual_organisations(self, records: Sequence[Any]) -> list[Any]:
+        """Return what declared *records* have as their organisations."""
         if self.organisation is None:
-            return None
-        own = map(attrgetter(self.organisation.attribute or ""), records)
-        return list(map(full_text, own))
+            return [None] * len(records)
+        return list(map(attrgetter(self.organisation.attribute or ""), records))
 
 
 def first_found(places: Sequence[Place], record: Mapping[str, Any]) -> tuple[Any, str]:

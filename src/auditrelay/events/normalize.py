@@ -23,7 +23,7 @@ from auditrelay.events.careful import (
 from auditrelay.events.classify import settled
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
-from auditrelay.events.identity import Identity, Place
+from auditrelay.events.identity import Identity, Place, full_text
 from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
@@ -163,11 +163,9 @@ class Normalizer:
             known_by = self._identity.known_by
             ids = list(map(known_by, zip(*columns, strict=True), elements or repeat(None)))
         own = self._identity.usual_organisations(records)
-        if own is None:
-            return self._uids.natives(self._scope, ids)
-        scopes = [each or self._scope for each in own]
-        if scopes and scopes.count(scopes[0]) == len(scopes):
-            return self._uids.natives(scopes[0], ids)
+        if own and own.count(own[0]) == len(own):
+            return self._uids.natives(full_text(own[0]) or self._scope, ids)
+        scopes = [full_text(each) or self._scope for each in own]
         return list(map(self._uids.native, scopes, ids))
 
     def _read_with_care(self, page: "IdentifiedPage", twins: Twins) -> dict[int, CarefulRecord]:
