@@ -47,10 +47,12 @@ class Gate:
         self._decoder = msgspec.json.Decoder(vendor.record)
         self._is_documented = bool(vendor.record.__struct_config__.forbid_unknown_fields)
         # The same with fields that are not documented: a vendor may add one to all of its records.
-        self._wider = cast(
-            "type[Documented]",
-            msgspec.defstruct("Wider", [], bases=(vendor.record,), forbid_unknown_fields=False),
-        )
+        self._wider = vendor.record
+        if self._is_documented:
+            self._wider = cast(
+                "type[Documented]",
+                msgspec.defstruct("Wider", [], bases=(vendor.record,), forbid_unknown_fields=False),
+            )
         self._wider_decoder = msgspec.json.Decoder(self._wider)
 
     def decode(self, texts: Sequence[bytes]) -> Records:

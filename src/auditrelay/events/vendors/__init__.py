@@ -180,6 +180,8 @@ class Vendor(msgspec.Struct, kw_only=True):
     """The names of the fields that are read; any other is ``unmapped``."""
     read: Callable[[Columns], ParsedPage]
     """Says who did what to what, whatever the fields are: missing, null, unknown words."""
+    spared: frozenset[str] | None = None
+    """Fields that are known to contain no secret as a whole; by default all *fields*."""
     reads_whole: bool = False
     split: Split | None = None
     """What makes several records of one; None if each is one."""
