@@ -67,8 +67,7 @@ class Outcomes:
 
     def of(self, word: str | None, known: Meaning) -> Outcome:
         """Return how an action of *known* meaning ended."""
-        own: Outcome | None = "failure" if known.verb == "login_failed" else None
-        return self.told(word) or known.outcome or own or self._default or "unknown"
+        return self.told(word) or known.outcome or self._default or "unknown"
 
 
 def reader(event: EventPaths, actions: Actions) -> Callable[..., Action]:
@@ -94,11 +93,7 @@ def reader(event: EventPaths, actions: Actions) -> Callable[..., Action]:
         known = meaning(name, second)
         if known is None:
             return _unknown(event, shown, category, outcomes.told(word))
-        outcome = outcomes.of(word, known)
-        verb = known.verb
-        if outcome == "failure" and (known.kind, verb) == ("session", "login"):
-            verb = "login_failed"
-        return Action(shown, category, known.kind, verb, outcome)
+        return Action(shown, category, known.kind, known.verb, outcomes.of(word, known))
 
     return read
 
