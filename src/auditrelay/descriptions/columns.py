@@ -4,8 +4,10 @@ Values at paths of a page of records, in columns: what stands on the way to seve
 What comes of one record never depends on the others of its page.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from auditrelay.descriptions.places import Element, Named, Path
@@ -35,13 +37,22 @@ class Table:
     The decoded *records* of a page.
 
     What is at the paths *whole* is kept as it is, so nothing misfits in it. In *misfits* is noted
-    what was asked for and has another type than is expected.
+    what was asked for and has another type than is expected. With *is_short* no text in the records
+    has to be shortened.
     """
 
-    def __init__(self, records: Sequence[Mapping[str, Any]], whole: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        whole: Sequence[Path] = (),
+        *,
+        is_short: bool = False,
+    ) -> None:
         self.records = records
         self.misfits: list[tuple[int, str]] = []
+        self._is_short = is_short
         self._columns: dict[tuple[Step, ...], Found] = {(): Found(records)}
+        self._known: dict[Path, Found] = {}
         self._whole = [path.steps for path in whole]
 
     def values(self, paths: Sequence[Path], expected: frozenset[type] = ANY) -> Sequence[Any]:
@@ -81,11 +92,23 @@ class Table:
         return Found(values, misfits)
 
     def _texts(self, path: Path) -> Found:
-        values, misfits = self._at(path.steps)
+        found = self._known.get(path)
+        if found is None:
+            found = self._known[path] = self._read_texts(path)
+        return found
+
+    def _read_texts(self, path: Path) -> Found:
+        found = self._at(path.steps)
+        values, misfits = found
         kinds = set(map(type, values))
+        if not self._is_short and str in kinds:
+            values = [each[:MAX_TEXT_LENGTH] if type(each) is str else each for each in values]
+        if kinds == {int}:
+            return Found(list(map(str, values)), misfits)
+        if kinds == {str} and "" not in values:
+            return Found(values, misfits)
         if kinds <= _TEXT:
-            texts = [each[:MAX_TEXT_LENGTH] if each else None for each in values]
-            return Found(texts, misfits)
+            return Found([each or None for each in values], misfits)
         misfits = [*misfits, *self._odd(values, _TEXT_OR_NUMBER, path.steps)]
         return Found(list(map(text, values)), misfits)
 
@@ -106,6 +129,8 @@ class Table:
         values: list[Any]
         if type(step) is str:
             if kinds == {dict}:
+                with contextlib.suppress(KeyError):  # most records of a page have the same fields
+                    return Found(list(map(itemgetter(step), nodes)), misfits)
                 return Found([node.get(step) for node in nodes], misfits)
             values = [node.get(step) if type(node) is dict else None for node in nodes]
         elif isinstance(step, Named):

@@ -183,7 +183,10 @@ class _Reader:
 
     def read(self, page: Columns) -> ParsedPage:
         """Say who did what to what. What has a wrong type is left out, and stays unmapped."""
-        event, table = self._event, Table(page.details, self._event.metadata or ())
+        event, table = (
+            self._event,
+            Table(page.details, self._event.metadata or (), is_short=page.is_short),
+        )
         action = self._actions(table)
         actor, who = _actors(event, table)
         target = _targets(event.target, table)

@@ -187,7 +187,8 @@ class Normalizer:
     def _read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
         found, careful = self._read_rows(page, rows)
         vendor, count = self.vendor, len(rows)
-        columns = Columns(found.records, found.details)
+        is_short = max(map(len, found.raw)) <= MAX_TEXT_LENGTH
+        columns = Columns(found.records, found.details, is_short=is_short)
         parsed = vendor.read(columns)
         action, message = list(parsed.action), _shortened(parsed.message)
         own = parsed.own or self._own_columns(found, columns)

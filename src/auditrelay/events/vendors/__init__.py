@@ -97,10 +97,17 @@ Column = Sequence[str | None]
 
 
 class Columns:
-    """The documented fields of a page's *records*; *metadata* are their decoded details."""
+    """
+    The documented fields of a page's *records*; *metadata* are their decoded details.
 
-    def __init__(self, records: Sequence[Documented], metadata: Sequence[Any]) -> None:
+    With *is_short* no text in them has to be shortened.
+    """
+
+    def __init__(
+        self, records: Sequence[Documented], metadata: Sequence[Any], *, is_short: bool = False
+    ) -> None:
         self._records = records
+        self.is_short = is_short
         self.details: list[Mapping[str, Any]] = [
             each if type(each) is dict else _NO_DETAILS for each in metadata
         ]
