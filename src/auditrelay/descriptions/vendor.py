@@ -58,12 +58,13 @@ _NO_FIELD: Final = "value"
 """The name of what changed, where the record has none."""
 
 _Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_Leaf = str | _Number | float | UnsetType | None
+_Leaf = str | _Number | UnsetType | None
+_Time = str | _Number | float | UnsetType | None
 
 
 def vendor_of(feed: Feed) -> Vendor:
     """Return the vendor that *feed* describes."""
-    record, attributes = _declared(_identifying(feed.records))
+    record, attributes = _declared(_identifying(feed.records), feed.records.time[0])
     identity = _identity(feed, attributes)
     reader = _Reader(feed, identity)
     split = feed.records.split
@@ -89,11 +90,12 @@ def _identifying(records: Records) -> list[Path]:
     return found if records.organisation is None else [*found, records.organisation]
 
 
-def _declared(paths: Iterable[Path]) -> tuple[type[Documented], Mapping[Path, str]]:
+def _declared(paths: Iterable[Path], time: Path) -> tuple[type[Documented], Mapping[Path, str]]:
     """
     Return the type of a record with what stands at *paths*, and which attributes those are.
 
-    A path with anything but keys has none, nor one that goes on from the end of another.
+    Only what stands at *time* may be a number with a fraction. A path with anything but keys has no
+    attribute, nor one that goes on from the end of another.
     """
     tree: dict[str, Any] = {}
     keyed = [path for path in paths if all(type(step) is str for step in path.steps)]
@@ -103,7 +105,7 @@ def _declared(paths: Iterable[Path]) -> tuple[type[Documented], Mapping[Path, st
             node = node.setdefault(str(key), {})
     ends = {path: _node(tree, path) for path in keyed}
     attributes: dict[Path, str] = {}
-    record = _struct(tree)
+    record = _struct(tree, (), time)
     for path, node in ends.items():
         if not node:
             attributes[path] = ".".join(_names(tree, path))
@@ -123,14 +125,15 @@ def _names(tree: dict[str, Any], path: Path) -> Iterator[str]:
         tree = tree[str(key)]
 
 
-def _struct(tree: Mapping[str, Any]) -> type[Documented]:
+def _struct(tree: Mapping[str, Any], above: tuple[str, ...], time: Path) -> type[Documented]:
     fields: list[tuple[str, Any, Any]] = []
-    for number, below in enumerate(tree.values()):
+    for number, (key, below) in enumerate(tree.items()):
         if below:
-            inner = _struct(below)
+            inner = _struct(below, (*above, key), time)
             fields.append((f"f{number}", inner, msgspec.field(default_factory=inner)))
         else:
-            fields.append((f"f{number}", _Leaf, UNSET))
+            kind = _Time if (*above, key) == time.steps else _Leaf
+            fields.append((f"f{number}", kind, UNSET))
     made = msgspec.defstruct(
         "Record",
         fields,
@@ -404,7 +407,8 @@ def _actors(event: EventPaths, table: Table) -> tuple[Sequence[Actor], Column]:
         row: _actor(event.actor, **dict(zip(present, row, strict=True)))
         for row in dict.fromkeys(rows)
     }
-    return [made[row] for row in rows], _first_of(count, party.email, party.name, party.id)
+    who = _first_of(count, party.email, party.name, party.id, party.type)
+    return [made[row] for row in rows], who
 
 
 def _actor(
