@@ -31,7 +31,7 @@ from pathlib import Path
 
 from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_key, sortable, time_of
@@ -117,7 +117,12 @@ async def pages(folder: Path) -> tuple[float, list[str]]:
     )
     opened = time.perf_counter() - began
     normalize = Normalizer(
-        vendor="cekura", source="voice", api_host="", scope="1", redact="default", tags={}
+        vendor=vendor_named("cekura"),
+        source="voice",
+        api_host="",
+        scope="1",
+        redact="default",
+        tags={},
     )
     generator = random.Random(1)  # repeatable, not secret
     end = START + timedelta(days=DAYS)

@@ -17,7 +17,7 @@ import orjson
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, Render
 from auditrelay.events.forms.derived import Derived, RenderContext
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sinks._requests import dump
 from auditrelay.store.packing import pack, unpack
 
@@ -98,7 +98,7 @@ def main() -> None:
         ("cekura", cekura_records(count)),
     ):
         normalize = Normalizer(
-            vendor=vendor,
+            vendor=vendor_named(vendor),
             source=f"acme-{vendor}",
             api_host="api.example.com",
             scope="acme",

@@ -28,7 +28,7 @@ import structlog
 
 from auditrelay import config, sinks, sources
 from auditrelay.clock import Clock
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.service.app import GC_THRESHOLD
 from auditrelay.service.heap import tune_heap
 from auditrelay.sinks import Item
@@ -66,7 +66,9 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
     """Take *events* events through all stages."""
     settings, metrics, clock = config.load(path, {}), Metrics(), Clock()
     source = sources.make("load", settings.sources["load"], metrics, clock, settings.state_dir)
-    normalize = Normalizer.of("load", settings.sources["load"], scope=source.scope)
+    normalize = Normalizer.of(
+        "load", settings.sources["load"], vendor=vendor_named(load.vendor), scope=source.scope
+    )
     targets = {
         name: sinks.make(name, sink, metrics, clock) for name, sink in settings.sinks.items()
     }

@@ -12,7 +12,7 @@ import pytest
 
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 
 HERE = Path(__file__).parent
 ECS: dict[str, Any] = json.loads((HERE / "schema" / "ecs.json").read_bytes())
@@ -29,7 +29,7 @@ DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 def make_normalizer(vendor: str = "bland", **changes: Any) -> Normalizer:
     """Return a normalizer for *vendor* with realistic settings."""
     settings: dict[str, Any] = {
-        "vendor": vendor,
+        "vendor": vendor_named(vendor),
         "source": f"acme-{vendor}",
         "api_host": f"api.{vendor}.example",
         "scope": "configured-org",

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.support.records import USUAL
 
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.normalize import Normalizer, available, vendor_named
 
 NORMALIZERS = {
     vendor: Normalizer(
-        vendor=vendor, source="s", api_host="h", scope="o", redact="default", tags={}
+        vendor=vendor_named(vendor), source="s", api_host="h", scope="o", redact="default", tags={}
     )
     for vendor in available()
 }

@@ -13,7 +13,7 @@ from auditrelay.events import AuditEvent
 from auditrelay.events.careful import CarefulReader
 from auditrelay.events.decode import decode
 from auditrelay.events.gate import Gate
-from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.redact import Redactor
 
 MODES: dict[str, Any] = {"default": "default", "off": "off", "globs": ["*name*", "token", "x"]}
@@ -202,7 +202,12 @@ def test_however_a_record_is_written_both_ways_agree(
 ) -> None:
     records = data.draw(pages(vendor))
     normalize = Normalizer(
-        vendor=vendor, source="s", api_host="h", scope="o", redact=MODES[mode], tags={}
+        vendor=vendor_named(vendor),
+        source="s",
+        api_host="h",
+        scope="o",
+        redact=MODES[mode],
+        tags={},
     )
     # The second time its keys are known to be harmless.
     for _ in range(2):
@@ -214,11 +219,11 @@ def test_however_a_record_is_written_both_ways_agree(
 @given(data=st.data())
 @settings(deadline=None, max_examples=100)
 def test_what_the_lengths_prove_is_true(vendor: str, data: st.DataObject) -> None:
-    module = available()[vendor]
-    gate = Gate(module, Redactor("off", module.FIELDS), open=True)
+    module = vendor_named(vendor)
+    gate = Gate(module, module.identity, Redactor("off", module.fields))
     for text in [record.strip() for record in data.draw(pages(vendor))]:
         [found] = gate.decode([text])
-        if type(found) is not module.Record:  # it is looked into as a whole, later
+        if type(found) is not module.record:  # it is looked into as a whole, later
             continue
         decoded = decode(text)
         assert decoded.verbatim or b"metadata" in text

@@ -13,14 +13,19 @@ from hypothesis import strategies as st
 from auditrelay.events import NOTHING, AuditEvent, pack, unpack
 from auditrelay.events.decode import TOO_DEEP
 from auditrelay.events.forms import FORMS
-from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.events.timestamps import iso_us
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Columns
 
 Written = Callable[[AuditEvent], dict[str, bytes]]
 NORMALIZERS = {
     vendor: Normalizer(
-        vendor=vendor, source="s", api_host="h", scope="o", redact="default", tags={"a.b": "c"}
+        vendor=vendor_named(vendor),
+        source="s",
+        api_host="h",
+        scope="o",
+        redact="default",
+        tags={"a.b": "c"},
     )
     for vendor in available()
 }
@@ -371,12 +376,11 @@ def test_an_unknown_vendor_is_refused_with_the_known_ones(
 def test_a_bug_in_a_vendors_module_is_raised(
     normalizer: Callable[..., Normalizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    normalize = normalizer("bland")
-
     def broken(_page: Columns) -> None:
         raise KeyError("bug")
 
     monkeypatch.setattr(available()["bland"], "read", broken)
+    normalize = normalizer("bland")
     with pytest.raises(KeyError, match="bug"):
         normalize([b"{}"], 1)
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tests.support.corpus import events_of
 
 from auditrelay.events import AuditEvent, pack
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.pseudonyms import Pseudonyms, pseudonym
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import IdentityField
@@ -220,7 +220,8 @@ def test_a_near_miss_of_a_long_value_takes_no_longer() -> None:
     for text in ("a" * 1_000_000, "a." * 500_000, "1." * 500_000, ":a" * 500_000, "a@" * 500_000):
         record = {"id": "1", "actor_id": "a" * 8190 + "b", "description": text}
         Normalizer(
-            vendor="cencori", source="s", api_host="h", scope="o", redact="off", tags={},
+            vendor=vendor_named("cencori"),
+            source="s", api_host="h", scope="o", redact="off", tags={},
             pseudonyms=pseudonyms,
         )([json.dumps(record).encode()], 1)  # fmt: skip
     assert time.process_time() - begun < 12

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auditrelay.events import AuditEvent, pack
-from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.events.redact import Redactor
 from auditrelay.events.secret_keys import looks_secret
 from auditrelay.events.secret_texts import MARK
@@ -76,7 +76,7 @@ def secret_is_gone() -> Callable[[bytes], AuditEvent]:
     """Normalize a record, and assert that the marked secret in it is nowhere in the event."""
     normalize = {
         vendor: Normalizer(
-            vendor=vendor,
+            vendor=vendor_named(vendor),
             source="s",
             api_host="h",
             scope="o",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.redact import Redactor
 
 UNITS = [
@@ -130,7 +130,7 @@ def test_json_in_base64_in_json_does_not_exhaust_the_stack() -> None:
 
 def test_a_page_of_a_megabyte_of_colons_is_read_at_once() -> None:
     normalize = Normalizer(
-        vendor="bland", source="s", api_host="h", scope="o", redact="default", tags={}
+        vendor=vendor_named("bland"), source="s", api_host="h", scope="o", redact="default", tags={}
     )
     for text in (b'{"id":"' + b":" * 1_000_000, b'{"id":1,"a":"{' + b":" * 1_000_000 + b'"}'):
         assert taken(lambda: normalize([text], 1)) < 4  # noqa: B023  # called at once

@@ -23,7 +23,7 @@ from auditrelay.collect.walk import walk
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sandbox import vendors
 from auditrelay.sinks import Item, Sink, Verdict
 from auditrelay.sources import Source
@@ -60,7 +60,9 @@ async def test_a_vendor_may_answer_anything(kind: str, odd: OddReplies) -> None:
             table = {**double.settings(), "page_size": max(10, double.MIN_PAGE_SIZE)}
             settings = module.Settings.model_validate({**table, "timeout": "100ms"})
             source: Source = module.build("it", settings, Metrics(), clock)
-            normalizer = Normalizer.of("it", settings, scope=source.scope)
+            normalizer = Normalizer.of(
+                "it", settings, vendor=vendor_named(settings.type), scope=source.scope
+            )
             odd.play_at(double)
             for _ in range(40):
                 clock.waits.clear()

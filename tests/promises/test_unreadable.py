@@ -15,7 +15,7 @@ from tests.support.collecting import HOUR, NOON, SECOND, World, open_world
 
 from auditrelay.collect.walk import MAX_RECORDS
 from auditrelay.errors import PeerBug, Retryable, WalkBroken
-from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.http.replies import MOST_RECORDS, Reply
 from auditrelay.sources import UNREADABLE, Page, cekura
 from auditrelay.window import Interval
@@ -74,7 +74,7 @@ def records(draw: st.DrawFn) -> bytes:
 )
 def test_every_record_of_every_page_becomes_an_event(vendor: str, page: list[bytes]) -> None:
     normalize = Normalizer(
-        vendor=vendor, source="it", api_host="h", scope="o", redact="default", tags={}
+        vendor=vendor_named(vendor), source="it", api_host="h", scope="o", redact="default", tags={}
     )
     events = normalize(page, 1_700_000_000_000_000)
     assert len(list(events)) == len(page)

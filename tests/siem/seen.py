@@ -12,7 +12,7 @@ from tests.support.batches import rendered
 
 from auditrelay.clock import Clock
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.settings import SinkSettings
 from auditrelay.sinks import Sink, datadog, elasticsearch, splunk_hec
 from auditrelay.sinks.elasticsearch import settings
@@ -40,7 +40,7 @@ def parse_conf(text: str) -> dict[str, dict[str, str]]:
 def normalized(vendor: str, record: object) -> AuditEvent:
     """Normalize a vendor's *record*."""
     normalizer = Normalizer(
-        vendor=vendor,
+        vendor=vendor_named(vendor),
         source=f"acme-{vendor}",
         api_host=f"api.{vendor}.example",
         scope="",

@@ -28,7 +28,7 @@ from auditrelay.collect.backfill import Backfiller, BackfillProgress
 from auditrelay.collect.collector import Collector
 from auditrelay.collect.verify import Verifier, VerifyProgress, VerifyReport
 from auditrelay.errors import RelayError, Retryable, WalkBroken
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import UNREADABLE, Page, bland
 from auditrelay.store import Proof
 from auditrelay.store.contradictions import find_contradiction
@@ -124,7 +124,12 @@ class World:
             bland.Settings.model_validate(table),
             self.vendor,
             normalizer=Normalizer(
-                vendor="bland", source="it", api_host="", scope="", redact="default", tags={}
+                vendor=vendor_named("bland"),
+                source="it",
+                api_host="",
+                scope="",
+                redact="default",
+                tags={},
             ),
             store=store,
             metrics=Metrics(sources=["it"], sinks=["sink"]),

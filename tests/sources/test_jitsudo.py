@@ -18,7 +18,7 @@ from tests.support.stores import backlog
 
 from auditrelay.collect.collector import Collector
 from auditrelay.errors import Refused, Retryable, WalkBroken
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.vendors.jitsudo import PATH, TENANT, Jitsudo
 from auditrelay.settings.secrets import Resolved
@@ -320,7 +320,7 @@ async def test_only_the_part_in_which_a_cursor_expired_is_walked_again(
         settings(settle="0s", overlap="1s", resweep=[], initial_lookback="1d"),
         source,
         normalizer=Normalizer(
-            vendor="jitsudo",
+            vendor=vendor_named("jitsudo"),
             source="access",
             api_host="localhost",
             scope=source.scope,

@@ -18,7 +18,7 @@ from auditrelay.collect.parts import Budget, PartLength, in_parts
 from auditrelay.collect.walk import walk as walk_of
 from auditrelay.config import load
 from auditrelay.errors import Refused, WalkBroken
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page as EventPage
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response
@@ -157,7 +157,9 @@ def test_events_are_read_by_the_paths_of_the_configuration(tmp_path: Path) -> No
     assert isinstance(made, slaunch.Settings)
     source = slaunch.build("shop", made, Metrics(), FakeClock())
     record = b'{"_id":{"$oid":"a1"},"meta":{"at":"2026-03-01T01:00:00Z"},"id":"x","timestamp":"x"}'
-    [event] = Normalizer.of("shop", made, scope=source.scope)([record], 0)
+    [event] = Normalizer.of("shop", made, vendor=vendor_named("slaunch"), scope=source.scope)(
+        [record], 0
+    )
     assert (event.native_id, event.time_raw) == ("a1", "2026-03-01T01:00:00Z")
     assert (event.api_host, event.org_id) == ("acme.s-launch.com", "acme")
 
@@ -547,7 +549,7 @@ async def test_a_list_that_is_emptied_during_a_walk_ends(
 
 def normalizer(source: slaunch.Source) -> Callable[[list[bytes]], EventPage]:
     normalize = Normalizer(
-        vendor="slaunch",
+        vendor=vendor_named("slaunch"),
         source="shop",
         api_host="h",
         scope=source.scope,

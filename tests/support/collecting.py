@@ -15,7 +15,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.unreadable import Failure
 from auditrelay.errors import Refused, RelayError, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import Page, bland
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
@@ -141,7 +141,7 @@ class World:
     @staticmethod
     def normalizer(name: str) -> Normalizer:
         return Normalizer(
-            vendor="bland",
+            vendor=vendor_named("bland"),
             source=name,
             api_host="api.bland.ai",
             scope="",

@@ -16,7 +16,7 @@ from tests.conftest import make_event
 from auditrelay.events import NOTHING, Actor, AuditEvent, Change, Outcome, Target
 from auditrelay.events.classify import KINDS, VERBS
 from auditrelay.events.marks import NOT_NORMALIZED
-from auditrelay.events.normalize import Normalizer, available
+from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.events.page import Page
 
 GOLDEN = Path(__file__).parent.parent / "events" / "golden"
@@ -41,7 +41,7 @@ def events_of(vendor: str) -> tuple[AuditEvent, ...]:
         for path in sorted((GOLDEN / vendor).iterdir())
     ]
     normalizer = Normalizer(
-        vendor=vendor,
+        vendor=vendor_named(vendor),
         source=f"acme-{vendor}",
         api_host=f"api.{vendor}.example",
         scope="acme",

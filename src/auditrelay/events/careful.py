@@ -13,11 +13,18 @@ import msgspec
 
 from auditrelay.events import TimeQuality
 from auditrelay.events.decode import Decoded, Undecodable, decode, encode
+from auditrelay.events.identity import Identity
 from auditrelay.events.marks import NO_TIME, NOT_NORMALIZED, places
 from auditrelay.events.redact import Redactor
-from auditrelay.events.timestamps import read
 from auditrelay.events.uid import Uids, canonical
-from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Location, Vendor, text
+from auditrelay.events.vendors import (
+    MAX_TEXT_LENGTH,
+    Documented,
+    Vendor,
+    is_long,
+    unmapped,
+    verbatim_time,
+)
 
 FETCHED: Final[TimeQuality] = "fetched"
 """The quality of a time that the record does not tell."""
@@ -33,9 +40,11 @@ class CarefulRow(msgspec.Struct, gc=False, kw_only=True):
     *before* and *after* are warnings, in the order of which those of its action are between.
     """
 
-    record: Documented | None
-    """None if it is no JSON object; then the event carries only its text."""
     raw: str
+    is_object: bool = True
+    """Whether it is a JSON object; else the event carries only its text."""
+    record: Documented | None = None
+    """None for a vendor that reads whole records; such a one is in *details*."""
     before: tuple[str, ...]
     after: tuple[str, ...] = ()
     native_id: str | None = None
@@ -90,49 +99,52 @@ class CarefulReader:
         self,
         vendor: Vendor,
         *,
+        identity: Identity,
         uids: Uids,
         redactor: Redactor,
         scope: str,
-        id_finder: Callable[[dict[str, Any]], Location],
-        time_finder: Callable[[dict[str, Any]], Location],
     ) -> None:
         self._vendor = vendor
+        self._identity = identity
         self._uids = uids
         self._redactor = redactor
         self._scope = scope
-        self._id = id_finder
-        self._time = time_finder
 
-    def __call__(self, record: bytes, twins: Twins) -> CarefulRecord:
-        """Return *record*, which has no whitespace around it."""
+    def __call__(self, record: bytes, twins: Twins, element: int | None = None) -> CarefulRecord:
+        """
+        Return *record*, which has no whitespace around it.
+
+        *element* is its number if it is one of several that a record was split into.
+        """
         try:
             decoded = decode(record)
         except Undecodable:
             uid = self._content_uid(self._scope, record, twins)
             return CarefulRecord(uid, lambda: self._read_text(record))
         if type(decoded.value) is dict:
-            return self._from_object(record, decoded, twins)
-        uid = self._content_uid(self._scope, _content(record, decoded), twins)
+            return self._from_object(record, decoded, twins, element)
+        content = _content(record, decoded, frozenset())
+        uid = self._content_uid(self._scope, content, twins)
         return CarefulRecord(uid, lambda: self._read_value(record, decoded))
 
-    def _from_object(self, record: bytes, decoded: Decoded, twins: Twins) -> CarefulRecord:
+    def _from_object(
+        self, record: bytes, decoded: Decoded, twins: Twins, element: int | None
+    ) -> CarefulRecord:
         # The uid and the time come from the record as it was sent: a change of the redaction
         # settings must not change them.
         value: dict[str, Any] = decoded.value
-        warnings = decoded.warnings
+        identity, warnings = self._identity, decoded.warnings
         unmapped_fields: list[str] = []
-        parent, key = self._id(value)
-        native_id = _text(parent, key, unmapped_fields)
-        scope, organisation = self._scope, self._vendor.ORGANISATION
-        if organisation is not None and _text(value, organisation, unmapped_fields):
-            scope = str(value[organisation])
-        if native_id:
-            uid = self._uids.native(scope, str(parent[key]))  # in full length
+        parts = identity.parts(value, unmapped_fields)
+        scope = identity.organisation_of(value, unmapped_fields) or self._scope
+        if parts:
+            uid = self._uids.native(scope, identity.known_by(parts, element))
         else:
-            warnings += ("no_id",)
-            uid = self._content_uid(scope, _content(record, decoded), twins)
-        parent, key = self._time(value)
-        parsed = read(parent.get(key))
+            if identity.id:
+                warnings += ("no_id",)
+            content = _content(record, decoded, identity.without)
+            uid = self._content_uid(scope, content, twins)
+        parsed = identity.read_time(identity.time_of(value))
         at, quality = parsed or (None, FETCHED)
         if parsed is None:
             warnings += (NO_TIME,)
@@ -141,7 +153,7 @@ class CarefulReader:
             lambda: self._read_object(record, decoded, warnings, unmapped_fields),
             at,
             quality,
-            has_id=bool(native_id),
+            has_id=bool(parts),
         )
 
     def _read_object(
@@ -151,48 +163,38 @@ class CarefulReader:
         warnings: tuple[str, ...],
         unmapped_fields: list[str],
     ) -> CarefulRow:
-        vendor, value = self._vendor, decoded.value
+        vendor, value, identity = self._vendor, decoded.value, self._identity
         redacted = self._redactor.record(value, decoded.compact)
-        # Redaction may have replaced an object on the path of the id or the time.
-        parent, key = self._id(value)
-        native_id = text(parent.get(key))
-        org_id = self._scope or None
-        if vendor.ORGANISATION is not None:
-            org_id = text(value.get(vendor.ORGANISATION)) or org_id
-        parent, key = self._time(value)
-        time = parent.get(key)
-        unusable: list[str] = []
-        documented = vendor.Record.of(value, unusable)
-        # The id is looked up by its path, and a time may be anything: it is shown as it is.
-        own = (vendor.ID, vendor.ORGANISATION, vendor.TIME)
-        unmapped_fields += [name for name in unusable if name not in own]
-        details = getattr(documented, "metadata", None)
-        if details is msgspec.UNSET:
-            details = None
-        unmapped = None
-        if unmapped_fields or not vendor.FIELDS.issuperset(value):
-            mapped = vendor.FIELDS.difference(unmapped_fields)
-            rest = {key: item for key, item in value.items() if key not in mapped}
-            unmapped = encode(rest).decode()
-        shortened = len(record) > MAX_TEXT_LENGTH and _has_long_text(value)
-        return CarefulRow(
-            record=documented,
+        row = CarefulRow(
             raw=self._raw(record, decoded, redacted=bool(redacted)),
             before=warnings,
-            after=("shortened",) if shortened else (),
-            native_id=native_id,
-            org_id=org_id,
-            time_raw=_verbatim_time(time),
-            details=details,
-            metadata=None if details is None else encode(details).decode(),
-            unmapped=unmapped,
+            after=("shortened",) if is_long(record, value) else (),
             redacted=places(redacted),
         )
+        if vendor.reads_whole:
+            row.details = value
+            return row
+        # Redaction may have replaced an object on the path of the id or the time.
+        ids = identity.parts(value, [])
+        row.native_id = ids[0][:MAX_TEXT_LENGTH] if ids else None
+        organisation = identity.organisation_of(value, []) or self._scope
+        row.org_id = organisation[:MAX_TEXT_LENGTH] or None
+        row.time_raw = verbatim_time(identity.time_of(value))
+        unusable: list[str] = []
+        row.record = vendor.record.of(value, unusable)
+        # The id is looked up by its path, and a time may be anything: it is shown as it is.
+        own = vendor.identity.fields
+        unmapped_fields += [name for name in unusable if name not in own]
+        details = getattr(row.record, "metadata", None)
+        if details is not msgspec.UNSET and details is not None:
+            row.details, row.metadata = details, encode(details).decode()
+        row.unmapped = unmapped(value, vendor.fields, unmapped_fields)
+        return row
 
     def _read_value(self, record: bytes, decoded: Decoded) -> CarefulRow:
         redacted = self._redactor.record(decoded.value, decoded.compact)
         return CarefulRow(
-            record=None,
+            is_object=False,
             raw=self._raw(record, decoded, redacted=bool(redacted)),
             before=(NOT_NORMALIZED, *decoded.warnings),
             redacted=places(redacted),
@@ -200,7 +202,7 @@ class CarefulReader:
 
     def _read_text(self, record: bytes) -> CarefulRow:
         raw, redacted = self._as_text(record)
-        return CarefulRow(record=None, raw=raw, before=(NOT_NORMALIZED,), redacted=redacted)
+        return CarefulRow(is_object=False, raw=raw, before=(NOT_NORMALIZED,), redacted=redacted)
 
     def _raw(self, record: bytes, decoded: Decoded, *, redacted: bool) -> str:
         """Return the record to store: as it was sent if possible, else encoded again."""
@@ -223,25 +225,9 @@ class CarefulReader:
         return self._uids.content(scope, content, ordinal)
 
 
-def _content(record: bytes, decoded: Decoded) -> bytes:
+def _content(record: bytes, decoded: Decoded, without: frozenset[str]) -> bytes:
     """Return the bytes that identify a record without an id: its text, if decoding altered it."""
+    if without:
+        value = decoded.value
+        return canonical({key: item for key, item in value.items() if key not in without})
     return canonical(decoded.value) if decoded.verbatim else record
-
-
-def _text(record: dict[str, Any], key: str, unmapped_fields: list[str]) -> str | None:
-    """Return the text under *key*; note a value that has none in *unmapped_fields*."""
-    value = record.get(key)
-    if value is not None and type(value) is not str and type(value) is not int:
-        unmapped_fields.append(key)
-    return text(value)
-
-
-def _has_long_text(value: dict[str, Any]) -> bool:
-    return any(type(item) is str and len(item) > MAX_TEXT_LENGTH for item in value.values())
-
-
-def _verbatim_time(time: Any) -> str | None:
-    """Return the vendor's time, verbatim."""
-    if time is None or type(time) is str:
-        return time and time[:MAX_TEXT_LENGTH]
-    return encode(time).decode()[:MAX_TEXT_LENGTH]

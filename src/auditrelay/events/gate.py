@@ -8,7 +8,6 @@ comes of a record is the same on both ways, and the gate is the only place that 
 
 import contextlib
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -16,13 +15,13 @@ import orjson
 from msgspec import UNSET
 
 from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, is_same
+from auditrelay.events.identity import Identity
 from auditrelay.events.redact import Redactor
-from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor
+from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor, is_long, unmapped
 
 _ENCODER: Final = msgspec.json.Encoder()
 
 _ID_TYPES: Final = frozenset((int, str))
-_TIME_TYPES: Final = frozenset((str,))
 _MAX_LENGTH: Final = min(MAX_TEXT_LENGTH, MAX_DIGITS)
 """Bytes of a usual record: no text of it must be cut, and no number written as a text."""
 
@@ -34,24 +33,26 @@ class Gate:
     """
     Decides for the records of one *vendor*.
 
-    It lets nothing pass if it is not *open*, nor where *redactor* may have something to do with a
-    documented field as a whole.
+    It lets nothing pass if the declared records do not have what *identity* needs, nor where
+    *redactor* may have something to do with a documented field as a whole.
     """
 
-    def __init__(self, vendor: Vendor, redactor: Redactor, *, open: bool) -> None:  # noqa: A002
-        self._open = open and redactor.spares_documented
+    def __init__(self, vendor: Vendor, identity: Identity, redactor: Redactor) -> None:
+        self._open = identity.is_declared and (vendor.reads_whole or redactor.spares_documented)
         self._redactor = redactor
-        self._id = attrgetter(vendor.ID)
-        self._time = attrgetter(vendor.TIME)
-        self._fields = vendor.FIELDS
-        self._has_details = "metadata" in vendor.Record.__struct_fields__
-        self._decoder = msgspec.json.Decoder(vendor.Record)
-        self._is_documented = bool(vendor.Record.__struct_config__.forbid_unknown_fields)
+        self._identity = identity
+        self._fields = vendor.fields
+        self._reads_whole = vendor.reads_whole
+        self._has_details = "metadata" in vendor.record.__struct_fields__
+        self._decoder = msgspec.json.Decoder(vendor.record)
+        self._is_documented = bool(vendor.record.__struct_config__.forbid_unknown_fields)
         # The same with fields that are not documented: a vendor may add one to all of its records.
-        self._wider = cast(
-            "type[Documented]",
-            msgspec.defstruct("Wider", [], bases=(vendor.Record,), forbid_unknown_fields=False),
-        )
+        self._wider = vendor.record
+        if self._is_documented:
+            self._wider = cast(
+                "type[Documented]",
+                msgspec.defstruct("Wider", [], bases=(vendor.record,), forbid_unknown_fields=False),
+            )
         self._wider_decoder = msgspec.json.Decoder(self._wider)
 
     def decode(self, texts: Sequence[bytes]) -> Records:
@@ -86,7 +87,7 @@ class Gate:
             return None
         if len(records) != len(texts) or not self._are_identified(records):
             return None
-        if len(page) > _MAX_LENGTH and any(map(_is_long, texts, records)):
+        if len(page) > _MAX_LENGTH and any(map(self._is_long, texts, records)):
             return None
         return records
 
@@ -95,13 +96,25 @@ class Gate:
             record: Documented = self._wider_decoder.decode(text)
         except NOT_DECODED:
             return None
-        return record if self._are_identified([record]) and not _is_long(text, record) else None
+        return (
+            record if self._are_identified([record]) and not self._is_long(text, record) else None
+        )
 
     def _are_identified(self, records: Sequence[Any]) -> bool:
-        ids = list(map(self._id, records))
-        if not _ID_TYPES.issuperset(map(type, ids)) or "" in ids:
+        for ids in self._identity.usual_ids(records):
+            if not _ID_TYPES.issuperset(map(type, ids)) or "" in ids:
+                return False
+        times = self._identity.usual_times_of(records)
+        return self._identity.usual_times.issuperset(map(type, times))
+
+    def _is_long(self, text: bytes, record: Any) -> bool:
+        """Return whether a documented field may be too long: some of *text* is the details."""
+        if len(text) <= _MAX_LENGTH or self._reads_whole:
             return False
-        return _TIME_TYPES.issuperset(map(type, map(self._time, records)))
+        details = getattr(record, "metadata", UNSET)
+        if details is UNSET or bytes(details)[:1] == b'"':  # a long text is warned of
+            return True
+        return len(text) - len(bytes(details)) > _MAX_LENGTH
 
     def read(self, texts: Sequence[bytes], records: Sequence[Documented]) -> "UsualPage":
         """Look into the whole of *records*, decoded from *texts*, and say which are usual."""
@@ -125,10 +138,17 @@ class Gate:
 
     def _look_into_all(self, page: "UsualPage", texts: Sequence[bytes]) -> None:
         values, _ = self._look_into(page, texts)
+        if self._reads_whole:
+            page.details = values
+            if max(map(len, texts)) > MAX_TEXT_LENGTH:
+                page.restrict(
+                    [not is_long(text, value) for text, value in zip(texts, values, strict=True)]
+                )
+            return
         known: list[dict[str, Any]] = [
             value if usual else {} for value, usual in zip(values, page.usual, strict=True)
         ]
-        page.unmapped = [_unmapped(value, self._fields) for value in known]
+        page.unmapped = [unmapped(value, self._fields) for value in known]
         if self._has_details:
             page.details = [value.get("metadata") for value in known]
             page.metadata = [
@@ -161,16 +181,6 @@ class UsualPage(msgspec.Struct, gc=False):
         self.usual = [a and b for a, b in zip(self.usual, usual, strict=True)]
 
 
-def _is_long(text: bytes, record: Any) -> bool:
-    """Return whether a documented field may be too long: some of *text* is the details."""
-    if len(text) <= _MAX_LENGTH:
-        return False
-    details = getattr(record, "metadata", UNSET)
-    if details is UNSET or bytes(details)[:1] == b'"':  # a long text is warned of
-        return True
-    return len(text) - len(bytes(details)) > _MAX_LENGTH
-
-
 def _as_texts(texts: Sequence[bytes]) -> list[str | None]:
     try:
         return [text.decode() for text in texts]
@@ -183,13 +193,6 @@ def _as_text(text: bytes) -> str | None:
         return text.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _unmapped(value: dict[str, Any], fields: frozenset[str]) -> str | None:
-    if fields.issuperset(value):
-        return None
-    rest = {key: item for key, item in value.items() if key not in fields}
-    return orjson.dumps(rest).decode()
 
 
 def _details(records: Sequence[Any]) -> list[bytes]:

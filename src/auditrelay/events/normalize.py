@@ -6,9 +6,10 @@ from functools import cache, cached_property
 from hashlib import sha256
 from importlib import import_module
 from itertools import repeat
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urlsplit
+
+import msgspec
 
 from auditrelay.events import TimeQuality, vendors
 from auditrelay.events.careful import (
@@ -22,19 +23,22 @@ from auditrelay.events.careful import (
 from auditrelay.events.classify import settled
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
+from auditrelay.events.identity import Identity, Place, full_text
 from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
-from auditrelay.events.timestamps import are_plausible, parse
+from auditrelay.events.timestamps import are_plausible
 from auditrelay.events.uid import Uids
 from auditrelay.events.vendors import (
     MAX_TEXT_LENGTH,
     Action,
     Columns,
     Documented,
+    Module,
+    OwnColumns,
     Vendor,
-    path_finder,
+    of_module,
 )
 from auditrelay.settings import SourceSettings
 
@@ -42,30 +46,38 @@ T = TypeVar("T")
 
 
 @cache
-def available() -> Mapping[str, Vendor]:
-    """Return the supported vendors: the modules of ``events/vendors``, by name."""
+def available() -> Mapping[str, Module]:
+    """Return the modules of ``events/vendors``, by name."""
     return {
-        module.name: cast("Vendor", import_module(f"{vendors.__name__}.{module.name}"))
+        module.name: cast("Module", import_module(f"{vendors.__name__}.{module.name}"))
         for module in sorted(pkgutil.iter_modules(vendors.__path__), key=lambda each: each.name)
     }
+
+
+def vendor_named(name: str) -> Vendor:
+    """Return the vendor whose module is called *name*. Raises LookupError if there is none."""
+    modules = available()
+    if name not in modules:
+        raise LookupError(f"no vendor {name!r}: there are {', '.join(modules)}")
+    return of_module(name, modules[name])
 
 
 class Normalizer:
     """
     Turns the records of one source into events.
 
-    *vendor* is the type of the source, *source* its name, *api_host* the host it was read from.
-    *scope* is the organisation that ids are unique in, where records do not name it; *redact* and
-    *tags* are the source's settings. *id_path* and *time_path* are the paths, the likeliest first,
-    where a record has its id and its time, if not in the vendor's documented fields (see
-    :func:`auditrelay.events.vendors.path_finder`). *pseudonyms* replaces identities after the uid
-    is made. Raises LookupError for a vendor that is not available.
+    *vendor* is what the records are of, *source* the name of the source, *api_host* the host it was
+    read from. *scope* is the organisation that ids are unique in, where records do not name it;
+    *redact* and *tags* are the source's settings. *id_path* and *time_path* are the paths, the
+    likeliest first, where a record has its id and its time, if not where the vendor documents them
+    (see :meth:`auditrelay.events.identity.Place.of`). *pseudonyms* replaces identities after the
+    uid is made.
     """
 
     def __init__(
         self,
         *,
-        vendor: str,
+        vendor: Vendor,
         source: str,
         api_host: str,
         scope: str,
@@ -75,37 +87,25 @@ class Normalizer:
         time_path: Sequence[str] = (),
         pseudonyms: Pseudonyms | None = None,
     ) -> None:
-        vendors = available()
-        if vendor not in vendors:
-            raise LookupError(f"no vendor {vendor!r}: there are {', '.join(vendors)}")
-        self._vendor = vendors[vendor]
-        self._vendor_name = vendor
+        self.vendor = vendor
         self._source = source
         self._api_host = api_host
         self._scope = scope
         self._tags = tuple(tags.items())
-        self._uids = Uids(vendor)
-        redactor = Redactor(redact, self._vendor.FIELDS)
-        id_path = id_path or (self._vendor.ID,)
-        time_path = time_path or (self._vendor.TIME,)
+        self._identity = _found_at(vendor.identity, id_path, time_path)
+        self._uids = Uids(self._identity.vendor)
+        redactor = Redactor(redact, vendor.fields if vendor.spared is None else vendor.spared)
         self._careful = CarefulReader(
-            self._vendor,
-            uids=self._uids,
-            redactor=redactor,
-            scope=scope,
-            id_finder=path_finder(id_path),
-            time_finder=path_finder(time_path),
+            vendor, identity=self._identity, uids=self._uids, redactor=redactor, scope=scope
         )
-        # A usual record has its id and its time where the vendor documents them.
-        documented = (id_path[0], time_path[0]) == (self._vendor.ID, self._vendor.TIME)
-        self._gate = Gate(self._vendor, redactor, open=documented)
+        self._gate = Gate(vendor, self._identity, redactor)
         self._pseudonyms = pseudonyms
 
     @classmethod
-    def of(cls, name: str, settings: SourceSettings, *, scope: str) -> Self:
+    def of(cls, name: str, settings: SourceSettings, *, vendor: Vendor, scope: str) -> Self:
         """Return the normalizer of the source *name* with its *settings*; *scope* is its own."""
         return cls(
-            vendor=settings.vendor,
+            vendor=vendor,
             source=name,
             api_host=urlsplit(settings.base_url).hostname or "",
             scope=scope,
@@ -134,12 +134,16 @@ class Normalizer:
         of the same page that were identified before, if it is read in slices.
         """
         texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
+        elements: list[int | None] = []
+        if self.vendor.split is not None:
+            texts, elements = self.vendor.split(texts)
         usual = list(self._gate.decode(texts)) if texts else []
         rows = [row for row, record in enumerate(usual) if record is not None]
         found = [record for record in usual if record is not None]
-        times = [parse(text) for text in map(attrgetter(self._vendor.TIME), found)]
-        page = IdentifiedPage(self, texts, usual, fetched)
-        for row, uid, time in zip(rows, self._native_uids(found), times, strict=True):
+        times = map(self._identity.read_usual_time, self._identity.usual_times_of(found))
+        page = IdentifiedPage(self, texts, usual, fetched, elements)
+        uids = self._native_uids(found, [elements[row] for row in rows] if elements else [])
+        for row, uid, time in zip(rows, uids, times, strict=True):
             if time is None:
                 usual[row] = None
             else:
@@ -150,21 +154,25 @@ class Normalizer:
             page.mark_implausible()
         return page
 
-    def _native_uids(self, records: Sequence[Documented]) -> list[str]:
-        ids = list(map(str, map(attrgetter(self._vendor.ID), records)))
-        if self._vendor.ORGANISATION is None:
-            return self._uids.natives(self._scope, ids)
-        own = map(attrgetter(self._vendor.ORGANISATION), records)
-        scopes = [str(each) if _has_text(each) else self._scope for each in own]
-        if scopes and scopes.count(scopes[0]) == len(scopes):
-            return self._uids.natives(scopes[0], ids)
+    def _native_uids(
+        self, records: Sequence[Documented], elements: Sequence[int | None]
+    ) -> list[str]:
+        columns = [list(map(str, column)) for column in self._identity.usual_ids(records)]
+        ids = columns[0]
+        if elements or self._identity.is_joined:
+            known_by = self._identity.known_by
+            ids = list(map(known_by, zip(*columns, strict=True), elements or repeat(None)))
+        own = self._identity.usual_organisations(records)
+        if own and own.count(own[0]) == len(own):
+            return self._uids.natives(full_text(own[0]) or self._scope, ids)
+        scopes = [full_text(each) or self._scope for each in own]
         return list(map(self._uids.native, scopes, ids))
 
     def _read_with_care(self, page: "IdentifiedPage", twins: Twins) -> dict[int, CarefulRecord]:
         found = {}
         for row, record in enumerate(page.records):
             if record is None:
-                each = self._careful(page.texts[row], twins)
+                each = self._careful(page.texts[row], twins, page.element(row))
                 found[row] = each
                 page.uid[row] = each.uid
                 if each.at is not None:
@@ -178,25 +186,32 @@ class Normalizer:
 
     def _read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
         found, careful = self._read_rows(page, rows)
-        vendor, count = self._vendor, len(rows)
-        columns = Columns(found.records, found.details)
+        vendor, count = self.vendor, len(rows)
+        is_short = max(map(len, found.raw)) <= MAX_TEXT_LENGTH
+        columns = Columns(found.records, found.details, is_short=is_short)
         parsed = vendor.read(columns)
         action, message = list(parsed.action), _shortened(parsed.message)
-        native_id, time_raw = map(list, columns.texts(vendor.ID, vendor.TIME))
-        org_id: list[str | None] = [self._scope or None] * count
-        if vendor.ORGANISATION is not None:
-            [own] = columns.texts(vendor.ORGANISATION)
-            org_id = [each or self._scope or None for each in own]
+        own = parsed.own or self._own_columns(found, columns)
+        native_id, time_raw = list(own.native_id), list(own.time_raw)
+        if page.elements:
+            elements = _pick(list(page.elements), rows)
+            native_id = [
+                each if each is None or element is None else f"{each}/{element}"
+                for each, element in zip(native_id, elements, strict=True)
+            ]
+        org_id = [each or self._scope or None for each in own.org_id]
         quality = _pick(page.time_quality, rows)
         kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
         redacted: list[tuple[str, ...]] = [()] * count if careful else []
         for place, row in careful.items():
             redacted[place] = row.redacted
-            native_id[place], time_raw[place] = row.native_id, row.time_raw
-            org_id[place] = row.org_id
-            if row.record is None:
+            if not vendor.reads_whole:
+                native_id[place], time_raw[place] = row.native_id, row.time_raw
+                org_id[place] = row.org_id
+            if not row.is_object:
+                org_id[place] = None
                 action[place] = _NO_ACTION
-                message[place] = f"{vendor.NAME} sent an audit record that is not a JSON object"
+                message[place] = f"{vendor.product} sent an audit record that is not a JSON object"
             kinds[place] = (action[place], quality[place], row.before, row.after)
         numbers: dict[_Key, int] = {}
         sort = [numbers.setdefault(kind, len(numbers)) for kind in kinds]
@@ -223,10 +238,24 @@ class Normalizer:
             privilege=_column(parsed.privilege),
             changes=list(parsed.changes) if any(parsed.changes) else [],
             reason=_column(parsed.reason),
-            metadata=_column(found.metadata),
-            unmapped=_column(found.unmapped),
+            metadata=_column(own.metadata),
+            unmapped=_column(own.unmapped),
             late_by_s=[],
             redacted=redacted if any(redacted) else [],
+        )
+
+    def _own_columns(self, found: "_Rows", columns: Columns) -> OwnColumns:
+        """Return the columns of declared records; those of careful ones are filled in later."""
+        identity = self.vendor.identity
+        places = (identity.id[0], identity.time[0], identity.organisation)
+        names = [place.attribute for place in places if place is not None and place.attribute]
+        native_id, time_raw, *org_id = columns.texts(*names)
+        return OwnColumns(
+            native_id=native_id,
+            time_raw=time_raw,
+            org_id=org_id[0] if org_id else [None] * len(columns),
+            metadata=found.metadata,
+            unmapped=found.unmapped,
         )
 
     def _read_rows(
@@ -240,7 +269,7 @@ class Normalizer:
             [record for record in records if record is not None],
         )
         found = _Rows(
-            [record or self._vendor.Record() for record in records],
+            [record or self.vendor.record() for record in records],
             _spread(usual.raw, places, len(rows), ""),
             _spread(usual.details, places, len(rows), None),
             _spread(usual.metadata, places, len(rows), None),
@@ -251,9 +280,10 @@ class Normalizer:
         careful = {}
         for place in sorted(odd):
             known = page.careful.get(rows[place])
-            row = (known or self._careful(texts[place], Twins())).read()
+            element = page.element(rows[place])
+            row = (known or self._careful(texts[place], Twins(), element)).read()
             careful[place] = row
-            found.records[place] = row.record or self._vendor.Record()
+            found.records[place] = row.record or self.vendor.record()
             found.raw[place] = row.raw
             found.details[place], found.metadata[place] = row.details, row.metadata
             found.unmapped[place] = row.unmapped
@@ -267,8 +297,8 @@ class Normalizer:
         foreign = (FOREIGN_ACTION,) if action.name.strip().lower().startswith(OWN_PREFIX) else ()
         return Sort(
             source=self._source,
-            vendor=self._vendor_name,
-            product=self._vendor.NAME,
+            vendor=self.vendor.name,
+            product=self.vendor.product,
             api_host=self._api_host,
             native_action=action.name,
             native_category=action.category,
@@ -294,9 +324,12 @@ class IdentifiedPage:
         texts: list[bytes],
         records: list[Documented | None],
         fetched: int,
+        elements: Sequence[int | None] = (),
     ) -> None:
         self._normalizer = normalizer
         self.texts = texts
+        self.elements = elements
+        """Which element of a record each was, if the vendor's records are split."""
         self.records = records
         """Those that are usual; None for the others, which are in *careful*."""
         self.careful: dict[int, CarefulRecord] = {}
@@ -307,6 +340,10 @@ class IdentifiedPage:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def element(self, row: int) -> int | None:
+        """Return which element of a record the one at *row* was."""
+        return self.elements[row] if self.elements else None
 
     def mark_implausible(self) -> None:
         """Mark the times of records that are far off."""
@@ -358,8 +395,14 @@ _NONE = repeat(())
 _NO_ACTION = Action("unknown", None, "other", "other", None)
 
 
-def _has_text(value: object) -> bool:
-    return type(value) is int or (type(value) is str and value != "")
+def _found_at(identity: Identity, ids: Sequence[str], times: Sequence[str]) -> Identity:
+    """Return *identity* with the id and the time at configured paths, if there are any."""
+    changed = {
+        name: tuple(Place.of(path, path if path == own[0].attribute else None) for path in paths)
+        for name, own, paths in (("id", identity.id, ids), ("time", identity.time, times))
+        if paths
+    }
+    return msgspec.structs.replace(identity, **changed)
 
 
 def _pick(column: list[T], rows: Sequence[int]) -> list[T]:

@@ -147,12 +147,11 @@ class Redactor:
             lists = [each for each in level if type(each) is list]
             if lists and not self.spares_list(list(chain.from_iterable(lists))):
                 return False
-            inner = chain(
-                chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists)
-            )
-            level = [each for each in inner if type(each) in _CONTAINERS]
-            if not level:
+            inner = list(chain.from_iterable(map(dict.values, objects)))
+            inner += chain.from_iterable(lists)
+            if _CONTAINERS.isdisjoint(map(type, inner)):
                 return True
+            level = [each for each in inner if type(each) in _CONTAINERS]
         return False
 
     def _spares_object(self, node: dict[str, Any]) -> bool:

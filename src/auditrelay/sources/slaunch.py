@@ -36,9 +36,9 @@ from auditrelay.confirmed_time import LATEST
 from auditrelay.errors import Refused, Retryable, WalkBroken, may_be_due_to_size
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
+from auditrelay.events.identity import Place, first_found
 from auditrelay.events.timestamps import are_plausible
 from auditrelay.events.timestamps import read as read_time
-from auditrelay.events.vendors import path_finder
 from auditrelay.http.fields import Flag, Link, Records, texts
 from auditrelay.http.paging import CursorPages
 from auditrelay.http.peer import Peer
@@ -179,7 +179,7 @@ class Source:
     def __init__(self, settings: Settings, peer: Peer) -> None:
         self._settings = settings
         self._peer = peer
-        self._time = path_finder(settings.time_path)
+        self._time = [Place.of(path) for path in settings.time_path]
         self._cursors: dict[str, int] = {}
         """Time of the first record by cursor, of the pages since the last walk from the top."""
 
@@ -330,8 +330,7 @@ class Source:
             return None
         if type(value) is not dict:
             return None
-        holder, key = self._time(value)
-        parsed = read_time(holder.get(key))
+        parsed = read_time(first_found(self._time, value)[0])
         if parsed is None or not are_plausible(parsed[:1], _LATEST):
             return None  # a walk must not end for a record that claims to be of 1970
         return parsed[0]

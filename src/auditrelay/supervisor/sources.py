@@ -11,8 +11,9 @@ from auditrelay import sources
 from auditrelay.clock import Clock
 from auditrelay.errors import PeerBug
 from auditrelay.events.careful import Twins
-from auditrelay.events.normalize import IdentifiedPage, Normalizer
+from auditrelay.events.normalize import IdentifiedPage, Normalizer, vendor_named
 from auditrelay.events.page import Page as EventPage
+from auditrelay.events.vendors import Vendor
 from auditrelay.settings import SourceSettings
 from auditrelay.sources import ExportFile, ExportPage, FileSource, Page, Source
 from auditrelay.supervisor import Supervisor
@@ -142,6 +143,17 @@ def _normalizer(
     name: str, settings: SourceSettings, scope: str, supervise: Supervisor
 ) -> Normalizer:
     with supervise("make"):
-        normalizer = SupervisedNormalizer.of(name, settings, scope=scope)
+        normalizer = SupervisedNormalizer.of(name, settings, vendor=_vendor(settings), scope=scope)
     normalizer.supervise = supervise
     return normalizer
+
+
+def _vendor(settings: SourceSettings) -> Vendor:
+    """Return the vendor of a source with *settings*."""
+    feed = getattr(settings, "FEED", None)
+    if feed is None:
+        return vendor_named(settings.type)
+    # Only a source whose vendor is described needs what compiles a description.
+    from auditrelay.descriptions.vendor import vendor_of  # noqa: PLC0415
+
+    return vendor_of(feed)

@@ -12,7 +12,7 @@ from tests.support.clock import FakeClock
 from auditrelay.collect import walk as walks
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.normalize import available as vendors_understood
 from auditrelay.events.page import Page as EventPage
 from auditrelay.sandbox import Vendor, vendors
@@ -53,7 +53,7 @@ class Rig:
         module = import_module(f"auditrelay.sources.{self.kind}")
         given = module.Settings.model_validate(self.double.settings())
         return Normalizer(
-            vendor=self.kind,
+            vendor=vendor_named(self.kind),
             source="it",
             api_host="h",
             scope=source.scope,

@@ -12,7 +12,7 @@ from tests.support.clock import FakeClock
 
 from auditrelay.events import Change
 from auditrelay.events.forms.fields import acceptable
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page
 from auditrelay.events.vendors import MAX_TEXT_LENGTH
 from auditrelay.sandbox.messages import Request
@@ -66,7 +66,12 @@ def sink(form: str = "ecs", **keys: Any) -> elasticsearch.Sink:
 
 def events(*records: str) -> Page:
     normalizer = Normalizer(
-        vendor="bland", source="voice", api_host="", scope="", redact="default", tags={"a.b": "c"}
+        vendor=vendor_named("bland"),
+        source="voice",
+        api_host="",
+        scope="",
+        redact="default",
+        tags={"a.b": "c"},
     )
     return normalizer([record.encode("utf-8", "surrogatepass") for record in records], NOON)
 

@@ -9,7 +9,7 @@ from tests.support.clock import FakeClock
 
 from auditrelay.errors import Rejected
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.sources import ExportFile, ExportPage, FileSource, cencori
 from auditrelay.sources.cencori import files, settings
 from auditrelay.telemetry.metrics import Metrics
@@ -96,7 +96,7 @@ def uids(read_files: list[ReadFile], scope: str = "") -> list[str]:
 
 def events(read_files: list[ReadFile], scope: str = "") -> list[AuditEvent]:
     normalize = Normalizer(
-        vendor="cencori",
+        vendor=vendor_named("cencori"),
         source="labs",
         api_host="h",
         scope=scope,

@@ -27,7 +27,7 @@ from tests.support.clock import FakeClock
 
 from auditrelay.collect import walk as walks
 from auditrelay.errors import Refused, RelayError, Retryable, WalkBroken
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.http import retry
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response
@@ -153,7 +153,7 @@ async def test_a_range_that_becomes_too_short_during_a_walk_is_made_longer(
 async def collected(source: dashboard.Source, window: Interval) -> set[str]:
     """Walk as the collector does, which may walk a window several times, or not at all."""
     normalize = Normalizer(
-        vendor="cencori", source="s", api_host="h", scope="o", redact="off", tags={}
+        vendor=vendor_named("cencori"), source="s", api_host="h", scope="o", redact="off", tags={}
     )
     found: set[str] = set()
     complete = False

@@ -29,7 +29,7 @@ from auditrelay.collect.collector import Collector
 from auditrelay.collect.file_collector import FileCollector
 from auditrelay.errors import StateError
 from auditrelay.events import AuditEvent
-from auditrelay.events.normalize import Normalizer
+from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.events.page import Page as EventPage
 from auditrelay.settings import SourceSettings
 from auditrelay.sinks import Rendered
@@ -99,7 +99,7 @@ def settings_of(name: str, **changes: Any) -> SourceSettings:
 
 def normalizer(name: str, settings: SourceSettings) -> Normalizer:
     return Normalizer(
-        vendor=settings.type,
+        vendor=vendor_named(settings.type),
         source=name,
         api_host="",
         scope="",

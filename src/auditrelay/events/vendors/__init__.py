@@ -6,7 +6,7 @@ file. A module declares its documented fields as a :class:`Documented` record, a
 page of them at once: columns in, columns out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, Protocol, Self
 
@@ -16,7 +16,9 @@ from msgspec import UnsetType
 from auditrelay.events import Actor, Change, Outcome, Target
 from auditrelay.events.classify import Guess
 from auditrelay.events.decode import encode
+from auditrelay.events.identity import Identity, Place
 from auditrelay.events.marks import UNKNOWN_ACTION
+from auditrelay.events.split import Split
 
 MAX_TEXT_LENGTH: Final = 8191
 """
@@ -95,10 +97,17 @@ Column = Sequence[str | None]
 
 
 class Columns:
-    """The documented fields of a page's *records*; *metadata* are their decoded details."""
+    """
+    The documented fields of a page's *records*; *metadata* are their decoded details.
 
-    def __init__(self, records: Sequence[Documented], metadata: Sequence[Any]) -> None:
+    With *is_short* no text in them has to be shortened.
+    """
+
+    def __init__(
+        self, records: Sequence[Documented], metadata: Sequence[Any], *, is_short: bool = False
+    ) -> None:
         self._records = records
+        self.is_short = is_short
         self.details: list[Mapping[str, Any]] = [
             each if type(each) is dict else _NO_DETAILS for each in metadata
         ]
@@ -129,7 +138,8 @@ class ParsedPage(msgspec.Struct, gc=False, kw_only=True):
     """
     What a page says, in columns: by the fields of :class:`auditrelay.events.AuditEvent`.
 
-    A column without any value may be empty.
+    A column without any value may be empty. Those of :attr:`own` are given by a vendor that reads
+    whole records; of other vendors they are read without it.
     """
 
     action: Sequence[Action]
@@ -145,9 +155,46 @@ class ParsedPage(msgspec.Struct, gc=False, kw_only=True):
     privilege: Column = ()
     changes: Sequence[tuple[Change, ...]] = ()
     reason: Column = ()
+    own: "OwnColumns | None" = None
 
 
-class Vendor(Protocol):
+class OwnColumns(msgspec.Struct, gc=False, kw_only=True):
+    """The columns that a vendor's own paths lead to."""
+
+    native_id: Column
+    time_raw: Column
+    org_id: Column
+    metadata: Column
+    unmapped: Column
+
+
+class Vendor(msgspec.Struct, kw_only=True):
+    """
+    A vendor: how its records are known, and what they mean.
+
+    *read* is given declared records and their details; with *reads_whole* it is given the whole
+    decoded records as details, and a declared record has no more than identifies it.
+    """
+
+    name: str
+    """The name of the source's type, as events have it."""
+    product: str
+    """The product as a SIEM should show it."""
+    identity: Identity
+    record: type["Documented"]
+    """The declared type of a record."""
+    fields: frozenset[str]
+    """The names of the fields that are read; any other is ``unmapped``."""
+    read: Callable[[Columns], ParsedPage]
+    """Says who did what to what, whatever the fields are: missing, null, unknown words."""
+    spared: frozenset[str] | None = None
+    """Fields that are known to contain no secret as a whole; by default all *fields*."""
+    reads_whole: bool = False
+    split: Split | None = None
+    """What makes several records of one; None if each is one."""
+
+
+class Module(Protocol):
     """One vendor's module."""
 
     NAME: str
@@ -167,7 +214,25 @@ class Vendor(Protocol):
     """The field with the time of the event."""
 
     def read(self, page: Columns) -> ParsedPage:
-        """Say who did what to what, whatever the fields are: missing, null, unknown words."""
+        """See :attr:`Vendor.read`."""
+
+
+def of_module(name: str, module: Module) -> Vendor:
+    """Return the vendor of *module*, called *name*."""
+    organisation = module.ORGANISATION
+    return Vendor(
+        name=name,
+        product=module.NAME,
+        identity=Identity(
+            vendor=name,
+            id=(Place.of(module.ID, module.ID),),
+            time=(Place.of(module.TIME, module.TIME),),
+            organisation=None if organisation is None else Place.of(organisation, organisation),
+        ),
+        record=module.Record,
+        fields=module.FIELDS,
+        read=module.read,
+    )
 
 
 def text(value: Any) -> str | None:
@@ -194,34 +259,6 @@ def either(column: Column, *others: Column) -> Column:
     return column
 
 
-Location = tuple[dict[str, Any], str]
-"""An object, and the key in it."""
-
-
-def path_finder(paths: Sequence[str]) -> Callable[[dict[str, Any]], Location]:
-    """
-    Return a function that finds, in a record, the first of *paths* with a value.
-
-    A path is a key, or several keys joined by dots, each in the object under the one before. Null
-    and an empty text are no values. If no path has a value, the location is an empty object.
-    """
-    if len(paths) == 1 and "." not in paths[0]:
-        only = paths[0]
-        return lambda record: (record, only)
-    steps = [path.split(".") for path in paths]
-
-    def find(record: dict[str, Any]) -> Location:
-        for *parents, key in steps:
-            node: Any = record
-            for parent in parents:
-                node = node.get(parent) if type(node) is dict else None
-            if type(node) is dict and node.get(key) not in (None, ""):
-                return node, key
-        return {}, steps[0][-1]
-
-    return find
-
-
 def as_json(value: Any) -> str | None:
     """Return *value* as JSON text for a Change, or None if there is none."""
     return None if value is None else encode(value).decode()[:MAX_TEXT_LENGTH]
@@ -241,3 +278,30 @@ def differences(metadata: Mapping[str, Any]) -> tuple[Change, ...]:
             if field not in old or field not in new or old[field] != new[field]
         ]
     )
+
+
+def is_long(text: bytes, value: Any) -> bool:
+    """Return whether a text of the record *value*, decoded from *text*, is shortened."""
+    return (
+        len(text) > MAX_TEXT_LENGTH
+        and type(value) is dict
+        and any(type(item) is str and len(item) > MAX_TEXT_LENGTH for item in value.values())
+    )
+
+
+def unmapped(
+    value: dict[str, Any], fields: frozenset[str], misfits: Collection[str] = ()
+) -> str | None:
+    """Return as JSON what is in a record but not read: all but *fields*, and the *misfits*."""
+    if not misfits and fields.issuperset(value):
+        return None
+    mapped = fields.difference(misfits)
+    rest = {key: item for key, item in value.items() if key not in mapped}
+    return encode(rest).decode()
+
+
+def verbatim_time(time: Any) -> str | None:
+    """Return the vendor's time, verbatim."""
+    if time is None or type(time) is str:
+        return time and time[:MAX_TEXT_LENGTH]
+    return encode(time).decode()[:MAX_TEXT_LENGTH]

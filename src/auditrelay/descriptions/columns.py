@@ -1,0 +1,191 @@
+"""
+Values at paths of a page of records, in columns: what stands on the way to several is found once.
+
+What comes of one record never depends on the others of its page.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+from auditrelay.descriptions.places import Element, Named, Path
+from auditrelay.events.vendors import MAX_TEXT_LENGTH, Column, text
+
+ANY: Final[frozenset[type]] = frozenset()
+"""No type in particular is expected."""
+OBJECTS: Final[frozenset[type]] = frozenset((dict, type(None)))
+LISTS: Final[frozenset[type]] = frozenset((list, type(None)))
+SCALARS: Final[frozenset[type]] = frozenset((str, int, float, bool, type(None)))
+
+Step = str | int | Element | Named
+
+Misfits = Sequence[tuple[int, str]]
+"""Rows, each with the field of the record in which a value has another type than is expected."""
+
+
+class Found(NamedTuple):
+    """A column of *values*, and what is not as expected on the way to them."""
+
+    values: Sequence[Any]
+    misfits: Misfits = ()
+
+
+class Table:
+    """
+    The decoded *records* of a page.
+
+    What is at the paths *whole* is kept as it is, so nothing misfits in it. In *misfits* is noted
+    what was asked for and has another type than is expected. With *is_short* no text in the records
+    has to be shortened.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        whole: Sequence[Path] = (),
+        *,
+        is_short: bool = False,
+    ) -> None:
+        self.records = records
+        self.misfits: list[tuple[int, str]] = []
+        self._is_short = is_short
+        self._columns: dict[tuple[Step, ...], Found] = {(): Found(records)}
+        self._known: dict[Path, Found] = {}
+        self._whole = [path.steps for path in whole]
+
+    def values(self, paths: Sequence[Path], expected: frozenset[type] = ANY) -> Sequence[Any]:
+        """Return the first value at *paths* that is not null; its type should be an *expected*."""
+        return self._first(paths, partial(self._expect, expected=expected), None)
+
+    def texts(self, paths: Sequence[Path] | None, taken: Sequence[bool] = ()) -> Column:
+        """
+        Return the first text or whole number at *paths*; an empty column if there are no paths.
+
+        Misfits of rows that are *taken* are not noted.
+        """
+        return self._first(paths, self._texts, taken) if paths else ()
+
+    def _first(
+        self,
+        paths: Sequence[Path],
+        read: Callable[[Path], Found],
+        taken: Sequence[bool] | None,
+    ) -> Sequence[Any]:
+        values, misfits = read(paths[0])
+        for path in paths[1:]:
+            if None not in values:
+                break
+            others, odd = read(path)
+            misfits = [*misfits, *[each for each in odd if values[each[0]] is None]]
+            values = [
+                another if one is None else one for one, another in zip(values, others, strict=True)
+            ]
+        self.misfits += [each for each in misfits if not (taken and taken[each[0]])]
+        return values
+
+    def _expect(self, path: Path, *, expected: frozenset[type]) -> Found:
+        values, misfits = self._at(path.steps)
+        if expected is not ANY:
+            misfits = [*misfits, *self._odd(values, expected, path.steps)]
+        return Found(values, misfits)
+
+    def _texts(self, path: Path) -> Found:
+        found = self._known.get(path)
+        if found is None:
+            found = self._known[path] = self._read_texts(path)
+        return found
+
+    def _read_texts(self, path: Path) -> Found:
+        found = self._at(path.steps)
+        values, misfits = found
+        kinds = set(map(type, values))
+        if not self._is_short and str in kinds:
+            values = [each[:MAX_TEXT_LENGTH] if type(each) is str else each for each in values]
+        if kinds == {int}:
+            return Found(list(map(str, values)), misfits)
+        if kinds == {str} and "" not in values:
+            return Found(values, misfits)
+        if kinds <= _TEXT:
+            return Found([each or None for each in values], misfits)
+        misfits = [*misfits, *self._odd(values, _TEXT_OR_NUMBER, path.steps)]
+        return Found(list(map(text, values)), misfits)
+
+    def _at(self, steps: tuple[Step, ...]) -> Found:
+        found = self._columns.get(steps)
+        if found is None:
+            parents = self._at(steps[:-1])
+            found = self._columns[steps] = self._below(parents, steps)
+        return found
+
+    def _below(self, parents: Found, steps: tuple[Step, ...]) -> Found:
+        nodes, misfits = parents
+        step = steps[-1]
+        kinds = set(map(type, nodes))
+        if kinds == _NOTHING:
+            return parents
+        expected: frozenset[type] = OBJECTS
+        values: list[Any]
+        if type(step) is str:
+            if kinds == {dict}:
+                with contextlib.suppress(KeyError):  # most records of a page have the same fields
+                    return Found(list(map(itemgetter(step), nodes)), misfits)
+                return Found([node.get(step) for node in nodes], misfits)
+            values = [node.get(step) if type(node) is dict else None for node in nodes]
+        elif isinstance(step, Named):
+            keys = self._at(step.path.steps).values
+            values = [
+                node.get(key) if type(node) is dict and type(key) is str else None
+                for node, key in zip(nodes, keys, strict=True)
+            ]
+        else:
+            expected = LISTS if isinstance(step, Element) else _CONTAINER
+            pick = _element(step) if isinstance(step, Element) else _indexed(step)
+            values = list(map(pick, nodes))
+        if not kinds <= expected:
+            misfits = [*misfits, *self._odd(nodes, expected, steps)]
+        return Found(values, misfits)
+
+    def _odd(
+        self, values: Sequence[Any], expected: frozenset[type], steps: tuple[Step, ...]
+    ) -> Misfits:
+        field = field_of(steps)
+        if not field or any(steps[: len(whole)] == whole for whole in self._whole):
+            return ()
+        return [(row, field) for row, value in enumerate(values) if type(value) not in expected]
+
+
+def field_of(steps: Sequence[Step]) -> str:
+    """Return the field of a record that *steps* begin with; of ``<...>`` it is not known."""
+    return str(steps[0]) if steps and not isinstance(steps[0], Named) else ""
+
+
+def _element(step: Element) -> Callable[[Any], Any]:
+    key, value = step
+
+    def pick(node: Any) -> Any:
+        if type(node) is list:
+            for each in node:
+                if type(each) is dict and each.get(key) == value:
+                    return each
+        return None
+
+    return pick
+
+
+def _indexed(index: Any) -> Callable[[Any], Any]:
+    key = str(index)
+
+    def pick(node: Any) -> Any:
+        if type(node) is list:
+            return node[index] if index < len(node) else None
+        return node.get(key) if type(node) is dict else None
+
+    return pick
+
+
+_NOTHING: Final = frozenset((type(None),))
+_TEXT: Final = frozenset((str, type(None)))
+_TEXT_OR_NUMBER: Final[frozenset[type]] = frozenset((str, int, type(None)))
+_CONTAINER: Final[frozenset[type]] = frozenset((dict, list, type(None)))

@@ -1,0 +1,74 @@
+"""
+Make several records of one that has a list of events in it.
+
+Each gets the whole record with that list reduced to one element. Its text is derived: written anew
+from what was decoded, unless the list has one element only.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from auditrelay.events.decode import Undecodable, decode, encode
+
+MAX_DERIVED: Final = 16_000_000
+"""Bytes of all texts that are derived from one record; where they would be more it stays whole."""
+
+
+class Parts(NamedTuple):
+    """The *texts* of a page after it was split, and for each the number of its element."""
+
+    texts: list[bytes]
+    elements: list[int | None]
+    """None where a record stayed whole: it has no such list, or is no JSON object."""
+
+
+class Split:
+    """Splits records at the list that stands under *keys*, each in the object under the former."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = tuple(keys)
+
+    def __call__(self, texts: Sequence[bytes]) -> Parts:
+        """Return the records of a page, in their order."""
+        found = Parts([], [])
+        for text in texts:
+            derived = self._derived(text)
+            found.texts.extend(derived or (text,))
+            found.elements.extend(range(len(derived)) if derived else (None,))
+        return found
+
+    def _derived(self, text: bytes) -> list[bytes]:
+        """Return the texts that *text* becomes; none if it stays whole."""
+        with contextlib.suppress(orjson.JSONDecodeError):
+            if len(self._elements(orjson.loads(text))) == 1:
+                return [text]
+        try:
+            decoded = decode(text)
+        except Undecodable:
+            return []
+        elements = self._elements(decoded.value)
+        if len(elements) < 2 or not decoded.complete:
+            return [text] if elements else []
+        size = len(decoded.compact) - len(encode(elements))
+        if size * len(elements) + len(decoded.compact) > MAX_DERIVED:
+            return []
+        return [encode(self._reduced(decoded.value, element)) for element in elements]
+
+    def _elements(self, record: Any) -> list[Any]:
+        node = record
+        for key in self._keys:
+            node = node.get(key) if type(node) is dict else None
+        return node if type(node) is list else []
+
+    def _reduced(self, record: dict[str, Any], element: Any) -> dict[str, Any]:
+        """Return *record* with the list reduced to *element*; what is beside it is shared."""
+        whole = dict(record)
+        node = whole
+        for key in self._keys[:-1]:
+            node[key] = dict(node[key])
+            node = node[key]
+        node[self._keys[-1]] = [element]
+        return whole
