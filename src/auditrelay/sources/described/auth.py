@@ -4,7 +4,6 @@ What identifies us to a described vendor, made of the table ``auth`` of its desc
 Secrets go into headers only, and only here: nothing else of a request has one.
 """
 
-import base64
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
@@ -18,7 +17,12 @@ from auditrelay.descriptions.model import (
 )
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.credentials import Credentials, KeyCredentials
+from auditrelay.http.peer import Peer
 from auditrelay.settings.secrets import Secret
+from auditrelay.sources.described.basic import basic
+from auditrelay.sources.described.duo import DuoSignature
+from auditrelay.sources.described.grants import MAX_REPLY_BYTES, TokenRequest
+from auditrelay.sources.described.tokens import TokenCredentials, shared
 from auditrelay.telemetry.metrics import Metrics
 
 
@@ -38,6 +42,11 @@ def credentials(
             return _headers(settings, auth.headers)
         case BasicAuth():
             return _basic(settings, auth)
+        case OAuth2Auth():
+            return _oauth2(name, settings, auth, metrics, clock)
+        case DuoAuth():
+            keys = settings.secret(auth.integration_key), settings.secret(auth.secret_key)
+            return DuoSignature(*keys, clock)
     assert_never(auth)
 
 
@@ -73,3 +82,20 @@ def _part(settings: DescribedSettings, text: str, secrets: list[Secret]) -> Call
         return secret.reveal
     value = settings.values[rest] if kind == "setting" else rest
     return lambda: value
+
+
+def _oauth2(
+    name: str, settings: DescribedSettings, auth: OAuth2Auth, metrics: Metrics, clock: Clock
+) -> TokenCredentials:
+    request = TokenRequest(name, settings, auth, clock)
+    endpoint = Peer(
+        name,
+        settings,
+        base_url=settings.token_address,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+        max_body_bytes=MAX_REPLY_BYTES,
+        tells_time=False,  # what it says is not the vendor's time
+    )
+    return TokenCredentials(name, request, endpoint, shared(clock, request.client), auth.prefix)
