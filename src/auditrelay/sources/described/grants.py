@@ -170,7 +170,7 @@ class TokenRequest:
                 raise self._refused(reply, answer)
             raise misshapen(reply, "it has no access_token")
         # Known to the scrubber before anything else is done with it.
-        scrubber.learn_renewed(token)
+        scrubber.learn_renewed(token, whole=True)
         if len(token) > _MAX_TOKEN:
             raise misshapen(reply, f"its access_token is longer than {_MAX_TOKEN:,} characters")
         if not (token.isascii() and token.isprintable()) or " " in token:
@@ -193,7 +193,7 @@ class TokenRequest:
             text = await asyncio.to_thread(self._assertion, self._key)
         except ValueError as error:
             raise Refused(f"{self._name}.{self._auth.key}: {error}") from None
-        scrubber.learn_renewed(text)
+        scrubber.learn_renewed(text, whole=True)
         return text
 
     def _assertion(self, key: Secret) -> str:
@@ -214,7 +214,7 @@ class TokenRequest:
         other = answer.get("refresh_token")
         if self._refresh_token is None or not isinstance(other, str) or not other:
             return False
-        scrubber.learn_renewed(other)
+        scrubber.learn_renewed(other, whole=True)
         return other != self._refresh_token.reveal()
 
     def _failure(self, reply: Reply, answer: dict[str, Any]) -> Refused | Retryable:

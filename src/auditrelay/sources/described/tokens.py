@@ -72,7 +72,7 @@ class SharedToken:
         """Return the token; ``fresh`` was awaited before."""
         token = self._token.reveal()
         # Once more: the scrubber forgets the oldest of many.
-        scrubber.learn_renewed(token)
+        scrubber.learn_renewed(token, whole=True)
         return token
 
     async def fresh(self, asker: object, take: Callable[[], Awaitable[Granted]]) -> int:
