@@ -1,6 +1,8 @@
 """What is sent for a token: the grants, and the ways in which a client identifies itself."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tests.support.logged import logged
 from auditrelay.errors import ConfigError, Refused
 from auditrelay.sandbox.authorization import Client
 from auditrelay.telemetry.scrubber import scrub
+
+ROOT = Path(__file__).parents[3]
 
 KEYS = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
 
@@ -322,3 +326,31 @@ async def test_a_key_and_its_claims_are_in_no_log(clock: FakeClock, key: RSAPriv
         # And what is no secret stays readable.
         message = f"401 from POST {JWT['token_url']}: service_account, auth_uri, project_id"
         assert scrub(message) == message
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("grant", ["client_credentials", "jwt"])
+def test_cryptography_is_imported_for_signed_claims_only(grant: str, key: RSAPrivateKey) -> None:
+    program = """
+import sys
+from tests.support.authorized import CLIENT_CREDENTIALS, feed, settings_of
+from auditrelay.clock import Clock
+from auditrelay.sources.described.auth import credentials
+from auditrelay.telemetry.metrics import Metrics
+
+grant, key = sys.argv[1:]
+auth = CLIENT_CREDENTIALS | {"grant": grant} | ({"key": "key"} if grant == "jwt" else {})
+table = {"client_id": "1", "client_secret": "2"} | ({"key": key} if grant == "jwt" else {})
+before = "cryptography" in sys.modules
+credentials("acme", settings_of(feed(auth), table), Metrics(), Clock())
+print(before, "cryptography" in sys.modules)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, grant, account(key)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout.split() == ["False", str(grant == "jwt")]
