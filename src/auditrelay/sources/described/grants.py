@@ -166,7 +166,7 @@ class TokenRequest:
             raise self._failure(reply, answer)
         token = answer.get("access_token")
         if not isinstance(token, str) or not token:
-            if answer.get("error") in _REFUSALS:
+            if _code(answer) in _REFUSALS:
                 raise self._refused(reply, answer)
             raise misshapen(reply, "it has no access_token")
         # Known to the scrubber before anything else is done with it.
@@ -180,7 +180,7 @@ class TokenRequest:
     def refuses_client(self, reply: Reply) -> bool:
         """Return whether *reply* refuses our secrets, so that reading them again may help."""
         if 200 <= reply.status < 300 or reply.status in (400, 401, 403):
-            return reply.status == 401 or (reply.object() or {}).get("error") in _REFUSALS
+            return reply.status == 401 or _code(reply.object() or {}) in _REFUSALS
         return False
 
     def _filled(self, text: str | None) -> str:
@@ -219,7 +219,7 @@ class TokenRequest:
 
     def _failure(self, reply: Reply, answer: dict[str, Any]) -> Refused | Retryable:
         """Return the error for a *reply* that is no success."""
-        refused = answer.get("error") in _REFUSALS
+        refused = _code(answer) in _REFUSALS
         if reply.status == 400 and refused:
             return self._refused(reply, answer)
         words = _words(answer)
@@ -241,7 +241,7 @@ class TokenRequest:
         )
 
     def _hint(self, answer: dict[str, Any]) -> str:
-        return _HINTS.get(answer["error"]) or _GRANT_HINTS[self._auth.grant]
+        return _HINTS.get(_code(answer)) or _GRANT_HINTS[self._auth.grant]
 
 
 def _secret(settings: DescribedSettings, name: str | None) -> Secret | None:
@@ -252,14 +252,24 @@ def _text(secret: Secret | None) -> str:
     return "" if secret is None else secret.reveal()
 
 
+def _code(answer: dict[str, Any]) -> str:
+    """Return the code of RFC 6749 in *answer*, empty if there is none."""
+    code = answer.get("error")
+    return code if isinstance(code, str) else ""
+
+
 def _words(answer: dict[str, Any]) -> str:
     """Return what the server says in a refusal; the code of RFC 6749 in brackets."""
-    found = (answer.get(key) for key in ("error_description", "message", "reason", "error"))
-    texts = [text for text in found if isinstance(text, str) and text]
-    code = answer.get("error")
-    if not texts or not isinstance(code, str) or texts[0] == code:
-        return next(iter(texts), "")
-    return f"{texts[0]} ({code})"
+    code = _code(answer)
+    # The latter two where a vendor's own form has them (OneLogin).
+    places = (answer, answer.get("error"), answer.get("status"))
+    for place in places:
+        if isinstance(place, dict):
+            for key in ("error_description", "message", "reason"):
+                text = place.get(key)
+                if isinstance(text, str) and text:
+                    return f"{text} ({code})" if code and code != text else text
+    return code
 
 
 def _life(value: object) -> float | None:
