@@ -9,6 +9,7 @@ from tests.support.clock import FakeClock
 from tests.support.peers import Connect, Server
 from tests.support.proxy import proxy
 
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.secrets import Secret
@@ -61,8 +62,7 @@ async def peers(
             "voice",
             PeerSettings.model_validate(common | settings),
             base_url=base_url or server.url,
-            headers=identity,
-            secrets=secrets,
+            credentials=KeyCredentials(identity, secrets),
             metrics=metrics,
             clock=clock,
             requests_per_minute=per_minute,

@@ -20,6 +20,7 @@ from tests.support.proxy import reset
 from auditrelay.clock import Clock
 from auditrelay.errors import Retryable
 from auditrelay.http.connection import READ_AHEAD_BYTES, Connection
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.parser import ReplyParser
 from auditrelay.http.peer import Peer
 from auditrelay.http.tls import _no_tls
@@ -381,7 +382,12 @@ def test_any_bytes_are_a_reply_or_a_failure_with_a_reason(answer: bytes, broken:
     async def ask() -> None:
         async with scripted(serve) as url:
             peer = Peer(
-                "voice", PLAIN, base_url=url, headers=dict, metrics=Metrics(), clock=Clock()
+                "voice",
+                PLAIN,
+                base_url=url,
+                credentials=KeyCredentials(dict),
+                metrics=Metrics(),
+                clock=Clock(),
             )
             with contextlib.suppress(Retryable):
                 async with asyncio.timeout(5):

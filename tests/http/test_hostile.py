@@ -15,6 +15,7 @@ from tests.support.peers import PLAIN, scripted
 
 from auditrelay.errors import RelayError
 from auditrelay.http.cookies import header_of, updated
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.headers import age, date, seconds
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
@@ -113,7 +114,12 @@ def test_nothing_but_errors_with_a_name_comes_of_a_reply(
     async def ask() -> None:
         async with scripted(serve) as url, asyncio.timeout(20):
             peer = Peer(
-                "voice", PLAIN, base_url=url, headers=dict, metrics=Metrics(), clock=FakeClock()
+                "voice",
+                PLAIN,
+                base_url=url,
+                credentials=KeyCredentials(dict),
+                metrics=Metrics(),
+                clock=FakeClock(),
             )
             with contextlib.suppress(RelayError):
                 rows = await peer.get("/logs", {}, read)

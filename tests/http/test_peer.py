@@ -29,6 +29,7 @@ from tests.support.peers import (
 from auditrelay import __version__
 from auditrelay.errors import ConfigError, Refused, RelayError
 from auditrelay.http import body
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
@@ -333,7 +334,7 @@ def test_an_address_that_httpx_cannot_use_is_a_configuration_error(metrics: Metr
             "voice",
             PLAIN,
             base_url="https://a\x00b",
-            headers=dict,
+            credentials=KeyCredentials(dict),
             metrics=metrics,
             clock=FakeClock(),
         )
@@ -430,7 +431,14 @@ async def test_a_clock_ahead_of_the_vendors_pauses_polling(
     if ahead is not None:
         headers["Date"] = format_datetime(clock.now() - ahead, usegmt=True)
     server.faults.add(faults.answer(200, b"{}", headers))
-    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics, clock=clock)
+    peer = Peer(
+        "voice",
+        settings,
+        base_url=server.url,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+    )
     try:
         if read:
             assert (await peer.get("/", {}, check)).status == 200
@@ -450,7 +458,14 @@ async def test_every_reply_says_what_time_it_is(
     date = format_datetime(clock.now() + timedelta(hours=3), usegmt=True)
     server.faults.add(faults.answer(status, b"{}", {"Date": date}), times=2)
     settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
-    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics, clock=clock)
+    peer = Peer(
+        "voice",
+        settings,
+        base_url=server.url,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+    )
     with capture_logs() as logs:
         await peer.request("GET", "/")
         await peer.request("GET", "/")
@@ -470,7 +485,14 @@ async def test_no_age_raises(
     if value.isascii():
         server.faults.add(faults.answer(200, b"{}", headers))
     settings = SourceSettings.model_validate({"type": "x", "base_url": server.url})
-    peer = Peer("voice", settings, base_url=server.url, headers=dict, metrics=metrics, clock=clock)
+    peer = Peer(
+        "voice",
+        settings,
+        base_url=server.url,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+    )
     assert (await peer.request("GET", "/")).status in (200, 404)
     await peer.aclose()
     assert clock.confirmed.certain("voice") == clock.now()

@@ -15,6 +15,7 @@ from tests.support.peers import SHORT_TIMEOUT, Connect, counted, failure, raw_se
 from tests.support.proxy import reset
 
 from auditrelay.errors import ConfigError
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.tls import _public_tls
 from auditrelay.settings import PeerSettings
@@ -255,7 +256,7 @@ def test_a_useless_client_key_is_a_configuration_error(
             "voice",
             settings,
             base_url="https://a.example",
-            headers=dict,
+            credentials=KeyCredentials(dict),
             metrics=metrics,
             clock=FakeClock(),
         )
@@ -269,7 +270,7 @@ def test_a_useless_ca_file_is_a_configuration_error(tmp_path: Path, metrics: Met
             "voice",
             settings,
             base_url="https://a.example",
-            headers=dict,
+            credentials=KeyCredentials(dict),
             metrics=metrics,
             clock=FakeClock(),
         )

@@ -302,6 +302,7 @@ async def test_large_requests_and_replies_arrive_whole(server: Server, connect: 
 def test_httpcore_h11_and_anyio_are_imported_for_a_proxy_only() -> None:
     program = """
 import asyncio, sys
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.sandbox.server import Trap
 from auditrelay.clock import Clock
@@ -311,7 +312,7 @@ from auditrelay.telemetry.metrics import Metrics
 async def main(*proxy):
     async with Trap() as server:
         settings = PeerSettings.model_validate({"proxy": server.url} if proxy else {})
-        common = {"headers": dict, "metrics": Metrics(), "clock": Clock()}
+        common = {"credentials": KeyCredentials(dict), "metrics": Metrics(), "clock": Clock()}
         peer = Peer("x", settings, base_url=server.url, **common)
         await peer.request("GET", "/")
         await peer.aclose()

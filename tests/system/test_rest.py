@@ -31,6 +31,7 @@ NOT_NEEDED = {
     *("rich", "pygments"),  # for tables; httpx and structlog import them if they can
     *("pydantic_settings", "dotenv", "argparse"),  # for variables, of which none is set
     "httpcore",  # httpx's own transport, for a proxy
+    *("cryptography", "cffi"),  # for signed claims, which a few described vendors want
     *(
         "sqlalchemy",
         "redis",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.settings.secrets import Resolved, Secret
+from auditrelay.settings.secrets import Resolved, Secret, SecretDocument
 from auditrelay.telemetry.scrubber import MAX_RENEWED, Scrubber
 
 SECRET = 'sk/live+1"\\ &<é'.replace("é", "=")
@@ -257,3 +257,47 @@ def test_no_text_takes_long(text: str) -> None:
     started = time.perf_counter()
     made.scrub(text, 33_000)
     assert time.perf_counter() - started < 1
+
+
+# --- tokens and documents
+
+
+def jwt(**claims: str) -> str:
+    parts = ({"alg": "RS256", "typ": "JWT"}, claims)
+    head = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts)
+    return f"{head.replace('=', '')}.c2lnbmF0dXJlMDEyMzQ1Njc4OQ"
+
+
+def test_the_claims_of_a_whole_token_stay_readable() -> None:
+    made = Scrubber()
+    token = jwt(aud="https://oauth2.acme.example/token", tid="0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0")
+    made.learn_renewed(token, whole=True)
+    assert (
+        made.scrub(f"a server repeats {token} and {token[:60]}") == "a server repeats *** and ***"
+    )
+    for stays in ("https://oauth2.acme.example/token", "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"):
+        assert made.scrub(stays) == stays
+
+
+LINES = ["MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQ", "KmMCXS+TNmhRcGyaISzSza7EiXwL/Zw=="]
+
+
+@pytest.mark.parametrize("kind", ["PRIVATE KEY", "RSA PRIVATE KEY"])
+@pytest.mark.parametrize("in_json", [True, False])
+def test_of_a_keys_document_the_key_is_hidden(kind: str, *, in_json: bool) -> None:
+    begin, end = (f"-----{word} {kind}-----" for word in ("BEGIN", "END"))
+    pem = "\n".join([begin, *LINES, end, ""])
+    account = {"client_email": "reader@acme-123456.example", "private_key": pem}
+    document = json.dumps(account) if in_json else pem
+    made = Scrubber()
+    made.learn(SecretDocument(document))
+    for text in (document, pem, pem.replace("\n", "\r\n"), "".join(LINES), *LINES):
+        hidden = made.scrub(f"a server repeats {text} of reader@acme-123456.example")
+        assert not any(line[:16] in hidden for line in LINES)
+        assert hidden.endswith(" of reader@acme-123456.example")
+
+
+def test_a_document_without_a_key_is_hidden_whole() -> None:
+    made = Scrubber()
+    made.learn(SecretDocument("first-line-0123\nsecond-line-4567"))
+    assert made.scrub("it is second-line-4567, first-line-0123") == "it is ***, ***"

@@ -108,9 +108,13 @@ def _oauth2(draft: Draft, auth: OAuth2Auth) -> Iterator[Problem]:
             yield ("auth", key), f'is missing; grant = "{auth.grant}" needs it'
         elif key not in (*needed, *allowed) and getattr(auth, key) is not None:
             yield ("auth", key), f'has no use with grant = "{auth.grant}"'
+    if auth.send == "basic" and auth.client_id is None and "client_id" not in needed:
+        yield ("auth", "send"), 'is "basic", and there is no client_id to send'
     for name in auth.params:
         if name in _SET_BY_GRANT:
             yield ("auth", "params", name), "is set by the grant: leave it out"
+        elif name in ("audience", "scope") and getattr(auth, name) is not None:
+            yield ("auth", "params", name), f"is set by auth.{name}: leave it out"
     if not auth.prefix.isascii() or not auth.prefix.isprintable():
         yield ("auth", "prefix"), "must have printable ASCII characters only"
 

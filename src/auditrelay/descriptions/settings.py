@@ -24,7 +24,7 @@ from auditrelay.descriptions import REST, holes
 from auditrelay.descriptions.identity import identity_of, scope_settings
 from auditrelay.descriptions.model import Feed, OAuth2Auth, Setting
 from auditrelay.settings import SourceSettings
-from auditrelay.settings.addresses import Address
+from auditrelay.settings.addresses import Address, Endpoint
 from auditrelay.settings.secrets import Secret, SecretDocument
 from auditrelay.settings.values import IdentityField, format_duration
 
@@ -158,7 +158,7 @@ def settings_class(feed: Feed, type_name: str) -> type[DescribedSettings]:
     if feed.feeds:
         fields["feed"] = (Literal[feed.feeds], ... if feed.default_feed is None else feed.name)
     if isinstance(feed.auth, OAuth2Auth):
-        fields[_AUTHORITY] = (Address, feed.auth.token_url)
+        fields[_AUTHORITY] = (Endpoint, feed.auth.token_url)
     for name, setting in feed.settings.items():
         fields[name] = _setting(feed, name, setting)
     documents = _documents(feed)

@@ -17,18 +17,18 @@ _GZIP = b"\x1f\x8b"
 """How gzip begins, and neither JSON nor any text does."""
 
 
-async def read_body(response: httpx.Response, where: str) -> bytes:
+async def read_body(response: httpx.Response, where: str, max_bytes: int | None = None) -> bytes:
     """
     Return the whole body, decompressed piece by piece.
 
     It is gzip if it begins like that, whatever its ``Content-Encoding`` says: proxies decompress
     and leave the header, and some servers put other things there, such as ``UTF-8``. Reading stops
-    at the size limit, so that a decompression bomb is never expanded. *where* is the request, for
-    messages. Raises Retryable for a body that cannot be used.
+    at *max_bytes*, or at the size limits above, so that a decompression bomb is never expanded.
+    *where* is the request, for messages. Raises Retryable for a body that cannot be used.
     """
     stream = response.stream
     assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # it is async
-    limit = MAX_BODY_BYTES if response.is_success else MAX_REFUSAL_BYTES
+    limit = max_bytes or (MAX_BODY_BYTES if response.is_success else MAX_REFUSAL_BYTES)
     gzip: _GzipDecoder | None = None
     start: bytes | None = b""
     """The first byte, while only that has come."""

@@ -9,7 +9,7 @@ reply is read beyond *MAX_BODY_BYTES*, counted after decompression.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Self, TypeVar
 
@@ -27,11 +27,12 @@ from auditrelay.errors import (
     WalkBroken,
 )
 from auditrelay.http.body import read_body
+from auditrelay.http.credentials import Credentials, KeyCredentials
 from auditrelay.http.failures import forget, no_reply
 from auditrelay.http.headers import age, date
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
-from auditrelay.http.requests import build_request
+from auditrelay.http.requests import add_headers, build_request
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import tls_context
 from auditrelay.http.transport import Transport, proxied
@@ -50,10 +51,9 @@ class Peer:
     """
     One HTTP peer: its connections, its deadline, its credentials and its rate.
 
-    *name* is the name in the configuration. *headers* is called for each request and returns the
-    headers with our credentials, so that a rotated key is used at once. *secrets* are those
-    credentials; they are read again after a 401 or 403. Our clock may be ahead of the peer's by
-    *settle*, and a little more.
+    *name* is the name in the configuration. Our clock may be ahead of the peer's by *settle*, and a
+    little more. A body of more than *max_body_bytes* is not read. The replies are evidence of what
+    time it is for *name* if it *tells_time*.
     """
 
     def __init__(
@@ -62,12 +62,13 @@ class Peer:
         settings: PeerSettings,
         *,
         base_url: str,
-        headers: Callable[[], Mapping[str, str]],
+        credentials: Credentials,
         metrics: Metrics,
         clock: Clock,
-        secrets: Sequence[Secret] = (),
         requests_per_minute: int | None = None,
         settle: timedelta = timedelta(0),
+        max_body_bytes: int | None = None,
+        tells_time: bool = True,
     ) -> None:
         try:
             httpx.URL(base_url)
@@ -77,10 +78,9 @@ class Peer:
         self._metrics = metrics
         self._clock = clock
         self._base_url = base_url
-        self._identity = headers
-        self._secrets = secrets
-        self._rotations = 0
-        self._rotating = asyncio.Lock()
+        self._credentials = credentials
+        self._max_body_bytes = max_body_bytes
+        self._tells_time = tells_time
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._timeout = settings.timeout.total_seconds()
         self._clock_differs = False
@@ -111,8 +111,7 @@ class Peer:
             name,
             settings,
             base_url=settings.base_url,
-            headers=headers,
-            secrets=(secret,),
+            credentials=KeyCredentials(headers, [secret]),
             metrics=metrics,
             clock=clock,
             requests_per_minute=settings.requests_per_minute,
@@ -133,20 +132,22 @@ class Peer:
         """
         Make one request and return the reply, whatever its status.
 
-        After a 401 or 403 the secrets are read again, and if one has changed the request is sent
-        once more. *base_url* replaces the peer's own for this request. In the *background* it gives
-        way to other requests at the rate limit.
+        After a 401 or 403 it is sent once more if the credentials have changed. *base_url* replaces
+        the peer's own for this request. In the *background* it gives way to other requests at the
+        rate limit.
 
         A reply that is not a success counts whether its body can be read or not: it is empty if
         not. Raises Retryable if there is no reply, with the reason ``connect``, ``tls``,
         ``handshake``, ``timeout``, ``reset``, ``bad_reply`` or ``reply_too_large``; and with
-        ``unsendable`` if a value of the request cannot be sent.
+        ``unsendable`` if a value of the request cannot be sent. What the credentials raise is
+        raised as it is.
         """
         url = (self._base_url if base_url is None else base_url) + path
-        rotations = self._rotations
-        reply = await self._attempt(method, url, params, headers, content, background=background)
-        if reply.status in (401, 403) and await self._secrets_changed_since(rotations):
-            reply = await self._attempt(
+        reply, number = await self._attempt(
+            method, url, params, headers, content, background=background
+        )
+        if reply.status in (401, 403) and await self._credentials.renewed(number, reply.status):
+            reply, _ = await self._attempt(
                 method, url, params, headers, content, background=background
             )
         return reply
@@ -221,7 +222,7 @@ class Peer:
     def _hear_time(self, headers: httpx.Headers) -> None:
         """Let the clock know what time it is by the *headers* of a reply, whatever its status."""
         made = date(headers)
-        if made is None:
+        if made is None or not self._tells_time:
             return
         self._clock.confirmed.hear(self.name, made, age(headers))
         ahead = self._clock.confirmed.ahead_of(self.name)
@@ -232,17 +233,8 @@ class Peer:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._credentials.aclose()
         await self._transport.aclose()
-
-    async def _secrets_changed_since(self, rotations: int) -> bool:
-        """Read the secrets again; return whether they have changed since *rotations* was read."""
-        # One request at a time: the second one finds no change, and must see the first one's count.
-        async with self._rotating:
-            for secret in self._secrets:
-                if await asyncio.to_thread(secret.reload):
-                    self._rotations += 1
-        # Another request may have found the new secret while this one was in flight.
-        return self._rotations != rotations
 
     async def _attempt(
         self,
@@ -253,20 +245,23 @@ class Peer:
         content: bytes | None,
         *,
         background: bool,
-    ) -> Reply:
+    ) -> tuple[Reply, int]:
+        """Make one request; return the reply and the number of the credentials it went with."""
         if self._limiter is not None:
             await self._limiter.acquire(background=background)
-        merged = _DEFAULT_HEADERS.copy()
-        for group in (self._identity(), headers or {}):
-            for key, value in group.items():
-                merged[key.lower()] = value
+        number = await self._credentials.prepare()
+        own = {key.lower(): value for key, value in (headers or {}).items()}
         request = build_request(
             method,
             url,
             params=params,
-            headers=merged,
+            headers=_DEFAULT_HEADERS | own,
             content=content,
             extensions=self._extensions,
+        )
+        identity = self._credentials.headers(request)
+        add_headers(
+            request, {key: value for key, value in identity.items() if key.lower() not in own}
         )
         # Not the clock's: this only measures, for a histogram, what the network really took.
         started = time.perf_counter()
@@ -279,7 +274,7 @@ class Peer:
             raise
         seconds = self._observe(str(reply.status), started)
         self._log_request(request, seconds, status=reply.status, bytes=len(reply.body))
-        return reply
+        return reply, number
 
     async def _exchange(self, request: httpx.Request, where: str) -> Reply:
         response: httpx.Response | None = None
@@ -287,7 +282,7 @@ class Peer:
             # httpx limits each read, not the whole: a reply that trickles in would never end.
             async with asyncio.timeout(self._timeout):
                 response = await self._transport.handle_async_request(request)
-                body = await read_body(response, where)
+                body = await read_body(response, where, self._max_body_bytes)
         except (OSError, httpx.TransportError, Retryable) as error:
             if response is None or response.is_success:
                 if isinstance(error, Retryable):

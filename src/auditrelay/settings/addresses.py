@@ -26,7 +26,7 @@ def _address(value: str) -> str:
         raise ValueError("must not contain a query or a fragment")
     if _ip(parts.hostname) in _METADATA_HOSTS:
         raise ValueError("is a cloud metadata service, not a peer")
-    return parts.scheme + value[len(parts.scheme) :].rstrip("/")  # the scheme in lower case
+    return parts.scheme + value[len(parts.scheme) :]  # the scheme in lower case
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -36,8 +36,11 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(lambda value: _address(value).rstrip("/"))]
 """An http or https address without credentials, query or trailing slash."""
+
+Endpoint = Annotated[str, AfterValidator(_address)]
+"""The same, but with the slash at its end if it has one: nothing is added to it."""
 
 
 def is_loopback(address: str) -> bool:

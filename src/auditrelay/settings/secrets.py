@@ -1,5 +1,6 @@
 """Secrets by reference: environment variables, files, credentials; read again after a refusal."""
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -119,6 +120,11 @@ class Secret:
         return self._value
 
     @property
+    def hidden(self) -> tuple[str, ...]:
+        """The texts that must not be shown: the secret, or the parts of it that matter."""
+        return (self._value,)
+
+    @property
     def literal(self) -> bool:
         """True if the secret is in the configuration itself, not behind a reference."""
         return self._template is None
@@ -190,10 +196,25 @@ class Secret:
         return {"type": "string", "writeOnly": True}
 
 
+_KEY = re.compile(r"-----BEGIN [^-]*PRIVATE KEY-----(.*?)-----END ", re.DOTALL)
+_LINE = re.compile(r"[A-Za-z0-9+/=]{16,}")
+
+
+@functools.lru_cache
+def _key_lines(document: str) -> tuple[str, ...]:
+    keys: list[str] = _KEY.findall(document.replace("\\n", "\n"))  # in JSON
+    return tuple(line for key in keys for line in _LINE.findall(key))
+
+
 class SecretDocument(Secret):
     """A secret of any number of lines, such as a private key: it is never sent as it is."""
 
     __slots__ = ()
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Each line of the private key in it: what stands beside it (names, addresses) is none."""
+        return _key_lines(self.reveal()) or super().hidden
 
     @staticmethod
     def _check(value: str) -> None:

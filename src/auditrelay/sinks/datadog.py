@@ -31,6 +31,7 @@ from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import iso_ms, iso_us
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings import SinkSettings
@@ -204,8 +205,9 @@ class Sink:
             name,
             settings,
             base_url=settings.intake,
-            headers=lambda: {"DD-API-KEY": settings.api_key.reveal()},
-            secrets=[settings.api_key],
+            credentials=KeyCredentials(
+                lambda: {"DD-API-KEY": settings.api_key.reveal()}, [settings.api_key]
+            ),
             metrics=metrics,
             clock=clock,
         )

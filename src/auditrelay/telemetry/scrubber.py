@@ -58,16 +58,18 @@ class Scrubber:
         """Hide *secrets* from now on: their values now, and those after they are read again."""
         self._secrets.extend(secrets)
 
-    def learn_renewed(self, *values: str) -> None:
+    def learn_renewed(self, *values: str, whole: bool = False) -> None:
         """
-        Hide *values*, which a peer has given us in the place of a secret.
+        Hide *values*, which a peer has given us in the place of a secret, or we have made.
 
         Not one that could be an ordinary word: a peer must not choose what the log leaves out.
+        Those that are a *whole* have no secrets inside of them: the claims of a JWT are ids and
+        addresses, which stay readable where they stand alone.
         """
         for value in values:
             if value not in self._known and is_part(value):
                 self._renewed.append(value)
-                self._add(value)
+                self._add(value, whole=whole)
         while len(self._renewed) > MAX_RENEWED:
             self._remove(self._renewed.popleft())
 
@@ -82,9 +84,9 @@ class Scrubber:
     def hide(self, text: str, limit: int) -> str:
         """Return the first *limit* characters of *text*, or a few more, without secrets."""
         for secret in self._secrets:
-            value = secret.reveal()
-            if value not in self._known and value not in self._short:
-                self._add(value)
+            for value in secret.hidden:
+                if value not in self._known and value not in self._short:
+                    self._add(value)
         # A secret across the cut must be matched whole, or its first part would stay.
         room = limit + 1 + self._longest
         cut = len(text) > room
@@ -117,13 +119,13 @@ class Scrubber:
                 yield view.span(start, end)
                 hidden = max(hidden, end)
 
-    def _add(self, value: str) -> None:
+    def _add(self, value: str, *, whole: bool = False) -> None:
         if len(value) < SHORT:
             pattern = f"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])"
             self._short[value] = re.compile(pattern, re.IGNORECASE)
             return
         known = self._known[value] = []
-        for each in (value, *sorted(parts(value))):
+        for each in (value, *(() if whole else sorted(parts(value)))):
             for spelling in spellings(each):
                 low = folded(spelling.text)
                 known += [(low[:GRAM], spelling, False), (low[-GRAM:], spelling, True)]

@@ -9,6 +9,7 @@ import orjson
 
 from auditrelay.clock import Clock
 from auditrelay.errors import Refused, RelayError, Retryable
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.sinks._requests import error_for, unexpected_body
@@ -39,8 +40,10 @@ class Cluster:
             name,
             settings,
             base_url=settings.urls[0],
-            headers=lambda: _authorization(settings),
-            secrets=[each for each in (settings.api_key, settings.password) if each is not None],
+            credentials=KeyCredentials(
+                lambda: _authorization(settings),
+                [each for each in (settings.api_key, settings.password) if each is not None],
+            ),
             metrics=metrics,
             clock=clock,
         )

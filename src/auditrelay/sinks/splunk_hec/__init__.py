@@ -31,6 +31,7 @@ from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
 from auditrelay.events.timestamps import epoch_seconds
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings import SinkSettings
@@ -192,8 +193,9 @@ class Sink:
             name,
             settings,
             base_url=settings.url,
-            headers=lambda: {"Authorization": f"Splunk {settings.token.reveal()}"},
-            secrets=[settings.token],
+            credentials=KeyCredentials(
+                lambda: {"Authorization": f"Splunk {settings.token.reveal()}"}, [settings.token]
+            ),
             metrics=metrics,
             clock=clock,
         )

@@ -13,6 +13,7 @@ from auditrelay.events.forms import FORMS, SPLICED
 from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.marks import NO_MARKS
 from auditrelay.events.page import Page
+from auditrelay.http.credentials import KeyCredentials
 from auditrelay.http.peer import Peer
 from auditrelay.http.replies import Reply
 from auditrelay.settings import SinkSettings
@@ -72,8 +73,7 @@ class Sink:
             name,
             settings,
             base_url=settings.url,
-            headers=lambda: {"X-Globex": settings.key.reveal()},
-            secrets=[settings.key],
+            credentials=KeyCredentials(lambda: {"X-Globex": settings.key.reveal()}, [settings.key]),
             metrics=metrics,
             clock=clock,
         )

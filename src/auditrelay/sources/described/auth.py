@@ -1,0 +1,101 @@
+"""
+What identifies us to a described vendor, made of the table ``auth`` of its description.
+
+Secrets go into headers only, and only here: nothing else of a request has one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import assert_never
+
+from auditrelay.clock import Clock
+from auditrelay.descriptions.model import (
+    BasicAuth,
+    DuoAuth,
+    HeaderAuth,
+    HeadersAuth,
+    OAuth2Auth,
+)
+from auditrelay.descriptions.settings import DescribedSettings
+from auditrelay.http.credentials import Credentials, KeyCredentials
+from auditrelay.http.peer import Peer
+from auditrelay.settings.secrets import Secret
+from auditrelay.sources.described.basic import basic
+from auditrelay.sources.described.duo import DuoSignature
+from auditrelay.sources.described.grants import MAX_REPLY_BYTES, TokenRequest
+from auditrelay.sources.described.tokens import TokenCredentials, shared
+from auditrelay.telemetry.metrics import Metrics
+
+
+def credentials(
+    name: str, settings: DescribedSettings, metrics: Metrics, clock: Clock
+) -> Credentials:
+    """
+    Return what identifies the source called *name* to its vendor.
+
+    Raises ConfigError for a key that is none.
+    """
+    auth = settings.FEED.auth
+    match auth:
+        case HeaderAuth():
+            return _headers(settings, {auth.header: auth.secret}, auth.prefix)
+        case HeadersAuth():
+            return _headers(settings, auth.headers)
+        case BasicAuth():
+            return _basic(settings, auth)
+        case OAuth2Auth():
+            return _oauth2(name, settings, auth, metrics, clock)
+        case DuoAuth():
+            keys = settings.secret(auth.integration_key), settings.secret(auth.secret_key)
+            return DuoSignature(*keys, clock)
+    assert_never(auth)
+
+
+def _headers(
+    settings: DescribedSettings, names: Mapping[str, str], prefix: str = ""
+) -> KeyCredentials:
+    """Return credentials that are a secret in each header; *names* are the secrets' by header."""
+    secrets = {header: settings.secret(name) for header, name in names.items()}
+
+    def headers() -> dict[str, str]:
+        # An optional secret that is not set is not sent: "Bearer " alone would be malformed.
+        return {
+            header: prefix + value
+            for header, secret in secrets.items()
+            if (value := secret.reveal())
+        }
+
+    return KeyCredentials(headers, list(secrets.values()))
+
+
+def _basic(settings: DescribedSettings, auth: BasicAuth) -> KeyCredentials:
+    secrets: list[Secret] = []
+    user, password = (_part(settings, text, secrets) for text in (auth.user, auth.password))
+    return KeyCredentials(lambda: {"authorization": basic(user(), password())}, secrets)
+
+
+def _part(settings: DescribedSettings, text: str, secrets: list[Secret]) -> Callable[[], str]:
+    """Return what gives the part ``secret:NAME``, ``setting:NAME`` or ``text:...`` of Basic."""
+    kind, _, rest = text.partition(":")
+    if kind == "secret":
+        secret = settings.secret(rest)
+        secrets.append(secret)
+        return secret.reveal
+    value = settings.values[rest] if kind == "setting" else rest
+    return lambda: value
+
+
+def _oauth2(
+    name: str, settings: DescribedSettings, auth: OAuth2Auth, metrics: Metrics, clock: Clock
+) -> TokenCredentials:
+    request = TokenRequest(name, settings, auth, clock)
+    endpoint = Peer(
+        name,
+        settings,
+        base_url=settings.token_address,
+        credentials=KeyCredentials(dict),
+        metrics=metrics,
+        clock=clock,
+        max_body_bytes=MAX_REPLY_BYTES,
+        tells_time=False,  # what it says is not the vendor's time
+    )
+    return TokenCredentials(name, request, endpoint, shared(clock, request.client), auth.prefix)
