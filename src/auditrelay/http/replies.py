@@ -83,7 +83,7 @@ class _Key(NamedTuple):
 
 @functools.cache
 def _records_path(shape: Any) -> tuple[_Key, ...] | None:
-    """Return the way to the records of a *shape*: empty if it is their list, None if it has none."""
+    """Return the way to the records of a *shape*, empty if it is their list; None without any."""
     return next(_paths(msgspec.inspect.type_info(shape)), None)
 
 

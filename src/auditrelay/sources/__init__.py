@@ -22,6 +22,9 @@ from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import EPOCH, Interval, iso
 
+RETENTION = "retention"
+"""Reason of a gap: the vendor keeps nothing that old."""
+
 UNREADABLE = "unreadable"
 """Reason of a gap: it could not be read, however small the request."""
 
@@ -232,8 +235,12 @@ def _build(name: str, settings: SourceSettings, metrics: Metrics, clock: Clock) 
 
 
 def available() -> list[str]:
-    """Return the types of source: the names of the modules in this package."""
-    return sorted(module.name for module in iter_modules(__path__))
+    """Return the types of source that are modules of this package."""
+    return sorted(
+        module.name
+        for module in iter_modules(__path__)
+        if module.name != "described" and not module.name.startswith("_")
+    )
 
 
 GRANULE = timedelta(milliseconds=1)
