@@ -122,28 +122,28 @@ def decode(reply: Reply, shape: type[S], *, promised: bool = False) -> S:
             reason="reply_too_large",
             sent=True,
         )
+    of: Any = shape
     try:
-        decoded = _decoded(body, shape)
+        decoded: S = _decoded(body, of)
     except msgspec.ValidationError as error:
         problem = str(error)
     except (ValueError, RecursionError):
         problem = "it is not JSON"
     else:
-        if not (promised and _is_null(decoded, _records_path(shape))):
+        if not (promised and _is_null(decoded, _records_path(of))):
             return decoded
         problem = "null for the records of a page that was announced"
     # Raised here, because those errors have the whole text.
     raise misshapen(reply, problem)
 
 
-def _decoded(body: bytes, shape: type[S]) -> S:
+def _decoded(body: bytes, shape: Any) -> Any:
     try:
-        decoded: S = _decoder(shape).decode(body)
+        return _decoder(shape).decode(body)
     except msgspec.ValidationError:
         raise
     except NOT_DECODED:
         return _located(body, shape)
-    return decoded
 
 
 def _is_null(holder: Any, path: Sequence[_Key] | None) -> bool:
@@ -157,16 +157,16 @@ def _is_null(holder: Any, path: Sequence[_Key] | None) -> bool:
     return holder is None
 
 
-def _located(body: bytes, shape: type[S]) -> S:
+def _located(body: bytes, shape: Any) -> Any:
     """Return *body* as *shape*, with its records as they are, decodable or not."""
     path = _records_path(shape)
     rest, records = (body, None) if path is None else cut(body, [key.text for key in path])
-    decoded: S = msgspec.convert(_most_lenient(rest), shape, dec_hook=read_field)
+    decoded = msgspec.convert(_most_lenient(rest), shape, dec_hook=read_field)
     if path is None or records is None:
         return decoded
     texts = list(map(msgspec.Raw, records))
     if not path:
-        return texts  # type: ignore[return-value]  # the shape is that list
+        return texts
     holder: Any = decoded
     for key in path[:-1]:
         holder = getattr(holder, key.attribute)

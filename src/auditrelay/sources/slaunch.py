@@ -332,7 +332,9 @@ class Source:
 
     def _progress(self) -> Progress:
         paths = " or ".join(self._settings.time_path)
-        cure = f"under {paths}: set time_path to where they have it (the command sample shows records)"
+        cure = (
+            f"under {paths}: set time_path to where they have it (the command sample shows records)"
+        )
         return Progress("S-Launch", cure)
 
 

@@ -113,7 +113,7 @@ class Questions:
         for slot, text in ((time.start, start), (time.end, end)):
             if slot is not None:
                 number = self.format.is_number and slot.place == "body"
-                _put(question, slot, int(text) if number else text, again=slot is time.end)
+                _put(question, slot, int(text) if number else text)
 
 
 def _put(question: Question, slot: Slot, value: Value) -> None:

@@ -183,4 +183,3 @@ def _is_false(value: Any) -> bool:
 def _glob(glob: str) -> re.Pattern[str]:
     """Return the pattern for *glob*, in which only ``*`` has a meaning."""
     return re.compile(".*".join(map(re.escape, glob.split("*"))), re.DOTALL)
-

@@ -8,14 +8,16 @@ own times say where the list has passed the window.
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, TypeVar
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions.holes import fill_address
+from auditrelay.descriptions.model import Order
 from auditrelay.descriptions.settings import DescribedSettings
-from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken
-from auditrelay.http.fields import Count, Flag, Link, read_cursor, read_field
+from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken, code_of
+from auditrelay.http.fields import Count, Cursor, Flag, Link, read_cursor, read_field
 from auditrelay.http.peer import Peer
 from auditrelay.http.quota import Quota
 from auditrelay.http.replies import Reply, misshapen
@@ -37,11 +39,16 @@ from auditrelay.sources.described.turning import (
 )
 from auditrelay.window import Interval, micros
 
+T = TypeVar("T")
+
 EDGE_STATUSES: Final = (400, 416, 422)
 """With these a vendor refuses a start that lies before what it keeps."""
 
 EDGE_STEPS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 10, 60, 24 * 60))
 """How much later a start is asked for that was refused there."""
+
+MAX_SPANS: Final = 16
+"""Most spans that a window is asked for in, where the vendor refuses a longer one."""
 
 COARSE: Final = timedelta(minutes=1)
 """A bound that tells no less than that shows much that is outside of the window."""
@@ -50,9 +57,7 @@ COARSE: Final = timedelta(minutes=1)
 class Source:
     """One feed, for one configured account."""
 
-    def __init__(
-        self, settings: DescribedSettings, peer: Peer, quota: Quota, clock: Clock
-    ) -> None:
+    def __init__(self, settings: DescribedSettings, peer: Peer, quota: Quota, clock: Clock) -> None:
         feed = settings.FEED
         self._product = feed.product
         self._settings = settings
@@ -88,12 +93,13 @@ class Source:
         self._later_refused = "cursor_expired" if pages.kind in ("cursor", "url") else PAGE_REFUSED
         time = feed.time
         self._has_end = time.end is not None or time.text is not None
-        self._is_coarse = self._questions.format.granule >= COARSE
-        self._by_event = time.axis == "event"
-        self._from_the_top = (
-            not self._has_end and time.order == "newest_first" and self._by_event
-        )
-        self._needs_times = not self._has_end or (self._is_coarse and self._by_event)
+        by_event = time.axis == "event"
+        self._from_the_top = not self._has_end and time.order == "newest_first" and by_event
+        self._sifts: _Sifts | None = None
+        if not self._has_end and (by_event or time.order == "oldest_first"):
+            self._sifts = _Sifts(time.order, filters=by_event, at_once=False)
+        elif self._has_end and by_event and self._questions.format.granule >= COARSE:
+            self._sifts = _Sifts(time.order, filters=True, at_once=True)
         self._places: Places[Any] | None = None
         if self._from_the_top and time.start is None:
             self._places = Places()
@@ -120,31 +126,67 @@ class Source:
         self, window: Interval, *, background: bool, finely: bool
     ) -> AsyncGenerator[Page]:
         """Yield the pages of *window*, of which at least the start is asked for."""
+        start, shown = window.start, False
+        while True:
+            part = Interval(start, window.end)
+            try:
+                async with aclosing(
+                    self._spans_of(part, background=background, finely=finely)
+                ) as pages:
+                    async for page in pages:
+                        shown = True
+                        if page.last and start > window.start:
+                            gap = Interval(window.start, start), RETENTION
+                            yield replace(page, gaps=(gap, *page.gaps))
+                        else:
+                            yield page
+            except Refused as error:
+                later = None if shown else self._later(start, window, error)
+                if later is None:
+                    raise
+                start = later
+            else:
+                return
+
+    def _later(self, start: datetime, window: Interval, error: Refused) -> datetime | None:
+        """
+        Return a later start than *start*, which was refused, or None if that is no use.
+
+        What a vendor keeps ends earlier with every second: a start that is just inside of it may
+        be outside by the time it is asked for.
+        """
+        retention = self._settings.retention
+        if retention is None or error.status not in EDGE_STATUSES:
+            return None
+        if window.start > self._clock.now() - retention + EDGE_STEPS[-1]:
+            return None
+        later = (window.start + step for step in EDGE_STEPS)
+        return next((each for each in later if start < each < window.end), None)
+
+    async def _spans_of(
+        self, window: Interval, *, background: bool, finely: bool
+    ) -> AsyncGenerator[Page]:
+        """Yield the pages of *window*, which is asked for in as many spans as the vendor needs."""
         spans = self._spans(window)
-        sieve = self._sieve(window)
+        sieve = None
+        if self._sifts is not None:
+            order, filters, at_once = self._sifts
+            sieve = Sieve(window, order, filters=filters, at_once=at_once)
         for span in spans:
-            is_last = span is spans[-1]
+            turner = self._rules.turner(span, self._settings.page_size, finely=finely)
             async with aclosing(
-                self._pages_of(span, window, sieve, background=background, finely=finely)
+                self._pages_of(turner, window, sieve, background=background)
             ) as pages:
                 async for page in pages:
                     if len(spans) == 1 and sieve is None:
                         yield page
                     elif page.records or page.last:
-                        # The vendor's total is not that of the window.
-                        yield replace(page, last=page.last and is_last, total=None)
+                        # The vendor's total is of all that is in the span.
+                        yield replace(page, last=page.last and span is spans[-1], total=None)
 
     async def _pages_of(
-        self,
-        span: Interval,
-        window: Interval,
-        sieve: Sieve | None,
-        *,
-        background: bool,
-        finely: bool,
+        self, turner: Turner, window: Interval, sieve: Sieve | None, *, background: bool
     ) -> AsyncGenerator[Page]:
-        turner = self._rules.turner(span, self._settings.page_size, finely=finely)
-        expired = await self._find_edge()
         while True:
             try:
                 answer = await self._ask(turner, background=background)
@@ -154,13 +196,223 @@ class Source:
             turn = turner.turn(answer)
             if turn.again:
                 continue
-            records, is_over = answer.records, False
+            records, last = ([] if turn.hidden else answer.records), turn.last
             if sieve is not None:
-                records, is_over = sieve.sift(records, answer.times or [])
-            page = self._page_of(answer, turn, records, window)
-            if page.records or page.last or is_over:
-                yield replace(page, last=page.last or is_over)
-            if page.last or is_over:
+                records, is_over = sieve.sift(records, answer.times)
+                last = last or is_over
+            if records or last:
+                yield self._page(answer, turn, records, window, last=last)
+            if last:
                 return
             if turn.error is not None:
                 raise turn.error
+
+    def _page(
+        self, answer: Answer, turn: Turn, records: list[bytes], window: Interval, *, last: bool
+    ) -> Page:
+        cursor = None if last or not isinstance(turn.place, str) else turn.place
+        return Page(
+            records,
+            last=last,
+            total=answer.total,
+            shrunk=turn.shrunk,
+            gaps=((window, UNREADABLE),) if last and turn.unreadable else (),
+            cursor=cursor,
+            at_most=self._feed.pages.most,
+        )
+
+    def _spans(self, window: Interval) -> list[Interval]:
+        """
+        Return the spans to request, which contain *window* whether bounds are included or not.
+
+        They are as many as it takes not to be longer than the vendor accepts: one that is just as
+        long becomes too long when it is widened.
+        """
+        granule, longest = self._questions.format.granule, self._feed.time.longest
+        # A day that is a bound counts whole.
+        extra = granule if granule >= COARSE else timedelta(0)
+        for count in range(1, MAX_SPANS + 1):
+            length = window.length / count
+            bounds = [*(window.start + length * each for each in range(count)), window.end]
+            spans = [widened(Interval(*pair), granule) for pair in pairwise(bounds)]
+            if longest is None or all(span.length + extra <= longest for span in spans):
+                break
+        return spans
+
+    async def _newest_first(
+        self, window: Interval, *, background: bool, finely: bool
+    ) -> AsyncGenerator[Page]:
+        """Yield what is in *window* of a list that begins with the newest record of all."""
+        start, end = micros(window.start), micros(window.end)
+        shown: set[int] = set()  # hashes of the records: a restarted walk reads them again
+        restarted = False
+        here: Place = None if self._places is None else self._places.deepest(end)
+        remembered = here is not None
+        turner, progress = self._from(here, window, finely=finely)
+        while True:
+            try:
+                answer = await self._ask(turner, background=background)
+            except (Retryable, WalkBroken) as error:
+                if here is None or restarted or code_of(error) not in _NOT_THERE:
+                    turner.failed(error)
+                    continue
+                restarted, answer = True, None
+            times = [] if answer is None else answer.times
+            first = next((at for at in times if at is not None), None)
+            if answer is None or (remembered and (first is None or first < end)):
+                # It is not proved that everything before this page is newer than the window: start
+                # from the top.
+                here, remembered = None, False
+                turner, progress = self._from(here, window, finely=finely)
+                continue
+            turn = turner.turn(answer)
+            if turn.again:
+                continue
+            remembered = False
+            progress.add(times)
+            self._remember(here, first, ordered=progress.ordered)
+            inside = [
+                record
+                for record, at in zip(answer.records, times, strict=True)
+                if (at is None or start <= at < end) and hash(record) not in shown
+            ]
+            if turn.hidden:
+                inside = []
+            shown.update(map(hash, inside))
+            last = turn.last or progress.has_passed(start, times)
+            if inside or last:
+                yield replace(self._page(answer, turn, inside, window, last=last), total=None)
+            if last:
+                return
+            if turn.error is not None:
+                raise turn.error
+            progress.check(found=bool(inside))
+            here = turn.place
+
+    def _from(self, place: Place, window: Interval, *, finely: bool) -> tuple[Turner, Progress]:
+        """Begin at *place*, or at the top."""
+        if place is None and self._places is not None:
+            self._places.clear()
+        span = widened(window, self._questions.format.granule)
+        turner = self._rules.turner(span, self._settings.page_size, finely=finely, place=place)
+        cure = (
+            f"at {self._times.paths}: correct records.time or records.time_format in the "
+            "description (the command sample shows records)"
+        )
+        return turner, Progress(self._feed.product, cure)
+
+    def _remember(self, place: Place, first: int | None, *, ordered: bool) -> None:
+        """Remember where a page with a *first* record of that time is, if the list is *ordered*."""
+        if self._places is None:
+            return
+        if not ordered:
+            self._places.clear()
+        elif place is not None and first is not None:
+            self._places.remember(place, first)
+
+    # --- replies
+
+    async def _ask(self, turner: Turner, *, background: bool) -> Answer:
+        question = turner.question()
+        return await self._peer.ask(
+            question.method,
+            question.path,
+            question.params,
+            question.body,
+            self._read_first if turner.is_first else self._read_later,
+            headers=question.headers,
+            background=background,
+        )
+
+    def _read_first(self, reply: Reply) -> Answer:
+        """Return the page in *reply*. Raises the error for any other reply."""
+        if reply.status in self._feed.errors.none:
+            return Answer([], ended=True)
+        if not 200 <= reply.status < 300:
+            self._refusals.check_later(reply)
+            self._refusals.check(reply)
+        return self._read(reply, promised=False)
+
+    def _read_later(self, reply: Reply) -> Answer:
+        """Return the page in *reply*, which another page led to. Raises as the above does."""
+        if reply.status in self._feed.errors.none:
+            return Answer([], ended=True)
+        if 200 <= reply.status < 300:
+            try:
+                return self._read(reply, promised=self._promises)
+            except Refused as error:
+                raise WalkBroken(str(error), reason=self._later_refused) from error
+        self._refusals.check_later(reply)
+        gone = self._feed.pages.gone
+        if gone is not None and reply.status == 404 and gone.encode() in reply.body:
+            return Answer([], gone=True)
+        # The first page was not refused, so the reason must be where this one is; if not, the first
+        # page of a smaller window will be refused.
+        try:
+            if reply.status not in self._feed.pages.expired:
+                self._refusals.check(reply)
+        except Rejected:
+            pass
+        raise WalkBroken(
+            f"{reply.status} from {reply.where} for a later page: {self._refusals.words(reply)}",
+            reason=self._later_refused,
+        )
+
+    def _read(self, reply: Reply, *, promised: bool) -> Answer:
+        try:
+            content = self._bodies.read(reply, promised=promised)
+        except Retryable as error:
+            if error.reason == "bad_reply":
+                self._refusals.check_misshapen(reply)
+            raise
+        self._refusals.check_inside(content)
+        self._refusals.hear(reply)
+        records = content.records
+        return Answer(
+            records,
+            next=self._value(content, "from", _next_place(self._feed.pages.kind)),
+            more=self._value(content, "more", _flag),
+            count=self._value(content, "count", _count),
+            total=self._value(content, "total", _count),
+            times=self._times(records) if self._from_the_top or self._sifts else [],
+        )
+
+    def _value(self, content: Content, key: str, read: Callable[[Any], T]) -> T | None:
+        """Return what the page says at the spot *key*, None if nothing. Raises Retryable."""
+        find = self._find.get(key)
+        value = None if find is None else find(content)
+        if value is None:
+            return None
+        try:
+            return read(value)
+        except ValueError as error:
+            problem = f"{getattr(self._feed.pages, _FIELDS.get(key, key))}: {error}"
+        raise misshapen(content.reply, problem)
+
+
+class _Sifts(NamedTuple):
+    """What of a list is shown that reaches beyond the window, see :class:`Sieve`."""
+
+    order: Order
+    filters: bool
+    at_once: bool
+
+
+_NOT_THERE: Final = ("cursor_expired", PAGE_REFUSED)
+_FIELDS: Final = {"from": "from_"}
+
+
+def _next_place(kind: str) -> Callable[[Any], Cursor | None]:
+    return read_cursor if kind == "cursor" else _link
+
+
+def _link(value: Any) -> str | None:
+    return str(read_field(Link, value)) or None
+
+
+def _flag(value: Any) -> bool:
+    return bool(read_field(Flag, value))
+
+
+def _count(value: Any) -> int:
+    return int(read_field(Count, value))

@@ -6,6 +6,7 @@ pages that are counted. What ends them is declared and never guessed; what canno
 of pages (a cursor that repeats, a page that is announced and empty) breaks the walk.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -44,20 +45,22 @@ class Answer:
     total: int | None = None
     ended: bool = False
     gone: bool = False
-    times: list[int | None] | None = None
+    times: Sequence[int | None] = ()
 
 
 class Turn(NamedTuple):
     """
     What follows from a page: whether it was the *last*, or the *error* that stands behind it.
 
-    *again*: it proves nothing, shows nothing new, and another request comes first. *shrunk* and
-    *unreadable* are those of :class:`auditrelay.sources.Page`; *place* is where the next one is.
+    *again*: it proves nothing, and another request comes first. *hidden*: its records were shown
+    before. *shrunk* and *unreadable* are those of :class:`auditrelay.sources.Page`; *place* is
+    where the next page is.
     """
 
     last: bool
     error: WalkBroken | Refused | None = None
     again: bool = False
+    hidden: bool = False
     shrunk: bool = False
     unreadable: bool = False
     place: Place = None
@@ -203,7 +206,9 @@ class _Chained:
         if error is None:
             ceiling = self._rules.ceiling(self._shown, size, answer, last=bool(last))
         error = error or ceiling
-        return Turn(last=bool(last) and error is None, error=error, shrunk=shrunk, place=self._place)
+        return Turn(
+            last=bool(last) and error is None, error=error, shrunk=shrunk, place=self._place
+        )
 
     def _is_last(self, answer: Answer) -> bool | None:
         """Return whether the page is the last by the sign of the feed; None: it does not say."""
@@ -300,9 +305,7 @@ class _Counted:
         number, size = self._number, self._paging.size
         if self._refusal is not None:
             number, size, _ = self._around_the_end()
-        return self._rules.questions.numbered(
-            self._span, size, number, first=number == self._first
-        )
+        return self._rules.questions.numbered(self._span, size, number, first=number == self._first)
 
     def failed(self, error: Retryable | WalkBroken) -> None:
         if self._refusal is not None:
@@ -426,7 +429,7 @@ class _Counted:
         refusal, self._refusal = self._refusal, None
         assert refusal is not None  # noqa: S101  # see turn
         if len(answer.records) == alone:
-            return Turn(last=True)
+            return Turn(last=True, hidden=True)
         try:
             self._paging.failed(refusal)
         except WalkBroken as error:
