@@ -331,9 +331,9 @@ class Source:
         return parsed[0]
 
     def _progress(self) -> Progress:
-        paths = " or ".join(self._settings.time_path)
         cure = (
-            f"under {paths}: set time_path to where they have it (the command sample shows records)"
+            f"under {' or '.join(self._settings.time_path)}: set time_path to where they have it "
+            "(the command sample shows records)"
         )
         return Progress("S-Launch", cure)
 
