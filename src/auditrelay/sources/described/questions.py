@@ -15,7 +15,7 @@ from auditrelay.descriptions.places import Slot, parse_path
 from auditrelay.descriptions.times import writer
 from auditrelay.errors import WalkBroken
 from auditrelay.http.fields import Cursor
-from auditrelay.http.requests import MAX_VALUE_BYTES, Params, json_body
+from auditrelay.http.requests import MAX_VALUE_BYTES, json_body
 from auditrelay.sources.described.addresses import NextAddress
 from auditrelay.window import Interval
 
@@ -28,9 +28,16 @@ class Question:
 
     method: str
     path: str
-    params: Params
+    params: list[tuple[str, str]]
     body: dict[str, Any] | None
     headers: dict[str, str] = field(default_factory=dict)
+    query: str | None = None
+    """Instead of *params*: as the vendor has written it."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The same as that of a next address which leads to this page."""
+        return self.path, *(f"{name}={value}" for name, value in sorted(self.params))
 
 
 class Questions:
@@ -95,9 +102,8 @@ class Questions:
 
     def at(self, address: NextAddress) -> Question:
         """Return the request for the page at *address*."""
-        return Question(
-            self._method, address.path, address.query, copy.deepcopy(self._body), {**self._headers}
-        )
+        body, headers = copy.deepcopy(self._body), {**self._headers}
+        return Question(self._method, address.path, [], body, headers, address.query)
 
     def _joined(self, cursor: Cursor) -> str:
         if isinstance(cursor, tuple):
@@ -119,7 +125,6 @@ class Questions:
 def _put(question: Question, slot: Slot, value: Value) -> None:
     """Put *value* into its place; a second one for the same parameter stands behind the first."""
     if slot.place == "query":
-        assert isinstance(question.params, list)  # noqa: S101  # only `at` has another
         question.params.append((slot.name, str(value)))
     elif slot.place == "header":
         question.headers[slot.name] = str(value)

@@ -317,7 +317,7 @@ class Source:
         return await self._peer.ask(
             question.method,
             question.path,
-            question.params,
+            question.params if question.query is None else question.query,
             question.body,
             self._read_first if turner.is_first else self._read_later,
             headers=question.headers,

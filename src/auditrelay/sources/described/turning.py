@@ -206,9 +206,8 @@ class _Chained:
         if error is None:
             ceiling = self._rules.ceiling(self._shown, size, answer, last=bool(last))
         error = error or ceiling
-        return Turn(
-            last=bool(last) and error is None, error=error, shrunk=shrunk, place=self._place
-        )
+        is_last = bool(last) and error is None
+        return Turn(last=is_last, error=error, shrunk=shrunk, place=self._place)
 
     def _is_last(self, answer: Answer) -> bool | None:
         """Return whether the page is the last by the sign of the feed; None: it does not say."""
@@ -263,8 +262,7 @@ class _Chained:
         if isinstance(place, NextAddress):
             return place.identity
         if place is None and self._rules.pages.kind == "url":
-            question = self._rules.questions.first(self._span, self._paging.size)
-            return question.path, *(f"{name}={value}" for name, value in sorted(question.params))
+            return self._rules.questions.first(self._span, self._paging.size).identity
         return place
 
 
