@@ -22,7 +22,7 @@ MAX_VALUE = 16 * 1024
 """Characters of a header in which something is looked for."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_FIRST_NUMBER = re.compile(r"[^\d.,;=]*+(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
+_FIRST_NUMBER = re.compile(r"[^\d.,;=-]*+(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
 
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
 _PARAMETER = rf"\s*+;\s*+[^\s;,=\"]++\s*+(?:=\s*+(?:{_QUOTED}|[^\s;,\"]*+))?"

@@ -5,7 +5,7 @@ A source is one module here: its settings and an example of them, its authentica
 turn pages. It has no retry, sleep, log or store, which belong to ``http`` and ``collect``, and asks
 for no time: the clock that it is built with is for its ``Peer``.
 The name of the module is the ``type`` in the configuration; it has ``Settings``, ``EXAMPLE`` and
-``build``.
+``build``. The vendors that are described in files have ``described`` in common.
 """
 
 import os
@@ -231,7 +231,8 @@ def make_file_source(
 
 
 def _build(name: str, settings: SourceSettings, metrics: Metrics, clock: Clock) -> Any:
-    return import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
+    module = settings.type if settings.type in available() else "described"
+    return import_module(f"{__name__}.{module}").build(name, settings, metrics, clock)
 
 
 def available() -> list[str]:

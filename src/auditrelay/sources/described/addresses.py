@@ -26,6 +26,13 @@ class NextAddress(NamedTuple):
         return self.path, *map("=".join, sorted(parameters(self.query)))
 
 
+def checked(address: str) -> str:
+    """Return *address* if it can be one, whole or in part. Raises ValueError."""
+    target = urlsplit(urljoin("https://host.invalid/", address.strip()))
+    _ = target.hostname, target.port  # which are read only now
+    return address
+
+
 def parameters(query: str) -> list[tuple[str, str]]:
     """Return the parameters of *query*, decoded."""
     return parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
@@ -52,9 +59,9 @@ class OurAddresses:
 
     def next(self, address: str, current: str) -> NextAddress:
         """
-        Return *address*, which a page at the path *current* gave. Raises Refused if it is not ours.
+        Return *address*, which a page at the path *current* gave and which is ``checked``.
 
-        Raises ValueError if it is no address.
+        Raises Refused if it is not ours.
         """
         here = f"{self._base.scheme}://{self._base.netloc}{self._base.path.rstrip('/')}{current}"
         target = urlsplit(urljoin(here, address.strip()))

@@ -107,7 +107,7 @@ class Questions:
 
     def _joined(self, cursor: Cursor) -> str:
         if isinstance(cursor, tuple):
-            return (self._pages.join or ",").join(map(str, cursor))
+            return (self._pages.join or "").join(map(str, cursor))
         return str(cursor)
 
     def _ask_for(self, span: Interval, question: Question) -> None:

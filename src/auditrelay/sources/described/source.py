@@ -23,7 +23,7 @@ from auditrelay.http.quota import Quota
 from auditrelay.http.replies import Reply, misshapen
 from auditrelay.sources import RETENTION, UNREADABLE, Page, widened
 from auditrelay.sources._newest_first import Places, Progress
-from auditrelay.sources.described.addresses import OurAddresses
+from auditrelay.sources.described.addresses import OurAddresses, checked
 from auditrelay.sources.described.bodies import Bodies, Content
 from auditrelay.sources.described.questions import Questions
 from auditrelay.sources.described.record_times import RecordTimes
@@ -44,7 +44,7 @@ T = TypeVar("T")
 EDGE_STATUSES: Final = (400, 416, 422)
 """With these a vendor refuses a start that lies before what it keeps."""
 
-EDGE_STEPS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 10, 60, 24 * 60))
+EDGE_STEPS: Final = tuple(timedelta(minutes=2**power) for power in range(12))
 """How much later a start is asked for that was refused there."""
 
 MAX_SPANS: Final = 16
@@ -370,12 +370,23 @@ class Source:
         records = content.records
         return Answer(
             records,
-            next=self._value(content, "from", _next_place(self._feed.pages.kind)),
+            next=self._value(content, "from", self._next),
             more=self._value(content, "more", _flag),
             count=self._value(content, "count", _count),
             total=self._value(content, "total", _count),
             times=self._times(records) if self._from_the_top or self._sifts else [],
         )
+
+    def _next(self, value: Any) -> Cursor | None:
+        """Return *value* as what leads to the next page. Raises ValueError."""
+        pages = self._feed.pages
+        if pages.kind == "url":
+            return checked(read_field(Link, value)) or None
+        cursor = read_cursor(value)
+        is_joined = pages.to is not None and pages.to.place != "body"
+        if isinstance(cursor, tuple) and is_joined and pages.join is None:
+            raise ValueError("it is a list, and pages.join does not say what joins it")
+        return cursor
 
     def _value(self, content: Content, key: str, read: Callable[[Any], T]) -> T | None:
         """Return what the page says at the spot *key*, None if nothing. Raises Retryable."""
@@ -400,14 +411,6 @@ class _Sifts(NamedTuple):
 
 _NOT_THERE: Final = ("cursor_expired", PAGE_REFUSED)
 _FIELDS: Final = {"from": "from_"}
-
-
-def _next_place(kind: str) -> Callable[[Any], Cursor | None]:
-    return read_cursor if kind == "cursor" else _link
-
-
-def _link(value: Any) -> str | None:
-    return str(read_field(Link, value)) or None
 
 
 def _flag(value: Any) -> bool:

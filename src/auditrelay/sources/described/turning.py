@@ -159,8 +159,7 @@ class _Chained:
         self._place = place
         self._sent: set[object] = set()
         self._seen: set[int] = set()  # hashes of the records
-        self._pages = self._shown = self._empty = 0
-        self._largest_total = 0
+        self._shown = self._empty = self._largest_total = 0
 
     @property
     def is_first(self) -> bool:
@@ -180,7 +179,6 @@ class _Chained:
     def turn(self, answer: Answer) -> Turn:
         size = self._paging.size
         self._paging.read()
-        self._pages += 1
         self._shown += len(answer.records)
         hashes = set(map(hash, answer.records))
         is_new = not hashes <= self._seen
@@ -218,8 +216,6 @@ class _Chained:
                 return None if answer.more is None else not answer.more
             case "empty" if not answer.records:
                 return True
-            case "count" if answer.count is not None:
-                return self._pages >= answer.count
             case _:
                 return answer.next is None
 
@@ -431,5 +427,5 @@ class _Counted:
         try:
             self._paging.failed(refusal)
         except WalkBroken as error:
-            return Turn(last=False, error=error)
+            return Turn(last=False, error=error, hidden=True)
         return Turn(last=False, again=True)
