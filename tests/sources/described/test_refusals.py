@@ -11,7 +11,7 @@ from tests.support.described import feed, ids, page
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http.headers import MAX_RETRY_AFTER
-from auditrelay.sandbox.messages import Response, json_response
+from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.settings.secrets import Resolved, Secret
 from auditrelay.telemetry.scrubber import scrubber
 from auditrelay.window import Interval
@@ -321,10 +321,15 @@ async def test_sources_with_the_same_credentials_wait_together(
     vendor = await serve(refusal(429, Retry_After="60"), page([1]))
     one, other = connect(vendor, name="one"), connect(vendor, name="other")
     asked: list[float] = []
-    vendor.on_request = lambda request: asked.append(request.at)
+    began = asyncio.Event()
+
+    def note(request: Request) -> None:
+        asked.append(request.at)
+        began.set()
+
+    vendor.on_request = note
     first = asyncio.ensure_future(walk(one))
-    while not asked:
-        await asyncio.sleep(0.001)
+    await began.wait()
     await asyncio.gather(first, walk(other))
     assert len(asked) == 3
     assert min(asked[1:]) >= asked[0] + 59
