@@ -10,11 +10,11 @@ from tests.support.collecting import DAY, HOUR, NOON, SECOND, World
 from tests.support.stores import backlog
 
 from auditrelay.collect.backfill import SLICES_PER_RANGE, Backfiller, BackfillProgress
-from auditrelay.collect.collector import RETENTION, Collector
+from auditrelay.collect.collector import Collector
 from auditrelay.collect.parts import MAX_UNREADABLE_SPANS
 from auditrelay.errors import Retryable, WalkBroken
 from auditrelay.events import AuditEvent
-from auditrelay.sources import UNREADABLE, Page
+from auditrelay.sources import RETENTION, UNREADABLE, Page
 from auditrelay.window import Interval
 
 PAST = Interval(NOON - 20 * DAY, NOON - 10 * DAY)

@@ -23,7 +23,7 @@ from auditrelay.events.page import Page as EventPage
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors.slaunch import PATH, SLaunch
-from auditrelay.sources import Page, slaunch
+from auditrelay.sources import Page, _newest_first, slaunch
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import MAX_WINDOW, Interval
 
@@ -378,7 +378,7 @@ async def test_pages_without_progress_break_the_walk(
     with pytest.raises(WalkBroken) as caught:
         await walk(connect())
     assert caught.value.reason == "no_progress"
-    assert len(vendor.seen) == 1 + slaunch.MAX_IDLE
+    assert len(vendor.seen) == 1 + _newest_first.MAX_IDLE
 
 
 def _fields(request: Request) -> dict[str, Any]:
@@ -392,12 +392,12 @@ def _without_cursor(request: Request) -> dict[str, str]:
 async def test_empty_pages_in_the_middle_are_not_the_end_and_not_progress(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
-    for number in range(slaunch.MAX_IDLE - 1):
+    for number in range(_newest_first.MAX_IDLE - 1):
         vendor.faults.add(faults.answer(200, body(cursor=f"c{number}")))
     item = {"id": "a", "timestamp": day.start.isoformat()}
     vendor.faults.add(faults.answer(200, body(item, more=False)))
     assert ids(await walk(connect())) == ["a"]
-    for number in range(slaunch.MAX_IDLE):
+    for number in range(_newest_first.MAX_IDLE):
         vendor.faults.add(faults.answer(200, body(cursor=f"c{number}")))
     with pytest.raises(WalkBroken) as caught:
         await walk(connect())
@@ -481,16 +481,16 @@ async def test_any_record_may_lack_a_time(connect: Connect, text: bytes) -> None
 async def test_a_history_with_times_in_another_field_holds_the_source_with_a_hint(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval
 ) -> None:
-    vendor.fill(slaunch.MAX_UNTIMED + 8, day.start - HOUR, day.end)
+    vendor.fill(_newest_first.MAX_UNTIMED + 8, day.start - HOUR, day.end)
     with pytest.raises(Refused, match=r"under at or meta\.when: set time_path"):
         await walk(connect(time_path=["at", "meta.when"]))
-    assert len(vendor.seen) == -(-slaunch.MAX_UNTIMED // 4)
+    assert len(vendor.seen) == -(-_newest_first.MAX_UNTIMED // 4)
 
 
 async def test_a_few_records_without_a_time_do_not_hold_the_source(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slaunch, "MAX_UNTIMED", 3)
+    monkeypatch.setattr(_newest_first, "MAX_UNTIMED", 3)
     for number in range(24):
         odd: dict[str, Any] = {} if number % 3 else {"timestamp": "soon"}
         vendor.add(day.start + number * HOUR, **odd)
@@ -659,7 +659,7 @@ async def test_a_walk_from_the_top_discards_the_remembered_cursors(
 async def test_the_number_of_remembered_cursors_is_bounded(
     vendor: SLaunch, connect: Connect, walk: Walk, day: Interval, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slaunch, "MAX_CURSORS", 8)
+    monkeypatch.setattr(_newest_first, "MAX_PLACES", 8)
     made = vendor.fill(200, day.start, day.end)
     source = connect()
     await remembering(source, walk, vendor)

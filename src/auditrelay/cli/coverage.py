@@ -69,11 +69,11 @@ def coverage(
         _check(found)
         return
     if as_json:
-        shown = [_json(name, each, wanted) for name, each in found.items()]
+        shown = [_json(name, each, wanted, _axis(config, name)) for name, each in found.items()]
         typer.echo(json.dumps(shown if source is None else shown[0], indent=2))
         return
     for name, each in found.items():
-        _print(name, each, wanted)
+        _print(name, each, wanted, _axis(config, name))
 
 
 def _reopen(
@@ -125,10 +125,17 @@ def _overlapping(spans: Sequence[Span], wanted: Interval | None) -> list[Span]:
     ]
 
 
-def _json(name: str, known: Coverage | None, wanted: Interval | None) -> dict[str, Any]:
+def _axis(config: Config, source: str) -> str:
+    """Return which time the spans of *source* are of; one that is not configured has its own."""
+    settings = config.sources.get(source)
+    return "event" if settings is None else settings.axis
+
+
+def _json(name: str, known: Coverage | None, wanted: Interval | None, axis: str) -> dict[str, Any]:
     spans = _overlapping(known.spans, wanted) if known else []
     return {
         "source": name,
+        "axis": axis,
         "spans": [
             {
                 "start": iso(span.interval.start),
@@ -184,7 +191,7 @@ def _check(found: dict[str, Coverage | None]) -> None:
         raise typer.Exit(1)
 
 
-def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
+def _print(name: str, known: Coverage | None, wanted: Interval | None, axis: str) -> None:
     spans = _overlapping(known.spans, wanted) if known else []
     if known is None or not spans:
         typer.echo(f"{name}: nothing was read yet\n")
@@ -194,7 +201,8 @@ def _print(name: str, known: Coverage | None, wanted: Interval | None) -> None:
     )
     end = spans[-1].interval.end if wanted is None else min(wanted.end, spans[-1].interval.end)
     events = sum(span.events for span in spans)
-    typer.echo(f"{name}: {_short(start)} to {_short(end)}, {events:,} events")
+    recorded = "recorded from " if axis == "recorded" else ""
+    typer.echo(f"{name}: {recorded}{_short(start)} to {_short(end)}, {events:,} events")
     typer.echo(f"  {_timeline(spans, start, end)}")
     typer.echo("  # read   ! gap   . not read yet")
     for run_start, run_end, gap, count in _runs(spans):

@@ -66,7 +66,13 @@ def verify(
 
 def _print(report: VerifyReport) -> None:
     typer.echo(f"{report.source} from {report.start} to {report.end}")
-    typer.echo(f"  {report.checked:,} events at the source, {report.forwarded:,} forwarded")
+    if report.axis == "recorded":
+        typer.echo(
+            f"  {report.checked:,} events recorded in that time at the source; "
+            f"{report.forwarded:,} that happened in it were forwarded"
+        )
+    else:
+        typer.echo(f"  {report.checked:,} events at the source, {report.forwarded:,} forwarded")
     for sink, statuses in report.sinks.items():
         counts = ", ".join(f"{count:,} {_words(status)}" for status, count in statuses.items())
         typer.echo(f"  {sink}: {counts or 'nothing'}")

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from auditrelay.clock import Clock
-from auditrelay.collect.collector import RETENTION, Collector
+from auditrelay.collect.collector import Collector
 from auditrelay.collect.evidence import Backfills
 from auditrelay.collect.parts import WALK, Budget, PartLength, can_be_cut, in_parts
 from auditrelay.collect.reader import ReadMode, WindowReader, backfilled, rows_in
@@ -25,7 +25,7 @@ from auditrelay.collect.unreadable import Failure, passed_over, report
 from auditrelay.collect.walk import walk
 from auditrelay.errors import WalkBroken
 from auditrelay.events.page import Page
-from auditrelay.sources import UNREADABLE
+from auditrelay.sources import RETENTION, UNREADABLE
 from auditrelay.store import Proof
 from auditrelay.store.keys import known_times
 from auditrelay.window import Interval, holes, slices
@@ -125,10 +125,10 @@ class Backfiller:
 
     async def _without_retired(self, todo: list[Interval]) -> list[Interval]:
         """Declare as a gap what is older than the vendor's retention, and return the rest."""
-        retention = self._collector.settings.retention
-        if retention is None:
+        reach = self._collector.settings.reach
+        if reach is None:
             return todo
-        oldest = await self._collector.certain_time() - retention
+        oldest = await self._collector.certain_time() - reach
         rest = []
         for part in todo:
             if part.start < oldest and not self._sinks:
@@ -230,6 +230,8 @@ class Backfiller:
     async def _from_spool(self, part: Interval) -> list[Page] | None:
         """Return the events of *part* from the spool; None unless it was read and is all there."""
         name = self._collector.name
+        if self._collector.settings.axis == "recorded":  # the spool knows the events' own times
+            return None
         covered = [span.interval for span in await self._store.ledger(name) if span.gap is None]
         if any(holes(part, covered)):
             return None
@@ -256,7 +258,7 @@ class Backfiller:
         whole = True
         async for shown, page, _ in pages:
             whole &= not page.unreadable
-            first = {shown.uid[row]: row for row in reversed(rows_in(shown, part))}
+            first = {shown.uid[row]: row for row in reversed(rows_in(shown, reader.bounds(part)))}
             rows = sorted(row for uid, row in first.items() if uid not in uids)
             uids.update(first)
             found.append(shown.page(rows))
@@ -277,7 +279,8 @@ class Backfiller:
                 budget=budget,
             )
             async for page, _, _ in pages:
-                inside = [row for row in rows_in(page, part) if hash(page.uid[row]) not in shown]
+                rows = rows_in(page, reader.bounds(part))
+                inside = [row for row in rows if hash(page.uid[row]) not in shown]
                 uids, all_times = (
                     [page.uid[row] for row in inside],
                     known_times(page.at, page.time_quality),

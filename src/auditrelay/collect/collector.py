@@ -24,14 +24,13 @@ from auditrelay.collect.unreadable import Failure, GiveUp, Probe, Unreadable, re
 from auditrelay.errors import PeerBug, Refused
 from auditrelay.events.normalize import Normalizer
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import UNREADABLE, Source
+from auditrelay.sources import RETENTION, UNREADABLE, Source
 from auditrelay.store import REOPENED
 from auditrelay.store.conditions import SourceCondition
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, holes, next_window, overdue, slices
 
 CATCH_UP_LIMIT: Final = "catch_up_limit"
-RETENTION: Final = "retention"
 
 GIVEN_UP: Final = (CATCH_UP_LIMIT, RETENTION, UNREADABLE)
 """Reasons of gaps that polls and resweeps do not read again; a backfill does."""
@@ -118,6 +117,7 @@ class Collector:
             writer=self._new_writer(),
             store=self._store,
             metrics=self._metrics,
+            axis=self.settings.axis,
         )
 
     def for_range(self, instead: str) -> Self:  # noqa: ARG002  # for a source that reads files
@@ -200,7 +200,7 @@ class Collector:
         """Declare time beyond the catch-up limit or the vendor's retention as a gap."""
         for limit, reason in (
             (self.settings.catch_up_limit, CATCH_UP_LIMIT),
-            (self.settings.retention, RETENTION),
+            (self.settings.reach, RETENTION),
         ):
             now = self._time.known_certain
             too_old = overdue(self.checkpoint.at, now, catch_up_limit=limit)
@@ -253,8 +253,8 @@ class Collector:
 
     async def _read_reopened(self, now: datetime) -> None:
         """Read the gaps that an operator has taken back; what cannot be read is declared again."""
-        retention = self.settings.retention
-        kept_since = None if retention is None else now - retention
+        reach = self.settings.reach
+        kept_since = None if reach is None else now - reach
         for gap in self.checkpoint.gaps((REOPENED,)):
             rest = gap
             if kept_since is not None and gap.start < kept_since:

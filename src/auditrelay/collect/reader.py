@@ -9,7 +9,7 @@ import contextlib
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -70,7 +70,8 @@ class WindowReader:
     """
     Reads windows of one *source* through *writer* into the store.
 
-    Another window may be read at the same time by another reader, with a writer of its own.
+    Another window may be read at the same time by another reader, with a writer of its own. *axis*
+    is the time that windows are of, see :attr:`auditrelay.settings.SourceSettings.axis`.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class WindowReader:
         writer: PageWriter,
         store: Intake,
         metrics: Metrics,
+        axis: Literal["event", "recorded"] = "event",
     ) -> None:
         self.source = source
         self.writer = writer
         self._name = writer.name
         self._store = store
         self._metrics = metrics
+        self._axis = axis
         self._part_length = part_length
         self._probe = probe
 
@@ -123,6 +126,14 @@ class WindowReader:
         )
         return stats
 
+    def bounds(self, window: Interval) -> Interval | None:
+        """
+        Return between which times the events of *window* happened.
+
+        None if that is not known: it is when they were recorded, which is later.
+        """
+        return window if self._axis == "event" else None
+
     async def _walk(
         self,
         window: Interval,
@@ -156,7 +167,10 @@ class WindowReader:
                     seen.update(uid_bytes(identified.uid))
                 elif mode.backfill is not None:
                     mark = backfilled
-                    shown.update(hash(identified.uid[row]) for row in rows_in(identified, window))
+                    shown.update(
+                        hash(identified.uid[row])
+                        for row in rows_in(identified, self.bounds(window))
+                    )
                     read = len(shown)
                 # The interval and the last page are one transaction: time counts as covered only
                 # once every event of it is durable.
@@ -206,7 +220,8 @@ class WindowReader:
 
     async def _record_deleted(self, window: Interval, seen: set[bytes], before: int) -> int:
         """Record the forwarded events that were deleted at the source; return how many are new."""
-        inside = well_inside(window)
+        # What happened in a window may have been recorded in another one, and is missing in none.
+        inside = well_inside(self.bounds(window))
         if inside is None:
             return 0
         new = await self._store.record_deleted(self._name, inside, seen, before)
@@ -222,8 +237,14 @@ class WindowReader:
         return new
 
 
-def rows_in(page: IdentifiedPage, window: Interval) -> list[int]:
-    """Return which of *page* are inside of *window*: vendors also show events on its bounds."""
+def rows_in(page: IdentifiedPage, window: Interval | None) -> list[int]:
+    """
+    Return which of *page* are inside of *window*: vendors also show events on its bounds.
+
+    None means all.
+    """
+    if window is None:
+        return list(range(len(page.at)))
     start, end = micros(window.start), micros(window.end)
     return [
         row
@@ -232,9 +253,9 @@ def rows_in(page: IdentifiedPage, window: Interval) -> list[int]:
     ]
 
 
-def well_inside(window: Interval) -> Interval | None:
+def well_inside(window: Interval | None) -> Interval | None:
     """Return *window* without a MARGIN at both ends, or None if that leaves nothing."""
-    if window.length <= 2 * MARGIN:
+    if window is None or window.length <= 2 * MARGIN:
         return None
     return Interval(window.start + MARGIN, window.end - MARGIN)
 

@@ -81,7 +81,7 @@ class SourceTime:
             return True
         if checkpoint is None or self._clock.confirmed.has_heard(self._name):
             return False
-        limits = (self._settings.catch_up_limit, self._settings.retention)
+        limits = (self._settings.catch_up_limit, self._settings.reach)
         return checkpoint - own > SET_BACK or any(
             overdue(checkpoint, own, catch_up_limit=limit) for limit in limits
         )

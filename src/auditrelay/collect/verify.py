@@ -116,6 +116,9 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     began_at: str
     ended_at: str
     version: str
+    axis: str = "event"
+    """Which time the range is of at the source; what was forwarded is counted by the events' own,
+    so that with ``recorded`` the two counts and digests may differ."""
 
 
 @runtime_checkable
@@ -149,7 +152,8 @@ class Verifier:
     ) -> None:
         self._collector = collector
         self._source = collector.source
-        self._writer = collector.new_reader().writer
+        self._reader = collector.new_reader()
+        self._writer = self._reader.writer
         self._store = store
         self._span = span
         self._sinks = sinks
@@ -204,6 +208,7 @@ class Verifier:
             began_at=iso(began),
             ended_at=iso(self._clock.now()),
             version=__version__,
+            axis=self._collector.settings.axis,
         )
 
     async def _pass_over(self, span: Interval, error: Failure) -> None:
@@ -272,7 +277,7 @@ class Verifier:
             async for page, last, _ in pages:
                 shown.last = last
                 shown.seen.update(uid_bytes(page.uid))
-                rows, content = rows_in(page, part), page.content
+                rows, content = rows_in(page, self._reader.bounds(part)), page.content
                 for row, event in zip(rows, page.page(rows), strict=True):
                     shown.events[event.uid] = event
                     if content[row]:
@@ -327,7 +332,7 @@ class Verifier:
         return missing
 
     async def _record_deleted(self, part: Interval, seen: set[bytes], before: int) -> None:
-        inside = well_inside(part)
+        inside = well_inside(self._reader.bounds(part))
         if inside is None:
             return
         self._deleted += [

@@ -8,6 +8,7 @@ makes a class of them, so that errors, the schema and the variables work as for 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -20,13 +21,16 @@ from pydantic import (
     model_validator,
 )
 
-from auditrelay.descriptions import REST, holes
+from auditrelay.descriptions import REST, holes, times
 from auditrelay.descriptions.identity import identity_of, scope_settings
 from auditrelay.descriptions.model import Feed, OAuth2Auth, Setting
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.addresses import Address, Endpoint
 from auditrelay.settings.secrets import Secret, SecretDocument
 from auditrelay.settings.values import IdentityField, format_duration
+
+_EDGE: Final = timedelta(minutes=1)
+"""How much before the end of what a vendor keeps nothing is asked for any more."""
 
 _AUTHORITY: Final = "token_url"
 """The key by which an operator sets another address of the authorisation server."""
@@ -91,6 +95,29 @@ class DescribedSettings(SourceSettings):
         """
         values = [getattr(self, name) for name in scope_settings(self.FEED)]
         return values[0] if len(values) == 1 else json.dumps(values) if values else ""
+
+    @property
+    def filters_time(self) -> bool:
+        """Whether a window is asked for alone: not if its walk begins at the newest record."""
+        time = self.FEED.time
+        return time.end is not None or time.text is not None or time.order == "oldest_first"
+
+    @property
+    def reach(self) -> timedelta | None:
+        """
+        How far back the vendor is asked: not quite as far as it keeps its records.
+
+        A start is asked for a granule earlier, and what is kept ends later with every second.
+        """
+        if self.retention is None:
+            return None
+        margin = times.writer(self.FEED.time.format).granule + _EDGE
+        return max(self.retention - margin, self.retention / 2)
+
+    @property
+    def axis(self) -> Literal["event", "recorded"]:
+        """Which time the vendor's filter speaks of."""
+        return self.FEED.time.axis
 
     @property
     def addresses(self) -> Mapping[str, str]:

@@ -34,6 +34,32 @@ class Link(str):
     __slots__ = ()
 
 
+Cursor = str | int | tuple[str | int, ...]
+"""The vendor's mark of the next page: a text, a whole number with all its digits, or a list."""
+
+MAX_CURSOR_PARTS: Final = 100
+"""Texts and numbers of a cursor that is a list."""
+
+
+def read_cursor(value: Any) -> Cursor | None:
+    """
+    Return *value* as a cursor; None if it says that there is no next page, as an empty Link does.
+
+    Raises ValueError if it is something else.
+    """
+    if not value:
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, list) and len(value) <= MAX_CURSOR_PARTS:
+        parts = [read_cursor(part) for part in value if not isinstance(part, list)]
+        if len(parts) == len(value) and None not in parts:
+            return tuple(parts)  # type: ignore[arg-type]  # none is None, and none is a list
+    raise ValueError("it is neither a text, nor a whole number, nor a list of these")
+
+
 _MAX_COUNT: Final = 2**53
 """More no JSON number tells exactly."""
 

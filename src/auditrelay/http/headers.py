@@ -1,8 +1,10 @@
 """Values of a reply's headers: parsed within bounds, never raising."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,7 +18,16 @@ MAX_AGE = 2**31
 _MAX_DATE = 64
 """Characters of a date; the longest form of an HTTP date has 33."""
 
+MAX_VALUE = 16 * 1024
+"""Characters of a header in which something is looked for."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_FIRST_NUMBER = re.compile(r"[^\d.,;=-]*+(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
+
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+_PARAMETER = rf"\s*+;\s*+[^\s;,=\"]++\s*+(?:=\s*+(?:{_QUOTED}|[^\s;,\"]*+))?"
+_LINK = re.compile(rf"<([^<>]*+)>((?:{_PARAMETER})*+)", re.DOTALL)
+_ATTRIBUTE = re.compile(rf"([^\s;,=\"]++)\s*+=\s*+({_QUOTED}|[^\s;,\"]++)", re.DOTALL)
 
 
 def seconds(headers: httpx.Headers, name: str) -> float | None:
@@ -43,6 +54,60 @@ def retry_after(headers: httpx.Headers, now: datetime) -> float | None:
         if until is not None:
             waits.append(bounded((until - (date(headers) or now)).total_seconds()))
     return max((wait for wait in waits if wait is not None), default=None)
+
+
+def first_number(headers: httpx.Headers, name: str | None) -> float | None:
+    """
+    Return the first number in the header *name*, or None if there is none.
+
+    Some are structured fields (https://www.rfc-editor.org/rfc/rfc9651): ``160, 160;w=1``.
+    """
+    found = _FIRST_NUMBER.match(headers.get(name, "")[:_MAX_DATE]) if name is not None else None
+    return float(found[1]) if found else None
+
+
+def reset_after(
+    headers: httpx.Headers,
+    name: str | None,
+    unit: Literal["epoch_s", "epoch_ms", "seconds", "iso"],
+    now: datetime,
+) -> float | None:
+    """
+    Return in how many seconds a quota is reset, as the header *name* says in this *unit*.
+
+    A time counts from the reply's own ``Date`` where there is one, because the peer's clock may
+    differ from *now*. None if the header is absent, says nothing in that unit, or means a time that
+    has passed or is more than *MAX_RETRY_AFTER* seconds away: then its unit is most likely another.
+    """
+    text = headers.get(name, "") if name is not None else ""
+    made = date(headers) or now
+    if unit == "iso":
+        at = _iso(text)
+        wait = None if at is None else (at - made).total_seconds()
+    else:
+        wait = first_number(headers, name)
+        if wait is not None and unit != "seconds":
+            wait = wait / (1000 if unit == "epoch_ms" else 1) - made.timestamp()
+    return wait if wait is not None and 0 < wait <= MAX_RETRY_AFTER else None
+
+
+def link(headers: httpx.Headers, relation: str, says: Mapping[str, str]) -> str | None:
+    """
+    Return the address of the first ``Link`` with this *relation* that *says* all of that, or None.
+
+    https://www.rfc-editor.org/rfc/rfc8288#section-3; *says* has attributes and their values.
+    """
+    for value in headers.get_list("link"):
+        for found in _LINK.finditer(value[:MAX_VALUE]):
+            attributes = {
+                name.lower(): _unquoted(text) for name, text in _ATTRIBUTE.findall(found[2])[::-1]
+            }
+            relations = attributes.get("rel", "").lower().split()
+            if relation.lower() in relations and all(
+                attributes.get(name.lower()) == text for name, text in says.items()
+            ):
+                return found[1].strip()
+    return None
 
 
 def date(headers: httpx.Headers) -> datetime | None:
@@ -82,6 +147,18 @@ def http_date(text: str) -> datetime | None:
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _iso(text: str) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text.strip()) if len(text) <= _MAX_DATE else None
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
 
 
 def _number(text: str) -> float | None:

@@ -22,8 +22,8 @@ def cut(body: bytes, path: Sequence[str]) -> tuple[bytes, list[bytes] | None]:
     """
     Return *body* with an empty list under *path*, and the texts of the records in that list.
 
-    The texts are None if there is no such list. Raises ValueError if the list does not end, or has
-    nothing between two commas.
+    Without a *path* the body is the list. The texts are None if there is no such list. Raises
+    ValueError if the list does not end, or has nothing between two commas.
     """
     body = _as_utf8(body)
     found = _start(body, [json.dumps(key).encode() for key in path])
@@ -61,7 +61,7 @@ def _start(body: bytes, path: Sequence[bytes]) -> int | None:
         elif mark == b",":
             key = b""
         elif mark in (b"[", b"{"):
-            inside = key == path[depth - 1] if depth else mark == b"{"
+            inside = key == path[depth - 1] if depth else mark == (b"{" if path else b"[")
             if inside and mark == b"[" and depth == len(path):
                 return position
             if inside and mark == b"{" and depth < len(path):

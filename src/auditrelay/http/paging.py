@@ -52,6 +52,11 @@ class NumberedPages:
         """How many records could not be read."""
 
     @property
+    def offset(self) -> int:
+        """How many records are before the next page."""
+        return self._offset
+
+    @property
     def number(self) -> int:
         """Of the next page."""
         return self._offset // self.size + 1
@@ -94,3 +99,37 @@ class NumberedPages:
             self.size = self._offset & -self._offset  # the largest that begins there
             while self.size > self._most:
                 self.size //= 2
+
+
+class OffsetPages:
+    """Pages that begin behind so many records, of at most *most* records each, as they come."""
+
+    def __init__(self, most: int, *, finely: bool) -> None:
+        self._most = most
+        self._finely = finely
+        self._in_a_row = 0
+        self.offset = 0
+        """How many records are before the next page: those that came, not those asked for."""
+        self.size = 1 if finely else most
+        """Of the next page."""
+        self.passed_over = 0
+        """How many records could not be read."""
+
+    def read(self, count: int) -> None:
+        """Learn that the page was read, and had so many records."""
+        self._in_a_row = 0
+        self.offset += count
+        self.size = min(self.size * 2, self._most)
+
+    def failed(self, error: Retryable | WalkBroken) -> None:
+        """Make the page smaller or pass over its record, or raise *error* if that is no use."""
+        if not self._finely or not may_be_due_to_size(error):
+            raise error
+        if self.size > 1:
+            self.size //= 2
+            return
+        self._in_a_row += 1
+        if self._in_a_row > MAX_IN_A_ROW:
+            raise error
+        self.passed_over += 1
+        self.offset += 1

@@ -9,9 +9,10 @@ reply is read beyond *MAX_BODY_BYTES*, counted after decompression.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Self, TypeVar
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -30,9 +31,10 @@ from auditrelay.http.body import read_body
 from auditrelay.http.credentials import Credentials, KeyCredentials
 from auditrelay.http.failures import forget, no_reply
 from auditrelay.http.headers import age, date
+from auditrelay.http.quota import Quota
 from auditrelay.http.rate import RateLimiter
 from auditrelay.http.replies import Reply
-from auditrelay.http.requests import add_headers, build_request
+from auditrelay.http.requests import Params, add_headers, build_request, json_body
 from auditrelay.http.retry import SOURCE_ATTEMPTS, retrying
 from auditrelay.http.tls import tls_context
 from auditrelay.http.transport import Transport, proxied
@@ -52,8 +54,9 @@ class Peer:
     One HTTP peer: its connections, its deadline, its credentials and its rate.
 
     *name* is the name in the configuration. Our clock may be ahead of the peer's by *settle*, and a
-    little more. A body of more than *max_body_bytes* is not read. The replies are evidence of what
-    time it is for *name* if it *tells_time*.
+    little more. *quota* is what the peer grants to the credentials. A body of more than
+    *max_body_bytes* is not read. The replies are evidence of what time it is for *name* if it
+    *tells_time*.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Peer:
         clock: Clock,
         requests_per_minute: int | None = None,
         settle: timedelta = timedelta(0),
+        quota: Quota | None = None,
         max_body_bytes: int | None = None,
         tells_time: bool = True,
     ) -> None:
@@ -82,6 +86,7 @@ class Peer:
         self._max_body_bytes = max_body_bytes
         self._tells_time = tells_time
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
+        self._quota = quota
         self._timeout = settings.timeout.total_seconds()
         self._clock_differs = False
         self._max_clock_lead = settle + TOLERANCE
@@ -123,7 +128,7 @@ class Peer:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         base_url: str | None = None,
@@ -155,41 +160,62 @@ class Peer:
     async def get(
         self,
         path: str,
-        params: Mapping[str, str],
+        params: Params,
         read: Callable[[Reply], T],
         *,
         background: bool = False,
     ) -> T:
-        """
-        Send a GET under the retry policy, and return the result of *read* for the reply.
+        """Send a GET under the policy of :meth:`ask`, and return the result of *read*."""
+        return await self.ask("GET", path, params, None, read, background=background)
 
-        *read* checks and decodes the reply, and raises an error of ``errors``. For sources only: a
-        request that the vendor will never accept (Rejected) holds the source like a refusal,
-        because no window may be skipped silently; a reply that is too large breaks the walk,
-        because a smaller window may have smaller pages, and so does a cursor that cannot be sent.
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        params: Params,
+        body: Mapping[str, Any] | None,
+        read: Callable[[Reply], T],
+        *,
+        headers: Mapping[str, str] | None = None,
+        background: bool = False,
+    ) -> T:
         """
+        Ask for something under the retry policy, and return the result of *read* for the reply.
+
+        *method* may be POST, if the request only reads; *body* is sent as JSON. *read* checks and
+        decodes the reply, and raises an error of ``errors``. For sources only: a request that the
+        vendor will never accept (Rejected) holds the source like a refusal, because no window may
+        be skipped silently; a reply that is too large breaks the walk, because a smaller window may
+        have smaller pages, and so does a cursor that cannot be sent.
+        """
+        content = None
+        if body is not None:
+            content = json_body(body)
+            headers = {**(headers or {}), "content-type": "application/json"}
+        send = partial(
+            self.request,
+            method,
+            path,
+            params=params,
+            headers=headers,
+            content=content,
+            background=background,
+        )
         async for attempt in retrying(
             self.name, self._metrics, sleep=self._clock.sleep, attempts=SOURCE_ATTEMPTS
         ):
             with attempt:
                 try:
-                    return await self._get(path, params, read, background=background)
+                    return await self._answer(send, read)
                 except RelayError as error:
                     forget(error)
                     raise
         # For the type checker: tenacity's loop returns or raises.
         raise AssertionError("the retry policy ended without a result")  # pragma: no cover
 
-    async def _get(
-        self,
-        path: str,
-        params: Mapping[str, str],
-        read: Callable[[Reply], T],
-        *,
-        background: bool,
-    ) -> T:
+    async def _answer(self, send: Callable[[], Awaitable[Reply]], read: Callable[[Reply], T]) -> T:
         try:
-            reply = await self.request("GET", path, params=params, background=background)
+            reply = await send()
             self._compare_clocks(reply)
             if len(reply.body) > LONG_BODY:
                 return await asyncio.to_thread(read, reply)
@@ -240,13 +266,15 @@ class Peer:
         self,
         method: str,
         url: str,
-        params: Mapping[str, str] | None,
+        params: Params | None,
         headers: Mapping[str, str] | None,
         content: bytes | None,
         *,
         background: bool,
     ) -> tuple[Reply, int]:
         """Make one request; return the reply and the number of the credentials it went with."""
+        if self._quota is not None:
+            await self._quota.wait()
         if self._limiter is not None:
             await self._limiter.acquire(background=background)
         number = await self._credentials.prepare()

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -18,7 +18,7 @@ from auditrelay.http.headers import bounded, location_host, retry_after
 from auditrelay.http.pages import cut
 from auditrelay.telemetry.scrubber import scrub
 
-S = TypeVar("S", bound=msgspec.Struct)
+S = TypeVar("S")
 
 MOST_RECORDS = 2_000_000
 """Records of a reply, at most: what is known of each one until it is read takes 56 bytes."""
@@ -74,13 +74,20 @@ def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(shape, dec_hook=read_field)
 
 
+class _Key(NamedTuple):
+    """A step to the records: the key in the text, and the attribute of the Struct."""
+
+    text: str
+    attribute: str
+
+
 @functools.cache
-def _records_path(shape: Any) -> tuple[str, ...]:
-    """Return the keys under which a *shape* has its records, empty if it has none."""
-    return next(_paths(msgspec.inspect.type_info(shape)), ())
+def _records_path(shape: Any) -> tuple[_Key, ...] | None:
+    """Return the way to the records of a *shape*, empty if it is their list; None without any."""
+    return next(_paths(msgspec.inspect.type_info(shape)), None)
 
 
-def _paths(shape: msgspec.inspect.Type) -> Iterator[tuple[str, ...]]:
+def _paths(shape: msgspec.inspect.Type) -> Iterator[tuple[_Key, ...]]:
     match shape:
         case msgspec.inspect.UnionType(types=arms):
             for arm in arms:
@@ -89,19 +96,22 @@ def _paths(shape: msgspec.inspect.Type) -> Iterator[tuple[str, ...]]:
             yield ()
         case msgspec.inspect.StructType(fields=fields):
             for field in fields:
-                yield from ((field.encode_name, *rest) for rest in _paths(field.type))
+                key = _Key(field.encode_name, field.name)
+                yield from ((key, *rest) for rest in _paths(field.type))
 
 
 def decode(reply: Reply, shape: type[S], *, promised: bool = False) -> S:
     """
     Return the JSON body of *reply* as *shape*: a Struct with ``fields.Records`` at one place.
 
+    It may also be that list itself, for a vendor that says elsewhere whether there is more.
+
     Where the fast decoder refuses the text (NaN, a lone surrogate...) the records are located
     instead of decoded, so that an odd one changes none of those beside it. null stands for an empty
-    list, but not on a page that another one has *promised*. A body that is a mere list is no reply:
-    it does not say whether there is more. Raises Retryable if the body is not JSON or not of that
-    shape (most often it is the error page of a proxy, sent with a status of 200), and with
-    the reason ``reply_too_large`` if it may have more records than fit into memory.
+    list, but not on a page that another one has *promised*. For a Struct a body that is a mere list
+    is no reply: it does not say whether there is more. Raises Retryable if the body is not JSON or
+    not of that shape (most often it is the error page of a proxy, sent with a status of 200), and
+    with the reason ``reply_too_large`` if it may have more records than fit into memory.
     """
     body = reply.body
     # A record may be as short as two characters. There are no more of them than commas.
@@ -112,49 +122,57 @@ def decode(reply: Reply, shape: type[S], *, promised: bool = False) -> S:
             reason="reply_too_large",
             sent=True,
         )
+    of: Any = shape
     try:
-        decoded = _decoded(body, shape)
+        decoded: S = _decoded(body, of)
     except msgspec.ValidationError as error:
         problem = str(error)
     except (ValueError, RecursionError):
         problem = "it is not JSON"
     else:
-        if not (promised and _is_null(decoded, _records_path(shape))):
+        if not (promised and _is_null(decoded, _records_path(of))):
             return decoded
         problem = "null for the records of a page that was announced"
     # Raised here, because those errors have the whole text.
     raise misshapen(reply, problem)
 
 
-def _decoded(body: bytes, shape: type[S]) -> S:
+def _decoded(body: bytes, shape: Any) -> Any:
     try:
-        decoded: S = _decoder(shape).decode(body)
+        return _decoder(shape).decode(body)
     except msgspec.ValidationError:
         raise
     except NOT_DECODED:
         return _located(body, shape)
-    return decoded
 
 
-def _is_null(holder: Any, path: Sequence[str]) -> bool:
+def _is_null(holder: Any, path: Sequence[_Key] | None) -> bool:
     """Return whether *holder* has null in the place of its records."""
-    for key in path[:-1]:
-        holder = getattr(holder, key)
+    if path is None:
+        return False
+    for key in path:
         if holder is None:
             return False
-    return getattr(holder, path[-1]) is None
+        holder = getattr(holder, key.attribute)
+    return holder is None
 
 
-def _located(body: bytes, shape: type[S]) -> S:
+def _located(body: bytes, shape: Any) -> Any:
     """Return *body* as *shape*, with its records as they are, decodable or not."""
     path = _records_path(shape)
-    rest, records = cut(body, path) if path else (body, None)
-    decoded: S = msgspec.convert(_most_lenient(rest), shape, dec_hook=read_field)
-    if records is not None:
-        holder: Any = decoded
-        for key in path[:-1]:
-            holder = getattr(holder, key)
-        setattr(holder, path[-1], list(map(msgspec.Raw, records)))
+    rest, records = (body, None) if path is None else cut(body, [key.text for key in path])
+    decoded = msgspec.convert(_most_lenient(rest), shape, dec_hook=read_field)
+    if path is None or records is None:
+        return decoded
+    texts = list(map(msgspec.Raw, records))
+    if not path:
+        return texts
+    holder: Any = decoded
+    for key in path[:-1]:
+        holder = getattr(holder, key.attribute)
+        if holder is None:
+            raise ValueError("a key came twice, and holds nothing the second time")
+    setattr(holder, path[-1].attribute, texts)
     return decoded
 
 

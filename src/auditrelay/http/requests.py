@@ -4,10 +4,13 @@ A request that can be sent, also where values of it come from the peer: a cursor
 This is the only place where such values become part of a request, for every source and sink.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import orjson
 
 from auditrelay.errors import Retryable
 
@@ -15,28 +18,30 @@ MAX_VALUE_BYTES = 8 * 1024
 """Most bytes of one parameter: many servers accept no longer address."""
 
 
+Params = Mapping[str, str] | Sequence[tuple[str, str]] | str
+"""The parameters of an address: by name; as pairs, of which a name may have several; or the whole
+query, as the peer itself has written it."""
+
+
 def build_request(
     method: str,
     url: str,
     *,
-    params: Mapping[str, str] | None,
+    params: Params | None,
     headers: Mapping[str, str],
     content: bytes | None,
     extensions: dict[str, Any],
 ) -> httpx.Request:
     """Return the request. Raises Retryable (``unsendable``) for a value that cannot be sent."""
-    for name, value in (params or {}).items():
-        # A lone surrogate is not printable either: what passes can be encoded.
-        if not value.isprintable():
-            problem = "contains a character that no address may have"
-            raise _unsendable(f"the parameter {name} of {method} {url} {problem}")
-        if (size := len(value.encode())) > MAX_VALUE_BYTES:
-            problem = f"has {size:,} bytes, and at most {MAX_VALUE_BYTES:,} are sent"
-            raise _unsendable(f"the parameter {name} of {method} {url} {problem}")
+    query = _query(params or (), f"{method} {url}")
     _check_headers(headers, f"{method} {url}")
     try:
         return httpx.Request(
-            method, url, params=params, headers=headers, content=content, extensions=extensions
+            method,
+            f"{url}?{query}" if query else url,
+            headers=headers,
+            content=content,
+            extensions=extensions,
         )
     except httpx.InvalidURL as error:  # the values together are too long
         raise _unsendable(f"the address of {method} {url} cannot be sent: {error}") from error
@@ -57,5 +62,34 @@ def _check_headers(headers: Mapping[str, str], where: str) -> None:
             raise _unsendable(f"the header {name} of {where} {problem}")
 
 
+def _query(params: Params, where: str) -> str:
+    if isinstance(params, str):
+        _check(params, f"the query of {where}")
+        return params
+    pairs: Iterable[tuple[str, str]] = params.items() if isinstance(params, Mapping) else params
+    parts = []
+    for name, value in pairs:
+        _check(value, f"the parameter {name} of {where}")
+        # Brackets in a name stay as they are: not every server decodes a name before it looks.
+        parts.append(f"{quote(name, safe='[]')}={quote(value, safe='')}")
+    return "&".join(parts)
+
+
+def _check(value: str, what: str) -> None:
+    # A lone surrogate is not printable either: what passes can be encoded.
+    if not value.isprintable():
+        raise _unsendable(f"{what} contains a character that no address may have")
+    if (size := len(value.encode())) > MAX_VALUE_BYTES:
+        raise _unsendable(f"{what} has {size:,} bytes, and at most {MAX_VALUE_BYTES:,} are sent")
+
+
 def _unsendable(message: str) -> Retryable:
     return Retryable(message, reason="unsendable")
+
+
+def json_body(value: Any) -> bytes:
+    """Return *value* as JSON: every digit of its numbers, and any text that JSON can have."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer beyond 64 bits, or half a character, which is escaped
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()

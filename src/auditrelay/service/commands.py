@@ -155,8 +155,8 @@ class Commands:
                 f"{iso(wanted.end)}; see: auditrelay coverage {collector.name}"
             )
         now = self._clock.confirmed.certain(collector.name)
-        retention = collector.settings.retention
-        expired = None if retention is None else now - retention
+        reach = collector.settings.reach
+        expired = None if reach is None else now - reach
         if expired is not None and gaps[0].start >= expired:
             expired = None
         if not request.yes:

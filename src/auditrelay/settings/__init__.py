@@ -153,6 +153,16 @@ class SourceSettings(PeerSettings):
         return True
 
     @property
+    def reach(self) -> timedelta | None:
+        """How far back the vendor is asked; None if it keeps everything."""
+        return self.retention
+
+    @property
+    def axis(self) -> Literal["event", "recorded"]:
+        """Which time windows are of: the events' own, or when the vendor recorded them."""
+        return "event"
+
+    @property
     def export_directory(self) -> Path | None:
         """The folder that export files are put into, if the source reads files."""
         return None

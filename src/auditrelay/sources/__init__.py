@@ -5,7 +5,7 @@ A source is one module here: its settings and an example of them, its authentica
 turn pages. It has no retry, sleep, log or store, which belong to ``http`` and ``collect``, and asks
 for no time: the clock that it is built with is for its ``Peer``.
 The name of the module is the ``type`` in the configuration; it has ``Settings``, ``EXAMPLE`` and
-``build``.
+``build``. The vendors that are described in files have ``described`` in common.
 """
 
 import os
@@ -21,6 +21,9 @@ from auditrelay.clock import Clock
 from auditrelay.settings import SourceSettings
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import EPOCH, Interval, iso
+
+RETENTION = "retention"
+"""Reason of a gap: the vendor keeps nothing that old."""
 
 UNREADABLE = "unreadable"
 """Reason of a gap: it could not be read, however small the request."""
@@ -228,12 +231,17 @@ def make_file_source(
 
 
 def _build(name: str, settings: SourceSettings, metrics: Metrics, clock: Clock) -> Any:
-    return import_module(f"{__name__}.{settings.type}").build(name, settings, metrics, clock)
+    module = settings.type if settings.type in available() else "described"
+    return import_module(f"{__name__}.{module}").build(name, settings, metrics, clock)
 
 
 def available() -> list[str]:
-    """Return the types of source: the names of the modules in this package."""
-    return sorted(module.name for module in iter_modules(__path__))
+    """Return the types of source that are modules of this package."""
+    return sorted(
+        module.name
+        for module in iter_modules(__path__)
+        if module.name != "described" and not module.name.startswith("_")
+    )
 
 
 GRANULE = timedelta(milliseconds=1)
