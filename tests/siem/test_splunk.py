@@ -8,8 +8,8 @@ from tests.siem.languages import matches, spl
 from tests.siem.seen import TA, Seen, Siems, parse_conf, read_conf
 from tests.support.batches import rendered
 
-from auditrelay.events import AuditEvent
 from auditrelay.descriptions import shipped
+from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import available
 
 FILES = sorted(

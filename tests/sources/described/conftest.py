@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support import described as support
 from tests.support.clock import FakeClock
-from tests.support.described import Answer, Scripted
+from tests.support.scripted_api import Answer, Scripted
 
 from auditrelay.descriptions.model import Feed
 from auditrelay.errors import RelayError
