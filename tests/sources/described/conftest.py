@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from tests.support import described as support
+from tests.support import scripted as support
 from tests.support.clock import FakeClock
-from tests.support.described import Answer, Scripted
+from tests.support.scripted import Answer, Scripted
 
 from auditrelay.descriptions.model import Feed
 from auditrelay.errors import RelayError

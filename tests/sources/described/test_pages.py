@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.sources.described.conftest import Connect, Serve
-from tests.support.described import feed, ids, page, pairs
+from tests.support.scripted import feed, ids, page, pairs
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.sandbox.messages import Response, json_response

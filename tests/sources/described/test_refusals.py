@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.sources.described.conftest import Connect, Serve
 from tests.support.clock import FakeClock
-from tests.support.described import feed, ids, page
+from tests.support.scripted import feed, ids, page
 
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.http.headers import MAX_RETRY_AFTER

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.sources.described.conftest import Connect, Serve
 from tests.support.clock import FakeClock
-from tests.support.described import Scripted, feed, ids, page, record, settings
+from tests.support.scripted import Scripted, feed, ids, page, record, settings
 
 from auditrelay.errors import Refused, WalkBroken
 from auditrelay.sandbox.messages import Request, Response, json_response
