@@ -88,12 +88,12 @@ def asked_wait(reply: Reply, headers: QuotaHeaders) -> float | None:
     """
     Return how many seconds a refusal asks for: the later of ``Retry-After`` and the reset.
 
-    None if it gives neither, or a wait of nothing: "at once" is what has just been refused.
+    The reset does not count where something is left: then another limit was met. None if it gives
+    neither, or a wait of nothing: "at once" is what has just been refused.
     """
-    waits = (
-        retry_after(reply.headers, reply.at),
-        reset_after(reply.headers, headers.reset, headers.reset_is, reply.at),
-    )
+    waits = [retry_after(reply.headers, reply.at)]
+    if not first_number(reply.headers, headers.remaining):
+        waits.append(reset_after(reply.headers, headers.reset, headers.reset_is, reply.at))
     return max((wait for wait in waits if wait), default=None)
 
 

@@ -11,6 +11,8 @@ from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.sandbox.messages import Response, json_response
 from auditrelay.window import Interval
 
+URL = {"kind": "url", "from": "body:next", "to": None}
+
 # --- cursors
 
 
@@ -175,6 +177,25 @@ async def test_a_page_that_shows_nothing_new_and_leads_to_itself_is_the_last(
     assert len(vendor.asked) == 2
 
 
+async def test_a_whole_page_that_comes_again_is_a_cursor_that_was_ignored(
+    serve: Serve, connect: Connect, failing: Any
+) -> None:
+    vendor = await serve(page([1, 2], next="c"))
+    pages, error = await failing(connect(vendor, page_size=2))
+    assert error.reason == "cursor_repeats"
+    assert not any(each.last for each in pages)
+
+
+@pytest.mark.parametrize("more", [{}, {"next": "https://files.example.net/"}, {"next": None}])
+async def test_an_empty_page_that_cannot_be_left_is_not_the_last(
+    serve: Serve, connect: Connect, failing: Any, more: dict[str, Any]
+) -> None:
+    vendor = await serve(page([], more=True, **more))
+    pages, error = await failing(connect(vendor, feed(pages={**URL, "more": "body:more"})))
+    assert pages == []
+    assert isinstance(error, Refused if more.get("next") else WalkBroken)
+
+
 async def test_an_empty_page_that_announces_another_one_breaks_the_walk(
     serve: Serve, connect: Connect, failing: Any
 ) -> None:
@@ -262,9 +283,6 @@ async def test_one_reply_is_all(serve: Serve, connect: Connect, walk: Any) -> No
 
 
 # --- addresses
-
-
-URL = {"kind": "url", "from": "body:next", "to": None}
 
 
 async def test_a_link_is_followed_with_its_own_query(

@@ -131,6 +131,16 @@ async def test_a_403_with_nothing_left_is_a_rate_limit(
     assert 29 < sum(clock.waits) <= 31
 
 
+@pytest.mark.parametrize("status", [429, 500])
+async def test_a_reset_says_nothing_of_another_limit(
+    serve: Serve, connect: Connect, failing: Failing, status: int
+) -> None:
+    vendor = await serve(refusal(status, x_left="40" if status == 429 else "0", x_reset="3000"))
+    limits = {"remaining": "x-left", "reset": "x-reset", "reset_is": "seconds"}
+    _, error = await failing(connect(vendor, feed(limits=limits)))
+    assert (error.retry_after, len(vendor.asked)) == (None, 5)
+
+
 @pytest.mark.parametrize("headers", [{}, {"x_left": "1"}, {"x_left": "many"}])
 async def test_a_403_with_something_left_keeps_its_meaning(
     serve: Serve, connect: Connect, failing: Failing, headers: dict[str, str]

@@ -109,7 +109,8 @@ class Refusals:
         ) or any(_as_text(found(reply, value)) in values for found, values in self._later_at)
 
     def _retryable(self, reply: Reply, value: Any, *, throttled: bool) -> Retryable:
-        wait = asked_wait(reply, self._headers)
+        # Every reply may have the headers of the quota; only for a throttled one they say why.
+        wait = asked_wait(reply, self._headers if throttled else QuotaHeaders())
         if throttled and wait is not None:
             self._quota.pause(wait)
         words = self._text(value)

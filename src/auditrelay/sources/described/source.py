@@ -168,11 +168,11 @@ class Source:
     ) -> AsyncGenerator[Page]:
         """Yield the pages of *window*, which is asked for in as many spans as the vendor needs."""
         spans = self._spans(window)
-        sieve = None
-        if self._sifts is not None:
-            order, filters, at_once = self._sifts
-            sieve = Sieve(window, order, filters=filters, at_once=at_once)
         for span in spans:
+            sieve = None
+            if self._sifts is not None:
+                order, filters, at_once = self._sifts
+                sieve = Sieve(window, order, filters=filters, at_once=at_once)
             turner = self._rules.turner(span, self._settings.page_size, finely=finely)
             async with aclosing(
                 self._pages_of(turner, window, sieve, background=background)

@@ -109,6 +109,15 @@ class Rules:
             return _Chained(self, span, size, finely=finely, place=place)
         return _Counted(self, span, size, finely=finely, place=place)
 
+    def announces(self, answer: Answer) -> bool:
+        """Return what the flag of a page says. Raises WalkBroken if it has none."""
+        if answer.more is None:
+            raise WalkBroken(
+                f"a page does not say at {self.pages.more} whether there is another one",
+                reason="flag_missing",
+            )
+        return answer.more
+
     def ceiling(self, shown: int, size: int, answer: Answer, *, last: bool) -> WalkBroken | None:
         """Return the error for a walk that reaches what the vendor shows of one query, or None."""
         most = self.pages.most
@@ -158,7 +167,8 @@ class _Chained:
         self._paging = CursorPages(most, finely=finely)
         self._place = place
         self._sent: set[object] = set()
-        self._seen: set[int] = set()  # hashes of the records
+        self._before: list[bytes] = []
+        """The records of the page before."""
         self._shown = self._empty = self._largest_total = 0
 
     @property
@@ -180,73 +190,72 @@ class _Chained:
         size = self._paging.size
         self._paging.read()
         self._shown += len(answer.records)
-        hashes = set(map(hash, answer.records))
-        is_new = not hashes <= self._seen
-        self._seen |= hashes
         self._empty = 0 if answer.records else self._empty + 1
-        shrunk = (answer.total or 0) < self._largest_total and answer.total is not None
         self._largest_total = max(self._largest_total, answer.total or 0)
-        last = self._is_last(answer)
+        shrunk = answer.total is not None and answer.total < self._largest_total
         error: WalkBroken | Refused | None = None
-        if last is None:
-            error = WalkBroken(
-                f"a page does not say at {self._rules.pages.more} whether there is another one",
-                reason="flag_missing",
-            )
-        elif not last:
-            current = self._identity(self._place)
-            error = self._go_on(answer)
-            if not is_new and error is not None and self._identity(self._place) == current:
-                # With a lower bound that is included, the newest record of a list comes for ever:
-                # the page behind the last one shows nothing new, and its next address is its own.
-                last, error = True, None
-        ceiling = None
-        if error is None:
-            ceiling = self._rules.ceiling(self._shown, size, answer, last=bool(last))
-        error = error or ceiling
-        is_last = bool(last) and error is None
-        return Turn(last=is_last, error=error, shrunk=shrunk, place=self._place)
-
-    def _is_last(self, answer: Answer) -> bool | None:
-        """Return whether the page is the last by the sign of the feed; None: it does not say."""
-        if answer.ended:
-            return True
-        match self._rules.sign:
-            case "more":
-                return None if answer.more is None else not answer.more
-            case "empty" if not answer.records:
-                return True
-            case _:
-                return answer.next is None
-
-    def _go_on(self, answer: Answer) -> WalkBroken | Refused | None:
-        """Go on to the next page; return the error if the page leads to none."""
+        last = False
         try:
-            place = self._next(answer.next)
-        except Refused as error:
-            return error
+            last = self._follow(answer, size)
+        except (WalkBroken, Refused) as problem:
+            error = problem
+        error = error or self._rules.ceiling(self._shown, size, answer, last=last)
+        self._before = answer.records
+        return Turn(last=last and error is None, error=error, shrunk=shrunk, place=self._place)
+
+    def _follow(self, answer: Answer, size: int) -> bool:
+        """Go on to the next page, or return that there is none. Raises why it cannot be reached."""
+        if self._is_last(answer):
+            return True
+        place = self._next(answer.next)
         if place is None:
-            return WalkBroken(
+            raise WalkBroken(
                 "a page announces another one without a cursor for it", reason="cursor_missing"
             )
-        self._sent.add(self._identity(self._place))
+        current, found = self._identity(self._place), self._identity(place)
+        if found == current and self._shows_nothing_new(answer, size):
+            return True
+        self._sent.add(current)
         self._place = place
-        if self._identity(place) in self._sent:
-            return WalkBroken(
+        if found in self._sent:
+            raise WalkBroken(
                 "a cursor came for the second time: the pages never end", reason="cursor_repeats"
             )
         if self._empty and self._rules.pages.empty == "broken":
-            return WalkBroken(
+            raise WalkBroken(
                 "an empty page announces another one; if this vendor has such pages, its "
                 'description needs pages.empty = "go_on"',
                 reason="no_progress",
             )
         if self._empty > MAX_EMPTY:
-            return WalkBroken(
+            raise WalkBroken(
                 f"{MAX_EMPTY} pages in a row are empty and announce another one",
                 reason="no_progress",
             )
-        return None
+        return False
+
+    def _shows_nothing_new(self, answer: Answer, size: int) -> bool:
+        """
+        Return whether all records of the page were on the one before, and it may be the last.
+
+        Where a lower bound is included and the cursor is the newest time, the records of that time
+        come for ever. A whole page that comes again is another thing: its cursor was ignored.
+        """
+        before = self._before
+        is_part = len(answer.records) < len(before) or len(before) < max(size, 2)
+        return is_part and set(answer.records) <= set(before)
+
+    def _is_last(self, answer: Answer) -> bool:
+        """Return whether the page is the last by the sign of the feed. Raises WalkBroken."""
+        if answer.ended:
+            return True
+        match self._rules.sign:
+            case "more":
+                return not self._rules.announces(answer)
+            case "empty" if not answer.records:
+                return True
+            case _:
+                return answer.next is None
 
     def _next(self, found: Cursor | None) -> Place:
         if found is None or self._rules.pages.kind == "cursor":
@@ -318,15 +327,10 @@ class _Counted:
         if answer.gone:  # rows were deleted, and with them the announced page
             return Turn(last=True, shrunk=True, unreadable=self._is_unreadable)
         count, size = len(answer.records), self._paging.size
-        last = self._is_last(answer)
-        if last is None:
-            return Turn(
-                last=False,
-                error=WalkBroken(
-                    f"a page does not say at {self._rules.pages.more} whether there is another one",
-                    reason="flag_missing",
-                ),
-            )
+        try:
+            last = self._is_last(answer)
+        except WalkBroken as problem:
+            return Turn(last=False, error=problem)
         error = None
         if not last and not count:
             if self._rules.sign == "total":
@@ -368,13 +372,13 @@ class _Counted:
         self._asked_again = page
         return is_first
 
-    def _is_last(self, answer: Answer) -> bool | None:
-        """Return whether the page is the last by the sign of the feed; None: it does not say."""
+    def _is_last(self, answer: Answer) -> bool:
+        """Return whether the page is the last by the sign of the feed. Raises WalkBroken."""
         if answer.ended:
             return True
         match self._rules.sign:
             case "more":
-                return None if answer.more is None else not answer.more
+                return not self._rules.announces(answer)
             case "count" if answer.count is not None:
                 return self._ordinal >= answer.count
             case "total" if answer.total is not None:
