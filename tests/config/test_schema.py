@@ -39,6 +39,6 @@ def test_the_schema_describes_every_key_of_every_type() -> None:
     text = json.dumps(schema)
     assert not any(word in text for word in ('"null"', "PT5M", '"gt"', "_Whole"))
     references = re.findall(r'"\$ref": "#/\$defs/([^"]+)"', text)
-    types = len(model.SOURCES) + len(model.SOURCES.described) + len(model.SINKS)
-    assert len(references) == types + 4
+    count = len(model.SOURCES) + len(model.SOURCES.described) + len(model.SINKS)
+    assert len(references) == count + 4
     assert set(references) == set(schema["$defs"])

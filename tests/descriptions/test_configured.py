@@ -303,8 +303,14 @@ def test_init_for_any_other_api_names_the_file() -> None:
 LOADED = """
 import sys
 from pathlib import Path
+from auditrelay.clock import Clock
 from auditrelay.config import load
-load(Path(sys.argv[1]), {"HOME": "/h", "TOKEN": "a-pretend-token"})
+from auditrelay.supervisor.sources import make_source
+from auditrelay.service import app
+from auditrelay.telemetry.metrics import Metrics
+config = load(Path(sys.argv[1]), {"HOME": "/h", "TOKEN": "a-pretend-token"})
+for name, settings in config.sources.items():
+    make_source(name, settings, Metrics(), Clock(), Path("/nowhere"))
 print(*sorted(name for name in sys.modules if name.startswith("auditrelay.descriptions")))
 """
 

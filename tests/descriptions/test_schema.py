@@ -8,7 +8,6 @@ import jsonschema
 import pytest
 from tests.descriptions.described import PARTS, text
 
-from auditrelay.descriptions.model import DescriptionFile, Table
 from auditrelay.descriptions.schema import json_schema, key_meanings
 
 SCHEMA = json_schema()
@@ -44,5 +43,21 @@ def test_every_table_of_the_schema_shows_what_its_keys_mean() -> None:
     assert meanings.keys() == {"Table", *SCHEMA["$defs"], "DescriptionFile", "Feed"}
     pages = SCHEMA["$defs"]["Pages"]["properties"]
     assert pages["alone"]["description"] == "Later pages carry the cursor and nothing else."
-    assert "unsure" in meanings["DescriptionFile"]
-    assert issubclass(DescriptionFile, Table)
+    assert pages["join"]["description"].startswith("What joins a cursor")
+    without = {
+        f"{name}.{key}"
+        for name, table in SCHEMA["$defs"].items()
+        for key, value in table["properties"].items()
+        if not {"description", "$ref"} & value.keys()
+        and key not in ("kind", "id", "name", "email", "actions")
+    }
+    assert without == SAID_BY_THEIR_NAMES
+
+
+SAID_BY_THEIR_NAMES = {
+    "ChangePaths.before",
+    "ChangePaths.after",
+    "EventPaths.org_name",
+    "EventPaths.project_id",
+    "EventPaths.project_name",
+}

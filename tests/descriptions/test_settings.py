@@ -14,13 +14,13 @@ from auditrelay.settings.secrets import Secret, SecretDocument
 KEYS = {"type": "acme", "domain": "eu.acme.example", "token": "a-pretend-token"}
 
 
-def settings(folder: Path, keys: dict[str, Any] | None = None, **parts: str) -> Any:
+def settings(folder: Path, keys: dict[str, Any] | None = None, /, **parts: str) -> Any:
     """Return the settings with *keys* of a description with *parts* changed."""
     made = settings_class(described(folder, **parts).feed(), "acme")
-    return made(**{**KEYS, **(keys or {})})
+    return made.model_validate({**KEYS, **(keys or {})})
 
 
-def problem(folder: Path, keys: dict[str, Any], **parts: str) -> str:
+def problem(folder: Path, keys: dict[str, Any], /, **parts: str) -> str:
     with pytest.raises(ValidationError) as caught:
         settings(folder, keys, **parts)
     [error] = caught.value.errors()
@@ -122,7 +122,7 @@ def test_a_longer_window_than_the_vendor_accepts_is_cut_with_a_note(tmp_path: Pa
 def test_an_optional_secret_may_be_left_out_and_is_empty(tmp_path: Path) -> None:
     secrets = PARTS["secrets"].rstrip() + '\ndefault = ""\n'
     made = settings_class(described(tmp_path, secrets=secrets).feed(), "acme")
-    found = made(**{key: value for key, value in KEYS.items() if key != "token"})
+    found = made.model_validate({key: KEYS[key] for key in ("type", "domain")})
     assert found.secret("token") == Secret("")
 
 
@@ -196,8 +196,9 @@ def test_a_table_of_a_feed_replaces_the_whole_table_at_the_top(tmp_path: Path) -
 def test_a_feed_is_named_unless_there_is_a_default(tmp_path: Path) -> None:
     made = settings_class(described(tmp_path, **FEEDS).feed("admin"), "acme")
     with pytest.raises(ValidationError, match="feed\n  Field required"):
-        made(**KEYS)
-    assert made(**KEYS, feed="admin").vendor_key == "acme:admin"
+        made.model_validate(KEYS)
+    assert made.model_validate({**KEYS, "feed": "admin"}).vendor_key == "acme:admin"
     default = {**FEEDS, "top": PARTS["top"].rstrip() + '\ndefault_feed = "users"\n'}
-    found = settings_class(described(tmp_path, **default).feed(), "acme")(**KEYS)
+    made = settings_class(described(tmp_path, **default).feed(), "acme")
+    found = made.model_validate(KEYS)
     assert found.vendor_key == "acme:users"

@@ -28,7 +28,7 @@ def test_a_shipped_description_has_no_problem_and_its_name_is_the_vendor(name: s
         keys: dict[str, Any] = {"type": name}
         keys |= {key: each.example for key, each in description.file.settings.items()}
         keys |= dict.fromkeys(description.file.secrets, "a-pretend-secret")
-        settings = made(**keys, **({"feed": feed} if feed else {}))
+        settings = made.model_validate({**keys, **({"feed": feed} if feed else {})})
         assert settings.base_url.startswith("https://")
 
 

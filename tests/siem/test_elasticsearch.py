@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from tests.siem.seen import TOP, Seen, Siems
 
+from auditrelay.descriptions import shipped
 from auditrelay.events import Actor, AuditEvent, Change, Target
 from auditrelay.events.marks import NOT_NORMALIZED
 from auditrelay.events.normalize import available
@@ -119,7 +120,7 @@ def full(event: AuditEvent, vendor: str) -> Iterator[AuditEvent]:
 def documents(siems: Siems, golden: dict[str, AuditEvent]) -> list[dict[str, Any]]:
     found = [siems.document(event) for event in golden.values()]
     event = next(iter(golden.values()))
-    for vendor in available():
+    for vendor in (*available(), *shipped()):
         found += [siems.document(each, replayed=True) for each in full(event, vendor)]
     return found
 
@@ -153,7 +154,7 @@ def test_no_field_is_mapped_that_is_never_sent(documents: list[dict[str, Any]]) 
 
 def test_every_vendor_is_mapped() -> None:
     vendors = {path.partition(".")[0] for path in EXPLICIT if ".audit." in path}
-    assert available().keys() == vendors
+    assert {*available(), *shipped()} == vendors
 
 
 def test_the_original_record_is_kept_and_not_indexed() -> None:

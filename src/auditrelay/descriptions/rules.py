@@ -199,7 +199,8 @@ def _missing(draft: Draft, part: Part) -> Iterator[Problem]:
 def _range_of(key: str) -> TypeAdapter[Any]:
     """Return what checks the key *key* that every source has."""
     field = SourceSettings.model_fields[key]
-    return TypeAdapter(Annotated[field.annotation, *field.metadata])
+    kind: Any = Annotated[field.annotation, *field.metadata]
+    return TypeAdapter(kind)
 
 
 def _out_of_range(key: str, value: Any) -> str | None:

@@ -6,6 +6,7 @@ It is pydantic's, of the tables in ``model``; what a key means is said by the te
 
 import ast
 import inspect
+import re
 from typing import Any
 
 from auditrelay.descriptions import model
@@ -51,7 +52,7 @@ def _texts_below(table: ast.ClassDef) -> dict[str, str]:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             key = line.target.id.rstrip("_")
         elif key and isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
-            found[key] = inspect.cleandoc(str(line.value.value))
+            found[key] = re.sub(r"``|\*(?=\w)|(?<=\w)\*", "", str(line.value.value))
             key = ""
         else:
             key = ""

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from importlib.resources import files
 from typing import Any, Self
 
+from auditrelay.descriptions import shipped
 from auditrelay.events.normalize import available as vendors
 from auditrelay.sinks._requests import part_of
 
@@ -27,7 +28,8 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
     """
     Return the component template and the index template, by the path that each is put to.
 
-    Every vendor that this version reads has its fields in it.
+    Every vendor that comes with this version has its fields in it; those of others are typed by
+    its rules.
 
     OpenSearch calls flattened fields ``flat_object``, requires the value of a ``constant_keyword``
     in the template, where it is not known yet, and has neither built-in component templates nor
@@ -37,7 +39,7 @@ def templates(*, opensearch: bool) -> dict[str, dict[str, Any]]:
     component = json.loads((folder / "component_template.json").read_bytes())
     properties = component["template"]["mappings"]["properties"]
     fields = properties.pop(_VENDOR)
-    properties |= dict.fromkeys(vendors(), fields)
+    properties |= dict.fromkeys((*vendors(), *shipped()), fields)
     index = json.loads((folder / "index_template.json").read_bytes())
     if opensearch:
         component = _for_opensearch(component)
