@@ -3,7 +3,8 @@ The narrow gate: which records of a page are usual, so that they can be read all
 
 Usual is a record whose documented fields have simple values, that is strict JSON, is passed on as
 it was sent, and has nothing to redact. Everything else is read with care, alone (``careful``); what
-comes of a record is the same on both ways, and the gate is the only place that decides.
+comes of a record is the same on both ways, and the gate is the only place that decides. Of a vendor
+that reads whole records, the whole is at hand: there a usual one may have something to redact.
 """
 
 import contextlib
@@ -14,9 +15,11 @@ import msgspec
 import orjson
 from msgspec import UNSET
 
-from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, is_same
+from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, encode, is_same
 from auditrelay.events.identity import Identity
+from auditrelay.events.marks import places
 from auditrelay.events.redact import Redactor
+from auditrelay.events.secret_texts import Search
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Documented, Vendor, is_long, unmapped
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -118,6 +121,8 @@ class Gate:
 
     def read(self, texts: Sequence[bytes], records: Sequence[Documented]) -> "UsualPage":
         """Look into the whole of *records*, decoded from *texts*, and say which are usual."""
+        if self._reads_whole:
+            return self._read_whole(texts)
         raw = _as_texts(texts)
         page = UsualPage(raw, [True] * len(raw), [], [], [])
         if None in raw:
@@ -136,15 +141,38 @@ class Gate:
             )
         return page
 
+    def _read_whole(self, texts: Sequence[bytes]) -> "UsualPage":
+        """Do so for a vendor that reads whole records: those are at hand, to redact them here."""
+        values, _, same = _values(texts)
+        page = UsualPage(_as_texts(texts), same, values, [], [])
+        if None in page.raw:
+            page.restrict([text is not None for text in page.raw])
+        if any(len(text) > MAX_TEXT_LENGTH for text in texts):
+            page.restrict(
+                [not is_long(text, value) for text, value in zip(texts, values, strict=True)]
+            )
+        searches = self._redactor.searches(b"\n".join(texts))
+        if searches or not self._redactor.spares_page(values):
+            self._redact(page, texts, searches)
+        return page
+
+    def _redact(
+        self, page: "UsualPage", texts: Sequence[bytes], searches: Sequence[Search]
+    ) -> None:
+        redactor = self._redactor
+        page.redacted = [()] * len(texts)
+        for row, (record, value) in enumerate(zip(texts, page.details, strict=True)):
+            text = page.raw[row]
+            if text is None or not page.usual[row]:
+                continue
+            is_clean = not searches or redactor.spares_texts(record, text, searches)
+            replaced = redactor.record(value, b"" if is_clean else record)
+            if replaced:
+                page.raw[row] = encode(value).decode()
+                page.redacted[row] = places(replaced)
+
     def _look_into_all(self, page: "UsualPage", texts: Sequence[bytes]) -> None:
         values, _ = self._look_into(page, texts)
-        if self._reads_whole:
-            page.details = values
-            if max(map(len, texts)) > MAX_TEXT_LENGTH:
-                page.restrict(
-                    [not is_long(text, value) for text, value in zip(texts, values, strict=True)]
-                )
-            return
         known: list[dict[str, Any]] = [
             value if usual else {} for value, usual in zip(values, page.usual, strict=True)
         ]
@@ -175,6 +203,8 @@ class UsualPage(msgspec.Struct, gc=False):
     details: list[Any]
     metadata: list[str | None]
     unmapped: list[str | None]
+    redacted: list[tuple[str, ...]] = []
+    """Where something was replaced; empty if nothing was."""
 
     def restrict(self, usual: Sequence[bool]) -> None:
         """Only what is *usual* is so still."""

@@ -202,9 +202,8 @@ class Normalizer:
         org_id = [each or self._scope or None for each in own.org_id]
         quality = _pick(page.time_quality, rows)
         kinds: list[_Key] = list(zip(action, quality, _NONE, _NONE, strict=False))
-        redacted: list[tuple[str, ...]] = [()] * count if careful else []
+        redacted = found.redacted
         for place, row in careful.items():
-            redacted[place] = row.redacted
             if not vendor.reads_whole:
                 native_id[place], time_raw[place] = row.native_id, row.time_raw
                 org_id[place] = row.org_id
@@ -274,6 +273,7 @@ class Normalizer:
             _spread(usual.details, places, len(rows), None),
             _spread(usual.metadata, places, len(rows), None),
             _spread(usual.unmapped, places, len(rows), None),
+            _spread(usual.redacted, places, len(rows), ()),
         )
         odd = {place for place, fine in zip(places, usual.usual, strict=True) if not fine}
         odd.update(place for place, record in enumerate(records) if record is None)
@@ -287,6 +287,7 @@ class Normalizer:
             found.raw[place] = row.raw
             found.details[place], found.metadata[place] = row.details, row.metadata
             found.unmapped[place] = row.unmapped
+            found.redacted[place] = row.redacted
         return found, careful
 
     def _sort(self, kind: "_Key") -> Sort:
@@ -387,6 +388,7 @@ class _Rows(NamedTuple):
     details: list[Any]
     metadata: list[str | None]
     unmapped: list[str | None]
+    redacted: list[tuple[str, ...]]
 
 
 _Key = tuple[Action, TimeQuality, tuple[str, ...], tuple[str, ...]]

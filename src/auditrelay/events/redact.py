@@ -68,6 +68,9 @@ _NO_KEYS: frozenset[str] = frozenset()
 
 Mode = Literal["default", "off"] | list[str]
 
+_Path = tuple[Any, ...]
+"""The keys and numbers that lead to a value; as a text only where something is replaced."""
+
 Paths = list[str]
 """Where in a record something was replaced: keys and numbers, joined by dots."""
 
@@ -142,7 +145,7 @@ class Redactor:
         level = list(values)
         for _ in range(20):
             objects = [each for each in level if type(each) is dict]
-            if not self._keys.harmless.issuperset(chain.from_iterable(objects)):
+            if not self._spares_objects(objects):
                 return False
             lists = [each for each in level if type(each) is list]
             if lists and not self.spares_list(list(chain.from_iterable(lists))):
@@ -154,12 +157,21 @@ class Redactor:
             level = [each for each in inner if type(each) in _CONTAINERS]
         return False
 
+    def _spares_objects(self, nodes: list[dict[str, Any]]) -> bool:
+        odd = set(chain.from_iterable(nodes)) - self._keys.harmless
+        for key in odd:
+            having = [node for node in nodes if key in node]
+            if any(self._keys.hides(key, node[key]) for node in having):
+                return False
+            if key in _VALUE_KEY_SET and any(map(self.is_named, having)):
+                return False
+        return True
+
     def _spares_object(self, node: dict[str, Any]) -> bool:
-        if self._keys.harmless.issuperset(node):
-            return True
-        if any(self._keys.hides(key, value) for key, value in node.items()):
+        odd = node.keys() - self._keys.harmless
+        if any(self._keys.hides(key, node[key]) for key in odd):
             return False
-        return _VALUE_KEY_SET.isdisjoint(node) or not self.is_named(node)
+        return _VALUE_KEY_SET.isdisjoint(odd) or not self.is_named(node)
 
     def spares_list(self, node: list[Any]) -> bool:
         """Return whether no text in *node* is the name of a header with a secret."""
@@ -180,17 +192,18 @@ class Redactor:
         """
         Replace every secret in *record*, in place, and return where they were.
 
-        *compact* is the record as JSON, from which it is decided whether to search texts at all.
-        *depth* is at how many levels of nesting it is, and *path* where, if it is JSON in a text of
-        a record.
+        *compact* is the record as JSON, from which it is decided whether to search texts at all;
+        an empty one has been found to have none in its texts. *depth* is at how many levels of
+        nesting it is, and *path* where, if it is JSON in a text of a record.
         """
         if not self._enabled or type(record) not in _CONTAINERS:
             return []
         walk = _Walk(self._keys, self._texts, self, search=bool(self.searches(compact)))
+        begin = (path,) if path else ()
         if type(record) is dict:
-            walk.object(record, path, depth, exempt=self._exempt if not depth else _NO_KEYS)
+            walk.object(record, begin, depth, exempt=self._exempt if not depth else _NO_KEYS)
         else:
-            walk.list(record, path, depth)
+            walk.list(record, begin, depth)
         return walk.paths
 
     def text(self, text: str, depth: int = 0) -> str:
@@ -245,16 +258,19 @@ class _Walk:
         """What was looked through for the sake of a name beside it: each only once."""
         self.paths: Paths = []
 
-    def _hide(self, node: Any, place: Any, path: str) -> None:
+    def _hide(self, node: Any, place: Any, path: _Path) -> None:
         if node[place] != MARK:
             node[place] = MARK
-            self.paths.append(_join(path, place))
+            self.paths.append(_joined(path, place))
 
     def object(
-        self, node: dict[str, Any], path: str, depth: int, *, exempt: frozenset[str] = _NO_KEYS
+        self, node: dict[str, Any], path: _Path, depth: int, *, exempt: frozenset[str] = _NO_KEYS
     ) -> None:
         if self._search:
             self._rename(node, path)
+        elif self._keys.harmless.issuperset(node):
+            self._below(node, path, depth)
+            return
         for key, value in node.items():
             if key not in exempt and self._keys.hides(key, value):
                 self._hide(node, key, path)
@@ -265,7 +281,16 @@ class _Walk:
                 if key in node and key not in exempt:
                     self._beside(node, key, path)
 
-    def list(self, node: list[Any], path: str, depth: int) -> None:
+    def _below(self, node: dict[str, Any], path: _Path, depth: int) -> None:
+        """Look into what is in *node*, in which itself there is nothing to hide."""
+        for key, value in node.items():
+            kind = type(value)
+            if kind is dict:
+                self.object(value, (*path, key), depth + 1)
+            elif kind is list:
+                self.list(value, (*path, key), depth + 1)
+
+    def list(self, node: list[Any], path: _Path, depth: int) -> None:
         before: Any = None
         names_headers = not self._redactor.spares_list(node)
         for place, value in enumerate(node):
@@ -274,41 +299,41 @@ class _Walk:
             self._inside(node, place, path, depth)
             before = value
 
-    def _inside(self, node: Any, place: Any, path: str, depth: int) -> None:
+    def _inside(self, node: Any, place: Any, path: _Path, depth: int) -> None:
         value = node[place]
         kind = type(value)
         if kind is str:
             if self._search:
                 self._string(node, place, path, depth)
         elif kind is dict:
-            self.object(value, _join(path, place), depth + 1)
+            self.object(value, (*path, place), depth + 1)
         elif kind is list:
-            self.list(value, _join(path, place), depth + 1)
+            self.list(value, (*path, place), depth + 1)
 
-    def _string(self, node: Any, place: Any, path: str, depth: int) -> None:
+    def _string(self, node: Any, place: Any, path: _Path, depth: int) -> None:
         text: str = node[place]
         if '"' in text and text.lstrip()[:1] in ("{", "["):
-            node[place], paths = self._redactor.json(text, _join(path, place), depth)
+            node[place], paths = self._redactor.json(text, _joined(path, place), depth)
             self.paths += paths
             return
         encoded = partial(self._redactor.is_secret_json, depth=depth)
         safe = self._texts.without_secrets(text, encoded)
         if safe != text:
             node[place] = safe
-            self.paths.append(_join(path, place))
+            self.paths.append(_joined(path, place))
 
-    def _beside(self, node: Any, place: Any, path: str) -> None:
+    def _beside(self, node: Any, place: Any, path: _Path) -> None:
         """Hide what may be a secret in the value beside the name of one."""
         value = node[place]
         if type(value) in _CONTAINERS:
             if id(value) not in self._seen:
                 self._seen.add(id(value))
                 for inner in value if type(value) is dict else range(len(value)):
-                    self._beside(value, inner, _join(path, place))
+                    self._beside(value, inner, (*path, place))
         elif may_be_secret(value) or (self._keys.are_given and value is not None):
             self._hide(node, place, path)
 
-    def _rename(self, node: dict[str, Any], path: str) -> None:
+    def _rename(self, node: dict[str, Any], path: _Path) -> None:
         """Replace tokens that are keys."""
         safe = {key: self._texts.without_token(key) for key in node if len(key) > 8}
         if any(key != name for key, name in safe.items()):
@@ -317,7 +342,7 @@ class _Walk:
             for number, (key, value) in enumerate(items):
                 name = safe.get(key, key)
                 if name != key:
-                    self.paths.append(_join(path, name))
+                    self.paths.append(_joined(path, name))
                 node[name if name not in node else f"{name}#{number}"] = value
 
 
@@ -346,10 +371,13 @@ def _may_have_json(text: bytes) -> bool:
 _JSON_SEARCH = Search(_may_have_json, _finds_json)
 
 
-def _join(path: str, place: Any) -> str:
+def _joined(path: _Path, place: Any) -> str:
     """Return the path of *place* in *path*, no longer than is shown: a key may be very long."""
-    place = str(place)[:MAX_PLACE_LENGTH]
-    return f"{path}.{place}"[:MAX_PLACE_LENGTH] if path else place
+    shown = ""
+    for each in (*path, place):
+        key = str(each)[:MAX_PLACE_LENGTH]
+        shown = f"{shown}.{key}"[:MAX_PLACE_LENGTH] if shown else key
+    return shown
 
 
 def _nesting(json: str) -> int:

@@ -194,6 +194,7 @@ class SecretKeys(dict[str, bool]):
         super().__init__()
         self.harmless: set[str] = set()
         """Keys that are no secret, not ambiguous, and not in *special*: most keys."""
+        self._ambiguous: dict[str, bool] = {}
         self._special = special
         self.are_given: Final = globs is not None
         """Whether the operator has listed them; then every value under one is a secret."""
@@ -210,6 +211,7 @@ class SecretKeys(dict[str, bool]):
             if len(self) >= _MAX_CACHED_KEYS:
                 self.clear()
                 self.harmless.clear()
+                self._ambiguous.clear()
             self[key] = secret
             if not secret and key not in self._special and not self.is_ambiguous(key):
                 self.harmless.add(key)
@@ -217,7 +219,14 @@ class SecretKeys(dict[str, bool]):
 
     def is_ambiguous(self, key: str) -> bool:
         """Return whether *key* names a secret only if the value under it looks like one."""
-        return not self.are_given and any(map(_is_ambiguous, _splits(key)))
+        if self.are_given:
+            return False
+        known = self._ambiguous.get(key)
+        if known is None:
+            known = any(map(_is_ambiguous, _splits(key)))
+            if key in self:  # what is kept is bounded with it
+                self._ambiguous[key] = known
+        return known
 
     def hides(self, key: str, value: Any) -> bool:
         """Return whether *value* under *key* is to be hidden."""
