@@ -133,7 +133,7 @@ async def test_a_refresh_token(clock: FakeClock) -> None:
 async def test_a_basic_credential_is_hidden_in_the_spelling_in_which_it_is_sent(
     clock: FakeClock,
 ) -> None:
-    client = Client(id=CLIENT_ID, secret=CLIENT_SECRET, send="basic")
+    client = Client(id="ab", secret="+/%&=+/%&=aZ9", send="basic")
     async with rig(clock, {**CLIENT_CREDENTIALS, "send": "basic"}, client) as made:
         await ask(made.source())
         (request,) = made.server.seen
