@@ -506,3 +506,12 @@ async def test_a_refresh_token_that_rotates_is_reported_once(clock: FakeClock) -
         (line,) = [line for line in logs if line["event"] == "refresh_token_rotates"]
         assert line == {"event": "refresh_token_rotates", "log_level": "warning", "peer": "acme"}
         assert scrub(f"it sent {made.server.refresh_tokens[-1]}") == "it sent ***"
+
+
+async def test_a_refresh_token_that_comes_unasked_is_hidden_and_no_matter(clock: FakeClock) -> None:
+    async with rig(clock) as made:
+        made.server.switches.rotates = True
+        with capture_logs() as logs:
+            assert (await ask(made.source())).status == 200
+        assert not [line for line in logs if line["log_level"] == "warning"]
+        assert scrub(f"it sent {made.server.refresh_tokens[-1]}") == "it sent ***"

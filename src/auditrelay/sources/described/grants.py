@@ -212,10 +212,10 @@ class TokenRequest:
 
     def _rotates(self, answer: dict[str, Any]) -> bool:
         other = answer.get("refresh_token")
-        if self._refresh_token is None or not isinstance(other, str) or not other:
+        if not isinstance(other, str) or not other:
             return False
-        scrubber.learn_renewed(other, whole=True)
-        return other != self._refresh_token.reveal()
+        scrubber.learn_renewed(other, whole=True)  # some send one with every grant
+        return self._refresh_token is not None and other != self._refresh_token.reveal()
 
     def _failure(self, reply: Reply, answer: dict[str, Any]) -> Refused | Retryable:
         """Return the error for a *reply* that is no success."""
