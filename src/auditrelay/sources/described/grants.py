@@ -197,7 +197,7 @@ class TokenRequest:
         return text
 
     def _assertion(self, key: Secret) -> str:
-        # Only here: cryptography takes some 10 MB of memory.
+        # Only here: cryptography takes 7 MB of memory.
         from auditrelay.sources.described import jwt  # noqa: PLC0415
 
         auth = self._auth
