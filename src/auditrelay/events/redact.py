@@ -160,7 +160,7 @@ class Redactor:
     def _spares_objects(self, nodes: list[dict[str, Any]]) -> bool:
         odd = set(chain.from_iterable(nodes)) - self._keys.harmless
         for key in odd:
-            having = [node for node in nodes if key in node]
+            having = [node for node in nodes if node.get(key) is not None]
             if any(self._keys.hides(key, node[key]) for node in having):
                 return False
             if key in _VALUE_KEY_SET and any(map(self.is_named, having)):
