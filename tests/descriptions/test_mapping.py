@@ -249,7 +249,7 @@ def test_the_first_alternative_that_finds_somebody_is_the_actor(
 
 def test_actors_of_one_page_do_not_mix() -> None:
     normalize = normalizer(described(ACTORS))
-    records = [
+    records: list[dict[str, Any]] = [
         {"session": {"user": {"id": 7}}, "who": {"type": "Key", "name": "n"}},
         {"who": {"type": "Key", "name": "n"}},
         {"who": {"type": "System"}, "ip": "192.0.2.1"},
@@ -501,9 +501,10 @@ def test_an_id_of_parts_needs_all_of_them_and_keeps_them_apart() -> None:
 def test_a_record_that_has_no_id_by_declaration_is_known_by_its_content() -> None:
     records = 'no_id = true\nwithout = ["links", "seen"]\ntime = "at"'
     normalize = normalizer(described(f'[records]\nat = ""\n{records}\n[event]\n'))
+    extras: list[dict[str, Any]] = [{}, {}, {"seen": "x"}, {"a": 2}]
     lines = [
         orjson.dumps({"a": 1, "links": number, "at": AT, **extra})
-        for number, extra in enumerate([{}, {}, {"seen": "x"}, {"a": 2}])
+        for number, extra in enumerate(extras)
     ]
     page = normalize.identify(lines, 5)
     assert len(set(page.uid)) == 4  # twins of one page are as many events
