@@ -439,6 +439,35 @@ def test_secrets_are_replaced_and_the_paths_found_again() -> None:
     assert kept.reason == "hush"
 
 
+def test_what_the_description_knows_is_no_secret_whatever_it_is_called() -> None:
+    text = """[event]
+        metadata = "actor.api_key.more"
+        [[event.actor]]
+        kind = "api_key"
+        id = "actor.api_key.id"
+        email = "owners.0.token.email"
+        [[event.target]]
+        id = "target.credential_uid"
+    """
+    record = {
+        "actor": {"api_key": {"id": "Key0123456789abcdef", "type": "user", "v": "h0sh-Hush-1"}},
+        "owners": [{"token": {"email": "d@acme.example", "x": {"y": "h1sh-Hush-1"}}}],
+        "target": {"credential_uid": "c-7"},
+    }
+    found = event_of(text, record)
+    assert found.actor == Actor("api_key", "Key0123456789abcdef", None, "d@acme.example")
+    assert found.target.id == "c-7"
+    assert b"Hush" not in bytes(found.raw)
+    assert found.redacted == ("actor.api_key.v", "owners.0.token.x.y")
+    assert json.loads(bytes(found.raw))["actor"]["api_key"]["type"] == "user"
+    by_globs = event_of(text, record, redact=["*key*", "*uid"])
+    assert (by_globs.actor.id, by_globs.target.id) == (None, "[redacted]")
+    elsewhere = event_of(text, {"other": {"api_key": {"id": "Key0123456789abcdef"}}})
+    assert b"Key0" not in bytes(elsewhere.raw)
+    in_a_text = event_of(text, {"actor": json.dumps({"api_key": {"id": "Key0123456789abcdef"}})})
+    assert b"Key0" not in bytes(in_a_text.raw)
+
+
 def test_identities_at_the_paths_are_replaced_by_pseudonyms() -> None:
     key = "k" * 32
     pseudonyms = Pseudonyms(key, ("actor.id", "actor.email", "actor.ip"))
