@@ -358,7 +358,7 @@ def _party(alternatives: Sequence[ActorPaths | TargetPaths], table: Table) -> _P
     """
     Return for each record the first alternative whose id, name or email finds something.
 
-    Where none does, a type may still be told: by the first alternative that has a path to one.
+    Where none does, there may still be a type: of the first alternative with a path to one.
     """
     if not alternatives:
         return _Party((), (), (), (), ())
