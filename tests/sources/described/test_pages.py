@@ -249,6 +249,23 @@ async def test_without_its_flag_a_page_breaks_the_walk(
     assert (ids(pages), error.reason) == (["e1"], "flag_missing")
 
 
+@pytest.mark.parametrize(
+    ("pages", "ends"), [([[1]], True), ([[]], True), ([[1], [2]], True), ([[1], []], False)]
+)
+async def test_a_flag_that_is_left_out_says_no_where_no_cursor_is_either(
+    serve: Serve, connect: Connect, day: Interval, pages: list[list[int]], *, ends: bool
+) -> None:
+    script = [page(numbers, more=True, next="c") for numbers in pages[:-1]] + [page(pages[-1])]
+    walk = connect(await serve(*script), feed(pages={"more": "body:more"})).walk(day)
+    shown = [await anext(walk) for _ in script[:-1]]
+    if ends:
+        assert (await anext(walk)).last
+    else:
+        with pytest.raises(WalkBroken, match="does not say at body:more"):
+            await anext(walk)
+    assert not any(each.last for each in shown)
+
+
 async def test_a_flag_that_is_none_is_a_bad_reply(
     serve: Serve, connect: Connect, failing: Any
 ) -> None:

@@ -89,7 +89,7 @@ class Source:
             if spot is not None
         }
         # null for the records of a page that was announced is no empty list.
-        self._promises = self._rules.sign in ("more", "count", "absent") and pages.empty == "broken"
+        self._promises = self._rules.sign != "empty" and pages.empty == "broken"
         self._later_refused = "cursor_expired" if pages.kind in ("cursor", "url") else PAGE_REFUSED
         time = feed.time
         self._has_end = time.end is not None or time.text is not None
