@@ -94,6 +94,29 @@ async def test_the_body_of_a_post_gets_the_cursor_as_it_is(
     assert vendor.asked[0].headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ('[1772359500000,"a"]', [1772359500000, "a"]),
+        ("[not json", "[not json"),
+        ('["a"] and more', '["a"] and more'),
+        ("text", "text"),
+    ],
+)
+async def test_a_list_in_a_header_goes_into_a_body_as_a_list(
+    serve: Serve, connect: Connect, walk: Any, text: str, sent: object
+) -> None:
+    first = page([1])
+    first.headers["X-Search_after"] = text
+    vendor = await serve(first, page([]))
+    description = feed(
+        request={"method": "POST"},
+        pages={"from": "header:x-search_after", "to": "body:search_after", "until_empty": True},
+    )
+    await walk(connect(vendor, description))
+    assert vendor.bodies[1]["search_after"] == sent
+
+
 async def test_later_pages_may_carry_the_cursor_alone_and_go_elsewhere(
     serve: Serve, connect: Connect, walk: Any
 ) -> None:
