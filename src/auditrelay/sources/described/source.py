@@ -5,6 +5,7 @@ A window is asked for with both bounds where the vendor has them. Where it has f
 own times say where the list has passed the window.
 """
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from auditrelay.descriptions.holes import fill_address
 from auditrelay.descriptions.model import Order
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken, code_of
+from auditrelay.events.decode import integer
 from auditrelay.http.fields import Count, Cursor, Flag, Link, read_cursor, read_field
 from auditrelay.http.peer import Peer
 from auditrelay.http.quota import Quota
@@ -89,7 +91,7 @@ class Source:
             if spot is not None
         }
         # null for the records of a page that was announced is no empty list.
-        self._promises = self._rules.sign in ("more", "count", "absent") and pages.empty == "broken"
+        self._promises = self._rules.sign != "empty" and pages.empty == "broken"
         self._later_refused = "cursor_expired" if pages.kind in ("cursor", "url") else PAGE_REFUSED
         time = feed.time
         self._has_end = time.end is not None or time.text is not None
@@ -167,7 +169,7 @@ class Source:
         self, window: Interval, *, background: bool, finely: bool
     ) -> AsyncGenerator[Page]:
         """Yield the pages of *window*, which is asked for in as many spans as the vendor needs."""
-        spans = self._spans(window)
+        spans = spans_of(window, self._questions.format.granule, self._feed.time.longest)
         for span in spans:
             sieve = None
             if self._sifts is not None:
@@ -220,24 +222,6 @@ class Source:
             cursor=cursor,
             at_most=self._feed.pages.most,
         )
-
-    def _spans(self, window: Interval) -> list[Interval]:
-        """
-        Return the spans to request, which contain *window* whether bounds are included or not.
-
-        They are as many as it takes not to be longer than the vendor accepts: one that is just as
-        long becomes too long when it is widened.
-        """
-        granule, longest = self._questions.format.granule, self._feed.time.longest
-        # A day that is a bound counts whole.
-        extra = granule if granule >= COARSE else timedelta(0)
-        for count in range(1, MAX_SPANS + 1):
-            length = window.length / count
-            bounds = [*(window.start + length * each for each in range(count)), window.end]
-            spans = [widened(Interval(*pair), granule) for pair in pairwise(bounds)]
-            if longest is None or all(span.length + extra <= longest for span in spans):
-                break
-        return spans
 
     async def _newest_first(
         self, window: Interval, *, background: bool, finely: bool
@@ -382,9 +366,11 @@ class Source:
         pages = self._feed.pages
         if pages.kind == "url":
             return checked(read_field(Link, value)) or None
+        takes_lists = pages.join is not None or (pages.to is not None and pages.to.place == "body")
+        if takes_lists and isinstance(value, str) and value.startswith("["):
+            value = _list_in(value)
         cursor = read_cursor(value)
-        is_joined = pages.to is not None and pages.to.place != "body"
-        if isinstance(cursor, tuple) and is_joined and pages.join is None:
+        if isinstance(cursor, tuple) and not takes_lists:
             raise ValueError("it is a list, and pages.join does not say what joins it")
         return cursor
 
@@ -401,6 +387,24 @@ class Source:
         raise misshapen(content.reply, problem)
 
 
+def spans_of(window: Interval, granule: timedelta, longest: timedelta | None) -> list[Interval]:
+    """
+    Return the spans to request, which contain *window* whether bounds are included or not.
+
+    They are as many as it takes not to be longer than the vendor accepts: one that is just as long
+    becomes too long when it is widened. A day that is a bound counts whole.
+    """
+    extra = granule if granule >= COARSE else timedelta(0)
+    spans: list[Interval] = []
+    for count in range(1, MAX_SPANS + 1):
+        length = window.length / count
+        bounds = [*(window.start + length * each for each in range(count)), window.end]
+        spans = [widened(Interval(*pair), granule) for pair in pairwise(bounds)]
+        if longest is None or all(span.length + extra <= longest for span in spans):
+            break
+    return spans
+
+
 class _Sifts(NamedTuple):
     """What of a list is shown that reaches beyond the window, see :class:`Sieve`."""
 
@@ -411,6 +415,14 @@ class _Sifts(NamedTuple):
 
 _NOT_THERE: Final = ("cursor_expired", PAGE_REFUSED)
 _FIELDS: Final = {"from": "from_"}
+
+
+def _list_in(text: str) -> Any:
+    """Return the JSON list *text*, as it stands in a header; *text* itself if it is none."""
+    try:
+        return json.loads(text, parse_int=integer)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _flag(value: Any) -> bool:

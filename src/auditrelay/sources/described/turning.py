@@ -246,11 +246,19 @@ class _Chained:
         return is_part and set(answer.records) <= set(before)
 
     def _is_last(self, answer: Answer) -> bool:
-        """Return whether the page is the last by the sign of the feed. Raises WalkBroken."""
+        """
+        Return whether the page is the last by the sign of the feed. Raises WalkBroken.
+
+        A server may leave out a flag that is false: then the page without a cursor is the last,
+        unless it was announced and is empty.
+        """
         if answer.ended:
             return True
+        was_announced = self._place is not None
         match self._rules.sign:
-            case "more":
+            case "more" if answer.more is not None or answer.next is not None:
+                return not self._rules.announces(answer)
+            case "more" if self._empty and was_announced:
                 return not self._rules.announces(answer)
             case "empty" if not answer.records:
                 return True
@@ -420,7 +428,7 @@ class _Counted:
         """
         Judge a page around the last record that was read.
 
-        If nothing is behind that record, the total counts what nobody can read, and all was read;
+        If nothing is behind that record, the total counts what cannot be read, and all was read;
         else the vendor shows no more of one query, and the window is halved.
         """
         _, _, alone = self._around_the_end()
