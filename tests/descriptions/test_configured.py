@@ -109,6 +109,10 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
             "sources.crm.description: ",
         ),
         (
+            REST.replace("acme.toml", "~no-such-user/acme.toml"),
+            "sources.crm.description: '~no-such-user/acme.toml': no such user has a home folder",
+        ),
+        (
             REST.replace("acme.toml", "${env:NOPE}"),
             "sources.crm.description: the environment variable NOPE is not set",
         ),
