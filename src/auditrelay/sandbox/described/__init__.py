@@ -7,20 +7,21 @@ API. It is strict: an unknown parameter, a missing one, a bound in another spell
 it did not give, a page that is too large are refused.
 """
 
-import base64
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, unquote
 
 from auditrelay.sandbox.described import places, times
 from auditrelay.sandbox.described.description import Description, as_text
+from auditrelay.sandbox.described.identity import Identity
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
 from auditrelay.sandbox.history import Entry, Records, Span, micros
 from auditrelay.sandbox.messages import Request, Response, json_response
@@ -39,9 +40,9 @@ class Switches:
     is written. *oversize*: the answer to a page size above the largest. *page_size_cap*: the most
     records of a page, whatever was asked. *turns*: "repeats" gives one cursor for ever, "empties"
     makes every second page empty, "endless" announces one more page for ever. *cursor_life*: how
-    long a cursor is accepted, in seconds. *rate*: requests a minute; *throttle*: the first or the last of
-    the statuses above it. *refuse*: a status for every request. *failing*: a failure in a success,
-    where the description has a place for it. *list_absent*: an empty page has no list.
+    long a cursor is accepted, in seconds. *rate*: requests a minute; *throttle*: which of the
+    statuses is that of more. *refuse*: a status for every request. *failing*: a failure in a
+    success, where the description has a place for it. *list_absent*: an empty page has no list.
     """
 
     lower_inclusive: bool = True
@@ -90,7 +91,9 @@ class Described(Vendor):
         super().__init__(history=history, clock=clock, seed=seed)
         self.switches = switches or Switches()
         self.description = Description(file, feed, page)
+        self.REPORTS_TOTAL = "total" in self.description.pages  # type: ignore[misc]  # by the file
         self.api_key = next(iter(self.description.secrets.values()), "")
+        self.identity = Identity(self.description, clock)
         self._templates = self.description.templates() or [{}]
         self._places: dict[str, _Place] = {}
         self._made = 0
@@ -98,13 +101,27 @@ class Described(Vendor):
     def settings(self) -> dict[str, Any]:
         """Return the settings of a source that reads this double; it must have been started."""
         known = self.description
+        server = self.identity.server
         return {
             "type": known.vendor,
             **({"feed": known.feed} if known.feed else {}),
             "base_url": self.url + known.base_path,
+            **({"token_url": server.token_url} if server is not None else {}),
             **known.values,
             **known.secrets,
         }
+
+    async def start(self) -> Self:
+        """Listen, and so does its authorisation server if it has one."""
+        if self.identity.server is not None:
+            await self.identity.server.start()
+        return await super().start()
+
+    async def stop(self) -> None:
+        """Stop both. Raises the bugs of the double itself."""
+        if self.identity.server is not None:
+            await self.identity.server.stop()
+        await super().stop()
 
     def rotate(self, key: str) -> None:
         """Accept only *key* in place of the first secret from now on."""
@@ -163,13 +180,7 @@ class Described(Vendor):
     def _answer(self, request: Request) -> Response:
         known = self.description
         method = known.request.get("method", "GET")
-        if unquote(request.path) not in (known.first_path, known.later_path):
-            raise Refused(404, "no such path")
-        if request.method != method:
-            raise Refused(405, "no such method")
-        self._authorize(request)
-        if self.switches.refuse is not None:
-            raise Refused(self.switches.refuse, "refused on command")
+        self._admit(request, method)
         if wait := self._over_rate():
             return self._throttled(wait)
         if self.switches.failing and (failure := self._failure()) is not None:
@@ -185,27 +196,17 @@ class Described(Vendor):
             callback()
         return self._page(place)
 
-    def _authorize(self, request: Request) -> None:
-        """Raise Refused unless *request* has the credentials."""
-        auth, secrets = self.description.auth, self.description.secrets
-        match auth["kind"]:
-            case "header":
-                name = auth.get("header", "authorization")
-                wanted = {name: auth.get("prefix", "") + secrets[auth["secret"]]}
-            case "headers":
-                wanted = {name: secrets[secret] for name, secret in auth["headers"].items()}
-            case "basic":
-                pair = f"{self._part(auth['user'])}:{self._part(auth['password'])}"
-                wanted = {"authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-            case kind:
-                raise NotImplementedError(kind)
-        if any(request.headers.get(name.lower()) != value for name, value in wanted.items()):
-            raise Refused(401, "the credentials are not accepted")
-
-    def _part(self, text: str) -> str:
-        kind, _, name = text.partition(":")
-        known = {"secret": self.description.secrets, "setting": self.description.values}
-        return known[kind][name] if kind in known else name
+    def _admit(self, request: Request, method: str) -> None:
+        """Raise Refused unless *request* is for this API, and by somebody who may read it."""
+        known = self.description
+        if unquote(request.path) not in (known.first_path, known.later_path):
+            raise Refused(404, "no such path")
+        if request.method != method:
+            raise Refused(405, "no such method")
+        if (problem := self.identity.problem(request)) is not None:
+            raise Refused(401, problem)
+        if self.switches.refuse is not None:
+            raise Refused(self.switches.refuse, "refused on command")
 
     def _place(self, given: list[tuple[str, Any]]) -> _Place:
         """Return the page that is asked for. Raises Refused for what no client may ask."""
@@ -264,16 +265,25 @@ class Described(Vendor):
             upper_inclusive=days or switches.upper_inclusive,
         )
         if table.get("axis") == "recorded":
-            everything = self.records.select(Span(), now)
-            rows = sorted((each for each in everything if _is_in(span, each)), key=_recorded)
+            rows = [each for each in self.records.select(Span(), now) if _is_in(span, each)]
         else:
             rows = list(self.records.select(span, now))
+        rows.sort(key=self._rank)
+        return rows
+
+    def _rank(self, entry: Entry) -> tuple[int, int]:
+        """Return what the list is sorted by."""
+        table = self.description.time
+        at, number = (
+            _recorded(entry) if table.get("axis") == "recorded" else entry.at,
+            int(entry.id),
+        )
         match table.get("order", "none"):
             case "newest_first":
-                rows.reverse()
-            case "none":  # in a fixed order, which is that of no time
-                rows.sort(key=lambda entry: (int(entry.id) % 7, entry.at))
-        return rows
+                return -at, -number
+            case "oldest_first":
+                return at, number
+        return number % 7, number  # a fixed order, which is that of no time
 
     def _page(self, place: _Place) -> Response:
         pages, kind = self.description.pages, self.description.pages["kind"]
@@ -293,7 +303,9 @@ class Described(Vendor):
                 raise Refused(404, pages["gone"])
         else:
             rows = rows[:most]
-            begin = 0 if place.after is None else _behind(rows, place.after)
+            begin = 0
+            if place.after is not None:  # it may be gone
+                begin = bisect_right(rows, self._rank(place.after), key=self._rank)
         empty = turns == "empties" and place.number % 2 == 0
         part = [] if empty else rows[begin : begin + size]
         more = begin + len(part) < len(rows) or turns in ("repeats", "endless")
@@ -377,7 +389,11 @@ class Described(Vendor):
 
     def _address(self, token: str) -> str:
         asked_before = self._places[token].question.text
-        pairs = [(slot.partition(":")[2], value) for slot, value in asked_before]
+        pairs = [
+            (slot.removeprefix("query:"), value)
+            for slot, value in asked_before
+            if slot.startswith("query:")
+        ]
         query = "&".join(
             f"{quote(name, safe='')}={quote(value, safe='')}"
             for name, value in (*pairs, ("sandbox_page", token))
@@ -447,13 +463,3 @@ def _is_in(span: Span, entry: Entry) -> bool:
     above = span.lower is None or at > span.lower or (span.lower_inclusive and at == span.lower)
     below = span.upper is None or at < span.upper or (span.upper_inclusive and at == span.upper)
     return above and below
-
-
-def _behind(rows: Sequence[Entry], last: Entry) -> int:
-    """Return where the row behind *last* is, which may be gone."""
-    known = [each.id for each in rows]
-    if last.id in known:
-        return known.index(last.id) + 1
-    newest_first = len(rows) > 1 and rows[0].at > rows[-1].at
-    behind = (each.at < last.at if newest_first else each.at > last.at for each in rows)
-    return next((place for place, found in enumerate(behind) if found), len(rows))

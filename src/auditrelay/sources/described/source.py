@@ -6,17 +6,20 @@ own times say where the list has passed the window.
 """
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions.holes import fill_address
 from auditrelay.descriptions.model import Order
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken, code_of
+from auditrelay.events.decode import NOT_DECODED
 from auditrelay.http.fields import Count, Cursor, Flag, Link, read_cursor, read_field
 from auditrelay.http.peer import Peer
 from auditrelay.http.quota import Quota
@@ -382,6 +385,8 @@ class Source:
         pages = self._feed.pages
         if pages.kind == "url":
             return checked(read_field(Link, value)) or None
+        if pages.from_ is not None and pages.from_.place == "header":
+            value = _of_header(value)
         cursor = read_cursor(value)
         is_joined = pages.to is not None and pages.to.place != "body"
         if isinstance(cursor, tuple) and is_joined and pages.join is None:
@@ -411,6 +416,14 @@ class _Sifts(NamedTuple):
 
 _NOT_THERE: Final = ("cursor_expired", PAGE_REFUSED)
 _FIELDS: Final = {"from": "from_"}
+
+
+def _of_header(value: str) -> Any:
+    """Return the JSON list that the *value* of a header is, as JumpCloud's cursors, or itself."""
+    if value.startswith("["):
+        with suppress(*NOT_DECODED):
+            return msgspec.json.decode(value)
+    return value
 
 
 def _flag(value: Any) -> bool:
