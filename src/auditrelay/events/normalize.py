@@ -157,6 +157,8 @@ class Normalizer:
     def _native_uids(
         self, records: Sequence[Documented], elements: Sequence[int | None]
     ) -> list[str]:
+        if not records:
+            return []
         columns = [list(map(str, column)) for column in self._identity.usual_ids(records)]
         ids = columns[0]
         if elements or self._identity.is_joined:

@@ -92,7 +92,12 @@ class Description:
                 yield f"query:{name}", self.filled(each)
         for path, value in leaves(self.request.get("body", {})):
             if f"body:{path}" not in self.slots:
-                yield f"body:{path}", self.filled(value) if isinstance(value, str) else value
+                yield f"body:{path}", self._filled_in(value)
+
+    def _filled_in(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._filled_in(each) for each in value]
+        return self.filled(value) if isinstance(value, str) else value
 
     def templates(self) -> list[dict[str, Any]]:
         """Return the records of the sample reply."""
