@@ -104,7 +104,7 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ),
     (
         more("secrets", '[secrets.model_dump]\nabout = "x"'),
-        "secrets.model_dump: is the name of a key that every source has; choose another",
+        "secrets.model_dump: is a word that settings use themselves; choose another",
     ),
     (
         more("settings", '[settings.Region]\nabout = "x"\nexample = "x"\nscope = true'),
