@@ -131,6 +131,20 @@ def test_a_wrong_source_is_one_line_with_its_key(tables: str, problem: str, tmp_
     assert not any("pretend" in line or "\n" in line for line in found)
 
 
+def test_a_shipped_file_that_was_changed_is_reported_with_its_name(
+    shipped: Path, tmp_path: Path
+) -> None:
+    file = shipped / "hooli.toml"
+    file.write_text(file.read_text().replace("[time]", "[times]"))
+    assert problems(tmp_path, HOOLI) == [
+        f"{file}: times: unknown key; did you mean time?",
+        f"{file}: time: is missing",
+    ]
+    file.chmod(0o666)
+    [problem] = problems(tmp_path, HOOLI)
+    assert problem.startswith(f"{file}: every user of this machine can write it")
+
+
 def test_a_file_that_two_sources_name_is_reported_once(tmp_path: Path) -> None:
     write(tmp_path, text(time=""))
     assert problems(tmp_path, REST + REST.replace("crm", "hr")) == [
