@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.descriptions.described import PARTS, text, write
 
-from auditrelay import config, sources
+from auditrelay import sources
 from auditrelay.cli import init
 from auditrelay.config import load
 from auditrelay.config.model import Config
@@ -24,13 +24,6 @@ REST = (
     'token = "${env:TOKEN}"\n'
 )
 ENVIRON = {"HOME": "/home/op", "TOKEN": "a-pretend-token"}
-
-
-@pytest.fixture(autouse=True)
-def own_scrubber(monkeypatch: pytest.MonkeyPatch) -> scrubber.Scrubber:
-    own = scrubber.Scrubber()
-    monkeypatch.setattr(config, "scrubber", own)
-    return own
 
 
 def read(folder: Path, tables: str, environ: dict[str, str] | None = None) -> Config:
