@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -55,7 +56,7 @@ class Rig:
     @property
     def _class(self) -> type[SourceSettings]:
         if self.described:
-            return settings_class(feed((SEEDS / f"{self.kind}.toml").read_text()), self.kind)
+            return _described(self.kind)
         found: type[SourceSettings] = import_module(f"auditrelay.sources.{self.kind}").Settings
         return found
 
@@ -150,6 +151,11 @@ class Rig:
             return error
         assert shown == self.made()
         return None
+
+
+@cache
+def _described(kind: str) -> type[SourceSettings]:
+    return settings_class(feed((SEEDS / f"{kind}.toml").read_text()), kind)
 
 
 KINDS = [*vendors.available(), *(f"described-{path.stem}" for path in sorted(SEEDS.glob("*.toml")))]
