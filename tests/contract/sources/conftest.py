@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,8 +50,10 @@ class Rig:
 
     def _given(self, table: dict[str, Any]) -> dict[str, Any]:
         """Return *table* without what is None, and with what only the description asks for."""
-        if self.described and self.kind == "jitsudo":
-            table = {"host": "jitsudo.example", **table}
+        more = {"jitsudo": ("host", "jitsudo.example"), "slaunch": ("tenant", "acme")}
+        if self.described and self.kind in more:
+            key, value = more[self.kind]
+            table = {key: value, **table}
         return {key: value for key, value in table.items() if value is not None}
 
     @property
@@ -155,10 +158,15 @@ class Rig:
 
 @cache
 def _described(kind: str) -> type[SourceSettings]:
-    return settings_class(feed((SEEDS / f"{kind}.toml").read_text()), kind)
+    return settings_class(feed(DESCRIPTIONS[kind].read_text()), kind)
 
 
-KINDS = [*vendors.available(), *(f"described-{path.stem}" for path in sorted(SEEDS.glob("*.toml")))]
+DESCRIPTIONS = {
+    path.stem: path for path in (*SEEDS.glob("*.toml"), *Path(__file__).parent.glob("*.toml"))
+}
+"""Of vendors that have a module and a double, too."""
+
+KINDS = [*vendors.available(), *(f"described-{kind}" for kind in sorted(DESCRIPTIONS))]
 
 
 @pytest.fixture(params=KINDS)
