@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -670,10 +671,27 @@ def test_what_is_no_object_is_not_split(text: bytes) -> None:
     assert "not_normalized" in found.warnings
 
 
-def test_a_record_stays_whole_that_would_become_too_much() -> None:
-    whole = {"id": {"time": AT, "number": "7"}, "note": "x" * 100_000, "events": list(range(200))}
-    [found] = normalizer(described(SPLIT))([orjson.dumps(whole)], 5)
-    assert len(bytes(found.raw)) > 100_000
+@pytest.mark.parametrize(
+    "whole",
+    [
+        {"events": list(range(101))},
+        {"note": "x" * 5000, "events": list(range(50))},
+        {"events": [1, json.loads("[" * 300 + "]" * 300)]},
+    ],
+)
+def test_a_record_stays_whole_that_would_become_too_much(whole: dict[str, Any]) -> None:
+    text = json.dumps({"id": {"time": AT, "number": "7"}, **whole}, separators=(",", ":")).encode()
+    usual = orjson.dumps({"id": {"time": AT, "number": "8"}, "events": [1, 2]})
+    page = list(normalizer(described(SPLIT))([usual, text], 5))
+    assert ["not_split" in each.warnings for each in page] == [False, False, True]
+    assert page[2].native_id == f"{AT}/7"
+    assert page[2].raw_sha256 == sha256(text).hexdigest()
+
+
+def test_a_hundred_small_events_of_one_record_are_taken_apart() -> None:
+    whole = {"id": {"time": AT, "number": "7"}, "note": "x" * 500, "events": list(range(100))}
+    page = normalizer(described(SPLIT))([orjson.dumps(whole)], 5)
+    assert len(page) == len(set(page.uid)) == 100
 
 
 # -- whatever comes

@@ -24,10 +24,11 @@ from auditrelay.events.classify import settled
 from auditrelay.events.decode import WHITESPACE
 from auditrelay.events.gate import Gate
 from auditrelay.events.identity import Identity, Place, full_text
-from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
+from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, NOT_SPLIT, OWN_PREFIX
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
+from auditrelay.events.split import Parts
 from auditrelay.events.timestamps import are_plausible
 from auditrelay.events.uid import Uids
 from auditrelay.events.vendors import (
@@ -135,14 +136,14 @@ class Normalizer:
         of the same page that were identified before, if it is read in slices.
         """
         texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
-        elements: list[int | None] = []
-        if self.vendor.split is not None:
-            texts, elements = self.vendor.split(texts)
+        split = self.vendor.split
+        parts = Parts(texts, [], set()) if split is None else split(texts)
+        texts, elements = parts.texts, parts.elements
         usual = list(self._gate.decode(texts)) if texts else []
         rows = [row for row, record in enumerate(usual) if record is not None]
         found = [record for record in usual if record is not None]
         times = map(self._identity.read_usual_time, self._identity.usual_times_of(found))
-        page = IdentifiedPage(self, texts, usual, fetched, elements)
+        page = IdentifiedPage(self, parts, usual, fetched)
         uids = self._native_uids(found, [elements[row] for row in rows] if elements else [])
         for row, uid, time in zip(rows, uids, times, strict=True):
             if time is None:
@@ -197,7 +198,7 @@ class Normalizer:
         own = parsed.own or self._own_columns(found, columns)
         native_id, time_raw = list(own.native_id), list(own.time_raw)
         if page.elements:
-            elements = _pick(list(page.elements), rows)
+            elements = _pick(page.elements, rows)
             native_id = [
                 each if each is None or element is None else f"{each}/{element}"
                 for each, element in zip(native_id, elements, strict=True)
@@ -215,6 +216,9 @@ class Normalizer:
                 action[place] = _NO_ACTION
                 message[place] = f"{vendor.product} sent an audit record that is not a JSON object"
             kinds[place] = (action[place], quality[place], row.before, row.after)
+        for place in page.places_unsplit(rows):
+            what, when, before, after = kinds[place]
+            kinds[place] = (what, when, (*before, NOT_SPLIT), after)
         numbers: dict[_Key, int] = {}
         sort = [numbers.setdefault(kind, len(numbers)) for kind in kinds]
         return Page(
@@ -325,22 +329,23 @@ class IdentifiedPage:
     def __init__(
         self,
         normalizer: Normalizer,
-        texts: list[bytes],
+        parts: Parts,
         records: list[Documented | None],
         fetched: int,
-        elements: Sequence[int | None] = (),
     ) -> None:
         self._normalizer = normalizer
-        self.texts = texts
-        self.elements = elements
+        self.texts = parts.texts
+        self.elements = parts.elements
         """Which element of a record each was, if the vendor's records are split."""
+        self._unsplit = parts.unsplit
         self.records = records
         """Those that are usual; None for the others, which are in *careful*."""
         self.careful: dict[int, CarefulRecord] = {}
         self.fetched = fetched
-        self.uid: list[str] = [""] * len(texts)
-        self.at: list[int] = [fetched] * len(texts)
-        self.time_quality: list[TimeQuality] = [FETCHED] * len(texts)
+        count = len(parts.texts)
+        self.uid: list[str] = [""] * count
+        self.at: list[int] = [fetched] * count
+        self.time_quality: list[TimeQuality] = [FETCHED] * count
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -348,6 +353,12 @@ class IdentifiedPage:
     def element(self, row: int) -> int | None:
         """Return which element of a record the one at *row* was."""
         return self.elements[row] if self.elements else None
+
+    def places_unsplit(self, rows: Sequence[int]) -> list[int]:
+        """Return where among *rows* those are that should have been split, and are too large."""
+        if not self._unsplit:
+            return []
+        return [place for place, row in enumerate(rows) if row in self._unsplit]
 
     def mark_implausible(self) -> None:
         """Mark the times of records that are far off."""
