@@ -4,24 +4,33 @@ Measure the cost of one event in `auditrelay.events`, on one core.
     python benchmarks/normalize.py [events a page] [rounds]
 
 Prints, for each step, the best of the rounds: CPU microseconds an event, and events a second. The
-events are records of about 700 bytes of nested JSON, as an API sends them; no number includes I/O.
+events are records of 300 to 1,800 bytes of JSON, as an API sends them; no number includes I/O. Two
+vendors are read twice: by their module, and by their description (tests/descriptions/seeds); of
+okta there is only a description. At last the two ways are compared, measured in turn.
 """
 
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import orjson
 
+from auditrelay.descriptions import load
+from auditrelay.descriptions.model import DescriptionFile, feed_of
+from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, Render
 from auditrelay.events.forms.derived import Derived, RenderContext
 from auditrelay.events.normalize import Normalizer, vendor_named
+from auditrelay.events.vendors import Vendor
 from auditrelay.sinks._requests import dump
 from auditrelay.store.packing import pack, unpack
 
 FETCHED = 1_795_167_600_123_456
+SEEDS = Path(__file__).parents[1] / "tests" / "descriptions" / "seeds"
 
 
 def bland_records(count: int) -> list[bytes]:
@@ -79,6 +88,97 @@ def cekura_records(count: int) -> list[bytes]:
     ]
 
 
+def okta_records(count: int) -> list[bytes]:
+    """Return *count* records of Okta, which are deeply nested."""
+    place = {"city": "Berlin", "country": "Germany", "geolocation": {"lat": 52.5, "lon": 13.4}}
+    return [
+        orjson.dumps(
+            {
+                "actor": {
+                    "id": f"00u{number % 97:08}",
+                    "type": "User",
+                    "alternateId": f"dana{number % 97}@acme.example",
+                    "displayName": f"Dana {number % 97}",
+                    "detailEntry": None,
+                },
+                "client": {
+                    "userAgent": {
+                        "rawUserAgent": "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0",
+                        "os": "Linux",
+                        "browser": "FIREFOX",
+                    },
+                    "zone": "null",
+                    "device": "Computer",
+                    "id": None,
+                    "ipAddress": f"203.0.113.{number % 250}",
+                    "geographicalContext": place,
+                },
+                "device": None,
+                "authenticationContext": {
+                    "authenticationProvider": None,
+                    "credentialType": None,
+                    "issuer": None,
+                    "authenticationStep": 0,
+                    "externalSessionId": f"session-{number % 500}",
+                },
+                "displayMessage": "User login to Okta",
+                "eventType": ("user.session.start", "user.session.end", "user.account.lock")[
+                    number % 3
+                ],
+                "outcome": {"result": "SUCCESS", "reason": None},
+                "published": f"2026-11-20T09:{number // 60 % 60:02d}:{number % 60:02d}.412Z",
+                "securityContext": {"asNumber": 64500, "isp": "example", "isProxy": False},
+                "severity": "INFO",
+                "debugContext": {
+                    "debugData": {"requestId": f"r{number:06}", "requestUri": "/idp/idx/identify"}
+                },
+                "legacyEventType": "core.user_auth.login_success",
+                "transaction": {"type": "WEB", "id": f"r{number:06}", "detail": {}},
+                "uuid": f"6b2f9f3e-0c1e-4b8e-9f3e-3b1f{number:08x}",
+                "version": "0",
+                "request": {
+                    "ipChain": [
+                        {
+                            "ip": f"203.0.113.{number % 250}",
+                            "geographicalContext": place,
+                            "version": "V4",
+                            "source": None,
+                        }
+                    ]
+                },
+                "target": [
+                    {
+                        "id": "0oa1",
+                        "type": "AppInstance",
+                        "alternateId": "Wiki",
+                        "displayName": "Wiki",
+                        "detailEntry": None,
+                    }
+                ],
+            }
+        )
+        for number in range(count)
+    ]
+
+
+def described(name: str) -> Vendor:
+    """Return the vendor *name* by its description instead of its module."""
+    tables = tomllib.loads((SEEDS / f"{name}.toml").read_text())
+    return vendor_of(feed_of(DescriptionFile(**tables), None))
+
+
+def normalizer(vendor: Vendor) -> Normalizer:
+    """Return a normalizer with realistic settings."""
+    return Normalizer(
+        vendor=vendor,
+        source=f"acme-{vendor.name}",
+        api_host="api.example.com",
+        scope="acme",
+        redact="default",
+        tags={"team": "voice"},
+    )
+
+
 def best(step: Callable[[], object], rounds: int) -> float:
     """Return the CPU seconds of the fastest of *rounds* runs of *step*."""
     times = []
@@ -93,28 +193,20 @@ def main() -> None:
     """Measure every step for each vendor and print a table."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 30
-    for vendor, records in (
-        ("bland", bland_records(count)),
-        ("cekura", cekura_records(count)),
+    for name, vendor, records in (
+        ("bland", vendor_named("bland"), bland_records(count)),
+        ("cekura", vendor_named("cekura"), cekura_records(count)),
+        ("okta, described", vendor_of(load.named("okta").feed()), okta_records(count)),
     ):
-        normalize = Normalizer(
-            vendor=vendor_named(vendor),
-            source=f"acme-{vendor}",
-            api_host="api.example.com",
-            scope="acme",
-            redact="default",
-            tags={"team": "voice"},
-        )
+        normalize = normalizer(vendor)
         page = normalize(records, FETCHED)
         blob, _ = pack(page)
         size = sum(map(len, records)) / count
-        print(
-            f"{vendor}: {count} records of {size:.0f} bytes, {len(blob) / count:.0f} in the spool"
-        )
+        print(f"{name}: {count} records of {size:.0f} bytes, {len(blob) / count:.0f} in the spool")
 
-        def show(name: str, step: Callable[[], object]) -> None:
+        def show(step_name: str, step: Callable[[], object]) -> None:
             each = best(step, rounds) / count * 1e6
-            print(f"  {name:<40}{each:8.2f} us {1e6 / each:12,.0f} events/s")
+            print(f"  {step_name:<40}{each:8.2f} us {1e6 / each:12,.0f} events/s")
 
         show(
             "identify: all that a known event costs", partial(normalize.identify, records, FETCHED)
@@ -122,9 +214,23 @@ def main() -> None:
         show("normalize", partial(normalize, records, FETCHED))
         show("pack and deflate", partial(pack, page))
         show("inflate and unpack", partial(unpack, blob, 0, count))
-        for name in FORMS:
-            texts = Derived(partial(write, FORMS[name]), SPLICED[name]).texts
-            show(f"render as {name}", partial(texts, page, RenderContext()))
+        for form in FORMS:
+            texts = Derived(partial(write, FORMS[form]), SPLICED[form]).texts
+            show(f"render as {form}", partial(texts, page, RenderContext()))
+    compare("bland", bland_records(count), rounds)
+    compare("cekura", cekura_records(count), rounds)
+
+
+def compare(name: str, records: list[bytes], rounds: int) -> None:
+    """Print what a description costs, in shares of what the module of the same vendor does."""
+    ways = (normalizer(vendor_named(name)), normalizer(described(name)))
+    steps: list[Callable[[], object]] = [partial(way.identify, records, FETCHED) for way in ways]
+    steps += [partial(way, records, FETCHED) for way in ways]
+    costs = [float("inf")] * len(steps)
+    for _ in range(rounds):  # in turn: the machine may be faster or slower from one to the next
+        costs = [min(cost, best(step, 1)) for cost, step in zip(costs, steps, strict=True)]
+    print(f"{name}, described: {costs[1] / costs[0]:.2f} of its module to identify", end=", ")
+    print(f"{costs[3] / costs[2]:.2f} to normalize")
 
 
 def write(render: Render, event: AuditEvent, context: RenderContext) -> bytes:

@@ -75,6 +75,7 @@ def vendor_of(feed: Feed) -> Vendor:
         record=record,
         fields=reader.fields,
         spared=reader.mapped,
+        spared_places=frozenset(_known_places(feed)),
         read=reader.read,
         reads_whole=True,
         split=None if split is None else Split([str(step) for step in split.steps]),
@@ -289,6 +290,22 @@ def _paths(tables: Tables) -> Iterator[Path]:
                 yield from (step.path for step in each.steps if isinstance(step, Named))
             elif isinstance(each, Tables):
                 yield from _paths(each)
+
+
+def _known_places(feed: Feed) -> Iterator[tuple[str | None, ...]]:
+    """
+    Yield what is no secret whatever its key is called: what a record is known by, and names.
+
+    The author of a description looked at it: an id under ``credential_uid``, an object ``api_key``
+    in which is who acted. What is free, such as details, changes and reasons, is not among it.
+    """
+    event, found = feed.event, [*_paths(feed.records)]
+    free = {"message", "reason", "metadata", "changes"}
+    found += _paths(event.model_copy(update=dict.fromkeys(free)))
+    for path in found:
+        steps = [step if isinstance(step, str) else None for step in path.steps]
+        if not any(isinstance(step, Named) for step in path.steps):
+            yield from (tuple(steps[: end + 1]) for end in range(len(steps)))
 
 
 def _action_texts(event: EventPaths, table: Table) -> Column:

@@ -94,7 +94,8 @@ class Normalizer:
         self._tags = tuple(tags.items())
         self._identity = _found_at(vendor.identity, id_path, time_path)
         self._uids = Uids(self._identity.vendor)
-        redactor = Redactor(redact, vendor.fields if vendor.spared is None else vendor.spared)
+        spared = vendor.fields if vendor.spared is None else vendor.spared
+        redactor = Redactor(redact, spared, vendor.spared_places)
         self._careful = CarefulReader(
             vendor, identity=self._identity, uids=self._uids, redactor=redactor, scope=scope
         )
@@ -157,6 +158,8 @@ class Normalizer:
     def _native_uids(
         self, records: Sequence[Documented], elements: Sequence[int | None]
     ) -> list[str]:
+        if not records:
+            return []
         columns = [list(map(str, column)) for column in self._identity.usual_ids(records)]
         ids = columns[0]
         if elements or self._identity.is_joined:

@@ -71,6 +71,9 @@ Mode = Literal["default", "off"] | list[str]
 _Path = tuple[Any, ...]
 """The keys and numbers that lead to a value; as a text only where something is replaced."""
 
+Place = tuple[str | None, ...]
+"""The keys that lead to a value, and None for any place in a list."""
+
 Paths = list[str]
 """Where in a record something was replaced: keys and numbers, joined by dots."""
 
@@ -79,16 +82,20 @@ class Redactor:
     """
     Replaces secret values. *documented* are the vendor's own top-level fields of a record.
 
-    Those are known to contain no secret as a whole, and are exempt by default; the operator's globs
-    apply to them too.
+    Those are known to contain no secret as a whole, nor is what stands at *places* in it: keys, and
+    None for any place in a list. They are exempt by default; the operator's globs apply to them
+    too.
     """
 
-    def __init__(self, mode: Mode, documented: frozenset[str]) -> None:
+    def __init__(
+        self, mode: Mode, documented: frozenset[str], places: frozenset[Place] = frozenset()
+    ) -> None:
         self._enabled = mode != "off"
         self._default = mode == "default"
         self._keys = SecretKeys(None if isinstance(mode, str) else mode, _VALUE_KEY_SET)
         self._texts = SecretTexts(self._keys, by_value=self._default)
         self._exempt = documented if self._default else frozenset[str]()
+        self._places = places if self._default else frozenset[Place]()
         self.spares_documented = not self._enabled or (
             _VALUE_KEY_SET.isdisjoint(documented)
             and (self._default or not any(map(self._keys.__getitem__, documented)))
@@ -160,7 +167,7 @@ class Redactor:
     def _spares_objects(self, nodes: list[dict[str, Any]]) -> bool:
         odd = set(chain.from_iterable(nodes)) - self._keys.harmless
         for key in odd:
-            having = [node for node in nodes if key in node]
+            having = [node for node in nodes if node.get(key) is not None]
             if any(self._keys.hides(key, node[key]) for node in having):
                 return False
             if key in _VALUE_KEY_SET and any(map(self.is_named, having)):
@@ -198,7 +205,9 @@ class Redactor:
         """
         if not self._enabled or type(record) not in _CONTAINERS:
             return []
-        walk = _Walk(self._keys, self._texts, self, search=bool(self.searches(compact)))
+        search = bool(self.searches(compact))
+        places = self._places if not depth else frozenset[Place]()
+        walk = _Walk(self._keys, self._texts, self, search=search, places=places)
         begin = (path,) if path else ()
         if type(record) is dict:
             walk.object(record, begin, depth, exempt=self._exempt if not depth else _NO_KEYS)
@@ -248,12 +257,19 @@ class _Walk:
     """One way through a record, which replaces and notes what is secret in it."""
 
     def __init__(
-        self, keys: SecretKeys, texts: SecretTexts, redactor: Redactor, *, search: bool
+        self,
+        keys: SecretKeys,
+        texts: SecretTexts,
+        redactor: Redactor,
+        *,
+        search: bool,
+        places: frozenset[Place],
     ) -> None:
         self._keys = keys
         self._texts = texts
         self._redactor = redactor
         self._search = search
+        self._places = places
         self._seen: set[int] = set()
         """What was looked through for the sake of a name beside it: each only once."""
         self.paths: Paths = []
@@ -273,13 +289,25 @@ class _Walk:
             return
         for key, value in node.items():
             if key not in exempt and self._keys.hides(key, value):
-                self._hide(node, key, path)
-            else:
-                self._inside(node, key, path, depth)
+                if _place((*path, key)) not in self._places:
+                    self._hide(node, key, path)
+                    continue
+                self._around(value, (*path, key))
+            self._inside(node, key, path, depth)
         if not _VALUE_KEY_SET.isdisjoint(node) and self._redactor.is_named(node):
             for key in _VALUE_KEYS:
                 if key in node and key not in exempt:
                     self._beside(node, key, path)
+
+    def _around(self, value: Any, path: _Path) -> None:
+        """Hide what may be a secret in *value*, whose key names one, but not at known places."""
+        if type(value) not in _CONTAINERS:
+            return
+        for inner in value if type(value) is dict else range(len(value)):
+            if _place((*path, inner)) in self._places:
+                self._around(value[inner], (*path, inner))
+            else:
+                self._beside(value, inner, path)
 
     def _below(self, node: dict[str, Any], path: _Path, depth: int) -> None:
         """Look into what is in *node*, in which itself there is nothing to hide."""
@@ -369,6 +397,10 @@ def _may_have_json(text: bytes) -> bool:
 
 
 _JSON_SEARCH = Search(_may_have_json, _finds_json)
+
+
+def _place(path: _Path) -> Place:
+    return tuple([None if type(each) is int else each for each in path])
 
 
 def _joined(path: _Path, place: Any) -> str:

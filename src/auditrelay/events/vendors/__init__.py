@@ -189,6 +189,8 @@ class Vendor(msgspec.Struct, kw_only=True):
     """Says who did what to what, whatever the fields are: missing, null, unknown words."""
     spared: frozenset[str] | None = None
     """Fields that are known to contain no secret as a whole; by default all *fields*."""
+    spared_places: frozenset[tuple[str | None, ...]] = frozenset()
+    """The same of places in a record: keys, and None for any place in a list."""
     reads_whole: bool = False
     split: Split | None = None
     """What makes several records of one; None if each is one."""
