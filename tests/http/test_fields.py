@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from auditrelay.http.fields import Count, Flag, Link, read_field
+from auditrelay.http.fields import Count, Flag, Link, read_cursor, read_field
 
 
 class Answer(msgspec.Struct):
@@ -78,3 +78,28 @@ def test_null_and_absence_stay_apart() -> None:
 def test_a_field_of_another_type_is_a_bug_and_no_answer() -> None:
     with pytest.raises(NotImplementedError):
         read_field(complex, 1)
+
+
+@pytest.mark.parametrize(
+    ("spelt", "meant"),
+    [
+        ("a", "a"),
+        (7, 7),
+        (10**40, 10**40),
+        (-1, -1),
+        (["a", 7], ("a", 7)),
+        (None, None),
+        ("", None),
+        (0, None),
+        (False, None),
+        ([], None),
+    ],
+)
+def test_a_cursor_is_a_text_a_number_or_a_list(spelt: object, meant: object) -> None:
+    assert read_cursor(spelt) == meant
+
+
+@pytest.mark.parametrize("wrong", [1.5, True, {"a": 1}, [["a"]], ["a", None], ["a", ""], [1.5]])
+def test_anything_else_is_no_cursor(wrong: object) -> None:
+    with pytest.raises(ValueError, match="neither a text, nor a whole number, nor a list"):
+        read_cursor(wrong)

@@ -10,6 +10,8 @@ import pytest
 from tests.support.peers import NOON, PARAMS, Connect, Server, reply
 
 from auditrelay.errors import Refused, Rejected, RelayError, Retryable, TooLarge
+from auditrelay.http.fields import Records
+from auditrelay.http.fields import texts as texts_of
 from auditrelay.http.headers import MAX_RETRY_AFTER
 from auditrelay.http.replies import Reply, check, decode
 from auditrelay.sandbox import faults
@@ -267,3 +269,58 @@ def test_a_replys_object_is_none_if_it_is_anything_else(
     body: bytes, expected: dict[str, Any] | None
 ) -> None:
     assert reply(400, body).object() == expected
+
+
+# --- a list itself
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b"[]", 0),
+        (b"null", 0),
+        (b' [ {"a":1} , 2 ]', 2),
+        (b'[{"a":NaN},"\xff"]', 2),
+        (b"[" * 5000 + b"]" * 5000, 1),
+        ('[{"a":1}]'.encode("utf-16"), 1),
+    ],
+)
+def test_a_body_may_be_the_list_of_records_itself(body: bytes, count: int) -> None:
+    assert len(texts_of(decode(reply(200, body), Records))) == count
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"a":[NaN]}', b"[1", b"[1,,2]", b"", b"7", b'"x"'])
+def test_what_is_no_list_is_no_reply(body: bytes) -> None:
+    with pytest.raises(Retryable) as caught:
+        decode(reply(200, body), Records)
+    assert caught.value.reason == "bad_reply"
+
+
+def test_null_is_no_list_that_was_promised() -> None:
+    with pytest.raises(Retryable, match="null for the records of a page that was announced"):
+        decode(reply(200, b"null"), Records, promised=True)
+
+
+class Inner(msgspec.Struct, rename={"list": "the list"}):
+    list: Records = None
+
+
+class Outer(msgspec.Struct, rename={"inner": "@data"}):
+    inner: Inner | None = None
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b'{"@data":{"the list":[{"a":NaN},{}]}}', 2),
+        (b'{"@data":{"the list":[NaN]},"@data":null}', None),
+        (b'{"@data":null,"x":NaN}', 0),
+    ],
+)
+def test_the_keys_to_a_list_may_be_no_names(body: bytes, count: int | None) -> None:
+    if count is None:
+        with pytest.raises(Retryable):
+            decode(reply(200, body), Outer)
+        return
+    inner = decode(reply(200, body), Outer).inner
+    assert len(texts_of(None if inner is None else inner.list)) == count

@@ -4,7 +4,9 @@ import pytest
 from tests.support.peers import Connect, Server
 
 from auditrelay.errors import Retryable, WalkBroken
+from auditrelay.http.replies import check
 from auditrelay.http.requests import MAX_VALUE_BYTES
+from auditrelay.sandbox import faults
 
 
 @pytest.mark.parametrize(
@@ -58,3 +60,43 @@ async def test_a_header_that_cannot_be_sent_is_refused(
         await peer.request("GET", "/logs")
     assert (caught.value.reason, caught.value.sent) == ("unsendable", False)
     assert not server.seen
+
+
+async def test_a_name_may_come_twice_and_keeps_its_brackets(
+    server: Server, connect: Connect
+) -> None:
+    pairs = [("a[b][]", "1"), ("a[b][]", "2 3"), ("\u00e9=&", "+%")]
+    targets: list[str] = []
+    server.on_request = lambda request: targets.append(request.target)
+    await connect().request("GET", "/logs", params=pairs)
+    assert targets == ["/logs?a[b][]=1&a[b][]=2%203&%C3%A9%3D%26=%2B%25"]
+
+
+@pytest.mark.parametrize("query", ["a=1&b=%2C,", "x[y]=1&z", "c=a+b%20c", ""])
+async def test_a_query_of_the_peers_own_goes_back_as_it_was(
+    server: Server, connect: Connect, query: str
+) -> None:
+    targets: list[str] = []
+    server.on_request = lambda request: targets.append(request.target)
+    await connect().get("/logs", query, lambda reply: reply)
+    assert targets == [f"/logs?{query}" if query else "/logs"]
+
+
+@pytest.mark.parametrize("query", ["a=\r\nb", "a=\0", "x" * 9000])
+async def test_a_query_that_cannot_be_sent_breaks_the_walk(
+    server: Server, connect: Connect, query: str
+) -> None:
+    with pytest.raises(WalkBroken, match=r"the query of GET .*/logs ") as caught:
+        await connect().get("/logs", query, lambda reply: reply)
+    assert caught.value.reason == "unsendable"
+    assert not server.seen
+
+
+async def test_a_reading_post_is_repeated_like_a_get(server: Server, connect: Connect) -> None:
+    server.faults.add(faults.html(503))
+    bodies: list[bytes] = []
+    server.on_request = lambda request: bodies.append(request.body)
+    body = {"cursor": [2**70, "\ud800"], "n": None}
+    await connect().ask("POST", "/logs", [("a", "1")], body, check)
+    assert bodies == [b'{"cursor":[1180591620717411303424,"\\ud800"],"n":null}'] * 2
+    assert [seen.headers["content-type"] for seen in server.seen] == ["application/json"] * 2

@@ -307,7 +307,7 @@ def _signs(at: KeyPath, pages: Pages) -> Iterator[Problem]:
                 "that is shorter than asked for proves nothing)"
             ),
         )
-    if pages.kind in _CURSORS and "total" in signs:
+    if "total" in signs and (pages.kind in _CURSORS or len(signs) > 1):
         signs.remove("total")  # here it only tells whether pages move
     if len(signs) > 1:
         yield at, f"{' and '.join(signs)} both say when the pages end: keep one of them"

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from tests.support.clock import FakeClock
+from tests.support.described import SEEDS, feed
 
 from auditrelay.collect import walk as walks
+from auditrelay.descriptions.settings import settings_class
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer, vendor_named
@@ -25,33 +27,48 @@ from auditrelay.window import Interval, micros
 
 @dataclass
 class Rig:
-    """A double of the vendor *kind*, and sources that read it; the *window* has settled."""
+    """
+    A double of the vendor *kind*, and sources that read it; the *window* has settled.
+
+    *described*: the sources are not those of the vendor's module but of its description.
+    """
 
     kind: str
     double: Vendor
     window: Interval
     clock: FakeClock
     sources: list[Source] = field(default_factory=list)
+    described: bool = False
 
     def settings(self, **changes: Any) -> SourceSettings:
         """Return the settings, with *changes*, of a source that reads the double in small pages."""
-        module = import_module(f"auditrelay.sources.{self.kind}")
         table = {**self.double.settings(), "page_size": self.page, "timeout": "5s", **changes}
-        given = {key: value for key, value in table.items() if value is not None}
-        settings: SourceSettings = module.Settings.model_validate(given)
+        settings: SourceSettings = self._class.model_validate(self._given(table))
         return settings
+
+    def _given(self, table: dict[str, Any]) -> dict[str, Any]:
+        """Return *table* without what is None, and with what only the description asks for."""
+        if self.described and self.kind == "jitsudo":
+            table = {"host": "jitsudo.example", **table}
+        return {key: value for key, value in table.items() if value is not None}
+
+    @property
+    def _class(self) -> type[SourceSettings]:
+        if self.described:
+            return settings_class(feed((SEEDS / f"{self.kind}.toml").read_text()), self.kind)
+        found: type[SourceSettings] = import_module(f"auditrelay.sources.{self.kind}").Settings
+        return found
 
     def build(self, **changes: Any) -> Source:
         """Return a source with those settings."""
-        module = import_module(f"auditrelay.sources.{self.kind}")
+        module = import_module(f"auditrelay.sources.{'described' if self.described else self.kind}")
         source: Source = module.build("it", self.settings(**changes), Metrics(), self.clock)
         self.sources.append(source)
         return source
 
     def normalizer(self, source: Source) -> Normalizer:
         """Return the normalizer of the records of *source*."""
-        module = import_module(f"auditrelay.sources.{self.kind}")
-        given = module.Settings.model_validate(self.double.settings())
+        given = self._class.model_validate(self._given(self.double.settings()))
         return Normalizer(
             vendor=vendor_named(self.kind),
             source="it",
@@ -135,13 +152,17 @@ class Rig:
         return None
 
 
-@pytest.fixture(params=vendors.available())
+KINDS = [*vendors.available(), *(f"described-{path.stem}" for path in sorted(SEEDS.glob("*.toml")))]
+
+
+@pytest.fixture(params=KINDS)
 async def rig(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Rig]:
     """A rig whose time is two hours after a window of a day."""
     now = clock.now()
     window = Interval(now - timedelta(hours=26), now - timedelta(hours=2))
-    async with vendors.available()[request.param](clock=clock.seconds) as double:
-        made = Rig(request.param, double, window, clock)
+    kind = request.param.removeprefix("described-")
+    async with vendors.available()[kind](clock=clock.seconds) as double:
+        made = Rig(kind, double, window, clock, described=kind != request.param)
         yield made
         for source in made.sources:
             await source.close()

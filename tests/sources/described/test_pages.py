@@ -94,6 +94,29 @@ async def test_the_body_of_a_post_gets_the_cursor_as_it_is(
     assert vendor.asked[0].headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ('[1772359500000,"a"]', [1772359500000, "a"]),
+        ("[not json", "[not json"),
+        ('["a"] and more', '["a"] and more'),
+        ("text", "text"),
+    ],
+)
+async def test_a_list_in_a_header_goes_into_a_body_as_a_list(
+    serve: Serve, connect: Connect, walk: Any, text: str, sent: object
+) -> None:
+    first = page([1])
+    first.headers["X-Search_after"] = text
+    vendor = await serve(first, page([]))
+    description = feed(
+        request={"method": "POST"},
+        pages={"from": "header:x-search_after", "to": "body:search_after", "until_empty": True},
+    )
+    await walk(connect(vendor, description))
+    assert vendor.bodies[1]["search_after"] == sent
+
+
 async def test_later_pages_may_carry_the_cursor_alone_and_go_elsewhere(
     serve: Serve, connect: Connect, walk: Any
 ) -> None:
@@ -247,6 +270,23 @@ async def test_without_its_flag_a_page_breaks_the_walk(
     vendor = await serve(page([1], next="c"))
     pages, error = await failing(connect(vendor, feed(pages={"more": "body:more"})))
     assert (ids(pages), error.reason) == (["e1"], "flag_missing")
+
+
+@pytest.mark.parametrize(
+    ("pages", "ends"), [([[1]], True), ([[]], True), ([[1], [2]], True), ([[1], []], False)]
+)
+async def test_a_flag_that_is_left_out_says_no_where_no_cursor_is_either(
+    serve: Serve, connect: Connect, day: Interval, pages: list[list[int]], *, ends: bool
+) -> None:
+    script = [page(numbers, more=True, next="c") for numbers in pages[:-1]] + [page(pages[-1])]
+    walk = connect(await serve(*script), feed(pages={"more": "body:more"})).walk(day)
+    shown = [await anext(walk) for _ in script[:-1]]
+    if ends:
+        assert (await anext(walk)).last
+    else:
+        with pytest.raises(WalkBroken, match="does not say at body:more"):
+            await anext(walk)
+    assert not any(each.last for each in shown)
 
 
 async def test_a_flag_that_is_none_is_a_bad_reply(

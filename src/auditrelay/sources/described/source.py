@@ -5,6 +5,7 @@ A window is asked for with both bounds where the vendor has them. Where it has f
 own times say where the list has passed the window.
 """
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from auditrelay.descriptions.holes import fill_address
 from auditrelay.descriptions.model import Order
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken, code_of
+from auditrelay.events.decode import integer
 from auditrelay.http.fields import Count, Cursor, Flag, Link, read_cursor, read_field
 from auditrelay.http.peer import Peer
 from auditrelay.http.quota import Quota
@@ -89,7 +91,7 @@ class Source:
             if spot is not None
         }
         # null for the records of a page that was announced is no empty list.
-        self._promises = self._rules.sign in ("more", "count", "absent") and pages.empty == "broken"
+        self._promises = self._rules.sign != "empty" and pages.empty == "broken"
         self._later_refused = "cursor_expired" if pages.kind in ("cursor", "url") else PAGE_REFUSED
         time = feed.time
         self._has_end = time.end is not None or time.text is not None
@@ -382,9 +384,11 @@ class Source:
         pages = self._feed.pages
         if pages.kind == "url":
             return checked(read_field(Link, value)) or None
+        takes_lists = pages.join is not None or (pages.to is not None and pages.to.place == "body")
+        if takes_lists and isinstance(value, str) and value.startswith("["):
+            value = _list_in(value)
         cursor = read_cursor(value)
-        is_joined = pages.to is not None and pages.to.place != "body"
-        if isinstance(cursor, tuple) and is_joined and pages.join is None:
+        if isinstance(cursor, tuple) and not takes_lists:
             raise ValueError("it is a list, and pages.join does not say what joins it")
         return cursor
 
@@ -411,6 +415,14 @@ class _Sifts(NamedTuple):
 
 _NOT_THERE: Final = ("cursor_expired", PAGE_REFUSED)
 _FIELDS: Final = {"from": "from_"}
+
+
+def _list_in(text: str) -> Any:
+    """Return the JSON list *text*, as it stands in a header; *text* itself if it is none."""
+    try:
+        return json.loads(text, parse_int=integer)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _flag(value: Any) -> bool:

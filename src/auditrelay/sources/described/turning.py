@@ -246,11 +246,19 @@ class _Chained:
         return is_part and set(answer.records) <= set(before)
 
     def _is_last(self, answer: Answer) -> bool:
-        """Return whether the page is the last by the sign of the feed. Raises WalkBroken."""
+        """
+        Return whether the page is the last by the sign of the feed. Raises WalkBroken.
+
+        A server may leave out a flag that is false: then the page without a cursor is the last,
+        unless it was announced and is empty.
+        """
         if answer.ended:
             return True
+        was_announced = self._place is not None
         match self._rules.sign:
-            case "more":
+            case "more" if answer.more is not None or answer.next is not None:
+                return not self._rules.announces(answer)
+            case "more" if self._empty and was_announced:
                 return not self._rules.announces(answer)
             case "empty" if not answer.records:
                 return True
