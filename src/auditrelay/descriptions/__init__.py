@@ -14,6 +14,9 @@ from typing import Final
 FOLDER: Final = Path(__file__).parent / "vendors"
 """Where the shipped descriptions are."""
 
+PAGES: Final = Path(__file__).parent / "pages"
+"""One made-up page of each feed: ``okta.json``, ``entra.sign_ins.json``."""
+
 REST: Final = "rest"
 """The type of a source whose description is a file of the operator's."""
 
