@@ -12,11 +12,11 @@ from auditrelay.descriptions import load
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Ship one description, ``initech``, and nothing else."""
+    """Ship one description, ``hooli``, and nothing else."""
     folder = tmp_path / "shipped"
     folder.mkdir()
-    top = PARTS["top"].replace("acme", "initech").replace("Acme", "Initech")
-    write(folder, text(top=top), "initech.toml")
+    top = PARTS["top"].replace("acme", "hooli").replace("Acme", "Hooli")
+    write(folder, text(top=top), "hooli.toml")
     monkeypatch.setattr(descriptions, "FOLDER", folder)
     monkeypatch.setattr(load, "FOLDER", folder)
     descriptions.shipped.cache_clear()

@@ -108,7 +108,7 @@ def test_the_slash_at_the_end_of_a_token_address_is_kept() -> None:
     """Some servers redirect without it, and redirects are never followed."""
     address = "https://login.acme.example/token/"
     made = settings_of(
-        feed(CLIENT_CREDENTIALS | {"token_url": address}),
+        feed({**CLIENT_CREDENTIALS, "token_url": address}),
         {"client_id": "1", "client_secret": "2", "base_url": "https://a/"},
     )
     assert made.token_address == address

@@ -162,6 +162,17 @@ BROKEN: list[tuple[dict[str, str], str]] = [
             "some keys of [auth]"
         ),
     ),
+    (
+        changed("settings", "eu.acme.example", "-.-"),
+        "settings.domain.example: stands in the host of an address: only letters, digits, dots and",
+    ),
+    (
+        {
+            **more("settings", '[settings.team]\nabout = "x"\nexample = "x"\ndefault = ".."'),
+            **changed("request", "/v1/logs", "/v1/{team}/logs"),
+        },
+        "settings.team.default: stands in the path of an address, and would lead elsewhere",
+    ),
     # --- the request
     (
         changed("request", "https://{domain}", "http://{domain}"),
@@ -341,6 +352,18 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ),
     (changed("records", '"id"', '""'), "records.id: is empty: write the path of a value inside"),
     (changed("records", '"id"', "5"), "records.id: must be a path, or a list of paths"),
+    (
+        changed("records", '"items"', '""'),
+        'pages.from: "next" is not in the body, which is the list itself (records.at = "")',
+    ),
+    (
+        {
+            **changed("records", '"items"', '""'),
+            **changed("pages", "body:next", "header:x-next"),
+            "errors": '[errors]\nok = "ok"',
+        },
+        'errors.ok: "ok" is not in the body, which is the list itself (records.at = "")',
+    ),
     # --- credentials
     (
         changed("auth", '"token"', '"tokn"'),
@@ -792,6 +815,15 @@ def test_what_works_and_was_hardly_meant_is_a_note(
 ) -> None:
     [found] = described(tmp_path, **parts).notes
     assert found.startswith(f"{tmp_path / 'acme.toml'}: {note}")
+
+
+def test_a_table_that_no_feed_uses_is_a_note(tmp_path: Path) -> None:
+    feeds = '[feeds.a.actions]\n"x" = "user/create"\n[feeds.b]\nabout = "x"\n'
+    assert described(tmp_path, feeds=feeds).notes == ()
+    own = feeds + '[feeds.b.actions]\n"y" = "user/create"\n'
+    assert described(tmp_path, feeds=own).notes == (
+        f"{tmp_path / 'acme.toml'}: actions: has no use: every feed has a table of its own",
+    )
 
 
 def test_an_order_that_saves_requests_is_no_note(tmp_path: Path) -> None:

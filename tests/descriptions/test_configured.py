@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.descriptions.described import PARTS, text, write
 
-from auditrelay import config
+from auditrelay import config, sources
 from auditrelay.cli import init
 from auditrelay.config import load
 from auditrelay.config.model import Config
@@ -18,7 +18,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.telemetry import scrubber
 
 SINK = '[sinks.out]\ntype = "file"\npath = "-"\n'
-INITECH = '[sources.it]\ntype = "initech"\ndomain = "eu.acme.example"\ntoken = "${env:TOKEN}"\n'
+HOOLI = '[sources.it]\ntype = "hooli"\ndomain = "eu.acme.example"\ntoken = "${env:TOKEN}"\n'
 REST = (
     '[sources.crm]\ntype = "rest"\ndescription = "acme.toml"\ndomain = "eu.acme.example"\n'
     'token = "${env:TOKEN}"\n'
@@ -33,15 +33,15 @@ def own_scrubber(monkeypatch: pytest.MonkeyPatch) -> scrubber.Scrubber:
     return own
 
 
-def read(folder: Path, sources: str, environ: dict[str, str] | None = None) -> Config:
-    """Return the configuration with *sources*, in *folder*."""
-    file = write(folder, sources + SINK, "auditrelay.toml")
+def read(folder: Path, tables: str, environ: dict[str, str] | None = None) -> Config:
+    """Return the configuration with the *tables* of sources, in *folder*."""
+    file = write(folder, tables + SINK, "auditrelay.toml")
     return load(file, {**ENVIRON, **(environ or {})})
 
 
-def problems(folder: Path, sources: str) -> list[str]:
+def problems(folder: Path, tables: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        read(folder, sources)
+        read(folder, tables)
     return list(caught.value.problems)
 
 
@@ -53,8 +53,8 @@ def described(found: Config, name: str) -> DescribedSettings:
 
 @pytest.mark.usefixtures("shipped")
 def test_a_shipped_description_is_a_type(tmp_path: Path, own_scrubber: scrubber.Scrubber) -> None:
-    settings = described(read(tmp_path, INITECH), "it")
-    assert (settings.type, settings.vendor, settings.product) == ("initech", "initech", "Initech")
+    settings = described(read(tmp_path, HOOLI), "it")
+    assert (settings.type, settings.vendor, settings.product) == ("hooli", "hooli", "Hooli")
     assert settings.base_url == "https://eu.acme.example"
     assert "pretend" not in own_scrubber.scrub("is a-pretend-token shown?")
 
@@ -79,19 +79,19 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize(
-    ("sources", "problem"),
+    ("tables", "problem"),
     [
         (
-            INITECH.replace('"initech"', '"initch"'),
+            HOOLI.replace('"hooli"', '"hoolie"'),
             (
-                'sources.it.type: unknown type "initch"; did you mean initech? (known: bland, '
-                "cekura, cencori, jitsudo, slaunch, rest and 1 that `auditrelay description list` "
+                'sources.it.type: unknown type "hoolie"; did you mean hooli? (known: '
+                f"{', '.join(sources.available())}, rest and 1 that `auditrelay description list` "
                 "shows)"
             ),
         ),
-        (INITECH.replace("domain", "domian"), "sources.it.domian: unknown key; did you mean dom"),
-        (INITECH.replace("eu.acme", "EU"), 'sources.it.domain: must look like "eu.acme.example"'),
-        (INITECH.replace("TOKEN", "NOPE"), "sources.it.token: the environment variable NOPE is"),
+        (HOOLI.replace("domain", "domian"), "sources.it.domian: unknown key; did you mean dom"),
+        (HOOLI.replace("eu.acme", "EU"), 'sources.it.domain: must look like "eu.acme.example"'),
+        (HOOLI.replace("TOKEN", "NOPE"), "sources.it.token: the environment variable NOPE is"),
         (
             REST.replace('description = "acme.toml"\n', ""),
             "sources.crm.description: is missing: write the path of the file that describes",
@@ -109,6 +109,10 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
             "sources.crm.description: ",
         ),
         (
+            REST.replace("acme.toml", "~no-such-user/acme.toml"),
+            "sources.crm.description: '~no-such-user/acme.toml': no such user has a home folder",
+        ),
+        (
             REST.replace("acme.toml", "${env:NOPE}"),
             "sources.crm.description: the environment variable NOPE is not set",
         ),
@@ -118,13 +122,11 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_source_is_one_line_with_its_key(
-    sources: str, problem: str, tmp_path: Path
-) -> None:
+def test_a_wrong_source_is_one_line_with_its_key(tables: str, problem: str, tmp_path: Path) -> None:
     write(tmp_path, text())
     bad = PARTS["pages"].replace('size = "query:limit"\n', "")
     write(tmp_path, text(pages=bad), "bad.toml")
-    found = problems(tmp_path, sources)
+    found = problems(tmp_path, tables)
     assert any(line.startswith(problem.format(folder=tmp_path)) for line in found), found
     assert not any("pretend" in line or "\n" in line for line in found)
 
@@ -195,7 +197,7 @@ def test_a_reload_sees_that_a_description_has_changed_and_that_it_has_not(tmp_pa
 
 # --- replacing a shipped one -------------------------------------------------
 
-REPLACING = PARTS["top"].replace('"acme"', '"initech"') + 'replaces = "initech"\n'
+REPLACING = PARTS["top"].replace('"acme"', '"hooli"') + 'replaces = "hooli"\n'
 
 
 @pytest.mark.usefixtures("shipped")
@@ -205,29 +207,29 @@ REPLACING = PARTS["top"].replace('"acme"', '"initech"') + 'replaces = "initech"\
         ({}, None),
         ({"request": PARTS["request"].replace("/v1/", "/v2/")}, None),
         (
-            {"top": REPLACING.replace('vendor = "initech"', 'vendor = "acme"')},
+            {"top": REPLACING.replace('vendor = "hooli"', 'vendor = "acme"')},
             (
-                'vendor: must be "initech", as in initech, or known events would get new ids and '
+                'vendor: must be "hooli", as in hooli, or known events would get new ids and '
                 "be forwarded again"
             ),
         ),
         (
             {"records": PARTS["records"].replace('id = "id"', 'id = ["id", "uuid"]')},
-            'records.id: must be ["id"], as in initech, or',
+            'records.id: must be ["id"], as in hooli, or',
         ),
         (
             {"records": PARTS["records"] + 'split = "events"\n'},
-            "records.split: must be left out, as in initech, or",
+            "records.split: must be left out, as in hooli, or",
         ),
         (
             {"settings": PARTS["settings"].replace("domain", "host").replace("scope = true", "")},
-            'settings: what ids are unique in must be ["domain"], as in initech, or',
+            'settings: what ids are unique in must be ["domain"], as in hooli, or',
         ),
         (
             {"feeds": '[feeds.a]\nabout = "x"\n'},
-            "feeds: must be left out, as in initech, or known",
+            "feeds: must be left out, as in hooli, or known",
         ),
-        ({"top": PARTS["top"].replace('"acme"', '"initech"')}, 'vendor: "initech" is the name of'),
+        ({"top": PARTS["top"].replace('"acme"', '"hooli"')}, 'vendor: "hooli" is the name of'),
     ],
 )
 def test_a_file_that_replaces_a_shipped_one_keeps_its_ids(
@@ -239,7 +241,7 @@ def test_a_file_that_replaces_a_shipped_one_keeps_its_ids(
     write(tmp_path, text(**parts))
     if problem is None:
         settings = described(read(tmp_path, REST), "crm")
-        assert (settings.vendor, settings.type) == ("initech", "rest")
+        assert (settings.vendor, settings.type) == ("hooli", "rest")
     else:
         [found] = problems(tmp_path, REST)
         assert found.startswith(f"{tmp_path}/acme.toml: {problem}")
@@ -251,7 +253,7 @@ def test_a_file_that_replaces_a_shipped_one_keeps_its_ids(
 @pytest.mark.usefixtures("shipped")
 def test_the_schema_of_the_configuration_has_described_types() -> None:
     schema = json_schema()
-    keys = schema["$defs"]["sources.initech"]
+    keys = schema["$defs"]["sources.hooli"]
     assert keys["properties"]["token"] == {
         "description": "The token.",
         "type": "string",
@@ -266,26 +268,26 @@ def test_the_schema_of_the_configuration_has_described_types() -> None:
 
 @pytest.mark.usefixtures("shipped")
 def test_init_writes_the_tables_that_are_asked_for(tmp_path: Path) -> None:
-    written = init.starter(["initech", "cekura"], ["splunk"])
+    written = init.starter(["hooli", "cekura"], ["splunk"])
     assert "\n".join(line for line in written.splitlines() if line[:1] in ("[", "t", "d")) == (
-        '[status]\n[sources.acme-initech]\ntype = "initech"\ndomain = ""\n'
-        'token = "${env:INITECH_TOKEN}"\n'
+        '[status]\n[sources.acme-hooli]\ntype = "hooli"\ndomain = ""\n'
+        'token = "${env:HOOLI_TOKEN}"\n'
         '[sources.acme-voice]\ntype = "cekura"\n[sinks.splunk]\ntype = "splunk_hec"\n'
         'token = "${env:SPLUNK_HEC_TOKEN}"'
     )
     assert "# The organisation's domain.\ndomain" in written
     file = write(tmp_path, written.replace('""', '"https://eu.acme.example"'), "a.toml")
     with pytest.raises(ConfigError) as caught:
-        load(file, {**ENVIRON, "INITECH_TOKEN": "x" * 20})
+        load(file, {**ENVIRON, "HOOLI_TOKEN": "x" * 20})
     keys = {problem.partition(":")[0] for problem in caught.value.problems}
-    assert "sources.acme-initech.domain" in keys, "an address is no domain"
+    assert "sources.acme-hooli.domain" in keys, "an address is no domain"
 
 
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize(
     ("chosen", "problem"),
     [
-        ("initch", "--source initch: is not a type of source; did you mean initech?"),
+        ("hoolie", "--source hoolie: is not a type of source; did you mean hooli?"),
         ("ce", "--source ce: is not a type of source; did you mean|known: cekura, cencori"),
     ],
 )

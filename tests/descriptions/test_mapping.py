@@ -180,7 +180,7 @@ OUTCOME = """[event]
         ({"type": "login"}, "", "success"),
     ],
 )
-def test_an_outcome_is_told_by_a_field_or_the_table_or_the_default(
+def test_an_outcome_comes_from_a_field_or_the_table_or_the_default(
     record: dict[str, Any], others: str, outcome: str
 ) -> None:
     assert event(OUTCOME.replace(" OTHERS", others), **record).outcome == outcome
@@ -241,7 +241,7 @@ ACTORS = """[event]
         ({}, Actor()),
     ],
 )
-def test_the_first_alternative_that_finds_somebody_is_the_actor(
+def test_the_first_alternative_that_finds_an_identity_is_the_actor(
     record: dict[str, Any], actor: Actor
 ) -> None:
     assert event(ACTORS, **record).actor == actor

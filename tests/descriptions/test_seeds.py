@@ -162,7 +162,7 @@ def test_the_description_is_one_that_an_operator_could_write(vendor: str, tmp_pa
 
 
 def test_every_difference_that_is_allowed_is_there() -> None:
-    """Else the list would hide what nobody knows of."""
+    """Else the list would hide new differences."""
     unused = {
         (vendor, name): set(range(len(reasons)))
         for vendor, fields in ALLOWED.items()

@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.descriptions.described import PARTS, described
+from tests.descriptions.described import PARTS, described, write
 
-from auditrelay import sources
+from auditrelay import config, sources
 from auditrelay.descriptions import REST, shipped
+from auditrelay.descriptions.example import example
 from auditrelay.descriptions.identity import identity
 from auditrelay.descriptions.load import named
 from auditrelay.descriptions.settings import settings_class
+from auditrelay.telemetry.scrubber import Scrubber
 
 LOCK = Path(__file__).parent / "identity.json"
 WRITE = "AUDITRELAY_WRITE_LOCK"
@@ -30,6 +33,20 @@ def test_a_shipped_description_has_no_problem_and_its_name_is_the_vendor(name: s
         keys |= dict.fromkeys(description.file.secrets, "a-pretend-secret")
         settings = made.model_validate({**keys, **({"feed": feed} if feed else {})})
         assert settings.base_url.startswith("https://")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_example_of_a_shipped_description_is_a_configuration(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "scrubber", Scrubber())
+    table = example(name, named(name))
+    file = write(tmp_path, f'{table}[sinks.out]\ntype = "file"\npath = "-"\n', "a.toml")
+    secrets = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", table), "a-pretend-secret")
+    loaded = config.load(file, {"HOME": "/home/op", **secrets})
+    [settings] = loaded.sources.values()
+    assert (settings.type, loaded.warnings) == (name, ())
+    assert len(max(table.splitlines(), key=len)) <= 130
 
 
 def test_no_type_has_two_meanings() -> None:

@@ -21,7 +21,8 @@ def test_an_offset_is_the_sum_of_what_came(counts: list[int], most: int) -> None
 
 @given(st.sets(st.integers(0, 60)), st.integers(1, 16))
 def test_reading_finely_passes_over_what_fails_alone(bad: set[int], most: int) -> None:
-    rows, paging, shown = 61, OffsetPages(most, finely=True), set()
+    rows, paging = 61, OffsetPages(most, finely=True)
+    shown: set[int] = set()
     assert paging.size == 1
     while paging.offset < rows:
         page = range(paging.offset, min(paging.offset + paging.size, rows))

@@ -54,7 +54,7 @@ async def test_a_share_is_kept_where_the_headers_tell_it(
 ) -> None:
     clock = FakeClock()
     quota = Quota(clock)
-    quota.hear(reply(200, **headers), HEADERS)
+    quota.hear(reply(200, b"", **headers), HEADERS)
     await quota.wait()
     assert clock.waits == ([5] if waits else [])
 
@@ -80,7 +80,7 @@ def test_a_quota_that_no_source_has_is_forgotten() -> None:
     [({"left": "0"}, True), ({"left": "0, 0;w=1"}, True), ({"left": "1"}, False), ({}, False)],
 )
 def test_nothing_is_left_at_zero_alone(headers: dict[str, str], *, used_up: bool) -> None:
-    assert is_used_up(reply(403, **headers), HEADERS) == used_up
+    assert is_used_up(reply(403, b"", **headers), HEADERS) == used_up
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_nothing_is_left_at_zero_alone(headers: dict[str, str], *, used_up: bool
     ],
 )
 def test_the_later_wait_counts(headers: dict[str, str], wait: float | None) -> None:
-    assert asked_wait(reply(429, **headers), HEADERS) == wait
+    assert asked_wait(reply(429, b"", **headers), HEADERS) == wait
 
 
 # --- the headers

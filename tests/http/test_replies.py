@@ -273,6 +273,8 @@ def test_a_replys_object_is_none_if_it_is_anything_else(
 
 # --- a list itself
 
+LIST: Any = Records
+
 
 @pytest.mark.parametrize(
     ("body", "count"),
@@ -286,19 +288,19 @@ def test_a_replys_object_is_none_if_it_is_anything_else(
     ],
 )
 def test_a_body_may_be_the_list_of_records_itself(body: bytes, count: int) -> None:
-    assert len(texts_of(decode(reply(200, body), Records))) == count
+    assert len(texts_of(decode(reply(200, body), LIST))) == count
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"a":[NaN]}', b"[1", b"[1,,2]", b"", b"7", b'"x"'])
 def test_what_is_no_list_is_no_reply(body: bytes) -> None:
     with pytest.raises(Retryable) as caught:
-        decode(reply(200, body), Records)
+        decode(reply(200, body), LIST)
     assert caught.value.reason == "bad_reply"
 
 
 def test_null_is_no_list_that_was_promised() -> None:
     with pytest.raises(Retryable, match="null for the records of a page that was announced"):
-        decode(reply(200, b"null"), Records, promised=True)
+        decode(reply(200, b"null"), LIST, promised=True)
 
 
 class Inner(msgspec.Struct, rename={"list": "the list"}):

@@ -61,13 +61,13 @@ class Outcomes:
         self._others = event.outcomes.get(_OTHERS, "unknown")
         self._default = event.outcome_default
 
-    def told(self, word: str | None) -> Outcome | None:
+    def by_word(self, word: str | None) -> Outcome | None:
         """Return what *word* says: a text, or the JSON text of a number or a boolean."""
         return None if word is None else self._words.get(word, self._others)
 
     def of(self, word: str | None, known: Meaning) -> Outcome:
         """Return how an action of *known* meaning ended."""
-        return self.told(word) or known.outcome or self._default or "unknown"
+        return self.by_word(word) or known.outcome or self._default or "unknown"
 
 
 def reader(event: EventPaths, actions: Actions) -> Callable[..., Action]:
@@ -92,7 +92,7 @@ def reader(event: EventPaths, actions: Actions) -> Callable[..., Action]:
         shown = event.names.get(name, name)
         known = meaning(name, second)
         if known is None:
-            return _unknown(event, shown, category, outcomes.told(word))
+            return _unknown(event, shown, category, outcomes.by_word(word))
         return Action(shown, category, known.kind, known.verb, outcomes.of(word, known))
 
     return read
@@ -110,10 +110,10 @@ def _meaning(text: str) -> Meaning:
     return Meaning(kind, verb, cast("Outcome", outcome[0]) if outcome else None)
 
 
-def _unknown(event: EventPaths, name: str, category: str | None, told: Outcome | None) -> Action:
+def _unknown(event: EventPaths, name: str, category: str | None, outcome: Outcome | None) -> Action:
     """Return what can be said of an action that is in no table."""
     if not event.guess:
-        return Action(name, category, "other", "other", told or "unknown", (UNKNOWN_ACTION,))
+        return Action(name, category, "other", "other", outcome or "unknown", (UNKNOWN_ACTION,))
     guessed = guess(name)
     action = guessed_action(name, category, guessed.kind, guessed)
-    return action if told is None else action._replace(outcome=told)
+    return action if outcome is None else action._replace(outcome=outcome)

@@ -229,7 +229,10 @@ def settings_for(type_name: str, table: Mapping[str, Any], folder: Path) -> type
             raise ValueError("is missing: write the path of the file that describes the API")
         if not isinstance(written, str):
             raise ValueError("must be a text: the path of a file")
-        description = read(folder / Path(written).expanduser())
+        try:
+            description = read(folder / Path(written).expanduser())
+        except RuntimeError as error:
+            raise ValueError(f"{written!r}: no such user has a home folder") from error
     else:
         description = named(type_name)
     wanted = table.get("feed")

@@ -16,7 +16,7 @@ from auditrelay.descriptions.model import (
     Request,
     Time,
 )
-from auditrelay.descriptions.places import Slot, parse_path
+from auditrelay.descriptions.places import Path, Slot, parse_path
 from auditrelay.settings.addresses import Address, is_loopback
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import KeyPath, suggestion
@@ -75,6 +75,8 @@ def request_problems(draft: Draft, part: Part) -> Iterator[Problem]:
         yield from _records(part, part.records)
     yield from _claims(draft, part)
     yield from _misplaced_holes(draft, part)
+    yield from value_problems(draft, part)
+    yield from _beside_the_list(draft, part)
 
 
 # --- addresses and holes -----------------------------------------------------
@@ -120,6 +122,28 @@ def address_problems(draft: Draft, at: KeyPath, address: str) -> Iterator[Proble
         return
     if filled.startswith("http:") and not is_loopback(filled):
         yield at, "must begin with https://, or the credentials would be sent in clear text"
+
+
+def value_problems(draft: Draft, part: Part) -> Iterator[Problem]:
+    """Yield each example or default that cannot stand where its hole is."""
+    for at, text in uses(draft, part):
+        if at[-1] in ("base_url", "token_url"):
+            host, path = holes.split_address(text)
+        elif at[-1] == "path" and at[-2] in ("request", "pages"):
+            host, path = "", text
+        else:
+            continue
+        for problem, names in (
+            (holes.host_problem, holes.names(host)),
+            (holes.path_problem, holes.names(path)),
+        ):
+            for name in names:
+                setting = draft.file.settings.get(name)
+                for key in ("example", "default") if setting is not None else ():
+                    value = getattr(setting, key)
+                    sentence = problem(value) if value is not None else None
+                    if sentence is not None:
+                        yield ("settings", name, key), sentence
 
 
 def _path_problems(at: KeyPath, path: str) -> Iterator[Problem]:
@@ -364,6 +388,23 @@ def _records(part: Part, records: Records) -> Iterator[Problem]:
         times.reader(records.time_format)
     except ValueError as error:
         yield (*at, "time_format"), str(error)
+
+
+def _beside_the_list(draft: Draft, part: Part) -> Iterator[Problem]:
+    """Yield each spot of an object where the body is a list."""
+    if part.records is None or part.records.at:
+        return
+    found: list[tuple[KeyPath, Path | None]] = []
+    if part.pages is not None:
+        for key in ("from_", "more", "count", "total"):
+            spot = getattr(part.pages, key)
+            if spot is not None and spot.place == "body":
+                found.append(((*part.at["pages"], key.rstrip("_")), spot.path))
+    if draft.has("errors") and draft.file.errors.ok is not None:
+        found.append((("errors", "ok"), draft.file.errors.ok))
+    for at, path in found:
+        if path is not None and not isinstance(path.steps[0], int):
+            yield at, f'"{path}" is not in the body, which is the list itself (records.at = "")'
 
 
 # --- slots -------------------------------------------------------------------

@@ -21,7 +21,7 @@ from auditrelay.descriptions.auth_rules import (
 )
 from auditrelay.descriptions.draft import Draft, Part, Problem
 from auditrelay.descriptions.event_rules import event_notes, event_problems
-from auditrelay.descriptions.model import Setting
+from auditrelay.descriptions.model import TABLES, Setting
 from auditrelay.descriptions.request_rules import request_problems, uses
 from auditrelay.descriptions.settings import is_reserved, value_problem
 from auditrelay.settings import SourceSettings
@@ -54,6 +54,10 @@ def problems(draft: Draft, today: date) -> Iterator[Problem]:
 
 def notes(draft: Draft) -> Iterator[Problem]:
     """Yield what works, and was hardly meant."""
+    for key in TABLES if draft.file.feeds else ():
+        own = [getattr(feed, key) is not None for feed in draft.file.feeds.values()]
+        if getattr(draft.file, key) is not None and all(own):
+            yield (key,), "has no use: every feed has a table of its own"
     for part in draft.parts():
         yield from event_notes(part)
         time = part.time

@@ -6,12 +6,14 @@ of their paths. What a new record says is read in columns from the whole decoded
 may lead anywhere.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from types import NoneType
 from typing import Annotated, Any, Final, NamedTuple, cast
 
 import msgspec
+import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from auditrelay.descriptions import actions, times
@@ -180,6 +182,7 @@ class _Reader:
         self._records = feed.records
         self._identity = identity
         self._action = actions.reader(feed.event, feed.actions)
+        self._actor = _actor_maker(feed.event.actor)
         used = [*_paths(feed.records), *_paths(feed.event)]
         self.mapped = frozenset(filter(None, (field_of(path.steps) for path in used)))
         self.fields = self.mapped.union(feed.records.fields or ())
@@ -192,7 +195,7 @@ class _Reader:
             Table(page.details, self._event.metadata or (), is_short=page.is_short),
         )
         action = self._actions(table)
-        actor, who = _actors(event, table)
+        actor, who = _actors(event, table, self._actor)
         target = _targets(event.target, table)
         sentences = messages(who, action, _first_of(len(page), target.name, target.id))
         own_message = table.texts(event.message)
@@ -245,9 +248,7 @@ class _Reader:
                 if organisation is None
                 else table.texts((organisation,))
             ),
-            metadata=(
-                () if event.metadata is None else list(map(_json, table.values(event.metadata)))
-            ),
+            metadata=(() if event.metadata is None else _json_texts(table.values(event.metadata))),
             unmapped=self._unmapped(table),
         )
 
@@ -332,6 +333,13 @@ def _json(value: Any) -> str | None:
     return None if value is None else encode(value).decode()
 
 
+def _json_texts(values: Sequence[Any]) -> Column:
+    try:
+        return [None if value is None else orjson.dumps(value).decode() for value in values]
+    except TypeError:  # an integer beyond 64 bits
+        return list(map(_json, values))
+
+
 class _Party(NamedTuple):
     """Who acted, or what was acted on: columns, empty where no path leads to any."""
 
@@ -350,7 +358,7 @@ def _party(alternatives: Sequence[ActorPaths | TargetPaths], table: Table) -> _P
     """
     Return for each record the first alternative whose id, name or email finds something.
 
-    Where none does, a type may still be told: by the first alternative that has a path to one.
+    Where none does, there may still be a type: of the first alternative with a path to one.
     """
     if not alternatives:
         return _Party((), (), (), (), ())
@@ -407,7 +415,9 @@ def _merged(column: Column, other: Column, here: Sequence[bool]) -> Column:
     ]
 
 
-def _actors(event: EventPaths, table: Table) -> tuple[Sequence[Actor], Column]:
+def _actors(
+    event: EventPaths, table: Table, make: Callable[..., Actor]
+) -> tuple[Sequence[Actor], Column]:
     """Return who acted, and how a sentence calls them."""
     party = _party(event.actor, table)
     count = len(table.records)
@@ -419,13 +429,18 @@ def _actors(event: EventPaths, table: Table) -> tuple[Sequence[Actor], Column]:
     present = {name: column for name, column in fields.items() if column}
     if not present:
         return [NO_ACTOR] * count, [None] * count
-    rows = list(zip(*present.values(), strict=True))
-    made = {
-        row: _actor(event.actor, **dict(zip(present, row, strict=True)))
-        for row in dict.fromkeys(rows)
-    }
     who = _first_of(count, party.email, party.name, party.id, party.type)
-    return [made[row] for row in rows], who
+    return list(map(make, repeat(tuple(present)), *present.values())), who
+
+
+def _actor_maker(alternatives: Sequence[ActorPaths]) -> Callable[..., Actor]:
+    """Return what makes an actor of the names of its parts and their values; it keeps some."""
+
+    @lru_cache(maxsize=512)
+    def make(names: tuple[str, ...], *values: Any) -> Actor:
+        return _actor(alternatives, **dict(zip(names, values, strict=True)))
+
+    return make
 
 
 def _actor(

@@ -167,6 +167,8 @@ class Redactor:
     def _spares_objects(self, nodes: list[dict[str, Any]]) -> bool:
         odd = set(chain.from_iterable(nodes)) - self._keys.harmless
         for key in odd:
+            if not self._keys[key] and key in self._keys.harmless:  # now it is known
+                continue
             having = [node for node in nodes if node.get(key) is not None]
             if any(self._keys.hides(key, node[key]) for node in having):
                 return False

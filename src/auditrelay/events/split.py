@@ -1,7 +1,7 @@
 """
 Make several records of one that has a list of events in it.
 
-Each gets the whole record with that list reduced to one element. Its text is derived: written anew
+Each gets the whole record with that list reduced to one element. Its text is derived: written again
 from what was decoded, unless the list has one element only.
 """
 

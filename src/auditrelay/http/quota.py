@@ -2,7 +2,7 @@
 What a vendor grants to one account: what is left of it, and until when it is used up.
 
 The headers of a reply say so, each vendor's in its own. They are believed within bounds: a value
-in another unit than the one that was declared makes nobody wait for years.
+in another unit than the one that was declared causes no wait of years.
 """
 
 from dataclasses import dataclass

@@ -94,6 +94,8 @@ class AuthorizationServer(Double):
         """Every token that it gave."""
         self.refresh_tokens: list[str] = []
         """Every refresh token that it gave in place of the client's."""
+        self.accepted: set[str] = set()
+        """Tokens that hold for ever, though another server gave them."""
         self._ends: dict[str, float] = {}
         self._numbers = count(1)
         self._used: set[str] = set()
@@ -104,8 +106,8 @@ class AuthorizationServer(Double):
         return f"{self.url}/oauth/token"
 
     def accepts(self, token: str) -> bool:
-        """Return whether *token* is one of its own and has not ended."""
-        return self._ends.get(token, 0) > self.clock()
+        """Return whether *token* is one of its own and has not ended, or *accepted*."""
+        return token in self.accepted or self._ends.get(token, 0) > self.clock()
 
     def revoke(self) -> None:
         """End every token."""

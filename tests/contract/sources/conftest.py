@@ -68,7 +68,7 @@ class Rig:
 
     def normalizer(self, source: Source) -> Normalizer:
         """Return the normalizer of the records of *source*."""
-        given = self._class.model_validate(self._given(self.double.settings()))
+        given: Any = self._class.model_validate(self._given(self.double.settings()))
         return Normalizer(
             vendor=vendor_named(self.kind),
             source="it",

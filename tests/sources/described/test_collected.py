@@ -292,7 +292,7 @@ async def test_a_backfill_counts_and_resends_all_that_a_walk_shows(
     assert (await world.backfill(span, ("sink",))).events == 2
 
 
-async def test_on_the_axis_of_events_these_are_told_apart(
+async def test_on_the_axis_of_events_what_was_recorded_in_it_is_not_what_happened_in_it(
     serve: Serve, make: Make, clock: FakeClock
 ) -> None:
     log = Log(clock)

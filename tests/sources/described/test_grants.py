@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
@@ -18,12 +19,25 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from tests.support.authorized import CLIENT_CREDENTIALS, CLIENT_ID, CLIENT_SECRET, ask, rig
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.authorized import (
+    CLIENT_CREDENTIALS,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    ask,
+    feed,
+    rig,
+    settings_of,
+)
 from tests.support.clock import FakeClock
 from tests.support.logged import logged
+from tests.support.peers import reply
 
-from auditrelay.errors import ConfigError, Refused
+from auditrelay.descriptions.model import OAuth2Auth
+from auditrelay.errors import ConfigError, Refused, Retryable
 from auditrelay.sandbox.authorization import Client
+from auditrelay.sources.described.grants import TokenRequest
 from auditrelay.telemetry.scrubber import scrub
 
 ROOT = Path(__file__).parents[3]
@@ -133,12 +147,48 @@ async def test_a_refresh_token(clock: FakeClock) -> None:
 async def test_a_basic_credential_is_hidden_in_the_spelling_in_which_it_is_sent(
     clock: FakeClock,
 ) -> None:
-    client = Client(id=CLIENT_ID, secret=CLIENT_SECRET, send="basic")
+    client = Client(id="ab", secret="+/%&=+/%&=aZ9", send="basic")
     async with rig(clock, {**CLIENT_CREDENTIALS, "send": "basic"}, client) as made:
         await ask(made.source())
         (request,) = made.server.seen
         value = request.headers["authorization"].removeprefix("Basic ")
         assert scrub(f"it repeats Basic {value}") == "it repeats Basic ***"
+
+
+# --- answers
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["invalid_client", "1e400", "3600", "t-0123456789abcdef", "a\ud800"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+KEYS_OF_ANSWERS = ["access_token", "expires_in", "refresh_token", "error", "message", "status"]
+
+
+@given(
+    status=st.sampled_from([200, 201, 204, 302, 400, 401, 403, 404, 408, 418, 422, 429, 500, 503]),
+    body=st.dictionaries(st.sampled_from(KEYS_OF_ANSWERS), ODD).map(json.dumps) | st.text(),
+)
+def test_any_answer_is_a_token_that_can_be_sent_or_an_error_with_a_name(
+    status: int, body: str
+) -> None:
+    settings = settings_of(feed(CLIENT_CREDENTIALS), KEYS, learn=False)
+    auth = settings.FEED.auth
+    assert isinstance(auth, OAuth2Auth)
+    request = TokenRequest("acme", settings, auth, FakeClock())
+    answer = reply(status, body.encode("utf-8", "surrogatepass"))
+    request.refuses_client(answer)
+    try:
+        granted = request.read(answer)
+    except (Refused, Retryable):
+        return
+    httpx.Request("GET", "https://a", headers={"authorization": granted.token.reveal()})
+    assert granted.life is None or 0 < granted.life < float("inf")
 
 
 # --- signed claims

@@ -359,7 +359,7 @@ async def test_a_link_may_have_to_say_something(serve: Serve, connect: Connect, 
         ("  /v1/events?c=2#top ", "/v1/events?c=2"),
         ("https://api.acme.example/v1/events?c=2", "/v1/events?c=2"),
         ("HTTPS://API.acme.example:443/v1/events?c=2", "/v1/events?c=2"),
-        ("https://somebody@api.acme.example/v1/event%73?c=2", "/v1/events?c=2"),
+        ("https://user@api.acme.example/v1/event%73?c=2", "/v1/events?c=2"),
     ],
 )
 async def test_these_are_addresses_of_ours(
@@ -543,7 +543,7 @@ async def test_an_error_that_only_stands_behind_the_last_record_ends_the_walk(
     assert (pages[-1].total, pages[-1].gaps) == (count + 3, ())
 
 
-async def test_a_ceiling_that_nobody_declared_breaks_the_walk(
+async def test_a_ceiling_that_is_not_declared_breaks_the_walk(
     serve: Serve, connect: Connect, failing: Any
 ) -> None:
     def answer(request: Any) -> Response:

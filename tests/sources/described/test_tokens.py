@@ -18,6 +18,8 @@ from auditrelay.errors import Refused, Retryable
 from auditrelay.sandbox import faults
 from auditrelay.sandbox.authorization import Client
 from auditrelay.sandbox.messages import Request
+from auditrelay.sources.described.grants import Granted
+from auditrelay.sources.described.tokens import SharedToken
 from auditrelay.telemetry.scrubber import scrub
 
 
@@ -222,7 +224,9 @@ async def test_trouble_that_lasts_is_an_error_of_its_own_words(clock: FakeClock)
         assert not made.api.seen
 
 
-async def test_a_token_that_holds_is_used_while_no_other_one_can_be_had(clock: FakeClock) -> None:
+async def test_a_token_that_holds_is_used_while_no_other_one_can_be_had(
+    clock: FakeClock, waits: list[float]
+) -> None:
     async with rig(clock) as made:
         peer = made.source()
         await ask(peer)
@@ -238,6 +242,7 @@ async def test_a_token_that_holds_is_used_while_no_other_one_can_be_had(clock: F
         await ask(peer)
         assert made.token_requests == 4
         assert made.api.answered == {200: 5}
+        assert waits == []
         assert made.api.tokens[-1] == made.server.granted[-1] != made.api.tokens[0]
 
 
@@ -248,6 +253,47 @@ async def test_sources_wait_together_for_as_long_as_the_server_asks(clock: FakeC
         await asyncio.gather(*(ask(made.source(name)) for name in ("one", "two", "three")))
         assert clock.monotonic() - began >= 30
         assert made.token_requests == 2
+
+
+async def test_a_source_that_comes_later_waits_for_as_long_as_the_server_asked_another(
+    clock: FakeClock,
+) -> None:
+    token = SharedToken(clock)
+    asked = 0
+
+    async def take() -> Granted:
+        nonlocal asked
+        asked += 1
+        raise Retryable("too many", reason="status_429", retry_after=30)
+
+    for passed, wait in ((0, 30), (0, 30), (20, 10)):
+        clock.advance(passed)
+        with pytest.raises(Retryable, match="too many") as caught:
+            await token.fresh(object(), take)
+        assert (caught.value.retry_after, asked) == (wait, 1)
+    clock.advance(10)
+    with pytest.raises(Retryable):
+        await token.fresh(object(), take)
+    assert asked == 2
+
+
+async def test_a_token_endpoints_reply_is_bounded(clock: FakeClock) -> None:
+    async with rig(clock) as made:
+        made.server.faults.add(faults.huge(300_000), times=10)
+        with pytest.raises(Retryable, match=r"is larger than 262,144 bytes") as caught:
+            await ask(made.source())
+        assert caught.value.reason == "bad_reply"
+
+
+async def test_a_token_that_cannot_be_used_is_hidden_too(clock: FakeClock) -> None:
+    token = "a1b2c3d4e5f6 g7h8"
+    echo = json.dumps({"error": "invalid_request", "error_description": f"{token} is odd"})
+    async with rig(clock) as made:
+        made.server.faults.add(answer(200, json.dumps({"access_token": token}).encode()))
+        made.server.faults.add(answer(400, echo.encode()))
+        with pytest.raises(Refused, match=r"\*\*\* is odd \(invalid_request\)") as caught:
+            await ask(made.source())
+        assert "a1b2" not in str(caught.value)
 
 
 # --- refusals
@@ -459,4 +505,13 @@ async def test_a_refresh_token_that_rotates_is_reported_once(clock: FakeClock) -
                 made.server.revoke()
         (line,) = [line for line in logs if line["event"] == "refresh_token_rotates"]
         assert line == {"event": "refresh_token_rotates", "log_level": "warning", "peer": "acme"}
+        assert scrub(f"it sent {made.server.refresh_tokens[-1]}") == "it sent ***"
+
+
+async def test_a_refresh_token_that_comes_unasked_is_hidden_and_no_matter(clock: FakeClock) -> None:
+    async with rig(clock) as made:
+        made.server.switches.rotates = True
+        with capture_logs() as logs:
+            assert (await ask(made.source())).status == 200
+        assert not [line for line in logs if line["log_level"] == "warning"]
         assert scrub(f"it sent {made.server.refresh_tokens[-1]}") == "it sent ***"

@@ -197,7 +197,7 @@ class TokenRequest:
         return text
 
     def _assertion(self, key: Secret) -> str:
-        # Only here: cryptography takes some 10 MB of memory.
+        # Only here: cryptography takes 7 MB of memory.
         from auditrelay.sources.described import jwt  # noqa: PLC0415
 
         auth = self._auth
@@ -212,10 +212,10 @@ class TokenRequest:
 
     def _rotates(self, answer: dict[str, Any]) -> bool:
         other = answer.get("refresh_token")
-        if self._refresh_token is None or not isinstance(other, str) or not other:
+        if not isinstance(other, str) or not other:
             return False
-        scrubber.learn_renewed(other, whole=True)
-        return other != self._refresh_token.reveal()
+        scrubber.learn_renewed(other, whole=True)  # some send one with every grant
+        return self._refresh_token is not None and other != self._refresh_token.reveal()
 
     def _failure(self, reply: Reply, answer: dict[str, Any]) -> Refused | Retryable:
         """Return the error for a *reply* that is no success."""

@@ -169,7 +169,7 @@ class Source:
         self, window: Interval, *, background: bool, finely: bool
     ) -> AsyncGenerator[Page]:
         """Yield the pages of *window*, which is asked for in as many spans as the vendor needs."""
-        spans = self._spans(window)
+        spans = spans_of(window, self._questions.format.granule, self._feed.time.longest)
         for span in spans:
             sieve = None
             if self._sifts is not None:
@@ -222,24 +222,6 @@ class Source:
             cursor=cursor,
             at_most=self._feed.pages.most,
         )
-
-    def _spans(self, window: Interval) -> list[Interval]:
-        """
-        Return the spans to request, which contain *window* whether bounds are included or not.
-
-        They are as many as it takes not to be longer than the vendor accepts: one that is just as
-        long becomes too long when it is widened.
-        """
-        granule, longest = self._questions.format.granule, self._feed.time.longest
-        # A day that is a bound counts whole.
-        extra = granule if granule >= COARSE else timedelta(0)
-        for count in range(1, MAX_SPANS + 1):
-            length = window.length / count
-            bounds = [*(window.start + length * each for each in range(count)), window.end]
-            spans = [widened(Interval(*pair), granule) for pair in pairwise(bounds)]
-            if longest is None or all(span.length + extra <= longest for span in spans):
-                break
-        return spans
 
     async def _newest_first(
         self, window: Interval, *, background: bool, finely: bool
@@ -403,6 +385,24 @@ class Source:
         except ValueError as error:
             problem = f"{getattr(self._feed.pages, _FIELDS.get(key, key))}: {error}"
         raise misshapen(content.reply, problem)
+
+
+def spans_of(window: Interval, granule: timedelta, longest: timedelta | None) -> list[Interval]:
+    """
+    Return the spans to request, which contain *window* whether bounds are included or not.
+
+    They are as many as it takes not to be longer than the vendor accepts: one that is just as long
+    becomes too long when it is widened. A day that is a bound counts whole.
+    """
+    extra = granule if granule >= COARSE else timedelta(0)
+    spans: list[Interval] = []
+    for count in range(1, MAX_SPANS + 1):
+        length = window.length / count
+        bounds = [*(window.start + length * each for each in range(count)), window.end]
+        spans = [widened(Interval(*pair), granule) for pair in pairwise(bounds)]
+        if longest is None or all(span.length + extra <= longest for span in spans):
+            break
+    return spans
 
 
 class _Sifts(NamedTuple):

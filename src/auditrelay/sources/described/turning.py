@@ -428,7 +428,7 @@ class _Counted:
         """
         Judge a page around the last record that was read.
 
-        If nothing is behind that record, the total counts what nobody can read, and all was read;
+        If nothing is behind that record, the total counts what cannot be read, and all was read;
         else the vendor shows no more of one query, and the window is halved.
         """
         _, _, alone = self._around_the_end()
