@@ -42,14 +42,14 @@ class Options:
         *default_level* replaces the level of the file, for commands whose result matters more than
         their log. Raises ConfigError.
         """
-        level = self.level(default_level)
+        given = self.log_level and self.level()  # before the file is read: it costs nothing
         config = load(self.config, os.environ)
-        setup(level or config.log.level, config.log.format)
+        setup(given or default_level or config.log.level, config.log.format)
         for warning in config.warnings:
             log.warning("configuration_warning", reason=warning)
         return config
 
-    def level(self, default: Level | None = None) -> Level | None:
+    def level(self, default: Level = "info") -> Level:
         """Return the level of the log by the options, else *default*. Raises ConfigError."""
         if self.log_level is None:
             return default

@@ -43,7 +43,7 @@ from auditrelay.sandbox.messages import Request as Asked
 from auditrelay.sandbox.messages import Response
 from auditrelay.sandbox.server import Double
 from auditrelay.settings.wording import dotted, explained
-from auditrelay.sources import described
+from auditrelay.sources import Source, described
 from auditrelay.telemetry.humanize import count
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
@@ -127,26 +127,28 @@ async def _replay(description: Description, conversation: Conversation) -> Repla
         stack.push_async_callback(source.close)
         # The vendor's own host is in its events, not the one of this conversation.
         normalize = Normalizer.of(SOURCE, settings, vendor=vendor_of(feed), scope=source.scope)
-        events, error = await _walk(source, normalize, about.window.start, about.window.end, clock)
-    problems = script.problems or _unmet(about.expect, error, script.waited)
+        events, failure = await _walk(
+            source, normalize, about.window.start, about.window.end, clock
+        )
+    problems = script.problems or _unmet(about.expect, failure, script.waited)
     if not problems and about.expect is None:
         problems = _other_events(conversation, events)
     return Replayed(
         conversation,
         events,
-        error,
+        failure,
         tuple(problems),
         asked_as_recorded=not script.problems,
     )
 
 
 async def _walk(
-    source: described.Source, normalize: Normalizer, start: datetime, end: datetime, clock: Clock
+    source: Source, normalize: Normalizer, window: Interval, clock: Clock
 ) -> tuple[list[AuditEvent], RelayError | None]:
     fetched = micros(clock.now())
     events: dict[str, AuditEvent] = {}
     try:
-        async with aclosing(source.walk(Interval(start, end))) as pages:
+        async with aclosing(source.walk(window)) as pages:
             async for page in pages:
                 for event in normalize(page.records, fetched):
                     events.setdefault(event.uid, event)
@@ -390,9 +392,8 @@ def difference(wanted: Any, came: Any, wanted_name: str, came_name: str) -> str:
     texts = [
         json.dumps(each, indent=1, sort_keys=True, ensure_ascii=False) for each in (wanted, came)
     ]
-    lines = difflib.unified_diff(
-        *[text.splitlines() for text in texts], wanted_name, came_name, lineterm=""
-    )
+    old, new = [text.splitlines() for text in texts]
+    lines = difflib.unified_diff(old, new, wanted_name, came_name, lineterm="")
     return "\n".join(printable(line) for line in lines)
 
 
