@@ -127,9 +127,8 @@ async def _replay(description: Description, conversation: Conversation) -> Repla
         stack.push_async_callback(source.close)
         # The vendor's own host is in its events, not the one of this conversation.
         normalize = Normalizer.of(SOURCE, settings, vendor=vendor_of(feed), scope=source.scope)
-        events, failure = await _walk(
-            source, normalize, about.window.start, about.window.end, clock
-        )
+        window = Interval(about.window.start, about.window.end)
+        events, failure = await _walk(source, normalize, window, clock)
     problems = script.problems or _unmet(about.expect, failure, script.waited)
     if not problems and about.expect is None:
         problems = _other_events(conversation, events)
