@@ -37,6 +37,13 @@ def check(
     offline: Annotated[
         bool, typer.Option("--offline", help="Only validate the configuration; make no requests.")
     ] = False,
+    thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough",
+            help="Prove all of a description that can be proved, with about twelve requests.",
+        ),
+    ] = False,
     send_test_event: Annotated[
         bool,
         typer.Option(
@@ -45,16 +52,17 @@ def check(
         ),
     ] = False,
 ) -> None:
-    """Validate the configuration, then make one harmless request to every source and sink."""
-    if offline and send_test_event:
-        raise ConfigError("--offline and --send-test-event exclude each other")
+    """Validate the configuration, then query every source and sink, harmlessly."""
+    for name, given in (("--send-test-event", send_test_event), ("--thorough", thorough)):
+        if offline and given:
+            raise ConfigError(f"--offline and {name} exclude each other")
     options = Options.of(context)
     config = options.load(default_level="warning")  # requests that are made again: it takes long
     config.require_work()
     rows = (
         _offline(config)
         if offline
-        else asyncio.run(check_all(config, options.clock, test=send_test_event))
+        else asyncio.run(check_all(config, options.clock, test=send_test_event, thorough=thorough))
     )
     _show(rows)
     for warning in config.warnings:
@@ -67,8 +75,9 @@ class Row(NamedTuple):
     """
     The result for one source or sink.
 
-    *queries* are searches for the test event that was sent to it. They are printed below the table,
-    which would break the lines that an operator copies.
+    *queries* are searches for the test event that was sent to it, and *notes* what could not be
+    proved of it. They are printed below the table, which would break the lines that an operator
+    copies.
     """
 
     name: str
@@ -76,6 +85,15 @@ class Row(NamedTuple):
     result: str
     message: str
     queries: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+class _Said(NamedTuple):
+    """What a check says of a source or sink that is well; see :class:`Row`."""
+
+    message: str
+    queries: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def _show(rows: Sequence[Row]) -> None:
@@ -88,6 +106,11 @@ def _show(rows: Sequence[Row]) -> None:
             typer.echo(f"\nThe test event in {row.name}, after some seconds:")
         for query in row.queries:
             typer.echo(f"  {query}")
+    for row in rows:
+        if row.notes:
+            typer.echo(f"\nNotes on {row.name}:")
+        for note in row.notes:
+            typer.echo(f"  {note}")
 
 
 def _offline(config: Config) -> list[Row]:
@@ -98,8 +121,14 @@ def _offline(config: Config) -> list[Row]:
     ]
 
 
-async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list[Row]:
-    """Check every source and sink; with *test*, each sink gets a test event."""
+async def check_all(
+    config: Config, clock: Clock, *, test: bool = False, thorough: bool = False
+) -> list[Row]:
+    """
+    Check every source and sink; with *test*, each sink gets a test event.
+
+    *thorough*: of a described source everything is proved that can be.
+    """
     metrics, now = Metrics(sources=config.sources, sinks=config.sinks), clock.now()
 
     normalizers: dict[str, Normalizer] = {}
@@ -115,13 +144,18 @@ async def check_all(config: Config, clock: Clock, *, test: bool = False) -> list
     def sink(name: str, settings: Any) -> Any:
         return make_sink(name, settings, metrics, clock)
 
-    def sink_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+    def sink_check(name: str) -> Callable[[Any], Awaitable[_Said]]:
         if test and not config.sources_of(name):
             return _check_idle_sink
         event = _test_event(config, name, now) if test and config.sinks[name].enabled else None
         return lambda built: _check_sink(built, event, now)
 
-    def source_check(name: str) -> Callable[[Any], Awaitable[tuple[str, Sequence[str]]]]:
+    def source_check(name: str) -> Callable[[Any], Awaitable[_Said]]:
+        settings = config.sources[name]
+        if getattr(settings, "FEED", None) is not None:
+            return lambda built: _check_described(
+                built, settings, normalizers[name], now, config if thorough else None
+            )
         return lambda built: _check_source(built, normalizers[name], now)
 
     checks = [
@@ -140,7 +174,7 @@ async def _row(
     name: str,
     settings: Any,
     build: Callable[[str, Any], Any],
-    check: Callable[[Any], Awaitable[tuple[str, Sequence[str]]]],
+    check: Callable[[Any], Awaitable[_Said]],
 ) -> Row:
     if not settings.enabled:
         return Row(name, settings.type, "disabled", "")
@@ -148,19 +182,18 @@ async def _row(
         async with contextlib.AsyncExitStack() as stack:
             peer = build(name, settings)
             stack.push_async_callback(peer.close)
-            message, queries = await check(peer)
-            return Row(name, settings.type, "ok", scrub(message), queries)
+            said = await check(peer)
+            notes = [scrub(note) for note in said.notes]
+            return Row(name, settings.type, "ok", scrub(said.message), said.queries, notes)
     except RelayError as error:
         return Row(name, settings.type, "failed", scrub(str(error)))
 
 
-async def _check_files(source: FileSource) -> tuple[str, Sequence[str]]:
-    return await source.check(), ()
+async def _check_files(source: FileSource) -> _Said:
+    return _Said(await source.check())
 
 
-async def _check_source(
-    source: Source, normalize: Normalizer, now: datetime
-) -> tuple[str, Sequence[str]]:
+async def _check_source(source: Source, normalize: Normalizer, now: datetime) -> _Said:
     async with contextlib.aclosing(source.walk(Interval(now - timedelta(hours=1), now))) as pages:
         async for page in pages:
             count = len(page.records) if page.total is None else page.total
@@ -169,16 +202,32 @@ async def _check_source(
                 message += f"; some events are hidden by the plan ({page.partial})"
             if odd := odd_times(normalize(page.records, micros(now))):
                 message += f"; {odd}"
-            return message, ()
-    return "answers", ()
+            return _Said(message)
+    return _Said("answers")
 
 
-async def _check_sink(
-    sink: Sink, test: AuditEvent | None, now: datetime
-) -> tuple[str, Sequence[str]]:
+async def _check_described(
+    source: Any, settings: Any, normalize: Normalizer, now: datetime, thorough: Config | None
+) -> _Said:
+    """Prove the description of *source*: with *thorough*, the whole configuration, all of it."""
+    # Only a source that is described needs it.
+    from auditrelay.cli.probes import probe, unread_feeds  # noqa: PLC0415
+
+    found = await probe(source, settings, normalize, now, thorough=thorough is not None)
+    notes = list(found.notes)
+    if thorough is not None:
+        of_vendor = [
+            other for other in thorough.sources.values() if other.vendor == settings.vendor
+        ]
+        read = {feed.name for other in of_vendor if (feed := getattr(other, "FEED", None))}
+        notes += unread_feeds(settings, read)
+    return _Said(found.message, notes=notes)
+
+
+async def _check_sink(sink: Sink, test: AuditEvent | None, now: datetime) -> _Said:
     message = await sink.check()
     if test is None:
-        return message, ()
+        return _Said(message)
 
     page = Page.of([test])
     rendered = sink.render(page, micros(now), marks={"test": True})
@@ -189,11 +238,11 @@ async def _check_sink(
     took = "took the test event"
     if verdict.ack_id is not None:
         took += ", which it acknowledges later: search for it to be sure"
-    return "; ".join((message, took, *verdict.warnings)), sink.query(test.uid)
+    return _Said("; ".join((message, took, *verdict.warnings)), sink.query(test.uid))
 
 
-async def _check_idle_sink(sink: Sink) -> tuple[str, Sequence[str]]:
-    return f"{await sink.check()}; it receives no source, so it was sent no test event", ()
+async def _check_idle_sink(sink: Sink) -> _Said:
+    return _Said(f"{await sink.check()}; it receives no source, so it was sent no test event")
 
 
 def _refusals(verdict: Verdict) -> Iterator[str]:

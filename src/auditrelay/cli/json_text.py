@@ -17,5 +17,9 @@ def json_text(document: object) -> str:
     The texts in it are a vendor's, or those of its users; JSON itself escapes only the characters
     below a space.
     """
-    text = orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    return printable(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def printable(text: str) -> str:
+    """Return *text*, which is JSON or a line of it, with what can steer a terminal escaped."""
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

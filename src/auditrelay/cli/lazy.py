@@ -11,7 +11,7 @@ HELP_OPTIONS: Final = ("-h", "--help")
 COMMANDS: Final = {
     "run": "Poll every source and deliver to every sink until stopped.",
     "backfill": "Read a past range; events that were forwarded before are not forwarded again.",
-    "check": "Validate the configuration, then make one harmless request to every source and sink.",
+    "check": "Validate the configuration, then query every source and sink, harmlessly.",
     "status": "Show checkpoints, lag, backlogs, dead letters and gaps.",
     "coverage": "Show which spans of event time were read, with how many events, and every gap.",
     "verify": "Read a range again at the source, and compare it with the forwarded events.",

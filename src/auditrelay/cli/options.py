@@ -42,11 +42,18 @@ class Options:
         *default_level* replaces the level of the file, for commands whose result matters more than
         their log. Raises ConfigError.
         """
-        if self.log_level is not None and self.log_level not in _LEVELS:
-            raise ConfigError(f"--log-level: {self.log_level!r} is not one of {', '.join(_LEVELS)}")
+        given = self.log_level and self.level()  # before the file is read: it costs nothing
         config = load(self.config, os.environ)
-        level = self.log_level or default_level or config.log.level
-        setup(level, config.log.format)
+        setup(given or default_level or config.log.level, config.log.format)
         for warning in config.warnings:
             log.warning("configuration_warning", reason=warning)
         return config
+
+    def level(self, default: Level = "info") -> Level:
+        """Return the level of the log by the options, else *default*. Raises ConfigError."""
+        if self.log_level is None:
+            return default
+        for level in _LEVELS:
+            if level == self.log_level:
+                return level
+        raise ConfigError(f"--log-level: {self.log_level!r} is not one of {', '.join(_LEVELS)}")

@@ -92,6 +92,27 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A reply as it came: its *records*, and whether by its signs it is the *last* one."""
+
+    records: list[bytes]
+    last: bool
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A source whose replies can be looked at: ``check`` proves by them what is said of an API."""
+
+    def shown(self, span: Interval, size: int) -> AsyncGenerator[Shown, None]:
+        """
+        Yield each reply to *span*, asked for exactly so, in pages of *size* records.
+
+        Nothing is widened or passed over. Raises what a walk raises, behind the reply of which a
+        sign is wrong.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class BadRow:
     """A row of a file that is not a record: its *text*, its *line*, and the *problem* with it."""
 

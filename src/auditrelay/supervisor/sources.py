@@ -15,7 +15,7 @@ from auditrelay.events.normalize import IdentifiedPage, Normalizer, vendor_named
 from auditrelay.events.page import Page as EventPage
 from auditrelay.events.vendors import Vendor
 from auditrelay.settings import SourceSettings
-from auditrelay.sources import ExportFile, ExportPage, FileSource, Page, Source
+from auditrelay.sources import ExportFile, ExportPage, FileSource, Page, Shown, Shows, Source
 from auditrelay.supervisor import Supervisor
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval
@@ -46,6 +46,18 @@ class SupervisedSource:
         """See :class:`Source`; a bug in it is only logged."""
         with contextlib.suppress(PeerBug), self._supervise("close"):
             await self._source.close()
+
+
+class SupervisedShows(SupervisedSource):
+    """A :class:`SupervisedSource` of which the replies can be looked at."""
+
+    def __init__(self, source: Source, supervise: Supervisor, shows: Shows) -> None:
+        super().__init__(source, supervise)
+        self._shows = shows
+
+    def shown(self, span: Interval, size: int) -> AsyncGenerator[Shown, None]:
+        """See :class:`Shows`."""
+        return self._supervise.each("shown", lambda: self._shows.shown(span, size))
 
 
 class SupervisedFileSource:
@@ -124,7 +136,11 @@ def make_source(
     supervise = Supervisor(name, metrics)
     with supervise("make"):
         source = sources.make(name, settings, metrics, clock, state_dir)
-    supervised = SupervisedSource(source, supervise)
+    supervised = (
+        SupervisedShows(source, supervise, source)
+        if isinstance(source, Shows)
+        else SupervisedSource(source, supervise)
+    )
     return Supervised(supervised, _normalizer(name, settings, supervised.scope, supervise))
 
 

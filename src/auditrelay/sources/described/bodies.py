@@ -6,20 +6,25 @@ to them has types; everything else that a spot needs is decoded as it is, and re
 for.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from auditrelay.descriptions.model import Feed
 from auditrelay.descriptions.places import Path, Spot, find, parse_path, parse_spot
-from auditrelay.errors import ConfigError
+from auditrelay.errors import ConfigError, Retryable
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.http.fields import Records, texts
 from auditrelay.http.headers import link
-from auditrelay.http.replies import Reply, decode
+from auditrelay.http.replies import Reply, decode, misshapen
+from auditrelay.telemetry.scrubber import scrub
+
+MAX_KEYS: Final = 10
+"""Keys of a reply that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,34 @@ class Bodies:
 
         *promised*: the page was announced, so that null for its records is no empty list.
         """
-        body = decode(reply, self._shape, promised=promised and not self._may_be_absent)
+        try:
+            body = decode(reply, self._shape, promised=promised and not self._may_be_absent)
+        except Retryable as error:
+            problem = self._elsewhere(reply) if error.reason == "bad_reply" else None
+            if problem is None:
+                raise
+            raise misshapen(reply, problem) from None
         holder = body
         for key in self._way:
             holder = None if holder is None else getattr(holder, _attribute(key))
         return Content(reply, body, texts(holder))
+
+    def _elsewhere(self, reply: Reply) -> str | None:
+        """Return that the records are not where they should be, and what is there; None if not."""
+        try:
+            found: Any = reply.json()
+        except ValueError:
+            return None
+        at = json.dumps(".".join(self._way), ensure_ascii=False)
+        for key in self._way:
+            if not isinstance(found, dict):
+                return None
+            if key not in found:
+                return f"records.at = {at} is not in the reply; {_keys(found)}"
+            found = found[key]
+        if not self._way and isinstance(found, dict):
+            return f"records.at = {at} says that it is a list, and it is an object; {_keys(found)}"
+        return None
 
     def spot(self, spot: Spot, key: str) -> FindSpot:
         """Return what finds *spot*, which the description has under *key*."""
@@ -100,6 +128,13 @@ class Bodies:
             return rest(body)
 
         return found
+
+
+def _keys(found: dict[str, Any]) -> str:
+    """Return a few keys of what was *found*, for a sentence."""
+    names = [scrub(key, 40) for key in list(found)[:MAX_KEYS]]
+    more = ", ..." if len(found) > MAX_KEYS else ""
+    return f"its keys are {', '.join(names)}{more}" if names else "it has no keys"
 
 
 def _paths(feed: Feed) -> list[tuple[Any, ...]]:

@@ -23,7 +23,7 @@ from auditrelay.http.fields import Count, Cursor, Flag, Link, read_cursor, read_
 from auditrelay.http.peer import Peer
 from auditrelay.http.quota import Quota
 from auditrelay.http.replies import Reply, misshapen
-from auditrelay.sources import RETENTION, UNREADABLE, Page, widened
+from auditrelay.sources import RETENTION, UNREADABLE, Page, Shown, widened
 from auditrelay.sources._newest_first import Places, Progress
 from auditrelay.sources.described.addresses import OurAddresses, checked
 from auditrelay.sources.described.bodies import Bodies, Content
@@ -119,6 +119,24 @@ class Source:
         async with aclosing(walk(window, background=background, finely=finely)) as pages:
             async for page in pages:
                 yield page
+
+    async def shown(self, span: Interval, size: int) -> AsyncGenerator[Shown]:
+        """Yield each reply to *span*, see :class:`auditrelay.sources.Shows`."""
+        turner = self._rules.turner(span, size, finely=False)
+        while True:
+            try:
+                answer = await self._ask(turner, background=False)
+            except (Retryable, WalkBroken) as error:
+                turner.failed(error)
+                continue
+            turn = turner.turn(answer)
+            if turn.again:
+                continue
+            yield Shown(answer.records, last=turn.last)
+            if turn.last:
+                return
+            if turn.error is not None:
+                raise turn.error
 
     async def close(self) -> None:
         """Release connections."""

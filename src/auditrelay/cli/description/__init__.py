@@ -1,0 +1,166 @@
+"""``auditrelay description``: the audit-log APIs that are described in files."""
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from auditrelay.cli.options import Options
+from auditrelay.descriptions import FOLDER, shipped
+from auditrelay.descriptions.load import Description, named, read
+from auditrelay.descriptions.schema import json_schema
+from auditrelay.errors import ConfigError
+from auditrelay.settings.toml import Unreadable
+from auditrelay.settings.wording import suggestion
+from auditrelay.telemetry.logs import setup
+
+description = typer.Typer(
+    help="The audit-log APIs that are described in files.", no_args_is_help=True
+)
+
+
+def _names(incomplete: str) -> list[str]:
+    """Return the shipped names that begin with what was typed, for the shell."""
+    return [name for name in shipped() if name.startswith(incomplete)]
+
+
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="A type that `description list` shows, or the path of a file.",
+        autocompletion=_names,
+    ),
+]
+
+
+@description.command("list")
+def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the descriptions that come with auditrelay, and what each needs."""
+    rows: list[dict[str, Any]] = [
+        {
+            "type": name,
+            "product": file.product,
+            "feeds": list(file.feeds),
+            "needs": list(file.needs),
+            "evidence": file.evidence,
+            "checked": file.checked.isoformat(),
+        }
+        for name in shipped()
+        if (file := named(name).file)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    width = Console().width
+    for row in rows:
+        seen = f"by {row['evidence']}, checked {row['checked']}"
+        typer.echo(f"{row['type']}: {row['product']} ({seen})")
+        feeds = [f"feeds: {', '.join(row['feeds'])}"] if row["feeds"] else []
+        for text in (*feeds, *row["needs"]):
+            typer.echo(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="    "))
+
+
+@description.command()
+def show(
+    which: Which,
+    *,
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print the file itself, to begin one of your own with.")
+    ] = False,
+) -> None:
+    """Show what a description asks, needs and leaves out, its settings, defaults and actions."""
+    found = _found(which)
+    if as_toml:
+        typer.echo(found.path.read_text("utf-8-sig"), nl=False)
+        return
+    from auditrelay.cli.description.summary import summary  # noqa: PLC0415  # only for this
+
+    for line in summary(found, Console().width):
+        typer.echo(line)
+
+
+@description.command("test")
+def replay_examples(
+    context: typer.Context,
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|FOLDER",
+            help="A shipped type, the path of a file, or a folder with one file.",
+            autocompletion=_names,
+        ),
+    ],
+    *,
+    update: Annotated[
+        bool, typer.Option("--update", help="Write each events.json anew; then read what changed.")
+    ] = False,
+) -> None:
+    """Replay the examples of a description against a vendor on loopback; makes no other request."""
+    # Only this command needs the engine and the sandbox.
+    from auditrelay.cli.description.conversations import conversations, examples_of  # noqa: PLC0415
+    from auditrelay.cli.description.globs import overlaps  # noqa: PLC0415
+    from auditrelay.cli.description.replay import replay, updated  # noqa: PLC0415
+
+    setup(Options.of(context).level("error"), "auto")
+    found = _found(which)
+    for note in (*found.notes, *(f"{found.path.name}: {each}" for each in overlaps(found))):
+        typer.echo(f"note: {note}")
+    examples = conversations(found.path)
+    if not examples:
+        raise ConfigError(_no_examples(found, examples_of(found.path)))
+    failed = 0
+    for conversation in examples:
+        done = replay(found, conversation)
+        if update:
+            done = updated(done)
+        failed += bool(done.problems)
+        typer.echo(f"{conversation.name}: {done.line}")
+        for problem in done.problems:
+            typer.echo(textwrap.indent(problem, "  "))
+    if failed:
+        typer.echo(f"{failed} of {len(examples)} examples differ", err=True)
+        raise typer.Exit(1)
+
+
+@description.command()
+def schema() -> None:
+    """Print the JSON Schema of a description file."""
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _found(which: str) -> Description:
+    """Return the description that *which* names. Raises ConfigError."""
+    if which in shipped():
+        return named(which)
+    path = Path(which)
+    if path.is_dir():
+        files = sorted(path.glob("*.toml"))
+        if len(files) != 1:
+            how_many = f"{len(files)} files *.toml" if files else "no file *.toml"
+            raise ConfigError(f"{path}: has {how_many}: name the file of one description")
+        path = files[0]
+    elif not path.exists():
+        hint = suggestion(which, shipped()) or "; `auditrelay description list` shows the names"
+        raise ConfigError(f"{which}: is neither a shipped description nor a file{hint}")
+    try:
+        if path.resolve().parent == FOLDER.resolve():
+            return named(path.stem)
+        return read(path)
+    except Unreadable as error:
+        raise ConfigError(str(error)) from error
+
+
+def _no_examples(found: Description, folder: Path) -> str:
+    if found.path.parent == FOLDER and not folder.is_dir():
+        return (
+            f"{found.path.stem}: its examples are in the source tree of auditrelay "
+            "(tests/descriptions/examples), not in the package: run this there"
+        )
+    return (
+        f"{found.path}: nothing is wrong with it, and there is no example to replay: make folders "
+        f"with an about.toml in {folder} (`auditrelay description record` makes them of a source)"
+    )
