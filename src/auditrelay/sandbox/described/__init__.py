@@ -197,7 +197,7 @@ class Described(Vendor):
         return self._page(place)
 
     def _admit(self, request: Request, method: str) -> None:
-        """Raise Refused unless *request* is for this API, and by somebody who may read it."""
+        """Raise Refused unless *request* is for this API, and by a client that may read it."""
         known = self.description
         if unquote(request.path) not in (known.first_path, known.later_path):
             raise Refused(404, "no such path")
