@@ -170,8 +170,14 @@ class _Probes:
 
     # --- requests
 
-    async def _pages(self, span: Interval, size: int, most: int = _MOST_PAGES) -> _Walk:
-        """Read *most* pages of *span*. What stands behind a page is no error of that page."""
+    async def _pages(
+        self, span: Interval, size: int, *, most: int = _MOST_PAGES, most_full: int = _MOST_PAGES
+    ) -> _Walk:
+        """
+        Read *most* pages of *span*, and *most_full* with events.
+
+        What stands behind a page is no error of that page.
+        """
         pages: list[_Reading] = []
         fetched = micros(self._now)
         try:
@@ -179,7 +185,8 @@ class _Probes:
                 async for shown in replies:
                     events = list(self._normalize(shown.records, fetched))
                     pages.append(_Reading(events, shown.records, shown.last))
-                    if len(pages) == most:
+                    full = sum(bool(page.events) for page in pages)
+                    if len(pages) == most or full == most_full:
                         break
         except WalkBroken as error:
             if not pages:
@@ -206,7 +213,7 @@ class _Probes:
         if self._feed.time.longest is not None:
             longest = min(longest, self._feed.time.longest - 2 * self._granule)
         kept = self._settings.reach
-        for back in _LOOKS_BACK:
+        for back in sorted({*_LOOKS_BACK, min(longest, _LOOKS_BACK[-1])}):
             start = end - back if kept is None else max(end - back, self._now - kept)
             yield Interval(self._down(start), self._up(min(end, start + longest)))
 
@@ -274,7 +281,7 @@ class _Probes:
         """P7: ask for pages of two, and return the events of the first two with any."""
         if self._feed.pages.kind == "none":
             return []
-        walk = await self._pages(span, 2, most=4)
+        walk = await self._pages(span, 2, most=4, most_full=2)
         shown = [page.events for page in walk.pages if page.events]
         if len(shown) > 1:
             self._fail(judge.turned(self._feed, *shown[:2]))
@@ -309,8 +316,8 @@ class _Probes:
         """P8 and P3: walk a small window to its end, and its halves."""
         found = self._small(first)
         if found is None:
-            if not first.last:
-                self._note("bounds and the end of the pages could not be proved")
+            if not first.last and len(first.records) >= self._settings.page_size:
+                self._note("bounds and the end of the pages could not be proved: too many events")
                 return
             found = span, self._down(span.start + span.length / 2)
         window, middle = found
@@ -322,7 +329,7 @@ class _Probes:
             for event in first.events
             if found != (span, middle) and micros(window.start) <= event.at < micros(window.end)
         ]
-        size = min(max(2, len(inside) // 3), self._settings.page_size)
+        size = min(max(2, (len(inside) + 1) // 2), self._settings.page_size)
         whole = await self._pages(window, size)
         self._end_of(whole, inside)
         self._proves("the pages end")
