@@ -11,6 +11,7 @@ from tests.support.clock import FakeClock
 from auditrelay.cli.probes import Findings, probe
 from auditrelay.descriptions import FOLDER, PAGES
 from auditrelay.descriptions.load import named
+from auditrelay.sources import Shows
 
 
 @pytest.fixture(params=FEEDS, ids=[f"{name}:{feed}" if feed else name for name, feed in FEEDS])
@@ -28,6 +29,7 @@ async def probed(rig: DescribedRig, *, thorough: bool) -> Findings:
     size = None if rig.feed.pages.largest else 100
     settings, source = rig.settings(page_size=size), rig.build(page_size=size)
     now = rig.clock.now()
+    assert isinstance(source, Shows)
     return await probe(source, settings, rig.normalizer(source), now, thorough=thorough)
 
 
