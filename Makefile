@@ -6,6 +6,7 @@
 #   make test AREA=deliver             those of one area: tests/deliver, tests/contract/deliver, ...
 #   make test-unit                     those that start no process and no browser, in a minute; without
 #                                      the contract suites (make test AREA=contract)
+#   make test-all                      the tests with every shape of a described source (some ten minutes more)
 #   make fuzz [FUZZ=200000]            so many odd replies of every vendor and SIEM (make test: 21,000)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
@@ -40,7 +41,7 @@ LOCK ?=
 INTEROP ?=
 FUZZ ?= 200000
 
-.PHONY: install demo test test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop changelog lock clean
+.PHONY: install demo test test-all test-unit fuzz check check-format check-lint check-types format generate bench bench-grove interop changelog lock clean
 .DEFAULT_GOAL := install
 
 # Many tests wait for a process or a peer, so one more worker than cores keeps the cores busy.
@@ -54,6 +55,9 @@ demo: $(VENV)/.user
 
 test: $(VENV)/.developer
 	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(FOLDERS)
+
+test-all: export ALL_SHAPES := 1
+test-all: test
 
 test-unit: $(VENV)/.developer
 	@$(BIN)/python -m pytest $(PARALLEL) -m "not process and not slow" $(TEST) \

@@ -144,6 +144,11 @@ def test_a_typo_is_reported_with_the_likely_name(
     assert problem in problems(file)
 
 
+def test_a_key_with_a_line_end_stays_on_its_line(file: Path) -> None:
+    file.write_text(GOOD + '"a\\nb\\u001b[2J" = 1\n')
+    assert problems(file) == [r"sinks.splunk.a\nb\x1b[2J: unknown key"]
+
+
 @pytest.mark.parametrize("value", ["1", '"x"', "[]", "true"])
 def test_sources_must_be_tables(value: str, file: Path) -> None:
     file.write_text(f"sources = {value}\n[sinks]\n")

@@ -1,4 +1,4 @@
-"""A folder of shipped descriptions with a made-up one in it."""
+"""A folder of shipped descriptions with a made-up one in it, and a scrubber of its own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 from tests.descriptions.described import PARTS, text, write
 
-from auditrelay import descriptions
+from auditrelay import config, descriptions
 from auditrelay.descriptions import load
+from auditrelay.telemetry.scrubber import Scrubber
+
+
+@pytest.fixture(autouse=True)
+def own_scrubber(monkeypatch: pytest.MonkeyPatch) -> Scrubber:
+    """Let no test teach the log's scrubber the secrets of its configuration."""
+    own = Scrubber()
+    monkeypatch.setattr(config, "scrubber", own)
+    return own
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ def test_the_slash_at_the_end_of_a_token_address_is_kept() -> None:
     made = settings_of(
         feed({**CLIENT_CREDENTIALS, "token_url": address}),
         {"client_id": "1", "client_secret": "2", "base_url": "https://a/"},
+        learn=False,
     )
     assert made.token_address == address
     assert made.base_url == "https://a"

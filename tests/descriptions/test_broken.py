@@ -104,7 +104,7 @@ BROKEN: list[tuple[dict[str, str], str]] = [
     ),
     (
         more("secrets", '[secrets.model_dump]\nabout = "x"'),
-        "secrets.model_dump: is the name of a key that every source has; choose another",
+        "secrets.model_dump: is a word that settings use themselves; choose another",
     ),
     (
         more("settings", '[settings.Region]\nabout = "x"\nexample = "x"\nscope = true'),
@@ -562,6 +562,13 @@ FEW = {
 }
 
 
+def test_a_key_with_a_line_end_stays_on_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        described(tmp_path, **more("actions", '"a\\nb\\u001b[2J" = "c\\nd"'))
+    [problem] = caught.value.problems
+    assert r""": actions."a\nb\x1b[2J": "c\nd" is not kind/verb or""" in problem
+
+
 def test_the_whole_description_is_right(tmp_path: Path) -> None:
     found = described(tmp_path)
     assert (found.feeds, found.notes) == ((), ())
@@ -758,6 +765,7 @@ ODD = (
     '"body:a"',
     '"link:next"',
     '"\\u0000"',
+    '"a\\nb\\u001b[2J"',
     "nan",
     "99999999999999999999",
 )

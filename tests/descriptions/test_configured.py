@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.descriptions.described import PARTS, text, write
 
-from auditrelay import config, sources
+from auditrelay import sources
 from auditrelay.cli import init
 from auditrelay.config import load
 from auditrelay.config.model import Config
@@ -24,13 +24,6 @@ REST = (
     'token = "${env:TOKEN}"\n'
 )
 ENVIRON = {"HOME": "/home/op", "TOKEN": "a-pretend-token"}
-
-
-@pytest.fixture(autouse=True)
-def own_scrubber(monkeypatch: pytest.MonkeyPatch) -> scrubber.Scrubber:
-    own = scrubber.Scrubber()
-    monkeypatch.setattr(config, "scrubber", own)
-    return own
 
 
 def read(folder: Path, tables: str, environ: dict[str, str] | None = None) -> Config:
@@ -129,6 +122,20 @@ def test_a_wrong_source_is_one_line_with_its_key(tables: str, problem: str, tmp_
     found = problems(tmp_path, tables)
     assert any(line.startswith(problem.format(folder=tmp_path)) for line in found), found
     assert not any("pretend" in line or "\n" in line for line in found)
+
+
+def test_a_shipped_file_that_was_changed_is_reported_with_its_name(
+    shipped: Path, tmp_path: Path
+) -> None:
+    file = shipped / "hooli.toml"
+    file.write_text(file.read_text().replace("[time]", "[times]"))
+    assert problems(tmp_path, HOOLI) == [
+        f"{file}: times: unknown key; did you mean time?",
+        f"{file}: time: is missing",
+    ]
+    file.chmod(0o666)
+    [problem] = problems(tmp_path, HOOLI)
+    assert problem.startswith(f"{file}: every user of this machine can write it")
 
 
 def test_a_file_that_two_sources_name_is_reported_once(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -10,13 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.events.test_gate import details, spelled, with_care
 from tests.events.test_normalize import check_everywhere, values
+from tests.support import scripted
 from tests.support.described import HEAD, described, feed, normalizer
 
+from auditrelay.clock import Clock
+from auditrelay.descriptions import FOLDER, shipped
+from auditrelay.descriptions.load import named
+from auditrelay.descriptions.places import find, parse_path
 from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events import NOTHING, Actor, AuditEvent, Change, Target
 from auditrelay.events.careful import CarefulReader
 from auditrelay.events.pseudonyms import Pseudonyms, pseudonym
 from auditrelay.events.vendors import MAX_TEXT_LENGTH, Vendor
+from auditrelay.supervisor.sources import make_source
+from auditrelay.telemetry.metrics import Metrics
 
 AT = "2026-11-20T09:31:07Z"
 
@@ -616,6 +625,14 @@ def test_feeds_of_one_vendor_have_ids_of_their_own() -> None:
     assert one.product == "Acme"
 
 
+def test_a_described_source_is_read_by_its_description(tmp_path: Path) -> None:
+    settings = scripted.settings(scripted.feed())
+    made = make_source("crm", settings, Metrics(), Clock(), tmp_path)
+    [found] = made.normalizer([orjson.dumps(scripted.record(1))], 5)
+    assert (found.source, found.vendor, found.product) == ("crm", "acme", "Acme")
+    assert (found.native_id, found.native_action, found.org_id) == ("e1", "user.create", "a1")
+
+
 # -- one record that is several
 
 
@@ -670,10 +687,27 @@ def test_what_is_no_object_is_not_split(text: bytes) -> None:
     assert "not_normalized" in found.warnings
 
 
-def test_a_record_stays_whole_that_would_become_too_much() -> None:
-    whole = {"id": {"time": AT, "number": "7"}, "note": "x" * 100_000, "events": list(range(200))}
-    [found] = normalizer(described(SPLIT))([orjson.dumps(whole)], 5)
-    assert len(bytes(found.raw)) > 100_000
+@pytest.mark.parametrize(
+    "whole",
+    [
+        {"events": list(range(101))},
+        {"note": "x" * 5000, "events": list(range(50))},
+        {"events": [1, json.loads("[" * 300 + "]" * 300)]},
+    ],
+)
+def test_a_record_stays_whole_that_would_become_too_much(whole: dict[str, Any]) -> None:
+    text = json.dumps({"id": {"time": AT, "number": "7"}, **whole}, separators=(",", ":")).encode()
+    usual = orjson.dumps({"id": {"time": AT, "number": "8"}, "events": [1, 2]})
+    page = list(normalizer(described(SPLIT))([usual, text], 5))
+    assert ["not_split" in each.warnings for each in page] == [False, False, True]
+    assert page[2].native_id == f"{AT}/7"
+    assert page[2].raw_sha256 == sha256(text).hexdigest()
+
+
+def test_a_hundred_small_events_of_one_record_are_taken_apart() -> None:
+    whole = {"id": {"time": AT, "number": "7"}, "note": "x" * 500, "events": list(range(100))}
+    page = normalizer(described(SPLIT))([orjson.dumps(whole)], 5)
+    assert len(page) == len(set(page.uid)) == 100
 
 
 # -- whatever comes
@@ -833,3 +867,26 @@ def test_such_a_record_is_usual(
     found = read(USUAL | {"at": at} | changes)
     assert found.kind == "session"
     assert b"hush" not in bytes(found.raw)
+
+
+SHIPPED = [(name, each) for name in shipped() for each in named(name).feeds or (None,)]
+
+
+@pytest.mark.parametrize(("name", "feed_name"), SHIPPED)
+def test_a_page_of_a_shipped_description_is_read_alike_both_ways(
+    name: str, feed_name: str | None
+) -> None:
+    found = named(name).feed(feed_name)
+    file = f"{name}.{feed_name}.json" if feed_name else f"{name}.json"
+    body = orjson.loads((FOLDER.parent / "pages" / file).read_bytes())
+    records = find(parse_path(found.records.at))(body) if found.records.at else body
+    lines = [orjson.dumps(each) for each in records]
+    normalize = normalizer(vendor_of(found))
+    page = list(normalize(lines, 5))
+    assert page == with_care(normalize, lines)
+    assert len(page) >= len(lines) > 1
+    for each in page:
+        assert each.time_quality != "fetched"
+        assert found.records.no_id or each.native_id
+        assert each.uid not in [other.uid for other in page if other is not each]
+        check_everywhere(each)

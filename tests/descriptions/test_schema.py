@@ -31,6 +31,8 @@ def test_a_description_fits_the_schema() -> None:
         ("pages", '"cursor"', '"cursors"', "$.pages.kind"),
         ("pages", "from =", "form =", "$.pages"),
         ("time", "[time]", '[time]\nlongest = "1 day"', "$.time.longest"),
+        ("time", "query:since", "query.since", "$.time.start"),
+        ("pages", "body:next", "query:next", "$.pages.from"),
         ("auth", '"header"', '"heder"', "$.auth"),
     ],
 )

@@ -19,7 +19,7 @@ from auditrelay.errors import ConfigError
 from auditrelay.settings import PeerSettings
 from auditrelay.settings.reserved import ALERTS
 from auditrelay.settings.secrets import Resolved, Unresolved
-from auditrelay.settings.wording import KeyPath, dotted, explained, shown, suggestion
+from auditrelay.settings.wording import KeyPath, dotted, explained, one_line, shown, suggestion
 from auditrelay.telemetry.scrubber import SHORT, STARS
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -51,7 +51,7 @@ class Checker:
             None,
         )
         name = dotted(path) + (f" (from {variable})" if variable else "")
-        text = f"{name}: {sentence}"
+        text = one_line(f"{name}: {sentence}")
         if text not in self._problems:
             self._problems.append(text)
 

@@ -26,8 +26,8 @@ from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.errors import ConfigError
 from auditrelay.events import vendors
 from auditrelay.settings.reserved import ALERTS
-from auditrelay.settings.toml import read_toml
-from auditrelay.settings.wording import KeyPath, explained, suggestion
+from auditrelay.settings.toml import Unreadable, read_toml
+from auditrelay.settings.wording import KeyPath, explained, one_line, suggestion
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,11 @@ class Description:
 
 
 def named(name: str) -> Description:
-    """Return the shipped description *name*. Raises ConfigError if its file was edited."""
-    return _read(FOLDER / f"{name}.toml", is_shipped=True)
+    """Return the shipped description *name*. Raises ConfigError if its file was changed."""
+    try:
+        return _read(FOLDER / f"{name}.toml", is_shipped=True)
+    except Unreadable as error:
+        raise ConfigError(str(error)) from error
 
 
 def read(path: Path) -> Description:
@@ -91,6 +94,7 @@ def _read(path: Path, *, is_shipped: bool) -> Description:
 def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool) -> Description:
     found, draft = _parsed(table)
     if draft is not None:
+        # The configuration is read before there is a clock, and any will do for a date.
         found += problems(draft, Clock().now().date())
         if not is_shipped:
             found += _names(draft)
@@ -109,7 +113,8 @@ def _checked(path: Path, table: dict[str, Any], digest: str, *, is_shipped: bool
 
 def _lines(path: Path, found: Iterable[Problem]) -> list[str]:
     """Return the sentences of *found*, each once."""
-    return list(dict.fromkeys(f"{path}: {_key(key)}: {sentence}" for key, sentence in found))
+    lines = (one_line(f"{path}: {_key(key)}: {sentence}") for key, sentence in found)
+    return list(dict.fromkeys(lines))
 
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")

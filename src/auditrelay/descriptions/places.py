@@ -194,8 +194,11 @@ def _text(value: object) -> str:
 
 _TEXT: Final[Mapping[str, str]] = {"type": "string"}
 
-AnySlot = Annotated[Slot, BeforeValidator(parse_slot), WithJsonSchema({**_TEXT})]
-AnySpot = Annotated[Spot, BeforeValidator(parse_spot), WithJsonSchema({**_TEXT})]
+_SLOT: Final[Mapping[str, str]] = {**_TEXT, "pattern": f"^({'|'.join(get_args(SlotPlace))}):."}
+_SPOT: Final[Mapping[str, str]] = {**_TEXT, "pattern": f"^({'|'.join(get_args(SpotPlace))}):."}
+
+AnySlot = Annotated[Slot, BeforeValidator(parse_slot), WithJsonSchema({**_SLOT})]
+AnySpot = Annotated[Spot, BeforeValidator(parse_spot), WithJsonSchema({**_SPOT})]
 AnyPath = Annotated[Path, BeforeValidator(_path), WithJsonSchema({**_TEXT})]
 Paths = Annotated[
     tuple[Path, ...],

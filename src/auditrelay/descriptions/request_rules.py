@@ -75,7 +75,7 @@ def request_problems(draft: Draft, part: Part) -> Iterator[Problem]:
         yield from _records(part, part.records)
     yield from _claims(draft, part)
     yield from _misplaced_holes(draft, part)
-    yield from value_problems(draft, part)
+    yield from _value_problems(draft, part)
     yield from _beside_the_list(draft, part)
 
 
@@ -124,7 +124,7 @@ def address_problems(draft: Draft, at: KeyPath, address: str) -> Iterator[Proble
         yield at, "must begin with https://, or the credentials would be sent in clear text"
 
 
-def value_problems(draft: Draft, part: Part) -> Iterator[Problem]:
+def _value_problems(draft: Draft, part: Part) -> Iterator[Problem]:
     """Yield each example or default that cannot stand where its hole is."""
     for at, text in uses(draft, part):
         if at[-1] in ("base_url", "token_url"):
@@ -187,7 +187,7 @@ def uses(draft: Draft, part: Part) -> Iterator[Use]:
                 yield Use(path, text)
 
 
-def hole_problems(draft: Draft, part: Part) -> Iterator[Problem]:
+def _hole_problems(draft: Draft, part: Part) -> Iterator[Problem]:
     """Yield each hole that nothing can fill."""
     for at, text in uses(draft, part):
         for name in dict.fromkeys(holes.names(text)):
@@ -206,7 +206,7 @@ def hole_problems(draft: Draft, part: Part) -> Iterator[Problem]:
 
 def _misplaced_holes(draft: Draft, part: Part) -> Iterator[Problem]:
     """Yield each hole that stands where none is filled."""
-    yield from hole_problems(draft, part)
+    yield from _hole_problems(draft, part)
     allowed = {at for at, _ in uses(draft, part)}
     wheres = [part.at[key] for key in ("request", "time", "pages", "records", "event")]
     for where in (*wheres, ("auth",), ("limits",), ("errors",)):

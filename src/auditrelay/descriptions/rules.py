@@ -23,7 +23,7 @@ from auditrelay.descriptions.draft import Draft, Part, Problem
 from auditrelay.descriptions.event_rules import event_notes, event_problems
 from auditrelay.descriptions.model import TABLES, Setting
 from auditrelay.descriptions.request_rules import request_problems, uses
-from auditrelay.descriptions.settings import is_reserved, value_problem
+from auditrelay.descriptions.settings import name_problem, value_problem
 from auditrelay.settings import SourceSettings
 from auditrelay.settings.values import format_duration
 from auditrelay.settings.wording import explained_value, suggestion
@@ -127,8 +127,8 @@ def _declared(draft: Draft) -> Iterator[Problem]:
         for name in sorted(names):
             if not _is_name(name):
                 yield (kind, name), "is not a name: write small letters, digits and single _"
-            elif is_reserved(name):
-                yield (kind, name), "is the name of a key that every source has; choose another"
+            elif problem := name_problem(name):
+                yield (kind, name), problem
             elif kind == "secrets" and name in draft.settings:
                 yield (kind, name), "is the name of a setting, too; choose another"
     for name, setting in draft.file.settings.items():

@@ -163,13 +163,13 @@ class DescribedSettings(SourceSettings):
         return self
 
 
-def is_reserved(name: str) -> bool:
-    """Return whether a declared setting must not be called *name*."""
-    return (
-        name in (_AUTHORITY, "feed", "description")
-        or hasattr(DescribedSettings, name)
-        or (name in DescribedSettings.model_fields)
-    )
+def name_problem(name: str) -> str | None:
+    """Return why a declared setting or secret must not be called *name*, or None."""
+    if name in (_AUTHORITY, "feed", "description") or name in SourceSettings.model_fields:
+        return "is the name of a key that every source has; choose another"
+    if hasattr(DescribedSettings, name):
+        return "is a word that settings use themselves; choose another"
+    return None
 
 
 def settings_class(feed: Feed, type_name: str) -> type[DescribedSettings]:

@@ -6,14 +6,14 @@ A usual record is read together with the whole page (``normalize``); the result 
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from auditrelay.events import TimeQuality
-from auditrelay.events.decode import Decoded, Undecodable, decode, encode
-from auditrelay.events.identity import Identity
+from auditrelay.events.decode import Decoded, Undecodable, decode, encode, values_of
+from auditrelay.events.identity import Identity, full_text
 from auditrelay.events.marks import NO_TIME, NOT_NORMALIZED, places
 from auditrelay.events.redact import Redactor
 from auditrelay.events.uid import Uids, canonical
@@ -119,12 +119,12 @@ class CarefulReader:
         try:
             decoded = decode(record)
         except Undecodable:
-            uid = self._content_uid(self._scope, record, twins)
+            uid = self.content_uid(self._scope, record, twins)
             return CarefulRecord(uid, lambda: self._read_text(record))
         if type(decoded.value) is dict:
             return self._from_object(record, decoded, twins, element)
         content = _content(record, decoded, frozenset())
-        uid = self._content_uid(self._scope, content, twins)
+        uid = self.content_uid(self._scope, content, twins)
         return CarefulRecord(uid, lambda: self._read_value(record, decoded))
 
     def _from_object(
@@ -143,7 +143,7 @@ class CarefulReader:
             if identity.id:
                 warnings += ("no_id",)
             content = _content(record, decoded, identity.without)
-            uid = self._content_uid(scope, content, twins)
+            uid = self.content_uid(scope, content, twins)
         parsed = identity.read_time(identity.time_of(value))
         at, quality = parsed or (None, FETCHED)
         if parsed is None:
@@ -218,7 +218,24 @@ class CarefulReader:
         safe = self._redactor.text(text)
         return encode(safe).decode(), ("record",) if safe != text else ()
 
-    def _content_uid(self, scope: str, content: bytes, twins: Twins) -> str:
+    def usual_uids(
+        self, texts: Sequence[bytes], organisations: Sequence[Any], twins: Twins
+    ) -> list[str | None]:
+        """Return the uids of usual records without an id; None for one that is odd after all."""
+        values, _, same = values_of(texts)
+        return [
+            self.content_uid(
+                full_text(organisation) or self._scope,
+                _verbatim_content(value, self._identity.without),
+                twins,
+            )
+            if fine
+            else None
+            for value, organisation, fine in zip(values, organisations, same, strict=True)
+        ]
+
+    def content_uid(self, scope: str, content: bytes, twins: Twins) -> str:
+        """Return the uid of the next record with this *content* on a page."""
         key = (scope, hashlib.sha256(content).digest())
         ordinal = twins[key]
         twins[key] += 1
@@ -227,7 +244,12 @@ class CarefulReader:
 
 def _content(record: bytes, decoded: Decoded, without: frozenset[str]) -> bytes:
     """Return the bytes that identify a record without an id: its text, if decoding altered it."""
+    if without or decoded.verbatim:
+        return _verbatim_content(decoded.value, without)
+    return record
+
+
+def _verbatim_content(value: Any, without: frozenset[str]) -> bytes:
     if without:
-        value = decoded.value
-        return canonical({key: item for key, item in value.items() if key not in without})
-    return canonical(decoded.value) if decoded.verbatim else record
+        value = {key: item for key, item in value.items() if key not in without}
+    return canonical(value)

@@ -6,6 +6,7 @@ that a JSON library refuses. orjson decodes ordinary records; the standard libra
 so that a malformed record does not fail its whole page.
 """
 
+import contextlib
 import json
 import re
 from codecs import BOM_UTF8
@@ -106,6 +107,27 @@ def is_same(compact: bytes, text: bytes) -> bool:
     return compact == text or compact.translate(None, WHITESPACE) == text.translate(
         None, WHITESPACE
     )
+
+
+def values_of(texts: Sequence[bytes]) -> tuple[list[Any], list[str | None], list[bool]]:
+    """Return the values of *texts*, as JSON (None for null), and whether they are that JSON."""
+    page = b"[" + b",".join(texts) + b"]"  # each is one JSON value
+    with contextlib.suppress(orjson.JSONDecodeError, TypeError):
+        values = orjson.loads(page)
+        if orjson.dumps(values) == page:
+            same = [True] * len(texts)
+            return values, [None if each == b"null" else each.decode() for each in texts], same
+    rows = list(map(_value, texts))
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+
+
+def _value(text: bytes) -> tuple[Any, str | None, bool]:
+    try:
+        value = orjson.loads(text)
+        compact = orjson.dumps(value)
+    except (orjson.JSONDecodeError, TypeError):
+        return None, None, False
+    return value, None if value is None else compact.decode(), is_same(compact, text)
 
 
 def _decode_leniently(text: bytes) -> Decoded:

@@ -7,7 +7,6 @@ comes of a record is the same on both ways, and the gate is the only place that 
 that reads whole records, the whole is at hand: there a usual one may have something to redact.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -15,7 +14,7 @@ import msgspec
 import orjson
 from msgspec import UNSET
 
-from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, encode, is_same
+from auditrelay.events.decode import MAX_DIGITS, NOT_DECODED, encode, values_of
 from auditrelay.events.identity import Identity
 from auditrelay.events.marks import places
 from auditrelay.events.redact import Redactor
@@ -41,7 +40,9 @@ class Gate:
     """
 
     def __init__(self, vendor: Vendor, identity: Identity, redactor: Redactor) -> None:
-        self._open = identity.is_declared and (vendor.reads_whole or redactor.spares_documented)
+        self._open = identity.is_declared and (
+            vendor.reads_whole or (bool(identity.id) and redactor.spares_documented)
+        )
         self._redactor = redactor
         self._identity = identity
         self._fields = vendor.fields
@@ -143,7 +144,7 @@ class Gate:
 
     def _read_whole(self, texts: Sequence[bytes]) -> "UsualPage":
         """Do so for a vendor that reads whole records: those are at hand, to redact them here."""
-        values, _, same = _values(texts)
+        values, _, same = values_of(texts)
         page = UsualPage(_as_texts(texts), same, values, [], [])
         if None in page.raw:
             page.restrict([text is not None for text in page.raw])
@@ -187,7 +188,7 @@ class Gate:
         self, page: "UsualPage", texts: Sequence[bytes]
     ) -> tuple[list[Any], list[str | None]]:
         """Return the values of *texts*, and their JSON; what is not that JSON is not usual."""
-        values, canonical, same = _values(texts)
+        values, canonical, same = values_of(texts)
         if not all(same):
             page.restrict(same)
         if not self._redactor.spares_page(values):
@@ -227,24 +228,3 @@ def _as_text(text: bytes) -> str | None:
 
 def _details(records: Sequence[Any]) -> list[bytes]:
     return [b"null" if each.metadata is UNSET else bytes(each.metadata) for each in records]
-
-
-def _values(texts: Sequence[bytes]) -> tuple[list[Any], list[str | None], list[bool]]:
-    """Return the values of *texts*, as JSON (None for null), and whether they are that JSON."""
-    page = b"[" + b",".join(texts) + b"]"  # each is one JSON value
-    with contextlib.suppress(orjson.JSONDecodeError, TypeError):
-        values = orjson.loads(page)
-        if orjson.dumps(values) == page:
-            same = [True] * len(texts)
-            return values, [None if each == b"null" else each.decode() for each in texts], same
-    rows = list(map(_value, texts))
-    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-
-
-def _value(text: bytes) -> tuple[Any, str | None, bool]:
-    try:
-        value = orjson.loads(text)
-        compact = orjson.dumps(value)
-    except (orjson.JSONDecodeError, TypeError):
-        return None, None, False
-    return value, None if value is None else compact.decode(), is_same(compact, text)

@@ -70,8 +70,6 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_declared(self) -> bool:
         """Whether the declared type of a record has all that is likely to be needed."""
-        if not self.id:
-            return False
         needed = [*(self.id if self.is_joined else self.id[:1]), self.time[0]]
         if self.organisation is not None:
             needed.append(self.organisation)

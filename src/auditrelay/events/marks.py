@@ -14,6 +14,9 @@ NO_TIME = "no_time"
 IMPLAUSIBLE_TIME = "implausible_time"
 """The warning on an event of before 2000, or of later than tomorrow."""
 
+NOT_SPLIT = "not_split"
+"""The warning on an event whose record has more events in it than are taken apart."""
+
 NOT_NORMALIZED = "not_normalized"
 """The warning on an event whose record is not a JSON object."""
 

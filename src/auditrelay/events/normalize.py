@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import sha256
 from importlib import import_module
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -22,12 +22,13 @@ from auditrelay.events.careful import (
 )
 from auditrelay.events.classify import settled
 from auditrelay.events.decode import WHITESPACE
-from auditrelay.events.gate import Gate
+from auditrelay.events.gate import Gate, Records
 from auditrelay.events.identity import Identity, Place, full_text
-from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, OWN_PREFIX
+from auditrelay.events.marks import FOREIGN_ACTION, IMPLAUSIBLE_TIME, NOT_SPLIT, OWN_PREFIX
 from auditrelay.events.page import Page, Sort
 from auditrelay.events.pseudonyms import Pseudonyms
 from auditrelay.events.redact import Redactor
+from auditrelay.events.split import Parts
 from auditrelay.events.timestamps import are_plausible
 from auditrelay.events.uid import Uids
 from auditrelay.events.vendors import (
@@ -93,6 +94,7 @@ class Normalizer:
         self._scope = scope
         self._tags = tuple(tags.items())
         self._identity = _found_at(vendor.identity, id_path, time_path)
+        self.has_ids = bool(self._identity.id)
         self._uids = Uids(self._identity.vendor)
         spared = vendor.fields if vendor.spared is None else vendor.spared
         redactor = Redactor(redact, spared, vendor.spared_places)
@@ -135,25 +137,41 @@ class Normalizer:
         of the same page that were identified before, if it is read in slices.
         """
         texts = [record.strip(WHITESPACE) for record in records]  # around a value: no part of it
-        elements: list[int | None] = []
-        if self.vendor.split is not None:
-            texts, elements = self.vendor.split(texts)
-        usual = list(self._gate.decode(texts)) if texts else []
-        rows = [row for row, record in enumerate(usual) if record is not None]
-        found = [record for record in usual if record is not None]
-        times = map(self._identity.read_usual_time, self._identity.usual_times_of(found))
-        page = IdentifiedPage(self, texts, usual, fetched, elements)
-        uids = self._native_uids(found, [elements[row] for row in rows] if elements else [])
-        for row, uid, time in zip(rows, uids, times, strict=True):
-            if time is None:
-                usual[row] = None
-            else:
-                page.uid[row] = uid
-                page.at[row], page.time_quality[row] = time
-        page.careful = self._read_with_care(page, Twins() if twins is None else twins)
+        split = self.vendor.split
+        parts = Parts(texts, [], set()) if split is None else split(texts)
+        twins = Twins() if twins is None else twins
+        page = IdentifiedPage(self, parts, fetched)
+        if parts.texts:
+            self._identify_usual(page, self._gate.decode(parts.texts), twins)
+        page.careful = self._read_with_care(page, twins)
         if not are_plausible(page.at, fetched):
             page.mark_implausible()
         return page
+
+    def _identify_usual(self, page: "IdentifiedPage", found: Records, twins: Twins) -> None:
+        """Identify those of the records *found* on *page* that are usual."""
+        rows = [row for row, record in enumerate(found) if record is not None]
+        records = [record for record in found if record is not None]
+        times = list(map(self._identity.read_usual_time, self._identity.usual_times_of(records)))
+        if None in times:
+            rows = [row for row, time in zip(rows, times, strict=True) if time is not None]
+            records = [record for record, time in zip(records, times, strict=True) if time]
+        parsed = [time for time in times if time is not None]
+        if self._identity.id:
+            elements = [page.elements[row] for row in rows] if page.elements else []
+            uids = self._native_uids(records, elements)
+        else:
+            own = self._identity.usual_organisations(records)
+            known = self._careful.usual_uids([page.texts[row] for row in rows], own, twins)
+            fine = [uid is not None for uid in known]
+            rows, records = list(compress(rows, fine)), list(compress(records, fine))
+            parsed = list(compress(parsed, fine))
+            uids = [uid for uid in known if uid is not None]
+        count = len(page)
+        page.records = _spread(records, rows, count, None)
+        page.uid = _spread(uids, rows, count, "")
+        page.at = _spread([at for at, _ in parsed], rows, count, page.fetched)
+        page.time_quality = _spread([each for _, each in parsed], rows, count, FETCHED)
 
     def _native_uids(
         self, records: Sequence[Documented], elements: Sequence[int | None]
@@ -197,7 +215,7 @@ class Normalizer:
         own = parsed.own or self._own_columns(found, columns)
         native_id, time_raw = list(own.native_id), list(own.time_raw)
         if page.elements:
-            elements = _pick(list(page.elements), rows)
+            elements = _pick(page.elements, rows)
             native_id = [
                 each if each is None or element is None else f"{each}/{element}"
                 for each, element in zip(native_id, elements, strict=True)
@@ -215,6 +233,9 @@ class Normalizer:
                 action[place] = _NO_ACTION
                 message[place] = f"{vendor.product} sent an audit record that is not a JSON object"
             kinds[place] = (action[place], quality[place], row.before, row.after)
+        for place in page.places_unsplit(rows):
+            what, when, before, after = kinds[place]
+            kinds[place] = (what, when, (*before, NOT_SPLIT), after)
         numbers: dict[_Key, int] = {}
         sort = [numbers.setdefault(kind, len(numbers)) for kind in kinds]
         return Page(
@@ -325,22 +346,22 @@ class IdentifiedPage:
     def __init__(
         self,
         normalizer: Normalizer,
-        texts: list[bytes],
-        records: list[Documented | None],
+        parts: Parts,
         fetched: int,
-        elements: Sequence[int | None] = (),
     ) -> None:
         self._normalizer = normalizer
-        self.texts = texts
-        self.elements = elements
+        self.texts = parts.texts
+        self.elements = parts.elements
         """Which element of a record each was, if the vendor's records are split."""
-        self.records = records
+        self._unsplit = parts.unsplit
+        count = len(parts.texts)
+        self.records: list[Documented | None] = [None] * count
         """Those that are usual; None for the others, which are in *careful*."""
         self.careful: dict[int, CarefulRecord] = {}
         self.fetched = fetched
-        self.uid: list[str] = [""] * len(texts)
-        self.at: list[int] = [fetched] * len(texts)
-        self.time_quality: list[TimeQuality] = [FETCHED] * len(texts)
+        self.uid: list[str] = [""] * count
+        self.at: list[int] = [fetched] * count
+        self.time_quality: list[TimeQuality] = [FETCHED] * count
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -348,6 +369,12 @@ class IdentifiedPage:
     def element(self, row: int) -> int | None:
         """Return which element of a record the one at *row* was."""
         return self.elements[row] if self.elements else None
+
+    def places_unsplit(self, rows: Sequence[int]) -> list[int]:
+        """Return where among *rows* those are that should have been split, and are too large."""
+        if not self._unsplit:
+            return []
+        return [place for place, row in enumerate(rows) if row in self._unsplit]
 
     def mark_implausible(self) -> None:
         """Mark the times of records that are far off."""
@@ -367,6 +394,8 @@ class IdentifiedPage:
 
         Empty for a record without an id: its uid is made of its content.
         """
+        if not self._normalizer.has_ids:
+            return [b""] * len(self)
         without_id = [row for row, record in self.careful.items() if not record.has_id]
         if not without_id:
             return self.sha256

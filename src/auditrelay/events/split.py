@@ -13,8 +13,15 @@ import orjson
 
 from auditrelay.events.decode import Undecodable, decode, encode
 
-MAX_DERIVED: Final = 16_000_000
-"""Bytes of all texts that are derived from one record; where they would be more it stays whole."""
+MAX_ELEMENTS: Final = 100
+"""A record with more of them stays whole: a page of such would take too long, and too much."""
+
+MAX_DERIVED: Final = 131_072
+MAX_GROWTH: Final = 8
+"""
+Bytes of all texts that are derived from one record, and how many times its own they may be: if they
+would be more than both it stays whole.
+"""
 
 
 class Parts(NamedTuple):
@@ -22,7 +29,9 @@ class Parts(NamedTuple):
 
     texts: list[bytes]
     elements: list[int | None]
-    """None where a record stayed whole: it has no such list, or is no JSON object."""
+    """None where a record stayed whole."""
+    unsplit: set[int]
+    """Of those the places of records that have such a list: it is too long."""
 
 
 class Split:
@@ -33,15 +42,17 @@ class Split:
 
     def __call__(self, texts: Sequence[bytes]) -> Parts:
         """Return the records of a page, in their order."""
-        found = Parts([], [])
+        found = Parts([], [], set())
         for text in texts:
             derived = self._derived(text)
+            if derived is None:
+                found.unsplit.add(len(found.texts))
             found.texts.extend(derived or (text,))
             found.elements.extend(range(len(derived)) if derived else (None,))
         return found
 
-    def _derived(self, text: bytes) -> list[bytes]:
-        """Return the texts that *text* becomes; none if it stays whole."""
+    def _derived(self, text: bytes) -> list[bytes] | None:
+        """Return the texts that *text* becomes: none without a list, None if that is too long."""
         with contextlib.suppress(orjson.JSONDecodeError):
             if len(self._elements(orjson.loads(text))) == 1:
                 return [text]
@@ -50,11 +61,15 @@ class Split:
         except Undecodable:
             return []
         elements = self._elements(decoded.value)
-        if len(elements) < 2 or not decoded.complete:
+        if len(elements) < 2:
             return [text] if elements else []
-        size = len(decoded.compact) - len(encode(elements))
-        if size * len(elements) + len(decoded.compact) > MAX_DERIVED:
-            return []
+        size = (len(decoded.compact) - len(encode(elements))) * len(elements)
+        if (
+            not decoded.complete
+            or len(elements) > MAX_ELEMENTS
+            or size > max(MAX_DERIVED, MAX_GROWTH * len(text))
+        ):
+            return None
         return [encode(self._reduced(decoded.value, element)) for element in elements]
 
     def _elements(self, record: Any) -> list[Any]:

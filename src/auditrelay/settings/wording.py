@@ -28,6 +28,13 @@ def dotted(path: Iterable[str | int]) -> str:
     return text
 
 
+def one_line(text: str) -> str:
+    """Return *text* with what a terminal would not print escaped: line ends, and what steers it."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" with the name of *known* closest to *name*, or an empty text."""
     near = difflib.get_close_matches(name, list(known), n=1)

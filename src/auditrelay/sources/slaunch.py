@@ -33,7 +33,7 @@ from pydantic import Field, field_validator, model_validator
 
 from auditrelay.clock import Clock
 from auditrelay.confirmed_time import LATEST
-from auditrelay.errors import Refused, Retryable, WalkBroken, may_be_due_to_size
+from auditrelay.errors import Retryable, WalkBroken, may_be_due_to_size
 from auditrelay.events.decode import Undecodable
 from auditrelay.events.decode import decode as decode_record
 from auditrelay.events.identity import Place, first_found
@@ -48,6 +48,7 @@ from auditrelay.settings.addresses import Address
 from auditrelay.settings.secrets import Secret
 from auditrelay.settings.values import Labels, TextList
 from auditrelay.sources import UNREADABLE, Page
+from auditrelay.sources._newest_first import MAX_PLACES, Places, Progress
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.telemetry.scrubber import scrub
 from auditrelay.window import Interval, micros, moment
@@ -56,15 +57,6 @@ PATH = "/api/logging/audit/"
 """With its slash at the end: FastAPI redirects the address without it."""
 
 DOMAIN = ".s-launch.com"
-
-MAX_IDLE = 50
-"""Consecutive pages without a record of the window or an older one, after which a walk breaks."""
-
-MAX_UNTIMED = 250
-"""Consecutive records without a readable time, after which time_path must be wrong."""
-
-MAX_CURSORS = 2000
-"""Cursors that are remembered; at this number every second one is discarded."""
 
 _LATEST = micros(LATEST)
 _RESERVED = ("cursor", "limit", "sort_by", "sort_order", "include_total")
@@ -180,8 +172,7 @@ class Source:
         self._settings = settings
         self._peer = peer
         self._time = [Place.of(path) for path in settings.time_path]
-        self._cursors: dict[str, int] = {}
-        """Time of the first record by cursor, of the pages since the last walk from the top."""
+        self._cursors: Places[str] = Places()
 
     @property
     def scope(self) -> str:
@@ -196,8 +187,9 @@ class Source:
         start, end = micros(window.start), micros(window.end)
         shown: set[int] = set()  # hashes of the records: a restarted walk reads them again
         restarted = False
-        cursor = self._deepest_cursor(end)
-        progress = _Progress(self._settings.time_path)
+        cursor = self._cursors.deepest(end)
+        progress = self._progress()
+        sent: set[str] = set()
         remembered = cursor is not None
         paging = CursorPages(self._settings.page_size, finely=finely)
         while True:
@@ -225,14 +217,15 @@ class Source:
                 # from the top.
                 restarted = answer is None
                 cursor, remembered = None, False
-                progress = _Progress(self._settings.time_path)
+                progress = self._progress()
+                sent.clear()
                 continue
             remembered = False
             progress.add(times)
             if not progress.ordered:
-                self._cursors = {}
+                self._cursors.clear()
             elif cursor is not None and first is not None:
-                self._remember(cursor, first)
+                self._cursors.remember(cursor, first)
             inside = [
                 item
                 for item, at in zip(items, times, strict=True)
@@ -245,7 +238,8 @@ class Source:
             if last:
                 return
             progress.check(found=bool(inside))
-            cursor = progress.next_cursor(answer.next_cursor)
+            cursor = _next(answer.next_cursor, sent)
+            sent.add(cursor)
 
     async def close(self) -> None:
         """Release connections."""
@@ -259,7 +253,7 @@ class Source:
         paging = CursorPages(self._settings.page_size, finely=True)
         cursors: set[str] = set()
         cursor, reached = None, start
-        while reached < end and len(cursors) < MAX_CURSORS:
+        while reached < end and len(cursors) < MAX_PLACES:
             try:
                 answer = await self._page(cursor, paging, background=background, order="asc")
             except (Retryable, WalkBroken) as error:
@@ -296,7 +290,7 @@ class Source:
     ) -> _Answer | None:
         """Return the page behind *cursor*, or None if the vendor does not accept it any more."""
         if cursor is None and order == "desc":
-            self._cursors = {}
+            self._cursors.clear()
         while True:
             try:
                 answer = await self._request(cursor, paging.size, order, background=background)
@@ -335,84 +329,24 @@ class Source:
             return None  # a walk must not end for a record that claims to be of 1970
         return parsed[0]
 
-    def _deepest_cursor(self, end: int) -> str | None:
-        """Return the cursor of the deepest page known to begin at or after *end*."""
-        before = [(first, cursor) for cursor, first in self._cursors.items() if first >= end]
-        return min(before)[1] if before else None
-
-    def _remember(self, cursor: str, first: int) -> None:
-        if len(self._cursors) >= MAX_CURSORS:
-            self._cursors = dict(list(self._cursors.items())[1::2])
-        self._cursors[cursor] = first
+    def _progress(self) -> Progress:
+        cure = (
+            f"under {' or '.join(self._settings.time_path)}: set time_path to where they have it "
+            "(the command sample shows records)"
+        )
+        return Progress("S-Launch", cure)
 
 
-class _Progress:
-    """The progress of a walk from its first page on: order, times, and cursors seen."""
-
-    def __init__(self, time_path: list[str]) -> None:
-        self.ordered = True
-        """True as long as no record was newer than the one before it."""
-        self._time_path = time_path
-        self._before: int | None = None
-        self._oldest: int | None = None
-        self._idle = self._untimed = 0
-        self._cursors: set[str] = set()
-        self._moved = False
-
-    def add(self, times: list[int | None]) -> None:
-        """Record the times of a page's records."""
-        self._moved = False
-        for at in times:
-            if at is None:
-                self._untimed += 1
-                continue
-            self._untimed = 0
-            self.ordered &= self._before is None or at <= self._before
-            self._before = at
-            if self._oldest is None or at < self._oldest:
-                self._oldest, self._moved = at, True
-
-    def not_shown(self, window: Interval, error: Retryable | WalkBroken) -> Interval:
-        """Return what the walk, which ended with *error*, has not shown of *window*."""
-        if self._oldest is None or not self.ordered or not may_be_due_to_size(error):
-            raise error
-        end = min(moment(self._oldest + 1), window.end)  # others may be of the same time
-        return Interval(window.start, end)
-
-    def has_passed(self, start: int, times: list[int | None]) -> bool:
-        """Return whether, after a page of *times*, all further records are older than *start*."""
-        older = [at < start for at in times if at is not None]
-        return any(older) if self.ordered else bool(older) and all(older)
-
-    def check(self, *, found: bool) -> None:
-        """Raise if the walk makes no progress: no record *found*, and none that was older."""
-        if self._untimed >= MAX_UNTIMED:
-            raise Refused(
-                f"{self._untimed} consecutive records of S-Launch have no readable time under "
-                f"{' or '.join(self._time_path)}: set time_path to where they have it (the "
-                "command sample shows records)"
-            )
-        self._idle = 0 if found or self._moved else self._idle + 1
-        if self._idle >= MAX_IDLE:
-            raise WalkBroken(
-                f"{MAX_IDLE} consecutive pages of S-Launch show nothing of the window and lead no "
-                "further back in time",
-                reason="no_progress",
-            )
-
-    def next_cursor(self, cursor: str | None) -> str:
-        """Return *cursor*. Raises WalkBroken if it is empty, or was seen before."""
-        if not cursor:
-            raise WalkBroken(
-                "S-Launch announces a next page without a cursor for it",
-                reason="cursor_missing",
-            )
-        if cursor in self._cursors:
-            raise WalkBroken(
-                "S-Launch returned the same cursor a second time", reason="cursor_repeats"
-            )
-        self._cursors.add(cursor)
-        return cursor
+def _next(cursor: str | None, sent: set[str]) -> str:
+    """Return *cursor*. Raises WalkBroken if it is empty, or was *sent* before."""
+    if not cursor:
+        raise WalkBroken(
+            "S-Launch announces a next page without a cursor for it",
+            reason="cursor_missing",
+        )
+    if cursor in sent:
+        raise WalkBroken("S-Launch returned the same cursor a second time", reason="cursor_repeats")
+    return cursor
 
 
 # --- replies -----------------------------------------------------------------

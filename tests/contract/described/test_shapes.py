@@ -200,7 +200,7 @@ async def test_a_refusal_holds_the_source_with_the_vendors_words(
 async def test_no_credential_is_in_an_error_or_another_place(one_of_few: DescribedRig) -> None:
     one_of_few.fill(3)
     source = one_of_few.build(
-        **dict.fromkeys(one_of_few.double.description.secrets, "wrong-key-of-somebody")
+        **dict.fromkeys(one_of_few.double.description.secrets, "wrong-key-of-another")
     )
     with pytest.raises(Refused) as caught:
         await one_of_few.shown(source)

@@ -102,13 +102,13 @@ async def test_wrong_credentials_are_refused_and_shown_nowhere(rig: DescribedRig
     rig.fill(3)
     auth = rig.double.description.auth
     wrong = {
-        name: "wrong-secret-of-somebody"
+        name: "wrong-secret-of-another"
         for name in rig.double.description.secrets
         if name != auth.get("key")  # which would not be a key at all
     }
     if not wrong:
         assert rig.double.identity.server is not None
-        rig.double.identity.server.client.claims["sub"] = "somebody@else.example"
+        rig.double.identity.server.client.claims["sub"] = "another@else.example"
     with pytest.raises(Refused) as caught:
         await rig.shown(rig.build(**wrong))
     assert caught.value.status in (400, 401)

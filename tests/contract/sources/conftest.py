@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,14 +50,16 @@ class Rig:
 
     def _given(self, table: dict[str, Any]) -> dict[str, Any]:
         """Return *table* without what is None, and with what only the description asks for."""
-        if self.described and self.kind == "jitsudo":
-            table = {"host": "jitsudo.example", **table}
+        more = {"jitsudo": ("host", "jitsudo.example"), "slaunch": ("tenant", "acme")}
+        if self.described and self.kind in more:
+            key, value = more[self.kind]
+            table = {key: value, **table}
         return {key: value for key, value in table.items() if value is not None}
 
     @property
     def _class(self) -> type[SourceSettings]:
         if self.described:
-            return settings_class(feed((SEEDS / f"{self.kind}.toml").read_text()), self.kind)
+            return _described(self.kind)
         found: type[SourceSettings] = import_module(f"auditrelay.sources.{self.kind}").Settings
         return found
 
@@ -152,7 +156,17 @@ class Rig:
         return None
 
 
-KINDS = [*vendors.available(), *(f"described-{path.stem}" for path in sorted(SEEDS.glob("*.toml")))]
+@cache
+def _described(kind: str) -> type[SourceSettings]:
+    return settings_class(feed(DESCRIPTIONS[kind].read_text()), kind)
+
+
+DESCRIPTIONS = {
+    path.stem: path for path in (*SEEDS.glob("*.toml"), *Path(__file__).parent.glob("*.toml"))
+}
+"""Of vendors that have a module and a double, too."""
+
+KINDS = [*vendors.available(), *(f"described-{kind}" for kind in sorted(DESCRIPTIONS))]
 
 
 @pytest.fixture(params=KINDS)

@@ -82,6 +82,8 @@ async def gaps(store: SqliteStore) -> list[Interval]:
 async def test_all_but_the_record_that_fails_is_read_at_once(
     rig: Rig, clock: FakeClock, tmp_path: Path, bad: int, fault: str
 ) -> None:
+    if rig.described and not rig.settings().filters_time and bad:
+        pytest.skip("such a list cannot be asked for in the other order: what is behind is a gap")
     made = fill(rig, clock.now())
     at = clock.now() - 6 * HOUR + timedelta(milliseconds=1234) + bad * HOUR / 10
     rig.double.faults.add(faults.fails_at(made[bad].encode(), fault), times=None)

@@ -170,6 +170,27 @@ async def test_the_cursor_of_the_last_record_may_be_in_an_odd_one(
     assert vendor.queries[1]["cursor"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("slot", "cursor"),
+    [
+        ("query:cursor", "a\r\nX-More: 1"),
+        ("query:cursor", "x" * 9000),
+        ("header:x-cursor", "a\r\nX-More: 1"),
+        ("header:x-cursor", "\u00e9"),
+        ("body:cursor", "x" * 9000),
+    ],
+)
+async def test_a_cursor_that_cannot_be_sent_breaks_the_walk(
+    serve: Serve, connect: Connect, failing: Any, slot: str, cursor: str
+) -> None:
+    vendor = await serve(page([1], next=cursor), page([2]))
+    post = {"method": "POST"} if slot.startswith("body") else {}
+    pages, error = await failing(connect(vendor, feed(request=post, pages={"to": slot})))
+    assert ids(pages) == ["e1"]
+    assert (type(error), error.reason) == (WalkBroken, "unsendable")
+    assert len(vendor.asked) == 1
+
+
 async def test_a_cursor_that_repeats_breaks_the_walk(
     serve: Serve, connect: Connect, failing: Any
 ) -> None:

@@ -9,6 +9,7 @@ from tests.support.clock import FakeClock
 from tests.support.scripted import Scripted, feed, ids, page, record, settings
 
 from auditrelay.errors import Refused, WalkBroken
+from auditrelay.sandbox import faults
 from auditrelay.sandbox.messages import Request, Response, json_response
 from auditrelay.sources import RETENTION, UNREADABLE
 from auditrelay.window import Interval
@@ -367,6 +368,19 @@ async def test_behind_a_cursor_pages_get_smaller_and_then_fail(
     vendor = await serve(answer)
     pages, _ = await failing(connect(vendor, page_size=8), finely=True)
     assert ids(pages) == [f"e{number}" for number in range(6)]
+
+
+async def test_what_is_behind_a_record_that_fails_in_a_list_without_a_bound_is_a_gap(
+    history: History, connect: Connect, day: Interval
+) -> None:
+    bad = history.rows[30]["id"].encode()
+    history.faults.add(faults.fails_at(bad, "500"), times=None)
+    source = connect(history, feed(time=UNBOUNDED), page_size=4)
+    pages = [each async for each in source.walk(day, finely=True)]
+    assert ids(pages) == [f"e{number}" for number in range(47, 30, -1)]
+    ((gap, reason),) = pages[-1].gaps
+    assert (reason, gap.start) == (UNREADABLE, day.start)
+    assert day.start + 7 * HOUR <= gap.end <= day.start + 7 * HOUR + timedelta(seconds=1)
 
 
 async def test_an_address_keeps_its_size(

@@ -96,7 +96,7 @@ def replay_examples(
     ],
     *,
     update: Annotated[
-        bool, typer.Option("--update", help="Write each events.json anew; then read what changed.")
+        bool, typer.Option("--update", help="Write each events.json again; then read what changed.")
     ] = False,
 ) -> None:
     """Replay the examples of a description against a vendor on loopback; makes no other request."""

@@ -364,8 +364,8 @@ def _unmet(expect: Expected | None, error: RelayError | None, waited: float | No
         if waited is None:
             waited = getattr(error, "retry_after", None)
         if waited is None or abs(waited - expect.wait) >= 1:
-            told = "at once" if waited is None else f"after {waited:.0f} s"
-            problems.append(f"it asks again {told}, and not after {expect.wait:.0f} s")
+            waits = "at once" if waited is None else f"after {waited:.0f} s"
+            problems.append(f"it asks again {waits}, and not after {expect.wait:.0f} s")
     return problems
 
 

@@ -315,9 +315,9 @@ def parties(feed: Feed, events: Sequence[AuditEvent]) -> Iterator[str]:
     event = feed.event
     if not events:
         return
-    if event.actor and not any(_is_somebody(each.actor) for each in events):
+    if event.actor and not any(_is_known(each.actor) for each in events):
         yield "no event has event.actor"
-    if event.target and not any(_is_somebody(each.target) for each in events):
+    if event.target and not any(_is_known(each.target) for each in events):
         yield "no event has event.target"
     if event.actor_ip is not None and not any(
         each.actor.ip or each.actor.address for each in events
@@ -325,7 +325,7 @@ def parties(feed: Feed, events: Sequence[AuditEvent]) -> Iterator[str]:
         yield "no event has event.actor_ip"
 
 
-def _is_somebody(party: Any) -> bool:
+def _is_known(party: Any) -> bool:
     return bool(party.id or party.name or party.email)
 
 

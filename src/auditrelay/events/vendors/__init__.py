@@ -1,9 +1,10 @@
 """
-The contract of a vendor's module: which fields its records have, and what they mean.
+What a vendor is: which fields its records have, and what they mean.
 
-A vendor is one module in this folder that implements :class:`Vendor`. Adding one changes no other
-file. A module declares its documented fields as a :class:`Documented` record, and reads a whole
-page of them at once: columns in, columns out.
+A :class:`Vendor` is made of a module in this folder, which has what :class:`Module` says, or of a
+description (``descriptions/vendor``). Adding one changes no other file. A module declares its
+documented fields as a :class:`Documented` record, and reads a whole page of them at once: columns
+in, columns out.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, unquote
 
-from auditrelay.sandbox.described import places, times
+from auditrelay.sandbox.described import places, replies, times
 from auditrelay.sandbox.described.description import Description, as_text
 from auditrelay.sandbox.described.identity import Identity
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
 from auditrelay.sandbox.history import Entry, Records, Span, micros
-from auditrelay.sandbox.messages import Request, Response, json_response
+from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import Vendor
-
-_RECORDS = "@RECORDS@"
-"""Where the texts of the records go into a body."""
 
 
 @dataclass(slots=True)
@@ -175,16 +172,19 @@ class Described(Vendor):
         try:
             return self._answer(request)
         except Refused as refusal:
-            return json_response(refusal.status, self._worded(refusal.words))
+            return replies.refusal(self.description, refusal.status, refusal.words)
 
     def _answer(self, request: Request) -> Response:
         known = self.description
         method = known.request.get("method", "GET")
         self._admit(request, method)
         if wait := self._over_rate():
-            return self._throttled(wait)
-        if self.switches.failing and (failure := self._failure()) is not None:
-            return json_response(200, failure)
+            switches, now = self.switches, self.clock()
+            first, reset = switches.throttle == "first", switches.retry_after == "reset header"
+            headers = self._retry_after(wait)
+            return replies.too_many(known, headers, wait, now, first=first, reset=reset)
+        if self.switches.failing and (failure := replies.failure(known)) is not None:
+            return failure
         for name, value in known.request.get("headers", {}).items():
             if request.headers.get(name.lower()) != known.filled(value):
                 raise Refused(400, f"the header {name} is missing")
@@ -197,7 +197,7 @@ class Described(Vendor):
         return self._page(place)
 
     def _admit(self, request: Request, method: str) -> None:
-        """Raise Refused unless *request* is for this API, and by somebody who may read it."""
+        """Raise Refused unless *request* is for this API, and by a client that may read it."""
         known = self.description
         if unquote(request.path) not in (known.first_path, known.later_path):
             raise Refused(404, "no such path")
@@ -294,7 +294,7 @@ class Described(Vendor):
         )
         most = pages.get("most")
         if kind == "none":
-            return self._reply(rows[:most], {}, None)
+            return self._reply(rows[:most], {})
         if kind in ("number", "offset"):
             begin = place.skip
             if most is not None and begin + size > most:
@@ -317,12 +317,16 @@ class Described(Vendor):
         ):
             if name in pages:
                 signs[pages[name]] = value
-        token = None
         always = pages.get("until_empty") or pages.get("says") or "more" in pages
         if kind in ("cursor", "url") and (more or always):
             token = self._token(place, part[-1] if part else place.after)
-        link = {name: value if more else "false" for name, value in pages.get("says", {}).items()}
-        return self._reply(part, signs, token, link)
+            signs[pages["from"]] = self._written(token, more=more)
+        return self._reply(part, signs)
+
+    def _reply(self, part: Sequence[Entry], signs: dict[str, Any]) -> Response:
+        known = self.description
+        absent = self.switches.list_absent and known.records.get("absent") == "none"
+        return replies.page(known, self._rows(part), signs, has_list=bool(part) or not absent)
 
     def _token(self, place: _Place, last: Entry | None) -> str:
         """Return the cursor of the page behind *place*, which ends with the row *last*."""
@@ -338,54 +342,25 @@ class Described(Vendor):
         self._places[token] = following
         return token
 
-    def _reply(
-        self,
-        part: Sequence[Entry],
-        signs: dict[str, Any],
-        token: str | None,
-        link: dict[str, str] | None = None,
-    ) -> Response:
-        known, body = self.description, dict[str, Any]()
-        headers = {"Content-Type": "application/json"}
-        for spot, value in signs.items():
-            where, _, name = spot.partition(":")
-            if where == "body":
-                places.put(body, name, value)
-            else:
-                headers[name] = json.dumps(value)
-        if token is not None:
-            self._announce(token, body, headers, link or {})
-        if "ok" in known.errors:
-            places.put(body, known.errors["ok"], value=True)
-        texts = self._rows(part)
-        at = known.records["at"]
-        if not at:
-            return Response(200, b"[%b]" % texts, headers)
-        if part or not (self.switches.list_absent and known.records.get("absent") == "none"):
-            places.put(body, at, _RECORDS)
-        text = json.dumps(body, separators=(",", ":")).encode()
-        return Response(200, text.replace(f'"{_RECORDS}"'.encode(), b"[%b]" % texts), headers)
-
-    def _announce(
-        self, token: str, body: dict[str, Any], headers: dict[str, str], link: dict[str, str]
-    ) -> None:
-        """Write into the reply where the page of *token* is."""
+    def _written(self, token: str, *, more: bool) -> Any:
+        """Return *token* as a page has it: an address, a number, a list, or itself."""
         pages = self.description.pages
-        where, _, name = pages["from"].partition(":")
-        value: Any = self._address(token) if pages["kind"] == "url" else token
-        if pages["kind"] == "cursor" and self.description.cursor_type() is int:
-            value = int(token)
-        elif pages["kind"] == "cursor" and self.description.cursor_type() is list:
-            value = [token[:2], token[2:]]
-            joined = pages["join"].join(value) if "join" in pages else json.dumps(value)
+        if pages["kind"] == "url":
+            address = self._address(token)
+            where, _, rel = pages["from"].partition(":")
+            if where != "link":
+                return address
+            says = pages.get("says", {})
+            said = "".join(f'; {key}="{each if more else "false"}"' for key, each in says.items())
+            return f'<{self.url}/>; rel="self", <{address}>; rel="{rel}"{said}'
+        if self.description.cursor_type() is int:
+            return int(token)
+        if self.description.cursor_type() is list:
+            parts = [token[:2], token[2:]]
+            joined = pages["join"].join(parts) if "join" in pages else json.dumps(parts)
             self._places[joined] = self._places[token]
-        if where == "link":
-            said = "".join(f'; {key}="{each}"' for key, each in link.items())
-            headers["Link"] = f'<{self.url}/>; rel="self", <{value}>; rel="{name}"{said}'
-        elif where == "header":
-            headers[name] = value if isinstance(value, str) else json.dumps(value)
-        elif where == "body":
-            places.put(body, name, value)
+            return parts
+        return token
 
     def _address(self, token: str) -> str:
         asked_before = self._places[token].question.text
@@ -407,44 +382,6 @@ class Described(Vendor):
             case "path":
                 return path
         return f"{self.url}{path}"
-
-    # --- refusals
-
-    def _worded(self, words: str) -> dict[str, Any]:
-        body: dict[str, Any] = {}
-        path = next(iter(self.description.errors.get("words", ())), "message")
-        if places.is_plain(path):
-            places.put(body, path, words)
-        return body
-
-    def _failure(self) -> dict[str, Any] | None:
-        """Return a failure that comes with a status of 200, None if there is no place for one."""
-        errors, body = self.description.errors, self._worded("failed on command")
-        if "ok" in errors:
-            places.put(body, errors["ok"], value=False)
-        elif "found" not in errors:
-            return None
-        elif places.get(body, errors["found"]) is None:
-            places.put(body, errors["found"], "failed on command")
-        return body
-
-    def _throttled(self, wait: int) -> Response:
-        limits, headers = self.description.limits, self._retry_after(wait)
-        statuses = limits.get("statuses", [429])
-        if self.switches.retry_after == "reset header" and "reset" in limits:
-            at = int((self.clock() + wait) * 1_000_000)
-            match limits.get("reset_is", "epoch_s"):
-                case "seconds":
-                    headers[limits["reset"]] = f"{wait}.0"
-                case "iso":
-                    headers[limits["reset"]] = times.write(at, "iso")
-                case form:
-                    headers[limits["reset"]] = str(times.write(at, form) + 1)
-        if "remaining" in limits:
-            headers[limits["remaining"]] = "0"
-        words = next(iter(self.description.errors.get("retry", ())), "too many requests")
-        status = statuses[0 if self.switches.throttle == "first" else -1]
-        return json_response(status, self._worded(words.replace("*", "")), headers)
 
 
 def _first_of(record: dict[str, Any], paths: str | list[str]) -> str:

@@ -241,7 +241,7 @@ class Source:
             at_most=self._feed.pages.most,
         )
 
-    async def _newest_first(
+    async def _newest_first(  # noqa: C901  # one loop, whose ways out belong together
         self, window: Interval, *, background: bool, finely: bool
     ) -> AsyncGenerator[Page]:
         """Yield what is in *window* of a list that begins with the newest record of all."""
@@ -256,7 +256,15 @@ class Source:
                 answer = await self._ask(turner, background=background)
             except (Retryable, WalkBroken) as error:
                 if here is None or restarted or code_of(error) not in _NOT_THERE:
-                    turner.failed(error)
+                    try:
+                        turner.failed(error)
+                    except (Retryable, WalkBroken):
+                        if not finely:
+                            raise
+                        # Only the cursor of the record that cannot be read would lead further down.
+                        behind = progress.not_shown(window, error)
+                        yield Page([], last=True, gaps=((behind, UNREADABLE),))
+                        return
                     continue
                 restarted, answer = True, None
             times = [] if answer is None else answer.times
