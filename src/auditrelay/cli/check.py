@@ -17,7 +17,7 @@ from auditrelay.cli.options import Options
 from auditrelay.clock import Clock
 from auditrelay.config.model import Config
 from auditrelay.deliver.send import send_fit
-from auditrelay.errors import ConfigError, RelayError, Retryable
+from auditrelay.errors import ConfigError, Refused, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.notices import test_event
@@ -213,7 +213,13 @@ async def _check_described(
     # Only a source that is described needs it.
     from auditrelay.cli.probes import probe, unread_feeds  # noqa: PLC0415
 
-    found = await probe(source, settings, normalize, now, thorough=thorough is not None)
+    try:
+        found = await probe(source, settings, normalize, now, thorough=thorough is not None)
+    except Refused as error:
+        if error.status not in (401, 403, 404) or not settings.FEED.needs:
+            raise
+        needs = " ".join(settings.FEED.needs)
+        raise Refused(f"{error}. Needed: {needs}", status=error.status) from error
     notes = list(found.notes)
     if thorough is not None:
         of_vendor = [

@@ -138,6 +138,14 @@ def location_host(headers: httpx.Headers) -> str | None:
     return host
 
 
+def location_path(headers: httpx.Headers) -> str:
+    """Return the path that ``Location`` names, empty if it names none."""
+    try:
+        return urlsplit(headers.get("location", "")).path
+    except ValueError:
+        return ""
+
+
 def http_date(text: str) -> datetime | None:
     """Return the time of the HTTP date *text* in UTC, or None if it is not one."""
     if len(text) > _MAX_DATE:

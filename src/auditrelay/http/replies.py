@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -14,7 +15,7 @@ import orjson
 from auditrelay.errors import Refused, Rejected, Retryable, TooLarge
 from auditrelay.events.decode import NOT_DECODED, integer, without_depths
 from auditrelay.http.fields import read_field
-from auditrelay.http.headers import bounded, location_host, retry_after
+from auditrelay.http.headers import bounded, location_host, location_path, retry_after
 from auditrelay.http.pages import cut
 from auditrelay.telemetry.scrubber import scrub
 
@@ -240,9 +241,20 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
 
 
 def _redirection(reply: Reply) -> str:
-    """Return a message with the target of a redirect: its host alone, the rest may be secret."""
+    """
+    Return a message with the target of a redirect: its host alone, the rest may be secret.
+
+    Where it is our own path but for the slash at its end, that is what is wrong.
+    """
     host = location_host(reply.headers)
-    target = f"to {scrub(host, 100)}" if host else "elsewhere"
+    ours = urlsplit(reply.where.partition(" ")[2]).path
+    theirs = location_path(reply.headers)
+    if ours and theirs == f"{ours}/":
+        target = "to the same path with a slash at its end"
+    elif theirs and f"{theirs}/" == ours:
+        target = "to the same path without the slash at its end"
+    else:
+        target = f"to {scrub(host, 100)}" if host else "elsewhere"
     return (
         f"it redirects {target}; redirects are never followed, because they would leak the "
         "credentials; check the address in the configuration"

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
+from statistics import median_low
 from typing import Final
 
 from auditrelay.cli.probes import judge
@@ -133,12 +134,14 @@ class _Probes:
         if first.events:
             pages = await self._next_page(span, first, say=len(first.events) > 1)  # P7
             if thorough:
+                again = await self._first_page(span)  # P10
+                self._fail(judge.differs(self._feed, first.by_uid, again.by_uid))
                 self._fail(judge.ids(self._feed, [first.events, *pages]))  # P6
+                self._proves("stable records", "ids", "times")
                 await self._rest(span, first, [event for page in pages for event in page])
         return self._findings
 
     async def _rest(self, span: Interval, first: _Reading, paged: list[AuditEvent]) -> None:
-        self._proves("ids", "times")
         if self._has_both:
             await self._small_window(span, first)  # P3, P8
             await self._one_event(first)  # P4
@@ -150,9 +153,6 @@ class _Probes:
             if (wrong := judge.order(self._feed, events)) is not None:
                 self._note(wrong)  # P9
                 break
-        again = await self._first_page(span)  # P10
-        self._fail(judge.differs(self._feed, first.by_uid, again.by_uid))
-        self._proves("stable records")
         await self._largest(span, first)  # P11
         events = list({event.uid: event for event in (*first.events, *paged)}.values())
         self._findings.notes += judge.unknown(self._feed, events)  # P12
@@ -170,8 +170,14 @@ class _Probes:
 
     # --- requests
 
-    async def _pages(self, span: Interval, size: int, most: int = _MOST_PAGES) -> _Walk:
-        """Read *most* pages of *span*. What stands behind a page is no error of that page."""
+    async def _pages(
+        self, span: Interval, size: int, *, most: int = _MOST_PAGES, most_full: int = _MOST_PAGES
+    ) -> _Walk:
+        """
+        Read *most* pages of *span*, and *most_full* with events.
+
+        What stands behind a page is no error of that page.
+        """
         pages: list[_Reading] = []
         fetched = micros(self._now)
         try:
@@ -179,7 +185,8 @@ class _Probes:
                 async for shown in replies:
                     events = list(self._normalize(shown.records, fetched))
                     pages.append(_Reading(events, shown.records, shown.last))
-                    if len(pages) == most:
+                    full = sum(bool(page.events) for page in pages)
+                    if len(pages) == most or full == most_full:
                         break
         except WalkBroken as error:
             if not pages:
@@ -206,7 +213,7 @@ class _Probes:
         if self._feed.time.longest is not None:
             longest = min(longest, self._feed.time.longest - 2 * self._granule)
         kept = self._settings.reach
-        for back in _LOOKS_BACK:
+        for back in sorted({*_LOOKS_BACK, min(longest, _LOOKS_BACK[-1])}):
             start = end - back if kept is None else max(end - back, self._now - kept)
             yield Interval(self._down(start), self._up(min(end, start + longest)))
 
@@ -223,10 +230,26 @@ class _Probes:
                 break
         assert best is not None  # noqa: S101  # there is a span at least
         span, page = best
+        if not page.events:
+            await self._smaller(span)
         window = format_duration(_whole(span.length))
         more = "" if page.last else " or more"
         self._findings.found = f"{count(len(page.events), 'event')}{more} in a window of {window}"
         return span, page
+
+    async def _smaller(self, span: Interval) -> None:
+        """Fail if *span* shows nothing on a large page, and something on a small one."""
+        if self._feed.pages.kind not in ("number", "offset") or self._feed.pages.size is None:
+            return
+        page = await self._first_page(span, 2)
+        if page.events:
+            pages = self._feed.pages
+            first = pages.first if pages.first is not None else int(pages.kind == "number")
+            raise ProbeFailed(
+                f"{pages.to} = {first} is not the first page: one of "
+                f"{self._settings.page_size} records shows nothing there, one of 2 does: is it "
+                f"pages.first = {1 - min(first, 1)}?"
+            )
 
     async def _empty_window(self, first: _Reading) -> None:
         """P2: ask for a span without events."""
@@ -274,7 +297,7 @@ class _Probes:
         """P7: ask for pages of two, and return the events of the first two with any."""
         if self._feed.pages.kind == "none":
             return []
-        walk = await self._pages(span, 2, most=4)
+        walk = await self._pages(span, 2, most=4, most_full=2)
         shown = [page.events for page in walk.pages if page.events]
         if len(shown) > 1:
             self._fail(judge.turned(self._feed, *shown[:2]))
@@ -309,10 +332,10 @@ class _Probes:
         """P8 and P3: walk a small window to its end, and its halves."""
         found = self._small(first)
         if found is None:
-            if not first.last:
-                self._note("bounds and the end of the pages could not be proved")
+            if not first.last and len(first.records) >= self._settings.page_size:
+                self._note("bounds and the end of the pages could not be proved: too many events")
                 return
-            found = span, self._down(span.start + span.length / 2)
+            found = span, self._down(moment(_median(first.events)))
         window, middle = found
         if not window.start < middle < window.end:
             self._note("bounds could not be proved: the events are of one moment")
@@ -322,7 +345,7 @@ class _Probes:
             for event in first.events
             if found != (span, middle) and micros(window.start) <= event.at < micros(window.end)
         ]
-        size = min(max(2, len(inside) // 3), self._settings.page_size)
+        size = min(max(2, (len(inside or first.events) + 1) // 2), self._settings.page_size)
         whole = await self._pages(window, size)
         self._end_of(whole, inside)
         self._proves("the pages end")
@@ -406,11 +429,16 @@ class _Probes:
 
 
 def _too_few(first: _Reading, time_format: str) -> str:
-    found = "fewer than 2 events" if first.events else "no event"
-    text = f"could not be proved: {found} in 30 days"
-    if not first.events:
-        text += f'. If there are some, look at time.format ("{time_format}") and records.at'
-    return text
+    if first.events:
+        return "could not be proved: fewer than 2 events in 30 days"
+    return (
+        "could not be proved: no event in 30 days. If there are some, look at time.format: is it "
+        f'"{time_format}"? And at records.at'
+    )
+
+
+def _median(events: list[AuditEvent]) -> int:
+    return median_low(event.at for event in events)
 
 
 def _whole(length: timedelta) -> timedelta:

@@ -244,8 +244,9 @@ def _object(text: bytes) -> Mapping[str, Any]:
 
 def turned(feed: Feed, first: Sequence[AuditEvent], second: Sequence[AuditEvent]) -> str | None:
     """Judge the second page with records, behind the *first*."""
-    before = {event.uid for event in first}
-    again = sum(event.uid in before for event in second)
+    # With their content: what they are known by is judged elsewhere.
+    before = {(event.uid, event.raw_sha256) for event in first}
+    again = sum((event.uid, event.raw_sha256) in before for event in second)
     if not again:
         return None
     if again == len(second):
