@@ -9,23 +9,27 @@ it did not give, a page that is too large are refused.
 
 import json
 import time
+import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import quote, unquote
 
 from auditrelay.sandbox.described import places, replies, times
-from auditrelay.sandbox.described.description import Description, as_text
+from auditrelay.sandbox.described.description import Description, as_text, feeds
 from auditrelay.sandbox.described.identity import Identity
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
 from auditrelay.sandbox.history import Entry, Records, Span, micros
 from auditrelay.sandbox.messages import Request, Response
+from auditrelay.sandbox.stored import mark
 from auditrelay.sandbox.vendors import Vendor
+
+_SHIPPED: Final = Path(__file__).parents[2] / "descriptions"
 
 
 @dataclass(slots=True)
@@ -68,6 +72,22 @@ class _Place:
     made: float = 0.0
 
 
+def available() -> list[str]:
+    """Return the names of the descriptions that come with auditrelay."""
+    return sorted(file.stem for file in (_SHIPPED / "vendors").glob("*.toml"))
+
+
+def doubles(name: str, *, clock: Callable[[], float] = time.time) -> "list[Described]":
+    """Return a double of each feed of the shipped description *name*, with its sample reply."""
+    file = _SHIPPED / "vendors" / f"{name}.toml"
+
+    def double(feed: str | None) -> Described:
+        page = f"{name}.{feed}.json" if feed else f"{name}.json"
+        return Described(file, feed=feed, page=_SHIPPED / "pages" / page, clock=clock)
+
+    return [double(feed) for feed in feeds(file)] or [double(None)]
+
+
 class Described(Vendor):
     """The API of the description *file*, or of one *feed* of it; *page* is a sample reply."""
 
@@ -94,6 +114,9 @@ class Described(Vendor):
         self._templates = self.description.templates() or [{}]
         self._places: dict[str, _Place] = {}
         self._made = 0
+        self._known_ids: list[str] = []
+        self.origin = ".".join(filter(None, (self.description.vendor, self.description.feed)))
+        """The vendor and the feed, as its sample reply is called."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of a source that reads this double; it must have been started."""
@@ -140,6 +163,7 @@ class Described(Vendor):
         record = self._record(self._made, when)
         record.update(fields)
         native_id = str(self._made)
+        self._known_ids += self._marks(self._made, record)
         self.history.add(
             record,
             id=native_id,
@@ -155,15 +179,43 @@ class Described(Vendor):
         time_path = _first_of(record, table["time"])
         places.put(record, time_path, times.write(at, self.description.time_format))
         if table.get("no_id"):
-            record["sandbox_number"] = number  # two records differ
+            record["sandbox_mark"] = mark(self.origin, number)  # two records differ
             return record
-        if "id_parts" in table:
-            path = next(each for each in reversed(table["id_parts"]) if each != time_path)
-        else:
-            path = _first_of(record, table["id"])
+        path = self._id_path(record, time_path)
         known = places.get(record, path)
-        places.put(record, path, number if type(known) is int else f"sandbox-{number:08}")
+        is_number = type(known) is int
+        places.put(record, path, self._numeric(number) if is_number else mark(self.origin, number))
         return record
+
+    def _id_path(self, record: dict[str, Any], time_path: str) -> str:
+        """Return where the id of *record* is; of several parts the last one that is a text."""
+        table = self.description.records
+        if "id" in table:
+            return _first_of(record, table["id"])
+        parts: list[str] = [each for each in table["id_parts"] if each != time_path]
+        texts = [each for each in parts if isinstance(places.get(record, each), str)]
+        return (texts or parts)[-1]
+
+    def _numeric(self, number: int) -> int:
+        """Return a numeric id that no other double gives, which any JSON reader reads exactly."""
+        return zlib.crc32(self.origin.encode()) * 1_000_000 + number
+
+    def _marks(self, number: int, record: dict[str, Any]) -> list[str]:
+        """Return what the events of *record* are known by, and mark the parts that it has."""
+        table, whole = self.description.records, mark(self.origin, number)
+        if "split" in table:
+            elements = places.get(record, table["split"]) or []
+            marks = [f"{whole}-{place}" for place in range(len(elements))]
+            for element, each in zip(elements, marks, strict=True):
+                element["sandbox_mark"] = each
+            return marks or [whole]
+        if "id" in table and type(places.get(record, _first_of(record, table["id"]))) is int:
+            return [str(self._numeric(number))]
+        return [whole]
+
+    def known_ids(self) -> Iterator[str]:
+        """Yield what a SIEM knows each event by that comes of a record that was ever created."""
+        return iter(self._known_ids)
 
     # --- requests
 
@@ -245,7 +297,7 @@ class Described(Vendor):
 
     def _size(self, found: Question) -> int:
         """Return how many records are on a page. Raises Refused if too many are asked for."""
-        largest = self.description.pages.get("largest", 100)
+        largest = self.description.largest
         size = largest if found.size is None else found.size
         if size > largest:
             if self.switches.oversize == "refuse":
