@@ -73,8 +73,9 @@ class Sandbox:
                 self.vendors[name] = modules[name](clock=clock, seed=seed)
                 continue
             for double in described.doubles(name, clock=clock):
-                is_siem = double.origin in {each.NAME for each in siems.available().values()}
-                self.vendors[f"{double.origin}-log" if is_siem else double.origin] = double
+                origin = double.description.origin
+                is_siem = origin in {each.NAME for each in siems.available().values()}
+                self.vendors[f"{origin}-log" if is_siem else origin] = double
         self.siems: dict[str, Intake] = {}
         for intake in siems.available().values():
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}

@@ -9,10 +9,8 @@ it did not give, a page that is too large are refused.
 
 import json
 import time
-import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
@@ -23,10 +21,10 @@ from urllib.parse import quote, unquote
 from auditrelay.sandbox.described import places, replies, times
 from auditrelay.sandbox.described.description import Description, as_text, feeds
 from auditrelay.sandbox.described.identity import Identity
+from auditrelay.sandbox.described.maker import Maker
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
 from auditrelay.sandbox.history import Entry, Records, Span, micros
 from auditrelay.sandbox.messages import Request, Response
-from auditrelay.sandbox.stored import mark
 from auditrelay.sandbox.vendors import Vendor
 
 _SHIPPED: Final = Path(__file__).parents[2] / "descriptions"
@@ -111,12 +109,10 @@ class Described(Vendor):
         self.REPORTS_TOTAL = "total" in self.description.pages  # type: ignore[misc]  # by the file
         self.api_key = next(iter(self.description.secrets.values()), "")
         self.identity = Identity(self.description, clock)
-        self._templates = self.description.templates() or [{}]
+        self._maker = Maker(self.description)
         self._places: dict[str, _Place] = {}
         self._made = 0
         self._known_ids: list[str] = []
-        self.origin = ".".join(filter(None, (self.description.vendor, self.description.feed)))
-        """The vendor and the feed, as its sample reply is called."""
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of a source that reads this double; it must have been started."""
@@ -160,10 +156,10 @@ class Described(Vendor):
         """Add one record with the time *at* and given *fields*; return its number as text."""
         self._made += 1
         when = micros(at) - micros(at) % times.granule(self.description.time_format)
-        record = self._record(self._made, when)
+        record, known_ids = self._maker.make(self._made, when)
         record.update(fields)
         native_id = str(self._made)
-        self._known_ids += self._marks(self._made, record)
+        self._known_ids += known_ids
         self.history.add(
             record,
             id=native_id,
@@ -172,46 +168,6 @@ class Described(Vendor):
             gone_from=gone_from,
         )
         return native_id
-
-    def _record(self, number: int, at: int) -> dict[str, Any]:
-        table = self.description.records
-        record = deepcopy(self._templates[number % len(self._templates)])
-        time_path = _first_of(record, table["time"])
-        places.put(record, time_path, times.write(at, self.description.time_format))
-        if table.get("no_id"):
-            record["sandbox_mark"] = mark(self.origin, number)  # two records differ
-            return record
-        path = self._id_path(record, time_path)
-        known = places.get(record, path)
-        is_number = type(known) is int
-        places.put(record, path, self._numeric(number) if is_number else mark(self.origin, number))
-        return record
-
-    def _id_path(self, record: dict[str, Any], time_path: str) -> str:
-        """Return where the id of *record* is; of several parts the last one that is a text."""
-        table = self.description.records
-        if "id" in table:
-            return _first_of(record, table["id"])
-        parts: list[str] = [each for each in table["id_parts"] if each != time_path]
-        texts = [each for each in parts if isinstance(places.get(record, each), str)]
-        return (texts or parts)[-1]
-
-    def _numeric(self, number: int) -> int:
-        """Return a numeric id that no other double gives, which any JSON reader reads exactly."""
-        return zlib.crc32(self.origin.encode()) * 1_000_000 + number
-
-    def _marks(self, number: int, record: dict[str, Any]) -> list[str]:
-        """Return what the events of *record* are known by, and mark the parts that it has."""
-        table, whole = self.description.records, mark(self.origin, number)
-        if "split" in table:
-            elements = places.get(record, table["split"]) or []
-            marks = [f"{whole}-{place}" for place in range(len(elements))]
-            for element, each in zip(elements, marks, strict=True):
-                element["sandbox_mark"] = each
-            return marks or [whole]
-        if "id" in table and type(places.get(record, _first_of(record, table["id"]))) is int:
-            return [str(self._numeric(number))]
-        return [whole]
 
     def known_ids(self) -> Iterator[str]:
         """Yield what a SIEM knows each event by that comes of a record that was ever created."""
@@ -434,12 +390,6 @@ class Described(Vendor):
             case "path":
                 return path
         return f"{self.url}{path}"
-
-
-def _first_of(record: dict[str, Any], paths: str | list[str]) -> str:
-    """Return the first of *paths* with a value in *record*, else the first."""
-    listed = [paths] if isinstance(paths, str) else paths
-    return next((each for each in listed if places.get(record, each) is not None), listed[0])
 
 
 def _recorded(entry: Entry) -> int:

@@ -28,6 +28,8 @@ class Description:
         self.feed: str | None = feed or described.get("default_feed") or next(iter(feeds), None)
         tables: dict[str, Any] = {**described, **feeds.get(self.feed or "", {})}
         self.vendor: str = tables["vendor"]
+        self.origin = f"{self.vendor}.{self.feed}" if self.feed else self.vendor
+        """The vendor and the feed, as its sample reply is called."""
         self.auth: dict[str, Any] = tables["auth"]
         self.request: dict[str, Any] = tables["request"]
         self.time: dict[str, Any] = tables.get("time", {})
