@@ -1,8 +1,8 @@
 """
 A service that reads described vendors is killed with SIGKILL in the middle of its walks.
 
-Whatever page it was at: nothing is lost, and in Elasticsearch, which recognises an event by its uid,
-nothing is there twice.
+Whatever page it was at: nothing is lost, and in Elasticsearch, which recognises an event by its
+uid, nothing is there twice.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from tests.support.daemon import Daemon, configure, eventually, sinks
 from auditrelay.descriptions import FOLDER, PAGES
 from auditrelay.sandbox import Sandbox, faults
 from auditrelay.sandbox.described import Described
+from auditrelay.sandbox.history import Span
 
 pytestmark = pytest.mark.process
 
@@ -44,11 +45,11 @@ def records_in(sandbox: Sandbox, vendor: str) -> Counter[str]:
     )
 
 
-@pytest.mark.parametrize("page", [1, 2, 4, 7])
+@pytest.mark.parametrize("page", [1, 4])
 async def test_nothing_is_lost_and_nothing_twice_wherever_in_a_walk_it_is_killed(
     tmp_path: Path, page: int
 ) -> None:
-    """By addresses, by cursors behind a token that an authorisation server gives, and by numbers."""
+    """By addresses, by the cursors of a client with a token, and by ids."""
     async with (
         Sandbox() as sandbox,
         double_of("okta") as okta,
@@ -88,11 +89,8 @@ async def test_nothing_is_lost_and_nothing_twice_wherever_in_a_walk_it_is_killed
             assert await daemon.end() == 0
         assert "Traceback" not in daemon.log
         for name, double in doubles.items():
-            texts = [
-                json.loads(entry.text)
-                for entry in map(double.history.find, double.history.ids(), [1e12] * 1000)
-                if entry
-            ]
-            made = {json.dumps(text, sort_keys=True) for text in texts}
+            everything = double.history.select(Span(), double.clock())
+            made = {json.dumps(entry.record, sort_keys=True) for entry in everything}
+            assert len(made) == EVENTS
             assert records_in(sandbox, name) == dict.fromkeys(made, 1)
         assert Counter(sandbox.elastic.stored.uids).most_common(1)[0][1] == 1
