@@ -39,7 +39,7 @@ class Description:
         self.largest: int = self.pages.get("largest") or tables.get("defaults", {}).get(
             "page_size", 100
         )
-        """The most records on a page; if nobody knows it, as many as auditrelay asks for."""
+        """The most records on a page; or, if that is not known, as many as auditrelay asks for."""
         self.errors: dict[str, Any] = tables.get("errors", {})
         self.values: dict[str, str] = {
             name: table.get("default") or table["example"]
