@@ -42,6 +42,11 @@ async def test_every_record_is_an_event_with_all_that_it_must_say(rig: Described
     assert await rig.shown() == rig.made()
 
 
+async def test_the_usual_size_of_a_page_is_accepted(rig: DescribedRig) -> None:
+    rig.fill(3)
+    assert await rig.shown(rig.build(page_size=None)) == rig.made()
+
+
 async def test_records_on_the_bounds_are_shown_whether_they_are_included_or_not(
     rig: DescribedRig,
 ) -> None:

@@ -245,7 +245,7 @@ class Described(Vendor):
 
     def _size(self, found: Question) -> int:
         """Return how many records are on a page. Raises Refused if too many are asked for."""
-        largest = self.description.pages.get("largest", 100)
+        largest = self.description.largest
         size = largest if found.size is None else found.size
         if size > largest:
             if self.switches.oversize == "refuse":
