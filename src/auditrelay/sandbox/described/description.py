@@ -41,6 +41,7 @@ class Description:
         )
         """The most records on a page; or, if that is not known, as many as auditrelay asks for."""
         self.errors: dict[str, Any] = tables.get("errors", {})
+        self.defaults: dict[str, Any] = tables.get("defaults", {})
         self.values: dict[str, str] = {
             name: table.get("default") or table["example"]
             for name, table in tables.get("settings", {}).items()
@@ -54,6 +55,12 @@ class Description:
     def filled(self, text: str) -> str:
         """Return *text* with the settings in its holes."""
         return re.sub(r"\{(\w+)\}", lambda hole: self.values.get(hole[1], hole[0]), text)
+
+    @property
+    def largest(self) -> int:
+        """The most records of a page: a vendor takes the size that its description asks for."""
+        asked: int = self.pages.get("largest") or self.defaults.get("page_size") or 100
+        return asked
 
     @property
     def base_path(self) -> str:
