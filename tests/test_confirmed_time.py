@@ -112,3 +112,18 @@ def test_a_real_clock_that_agrees_differs_by_nothing_at_all() -> None:
     clock.confirmed.hear("calls", clock.now().replace(microsecond=0), FRESH)
     assert clock.confirmed.ahead_of("calls") == FRESH
     assert clock.confirmed.differences() == {}
+
+
+@pytest.mark.parametrize("age", [timedelta(minutes=30), timedelta(seconds=2**31)])
+def test_an_age_moves_no_clock_beyond_ours(clock: FakeClock, age: timedelta) -> None:
+    clock.confirmed.hear("calls", NOON - HOUR / 2, age)
+    assert clock.confirmed.ahead_of("calls") == FRESH
+    clock.set(NOON - HOUR)
+    assert clock.confirmed.ahead_of("calls") == -HOUR / 2, "it was made later than ours shows"
+
+
+def test_a_clock_that_is_ahead_of_all_that_a_cached_reply_can_mean_is_ahead(
+    clock: FakeClock,
+) -> None:
+    clock.confirmed.hear("calls", NOON - HOUR, HOUR / 2)
+    assert clock.confirmed.ahead_of("calls") == HOUR / 2

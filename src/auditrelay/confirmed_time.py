@@ -110,11 +110,18 @@ class ConfirmedTime:
         return self._now() - self.ahead_of(peer)
 
     def ahead_of(self, peer: str) -> timedelta:
-        """Return by how much our clock is ahead of that of *peer*: by nothing if they agree."""
+        """
+        Return by how much our clock is ahead of that of *peer*: by nothing if they agree.
+
+        A reply that a cache has kept says only when it was made: its peer's clock shows something
+        between that and its age more. Whoever sets an age could else move that clock by years.
+        """
         own, claim = self._now(), self._claims.get(peer)
         if claim is None:
             return timedelta(0)
-        its = self._continued(claim) + claim.age
+        its = self._continued(claim)
+        if its < own:
+            its = min(own, its + claim.age)
         return timedelta(0) if _agree(own, its) else own - its
 
     def differences(self) -> dict[str, timedelta]:

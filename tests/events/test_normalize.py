@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditrelay.events import NOTHING, AuditEvent, pack, unpack
-from auditrelay.events.decode import TOO_DEEP
+from auditrelay.events.decode import MAX_REPEATS, TOO_DEEP
 from auditrelay.events.forms import FORMS
 from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.events.timestamps import iso_us
@@ -195,6 +195,22 @@ def test_deep_nesting_is_kept(depth: int, one: Callable[..., AuditEvent], writte
     event = one(b'{"id":"1","metadata":%s}' % inner)
     assert (event.native_id, bytes(event.metadata)) == ("1", inner)
     assert "too_deep" not in event.warnings
+    written(event)
+
+
+@pytest.mark.parametrize(
+    "beside", [b'"id":"1","metadata":{%s}', b'"id":"1",%s', b'"id":"1","x":[{%s}]']
+)
+def test_a_key_that_is_repeated_without_end_costs_only_its_earlier_values(
+    beside: bytes, one: Callable[..., AuditEvent], written: Written
+) -> None:
+    repeated = b",".join(b'"a":%d' % number for number in range(5 * MAX_REPEATS))
+    record = b'{"event_type":"pathway.created","org_id":"o",' + beside % repeated + b"}"
+    event = one(record)
+    assert (event.native_id, event.kind) == ("1", "pathway")
+    assert {"duplicate_keys", "too_many_repeats"} <= set(event.warnings)
+    assert json.loads(bytes(event.raw)) == record.decode(), "all of them"
+    assert len(bytes(event.metadata or b"")) + len(bytes(event.unmapped or b"")) < 40 * MAX_REPEATS
     written(event)
 
 

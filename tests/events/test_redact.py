@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditrelay.events import AuditEvent, pack
+from auditrelay.events import AuditEvent, pack, secret_keys
 from auditrelay.events.normalize import Normalizer, available, vendor_named
 from auditrelay.events.redact import Redactor
 from auditrelay.events.secret_keys import looks_secret
@@ -271,6 +271,32 @@ def test_a_value_next_to_a_secret_name_is_redacted_though_both_keys_were_harmles
         record = {"outer": {"header": {"name": name, "value": value}}}
         redactor.record(record, json.dumps(record).encode())
         assert record["outer"]["header"]["value"] == expected
+
+
+WORDS = sorted(
+    {word for pair in secret_keys._SECRET_PAIRS for word in pair}
+    | secret_keys._SECRET_WORDS
+    | secret_keys._SECRET_KEYS
+    | secret_keys._AMBIGUOUS
+    | {*secret_keys._SECRET_ENDINGS, "key", "keys", "session", "id", "user", "kéy", "7", ""}
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(WORDS),
+            st.sampled_from((str.lower, str.upper, str.title, str.swapcase)),
+            st.sampled_from(("", "_", "-", " ", ".", "#1")),
+        ),
+        max_size=4,
+    )
+)
+def test_no_key_that_any_rule_is_about_is_passed_over(words: list[tuple[str, Any, str]]) -> None:
+    key = "".join(f"{case(word)}{between}" for word, case, between in words)
+    lists = secret_keys._splits(key)
+    if any(map(secret_keys._names_secret, lists)) or any(map(secret_keys._is_ambiguous, lists)):
+        assert not secret_keys._is_plain(key)
 
 
 def test_the_cache_of_keys_is_bounded() -> None:

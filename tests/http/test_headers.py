@@ -102,6 +102,9 @@ def test_of_two_ages_and_of_two_dates_the_first_one_counts() -> None:
         "Fri, 31 Dec 9999 23:59:59 -2359",
         "Sun, 01 Mar 2026 12:00:00 +99999999",
         "Sun, 01 Mar 2026 12:00:00 GMT" * 100,
+        "Sat, 01 Jan 0000 00:00:00 GMT",
+        "Fri, 01 Mar 0026 12:00:00 +0000",
+        "Sat, 01 Jan 10000 00:00:00 GMT",
     ],
 )
 def test_a_date_that_no_calendar_has_is_none(text: str) -> None:

@@ -40,6 +40,13 @@ MAX_DIGITS = 4000
 """Digits beyond which an integer is kept as a text: Python refuses to write more than 4300."""
 
 
+MAX_REPEATS = 1000
+"""Repeated keys of a record whose earlier values are kept beside the last one."""
+
+_INCOMPLETE = frozenset(("too_deep", "too_many_repeats"))
+"""Warnings of a value in which something was left out."""
+
+
 class Undecodable(ValueError):
     """The text is not JSON, or nested too deeply for both parsers."""
 
@@ -49,8 +56,8 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     The decoded *value* of a text.
 
     *verbatim*: the text itself is strict JSON with the same meaning, and may be passed on
-    unchanged. *complete* is false if values nested too deeply were left out. *compact* is the value
-    as JSON without whitespace.
+    unchanged. *complete* is false if values were left out: nested too deeply, or of keys that are
+    repeated without end. *compact* is the value as JSON without whitespace.
     """
 
     value: Any
@@ -145,7 +152,7 @@ def _decode_leniently(text: bytes) -> Decoded:
     return Decoded(
         value,
         verbatim=not reader.warnings and not text.startswith(BOM_UTF8),
-        complete="too_deep" not in reader.warnings,
+        complete=_INCOMPLETE.isdisjoint(reader.warnings),
         compact=encode(value),
         warnings=tuple(reader.warnings),
     )
@@ -179,6 +186,7 @@ class _LenientReader:
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self._repeats = 0
 
     def warn(self, code: str) -> None:
         if code not in self.warnings:
@@ -236,6 +244,10 @@ class _LenientReader:
         for key, value in pairs:
             if key in found:
                 self.warn("duplicate_keys")
+                self._repeats += 1
+            if key in found and self._repeats > MAX_REPEATS:
+                self.warn("too_many_repeats")
+            elif key in found:
                 number = numbers.get(key, 0) + 1
                 while f"{key}#{number}" in found:
                     number += 1

@@ -223,7 +223,7 @@ class Redactor:
             return text
         plain = _ESCAPE.sub(lambda code: chr(int(code[1], 16)), text)
         redacted = self._text(plain, depth)
-        return self._text(text, depth) if redacted == plain else redacted
+        return self._text(text, depth) if redacted == plain != text else redacted
 
     def _text(self, text: str, depth: int) -> str:
         named = self._texts.without_named(text)

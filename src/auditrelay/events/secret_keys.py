@@ -80,6 +80,16 @@ _FLAG_WORDS: Final = _words("true false yes no on off enabled disabled y n 0 1 n
 _MAX_COUNT: Final = 1_000_000
 """A number below it, under a key that counts, is no secret."""
 
+_ANY_WORD: Final = re.compile(
+    "|".join(
+        sorted(
+            {*_SECRET_WORDS, *_SECRET_ENDINGS, *_AMBIGUOUS, "key", "session"}
+            | {second for _, second in _SECRET_PAIRS}
+        )
+    )
+)
+"""Where none of these is in a key, it names no secret: its words are not looked at."""
+
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _LOWER_WORD = re.compile(r"[a-z]+")
 
@@ -100,11 +110,18 @@ def skeleton(key: str) -> str:
 
 def looks_secret(key: str) -> bool:
     """Return whether a value under *key* is a secret, by the rule of this module."""
+    if _is_plain(key):
+        return False
     # Split by camel case and, separately, in lower case: catches both aPi_KeY and apiKey.
     lists = _splits(key)
     if not any(_names_secret(words) for words in lists):
         return False
     return not any(words and _describes(words) for words in lists)
+
+
+def _is_plain(key: str) -> bool:
+    """Return whether no word that any rule looks for can be in *key*, which is quickly seen."""
+    return key.isascii() and _ANY_WORD.search(key.lower()) is None
 
 
 def _splits(key: str) -> list[list[str]]:
@@ -213,7 +230,9 @@ class SecretKeys(dict[str, bool]):
                 self.harmless.clear()
                 self._ambiguous.clear()
             self[key] = secret
-            if not secret and key not in self._special and not self.is_ambiguous(key):
+            if secret or key in self._special:
+                return secret
+            if (self._globs is None and _is_plain(key)) or not self.is_ambiguous(key):
                 self.harmless.add(key)
         return secret
 
@@ -223,7 +242,7 @@ class SecretKeys(dict[str, bool]):
             return False
         known = self._ambiguous.get(key)
         if known is None:
-            known = any(map(_is_ambiguous, _splits(key)))
+            known = not _is_plain(key) and any(map(_is_ambiguous, _splits(key)))
             if key in self:  # what is kept is bounded with it
                 self._ambiguous[key] = known
         return known

@@ -21,6 +21,9 @@ _MAX_DATE = 64
 MAX_VALUE = 16 * 1024
 """Characters of a header in which something is looked for."""
 
+_EARLY_YEAR = re.compile(r"(?<![+\-\d])00\d\d(?!\d)", re.ASCII)
+"""A year before 100, which the library takes for one of two digits: 0026 for 2026."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _FIRST_NUMBER = re.compile(r"[^\d.,;=-]*+(\d{1,20}(?:\.\d{1,9})?)", re.ASCII)
 
@@ -149,7 +152,7 @@ def location_path(headers: httpx.Headers) -> str:
 
 def http_date(text: str) -> datetime | None:
     """Return the time of the HTTP date *text* in UTC, or None if it is not one."""
-    if len(text) > _MAX_DATE:
+    if len(text) > _MAX_DATE or _EARLY_YEAR.search(text):
         return None
     try:
         at = parsedate_to_datetime(text)

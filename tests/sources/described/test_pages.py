@@ -161,6 +161,16 @@ async def test_a_cursor_may_stand_elsewhere(
     assert vendor.queries[1]["cursor"] == ("e2" if spot == "last:id" else "c2")
 
 
+@pytest.mark.parametrize("spot", ["last:id", "body:next"])
+async def test_what_is_no_cursor_on_the_last_page_costs_nothing(
+    serve: Serve, connect: Connect, walk: Any, spot: str
+) -> None:
+    odd = {"events": [{"id": 1.5, "at": "2026-03-01T11:00:00Z"}], "next": 1.5, "more": False}
+    vendor = await serve(json_response(200, odd))
+    pages = await walk(connect(vendor, feed(pages={"from": spot, "more": "body:more"})))
+    assert [(len(each.records), each.last) for each in pages] == [(1, True)]
+
+
 async def test_the_cursor_of_the_last_record_may_be_in_an_odd_one(
     serve: Serve, connect: Connect, walk: Any
 ) -> None:

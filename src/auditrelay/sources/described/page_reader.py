@@ -92,10 +92,12 @@ class PageReader:
         self._refusals.check_inside(content)
         self._refusals.hear(reply)
         records = content.records
+        more = self._value(content, "more", _flag)
         return Answer(
             records,
-            next=self._value(content, "from", self._next),
-            more=self._value(content, "more", _flag),
+            # Where nothing more is announced, it may be anything: the id of an odd record.
+            next=None if more is False else self._value(content, "from", self._next),
+            more=more,
             count=self._value(content, "count", _count),
             total=self._value(content, "total", _count),
             times=[] if self._times is None else self._times(records),
