@@ -4,6 +4,7 @@ All doubles in one process, to try the daemon by hand or under load.
 ::
 
     python -m auditrelay.sandbox --events 100000 --record-bytes 700 --span 1h --lean
+    python -m auditrelay.sandbox --description okta.toml --sample page.json --vendor okta
 
 It prints one line of JSON with the addresses and credentials, and on SIGTERM, SIGINT, or when a
 pipe on its standard input closes, one with the totals: what was generated, what each intake stored,
@@ -20,9 +21,11 @@ import stat
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from auditrelay.sandbox import Sandbox, Vendor, faults, siems, vendors
+from auditrelay.sandbox.described import Described
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -42,9 +45,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=100, help="records of each vendor")
     parser.add_argument(
         "--vendor",
-        choices=list(vendors.available()),
         action="append",
-        help="a vendor that has records; repeatable; default: all vendors",
+        help=f"a vendor that has records ({', '.join(vendors.available())}, or the described one); "
+        "repeatable; default: all vendors",
+    )
+    parser.add_argument(
+        "--description",
+        type=Path,
+        metavar="FILE",
+        help="serve the API that this file describes as well",
+    )
+    parser.add_argument(
+        "--sample",
+        type=Path,
+        metavar="PAGE",
+        help="a reply of that API, as JSON, whose records are repeated",
     )
     parser.add_argument(
         "--record-bytes",
@@ -98,6 +113,12 @@ def _duration(text: str) -> timedelta:
 
 async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(flavour=arguments.flavour)
+    if arguments.description:
+        described = Described(arguments.description, page=arguments.sample)
+        described.date = described.clock
+        sandbox.vendors[described.description.vendor] = described
+    if unknown := set(arguments.vendor or ()) - sandbox.vendors.keys():
+        sys.exit(f"error: --vendor: there is no {', '.join(sorted(unknown))}")
     if arguments.first_port:
         doubles = (*sandbox.siems.values(), *sandbox.vendors.values())
         for port, double in enumerate(doubles, arguments.first_port):

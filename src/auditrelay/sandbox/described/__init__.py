@@ -23,9 +23,16 @@ from auditrelay.sandbox.described import places, replies, times
 from auditrelay.sandbox.described.description import Description, as_text
 from auditrelay.sandbox.described.identity import Identity
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
-from auditrelay.sandbox.history import Entry, Records, Span, micros
+from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, micros
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import Vendor
+
+
+_NUMBER = "sandbox_number"
+"""The field by which two records differ whose description knows no id."""
+
+_ID_MARK, _TIME_MARK = "@ID@", "@TIME@"
+_BY_TIME = ("oldest_first", "newest_first")
 
 
 @dataclass(slots=True)
@@ -150,20 +157,52 @@ class Described(Vendor):
         return native_id
 
     def _record(self, number: int, at: int) -> dict[str, Any]:
-        table = self.description.records
         record = deepcopy(self._templates[number % len(self._templates)])
-        time_path = _first_of(record, table["time"])
+        time_path, id_path = self._identified_at(record)
         places.put(record, time_path, times.write(at, self.description.time_format))
-        if table.get("no_id"):
-            record["sandbox_number"] = number  # two records differ
-            return record
-        if "id_parts" in table:
-            path = next(each for each in reversed(table["id_parts"]) if each != time_path)
-        else:
-            path = _first_of(record, table["id"])
-        known = places.get(record, path)
-        places.put(record, path, number if type(known) is int else f"sandbox-{number:08}")
+        is_number = self._has_numbers(record, id_path)
+        places.put(record, id_path, number if is_number else f"sandbox-{number:08}")
         return record
+
+    def _identified_at(self, record: dict[str, Any]) -> tuple[str, str]:
+        """Return where *record* has its time, and what no other record has."""
+        table = self.description.records
+        time_path = _first_of(record, table["time"])
+        if table.get("no_id"):
+            return time_path, _NUMBER
+        if "id_parts" in table:
+            return time_path, next(each for each in reversed(table["id_parts"]) if each != time_path)
+        return time_path, _first_of(record, table["id"])
+
+    def _has_numbers(self, record: dict[str, Any], id_path: str) -> bool:
+        return id_path == _NUMBER or type(places.get(record, id_path)) is int
+
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """
+        Serve *count* records: those of the sample reply in turn, each with its own id and time.
+
+        One that is shorter than *record_bytes* has a field that fills it up.
+        """
+        texts: list[tuple[bytes, bytes]] = []
+        for template in self._templates:
+            record = deepcopy(template)
+            time_path, id_path = self._identified_at(record)
+            name = b"%d" if self._has_numbers(record, id_path) else b'"sandbox-%08d"'
+            places.put(record, time_path, _TIME_MARK)
+            places.put(record, id_path, _ID_MARK)
+            text = _json(record)
+            if len(text) < record_bytes:
+                text = _json({**record, "sandbox_filler": "x" * (record_bytes - len(text))})
+            texts.append((text, name))
+        form = self.description.time_format
+        granule = times.granule(form)
+
+        def write(number: int, at: int) -> bytes:
+            text, name = texts[number % len(texts)]
+            when = _json(times.write(at - at % granule, form))
+            return text.replace(_json(_ID_MARK), name % number).replace(_json(_TIME_MARK), when)
+
+        self.records = GeneratedRecords(count, start, end - start, str, write)
 
     # --- requests
 
@@ -255,7 +294,7 @@ class Described(Vendor):
 
     # --- pages
 
-    def _listed(self, found: Question) -> list[Entry]:
+    def _listed(self, found: Question) -> Sequence[Entry]:
         """Return all records that are asked for, in the order of the list."""
         table, switches, now = self.description.time, self.switches, self.clock()
         days = self.description.bound_format == "date"
@@ -265,11 +304,14 @@ class Described(Vendor):
             upper_inclusive=days or switches.upper_inclusive,
         )
         if table.get("axis") == "recorded":
-            rows = [each for each in self.records.select(Span(), now) if _is_in(span, each)]
+            rows: Sequence[Entry] = [
+                each for each in self.records.select(Span(), now) if _is_in(span, each)
+            ]
         else:
-            rows = list(self.records.select(span, now))
-        rows.sort(key=self._rank)
-        return rows
+            rows = self.records.select(span, now)
+        if isinstance(rows, GeneratedRecords) and table.get("order") in _BY_TIME:
+            return rows if table["order"] == "oldest_first" else rows[::-1]
+        return sorted(rows, key=self._rank)
 
     def _rank(self, entry: Entry) -> tuple[int, int]:
         """Return what the list is sorted by."""
@@ -388,6 +430,10 @@ def _first_of(record: dict[str, Any], paths: str | list[str]) -> str:
     """Return the first of *paths* with a value in *record*, else the first."""
     listed = [paths] if isinstance(paths, str) else paths
     return next((each for each in listed if places.get(record, each) is not None), listed[0])
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _recorded(entry: Entry) -> int:
