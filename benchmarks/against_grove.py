@@ -2,6 +2,7 @@
 Measure Grove next to auditrelay: the same records, from the same sandbox, in one sitting.
 
     python benchmarks/against_grove.py [--events 60000] [--repeat 3] [--pages 1000 100]
+    python benchmarks/against_grove.py --vendor okta --pages 1000
 
 Grove is the other program that polls audit logs and pushes them on. It is installed, in the version
 below, into an environment of its own, with what pip is configured to use. It reads the sandbox's
@@ -27,7 +28,10 @@ from load import Load, Run, check_arrived, configure, folder, measured, once, sa
 VERSION = "2.2.0"
 ENVIRONMENT = Path(__file__).parents[1] / ".venv-grove"
 SINKS = ("splunk_hec", "datadog", "elasticsearch")
-ENTRY_POINTS = "[grove.connectors]\ncekura_audit_logs = grove_connector:Connector\n"
+CONNECTORS = {"cekura": "grove_connector", "okta": "grove_okta"}
+PATHS = {"cekura": "/user/v1/audit-logs/", "okta": ""}
+"""What follows the address of the vendor for each connector."""
+ENTRY_POINTS = "[grove.connectors]\nload_audit_logs = {}:Connector\n"
 
 
 def install() -> str:
@@ -56,21 +60,22 @@ def grove(python: str, load: Load, events: int) -> Run:
     """Let Grove collect *events* events once, and check that all were read and sent."""
     with folder() as where:
         with sandbox(load, events) as addresses:
-            vendor, datadog = addresses["cekura"], addresses["datadog"]
+            vendor, datadog = addresses[load.vendor], addresses["datadog"]
+            connector_file = Path(__file__).with_name(f"{CONNECTORS[load.vendor]}.py")
             (where / "configs").mkdir()
             connector = {
-                "connector": "cekura_audit_logs",
+                "connector": "load_audit_logs",
                 "name": "load",
-                "identity": str(vendor["organization_id"]),
-                "key": vendor["api_key"],
+                "identity": str(vendor.get("organization_id", "load")),
+                "key": vendor.get("api_key") or vendor["token"],
             }
             (where / "configs" / "load.json").write_text(json.dumps(connector))
             # A plugin is found by the entry points of an installed distribution.
             plugin = where / "plugin" / "load-1.dist-info"
             plugin.mkdir(parents=True)
             (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: load\nVersion: 1\n")
-            (plugin / "entry_points.txt").write_text(ENTRY_POINTS)
-            shutil.copy(Path(__file__).with_name("grove_connector.py"), plugin.parent)
+            (plugin / "entry_points.txt").write_text(ENTRY_POINTS.format(connector_file.stem))
+            shutil.copy(connector_file, plugin.parent)
             now = time.time()
             env = {
                 "PATH": os.environ["PATH"],
@@ -83,7 +88,7 @@ def grove(python: str, load: Load, events: int) -> Run:
                 "GROVE_OUTPUT_REMOTE_HTTP_HEADERS": (
                     f"DD-API-KEY: {datadog['api_key']}|Content-Type: application/json"
                 ),
-                "BENCH_URL": f"{vendor['url']}/user/v1/audit-logs/",
+                "BENCH_URL": vendor["url"] + PATHS[load.vendor],
                 "BENCH_START": _iso(now - 7200),
                 "BENCH_END": _iso(now),
                 "BENCH_PAGE": str(load.page),
@@ -118,6 +123,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the medians are shown")
     parser.add_argument("--pages", type=int, nargs="+", default=[1000, 100])
+    parser.add_argument("--vendor", choices=list(CONNECTORS), default="cekura")
     options = parser.parse_args()
     python = install()
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
@@ -126,7 +132,7 @@ def main() -> None:
     print("\n| page | what | events/s | CPU s/100k | of Grove's | units | peak MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for page in options.pages:
-        load = Load("cekura", page)
+        load = Load(options.vendor, page)
 
         def run(name: str, events: int, load: Load = load) -> Run:
             return grove(python, load, events) if name == "Grove" else relay(load, name, events)
@@ -136,7 +142,7 @@ def main() -> None:
         units = []
         for _ in range(options.repeat):
             for name in names:
-                units.append(unit("cekura"))
+                units.append(unit(options.vendor))
                 runs[name].append(run(name, options.events))
         cost = {
             name: (statistics.median([each.cpu for each in runs[name]]) - starts[name])

@@ -16,7 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from okta import okta_records
+
 RECORD_BYTES = 700
+DESCRIBED = ("okta",)
+"""The vendors of a load that are only described: the sandbox serves what is in their files."""
 SINKS = {
     "splunk_hec": 'url = "{splunk[url]}"\ntoken = "{splunk[token]}"',
     "datadog": 'url = "{datadog[url]}"\napi_key = "{datadog[api_key]}"',
@@ -28,6 +32,7 @@ SOURCES = {
     "cekura": 'organization_id = "{cekura[organization_id]}"\napi_key = "{cekura[api_key]}"\n',
     "bland": 'api_key = "{bland[api_key]}"\n',
     "jitsudo": 'tenant_id = "{jitsudo[tenant_id]}"\napi_key = "{jitsudo[api_key]}"\n',
+    "okta": 'domain = "{okta[domain]}"\ntoken = "{okta[token]}"\n',
 }
 
 
@@ -71,9 +76,12 @@ def sandbox(load: Load, events: int) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "auditrelay.sandbox", "--vendor", load.vendor, "--lean"]
     command += ["--events", str(events), "--record-bytes", str(RECORD_BYTES)]
     command += ["--page-cap", str(load.page), "--span", load.span, "--until", load.until]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        _described(load.vendor) as more,
+        subprocess.Popen(
+            [*command, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
         addresses = json.loads(process.stdout.readline())
         try:
@@ -83,6 +91,18 @@ def sandbox(load: Load, events: int) -> Iterator[dict[str, Any]]:
             raise
         process.send_signal(signal.SIGTERM)
         addresses["totals"] = json.loads(process.stdout.readline())
+
+
+@contextlib.contextmanager
+def _described(vendor: str) -> Iterator[list[str]]:
+    """Give the arguments with which the sandbox serves *vendor*, if it is only described."""
+    if vendor not in DESCRIBED:
+        yield []
+        return
+    with folder() as where:
+        sample = where / "sample.json"
+        sample.write_bytes(b"[%b]" % b",".join(okta_records(500)))
+        yield ["--sample", str(sample)]
 
 
 @contextlib.contextmanager
@@ -160,13 +180,19 @@ def unit(vendor: str) -> float:
     A machine and its neighbours differ from minute to minute; what else a program does with the
     same records at the same time can be compared with this. It takes a tenth of a second.
     """
-    records = import_module(f"auditrelay.sandbox.vendors.{vendor}").generated(
-        1000, datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1), RECORD_BYTES
-    )
-    texts = [entry.text.decode() for entry in records]
+    texts = _texts(vendor)
     rounds, began = 0, time.process_time()
     while (spent := time.process_time() - began) < 0.1:
         for text in texts:
             json.dumps(json.loads(text))
         rounds += 1
     return spent / rounds / len(texts)
+
+
+def _texts(vendor: str) -> list[str]:
+    if vendor in DESCRIBED:
+        return [record.decode() for record in okta_records(1000)]
+    records = import_module(f"auditrelay.sandbox.vendors.{vendor}").generated(
+        1000, datetime(2026, 1, 1, tzinfo=UTC), timedelta(hours=1), RECORD_BYTES
+    )
+    return [entry.text.decode() for entry in records]

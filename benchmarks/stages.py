@@ -28,6 +28,8 @@ import structlog
 
 from auditrelay import config, sinks, sources
 from auditrelay.clock import Clock
+from auditrelay.descriptions import load as descriptions
+from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer, vendor_named
 from auditrelay.service.app import GC_THRESHOLD
 from auditrelay.service.heap import tune_heap
@@ -36,7 +38,7 @@ from auditrelay.store.sqlite.state_dir import prepare
 from auditrelay.store.sqlite.store import SqliteStore
 from auditrelay.telemetry.metrics import Metrics
 from auditrelay.window import Interval, micros
-from load import SINKS, Load, configure, folder, sandbox, unit
+from load import DESCRIBED, SINKS, Load, configure, folder, sandbox, unit
 
 
 class Stages:
@@ -66,9 +68,12 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
     """Take *events* events through all stages."""
     settings, metrics, clock = config.load(path, {}), Metrics(), Clock()
     source = sources.make("load", settings.sources["load"], metrics, clock, settings.state_dir)
-    normalize = Normalizer.of(
-        "load", settings.sources["load"], vendor=vendor_named(load.vendor), scope=source.scope
+    vendor = (
+        vendor_of(descriptions.named(load.vendor).feed())
+        if load.vendor in DESCRIBED
+        else vendor_named(load.vendor)
     )
+    normalize = Normalizer.of("load", settings.sources["load"], vendor=vendor, scope=source.scope)
     targets = {
         name: sinks.make(name, sink, metrics, clock) for name, sink in settings.sinks.items()
     }
@@ -125,7 +130,9 @@ async def walk(path: Path, load: Load, events: int, stage: Stages) -> None:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--vendor", choices=["cekura", "bland", "jitsudo"], default="cekura")
+    parser.add_argument(
+        "--vendor", choices=["cekura", "bland", "jitsudo", "okta"], default="cekura"
+    )
     parser.add_argument("--page", type=int, default=1000)
     parser.add_argument("--events", type=int, default=20_000)
     options = parser.parse_args()

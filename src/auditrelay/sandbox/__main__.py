@@ -20,9 +20,11 @@ import stat
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults, siems, vendors
+from auditrelay.sandbox.described import Described
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -47,6 +49,12 @@ def _arguments() -> argparse.Namespace:
         action="append",
         help="a vendor that has records; repeatable; default: all that have a module. One that is "
         "described in a file is there only if it is named",
+    )
+    parser.add_argument(
+        "--sample",
+        type=Path,
+        metavar="PAGE",
+        help="a reply, as JSON, whose records are repeated by the described vendors",
     )
     parser.add_argument(
         "--record-bytes",
@@ -109,6 +117,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
     sandbox = Sandbox(
         flavour=arguments.flavour, only=[*vendors.available(), *(arguments.vendor or ())]
     )
+    for double in sandbox.vendors.values() if arguments.sample else ():
+        if isinstance(double, Described):
+            double.sample(json.loads(arguments.sample.read_text("utf-8")))
     if arguments.first_port:
         doubles = (*sandbox.siems.values(), *sandbox.vendors.values())
         for port, double in enumerate(doubles, arguments.first_port):

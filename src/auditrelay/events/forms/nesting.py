@@ -2,20 +2,22 @@
 
 from typing import Final
 
-_NOT_OPENING: Final = bytes(set(range(256)) - set(b"{["))
+_NO_MARKS: Final = bytes(set(range(256)) - set(b'"{[}]'))
 _ALIKE: Final = bytes.maketrans(b"{[}]", b"(())")
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{[}]"))
 
 
 def deeper_than(limit: int, text: bytes) -> bool:
     """Return whether JSON *text* is nested more than *limit* levels deep."""
     # There are at most as many levels as opening brackets: this settles most events.
-    if len(text.translate(None, _NOT_OPENING)) <= limit:
+    if text.count(b"{") + text.count(b"[") <= limit:
         return False
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(text.split(b'"')[::2])  # of texts, in which brackets mean nothing
-    brackets = outside.translate(_ALIKE, _NO_BRACKETS)
+    marks = text.translate(None, _NO_MARKS)
+    brackets = marks.replace(b'""', b"")  # of texts, in which brackets mean nothing
+    if b'"' in brackets:  # there are some in a text
+        brackets = b"".join(marks.split(b'"')[::2])
+    brackets = brackets.translate(_ALIKE)
     for _ in range(limit):  # each time the innermost pairs go
         brackets = brackets.replace(b"()", b"")
         if not brackets:

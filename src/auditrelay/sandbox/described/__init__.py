@@ -23,7 +23,7 @@ from auditrelay.sandbox.described.description import Description, as_text, feeds
 from auditrelay.sandbox.described.identity import Identity
 from auditrelay.sandbox.described.maker import Maker
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
-from auditrelay.sandbox.history import Entry, Records, Span, micros
+from auditrelay.sandbox.history import Entry, GeneratedRecords, Records, Span, micros
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import Vendor
 
@@ -169,6 +169,15 @@ class Described(Vendor):
         )
         return native_id
 
+    def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
+        """Serve *count* records, those of the sample reply in turn, in the cheapest way."""
+        self.records = self._maker.load(count, start, end, record_bytes)
+
+    def sample(self, reply: Any) -> None:
+        """Make records like those in *reply* from now on, instead of the description's sample."""
+        self.description.sample = reply
+        self._maker = Maker(self.description)
+
     def known_ids(self) -> Iterator[str]:
         """Yield what a SIEM knows each event by that comes of a record that was ever created."""
         return iter(self._known_ids)
@@ -263,7 +272,7 @@ class Described(Vendor):
 
     # --- pages
 
-    def _listed(self, found: Question) -> list[Entry]:
+    def _listed(self, found: Question) -> Sequence[Entry]:
         """Return all records that are asked for, in the order of the list."""
         table, switches, now = self.description.time, self.switches, self.clock()
         days = self.description.bound_format == "date"
@@ -273,11 +282,13 @@ class Described(Vendor):
             upper_inclusive=days or switches.upper_inclusive,
         )
         if table.get("axis") == "recorded":
-            rows = [each for each in self.records.select(Span(), now) if _is_in(span, each)]
-        else:
-            rows = list(self.records.select(span, now))
-        rows.sort(key=self._rank)
-        return rows
+            everything = self.records.select(Span(), now)
+            return sorted((each for each in everything if _is_in(span, each)), key=self._rank)
+        rows = self.records.select(span, now)
+        order = table.get("order", "none")
+        if isinstance(rows, GeneratedRecords) and order != "none":  # a million are not sorted again
+            return rows if order == "oldest_first" else rows[::-1]
+        return sorted(rows, key=self._rank)
 
     def _rank(self, entry: Entry) -> tuple[int, int]:
         """Return what the list is sorted by."""

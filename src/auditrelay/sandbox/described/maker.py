@@ -4,13 +4,20 @@ Made-up records of a described vendor: those of its sample reply, with other tim
 Each has a mark by which its events are found in a SIEM, whatever became of their ids there.
 """
 
+import json
 import zlib
 from copy import deepcopy
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from auditrelay.sandbox.described import places, times
 from auditrelay.sandbox.described.description import Description
+from auditrelay.sandbox.history import GeneratedRecords
 from auditrelay.sandbox.stored import mark
+
+_ID: Final = "@ID@"
+_TIME: Final = "@TIME@"
+"""What stands for the id and the time of a record in its text, for a load."""
 
 
 class Maker:
@@ -45,6 +52,38 @@ class Maker:
             return record, self._mark_elements(record, whole) or [whole]
         return record, [whole]
 
+    def load(
+        self, count: int, start: datetime, end: datetime, record_bytes: int
+    ) -> GeneratedRecords:
+        """
+        Return *count* records in ``[start, end)`` that are generated when they are read.
+
+        One that is shorter than *record_bytes* has a field that fills it up.
+        """
+        texts: list[tuple[bytes, bytes]] = []
+        for template in self._templates:
+            record = deepcopy(template)
+            time_path = _first_of(record, self._table["time"])
+            id_path = "sandbox_mark"
+            if not self._table.get("no_id"):
+                id_path = self._id_path(record, time_path)
+            name = b"%d" if type(places.get(record, id_path)) is int else b'"sandbox-%08d"'
+            places.put(record, time_path, _TIME)
+            places.put(record, id_path, _ID)
+            text = _json(record)
+            if len(text) < record_bytes:
+                text = _json({**record, "sandbox_filler": "x" * (record_bytes - len(text))})
+            texts.append((text, name))
+        form = self._description.time_format
+        granule = times.granule(form)
+
+        def write(number: int, at: int) -> bytes:
+            text, name = texts[number % len(texts)]
+            when = _json(times.write(at - at % granule, form))
+            return text.replace(_json(_ID), name % number).replace(_json(_TIME), when)
+
+        return GeneratedRecords(count, start, end - start, str, write)
+
     def _id_path(self, record: dict[str, Any], time_path: str) -> str:
         """Return where the id of *record* is; of several parts the last one that is a text."""
         if "id" in self._table:
@@ -66,3 +105,7 @@ def _first_of(record: dict[str, Any], paths: str | list[str]) -> str:
     """Return the first of *paths* with a value in *record*, else the first."""
     listed = [paths] if isinstance(paths, str) else paths
     return next((each for each in listed if places.get(record, each) is not None), listed[0])
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
