@@ -141,9 +141,10 @@ def location_host(headers: httpx.Headers) -> str | None:
 def location_path(headers: httpx.Headers) -> str:
     """Return the path that ``Location`` names, empty if it names none."""
     try:
-        return urlsplit(headers.get("location", "")).path
+        path: str = urlsplit(headers.get("location", "")).path
     except ValueError:
         return ""
+    return path
 
 
 def http_date(text: str) -> datetime | None:
