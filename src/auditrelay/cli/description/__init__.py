@@ -29,17 +29,11 @@ description = typer.Typer(
 )
 
 
-def _names(incomplete: str) -> list[str]:
-    """Return the shipped names that begin with what was typed, for the shell."""
-    return [name for name in shipped() if name.startswith(incomplete)]
-
-
 Which = Annotated[
     str,
     typer.Argument(
         metavar="NAME|FILE",
-        help="A type that `description list` shows, or the path of a file.",
-        autocompletion=_names,
+        help=f"The path of a file, or one that comes with auditrelay: {', '.join(shipped())}.",
     ),
 ]
 
@@ -97,8 +91,7 @@ def replay_examples(
         str,
         typer.Argument(
             metavar="NAME|FILE|FOLDER",
-            help="A shipped type, the path of a file, or a folder with one file.",
-            autocompletion=_names,
+            help="The name of one that comes with auditrelay, a file, or a folder with one file.",
         ),
     ],
     *,

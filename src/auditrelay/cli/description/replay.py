@@ -243,8 +243,9 @@ class _Script:
 
     def __init__(self, conversation: Conversation, clock: Clock) -> None:
         self._exchanges = conversation.exchanges
-        expect = conversation.about.expect
-        self._repeats = expect is not None and expect.error == "retry"
+        expect, (_, last) = conversation.about.expect, conversation.exchanges[-1]
+        # Where another error, or none, is expected, a refusal is shown instead of its repetition.
+        self._repeats = expect.error == "retry" if expect is not None else last.status >= 400
         self._clock = clock
         self._done = 0
         self._differs: str | None = None

@@ -77,7 +77,7 @@ class Scrubber:
 
     def names_somebody(self, text: str) -> bool:
         """Return whether something is left in *text* that was to be replaced."""
-        return any(re.search(rf"(?<![\w.]){re.escape(gone)}(?![\w.])", text) for gone in self.gone)
+        return any(_as_a_word(gone).search(text) for gone in self.gone)
 
     # --- what is to be replaced
 
@@ -243,6 +243,12 @@ class Scrubber:
         return parts._replace(netloc=host, path=path, query=query).geturl()
 
 
+def _as_a_word(text: str) -> re.Pattern[str]:
+    """Return what finds *text*, but not as a part of a longer word or address."""
+    after = r"(?![\w:])" if ":" in text else r"(?!\.?\w)"
+    return re.compile(rf"(?<!\w)(?<!\w\.){re.escape(text)}{after}")
+
+
 def example_setting(settings: DescribedSettings, name: str) -> str:
     """Return what an example has for the setting *name*: its value, if that names nobody."""
     setting, value = settings.FEED.settings[name], settings.values[name]
@@ -272,8 +278,8 @@ def example_secret(name: str) -> str:
 def _drawn(text: str, stream: Iterator[int]) -> str:
     if is_ip(text):
         if ":" in text:
-            return f"2001:db8::{next(stream):x}:{next(stream):x}"
-        return f"198.18.{next(stream)}.{next(stream)}"  # of benchmarks (RFC 2544): nobody's
+            return f"2001:2::{next(stream):x}:{next(stream):x}"
+        return f"198.18.{next(stream)}.{next(stream)}"  # like that, of benchmarks: nobody's
     if _EMAIL.fullmatch(text):
         local, _, domain = text.partition("@")
         made = _drawn(domain.partition(".")[0], stream).lower().replace("_", "-")
