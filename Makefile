@@ -10,7 +10,8 @@
 #   make fuzz [FUZZ=200000]            so many odd replies of every vendor and SIEM (make test: 21,000)
 #   make check                         format, lint, types
 #   make format                        fix what can be fixed automatically
-#   make generate                      config.example.toml and Splunk's props.conf, after a new source or sink
+#   make generate                      config.example.toml, Splunk's props.conf and the pages of described
+#                                      vendors, after a new source, sink or description
 #   make bench [BENCH="--quick"]       the cost of the whole relay, in a few minutes (docs/performance.md)
 #   make bench-grove                   the same next to Grove, which it installs into .venv-grove
 #   make interop [INTEROP=opensearch]  the sinks against real receivers (interop/README.md)
@@ -84,6 +85,7 @@ format: $(VENV)/.developer
 generate: $(VENV)/.developer
 	$(BIN)/python -m auditrelay.config.example > config.example.toml
 	$(BIN)/python siem/splunk/props.py > siem/splunk/TA-auditrelay/default/props.conf
+	$(BIN)/python docs/described.py
 
 bench: $(VENV)/.developer
 	@$(BIN)/python benchmarks/run.py $(BENCH)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docs import described
 from prometheus_client import Counter
 
 from auditrelay import sinks, sources
 from auditrelay.cli import lazy
+from auditrelay.descriptions import load, shipped
 from auditrelay.events.classify import CHANGES, KINDS, MEANINGS, VERBS
 from auditrelay.events.forms import FORMS
 from auditrelay.telemetry.metrics import TABLE, Metrics
@@ -253,7 +255,10 @@ FOLDERS = {"vendors": sources, "sinks": sinks}
 
 @pytest.mark.parametrize(
     ("folder", "kind"),
-    [(folder, kind) for folder, package in FOLDERS.items() for kind in package.available()],
+    [
+        *((folder, kind) for folder, package in FOLDERS.items() for kind in package.available()),
+        *(("vendors", kind) for kind in shipped()),
+    ],
 )
 def test_a_source_or_sink_has_a_page_whose_configuration_is_read_without_a_problem(
     folder: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -276,13 +281,54 @@ def test_a_source_or_sink_has_a_page_whose_configuration_is_read_without_a_probl
         secrets = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", block), "a pretend secret")
         loaded = config.load(path, {**secrets, "HOME": str(tmp_path)})
         tables: list[Any] = [*loaded.sources.values(), *loaded.sinks.values()]
-        assert [each.type for each in tables] == [kind]
+        assert {each.type for each in tables} == {kind}
+        assert len(tables) == block.count("type = ")
 
 
 def test_every_page_of_a_source_or_sink_is_of_a_type() -> None:
     for folder, package in FOLDERS.items():
         pages = {page.stem for page in (ROOT / "docs" / folder).iterdir()}
-        assert pages == set(package.available())
+        more = shipped() if folder == "vendors" else ()
+        assert pages == {*package.available(), *more}
+
+
+# --- described vendors -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_page_of_a_described_vendor_is_what_its_file_says(name: str) -> None:
+    """`make generate` writes it."""
+    assert (ROOT / "docs" / "vendors" / f"{name}.md").read_text("utf-8") == described.page(name)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_page_of_a_described_vendor_leaves_nothing_out(name: str) -> None:
+    page = described.page(name)
+    description = load.named(name)
+    file = description.file
+    words = " ".join(page.split())
+    for sentence in (*file.needs, *file.leaves_out, *file.unsure, *file.docs):
+        assert sentence in words
+    for key in (*file.settings, *file.secrets, *file.feeds):
+        assert f"`{key}`" in page, key
+    for feed in map(description.feed, file.feeds or (None,)):
+        for key in feed.defaults.given():
+            assert re.search(rf"^\| `{key}` \| `.+` \| \S.+ \|$", page, re.MULTILINE), key
+        for action in feed.actions:
+            assert f"`{action}`".replace("|", "\\|") in page, action
+
+
+def test_the_readme_has_a_row_for_every_source_those_with_a_module_first() -> None:
+    linked = re.findall(
+        r"^\| \[.+?\]\(docs/vendors/(\w+)\.md\) \| `(\w+)` \|", README, re.MULTILINE
+    )
+    names = [name for name, _ in linked]
+    assert linked == [(name, name) for name in names]
+    count = len(sources.available())
+    assert set(names[:count]) == set(sources.available())
+    assert names[count:] == list(shipped())
+    assert described.readme(README) == README, "`make generate` writes the rows"
+    assert f"[{len(shipped())} more](#sources)" in README
 
 
 # --- kinds and verbs ---------------------------------------------------------------------------

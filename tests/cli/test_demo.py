@@ -133,6 +133,19 @@ def test_an_interval_that_is_none_is_an_error(every: str) -> None:
         demo_module.demo(kill_every=every)
 
 
+def test_a_vendor_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^--vendor octa: there is no such vendor; did you mean"):
+        demo_module.demo(vendor=["bland", "octa"])
+
+
+def test_a_vendor_alone_fails_in_every_way() -> None:
+    sandbox = Sandbox(only=["okta"])
+    steps = list(demo_module._injections(sandbox, FakeDaemon(sandbox), View(sandbox)))  # type: ignore[arg-type]  # a stand-in
+    asyncio.run(steps[0]())
+    asyncio.run(steps[-1]())
+    assert len(sandbox.okta.faults._script) == 8, "each of the five ways, some of several faults"
+
+
 def test_a_state_directory_must_be_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("precious")
     for path, words in ((tmp_path, "is not empty"), (tmp_path / "other", "File exists")):
@@ -158,3 +171,24 @@ async def test_the_real_daemon_survives_it_and_the_folder_is_left_empty(tmp_path
     assert int(found[2].replace(",", "")) > 2000
     assert "the journal is intact" in output
     assert list((tmp_path / "disk").iterdir()) == []
+
+
+@pytest.mark.process
+async def test_described_vendors_are_shown_feed_by_feed_and_nothing_is_lost() -> None:
+    """One whose records have parts, two feeds without ids, one with numbers as ids."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "auditrelay", "demo", "--duration", "4s"),
+        *("--vendor", "google_workspace", "--vendor", "snyk", "--vendor", "zendesk"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(120):
+        output = (await process.communicate())[0].decode()
+    assert process.returncode == 0, output
+    rows = re.findall(r"^│ ([\w.]+) +│ +([\d,]+) │ .*?│ +([\d,]+) │\n", output, re.MULTILINE)
+    made = {name: int(count.replace(",", "")) for name, count, _ in rows}
+    shown = ["google_workspace", "snyk.group", "snyk.org", "zendesk"]
+    assert sorted(made.keys() - {"splunk", "datadog", "elastic"}) == shown
+    assert all(made[name] >= 500 for name in shown), "2,000 past records in all"
+    assert made["splunk"] == sum(made[name] for name in shown)
+    assert "Nothing is lost." in output

@@ -372,6 +372,8 @@ def test_without_a_message_it_is_a_sentence() -> None:
         ),
         ('field = "name"\nbefore = "was"\nafter = "is"', {"is": 1}, (Change("value", None, "1"),)),
         ('field = "name"\nbefore = "was"\nafter = "is"', {}, ()),
+        ('field = "name"\nbefore = "was"\nafter = "is"', {"name": "n"}, ()),
+        ('field = "name"', {"name": "n"}, (Change("n", None, None),)),
     ],
 )
 def test_changes_have_three_forms(

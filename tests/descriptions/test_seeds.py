@@ -32,13 +32,6 @@ def is_guessed(_: AuditEvent, described: AuditEvent) -> bool:
     return "unknown_action" in described.warnings
 
 
-def is_number(module: AuditEvent, described: AuditEvent) -> bool:
-    """
-    A time that is a number is none: nothing says what it counts. Modules read it by its size.
-    """
-    return "no_time" in described.warnings and (module.time_raw or "x").lstrip("-").isdigit()
-
-
 def of(event: AuditEvent, name: str) -> Any:
     """Return a field of the record of *event*, whatever that is."""
     record = orjson.loads(bytes(event.raw))
@@ -100,7 +93,6 @@ ALLOWED: dict[str, dict[str, list[Differs]]] = {
         "actor": [claims_no_address],
     },
 }
-TIME: list[Differs] = [is_number]
 
 
 def differences(
@@ -111,13 +103,10 @@ def differences(
     found = {}
     for name in AuditEvent.__struct_fields__:
         one, other = getattr(module, name), getattr(described, name)
-        reasons = [*allowed.get(name, []), *(TIME if name in TIMES else [])]
+        reasons = allowed.get(name, [])
         if one != other and not any(differs(module, described) for differs in reasons):
             found[name] = (one, other)
     return found
-
-
-TIMES = {"at", "time_quality", "warnings"}
 
 
 def compare(vendor: str, records: list[bytes], **changes: Any) -> None:

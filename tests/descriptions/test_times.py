@@ -99,8 +99,17 @@ def test_what_is_no_time_is_none(name: str, value: object) -> None:
     assert times.reader(name)(value) is None
 
 
-def test_a_number_is_no_iso_time_since_nothing_says_what_it_counts() -> None:
-    assert times.reader("iso")(1_772_334_367) is None
+@pytest.mark.parametrize(
+    "value",
+    [1_772_334_367, 1_772_334_367.0, 1_772_334_367_000, "1772334367", {"$date": 1772334367000}],
+)
+def test_a_vendor_that_writes_otherwise_than_in_iso_is_read_all_the_same(value: Any) -> None:
+    assert times.reader("iso")(value) == (1_772_334_367_000_000, "source")
+
+
+@pytest.mark.parametrize("value", [True, None, 5, 1e308, [1_772_334_367], {}])
+def test_what_can_be_no_time_is_none(value: Any) -> None:
+    assert times.reader("iso")(value) is None
 
 
 @pytest.mark.parametrize("name", ["iso_ms", "epoch_s", "epoch_ms", "epoch_us"])

@@ -99,9 +99,10 @@ def test_the_servers_message_is_cut_and_cannot_forge_a_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_hint_replaces_the_general_advice() -> None:
-    with pytest.raises(Refused, match=r"logs: Forbidden; ask the admin$"):
-        check(reply(403), message="Forbidden", hint="ask the admin")
+@pytest.mark.parametrize("status", [302, 400, 402, 403, 404, 409, 413, 422, 429, 503])
+def test_a_hint_replaces_the_general_advice_whatever_the_status(status: int) -> None:
+    with pytest.raises(RelayError, match=r"logs: Forbidden; ask the admin$"):
+        check(reply(status), message="Forbidden", hint="ask the admin")
 
 
 def test_a_wait_asked_for_in_the_servers_own_way_counts_only_without_retry_after() -> None:

@@ -75,3 +75,45 @@ def test_a_bad_duration_is_explained() -> None:
     assert done.returncode == 2
     assert "write a number and s, m, h or d" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_described_vendor_is_there_if_it_is_named_with_each_of_its_feeds() -> None:
+    process, addresses = start("--events", "30", "--vendor", "okta", "--vendor", "entra")
+    described = {"okta", "entra.directory_audits", "entra.sign_ins"}
+    assert described <= addresses.keys()
+    okta = addresses["okta"]
+    found = httpx.get(
+        f"{okta['base_url']}/api/v1/logs",
+        params={
+            "since": "2026-01-01T00:00:00.000Z",
+            "until": "2126-01-01T00:00:00.000Z",
+            "sortOrder": "ASCENDING",
+        },
+        headers={"authorization": f"SSWS {okta['token']}"},
+    )
+    assert len(found.json()) == 30
+    event = {"event": {"native_event_id": found.json()[0]["uuid"]}, "fields": {"event_id": "u"}}
+    httpx.post(
+        f"{addresses['splunk']['url']}/services/collector/event",
+        json=event,
+        headers={"Authorization": f"Splunk {addresses['splunk']['token']}"},
+    )
+    out, problems = process.communicate(timeout=20)
+    assert (process.returncode, problems) == (0, "")
+    totals = json.loads(out)
+    made = {name: its["events"] for name, its in totals["made"].items()}
+    assert made == {name: 30 if name in described else 0 for name in made}
+    lost = totals["stored"]["splunk"]["lost"]
+    assert {name: lost[name] for name in described} == {**dict.fromkeys(described, 30), "okta": 29}
+
+
+@pytest.mark.parametrize("option", [("--lean",), ("--record-bytes", "700")])
+def test_what_a_described_vendor_cannot_do_is_said(option: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "auditrelay.sandbox", "--vendor", "okta", *option],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "are for vendors with a module, not for okta" in done.stderr

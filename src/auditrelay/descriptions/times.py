@@ -76,12 +76,12 @@ def reader(name: str) -> Read:
     """
     Return what reads a record's time in the format *name*.
 
-    Texts are read as numbers, and numbers with a fraction, where the format is one of the epochs;
-    a number is no time where it is ``iso``, since nothing says what it counts. Raises ValueError
-    with what is wrong with the name.
+    Texts are read as numbers, and numbers with a fraction, where the format is one of the epochs.
+    ``iso`` reads whatever the modules of vendors read, should a vendor write otherwise than it
+    says: a number, too, by its size. Raises ValueError with what is wrong with the name.
     """
     if name == "iso":
-        return lambda value: timestamps.parse(value) if type(value) is str else None
+        return timestamps.read
     unit = _EPOCHS.get(name.removesuffix("_float"))
     if unit is not None:
         size = unit // timedelta(microseconds=1)

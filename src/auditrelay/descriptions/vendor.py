@@ -520,9 +520,11 @@ def _changes(paths: ChangePaths, table: Table) -> Sequence[tuple[Change, ...]]:
             () if old is None and new is None else differences({"before": old, "after": new})
             for old, new in zip(before, after, strict=True)
         ]
+    # Where values are described, a field alone is no change: the path to it may fit every record.
+    has_values = paths.before is not None or paths.after is not None
     return [
         ()
-        if field is None and old is None and new is None
+        if old is None and new is None and (has_values or field is None)
         else (Change(field or _NO_FIELD, as_json(old), as_json(new)),)
         for field, old, new in zip(table.texts((paths.field,)), before, after, strict=True)
     ]

@@ -210,8 +210,8 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
     Raises Retryable (408, 425, 429, 5xx), Refused (401, 403, 404, 405, redirects), TooLarge (413)
     or Rejected (any other 4xx). *message* is the server's own short explanation, where the caller
     found one; *hint* is what the operator should do, where the caller knows more than the status
-    shows; *wait* is the seconds that the server asks for in its own way, used without
-    ``Retry-After``.
+    shows, whatever that is; *wait* is the seconds that the server asks for in its own way, used
+    without ``Retry-After``.
 
     What is Retryable counts as sent, whatever the status: a 503 or a 429 may come from a gateway
     that gave up on a request which the product had taken. Only a product's own words can prove
@@ -223,6 +223,9 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
     text = f"{status} from {reply.where}"
     if message:
         text = f"{text}: {scrub(message, 200)}"
+    advice = hint or (_redirection(reply) if status < 400 else _ADVICE.get(status, ""))
+    if advice:
+        text = f"{text}; {advice}"
     if status in (408, 425, 429) or status >= 500:
         asked = retry_after(reply.headers, reply.at)
         raise Retryable(
@@ -231,10 +234,8 @@ def check(reply: Reply, *, message: str = "", hint: str = "", wait: float | None
             retry_after=bounded(wait) if asked is None and wait is not None else asked,
             sent=True,
         )
-    if status in _ADVICE:
-        raise Refused(f"{text}; {hint or _ADVICE[status]}", status=status)
-    if status < 400:
-        raise Refused(f"{text}; {_redirection(reply)}", status=status)
+    if status in _ADVICE or status < 400:
+        raise Refused(text, status=status)
     if status == 413:
         raise TooLarge(text, reason="status_413", status=status)
     raise Rejected(text, reason=f"status_{status}", status=status)

@@ -15,12 +15,12 @@ Nothing here imports the rest of auditrelay: a misread protocol must not be shar
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from auditrelay.sandbox import faults, siems, vendors
+from auditrelay.sandbox import described, faults, siems, vendors
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.server import Double, Trap
 from auditrelay.sandbox.siems import Intake
@@ -34,10 +34,16 @@ __all__ = [
     "Sandbox",
     "Trap",
     "Vendor",
+    "available_vendors",
     "faults",
     "siems",
     "vendors",
 ]
+
+
+def available_vendors() -> list[str]:
+    """Return the names of all vendors that a sandbox can have, those with a module first."""
+    return [*vendors.available(), *described.available()]
 
 
 class Sandbox:
@@ -47,6 +53,9 @@ class Sandbox:
     *vendors* has the double of every vendor, by the type of its source, and *siems* that of every
     intake, by its ``NAME``; each is also an attribute of that name. *flavour* is for the intakes
     that have it. All send a ``Date``, by *clock*; see ``Double.date``.
+
+    With *only* it has those of :func:`available_vendors` alone; without, those with a module. The
+    double of a description is called as its sample reply is: ``okta``, ``entra.sign_ins``.
     """
 
     def __init__(
@@ -55,18 +64,32 @@ class Sandbox:
         flavour: Literal["elasticsearch", "opensearch"] = "elasticsearch",
         clock: Callable[[], float] = time.time,
         seed: int = 0,
+        only: Sequence[str] | None = None,
     ) -> None:
-        self.vendors: dict[str, Vendor] = {
-            name: vendor(clock=clock, seed=seed) for name, vendor in vendors.available().items()
-        }
+        modules = vendors.available()
+        self.vendors: dict[str, Vendor] = {}
+        for name in modules if only is None else dict.fromkeys(only):
+            if name in modules:
+                self.vendors[name] = modules[name](clock=clock, seed=seed)
+                continue
+            for double in described.doubles(name, clock=clock):
+                origin = double.description.origin
+                is_siem = origin in {each.NAME for each in siems.available().values()}
+                self.vendors[f"{origin}-log" if is_siem else origin] = double
         self.siems: dict[str, Intake] = {}
         for intake in siems.available().values():
             options = {"flavour": flavour} if flavour in intake.FLAVOURS else {}
             self.siems[intake.NAME] = intake(clock=clock, seed=seed, **options)
-        for double in (*self.vendors.values(), *self.siems.values()):
-            double.date = clock
+        for every in (*self.vendors.values(), *self.siems.values()):
+            every.date = clock
+        marked = any(isinstance(each, described.Described) for each in self.vendors.values())
         for siem in self.siems.values():
-            siem.id_fields = {name: vendor.ID_FIELDS for name, vendor in self.vendors.items()}
+            siem.id_fields = {
+                name: vendor.ID_FIELDS for name, vendor in self.vendors.items() if vendor.ID_FIELDS
+            }
+            siem.stored.marked = marked
+            if siem.not_indexed is not None:
+                siem.not_indexed.marked = marked
         self._stack = AsyncExitStack()
 
     def __getattr__(self, name: str) -> Any:

@@ -22,7 +22,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from auditrelay.sandbox import Sandbox, Vendor, faults, siems, vendors
+from auditrelay.sandbox import Sandbox, Vendor, available_vendors, faults, siems, vendors
 from auditrelay.sandbox.stored import Stored
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -42,9 +42,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=100, help="records of each vendor")
     parser.add_argument(
         "--vendor",
-        choices=list(vendors.available()),
+        choices=available_vendors(),
+        metavar="NAME",
         action="append",
-        help="a vendor that has records; repeatable; default: all vendors",
+        help="a vendor that has records; repeatable; default: all that have a module. One that is "
+        "described in a file is there only if it is named",
     )
     parser.add_argument(
         "--record-bytes",
@@ -86,7 +88,14 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="intakes only decompress and count ids: no checks, no stored events",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    described = set(arguments.vendor or ()) - vendors.available().keys()
+    if described and (arguments.lean or arguments.record_bytes):
+        parser.error(
+            f"--lean and --record-bytes are for vendors with a module, not for "
+            f"{', '.join(sorted(described))}"
+        )
+    return arguments
 
 
 def _duration(text: str) -> timedelta:
@@ -97,7 +106,9 @@ def _duration(text: str) -> timedelta:
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    sandbox = Sandbox(flavour=arguments.flavour)
+    sandbox = Sandbox(
+        flavour=arguments.flavour, only=[*vendors.available(), *(arguments.vendor or ())]
+    )
     if arguments.first_port:
         doubles = (*sandbox.siems.values(), *sandbox.vendors.values())
         for port, double in enumerate(doubles, arguments.first_port):
@@ -119,7 +130,12 @@ async def _serve(arguments: argparse.Namespace) -> None:
 
 def _vendors_to_fill(sandbox: Sandbox, arguments: argparse.Namespace) -> dict[str, Vendor]:
     """Return the vendors that get records."""
-    return {name: sandbox.vendors[name] for name in arguments.vendor or sandbox.vendors}
+    chosen = arguments.vendor or list(sandbox.vendors)
+    return {
+        name: vendor
+        for name, vendor in sandbox.vendors.items()
+        if name in chosen or name not in vendors.available()
+    }
 
 
 def _fill(sandbox: Sandbox, arguments: argparse.Namespace) -> None:
@@ -150,7 +166,7 @@ def _addresses(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 
 
 def _report(sandbox: Sandbox) -> dict[str, Any]:
-    made = {name: set(vendor.records.ids()) for name, vendor in sandbox.vendors.items()}
+    made = {name: set(vendor.known_ids()) for name, vendor in sandbox.vendors.items()}
     return {
         "made": {
             name: {

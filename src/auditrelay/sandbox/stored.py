@@ -1,8 +1,12 @@
 """What an intake really stored, independent of its answers: counts lost and repeated events."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
+
+_MARK: Final = re.compile(r"sandbox-[a-z0-9_.]+-\d{8}(?:-\d+)?")
 
 
 class Stored:
@@ -11,10 +15,14 @@ class Stored:
 
     *documents* are the events themselves in order of arrival, and *uids* their uids in the same
     order; neither is stored if *lean*, so that a million events cost only their counters.
+
+    If *marked*, an event that has a :func:`mark` anywhere is counted by that instead of its native
+    id: not every vendor's records have one, and several events may come of one record.
     """
 
     def __init__(self) -> None:
         self.lean = False
+        self.marked = False
         self.total = 0
         self.by_uid: Counter[str] = Counter()
         self.by_native_id: Counter[str] = Counter()
@@ -24,6 +32,8 @@ class Stored:
 
     def add(self, document: Any, uid: str | None, native_id: str | None) -> None:
         """Store one event."""
+        if self.marked:
+            native_id = _marked(document) or native_id
         self.total += 1
         if uid is not None:
             self.by_uid[uid] += 1
@@ -53,6 +63,16 @@ class Stored:
     def repeated(self) -> dict[str, int]:
         """Return the uids that arrived more than once, with their counts."""
         return {uid: count for uid, count in self.by_uid.items() if count > 1}
+
+
+def mark(origin: str, number: int) -> str:
+    """Return the text by which the record *number* of *origin* is found in any event."""
+    return f"sandbox-{origin}-{number:08}"
+
+
+def _marked(document: Any) -> str | None:
+    """Return the longest mark in *document*: that of a part of a record is the longer one."""
+    return max(_MARK.findall(json.dumps(document)), key=len, default=None)
 
 
 def first_at(document: Any, paths: Iterable[str]) -> str | None:

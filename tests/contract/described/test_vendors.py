@@ -8,6 +8,7 @@ true; for that it has its sources, its examples, and the probes of `auditrelay c
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 from tests.contract.described.conftest import DescribedRig, reading
 from tests.support.clock import FakeClock
@@ -17,6 +18,7 @@ from auditrelay.descriptions.load import named
 from auditrelay.errors import Refused, Retryable, WalkBroken
 from auditrelay.events.forms import FORMS
 from auditrelay.sandbox import faults
+from auditrelay.sandbox.stored import Stored, first_at
 
 FEEDS = [(name, feed) for name in shipped() for feed in named(name).feeds or (None,)]
 HOUR = timedelta(hours=1)
@@ -40,6 +42,31 @@ async def test_every_record_is_an_event_with_all_that_it_must_say(rig: Described
     for event in events:
         assert all(form(event) for form in FORMS.values())
     assert await rig.shown() == rig.made()
+
+
+async def test_a_siem_knows_each_event_by_what_the_double_says(rig: DescribedRig) -> None:
+    """By this the demo counts what is lost and what is repeated."""
+    rig.fill(13)
+    assert rig.feed is not None
+    events = await rig.events()
+    known = sorted(rig.double.known_ids())
+    assert len(known) >= 13
+    for form, native in (
+        ("cim", "native_event_id"),
+        ("datadog", f"vendor.{rig.feed.vendor}.id"),
+        ("ecs", "event.id"),
+    ):
+        stored = Stored()
+        stored.marked = True
+        for event in events:
+            document = orjson.loads(orjson.dumps(FORMS[form](event)))
+            stored.add(document, event.uid, first_at(document, [native]))
+        assert sorted(stored.by_native_id.elements()) == known, form
+
+
+async def test_pages_may_be_as_large_as_auditrelay_asks_for_by_default(rig: DescribedRig) -> None:
+    rig.fill(3)
+    assert await rig.shown(rig.build(page_size=None)) == rig.made()
 
 
 async def test_records_on_the_bounds_are_shown_whether_they_are_included_or_not(

@@ -28,7 +28,7 @@ AT = micros(NOON)
         (b'{"at":"yesterday","meta":{"times":[{"of":"a","t":"2026-03-01T12:00:00Z"}]}}', None),
         (b'{"at":"1970-01-01T00:00:00Z"}', None),
         (b'{"at":"9999-01-01T00:00:00Z"}', None),
-        (b'{"at":1772366400}', None),
+        (b'{"at":1772366400}', AT),
         (b'{"at":{}}', None),
         (b'{"meta":[]}', None),
         (b"{}", None),

@@ -51,11 +51,13 @@ async def test_the_status_of_a_first_page_says_what_to_do(
     assert f"{status} from GET {vendor.url}/v1/events: something is wrong" in str(error)
 
 
-async def test_a_hint_says_what_the_operator_should_do(
-    serve: Serve, connect: Connect, failing: Failing
+@pytest.mark.parametrize("status", [302, 400, 402, 403, 409, 422, 429, 503])
+async def test_a_hint_says_what_the_operator_should_do_whatever_the_status(
+    serve: Serve, connect: Connect, failing: Failing, status: int
 ) -> None:
-    vendor = await serve(refusal(403))
-    _, error = await failing(connect(vendor, feed(errors={"hints": {"403": "give it the right"}})))
+    vendor = await serve(refusal(status))
+    hints = {str(status): "give it the right"}
+    _, error = await failing(connect(vendor, feed(errors={"hints": hints})))
     assert str(error).endswith("; give it the right")
 
 

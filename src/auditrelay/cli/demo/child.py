@@ -21,13 +21,15 @@ format = "json"
 {sources}
 {sinks}\
 """
-# Much faster than one would poll a vendor, so that there is something to watch.
+# Much faster than one would poll a vendor, so that there is something to watch. Some descriptions
+# have a ceiling of requests, which would slow it down.
 _PACE = """\
 poll_interval = "2s"
 settle = "1s"
 overlap = "5s"
 resweep = ["8s"]
 initial_lookback = "1h"
+requests_per_minute = 6000
 """
 
 
@@ -50,7 +52,9 @@ class Daemon:
         self._config.write_text(
             _CONFIG.format(
                 state=json.dumps(str(state)),
-                sources="".join(map(_source_table, sandbox.vendors.values())),
+                sources="".join(
+                    _source_table(name, vendor) for name, vendor in sandbox.vendors.items()
+                ),
                 sinks="".join(map(_sink_table, sandbox.siems.values())),
             )
         )
@@ -131,10 +135,9 @@ class Daemon:
             started.exception()  # marked as seen: a kill during the start is no error
 
 
-def _source_table(vendor: Vendor) -> str:
-    """Return the table of a source that reads *vendor*."""
-    settings = vendor.settings()
-    return f"[sources.{settings['type']}]\n{_toml(settings)}{_PACE}"
+def _source_table(name: str, vendor: Vendor) -> str:
+    """Return the table of a source *name* that reads *vendor*."""
+    return f"[sources.{json.dumps(name)}]\n{_toml(vendor.settings())}{_PACE}"
 
 
 def _sink_table(intake: Intake) -> str:

@@ -34,7 +34,7 @@ class Row:
 
 def accounts(sandbox: Sandbox, view: "View") -> list[Row]:
     """Return the records of each intake."""
-    made = {native for vendor in sandbox.vendors.values() for native in vendor.records.ids()}
+    made = {native for vendor in sandbox.vendors.values() for native in vendor.known_ids()}
     rows = []
     for sink, intake in sandbox.siems.items():
         stored = intake.stored
@@ -139,11 +139,11 @@ def _table(rows: list[Row], *, missing: str) -> RenderableType:
 def _vendors_table(sandbox: Sandbox) -> RenderableType:
     """Return the events made, requests and faults of each vendor, and what each SIEM stored."""
     table = Table()
-    table.add_column("vendor")
+    table.add_column("vendor", overflow="fold")
     for title in ("made", "requests", "faults", *sandbox.siems):
         table.add_column(title, justify="right")
     for name, vendor in sandbox.vendors.items():
-        made = list(vendor.records.ids())
+        made = list(vendor.known_ids())
         stored = [len(made) - len(siem.stored.lost(made)) for siem in sandbox.siems.values()]
         counts = (len(made), vendor.requests, sum(seen.fault for seen in vendor.seen), *stored)
         table.add_row(name, *(f"{count:,}" for count in counts))

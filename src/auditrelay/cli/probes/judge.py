@@ -127,6 +127,21 @@ def times(
             f'records.time = "{paths}": {len(unread)} of {total} cannot be read, such as '
             f"{_shown(raw)}: {_format_hint(feed, raw)}"
         )
+    is_iso = feed.records.time_format == "iso"
+    numbers = [raw for event in events if is_iso and _NUMBER.fullmatch(raw := event.time_raw or "")]
+    if numbers:
+        return (
+            f'records.time = "{paths}": {len(numbers)} of {total} are numbers, such as '
+            f"{_shown(numbers[0])}: {_format_hint(feed, numbers[0])}"
+        )
+    return _far_off(feed, span, now, events)
+
+
+def _far_off(
+    feed: Feed, span: Interval | None, now: datetime, events: Sequence[AuditEvent]
+) -> str | None:
+    paths = " or ".join(map(str, feed.records.time))
+    total = len(events)
     low, high = (now - DAY, now + DAY) if span is None else (span.start - DAY, span.end + DAY)
     if span is None:
         off = [event for event in events if IMPLAUSIBLE_TIME in event.warnings]
@@ -155,12 +170,13 @@ def _shown(text: str) -> str:
     return f'"{scrub(text, 40)}"'
 
 
+_NUMBER: Final = re.compile(r"(\d{10,16})(\.\d+)?", re.ASCII)
 _DIGITS: Final = {10: "epoch_s", 13: "epoch_ms", 16: "epoch_us"}
 
 
 def _format_hint(feed: Feed, raw: str) -> str:
     """Return which format *raw* looks like."""
-    number = re.fullmatch(r"(\d{10,16})(\.\d+)?", raw)
+    number = _NUMBER.fullmatch(raw)
     likely = None
     if number:
         likely = "epoch_s_float" if number[2] else _DIGITS.get(len(number[1]))

@@ -10,22 +10,24 @@ it did not give, a page that is too large are refused.
 import json
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import quote, unquote
 
 from auditrelay.sandbox.described import places, replies, times
-from auditrelay.sandbox.described.description import Description, as_text
+from auditrelay.sandbox.described.description import Description, as_text, feeds
 from auditrelay.sandbox.described.identity import Identity
+from auditrelay.sandbox.described.maker import Maker
 from auditrelay.sandbox.described.questions import Question, Refused, asked, one, question
 from auditrelay.sandbox.history import Entry, Records, Span, micros
 from auditrelay.sandbox.messages import Request, Response
 from auditrelay.sandbox.vendors import Vendor
+
+_SHIPPED: Final = Path(__file__).parents[2] / "descriptions"
 
 
 @dataclass(slots=True)
@@ -68,6 +70,22 @@ class _Place:
     made: float = 0.0
 
 
+def available() -> list[str]:
+    """Return the names of the descriptions that come with auditrelay."""
+    return sorted(file.stem for file in (_SHIPPED / "vendors").glob("*.toml"))
+
+
+def doubles(name: str, *, clock: Callable[[], float] = time.time) -> "list[Described]":
+    """Return a double of each feed of the shipped description *name*, with its sample reply."""
+    file = _SHIPPED / "vendors" / f"{name}.toml"
+
+    def double(feed: str | None) -> Described:
+        page = f"{name}.{feed}.json" if feed else f"{name}.json"
+        return Described(file, feed=feed, page=_SHIPPED / "pages" / page, clock=clock)
+
+    return [double(feed) for feed in feeds(file)] or [double(None)]
+
+
 class Described(Vendor):
     """The API of the description *file*, or of one *feed* of it; *page* is a sample reply."""
 
@@ -91,9 +109,10 @@ class Described(Vendor):
         self.REPORTS_TOTAL = "total" in self.description.pages  # type: ignore[misc]  # by the file
         self.api_key = next(iter(self.description.secrets.values()), "")
         self.identity = Identity(self.description, clock)
-        self._templates = self.description.templates() or [{}]
+        self._maker = Maker(self.description)
         self._places: dict[str, _Place] = {}
         self._made = 0
+        self._known_ids: list[str] = []
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of a source that reads this double; it must have been started."""
@@ -137,9 +156,10 @@ class Described(Vendor):
         """Add one record with the time *at* and given *fields*; return its number as text."""
         self._made += 1
         when = micros(at) - micros(at) % times.granule(self.description.time_format)
-        record = self._record(self._made, when)
+        record, known_ids = self._maker.make(self._made, when)
         record.update(fields)
         native_id = str(self._made)
+        self._known_ids += known_ids
         self.history.add(
             record,
             id=native_id,
@@ -149,21 +169,9 @@ class Described(Vendor):
         )
         return native_id
 
-    def _record(self, number: int, at: int) -> dict[str, Any]:
-        table = self.description.records
-        record = deepcopy(self._templates[number % len(self._templates)])
-        time_path = _first_of(record, table["time"])
-        places.put(record, time_path, times.write(at, self.description.time_format))
-        if table.get("no_id"):
-            record["sandbox_number"] = number  # two records differ
-            return record
-        if "id_parts" in table:
-            path = next(each for each in reversed(table["id_parts"]) if each != time_path)
-        else:
-            path = _first_of(record, table["id"])
-        known = places.get(record, path)
-        places.put(record, path, number if type(known) is int else f"sandbox-{number:08}")
-        return record
+    def known_ids(self) -> Iterator[str]:
+        """Yield what a SIEM knows each event by that comes of a record that was ever created."""
+        return iter(self._known_ids)
 
     # --- requests
 
@@ -245,7 +253,7 @@ class Described(Vendor):
 
     def _size(self, found: Question) -> int:
         """Return how many records are on a page. Raises Refused if too many are asked for."""
-        largest = self.description.pages.get("largest", 100)
+        largest = self.description.largest
         size = largest if found.size is None else found.size
         if size > largest:
             if self.switches.oversize == "refuse":
@@ -382,12 +390,6 @@ class Described(Vendor):
             case "path":
                 return path
         return f"{self.url}{path}"
-
-
-def _first_of(record: dict[str, Any], paths: str | list[str]) -> str:
-    """Return the first of *paths* with a value in *record*, else the first."""
-    listed = [paths] if isinstance(paths, str) else paths
-    return next((each for each in listed if places.get(record, each) is not None), listed[0])
 
 
 def _recorded(entry: Entry) -> int:

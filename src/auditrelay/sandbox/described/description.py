@@ -13,6 +13,11 @@ Asked = list[tuple[str, Any]]
 """What a request asks, by slot and in order: ``query:limit``, ``body:cursor``."""
 
 
+def feeds(file: Path) -> list[str]:
+    """Return the names of the feeds that *file* describes; none if the whole is one."""
+    return list(tomllib.loads(file.read_text("utf-8")).get("feeds", {}))
+
+
 class Description:
     """The description in *file*, or its *feed*, with the sample reply *page* if there is one."""
 
@@ -23,13 +28,20 @@ class Description:
         self.feed: str | None = feed or described.get("default_feed") or next(iter(feeds), None)
         tables: dict[str, Any] = {**described, **feeds.get(self.feed or "", {})}
         self.vendor: str = tables["vendor"]
+        self.origin = f"{self.vendor}.{self.feed}" if self.feed else self.vendor
+        """The vendor and the feed, as its sample reply is called."""
         self.auth: dict[str, Any] = tables["auth"]
         self.request: dict[str, Any] = tables["request"]
         self.time: dict[str, Any] = tables.get("time", {})
         self.pages: dict[str, Any] = tables["pages"]
         self.records: dict[str, Any] = tables["records"]
         self.limits: dict[str, Any] = tables.get("limits", {})
+        self.largest: int = self.pages.get("largest") or tables.get("defaults", {}).get(
+            "page_size", 100
+        )
+        """The most records on a page; or, if that is not known, as many as auditrelay asks for."""
         self.errors: dict[str, Any] = tables.get("errors", {})
+        self.defaults: dict[str, Any] = tables.get("defaults", {})
         self.values: dict[str, str] = {
             name: table.get("default") or table["example"]
             for name, table in tables.get("settings", {}).items()
@@ -43,6 +55,12 @@ class Description:
     def filled(self, text: str) -> str:
         """Return *text* with the settings in its holes."""
         return re.sub(r"\{(\w+)\}", lambda hole: self.values.get(hole[1], hole[0]), text)
+
+    @property
+    def largest(self) -> int:
+        """The most records of a page: a vendor takes the size that its description asks for."""
+        asked: int = self.pages.get("largest") or self.defaults.get("page_size") or 100
+        return asked
 
     @property
     def base_path(self) -> str:

@@ -139,6 +139,10 @@ class Vendor(Double, ABC):
         """Add *count* records at equal intervals over ``[start, end)``; return their ids."""
         return [self.add(start + (end - start) * number / count) for number in range(count)]
 
+    def known_ids(self) -> Iterator[str]:
+        """Yield what a SIEM knows each event by that comes of a record that was ever created."""
+        return self.records.ids()
+
     def load(self, count: int, start: datetime, end: datetime, record_bytes: int) -> None:
         """Serve *count* records of about *record_bytes* bytes, in the cheapest way."""
         raise NotImplementedError(f"{type(self).__name__} has no records for load")

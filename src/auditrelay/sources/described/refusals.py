@@ -64,8 +64,7 @@ class Refusals:
     def check(self, reply: Reply) -> None:
         """Raise the error for the status of *reply*, unless it is a success."""
         if not 200 <= reply.status < 300:
-            hint = self._hints.get(str(reply.status), "")
-            check(reply, message=self._text(_json(reply)), hint=hint)
+            check(reply, message=self._text(_json(reply)), hint=self._hint(reply))
 
     def words(self, reply: Reply) -> str:
         """Return the vendor's words in *reply*, ready to be shown."""
@@ -113,10 +112,11 @@ class Refusals:
         wait = asked_wait(reply, self._headers if throttled else QuotaHeaders())
         if throttled and wait is not None:
             self._quota.pause(wait)
-        words = self._text(value)
+        words, hint = self._text(value), self._hint(reply)
+        text = f"{reply.status} from {reply.where}{f': {words}' if words else ''}"
         status = reply.status
         return Retryable(
-            f"{status} from {reply.where}{f': {words}' if words else ''}",
+            f"{text}; {hint}" if hint else text,
             reason="rate_limited" if throttled and status != 429 else f"status_{status}",
             retry_after=wait,
             sent=True,
@@ -133,8 +133,11 @@ class Refusals:
         text = f"{reply.status} from {reply.where} with an error inside"
         if not words:
             return Retryable(f"{text} that is not explained", reason="bad_reply", sent=True)
-        hint = self._hints.get(str(reply.status), "")
+        hint = self._hint(reply)
         return Refused(f"{text}: {words}{f'; {hint}' if hint else ''}")
+
+    def _hint(self, reply: Reply) -> str:
+        return self._hints.get(str(reply.status), "")
 
     def _text(self, value: Any) -> str:
         return scrub("; ".join(self._texts(value)), 200)

@@ -5,8 +5,7 @@ A window is asked for with both bounds where the vendor has them. Where it has f
 own times say where the list has passed the window.
 """
 
-import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,19 +16,15 @@ from auditrelay.clock import Clock
 from auditrelay.descriptions.holes import fill_address
 from auditrelay.descriptions.model import Order
 from auditrelay.descriptions.settings import DescribedSettings
-from auditrelay.errors import Refused, Rejected, Retryable, WalkBroken, code_of
-from auditrelay.events.decode import integer
-from auditrelay.http.fields import Count, Cursor, Flag, Link, read_cursor, read_field
+from auditrelay.errors import Refused, Retryable, WalkBroken, code_of
 from auditrelay.http.peer import Peer
 from auditrelay.http.quota import Quota
-from auditrelay.http.replies import Reply, misshapen
 from auditrelay.sources import RETENTION, UNREADABLE, Page, Shown, widened
 from auditrelay.sources._newest_first import Places, Progress
-from auditrelay.sources.described.addresses import OurAddresses, checked
-from auditrelay.sources.described.bodies import Bodies, Content
+from auditrelay.sources.described.addresses import OurAddresses
+from auditrelay.sources.described.page_reader import PageReader
 from auditrelay.sources.described.questions import Questions
 from auditrelay.sources.described.record_times import RecordTimes
-from auditrelay.sources.described.refusals import Refusals
 from auditrelay.sources.described.sieve import Sieve
 from auditrelay.sources.described.turning import (
     PAGE_REFUSED,
@@ -61,13 +56,10 @@ class Source:
 
     def __init__(self, settings: DescribedSettings, peer: Peer, quota: Quota, clock: Clock) -> None:
         feed = settings.FEED
-        self._product = feed.product
         self._settings = settings
         self._peer = peer
         self._clock = clock
         self._feed = feed
-        self._bodies = Bodies(feed)
-        self._refusals = Refusals(feed.errors, feed.limits, self._bodies, quota)
         self._questions = Questions(feed, settings.values)
         vendors_own = fill_address(feed.request.base_url, settings.values)
         self._rules = Rules(
@@ -78,21 +70,6 @@ class Source:
                 (self._questions.path, self._questions.later_path),
             ),
         )
-        self._times = RecordTimes(feed.records)
-        pages = feed.pages
-        self._find = {
-            key: self._bodies.spot(spot, f"pages.{key}")
-            for key, spot in (
-                ("from", pages.from_),
-                ("more", pages.more),
-                ("count", pages.count),
-                ("total", pages.total),
-            )
-            if spot is not None
-        }
-        # null for the records of a page that was announced is no empty list.
-        self._promises = self._rules.sign != "empty" and pages.empty == "broken"
-        self._later_refused = "cursor_expired" if pages.kind in ("cursor", "url") else PAGE_REFUSED
         time = feed.time
         self._has_end = time.end is not None or time.text is not None
         by_event = time.axis == "event"
@@ -102,6 +79,9 @@ class Source:
             self._sifts = _Sifts(time.order, filters=by_event, at_once=False)
         elif self._has_end and by_event and self._questions.format.granule >= COARSE:
             self._sifts = _Sifts(time.order, filters=True, at_once=True)
+        self._times = RecordTimes(feed.records)
+        needs_times = self._from_the_top or self._sifts is not None
+        self._pages = PageReader(feed, quota, self._times if needs_times else None)
         self._places: Places[Any] | None = None
         if self._from_the_top and time.start is None:
             self._places = Places()
@@ -320,8 +300,6 @@ class Source:
         elif place is not None and first is not None:
             self._places.remember(place, first)
 
-    # --- replies
-
     async def _ask(self, turner: Turner, *, background: bool) -> Answer:
         question = turner.question()
         return await self._peer.ask(
@@ -329,88 +307,10 @@ class Source:
             question.path,
             question.params if question.query is None else question.query,
             question.body,
-            self._read_first if turner.is_first else self._read_later,
+            self._pages.read_first if turner.is_first else self._pages.read_later,
             headers=question.headers,
             background=background,
         )
-
-    def _read_first(self, reply: Reply) -> Answer:
-        """Return the page in *reply*. Raises the error for any other reply."""
-        if reply.status in self._feed.errors.none:
-            return Answer([], ended=True)
-        if not 200 <= reply.status < 300:
-            self._refusals.check_later(reply)
-            self._refusals.check(reply)
-        return self._read(reply, promised=False)
-
-    def _read_later(self, reply: Reply) -> Answer:
-        """Return the page in *reply*, which another page led to. Raises as the above does."""
-        if reply.status in self._feed.errors.none:
-            return Answer([], ended=True)
-        if 200 <= reply.status < 300:
-            try:
-                return self._read(reply, promised=self._promises)
-            except Refused as error:
-                raise WalkBroken(str(error), reason=self._later_refused) from error
-        self._refusals.check_later(reply)
-        gone = self._feed.pages.gone
-        if gone is not None and reply.status == 404 and gone.encode() in reply.body:
-            return Answer([], gone=True)
-        # The first page was not refused, so the reason must be where this one is; if not, the first
-        # page of a smaller window will be refused.
-        try:
-            if reply.status not in self._feed.pages.expired:
-                self._refusals.check(reply)
-        except Rejected:
-            pass
-        raise WalkBroken(
-            f"{reply.status} from {reply.where} for a later page: {self._refusals.words(reply)}",
-            reason=self._later_refused,
-        )
-
-    def _read(self, reply: Reply, *, promised: bool) -> Answer:
-        try:
-            content = self._bodies.read(reply, promised=promised)
-        except Retryable as error:
-            if error.reason == "bad_reply":
-                self._refusals.check_misshapen(reply)
-            raise
-        self._refusals.check_inside(content)
-        self._refusals.hear(reply)
-        records = content.records
-        return Answer(
-            records,
-            next=self._value(content, "from", self._next),
-            more=self._value(content, "more", _flag),
-            count=self._value(content, "count", _count),
-            total=self._value(content, "total", _count),
-            times=self._times(records) if self._from_the_top or self._sifts else [],
-        )
-
-    def _next(self, value: Any) -> Cursor | None:
-        """Return *value* as what leads to the next page. Raises ValueError."""
-        pages = self._feed.pages
-        if pages.kind == "url":
-            return checked(read_field(Link, value)) or None
-        takes_lists = pages.join is not None or (pages.to is not None and pages.to.place == "body")
-        if takes_lists and isinstance(value, str) and value.startswith("["):
-            value = _list_in(value)
-        cursor = read_cursor(value)
-        if isinstance(cursor, tuple) and not takes_lists:
-            raise ValueError("it is a list, and pages.join does not say what joins it")
-        return cursor
-
-    def _value(self, content: Content, key: str, read: Callable[[Any], T]) -> T | None:
-        """Return what the page says at the spot *key*, None if nothing. Raises Retryable."""
-        find = self._find.get(key)
-        value = None if find is None else find(content)
-        if value is None:
-            return None
-        try:
-            return read(value)
-        except ValueError as error:
-            problem = f"{getattr(self._feed.pages, _FIELDS.get(key, key))}: {error}"
-        raise misshapen(content.reply, problem)
 
 
 def spans_of(window: Interval, granule: timedelta, longest: timedelta | None) -> list[Interval]:
@@ -440,20 +340,3 @@ class _Sifts(NamedTuple):
 
 
 _NOT_THERE: Final = ("cursor_expired", PAGE_REFUSED)
-_FIELDS: Final = {"from": "from_"}
-
-
-def _list_in(text: str) -> Any:
-    """Return the JSON list *text*, as it stands in a header; *text* itself if it is none."""
-    try:
-        return json.loads(text, parse_int=integer)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _flag(value: Any) -> bool:
-    return bool(read_field(Flag, value))
-
-
-def _count(value: Any) -> int:
-    return int(read_field(Count, value))
