@@ -193,7 +193,7 @@ def test_another_request_than_recorded_is_shown_as_a_difference(
     assert (example / "examples/one_page/events.json").read_text() == before
 
 
-def test_other_events_are_a_difference_and_can_be_written_anew(example: Path) -> None:
+def test_other_events_are_a_difference_until_they_are_updated(example: Path) -> None:
     file = example / "acme.toml"
     file.write_text(file.read_text().replace('"user/create"', '"user/delete"'))
     result = invoke("test", str(example))
@@ -211,7 +211,7 @@ def test_true_is_not_1(example: Path) -> None:
     assert invoke("test", str(example)).exit_code == 1
 
 
-def test_a_request_too_many_and_one_too_few_are_told(example: Path) -> None:
+def test_a_request_too_many_and_one_too_few_are_reported(example: Path) -> None:
     folder = example / "examples/one_page"
     change(folder / "1.reply.json", "body", "next", to="c2")
     result = invoke("test", str(example))
@@ -309,7 +309,7 @@ def test_without_examples_there_is_nothing_to_prove(tmp_path: Path) -> None:
     assert "has no file *.toml" in str(invoke("test", str(tmp_path / "..")).exception)
 
 
-def test_examples_of_several_files_are_told_by_their_names(example: Path) -> None:
+def test_examples_of_several_files_are_found_by_their_names(example: Path) -> None:
     shutil.copytree(example / "examples/one_page", example / "examples2/acme/one_page")
     shutil.rmtree(example / "examples")
     (example / "examples2").rename(example / "examples")

@@ -467,7 +467,7 @@ async def test_without_thorough_only_three_things_are_proved(tmp_path: Path) -> 
     assert row.result == "ok"
 
 
-async def test_feeds_that_nobody_reads_are_named(tmp_path: Path) -> None:
+async def test_feeds_that_no_source_reads_are_named(tmp_path: Path) -> None:
     feeds = '[feeds.users]\nabout = "Users."\n\n[feeds.tenant]\nabout = "The tenant."\n'
     row = await checked(tmp_path, Truth(), [("[actions]", f"{feeds}\n[actions]")], feed="users")
     assert row.result == "ok", row.message

@@ -49,7 +49,7 @@ LONG_BODY = 2 << 20
 T = TypeVar("T")
 
 Heard = Callable[[httpx.Request, Reply], None]
-"""What is told of each request and its reply."""
+"""Called with each request and its reply."""
 
 
 class Peer:

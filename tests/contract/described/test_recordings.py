@@ -1,4 +1,4 @@
-"""What is recorded of a source replays, and names nobody."""
+"""What is recorded of a source replays, and identifies no one."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ async def rig(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator
         yield made
 
 
-async def test_a_recording_replays_and_names_nobody(rig: DescribedRig, tmp_path: Path) -> None:
+async def test_a_recording_replays_and_identifies_no_one(rig: DescribedRig, tmp_path: Path) -> None:
     assert rig.feed is not None
     size = None if rig.feed.pages.largest else 100
     settings = rig.settings(page_size=size)
@@ -40,7 +40,9 @@ async def test_a_recording_replays_and_names_nobody(rig: DescribedRig, tmp_path:
     file = tmp_path / f"{rig.feed.vendor}.toml"
     name = rig.feed.vendor
     text = (FOLDER / f"{name}.toml").read_text("utf-8")
-    file.write_text(text.replace(f'vendor = "{name}"', f'vendor = "{name}"\nreplaces = "{name}"', 1))
+    file.write_text(
+        text.replace(f'vendor = "{name}"', f'vendor = "{name}"\nreplaces = "{name}"', 1)
+    )
     [conversation] = conversations(file)
     replayed = await _replay(read(file), conversation)
     assert not [each for each in replayed.problems if EVENTS not in each], replayed.problems

@@ -136,7 +136,7 @@ def record(
         Path, typer.Option(metavar="DIR", help="The folder for the example; nothing is replaced.")
     ],
 ) -> None:
-    """Make an example from a live source: what names somebody, and secrets, are taken out."""
+    """Make an example from a live source: without secrets and identities."""
     # Only this command needs the engine.
     from auditrelay.cli.description.record import record as recorded  # noqa: PLC0415
     from auditrelay.cli.description.record import write  # noqa: PLC0415

@@ -168,7 +168,7 @@ class _Writer:
         self._asked: dict[str, str] = {}
 
     def files(self) -> dict[str, str]:
-        """Return the text of each file. Raises Rejected if a name has slipped through."""
+        """Return the text of each file. Raises Rejected if an identity is left in one."""
         for request, reply in self._exchanges:
             if self._is_token(request):
                 continue
@@ -181,9 +181,9 @@ class _Writer:
             files[f"{number}.request.json"] = _text(self._request(request))
             files[f"{number}.reply.json"] = _text(self._reply(request, reply))
         for name, text in files.items():
-            if self._scrubber.names_somebody(text):
+            if self._scrubber.is_left_in(text):
                 raise Rejected(
-                    f"nothing was written: something that names somebody would be in {name}; make "
+                    f"nothing was written: an identity or a secret would be in {name}; make "
                     "the example by hand",
                     reason="not_scrubbed",
                 )

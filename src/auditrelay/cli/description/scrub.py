@@ -1,5 +1,5 @@
 """
-Take everything that names somebody out of recorded replies, so that what is left can be shown.
+Take every identity and secret out of recorded replies, so that the rest can be shown.
 
 What identifies is replaced by a keyed map whose key is thrown away: equal values stay equal, within
 one recording, and keep their shape. What else a record holds is kept, as an example needs it: the
@@ -25,7 +25,7 @@ LONGEST: Final = 40
 """Characters of a text with blanks that are kept."""
 
 _SHORTEST: Final = 3
-"""Characters of an id or a name that is replaced: a shorter one names nobody."""
+"""Characters of an id or a name that is replaced: a shorter one identifies no one."""
 
 _SHORTEST_INSIDE: Final = 5
 """The same inside of another text, where a short word may be part of any."""
@@ -60,7 +60,7 @@ class Scrubber:
             if value != example_setting(settings, name):
                 self._replace(value, setting.example)
             else:
-                self._kept.add(value)  # it stands in the example, and names nobody
+                self._kept.add(value)  # it stands in the example, and identifies no one
         for name in feed.secrets:
             value = settings.secret(name).reveal()
             if value:
@@ -75,7 +75,7 @@ class Scrubber:
         if len(value) >= _SHORTEST_INSIDE:
             self.gone.add(value)
 
-    def names_somebody(self, text: str) -> bool:
+    def is_left_in(self, text: str) -> bool:
         """Return whether something is left in *text* that was to be replaced."""
         return any(_as_a_word(gone).search(text) for gone in self.gone)
 
@@ -115,7 +115,7 @@ class Scrubber:
     # --- replacing
 
     def value(self, value: Any) -> Any:
-        """Return the JSON *value* without what names anybody, and without secrets."""
+        """Return the JSON *value* without identities, and without secrets."""
         if isinstance(value, dict | list):
             content = json.loads(json.dumps(value))
             self._redactor.record(content, json.dumps(content).encode())
@@ -123,7 +123,7 @@ class Scrubber:
         return self.plain(value)
 
     def plain(self, value: Any) -> Any:
-        """Return *value*, in which there are no secrets, without what names anybody."""
+        """Return *value*, in which there are no secrets, without identities."""
         if isinstance(value, dict):
             return {self._word(key): self.plain(each) for key, each in value.items()}
         if isinstance(value, list):
@@ -136,7 +136,7 @@ class Scrubber:
         return value
 
     def text(self, text: str) -> str:
-        """Return *text* without what names anybody, and not longer than a few words."""
+        """Return *text* without identities, and not longer than a few words."""
         if text in self._kept or timestamps.parse(text) is not None:
             return text
         found = self._known.get(text)
@@ -250,7 +250,7 @@ def _as_a_word(text: str) -> re.Pattern[str]:
 
 
 def example_setting(settings: DescribedSettings, name: str) -> str:
-    """Return what an example has for the setting *name*: its value, if that names nobody."""
+    """Return what an example has for the setting *name*: its value, if that identifies no one."""
     setting, value = settings.FEED.settings[name], settings.values[name]
     return value if setting.choices is not None or value == setting.default else setting.example
 
@@ -279,7 +279,7 @@ def _drawn(text: str, stream: Iterator[int]) -> str:
     if is_ip(text):
         if ":" in text:
             return f"2001:2::{next(stream):x}:{next(stream):x}"
-        return f"198.18.{next(stream)}.{next(stream)}"  # like that, of benchmarks: nobody's
+        return f"198.18.{next(stream)}.{next(stream)}"  # like that, reserved for benchmarks
     if _EMAIL.fullmatch(text):
         local, _, domain = text.partition("@")
         made = _drawn(domain.partition(".")[0], stream).lower().replace("_", "-")

@@ -30,7 +30,7 @@ def build(
     """
     Return the source that the configuration calls *name*.
 
-    *heard* is told of all its requests, those for tokens too.
+    *heard* is called with all its requests and replies, those for tokens too.
     """
     address = urlsplit(settings.base_url)
     # One account at one host has one quota, however many sources read it.

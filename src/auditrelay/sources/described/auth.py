@@ -36,7 +36,7 @@ def credentials(
     """
     Return what identifies the source called *name* to its vendor.
 
-    *heard* is told of requests for tokens.
+    *heard* is called with requests for tokens, and their replies.
 
     Raises ConfigError for a key that is none.
     """
