@@ -3,8 +3,8 @@ Sources that a description describes: one walk for every vendor, made of what it
 
 The description says where things are. What keeps the promises is here: bounds that are widened,
 ends of pages that are proved, cursors that may not repeat, next addresses that may not lead away.
-``source`` walks a window, ``questions`` asks for a page, ``page_reader`` reads it, ``turning`` decides
-what follows from it, ``refusals`` judges what is no page, and ``auth`` identifies us.
+``source`` walks a window, ``questions`` asks for a page, ``page_reader`` reads it, ``turning``
+decides what follows from it, ``refusals`` judges what is no page, and ``auth`` identifies us.
 """
 
 from hashlib import sha256
