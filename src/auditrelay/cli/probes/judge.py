@@ -128,7 +128,8 @@ def times(
             f"{_shown(raw)}: {_format_hint(feed, raw)}"
         )
     is_iso = feed.records.time_format == "iso"
-    numbers = [raw for event in events if is_iso and _NUMBER.fullmatch(raw := event.time_raw or "")]
+    texts = [event.time_raw or "" for event in events] if is_iso else []
+    numbers = [text for text in texts if _NUMBER.fullmatch(text)]
     if numbers:
         return (
             f'records.time = "{paths}": {len(numbers)} of {total} are numbers, such as '

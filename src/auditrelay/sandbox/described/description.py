@@ -36,10 +36,6 @@ class Description:
         self.pages: dict[str, Any] = tables["pages"]
         self.records: dict[str, Any] = tables["records"]
         self.limits: dict[str, Any] = tables.get("limits", {})
-        self.largest: int = self.pages.get("largest") or tables.get("defaults", {}).get(
-            "page_size", 100
-        )
-        """The most records on a page; or, if that is not known, as many as auditrelay asks for."""
         self.errors: dict[str, Any] = tables.get("errors", {})
         self.defaults: dict[str, Any] = tables.get("defaults", {})
         self.values: dict[str, str] = {
