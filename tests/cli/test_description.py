@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -77,14 +79,13 @@ def conversation(
     about: str = ABOUT,
     request: dict[str, Any] = REQUEST,
     status: int = 200,
-    body: Any = PAGE,
-    **headers: str,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     made = folder / "examples" / name
     made.mkdir(parents=True)
     (made / "about.toml").write_text(about)
     (made / "1.request.json").write_text(json.dumps(request))
-    reply = {"status": status, "headers": headers, "body": body}
+    reply = {"status": status, "headers": dict(headers), "body": PAGE}
     (made / "1.reply.json").write_text(json.dumps(reply))
     return made
 
@@ -246,7 +247,7 @@ def test_an_error_that_is_expected_must_come(
     tmp_path: Path, status: int, headers: dict[str, str], expect: str, problem: str | None
 ) -> None:
     write(tmp_path, text())
-    conversation(tmp_path, "it", f"{ABOUT}\n[expect]\n{expect}\n", status=status, **headers)
+    conversation(tmp_path, "it", f"{ABOUT}\n[expect]\n{expect}\n", status=status, headers=headers)
     result = invoke("test", str(tmp_path))
     assert result.exit_code == (0 if problem is None else 1), result.stdout
     assert problem is None or problem in result.stdout
