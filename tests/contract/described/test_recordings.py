@@ -12,8 +12,8 @@ from tests.contract.described.test_vendors import FEEDS
 from tests.support.clock import FakeClock
 
 from auditrelay.cli.description.conversations import EVENTS, conversations
-from auditrelay.cli.description.record import record, write
-from auditrelay.cli.description.replay import _replay, events_text
+from auditrelay.cli.description.recording import record, write
+from auditrelay.cli.description.replay import events_text, run
 from auditrelay.descriptions import FOLDER, PAGES
 from auditrelay.descriptions.load import named, read
 
@@ -44,7 +44,7 @@ async def test_a_recording_replays_and_identifies_no_one(rig: DescribedRig, tmp_
         text.replace(f'vendor = "{name}"', f'vendor = "{name}"\nreplaces = "{name}"', 1)
     )
     [conversation] = conversations(file)
-    replayed = await _replay(read(file), conversation)
+    replayed = await run(read(file), conversation)
     assert not [each for each in replayed.problems if EVENTS not in each], replayed.problems
     events = json.loads(events_text(replayed.events))
     assert len(events) >= 2

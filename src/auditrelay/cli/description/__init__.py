@@ -138,8 +138,8 @@ def record(
 ) -> None:
     """Make an example from a live source: without secrets and identities."""
     # Only this command needs the engine.
-    from auditrelay.cli.description.record import record as recorded  # noqa: PLC0415
-    from auditrelay.cli.description.record import write  # noqa: PLC0415
+    from auditrelay.cli.description.recording import record as recorded  # noqa: PLC0415
+    from auditrelay.cli.description.recording import write  # noqa: PLC0415
 
     options = Options.of(context)
     config = options.load(default_level="warning")

@@ -100,10 +100,11 @@ def updated(replayed: Replayed) -> Replayed:
 
 def replay(description: Description, conversation: Conversation) -> Replayed:
     """Replay *conversation*, in no time. Raises ConfigError for settings that are wrong."""
-    return asyncio.run(_replay(description, conversation))
+    return asyncio.run(run(description, conversation))
 
 
-async def _replay(description: Description, conversation: Conversation) -> Replayed:
+async def run(description: Description, conversation: Conversation) -> Replayed:
+    """Do what :func:`replay` does, in a loop that runs."""
     about = conversation.about
     try:
         feed = description.feed(about.feed)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from auditrelay.cli.description.conversations import ABOUT, ANY
-from auditrelay.cli.description.scrub import (
+from auditrelay.cli.description.scrubbing import (
     Scrubber,
     api_address,
     example_secret,
