@@ -48,6 +48,9 @@ LONG_BODY = 2 << 20
 
 T = TypeVar("T")
 
+Heard = Callable[[httpx.Request, Reply], None]
+"""Called with each request and its reply."""
+
 
 class Peer:
     """
@@ -56,7 +59,7 @@ class Peer:
     *name* is the name in the configuration. Our clock may be ahead of the peer's by *settle*, and a
     little more. *quota* is what the peer grants to the credentials. A body of more than
     *max_body_bytes* is not read. The replies are evidence of what time it is for *name* if it
-    *tells_time*.
+    *tells_time*. *heard* is called with each request and its reply, for a recording.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Peer:
         quota: Quota | None = None,
         max_body_bytes: int | None = None,
         tells_time: bool = True,
+        heard: Heard | None = None,
     ) -> None:
         try:
             httpx.URL(base_url)
@@ -85,6 +89,7 @@ class Peer:
         self._credentials = credentials
         self._max_body_bytes = max_body_bytes
         self._tells_time = tells_time
+        self._heard = heard
         self._limiter = RateLimiter(requests_per_minute, clock) if requests_per_minute else None
         self._quota = quota
         self._timeout = settings.timeout.total_seconds()
@@ -300,6 +305,8 @@ class Peer:
             seconds = self._observe(failure.reason, started)
             self._log_request(request, seconds, reason=failure.reason)
             raise
+        if self._heard is not None:
+            self._heard(request, reply)
         seconds = self._observe(str(reply.status), started)
         self._log_request(request, seconds, status=reply.status, bytes=len(reply.body))
         return reply, number

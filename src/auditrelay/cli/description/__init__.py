@@ -1,5 +1,6 @@
 """``auditrelay description``: the audit-log APIs that are described in files."""
 
+import asyncio
 import json
 import textwrap
 from pathlib import Path
@@ -8,31 +9,31 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from auditrelay.cli.json_text import printable
 from auditrelay.cli.options import Options
 from auditrelay.descriptions import FOLDER, shipped
 from auditrelay.descriptions.load import Description, named, read
 from auditrelay.descriptions.schema import json_schema
+from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.errors import ConfigError
 from auditrelay.settings.toml import Unreadable
 from auditrelay.settings.wording import suggestion
 from auditrelay.telemetry.logs import setup
+from auditrelay.telemetry.scrubber import scrub
+
+_WORDS = 5
+"""Values of one place that are printed."""
 
 description = typer.Typer(
     help="The audit-log APIs that are described in files.", no_args_is_help=True
 )
 
 
-def _names(incomplete: str) -> list[str]:
-    """Return the shipped names that begin with what was typed, for the shell."""
-    return [name for name in shipped() if name.startswith(incomplete)]
-
-
 Which = Annotated[
     str,
     typer.Argument(
         metavar="NAME|FILE",
-        help="A type that `description list` shows, or the path of a file.",
-        autocompletion=_names,
+        help=f"The path of a file, or one that comes with auditrelay: {', '.join(shipped())}.",
     ),
 ]
 
@@ -90,8 +91,7 @@ def replay_examples(
         str,
         typer.Argument(
             metavar="NAME|FILE|FOLDER",
-            help="A shipped type, the path of a file, or a folder with one file.",
-            autocompletion=_names,
+            help="The name of one that comes with auditrelay, a file, or a folder with one file.",
         ),
     ],
     *,
@@ -124,6 +124,42 @@ def replay_examples(
     if failed:
         typer.echo(f"{failed} of {len(examples)} examples differ", err=True)
         raise typer.Exit(1)
+
+
+@description.command()
+def record(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help="The name of a described source in the configuration.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder for the example; nothing is replaced.")
+    ],
+) -> None:
+    """Make an example from a live source: without secrets and identities."""
+    # Only this command needs the engine.
+    from auditrelay.cli.description.recording import record as recorded  # noqa: PLC0415
+    from auditrelay.cli.description.recording import write  # noqa: PLC0415
+
+    options = Options.of(context)
+    config = options.load(default_level="warning")
+    settings = config.sources.get(source)
+    if settings is None:
+        known = ", ".join(config.sources) or "none"
+        raise ConfigError(f"there is no source {source!r} in the configuration; there are: {known}")
+    if not isinstance(settings, DescribedSettings):
+        raise ConfigError(f"{source} is of type {settings.type}, which no file describes")
+    made = asyncio.run(recorded(source, settings, options.clock))
+    typer.echo(f"{source}: {made.findings.message}")
+    for note in made.findings.notes:
+        typer.echo(f"  note: {scrub(note)}")
+    files = write(made, out)
+    typer.echo("\nWhat is left in the replies; read it before you give it to anybody:")
+    for place, words in made.kept.items():
+        shown = ", ".join(words[:_WORDS]) + (", ..." if len(words) > _WORDS else "")
+        typer.echo(printable(f"  {place or '(the reply)'}: {shown}"))
+    typer.echo(f"\nWrote {len(files)} files into {files[0].parent}. Beside a description, in the")
+    typer.echo("folder examples, `auditrelay description test --update` writes their events.")
 
 
 @description.command()

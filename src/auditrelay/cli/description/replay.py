@@ -100,10 +100,11 @@ def updated(replayed: Replayed) -> Replayed:
 
 def replay(description: Description, conversation: Conversation) -> Replayed:
     """Replay *conversation*, in no time. Raises ConfigError for settings that are wrong."""
-    return asyncio.run(_replay(description, conversation))
+    return asyncio.run(run(description, conversation))
 
 
-async def _replay(description: Description, conversation: Conversation) -> Replayed:
+async def run(description: Description, conversation: Conversation) -> Replayed:
+    """Do what :func:`replay` does, in a loop that runs."""
     about = conversation.about
     try:
         feed = description.feed(about.feed)
@@ -243,8 +244,9 @@ class _Script:
 
     def __init__(self, conversation: Conversation, clock: Clock) -> None:
         self._exchanges = conversation.exchanges
-        expect = conversation.about.expect
-        self._repeats = expect is not None and expect.error == "retry"
+        expect, (_, last) = conversation.about.expect, conversation.exchanges[-1]
+        # Where another error, or none, is expected, a refusal is shown instead of its repetition.
+        self._repeats = expect.error == "retry" if expect is not None else last.status >= 400
         self._clock = clock
         self._done = 0
         self._differs: str | None = None

@@ -12,15 +12,26 @@ from urllib.parse import urlsplit
 
 from auditrelay.clock import Clock
 from auditrelay.descriptions.settings import DescribedSettings
-from auditrelay.http.peer import Peer
+from auditrelay.http.peer import Heard, Peer
 from auditrelay.http.quota import shared_quota
 from auditrelay.sources.described.auth import credentials
 from auditrelay.sources.described.source import Source
 from auditrelay.telemetry.metrics import Metrics
 
 
-def build(name: str, settings: DescribedSettings, metrics: Metrics, clock: Clock) -> Source:
-    """Return the source that the configuration calls *name*."""
+def build(
+    name: str,
+    settings: DescribedSettings,
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    heard: Heard | None = None,
+) -> Source:
+    """
+    Return the source that the configuration calls *name*.
+
+    *heard* is called with all its requests and replies, those for tokens too.
+    """
     address = urlsplit(settings.base_url)
     # One account at one host has one quota, however many sources read it.
     keys = "\n".join(settings.secret(secret).reveal() for secret in sorted(settings.FEED.secrets))
@@ -29,11 +40,12 @@ def build(name: str, settings: DescribedSettings, metrics: Metrics, clock: Clock
         name,
         settings,
         base_url=settings.base_url,
-        credentials=credentials(name, settings, metrics, clock),
+        credentials=credentials(name, settings, metrics, clock, heard),
         metrics=metrics,
         clock=clock,
         requests_per_minute=settings.requests_per_minute,
         settle=settings.settle,
         quota=quota,
+        heard=heard,
     )
     return Source(settings, peer, quota, clock)

@@ -17,7 +17,7 @@ from auditrelay.descriptions.model import (
 )
 from auditrelay.descriptions.settings import DescribedSettings
 from auditrelay.http.credentials import Credentials, KeyCredentials
-from auditrelay.http.peer import Peer
+from auditrelay.http.peer import Heard, Peer
 from auditrelay.settings.secrets import Secret
 from auditrelay.sources.described.basic import basic
 from auditrelay.sources.described.duo import DuoSignature
@@ -27,10 +27,16 @@ from auditrelay.telemetry.metrics import Metrics
 
 
 def credentials(
-    name: str, settings: DescribedSettings, metrics: Metrics, clock: Clock
+    name: str,
+    settings: DescribedSettings,
+    metrics: Metrics,
+    clock: Clock,
+    heard: Heard | None = None,
 ) -> Credentials:
     """
     Return what identifies the source called *name* to its vendor.
+
+    *heard* is called with requests for tokens, and their replies.
 
     Raises ConfigError for a key that is none.
     """
@@ -43,7 +49,10 @@ def credentials(
         case BasicAuth():
             return _basic(settings, auth)
         case OAuth2Auth():
-            return _oauth2(name, settings, auth, metrics, clock)
+            request = TokenRequest(name, settings, auth, clock)
+            endpoint = _endpoint(name, settings, metrics, clock, heard)
+            token = shared(clock, request.client)
+            return TokenCredentials(name, request, endpoint, token, auth.prefix)
         case DuoAuth():
             keys = settings.secret(auth.integration_key), settings.secret(auth.secret_key)
             return DuoSignature(*keys, clock)
@@ -84,11 +93,11 @@ def _part(settings: DescribedSettings, text: str, secrets: list[Secret]) -> Call
     return lambda: value
 
 
-def _oauth2(
-    name: str, settings: DescribedSettings, auth: OAuth2Auth, metrics: Metrics, clock: Clock
-) -> TokenCredentials:
-    request = TokenRequest(name, settings, auth, clock)
-    endpoint = Peer(
+def _endpoint(
+    name: str, settings: DescribedSettings, metrics: Metrics, clock: Clock, heard: Heard | None
+) -> Peer:
+    """Return the authorisation server."""
+    return Peer(
         name,
         settings,
         base_url=settings.token_address,
@@ -97,5 +106,5 @@ def _oauth2(
         clock=clock,
         max_body_bytes=MAX_REPLY_BYTES,
         tells_time=False,  # what it says is not the vendor's time
+        heard=heard,
     )
-    return TokenCredentials(name, request, endpoint, shared(clock, request.client), auth.prefix)
