@@ -180,6 +180,8 @@ class Described(Vendor):
 
     def known_ids(self) -> Iterator[str]:
         """Yield what a SIEM knows each event by that comes of a record that was ever created."""
+        if isinstance(self.records, GeneratedRecords):
+            return self.records.ids()
         return iter(self._known_ids)
 
     # --- requests

@@ -67,7 +67,9 @@ class Maker:
             id_path = "sandbox_mark"
             if not self._table.get("no_id"):
                 id_path = self._id_path(record, time_path)
-            name = b"%d" if type(places.get(record, id_path)) is int else b'"sandbox-%08d"'
+            has_number = type(places.get(record, id_path)) is int
+            name = b"%d" if has_number else _json(mark(self._description.origin, 0))
+            name = name.replace(b"00000000", b"%08d")
             places.put(record, time_path, _TIME)
             places.put(record, id_path, _ID)
             text = _json(record)
@@ -82,7 +84,10 @@ class Maker:
             when = _json(times.write(at - at % granule, form))
             return text.replace(_json(_ID), name % number).replace(_json(_TIME), when)
 
-        return GeneratedRecords(count, start, end - start, str, write)
+        origin = self._description.origin
+        return GeneratedRecords(
+            count, start, end - start, lambda number: mark(origin, number), write
+        )
 
     def _id_path(self, record: dict[str, Any], time_path: str) -> str:
         """Return where the id of *record* is; of several parts the last one that is a text."""
