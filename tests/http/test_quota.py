@@ -11,7 +11,14 @@ from tests.support.peers import NOON, reply
 
 from auditrelay.errors import Retryable
 from auditrelay.http.headers import MAX_RETRY_AFTER, first_number, link, reset_after
-from auditrelay.http.quota import Quota, QuotaHeaders, asked_wait, is_used_up, shared_quota
+from auditrelay.http.quota import (
+    MAX_PAUSE,
+    Quota,
+    QuotaHeaders,
+    asked_wait,
+    is_used_up,
+    shared_quota,
+)
 from auditrelay.http.retry import MAX_SOURCE_WAIT
 
 HEADERS = QuotaHeaders(reset="reset", reset_is="seconds", remaining="left", limit="of", keep=0.2)
@@ -36,6 +43,17 @@ async def test_a_long_wait_is_left_to_a_later_poll() -> None:
         await quota.wait()
     assert caught.value.reason == "rate_limited"
     assert caught.value.retry_after == pytest.approx(MAX_SOURCE_WAIT + 1)
+
+
+async def test_one_wrong_header_stops_nobody_for_a_day() -> None:
+    clock = FakeClock()
+    quota = Quota(clock)
+    quota.pause(MAX_RETRY_AFTER)
+    with pytest.raises(Retryable) as caught:
+        await quota.wait()
+    assert caught.value.retry_after == pytest.approx(MAX_PAUSE)
+    clock.advance(MAX_PAUSE)
+    await quota.wait()
 
 
 @pytest.mark.parametrize(

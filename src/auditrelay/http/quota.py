@@ -6,7 +6,7 @@ in another unit than the one that was declared causes no wait of years.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from auditrelay.clock import Clock
@@ -14,6 +14,13 @@ from auditrelay.errors import Retryable
 from auditrelay.http.headers import first_number, reset_after, retry_after
 from auditrelay.http.replies import Reply
 from auditrelay.http.retry import MAX_SOURCE_WAIT
+
+MAX_PAUSE: Final = 3600.0
+"""
+Seconds after which a vendor is asked again, whatever it has said.
+
+One wrong header must not stop its sources for a day, and a right one is only said again.
+"""
 
 ResetIs = Literal["epoch_s", "epoch_ms", "seconds", "iso"]
 
@@ -64,8 +71,8 @@ class Quota:
             await self._clock.sleep(left)
 
     def pause(self, seconds: float) -> None:
-        """Let no request begin for so many *seconds*."""
-        self._until = max(self._until, self._clock.monotonic() + seconds)
+        """Let no request begin for so many *seconds*, at most MAX_PAUSE."""
+        self._until = max(self._until, self._clock.monotonic() + min(seconds, MAX_PAUSE))
 
     def hear(self, reply: Reply, headers: QuotaHeaders) -> None:
         """Wait for the reset, if by *reply* no more is left than *headers* keep for others."""

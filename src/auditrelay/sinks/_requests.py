@@ -89,8 +89,18 @@ def _gzip(parts: Iterable[bytes]) -> bytes:
     return b"".join([*map(stream.compress, parts), stream.flush()])
 
 
-_TURNED_AWAY: Final = frozenset({401, 404, 405, 407, 411, 413, 414, 415, 421, 425, 426, 429, 431})
-"""Statuses with which HTTP itself says that a request was turned away before it was processed."""
+_TURNED_AWAY: Final = frozenset(
+    {
+        *(301, 302, 307, 308),
+        *(401, 404, 405, 407, 411, 413, 414, 415, 421, 425, 426, 429, 431),
+    }
+)
+"""
+Statuses with which HTTP itself says that a request was turned away before it was processed.
+
+Not 303: it shows where the result of a POST that was processed can be seen
+(https://www.rfc-editor.org/rfc/rfc9110#section-15.4.4).
+"""
 
 _GATEWAY_GAVE_UP: Final = frozenset({460, 499})
 """What gateways answer that believe that we have gone: as much a time-out as 504."""
@@ -115,7 +125,7 @@ def error_for(
     except TooLarge as error:
         return error
     except (Retryable, Refused) as error:
-        error.sent = not (not_stored or _is_turned_away(reply.status))
+        error.sent = not (not_stored or reply.status in _TURNED_AWAY)
         return error
     except Rejected as error:
         return _of_rejection(error, reply, sent=not not_stored)
@@ -131,12 +141,8 @@ def _of_rejection(error: Rejected, reply: Reply, *, sent: bool) -> RelayError:
     return Refused(
         f"{error}; no event is the cause, check the address and any proxy in between",
         status=status,
-        sent=sent and not _is_turned_away(status),
+        sent=sent and status not in _TURNED_AWAY,
     )
-
-
-def _is_turned_away(status: int) -> bool:
-    return 300 <= status < 400 or status in _TURNED_AWAY
 
 
 def unexpected_body(reply: Reply, product: str) -> Retryable:

@@ -246,7 +246,7 @@ async def test_a_gateway_may_answer_for_a_product_that_has_stored_the_batch(
     assert set(rig.stored.by_uid.values()) == {1 if sink.deduplicates else 2}
 
 
-@pytest.mark.parametrize("status", [302, 401, 404, 407, 411, 431])
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 404, 407, 411, 431])
 async def test_a_request_that_was_turned_away_is_no_possible_duplicate(
     rig: Rig, items: Items, status: int
 ) -> None:
@@ -257,7 +257,7 @@ async def test_a_request_that_was_turned_away_is_no_possible_duplicate(
     assert not caught.value.sent
 
 
-@pytest.mark.parametrize("status", [402, 403, 406, 409, 451])
+@pytest.mark.parametrize("status", [300, 303, 304, 402, 403, 406, 409, 451])
 async def test_a_refusal_by_something_before_the_product_may_come_after_it_has_stored(
     rig: Rig, items: Items, status: int
 ) -> None:
