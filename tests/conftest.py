@@ -1,5 +1,6 @@
 """Shared by many tests: an event, waits that take no time, a fast disk, a guard on processes."""
 
+import gc
 import hashlib
 import math
 import os
@@ -26,6 +27,9 @@ if (
     # A store syncs with every commit: on a disk, half of the time of all tests. They kill
     # processes but never cut the power, so no test depends on what a sync guarantees.
     os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
+
+# The default is for programs with less in memory than a process that has collected all tests.
+gc.set_threshold(50_000)
 
 _may_start_processes = True
 
@@ -61,6 +65,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         _may_start_processes = True
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays: thousands of tests, and all modules."""
+    gc.freeze()
 
 
 NOON = 1_767_268_800_000_000  # 2026-01-01T12:00:00Z

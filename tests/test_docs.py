@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ class Logged:
     fields: set[str] = field(default_factory=set)
 
 
+@cache
 def logged() -> dict[str, Logged]:
     """Return every log event in the code: calls such as ``_log.info("name", field=...)``."""
     found: dict[str, Logged] = {}
@@ -121,21 +123,18 @@ def logged() -> dict[str, Logged]:
     return found
 
 
-LOGGED = logged()
-
-
 def test_log_events_are_found() -> None:
-    assert {"started", "window_collected", "window_reswept", "request_retried"} <= {*LOGGED}
+    assert {"started", "window_collected", "window_reswept", "request_retried"} <= {*logged()}
 
 
 def test_every_log_event_is_documented_and_every_documented_one_exists() -> None:
     documented = [row[0].strip("`") for row in rows("log-events.md")]
-    assert sorted(documented) == sorted(LOGGED)
+    assert sorted(documented) == sorted(logged())
 
 
 @pytest.mark.parametrize("row", list(rows("log-events.md")), ids=lambda row: row[0].strip("`"))
 def test_a_log_event_has_the_level_and_the_fields_that_are_documented(row: list[str]) -> None:
-    event = LOGGED[row[0].strip("`")]
+    event = logged()[row[0].strip("`")]
     assert {row[1]} == event.levels
     assert event.fields <= set(re.findall(r"`(\w+)`", row[2]))
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Literal
 
 from auditrelay.sandbox.messages import Request, Response
@@ -291,11 +292,20 @@ def gzipped() -> Action:
 
 def gzip_bomb(size: int) -> Action:
     """Answer 200 with a small gzip body that decodes to *size* bytes."""
+
+    def made(_request: Request, response: Response) -> Response:
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        return replace(response, status=200, body=_bomb(size), headers=headers)
+
+    return Action(process=False, answer=made)
+
+
+@lru_cache(maxsize=4)
+def _bomb(size: int) -> bytes:
     stream = zlib.compressobj(9, wbits=31)
     parts = [stream.compress(b'{"data":"')]
     parts += [stream.compress(b"x" * min(_BLOCK, size - at)) for at in range(9, size, _BLOCK)]
-    bomb = b"".join([*parts, stream.flush()])
-    return answer(200, bomb, {"Content-Type": "application/json", "Content-Encoding": "gzip"})
+    return b"".join([*parts, stream.flush()])
 
 
 def chunked(size: int = 1000) -> Action:

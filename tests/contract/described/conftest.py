@@ -1,10 +1,11 @@
 """A double of an API that only a description knows, and a source that reads it by that."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from auditrelay.descriptions.model import Feed
 from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer
+from auditrelay.events.vendors import Vendor
 from auditrelay.sandbox.described import Described
 from auditrelay.sources import Source, described
 from auditrelay.telemetry.metrics import Metrics
@@ -25,6 +27,23 @@ from auditrelay.window import Interval
 
 SHAPES = list(all_shapes() if os.environ.get("ALL_SHAPES") else some_shapes())
 """Those that are tried: with ALL_SHAPES (`make test-all`) the whole product."""
+
+
+@cache
+def feed_in(file: Path, name: str | None) -> Feed:
+    """Return the feed *name* that *file* describes: the same for all tests, as what follows."""
+    return read(file).feed(name)
+
+
+@cache
+def _settings_class(file: Path, name: str | None) -> type[DescribedSettings]:
+    feed = feed_in(file, name)
+    return settings_class(feed, feed.vendor)
+
+
+@cache
+def _vendor(file: Path, name: str | None) -> Vendor:
+    return vendor_of(feed_in(file, name))
 
 
 @dataclass
@@ -41,7 +60,7 @@ class DescribedRig(Rig):
         if self.feed.pages.size is not None:
             table.setdefault("page_size", self.page)
         given = {key: value for key, value in table.items() if value is not None}
-        return settings_class(self.feed, self.feed.vendor).model_validate(given)
+        return _settings_class(*self._described).model_validate(given)
 
     def build(self, **changes: Any) -> Source:
         """Return a source with those settings."""
@@ -51,15 +70,19 @@ class DescribedRig(Rig):
 
     def normalizer(self, source: Source) -> Normalizer:
         """Return the normalizer of the records of *source*."""
-        assert self.feed is not None
         return Normalizer(
-            vendor=vendor_of(self.feed),
+            vendor=_vendor(*self._described),
             source="it",
             api_host="h",
             scope=source.scope,
             redact="default",
             tags={},
         )
+
+    @property
+    def _described(self) -> tuple[Path, str | None]:
+        assert self.feed is not None
+        return self.double.description.file, self.feed.name
 
     @property
     def turns_pages(self) -> bool:
@@ -74,11 +97,12 @@ class DescribedRig(Rig):
 
 @asynccontextmanager
 async def reading(
-    clock: FakeClock, file: Path, feed: Feed, page: Path | None = None
+    clock: FakeClock, file: Path, name: str | None = None, page: Path | None = None
 ) -> AsyncIterator[DescribedRig]:
-    """Give a rig of the *feed* that *file* describes, two hours after a window of a day."""
+    """Give a rig of the feed *name* that *file* describes, two hours after a window of a day."""
     now = clock.now()
     window = Interval(now - timedelta(hours=26), now - timedelta(hours=2))
+    feed = feed_in(file, name)
     async with Described(file, feed=feed.name, page=page, clock=clock.seconds) as double:
         made = DescribedRig(feed.vendor, double, window, clock, feed=feed)
         yield made
@@ -86,15 +110,26 @@ async def reading(
             await source.close()
 
 
+@pytest.fixture(scope="session")
+def file_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Shape], Path]:
+    """Return what writes the description of a shape, once."""
+    folder = tmp_path_factory.mktemp("shapes")
+
+    @cache
+    def file_of(shape: Shape) -> Path:
+        file = folder / f"{shape.name.replace('/', ', ')}.toml"
+        file.write_text(shape.text)
+        return file
+
+    return file_of
+
+
 @pytest.fixture(params=SHAPES, ids=[shape.name for shape in SHAPES])
 async def rig(
-    request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path
+    request: pytest.FixtureRequest, clock: FakeClock, file_of: Callable[[Shape], Path]
 ) -> AsyncIterator[DescribedRig]:
     """A rig of each shape."""
-    shape: Shape = request.param
-    file = tmp_path / "shape.toml"
-    file.write_text(shape.text)
-    async with reading(clock, file, read(file).feed(None)) as made:
+    async with reading(clock, file_of(request.param)) as made:
         yield made
 
 
@@ -104,11 +139,8 @@ FEW = SHAPES if os.environ.get("ALL_SHAPES") else SHAPES[::4]
 
 @pytest.fixture(params=FEW, ids=[shape.name for shape in FEW])
 async def one_of_few(
-    request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path
+    request: pytest.FixtureRequest, clock: FakeClock, file_of: Callable[[Shape], Path]
 ) -> AsyncIterator[DescribedRig]:
     """A rig of every fourth shape."""
-    shape: Shape = request.param
-    file = tmp_path / "shape.toml"
-    file.write_text(shape.text)
-    async with reading(clock, file, read(file).feed(None)) as made:
+    async with reading(clock, file_of(request.param)) as made:
         yield made

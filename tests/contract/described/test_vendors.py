@@ -29,7 +29,7 @@ async def rig(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator
     """A rig of each feed of each shipped description."""
     name, feed = request.param
     page = PAGES / (f"{name}.{feed}.json" if feed else f"{name}.json")
-    async with reading(clock, FOLDER / f"{name}.toml", named(name).feed(feed), page) as made:
+    async with reading(clock, FOLDER / f"{name}.toml", feed, page) as made:
         yield made
 
 
