@@ -41,6 +41,11 @@ _CATCH_UP = 60.0
 """Most seconds to wait at the end until everything has arrived."""
 
 
+def _names(incomplete: str) -> list[str]:
+    """Return the names of vendors that begin with what was typed, for the shell."""
+    return [name for name in available_vendors() if name.startswith(incomplete)]
+
+
 def demo(
     duration: Annotated[
         str, typer.Option(metavar="DURATION", help="How long to make events, such as 30s or 10m.")
@@ -65,6 +70,7 @@ def demo(
         typer.Option(
             metavar="NAME",
             help="Show this vendor, such as okta, instead of the usual five; repeatable.",
+            autocompletion=_names,
         ),
     ] = None,
 ) -> None:
