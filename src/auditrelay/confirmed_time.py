@@ -114,7 +114,7 @@ class ConfirmedTime:
         Return by how much our clock is ahead of that of *peer*: by nothing if they agree.
 
         A reply that a cache has kept says only when it was made: its peer's clock shows something
-        between that and its age more. Whoever sets an age could else move that clock by years.
+        between that and its age more. The one who sets an age could else move that clock by years.
         """
         own, claim = self._now(), self._claims.get(peer)
         if claim is None:

@@ -10,7 +10,6 @@ from tests.support.clock import FakeClock
 
 from auditrelay.cli.probes import Findings, probe
 from auditrelay.descriptions import FOLDER, PAGES
-from auditrelay.descriptions.load import named
 from auditrelay.sources import Shows
 
 
@@ -23,7 +22,7 @@ async def rig(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator
     """A rig of each feed of each shipped description."""
     name, feed = request.param
     page = PAGES / (f"{name}.{feed}.json" if feed else f"{name}.json")
-    async with reading(clock, FOLDER / f"{name}.toml", named(name).feed(feed), page) as made:
+    async with reading(clock, FOLDER / f"{name}.toml", feed, page) as made:
         yield made
 
 

@@ -15,7 +15,7 @@ from auditrelay.cli.description.conversations import EVENTS, conversations
 from auditrelay.cli.description.recording import record, write
 from auditrelay.cli.description.replay import events_text, run
 from auditrelay.descriptions import FOLDER, PAGES
-from auditrelay.descriptions.load import named, read
+from auditrelay.descriptions.load import read
 
 
 @pytest.fixture(params=FEEDS, ids=[f"{name}:{feed}" if feed else name for name, feed in FEEDS])
@@ -23,7 +23,7 @@ async def rig(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator
     """A rig of each feed of each shipped description."""
     name, feed = request.param
     page = PAGES / (f"{name}.{feed}.json" if feed else f"{name}.json")
-    async with reading(clock, FOLDER / f"{name}.toml", named(name).feed(feed), page) as made:
+    async with reading(clock, FOLDER / f"{name}.toml", feed, page) as made:
         yield made
 
 
