@@ -45,7 +45,7 @@ async def test_a_long_wait_is_left_to_a_later_poll() -> None:
     assert caught.value.retry_after == pytest.approx(MAX_SOURCE_WAIT + 1)
 
 
-async def test_one_wrong_header_stops_nobody_for_a_day() -> None:
+async def test_one_wrong_header_stops_no_source_for_a_day() -> None:
     clock = FakeClock()
     quota = Quota(clock)
     quota.pause(MAX_RETRY_AFTER)
