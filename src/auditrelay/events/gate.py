@@ -91,7 +91,7 @@ class Gate:
             return None
         if len(records) != len(texts) or not self._are_identified(records):
             return None
-        if len(page) > _MAX_LENGTH and any(map(self._is_long, texts, records)):
+        if max(map(len, texts)) > _MAX_LENGTH and any(map(self._is_long, texts, records)):
             return None
         return records
 
