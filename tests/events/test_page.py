@@ -55,6 +55,14 @@ def test_some_rows_of_a_page_are_a_page(made: list[AuditEvent], data: st.DataObj
     assert list(page[start:end]) == made[start:end]
 
 
+@given(some, st.integers(0, 6), st.integers(0, 6))
+def test_pages_are_joined(made: list[AuditEvent], first: int, second: int) -> None:
+    parts = [made[:first], made[first : first + second], made[first + second :]]
+    joined = Page.joined([Page.of(part) for part in parts])
+    assert list(joined) == made
+    assert joined == Page.of(made)
+
+
 @given(some)
 def test_a_column_without_a_value_is_empty(made: list[AuditEvent]) -> None:
     page = Page.of(made)

@@ -6,7 +6,7 @@ from functools import cache, cached_property
 from hashlib import sha256
 from importlib import import_module
 from itertools import compress, repeat
-from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -202,7 +202,12 @@ class Normalizer:
 
     def read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
         """Return the events at *rows* of *page*."""
-        events = self._read(page, rows)
+        events = Page.joined(
+            [
+                self._read(page, rows[start : start + _DECODED])
+                for start in range(0, len(rows), _DECODED if self.vendor.reads_whole else len(rows))
+            ]
+        )
         return events if self._pseudonyms is None else Page.of(map(self._pseudonyms, events))
 
     def _read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
@@ -422,6 +427,9 @@ class _Rows(NamedTuple):
     unmapped: list[str | None]
     redacted: list[tuple[str, ...]]
 
+
+_DECODED: Final = 250
+"""Whole records that are decoded at a time: more of them do not stay in the processor's caches."""
 
 _Key = tuple[Action, TimeQuality, tuple[str, ...], tuple[str, ...]]
 

@@ -7,8 +7,9 @@ letters, ``verify``, notices and tests. Nothing on the hot path makes one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
-from typing import Final, Self, overload
+from typing import Any, Final, Self, overload
 
 import msgspec
 
@@ -93,6 +94,18 @@ class Page(msgspec.Struct, array_like=True, gc=False):
             *[column if any(map(_is_value, column)) else [] for column in columns[1:]],
         )
 
+    @classmethod
+    def joined(cls, pages: Sequence[Self]) -> Self:
+        """Return the events of *pages*, one after the other, as one page."""
+        if len(pages) == 1:
+            return pages[0]
+        numbers: dict[Sort, int] = {}
+        sort: list[int] = []
+        for page in pages:
+            own = [numbers.setdefault(each, len(numbers)) for each in page.sorts]
+            sort += [own[number] for number in page.sort]
+        return cls(list(numbers), sort, *[_joined(name, pages) for name in COLUMNS])
+
     def __len__(self) -> int:
         return len(self.sort)
 
@@ -152,6 +165,15 @@ _ABSENT: Final = {
 
 def _is_value(value: object) -> bool:
     return value is not None and value != ()
+
+
+def _joined(name: str, pages: Sequence[Page]) -> list[Any]:
+    columns = [getattr(page, name) for page in pages]
+    if not any(columns):
+        return []
+    absent = [_ABSENT.get(name)]
+    filled = [column or absent * len(page) for column, page in zip(columns, pages, strict=True)]
+    return list(chain.from_iterable(filled))
 
 
 def _text(json: msgspec.Raw) -> str | None:
