@@ -5,9 +5,12 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain, count
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from auditrelay.collect import walk as walking
@@ -363,3 +366,35 @@ async def test_a_walk_that_is_known_to_fit_is_not_broken_for_its_density(
     with pytest.raises(WalkBroken) as broken:
         assert [len(events) async for events, _, _ in pages]
     assert broken.value.reason == "over_budget"
+
+
+FAR = [micros(NOON) + hours * 3_600_000_000 for hours in (-20_000_000, -9_000, 0, 1, 9_000)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(FAR), max_size=4), min_size=1, max_size=6),
+    st.integers(0, 3),
+    st.integers(1, 9),
+)
+@example([[FAR[0]]], 0, 9)  # ended the process
+@example([[FAR[0], FAR[0]], [FAR[2], FAR[3]]], 1, 9)
+def test_whatever_times_a_vendor_shows_a_walk_ends_or_breaks(
+    event: Make, times: list[list[int]], burst: int, spare: int
+) -> None:
+    numbers = count()
+    pages = [page(*(next(numbers) for _ in each)) for each in times]
+    at = dict(enumerate(chain.from_iterable(times)))
+
+    def identify(records: list[bytes]) -> EventPage:
+        return EventPage.of(event(int(record), at=at[int(record)]) for record in records)
+
+    async def walked() -> None:
+        budget = Budget(counted=100, uncounted=100, spare=spare, burst=burst)
+        with contextlib.suppress(WalkBroken):
+            async for _ in walk(
+                Scripted([*pages, page(last=True)]), WINDOW, identify, budget=budget
+            ):
+                pass
+
+    asyncio.run(walked())

@@ -14,12 +14,15 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+from tests.contract.described.conftest import reading
 from tests.fuzz.odd_replies import OddReplies
 from tests.support.batches import NOON
 from tests.support.clock import FakeClock
 from tests.support.rigs import RIGS
 
 from auditrelay.collect.walk import walk
+from auditrelay.descriptions import FOLDER, PAGES
+from auditrelay.descriptions.load import named
 from auditrelay.errors import RelayError
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS
@@ -33,7 +36,11 @@ from auditrelay.window import Interval
 pytestmark = pytest.mark.slow
 
 SEED = int(os.environ["FUZZ_SEED"])
-REPLIES = int(os.environ.get("FUZZ_REPLIES", "21000")) // (len(vendors.available()) + len(RIGS))
+DESCRIBED = ("duo", "okta", "stripe", "twilio", "zoom")
+"""Each with another way to the next page, or to be let in: one has a server for tokens."""
+
+PEERS = len(vendors.available()) + len(DESCRIBED) + len(RIGS)
+REPLIES = int(os.environ.get("FUZZ_REPLIES", "21000")) // PEERS
 """Replies of each peer."""
 
 DAY = timedelta(days=1)
@@ -70,6 +77,28 @@ async def test_a_vendor_may_answer_anything(kind: str, odd: OddReplies) -> None:
             asked += double.requests
             double.faults.clear()
             await source.close()
+    assert asked >= REPLIES
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+async def test_a_described_vendor_may_answer_anything(name: str, odd: OddReplies) -> None:
+    feed = next(iter(named(name).feeds), None)
+    page = PAGES / (f"{name}.{feed}.json" if feed else f"{name}.json")
+    asked, forms = 0, cycle(FORMS)
+    while asked < REPLIES:
+        clock, file = FakeClock(), FOLDER / f"{name}.toml"
+        async with reading(clock, file, feed, page) as rig:
+            rig.fill(60)
+            source = rig.build(timeout="100ms")
+            odd.play_at(rig.double)
+            if rig.double.identity.server is not None:
+                odd.play_at(rig.double.identity.server, share=0.5)
+            for _ in range(40):
+                clock.waits.clear()
+                clock.advance(3600)  # no quota is waited for any longer
+                await _read(source, rig.normalizer(source), rig.window, forms)
+            asked += rig.double.requests
+            rig.double.faults.clear()
     assert asked >= REPLIES
 
 
@@ -134,4 +163,4 @@ async def _expecting_errors(work: Any) -> Any:
 
 
 def test_enough_replies_are_asked_for() -> None:
-    assert REPLIES * (len(vendors.available()) + len(RIGS)) > 20_000
+    assert REPLIES * PEERS > 20_000

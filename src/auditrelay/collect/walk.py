@@ -265,9 +265,12 @@ class _Guard:
         events = len(self.seen)
         if events <= budget.burst or (events > budget.spare and len(self._before) > 1):
             return
+        if not self._before:  # all times so far are far off
+            return
         # The last quarter of the pages: the walk may have come from emptiness into a burst.
         number = len(self._before)
-        number = min(number * 3 // 4, bisect.bisect_left(self._before, events - budget.burst) - 1)
+        behind = bisect.bisect_left(self._before, events - budget.burst) - 1
+        number = max(0, min(number * 3 // 4, behind))
         dense = events - self._before[number]
         first, last = self._times[2 * number], self._times[-1]
         if not self._start <= min(first, last) <= max(first, last) <= self._end:
