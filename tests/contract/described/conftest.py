@@ -14,7 +14,8 @@ from tests.contract.described.shapes import Shape, all_shapes, some_shapes
 from tests.contract.sources.conftest import Rig
 from tests.support.clock import FakeClock
 
-from auditrelay.descriptions.load import read
+from auditrelay.descriptions import FOLDER
+from auditrelay.descriptions.load import named, read
 from auditrelay.descriptions.model import Feed
 from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.descriptions.vendor import vendor_of
@@ -32,7 +33,7 @@ SHAPES = list(all_shapes() if os.environ.get("ALL_SHAPES") else some_shapes())
 @cache
 def feed_in(file: Path, name: str | None) -> Feed:
     """Return the feed *name* that *file* describes: the same for all tests, as what follows."""
-    return read(file).feed(name)
+    return (named(file.stem) if file.parent == FOLDER else read(file)).feed(name)
 
 
 @cache
