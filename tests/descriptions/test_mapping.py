@@ -892,3 +892,15 @@ def test_a_page_of_a_shipped_description_is_read_alike_both_ways(
         assert found.records.no_id or each.native_id
         assert each.uid not in [other.uid for other in page if other is not each]
         check_everywhere(each)
+
+
+@pytest.mark.parametrize("name", [name for name in RICH_FEEDS if name != "no_id"])
+def test_a_long_page_is_read_as_its_records_alone(name: str) -> None:
+    """Whole records are decoded some hundreds at a time; an odd one stands in each part."""
+    normalize = normalizer(described(RICH_FEEDS[name]))
+    lines = [orjson.dumps(USUAL | {"id": str(number)}) for number in range(620)]
+    lines[5] = lines[5].replace(b'"id":"5"', b'"id" : "5"')
+    lines[300] = b'{"id":"300","at":NaN}'
+    lines[619] = b'["619"]'
+    page = list(normalize(lines, 5))
+    assert page == [each for line in lines for each in normalize([line], 5)]
