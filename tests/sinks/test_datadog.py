@@ -334,6 +334,18 @@ async def test_the_search_finds_the_event_by_its_uid(
     assert line == f"Datadog: @evt.id:{intake.stored.documents[0]['evt']['id']}"
 
 
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("body", [b"", b"Bad Request", b'{"message":"no"}', b'{"a":' * 3000])
+async def test_a_refusal_that_is_not_datadogs_makes_no_dead_letter(
+    intake: Datadog, make: Callable[..., Sink], items: Items, status: int, body: bytes
+) -> None:
+    sink = make()
+    intake.faults.add(answer(status, body))
+    with pytest.raises(Refused, match="no event is the cause") as caught:
+        await sink.send(items(sink, 2))
+    assert caught.value.sent
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from auditrelay.clock import Clock
-from auditrelay.errors import Refused, RelayError, Retryable
+from auditrelay.errors import Refused, Rejected, RelayError, Retryable
 from auditrelay.events import AuditEvent
 from auditrelay.events.forms import FORMS, SPLICED, datadog
 from auditrelay.events.forms.derived import Derived, RenderContext
@@ -359,6 +359,13 @@ def _datadog_error(reply: Reply) -> RelayError:
         wait=_seconds(reply.headers.get("x-ratelimit-reset")),
         not_stored=own and reply.status < 500,
     )
+    if isinstance(error, Rejected) and not own:
+        return Refused(
+            f"{error}; the answer is not that of Datadog, and no event is the cause, check the "
+            "address and any proxy in between",
+            status=reply.status,
+            sent=True,
+        )
     if isinstance(error, Refused) and reply.status in (401, 403):
         return Refused(
             f"{error}; check also that the key belongs to this site",
