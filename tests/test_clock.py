@@ -18,6 +18,7 @@ BY_ITSELF = {
     "cli/demo/__init__.py": "plays in front of people, for some seconds of theirs",
     "cli/demo/crashes.py": "likewise",
     "cli/demo/view.py": "likewise",
+    "cli/description/replay.py": "a clock that stands still lets the loop turn",
     "clock.py": "it is the clock",
     "http/peer.py": "measures requests for a histogram",
     "http/transport.py": "lets the loop turn once",

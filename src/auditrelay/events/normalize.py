@@ -202,12 +202,9 @@ class Normalizer:
 
     def read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:
         """Return the events at *rows* of *page*."""
-        events = Page.joined(
-            [
-                self._read(page, rows[start : start + _DECODED])
-                for start in range(0, len(rows), _DECODED if self.vendor.reads_whole else len(rows))
-            ]
-        )
+        most = _DECODED if self.vendor.reads_whole else len(rows)
+        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+        events = Page.joined([self._read(page, part) for part in parts])
         return events if self._pseudonyms is None else Page.of(map(self._pseudonyms, events))
 
     def _read(self, page: "IdentifiedPage", rows: Sequence[int]) -> Page:

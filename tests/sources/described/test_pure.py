@@ -139,7 +139,7 @@ def test_spans_contain_the_window_and_are_not_too_long(
     assert all(other.start <= one.end for one, other in pairwise(spans))
     counted = DAY if granule == DAY else timedelta(0)
     assert all(span.length + counted <= longest for span in spans)
-    assert len(spans) <= (4 if granule == DAY else 2)
+    assert len(spans) <= (6 if granule == DAY else 2)
     assert len(spans_of(window, granule, None)) == 1
 
 

@@ -39,10 +39,11 @@ class Question:
 def asked(request: Request, method: str) -> Asked:
     """Return what *request* asks. Raises Refused for one that is not of this *method*."""
     query = request.target.partition("?")[2]
-    found: Asked = [
-        (f"query:{name}", value)
-        for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    ]
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise Refused(400, "the query is malformed") from None
+    found: Asked = [(f"query:{name}", value) for name, value in pairs]
     if method == "GET":
         if request.body:
             raise Refused(400, "a GET has no body")
