@@ -65,7 +65,7 @@ test-unit: $(VENV)/.developer
 		$(or $(FOLDERS),--ignore tests/contract)
 
 fuzz: $(VENV)/.developer
-	@FUZZ_REPLIES=$(FUZZ) FUZZ_SECONDS=60 $(BIN)/python -m pytest $(PARALLEL) $(TEST) tests/fuzz
+	@FUZZ_SEED=$${FUZZ_SEED:-random} FUZZ_REPLIES=$(FUZZ) FUZZ_SECONDS=60 $(BIN)/python -m pytest $(PARALLEL) $(TEST) tests/fuzz
 
 check: check-format check-lint check-types
 

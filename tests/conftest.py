@@ -34,7 +34,8 @@ gc.set_threshold(50_000)
 _may_start_processes = True
 
 # The workers of one run share the seed, and the header shows it.
-os.environ.setdefault("FUZZ_SEED", str(int.from_bytes(os.urandom(4))))
+if os.environ.setdefault("FUZZ_SEED", "20261126") == "random":  # which make fuzz asks for
+    os.environ["FUZZ_SEED"] = str(int.from_bytes(os.urandom(4)))
 
 
 def pytest_report_header() -> str:
