@@ -50,7 +50,7 @@ async def poll(world: World, history: History) -> None:
 async def resweep(world: World, history: History) -> None:
     await poll(world, history)
     history.served = history.requests = 0
-    # A delay that is new: everything that it is about is looked at again.
+    # A delay that was never resweept: all of it is read.
     await world.collector(initial_lookback="29d", resweep=["12h"]).resweeper.run()
 
 
