@@ -398,14 +398,14 @@ async def test_a_mistake_is_a_failure_that_names_the_key(
         pytest.param(
             Truth(unit="epoch_ms"),
             [("[time]", '[time]\nformat = "epoch_s"')],
-            "could not be proved: no event in 30 days. If there are some, look at time.format: is "
-            'it "epoch_s"?',
+            "could not be proved: no event in 30 days. If there are some, a bound may have to be "
+            'written otherwise than as "epoch_s" (time.format)',
             id="seconds for milliseconds",
         ),
         pytest.param(
             Truth(unit="epoch_s"),
             [("[time]", '[time]\nformat = "epoch_ms"')],
-            'look at time.format: is it "epoch_ms"?',
+            'otherwise than as "epoch_ms" (time.format), or records.at is another list',
             id="milliseconds for seconds",
         ),
         pytest.param(
@@ -455,16 +455,31 @@ async def test_an_end_that_must_lie_before_now_is_asked_for_elsewhere(tmp_path: 
     assert "an empty window is empty" in row.message
 
 
-async def test_without_thorough_only_three_things_are_proved(tmp_path: Path) -> None:
+async def test_without_thorough_what_takes_few_requests_is_proved(tmp_path: Path) -> None:
     row = await checked(tmp_path, Truth(), thorough=False)
     assert row.message == (
-        "answers; 17 events in a window of 1d; proved: an empty window is empty, page 2 is another "
-        "page"
+        "answers; 17 events in a window of 1d; proved: times, an empty window is empty, page 2 is "
+        "another page"
     )
     assert not row.notes
     # A mistake that only the rest of the probes finds.
     row = await checked(tmp_path, Truth(), [('id = "id"', 'id = "group"')], thorough=False)
     assert row.result == "ok"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ('time = "at"\ntime_format = "epoch_s"', "17 of 17 cannot be read"),
+        ('time = "made"', 'records.time = "made": 17 of 17 records have nothing there'),
+    ],
+)
+async def test_times_that_are_wrong_are_a_failure_without_thorough_too(
+    tmp_path: Path, wrong: str, words: str
+) -> None:
+    row = await checked(tmp_path, Truth(), [('time = "at"', wrong)], thorough=False)
+    assert row.result == "failed", row
+    assert words in row.message
 
 
 async def test_feeds_that_no_source_reads_are_named(tmp_path: Path) -> None:

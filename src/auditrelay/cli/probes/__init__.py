@@ -126,8 +126,9 @@ class _Probes:
         """Make the probes, the first ones or all."""
         span, first = await self._newest()  # P1
         asked = span if self._has_start else None
-        if thorough and first.events:
+        if first.events:
             self._fail(judge.times(self._feed, asked, self._now, first.events))  # P5
+            self._proves("times")
         await self._empty_window(first)  # P2
         if len(first.events) < 2:
             self._note(_too_few(first, self._feed.time.format))
@@ -137,7 +138,7 @@ class _Probes:
                 again = await self._first_page(span)  # P10
                 self._fail(judge.differs(self._feed, first.by_uid, again.by_uid))
                 self._fail(judge.ids(self._feed, [first.events, *pages]))  # P6
-                self._proves("stable records", "ids", "times")
+                self._proves("stable records", "ids")
                 await self._rest(span, first, [event for page in pages for event in page])
         return self._findings
 
@@ -432,8 +433,8 @@ def _too_few(first: _Reading, time_format: str) -> str:
     if first.events:
         return "could not be proved: fewer than 2 events in 30 days"
     return (
-        "could not be proved: no event in 30 days. If there are some, look at time.format: is it "
-        f'"{time_format}"? And at records.at'
+        "could not be proved: no event in 30 days. If there are some, a bound may have to be written "
+        f'otherwise than as "{time_format}" (time.format), or records.at is another list'
     )
 
 
