@@ -313,6 +313,10 @@ BROKEN: list[tuple[dict[str, str], str]] = [
         "pages.largest: has no use without size, the slot of the page size",
     ),
     (
+        changed("pages", "largest = 100", "largest = true"),
+        "pages.largest: must be a whole number, not true",
+    ),
+    (
         more("pages", 'more = "link:next"'),
         "pages.more: 'link:next' must be in the body or a header",
     ),

@@ -90,6 +90,10 @@ def test_a_variable_can_set_every_key(tmp_path: Path) -> None:
             "sources.crm.description: is missing: write the path of the file that describes",
         ),
         (
+            REST.replace("acme.toml", ""),
+            "sources.crm.description: is empty: write the path of the file that describes the API",
+        ),
+        (
             REST.replace('"acme.toml"', "5"),
             "sources.crm.description: must be a text: the path of a file",
         ),
