@@ -433,8 +433,8 @@ def _too_few(first: _Reading, time_format: str) -> str:
     if first.events:
         return "could not be proved: fewer than 2 events in 30 days"
     return (
-        "could not be proved: no event in 30 days. If there are some, a bound may have to be written "
-        f'otherwise than as "{time_format}" (time.format), or records.at is another list'
+        "could not be proved: no event in 30 days. If there are some, a bound may have to be "
+        f'written otherwise than as "{time_format}" (time.format), or records.at is another list'
     )
 
 
