@@ -423,6 +423,8 @@ class EventPaths(Table):
     """Why."""
     privilege: Paths | None = None
     """A role or permission that was given."""
+    group: Paths | None = None
+    """The group that the target, a person, was added to or removed from: its name."""
     metadata: Paths | None = None
     """Details of free form."""
     project_id: Paths | None = None
