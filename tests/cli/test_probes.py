@@ -9,7 +9,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from tests.descriptions.described import write
+from tests.descriptions.acme import write
 from tests.support.clock import FakeClock
 
 from auditrelay.cli.check import Row, check_all

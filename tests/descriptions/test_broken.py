@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.descriptions.described import PARTS, described, text, write
+from tests.descriptions.acme import PARTS, described, text, write
 
 from auditrelay.descriptions.load import read
 from auditrelay.errors import ConfigError

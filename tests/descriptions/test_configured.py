@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.descriptions.described import PARTS, text, write
+from tests.descriptions.acme import PARTS, text, write
 
 from auditrelay import sources
 from auditrelay.cli import init
