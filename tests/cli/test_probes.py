@@ -458,28 +458,41 @@ async def test_an_end_that_must_lie_before_now_is_asked_for_elsewhere(tmp_path: 
 async def test_without_thorough_what_takes_few_requests_is_proved(tmp_path: Path) -> None:
     row = await checked(tmp_path, Truth(), thorough=False)
     assert row.message == (
-        "answers; 17 events in a window of 1d; proved: times, an empty window is empty, page 2 is "
-        "another page"
+        "answers; 17 events in a window of 1d; proved: an empty window is empty, page 2 is another "
+        "page, ids, times"
     )
     assert not row.notes
     # A mistake that only the rest of the probes finds.
-    row = await checked(tmp_path, Truth(), [('id = "id"', 'id = "group"')], thorough=False)
+    row = await checked(tmp_path, Truth(always_next=True), thorough=False)
     assert row.result == "ok"
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("right", "wrong", "words"),
     [
-        ('time = "at"\ntime_format = "epoch_s"', "17 of 17 cannot be read"),
-        ('time = "made"', 'records.time = "made": 17 of 17 records have nothing there'),
+        ('time = "at"', 'time = "at"\ntime_format = "epoch_s"', "17 of 17 cannot be read"),
+        ('time = "at"', 'time = "made"', '"made": 17 of 17 records have nothing there'),
+        ('id = "id"', 'id = "uuid"', '"uuid": 21 of 21 records have nothing there'),
+        ('id = "id"', 'id = "group"', "stand twice with different content"),
     ],
 )
-async def test_times_that_are_wrong_are_a_failure_without_thorough_too(
-    tmp_path: Path, wrong: str, words: str
+async def test_what_the_same_replies_show_is_a_failure_without_thorough_too(
+    tmp_path: Path, right: str, wrong: str, words: str
 ) -> None:
-    row = await checked(tmp_path, Truth(), [('time = "at"', wrong)], thorough=False)
+    row = await checked(tmp_path, Truth(), [(right, wrong)], thorough=False)
     assert row.result == "failed", row
     assert words in row.message
+
+
+@pytest.mark.parametrize("thorough", [True, False])
+async def test_old_events_behind_a_bound_that_is_ignored_are_no_other_axis(
+    tmp_path: Path, *, thorough: bool
+) -> None:
+    replaced = [("query:since", "query:sincee")]
+    truth = Truth(records=[*moved(timedelta(days=5)), *records(2)])
+    row = await checked(tmp_path, truth, replaced, thorough=thorough)
+    assert row.result == "failed", row
+    assert "query:sincee is ignored" in row.message
 
 
 async def test_feeds_that_no_source_reads_are_named(tmp_path: Path) -> None:

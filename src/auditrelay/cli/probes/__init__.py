@@ -126,10 +126,11 @@ class _Probes:
         """Make the probes, the first ones or all."""
         span, first = await self._newest()  # P1
         asked = span if self._has_start else None
-        if first.events:
-            self._fail(judge.times(self._feed, asked, self._now, first.events))  # P5
-            self._proves("times")
+        self._fail(judge.times(self._feed, asked, self._now, first.events))  # P5
         await self._empty_window(first)  # P2
+        # Only now: what is outside of a window is there because its bounds are ignored, or because
+        # they speak of another time.
+        self._fail(judge.outside(self._feed, asked, self._now, first.events))
         if len(first.events) < 2:
             self._note(_too_few(first, self._feed.time.format))
         if first.events:
@@ -137,8 +138,10 @@ class _Probes:
             if thorough:
                 again = await self._first_page(span)  # P10
                 self._fail(judge.differs(self._feed, first.by_uid, again.by_uid))
-                self._fail(judge.ids(self._feed, [first.events, *pages]))  # P6
-                self._proves("stable records", "ids")
+                self._proves("stable records")
+            self._fail(judge.ids(self._feed, [first.events, *pages]))  # P6
+            self._proves("ids", "times")
+            if thorough:
                 await self._rest(span, first, [event for page in pages for event in page])
         return self._findings
 
