@@ -433,6 +433,12 @@ async def test_a_mistake_is_a_failure_that_names_the_key(
             id="a path that finds nothing",
         ),
         pytest.param(
+            Truth(counted_from=1),
+            [*COUNTED, ("body:total", "body:count")],
+            "an empty page was the end, and not pages.total = body:count: is that in the replies?",
+            id="a total that is not there",
+        ),
+        pytest.param(
             Truth(records=records(1)),
             [],
             "could not be proved: fewer than 2 events in 30 days",
@@ -446,6 +452,12 @@ async def test_what_may_be_right_is_a_note(
     row = await checked(tmp_path, truth, replaced)
     assert row.result == "ok", row.message
     assert any(words in note for note in row.notes), row.notes
+
+
+async def test_a_total_that_is_there_is_the_end(tmp_path: Path) -> None:
+    row = await checked(tmp_path, Truth(counted_from=1), COUNTED)
+    assert row.result == "ok", row.message
+    assert not any("empty page" in note for note in row.notes)
 
 
 async def test_an_end_that_must_lie_before_now_is_asked_for_elsewhere(tmp_path: Path) -> None:

@@ -378,6 +378,9 @@ class _Probes:
             shown = {event.uid for event in walk.events}
             known = {event.uid for event in inside}
             self._fail(judge.last_too_soon(self._feed, len(shown & known), len(known)))
+            last_is_empty = len(walk.pages) > 1 and not walk.pages[-1].records
+            if last_is_empty and (sign := judge.counting_sign(self._feed)) is not None:
+                self._note(f"an empty page was the end, and not {sign}: is that in the replies?")
 
     async def _lower_bound(self, first: _Reading) -> None:
         """P3 where there is no upper bound: nothing is older than where the list begins."""

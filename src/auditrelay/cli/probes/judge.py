@@ -308,6 +308,16 @@ def last_too_soon(feed: Feed, shown: int, known: int) -> str | None:
     )
 
 
+def counting_sign(feed: Feed) -> str | None:
+    """Return the key that counts pages or records, if that is what says where they end."""
+    pages = feed.pages
+    if pages.kind not in ("number", "offset") or pages.more is not None or pages.until_empty:
+        return None
+    if pages.count is not None:
+        return f"pages.count = {pages.count}"
+    return None if pages.total is None else f"pages.total = {pages.total}"
+
+
 def order(feed: Feed, events: Sequence[AuditEvent]) -> str | None:
     """Judge the order of *events*, as they came."""
     wanted = feed.time.order
