@@ -11,7 +11,8 @@ VARIABLE: Final = "_AUDITRELAY_COMPLETE"
 def begin() -> None:
     """Make typer answer, if a shell asks. No other command pays for the import."""
     if VARIABLE in os.environ:
-        from typer.completion import completion_init  # noqa: PLC0415
+        # typer calls it only where it may also write into the files of the shell.
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415
 
         completion_init()
 
