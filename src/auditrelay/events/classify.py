@@ -286,18 +286,15 @@ def _meaning(kind_name: str, verb_name: str) -> Meaning:
 
 
 class _Meanings(dict[tuple[str, str], Meaning]):
-    """
-    The meaning of every pair, worked out when it is first asked for; few of them ever are.
-
-    An unknown kind or verb counts as ``other``.
-    """
+    """The meaning of every pair, once it was asked for: an unknown kind or verb is ``other``."""
 
     def __missing__(self, pair: tuple[str, str]) -> Meaning:
         kind, verb = pair
-        if kind not in KINDS or verb not in VERBS:
-            return self[kind if kind in KINDS else "other", verb if verb in VERBS else "other"]
-        found = self[pair] = _meaning(kind, verb)
-        return found
+        known = (kind if kind in KINDS else "other", verb if verb in VERBS else "other")
+        if known != pair:
+            return self[known]
+        meaning = self[pair] = _meaning(kind, verb)
+        return meaning
 
 
 MEANINGS = _Meanings()
