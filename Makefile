@@ -57,7 +57,7 @@ demo: $(VENV)/.user
 test: $(VENV)/.developer
 	@$(BIN)/python -m pytest $(PARALLEL) $(TEST) $(FOLDERS)
 
-test-all: export ALL_SHAPES := 1
+test-all: export TEST_ALL := 1
 test-all: test
 
 test-unit: $(VENV)/.developer
