@@ -206,8 +206,8 @@ async def test_no_window_is_skipped_for_any_reply_to_the_first_page(rig: Rig) ->
     for number, status in enumerate(STATUSES, KINDS.index(rig.name)):
         for body in extent(BODIES[number % 4 :][:1], BODIES):
             with case(status, body):
-                body = b"" if status < 300 else body
-                rig.double.faults.add(faults.answer(status, body), times=None)
+                answer = faults.answer(status, b"" if status < 300 else body)
+                rig.double.faults.add(answer, times=None)
                 with pytest.raises(RelayError) as caught:
                     await rig.pages()
                 assert isinstance(caught.value, Retryable if status < 300 else Refused)
