@@ -1,6 +1,7 @@
 """Vendors that are described: made of the text of a description, without its file's rules."""
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ def feed(text: str, name: str | None = None) -> Feed:
     return feed_of(DescriptionFile(**tomllib.loads(text)), name)
 
 
+@cache
 def seed(vendor: str) -> Vendor:
-    """Return what the description of *vendor* makes of it."""
+    """Return what the description of *vendor* makes of it: the same for all tests."""
     return vendor_of(feed((SEEDS / f"{vendor}.toml").read_text()))
 
 
