@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from auditrelay.descriptions.model import DescriptionFile, Feed, feed_of
+from auditrelay.descriptions.settings import DescribedSettings, settings_class
 from auditrelay.descriptions.vendor import vendor_of
 from auditrelay.events.normalize import Normalizer
 from auditrelay.events.vendors import Vendor
@@ -34,6 +35,17 @@ RECORDS = '[records]\nat = "items"\nid = "id"\ntime = "at"\n'
 def feed(text: str, name: str | None = None) -> Feed:
     """Return the feed *name* of the description *text*."""
     return feed_of(DescriptionFile(**tomllib.loads(text)), name)
+
+
+def class_of(feed: Feed) -> type[DescribedSettings]:
+    """Return the class of the settings of *feed*, which takes long to make: once for equal ones."""
+    key = repr(feed)
+    if key not in _classes:
+        _classes[key] = settings_class(feed, feed.vendor)
+    return _classes[key]
+
+
+_classes: dict[str, type[DescribedSettings]] = {}
 
 
 @cache
